@@ -1,0 +1,19 @@
+"""The one kind of error that stands for a user's mistake rather than a fault of the program."""
+
+import re
+
+_RERAISED_BY_A_WORKER = re.compile(r"^(?:[\w.]+\.)?UserError: (.*)", re.MULTILINE | re.DOTALL)
+
+
+class UserError(ValueError):
+    """A mistake in flags, files or data that the user can mend.
+
+    The message is one line: what is wrong, where (file, image id, annotation id or flag) and the way out. ``main.py``
+    prints it to stderr and ends with exit status 2, without a traceback.
+    """
+
+    def one_line(self) -> str:
+        """The message alone, also after a data-loader worker has wrapped it in its own traceback."""
+        text = str(self)
+        wrapped = _RERAISED_BY_A_WORKER.findall(text) if "Original Traceback" in text else []
+        return " ".join((wrapped[-1] if wrapped else text).split())

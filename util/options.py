@@ -1,0 +1,38 @@
+"""Defaults of the flags that the original codebase does not have.
+
+The parser in ``main.py`` and the ``build*(args)`` functions read the same table, so that a namespace which holds only
+the original's names (an old checkpoint, a notebook, a script) means what it always meant.
+"""
+
+from typing import Any
+
+NEW_FLAG_DEFAULTS: dict[str, Any] = {
+    "num_classes": None,
+    "finetune": "",
+    "backbone_weights": "imagenet",
+    "backbone_norm": "frozen",
+    "train_images": None,
+    "train_ann": None,
+    "val_images": None,
+    "val_ann": None,
+    "scales": None,
+    "max_size": 1333,
+    "amp": "off",
+    "lr_scheduler": "step",
+    "lr_min": 0.0,
+    "eval_batch_size": None,
+    "dump_detections": "",
+}
+
+
+def option(args: Any, name: str) -> Any:
+    """The value of the new flag ``name`` in ``args``, or its default where ``args`` is older than the flag.
+
+    Args:
+        args: any namespace with attributes, usually of argparse.
+        name: a key of `NEW_FLAG_DEFAULTS`.
+
+    Raises:
+        KeyError: ``name`` is not a new flag.
+    """
+    return getattr(args, name, NEW_FLAG_DEFAULTS[name])
