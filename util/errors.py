@@ -17,3 +17,7 @@ class UserError(ValueError):
         text = str(self)
         wrapped = _RERAISED_BY_A_WORKER.findall(text) if "Original Traceback" in text else []
         return " ".join((wrapped[-1] if wrapped else text).split())
+
+
+class DivergenceError(ArithmeticError):
+    """The network or the loss is no longer finite: training cannot go on from these weights."""

@@ -36,3 +36,10 @@ def option(args: Any, name: str) -> Any:
         KeyError: ``name`` is not a new flag.
     """
     return getattr(args, name, NEW_FLAG_DEFAULTS[name])
+
+
+def fill_in_new_flags(args: Any) -> None:
+    """Give ``args`` every new flag that it lacks, with its default."""
+    for name, default in NEW_FLAG_DEFAULTS.items():
+        if not hasattr(args, name):
+            setattr(args, name, default)

@@ -1,0 +1,327 @@
+"""Detection data in COCO format: a directory becomes a dataset of pictures and targets."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from torch import Tensor
+
+import datasets.transforms as T
+from datasets.annotation_checks import check_annotations, check_image_folder, warn_about_boxes
+from datasets.annotations import (
+    box_area,
+    fill_optional_fields,
+    is_rle,
+    load_annotations,
+    usable_polygons,
+)
+from datasets.images import read_image
+from datasets.transforms import Target, Transform
+from util.errors import UserError
+from util.options import option
+
+PUBLISHED_SCALES = tuple(range(480, 801, 32))
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Heads of the released models; COCO's ids reach 90 (things) and 200 (panoptic), with gaps.
+_RELEASED_NUM_CLASSES = {"coco": 91, "coco_panoptic": 250}
+
+
+class CocoDetection(torchvision.datasets.CocoDetection):
+    """Pictures and detection targets of a COCO annotation file.
+
+    The file is loaded once, and checked as `datasets.annotation_checks` says.
+
+    Attributes:
+        coco: the pycocotools index of the file; as in the file, save that a missing ``area`` or
+            ``iscrowd`` is filled in.
+        ids: image ids, sorted.
+        categories: name of each category id.
+        largest_category_id: a classifier needs more classes than this.
+    """
+
+    def __init__(
+        self,
+        img_folder: str | Path,
+        ann_file: str | Path,
+        transforms: Transform | None,
+        return_masks: bool,
+        *,
+        training: bool = False,
+        num_classes: int | None = None,
+    ) -> None:
+        """Load and check the annotation file.
+
+        Args:
+            img_folder: folder that the file names in the annotation file are relative to.
+            ann_file: COCO JSON of instances.
+            transforms: called with picture and target, returns both; None to leave them as they
+                are.
+            return_masks: whether targets have masks.
+            training: whether the dataset is to be trained on; then it must have annotations.
+            num_classes: category ids must be below this; None: any number of classes.
+
+        Raises:
+            UserError: a file is missing, or the annotation file is not what training and evaluation
+                need.
+        """
+        # Past torchvision's own constructor: it would load the file a second time, unchecked.
+        super(torchvision.datasets.CocoDetection, self).__init__(img_folder)
+        self._transforms = transforms
+        self.prepare = ConvertCocoPolysToMask(return_masks)
+        check_image_folder(img_folder)
+        data = _load_aloud(ann_file)
+        check_annotations(
+            data,
+            ann_file,
+            img_folder,
+            training=training,
+            num_classes=num_classes,
+            masks=return_masks,
+        )
+        fill_optional_fields(data["annotations"])
+        warn_about_boxes(data, ann_file)
+        self.coco = COCO()
+        self.coco.dataset = data
+        self.coco.createIndex()
+        self.ids: list[int] = sorted(self.coco.imgs)
+        self.categories: dict[int, str] = {
+            category["id"]: str(category.get("name", category["id"]))
+            for category in data["categories"]
+        }
+        self.largest_category_id = max(self.categories, default=0)
+
+    def __getitem__(self, index: int) -> tuple[Any, Target]:
+        """The picture and the target at ``index``, transformed.
+
+        Raises:
+            UserError: the image file cannot be read.
+        """
+        image_id = self.ids[index]
+        annotations = {"image_id": image_id, "annotations": self._load_target(image_id)}
+        image, target = self.prepare(self._load_image(image_id), annotations)
+        if self._transforms is None:
+            return image, target
+        return self._transforms(image, target)
+
+    def _load_image(self, id: int) -> Image.Image:
+        try:
+            return read_image(os.path.join(self.root, self.coco.imgs[id]["file_name"]))
+        except UserError as error:
+            raise UserError(f"image id {id}: {error}") from None
+
+
+def _load_aloud(ann_file: str | Path) -> dict[str, Any]:
+    """Load an annotation file with the log lines of pycocotools, which would load it unchecked."""
+    print("loading annotations into memory...")
+    started = time.perf_counter()
+    data = load_annotations(ann_file)
+    print(f"Done (t={time.perf_counter() - started:0.2f}s)")
+    return data
+
+
+class ConvertCocoPolysToMask:
+    """Turn the COCO annotations of one picture into a target of tensors.
+
+    Crowd annotations are left out, as are boxes of which nothing is inside the picture.
+
+    Args:
+        return_masks: whether to make masks too.
+    """
+
+    def __init__(self, return_masks: bool = False) -> None:
+        self.return_masks = return_masks
+
+    def __call__(self, image: Image.Image, target: dict[str, Any]) -> tuple[Image.Image, Target]:
+        """Convert.
+
+        Args:
+            image: the picture, for its size.
+            target: ``image_id``, and ``annotations`` as in a COCO file.
+
+        Returns:
+            The picture, and N objects: ``boxes`` (N, 4) float32 xyxy pixels, clipped to the
+            picture; ``labels`` (N,) int64 category ids; ``area`` (N,) float32 square pixels;
+            ``iscrowd`` (N,) int64; ``image_id`` (1,); ``orig_size`` and ``size`` (2,) height and
+            width; where annotations have them ``keypoints`` (N, K, 3); on request ``masks`` (N, H,
+            W) uint8.
+        """
+        width, height = image.size
+        objects = [one for one in target["annotations"] if not one.get("iscrowd")]
+        boxes = _boxes_xyxy(objects, width, height)
+        keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        kept = [one for one, stays in zip(objects, keep.tolist(), strict=True) if stays]
+        converted = {
+            "boxes": boxes[keep],
+            "labels": torch.tensor([one["category_id"] for one in kept], dtype=torch.int64),
+            "area": torch.tensor([box_area(one) for one in kept], dtype=torch.float32),
+            "iscrowd": torch.zeros(len(kept), dtype=torch.int64),
+            "image_id": torch.tensor([target["image_id"]]),
+            "orig_size": torch.tensor([height, width]),
+            "size": torch.tensor([height, width]),
+        }
+        if self.return_masks:
+            segmentations = [one.get("segmentation") for one in kept]
+            converted["masks"] = convert_coco_poly_to_mask(segmentations, height, width)
+        if any(one.get("keypoints") for one in objects):
+            converted["keypoints"] = _keypoints(objects)[keep]
+        return image, converted
+
+
+def _boxes_xyxy(annotations: list[dict[str, Any]], width: int, height: int) -> Tensor:
+    """Boxes (N, 4) of annotations as xyxy pixels, clipped to the picture."""
+    boxes = torch.tensor([one["bbox"] for one in annotations], dtype=torch.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    boxes[:, 0::2].clamp_(min=0, max=width)
+    boxes[:, 1::2].clamp_(min=0, max=height)
+    return boxes
+
+
+def _keypoints(annotations: list[dict[str, Any]]) -> Tensor:
+    """Keypoints (N, K, 3) float32; missing ones are (0, 0, 0), COCO's "not labelled"."""
+    flat = [one.get("keypoints") or [] for one in annotations]
+    longest = max(map(len, flat))
+    padded = [points + [0] * (longest - len(points)) for points in flat]
+    return torch.tensor(padded, dtype=torch.float32).view(len(flat), -1, 3)
+
+
+def convert_coco_poly_to_mask(segmentations: Sequence[Any], height: int, width: int) -> Tensor:
+    """Rasterise segmentations.
+
+    Args:
+        segmentations: one an object: a list of polygons (x, y, x, y, … in pixels) whose union is
+            meant, or an RLE, plain or compressed.
+        height: of the picture in pixels.
+        width: of the picture in pixels.
+
+    Returns:
+        (N, H, W) uint8, 1 inside.
+
+    Raises:
+        ValueError: a segmentation has neither a polygon of three points nor an RLE of that size.
+    """
+    if not segmentations:
+        return torch.zeros((0, height, width), dtype=torch.uint8)
+    encoded = [_encode(segmentation, height, width) for segmentation in segmentations]
+    # (H, W, N) -> (N, H, W)
+    return torch.from_numpy(coco_mask.decode(encoded)).permute(2, 0, 1).contiguous()
+
+
+def _encode(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """Compressed RLE of one segmentation; joining polygons here leaves a single mask to decode."""
+    if is_rle(segmentation):
+        if list(segmentation["size"]) != [height, width]:
+            raise ValueError(
+                f"RLE of size {segmentation['size']} for a picture of size {[height, width]}"
+            )
+        if isinstance(segmentation["counts"], list):
+            return coco_mask.frPyObjects(segmentation, height, width)
+        return segmentation
+    polygons = usable_polygons(segmentation)
+    if not polygons:
+        raise ValueError(
+            f"segmentation {segmentation!r:.60} has no polygon of three points, nor RLE"
+        )
+    return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+
+
+def make_coco_transforms(
+    image_set: str, scales: Sequence[int] | None = None, max_size: int = 1333
+) -> Transform:
+    """The published augmentation.
+
+    Training: mirrored with probability one half; then scaled, or with probability one half scaled,
+    cropped and scaled again. Evaluation: scaled to the largest of the scales. The sizes of the crop
+    branch (scaled to 400, 500 or 600, cropped to sides from 384 to 600) belong to scales up to 800
+    and grow and shrink with the largest scale.
+
+    Args:
+        image_set: "train" or "val".
+        scales: short sides in pixels; None: the published 480, 512, … 800.
+        max_size: cap for the long side in pixels.
+
+    Raises:
+        ValueError: for another ``image_set``.
+        UserError: a scale is not positive, or there is none.
+
+    Source: appendix A.4 of the paper.
+    """
+    scales = list(PUBLISHED_SCALES if scales is None else scales)
+    if not scales or min(scales) < 1 or max_size < 1:
+        raise UserError(
+            f"--scales {scales} and --max_size {max_size} must be positive numbers of pixels"
+        )
+    to_normalized: list[Transform] = [T.ToTensor(), T.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+    if image_set == "val":
+        return T.Compose([T.RandomResize([max(scales)], max_size), *to_normalized])
+    if image_set != "train":
+        raise ValueError(f'image_set must be "train" or "val", not {image_set!r}')
+    before_crop, (shortest, longest) = (
+        [max(1, round(size * max(scales) / max(PUBLISHED_SCALES))) for size in sizes]
+        for sizes in ((400, 500, 600), (384, 600))
+    )
+    cropped: list[Transform] = [
+        T.RandomResize(before_crop),
+        T.RandomSizeCrop(shortest, longest),
+        T.RandomResize(scales, max_size),
+    ]
+    scaled_or_cropped = T.RandomSelect(T.RandomResize(scales, max_size), T.Compose(cropped))
+    return T.Compose([T.RandomHorizontalFlip(), scaled_or_cropped, *to_normalized])
+
+
+def num_classes_for(dataset_file: str, largest_category_id: int) -> int:
+    """How many classes a model for this data gets where ``--num_classes`` does not say.
+
+    Args:
+        dataset_file: value of the flag. The released models' counts are the least for COCO, so that
+            their weights load.
+        largest_category_id: of the annotation file; labels are category ids, so there is one class
+            more than this.
+    """
+    return max(_RELEASED_NUM_CLASSES.get(dataset_file, 0), largest_category_id + 1)
+
+
+def build(image_set: str, args: Any) -> CocoDetection:
+    """The dataset that the flags describe.
+
+    Args:
+        image_set: "train" or "val".
+        args: ``coco_path``, ``masks``, and the newer ``{train,val}_{images,ann}``, ``scales``,
+            ``max_size``, ``num_classes``.
+
+    Raises:
+        UserError: a path is missing, or its content is not what training and evaluation need.
+    """
+    transforms = make_coco_transforms(image_set, option(args, "scales"), option(args, "max_size"))
+    img_folder, ann_file = _paths(image_set, args)
+    return CocoDetection(
+        img_folder,
+        ann_file,
+        transforms,
+        args.masks,
+        training=image_set == "train",
+        num_classes=option(args, "num_classes"),
+    )
+
+
+def _paths(image_set: str, args: Any) -> tuple[Path, Path]:
+    """Image folder and annotation file: those named by a flag, else COCO 2017's layout."""
+    images, annotations = option(args, f"{image_set}_images"), option(args, f"{image_set}_ann")
+    root = getattr(args, "coco_path", None)
+    if not root and not (images and annotations):
+        raise UserError(
+            f"no {image_set} data: give --coco_path, or --{image_set}_images and --{image_set}_ann"
+        )
+    root = Path(root or "")
+    return (
+        Path(images or root / f"{image_set}2017"),
+        Path(annotations or root / "annotations" / f"instances_{image_set}2017.json"),
+    )

@@ -1,0 +1,419 @@
+"""COCO evaluation of a model's detections, in one process or many.
+
+`CocoEvaluator` has the interface of the original codebase. It differs inside:
+`CocoEvaluator.update` only collects, and the whole set is scored once, by `datasets.coco_scoring`,
+when `CocoEvaluator.accumulate` is called. The functions `evaluate`, `merge` and
+`create_common_coco_eval` keep the original's other way, batch by batch on pycocotools objects, for
+code that uses it.
+"""
+
+import contextlib
+import copy
+import io
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools import mask as rle_tools
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor
+
+from datasets.annotations import box_area, is_rle, usable_polygons
+from datasets.coco_scoring import IOU_TYPES, Annotation, CocoScore, choose_engine
+from util.distributed import all_gather
+from util.errors import UserError
+
+__all__ = [
+    "CocoEvaluator",
+    "convert_to_xywh",
+    "create_common_coco_eval",
+    "evaluate",
+    "merge",
+]
+
+Prediction = Mapping[str, Tensor]
+
+_NEEDED_FIELD = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
+_HALF_PRECISION = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class ImageDetections:
+    """The detections of one image, on the host and as COCO writes them; None is "not asked for".
+
+    Attributes:
+        scores: [N] in [0, 1].
+        labels: [N] category ids.
+        boxes_xywh: [N, 4] absolute pixels.
+        rles: N masks as compressed RLE with text counts, as JSON can hold them.
+        keypoints: [N, 3 K], x, y and score of each.
+    """
+
+    scores: np.ndarray
+    labels: np.ndarray
+    boxes_xywh: np.ndarray | None = None
+    rles: list[dict[str, Any]] | None = None
+    keypoints: np.ndarray | None = None
+
+
+class CocoEvaluator:
+    """Collects detections image by image and scores them against COCO ground truth.
+
+    Call `update` for each batch, then `synchronize_between_processes`, `accumulate` and
+    `summarize`. Only images that some `update` has named count. An image named twice, as a padded
+    distributed sampler does, counts once: the first time, in the order of the processes.
+
+    Attributes:
+        coco_gt: the ground truth, a COCO object of its own; its annotations are read, never
+            written.
+        iou_types: what is scored, of "bbox", "segm" and "keypoints".
+        coco_eval: for each IoU type a `CocoScore` with ``params``, ``eval`` and ``stats``. Settings
+            such as ``params.maxDets`` may be changed until `accumulate`.
+        img_ids: the images seen, ascending after `synchronize_between_processes`.
+        engine: what computes the score, one of `datasets.coco_scoring.ENGINES`.
+    """
+
+    def __init__(self, coco_gt: COCO, iou_types: Sequence[str], engine: str = "auto") -> None:
+        """
+        Args:
+            coco_gt: the annotations of the images to come; stays untouched.
+            iou_types: one or more of "bbox", "segm" and "keypoints", as a list or tuple.
+            engine: "auto" is faster-coco-eval where installed, else pycocotools.
+
+        Raises:
+            UserError: the engine is asked for by name and not installed.
+            ValueError: an IoU type or engine that does not exist.
+        """
+        for iou_type in iou_types:
+            _check_iou_type(iou_type)
+            choose_engine(engine, iou_type)
+        self.coco_gt = copy.copy(coco_gt)
+        self.iou_types = iou_types
+        self.engine = engine
+        self.coco_eval = {
+            kind: CocoScore(kind, list(coco_gt.imgs), list(coco_gt.cats)) for kind in iou_types
+        }
+        self._collected: dict[int, ImageDetections] = {}
+
+    @property
+    def img_ids(self) -> list[int]:
+        """The images seen so far."""
+        return list(self._collected)
+
+    def update(self, predictions: Mapping[int, Prediction]) -> None:
+        """Adds the detections of some images.
+
+        Args:
+            predictions: by image id a dictionary with ``scores`` [N], ``labels`` [N] (category ids)
+                and, as the IoU types need, ``boxes`` [N, 4] in absolute xyxy pixels, ``masks`` [N,
+                1, H, W] at the image's size (a pixel counts above 0.5) and ``keypoints`` [N, K, 3].
+                An empty dictionary is an image without detections.
+
+        Raises:
+            UserError: an image id that the ground truth does not have, masks of another size than
+                its image, or numbers that are not finite.
+            ValueError: a field is missing or of another length than the others.
+        """
+        for image_id, prediction in predictions.items():
+            self._check_image(image_id, prediction)
+            if image_id not in self._collected:
+                self._collected[int(image_id)] = _collect(image_id, prediction, self.iou_types)
+
+    def synchronize_between_processes(self) -> None:
+        """Gives every process the detections of all; all must call it, and a single one may."""
+        merged: dict[int, ImageDetections] = {}
+        for collected in all_gather(self._collected):
+            merged = {**collected, **merged}
+        self._collected = dict(sorted(merged.items()))
+
+    def accumulate(self) -> None:
+        """Scores everything collected; the result is in ``coco_eval[iou_type].eval``."""
+        for iou_type, score in self.coco_eval.items():
+            print("Accumulating evaluation results...")
+            start = time.perf_counter()
+            images = {image_id: self.coco_gt.imgs[image_id] for image_id in self._collected}
+            score.evaluate(
+                self._ground_truth(iou_type), self._scorable(iou_type), images, self.engine
+            )
+            print(f"DONE (t={time.perf_counter() - start:.2f}s).")
+
+    def summarize(self) -> None:
+        """Prints the COCO table of each IoU type and fills ``coco_eval[iou_type].stats``."""
+        for iou_type, score in self.coco_eval.items():
+            print(f"IoU metric: {iou_type}")
+            score.summarize()
+
+    def prepare(self, predictions: Mapping[int, Prediction], iou_type: str) -> list[Annotation]:
+        """The COCO result entries of some predictions, without adding them.
+
+        Args:
+            predictions: as `update` takes them.
+            iou_type: "bbox", "segm" or "keypoints".
+
+        Returns:
+            One dictionary a detection with ``image_id``, ``category_id``, ``score`` and ``bbox``
+            (xywh, absolute pixels), ``segmentation`` (compressed RLE) or ``keypoints`` (flat list).
+
+        Raises:
+            ValueError: no such IoU type.
+        """
+        _check_iou_type(iou_type)
+        return [
+            entry
+            for image_id, prediction in predictions.items()
+            for entry in _entries(image_id, _collect(image_id, prediction, [iou_type]), iou_type)
+        ]
+
+    def prepare_for_coco_detection(self, predictions: Mapping[int, Prediction]) -> list[Annotation]:
+        """`prepare` for boxes."""
+        return self.prepare(predictions, "bbox")
+
+    def prepare_for_coco_segmentation(
+        self, predictions: Mapping[int, Prediction]
+    ) -> list[Annotation]:
+        """`prepare` for masks."""
+        return self.prepare(predictions, "segm")
+
+    def prepare_for_coco_keypoint(self, predictions: Mapping[int, Prediction]) -> list[Annotation]:
+        """`prepare` for keypoints."""
+        return self.prepare(predictions, "keypoints")
+
+    def detections(self, iou_type: str = "bbox") -> list[Annotation]:
+        """Everything collected, as COCO result entries (see `prepare`).
+
+        The order is that of the image ids and, within an image, of the model's output. Every number
+        is exactly the model's, so that equal detections give equal files.
+        """
+        _check_iou_type(iou_type)
+        return [
+            entry
+            for image_id, collected in sorted(self._collected.items())
+            for entry in _entries(image_id, collected, iou_type)
+        ]
+
+    def _check_image(self, image_id: int, prediction: Prediction) -> None:
+        """Ground truth and predictions must be about the same picture."""
+        image = self.coco_gt.imgs.get(image_id)
+        if image is None:
+            raise UserError(
+                f"detections for image id {image_id!r}, which is none of the "
+                f"{len(self.coco_gt.imgs)} images of the ground truth: evaluate with the "
+                "annotation file that belongs to the images"
+            )
+        if "segm" not in self.iou_types or not len(prediction.get("masks", ())):
+            return
+        size_hw = tuple(prediction["masks"].shape[-2:])
+        if size_hw != (image["height"], image["width"]):
+            raise UserError(
+                f"masks of image {image_id} are {size_hw[0]} x {size_hw[1]} pixels (height x "
+                f"width), but the annotation file says {image['height']} x {image['width']}: "
+                "correct the size in the file"
+            )
+
+    def _scorable(self, iou_type: str) -> list[Annotation]:
+        """`detections` with what scoring needs besides: a positive id, an area, not a crowd."""
+        entries = self.detections(iou_type)
+        for detection_id, entry in enumerate(entries, start=1):
+            entry.update(_extent(entry), id=detection_id, iscrowd=0)
+        return entries
+
+    def _ground_truth(self, iou_type: str) -> list[Annotation]:
+        """Copies of the annotations of the images seen.
+
+        The engines mark a match by the annotation's id and take 0 for "no match", so ids are
+        counted anew from 1: files that count from 0 are scored like any other.
+        """
+        copies: list[Annotation] = []
+        for image_id in sorted(self._collected):
+            for annotation in self.coco_gt.imgToAnns.get(image_id, []):
+                copies.append(
+                    {
+                        "id": len(copies) + 1,
+                        "image_id": image_id,
+                        "category_id": annotation["category_id"],
+                        "bbox": annotation["bbox"],
+                        "area": box_area(annotation),
+                        "iscrowd": int(annotation.get("iscrowd") or 0),
+                        **self._shape_fields(annotation, iou_type),
+                    }
+                )
+        return copies
+
+    def _shape_fields(self, annotation: Annotation, iou_type: str) -> Annotation:
+        """What an annotation has besides its box for the IoU types other than ``bbox``."""
+        if iou_type == "keypoints":
+            return {name: annotation[name] for name in ("keypoints", "num_keypoints")}
+        if iou_type == "segm":
+            segmentation = annotation.get("segmentation")
+            if not (is_rle(segmentation) or usable_polygons(segmentation)):
+                raise UserError(
+                    f"annotation {annotation['id']} of image {annotation['image_id']} has no "
+                    "segmentation, which scoring masks needs: add it, or evaluate without --masks"
+                )
+            return {"segmentation": self.coco_gt.annToRLE(annotation)}
+        return {}
+
+
+def convert_to_xywh(boxes: Tensor) -> Tensor:
+    """Boxes [N, 4] from (x0, y0, x1, y1) to (x0, y0, width, height), in the same units."""
+    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
+
+
+def evaluate(self: COCOeval) -> tuple[list[int], np.ndarray]:
+    """Scores the images of a pycocotools evaluation one by one, without printing.
+
+    Args:
+        self: with ``cocoGt``, ``cocoDt`` and ``params.imgIds`` set.
+
+    Returns:
+        The image ids, ascending, and pycocotools' results per image: [K categories, A area ranges,
+        I images] objects, dictionaries or None.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):
+        self.evaluate()
+    params = self.params
+    num_categories = len(params.catIds) if params.useCats else 1
+    results = np.empty(len(self.evalImgs), dtype=object)
+    results[:] = self.evalImgs
+    return params.imgIds, results.reshape(num_categories, len(params.areaRng), len(params.imgIds))
+
+
+def merge(img_ids: Iterable[int], eval_imgs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Joins the per-image results of all processes, keeping each image once, from the first.
+
+    Args:
+        img_ids: ids of this process's I images.
+        eval_imgs: [K, A, I], as `evaluate` returns them.
+
+    Returns:
+        The ids [J] of all images, ascending, and their results [K, A, J].
+    """
+    all_ids = np.concatenate([np.asarray(ids) for ids in all_gather(list(img_ids))])
+    all_results = np.concatenate(all_gather(eval_imgs), axis=2)
+    unique_ids, first_seen = np.unique(all_ids, return_index=True)
+    return unique_ids, all_results[..., first_seen]
+
+
+def create_common_coco_eval(
+    coco_eval: COCOeval, img_ids: Iterable[int], eval_imgs: np.ndarray
+) -> None:
+    """Puts the merged results of all processes into ``coco_eval``, ready for its ``accumulate()``.
+
+    Args:
+        coco_eval: a pycocotools evaluation, changed in place.
+        img_ids: as for `merge`.
+        eval_imgs: as for `merge`.
+    """
+    merged_ids, merged_results = merge(img_ids, eval_imgs)
+    coco_eval.params.imgIds = merged_ids.tolist()
+    coco_eval.evalImgs = list(merged_results.flatten())
+    coco_eval._paramsEval = copy.deepcopy(coco_eval.params)
+
+
+def _check_iou_type(iou_type: str) -> None:
+    if iou_type not in IOU_TYPES:
+        raise ValueError(f"IoU type is {iou_type!r}, expected one of {', '.join(IOU_TYPES)}")
+
+
+def _collect(image_id: int, prediction: Prediction, iou_types: Sequence[str]) -> ImageDetections:
+    """One image's prediction as compact arrays on the host."""
+    if len(prediction) == 0:
+        return _no_detections()
+    _check_fields(image_id, prediction, iou_types)
+    boxes = prediction["boxes"] if "bbox" in iou_types else None
+    keypoints = prediction["keypoints"] if "keypoints" in iou_types else None
+    collected = ImageDetections(
+        scores=_to_numpy(prediction["scores"]),
+        labels=_to_numpy(prediction["labels"]).astype(np.int64),
+        boxes_xywh=None if boxes is None else _to_numpy(convert_to_xywh(boxes)),
+        rles=_encode_masks(prediction["masks"]) if "segm" in iou_types else None,
+        keypoints=None if keypoints is None else _to_numpy(keypoints.flatten(start_dim=1)),
+    )
+    _check_finite(image_id, collected)
+    return collected
+
+
+def _no_detections() -> ImageDetections:
+    return ImageDetections(
+        scores=np.empty(0, np.float32),
+        labels=np.empty(0, np.int64),
+        boxes_xywh=np.empty((0, 4), np.float32),
+        rles=[],
+        keypoints=np.empty((0, 0), np.float32),
+    )
+
+
+def _check_fields(image_id: int, prediction: Prediction, iou_types: Sequence[str]) -> None:
+    needed = ["scores", "labels", *(_NEEDED_FIELD[kind] for kind in iou_types)]
+    missing = [name for name in needed if name not in prediction]
+    if missing:
+        raise ValueError(
+            f"detections of image {image_id}: expected {', '.join(needed)}, "
+            f"missing {', '.join(missing)}"
+        )
+    lengths = {name: len(prediction[name]) for name in needed}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(
+            f"detections of image {image_id}: expected fields of one length, got {lengths}"
+        )
+
+
+def _check_finite(image_id: int, collected: ImageDetections) -> None:
+    for name in ("scores", "boxes_xywh", "keypoints"):
+        values = getattr(collected, name)
+        if values is not None and not np.isfinite(values).all():
+            raise UserError(
+                f"detections of image {image_id}: {name} are not finite (NaN or infinity), so the "
+                "weights have diverged: go back to an earlier checkpoint and lower --lr"
+            )
+
+
+def _to_numpy(values: Tensor) -> np.ndarray:
+    """On the host; half precision, which numpy has in part, becomes float32 without loss."""
+    values = values.detach()
+    return (values.float() if values.dtype in _HALF_PRECISION else values).cpu().numpy()
+
+
+def _encode_masks(masks: Tensor) -> list[dict[str, Any]]:
+    """Masks [N, 1, H, W] or [N, H, W], probabilities or 0/1, as compressed RLE with text counts."""
+    binary = (masks.flatten(0, -3) > 0.5).permute(1, 2, 0).cpu().numpy()  # [H, W, N]
+    rles = rle_tools.encode(np.asfortranarray(binary, dtype=np.uint8))
+    return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in rles]
+
+
+def _entries(image_id: int, collected: ImageDetections, iou_type: str) -> list[Annotation]:
+    """The COCO result entries of one image."""
+    name, shapes = _shapes(collected, iou_type)
+    return [
+        {"image_id": image_id, "category_id": label, name: shape, "score": score}
+        for label, shape, score in zip(
+            collected.labels.tolist(), shapes, collected.scores.tolist(), strict=True
+        )
+    ]
+
+
+def _shapes(collected: ImageDetections, iou_type: str) -> tuple[str, list[Any]]:
+    """The field of a result entry that holds the shape, and its value for each detection."""
+    name, values = {
+        "bbox": ("bbox", collected.boxes_xywh),
+        "segm": ("segmentation", collected.rles),
+        "keypoints": ("keypoints", collected.keypoints),
+    }[iou_type]
+    if values is None:
+        raise ValueError(f"IoU type {iou_type!r} is not among those this evaluator collects")
+    return name, values if isinstance(values, list) else values.tolist()
+
+
+def _extent(entry: Annotation) -> Annotation:
+    """The area of a detection in square pixels; for keypoints the box around them besides."""
+    if "bbox" in entry:
+        return {"area": entry["bbox"][2] * entry["bbox"][3]}
+    if "segmentation" in entry:
+        return {"area": float(rle_tools.area(entry["segmentation"]))}
+    x, y = entry["keypoints"][0::3], entry["keypoints"][1::3]
+    width, height = max(x) - min(x), max(y) - min(y)
+    return {"bbox": [min(x), min(y), width, height], "area": width * height}

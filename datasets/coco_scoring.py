@@ -1,0 +1,304 @@
+"""Turns ground truth and detections into COCO's precision and recall, with one of two engines.
+
+``faster-coco-eval`` (compiled) is used where it is installed, ``pycocotools`` is the reference and
+the fallback. Both get exactly the annotations to be scored, so that neither has to index or filter
+a data set again.
+"""
+
+import contextlib
+import datetime
+import gc
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+from pycocotools.cocoeval import COCOeval, Params
+
+from util.errors import UserError
+
+IOU_TYPES = ("bbox", "segm", "keypoints")
+ENGINES = ("auto", "faster", "pycocotools")
+
+Annotation = dict[str, Any]
+Images = Mapping[int, Mapping[str, Any]]
+
+
+class ScoringTask(NamedTuple):
+    """Everything an engine needs, cut down to the images and categories under evaluation.
+
+    The engines add fields of their own to the annotations: these must be copies.
+    """
+
+    ground_truth: list[Annotation]
+    detections: list[Annotation]
+    images: Images
+    params: Params
+
+
+Engine = Callable[[ScoringTask], dict[str, np.ndarray]]
+
+
+class SummaryRow(NamedTuple):
+    """One line of the COCO summary: which mean over precision (AP) or recall (AR) it shows.
+
+    ``iou_threshold`` None is the mean over all thresholds; ``max_dets_index`` points into
+    ``params.maxDets``.
+    """
+
+    metric: str
+    iou_threshold: float | None
+    area: str
+    max_dets_index: int
+
+
+_BOX_SUMMARY = (
+    SummaryRow("AP", None, "all", -1),
+    SummaryRow("AP", 0.5, "all", -1),
+    SummaryRow("AP", 0.75, "all", -1),
+    SummaryRow("AP", None, "small", -1),
+    SummaryRow("AP", None, "medium", -1),
+    SummaryRow("AP", None, "large", -1),
+    SummaryRow("AR", None, "all", 0),
+    SummaryRow("AR", None, "all", 1),
+    SummaryRow("AR", None, "all", 2),
+    SummaryRow("AR", None, "small", -1),
+    SummaryRow("AR", None, "medium", -1),
+    SummaryRow("AR", None, "large", -1),
+)
+_KEYPOINT_SUMMARY = tuple(
+    SummaryRow(metric, iou_threshold, area, -1)
+    for metric in ("AP", "AR")
+    for iou_threshold, area in (
+        (None, "all"),
+        (0.5, "all"),
+        (0.75, "all"),
+        (None, "medium"),
+        (None, "large"),
+    )
+)
+
+
+class CocoScore:
+    """The result for one IoU type: settings before, numbers after the evaluation.
+
+    Attributes:
+        params: pycocotools parameters. ``iouThrs``, ``recThrs``, ``maxDets``, ``areaRng``,
+            ``areaRngLbl``, ``catIds`` and ``useCats`` may be changed before `evaluate`; ``imgIds``
+            are afterwards the images evaluated, ascending.
+        eval: after `evaluate` the keys ``params``, ``counts`` ([T, R, K, A, M]), ``date``,
+            ``precision`` and ``scores`` ([T, R, K, A, M]) and ``recall`` ([T, K, A, M]), float64,
+            -1 where there is no ground truth. T IoU thresholds, R recall thresholds, K categories,
+            A area ranges, M limits of detections per image.
+        stats: after `summarize` COCO's 12 numbers (10 for keypoints) in [0, 1], or -1 where there
+            is no ground truth.
+        objects_per_category: after `evaluate` the number of ground-truth objects that are no crowd,
+            by category id.
+    """
+
+    def __init__(
+        self, iou_type: str, image_ids: Sequence[int], category_ids: Sequence[int]
+    ) -> None:
+        self.params = Params(iouType=iou_type)
+        self.params.imgIds = sorted(image_ids)
+        self.params.catIds = sorted(category_ids)
+        self.eval: dict[str, Any] = {}
+        self.stats: np.ndarray = np.empty(0)
+        self.objects_per_category: Counter[int] = Counter()
+
+    @property
+    def summary_rows(self) -> tuple[SummaryRow, ...]:
+        """What each entry of ``stats`` is."""
+        return _KEYPOINT_SUMMARY if self.params.iouType == "keypoints" else _BOX_SUMMARY
+
+    def evaluate(
+        self,
+        ground_truth: list[Annotation],
+        detections: list[Annotation],
+        images: Images,
+        engine: str = "auto",
+    ) -> None:
+        """Fills ``eval`` with the score of all ``images`` at once.
+
+        Args:
+            ground_truth: COCO annotations with distinct positive ids; changed in place by the
+                engine. For ``segm`` their ``segmentation`` is compressed RLE.
+            detections: COCO result entries of the same kind, with ``id``, ``area`` and ``iscrowd``;
+                changed in place.
+            images: the images evaluated, by id, with ``height`` and ``width`` where the IoU type is
+                ``segm``.
+            engine: one of `ENGINES`.
+        """
+        params = self.params
+        params.imgIds = sorted(images)
+        # Plain numbers, no numpy scalars: what is saved must be readable without running code.
+        params.catIds = sorted({int(i) for i in params.catIds})
+        params.maxDets = sorted(params.maxDets)
+        wanted = set(params.catIds)
+        ground_truth = [a for a in ground_truth if a["category_id"] in wanted]
+        self.objects_per_category = Counter(
+            a["category_id"] for a in ground_truth if not a["iscrowd"]
+        )
+        task = ScoringTask(
+            ground_truth, [d for d in detections if d["category_id"] in wanted], images, params
+        )
+        with _garbage_collection_paused():
+            arrays = choose_engine(engine, params.iouType)(task)
+        self.eval = {
+            "params": params,
+            "counts": list(arrays["precision"].shape),
+            "date": datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
+            **arrays,
+        }
+
+    def summarize(self) -> None:
+        """Prints the COCO summary table and keeps its numbers in ``stats``.
+
+        Raises:
+            RuntimeError: nothing has been evaluated yet.
+        """
+        if not self.eval:
+            raise RuntimeError("nothing to summarize: call accumulate() before summarize()")
+        self.stats = np.array([self._mean(row) for row in self.summary_rows])
+        for row, value in zip(self.summary_rows, self.stats, strict=True):
+            print(self._line(row, value))
+
+    def class_mean(self, row: SummaryRow, class_index: int) -> float:
+        """What ``row`` shows, for ``params.catIds[class_index]`` alone; -1 without objects."""
+        return _mean_of_valid(self._select(row)[..., class_index])
+
+    def _mean(self, row: SummaryRow) -> float:
+        return _mean_of_valid(self._select(row))
+
+    def _select(self, row: SummaryRow) -> np.ndarray:
+        """What ``row`` takes the mean of: [T', R, K] of precision or [T', K] of recall."""
+        values = self.eval["precision" if row.metric == "AP" else "recall"]
+        if row.iou_threshold is not None:
+            values = values[np.isclose(self.params.iouThrs, row.iou_threshold)]
+        if row.area not in self.params.areaRngLbl:
+            return np.full((1, values.shape[-3]), -1.0)
+        return values[..., self.params.areaRngLbl.index(row.area), self._max_dets_index(row)]
+
+    def _max_dets_index(self, row: SummaryRow) -> int:
+        return min(row.max_dets_index, len(self.params.maxDets) - 1)
+
+    def _line(self, row: SummaryRow, value: float) -> str:
+        title = "Average Precision" if row.metric == "AP" else "Average Recall"
+        thresholds = self.params.iouThrs
+        iou = f"{row.iou_threshold or thresholds[0]:.2f}"
+        if row.iou_threshold is None:
+            iou += f":{thresholds[-1]:.2f}"
+        max_dets = self.params.maxDets[self._max_dets_index(row)]
+        return (
+            f" {title:<18} ({row.metric}) @[ IoU={iou:<9} | area={row.area:>6} "
+            f"| maxDets={max_dets:>3} ] = {value:.3f}"
+        )
+
+
+def choose_engine(name: str, iou_type: str) -> Engine:
+    """The scoring function behind an engine's name.
+
+    Args:
+        name: "faster" (faster-coco-eval), "pycocotools", or "auto": the first of the two that is
+            installed.
+        iou_type: one of `IOU_TYPES`. Keypoints are always scored by pycocotools.
+
+    Raises:
+        UserError: "faster" is asked for and not installed.
+        ValueError: there is no engine of that name.
+    """
+    if name not in ENGINES:
+        raise ValueError(f"engine is {name!r}, expected one of {', '.join(ENGINES)}")
+    if name == "pycocotools" or iou_type == "keypoints":
+        return _score_with_pycocotools
+    try:
+        import faster_coco_eval  # noqa: F401
+    except ImportError as error:
+        if name == "faster":
+            raise UserError(
+                f"the evaluation engine 'faster' needs the package faster-coco-eval ({error}): "
+                "pip install faster-coco-eval, or choose the engine 'pycocotools'"
+            ) from error
+        return _score_with_pycocotools
+    return _score_with_faster_coco_eval
+
+
+def _score_with_pycocotools(task: ScoringTask) -> dict[str, np.ndarray]:
+    """The reference: loops in Python over images, categories and thresholds."""
+    evaluation = COCOeval(*_as_coco_pair(task), iouType=task.params.iouType)
+    _hand_over_settings(task.params, evaluation.params)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return _arrays(evaluation.eval)
+
+
+def _score_with_faster_coco_eval(task: ScoringTask) -> dict[str, np.ndarray]:
+    """The same in compiled code."""
+    from faster_coco_eval import COCOeval_faster
+
+    evaluation = COCOeval_faster(
+        *_as_coco_pair(task), iouType=task.params.iouType, print_function=_say_nothing
+    )
+    _hand_over_settings(task.params, evaluation.params)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return _arrays(evaluation.eval)
+
+
+def _as_coco_pair(task: ScoringTask) -> tuple[SimpleNamespace, SimpleNamespace]:
+    """Ground truth and detections as the engines want to see them: as two COCO objects.
+
+    Real ones would index every annotation and answer each question by filtering; here everything
+    asked for is everything there is.
+    """
+
+    def as_coco(annotations: list[Annotation]) -> SimpleNamespace:
+        return SimpleNamespace(
+            imgs=task.images,
+            getImgIds=lambda: list(task.images),
+            getCatIds=lambda: task.params.catIds,
+            getAnnIds=lambda **_: range(len(annotations)),
+            loadAnns=lambda _: annotations,
+            annToRLE=lambda annotation: annotation["segmentation"],
+        )
+
+    return as_coco(task.ground_truth), as_coco(task.detections)
+
+
+def _hand_over_settings(params: Params, engine_params: Any) -> None:
+    """Copies the settings of a run; the engines sort and replace the lists they get."""
+    for name in ("imgIds", "catIds", "maxDets", "areaRng", "areaRngLbl"):
+        setattr(engine_params, name, list(getattr(params, name)))
+    for name in ("iouThrs", "recThrs"):
+        setattr(engine_params, name, np.asarray(getattr(params, name), dtype=np.float64))
+    engine_params.useCats = params.useCats
+    if params.iouType == "keypoints":
+        engine_params.kpt_oks_sigmas = params.kpt_oks_sigmas
+
+
+def _arrays(evaluation: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(evaluation[name]) for name in ("precision", "recall", "scores")}
+
+
+def _mean_of_valid(values: np.ndarray) -> float:
+    valid = values[values > -1]
+    return float(valid.mean()) if valid.size else -1.0
+
+
+def _say_nothing(*_: object) -> None:
+    pass
+
+
+@contextlib.contextmanager
+def _garbage_collection_paused() -> Iterator[None]:
+    """Half a million dictionaries hold no cycles; looking for them would take seconds."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -1,0 +1,202 @@
+"""One epoch of training, and one evaluation."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from datasets.coco_eval import CocoEvaluator
+from util.distributed import reduce_dict
+from util.errors import DivergenceError
+from util.metric_logger import MetricLogger, SmoothedValue
+from util.nested_tensor import NestedTensor
+from util.transfer import to_device
+
+PRINT_FREQ = 10
+
+Targets = Sequence[dict[str, Tensor]]
+Batch = tuple[NestedTensor, Targets]
+
+
+def train_one_epoch(
+    model: nn.Module,
+    criterion: nn.Module,
+    data_loader: Iterable[Batch],
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    epoch: int,
+    max_norm: float = 0,
+    amp: str = "off",
+) -> dict[str, float]:
+    """Train on every batch once.
+
+    The host waits for the device in one place of a step, the matching. Everything else that it
+    wants to know is read when a line is printed.
+
+    Args:
+        model: takes a `NestedTensor`; left in training mode.
+        criterion: gives losses by name, and has their weights in ``weight_dict``.
+        data_loader: gives batches (images, targets).
+        optimizer: of the model's parameters.
+        device: where model and criterion are.
+        epoch: its number, for the log.
+        max_norm: largest norm of the gradient of all parameters together; 0: not clipped.
+        amp: ``off``, or ``bf16`` to run the model, not the criterion, in mixed precision.
+
+    Returns:
+        averages over the epoch: ``lr``, ``class_error`` in percent, ``loss`` and its parts, and
+        every part before weighting under its name with ``_unscaled``.
+
+    Raises:
+        DivergenceError: predictions or loss are no longer finite.
+    """
+    model.train()
+    criterion.train()
+    logger = _make_logger(lr="{value:.6f}", class_error="{value:.2f}")
+    watch = _LossWatch(device)
+    batches = logger.log_every(data_loader, PRINT_FREQ, f"Epoch: [{epoch}]")
+    for samples, targets in _on_device(batches, device):
+        losses = criterion(_predict(model, samples, device, amp), targets)
+        watch.check()  # free of charge: the matching has just waited for the device
+        loss, log = _weigh(losses, criterion.weight_dict, targets)
+        watch.record(loss, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        if max_norm > 0:
+            nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+        optimizer.step()
+        logger.update(**reduce_dict(log), lr=optimizer.param_groups[0]["lr"])
+    stats = _finish(logger)
+    watch.check()
+    return stats
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    criterion: nn.Module,
+    postprocessors: dict[str, nn.Module],
+    data_loader: Iterable[Batch],
+    base_ds: Any,
+    device: torch.device,
+    output_dir: Any,
+    amp: str = "off",
+) -> tuple[dict[str, Any], CocoEvaluator]:
+    """Compute losses and COCO metrics over a data set.
+
+    Args:
+        model: takes a `NestedTensor`; left in evaluation mode.
+        criterion: as in `train_one_epoch`.
+        postprocessors: by kind; ``bbox`` turns outputs into detections in original pixels.
+        data_loader: gives batches (images, targets) with ``orig_size`` and ``image_id``.
+        base_ds: the ground truth, a ``pycocotools.coco.COCO``.
+        device: where model and criterion are.
+        output_dir: folder for files of the evaluation; box evaluation writes none.
+        amp: as in `train_one_epoch`.
+
+    Returns:
+        averages as of `train_one_epoch` (without ``lr``) with the 12 COCO numbers under
+        ``coco_eval_bbox``, and the evaluator with all detections and precision curves.
+
+    Raises:
+        DivergenceError: predictions are not finite.
+    """
+    model.eval()
+    criterion.eval()
+    logger = _make_logger(class_error="{value:.2f}")
+    evaluator = CocoEvaluator(base_ds, tuple(k for k in ("segm", "bbox") if k in postprocessors))
+    batches = logger.log_every(data_loader, PRINT_FREQ, "Test:")
+    for samples, targets in _on_device(batches, device):
+        outputs = _predict(model, samples, device, amp)
+        _, log = _weigh(criterion(outputs, targets), criterion.weight_dict, targets)
+        logger.update(**reduce_dict(log))
+        original_sizes = torch.stack([target["orig_size"] for target in targets])
+        results = postprocessors["bbox"](outputs, original_sizes)
+        evaluator.update({int(t["image_id"]): r for t, r in zip(targets, results, strict=True)})
+    stats: dict[str, Any] = _finish(logger)
+    evaluator.synchronize_between_processes()
+    evaluator.accumulate()
+    evaluator.summarize()
+    for iou_type, name in (("bbox", "coco_eval_bbox"), ("segm", "coco_eval_masks")):
+        if iou_type in postprocessors:
+            stats[name] = evaluator.coco_eval[iou_type].stats.tolist()
+    return stats, evaluator
+
+
+def _make_logger(**latest_value_formats: str) -> MetricLogger:
+    """A logger whose lines begin with the latest value of the named meters."""
+    logger = MetricLogger(delimiter="  ")
+    for name, fmt in latest_value_formats.items():
+        logger.add_meter(name, SmoothedValue(window_size=1, fmt=fmt))
+    return logger
+
+
+def _finish(logger: MetricLogger) -> dict[str, float]:
+    """Join the meters of all processes and return the averages by name."""
+    logger.synchronize_between_processes()
+    print("Averaged stats:", logger)
+    return {name: meter.global_avg for name, meter in logger.meters.items()}
+
+
+def _on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    for samples, targets in batches:
+        yield (
+            samples.to(device, non_blocking=True),
+            [{k: v.to(device, non_blocking=True) for k, v in t.items()} for t in targets],
+        )
+
+
+def _predict(model: nn.Module, samples: NestedTensor, device: torch.device, amp: str) -> Any:
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp == "bf16"):
+        return model(samples)
+
+
+def _weigh(
+    losses: dict[str, Tensor], weights: dict[str, float], targets: Targets
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss to minimise, and what a log says of a step: all its parts with and without weight.
+
+    Weights are applied to all parts at once: a few dozen scalar products would cost more than them.
+    """
+    names = [name for name in losses if name in weights]
+    parts = torch.stack([losses[name] for name in names])
+    factors = torch.tensor([weights[name] for name in names], dtype=parts.dtype)
+    weighted = parts * to_device(factors, parts.device)
+    loss = weighted.sum()
+    log = {"loss": loss.detach(), **dict(zip(names, weighted.detach(), strict=True))}
+    unscaled = {name: value.detach() for name, value in losses.items()}
+    if "class_error" in unscaled and not any(len(target["labels"]) for target in targets):
+        unscaled["class_error"] = torch.full_like(unscaled["class_error"], math.nan)  # no observation
+    if "class_error" in unscaled:
+        log["class_error"] = unscaled["class_error"]
+    log.update({f"{name}_unscaled": value for name, value in unscaled.items()})
+    return loss, log
+
+
+class _LossWatch:
+    """Notices a loss that is not finite, without ever waiting for the device.
+
+    The flag of a step travels to page-locked host memory behind the work of that step. It has
+    arrived once the host has waited for anything later, as it does in the matching of the next step.
+    """
+
+    def __init__(self, device: torch.device):
+        self._flag = torch.ones((), dtype=torch.bool, pin_memory=device.type == "cuda")
+        self._targets: Targets = ()
+
+    def record(self, loss: Tensor, targets: Targets) -> None:
+        """Send the flag of this step on its way."""
+        self._flag.copy_(loss.detach().isfinite(), non_blocking=True)
+        self._targets = targets
+
+    def check(self) -> None:
+        """Look at the flag of the last recorded step; the host must have waited since.
+
+        Raises:
+            DivergenceError: the loss was not finite.
+        """
+        if not self._flag.numpy():
+            images = [str(int(t["image_id"])) for t in self._targets if "image_id" in t]
+            raise DivergenceError(f"the loss of the batch of images {', '.join(images)} is not finite")

@@ -1,0 +1,251 @@
+"""Backbone: a torchvision ResNet that gives feature maps with padding masks, joined with a position encoding."""
+
+from pathlib import Path
+from typing import Any, Dict, List  # noqa: UP035  (TorchScript compiles this module)
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+from torchvision.models._utils import IntermediateLayerGetter
+
+from util.checkpoint import load_checkpoint, model_state
+from util.distributed import is_main_process
+from util.errors import UserError
+from util.nested_tensor import NestedTensor
+from util.options import option
+
+from .position_encoding import build_position_encoding
+
+_RESNETS = ("resnet*", "resnext*", "wide_resnet*")
+_LATE_STAGES = ("layer2", "layer3", "layer4")
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch normalisation with fixed statistics and a fixed affine map, kept as buffers.
+
+    Small detection batches give useless statistics, so the ImageNet ones stay. State-dict keys are those of
+    `torch.nn.BatchNorm2d` without ``num_batches_tracked``.
+
+    Args:
+        num_features: number of channels.
+
+    Source: DETR paper, appendix A.4 ("batch normalization weights and statistics are frozen").
+    """
+
+    def __init__(self, num_features: int):
+        super().__init__()
+        self.eps = 1e-5
+        self.register_buffer("weight", torch.ones(num_features))
+        self.register_buffer("bias", torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        state_dict.pop(prefix + "num_batches_tracked", None)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, H, W) channel by channel; the result has the dtype of ``x``."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        # Folding the statistics into one factor and one summand per channel leaves two passes over the feature map.
+        return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.to(x.dtype).view(1, -1, 1, 1)
+
+
+class BackboneBase(nn.Module):
+    """The stages of a ResNet whose outputs are asked for, with the padding mask scaled to each of them.
+
+    Args:
+        backbone: a torchvision ResNet, or a module with children ``layer1`` … ``layer4`` in order of execution.
+        train_backbone: train stages 2 to 4; stem and stage 1 stay fixed.
+        num_channels: channels of the last stage.
+        return_interm_layers: return all four stages ("0" … "3") instead of the last alone ("0").
+        train_all: with ``train_backbone``, train the stem and stage 1 too (training from scratch).
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        train_backbone: bool,
+        num_channels: int,
+        return_interm_layers: bool,
+        train_all: bool = False,
+    ):
+        super().__init__()
+        for name, parameter in backbone.named_parameters():
+            in_late_stage = any(stage in name for stage in _LATE_STAGES)
+            parameter.requires_grad_(train_backbone and (train_all or in_late_stage))
+        if return_interm_layers:
+            returned = {"layer1": "0", "layer2": "1", "layer3": "2", "layer4": "3"}
+        else:
+            returned = {"layer4": "0"}
+        self.body = IntermediateLayerGetter(backbone, return_layers=returned)
+        self.num_channels = num_channels
+
+    def forward(self, tensor_list: NestedTensor):  # type: ignore[no-untyped-def]
+        """Compute feature maps.
+
+        Args:
+            tensor_list: images (B, 3, H, W) with a padding mask (B, H, W).
+
+        Returns:
+            feature maps by name, each with the mask of its resolution (nearest pixel).
+        """
+        features: Dict[str, Tensor] = self.body(tensor_list.tensors)  # noqa: UP006
+        padding_mask = tensor_list.mask
+        assert padding_mask is not None
+        out: Dict[str, NestedTensor] = {}  # noqa: UP006
+        for name, feature in features.items():
+            mask = F.interpolate(padding_mask[None].float(), size=feature.shape[-2:])[0]
+            out[name] = NestedTensor(feature, mask.to(torch.bool))
+        return out
+
+
+class Backbone(BackboneBase):
+    """A torchvision ResNet, ResNeXt or wide ResNet by name.
+
+    Args:
+        name: name in ``torchvision.models``, such as ``resnet50``.
+        train_backbone: train stages 2 to 4 (all stages with ``norm="batch"``).
+        return_interm_layers: return all four stages instead of the last alone.
+        dilation: DC5: dilate the last stage instead of halving its resolution.
+        weights: ``"imagenet"`` (downloaded), ``"none"`` (random), or the path of a weights file.
+        norm: ``"frozen"`` or ``"batch"``.
+
+    Raises:
+        UserError: an unknown name; dilation with ResNet-18 or 34; weights that cannot be had or do not fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        train_backbone: bool,
+        return_interm_layers: bool,
+        dilation: bool,
+        weights: str = "imagenet",
+        norm: str = "frozen",
+    ):
+        backbone = _build_resnet(name, dilation, norm)
+        if weights == "imagenet":
+            if is_main_process():  # the other processes get theirs from DistributedDataParallel
+                backbone.load_state_dict(_fetch_imagenet_weights(name), strict=False)
+        elif weights != "none":
+            _load_weights_file(backbone, Path(weights))
+        super().__init__(
+            backbone,
+            train_backbone,
+            _output_channels(backbone.layer4),
+            return_interm_layers,
+            train_all=norm == "batch",
+        )
+
+
+def _build_resnet(name: str, dilation: bool, norm: str) -> Any:
+    known = torchvision.models.list_models(torchvision.models, include=_RESNETS)
+    if name not in known:
+        raise UserError(f"--backbone {name}: not a ResNet of torchvision, choose one of {', '.join(known)}")
+    norm_layer = FrozenBatchNorm2d if norm == "frozen" else nn.BatchNorm2d
+    try:
+        return torchvision.models.get_model(
+            name,
+            weights=None,
+            norm_layer=norm_layer,
+            replace_stride_with_dilation=[False, False, dilation],
+        )
+    except NotImplementedError:
+        raise UserError(
+            f"--dilation: {name} is made of basic blocks, which cannot be dilated; use --backbone resnet50 or deeper"
+        ) from None
+
+
+def _output_channels(stage: nn.Module) -> int:
+    """Output channels of a ResNet stage: those of the last convolution of its last block."""
+    last_block = list(stage.children())[-1]
+    convolutions = [m for m in last_block.children() if isinstance(m, nn.Conv2d)]
+    return convolutions[-1].out_channels
+
+
+def _fetch_imagenet_weights(name: str) -> dict[str, Tensor]:
+    weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as err:
+        raise UserError(
+            f"ImageNet weights of {name} cannot be fetched from {weights.url} ({err}): give a file with "
+            "--backbone_weights PATH, or train from random weights with --backbone_weights none"
+        ) from err
+
+
+def _load_weights_file(backbone: nn.Module, path: Path) -> None:
+    """Load a torchvision file, or the backbone out of a DETR checkpoint; the classifier ``fc`` is not needed."""
+    state = model_state(load_checkpoint(path), str(path))
+    prefixes = ("detr.backbone.0.body.", "backbone.0.body.", "")
+    prefix = next(p for p in prefixes if any(key.startswith(p) for key in state))
+    state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    wanted = backbone.state_dict()
+    wrong = [
+        key
+        for key, tensor in wanted.items()
+        if not key.startswith("fc.")
+        and not key.endswith("num_batches_tracked")
+        and (key not in state or state[key].shape != tensor.shape)
+    ]
+    if wrong:
+        raise UserError(
+            f"--backbone_weights {path}: {len(wrong)} tensors are missing or have another shape, the first is "
+            f"{wrong[0]}; does the file belong to this --backbone?"
+        )
+    usable = {k: v for k, v in state.items() if k in wanted and v.shape == wanted[k].shape}
+    backbone.load_state_dict(usable, strict=False)
+
+
+class Joiner(nn.Sequential):
+    """Backbone and position encoding in a row: feature maps and the encodings that belong to them."""
+
+    def __init__(self, backbone: nn.Module, position_embedding: nn.Module):
+        super().__init__(backbone, position_embedding)
+        self.num_channels: int = backbone.num_channels
+
+    def forward(self, tensor_list: NestedTensor):  # type: ignore[no-untyped-def]
+        """Compute features and positions.
+
+        Args:
+            tensor_list: images (B, 3, H, W) with a padding mask.
+
+        Returns:
+            the feature maps from fine to coarse, and for each its encoding (B, C, H, W) in the same dtype.
+        """
+        features: Dict[str, NestedTensor] = self[0](tensor_list)  # noqa: UP006
+        out: List[NestedTensor] = []  # noqa: UP006
+        positions: List[Tensor] = []  # noqa: UP006
+        for feature in features.values():
+            out.append(feature)
+            positions.append(self[1](feature).to(feature.tensors.dtype))
+        return out, positions
+
+
+def build_backbone(args: Any) -> Joiner:
+    """The backbone with its position encoding, as the flags ask for.
+
+    ImageNet weights are not fetched where ``--resume``, ``--finetune`` or ``--frozen_weights`` brings the backbone.
+
+    Raises:
+        UserError: flags that contradict each other or weights that cannot be had.
+    """
+    trained = args.lr_backbone > 0
+    norm, weights = option(args, "backbone_norm"), option(args, "backbone_weights")
+    if norm == "batch" and not trained:
+        raise UserError("--backbone_norm batch with --lr_backbone 0: a fixed backbone needs --backbone_norm frozen")
+    brought = any(getattr(args, flag, None) for flag in ("resume", "finetune", "frozen_weights"))
+    backbone = Backbone(
+        args.backbone,
+        train_backbone=trained,
+        return_interm_layers=bool(args.masks),
+        dilation=bool(args.dilation),
+        weights="none" if brought else weights,
+        norm=norm,
+    )
+    return Joiner(backbone, build_position_encoding(args))

@@ -1,0 +1,168 @@
+"""The DETR model and its builder (paper, section 3.2)."""
+
+from typing import Any, Dict, List  # noqa: UP035  (TorchScript compiles this module)
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from util.errors import UserError
+from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
+from util.options import option
+
+from .backbone import build_backbone
+from .criterion import SetCriterion
+from .matcher import build_matcher
+from .postprocess import PostProcess
+from .transformer import build_transformer
+
+__all__ = ["DETR", "MLP", "PostProcess", "SetCriterion", "build"]
+
+# Class counts of the released models: one more than the largest COCO category id, rounded up for panoptic.
+_DEFAULT_NUM_CLASSES = {"coco": 91, "coco_panoptic": 250}
+
+
+class DETR(nn.Module):
+    """Predicts a set of boxes with classes, one for each query, in a single pass.
+
+    Args:
+        backbone: gives features and positions, see `models.backbone.Joiner`.
+        transformer: see `models.transformer.Transformer`.
+        num_classes: number of object classes; one logit more stands for "no object".
+        num_queries: largest number of objects that can be found in an image.
+        aux_loss: return the predictions of all decoder layers, for the auxiliary losses.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        transformer: nn.Module,
+        num_classes: int,
+        num_queries: int,
+        aux_loss: bool = False,
+    ):
+        super().__init__()
+        hidden_dim: int = transformer.d_model  # type: ignore[assignment]
+        # Optimizer states in checkpoints are numbered by the order of these lines.
+        self.num_queries = num_queries
+        self.transformer = transformer
+        self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
+        self.bbox_embed = MLP(hidden_dim, hidden_dim, 4, 3)
+        self.query_embed = nn.Embedding(num_queries, hidden_dim)
+        self.input_proj = nn.Conv2d(backbone.num_channels, hidden_dim, kernel_size=1)  # type: ignore[arg-type]
+        self.backbone = backbone
+        self.aux_loss = aux_loss
+
+    def forward(self, samples: NestedTensor):  # type: ignore[no-untyped-def]
+        """Detect.
+
+        Args:
+            samples: a padded batch; or a list of images (3, H, W), or a tensor (B, 3, H, W), RGB, normalised with the
+                ImageNet mean and standard deviation.
+
+        Returns:
+            ``pred_logits`` (B, Q, num_classes + 1), ``pred_boxes`` (B, Q, 4) cxcywh in [0, 1] relative to the image
+            without padding, and with ``aux_loss`` a list ``aux_outputs`` of the same for the earlier decoder layers.
+        """
+        if isinstance(samples, (list, tuple, torch.Tensor)):
+            samples = nested_tensor_from_tensor_list(samples)
+        features, positions = self.backbone(samples)
+        states = self.decode(features[-1], positions[-1])[0]
+        return self.predict(states)
+
+    def decode(self, feature: NestedTensor, position: Tensor):  # type: ignore[no-untyped-def]
+        """Run the transformer on the coarsest feature map.
+
+        Returns:
+            query states (L, B, Q, C), the projected features and the encoded image, both (B, C, H, W).
+        """
+        mask = feature.mask
+        assert mask is not None
+        projected = self.input_proj(feature.tensors)
+        states, memory = self.transformer(projected, mask, self.query_embed.weight, position)
+        return states, projected, memory
+
+    def predict(self, states: Tensor):  # type: ignore[no-untyped-def]
+        """Classes and boxes of query states (L, B, Q, C), as in `forward`."""
+        if not self.aux_loss:
+            states = states[-1:]  # nobody asks for the other layers
+        logits, boxes_cxcywh = self._heads(states)
+        out: Dict[str, Tensor] = {"pred_logits": logits[-1], "pred_boxes": boxes_cxcywh[-1]}  # noqa: UP006
+        if torch.jit.is_scripting():
+            return out  # dictionaries of TorchScript hold values of one type: no place for a list
+        if self.aux_loss:
+            return {**out, "aux_outputs": _auxiliary_outputs(logits, boxes_cxcywh)}
+        return out
+
+    def _heads(self, states: Tensor):  # type: ignore[no-untyped-def]
+        if torch.jit.is_scripting():
+            return self.class_embed(states), self.bbox_embed(states).sigmoid()
+        # Boxes need more than the 8 bits of bfloat16, so the heads leave mixed precision.
+        with torch.autocast(states.device.type, enabled=False):
+            return self.class_embed(states), self.bbox_embed(states).sigmoid()
+
+def _auxiliary_outputs(logits: Tensor, boxes_cxcywh: Tensor) -> List[Dict[str, Tensor]]:  # noqa: UP006
+    """Predictions of all decoder layers but the last: (L, B, Q, …) -> L - 1 dicts."""
+    return [
+        {"pred_logits": layer_logits, "pred_boxes": layer_boxes}
+        for layer_logits, layer_boxes in zip(logits[:-1], boxes_cxcywh[:-1], strict=True)
+    ]
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them.
+
+    Args:
+        input_dim, hidden_dim, output_dim: widths.
+        num_layers: number of linear layers.
+    """
+
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int):
+        super().__init__()
+        self.num_layers = num_layers
+        widths = [input_dim, *[hidden_dim] * (num_layers - 1), output_dim]
+        self.layers = nn.ModuleList(
+            nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., input_dim) -> (..., output_dim)."""
+        for i, layer in enumerate(self.layers):
+            x = layer(x) if i == self.num_layers - 1 else F.relu(layer(x))
+        return x
+
+
+def build(args: Any) -> tuple[nn.Module, SetCriterion, dict[str, nn.Module]]:
+    """Model, criterion and post-processors as the flags ask for.
+
+    Raises:
+        UserError: flags that contradict each other or weights that cannot be had.
+    """
+    if args.masks:
+        raise UserError("--masks: segmentation is not part of this version yet")
+    num_classes = option(args, "num_classes") or _DEFAULT_NUM_CLASSES.get(args.dataset_file, 20)
+    model = DETR(
+        build_backbone(args),
+        build_transformer(args),
+        num_classes=num_classes,
+        num_queries=args.num_queries,
+        aux_loss=args.aux_loss,
+    )
+    criterion = SetCriterion(
+        num_classes,
+        matcher=build_matcher(args),
+        weight_dict=_loss_weights(args),
+        eos_coef=args.eos_coef,
+        losses=["labels", "boxes", "cardinality"],
+    )
+    criterion.to(torch.device(args.device))
+    return model, criterion, {"bbox": PostProcess()}
+
+
+def _loss_weights(args: Any) -> dict[str, float]:
+    """Weights by name of the loss, the same for every decoder layer."""
+    weights = {"loss_ce": 1, "loss_bbox": args.bbox_loss_coef, "loss_giou": args.giou_loss_coef}
+    if not args.aux_loss:
+        return weights
+    suffixes = ["", *(f"_{i}" for i in range(args.dec_layers - 1))]
+    return {name + suffix: weight for suffix in suffixes for name, weight in weights.items()}

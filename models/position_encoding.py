@@ -1,0 +1,123 @@
+"""Encodings of the position of each feature cell, added to queries and keys of the attention (DETR paper, section 3.2)."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from util.nested_tensor import NestedTensor
+
+
+class PositionEmbeddingSine(nn.Module):
+    """Sines and cosines of the row and column of a cell, counted over the valid part of the image.
+
+    Args:
+        num_pos_feats: channels for each of the two axes.
+        temperature: base of the geometric series of wavelengths.
+        normalize: scale positions so that the last valid row or column lies at ``scale``.
+        scale: 2π where None; needs ``normalize``.
+
+    Raises:
+        ValueError: ``scale`` without ``normalize``.
+
+    Source: DETR paper, appendix A.4; Vaswani et al. 2017, section 3.5, for one dimension.
+    """
+
+    def __init__(
+        self,
+        num_pos_feats: int = 64,
+        temperature: float = 10000,
+        normalize: bool = False,
+        scale: float | None = None,
+    ):
+        super().__init__()
+        if scale is not None and not normalize:
+            raise ValueError("scale has no meaning without normalize=True")
+        self.num_pos_feats = num_pos_feats
+        self.temperature = temperature
+        self.normalize = normalize
+        self.scale = 2 * math.pi if scale is None else scale
+
+    def forward(self, tensor_list: NestedTensor) -> Tensor:
+        """Encode the positions of a batch.
+
+        Args:
+            tensor_list: features (B, C, H, W) with a padding mask (B, H, W).
+
+        Returns:
+            (B, 2 * num_pos_feats, H, W) float32: first the channels of the row, then those of the column.
+        """
+        mask = tensor_list.mask
+        assert mask is not None
+        valid = ~mask
+        rows = valid.cumsum(1, dtype=torch.float32)
+        columns = valid.cumsum(2, dtype=torch.float32)
+        if self.normalize:
+            rows = rows / (rows[:, -1:, :] + 1e-6) * self.scale
+            columns = columns / (columns[:, :, -1:] + 1e-6) * self.scale
+        encoded = torch.cat((self._waves(rows), self._waves(columns)), dim=3)
+        return encoded.permute(0, 3, 1, 2)
+
+    def _waves(self, position: Tensor) -> Tensor:
+        """(B, H, W) -> (B, H, W, num_pos_feats): sine and cosine in turn, two channels for each wavelength."""
+        channel = torch.arange(self.num_pos_feats, dtype=torch.float32, device=position.device)
+        exponent = 2 * torch.div(channel, 2, rounding_mode="floor") / self.num_pos_feats
+        angle = position[..., None] / self.temperature**exponent
+        return torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), dim=4).flatten(3)
+
+
+class PositionEmbeddingLearned(nn.Module):
+    """A learned vector for each row and each column, for feature maps of up to 50 by 50 cells.
+
+    Args:
+        num_pos_feats: channels for each of the two axes.
+
+    Source: DETR paper, section 4.2 (table 3, "learned at attn.").
+    """
+
+    def __init__(self, num_pos_feats: int = 256):
+        super().__init__()
+        self.row_embed = nn.Embedding(50, num_pos_feats)
+        self.col_embed = nn.Embedding(50, num_pos_feats)
+        nn.init.uniform_(self.row_embed.weight)
+        nn.init.uniform_(self.col_embed.weight)
+
+    def forward(self, tensor_list: NestedTensor) -> Tensor:
+        """Encode the positions of a batch.
+
+        Args:
+            tensor_list: features (B, C, H, W); the mask is not looked at.
+
+        Returns:
+            (B, 2 * num_pos_feats, H, W): first the channels of the column, then those of the row.
+
+        Raises:
+            ValueError: more rows or columns than there are learned vectors.
+        """
+        features = tensor_list.tensors
+        batch_size, height, width = features.shape[0], features.shape[2], features.shape[3]
+        grid = self.row_embed.num_embeddings
+        if height > grid or width > grid:
+            raise ValueError(
+                f"learned position embeddings cover {grid} x {grid} feature cells, this batch has {height} x {width}: "
+                "use smaller images (--scales, --max_size) or --position_embedding sine"
+            )
+        columns = self.col_embed.weight[:width].expand(height, width, -1)
+        rows = self.row_embed.weight[:height].unsqueeze(1).expand(height, width, -1)
+        encoded = torch.cat((columns, rows), dim=2).permute(2, 0, 1)
+        return encoded.unsqueeze(0).expand(batch_size, -1, -1, -1)
+
+
+def build_position_encoding(args: Any) -> PositionEmbeddingSine | PositionEmbeddingLearned:
+    """The position encoding that ``--position_embedding`` and ``--hidden_dim`` ask for.
+
+    Raises:
+        ValueError: an unknown name (``v2`` and ``v3`` are older names of ``sine`` and ``learned``).
+    """
+    num_pos_feats = args.hidden_dim // 2
+    if args.position_embedding in ("sine", "v2"):
+        return PositionEmbeddingSine(num_pos_feats, normalize=True)
+    if args.position_embedding in ("learned", "v3"):
+        return PositionEmbeddingLearned(num_pos_feats)
+    raise ValueError(f"unknown position embedding {args.position_embedding!r}: choose sine or learned")

@@ -1,0 +1,370 @@
+"""The encoder-decoder transformer of DETR (paper, section 3.2 and appendix A.3).
+
+Beside the textbook transformer: positions are added to queries and keys of every attention (not only at the input),
+the decoder works on all queries in parallel, and the output of every decoder layer can be returned for the auxiliary
+losses. Sequences are (length, batch, channel), the order that `torch.nn.MultiheadAttention` computes in.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Attention(nn.MultiheadAttention):
+    """`torch.nn.MultiheadAttention` that computes its weights only once a forward hook wants to see them.
+
+    Without weights the fused kernels can be used; the well-known attention-map notebooks register hooks and find the
+    weights (batch, target length, source length) in ``output[1]``.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float):
+        super().__init__(embed_dim, num_heads, dropout=dropout)
+        self.is_observed = False
+
+    def register_forward_hook(self, *args: Any, **kwargs: Any) -> Any:
+        """As in `torch.nn.Module`; from now on the attention weights are computed."""
+        self.is_observed = True
+        return super().register_forward_hook(*args, **kwargs)
+
+
+def _with_position(x: Tensor, position: Optional[Tensor]) -> Tensor:  # noqa: UP045
+    return x if position is None else x + position
+
+
+class TransformerEncoderLayer(nn.Module):
+    """Self-attention over the image, then a perceptron, each with a residual connection and layer norm.
+
+    Args:
+        d_model: channels.
+        nhead: attention heads.
+        dim_feedforward: hidden width of the perceptron.
+        dropout: probability for attention weights, perceptron and both residual branches.
+        activation: ``relu``, ``gelu`` or ``glu``.
+        normalize_before: pre-norm: normalise the input of each branch instead of the sum after it.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: str = "relu",
+        normalize_before: bool = False,
+    ):
+        super().__init__()
+        # Optimizer states in checkpoints are numbered by the order of these lines.
+        self.self_attn = Attention(d_model, nhead, dropout)
+        self.linear1 = nn.Linear(d_model, _inner_width(dim_feedforward, activation))
+        self.dropout = nn.Dropout(dropout)
+        self.linear2 = nn.Linear(dim_feedforward, d_model)
+        self.norm1 = nn.LayerNorm(d_model)
+        self.norm2 = nn.LayerNorm(d_model)
+        self.dropout1 = nn.Dropout(dropout)
+        self.dropout2 = nn.Dropout(dropout)
+        self.activation = _activation_function(activation)
+        self.normalize_before = normalize_before
+
+    def forward(
+        self,
+        src: Tensor,
+        src_mask: Optional[Tensor] = None,  # noqa: UP045
+        src_key_padding_mask: Optional[Tensor] = None,  # noqa: UP045
+        pos: Optional[Tensor] = None,  # noqa: UP045
+    ) -> Tensor:
+        """Encode ``src`` (S, B, C); masks (S, S) and (B, S), True = not attended to; ``pos`` (S, B, C)."""
+        x = self.norm1(src) if self.normalize_before else src
+        query = _with_position(x, pos)
+        attended = self.self_attn(
+            query,
+            query,
+            x,
+            attn_mask=src_mask,
+            key_padding_mask=src_key_padding_mask,
+            need_weights=self.self_attn.is_observed,
+        )[0]
+        src = src + self.dropout1(attended)
+        if not self.normalize_before:
+            src = self.norm1(src)
+        x = self.norm2(src) if self.normalize_before else src
+        src = src + self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+        return src if self.normalize_before else self.norm2(src)
+
+
+class TransformerDecoderLayer(nn.Module):
+    """Self-attention among queries, attention to the image, then a perceptron.
+
+    Args: as `TransformerEncoderLayer`.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: str = "relu",
+        normalize_before: bool = False,
+    ):
+        super().__init__()
+        # Optimizer states in checkpoints are numbered by the order of these lines.
+        self.self_attn = Attention(d_model, nhead, dropout)
+        self.multihead_attn = Attention(d_model, nhead, dropout)
+        self.linear1 = nn.Linear(d_model, _inner_width(dim_feedforward, activation))
+        self.dropout = nn.Dropout(dropout)
+        self.linear2 = nn.Linear(dim_feedforward, d_model)
+        self.norm1 = nn.LayerNorm(d_model)
+        self.norm2 = nn.LayerNorm(d_model)
+        self.norm3 = nn.LayerNorm(d_model)
+        self.dropout1 = nn.Dropout(dropout)
+        self.dropout2 = nn.Dropout(dropout)
+        self.dropout3 = nn.Dropout(dropout)
+        self.activation = _activation_function(activation)
+        self.normalize_before = normalize_before
+
+    def forward(
+        self,
+        tgt: Tensor,
+        memory: Tensor,
+        tgt_mask: Optional[Tensor] = None,  # noqa: UP045
+        memory_mask: Optional[Tensor] = None,  # noqa: UP045
+        tgt_key_padding_mask: Optional[Tensor] = None,  # noqa: UP045
+        memory_key_padding_mask: Optional[Tensor] = None,  # noqa: UP045
+        pos: Optional[Tensor] = None,  # noqa: UP045
+        query_pos: Optional[Tensor] = None,  # noqa: UP045
+    ) -> Tensor:
+        """Decode.
+
+        Args:
+            tgt: query states (Q, B, C).
+            memory: encoded image (S, B, C).
+            tgt_mask, memory_mask: (Q, Q) and (Q, S), True = not attended to.
+            tgt_key_padding_mask, memory_key_padding_mask: (B, Q) and (B, S), True = padding.
+            pos: positions of the image cells (S, B, C).
+            query_pos: the learned query embeddings (Q, B, C).
+
+        Returns:
+            query states (Q, B, C).
+        """
+        x = self.norm1(tgt) if self.normalize_before else tgt
+        query = _with_position(x, query_pos)
+        attended = self.self_attn(
+            query,
+            query,
+            x,
+            attn_mask=tgt_mask,
+            key_padding_mask=tgt_key_padding_mask,
+            need_weights=self.self_attn.is_observed,
+        )[0]
+        tgt = tgt + self.dropout1(attended)
+        if not self.normalize_before:
+            tgt = self.norm1(tgt)
+        x = self.norm2(tgt) if self.normalize_before else tgt
+        attended = self.multihead_attn(
+            _with_position(x, query_pos),
+            _with_position(memory, pos),
+            memory,
+            attn_mask=memory_mask,
+            key_padding_mask=memory_key_padding_mask,
+            need_weights=self.multihead_attn.is_observed,
+        )[0]
+        tgt = tgt + self.dropout2(attended)
+        if not self.normalize_before:
+            tgt = self.norm2(tgt)
+        x = self.norm3(tgt) if self.normalize_before else tgt
+        tgt = tgt + self.dropout3(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+        return tgt if self.normalize_before else self.norm3(tgt)
+
+
+class TransformerEncoder(nn.Module):
+    """A stack of encoder layers, each a copy of the given one.
+
+    Args:
+        encoder_layer: the pattern.
+        num_layers: how many.
+        norm: applied to the result (pre-norm needs one).
+    """
+
+    def __init__(self, encoder_layer: nn.Module, num_layers: int, norm: nn.Module | None = None):
+        super().__init__()
+        self.layers = nn.ModuleList([copy.deepcopy(encoder_layer) for _ in range(num_layers)])
+        self.num_layers = num_layers
+        self.norm = norm
+
+    def forward(
+        self,
+        src: Tensor,
+        mask: Optional[Tensor] = None,  # noqa: UP045
+        src_key_padding_mask: Optional[Tensor] = None,  # noqa: UP045
+        pos: Optional[Tensor] = None,  # noqa: UP045
+    ) -> Tensor:
+        """Encode ``src`` (S, B, C); arguments as in `TransformerEncoderLayer`."""
+        for layer in self.layers:
+            src = layer(src, src_mask=mask, src_key_padding_mask=src_key_padding_mask, pos=pos)
+        return src if self.norm is None else self.norm(src)
+
+
+class TransformerDecoder(nn.Module):
+    """A stack of decoder layers, each a copy of the given one.
+
+    Args:
+        decoder_layer: the pattern.
+        num_layers: how many.
+        norm: one layer norm shared by the outputs of all layers.
+        return_intermediate: return the outputs of all layers instead of the last.
+    """
+
+    def __init__(
+        self,
+        decoder_layer: nn.Module,
+        num_layers: int,
+        norm: nn.Module | None = None,
+        return_intermediate: bool = False,
+    ):
+        super().__init__()
+        self.layers = nn.ModuleList([copy.deepcopy(decoder_layer) for _ in range(num_layers)])
+        self.num_layers = num_layers
+        self.norm = norm
+        self.return_intermediate = return_intermediate
+
+    def forward(
+        self,
+        tgt: Tensor,
+        memory: Tensor,
+        tgt_mask: Optional[Tensor] = None,  # noqa: UP045
+        memory_mask: Optional[Tensor] = None,  # noqa: UP045
+        tgt_key_padding_mask: Optional[Tensor] = None,  # noqa: UP045
+        memory_key_padding_mask: Optional[Tensor] = None,  # noqa: UP045
+        pos: Optional[Tensor] = None,  # noqa: UP045
+        query_pos: Optional[Tensor] = None,  # noqa: UP045
+    ) -> Tensor:
+        """Decode; arguments as in `TransformerDecoderLayer`.
+
+        Returns:
+            (L, Q, B, C) with one entry for each layer, or (1, Q, B, C) without ``return_intermediate``.
+        """
+        outputs = []
+        for layer in self.layers:
+            tgt = layer(
+                tgt,
+                memory,
+                tgt_mask=tgt_mask,
+                memory_mask=memory_mask,
+                tgt_key_padding_mask=tgt_key_padding_mask,
+                memory_key_padding_mask=memory_key_padding_mask,
+                pos=pos,
+                query_pos=query_pos,
+            )
+            if self.return_intermediate:
+                outputs.append(tgt)
+        stacked = torch.stack(outputs) if self.return_intermediate else tgt.unsqueeze(0)
+        return stacked if self.norm is None else self.norm(stacked)
+
+
+class Transformer(nn.Module):
+    """Encoder and decoder, with Xavier initialisation.
+
+    Args:
+        d_model: channels.
+        nhead: attention heads.
+        num_encoder_layers, num_decoder_layers: depth of the two stacks.
+        dim_feedforward: hidden width of the perceptrons.
+        dropout: probability, at all places.
+        activation: ``relu``, ``gelu`` or ``glu``.
+        normalize_before: pre-norm layers.
+        return_intermediate_dec: return the outputs of all decoder layers.
+
+    Raises:
+        ValueError: an unknown activation.
+    """
+
+    def __init__(
+        self,
+        d_model: int = 512,
+        nhead: int = 8,
+        num_encoder_layers: int = 6,
+        num_decoder_layers: int = 6,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: str = "relu",
+        normalize_before: bool = False,
+        return_intermediate_dec: bool = False,
+    ):
+        super().__init__()
+        layer_options = (d_model, nhead, dim_feedforward, dropout, activation, normalize_before)
+        self.encoder = TransformerEncoder(
+            TransformerEncoderLayer(*layer_options),
+            num_encoder_layers,
+            norm=nn.LayerNorm(d_model) if normalize_before else None,
+        )
+        self.decoder = TransformerDecoder(
+            TransformerDecoderLayer(*layer_options),
+            num_decoder_layers,
+            norm=nn.LayerNorm(d_model),
+            return_intermediate=return_intermediate_dec,
+        )
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+        self.d_model = d_model
+        self.nhead = nhead
+
+    def forward(self, src: Tensor, mask: Tensor, query_embed: Tensor, pos_embed: Tensor):  # type: ignore[no-untyped-def]
+        """Encode an image and decode all queries.
+
+        Args:
+            src: features (B, C, H, W).
+            mask: (B, H, W), True = padding.
+            query_embed: (Q, C).
+            pos_embed: (B, C, H, W).
+
+        Returns:
+            query states (L, B, Q, C), one entry a decoder layer (or L = 1), and the encoded image (B, C, H, W).
+        """
+        batch_size, _, height, width = src.shape
+        tokens = src.flatten(2).permute(2, 0, 1)  # (B, C, H, W) -> (HW, B, C)
+        positions = pos_embed.flatten(2).permute(2, 0, 1)
+        padding_mask = mask.flatten(1)  # (B, HW)
+        query_pos = query_embed.unsqueeze(1).expand(-1, batch_size, -1)
+        memory = self.encoder(tokens, src_key_padding_mask=padding_mask, pos=positions)
+        states = self.decoder(
+            torch.zeros_like(query_pos),
+            memory,
+            memory_key_padding_mask=padding_mask,
+            pos=positions,
+            query_pos=query_pos,
+        )
+        encoded = memory.permute(1, 2, 0).unflatten(2, (height, width))
+        return states.transpose(1, 2), encoded
+
+
+_ACTIVATIONS: dict[str, Callable[..., Tensor]] = {"relu": F.relu, "gelu": F.gelu, "glu": F.glu}
+
+
+def _activation_function(name: str) -> Callable[..., Tensor]:
+    if name not in _ACTIVATIONS:
+        raise ValueError(f"activation {name!r} is not one of {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[name]
+
+
+def _inner_width(dim_feedforward: int, activation: str) -> int:
+    """Outputs of the first linear layer: a gated linear unit halves them before the second."""
+    return 2 * dim_feedforward if activation == "glu" else dim_feedforward
+
+
+def build_transformer(args: Any) -> Transformer:
+    """The transformer that the flags describe; it returns the outputs of all decoder layers."""
+    return Transformer(
+        d_model=args.hidden_dim,
+        nhead=args.nheads,
+        num_encoder_layers=args.enc_layers,
+        num_decoder_layers=args.dec_layers,
+        dim_feedforward=args.dim_feedforward,
+        dropout=args.dropout,
+        normalize_before=args.pre_norm,
+        return_intermediate_dec=True,
+    )

@@ -1,0 +1,354 @@
+"""A COCO directory made here, from files to targets."""
+
+import json
+import random
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+from torch.utils.data import DataLoader, Subset
+
+from datasets import build_dataset, get_coco_api_from_dataset
+from datasets.coco import (
+    CocoDetection,
+    ConvertCocoPolysToMask,
+    build,
+    convert_coco_poly_to_mask,
+    make_coco_transforms,
+    num_classes_for,
+)
+from util.errors import UserError
+from util.misc import collate_fn
+
+# pycocotools has not caught up with NumPy 2 in the way it hands arrays over
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+WIDTH, HEIGHT = 80, 60
+
+
+def annotation(number: int, image_id: int, **fields: Any) -> dict[str, Any]:
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": 3,
+        "bbox": [10.0, 20.0, 30.0, 15.0],
+        "segmentation": [[10, 20, 40, 20, 40, 35, 10, 35]],
+        "area": 450.0,
+        "iscrowd": 0,
+        **fields,
+    }
+
+
+def write_coco(root: Path) -> Path:
+    """Two splits of three pictures: one with all kinds of objects, one grey and without any."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        folder = root / f"{split}2017"
+        folder.mkdir(parents=True)
+        images = []
+        for image_id in (30, 10, 20):
+            shape = (HEIGHT, WIDTH) if image_id == 20 else (HEIGHT, WIDTH, 3)
+            name = f"{image_id}.png"
+            Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / name)
+            images.append({"id": image_id, "file_name": name, "width": WIDTH, "height": HEIGHT})
+        annotations = [
+            annotation(1, 10),
+            annotation(2, 10, iscrowd=1),
+            annotation(3, 10, bbox=[5.0, 5.0, 0.0, 9.0]),
+            annotation(4, 10, bbox=[-10.0, 50.0, 30.0, 30.0], category_id=7),
+            annotation(5, 10, bbox=[90.0, 5.0, 10.0, 10.0]),
+            annotation(6, 30),
+        ]
+        categories = [{"id": 3, "name": "cat"}, {"id": 7}]
+        data = {"images": images, "annotations": annotations, "categories": categories}
+        (root / "annotations").mkdir(exist_ok=True)
+        (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(data))
+    return root
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_coco(tmp_path_factory.mktemp("coco"))
+
+
+def flags(**given: Any) -> Namespace:
+    return Namespace(**{"dataset_file": "coco", "coco_path": None, "masks": False} | given)
+
+
+def val_split(coco: Path, transforms: Any = None, masks: bool = False) -> CocoDetection:
+    ann_file = coco / "annotations" / "instances_val2017.json"
+    return CocoDetection(coco / "val2017", ann_file, transforms, masks)
+
+
+def edit_val(coco: Path, change: Any) -> None:
+    path = coco / "annotations" / "instances_val2017.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def test_targets_hold_what_is_left_of_the_annotations(coco):
+    dataset = val_split(coco)
+    assert dataset.ids == [10, 20, 30]
+    image, target = dataset[0]
+    assert image.size == (WIDTH, HEIGHT)
+    assert target["boxes"].tolist() == [[10, 20, 40, 35], [0, 50, 20, 60]]
+    assert target["labels"].tolist() == [3, 7]
+    assert target["area"].tolist() == [450, 450]
+    assert target["iscrowd"].tolist() == [0, 0]
+    assert target["image_id"].tolist() == [10]
+    assert target["size"].tolist() == target["orig_size"].tolist() == [HEIGHT, WIDTH]
+    assert "masks" not in target
+    assert "keypoints" not in target
+
+
+def test_ground_truth_of_the_evaluation_stays_as_in_the_file(coco):
+    in_file = json.loads((coco / "annotations" / "instances_val2017.json").read_text())
+    assert val_split(coco).coco.dataset == in_file
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_picture_without_objects(coco, masks):
+    image, target = val_split(coco, make_coco_transforms("val", [40]), masks)[1]
+    assert image.shape == (3, 40, 53)
+    assert (image[0] * 0.229 + 0.485).allclose(image[2] * 0.225 + 0.406, atol=1e-6)  # grey
+    assert target["boxes"].shape == (0, 4)
+    assert [target[field].shape for field in ("labels", "area", "iscrowd")] == [(0,)] * 3
+    assert target["labels"].dtype == torch.int64
+    if masks:
+        assert target["masks"].shape == (0, 40, 53)
+
+
+def test_categories_and_class_count(coco):
+    dataset = val_split(coco)
+    assert dataset.categories == {3: "cat", 7: "7"}
+    assert dataset.largest_category_id == 7
+    assert [num_classes_for(name, 7) for name in ("coco", "coco_panoptic", "shapes")] == [
+        91,
+        250,
+        8,
+    ]
+    assert num_classes_for("coco", 91) == 92
+
+
+def test_log_lines_are_those_of_pycocotools(coco, capsys):
+    val_split(coco)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "loading annotations into memory..."
+    assert lines[1].startswith("Done (t=")
+    assert lines[2:] == ["creating index...", "index created!"]
+
+
+def test_missing_area_and_crowd_are_filled_in(tmp_path):
+    root = write_coco(tmp_path)
+
+    def forget(data: dict[str, Any]) -> None:
+        for one in data["annotations"]:
+            one.pop("area")
+            one.pop("iscrowd")
+
+    edit_val(root, forget)
+    dataset = val_split(root)
+    assert dataset.coco.anns[1]["area"] == 450
+    assert dataset.coco.anns[2]["iscrowd"] == 0
+    assert dataset[0][1]["area"].tolist() == [450, 450, 900]
+
+
+def test_keypoints_come_along_and_missing_ones_are_not_labelled():
+    annotations = [
+        annotation(1, 1, keypoints=[11, 21, 2, 12, 22, 1]),
+        annotation(2, 1),
+        annotation(3, 1, keypoints=[1, 2, 2], iscrowd=1),
+        annotation(4, 1, keypoints=[3, 4, 2], bbox=[0, 0, 0, 0]),
+    ]
+    convert = ConvertCocoPolysToMask()
+    picture = Image.new("RGB", (WIDTH, HEIGHT))
+    _, target = convert(picture, {"image_id": 1, "annotations": annotations})
+    assert target["keypoints"].tolist() == [[[11, 21, 2], [12, 22, 1]], [[0, 0, 0], [0, 0, 0]]]
+    _, target = convert(picture, {"image_id": 1, "annotations": annotations[3:]})
+    assert target["keypoints"].shape == (0, 1, 3)
+
+
+def test_masks_equal_a_slow_union_of_polygons():
+    polygons = [[5, 6, 25, 6, 25, 16], [20, 20, 30, 20, 30, 30.5]]
+    bitmap = np.zeros((40, 60), dtype=np.uint8, order="F")
+    bitmap[3:9, 4:20] = 1
+    compressed = coco_mask.encode(bitmap)
+    runs = np.flatnonzero(np.diff(np.pad(bitmap.flatten("F"), 1))).tolist()
+    edges = [0, *runs, bitmap.size]
+    plain = {"counts": np.diff(edges).tolist(), "size": [40, 60]}
+    masks = convert_coco_poly_to_mask([polygons, compressed, plain, polygons[:1]], 40, 60)
+    union = np.zeros((40, 60), dtype=bool)
+    for polygon in polygons:
+        union |= coco_mask.decode(coco_mask.frPyObjects([polygon], 40, 60))[..., 0] > 0
+    assert masks.dtype == torch.uint8
+    assert torch.equal(masks[0].bool(), torch.from_numpy(union))
+    assert torch.equal(masks[1], torch.from_numpy(bitmap))
+    assert torch.equal(masks[2], masks[1])
+    assert 0 < masks[3].sum() < masks[0].sum()
+    assert convert_coco_poly_to_mask([], 4, 6).shape == (0, 4, 6)
+
+
+@pytest.mark.parametrize(
+    "segmentation", [None, [], [[1, 2, 3, 4]], {"counts": [24], "size": [6, 4]}]
+)
+def test_masks_refuse_what_they_cannot_draw(segmentation):
+    with pytest.raises(ValueError, match=r"polygon|size \[6, 4\]"):
+        convert_coco_poly_to_mask([segmentation], 4, 6)
+
+
+def test_masks_fit_their_boxes(coco):
+    _, target = val_split(coco, masks=True)[2]
+    assert target["masks"].shape == (1, HEIGHT, WIDTH)
+    assert target["masks"][0, 20:35, 10:40].all()
+    assert target["masks"].sum() == 450
+
+
+def test_broken_picture_is_named_with_its_image_id(tmp_path):
+    root = write_coco(tmp_path)
+    (root / "val2017" / "20.png").write_bytes(b"nothing")
+    dataset = val_split(root)
+    with pytest.raises(UserError, match=r"image id 20: .*20\.png cannot be read"):
+        dataset[1]
+
+
+def test_mistakes_in_the_file_end_in_one_user_error(tmp_path):
+    root = write_coco(tmp_path)
+    edit_val(root, lambda data: data["annotations"][0].update(category_id="cat"))
+    with pytest.raises(UserError, match="annotation id 1 of image id 10"):
+        build_dataset("val", flags(coco_path=str(root)))
+
+
+def test_build_reads_the_default_layout(coco):
+    dataset = build_dataset("val", flags(coco_path=str(coco)))
+    image, target = dataset[2]
+    assert image.shape == (3, 800, 1066)
+    assert target["size"].tolist() == [800, 1066]
+    assert target["boxes"].tolist() == [pytest.approx([25 / 80, 27.5 / 60, 30 / 80, 15 / 60])]
+    random.seed(0)
+    torch.manual_seed(0)
+    image, _ = build("train", flags(coco_path=str(coco), scales=[32, 64], max_size=70))[2]
+    assert min(image.shape[1:]) in (32, 64) or max(image.shape[1:]) <= 70
+
+
+def test_build_reads_any_layout(coco, tmp_path):
+    (tmp_path / "pictures").symlink_to(coco / "val2017")
+    (tmp_path / "labels.json").symlink_to(coco / "annotations" / "instances_val2017.json")
+    args = flags(val_images=str(tmp_path / "pictures"), val_ann=str(tmp_path / "labels.json"))
+    assert build("val", args).ids == [10, 20, 30]
+    with pytest.raises(UserError, match="--train_images and --train_ann"):
+        build("train", args)
+    mixed = flags(coco_path=str(coco), val_ann=str(tmp_path / "labels.json"))
+    assert build("val", mixed).ids == [10, 20, 30]
+
+
+def test_build_passes_split_and_class_count_to_the_checks(tmp_path):
+    root = write_coco(tmp_path)
+    with pytest.raises(UserError, match="--num_classes 7"):
+        build("train", flags(coco_path=str(root), num_classes=7))
+    edit_val(root, lambda data: data.update(annotations=[]))
+    assert len(build("val", flags(coco_path=str(root)))) == 3
+    val_as_train = flags(
+        train_images=str(root / "val2017"),
+        train_ann=str(root / "annotations" / "instances_val2017.json"),
+    )
+    with pytest.raises(UserError, match="no annotations"):
+        build("train", val_as_train)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"), [("gone", "image folder .*gone"), (None, "give --coco_path")]
+)
+def test_missing_data_is_named(tmp_path, path, message):
+    with pytest.raises(UserError, match=message):
+        build_dataset("val", flags(coco_path=path and str(tmp_path / path)))
+
+
+def test_unknown_dataset_lists_the_choices():
+    with pytest.raises(ValueError, match="coco, shapes"):
+        build_dataset("train", flags(dataset_file="zzz"))
+
+
+def test_index_is_found_through_subsets(coco):
+    dataset = val_split(coco)
+    assert get_coco_api_from_dataset(Subset(Subset(dataset, [0, 1]), [1])) is dataset.coco
+    assert get_coco_api_from_dataset([1, 2]) is None
+
+
+def test_loader_workers_hand_the_error_on(tmp_path):
+    root = write_coco(tmp_path)
+    (root / "val2017" / "10.png").write_bytes(b"nothing")
+    loader = DataLoader(val_split(root), 1, num_workers=1, collate_fn=collate_fn)
+    with pytest.raises(UserError) as caught:
+        next(iter(loader))
+    assert caught.value.one_line().startswith("image id 10: image file ")
+
+
+def test_loader_pads_a_batch(coco):
+    dataset = val_split(coco, make_coco_transforms("val", [30], 35))
+    samples, targets = next(iter(DataLoader(dataset, 3, collate_fn=collate_fn)))
+    assert samples.tensors.shape == (3, 3, 26, 34)
+    assert [int(target["image_id"]) for target in targets] == [10, 20, 30]
+
+
+def test_default_transforms_are_the_published_ones():
+    train = make_coco_transforms("train")
+    _, select, *_ = train.transforms
+    published = list(range(480, 801, 32))
+    assert select.transforms1.sizes == published
+    before, crop, after = select.transforms2.transforms
+    assert (before.sizes, before.max_size) == ([400, 500, 600], None)
+    assert (crop.min_size, crop.max_size) == (384, 600)
+    assert (after.sizes, after.max_size) == (published, 1333)
+    assert make_coco_transforms("val").transforms[0].sizes == [800]
+
+
+def test_crops_scale_with_the_scales():
+    _, select, *_ = make_coco_transforms("train", [80, 160], 200).transforms
+    before, crop, after = select.transforms2.transforms
+    assert before.sizes == [80, 100, 120]
+    assert (crop.min_size, crop.max_size) == (77, 120)
+    assert (after.sizes, after.max_size) == ([80, 160], 200)
+    assert make_coco_transforms("val", [80, 160], 200).transforms[0].sizes == [160]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_boxes_stay_on_their_objects_through_the_training_transforms(seed):
+    picture = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+    picture[20:40, 10:50] = 255
+    target = {
+        "boxes": torch.tensor([[10.0, 20, 50, 40]]),
+        "labels": torch.tensor([1]),
+        "area": torch.tensor([800.0]),
+        "iscrowd": torch.tensor([0]),
+        "masks": torch.from_numpy(picture[None, ..., 0] // 255),
+    }
+    random.seed(seed)
+    torch.manual_seed(seed)
+    transform = make_coco_transforms("train", [96, 128])
+    image, target = transform(Image.fromarray(picture), target)
+    height, width = image.shape[-2:]
+    bright = image.mean(0) > image.min() + (image.max() - image.min()) / 2
+    for found in (bright, target["masks"][0]):
+        rows, columns = torch.nonzero(found, as_tuple=True)
+        measured = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        centre, extent = target["boxes"][0, :2], target["boxes"][0, 2:]
+        expected = torch.cat([centre - extent / 2, centre + extent / 2])
+        expected = expected * torch.tensor([width, height, width, height])
+        torch.testing.assert_close(torch.tensor(measured).float(), expected, atol=3.5, rtol=0)
+
+
+@pytest.mark.parametrize(("scales", "max_size"), [([], 1333), ([0, 480], 1333), ([480], 0)])
+def test_impossible_scales_are_refused(scales, max_size):
+    with pytest.raises(UserError, match="--scales"):
+        make_coco_transforms("train", scales, max_size)
+
+
+def test_unknown_image_set_is_refused():
+    with pytest.raises(ValueError, match="test"):
+        make_coco_transforms("test")

@@ -1,0 +1,346 @@
+"""util/checkpoint.py: nothing half written, nothing run by reading, mistakes told in one line."""
+
+import argparse
+import io
+import os
+import pickle
+import re
+import stat
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from util import checkpoint
+from util.checkpoint import (
+    atomic_write,
+    finetune_model,
+    load_checkpoint,
+    load_model_state,
+    model_state,
+    save_checkpoint,
+    save_on_master,
+)
+from util.errors import UserError
+
+
+class TinyDetr(nn.Module):
+    """The keys and shapes of a DETR by which its flags are told, and little else."""
+
+    def __init__(self, classes=3, queries=4, width=8, layers=1, pre_norm=False, channels=5):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(width, 2, dim_feedforward=16)
+        decoder_layer = nn.TransformerDecoderLayer(width, 2, dim_feedforward=16)
+        self.transformer = nn.Module()
+        self.transformer.encoder = nn.Module()
+        self.transformer.encoder.layers = nn.ModuleList([layer for _ in range(layers)])
+        self.transformer.decoder = nn.Module()
+        self.transformer.decoder.layers = nn.ModuleList([decoder_layer])
+        if pre_norm:
+            self.transformer.encoder.norm = nn.LayerNorm(width)
+        self.class_embed = nn.Linear(width, classes + 1)
+        self.query_embed = nn.Embedding(queries, width)
+        self.input_proj = nn.Conv2d(channels, width, 1)
+        body = nn.ModuleDict({"conv1": nn.Conv2d(3, channels, 1), "bn1": nn.BatchNorm2d(channels)})
+        self.backbone = nn.Sequential(nn.ModuleDict({"body": body}), nn.Module())
+
+
+def same_weights(left: nn.Module, right: nn.Module) -> bool:
+    theirs = right.state_dict()
+    return all(torch.equal(value, theirs[key]) for key, value in left.state_dict().items())
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+# ---- writing -------------------------------------------------------------------------------------
+
+
+def test_saved_is_what_plain_torch_load_reads(tmp_path):
+    path = tmp_path / "checkpoint.pth"
+    save_checkpoint({"model": TinyDetr().state_dict(), "epoch": 3, "args": {"lr": 1e-4}}, path)
+    read = torch.load(path, weights_only=True)
+    assert (read["epoch"], read["args"]) == (3, {"lr": 1e-4})
+    assert os.listdir(tmp_path) == ["checkpoint.pth"]
+
+
+def test_a_failure_leaves_the_earlier_file_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "log.txt"
+    path.write_text("whole")
+    for failure in (RuntimeError, KeyboardInterrupt):
+        with pytest.raises(failure), atomic_write(path, "w") as file:
+            file.write("half")
+            raise failure
+    assert path.read_text() == "whole"
+    assert os.listdir(tmp_path) == ["log.txt"]
+
+
+def test_the_new_content_appears_at_the_end_of_the_block(tmp_path):
+    path = tmp_path / "eval.pth"
+    path.write_bytes(b"old")
+    with atomic_write(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+
+
+def test_text_is_utf_8(tmp_path):
+    with atomic_write(tmp_path / "names.json", "w") as file:
+        file.write("Känguru")
+    assert (tmp_path / "names.json").read_bytes() == "Känguru".encode()
+
+
+def test_permissions_follow_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        save_checkpoint({}, tmp_path / "shared.pth")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.stat(tmp_path / "shared.pth").st_mode) == 0o640
+
+
+def test_a_link_stays_a_link(tmp_path):
+    elsewhere = tmp_path / "big_disk"
+    elsewhere.mkdir()
+    link = tmp_path / "checkpoint.pth"
+    link.symlink_to(elsewhere / "real.pth")
+    save_checkpoint({"epoch": 1}, link)
+    assert link.is_symlink()
+    assert torch.load(elsewhere / "real.pth", weights_only=True) == {"epoch": 1}
+
+
+def test_what_cannot_be_written_is_told_with_the_way_out(tmp_path):
+    with pytest.raises(UserError, match=r"No such file or directory.*--output_dir") as error:
+        save_checkpoint({}, tmp_path / "missing" / "checkpoint.pth")
+    assert "missing/checkpoint.pth" in one_line(error)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+def test_a_full_disk_costs_no_earlier_file(tmp_path):
+    path = tmp_path / "checkpoint.pth"
+    path.write_bytes(b"earlier")
+    (tmp_path / f".checkpoint.pth.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="No space left on device"):
+        save_checkpoint({"weights": torch.zeros(100_000)}, path)
+    assert path.read_bytes() == b"earlier"
+    assert os.listdir(tmp_path) == ["checkpoint.pth"]
+
+
+@pytest.mark.parametrize(("is_main", "written"), [(True, True), (False, False)])
+def test_only_the_main_process_writes(tmp_path, monkeypatch, is_main, written):
+    monkeypatch.setattr(checkpoint, "is_main_process", lambda: is_main)
+    save_on_master({"epoch": 1}, tmp_path / "checkpoint.pth")
+    assert (tmp_path / "checkpoint.pth").exists() == written
+
+
+def test_an_open_file_is_written_directly():
+    buffer = io.BytesIO()
+    save_on_master({"epoch": 1}, buffer)
+    buffer.seek(0)
+    assert torch.load(buffer, weights_only=True) == {"epoch": 1}
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+class RunsCode:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def bytes_of(content, **options) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer, **options)
+    return buffer.getvalue()
+
+
+def test_reads_a_file_of_the_original(tmp_path):
+    args = argparse.Namespace(lr=1e-4)
+    torch.save({"model": {"weight": torch.ones(2)}, "args": args}, tmp_path / "original.pth")
+    read = load_checkpoint(tmp_path / "original.pth")
+    assert read["args"].lr == 1e-4
+    assert read["model"]["weight"].device.type == "cpu"
+
+
+WEIGHTS = {"model": {"weight": torch.zeros(1000)}}
+DAMAGED = {
+    "empty": b"",
+    "text": b"this is no checkpoint",
+    "json": b'{"model": 1}',
+    "html": b"<!DOCTYPE html><html>404</html>",
+    "foreign pickle": pickle.dumps({"model": 1}, protocol=4),
+    "cut short": bytes_of(WEIGHTS)[:2000],
+    "cut short, old format": bytes_of(WEIGHTS, _use_new_zipfile_serialization=False)[:2000],
+    "list": bytes_of([1, 2]),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_files_that_are_no_checkpoint_are_named(tmp_path, kind):
+    path = tmp_path / "broken.pth"
+    path.write_bytes(DAMAGED[kind])
+    with pytest.raises(UserError, match=re.escape(str(path))) as error:
+        load_checkpoint(path)
+    reason = "damaged or cut short" if "cut" in kind or kind == "empty" else "not "
+    assert reason in one_line(error)
+
+
+def test_code_in_a_file_is_not_run(tmp_path):
+    torch.save({"model": RunsCode(tmp_path / "was_here")}, tmp_path / "evil.pth")
+    with pytest.raises(UserError, match=r"would run code from the file \(posix\.mkdir\)") as error:
+        load_checkpoint(tmp_path / "evil.pth")
+    one_line(error)
+    assert not (tmp_path / "was_here").exists()
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.pth: cannot be read \(No such file"):
+        load_checkpoint(tmp_path / "nowhere.pth")
+    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.fixture
+def hub_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    return tmp_path / "hub" / "checkpoints"
+
+
+def test_an_address_is_fetched_and_kept(tmp_path, hub_folder):
+    published = tmp_path / "detr.pth"
+    torch.save({"model": {}, "args": argparse.Namespace(lr=1.0)}, published)
+    assert load_checkpoint(published.as_uri())["args"].lr == 1.0
+    assert (hub_folder / "detr.pth").exists()
+
+
+def test_an_address_with_another_hash_in_its_name(tmp_path, hub_folder):
+    published = tmp_path / "detr-r50-e632da11.pth"
+    torch.save({"model": {}}, published)
+    with pytest.raises(UserError, match="is not the file that its name promises"):
+        load_checkpoint(published.as_uri())
+    assert not (hub_folder / published.name).exists()
+
+
+def test_an_address_that_gives_nothing(tmp_path, hub_folder):
+    with pytest.raises(UserError, match=r"cannot be downloaded .* give its path") as error:
+        load_checkpoint((tmp_path / "nothing.pth").as_uri())
+    one_line(error)
+
+
+def test_addresses_are_checked_and_read_safely(monkeypatch):
+    asked = {}
+    fake = lambda url, **options: asked.update(options, url=url) or {"model": {}}  # noqa: E731
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fake)
+    load_checkpoint("https://example.org/detr-r50-e632da11.pth")
+    assert asked["url"] == "https://example.org/detr-r50-e632da11.pth"
+    assert asked["check_hash"] is True and asked["weights_only"] is True
+
+
+def test_weights_of_a_checkpoint_or_a_bare_state_dict():
+    state = {"weight": torch.ones(2)}
+    assert model_state({"model": state, "epoch": 3}, "a.pth") == state
+    assert model_state(state, "a.pth") == state
+    with pytest.raises(UserError, match=r"a\.pth: has no weights .*holds epoch, lr"):
+        model_state({"epoch": 3, "lr": 0.1}, "a.pth")
+
+
+# ---- into a model --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_strict_loading_takes_every_weight(prefix):
+    theirs, ours = TinyDetr(), TinyDetr()
+    load_model_state(ours, {prefix + k: v for k, v in theirs.state_dict().items()}, "a.pth")
+    assert same_weights(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("options", "difference", "flags"),
+    [
+        ({"classes": 91}, "class_embed.weight is (92, 8) in the file", "--num_classes 91"),
+        ({"queries": 7}, "query_embed.weight is (7, 8) in the file", "--num_queries 7"),
+        ({"width": 4}, "in_proj_weight is (12, 4) in the file", "--hidden_dim 4"),
+        ({"layers": 3}, "encoder.layers.1.self_attn.in_proj_weight is in", "--enc_layers 3"),
+        ({"pre_norm": True}, "transformer.encoder.norm.weight is in the file", "--pre_norm"),
+        ({"channels": 6}, "backbone.0.body.conv1.weight is (6, 3", "another --backbone"),
+    ],
+)
+def test_a_model_of_other_flags_names_them(options, difference, flags):
+    state = TinyDetr(**options).state_dict()
+    with pytest.raises(UserError, match=r"a\.pth does not fit the model") as error:
+        load_model_state(TinyDetr(), state, "a.pth")
+    message = one_line(error)
+    assert difference in message
+    assert f"give {flags}, or --finetune a.pth" in message
+
+
+def test_every_difference_counts_but_only_the_first_are_listed():
+    state = TinyDetr(classes=9, queries=9).state_dict()
+    del state["backbone.0.body.conv1.bias"]
+    with pytest.raises(UserError, match=r", and 2 more; give --num_classes 9 --num_queries 9 "):
+        load_model_state(TinyDetr(), state, "a.pth")
+
+
+def test_masks_are_told_by_their_head():
+    state = {f"detr.{key}": value for key, value in TinyDetr().state_dict().items()}
+    state["mask_head.lay1.weight"] = torch.ones(1)
+    with pytest.raises(UserError, match="give --masks, or"):
+        load_model_state(TinyDetr(), state, "a.pth")
+
+
+def test_finetuning_with_the_same_model_takes_everything():
+    theirs, ours = TinyDetr(), TinyDetr()
+    report = finetune_model(ours, theirs.state_dict())
+    assert same_weights(ours, theirs)
+    assert not (report.resized or report.skipped or report.missing or report.unused)
+    count = len(theirs.state_dict())
+    assert str(report) == f"Fine-tuning: {count} of {count} tensors of the model loaded"
+
+
+@pytest.mark.parametrize(("theirs_count", "ours_count"), [(7, 4), (4, 7)])
+def test_finetuning_takes_the_queries_that_both_have(theirs_count, ours_count):
+    theirs, ours = TinyDetr(queries=theirs_count), TinyDetr(queries=ours_count)
+    fresh = ours.query_embed.weight.detach().clone()
+    report = finetune_model(ours, theirs.state_dict())
+    assert torch.equal(ours.query_embed.weight[:4], theirs.query_embed.weight[:4])
+    assert torch.equal(ours.query_embed.weight[4:], fresh[4:])
+    counts = f"4 rows, {theirs_count} in the file, {ours_count} in the model"
+    assert f"loaded in part: query_embed.weight ({counts})" in str(report)
+
+
+def test_finetuning_leaves_out_another_head_and_says_so():
+    theirs, ours = TinyDetr(classes=91), TinyDetr(classes=3)
+    head = ours.class_embed.weight.detach().clone()
+    state = {"module." + key: value for key, value in theirs.state_dict().items()}
+    del state["module.input_proj.bias"]
+    state["module.unknown"] = torch.ones(1)
+    report = finetune_model(ours, state)
+    assert torch.equal(ours.class_embed.weight, head)
+    assert torch.equal(ours.input_proj.weight, theirs.input_proj.weight)
+    words = str(report)
+    assert "not loaded, starts fresh: class_embed.weight is (92, 8) in the file" in words
+    assert "not in the file, starts fresh: input_proj.bias" in words
+    assert "in the file only, not used: unknown" in words
+
+
+def test_batch_counters_are_not_worth_a_word():
+    state = TinyDetr().state_dict()
+    del state["backbone.0.body.bn1.num_batches_tracked"]
+    assert finetune_model(TinyDetr(), state).missing == []
+    state["elsewhere.bn1.num_batches_tracked"] = torch.tensor(1)
+    assert finetune_model(TinyDetr(), state).unused == []
+
+
+def test_finetuning_with_something_else_is_a_mistake():
+    with pytest.raises(UserError, match="nothing in the checkpoint fits"):
+        finetune_model(TinyDetr(), {"fc.weight": torch.ones(1)})

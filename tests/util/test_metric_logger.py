@@ -1,0 +1,255 @@
+"""util/metric_logger.py: statistics beside naive ones, no waiting for the device, log lines."""
+
+import math
+import random
+import re
+import statistics
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from util.metric_logger import MetricLogger, SmoothedValue
+
+
+class CountOperators(TorchDispatchMode):
+    """Names of the operators that run; ``_local_scalar_dense`` is what ``item()`` waits in."""
+
+    def __init__(self):
+        super().__init__()
+        self.called = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.called.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def filled_logger(values: list[float]) -> MetricLogger:
+    logger = MetricLogger(delimiter="  ")
+    for value in values:
+        logger.update(loss=torch.tensor(value), lr=0.5)
+    return logger
+
+
+# ---- SmoothedValue -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window_size", [1, 4, 20])
+def test_statistics_are_those_of_a_list(window_size):
+    rng = random.Random(window_size)
+    meter = SmoothedValue(window_size=window_size)
+    observed, weights = [], []
+    for step in range(50):
+        observed.append(rng.uniform(-1, 1))
+        weights.append(1 + step % 3)
+        meter.update(torch.tensor(observed[-1], dtype=torch.float64), n=weights[-1])
+        last = observed[-window_size:]
+        total = sum(v * w for v, w in zip(observed, weights, strict=True))
+        assert meter.median == statistics.median_low(last)
+        assert meter.avg == pytest.approx(statistics.mean(last), abs=1e-12)
+        assert meter.max == max(last)
+        assert meter.value == last[-1]
+        assert meter.count == sum(weights)
+        assert meter.total == pytest.approx(total, abs=1e-12)
+        assert meter.global_avg == pytest.approx(total / sum(weights), abs=1e-12)
+
+
+def test_reading_late_gives_the_same_as_reading_at_once():
+    at_once, late = SmoothedValue(window_size=3), SmoothedValue(window_size=3)
+    for number in (0.1, 7, -2.5, 3):
+        for meter in (at_once, late):
+            meter.update(torch.tensor(number, dtype=torch.float64))
+        str(at_once)
+    assert str(late) == str(at_once)
+    assert (late.count, late.total, late.max) == (at_once.count, at_once.total, at_once.max)
+
+
+def test_nan_is_no_observation():
+    meter = SmoothedValue()
+    for value in (1.0, math.nan, torch.tensor(math.nan), torch.tensor(3.0), math.nan):
+        meter.update(value)
+    assert (meter.count, meter.total, meter.value, meter.avg, meter.max) == (2, 4, 3, 2, 3)
+    assert meter.global_avg == 2
+
+
+def test_infinity_is_an_observation():
+    meter = SmoothedValue()
+    meter.update(torch.tensor(math.inf))
+    assert meter.global_avg == math.inf
+
+
+def test_without_observation_everything_is_nan():
+    meter = SmoothedValue(fmt="{median} {avg} {global_avg} {max} {value}")
+    assert str(meter) == "nan nan nan nan nan"
+    assert (meter.count, meter.total) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("fmt", "text"), [(None, "0.1250 (0.1250)"), ("{value:.6f}", "0.125000"), ("{max:.1f}", "0.1")]
+)
+def test_format(fmt, text):
+    meter = SmoothedValue(window_size=1, fmt=fmt)
+    meter.update(0.125)
+    assert str(meter) == text
+
+
+def test_takes_one_number_at_a_time():
+    meter = SmoothedValue()
+    meter.update(torch.tensor([[2.0]]))
+    assert meter.value == 2
+    with pytest.raises(ValueError, match=r"one number at a time, not shape \(2,\)"):
+        meter.update(torch.zeros(2))
+
+
+def test_keeps_no_graph_alive():
+    weight = torch.ones((), requires_grad=True)
+    meter = SmoothedValue()
+    meter.update(weight * 2)
+    assert not any(value.requires_grad for value, _ in meter._pending)
+    assert meter.value == 2
+
+
+def test_pending_values_stay_bounded():
+    meter = SmoothedValue()
+    for _ in range(2500):
+        meter.update(torch.ones(()))
+    assert len(meter._pending) < 1000
+    assert meter.count == 2500
+
+
+# ---- MetricLogger --------------------------------------------------------------------------------
+
+
+def test_update_reads_nothing():
+    losses = [torch.rand(()) for _ in range(30)]
+    logger = MetricLogger()
+    with CountOperators() as operators:
+        for loss in losses:
+            logger.update(loss=loss, class_error=loss, lr=0.1)
+    assert set(operators.called) <= {"detach", "view"}
+    assert logger.loss.count == 30
+
+
+def test_a_line_reads_all_meters_at_once():
+    logger = MetricLogger()
+    for _ in range(10):
+        logger.update(**{f"loss_{index}": torch.rand(()) for index in range(46)})
+    with CountOperators() as operators:
+        str(logger)
+        str(logger)
+    assert operators.called == ["stack"]
+
+
+def test_values_of_several_types_keep_their_meters():
+    logger = MetricLogger()
+    logger.update(
+        a=torch.tensor(1 / 3, dtype=torch.float64), b=torch.tensor(7), c=torch.tensor(0.5)
+    )
+    logger.update(a=0.25, b=True, c=torch.tensor(1.5, dtype=torch.float64))
+    assert logger.a.global_avg == (1 / 3 + 0.25) / 2
+    assert logger.b.total == 8
+    assert logger.c.total == 2
+
+
+def test_line_of_all_meters_in_order_of_appearance():
+    logger = filled_logger([1.5, 2.5])
+    logger.add_meter("rate", SmoothedValue(window_size=1, fmt="{value:.2f}"))
+    logger.update(rate=0.25)
+    assert str(logger) == "loss: 1.5000 (2.0000)  lr: 0.5000 (0.5000)  rate: 0.25"
+
+
+def test_meters_are_attributes_and_nothing_else_is():
+    logger = filled_logger([1.0])
+    assert logger.loss is logger.meters["loss"]
+    with pytest.raises(AttributeError, match="nor a meter 'loos'"):
+        _ = logger.loos
+    assert "loos" not in logger.meters
+
+
+def test_synchronizing_a_single_process_changes_nothing():
+    logger = filled_logger([1.0, 4.0])
+    logger.synchronize_between_processes()
+    logger.loss.synchronize_between_processes()
+    assert (logger.loss.count, logger.loss.total, logger.loss.value) == (2, 5, 4)
+
+
+# ---- log_every -----------------------------------------------------------------------------------
+
+NUMBER = r"(\d+\.?\d*(e[+-]\d+)?|nan)"
+LINE = re.compile(
+    rf"Epoch: \[3\]  \[ *\d+/\d+\]  eta: \d+:\d\d:\d\d  lr: {NUMBER}  class_error: {NUMBER}"
+    rf"  loss: {NUMBER} \({NUMBER}\)  time: {NUMBER}  data: {NUMBER}(  max mem: \d+)?"
+    rf"(  img/s: {NUMBER})?"
+)
+
+
+def test_lines_have_the_form_that_log_readers_know(capsys):
+    logger = MetricLogger(delimiter="  ")
+    logger.add_meter("lr", SmoothedValue(window_size=1, fmt="{value:.6f}"))
+    logger.add_meter("class_error", SmoothedValue(window_size=1, fmt="{value:.2f}"))
+    for _ in logger.log_every([("images", ({}, {}))] * 25, 10, "Epoch: [3]"):
+        logger.update(lr=1e-4, class_error=torch.tensor(math.nan), loss=torch.tensor(1.5))
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert [LINE.fullmatch(line) is not None for line in lines] == [True] * 4, lines
+    places = [re.search(r"\[( *\d+)/25\]", line)[1] for line in lines]
+    assert places == [" 0", "10", "20", "24"]
+    assert "eta: 0:00:00" in lines[-1]
+    assert re.fullmatch(rf"Epoch: \[3\] Total time: 0:00:\d\d \({NUMBER} s / it\)", last)
+
+
+def test_time_left_is_that_of_the_steps_to_come(capsys, monkeypatch):
+    now = iter(range(0, 10_000, 30))  # every look at the clock is half a minute later
+    monkeypatch.setattr("util.metric_logger.time.perf_counter", lambda: float(next(now)))
+    assert list(MetricLogger("  ").log_every(range(3), 1)) == [0, 1, 2]
+    lines = capsys.readouterr().out.splitlines()
+    assert [re.search(r"eta: (\S+)", line)[1] for line in lines[:3]] == [
+        "0:02:00",
+        "0:01:00",
+        "0:00:00",
+    ]
+    assert "time: 60.0000  data: 30.0000" in lines[1]
+    assert lines[-1].endswith("Total time: 0:03:30 (70.0000 s / it)")
+
+
+def test_images_per_second(capsys, monkeypatch):
+    now = iter(range(10_000))
+    monkeypatch.setattr("util.metric_logger.time.perf_counter", lambda: float(next(now)))
+    counted = [("images", [{}] * 6), ("images", [{}] * 2)]
+    list(MetricLogger("  ").log_every(counted, 1))
+    list(MetricLogger("  ").log_every([1, 2], 1, batch_size=8))
+    list(MetricLogger("  ").log_every([1, 2], 1))
+    rates = re.findall(r"img/s: (\S+)", capsys.readouterr().out)
+    assert rates == ["3.0", "2.0", "4.0", "4.0"]
+
+
+def test_nothing_to_loop_over(capsys):
+    assert list(MetricLogger("  ").log_every([], 10, "Test:")) == []
+    assert capsys.readouterr().out == "Test: Total time: 0:00:00 (0.0000 s / it)\n"
+
+
+@pytest.mark.parametrize("endless", [False, True], ids=["generator", "data loader without length"])
+def test_items_without_a_length(capsys, endless):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(range(3))
+
+    source = torch.utils.data.DataLoader(Stream(), batch_size=None) if endless else iter(range(3))
+    assert list(MetricLogger("  ").log_every(source, 2, "Test:")) == [0, 1, 2]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  time")[0] for line in lines[:-1]] == [
+        "Test:  [0/?]  eta: ?",
+        "Test:  [2/?]  eta: ?",
+    ]
+
+
+@pytest.mark.cuda
+def test_a_line_waits_for_the_gpu_once():
+    logger = MetricLogger()
+    for step in range(10):
+        logger.update(**{f"loss_{i}": torch.ones((), device="cuda") * step for i in range(46)})
+    torch.cuda.synchronize()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        str(logger)
+    copies = [event for event in profile.events() if "Memcpy DtoH" in event.name]
+    assert len(copies) == 1
+    assert logger.loss_7.global_avg == 4.5

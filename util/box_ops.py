@@ -1,0 +1,121 @@
+"""Boxes: conversions between formats, (generalized) intersection over union, boxes around masks.
+
+Formats are part of every name: ``cxcywh`` is (centre x, centre y, width, height), ``xyxy`` is (left, top, right, bottom).
+"""
+
+import torch
+from torch import Tensor
+
+# Smallest area that is divided by. Its square is still a normal float32, so that gradients stay finite as well.
+_SMALLEST_AREA = 1e-12
+
+
+def box_cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
+    """Convert boxes (..., 4) from (cx, cy, w, h) to (x0, y0, x1, y1), in the same units."""
+    centre, half_size = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
+    return torch.cat((centre - half_size, centre + half_size), dim=-1)
+
+
+def box_xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
+    """Convert boxes (..., 4) from (x0, y0, x1, y1) to (cx, cy, w, h), in the same units."""
+    top_left, bottom_right = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
+    return torch.cat(((top_left + bottom_right) / 2, bottom_right - top_left), dim=-1)
+
+
+def _intersection_union(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Areas of intersection and union, and the signed overlap along x and y, of broadcast xyxy boxes.
+
+    The signed overlap is negative for boxes that are apart: minus the gap between them.
+    """
+    left1, top1, right1, bottom1 = boxes1.unbind(-1)
+    left2, top2, right2, bottom2 = boxes2.unbind(-1)
+    overlap_x = torch.minimum(right1, right2) - torch.maximum(left1, left2)
+    overlap_y = torch.minimum(bottom1, bottom2) - torch.maximum(top1, top2)
+    intersection = overlap_x.clamp(min=0) * overlap_y.clamp(min=0)
+    area1 = (right1 - left1) * (bottom1 - top1)
+    area2 = (right2 - left2) * (bottom2 - top2)
+    return intersection, area1 + area2 - intersection, overlap_x, overlap_y
+
+
+def box_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
+    """Intersection over union of every box of one set with every box of another.
+
+    Args:
+        boxes1: (N, 4) xyxy.
+        boxes2: (M, 4) xyxy.
+
+    Returns:
+        IoU (N, M) in [0, 1], 0 where both boxes have no area, and the area of the union (N, M).
+    """
+    intersection, union, _, _ = _intersection_union(boxes1[:, None], boxes2[None])
+    return intersection / union.clamp(min=_SMALLEST_AREA), union
+
+
+def elementwise_generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Generalized IoU of boxes taken in pairs, finite for boxes of no area as well.
+
+    Args:
+        boxes1: (..., 4) xyxy.
+        boxes2: (..., 4) xyxy, broadcast against ``boxes1``.
+
+    Returns:
+        GIoU (...) in [-1, 1]: IoU minus the empty share of the smallest box around both.
+
+    Source: Rezatofighi et al., Generalized Intersection over Union, CVPR 2019; DETR paper, appendix A.2.
+    """
+    intersection, union, overlap_x, overlap_y = _intersection_union(boxes1, boxes2)
+    # max(a, b) = a + b - min(a, b): the sides of the hull follow from the overlap, without further comparisons.
+    size1, size2 = boxes1[..., 2:] - boxes1[..., :2], boxes2[..., 2:] - boxes2[..., :2]
+    hull_width = size1[..., 0] + size2[..., 0] - overlap_x
+    hull_height = size1[..., 1] + size2[..., 1] - overlap_y
+    hull = hull_width * hull_height
+    iou = intersection / union.clamp(min=_SMALLEST_AREA)
+    return iou - (hull - union) / hull.clamp(min=_SMALLEST_AREA)
+
+
+def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Generalized IoU of every box of one set with every box of another.
+
+    Checks its input, which waits for the device; `elementwise_generalized_box_iou` does neither.
+
+    Args:
+        boxes1: (N, 4) xyxy.
+        boxes2: (M, 4) xyxy.
+
+    Returns:
+        (N, M) in [-1, 1].
+
+    Raises:
+        ValueError: a box has its right or bottom edge before its left or top edge, or is NaN.
+    """
+    for name, boxes in (("boxes1", boxes1), ("boxes2", boxes2)):
+        in_order = (boxes[:, 2:] >= boxes[:, :2]).all(dim=1)
+        if not bool(in_order.all()):
+            row = int((~in_order).nonzero()[0])
+            raise ValueError(f"{name}[{row}] = {boxes[row].tolist()} is not an xyxy box (x1 >= x0 and y1 >= y0)")
+    return elementwise_generalized_box_iou(boxes1[:, None], boxes2[None])
+
+
+def masks_to_boxes(masks: Tensor) -> Tensor:
+    """Tight boxes around masks, as pixel indices: the right and bottom edges are the last pixels inside.
+
+    Args:
+        masks: (N, H, W), bool or any dtype whose non-zero values are inside.
+
+    Returns:
+        (N, 4) float32 xyxy; zeros for a mask without pixels.
+    """
+    if masks.numel() == 0:
+        return torch.zeros((masks.shape[0], 4), device=masks.device)
+    inside = masks != 0
+    left, right = _first_and_last(inside.any(dim=1))
+    top, bottom = _first_and_last(inside.any(dim=2))
+    return torch.stack((left, top, right, bottom), dim=1).float()
+
+
+def _first_and_last(occupied: Tensor) -> tuple[Tensor, Tensor]:
+    """Index of the first and the last True of each row of ``occupied`` (N, S); 0 and 0 for a row without any."""
+    index = torch.arange(occupied.shape[1], device=occupied.device)
+    last = (index * occupied).amax(dim=1)
+    first = torch.where(occupied, index, occupied.shape[1]).amin(dim=1)
+    return first.where(occupied.any(dim=1), last), last

@@ -1,0 +1,300 @@
+"""Running statistics of a training or evaluation loop, and the lines that report them.
+
+Recording a value never waits for the device: tensors are kept as they are and read when somebody
+looks, all meters of a logger in one transfer. NaN stands for "nothing to observe" (the class error
+of a batch without objects) and stays out of every statistic.
+"""
+
+import math
+import statistics
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+from util.distributed import all_gather, get_world_size
+
+T = TypeVar("T")
+Number: TypeAlias = float | Tensor
+
+# Unread values hold device memory; this many of them is still next to nothing.
+_MAX_PENDING = 1000
+
+
+class SmoothedValue:
+    """A series of numbers, described over its last values and over all of them.
+
+    Args:
+        window_size: how many of the last values the windowed statistics cover.
+        fmt: format of ``str()``, with ``median``, ``avg``, ``global_avg``, ``max`` and ``value``.
+    """
+
+    def __init__(self, window_size: int = 20, fmt: str | None = None) -> None:
+        self.fmt = fmt if fmt is not None else "{median:.4f} ({global_avg:.4f})"
+        self._window: deque[float] = deque(maxlen=window_size)
+        self._total = 0.0
+        self._count = 0
+        self._pending: list[tuple[Number, int]] = []
+
+    def update(self, value: Number, n: int = 1) -> None:
+        """Record a value.
+
+        Args:
+            value: a number, or a tensor of one element that nobody changes in place afterwards.
+            n: how many observations it stands for in `global_avg`.
+
+        Raises:
+            ValueError: a tensor of more or fewer elements.
+        """
+        if not isinstance(value, Tensor):
+            value = float(value)
+        elif value.numel() != 1:
+            raise ValueError(f"a meter takes one number at a time, not shape {tuple(value.shape)}")
+        else:
+            value = value.detach().reshape(())
+        self._pending.append((value, n))
+        if len(self._pending) >= _MAX_PENDING:
+            _settle([self])
+
+    def synchronize_between_processes(self) -> None:
+        """Make `count`, `total` and `global_avg` those of all processes; the window stays local."""
+        _settle([self])
+        states = all_gather((self._count, self._total))
+        self._set_totals(states)
+
+    @property
+    def median(self) -> float:
+        """Median of the window; of two middle values the lower one."""
+        window = self._read_window()
+        return statistics.median_low(window) if window else math.nan
+
+    @property
+    def avg(self) -> float:
+        """Mean of the window."""
+        window = self._read_window()
+        return math.fsum(window) / len(window) if window else math.nan
+
+    @property
+    def global_avg(self) -> float:
+        """Mean of all observations, NaN where there is none."""
+        return self.total / self._count if self.count else math.nan
+
+    @property
+    def max(self) -> float:
+        """Largest value of the window."""
+        return max(self._read_window(), default=math.nan)
+
+    @property
+    def value(self) -> float:
+        """The last value that was observed."""
+        window = self._read_window()
+        return window[-1] if window else math.nan
+
+    @property
+    def count(self) -> int:
+        """Number of observations."""
+        _settle([self])
+        return self._count
+
+    @property
+    def total(self) -> float:
+        """Sum of all observations."""
+        _settle([self])
+        return self._total
+
+    def __str__(self) -> str:
+        return self.fmt.format(
+            median=self.median,
+            avg=self.avg,
+            global_avg=self.global_avg,
+            max=self.max,
+            value=self.value,
+        )
+
+    def _read_window(self) -> deque[float]:
+        _settle([self])
+        return self._window
+
+    def _observe(self, value: float, n: int) -> None:
+        if not math.isnan(value):
+            self._window.append(value)
+            self._count += n
+            self._total += value * n
+
+    def _set_totals(self, states: Iterable[tuple[int, float]]) -> None:
+        counts, totals = zip(*states, strict=True)
+        self._count, self._total = sum(counts), math.fsum(totals)
+
+
+class MetricLogger:
+    """Named meters, made on first use, and a loop that reports them.
+
+    A meter is also an attribute: ``logger.update(loss=0.5)``, then ``logger.loss.global_avg``.
+
+    Args:
+        delimiter: what stands between two entries of a line.
+    """
+
+    def __init__(self, delimiter: str = "\t") -> None:
+        self.meters: defaultdict[str, SmoothedValue] = defaultdict(SmoothedValue)
+        self.delimiter = delimiter
+
+    def update(self, **kwargs: Number) -> None:
+        """Record one value for each name; see `SmoothedValue.update`."""
+        for name, value in kwargs.items():
+            self.meters[name].update(value)
+
+    def add_meter(self, name: str, meter: SmoothedValue) -> None:
+        """Use ``meter`` under ``name``, for a window or format of its own."""
+        self.meters[name] = meter
+
+    def synchronize_between_processes(self) -> None:
+        """Make the global statistics those of all processes, with one collective.
+
+        A process may lack meters that others have, because its share of the data was empty.
+        """
+        _settle(self.meters.values())
+        mine = {name: (meter.count, meter.total) for name, meter in self.meters.items()}
+        everywhere = all_gather(mine)
+        for name in dict.fromkeys(name for states in everywhere for name in states):
+            self.meters[name]._set_totals(states[name] for states in everywhere if name in states)
+
+    def log_every(
+        self,
+        iterable: Iterable[T],
+        print_freq: int,
+        header: str | None = None,
+        batch_size: int | None = None,
+    ) -> Iterator[T]:
+        """Pass on the items of ``iterable`` and print a line for some of them.
+
+        A line holds the place in the loop, the time left, every meter, the seconds for a step and
+        for waiting for its data, the peak GPU memory in MiB, and the images of all processes per
+        second.
+
+        Args:
+            iterable: what to loop over, usually a data loader; it need not have a length.
+            print_freq: a line for every so many items, and one for the last item.
+            header: beginning of each line.
+            batch_size: images in an item; by default the targets of an ``(images, targets)`` pair
+                are counted.
+        """
+        header = header or ""
+        length = _length(iterable)
+        clock = _LoopClock(length)
+        for index, item in enumerate(clock.wait_for_each(iterable)):
+            yield item
+            clock.end_step(_count_images(item) if batch_size is None else batch_size)
+            if index % print_freq == 0 or index + 1 == length:
+                entries = [header, *clock.progress(index), *self._entries(), *clock.speed()]
+                print(self.delimiter.join(entries), flush=True)
+        print(f"{header} Total time: {clock.summary()}", flush=True)
+
+    def __str__(self) -> str:
+        return self.delimiter.join(self._entries())
+
+    def _entries(self) -> list[str]:
+        _settle(self.meters.values())
+        return [f"{name}: {meter}" for name, meter in self.meters.items()]
+
+    def __getattr__(self, name: str) -> SmoothedValue:
+        meters: dict[str, SmoothedValue] = self.__dict__.get("meters", {})
+        if name in meters:
+            return meters[name]
+        raise AttributeError(f"{type(self).__name__} has neither an attribute nor a meter {name!r}")
+
+
+class _LoopClock:
+    """Times the steps of a loop and describes how it gets on."""
+
+    def __init__(self, length: int | None) -> None:
+        self._length = length
+        self._steps = 0
+        self._step_time = SmoothedValue(fmt="{avg:.4f}")
+        self._data_time = SmoothedValue(fmt="{avg:.4f}")
+        self._num_images = SmoothedValue()
+        self._started = self._step_started = time.perf_counter()
+
+    def wait_for_each(self, iterable: Iterable[T]) -> Iterator[T]:
+        """The items, each with the time it let the loop wait."""
+        for item in iterable:
+            self._data_time.update(time.perf_counter() - self._step_started)
+            yield item
+
+    def end_step(self, num_images: float) -> None:
+        """The work on an item is done; NaN for an unknown number of images."""
+        now = time.perf_counter()
+        self._step_time.update(now - self._step_started)
+        self._num_images.update(num_images)
+        self._step_started = now
+        self._steps += 1
+
+    def progress(self, index: int) -> list[str]:
+        """Place in the loop and time left, ``?`` where the length is unknown."""
+        if self._length is None:
+            return [f"[{index}/?]", "eta: ?"]
+        width = len(str(self._length))
+        seconds_left = self._step_time.global_avg * (self._length - index - 1)
+        return [f"[{index:{width}d}/{self._length}]", f"eta: {_clock_face(seconds_left)}"]
+
+    def speed(self) -> list[str]:
+        """Seconds a step, peak memory and images a second, as far as they are known."""
+        entries = [f"time: {self._step_time}", f"data: {self._data_time}"]
+        if torch.cuda.is_initialized():
+            entries.append(f"max mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}")
+        images_per_second = self._num_images.avg * get_world_size() / max(self._step_time.avg, 1e-9)
+        if not math.isnan(images_per_second):
+            entries.append(f"img/s: {images_per_second:.1f}")
+        return entries
+
+    def summary(self) -> str:
+        """Time since the start, as a whole and for a step."""
+        seconds = time.perf_counter() - self._started
+        return f"{_clock_face(seconds)} ({seconds / max(self._steps, 1):.4f} s / it)"
+
+
+def _settle(meters: Iterable[SmoothedValue]) -> None:
+    """Read the pending values of all ``meters`` at once."""
+    meters = list(meters)
+    pending = [(meter, value, n) for meter in meters for value, n in meter._pending]
+    numbers = _read([value for _, value, _ in pending])
+    for (meter, _, n), number in zip(pending, numbers, strict=True):
+        meter._observe(number, n)
+    for meter in meters:
+        meter._pending.clear()
+
+
+def _read(values: Sequence[Number]) -> list[float]:
+    """Bring numbers to the host: one transfer for each device and type among them."""
+    numbers = [math.nan if isinstance(value, Tensor) else value for value in values]
+    groups: defaultdict[tuple[torch.device, torch.dtype], dict[int, Tensor]] = defaultdict(dict)
+    for position, value in enumerate(values):
+        if isinstance(value, Tensor):
+            groups[value.device, value.dtype][position] = value
+    for group in groups.values():
+        on_host = torch.stack(list(group.values())).tolist()  # the only wait for the device
+        for position, number in zip(group, on_host, strict=True):
+            numbers[position] = float(number)
+    return numbers
+
+
+def _length(iterable: Iterable[Any]) -> int | None:
+    try:
+        return len(iterable)  # type: ignore[arg-type]
+    except TypeError:  # also of a DataLoader, which only seems to have a length
+        return None
+
+
+def _count_images(item: Any) -> float:
+    """Images in an ``(images, targets)`` pair, NaN for anything else."""
+    if isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[1], tuple | list):
+        return len(item[1])
+    return math.nan
+
+
+def _clock_face(seconds: float) -> str:
+    return str(timedelta(seconds=int(seconds)))

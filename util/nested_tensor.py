@@ -1,0 +1,77 @@
+"""Batches of images of different sizes: padded tensors with a mask that says where the padding is."""
+
+from collections.abc import Sequence
+from typing import Any, List, Optional  # noqa: UP035  (TorchScript compiles this module)
+
+import torch
+from torch import Tensor
+
+
+class NestedTensor:
+    """A padded batch.
+
+    Attributes:
+        tensors: (B, C, H, W), zeros in the padding.
+        mask: (B, H, W) bool, True = padding; None where nothing is known about padding.
+    """
+
+    def __init__(self, tensors: Tensor, mask: Optional[Tensor]):  # noqa: UP045
+        self.tensors = tensors
+        self.mask = mask
+
+    @torch.jit.unused
+    def to(self, device: Any, non_blocking: bool = False) -> "NestedTensor":
+        """A copy on ``device`` (the same tensors where they are there already)."""
+        mask = None if self.mask is None else self.mask.to(device, non_blocking=non_blocking)
+        return NestedTensor(self.tensors.to(device, non_blocking=non_blocking), mask)
+
+    @torch.jit.unused
+    def pin_memory(self) -> "NestedTensor":
+        """A copy in page-locked memory; a `DataLoader` with ``pin_memory=True`` asks for it."""
+        mask = None if self.mask is None else self.mask.pin_memory()
+        return NestedTensor(self.tensors.pin_memory(), mask)
+
+    def decompose(self):  # type: ignore[no-untyped-def]  # TorchScript infers (Tensor, Optional[Tensor])
+        """The pair (tensors, mask)."""
+        return self.tensors, self.mask
+
+    @torch.jit.unused
+    def __repr__(self) -> str:
+        return f"NestedTensor(tensors={tuple(self.tensors.shape)}, mask={self.mask is not None})"
+
+
+def nested_tensor_from_tensor_list(tensor_list: List[Tensor]) -> NestedTensor:  # noqa: UP006
+    """Pad images at the right and the bottom to a common size and stack them.
+
+    Args:
+        tensor_list: images (C, H, W) of any sizes, or a tensor (B, C, H, W). Channel counts may differ too (stacks of
+            masks); the missing channels are zeros.
+
+    Returns:
+        the batch (B, C, H, W), with dtype and device of the first image, and its padding mask (B, H, W).
+
+    Raises:
+        ValueError: the entries do not have three dimensions.
+    """
+    first = tensor_list[0]
+    if first.dim() != 3:
+        raise ValueError(f"images must have shape (C, H, W), not {first.dim()} dimensions")
+    channels, height, width = 0, 0, 0
+    for image in tensor_list:
+        channels = max(channels, image.shape[0])
+        height = max(height, image.shape[1])
+        width = max(width, image.shape[2])
+    batch = torch.zeros(
+        [len(tensor_list), channels, height, width], dtype=first.dtype, device=first.device
+    )
+    mask = torch.ones([len(tensor_list), height, width], dtype=torch.bool, device=first.device)
+    for i, image in enumerate(tensor_list):
+        batch[i, : image.shape[0], : image.shape[1], : image.shape[2]].copy_(image)
+        mask[i, : image.shape[1], : image.shape[2]] = False
+    return NestedTensor(batch, mask)
+
+
+def collate_fn(batch: Sequence[tuple[Tensor, Any]]) -> tuple[Any, ...]:
+    """Join samples (image, target) to (NestedTensor, tuple of targets), for a `DataLoader`."""
+    images, *rest = zip(*batch, strict=True)
+    return nested_tensor_from_tensor_list(list(images)), *rest

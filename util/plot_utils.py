@@ -1,0 +1,266 @@
+"""Curves of training logs and of saved evaluations.
+
+Needs matplotlib, which is imported when a figure is drawn, and no display.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from util.checkpoint import load_checkpoint
+from util.errors import UserError
+
+_AP50_IN_COCO_STATS = 1
+_LINE_STYLES = {"train": "-", "test": "--"}
+
+Paths = str | Path | Sequence[str | Path]
+# "train" or "test", epochs, values
+Curve = tuple[str, list[int], np.ndarray]
+
+
+def plot_logs(
+    logs: Paths,
+    fields: Sequence[str] = ("class_error", "loss_bbox_unscaled", "mAP"),
+    ewm_col: float = 0,
+    log_name: str = "log.txt",
+) -> tuple[Any, Any]:
+    """Draws fields of one or more training logs over the epochs, side by side.
+
+    Args:
+        logs: output folders of training runs, or one of them.
+        fields: names without the prefix: "loss" draws ``train_loss`` solid and ``test_loss``
+            dashed. "mAP" is the box AP at IoU 0.50 of the evaluation (``test_coco_eval_bbox``).
+        ewm_col: how strongly the curves are smoothed: the centre of mass, in epochs, of an
+            exponentially weighted mean; 0 draws the values themselves.
+        log_name: name of the log in each folder, one JSON object a line.
+
+    Returns:
+        The matplotlib figure and its axes, one for each field.
+
+    Raises:
+        UserError: matplotlib or a log is missing, a log is broken, or no log has one of the fields.
+    """
+    folders = _as_paths(logs)
+    runs = {folder: read_log(folder / log_name) for folder in folders}
+    curves = {field: _curves_of(field, runs, ewm_col) for field in fields}
+    plt = _import_pyplot()
+    fig, axs = plt.subplots(ncols=len(fields), figsize=(16, 5), squeeze=False)
+    colours = _colours(plt, len(folders))
+    for ax, field in zip(axs[0], fields, strict=True):
+        for run_index, (split, epochs, values) in curves[field]:
+            label = f"{folders[run_index].name} {split}"
+            ax.plot(
+                epochs,
+                values,
+                _LINE_STYLES[split],
+                color=colours[run_index],
+                label=label,
+                marker=".",
+            )
+        ax.set_title("mAP (IoU 0.50)" if field == "mAP" else field)
+        ax.set_xlabel("epoch")
+        ax.legend()
+    fig.tight_layout()
+    return fig, axs[0]
+
+
+def plot_precision_recall(files: Paths, naming_scheme: str = "iter") -> tuple[Any, Any]:
+    """Draws precision and score over recall for saved evaluations, and prints their means.
+
+    The curves are those at IoU 0.50, for objects of all sizes and the largest number of detections
+    an image, as a mean over the classes that have objects.
+
+    Args:
+        files: ``eval*.pth`` files, or one of them.
+        naming_scheme: "iter" names a curve after its file (``latest``, ``050``), "exp_id" after the
+            output folder of the run.
+
+    Returns:
+        The matplotlib figure and its two axes.
+
+    Raises:
+        UserError: matplotlib or a file is missing, or a file cannot be read.
+        ValueError: there is no such naming scheme.
+    """
+    paths = _as_paths(files)
+    names = [_evaluation_name(path, naming_scheme) for path in paths]
+    evaluations = [load_eval(path) for path in paths]
+    plt = _import_pyplot()
+    fig, axs = plt.subplots(ncols=2, figsize=(16, 5))
+    colours = _colours(plt, len(paths))
+    for name, evaluation, colour in zip(names, evaluations, colours, strict=True):
+        recall, precision, scores = _curves_at_iou_50(evaluation)
+        print(_describe_evaluation(name, evaluation))
+        axs[0].plot(recall, precision, color=colour, label=name)
+        axs[1].plot(recall, scores, color=colour, label=name)
+    for ax, quantity in zip(axs, ("Precision", "Score"), strict=True):
+        ax.set(title=f"{quantity} / Recall, IoU 0.50", xlabel="recall", ylabel=quantity.lower())
+        ax.legend()
+    fig.tight_layout()
+    return fig, axs
+
+
+def read_log(path: str | Path) -> list[dict[str, Any]]:
+    """The epochs of a ``log.txt``.
+
+    Args:
+        path: one JSON object a line. A last line that was cut off (the run was killed, or is
+            writing it now) is left out.
+
+    Raises:
+        UserError: there is no such file, another line is no JSON object, or there is no epoch.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(
+            f"{path}: {error.strerror}; give the --output_dir of a training run"
+        ) from error
+    epochs = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            epochs.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise UserError(f"{path}, line {number} is not JSON: {error}; remove it") from error
+    if not epochs:
+        raise UserError(f"{path} holds no finished epoch: plot it when the first one is over")
+    return epochs
+
+
+def load_eval(path: str | Path) -> dict[str, Any]:
+    """Reads an ``eval*.pth`` file without running code from it.
+
+    Args:
+        path: written by ``main.py``: arrays as tensors, ``params`` as an argparse.Namespace.
+
+    Raises:
+        UserError: there is no such file, or it is not readable in this way.
+    """
+    try:
+        evaluation = load_checkpoint(path)
+    except UserError as error:
+        if not Path(path).exists():
+            raise
+        raise UserError(
+            f"{error} (evaluations saved by the original codebase hold pycocotools objects: make "
+            "the file anew with main.py --eval)"
+        ) from error
+    if not {"params", "precision", "recall", "scores"} <= evaluation.keys():
+        raise UserError(f"{path} is no saved evaluation: those are in eval/ of an --output_dir")
+    return evaluation
+
+
+def _as_paths(paths: Paths) -> list[Path]:
+    if isinstance(paths, (str, Path)):
+        return [Path(paths)]
+    return [Path(path) for path in paths]
+
+
+def _import_pyplot() -> Any:
+    try:
+        import matplotlib.pyplot
+    except ImportError as error:
+        raise UserError(
+            f"drawing needs the package matplotlib ({error}): pip install matplotlib"
+        ) from error
+    return matplotlib.pyplot
+
+
+def _colours(plt: Any, count: int) -> list[Any]:
+    """Colours that stay apart, also for many curves."""
+    return [plt.get_cmap("viridis")(x) for x in np.linspace(0, 0.9, count)]
+
+
+def _curves_of(
+    field: str, runs: dict[Path, list[dict[str, Any]]], ewm_col: float
+) -> list[tuple[int, Curve]]:
+    """The curves of all runs that log ``field``, each with the index of its run."""
+    curves = [
+        (index, (split, epochs, smooth(values, ewm_col)))
+        for index, log in enumerate(runs.values())
+        for split in _LINE_STYLES
+        for epochs, values in [_points(log, split, field)]
+        if epochs
+    ]
+    if not curves:
+        known = sorted({key.partition("_")[2] for log in runs.values() for key in log[-1]} - {""})
+        raise UserError(f"no log has the field {field!r}; there are: {', '.join(known)}")
+    return curves
+
+
+def _points(log: list[dict[str, Any]], split: str, field: str) -> tuple[list[int], list[float]]:
+    """Epochs and values of a field, leaving out epochs without it (not evaluated, for example)."""
+    points = []
+    for index, epoch in enumerate(log):
+        value = epoch.get(f"{split}_coco_eval_bbox" if field == "mAP" else f"{split}_{field}")
+        if field == "mAP" and value is not None:
+            value = value[_AP50_IN_COCO_STATS]
+        if isinstance(value, (int, float)):
+            points.append((epoch.get("epoch", index), value))
+    return [epoch for epoch, _ in points], [value for _, value in points]
+
+
+def smooth(values: Iterable[float], centre_of_mass: float) -> np.ndarray:
+    """Exponentially weighted running mean; a value n steps back weighs (c / (1 + c)) ** n.
+
+    Args:
+        values: NaN leaves the mean as it was.
+        centre_of_mass: c, how many steps back the weights lie on average; 0 changes nothing.
+
+    Returns:
+        As many values as given.
+    """
+    decay = centre_of_mass / (1 + centre_of_mass)
+    weighted_sum = total_weight = 0.0
+    means = []
+    for value in values:
+        weighted_sum, total_weight = weighted_sum * decay, total_weight * decay
+        if not math.isnan(value):
+            weighted_sum, total_weight = weighted_sum + value, total_weight + 1
+        means.append(weighted_sum / total_weight if total_weight else math.nan)
+    return np.array(means)
+
+
+def _evaluation_name(path: Path, naming_scheme: str) -> str:
+    if naming_scheme == "exp_id":
+        # <output_dir>/eval/latest.pth or <output_dir>/eval.pth
+        folder = path.resolve().parent
+        return folder.parent.name if folder.name == "eval" else folder.name
+    if naming_scheme == "iter":
+        return path.stem
+    raise ValueError(f"naming_scheme is {naming_scheme!r}, expected 'iter' or 'exp_id'")
+
+
+def _curves_at_iou_50(
+    evaluation: dict[str, Any],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Recall thresholds [R], and precision [R] and score [R] there."""
+    recall = np.asarray(evaluation["params"].recThrs)
+    return (
+        recall,
+        _mean_over_classes(evaluation["precision"]),
+        _mean_over_classes(evaluation["scores"]),
+    )
+
+
+def _mean_over_classes(values: Any) -> np.ndarray:
+    """From [T, R, K, A, M] the first IoU threshold, all areas, most detections: [R]."""
+    by_class = np.asarray(values)[0, :, :, 0, -1]
+    has_objects = (by_class > -1).all(axis=0)
+    if not has_objects.any():
+        return np.full(len(by_class), math.nan)
+    return by_class[:, has_objects].mean(axis=1)
+
+
+def _describe_evaluation(name: str, evaluation: dict[str, Any]) -> str:
+    _, precision, scores = _curves_at_iou_50(evaluation)
+    recall = np.asarray(evaluation["recall"])[0, :, 0, -1]
+    found = recall[recall > -1]
+    mean_recall = found.mean() if found.size else math.nan
+    f1 = 2 * precision.mean() * mean_recall / max(precision.mean() + mean_recall, 1e-12)
+    return f"{name}: mAP@50={100 * precision.mean():5.1f}, score={scores.mean():0.3f}, f1={f1:0.3f}"

@@ -1,0 +1,32 @@
+"""Which code is running: a line for logs."""
+
+import subprocess
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def get_sha() -> str:
+    """Commit, state and branch of this checkout.
+
+    Returns:
+        ``sha: …, status: …, branch: …``, where the status is ``clean`` or ``has uncommited
+        changes`` (the original's spelling, which log readers look for; untracked files do not
+        count), and ``N/A`` stands where git or the checkout is missing.
+    """
+    sha = _git("rev-parse", "HEAD")
+    branch = _git("rev-parse", "--abbrev-ref", "HEAD")
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    status = "has uncommited changes" if changes else "clean"
+    return f"sha: {sha or 'N/A'}, status: {status}, branch: {branch or 'N/A'}"
+
+
+def _git(*arguments: str) -> str | None:
+    """What git prints about this checkout, None where it fails."""
+    # Without optional locks: several processes may start in one checkout at the same moment.
+    command = ["git", "--no-optional-locks", "-C", str(_ROOT), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
