@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.coco_eval import CocoEvaluator
+from models.criterion import SetCriterion
 from util.distributed import reduce_dict
 from util.errors import DivergenceError
 from util.metric_logger import MetricLogger, SmoothedValue
@@ -22,7 +23,7 @@ Batch = tuple[NestedTensor, Targets]
 
 def train_one_epoch(
     model: nn.Module,
-    criterion: nn.Module,
+    criterion: SetCriterion,
     data_loader: Iterable[Batch],
     optimizer: torch.optim.Optimizer,
     device: torch.device,
@@ -76,7 +77,7 @@ def train_one_epoch(
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    criterion: nn.Module,
+    criterion: SetCriterion,
     postprocessors: dict[str, nn.Module],
     data_loader: Iterable[Batch],
     base_ds: Any,
@@ -168,7 +169,9 @@ def _weigh(
     log = {"loss": loss.detach(), **dict(zip(names, weighted.detach(), strict=True))}
     unscaled = {name: value.detach() for name, value in losses.items()}
     if "class_error" in unscaled and not any(len(target["labels"]) for target in targets):
-        unscaled["class_error"] = torch.full_like(unscaled["class_error"], math.nan)  # no observation
+        unscaled["class_error"] = torch.full_like(
+            unscaled["class_error"], math.nan
+        )  # no observation
     if "class_error" in unscaled:
         log["class_error"] = unscaled["class_error"]
     log.update({f"{name}_unscaled": value for name, value in unscaled.items()})
@@ -179,7 +182,8 @@ class _LossWatch:
     """Notices a loss that is not finite, without ever waiting for the device.
 
     The flag of a step travels to page-locked host memory behind the work of that step. It has
-    arrived once the host has waited for anything later, as it does in the matching of the next step.
+    arrived once the host has waited for anything later, as it does in the matching of the next
+    step.
     """
 
     def __init__(self, device: torch.device):
@@ -199,4 +203,6 @@ class _LossWatch:
         """
         if not self._flag.numpy():
             images = [str(int(t["image_id"])) for t in self._targets if "image_id" in t]
-            raise DivergenceError(f"the loss of the batch of images {', '.join(images)} is not finite")
+            raise DivergenceError(
+                f"the loss of the batch of images {', '.join(images)} is not finite"
+            )

@@ -1,7 +1,7 @@
 """Entry points for ``torch.hub.load``: the released DETR models.
 
-    model = torch.hub.load(REPO, "detr_resnet50", pretrained=True).eval()
-    outputs = model(images)  # (B, 3, H, W) RGB, normalised with the ImageNet mean and deviation
+model = torch.hub.load(REPO, "detr_resnet50", pretrained=True).eval()
+outputs = model(images)  # (B, 3, H, W) RGB, normalised with the ImageNet mean and deviation
 """
 
 from typing import NamedTuple

@@ -3,63 +3,49 @@
 import argparse
 import datetime
 import random
-import shlex
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler
+from torch.utils.data import DistributedSampler
 
 from datasets import build_dataset
-from datasets.coco import CocoDetection, num_classes_for
+from datasets.coco import num_classes_for
 from datasets.coco_eval import CocoEvaluator
 from datasets.eval_explain import explain_missing_ap
 from datasets.eval_report import per_class_table, serialisable_eval, write_detections
+from datasets.images import read_image
+from datasets.loaders import build_train_loader, build_val_loader
 from engine import evaluate, train_one_epoch
 from models import build_model
 from util.checkpoint import finetune_model, load_checkpoint, load_model_state, model_state
+from util.command_line import ArgumentParser, FlagGroup, run_command
 from util.distributed import get_rank, init_distributed_mode, is_main_process
-from util.errors import DivergenceError, UserError
-from util.nested_tensor import collate_fn
-from util.options import NEW_FLAG_DEFAULTS, fill_in_new_flags
+from util.errors import UserError
+from util.optimizer import build_lr_scheduler, build_optimizer
+from util.options import fill_in_new_flags
 from util.provenance import get_sha
 from util.run_folder import RunFolder
 from util.visualize import save_detection_samples
 
 
-class _FlagGroup:
-    """A titled group of flags. The newer ones have their default in `util.options`."""
-
-    def __init__(self, parser: argparse.ArgumentParser, title: str):
-        self._group = parser.add_argument_group(title)
-
-    def add(self, flag: str, help: str, **options: Any) -> None:
-        options.setdefault("default", NEW_FLAG_DEFAULTS.get(flag.removeprefix("--")))
-        if options["default"] not in (None, "") and "action" not in options:
-            help += " (default: %(default)s)"
-        self._group.add_argument(flag, help=help, **options)
-
-    def add_switch(self, flag: str, help: str, **options: Any) -> None:
-        self._group.add_argument(flag, help=help, **{"action": "store_true", **options})
-
-
 def get_args_parser() -> argparse.ArgumentParser:
     """All flags, as a parent parser: without ``--help``."""
     parser = argparse.ArgumentParser("Set transformer detector", add_help=False)
-    _add_training_flags(_FlagGroup(parser, "training"))
-    _add_model_flags(_FlagGroup(parser, "model"))
-    _add_loss_flags(_FlagGroup(parser, "matching and loss"))
-    _add_data_flags(_FlagGroup(parser, "data"))
-    _add_run_flags(_FlagGroup(parser, "run"))
+    _add_training_flags(FlagGroup(parser, "training"))
+    _add_model_flags(FlagGroup(parser, "model"))
+    _add_loss_flags(FlagGroup(parser, "matching and loss"))
+    _add_data_flags(FlagGroup(parser, "data"))
+    _add_run_flags(FlagGroup(parser, "run"))
     return parser
 
 
-def _add_training_flags(group: _FlagGroup) -> None:
+def _add_training_flags(group: FlagGroup) -> None:
     add = group.add
     add("--lr", "learning rate of everything but the backbone", default=1e-4, type=float)
     add("--lr_backbone", "learning rate of the backbone, 0 freezes it", default=1e-5, type=float)
@@ -73,10 +59,10 @@ def _add_training_flags(group: _FlagGroup) -> None:
     add("--amp", "bf16 runs the model in mixed precision", choices=["off", "bf16"])
 
 
-def _add_model_flags(group: _FlagGroup) -> None:
+def _add_model_flags(group: FlagGroup) -> None:
     add, add_switch = group.add, group.add_switch
     add("--frozen_weights", "box checkpoint whose weights stay fixed; needs --masks", type=str)
-    add("--backbone", "name of a torchvision ResNet, ResNeXt or wide ResNet", default="resnet50")
+    add("--backbone", "name of a torchvision ResNet or ResNeXt", default="resnet50", type=str)
     add("--backbone_weights", "where the backbone starts: imagenet, none (random) or a file")
     add("--backbone_norm", "batch trains norms and all stages", choices=["frozen", "batch"])
     add_switch("--dilation", "DC5: dilate the last stage instead of halving its resolution")
@@ -93,7 +79,7 @@ def _add_model_flags(group: _FlagGroup) -> None:
     add("--num_classes", "classes of the model; by default read from the data", type=int)
 
 
-def _add_loss_flags(group: _FlagGroup) -> None:
+def _add_loss_flags(group: FlagGroup) -> None:
     add = group.add
     group.add_switch(
         "--no_aux_loss", "no losses after each decoder layer", dest="aux_loss", action="store_false"
@@ -108,7 +94,7 @@ def _add_loss_flags(group: _FlagGroup) -> None:
     add("--eos_coef", "loss: weight of the no-object class", default=0.1, type=float)
 
 
-def _add_data_flags(group: _FlagGroup) -> None:
+def _add_data_flags(group: FlagGroup) -> None:
     add, add_switch = group.add, group.add_switch
     add("--dataset_file", "kind of data: coco or shapes (drawn, no download)", default="coco")
     add("--coco_path", "COCO directory: train2017/, val2017/, annotations/", type=str)
@@ -123,7 +109,7 @@ def _add_data_flags(group: _FlagGroup) -> None:
     add("--num_workers", "processes that load data, for each training process", default=2, type=int)
 
 
-def _add_run_flags(group: _FlagGroup) -> None:
+def _add_run_flags(group: FlagGroup) -> None:
     add = group.add
     group.add_switch("--masks", "train the mask head for segmentation too")
     add("--output_dir", "folder for checkpoints and logs; nothing is written without", default="")
@@ -133,21 +119,11 @@ def _add_run_flags(group: _FlagGroup) -> None:
     add("--resume", "checkpoint file or address to continue or evaluate", default="")
     add("--finetune", "checkpoint to start from; classes and queries may differ in number")
     add("--start_epoch", "number of the first epoch", default=0, type=int)
-    group.add_switch("--eval", "evaluate only")
+    group.add_switch("--eval", "evaluate the model of --resume and end")
     add("--eval_batch_size", "images in a batch of evaluation (default: --batch_size)", type=int)
     add("--dump_detections", "file for the detections of the last evaluation (COCO results JSON)")
     add("--world_size", "number of processes, set by the launcher", default=1, type=int)
     add("--dist_url", "how processes find each other", default="env://")
-
-
-class _ArgumentParser(argparse.ArgumentParser):
-    """Reads ``@file`` line by line as a shell would, with comments, and reports errors in one line."""
-
-    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        return shlex.split(arg_line, comments=True)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -180,19 +156,29 @@ class _Run:
         checkpoint = load_checkpoint(args.resume) if args.resume else None
         if checkpoint is not None:
             _take_num_classes(args, checkpoint)
-        self.val_set = build_dataset("val", args)
-        self.train_set = None if args.eval else build_dataset("train", args)
+        self.val_set: Any = build_dataset("val", args)
+        self.train_set: Any = None if args.eval else build_dataset("train", args)
         if args.num_classes is None:
             args.num_classes = _count_classes(args, self.val_set, self.train_set)
         self.model, self.criterion, self.postprocessors = build_model(args)
         self.model.to(self.device)
+        if args.amp != "off":
+            # The layout that low-precision convolutions work in.
+            nn.utils.convert_conv2d_weight_memory_format(self.model, torch.channels_last)
         self.num_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         print("number of params:", self.num_parameters)
-        self.optimizer = _build_optimizer(self.model, args)
-        self.lr_scheduler = _build_lr_scheduler(self.optimizer, args)
+        self.optimizer = build_optimizer(self.model, args.lr, args.lr_backbone, args.weight_decay)
+        self.lr_scheduler = build_lr_scheduler(
+            self.optimizer, args.lr_scheduler, args.epochs, args.lr_drop, args.lr_min
+        )
         self._load_weights(checkpoint)
         self.parallel_model = _distribute(self.model, args)
-        self.val_loader = _build_val_loader(self.val_set, args)
+        self.val_loader = build_val_loader(
+            self.val_set,
+            args.eval_batch_size or args.batch_size,
+            args.num_workers,
+            pin_memory=self.device.type == "cuda",
+        )
 
     def _load_weights(self, checkpoint: dict[str, Any] | None) -> None:
         args = self.args
@@ -215,7 +201,9 @@ class _Run:
     def train(self) -> None:
         """Train to the last epoch, evaluating after each."""
         args = self.args
-        sampler, loader = _build_train_loader(self.train_set, args)
+        sampler, loader = build_train_loader(
+            self.train_set, args.batch_size, args.num_workers, pin_memory=self.device.type == "cuda"
+        )
         print("Start training")
         if args.start_epoch >= args.epochs:
             print(f"Nothing left to do: epoch {args.start_epoch} of --epochs {args.epochs} is done")
@@ -284,8 +272,13 @@ class _Run:
             write_detections(detections, self.args.dump_detections)
         if self.folder.path is not None:
             picture = self.folder.path / "detections.png"
-            coco, images = self.val_set.coco, self.val_set.root
-            save_detection_samples(coco, detections, images, picture)
+            save_detection_samples(
+                self.val_set.coco,
+                detections,
+                self.val_set.root,
+                picture,
+                read_image=read_image,
+            )
             print(f"Detections beside ground truth: {picture}")
 
 
@@ -305,7 +298,9 @@ def check_flags(args: argparse.Namespace) -> None:
             f"--hidden_dim {args.hidden_dim}: must be a multiple of 4 and of --nheads {args.nheads}"
         )
     if args.resume and args.finetune:
-        raise UserError("--resume continues a run and --finetune starts a new one: give one of them")
+        raise UserError(
+            "--resume continues a run and --finetune starts a new one: give one of them"
+        )
     if args.frozen_weights and not args.masks:
         raise UserError("--frozen_weights trains a mask head on fixed weights: it needs --masks")
     try:
@@ -335,25 +330,9 @@ def _take_num_classes(args: argparse.Namespace, checkpoint: dict[str, Any]) -> N
     args.num_classes = heads[0]
 
 
-def _count_classes(args: argparse.Namespace, *datasets: CocoDetection | None) -> int:
+def _count_classes(args: argparse.Namespace, *datasets: Any) -> int:
     largest_id = max(dataset.largest_category_id for dataset in datasets if dataset is not None)
     return num_classes_for(args.dataset_file, largest_id)
-
-
-def _build_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:
-    """AdamW with a learning rate of its own for the backbone."""
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for name, p in trained if "backbone" not in name]},
-        {"params": [p for name, p in trained if "backbone" in name], "lr": args.lr_backbone},
-    ]
-    return torch.optim.AdamW(groups, lr=args.lr, weight_decay=args.weight_decay)
-
-
-def _build_lr_scheduler(optimizer: torch.optim.Optimizer, args: argparse.Namespace) -> Any:
-    if args.lr_scheduler == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs, args.lr_min)
-    return torch.optim.lr_scheduler.StepLR(optimizer, args.lr_drop)
 
 
 def _distribute(model: nn.Module, args: argparse.Namespace) -> nn.Module:
@@ -363,50 +342,16 @@ def _distribute(model: nn.Module, args: argparse.Namespace) -> nn.Module:
     return DistributedDataParallel(model, device_ids=[args.gpu] if on_gpu else None)
 
 
-def _build_train_loader(dataset: Any, args: argparse.Namespace) -> tuple[Any, DataLoader]:
-    """The sampler, and batches in random order; an incomplete last batch is left out."""
-    sampler: Any = DistributedSampler(dataset) if args.distributed else RandomSampler(dataset)
-    if len(sampler) < args.batch_size:
-        raise UserError(
-            f"--batch_size {args.batch_size}: there are only {len(sampler)} training images"
-        )
-    batches = BatchSampler(sampler, args.batch_size, drop_last=True)
-    return sampler, DataLoader(dataset, batch_sampler=batches, **_loader_options(args))
-
-
-def _build_val_loader(dataset: Any, args: argparse.Namespace) -> DataLoader:
-    sampler = DistributedSampler(dataset, shuffle=False) if args.distributed else None
-    batch_size = args.eval_batch_size or args.batch_size
-    return DataLoader(dataset, batch_size, sampler=sampler, **_loader_options(args))
-
-
-def _loader_options(args: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "collate_fn": collate_fn,
-        "num_workers": args.num_workers,
-        "pin_memory": torch.device(args.device).type == "cuda",
-    }
-
-
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit status.
-
-    0: done. 1: training has diverged. 2: a mistake of the user. 130: interrupted with Ctrl-C.
-    """
-    parser = _ArgumentParser("main.py", parents=[get_args_parser()], fromfile_prefix_chars="@")
-    parser.description = "Train and evaluate DETR. Flags can also stand in a file: @configs/NAME.txt"
-    try:
-        main(parser.parse_args(argv))
-        return 0
-    except UserError as err:
-        print(f"main.py: error: {err.one_line()}", file=sys.stderr)
-        return 2
-    except DivergenceError as err:
-        print(f"main.py: training stopped: {err}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("main.py: interrupted; checkpoints in --output_dir are whole", file=sys.stderr)
-        return 130
+    """Run a command line and return its exit status, see `util.command_line.run_command`."""
+    parser = ArgumentParser(
+        "main.py",
+        description="Train and evaluate DETR. Flags may stand in a file: @configs/NAME.txt",
+        parents=[get_args_parser()],
+        fromfile_prefix_chars="@",
+    )
+    args = parser.parse_args(argv)
+    return run_command("main.py", lambda: main(args))
 
 
 if __name__ == "__main__":

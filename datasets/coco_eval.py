@@ -12,18 +12,22 @@ import copy
 import io
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
-from pycocotools import mask as rle_tools
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from torch import Tensor
 
 from datasets.annotations import box_area, is_rle, usable_polygons
-from datasets.coco_scoring import IOU_TYPES, Annotation, CocoScore, choose_engine
+from datasets.coco_scoring import Annotation, CocoScore, choose_engine
+from datasets.image_detections import (
+    ImageDetections,
+    Prediction,
+    check_iou_type,
+    collect_detections,
+    convert_to_xywh,
+    extent_of,
+    result_entries,
+)
 from util.distributed import all_gather
 from util.errors import UserError
 
@@ -34,30 +38,6 @@ __all__ = [
     "evaluate",
     "merge",
 ]
-
-Prediction = Mapping[str, Tensor]
-
-_NEEDED_FIELD = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
-_HALF_PRECISION = (torch.float16, torch.bfloat16)
-
-
-@dataclass(frozen=True)
-class ImageDetections:
-    """The detections of one image, on the host and as COCO writes them; None is "not asked for".
-
-    Attributes:
-        scores: [N] in [0, 1].
-        labels: [N] category ids.
-        boxes_xywh: [N, 4] absolute pixels.
-        rles: N masks as compressed RLE with text counts, as JSON can hold them.
-        keypoints: [N, 3 K], x, y and score of each.
-    """
-
-    scores: np.ndarray
-    labels: np.ndarray
-    boxes_xywh: np.ndarray | None = None
-    rles: list[dict[str, Any]] | None = None
-    keypoints: np.ndarray | None = None
 
 
 class CocoEvaluator:
@@ -89,7 +69,7 @@ class CocoEvaluator:
             ValueError: an IoU type or engine that does not exist.
         """
         for iou_type in iou_types:
-            _check_iou_type(iou_type)
+            check_iou_type(iou_type)
             choose_engine(engine, iou_type)
         self.coco_gt = copy.copy(coco_gt)
         self.iou_types = iou_types
@@ -121,7 +101,9 @@ class CocoEvaluator:
         for image_id, prediction in predictions.items():
             self._check_image(image_id, prediction)
             if image_id not in self._collected:
-                self._collected[int(image_id)] = _collect(image_id, prediction, self.iou_types)
+                self._collected[int(image_id)] = collect_detections(
+                    image_id, prediction, self.iou_types
+                )
 
     def synchronize_between_processes(self) -> None:
         """Gives every process the detections of all; all must call it, and a single one may."""
@@ -161,11 +143,13 @@ class CocoEvaluator:
         Raises:
             ValueError: no such IoU type.
         """
-        _check_iou_type(iou_type)
+        check_iou_type(iou_type)
         return [
             entry
             for image_id, prediction in predictions.items()
-            for entry in _entries(image_id, _collect(image_id, prediction, [iou_type]), iou_type)
+            for entry in result_entries(
+                image_id, collect_detections(image_id, prediction, [iou_type]), iou_type
+            )
         ]
 
     def prepare_for_coco_detection(self, predictions: Mapping[int, Prediction]) -> list[Annotation]:
@@ -188,11 +172,11 @@ class CocoEvaluator:
         The order is that of the image ids and, within an image, of the model's output. Every number
         is exactly the model's, so that equal detections give equal files.
         """
-        _check_iou_type(iou_type)
+        check_iou_type(iou_type)
         return [
             entry
             for image_id, collected in sorted(self._collected.items())
-            for entry in _entries(image_id, collected, iou_type)
+            for entry in result_entries(image_id, collected, iou_type)
         ]
 
     def _check_image(self, image_id: int, prediction: Prediction) -> None:
@@ -218,7 +202,7 @@ class CocoEvaluator:
         """`detections` with what scoring needs besides: a positive id, an area, not a crowd."""
         entries = self.detections(iou_type)
         for detection_id, entry in enumerate(entries, start=1):
-            entry.update(_extent(entry), id=detection_id, iscrowd=0)
+            entry.update(extent_of(entry), id=detection_id, iscrowd=0)
         return entries
 
     def _ground_truth(self, iou_type: str) -> list[Annotation]:
@@ -256,11 +240,6 @@ class CocoEvaluator:
                 )
             return {"segmentation": self.coco_gt.annToRLE(annotation)}
         return {}
-
-
-def convert_to_xywh(boxes: Tensor) -> Tensor:
-    """Boxes [N, 4] from (x0, y0, x1, y1) to (x0, y0, width, height), in the same units."""
-    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
 
 
 def evaluate(self: COCOeval) -> tuple[list[int], np.ndarray]:
@@ -312,108 +291,3 @@ def create_common_coco_eval(
     coco_eval.params.imgIds = merged_ids.tolist()
     coco_eval.evalImgs = list(merged_results.flatten())
     coco_eval._paramsEval = copy.deepcopy(coco_eval.params)
-
-
-def _check_iou_type(iou_type: str) -> None:
-    if iou_type not in IOU_TYPES:
-        raise ValueError(f"IoU type is {iou_type!r}, expected one of {', '.join(IOU_TYPES)}")
-
-
-def _collect(image_id: int, prediction: Prediction, iou_types: Sequence[str]) -> ImageDetections:
-    """One image's prediction as compact arrays on the host."""
-    if len(prediction) == 0:
-        return _no_detections()
-    _check_fields(image_id, prediction, iou_types)
-    boxes = prediction["boxes"] if "bbox" in iou_types else None
-    keypoints = prediction["keypoints"] if "keypoints" in iou_types else None
-    collected = ImageDetections(
-        scores=_to_numpy(prediction["scores"]),
-        labels=_to_numpy(prediction["labels"]).astype(np.int64),
-        boxes_xywh=None if boxes is None else _to_numpy(convert_to_xywh(boxes)),
-        rles=_encode_masks(prediction["masks"]) if "segm" in iou_types else None,
-        keypoints=None if keypoints is None else _to_numpy(keypoints.flatten(start_dim=1)),
-    )
-    _check_finite(image_id, collected)
-    return collected
-
-
-def _no_detections() -> ImageDetections:
-    return ImageDetections(
-        scores=np.empty(0, np.float32),
-        labels=np.empty(0, np.int64),
-        boxes_xywh=np.empty((0, 4), np.float32),
-        rles=[],
-        keypoints=np.empty((0, 0), np.float32),
-    )
-
-
-def _check_fields(image_id: int, prediction: Prediction, iou_types: Sequence[str]) -> None:
-    needed = ["scores", "labels", *(_NEEDED_FIELD[kind] for kind in iou_types)]
-    missing = [name for name in needed if name not in prediction]
-    if missing:
-        raise ValueError(
-            f"detections of image {image_id}: expected {', '.join(needed)}, "
-            f"missing {', '.join(missing)}"
-        )
-    lengths = {name: len(prediction[name]) for name in needed}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(
-            f"detections of image {image_id}: expected fields of one length, got {lengths}"
-        )
-
-
-def _check_finite(image_id: int, collected: ImageDetections) -> None:
-    for name in ("scores", "boxes_xywh", "keypoints"):
-        values = getattr(collected, name)
-        if values is not None and not np.isfinite(values).all():
-            raise UserError(
-                f"detections of image {image_id}: {name} are not finite (NaN or infinity), so the "
-                "weights have diverged: go back to an earlier checkpoint and lower --lr"
-            )
-
-
-def _to_numpy(values: Tensor) -> np.ndarray:
-    """On the host; half precision, which numpy has in part, becomes float32 without loss."""
-    values = values.detach()
-    return (values.float() if values.dtype in _HALF_PRECISION else values).cpu().numpy()
-
-
-def _encode_masks(masks: Tensor) -> list[dict[str, Any]]:
-    """Masks [N, 1, H, W] or [N, H, W], probabilities or 0/1, as compressed RLE with text counts."""
-    binary = (masks.flatten(0, -3) > 0.5).permute(1, 2, 0).cpu().numpy()  # [H, W, N]
-    rles = rle_tools.encode(np.asfortranarray(binary, dtype=np.uint8))
-    return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in rles]
-
-
-def _entries(image_id: int, collected: ImageDetections, iou_type: str) -> list[Annotation]:
-    """The COCO result entries of one image."""
-    name, shapes = _shapes(collected, iou_type)
-    return [
-        {"image_id": image_id, "category_id": label, name: shape, "score": score}
-        for label, shape, score in zip(
-            collected.labels.tolist(), shapes, collected.scores.tolist(), strict=True
-        )
-    ]
-
-
-def _shapes(collected: ImageDetections, iou_type: str) -> tuple[str, list[Any]]:
-    """The field of a result entry that holds the shape, and its value for each detection."""
-    name, values = {
-        "bbox": ("bbox", collected.boxes_xywh),
-        "segm": ("segmentation", collected.rles),
-        "keypoints": ("keypoints", collected.keypoints),
-    }[iou_type]
-    if values is None:
-        raise ValueError(f"IoU type {iou_type!r} is not among those this evaluator collects")
-    return name, values if isinstance(values, list) else values.tolist()
-
-
-def _extent(entry: Annotation) -> Annotation:
-    """The area of a detection in square pixels; for keypoints the box around them besides."""
-    if "bbox" in entry:
-        return {"area": entry["bbox"][2] * entry["bbox"][3]}
-    if "segmentation" in entry:
-        return {"area": float(rle_tools.area(entry["segmentation"]))}
-    x, y = entry["keypoints"][0::3], entry["keypoints"][1::3]
-    width, height = max(x) - min(x), max(y) - min(y)
-    return {"bbox": [min(x), min(y), width, height], "area": width * height}

@@ -11,5 +11,5 @@ __all__ = ["build_model"]
 
 
 def build_model(args: Any) -> tuple[nn.Module, SetCriterion, dict[str, nn.Module]]:
-    """Build model, criterion and post-processors (by kind: ``bbox``) from the command line's namespace."""
+    """Model, criterion and post-processors (by kind: ``bbox``) that the flags describe."""
     return build(args)

@@ -1,4 +1,4 @@
-"""Backbone: a torchvision ResNet that gives feature maps with padding masks, joined with a position encoding."""
+"""Backbone: a torchvision ResNet with padding masks, joined with a position encoding."""
 
 from pathlib import Path
 from typing import Any, Dict, List  # noqa: UP035  (TorchScript compiles this module)
@@ -24,14 +24,19 @@ _LATE_STAGES = ("layer2", "layer3", "layer4")
 class FrozenBatchNorm2d(nn.Module):
     """Batch normalisation with fixed statistics and a fixed affine map, kept as buffers.
 
-    Small detection batches give useless statistics, so the ImageNet ones stay. State-dict keys are those of
-    `torch.nn.BatchNorm2d` without ``num_batches_tracked``.
+    Small detection batches give useless statistics, so the ImageNet ones stay. State-dict keys are
+    those of `torch.nn.BatchNorm2d` without ``num_batches_tracked``.
 
     Args:
         num_features: number of channels.
 
     Source: DETR paper, appendix A.4 ("batch normalization weights and statistics are frozen").
     """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(self, num_features: int):
         super().__init__()
@@ -51,15 +56,16 @@ class FrozenBatchNorm2d(nn.Module):
         """Normalise (B, C, H, W) channel by channel; the result has the dtype of ``x``."""
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
-        # Folding the statistics into one factor and one summand per channel leaves two passes over the feature map.
+        # One factor and one summand a channel: two passes over the feature map instead of four.
         return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.to(x.dtype).view(1, -1, 1, 1)
 
 
 class BackboneBase(nn.Module):
-    """The stages of a ResNet whose outputs are asked for, with the padding mask scaled to each of them.
+    """A ResNet that gives the outputs of some stages, with the padding mask scaled to each.
 
     Args:
-        backbone: a torchvision ResNet, or a module with children ``layer1`` … ``layer4`` in order of execution.
+        backbone: a torchvision ResNet, or a module with children ``layer1`` … ``layer4`` in order
+        of execution.
         train_backbone: train stages 2 to 4; stem and stage 1 stay fixed.
         num_channels: channels of the last stage.
         return_interm_layers: return all four stages ("0" … "3") instead of the last alone ("0").
@@ -116,7 +122,8 @@ class Backbone(BackboneBase):
         norm: ``"frozen"`` or ``"batch"``.
 
     Raises:
-        UserError: an unknown name; dilation with ResNet-18 or 34; weights that cannot be had or do not fit.
+        UserError: an unknown name; dilation with ResNet-18 or 34; weights that cannot be had or do
+        not fit.
     """
 
     def __init__(
@@ -146,7 +153,9 @@ class Backbone(BackboneBase):
 def _build_resnet(name: str, dilation: bool, norm: str) -> Any:
     known = torchvision.models.list_models(torchvision.models, include=_RESNETS)
     if name not in known:
-        raise UserError(f"--backbone {name}: not a ResNet of torchvision, choose one of {', '.join(known)}")
+        raise UserError(
+            f"--backbone {name}: not a ResNet of torchvision, choose one of {', '.join(known)}"
+        )
     norm_layer = FrozenBatchNorm2d if norm == "frozen" else nn.BatchNorm2d
     try:
         return torchvision.models.get_model(
@@ -157,7 +166,8 @@ def _build_resnet(name: str, dilation: bool, norm: str) -> Any:
         )
     except NotImplementedError:
         raise UserError(
-            f"--dilation: {name} is made of basic blocks, which cannot be dilated; use --backbone resnet50 or deeper"
+            f"--dilation: {name} is made of basic blocks, which cannot be dilated; "
+            "use --backbone resnet50 or deeper"
         ) from None
 
 
@@ -174,13 +184,13 @@ def _fetch_imagenet_weights(name: str) -> dict[str, Tensor]:
         return weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as err:
         raise UserError(
-            f"ImageNet weights of {name} cannot be fetched from {weights.url} ({err}): give a file with "
-            "--backbone_weights PATH, or train from random weights with --backbone_weights none"
+            f"ImageNet weights of {name} cannot be fetched from {weights.url} ({err}): give a file "
+            "with --backbone_weights PATH, or --backbone_weights none to start from random weights"
         ) from err
 
 
 def _load_weights_file(backbone: nn.Module, path: Path) -> None:
-    """Load a torchvision file, or the backbone out of a DETR checkpoint; the classifier ``fc`` is not needed."""
+    """Load a torchvision file, or the backbone of a DETR checkpoint; ``fc`` is not needed."""
     state = model_state(load_checkpoint(path), str(path))
     prefixes = ("detr.backbone.0.body.", "backbone.0.body.", "")
     prefix = next(p for p in prefixes if any(key.startswith(p) for key in state))
@@ -195,19 +205,19 @@ def _load_weights_file(backbone: nn.Module, path: Path) -> None:
     ]
     if wrong:
         raise UserError(
-            f"--backbone_weights {path}: {len(wrong)} tensors are missing or have another shape, the first is "
-            f"{wrong[0]}; does the file belong to this --backbone?"
+            f"--backbone_weights {path}: {len(wrong)} tensors are missing or have another shape, "
+            f"the first is {wrong[0]}; does the file belong to this --backbone?"
         )
     usable = {k: v for k, v in state.items() if k in wanted and v.shape == wanted[k].shape}
     backbone.load_state_dict(usable, strict=False)
 
 
 class Joiner(nn.Sequential):
-    """Backbone and position encoding in a row: feature maps and the encodings that belong to them."""
+    """Backbone and position encoding in a row."""
 
     def __init__(self, backbone: nn.Module, position_embedding: nn.Module):
         super().__init__(backbone, position_embedding)
-        self.num_channels: int = backbone.num_channels
+        self.num_channels: int = backbone.num_channels  # type: ignore[assignment]
 
     def forward(self, tensor_list: NestedTensor):  # type: ignore[no-untyped-def]
         """Compute features and positions.
@@ -216,7 +226,8 @@ class Joiner(nn.Sequential):
             tensor_list: images (B, 3, H, W) with a padding mask.
 
         Returns:
-            the feature maps from fine to coarse, and for each its encoding (B, C, H, W) in the same dtype.
+            the feature maps from fine to coarse, and for each its encoding (B, C, H, W) in the same
+            dtype.
         """
         features: Dict[str, NestedTensor] = self[0](tensor_list)  # noqa: UP006
         out: List[NestedTensor] = []  # noqa: UP006
@@ -230,7 +241,8 @@ class Joiner(nn.Sequential):
 def build_backbone(args: Any) -> Joiner:
     """The backbone with its position encoding, as the flags ask for.
 
-    ImageNet weights are not fetched where ``--resume``, ``--finetune`` or ``--frozen_weights`` brings the backbone.
+    ImageNet weights are not fetched where ``--resume``, ``--finetune`` or ``--frozen_weights``
+    brings the backbone.
 
     Raises:
         UserError: flags that contradict each other or weights that cannot be had.
@@ -238,7 +250,10 @@ def build_backbone(args: Any) -> Joiner:
     trained = args.lr_backbone > 0
     norm, weights = option(args, "backbone_norm"), option(args, "backbone_weights")
     if norm == "batch" and not trained:
-        raise UserError("--backbone_norm batch with --lr_backbone 0: a fixed backbone needs --backbone_norm frozen")
+        raise UserError(
+            "--backbone_norm batch with --lr_backbone 0: "
+            "a fixed backbone needs --backbone_norm frozen"
+        )
     brought = any(getattr(args, flag, None) for flag in ("resume", "finetune", "frozen_weights"))
     backbone = Backbone(
         args.backbone,

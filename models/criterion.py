@@ -41,7 +41,8 @@ def _at_least_float32(x: Tensor) -> Tensor:
 class SetCriterion(nn.Module):
     """Loss between the predictions of a batch and its objects, after an optimal matching.
 
-    All decoder layers are matched from one cost computation, and each loss term is computed for all layers at once.
+    All decoder layers are matched from one cost computation, and each loss term is computed for all
+    layers at once.
 
     Args:
         num_classes: number of object classes; the class of this index is "no object".
@@ -82,18 +83,22 @@ class SetCriterion(nn.Module):
         empty_weight[-1] = eos_coef
         self.register_buffer("empty_weight", empty_weight)
 
-    def forward(self, outputs: dict[str, Any], targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    def forward(
+        self, outputs: dict[str, Any], targets: Sequence[dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
         """Compute the losses.
 
         Args:
-            outputs: ``pred_logits`` (B, Q, K), ``pred_boxes`` (B, Q, 4) cxcywh relative to the image, and optionally
-                ``aux_outputs``, a list of the same for the earlier decoder layers.
-            targets: for each image ``labels`` (n,) below ``num_classes`` and ``boxes`` (n, 4) cxcywh.
+            outputs: ``pred_logits`` (B, Q, K), ``pred_boxes`` (B, Q, 4) cxcywh relative to the
+                image, and optionally ``aux_outputs``, a list of the same for the earlier decoder
+                layers.
+            targets: for each image ``labels`` (n,) below ``num_classes`` and ``boxes`` (n, 4)
+                cxcywh.
 
         Returns:
-            scalars: ``loss_ce``, ``loss_bbox``, ``loss_giou``, ``cardinality_error``, the same with ``_0``, ``_1``, …
-            for the auxiliary layers, and ``class_error`` in percent (100 where the batch has no
-            objects, which `engine` leaves out of its averages).
+            scalars: ``loss_ce``, ``loss_bbox``, ``loss_giou``, ``cardinality_error``, the same with
+            ``_0``, ``_1``, … for the auxiliary layers, and ``class_error`` in percent (100 where
+            the batch has no objects, which `engine` leaves out of its averages).
 
         Raises:
             DivergenceError: a prediction is not finite.
@@ -111,7 +116,7 @@ class SetCriterion(nn.Module):
     def _loss_labels(
         self, predictions: _Predictions, objects: Objects, matches: Matches
     ) -> dict[str, Sequence[Tensor]]:
-        """Cross-entropy over all queries, averaged with the class weights; error rate of the matched ones."""
+        """Cross-entropy over all queries, weighted by class; error rate of the matched ones."""
         num_layers, batch_size, num_queries, num_logits = predictions.logits.shape
         matched_labels = objects.labels[matches.target]  # (L, P)
         classes = matched_labels.new_full((num_layers, batch_size * num_queries), self.num_classes)
@@ -147,7 +152,7 @@ class SetCriterion(nn.Module):
     def _cardinality_error(
         self, predictions: _Predictions, objects: Objects, matches: Matches
     ) -> dict[str, Sequence[Tensor]]:
-        """Mean absolute difference between predicted and true number of objects. For the log, not a loss."""
+        """Mean difference between predicted and true number of objects: for the log, no loss."""
         logits = predictions.logits
         # An object is predicted where "no object" is not the first of the largest logits.
         predicted = (logits[..., :-1].amax(-1) >= logits[..., -1]).sum(-1)  # (L, B)
@@ -165,7 +170,7 @@ def _mean_number_of_objects(objects: Objects) -> Tensor | float:
 
 
 def _name_by_layer(by_layer: dict[str, Sequence[Tensor]], num_layers: int) -> dict[str, Tensor]:
-    """Flatten to one dict, layer by layer: the last decoder layer has no suffix, the others ``_0``, ``_1``, …"""
+    """One dict, layer by layer: the last layer has no suffix, the others ``_0``, ``_1``, …"""
     suffixes = ["", *(f"_{i}" for i in range(num_layers - 1))]
     return {
         name + suffix: values[layer]

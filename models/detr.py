@@ -1,5 +1,6 @@
 """The DETR model and its builder (paper, section 3.2)."""
 
+from itertools import pairwise
 from typing import Any, Dict, List  # noqa: UP035  (TorchScript compiles this module)
 
 import torch
@@ -18,7 +19,7 @@ from .transformer import build_transformer
 
 __all__ = ["DETR", "MLP", "PostProcess", "SetCriterion", "build"]
 
-# Class counts of the released models: one more than the largest COCO category id, rounded up for panoptic.
+# Class counts of the released models.
 _DEFAULT_NUM_CLASSES = {"coco": 91, "coco_panoptic": 250}
 
 
@@ -57,15 +58,16 @@ class DETR(nn.Module):
         """Detect.
 
         Args:
-            samples: a padded batch; or a list of images (3, H, W), or a tensor (B, 3, H, W), RGB, normalised with the
-                ImageNet mean and standard deviation.
+            samples: a padded batch; or a list of images (3, H, W), or a tensor (B, 3, H, W). RGB,
+                normalised with the ImageNet mean and standard deviation.
 
         Returns:
-            ``pred_logits`` (B, Q, num_classes + 1), ``pred_boxes`` (B, Q, 4) cxcywh in [0, 1] relative to the image
-            without padding, and with ``aux_loss`` a list ``aux_outputs`` of the same for the earlier decoder layers.
+            ``pred_logits`` (B, Q, num_classes + 1), ``pred_boxes`` (B, Q, 4) cxcywh in [0, 1]
+            relative to the image without padding, and with ``aux_loss`` a list ``aux_outputs`` of
+            the same for the earlier decoder layers.
         """
         if isinstance(samples, (list, tuple, torch.Tensor)):
-            samples = nested_tensor_from_tensor_list(samples)
+            samples = nested_tensor_from_tensor_list(samples)  # type: ignore[arg-type]
         features, positions = self.backbone(samples)
         states = self.decode(features[-1], positions[-1])[0]
         return self.predict(states)
@@ -74,7 +76,7 @@ class DETR(nn.Module):
         """Run the transformer on the coarsest feature map.
 
         Returns:
-            query states (L, B, Q, C), the projected features and the encoded image, both (B, C, H, W).
+            query states (L, B, Q, C); projected features and encoded image, both (B, C, H, W).
         """
         mask = feature.mask
         assert mask is not None
@@ -101,6 +103,7 @@ class DETR(nn.Module):
         with torch.autocast(states.device.type, enabled=False):
             return self.class_embed(states), self.bbox_embed(states).sigmoid()
 
+
 def _auxiliary_outputs(logits: Tensor, boxes_cxcywh: Tensor) -> List[Dict[str, Tensor]]:  # noqa: UP006
     """Predictions of all decoder layers but the last: (L, B, Q, …) -> L - 1 dicts."""
     return [
@@ -121,9 +124,7 @@ class MLP(nn.Module):
         super().__init__()
         self.num_layers = num_layers
         widths = [input_dim, *[hidden_dim] * (num_layers - 1), output_dim]
-        self.layers = nn.ModuleList(
-            nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., input_dim) -> (..., output_dim)."""

@@ -1,4 +1,4 @@
-"""Matching of predictions and objects: one query for each object, at the smallest total cost (DETR paper, section 3.1)."""
+"""Matching: one query for each object, at the smallest total cost (DETR paper, section 3.1)."""
 
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -54,8 +54,8 @@ class Matches(NamedTuple):
 class HungarianMatcher(nn.Module):
     """Optimal assignment between queries and objects.
 
-    The cost of a pair is a weighted sum of minus the predicted probability of the object's class, the L1 distance of
-    the boxes (cxcywh, relative), and minus their generalized IoU.
+    The cost of a pair is a weighted sum of minus the predicted probability of the object's class,
+    the L1 distance of the boxes (cxcywh, relative), and minus their generalized IoU.
 
     Args:
         cost_class, cost_bbox, cost_giou: the weights.
@@ -69,7 +69,9 @@ class HungarianMatcher(nn.Module):
     def __init__(self, cost_class: float = 1, cost_bbox: float = 1, cost_giou: float = 1):
         super().__init__()
         if cost_class == 0 and cost_bbox == 0 and cost_giou == 0:
-            raise ValueError("all matching costs are zero (--set_cost_class, --set_cost_bbox, --set_cost_giou)")
+            raise ValueError(
+                "all matching costs are zero (--set_cost_class, --set_cost_bbox, --set_cost_giou)"
+            )
         self.cost_class = cost_class
         self.cost_bbox = cost_bbox
         self.cost_giou = cost_giou
@@ -83,8 +85,8 @@ class HungarianMatcher(nn.Module):
             targets: for each image a dict with ``labels`` (n,) and ``boxes`` (n, 4) cxcywh.
 
         Returns:
-            for each image the indices of the matched queries, ascending, and of their objects: two int64 tensors on
-            the CPU of length min(Q, n).
+            for each image the indices of the matched queries, ascending, and of their objects: two
+            int64 tensors on the CPU of length min(Q, n).
 
         Raises:
             DivergenceError: a prediction is not finite.

@@ -1,4 +1,4 @@
-"""Encodings of the position of each feature cell, added to queries and keys of the attention (DETR paper, section 3.2)."""
+"""Encodings of the position of each feature cell, for the attention (DETR paper, section 3.2)."""
 
 import math
 from typing import Any
@@ -46,7 +46,8 @@ class PositionEmbeddingSine(nn.Module):
             tensor_list: features (B, C, H, W) with a padding mask (B, H, W).
 
         Returns:
-            (B, 2 * num_pos_feats, H, W) float32: first the channels of the row, then those of the column.
+            (B, 2 * num_pos_feats, H, W) float32: first the channels of the row, then those of the
+            column.
         """
         mask = tensor_list.mask
         assert mask is not None
@@ -60,7 +61,7 @@ class PositionEmbeddingSine(nn.Module):
         return encoded.permute(0, 3, 1, 2)
 
     def _waves(self, position: Tensor) -> Tensor:
-        """(B, H, W) -> (B, H, W, num_pos_feats): sine and cosine in turn, two channels for each wavelength."""
+        """(B, H, W) -> (B, H, W, num_pos_feats): sine and cosine in turn for each wavelength."""
         channel = torch.arange(self.num_pos_feats, dtype=torch.float32, device=position.device)
         exponent = 2 * torch.div(channel, 2, rounding_mode="floor") / self.num_pos_feats
         angle = position[..., None] / self.temperature**exponent
@@ -100,8 +101,9 @@ class PositionEmbeddingLearned(nn.Module):
         grid = self.row_embed.num_embeddings
         if height > grid or width > grid:
             raise ValueError(
-                f"learned position embeddings cover {grid} x {grid} feature cells, this batch has {height} x {width}: "
-                "use smaller images (--scales, --max_size) or --position_embedding sine"
+                f"learned position embeddings cover {grid} x {grid} feature cells, this batch has "
+                f"{height} x {width}: use smaller images (--scales, --max_size) or "
+                "--position_embedding sine"
             )
         columns = self.col_embed.weight[:width].expand(height, width, -1)
         rows = self.row_embed.weight[:height].unsqueeze(1).expand(height, width, -1)
@@ -120,4 +122,6 @@ def build_position_encoding(args: Any) -> PositionEmbeddingSine | PositionEmbedd
         return PositionEmbeddingSine(num_pos_feats, normalize=True)
     if args.position_embedding in ("learned", "v3"):
         return PositionEmbeddingLearned(num_pos_feats)
-    raise ValueError(f"unknown position embedding {args.position_embedding!r}: choose sine or learned")
+    raise ValueError(
+        f"unknown position embedding {args.position_embedding!r}: choose sine or learned"
+    )

@@ -14,13 +14,13 @@ class PostProcess(nn.Module):
         """Convert the predictions of a batch.
 
         Args:
-            outputs: ``pred_logits`` (B, Q, K) and ``pred_boxes`` (B, Q, 4) cxcywh, relative to the image.
-            target_sizes: (B, 2) height and width in pixels to express boxes in: the size of the original image for
-                evaluation, the size before padding for pictures.
+            outputs: ``pred_logits`` (B, Q, K) and ``pred_boxes`` (B, Q, 4) cxcywh, relative.
+            target_sizes: (B, 2) height and width in pixels to express boxes in: the size of the
+                original image for evaluation, the size before padding for pictures.
 
         Returns:
-            for each image ``scores`` (Q,) in [0, 1], ``labels`` (Q,) and ``boxes`` (Q, 4) xyxy in pixels: every query
-            with its most probable class other than "no object".
+            for each image ``scores`` (Q,) in [0, 1], ``labels`` (Q,) and ``boxes`` (Q, 4) xyxy in
+            pixels: every query with its most probable class other than "no object".
 
         Raises:
             ValueError: ``target_sizes`` does not hold one (height, width) for each image.
@@ -36,6 +36,8 @@ class PostProcess(nn.Module):
         scale = torch.stack((width, height, width, height), dim=1)
         boxes_xyxy = box_cxcywh_to_xyxy(boxes_cxcywh) * scale[:, None]
         return [
-            {"scores": s, "labels": l, "boxes": b}
-            for s, l, b in zip(scores, labels, boxes_xyxy, strict=True)
+            {"scores": image_scores, "labels": image_labels, "boxes": image_boxes}
+            for image_scores, image_labels, image_boxes in zip(
+                scores, labels, boxes_xyxy, strict=True
+            )
         ]

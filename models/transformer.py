@@ -1,8 +1,9 @@
 """The encoder-decoder transformer of DETR (paper, section 3.2 and appendix A.3).
 
-Beside the textbook transformer: positions are added to queries and keys of every attention (not only at the input),
-the decoder works on all queries in parallel, and the output of every decoder layer can be returned for the auxiliary
-losses. Sequences are (length, batch, channel), the order that `torch.nn.MultiheadAttention` computes in.
+Beside the textbook transformer: positions are added to queries and keys of every attention (not
+only at the input), the decoder works on all queries in parallel, and the output of every decoder
+layer can be returned for the auxiliary losses. Sequences are (length, batch, channel), the order
+that `torch.nn.MultiheadAttention` computes in.
 """
 
 import copy
@@ -15,10 +16,10 @@ from torch import Tensor, nn
 
 
 class Attention(nn.MultiheadAttention):
-    """`torch.nn.MultiheadAttention` that computes its weights only once a forward hook wants to see them.
+    """`torch.nn.MultiheadAttention` that computes weights only once a forward hook listens.
 
-    Without weights the fused kernels can be used; the well-known attention-map notebooks register hooks and find the
-    weights (batch, target length, source length) in ``output[1]``.
+    Without weights the fused kernels can be used; the well-known attention-map notebooks register
+    hooks and find the weights (batch, target length, source length) in ``output[1]``.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float):
@@ -36,7 +37,7 @@ def _with_position(x: Tensor, position: Optional[Tensor]) -> Tensor:  # noqa: UP
 
 
 class TransformerEncoderLayer(nn.Module):
-    """Self-attention over the image, then a perceptron, each with a residual connection and layer norm.
+    """Self-attention over the image, then a perceptron; residual connections and layer norms.
 
     Args:
         d_model: channels.
@@ -76,7 +77,7 @@ class TransformerEncoderLayer(nn.Module):
         src_key_padding_mask: Optional[Tensor] = None,  # noqa: UP045
         pos: Optional[Tensor] = None,  # noqa: UP045
     ) -> Tensor:
-        """Encode ``src`` (S, B, C); masks (S, S) and (B, S), True = not attended to; ``pos`` (S, B, C)."""
+        """Encode ``src`` (S, B, C), at ``pos`` (S, B, C); in the masks True is not attended to."""
         x = self.norm1(src) if self.normalize_before else src
         query = _with_position(x, pos)
         attended = self.self_attn(
@@ -245,7 +246,8 @@ class TransformerDecoder(nn.Module):
         """Decode; arguments as in `TransformerDecoderLayer`.
 
         Returns:
-            (L, Q, B, C) with one entry for each layer, or (1, Q, B, C) without ``return_intermediate``.
+            (L, Q, B, C) with one entry for each layer, or (1, Q, B, C) without
+            ``return_intermediate``.
         """
         outputs = []
         for layer in self.layers:
@@ -323,7 +325,8 @@ class Transformer(nn.Module):
             pos_embed: (B, C, H, W).
 
         Returns:
-            query states (L, B, Q, C), one entry a decoder layer (or L = 1), and the encoded image (B, C, H, W).
+            query states (L, B, Q, C), one entry a decoder layer (or L = 1), and the encoded image
+            (B, C, H, W).
         """
         batch_size, _, height, width = src.shape
         tokens = src.flatten(2).permute(2, 0, 1)  # (B, C, H, W) -> (HW, B, C)

@@ -1,1 +1,3 @@
-"""Helpers without knowledge of models or data sets: boxes, batches, processes, meters, checkpoints, pictures."""
+"""Helpers without knowledge of models or data sets: boxes, batches, processes, meters, checkpoints,
+pictures.
+"""

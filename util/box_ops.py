@@ -1,12 +1,14 @@
 """Boxes: conversions between formats, (generalized) intersection over union, boxes around masks.
 
-Formats are part of every name: ``cxcywh`` is (centre x, centre y, width, height), ``xyxy`` is (left, top, right, bottom).
+Formats are part of every name: ``cxcywh`` is (centre x, centre y, width, height), ``xyxy`` is
+(left, top, right, bottom).
 """
 
 import torch
 from torch import Tensor
 
-# Smallest area that is divided by. Its square is still a normal float32, so that gradients stay finite as well.
+# Smallest area that is divided by. Its square is still a normal float32, so that gradients stay
+# finite as well.
 _SMALLEST_AREA = 1e-12
 
 
@@ -23,7 +25,7 @@ def box_xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
 
 
 def _intersection_union(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Areas of intersection and union, and the signed overlap along x and y, of broadcast xyxy boxes.
+    """Areas of intersection and union, and the signed overlap along x and y, of xyxy boxes.
 
     The signed overlap is negative for boxes that are apart: minus the gap between them.
     """
@@ -61,10 +63,10 @@ def elementwise_generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     Returns:
         GIoU (...) in [-1, 1]: IoU minus the empty share of the smallest box around both.
 
-    Source: Rezatofighi et al., Generalized Intersection over Union, CVPR 2019; DETR paper, appendix A.2.
+    Source: Rezatofighi et al., Generalized Intersection over Union, CVPR 2019.
     """
     intersection, union, overlap_x, overlap_y = _intersection_union(boxes1, boxes2)
-    # max(a, b) = a + b - min(a, b): the sides of the hull follow from the overlap, without further comparisons.
+    # max(a, b) = a + b - min(a, b): the sides of the hull follow from the overlap.
     size1, size2 = boxes1[..., 2:] - boxes1[..., :2], boxes2[..., 2:] - boxes2[..., :2]
     hull_width = size1[..., 0] + size2[..., 0] - overlap_x
     hull_height = size1[..., 1] + size2[..., 1] - overlap_y
@@ -92,12 +94,14 @@ def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         in_order = (boxes[:, 2:] >= boxes[:, :2]).all(dim=1)
         if not bool(in_order.all()):
             row = int((~in_order).nonzero()[0])
-            raise ValueError(f"{name}[{row}] = {boxes[row].tolist()} is not an xyxy box (x1 >= x0 and y1 >= y0)")
+            raise ValueError(
+                f"{name}[{row}] = {boxes[row].tolist()} is not an xyxy box (x1 >= x0 and y1 >= y0)"
+            )
     return elementwise_generalized_box_iou(boxes1[:, None], boxes2[None])
 
 
 def masks_to_boxes(masks: Tensor) -> Tensor:
-    """Tight boxes around masks, as pixel indices: the right and bottom edges are the last pixels inside.
+    """Tight boxes around masks; right and bottom edges are the indices of the last pixels inside.
 
     Args:
         masks: (N, H, W), bool or any dtype whose non-zero values are inside.
@@ -114,7 +118,7 @@ def masks_to_boxes(masks: Tensor) -> Tensor:
 
 
 def _first_and_last(occupied: Tensor) -> tuple[Tensor, Tensor]:
-    """Index of the first and the last True of each row of ``occupied`` (N, S); 0 and 0 for a row without any."""
+    """Index of the first and the last True in each row of (N, S); 0 and 0 without any."""
     index = torch.arange(occupied.shape[1], device=occupied.device)
     last = (index * occupied).amax(dim=1)
     first = torch.where(occupied, index, occupied.shape[1]).amin(dim=1)

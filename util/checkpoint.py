@@ -98,7 +98,8 @@ def load_checkpoint(path_or_url: StrPath, map_location: Any = "cpu") -> dict[str
 
     Args:
         path_or_url: a path, or an ``https://``, ``http://`` or ``file://`` address. What comes from
-            an address is kept in the folder of `torch.hub` and checked against the hash in its name.
+            an address is kept in the folder of `torch.hub`, and its hash compared with its name.
+            name.
         map_location: where tensors go, as for `torch.load`.
 
     Returns:

@@ -8,8 +8,8 @@ _RERAISED_BY_A_WORKER = re.compile(r"^(?:[\w.]+\.)?UserError: (.*)", re.MULTILIN
 class UserError(ValueError):
     """A mistake in flags, files or data that the user can mend.
 
-    The message is one line: what is wrong, where (file, image id, annotation id or flag) and the way out. ``main.py``
-    prints it to stderr and ends with exit status 2, without a traceback.
+    The message is one line: what is wrong, where (file, image id, annotation id or flag) and the
+    way out. Commands print it to stderr and end with exit status 2, without a traceback.
     """
 
     def one_line(self) -> str:

@@ -1,4 +1,4 @@
-"""Batches of images of different sizes: padded tensors with a mask that says where the padding is."""
+"""Batches of images of different sizes: padded tensors, and masks of the padding."""
 
 from collections.abc import Sequence
 from typing import Any, List, Optional  # noqa: UP035  (TorchScript compiles this module)
@@ -44,11 +44,11 @@ def nested_tensor_from_tensor_list(tensor_list: List[Tensor]) -> NestedTensor:  
     """Pad images at the right and the bottom to a common size and stack them.
 
     Args:
-        tensor_list: images (C, H, W) of any sizes, or a tensor (B, C, H, W). Channel counts may differ too (stacks of
-            masks); the missing channels are zeros.
+        tensor_list: images (C, H, W) of any sizes, or a tensor (B, C, H, W). Channel counts may
+            differ too (stacks of masks); missing channels are zeros.
 
     Returns:
-        the batch (B, C, H, W), with dtype and device of the first image, and its padding mask (B, H, W).
+        the batch (B, C, H, W), in dtype and on the device of the first image, with its mask.
 
     Raises:
         ValueError: the entries do not have three dimensions.

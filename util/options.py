@@ -1,7 +1,8 @@
 """Defaults of the flags that the original codebase does not have.
 
-The parser in ``main.py`` and the ``build*(args)`` functions read the same table, so that a namespace which holds only
-the original's names (an old checkpoint, a notebook, a script) means what it always meant.
+The parser in ``main.py`` and the ``build*(args)`` functions read the same table, so that a
+namespace which holds only the original's names (an old checkpoint, a notebook, a script) means what
+it always meant.
 """
 
 from typing import Any
@@ -26,7 +27,7 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
 
 
 def option(args: Any, name: str) -> Any:
-    """The value of the new flag ``name`` in ``args``, or its default where ``args`` is older than the flag.
+    """The new flag ``name`` of ``args``, or its default where ``args`` is older than the flag.
 
     Args:
         args: any namespace with attributes, usually of argparse.

@@ -35,7 +35,10 @@ class RunFolder:
             raise UserError(f"--output_dir {output_dir}: cannot be made ({err.strerror})") from err
 
     def save_checkpoint(self, state: dict[str, Any], epoch: int, lr_drop: int) -> None:
-        """Write ``checkpoint.pth``, and ``checkpoint{epoch:04}.pth`` before a drop of the learning rate and at times."""
+        """Write ``checkpoint.pth``; at times and before a drop of the learning rate one that stays.
+
+        That is ``checkpoint{epoch:04}.pth``, every 100 and every ``lr_drop`` epochs.
+        """
         if self.path is None:
             return
         names = ["checkpoint.pth"]
@@ -52,7 +55,7 @@ class RunFolder:
             file.write(json.dumps(_strict(entry), allow_nan=False) + "\n")
 
     def save_epoch_evaluation(self, evaluation: dict[str, Any], epoch: int) -> None:
-        """Write precision and recall to ``eval/latest.pth``, and to ``eval/{epoch:03}.pth`` at times."""
+        """Write precision and recall to ``eval/latest.pth``; every 50 epochs one that stays."""
         if self.path is None:
             return
         names = ["latest.pth"]

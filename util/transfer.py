@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def to_device(values: Tensor | np.ndarray, device: torch.device) -> Tensor:
-    """Copy to ``device``; from page-locked memory where that is a GPU, so that the host goes on at once."""
+    """Copy to ``device``, to a GPU from page-locked memory, so that the host goes on at once."""
     tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)

@@ -81,12 +81,19 @@ def random_case(seed, num_images=5, *, ties=False, whole_pixels=False, num_false
         if whole_pixels:
             boxes, found = boxes.round(), found.round()
         for box in boxes.tolist():
-            extra = {"iscrowd": int(rng.random() < 0.2), "area": box[2] * box[3] * rng.choice([1, 0.5])}
+            extra = {
+                "iscrowd": int(rng.random() < 0.2),
+                "area": box[2] * box[3] * rng.choice([1, 0.5]),
+            }
             category_id = int(rng.choice(CATEGORY_IDS))
-            annotations.append(annotation(len(annotations) + 1, box, image_id, category_id, **extra))
+            annotations.append(
+                annotation(len(annotations) + 1, box, image_id, category_id, **extra)
+            )
         scores = rng.choice([0.1, 0.5, 0.9], len(found)) if ties else rng.random(len(found))
         labels = rng.integers(0, 6, len(found)).tolist()
-        predictions[image_id] = prediction(found.tolist(), labels, scores.astype(np.float32).tolist())
+        predictions[image_id] = prediction(
+            found.tolist(), labels, scores.astype(np.float32).tolist()
+        )
     return coco_of(annotations, num_images), predictions
 
 

@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from pycocotools import mask as rle_tools
 from pycocotools.cocoeval import COCOeval
 
 from datasets import coco_eval
@@ -17,6 +16,7 @@ from datasets.coco_eval import (
     evaluate,
     merge,
 )
+from datasets.image_detections import no_detections
 from tests.datasets.coco_cases import (
     HEIGHT,
     WIDTH,
@@ -71,7 +71,7 @@ def test_processes_share_their_images_the_first_one_wins(case, monkeypatch):
         rank = CocoEvaluator(coco, ["bbox"])
         rank.update({i: predictions[i] for i in image_ids})
         ranks.append(rank)
-    ranks[1]._collected[4] = coco_eval._no_detections()
+    ranks[1]._collected[4] = no_detections()
     gathered = [dict(rank._collected) for rank in ranks]
     monkeypatch.setattr(coco_eval, "all_gather", lambda data: gathered)
     expected = stats_of_single(coco, predictions)
@@ -130,8 +130,12 @@ def test_masks_and_boxes_are_scored_side_by_side(case):
 
 
 class TestEntries:
-    def test_boxes_become_xywh_and_numbers_stay_exact(self, case):
-        coco, predictions = case
+    def test_boxes_become_xywh_and_numbers_stay_exact(self):
+        coco = coco_of([], num_images=4)
+        predictions = {
+            2: prediction([[0.1, 0.7, 33.3, 21.9], BOX], [3, 7], [0.1, 1 / 3]),
+            4: prediction([BOX]),
+        }
         evaluator = CocoEvaluator(coco, ["bbox"])
         for image_id in (4, 2):
             evaluator.update({image_id: predictions[image_id]})
@@ -145,39 +149,6 @@ class TestEntries:
         assert torch.equal(boxes, convert_to_xywh(wanted["boxes"]))
         assert entries == evaluator.prepare({i: predictions[i] for i in (2, 4)}, "bbox")
 
-    def test_masks_become_rle_that_decodes_to_them(self):
-        masks = torch.rand(3, 1, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
-        fields = {**prediction([BOX] * 3), "masks": masks}
-        entries = CocoEvaluator(coco_of([]), ["segm"]).prepare_for_coco_segmentation({1: fields})
-        for entry, mask in zip(entries, masks, strict=True):
-            assert isinstance(entry["segmentation"]["counts"], str)
-            assert np.array_equal(rle_tools.decode(entry["segmentation"]), (mask[0] > 0.5).numpy())
-
-    def test_masks_may_come_without_the_channel(self):
-        evaluator = CocoEvaluator(coco_of([]), ["segm"])
-        masks = torch.zeros(2, 1, HEIGHT, WIDTH, dtype=torch.uint8)
-        masks[0, 0, 3:9, 4:20] = 1
-        fields = prediction([BOX] * 2)
-        with_channel = evaluator.prepare({1: {**fields, "masks": masks}}, "segm")
-        assert evaluator.prepare({1: {**fields, "masks": masks[:, 0]}}, "segm") == with_channel
-
-    def test_keypoints_become_a_flat_list(self):
-        keypoints = torch.arange(2 * 17 * 3.0).reshape(2, 17, 3)
-        fields = {**prediction([BOX] * 2), "keypoints": keypoints}
-        entries = CocoEvaluator(coco_of([]), ["bbox"]).prepare_for_coco_keypoint({1: fields})
-        assert entries[1]["keypoints"] == keypoints[1].flatten().tolist()
-
-    def test_half_precision_is_read_without_loss(self):
-        fields = {**prediction([BOX]), "scores": torch.tensor([0.2998046875])}
-        half = {k: v.bfloat16() if v.is_floating_point() else v for k, v in fields.items()}
-        (entry,) = CocoEvaluator(coco_of([]), ["bbox"]).prepare_for_coco_detection({1: half})
-        assert entry["score"] == half["scores"].item()
-
-    def test_xywh_keeps_type_and_units(self):
-        boxes = torch.tensor([[1.0, 2.0, 4.0, 8.0]], dtype=torch.float64)
-        assert torch.equal(convert_to_xywh(boxes), boxes.new_tensor([[1, 2, 3, 6]]))
-        assert convert_to_xywh(torch.zeros(0, 4)).shape == (0, 4)
-
 
 class TestMistakes:
     def test_an_image_that_the_ground_truth_lacks(self):
@@ -189,15 +160,6 @@ class TestMistakes:
         fields = prediction([BOX, BOX])
         fields[field][1] = float("nan")
         with pytest.raises(UserError, match=rf"image 1: {field}.*diverged"):
-            CocoEvaluator(coco_of([]), ["bbox"]).update({1: fields})
-
-    def test_a_missing_field(self):
-        with pytest.raises(ValueError, match="image 1: expected scores, labels, masks, missing m"):
-            CocoEvaluator(coco_of([]), ["segm"]).update({1: prediction([BOX])})
-
-    def test_fields_of_different_length(self):
-        fields = {**prediction([BOX]), "labels": torch.tensor([1, 2])}
-        with pytest.raises(ValueError, match="'scores': 1, 'labels': 2, 'boxes': 1"):
             CocoEvaluator(coco_of([]), ["bbox"]).update({1: fields})
 
     def test_masks_of_another_size_than_the_image(self):
@@ -213,16 +175,10 @@ class TestMistakes:
             evaluator.accumulate()
 
     def test_an_unknown_iou_type(self):
-        with pytest.raises(ValueError, match="'box'.*bbox, segm, keypoints"):
+        with pytest.raises(ValueError, match=r"'box'.*bbox, segm, keypoints"):
             CocoEvaluator(coco_of([]), ["box"])
         with pytest.raises(ValueError, match="'box'"):
             CocoEvaluator(coco_of([]), ["bbox"]).prepare({}, "box")
-
-    def test_an_iou_type_that_was_not_collected(self):
-        evaluator = CocoEvaluator(coco_of([]), ["bbox"])
-        evaluator.update({1: prediction([BOX])})
-        with pytest.raises(ValueError, match="'segm' is not among"):
-            evaluator.detections("segm")
 
 
 class TestBatchByBatch:
@@ -247,9 +203,12 @@ class TestBatchByBatch:
         return evaluation.stats.tolist()
 
     def test_gives_the_same_numbers(self):
-        coco, predictions = random_case(11, num_images=5)
-        predictions = {i: p for i, p in predictions.items() if len(p["boxes"])}
-        pairs = [dict(list(predictions.items())[i : i + 2]) for i in (2, 0, 4, 1)]
+        coco, predictions = random_case(13, num_images=5)
+        # pycocotools cannot load a batch without detections
+        found = [(i, fields) for i, fields in predictions.items() if len(fields["boxes"])]
+        pairs = [dict(found[i : i + 2]) for i in (2, 0, 1)]
+        predictions = dict(found)
+        assert len(found) == 4
         assert self.score(coco, pairs) == pytest.approx(stats_of(coco, predictions), abs=1e-12)
 
     def test_without_categories(self):

@@ -1,3 +1,4 @@
+import copy
 import importlib.util
 import sys
 
@@ -72,7 +73,7 @@ def test_agrees_with_stock_pycocotools_on_masks(engine, seed):
 )
 def test_settings_are_followed(engine, settings):
     def configure(params):
-        vars(params).update({name: value for name, value in settings.items()})
+        vars(params).update(copy.deepcopy(settings))
 
     coco, predictions = random_case(7, num_false=40)
     evaluator = CocoEvaluator(coco, ["bbox"], engine)
@@ -144,7 +145,7 @@ def test_keypoints_are_scored_as_by_pycocotools():
     coco = coco_of([annotation(1, (10, 10, 80, 80), **fields)])
     evaluator = CocoEvaluator(coco, ["keypoints"])
     found = prediction([[10, 10, 80, 80]])
-    found["keypoints"] = found["boxes"].new_tensor(keypoints + [2, 2, 0])[None]
+    found["keypoints"] = found["boxes"].new_tensor(keypoints + np.array([2, 2, 0]))[None]
     run_evaluator(evaluator, {1: found})
     stock, _ = stock_score(coco, evaluator.detections("keypoints"), "keypoints")
     assert_same_as_stock(evaluator, stock, "keypoints")
@@ -184,7 +185,7 @@ class TestChoiceOfTheEngine:
             CocoEvaluator(coco_of([]), ["bbox"], engine="faster")
 
     def test_an_unknown_name_is_an_error(self):
-        with pytest.raises(ValueError, match="'fast'.*auto, faster, pycocotools"):
+        with pytest.raises(ValueError, match=r"'fast'.*auto, faster, pycocotools"):
             CocoEvaluator(coco_of([]), ["bbox"], engine="fast")
 
     @pytest.mark.skipif(not HAVE_FASTER, reason="not installed")

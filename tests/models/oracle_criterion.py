@@ -1,8 +1,9 @@
-"""The original's matching and loss algorithm, written plainly: the oracle for `models.matcher` and `models.criterion`.
+"""The original's matching and loss algorithm, written plainly: the oracle for `models.matcher` and
+`models.criterion`.
 
-One matcher call and one set of loss terms for each decoder layer; costs between all queries of the batch and all objects
-of the batch, of which only the blocks within an image are used; the GIoU loss takes the diagonal of a full pairwise
-matrix. Vectorised over boxes, slow in the large.
+One matcher call and one set of loss terms for each decoder layer; costs between all queries of the
+batch and all objects of the batch, of which only the blocks within an image are used; the GIoU loss
+takes the diagonal of a full pairwise matrix. Vectorised over boxes, slow in the large.
 """
 
 from typing import Any
@@ -18,7 +19,9 @@ Weights = tuple[float, float, float]
 
 
 def match(outputs: dict[str, Any], targets: list[dict[str, Tensor]], weights: Weights) -> list[Any]:
-    """Matched (query, object) indices of each image; ``weights`` are those of class, L1 and GIoU costs."""
+    """Matched (query, object) indices of each image; ``weights`` are those of class, L1 and GIoU
+    costs.
+    """
     with torch.no_grad():
         batch_size, num_queries = outputs["pred_logits"].shape[:2]
         probs = outputs["pred_logits"].flatten(0, 1).softmax(-1)
@@ -47,10 +50,14 @@ def layer_losses(
     no_object = logits.shape[-1] - 1
     image = torch.cat([torch.full_like(query, i) for i, (query, _) in enumerate(indices)])
     query = torch.cat([query for query, _ in indices])
-    labels = torch.cat([t["labels"][target] for t, (_, target) in zip(targets, indices, strict=True)])
+    labels = torch.cat(
+        [t["labels"][target] for t, (_, target) in zip(targets, indices, strict=True)]
+    )
     classes = torch.full(logits.shape[:2], no_object, dtype=torch.int64, device=logits.device)
     classes[image, query] = labels
-    wanted = torch.cat([t["boxes"][target] for t, (_, target) in zip(targets, indices, strict=True)])
+    wanted = torch.cat(
+        [t["boxes"][target] for t, (_, target) in zip(targets, indices, strict=True)]
+    )
     predicted = boxes[image, query]
     giou = generalized_box_iou(box_cxcywh_to_xyxy(predicted), box_cxcywh_to_xyxy(wanted)).diag()
     counts = torch.as_tensor([len(t["labels"]) for t in targets], device=logits.device)
@@ -67,7 +74,10 @@ def layer_losses(
 
 
 def losses(
-    outputs: dict[str, Any], targets: list[dict[str, Tensor]], weights: Weights, empty_weight: Tensor
+    outputs: dict[str, Any],
+    targets: list[dict[str, Tensor]],
+    weights: Weights,
+    empty_weight: Tensor,
 ) -> dict[str, Tensor]:
     """All losses of a batch, named as by `models.criterion.SetCriterion`."""
     num_boxes = max(float(sum(len(t["labels"]) for t in targets)), 1.0)
@@ -75,6 +85,8 @@ def losses(
     for layer, suffix in [(outputs, "")] + [
         (layer, f"_{i}") for i, layer in enumerate(outputs.get("aux_outputs", []))
     ]:
-        terms = layer_losses(layer, targets, match(layer, targets, weights), num_boxes, empty_weight)
+        terms = layer_losses(
+            layer, targets, match(layer, targets, weights), num_boxes, empty_weight
+        )
         named.update({k + suffix: v for k, v in terms.items() if k != "class_error" or not suffix})
     return named

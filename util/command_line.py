@@ -1,0 +1,69 @@
+"""What every command of the project shares: flags with help, argument files, errors in one line."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from util.errors import DivergenceError, UserError
+from util.options import NEW_FLAG_DEFAULTS
+
+
+class FlagGroup:
+    """A titled group of flags in ``--help``. The newer flags have their default in `util.options`.
+
+    Args:
+        parser: gets the group.
+        title: of the group.
+    """
+
+    def __init__(self, parser: argparse.ArgumentParser, title: str):
+        self._group = parser.add_argument_group(title)
+
+    def add(self, flag: str, help: str, **options: Any) -> None:
+        """Add a flag with a value; its default is shown where it has one."""
+        options.setdefault("default", NEW_FLAG_DEFAULTS.get(flag.removeprefix("--")))
+        if options["default"] not in (None, ""):
+            help += " (default: %(default)s)"
+        self._group.add_argument(flag, help=help, **options)
+
+    def add_switch(self, flag: str, help: str, **options: Any) -> None:
+        """Add a flag without a value, off by default."""
+        self._group.add_argument(flag, help=help, **{"action": "store_true", **options})
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """Reads ``@file`` lines as a shell would, with comments, and reports errors in one line."""
+
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        """Split a line of an argument file."""
+        return shlex.split(arg_line, comments=True)
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit status 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def run_command(name: str, command: Callable[[], None]) -> int:
+    """Run a command and return its exit status.
+
+    Args:
+        name: of the command, for messages.
+        command: does the work.
+
+    Returns:
+        0: done. 1: training has diverged. 2: a mistake of the user. 130: interrupted with Ctrl-C.
+        All but the first leave one line on stderr.
+    """
+    try:
+        command()
+        return 0
+    except UserError as err:
+        message, status = f"error: {err.one_line()}", 2
+    except DivergenceError as err:
+        message, status = f"training stopped: {err}; see the README on divergence", 1
+    except KeyboardInterrupt:
+        message, status = "interrupted; the files in --output_dir are whole", 130
+    print(f"{name}: {message}", file=sys.stderr)
+    return status
