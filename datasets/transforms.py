@@ -186,10 +186,16 @@ def _scaled_size(
 
 def _resize_masks(masks: Tensor, height: int, width: int) -> Tensor:
     """Masks (N, H, W) at another size, bool; each pixel takes its nearest neighbour."""
-    if len(masks) == 0:
-        return masks.new_zeros((0, height, width), dtype=torch.bool)
-    as_pixels = masks.to(torch.uint8).unsqueeze(1)  # (N, 1, H, W)
-    return interpolate(as_pixels, (height, width), mode="nearest").squeeze(1) > 0
+    rows = _nearest_positions(masks.shape[-2], height)
+    columns = _nearest_positions(masks.shape[-1], width)
+    # columns first: the second selection then copies whole rows
+    return masks.bool().index_select(2, columns).index_select(1, rows)
+
+
+def _nearest_positions(length: int, new_length: int) -> Tensor:
+    """(new_length,) the old positions that torch's nearest-neighbour interpolation picks."""
+    positions = torch.arange(length, dtype=torch.float32).view(1, 1, -1)
+    return interpolate(positions, new_length, mode="nearest").flatten().long()
 
 
 def pad(image: Image.Image, target: Target | None, padding: Sequence[int]) -> Sample:

@@ -13,7 +13,7 @@ class UserError(ValueError):
     """
 
     def one_line(self) -> str:
-        """The message alone, also after a data-loader worker has wrapped it in its own traceback."""
+        """The message alone, also where a data-loader worker wrapped it in its traceback."""
         text = str(self)
         wrapped = _RERAISED_BY_A_WORKER.findall(text) if "Original Traceback" in text else []
         return " ".join((wrapped[-1] if wrapped else text).split())
