@@ -59,8 +59,8 @@ def train_one_epoch(
     watch = _LossWatch(device)
     batches = logger.log_every(data_loader, PRINT_FREQ, f"Epoch: [{epoch}]")
     for samples, targets in _on_device(batches, device):
-        losses = criterion(_predict(model, samples, device, amp), targets)
-        watch.check()  # free of charge: the matching has just waited for the device
+        with watch:
+            losses = criterion(_predict(model, samples, device, amp), targets)
         loss, log = _weigh(losses, criterion.weight_dict, targets)
         watch.record(loss, targets)
         optimizer.zero_grad()
@@ -69,9 +69,8 @@ def train_one_epoch(
             nn.utils.clip_grad_norm_(model.parameters(), max_norm)
         optimizer.step()
         logger.update(**reduce_dict(log), lr=optimizer.param_groups[0]["lr"])
-    stats = _finish(logger)
-    watch.check()
-    return stats
+    with watch:
+        return _finish(logger)
 
 
 @torch.no_grad()
@@ -195,14 +194,15 @@ class _LossWatch:
         self._flag.copy_(loss.detach().isfinite(), non_blocking=True)
         self._targets = targets
 
-    def check(self) -> None:
-        """Look at the flag of the last recorded step; the host must have waited since.
+    def __enter__(self) -> None:
+        """Around work that waits for the device; afterwards the flag can be read free of charge."""
+
+    def __exit__(self, *error: object) -> None:
+        """Look at the flag of the last recorded step, first of all where that work has failed.
 
         Raises:
             DivergenceError: the loss was not finite.
         """
         if not self._flag.numpy():
             images = [str(int(t["image_id"])) for t in self._targets if "image_id" in t]
-            raise DivergenceError(
-                f"the loss of the batch of images {', '.join(images)} is not finite"
-            )
+            raise DivergenceError(f"the loss of images {', '.join(images)} is not finite")

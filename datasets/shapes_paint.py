@@ -14,6 +14,7 @@ Array = np.ndarray
 Window = tuple[slice, slice]  # rows and columns of an image
 TextureFunction = Callable[[np.random.Generator, Array, Array], Array]
 
+MIN_OBJECT_LEVEL = 0.3  # of each colour channel: objects are lighter than the ground
 MIN_COLOUR_GAP = 0.45  # between an object and everything around it; Euclidean, of RGB in [0, 1]
 TEXTURE_CELL = (0.030, 0.070)  # of the image side: half a stripe's period, a check, a mosaic stone
 MAX_SHADE = 0.2  # the light falls off by at most this share towards one side of the image
@@ -44,7 +45,7 @@ def distinct_colour(rng: np.random.Generator, palette: list[Array]) -> Array:
     Returns:
         float [3] in [0, 1].
     """
-    candidates = rng.random((COLOUR_CANDIDATES, 3))
+    candidates = MIN_OBJECT_LEVEL + (1 - MIN_OBJECT_LEVEL) * rng.random((COLOUR_CANDIDATES, 3))
     offsets = candidates[:, None] - np.stack(palette)
     gaps = np.sqrt((offsets * offsets).sum(axis=-1)).min(axis=1)
     return candidates[np.argmax(np.minimum(gaps, MIN_COLOUR_GAP))]

@@ -26,7 +26,6 @@ from util.errors import UserError
 from util.misc import collate_fn
 
 # pycocotools has not caught up with NumPy 2 in the way it hands arrays over
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 WIDTH, HEIGHT = 80, 60
 

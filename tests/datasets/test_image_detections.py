@@ -31,7 +31,6 @@ def test_an_entry_has_what_coco_wants():
     assert {type(entry[name]) for name in ("category_id", "score")} == {int, float}
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 def test_masks_become_rle_that_decodes_to_them():
     masks = torch.rand(3, 1, 20, 30, generator=torch.Generator().manual_seed(0))
     entries = entries_of({**prediction([BOX] * 3), "masks": masks}, "segm")

@@ -1,0 +1,254 @@
+"""Training and evaluation steps: what they compute, and how rarely they wait for the device."""
+
+import argparse
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import engine
+from engine import evaluate, train_one_epoch
+from main import get_args_parser
+from models import build_model
+from models.matcher import HungarianMatcher
+from tests.datasets.coco_cases import coco_of
+from util.errors import DivergenceError
+from util.nested_tensor import nested_tensor_from_tensor_list
+from util.optimizer import build_optimizer
+
+CPU = torch.device("cpu")
+TINY = (
+    "--backbone resnet18 --backbone_weights none --hidden_dim 32 --nheads 4 --enc_layers 1 "
+    "--dec_layers 2 --num_queries 6 --dim_feedforward 32 --num_classes 5 --dropout 0 --device cpu"
+)
+
+
+def build(flags=""):
+    parser = argparse.ArgumentParser(parents=[get_args_parser()])
+    torch.manual_seed(0)
+    return build_model(parser.parse_args(f"{TINY} {flags}".split()))
+
+
+def batch(seed, counts=(2, 1), size=48):
+    generator = torch.Generator().manual_seed(seed)
+    images = [torch.randn(3, size, size + 16 * i, generator=generator) for i in range(len(counts))]
+    targets = []
+    for i, count in enumerate(counts):
+        wh = torch.rand(count, 2, generator=generator) * 0.4 + 0.1
+        centre = wh / 2 + torch.rand(count, 2, generator=generator) * (1 - wh)
+        targets.append(
+            {
+                "boxes": torch.cat((centre, wh), 1),
+                "labels": torch.randint(1, 5, (count,), generator=generator),
+                "image_id": torch.tensor([10 * seed + i]),
+                "orig_size": torch.tensor([200, 300]),
+            }
+        )
+    return nested_tensor_from_tensor_list(images), targets
+
+
+# ---- synchronisation
+
+
+WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique", "item")
+
+
+class CountWaits(TorchDispatchMode):
+    """Counts operators whose result a GPU would have to hand to the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(
+            getattr(index, "dtype", None) in (torch.bool, torch.uint8)
+            for index in (args[1] if len(args) > 1 and isinstance(args[1], list) else ())
+        )
+        if name.startswith(WAITS) or name in ("_unique2", "unique_dim") or by_mask:
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def waits_of_steps(monkeypatch, num_steps, **options):
+    """Names of waiting operators after the first step (which prints), and matcher transfers."""
+    model, criterion, _ = build()
+    optimizer = build_optimizer(model, 1e-4, 1e-5, 1e-4)
+    counter = CountWaits()
+    transfers = []
+    original = HungarianMatcher._costs_on_host
+
+    def counted(self, *args):
+        transfers.append(len(counter.names))
+        return original(self, *args)
+
+    monkeypatch.setattr(HungarianMatcher, "_costs_on_host", counted)
+    seen = []
+
+    def batches():
+        for step in range(num_steps):
+            seen.append(len(counter.names))
+            yield batch(step)
+
+    with counter:
+        train_one_epoch(model, criterion, batches(), optimizer, CPU, 0, **options)
+    return counter.names[seen[1] : seen[-1]], transfers
+
+
+@pytest.mark.parametrize("max_norm", [0, 0.1])
+def test_steps_wait_for_nothing_but_the_matching(monkeypatch, max_norm):
+    # Lines are printed for steps 0 and 10: the eight steps between print nothing.
+    names, transfers = waits_of_steps(monkeypatch, 10, max_norm=max_norm)
+    assert names == []
+    assert len(transfers) == 10
+
+
+def test_the_counter_sees_waits():
+    with CountWaits() as counter:
+        x = torch.arange(4.0)
+        x[x > 1]
+        float(x.sum())
+        x.nonzero()
+    assert counter.names == ["index", "_local_scalar_dense", "nonzero"]
+
+
+def test_a_step_transfers_costs_once(monkeypatch):
+    calls = []
+    cpu = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: calls.append(self.shape) or cpu(self))
+    model, criterion, _ = build()
+    outputs = model(batch(0)[0])
+    criterion(outputs, batch(0)[1])
+    assert calls == [(2, 3, 6)]  # layers, objects, queries
+
+
+# ---- training
+
+
+def test_steps_equal_a_plain_loop():
+    model, criterion, _ = build()
+    reference, _, _ = build()
+    batches = [batch(seed) for seed in range(3)]
+    optimizer = build_optimizer(model, 1e-3, 1e-4, 1e-2)
+    train_one_epoch(model, criterion, batches, optimizer, CPU, 0, max_norm=0.1)
+
+    plain = build_optimizer(reference, 1e-3, 1e-4, 1e-2)
+    reference.train()
+    for samples, targets in batches:
+        losses = criterion(reference(samples), targets)
+        loss = sum(losses[k] * w for k, w in criterion.weight_dict.items())
+        plain.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(reference.parameters(), 0.1)
+        plain.step()
+    for (name, p), q in zip(model.named_parameters(), reference.parameters(), strict=True):
+        assert torch.allclose(p, q, atol=1e-6), name
+
+
+def test_statistics_are_averages_of_the_steps():
+    model, criterion, _ = build("--lr 0 --lr_backbone 0")
+    batches = [batch(seed) for seed in range(3)]
+    optimizer = build_optimizer(model, 0.0, 0.0, 0.0)
+    stats = train_one_epoch(model, criterion, batches, optimizer, CPU, 0)
+    expected = []
+    for samples, targets in batches:
+        losses = criterion(model(samples), targets)
+        expected.append({k: float(v.detach()) for k, v in losses.items()})
+    for name in expected[0]:
+        mean = sum(losses[name] for losses in expected) / 3
+        assert stats[f"{name}_unscaled"] == pytest.approx(mean, rel=1e-5)
+        if name in criterion.weight_dict:
+            assert stats[name] == pytest.approx(mean * criterion.weight_dict[name], rel=1e-5)
+    total = sum(stats[name] for name in criterion.weight_dict)
+    assert stats["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_a_batch_without_objects_stays_out_of_class_error():
+    model, criterion, _ = build()
+    optimizer = build_optimizer(model, 0.0, 0.0, 0.0)
+    with_objects, empty = batch(0), batch(1, counts=(0, 0))
+    alone = train_one_epoch(model, criterion, [with_objects], optimizer, CPU, 0)
+    mixed = train_one_epoch(model, criterion, [with_objects, empty, empty], optimizer, CPU, 0)
+    assert mixed["class_error"] == pytest.approx(alone["class_error"], rel=1e-5)
+    assert mixed["loss_bbox"] == pytest.approx(alone["loss_bbox"] / 3, rel=1e-4)
+    none = train_one_epoch(model, criterion, [empty], optimizer, CPU, 0)
+    assert math.isnan(none["class_error"]) and math.isfinite(none["loss"])
+
+
+def test_bf16_trains_with_boxes_in_float32():
+    model, criterion, _ = build()
+    optimizer = build_optimizer(model, 1e-4, 1e-4, 0)
+    stats = train_one_epoch(model, criterion, [batch(0)], optimizer, CPU, 0, 0.1, "bf16")
+    assert math.isfinite(stats["loss"])
+    outputs = engine._predict(model, batch(0)[0], CPU, "bf16")
+    assert outputs["pred_boxes"].dtype == torch.float32
+
+
+# ---- divergence
+
+
+def test_predictions_that_are_not_finite_name_the_image():
+    model, criterion, _ = build()
+    optimizer = build_optimizer(model, 1e-4, 1e-4, 0)
+    with torch.no_grad():
+        model.class_embed.bias.fill_(math.nan)
+    with pytest.raises(DivergenceError, match="image 70 "):
+        train_one_epoch(model, criterion, [batch(7)], optimizer, CPU, 0)
+
+
+@pytest.mark.parametrize("bad_step", [0, 1, 2])
+def test_a_loss_that_is_not_finite_names_its_images(monkeypatch, bad_step):
+    model, criterion, _ = build()
+    optimizer = build_optimizer(model, 1e-4, 1e-4, 0)
+    forward = type(criterion).forward
+    steps = []
+
+    def broken(self, outputs, targets):
+        losses = forward(self, outputs, targets)
+        steps.append(1)
+        if len(steps) == bad_step + 1:
+            losses["loss_giou"] = losses["loss_giou"] * math.inf
+        return losses
+
+    monkeypatch.setattr(type(criterion), "forward", broken)
+    batches = [batch(seed) for seed in range(1, 4)]
+    with pytest.raises(DivergenceError, match=f"images {10 * (bad_step + 1)}, "):
+        train_one_epoch(model, criterion, batches, optimizer, CPU, 0)
+
+
+# ---- evaluation
+
+
+@pytest.fixture
+def ground_truth():
+    annotations = [
+        {"id": i + 1, "image_id": i % 2 + 1, "category_id": 1, "bbox": [10, 20, 50, 60]}
+        for i in range(3)
+    ]
+    return coco_of([{**a, "area": 3000.0, "iscrowd": 0} for a in annotations], num_images=2)
+
+
+def evaluation_batch():
+    samples, targets = batch(3)
+    for image_id, target in enumerate(targets, start=1):
+        target["image_id"] = torch.tensor([image_id])
+    return samples, targets
+
+
+def test_evaluation_reports_losses_and_twelve_numbers(ground_truth, tmp_path):
+    model, criterion, postprocessors = build()
+    model.train()
+    data = [evaluation_batch()]
+    stats, evaluator = evaluate(
+        model, criterion, postprocessors, data, ground_truth, CPU, str(tmp_path)
+    )
+    assert not model.training and not criterion.training
+    assert all(p.grad is None for p in model.parameters())
+    assert len(stats["coco_eval_bbox"]) == 12 and "lr" not in stats
+    losses = criterion(model(data[0][0]), data[0][1])
+    assert stats["loss_ce_unscaled"] == pytest.approx(float(losses["loss_ce"].detach()), rel=1e-5)
+    assert evaluator.img_ids == [1, 2]
+    assert len(evaluator.detections("bbox")) == 2 * 6
