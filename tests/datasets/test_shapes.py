@@ -437,8 +437,8 @@ def test_build_reads_a_named_directory_through_the_coco_loader(root, image_set, 
     assert vars(args) == before
     assert len(dataset) == length
     image, target = dataset[0]
-    assert max(image.shape[-2:]) <= 64
     assert min(image.shape[-2:]) in (48, 56, 64)  # the default scales of 64 px
+    assert target["masks"].shape == (len(target["labels"]), *image.shape[-2:])
     assert dataset.categories == dict(enumerate(THING_CLASSES, start=1))
 
 
