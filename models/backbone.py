@@ -1,7 +1,7 @@
 """Backbone: a torchvision ResNet with padding masks, joined with a position encoding."""
 
 from pathlib import Path
-from typing import Any, Dict, List  # noqa: UP035  (TorchScript compiles this module)
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -100,10 +100,10 @@ class BackboneBase(nn.Module):
         Returns:
             feature maps by name, each with the mask of its resolution (nearest pixel).
         """
-        features: Dict[str, Tensor] = self.body(tensor_list.tensors)  # noqa: UP006
+        features: dict[str, Tensor] = self.body(tensor_list.tensors)
         padding_mask = tensor_list.mask
         assert padding_mask is not None
-        out: Dict[str, NestedTensor] = {}  # noqa: UP006
+        out: dict[str, NestedTensor] = {}
         for name, feature in features.items():
             mask = F.interpolate(padding_mask[None].float(), size=feature.shape[-2:])[0]
             out[name] = NestedTensor(feature, mask.to(torch.bool))
@@ -229,9 +229,9 @@ class Joiner(nn.Sequential):
             the feature maps from fine to coarse, and for each its encoding (B, C, H, W) in the same
             dtype.
         """
-        features: Dict[str, NestedTensor] = self[0](tensor_list)  # noqa: UP006
-        out: List[NestedTensor] = []  # noqa: UP006
-        positions: List[Tensor] = []  # noqa: UP006
+        features: dict[str, NestedTensor] = self[0](tensor_list)
+        out: list[NestedTensor] = []
+        positions: list[Tensor] = []
         for feature in features.values():
             out.append(feature)
             positions.append(self[1](feature).to(feature.tensors.dtype))

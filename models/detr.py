@@ -1,7 +1,7 @@
 """The DETR model and its builder (paper, section 3.2)."""
 
 from itertools import pairwise
-from typing import Any, Dict, List  # noqa: UP035  (TorchScript compiles this module)
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -89,12 +89,24 @@ class DETR(nn.Module):
         if not self.aux_loss:
             states = states[-1:]  # nobody asks for the other layers
         logits, boxes_cxcywh = self._heads(states)
-        out: Dict[str, Tensor] = {"pred_logits": logits[-1], "pred_boxes": boxes_cxcywh[-1]}  # noqa: UP006
-        if torch.jit.is_scripting():
-            return out  # dictionaries of TorchScript hold values of one type: no place for a list
+        out: dict[str, Tensor] = {"pred_logits": logits[-1], "pred_boxes": boxes_cxcywh[-1]}
         if self.aux_loss:
-            return {**out, "aux_outputs": _auxiliary_outputs(logits, boxes_cxcywh)}
+            return self._with_auxiliary(out, logits[:-1], boxes_cxcywh[:-1])
         return out
+
+    @torch.jit.unused  # TorchScript has no dictionaries of mixed values
+    def _with_auxiliary(
+        self,
+        out: dict[str, Tensor],
+        logits: Tensor,
+        boxes_cxcywh: Tensor,
+    ) -> dict[str, Tensor]:
+        """Add the predictions of the earlier decoder layers, (L - 1, B, Q, …), as a list."""
+        layers = [
+            {"pred_logits": layer_logits, "pred_boxes": layer_boxes}
+            for layer_logits, layer_boxes in zip(logits, boxes_cxcywh, strict=True)
+        ]
+        return {**out, "aux_outputs": layers}  # type: ignore[dict-item]
 
     def _heads(self, states: Tensor):  # type: ignore[no-untyped-def]
         if torch.jit.is_scripting():
@@ -102,14 +114,6 @@ class DETR(nn.Module):
         # Boxes need more than the 8 bits of bfloat16, so the heads leave mixed precision.
         with torch.autocast(states.device.type, enabled=False):
             return self.class_embed(states), self.bbox_embed(states).sigmoid()
-
-
-def _auxiliary_outputs(logits: Tensor, boxes_cxcywh: Tensor) -> List[Dict[str, Tensor]]:  # noqa: UP006
-    """Predictions of all decoder layers but the last: (L, B, Q, …) -> L - 1 dicts."""
-    return [
-        {"pred_logits": layer_logits, "pred_boxes": layer_boxes}
-        for layer_logits, layer_boxes in zip(logits[:-1], boxes_cxcywh[:-1], strict=True)
-    ]
 
 
 class MLP(nn.Module):

@@ -8,7 +8,7 @@ that `torch.nn.MultiheadAttention` computes in.
 
 import copy
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,7 @@ class Attention(nn.MultiheadAttention):
         return super().register_forward_hook(*args, **kwargs)
 
 
-def _with_position(x: Tensor, position: Optional[Tensor]) -> Tensor:  # noqa: UP045
+def _with_position(x: Tensor, position: Tensor | None) -> Tensor:
     return x if position is None else x + position
 
 
@@ -73,9 +73,9 @@ class TransformerEncoderLayer(nn.Module):
     def forward(
         self,
         src: Tensor,
-        src_mask: Optional[Tensor] = None,  # noqa: UP045
-        src_key_padding_mask: Optional[Tensor] = None,  # noqa: UP045
-        pos: Optional[Tensor] = None,  # noqa: UP045
+        src_mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+        pos: Tensor | None = None,
     ) -> Tensor:
         """Encode ``src`` (S, B, C), at ``pos`` (S, B, C); in the masks True is not attended to."""
         x = self.norm1(src) if self.normalize_before else src
@@ -131,12 +131,12 @@ class TransformerDecoderLayer(nn.Module):
         self,
         tgt: Tensor,
         memory: Tensor,
-        tgt_mask: Optional[Tensor] = None,  # noqa: UP045
-        memory_mask: Optional[Tensor] = None,  # noqa: UP045
-        tgt_key_padding_mask: Optional[Tensor] = None,  # noqa: UP045
-        memory_key_padding_mask: Optional[Tensor] = None,  # noqa: UP045
-        pos: Optional[Tensor] = None,  # noqa: UP045
-        query_pos: Optional[Tensor] = None,  # noqa: UP045
+        tgt_mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        tgt_key_padding_mask: Tensor | None = None,
+        memory_key_padding_mask: Tensor | None = None,
+        pos: Tensor | None = None,
+        query_pos: Tensor | None = None,
     ) -> Tensor:
         """Decode.
 
@@ -199,9 +199,9 @@ class TransformerEncoder(nn.Module):
     def forward(
         self,
         src: Tensor,
-        mask: Optional[Tensor] = None,  # noqa: UP045
-        src_key_padding_mask: Optional[Tensor] = None,  # noqa: UP045
-        pos: Optional[Tensor] = None,  # noqa: UP045
+        mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+        pos: Tensor | None = None,
     ) -> Tensor:
         """Encode ``src`` (S, B, C); arguments as in `TransformerEncoderLayer`."""
         for layer in self.layers:
@@ -236,12 +236,12 @@ class TransformerDecoder(nn.Module):
         self,
         tgt: Tensor,
         memory: Tensor,
-        tgt_mask: Optional[Tensor] = None,  # noqa: UP045
-        memory_mask: Optional[Tensor] = None,  # noqa: UP045
-        tgt_key_padding_mask: Optional[Tensor] = None,  # noqa: UP045
-        memory_key_padding_mask: Optional[Tensor] = None,  # noqa: UP045
-        pos: Optional[Tensor] = None,  # noqa: UP045
-        query_pos: Optional[Tensor] = None,  # noqa: UP045
+        tgt_mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        tgt_key_padding_mask: Tensor | None = None,
+        memory_key_padding_mask: Tensor | None = None,
+        pos: Tensor | None = None,
+        query_pos: Tensor | None = None,
     ) -> Tensor:
         """Decode; arguments as in `TransformerDecoderLayer`.
 

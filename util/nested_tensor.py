@@ -1,7 +1,7 @@
 """Batches of images of different sizes: padded tensors, and masks of the padding."""
 
 from collections.abc import Sequence
-from typing import Any, List, Optional  # noqa: UP035  (TorchScript compiles this module)
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ class NestedTensor:
         mask: (B, H, W) bool, True = padding; None where nothing is known about padding.
     """
 
-    def __init__(self, tensors: Tensor, mask: Optional[Tensor]):  # noqa: UP045
+    def __init__(self, tensors: Tensor, mask: Tensor | None):
         self.tensors = tensors
         self.mask = mask
 
@@ -31,7 +31,7 @@ class NestedTensor:
         mask = None if self.mask is None else self.mask.pin_memory()
         return NestedTensor(self.tensors.pin_memory(), mask)
 
-    def decompose(self):  # type: ignore[no-untyped-def]  # TorchScript infers (Tensor, Optional[Tensor])
+    def decompose(self):  # type: ignore[no-untyped-def]
         """The pair (tensors, mask)."""
         return self.tensors, self.mask
 
@@ -40,7 +40,7 @@ class NestedTensor:
         return f"NestedTensor(tensors={tuple(self.tensors.shape)}, mask={self.mask is not None})"
 
 
-def nested_tensor_from_tensor_list(tensor_list: List[Tensor]) -> NestedTensor:  # noqa: UP006
+def nested_tensor_from_tensor_list(tensor_list: list[Tensor]) -> NestedTensor:
     """Pad images at the right and the bottom to a common size and stack them.
 
     Args:
