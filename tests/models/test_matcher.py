@@ -1,0 +1,112 @@
+"""Matching against the original's algorithm and against brute force."""
+
+from itertools import permutations
+
+import pytest
+import torch
+
+from models.matcher import HungarianMatcher, Objects
+from tests.models import oracle_criterion
+from util.errors import DivergenceError
+
+WEIGHTS = (1.0, 5.0, 2.0)
+
+
+def case(seed, num_queries, counts, num_classes=6, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    batch_size = len(counts)
+    outputs = {
+        "pred_logits": torch.randn(
+            batch_size, num_queries, num_classes + 1, generator=generator, dtype=dtype
+        ),
+        "pred_boxes": torch.rand(batch_size, num_queries, 4, generator=generator, dtype=dtype),
+    }
+    targets = [
+        {
+            "labels": torch.randint(0, num_classes, (count,), generator=generator),
+            "boxes": torch.rand(count, 4, generator=generator, dtype=dtype) * 0.5 + 0.1,
+        }
+        for count in counts
+    ]
+    return outputs, targets
+
+
+def pairs(indices):
+    return [sorted(zip(q.tolist(), t.tolist(), strict=True)) for q, t in indices]
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("weights", [WEIGHTS, (1, 0, 0), (0, 1, 0), (0, 0, 1)])
+def test_equals_the_original_algorithm(seed, weights):
+    outputs, targets = case(seed, 8, [3, 0, 8, 11, 1])
+    matched = HungarianMatcher(*weights)(outputs, targets)
+    assert pairs(matched) == pairs(oracle_criterion.match(outputs, targets, weights))
+
+
+def test_is_the_cheapest_of_all_assignments():
+    outputs, targets = case(3, 5, [3])
+    matcher = HungarianMatcher(*WEIGHTS)
+    objects = Objects.of(targets)
+    cost = matcher._costs_on_host(
+        outputs["pred_logits"][None], outputs["pred_boxes"][None], objects, targets
+    )[0]
+    ((query, target),) = matcher(outputs, targets)
+    best = min(sum(cost[i, q] for i, q in enumerate(qs)) for qs in permutations(range(5), 3))
+    assert cost[target, query].sum() == pytest.approx(best)
+
+
+def test_indices_are_sorted_int64_on_the_cpu():
+    outputs, targets = case(0, 7, [4, 9, 0])
+    for (query, target), wanted in zip(
+        HungarianMatcher(*WEIGHTS)(outputs, targets), [4, 7, 0], strict=True
+    ):
+        assert len(query) == len(target) == wanted
+        assert query.dtype == target.dtype == torch.int64
+        assert query.tolist() == sorted(set(query.tolist()))
+
+
+def test_layers_are_matched_as_one_by_one():
+    layers = [case(seed, 6, [2, 7, 0, 3])[0] for seed in range(4)]
+    _, targets = case(9, 6, [2, 7, 0, 3])
+    matcher = HungarianMatcher(*WEIGHTS)
+    matches = matcher.match_layers(
+        torch.stack([layer["pred_logits"] for layer in layers]),
+        torch.stack([layer["pred_boxes"] for layer in layers]),
+        Objects.of(targets),
+        targets,
+    )
+    starts = Objects.of(targets).starts()
+    for layer, query_row, target_row in zip(layers, matches.query, matches.target, strict=True):
+        expected = [
+            (image * 6 + int(q), starts[image] + int(t))
+            for image, (queries, objects) in enumerate(matcher(layer, targets))
+            for q, t in zip(queries, objects, strict=True)
+        ]
+        assert list(zip(query_row.tolist(), target_row.tolist(), strict=True)) == expected
+
+
+def test_order_of_objects_does_not_matter():
+    outputs, targets = case(5, 9, [6])
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(1))
+    shuffled = [{name: value[order] for name, value in targets[0].items()}]
+    matcher = HungarianMatcher(*WEIGHTS)
+    ((query, target),) = matcher(outputs, targets)
+    ((query2, target2),) = matcher(outputs, shuffled)
+    assert pairs([(query, target)]) == pairs([(query2, order[target2])])
+
+
+@pytest.mark.parametrize("field", ["pred_logits", "pred_boxes"])
+def test_predictions_that_are_not_finite_name_the_image(field):
+    outputs, targets = case(0, 4, [1, 2])
+    outputs[field][1, 2] = float("nan")
+    with pytest.raises(DivergenceError, match="image 1 of the batch"):
+        HungarianMatcher(*WEIGHTS)(outputs, targets)
+    for image_id, target in enumerate(targets, start=70):
+        target["image_id"] = torch.tensor([image_id])
+    with pytest.raises(DivergenceError, match="image 71 "):
+        HungarianMatcher(*WEIGHTS)(outputs, targets)
+
+
+def test_no_costs_at_all():
+    with pytest.raises(ValueError, match="--set_cost_class"):
+        HungarianMatcher(0, 0, 0)
