@@ -223,7 +223,9 @@ def _place_objects(rng: np.random.Generator, image_size: int) -> tuple[list[_Pla
 
 def _random_placing(rng: np.random.Generator, class_name: str, image_size: int) -> _Placed:
     """A shape of random size, turn and stretch, wholly inside the image."""
-    radius = uniform(rng, MIN_SIDE, MAX_SIDE) * image_size / 2
+    # The larger of two draws: small shapes are rarer, and more of them fit in between anyway.
+    side = max(uniform(rng, MIN_SIDE, MAX_SIDE), uniform(rng, MIN_SIDE, MAX_SIDE))
+    radius = side * image_size / 2
     centre_x, centre_y = (uniform(rng, radius, image_size - radius) for _ in range(2))
     cosine, sine = unit_axis(uniform(rng, -MAX_TURN_DEGREES, MAX_TURN_DEGREES))
     stretch = uniform(rng, MIN_STRETCH, 1)
