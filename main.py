@@ -6,6 +6,7 @@ import random
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,15 @@ from util.options import fill_in_new_flags
 from util.provenance import get_sha
 from util.run_folder import RunFolder
 from util.visualize import save_detection_samples
+
+_AT_LEAST_ONE = (
+    *("batch_size", "eval_batch_size", "epochs", "lr_drop", "max_size", "num_classes"),
+    *("dec_layers", "hidden_dim", "nheads", "num_queries", "dim_feedforward"),
+)
+_NOT_NEGATIVE = (
+    *("lr", "lr_backbone", "lr_min", "weight_decay", "clip_max_norm", "dropout", "enc_layers"),
+    *("eos_coef", "num_workers", "seed", "start_epoch"),
+)
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -136,6 +146,7 @@ def main(args: argparse.Namespace) -> None:
     fill_in_new_flags(args)
     check_flags(args)
     init_distributed_mode(args)
+    check_device(args.device)
     print(f"git:\n  {get_sha()}\n")
     print(args)
     _seed_everything(args.seed + get_rank())
@@ -188,10 +199,25 @@ class _Run:
         if checkpoint is None:
             return
         load_model_state(self.model, model_state(checkpoint, args.resume), args.resume)
-        if not args.eval and all(k in checkpoint for k in ("optimizer", "lr_scheduler", "epoch")):
+        if args.eval:
+            return
+        if not all(k in checkpoint for k in ("optimizer", "lr_scheduler", "epoch")):
+            print(f"{args.resume} holds weights alone: training starts at epoch {args.start_epoch}")
+            return
+        try:
             self.optimizer.load_state_dict(checkpoint["optimizer"])
             self.lr_scheduler.load_state_dict(checkpoint["lr_scheduler"])
-            args.start_epoch = checkpoint["epoch"] + 1
+        except (ValueError, KeyError) as err:
+            raise UserError(
+                f"--resume {args.resume}: its optimizer trains other parameters; give the same "
+                f"--lr_backbone and --backbone_norm, or --finetune {args.resume}"
+            ) from err
+        args.start_epoch = checkpoint["epoch"] + 1
+        rates = ", ".join(f"{group['lr']:g}" for group in self.optimizer.param_groups)
+        print(
+            f"Resuming with epoch {args.start_epoch}; learning rates ({rates}), their schedule and "
+            "weight decay are those of the checkpoint, not of the command line"
+        )
 
     def score(self) -> None:
         """Evaluate once, for ``--eval``."""
@@ -288,11 +314,17 @@ def check_flags(args: argparse.Namespace) -> None:
     Raises:
         UserError: names the flag and what it needs.
     """
-    positive = ("batch_size", "lr_drop", "dec_layers", "hidden_dim", "nheads", "num_queries")
-    for name in (*positive, "eval_batch_size", "max_size", "num_classes", "dim_feedforward"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name} {value}: must be at least 1")
+    for names, least in ((_AT_LEAST_ONE, 1), (_NOT_NEGATIVE, 0)):
+        for name in names:
+            value = getattr(args, name)
+            if value is not None and not value >= least:
+                raise UserError(f"--{name} {value}: must be at least {least}")
+    if args.dropout > 1:
+        raise UserError(f"--dropout {args.dropout}: is a probability, at most 1")
+    if args.dump_detections and not Path(args.dump_detections).absolute().parent.is_dir():
+        raise UserError(f"--dump_detections {args.dump_detections}: its folder does not exist")
+    if args.dump_detections and Path(args.dump_detections).is_dir():
+        raise UserError(f"--dump_detections {args.dump_detections}: is a folder, give a file")
     if args.hidden_dim % args.nheads or args.hidden_dim % 4:
         raise UserError(
             f"--hidden_dim {args.hidden_dim}: must be a multiple of 4 and of --nheads {args.nheads}"
@@ -303,11 +335,21 @@ def check_flags(args: argparse.Namespace) -> None:
         )
     if args.frozen_weights and not args.masks:
         raise UserError("--frozen_weights trains a mask head on fixed weights: it needs --masks")
+    if args.eval and not args.resume:
+        print("--eval without --resume: this evaluates random weights")
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that is not there; after each process has been given its own.
+
+    Raises:
+        UserError: names the device and why it cannot be used.
+    """
     try:
-        torch.empty(0, device=args.device)
-    except (RuntimeError, AssertionError) as err:
+        torch.empty(1, device=name).tolist()
+    except (RuntimeError, AssertionError, NotImplementedError) as err:
         reason = str(err).splitlines()[0]
-        raise UserError(f"--device {args.device}: {reason}; --device cpu works everywhere") from err
+        raise UserError(f"--device {name}: {reason}; --device cpu works everywhere") from err
 
 
 def _seed_everything(seed: int) -> None:

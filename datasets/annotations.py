@@ -36,7 +36,7 @@ def load_annotations(ann_file: str | Path) -> dict[str, Any]:
         UserError: the file cannot be read, is not JSON, or is not laid out like that.
     """
     try:
-        with open(ann_file, encoding="utf-8") as file:
+        with open(ann_file, encoding="utf-8-sig") as file:
             data = json.load(file)
     except OSError as error:
         raise UserError(

@@ -164,7 +164,7 @@ def _mean_number_of_objects(objects: Objects) -> Tensor | float:
     """Objects per process, at least 1: the divisor of the box losses."""
     if not is_dist_avail_and_initialized():
         return max(float(len(objects.labels)), 1.0)
-    count = torch.tensor(float(len(objects.labels)), device=objects.labels.device)
+    count = torch.full((), float(len(objects.labels)), device=objects.labels.device)
     torch.distributed.all_reduce(count)
     return (count / get_world_size()).clamp(min=1)
 

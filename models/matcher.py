@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from util.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
-from util.errors import DivergenceError
+from util.errors import DivergenceError, UserError
 from util.transfer import to_device
 
 
@@ -61,7 +61,7 @@ class HungarianMatcher(nn.Module):
         cost_class, cost_bbox, cost_giou: the weights.
 
     Raises:
-        ValueError: all weights are zero.
+        UserError: all weights are zero.
 
     Source: DETR paper, section 3.1 and appendix A.2.
     """
@@ -69,7 +69,7 @@ class HungarianMatcher(nn.Module):
     def __init__(self, cost_class: float = 1, cost_bbox: float = 1, cost_giou: float = 1):
         super().__init__()
         if cost_class == 0 and cost_bbox == 0 and cost_giou == 0:
-            raise ValueError(
+            raise UserError(
                 "all matching costs are zero (--set_cost_class, --set_cost_bbox, --set_cost_giou)"
             )
         self.cost_class = cost_class

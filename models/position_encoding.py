@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from util.errors import UserError
 from util.nested_tensor import NestedTensor
 
 
@@ -94,13 +95,13 @@ class PositionEmbeddingLearned(nn.Module):
             (B, 2 * num_pos_feats, H, W): first the channels of the column, then those of the row.
 
         Raises:
-            ValueError: more rows or columns than there are learned vectors.
+            UserError: more rows or columns than there are learned vectors.
         """
         features = tensor_list.tensors
         batch_size, height, width = features.shape[0], features.shape[2], features.shape[3]
         grid = self.row_embed.num_embeddings
         if height > grid or width > grid:
-            raise ValueError(
+            raise UserError(
                 f"learned position embeddings cover {grid} x {grid} feature cells, this batch has "
                 f"{height} x {width}: use smaller images (--scales, --max_size) or "
                 "--position_embedding sine"

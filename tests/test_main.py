@@ -181,6 +181,18 @@ MISTAKES = {
     "missing folder": (["--coco_path", "/nowhere"], "/nowhere"),
     "missing annotations": (["--train_ann", "/nowhere.json"], "/nowhere.json"),
     "unknown data set": (["--dataset_file", "pets"], "pets"),
+    "dropout": (["--dropout", "2"], "--dropout"),
+    "learning rate": (["--lr", "-1"], "--lr -1"),
+    "epochs": (["--epochs", "0"], "--epochs 0"),
+    "workers": (["--num_workers", "-1"], "--num_workers"),
+    "costs": (
+        ["--set_cost_class", "0", "--set_cost_bbox", "0", "--set_cost_giou", "0"],
+        "--set_cost_class",
+    ),
+    "large ids": (["--num_classes", "2"], "category_id"),
+    "no folder for detections": (["--dump_detections", "/nowhere/x.json"], "--dump_detections"),
+    "a folder for detections": (["--dump_detections", "/"], "--dump_detections"),
+    "no such device": (["--device", "meta"], "--device"),
     "device": (["--device", "cuda:77"], "--device"),
     "heads": (["--nheads", "5"], "--hidden_dim"),
     "batch size": (["--batch_size", "0"], "--batch_size 0"),
@@ -250,6 +262,17 @@ def test_foreign_and_unfitting_checkpoints(data, trained, capsys, tmp_path):
     assert_one_line(capsys, mismatch, "--num_classes 5", "91", "--finetune")
 
 
+def test_resuming_with_other_trained_parameters(data, trained, capsys):
+    flags = ["--resume", trained / "checkpoint.pth", "--lr_backbone", "0", "--epochs", "2"]
+    assert_one_line(capsys, run(data, *flags), "--lr_backbone", "--finetune")
+
+
+def test_learned_positions_end_at_fifty_cells(data, capsys):
+    flags = ["--position_embedding", "learned", "--scales", "1632", "--max_size", "1632"]
+    flags += ["--epochs", "1", "--batch_size", "1"]
+    assert_one_line(capsys, run(data, *flags), "--position_embedding sine")
+
+
 def test_an_output_folder_that_is_a_file(data, capsys, tmp_path):
     (tmp_path / "file").touch()
     status = run(data, "--epochs", "1", "--output_dir", tmp_path / "file")
@@ -294,6 +317,6 @@ def test_interrupted_training_ends_in_one_line(data, tmp_path):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert error.strip().splitlines() == [
-        "main.py: interrupted; the files in --output_dir are whole"
+        "main.py: interrupted; the last checkpoint, if there is one, is whole"
     ]
     assert read_checkpoint(tmp_path / "checkpoint.pth")["epoch"] >= 0

@@ -68,11 +68,22 @@ def save_checkpoint(obj: Any, f: StrPath | IO[bytes]) -> None:
     try:
         with atomic_write(f) as file:
             torch.save(obj, file)
-    except OSError as err:
+    except (OSError, RuntimeError) as complaint:
+        err = _what_stopped(complaint)
+        if not isinstance(err, OSError):
+            raise err from None
         raise UserError(
             f"{os.fspath(f)} cannot be written ({err.strerror}), a file that was there is whole: "
             "make room or choose another --output_dir"
         ) from err
+
+
+def _what_stopped(error: BaseException) -> BaseException:
+    """The interrupt or disk error that PyTorch's writer hides behind a complaint of its own."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, OSError | KeyboardInterrupt):
+        found = found.__context__
+    return error if found is None else found
 
 
 def save_on_master(*args: Any, **kwargs: Any) -> None:
@@ -99,7 +110,6 @@ def load_checkpoint(path_or_url: StrPath, map_location: Any = "cpu") -> dict[str
     Args:
         path_or_url: a path, or an ``https://``, ``http://`` or ``file://`` address. What comes from
             an address is kept in the folder of `torch.hub`, and its hash compared with its name.
-            name.
         map_location: where tensors go, as for `torch.load`.
 
     Returns:

@@ -38,7 +38,10 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
         """Split a line of an argument file."""
-        return shlex.split(arg_line, comments=True)
+        try:
+            return shlex.split(arg_line, comments=True)
+        except ValueError as err:
+            self.error(f"line {arg_line!r} of an argument file: {err}")
 
     def error(self, message: str) -> NoReturn:
         """End with exit status 2."""
@@ -64,6 +67,6 @@ def run_command(name: str, command: Callable[[], None]) -> int:
     except DivergenceError as err:
         message, status = f"training stopped: {err}; see the README on divergence", 1
     except KeyboardInterrupt:
-        message, status = "interrupted; the files in --output_dir are whole", 130
+        message, status = "interrupted; the last checkpoint, if there is one, is whole", 130
     print(f"{name}: {message}", file=sys.stderr)
     return status

@@ -27,7 +27,7 @@ class RunFolder:
 
     def __init__(self, output_dir: str):
         self.path = Path(output_dir) if output_dir else None
-        if self.path is None:
+        if self.path is None or not is_main_process():
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)

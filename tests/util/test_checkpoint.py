@@ -344,3 +344,24 @@ def test_batch_counters_are_not_worth_a_word():
 def test_finetuning_with_something_else_is_a_mistake():
     with pytest.raises(UserError, match="nothing in the checkpoint fits"):
         finetune_model(TinyDetr(), {"fc.weight": torch.ones(1)})
+
+
+@pytest.mark.parametrize(
+    ("cause", "seen"),
+    [(KeyboardInterrupt(), KeyboardInterrupt), (OSError(28, "No space left"), UserError)],
+)
+def test_what_stops_the_writer_is_not_hidden_by_its_complaint(tmp_path, monkeypatch, cause, seen):
+    save_checkpoint({"epoch": 1}, tmp_path / "checkpoint.pth")
+
+    def torn(obj, file):
+        try:
+            file.write(b"half")
+            raise cause
+        finally:
+            raise RuntimeError("unexpected pos 4 vs 0")  # as torch's zip writer does on its way out
+
+    monkeypatch.setattr(torch, "save", torn)
+    with pytest.raises(seen):
+        save_checkpoint({"epoch": 2}, tmp_path / "checkpoint.pth")
+    assert load_checkpoint(tmp_path / "checkpoint.pth") == {"epoch": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pth"]
