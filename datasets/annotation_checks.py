@@ -42,8 +42,11 @@ class _Rule(NamedTuple):
     required: bool = True
 
 
+_LARGEST_LABEL = 100_000  # a model has a logit for every id up to the largest
+
+
 def _is_label(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value <= _LARGEST_LABEL
 
 
 def _is_positive(value: Any) -> bool:
@@ -72,11 +75,11 @@ _IMAGE_SIZE_RULES = [
     _Rule("width", _is_positive, "a positive integer"),
     _Rule("height", _is_positive, "a positive integer"),
 ]
-_CATEGORY_RULES = [_Rule("id", _is_label, "an integer from 0")]
+_CATEGORY_RULES = [_Rule("id", _is_label, f"an integer from 0 to {_LARGEST_LABEL}")]
 _ANNOTATION_RULES = [
     _ID,
     _Rule("image_id", is_integer, "an integer"),
-    _Rule("category_id", _is_label, "an integer from 0"),
+    _Rule("category_id", _is_label, f"an integer from 0 to {_LARGEST_LABEL}"),
     _Rule("bbox", _is_box, "four finite numbers [x, y, width, height]"),
     _Rule("area", is_number, "a finite number", required=False),
     _Rule("iscrowd", _is_flag, "0 or 1", required=False),
@@ -159,6 +162,10 @@ def check_annotations(
     if training and not annotations:
         raise UserError(
             f"annotation file {ann_file} has no annotations; training needs at least one"
+        )
+    if training and all(isinstance(one, dict) and one.get("iscrowd") == 1 for one in annotations):
+        raise UserError(
+            f"annotation file {ann_file} has crowd annotations alone; training needs single objects"
         )
     found = _Findings(ann_file)
     _check_table(found, "images", images, _IMAGE_RULES + _IMAGE_SIZE_RULES * masks)

@@ -63,13 +63,16 @@ def is_integer(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    return type(value) in _NUMBER_TYPES and math.isfinite(value)
+    return are_numbers([value])
 
 
 def are_numbers(values: Any) -> bool:
     if type(values) is not list or not set(map(type, values)) <= _NUMBER_TYPES:
         return False
-    return math.isfinite(sum(values))  # a NaN or an infinity stays one in a sum
+    try:
+        return all(map(math.isfinite, values))
+    except OverflowError:  # an integer beyond the range of floats
+        return False
 
 
 def is_rle(segmentation: Any) -> TypeGuard[Row]:

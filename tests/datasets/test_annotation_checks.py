@@ -220,3 +220,24 @@ def test_boxes_that_look_like_corners_are_suspected(caplog):
 def test_nothing_to_warn_about(caplog, annotations):
     warn_about_boxes({"images": [{"id": 1}], "annotations": annotations}, "file.json")
     assert not caplog.records
+
+
+@pytest.mark.parametrize("label", [100_001, 10**9])
+def test_a_category_id_that_no_model_could_have(folder, label):
+    data = good_file()
+    data["categories"][1]["id"] = data["annotations"][1]["category_id"] = label
+    assert "100000" in complaint(data, folder)
+
+
+def test_numbers_beyond_floats_are_no_boxes(folder):
+    data = good_file()
+    data["annotations"][0]["bbox"][0] = 10**400
+    assert "annotation" in complaint(data, folder)
+
+
+def test_crowds_alone_cannot_be_trained_on(folder):
+    data = good_file()
+    for annotation in data["annotations"]:
+        annotation["iscrowd"] = 1
+    check_annotations(data, "file.json", folder)
+    assert "crowd" in complaint(data, folder, training=True)
