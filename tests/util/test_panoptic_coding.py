@@ -1,0 +1,50 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from util.panoptic_coding import MAX_ID, decode_id_map, encode_id_map, id2rgb, rgb2id
+
+
+def test_ids_and_colours_are_inverse():
+    ids = np.random.default_rng(0).integers(0, MAX_ID + 1, (40, 50))
+    assert np.array_equal(rgb2id(id2rgb(ids)), ids)
+
+
+def test_each_byte_has_its_colour():
+    colors = id2rgb(np.array([[1, 256, 65536, MAX_ID]]))
+    assert colors.dtype == np.uint8
+    assert colors.tolist() == [[[1, 0, 0], [0, 1, 0], [0, 0, 1], [255, 255, 255]]]
+
+
+def test_single_numbers_stay_plain_python():
+    assert rgb2id((3, 2, 1)) == 3 + 2 * 256 + 65536
+    assert id2rgb(3 + 2 * 256 + 65536) == [3, 2, 1]
+
+
+def test_uint8_colours_do_not_overflow():
+    assert rgb2id(np.full((1, 1, 3), 255, dtype=np.uint8)).tolist() == [[MAX_ID]]
+
+
+@pytest.mark.parametrize("bad", [-1, MAX_ID + 1])
+def test_ids_outside_three_bytes_are_refused(bad):
+    with pytest.raises(ValueError, match=f"0 to {MAX_ID}"):
+        id2rgb(np.array([[0, bad]]))
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (7, 5)])
+def test_png_round_trip(size_hw):
+    ids = np.random.default_rng(1).integers(0, MAX_ID + 1, size_hw)
+    assert np.array_equal(decode_id_map(io.BytesIO(encode_id_map(ids))), ids)
+
+
+def test_files_with_alpha_or_palette_are_read_by_colour(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGBA", (3, 2), (5, 1, 0, 7)).save(path)
+    assert decode_id_map(path).tolist() == [[261] * 3] * 2
+
+
+def test_what_is_no_image_is_an_oserror():
+    with pytest.raises(OSError):
+        decode_id_map(io.BytesIO(b"not a png"))

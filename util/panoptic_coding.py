@@ -1,0 +1,70 @@
+"""COCO's panoptic PNG: the id of a pixel's segment is red + 256 green + 256² blue; 0 is void."""
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+VOID_ID = 0
+MAX_ID = 256**3 - 1
+_WEIGHTS = (1, 256, 256**2)
+
+
+def rgb2id(color: Any) -> Any:
+    """Segment ids from colours.
+
+    Args:
+        color: uint8 (..., 3) red, green, blue; or three numbers.
+
+    Returns:
+        int32 (...); an int for three numbers.
+
+    >>> rgb2id([2, 1, 0])
+    258
+    """
+    colors = np.asarray(color)
+    ids = colors.astype(np.int32) @ np.array(_WEIGHTS, dtype=np.int32)
+    return int(ids) if colors.ndim == 1 else ids
+
+
+def id2rgb(id_map: Any) -> Any:
+    """Colours from segment ids, the inverse of `rgb2id`.
+
+    Args:
+        id_map: integers (...) from 0 to `MAX_ID`; or one number.
+
+    Returns:
+        uint8 (..., 3); a list of three numbers for a number.
+
+    Raises:
+        ValueError: an id does not fit into three bytes.
+
+    >>> id2rgb(258)
+    [2, 1, 0]
+    """
+    ids = np.asarray(id_map)
+    if ids.size and (ids.min() < 0 or ids.max() > MAX_ID):
+        raise ValueError(f"segment ids must be 0 to {MAX_ID}, got {ids.min()} to {ids.max()}")
+    colors = (ids[..., None] // np.array(_WEIGHTS) % 256).astype(np.uint8)
+    return colors if isinstance(id_map, np.ndarray) else colors.tolist()
+
+
+def encode_id_map(id_map: np.ndarray) -> bytes:
+    """The PNG file of a map of segment ids (H, W)."""
+    file = io.BytesIO()
+    Image.fromarray(id2rgb(id_map)).save(file, format="PNG")
+    return file.getvalue()
+
+
+def decode_id_map(file: Any) -> np.ndarray:
+    """The map of segment ids, int32 (H, W), in a PNG.
+
+    Args:
+        file: a path, or a binary file.
+
+    Raises:
+        OSError: the file cannot be read or holds no image.
+    """
+    with Image.open(file) as image:
+        return rgb2id(np.asarray(image.convert("RGB")))
