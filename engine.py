@@ -1,13 +1,15 @@
 """One epoch of training, and one evaluation."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from datasets.coco_eval import CocoEvaluator
+from datasets.panoptic_eval import PanopticEvaluator
 from models.criterion import SetCriterion
 from util.distributed import reduce_dict
 from util.errors import DivergenceError
@@ -16,6 +18,7 @@ from util.nested_tensor import NestedTensor
 from util.transfer import to_device
 
 PRINT_FREQ = 10
+PANOPTIC_FOLDER = "panoptic_eval"  # of a run's folder, with its segment maps
 
 Targets = Sequence[dict[str, Tensor]]
 Batch = tuple[NestedTensor, Targets]
@@ -84,21 +87,25 @@ def evaluate(
     output_dir: Any,
     amp: str = "off",
 ) -> tuple[dict[str, Any], CocoEvaluator]:
-    """Compute losses and COCO metrics over a data set.
+    """Compute losses and COCO metrics over a data set: boxes, masks and panoptic maps.
 
     Args:
         model: takes a `NestedTensor`; left in evaluation mode.
         criterion: as in `train_one_epoch`.
-        postprocessors: by kind; ``bbox`` turns outputs into detections in original pixels.
-        data_loader: gives batches (images, targets) with ``orig_size`` and ``image_id``.
-        base_ds: the ground truth, a ``pycocotools.coco.COCO``.
+        postprocessors: by kind; ``bbox`` turns outputs into detections in original pixels,
+            ``segm`` adds masks to them, ``panoptic`` makes panoptic maps.
+        data_loader: gives batches (images, targets) with ``size``, ``orig_size`` and ``image_id``;
+            for panoptic maps its ``dataset`` is a `datasets.coco_panoptic.CocoPanoptic`.
+        base_ds: the ground truth of boxes and masks, a ``pycocotools.coco.COCO``.
         device: where model and criterion are.
-        output_dir: folder for files of the evaluation; box evaluation writes none.
+        output_dir: panoptic maps are written to `PANOPTIC_FOLDER` in this folder; empty: nowhere.
         amp: as in `train_one_epoch`.
 
     Returns:
-        averages as of `train_one_epoch` (without ``lr``) with the 12 COCO numbers under
-        ``coco_eval_bbox``, and the evaluator with all detections and precision curves.
+        averages as of `train_one_epoch` (without ``lr``), the 12 COCO numbers under
+        ``coco_eval_bbox`` and ``coco_eval_masks``, panoptic quality under ``PQ_all``, ``PQ_th``
+        (things) and ``PQ_st`` (stuff), each a dict of ``pq``, ``sq``, ``rq`` in [0, 1] and ``n``
+        classes, in the main process; and the evaluator with all detections and precision curves.
 
     Raises:
         DivergenceError: predictions are not finite.
@@ -107,14 +114,15 @@ def evaluate(
     criterion.eval()
     logger = _make_logger(class_error="{value:.2f}")
     evaluator = CocoEvaluator(base_ds, tuple(k for k in ("segm", "bbox") if k in postprocessors))
+    panoptic = _panoptic_evaluator(postprocessors, data_loader, output_dir)
     batches = logger.log_every(data_loader, PRINT_FREQ, "Test:")
     for samples, targets in _on_device(batches, device):
         outputs = _predict(model, samples, device, amp)
         _, log = _weigh(criterion(outputs, targets), criterion.weight_dict, targets)
         logger.update(**reduce_dict(log))
-        original_sizes = torch.stack([target["orig_size"] for target in targets])
-        results = postprocessors["bbox"](outputs, original_sizes)
-        evaluator.update({int(t["image_id"]): r for t, r in zip(targets, results, strict=True)})
+        evaluator.update(_detections(postprocessors, outputs, targets))
+        if panoptic is not None:
+            panoptic.update(_panoptic_maps(postprocessors["panoptic"], outputs, targets))
     stats: dict[str, Any] = _finish(logger)
     evaluator.synchronize_between_processes()
     evaluator.accumulate()
@@ -122,7 +130,56 @@ def evaluate(
     for iou_type, name in (("bbox", "coco_eval_bbox"), ("segm", "coco_eval_masks")):
         if iou_type in postprocessors:
             stats[name] = evaluator.coco_eval[iou_type].stats.tolist()
+    if panoptic is not None:
+        stats.update(_panoptic_quality(panoptic))
     return stats, evaluator
+
+
+def _detections(
+    postprocessors: Mapping[str, nn.Module], outputs: Any, targets: Targets
+) -> dict[int, dict[str, Tensor]]:
+    """Boxes, and masks where there are any, in pixels of the original images, by image id."""
+    original_sizes = _sizes(targets, "orig_size")
+    results = postprocessors["bbox"](outputs, original_sizes)
+    if "segm" in postprocessors:
+        sizes = _sizes(targets, "size")
+        results = postprocessors["segm"](results, outputs, original_sizes, sizes)
+    return {int(t["image_id"]): result for t, result in zip(targets, results, strict=True)}
+
+
+def _panoptic_evaluator(
+    postprocessors: Mapping[str, nn.Module], data_loader: Any, output_dir: Any
+) -> PanopticEvaluator | None:
+    if "panoptic" not in postprocessors:
+        return None
+    dataset = data_loader.dataset
+    folder = Path(output_dir) / PANOPTIC_FOLDER if output_dir else None
+    return PanopticEvaluator(dataset.ann_file, dataset.ann_folder, output_dir=folder)
+
+
+def _panoptic_maps(
+    postprocessor: nn.Module, outputs: Any, targets: Targets
+) -> list[dict[str, Any]]:
+    """Panoptic maps at the size of the original images, named as COCO names them."""
+    maps = postprocessor(outputs, _sizes(targets, "size"), _sizes(targets, "orig_size"))
+    ids = [int(target["image_id"]) for target in targets]
+    return [
+        {"image_id": image_id, "file_name": f"{image_id:012d}.png", **panoptic_map}
+        for image_id, panoptic_map in zip(ids, maps, strict=True)
+    ]
+
+
+def _panoptic_quality(evaluator: PanopticEvaluator) -> dict[str, Any]:
+    evaluator.synchronize_between_processes()
+    quality = evaluator.summarize()
+    if quality is None:  # not the main process
+        return {}
+    return {"PQ_all": quality["All"], "PQ_th": quality["Things"], "PQ_st": quality["Stuff"]}
+
+
+def _sizes(targets: Targets, name: str) -> Tensor:
+    """Heights and widths (B, 2) of a batch."""
+    return torch.stack([target[name] for target in targets])
 
 
 def _make_logger(**latest_value_formats: str) -> MetricLogger:

@@ -1,38 +1,20 @@
 """Train and evaluate DETR: ``python main.py --help``."""
 
 import argparse
-import datetime
 import random
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DistributedSampler
 
-from datasets import build_dataset
-from datasets.coco import num_classes_for
-from datasets.coco_eval import CocoEvaluator
-from datasets.eval_explain import explain_missing_ap
-from datasets.eval_report import per_class_table, serialisable_eval, write_detections
-from datasets.images import read_image
-from datasets.loaders import build_train_loader, build_val_loader
-from engine import evaluate, train_one_epoch
-from models import build_model
-from util.checkpoint import finetune_model, load_checkpoint, load_model_state, model_state
+from training import Run
 from util.command_line import ArgumentParser, FlagGroup, run_command
-from util.distributed import get_rank, init_distributed_mode, is_main_process
+from util.distributed import get_rank, init_distributed_mode
 from util.errors import UserError
-from util.optimizer import build_lr_scheduler, build_optimizer
 from util.options import fill_in_new_flags
 from util.provenance import get_sha
-from util.run_folder import RunFolder
-from util.visualize import save_detection_samples
 
 _AT_LEAST_ONE = (
     *("batch_size", "eval_batch_size", "epochs", "lr_drop", "max_size", "num_classes"),
@@ -40,7 +22,7 @@ _AT_LEAST_ONE = (
 )
 _NOT_NEGATIVE = (
     *("lr", "lr_backbone", "lr_min", "weight_decay", "clip_max_norm", "dropout", "enc_layers"),
-    *("eos_coef", "num_workers", "seed", "start_epoch"),
+    *("eos_coef", "num_workers", "seed", "start_epoch", "panoptic_threshold"),
 )
 
 
@@ -71,7 +53,7 @@ def _add_training_flags(group: FlagGroup) -> None:
 
 def _add_model_flags(group: FlagGroup) -> None:
     add, add_switch = group.add, group.add_switch
-    add("--frozen_weights", "box checkpoint whose weights stay fixed; needs --masks", type=str)
+    add("--frozen_weights", "checkpoint whose detector stays fixed; needs --masks", type=str)
     add("--backbone", "name of a torchvision ResNet or ResNeXt", default="resnet50", type=str)
     add("--backbone_weights", "where the backbone starts: imagenet, none (random) or a file")
     add("--backbone_norm", "batch trains norms and all stages", choices=["frozen", "batch"])
@@ -106,9 +88,10 @@ def _add_loss_flags(group: FlagGroup) -> None:
 
 def _add_data_flags(group: FlagGroup) -> None:
     add, add_switch = group.add, group.add_switch
-    add("--dataset_file", "kind of data: coco or shapes (drawn, no download)", default="coco")
+    kinds = "coco, coco_panoptic, or drawn without a download: shapes, shapes_panoptic"
+    add("--dataset_file", f"kind of data: {kinds}", default="coco")
     add("--coco_path", "COCO directory: train2017/, val2017/, annotations/", type=str)
-    add("--coco_panoptic_path", "directory of the COCO panoptic annotations", type=str)
+    add("--coco_panoptic_path", "panoptic data: panoptic_val2017/, …, annotations/", type=str)
     add_switch("--remove_difficult", "kept from the original; COCO data has no such mark")
     add("--train_images", "folder of the training images, wherever it is")
     add("--train_ann", "COCO annotation file of the training images")
@@ -121,7 +104,7 @@ def _add_data_flags(group: FlagGroup) -> None:
 
 def _add_run_flags(group: FlagGroup) -> None:
     add = group.add
-    group.add_switch("--masks", "train the mask head for segmentation too")
+    group.add_switch("--masks", "find masks too: segmentation")
     add("--output_dir", "folder for checkpoints and logs; nothing is written without", default="")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", "cuda or cpu", default=device)
@@ -130,6 +113,7 @@ def _add_run_flags(group: FlagGroup) -> None:
     add("--finetune", "checkpoint to start from; classes and queries may differ in number")
     add("--start_epoch", "number of the first epoch", default=0, type=int)
     group.add_switch("--eval", "evaluate the model of --resume and end")
+    add("--panoptic_threshold", "least score of a segment in panoptic maps", type=float)
     add("--eval_batch_size", "images in a batch of evaluation (default: --batch_size)", type=int)
     add("--dump_detections", "file for the detections of the last evaluation (COCO results JSON)")
     add("--world_size", "number of processes, set by the launcher", default=1, type=int)
@@ -150,162 +134,11 @@ def main(args: argparse.Namespace) -> None:
     print(f"git:\n  {get_sha()}\n")
     print(args)
     _seed_everything(args.seed + get_rank())
-    run = _Run(args)
+    run = Run(args)
     if args.eval:
         run.score()
     else:
         run.train()
-
-
-class _Run:
-    """Data, model and optimizer of a run, restored from a checkpoint where one is given."""
-
-    def __init__(self, args: argparse.Namespace):
-        self.args = args
-        self.device = torch.device(args.device)
-        self.folder = RunFolder(args.output_dir)
-        checkpoint = load_checkpoint(args.resume) if args.resume else None
-        if checkpoint is not None:
-            _take_num_classes(args, checkpoint)
-        self.val_set: Any = build_dataset("val", args)
-        self.train_set: Any = None if args.eval else build_dataset("train", args)
-        if args.num_classes is None:
-            args.num_classes = _count_classes(args, self.val_set, self.train_set)
-        self.model, self.criterion, self.postprocessors = build_model(args)
-        self.model.to(self.device)
-        if args.amp != "off":
-            # The layout that low-precision convolutions work in.
-            nn.utils.convert_conv2d_weight_memory_format(self.model, torch.channels_last)
-        self.num_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        print("number of params:", self.num_parameters)
-        self.optimizer = build_optimizer(self.model, args.lr, args.lr_backbone, args.weight_decay)
-        self.lr_scheduler = build_lr_scheduler(
-            self.optimizer, args.lr_scheduler, args.epochs, args.lr_drop, args.lr_min
-        )
-        self._load_weights(checkpoint)
-        self.parallel_model = _distribute(self.model, args)
-        self.val_loader = build_val_loader(
-            self.val_set,
-            args.eval_batch_size or args.batch_size,
-            args.num_workers,
-            pin_memory=self.device.type == "cuda",
-        )
-
-    def _load_weights(self, checkpoint: dict[str, Any] | None) -> None:
-        args = self.args
-        if args.finetune:
-            state = model_state(load_checkpoint(args.finetune), args.finetune)
-            print(finetune_model(self.model, state))
-        if checkpoint is None:
-            return
-        load_model_state(self.model, model_state(checkpoint, args.resume), args.resume)
-        if args.eval:
-            return
-        if not all(k in checkpoint for k in ("optimizer", "lr_scheduler", "epoch")):
-            print(f"{args.resume} holds weights alone: training starts at epoch {args.start_epoch}")
-            return
-        try:
-            self.optimizer.load_state_dict(checkpoint["optimizer"])
-            self.lr_scheduler.load_state_dict(checkpoint["lr_scheduler"])
-        except (ValueError, KeyError) as err:
-            raise UserError(
-                f"--resume {args.resume}: its optimizer trains other parameters; give the same "
-                f"--lr_backbone and --backbone_norm, or --finetune {args.resume}"
-            ) from err
-        args.start_epoch = checkpoint["epoch"] + 1
-        rates = ", ".join(f"{group['lr']:g}" for group in self.optimizer.param_groups)
-        print(
-            f"Resuming with epoch {args.start_epoch}; learning rates ({rates}), their schedule and "
-            "weight decay are those of the checkpoint, not of the command line"
-        )
-
-    def score(self) -> None:
-        """Evaluate once, for ``--eval``."""
-        _, evaluator = self._evaluate()
-        self.folder.save_evaluation(serialisable_eval(evaluator.coco_eval["bbox"].eval))
-
-    def train(self) -> None:
-        """Train to the last epoch, evaluating after each."""
-        args = self.args
-        sampler, loader = build_train_loader(
-            self.train_set, args.batch_size, args.num_workers, pin_memory=self.device.type == "cuda"
-        )
-        print("Start training")
-        if args.start_epoch >= args.epochs:
-            print(f"Nothing left to do: epoch {args.start_epoch} of --epochs {args.epochs} is done")
-        started = time.monotonic()
-        for epoch in range(args.start_epoch, args.epochs):
-            if isinstance(sampler, DistributedSampler):
-                sampler.set_epoch(epoch)
-            train_stats = train_one_epoch(
-                self.parallel_model,
-                self.criterion,
-                loader,
-                self.optimizer,
-                self.device,
-                epoch,
-                args.clip_max_norm,
-                args.amp,
-            )
-            self.lr_scheduler.step()
-            self.folder.save_checkpoint(self._state(epoch), epoch, args.lr_drop)
-            test_stats, evaluator = self._evaluate()
-            self.folder.append_log(
-                {
-                    **{f"train_{name}": value for name, value in train_stats.items()},
-                    **{f"test_{name}": value for name, value in test_stats.items()},
-                    "epoch": epoch,
-                    "n_parameters": self.num_parameters,
-                }
-            )
-            evaluation = serialisable_eval(evaluator.coco_eval["bbox"].eval)
-            self.folder.save_epoch_evaluation(evaluation, epoch)
-        print("Training time", datetime.timedelta(seconds=int(time.monotonic() - started)))
-
-    def _state(self, epoch: int) -> dict[str, Any]:
-        """What a checkpoint holds. A plain dict of flags, so that it loads without trust."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "lr_scheduler": self.lr_scheduler.state_dict(),
-            "epoch": epoch,
-            "args": vars(self.args),
-            "categories": self.val_set.categories,
-        }
-
-    def _evaluate(self) -> tuple[dict[str, Any], CocoEvaluator]:
-        """Evaluate, and report in words, in pictures and as a file where asked for."""
-        stats, evaluator = evaluate(
-            self.parallel_model,
-            self.criterion,
-            self.postprocessors,
-            self.val_loader,
-            self.val_set.coco,
-            self.device,
-            self.args.output_dir,
-            self.args.amp,
-        )
-        print(per_class_table(evaluator.coco_eval["bbox"], self.val_set.categories))
-        for reason in explain_missing_ap(evaluator):
-            print(reason)
-        if is_main_process():
-            self._write_detections(evaluator)
-        return stats, evaluator
-
-    def _write_detections(self, evaluator: CocoEvaluator) -> None:
-        detections = evaluator.detections("bbox")
-        if self.args.dump_detections:
-            write_detections(detections, self.args.dump_detections)
-        if self.folder.path is not None:
-            picture = self.folder.path / "detections.png"
-            save_detection_samples(
-                self.val_set.coco,
-                detections,
-                self.val_set.root,
-                picture,
-                read_image=read_image,
-            )
-            print(f"Detections beside ground truth: {picture}")
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -319,8 +152,9 @@ def check_flags(args: argparse.Namespace) -> None:
             value = getattr(args, name)
             if value is not None and not value >= least:
                 raise UserError(f"--{name} {value}: must be at least {least}")
-    if args.dropout > 1:
-        raise UserError(f"--dropout {args.dropout}: is a probability, at most 1")
+    for name in ("dropout", "panoptic_threshold"):
+        if getattr(args, name) > 1:
+            raise UserError(f"--{name} {getattr(args, name)}: is a probability, at most 1")
     if args.dump_detections and not Path(args.dump_detections).absolute().parent.is_dir():
         raise UserError(f"--dump_detections {args.dump_detections}: its folder does not exist")
     if args.dump_detections and Path(args.dump_detections).is_dir():
@@ -356,32 +190,6 @@ def _seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
-
-
-def _take_num_classes(args: argparse.Namespace, checkpoint: dict[str, Any]) -> None:
-    """The head in the checkpoint decides on the number of classes."""
-    state = model_state(checkpoint, args.resume)
-    heads = [len(v) - 1 for k, v in state.items() if k.endswith("class_embed.bias")]
-    if not heads:
-        raise UserError(f"--resume {args.resume}: holds no DETR model (no class_embed)")
-    if args.num_classes not in (None, heads[0]):
-        raise UserError(
-            f"--num_classes {args.num_classes}: the head in {args.resume} has {heads[0]} classes; "
-            f"to start from its other weights give --finetune {args.resume} instead of --resume"
-        )
-    args.num_classes = heads[0]
-
-
-def _count_classes(args: argparse.Namespace, *datasets: Any) -> int:
-    largest_id = max(dataset.largest_category_id for dataset in datasets if dataset is not None)
-    return num_classes_for(args.dataset_file, largest_id)
-
-
-def _distribute(model: nn.Module, args: argparse.Namespace) -> nn.Module:
-    if not args.distributed:
-        return model
-    on_gpu = torch.device(args.device).type == "cuda"
-    return DistributedDataParallel(model, device_ids=[args.gpu] if on_gpu else None)
 
 
 def run(argv: Sequence[str] | None = None) -> int:

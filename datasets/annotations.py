@@ -25,8 +25,15 @@ Row = dict[str, Any]
 _NUMBER_TYPES = {int, float}
 
 
-def load_annotations(ann_file: str | Path) -> dict[str, Any]:
+def load_annotations(
+    ann_file: str | Path,
+    way_out: str = "check --coco_path, or name the file with --train_ann or --val_ann",
+) -> dict[str, Any]:
     """Read an annotation file.
+
+    Args:
+        ann_file: COCO JSON, of instances or panoptic.
+        way_out: what the user can do where there is no such file.
 
     Returns:
         The file's object, whose ``images``, ``annotations`` and ``categories`` are lists of
@@ -40,8 +47,7 @@ def load_annotations(ann_file: str | Path) -> dict[str, Any]:
             data = json.load(file)
     except OSError as error:
         raise UserError(
-            f"annotation file {ann_file} cannot be read ({error.strerror}); "
-            "check --coco_path, or name the file with --train_ann or --val_ann"
+            f"annotation file {ann_file} cannot be read ({error.strerror}); {way_out}"
         ) from None
     except ValueError as error:
         raise UserError(f"annotation file {ann_file} is not JSON: {error}") from None

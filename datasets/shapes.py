@@ -53,16 +53,32 @@ CATEGORY_IDS = {name: index for index, name in enumerate((*THING_CLASSES, *STUFF
 def build(image_set: str, args: Any) -> coco.CocoDetection:
     """The embedded data set as a `CocoDetection`; writes its directory first where there is none.
 
+    Args:
+        image_set: ``"train"`` or ``"val"``.
+        args: the namespace of ``main.py``, see `build_coco_args`; it is not changed.
+
+    Returns:
+        The data set of that split.
+
+    Raises:
+        UserError: the directory holds something else, or cannot be written.
+    """
+    return coco.build(image_set, build_coco_args(args))
+
+
+def build_coco_args(args: Any) -> Any:
+    """Write the directory where there is none, and say how it is read as one of COCO.
+
     The directory is ``args.coco_path`` or else ``data/shapes`` beside ``main.py``. One that was
     written with other counts, size or seed is read as it is where the user names it.
 
     Args:
-        image_set: ``"train"`` or ``"val"``.
-        args: the namespace of ``main.py``; it is not changed. Without ``--scales`` images are
-            trained on at `TRAIN_SCALES` of their drawn size and evaluated at that size.
+        args: the namespace of ``main.py``; it is not changed.
 
     Returns:
-        The data set of that split.
+        A namespace with ``coco_path`` and ``coco_panoptic_path``, and ``scales`` in any case:
+        without ``--scales`` images are trained on at `TRAIN_SCALES` of their drawn size and
+        evaluated at that size.
 
     Raises:
         UserError: the directory holds something else, or cannot be written.
@@ -73,10 +89,10 @@ def build(image_set: str, args: Any) -> coco.CocoDetection:
         write_shapes(root)
     image_size = _checked_settings(root)["image_size"]
     coco_args = copy.copy(args)
-    coco_args.coco_path = str(root)
+    coco_args.coco_path = coco_args.coco_panoptic_path = str(root)
     if option(args, "scales") is None:
         coco_args.scales = [round(scale * image_size) for scale in TRAIN_SCALES]
-    return coco.build(image_set, coco_args)
+    return coco_args
 
 
 def write_shapes(

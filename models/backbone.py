@@ -9,11 +9,12 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models._utils import IntermediateLayerGetter
 
-from util.checkpoint import load_checkpoint, model_state
+from util.checkpoint import load_checkpoint
 from util.distributed import is_main_process
 from util.errors import UserError
 from util.nested_tensor import NestedTensor
 from util.options import option
+from util.weights import model_state
 
 from .position_encoding import build_position_encoding
 
@@ -176,6 +177,18 @@ def _output_channels(stage: nn.Module) -> int:
     last_block = list(stage.children())[-1]
     convolutions = [m for m in last_block.children() if isinstance(m, nn.Conv2d)]
     return convolutions[-1].out_channels
+
+
+def stage_channels(backbone: BackboneBase) -> list[int]:
+    """Channels of the four feature maps, fine to coarse, of a backbone that returns them all.
+
+    Raises:
+        ValueError: it does not.
+    """
+    stages = [stage for name, stage in backbone.body.items() if name.startswith("layer")]
+    if len(backbone.body.return_layers) != len(stages):
+        raise ValueError("masks need a backbone with return_interm_layers=True")
+    return [_output_channels(stage) for stage in stages]
 
 
 def _fetch_imagenet_weights(name: str) -> dict[str, Tensor]:

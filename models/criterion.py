@@ -1,4 +1,4 @@
-"""The set prediction loss (DETR paper, section 3.1 and appendix A.2)."""
+"""The set prediction loss (DETR paper, section 3.1, section 4.4 and appendix A.2)."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,6 +12,8 @@ from util.distributed import get_world_size, is_dist_avail_and_initialized
 from util.tensor_ops import accuracy
 from util.transfer import to_device
 
+from .deferred_masks import DeferredMasks, select_queries
+from .mask_losses import dice_loss, sigmoid_focal_loss
 from .matcher import HungarianMatcher, Matches, Objects
 
 
@@ -21,17 +23,33 @@ class _Predictions(NamedTuple):
     Attributes:
         logits: (L, B, Q, K), float32 or wider.
         boxes_cxcywh: (L, B, Q, 4), relative to the image.
+        masks: logits (B, Q, H, W) of the last layer, where there are masks.
     """
 
     logits: Tensor
     boxes_cxcywh: Tensor
+    masks: Tensor | DeferredMasks | None
 
     @classmethod
     def of(cls, outputs: dict[str, Any]) -> "_Predictions":
         layers = [outputs, *outputs.get("aux_outputs", [])]
         logits = _at_least_float32(torch.stack([layer["pred_logits"] for layer in layers]))
         boxes = _at_least_float32(torch.stack([layer["pred_boxes"] for layer in layers]))
-        return cls(logits, boxes)
+        return cls(logits, boxes, outputs.get("pred_masks"))
+
+
+class _Pairs(NamedTuple):
+    """What was matched.
+
+    Attributes:
+        objects: the objects of the batch.
+        matches: their queries, for each decoder layer.
+        num_boxes: objects per process, the divisor of the losses of pairs.
+    """
+
+    objects: Objects
+    matches: Matches
+    num_boxes: Tensor | float
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
@@ -49,7 +67,7 @@ class SetCriterion(nn.Module):
         matcher: pairs predictions with objects.
         weight_dict: weight of each loss by name. Not applied here; the training loop does.
         eos_coef: weight of the no-object class in the classification loss.
-        losses: the terms to compute, out of ``labels``, ``boxes``, ``cardinality``.
+        losses: the terms to compute, out of ``labels``, ``boxes``, ``masks``, ``cardinality``.
 
     Raises:
         ValueError: an unknown term.
@@ -69,6 +87,7 @@ class SetCriterion(nn.Module):
         self._terms = {
             "labels": self._loss_labels,
             "boxes": self._loss_boxes,
+            "masks": self._loss_masks,
             "cardinality": self._cardinality_error,
         }
         unknown = sorted(set(losses) - set(self._terms))
@@ -91,34 +110,36 @@ class SetCriterion(nn.Module):
         Args:
             outputs: ``pred_logits`` (B, Q, K), ``pred_boxes`` (B, Q, 4) cxcywh relative to the
                 image, and optionally ``aux_outputs``, a list of the same for the earlier decoder
-                layers.
+                layers; for masks ``pred_masks``, logits (B, Q, H, W).
             targets: for each image ``labels`` (n,) below ``num_classes`` and ``boxes`` (n, 4)
-                cxcywh.
+                cxcywh; for masks ``masks`` (n, H, W), 1 inside.
 
         Returns:
             scalars: ``loss_ce``, ``loss_bbox``, ``loss_giou``, ``cardinality_error``, the same with
-            ``_0``, ``_1``, … for the auxiliary layers, and ``class_error`` in percent (100 where
-            the batch has no objects, which `engine` leaves out of its averages).
+            ``_0``, ``_1``, … for the auxiliary layers, ``class_error`` in percent (100 where the
+            batch has no objects, which `engine` leaves out of its averages), and with masks
+            ``loss_mask`` and ``loss_dice``.
 
         Raises:
             DivergenceError: a prediction is not finite.
+            ValueError: masks are asked for and not there.
         """
         predictions = _Predictions.of(outputs)
         objects = Objects.of(targets)
         matches = self.matcher.match_layers(
             predictions.logits, predictions.boxes_cxcywh, objects, targets
         )
+        pairs = _Pairs(objects, matches, _mean_number_of_objects(objects))
         by_layer: dict[str, Sequence[Tensor]] = {}
         for name in self.losses:
-            by_layer.update(self._terms[name](predictions, objects, matches))
+            by_layer.update(self._terms[name](predictions, pairs))
         return _name_by_layer(by_layer, len(predictions.logits))
 
-    def _loss_labels(
-        self, predictions: _Predictions, objects: Objects, matches: Matches
-    ) -> dict[str, Sequence[Tensor]]:
+    def _loss_labels(self, predictions: _Predictions, pairs: _Pairs) -> dict[str, Sequence[Tensor]]:
         """Cross-entropy over all queries, weighted by class; error rate of the matched ones."""
+        matches = pairs.matches
         num_layers, batch_size, num_queries, num_logits = predictions.logits.shape
-        matched_labels = objects.labels[matches.target]  # (L, P)
+        matched_labels = pairs.objects.labels[matches.target]  # (L, P)
         classes = matched_labels.new_full((num_layers, batch_size * num_queries), self.num_classes)
         classes.scatter_(1, matches.query, matched_labels)
         weight = self.empty_weight.to(predictions.logits.dtype)
@@ -131,37 +152,51 @@ class SetCriterion(nn.Module):
             error = 100 - accuracy(last_layer[matches.query[0]], matched_labels[0])[0]
         return {"loss_ce": loss.unbind(), "class_error": [error]}
 
-    def _loss_boxes(
-        self, predictions: _Predictions, objects: Objects, matches: Matches
-    ) -> dict[str, Sequence[Tensor]]:
+    def _loss_boxes(self, predictions: _Predictions, pairs: _Pairs) -> dict[str, Sequence[Tensor]]:
         """L1 and generalized IoU losses of the matched pairs, divided by the number of objects."""
-        index = matches.query[..., None].expand(-1, -1, 4)
+        index = pairs.matches.query[..., None].expand(-1, -1, 4)
         predicted = predictions.boxes_cxcywh.flatten(1, 2).gather(1, index)  # (L, P, 4)
-        wanted = objects.boxes_cxcywh[matches.target].to(predicted.dtype)
-        num_boxes = _mean_number_of_objects(objects)
-        distance = (predicted - wanted).abs().sum((1, 2)) / num_boxes
+        wanted = pairs.objects.boxes_cxcywh[pairs.matches.target].to(predicted.dtype)
+        distance = (predicted - wanted).abs().sum((1, 2)) / pairs.num_boxes
         giou = elementwise_generalized_box_iou(
             box_cxcywh_to_xyxy(predicted), box_cxcywh_to_xyxy(wanted)
         )
         return {
             "loss_bbox": distance.unbind(),
-            "loss_giou": ((1 - giou).sum(1) / num_boxes).unbind(),
+            "loss_giou": ((1 - giou).sum(1) / pairs.num_boxes).unbind(),
+        }
+
+    def _loss_masks(self, predictions: _Predictions, pairs: _Pairs) -> dict[str, Sequence[Tensor]]:
+        """Focal and dice losses of the masks matched in the last layer, at the targets' size.
+
+        Padding counts as outside of every object, as it did for the released weights.
+        """
+        if predictions.masks is None or not pairs.objects.masks:
+            raise ValueError('the loss "masks" needs "pred_masks" and targets with "masks"')
+        matches, num_boxes = pairs.matches, pairs.num_boxes
+        logits = _at_least_float32(select_queries(predictions.masks, matches.query[0]))
+        wanted = pairs.objects.padded_masks()[matches.target[0]].to(logits.dtype)
+        resized = F.interpolate(logits[:, None], size=wanted.shape[-2:], mode="bilinear")
+        resized, wanted = resized.flatten(1), wanted.flatten(1)  # (P, H * W)
+        return {
+            "loss_mask": [sigmoid_focal_loss(resized, wanted, num_boxes)],
+            "loss_dice": [dice_loss(resized, wanted, num_boxes)],
         }
 
     @torch.no_grad()
     def _cardinality_error(
-        self, predictions: _Predictions, objects: Objects, matches: Matches
+        self, predictions: _Predictions, pairs: _Pairs
     ) -> dict[str, Sequence[Tensor]]:
         """Mean difference between predicted and true number of objects: for the log, no loss."""
         logits = predictions.logits
         # An object is predicted where "no object" is not the first of the largest logits.
         predicted = (logits[..., :-1].amax(-1) >= logits[..., -1]).sum(-1)  # (L, B)
-        counts = to_device(torch.tensor(objects.counts, dtype=logits.dtype), logits.device)
+        counts = to_device(torch.tensor(pairs.objects.counts, dtype=logits.dtype), logits.device)
         return {"cardinality_error": (predicted - counts).abs().mean(1).unbind()}
 
 
 def _mean_number_of_objects(objects: Objects) -> Tensor | float:
-    """Objects per process, at least 1: the divisor of the box losses."""
+    """Objects per process, at least 1."""
     if not is_dist_avail_and_initialized():
         return max(float(len(objects.labels)), 1.0)
     count = torch.full((), float(len(objects.labels)), device=objects.labels.device)

@@ -7,20 +7,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from util.errors import UserError
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 from util.options import option
 
 from .backbone import build_backbone
 from .criterion import SetCriterion
 from .matcher import build_matcher
+from .panoptic import PostProcessPanoptic, PostProcessSegm, coco_is_thing
 from .postprocess import PostProcess
+from .segmentation import DETRsegm
 from .transformer import build_transformer
 
 __all__ = ["DETR", "MLP", "PostProcess", "SetCriterion", "build"]
 
 # Class counts of the released models.
 _DEFAULT_NUM_CLASSES = {"coco": 91, "coco_panoptic": 250}
+_PANOPTIC_DATA = ("coco_panoptic", "shapes_panoptic")
 
 
 class DETR(nn.Module):
@@ -143,30 +145,43 @@ def build(args: Any) -> tuple[nn.Module, SetCriterion, dict[str, nn.Module]]:
     Raises:
         UserError: flags that contradict each other or weights that cannot be had.
     """
-    if args.masks:
-        raise UserError("--masks: segmentation is not part of this version yet")
     num_classes = option(args, "num_classes") or _DEFAULT_NUM_CLASSES.get(args.dataset_file, 20)
-    model = DETR(
+    detr = DETR(
         build_backbone(args),
         build_transformer(args),
         num_classes=num_classes,
         num_queries=args.num_queries,
         aux_loss=args.aux_loss,
     )
+    model = DETRsegm(detr, freeze_detr=bool(args.frozen_weights)) if args.masks else detr
     criterion = SetCriterion(
         num_classes,
         matcher=build_matcher(args),
         weight_dict=_loss_weights(args),
         eos_coef=args.eos_coef,
-        losses=["labels", "boxes", "cardinality"],
+        losses=["labels", "boxes", "cardinality", *(["masks"] if args.masks else [])],
     )
     criterion.to(torch.device(args.device))
-    return model, criterion, {"bbox": PostProcess()}
+    return model, criterion, _postprocessors(args, num_classes)
+
+
+def _postprocessors(args: Any, num_classes: int) -> dict[str, nn.Module]:
+    """By kind. Which classes are things is COCO's rule, until somebody knows the data better."""
+    postprocessors: dict[str, nn.Module] = {"bbox": PostProcess()}
+    if args.masks:
+        postprocessors["segm"] = PostProcessSegm()
+        if args.dataset_file in _PANOPTIC_DATA:
+            postprocessors["panoptic"] = PostProcessPanoptic(
+                coco_is_thing(num_classes), option(args, "panoptic_threshold")
+            )
+    return postprocessors
 
 
 def _loss_weights(args: Any) -> dict[str, float]:
     """Weights by name of the loss, the same for every decoder layer."""
     weights = {"loss_ce": 1, "loss_bbox": args.bbox_loss_coef, "loss_giou": args.giou_loss_coef}
+    if args.masks:
+        weights.update(loss_mask=args.mask_loss_coef, loss_dice=args.dice_loss_coef)
     if not args.aux_loss:
         return weights
     suffixes = ["", *(f"_{i}" for i in range(args.dec_layers - 1))]

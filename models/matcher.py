@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from util.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
@@ -19,20 +20,35 @@ class Objects(NamedTuple):
         labels: (N,) class ids.
         boxes_cxcywh: (N, 4), relative to the image.
         counts: how many belong to each image, in order.
+        masks: (n, H, W) of each image, 1 inside; empty where targets have none.
     """
 
     labels: Tensor
     boxes_cxcywh: Tensor
     counts: list[int]
+    masks: list[Tensor]
 
     @classmethod
     def of(cls, targets: Any) -> "Objects":
-        """Join the targets of a batch: dicts with ``labels`` (n,) and ``boxes`` (n, 4) cxcywh."""
+        """Join the targets of a batch: dicts with ``labels`` (n,) and ``boxes`` (n, 4) cxcywh.
+
+        Optional are ``masks`` (n, H, W).
+        """
         return cls(
             torch.cat([target["labels"] for target in targets]),
             torch.cat([target["boxes"] for target in targets]),
             [len(target["labels"]) for target in targets],
+            [target["masks"] for target in targets if "masks" in target],
         )
+
+    def padded_masks(self) -> Tensor:
+        """Masks (N, H, W) uint8 of all objects, padded with zeros to the largest H and W."""
+        height, width = (max(mask.shape[axis] for mask in self.masks) for axis in (1, 2))
+        padded = [
+            F.pad(mask.byte(), (0, width - mask.shape[2], 0, height - mask.shape[1]))
+            for mask in self.masks
+        ]
+        return torch.cat(padded)
 
     def starts(self) -> list[int]:
         """Place of each image's first object in the row."""

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import main
+import training
 from datasets.shapes import write_shapes
 from util.options import NEW_FLAG_DEFAULTS
 
@@ -100,9 +101,9 @@ def test_a_finished_run_says_so(data, trained, capsys):
 
 def test_evaluation_alone_repeats_the_last_epoch(data, trained, tmp_path, monkeypatch):
     results = []
-    evaluate = main.evaluate
+    evaluate = training.evaluate
     monkeypatch.setattr(
-        main, "evaluate", lambda *args: results.append(evaluate(*args)) or results[-1]
+        training, "evaluate", lambda *args: results.append(evaluate(*args)) or results[-1]
     )
     found = tmp_path / "found.json"
     resume = ["--eval", "--resume", trained / "checkpoint.pth", "--output_dir", tmp_path]
@@ -199,7 +200,8 @@ MISTAKES = {
     "more than the data": (["--batch_size", "50"], "--batch_size 50"),
     "no checkpoint": (["--resume", "/nowhere.pth"], "/nowhere.pth"),
     "two starts": (["--resume", "a.pth", "--finetune", "b.pth"], "--finetune"),
-    "masks": (["--masks"], "--masks"),
+    "threshold": (["--panoptic_threshold", "2"], "--panoptic_threshold 2.0"),
+    "panoptic": (["--dataset_file", "coco_panoptic"], "--coco_panoptic_path"),
     "frozen": (["--frozen_weights", "a.pth"], "--frozen_weights"),
     "dilation": (["--dilation"], "--dilation"),
     "backbone": (["--backbone", "vgg16"], "vgg16"),

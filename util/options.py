@@ -23,6 +23,7 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "lr_min": 0.0,
     "eval_batch_size": None,
     "dump_detections": "",
+    "panoptic_threshold": 0.85,
 }
 
 

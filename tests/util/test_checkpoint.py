@@ -10,45 +10,16 @@ import sys
 
 import pytest
 import torch
-from torch import nn
 
+from tests.util.tiny_detr import TinyDetr
 from util import checkpoint
 from util.checkpoint import (
     atomic_write,
-    finetune_model,
     load_checkpoint,
-    load_model_state,
-    model_state,
     save_checkpoint,
     save_on_master,
 )
 from util.errors import UserError
-
-
-class TinyDetr(nn.Module):
-    """The keys and shapes of a DETR by which its flags are told, and little else."""
-
-    def __init__(self, classes=3, queries=4, width=8, layers=1, pre_norm=False, channels=5):
-        super().__init__()
-        layer = nn.TransformerEncoderLayer(width, 2, dim_feedforward=16)
-        decoder_layer = nn.TransformerDecoderLayer(width, 2, dim_feedforward=16)
-        self.transformer = nn.Module()
-        self.transformer.encoder = nn.Module()
-        self.transformer.encoder.layers = nn.ModuleList([layer for _ in range(layers)])
-        self.transformer.decoder = nn.Module()
-        self.transformer.decoder.layers = nn.ModuleList([decoder_layer])
-        if pre_norm:
-            self.transformer.encoder.norm = nn.LayerNorm(width)
-        self.class_embed = nn.Linear(width, classes + 1)
-        self.query_embed = nn.Embedding(queries, width)
-        self.input_proj = nn.Conv2d(channels, width, 1)
-        body = nn.ModuleDict({"conv1": nn.Conv2d(3, channels, 1), "bn1": nn.BatchNorm2d(channels)})
-        self.backbone = nn.Sequential(nn.ModuleDict({"body": body}), nn.Module())
-
-
-def same_weights(left: nn.Module, right: nn.Module) -> bool:
-    theirs = right.state_dict()
-    return all(torch.equal(value, theirs[key]) for key, value in left.state_dict().items())
 
 
 def one_line(error: pytest.ExceptionInfo) -> str:
@@ -244,106 +215,6 @@ def test_addresses_are_checked_and_read_safely(monkeypatch):
     load_checkpoint("https://example.org/detr-r50-e632da11.pth")
     assert asked["url"] == "https://example.org/detr-r50-e632da11.pth"
     assert asked["check_hash"] is True and asked["weights_only"] is True
-
-
-def test_weights_of_a_checkpoint_or_a_bare_state_dict():
-    state = {"weight": torch.ones(2)}
-    assert model_state({"model": state, "epoch": 3}, "a.pth") == state
-    assert model_state(state, "a.pth") == state
-    with pytest.raises(UserError, match=r"a\.pth: has no weights .*holds epoch, lr"):
-        model_state({"epoch": 3, "lr": 0.1}, "a.pth")
-
-
-# ---- into a model --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_strict_loading_takes_every_weight(prefix):
-    theirs, ours = TinyDetr(), TinyDetr()
-    load_model_state(ours, {prefix + k: v for k, v in theirs.state_dict().items()}, "a.pth")
-    assert same_weights(ours, theirs)
-
-
-@pytest.mark.parametrize(
-    ("options", "difference", "flags"),
-    [
-        ({"classes": 91}, "class_embed.weight is (92, 8) in the file", "--num_classes 91"),
-        ({"queries": 7}, "query_embed.weight is (7, 8) in the file", "--num_queries 7"),
-        ({"width": 4}, "in_proj_weight is (12, 4) in the file", "--hidden_dim 4"),
-        ({"layers": 3}, "encoder.layers.1.self_attn.in_proj_weight is in", "--enc_layers 3"),
-        ({"pre_norm": True}, "transformer.encoder.norm.weight is in the file", "--pre_norm"),
-        ({"channels": 6}, "backbone.0.body.conv1.weight is (6, 3", "another --backbone"),
-    ],
-)
-def test_a_model_of_other_flags_names_them(options, difference, flags):
-    state = TinyDetr(**options).state_dict()
-    with pytest.raises(UserError, match=r"a\.pth does not fit the model") as error:
-        load_model_state(TinyDetr(), state, "a.pth")
-    message = one_line(error)
-    assert difference in message
-    assert f"give {flags}, or --finetune a.pth" in message
-
-
-def test_every_difference_counts_but_only_the_first_are_listed():
-    state = TinyDetr(classes=9, queries=9).state_dict()
-    del state["backbone.0.body.conv1.bias"]
-    with pytest.raises(UserError, match=r", and 2 more; give --num_classes 9 --num_queries 9 "):
-        load_model_state(TinyDetr(), state, "a.pth")
-
-
-def test_masks_are_told_by_their_head():
-    state = {f"detr.{key}": value for key, value in TinyDetr().state_dict().items()}
-    state["mask_head.lay1.weight"] = torch.ones(1)
-    with pytest.raises(UserError, match="give --masks, or"):
-        load_model_state(TinyDetr(), state, "a.pth")
-
-
-def test_finetuning_with_the_same_model_takes_everything():
-    theirs, ours = TinyDetr(), TinyDetr()
-    report = finetune_model(ours, theirs.state_dict())
-    assert same_weights(ours, theirs)
-    assert not (report.resized or report.skipped or report.missing or report.unused)
-    count = len(theirs.state_dict())
-    assert str(report) == f"Fine-tuning: {count} of {count} tensors of the model loaded"
-
-
-@pytest.mark.parametrize(("theirs_count", "ours_count"), [(7, 4), (4, 7)])
-def test_finetuning_takes_the_queries_that_both_have(theirs_count, ours_count):
-    theirs, ours = TinyDetr(queries=theirs_count), TinyDetr(queries=ours_count)
-    fresh = ours.query_embed.weight.detach().clone()
-    report = finetune_model(ours, theirs.state_dict())
-    assert torch.equal(ours.query_embed.weight[:4], theirs.query_embed.weight[:4])
-    assert torch.equal(ours.query_embed.weight[4:], fresh[4:])
-    counts = f"4 rows, {theirs_count} in the file, {ours_count} in the model"
-    assert f"loaded in part: query_embed.weight ({counts})" in str(report)
-
-
-def test_finetuning_leaves_out_another_head_and_says_so():
-    theirs, ours = TinyDetr(classes=91), TinyDetr(classes=3)
-    head = ours.class_embed.weight.detach().clone()
-    state = {"module." + key: value for key, value in theirs.state_dict().items()}
-    del state["module.input_proj.bias"]
-    state["module.unknown"] = torch.ones(1)
-    report = finetune_model(ours, state)
-    assert torch.equal(ours.class_embed.weight, head)
-    assert torch.equal(ours.input_proj.weight, theirs.input_proj.weight)
-    words = str(report)
-    assert "not loaded, starts fresh: class_embed.weight is (92, 8) in the file" in words
-    assert "not in the file, starts fresh: input_proj.bias" in words
-    assert "in the file only, not used: unknown" in words
-
-
-def test_batch_counters_are_not_worth_a_word():
-    state = TinyDetr().state_dict()
-    del state["backbone.0.body.bn1.num_batches_tracked"]
-    assert finetune_model(TinyDetr(), state).missing == []
-    state["elsewhere.bn1.num_batches_tracked"] = torch.tensor(1)
-    assert finetune_model(TinyDetr(), state).unused == []
-
-
-def test_finetuning_with_something_else_is_a_mistake():
-    with pytest.raises(UserError, match="nothing in the checkpoint fits"):
-        finetune_model(TinyDetr(), {"fc.weight": torch.ones(1)})
 
 
 @pytest.mark.parametrize(

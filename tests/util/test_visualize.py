@@ -4,13 +4,13 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from util.visualize import (
     Panel,
     class_colour,
     detections_beside_ground_truth,
-    draw_boxes,
     save_detection_samples,
 )
 
@@ -24,61 +24,6 @@ def blank(width=600, height=400, mode="RGB"):
 
 def coloured(picture, colour):
     return (np.asarray(picture) == colour).all(axis=-1)
-
-
-class TestDrawBoxes:
-    def test_the_outline_follows_the_box(self):
-        picture = draw_boxes(blank(), [BOX], ["cat"])
-        rows, columns = coloured(picture, class_colour("cat")).nonzero()
-        assert (columns.min(), columns.max(), rows.max()) == (100, 300, 250)
-        assert picture.getpixel((200, 200)) == GREY and picture.size == (600, 400)
-
-    def test_the_image_given_stays_as_it_is(self):
-        image = blank()
-        draw_boxes(image, [BOX], ["cat"])
-        assert image.tobytes() == blank().tobytes()
-
-    def test_small_images_grow_by_a_whole_factor(self):
-        picture = draw_boxes(blank(96, 64), [(10, 10, 40, 50)], ["cat"])
-        assert picture.size == (96 * 5, 64 * 5)
-        assert coloured(picture, class_colour("cat")).nonzero()[0].max() == 50 * 5
-
-    def test_on_large_images_the_names_grow(self):
-        def ground_of_name(size):
-            picture = draw_boxes(
-                blank(size, size), [(size / 4, size / 4, size / 2, size / 2)], ["i"]
-            )
-            return coloured(picture, class_colour("i"))[: size // 4 - 5].any(axis=1).sum()
-
-        assert ground_of_name(3000) > 2 * ground_of_name(600) > 20
-
-    def test_scores_are_shown_behind_names(self):
-        without = draw_boxes(blank(), [BOX], ["cat"])
-        one, two = (draw_boxes(blank(), [BOX], ["cat"], [score]) for score in (0.9, 0.2))
-        assert len({without.tobytes(), one.tobytes(), two.tobytes()}) == 3
-
-    @pytest.mark.parametrize(
-        "box",
-        [(-50, -50, 900, 900), (590, 390, 700, 500), (700, 500, 800, 600), (50, 50, 50, 50)],
-        ids=["around everything", "out of the corner", "outside", "empty"],
-    )
-    def test_any_box_can_be_drawn(self, box):
-        picture = draw_boxes(blank(), [box], ["a name that is longer than the space beside it"])
-        assert coloured(picture, GREY).any() and not coloured(picture, GREY).all()
-
-    @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK"])
-    def test_any_mode_becomes_rgb(self, mode):
-        assert draw_boxes(blank(mode=mode), [BOX], ["cat"]).mode == "RGB"
-
-    def test_no_boxes(self):
-        assert draw_boxes(blank(), [], [], []).tobytes() == blank().tobytes()
-
-    @pytest.mark.parametrize(
-        ("labels", "scores"), [([], None), (["cat"], []), (["a", "b"], [1, 1])]
-    )
-    def test_lengths_must_agree(self, labels, scores):
-        with pytest.raises(ValueError, match=r"as boxes \(1\)"):
-            draw_boxes(blank(), [BOX], labels, scores)
 
 
 class TestContactSheet:
@@ -180,6 +125,78 @@ class TestSaveDetectionSamples:
         coco = COCO()
         _, path = self.save(coco, tmp_path, [])
         assert not path.exists()
+
+
+SQUARE = np.zeros((300, 400), dtype=np.uint8)
+SQUARE[100:190, 200:290] = 1
+
+
+def compressed():
+    return coco_mask.encode(np.asfortranarray(SQUARE))
+
+
+SEGMENTATIONS = {
+    "bytes": compressed,
+    "text": lambda: {"size": [300, 400], "counts": compressed()["counts"].decode()},
+    "uncompressed": lambda: {
+        "size": [300, 400],
+        "counts": [200 * 300 + 100, *[90, 210] * 89, 90, 110 * 300 + 110],
+    },
+    "polygons": lambda: [[200, 100, 290, 100, 290, 190, 200, 190]],
+}
+
+
+class TestSaveDetectionSamplesWithMasks:
+    """The square fills all of its box, so that its middle is tinted if it was decoded."""
+
+    def sheet(self, folder, annotation, entry, masks=True):
+        coco = COCO()
+        common = {"image_id": 1, "category_id": 1, "bbox": [200, 100, 90, 90]}
+        coco.dataset = {
+            "images": [{"id": 1, "file_name": "1.png", "height": 300, "width": 400}],
+            "categories": [{"id": 1, "name": "cat"}],
+            "annotations": [{"id": 1, **common, **annotation}],
+        }
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco.createIndex()
+        blank(400, 300).save(folder / "1.png")
+        detections = [{**common, "score": 0.9, **entry}]
+        save_detection_samples(coco, detections, folder, folder / "sheet.png", masks=masks)
+        with Image.open(folder / "sheet.png") as sheet:
+            return np.asarray(sheet.convert("RGB"))
+
+    def tinted(self, sheet):
+        """Numbers of tinted pixels in the left and right picture."""
+        colour = (np.array(GREY) + class_colour("cat")) / 2
+        is_tinted = (np.abs(sheet - colour) <= 1).all(axis=-1)
+        return is_tinted[:, :408].sum(), is_tinted[:, 408:].sum()
+
+    @pytest.mark.parametrize("kind", SEGMENTATIONS)
+    def test_every_coding_is_drawn_on_both_sides(self, tmp_path, kind):
+        field = {"segmentation": SEGMENTATIONS[kind]()}
+        left, right = self.tinted(self.sheet(tmp_path, field, field))
+        assert left == pytest.approx(86 * 86, rel=0.02) == right
+
+    @pytest.mark.parametrize("field", [{}, {"segmentation": []}, {"segmentation": [[1, 2, 3, 4]]}])
+    def test_an_object_without_a_mask_shows_its_box(self, tmp_path, field):
+        sheet = self.sheet(tmp_path, field, field)
+        assert self.tinted(sheet) == (0, 0)
+        assert coloured(sheet[:, :408], class_colour("cat")).any()
+        assert coloured(sheet[:, 408:], class_colour("cat")).any()
+
+    def test_masks_are_drawn_on_request_only(self, tmp_path):
+        field = {"segmentation": SEGMENTATIONS["text"]()}
+        assert self.tinted(self.sheet(tmp_path, field, field, masks=False)) == (0, 0)
+
+
+def test_large_masks_shrink_with_their_image():
+    mask = np.zeros((960, 1280), dtype=bool)
+    mask[200:600, 200:600] = True
+    panel = Panel(blank(1280, 960), [(200, 200, 600, 600)], ["cat"], None, "", iter([mask]))
+    sheet = np.asarray(detections_beside_ground_truth([(panel, panel._replace(masks=[~mask]))]))
+    inside, outside = sheet[30 + 200, 8 + 200], sheet[30 + 20, 8 + 20]
+    assert not (inside == GREY).all() and (outside == GREY).all()
+    assert (sheet[30 + 200, 16 + 640 + 200] == GREY).all()
 
 
 def test_a_class_keeps_its_colour():

@@ -1,0 +1,219 @@
+"""COCO's panoptic data: a directory becomes a dataset of pictures and targets, things and stuff."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datasets import coco
+from datasets.annotation_checks import check_image_folder
+from datasets.annotations import Row
+from datasets.images import read_image
+from datasets.panoptic_annotations import (
+    category_names,
+    check_ids,
+    check_panoptic,
+    load_panoptic,
+    read_id_map,
+    thing_flags,
+)
+from datasets.transforms import Target, Transform
+from util.box_ops import masks_to_boxes
+from util.errors import UserError
+from util.options import option
+
+
+class CocoPanoptic(Dataset):
+    """Pictures and targets of a COCO panoptic annotation file: every segment is an object.
+
+    The file is checked as `datasets.panoptic_annotations` says, a segment map when it is read.
+    Crowd segments stay among the objects, as in the published models' training.
+
+    Attributes:
+        img_folder: folder of the images; ``root`` is the same.
+        ann_folder: folder of the PNGs.
+        ann_file: the JSON.
+        coco: its object, images and annotations in the order of image ids.
+        ids: image ids, sorted.
+        categories: name of each category id.
+        is_thing: whether a category id is that of a thing.
+        largest_category_id: a classifier needs more classes than this.
+    """
+
+    def __init__(
+        self,
+        img_folder: str | Path,
+        ann_folder: str | Path,
+        ann_file: str | Path,
+        transforms: Transform | None = None,
+        return_masks: bool = True,
+        *,
+        training: bool = False,
+        num_classes: int | None = None,
+    ) -> None:
+        """Load and check the annotation file.
+
+        Args:
+            img_folder: folder that the file names of images are relative to.
+            ann_folder: folder that the file names of annotations are relative to.
+            ann_file: COCO JSON of panoptic segments.
+            transforms: called with picture and target, returns both; None to leave them as they
+                are.
+            return_masks: whether targets have masks.
+            training: whether the dataset is to be trained on; then it must have segments.
+            num_classes: category ids must be below this; None: any number of classes.
+
+        Raises:
+            UserError: a file is missing, or the annotation file is not what training and evaluation
+                need.
+        """
+        check_image_folder(img_folder)
+        data = load_panoptic(ann_file)
+        check_panoptic(
+            data, ann_file, ann_folder, img_folder, training=training, num_classes=num_classes
+        )
+        data["images"].sort(key=lambda row: row["id"])
+        data["annotations"].sort(key=lambda row: row["image_id"])
+        self.coco = data
+        self.img_folder = self.root = img_folder
+        self.ann_folder = ann_folder
+        self.ann_file = ann_file
+        self.transforms = transforms
+        self.return_masks = return_masks
+        self.ids: list[int] = [row["id"] for row in data["images"]]
+        self.categories = category_names(data)
+        self.is_thing = thing_flags(data)
+        self.largest_category_id = max(self.categories, default=0)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> tuple[Any, Target]:
+        """The picture and the target at ``index``, transformed.
+
+        Returns:
+            The picture, and N objects: ``boxes`` (N, 4) float32 xyxy pixels around their masks;
+            ``labels`` (N,) int64 category ids; ``area`` (N,) square pixels; ``iscrowd`` (N,)
+            int64; ``image_id`` (1,); ``orig_size`` and ``size`` (2,) height and width; on request
+            ``masks`` (N, H, W) uint8.
+
+        Raises:
+            UserError: the image or its segment map cannot be read, or they and the JSON do not
+                belong together.
+        """
+        image = self._read_image(self.coco["images"][index])
+        annotation = self.coco["annotations"][index]
+        masks = self._masks(annotation, size_hw=(image.height, image.width))
+        segments = annotation["segments_info"]
+        size_hw = torch.tensor([image.height, image.width])
+        target = {
+            "image_id": torch.tensor([annotation["image_id"]]),
+            "boxes": masks_to_boxes(masks),
+            "labels": torch.tensor([one["category_id"] for one in segments], dtype=torch.int64),
+            "area": _areas(segments, masks),
+            "iscrowd": torch.tensor(
+                [int(one.get("iscrowd") or 0) for one in segments], dtype=torch.int64
+            ),
+            "orig_size": size_hw,
+            "size": size_hw.clone(),
+        }
+        if self.return_masks:
+            target["masks"] = masks
+        return (image, target) if self.transforms is None else self.transforms(image, target)
+
+    def get_height_and_width(self, index: int) -> tuple[int, int]:
+        """Height and width in pixels of the picture at ``index``, without reading it."""
+        row = self.coco["images"][index]
+        return row["height"], row["width"]
+
+    def _read_image(self, row: Row) -> Image.Image:
+        try:
+            image = read_image(Path(self.img_folder) / row["file_name"])
+        except UserError as error:
+            raise UserError(f"image id {row['id']}: {error}") from None
+        if image.size != (row["width"], row["height"]):
+            raise UserError(
+                f"image id {row['id']}: {row['file_name']} is {image.height} x {image.width} pixels"
+                f" (height x width), {self.ann_file} says {row['height']} x {row['width']}; "
+                "correct the file"
+            )
+        return image
+
+    def _masks(self, annotation: Row, size_hw: tuple[int, int]) -> Tensor:
+        """(N, H, W) uint8 of the segments."""
+        image_id, path = annotation["image_id"], Path(self.ann_folder) / annotation["file_name"]
+        id_map = read_id_map(path, image_id, size_hw)
+        ids = [one["id"] for one in annotation["segments_info"]]
+        check_ids(set(np.unique(id_map).tolist()), set(ids), f"image id {image_id}: {path}")
+        segments = torch.tensor(ids, dtype=torch.int32)[:, None, None]
+        return (torch.from_numpy(id_map) == segments).to(torch.uint8)
+
+
+def _areas(segments: list[Row], masks: Tensor) -> Tensor:
+    """(N,) square pixels, as the JSON gives them or else counted."""
+    counted = masks.flatten(1).sum(1).tolist()
+    given = [one.get("area") for one in segments]
+    return torch.tensor(
+        [count if area is None else area for area, count in zip(given, counted, strict=True)],
+        dtype=torch.int64,
+    )
+
+
+def build(image_set: str, args: Any) -> CocoPanoptic:
+    """The dataset that the flags describe, in the layout of COCO 2017.
+
+    Args:
+        image_set: "train" or "val".
+        args: ``coco_path`` (images), ``coco_panoptic_path`` (segment maps and JSON), ``masks``,
+            and the newer ``{train,val}_images``, ``scales``, ``max_size``, ``num_classes``.
+
+    Raises:
+        UserError: a path is missing, or its content is not what training and evaluation need.
+    """
+    img_folder, root = _image_folder(image_set, args), Path(_panoptic_root(args))
+    return CocoPanoptic(
+        img_folder,
+        root / f"panoptic_{image_set}2017",
+        root / "annotations" / f"panoptic_{image_set}2017.json",
+        coco.make_coco_transforms(image_set, option(args, "scales"), option(args, "max_size")),
+        args.masks,
+        training=image_set == "train",
+        num_classes=option(args, "num_classes"),
+    )
+
+
+def build_instances(args: Any) -> COCO:
+    """The instance annotations of the validation images, for AP of boxes and masks beside PQ.
+
+    Args:
+        args: as for `datasets.coco.build`.
+
+    Raises:
+        UserError: as `datasets.coco.build`.
+    """
+    return coco.build("val", args).coco
+
+
+def _image_folder(image_set: str, args: Any) -> Path:
+    if named := option(args, f"{image_set}_images"):
+        return Path(named)
+    if root := getattr(args, "coco_path", None):
+        return Path(root) / f"{image_set}2017"
+    raise UserError(f"no {image_set} images: give --coco_path, or --{image_set}_images")
+
+
+def _panoptic_root(args: Any) -> str:
+    root = getattr(args, "coco_panoptic_path", None)
+    if not root:
+        raise UserError("--dataset_file coco_panoptic needs --coco_panoptic_path")
+    if option(args, "train_ann"):
+        raise UserError(
+            "--train_ann names instance annotations, but panoptic data is trained on the files "
+            "under --coco_panoptic_path; leave --train_ann out"
+        )
+    return root

@@ -1,0 +1,222 @@
+"""From mask logits to instance masks and to panoptic maps at the size of the original image."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from util.panoptic_coding import encode_id_map
+
+SizeHW = tuple[int, int]
+
+_QUERIES_AT_ONCE = 16  # masks that are enlarged at once: 70 MB at 800 x 1333 pixels
+_SMALLEST_AREA = 4  # segments of this many pixels or fewer are dropped
+_LAST_THING = 90  # of COCO's category ids
+
+
+def coco_is_thing(num_classes: int) -> dict[int, bool]:
+    """For every class of a released panoptic model whether it is a thing: ids up to 90 are."""
+    return {category_id: category_id <= _LAST_THING for category_id in range(num_classes)}
+
+
+class PostProcessSegm(nn.Module):
+    """Turn mask logits into binary masks, beside what `models.postprocess.PostProcess` gives.
+
+    Args:
+        threshold: pixels with a larger probability are inside.
+    """
+
+    def __init__(self, threshold: float = 0.5):
+        super().__init__()
+        self.threshold = threshold
+
+    @torch.no_grad()
+    def forward(
+        self,
+        results: list[dict[str, Tensor]],
+        outputs: dict[str, Tensor],
+        orig_target_sizes: Tensor,
+        max_target_sizes: Tensor,
+    ) -> list[dict[str, Tensor]]:
+        """Add masks to the detections of a batch.
+
+        Args:
+            results: one dict an image, which gets the key ``masks``.
+            outputs: ``pred_masks`` (B, Q, H, W), logits over the padded image.
+            orig_target_sizes: (B, 2) height and width of the original images.
+            max_target_sizes: (B, 2) height and width of the images without padding; the largest of
+                each is the padded size.
+
+        Returns:
+            ``results``; ``masks`` is uint8 (Q, 1, height, width), 1 inside.
+
+        Raises:
+            ValueError: numbers of results, masks and sizes differ.
+        """
+        masks = outputs["pred_masks"]
+        if masks.dim() == 5:  # (B, Q, 1, H, W)
+            masks = masks.squeeze(2)
+        lengths = (len(results), len(masks), len(orig_target_sizes), len(max_target_sizes))
+        if len(set(lengths)) > 1:
+            raise ValueError(
+                "results, pred_masks, orig_target_sizes and max_target_sizes must have one entry "
+                f"an image, got {lengths}"
+            )
+        (padded_hw,) = _as_tuples(max_target_sizes.amax(0, keepdim=True))
+        sizes = zip(_as_tuples(max_target_sizes), _as_tuples(orig_target_sizes), strict=True)
+        for result, image_masks, (size_hw, orig_hw) in zip(results, masks, sizes, strict=True):
+            parts = [
+                self._to_pixels(part, padded_hw, size_hw, orig_hw)
+                for part in image_masks.split(_QUERIES_AT_ONCE)
+            ]
+            result["masks"] = torch.cat(parts)
+        return results
+
+    def _to_pixels(
+        self, logits: Tensor, padded_hw: SizeHW, size_hw: SizeHW, orig_hw: SizeHW
+    ) -> Tensor:
+        """Binary masks (q, 1, height, width) of the original image from logits (q, H, W).
+
+        The threshold comes before the last change of size, as in the published evaluation.
+        """
+        height, width = size_hw
+        enlarged = F.interpolate(logits[:, None], size=padded_hw, mode="bilinear")
+        inside = enlarged[..., :height, :width].sigmoid() > self.threshold
+        return F.interpolate(inside.byte(), size=orig_hw, mode="nearest")
+
+
+class PostProcessPanoptic(nn.Module):
+    """Turn class and mask logits into a panoptic map: each pixel belongs to one segment.
+
+    Args:
+        is_thing_map: whether a class is a thing. Classes that it lacks are stuff.
+        threshold: queries with a lower score are left out.
+        return_scores: give each segment its ``score`` too.
+
+    Source: DETR paper, section 4.4.
+    """
+
+    def __init__(
+        self,
+        is_thing_map: Mapping[int, bool],
+        threshold: float = 0.85,
+        return_scores: bool = False,
+    ):
+        super().__init__()
+        self.is_thing_map = dict(is_thing_map)
+        self.threshold = threshold
+        self.return_scores = return_scores
+
+    @torch.no_grad()
+    def forward(
+        self,
+        outputs: dict[str, Tensor],
+        processed_sizes: Tensor | Sequence[SizeHW],
+        target_sizes: Tensor | Sequence[SizeHW] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Make the panoptic maps of a batch.
+
+        Args:
+            outputs: ``pred_logits`` (B, Q, K) and ``pred_masks`` (B, Q, H, W).
+            processed_sizes: B heights and widths that the network saw.
+            target_sizes: B heights and widths of the maps; None: ``processed_sizes``.
+
+        Returns:
+            for each image ``png_string``, a PNG of segment ids (see `util.panoptic_coding`), and
+            ``segments_info``: dicts with ``id`` (from 0), ``isthing``, ``category_id`` and
+            ``area`` in pixels.
+
+        Raises:
+            ValueError: numbers of images and sizes differ.
+        """
+        if target_sizes is None:
+            target_sizes = processed_sizes
+        logits, masks = outputs["pred_logits"], outputs["pred_masks"]
+        lengths = (len(logits), len(processed_sizes), len(target_sizes))
+        if len(set(lengths)) > 1:
+            raise ValueError(
+                f"expected one size for each of {lengths[0]} images, got {lengths[1:]}"
+            )
+        return [
+            self._segment_image(*image)
+            for image in zip(
+                logits, masks, _as_tuples(processed_sizes), _as_tuples(target_sizes), strict=True
+            )
+        ]
+
+    def _segment_image(
+        self, logits: Tensor, masks: Tensor, processed_hw: SizeHW, target_hw: SizeHW
+    ) -> dict[str, Any]:
+        """The panoptic map of one image from logits (Q, K) and masks (Q, H, W)."""
+        scores, labels = logits.softmax(-1).max(-1)
+        keep = (labels != logits.shape[-1] - 1) & (scores > self.threshold)
+        masks, scores, labels = masks[keep], scores[keep].cpu(), labels[keep].cpu()
+        if len(masks):
+            masks = F.interpolate(masks[:, None], size=processed_hw, mode="bilinear").squeeze(1)
+        else:
+            masks = masks.new_empty(0, *processed_hw)
+        id_map = _resize_nearest(self._merge_stuff(_strongest(masks), labels), target_hw)
+        areas = _areas(id_map, len(labels))
+        while (areas <= _SMALLEST_AREA).any():
+            keep = torch.from_numpy(areas > _SMALLEST_AREA)
+            masks, scores, labels = masks[keep.to(masks.device)], scores[keep], labels[keep]
+            # Not merged again, as in the published evaluation.
+            id_map = _resize_nearest(_strongest(masks), target_hw)
+            areas = _areas(id_map, len(labels))
+        segments = self._describe(labels.tolist(), areas.tolist(), scores.tolist())
+        return {"png_string": encode_id_map(id_map), "segments_info": segments}
+
+    def _merge_stuff(self, id_map: np.ndarray, labels: Tensor) -> np.ndarray:
+        """Give all segments of one stuff class the id of the first."""
+        first_of_class: dict[int, int] = {}
+        merged = [
+            index if self._is_thing(label) else first_of_class.setdefault(label, index)
+            for index, label in enumerate(labels.tolist())
+        ]
+        return np.array(merged, dtype=np.int32)[id_map] if merged else id_map
+
+    def _is_thing(self, label: int) -> bool:
+        return bool(self.is_thing_map.get(label, False))
+
+    def _describe(
+        self, labels: list[int], areas: list[int], scores: list[float]
+    ) -> list[dict[str, Any]]:
+        segments: list[dict[str, Any]] = [
+            {"id": i, "isthing": self._is_thing(label), "category_id": label, "area": area}
+            for i, (label, area) in enumerate(zip(labels, areas, strict=True))
+        ]
+        if self.return_scores:
+            for segment, score in zip(segments, scores, strict=True):
+                segment["score"] = round(score, 4)
+        return segments
+
+
+def _as_tuples(sizes: Tensor | Sequence[SizeHW]) -> list[SizeHW]:
+    rows = sizes.tolist() if isinstance(sizes, Tensor) else sizes
+    return [(int(height), int(width)) for height, width in rows]
+
+
+def _strongest(masks: Tensor) -> np.ndarray:
+    """Index of the largest of the mask logits (N, H, W) at each pixel; zeros without masks."""
+    if len(masks) == 0:
+        return np.zeros(masks.shape[1:], dtype=np.int32)
+    # Probabilities, not logits: values that round to the same one go to the first query, as in the
+    # published evaluation.
+    return masks.softmax(0).argmax(0).int().cpu().numpy()
+
+
+def _resize_nearest(id_map: np.ndarray, size_hw: SizeHW) -> np.ndarray:
+    height, width = size_hw
+    if id_map.shape == size_hw:
+        return id_map
+    resized = Image.fromarray(id_map).resize((width, height), Image.Resampling.NEAREST)
+    return np.asarray(resized)
+
+
+def _areas(id_map: np.ndarray, num_segments: int) -> np.ndarray:
+    """Pixels of each segment; of an image without segments, nothing."""
+    return np.bincount(id_map.ravel(), minlength=num_segments)[:num_segments]

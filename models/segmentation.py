@@ -1,0 +1,265 @@
+"""Masks on top of boxes: DETR for instance and panoptic segmentation (paper, section 4.4)."""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
+
+from .backbone import stage_channels
+from .deferred_masks import DeferredMasks
+from .mask_losses import dice_loss, sigmoid_focal_loss
+from .panoptic import PostProcessPanoptic, PostProcessSegm
+
+if TYPE_CHECKING:
+    from .detr import DETR
+
+__all__ = [
+    "DETRsegm",
+    "MHAttentionMap",
+    "MaskHeadSmallConv",
+    "PostProcessPanoptic",
+    "PostProcessSegm",
+    "dice_loss",
+    "sigmoid_focal_loss",
+]
+
+# Queries of each image whose masks are computed at once outside training: for an image of
+# 800 x 1333 pixels about half a gigabyte.
+_QUERIES_AT_ONCE = 16
+
+
+class DETRsegm(nn.Module):
+    """DETR with a mask for each query.
+
+    Args:
+        detr: the detector; its backbone returns all four stages.
+        freeze_detr: train the mask head alone. Statistics of batch norms in ``detr`` stay too.
+    """
+
+    def __init__(self, detr: "DETR", freeze_detr: bool = False):
+        super().__init__()
+        # Optimizer states in checkpoints are numbered by the order of these lines.
+        self.detr = detr
+        if freeze_detr:
+            detr.requires_grad_(False)
+        self.freeze_detr = freeze_detr
+        hidden_dim: int = detr.transformer.d_model  # type: ignore[assignment]
+        num_heads: int = detr.transformer.nhead  # type: ignore[assignment]
+        fine_to_coarse = stage_channels(detr.backbone[0])  # type: ignore[index]
+        self.bbox_attention = MHAttentionMap(hidden_dim, hidden_dim, num_heads, dropout=0.0)
+        self.mask_head = MaskHeadSmallConv(
+            hidden_dim + num_heads, fine_to_coarse[-2::-1], hidden_dim
+        )
+
+    def train(self, mode: bool = True) -> "DETRsegm":
+        """As for any module; batch norms of a frozen detector stay in evaluation mode."""
+        super().train(mode)
+        if self.freeze_detr:
+            for module in self.detr.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def forward(self, samples: NestedTensor):  # type: ignore[no-untyped-def]
+        """Detect and segment.
+
+        Args:
+            samples: as for `models.detr.DETR`.
+
+        Returns:
+            what DETR returns, and ``pred_masks``: mask logits (B, Q, H, W) at the resolution of the
+            backbone's first stage, over the padded image. In training these are `DeferredMasks`.
+        """
+        if isinstance(samples, (list, tuple, torch.Tensor)):
+            samples = nested_tensor_from_tensor_list(samples)  # type: ignore[arg-type]
+        features, positions = self.detr.backbone(samples)
+        coarsest = features[-1]
+        states, projected, memory = self.detr.decode(coarsest, positions[-1])
+        out = self.detr.predict(states)
+        attention = self.bbox_attention(states[-1], memory, mask=coarsest.mask)
+        finer = [features[2].tensors, features[1].tensors, features[0].tensors]
+        maps = self.mask_head.image_maps(projected, finer)
+        if torch.jit.is_scripting():
+            out["pred_masks"] = self._all_masks(attention, maps)
+        else:
+            deferred = self.training and torch.is_grad_enabled()
+            out["pred_masks"] = (
+                DeferredMasks(self.mask_head, attention, maps)
+                if deferred
+                else self._all_masks(attention, maps)
+            )
+        return out
+
+    def _all_masks(self, attention: Tensor, maps: list[Tensor]) -> Tensor:
+        """Mask logits (B, Q, H, W), some queries after the other."""
+        parts = [
+            self.mask_head.batched_masks(part, maps)
+            for part in attention.split(_QUERIES_AT_ONCE, dim=1)
+        ]
+        return torch.cat(parts, dim=1)
+
+
+class MHAttentionMap(nn.Module):
+    """Attention weights of queries over the pixels of a feature map, without values.
+
+    Args:
+        query_dim: channels of queries and pixels.
+        hidden_dim: channels of their projections.
+        num_heads: a divisor of ``hidden_dim``.
+        dropout: probability of dropping a weight.
+        bias: whether the projections have biases.
+    """
+
+    def __init__(
+        self,
+        query_dim: int,
+        hidden_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+    ):
+        super().__init__()
+        self.num_heads = num_heads
+        self.hidden_dim = hidden_dim
+        self.dropout = nn.Dropout(dropout)
+        self.q_linear = nn.Linear(query_dim, hidden_dim, bias=bias)
+        self.k_linear = nn.Linear(query_dim, hidden_dim, bias=bias)
+        for linear in (self.q_linear, self.k_linear):
+            nn.init.xavier_uniform_(linear.weight)
+            if bias:
+                nn.init.zeros_(linear.bias)
+        self.normalize_fact = (hidden_dim / num_heads) ** -0.5
+
+    def forward(self, q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend.
+
+        Args:
+            q: queries (B, Q, query_dim).
+            k: pixels (B, query_dim, H, W).
+            mask: (B, H, W), True = padding, which gets weight 0.
+
+        Returns:
+            weights (B, Q, num_heads, H, W). They add up to 1 over heads and pixels together, not
+            for each head: released weights were trained so.
+        """
+        q = self.q_linear(q)
+        k = F.conv2d(k, self.k_linear.weight[:, :, None, None], self.k_linear.bias)
+        head_dim = self.hidden_dim // self.num_heads
+        q = q.view(q.shape[0], q.shape[1], self.num_heads, head_dim)
+        k = k.view(k.shape[0], self.num_heads, head_dim, k.shape[-2], k.shape[-1])
+        scores = torch.einsum("bqnc,bnchw->bqnhw", q * self.normalize_fact, k)
+        if mask is not None:
+            scores = scores.masked_fill(mask[:, None, None], float("-inf"))
+        weights = scores.flatten(2).softmax(-1).view_as(scores)
+        return self.dropout(weights)
+
+
+class MaskHeadSmallConv(nn.Module):
+    """Convolutions from attention maps to masks, with the backbone's finer features on the way up.
+
+    The computation is split: `image_maps` is what all queries of an image share, and `masks` is the
+    rest, for any choice of queries.
+
+    Args:
+        dim: channels of the encoded image and the attention heads together.
+        fpn_dims: channels of the backbone's stages 3, 2 and 1.
+        context_dim: the widths of the layers are this over 2, 4, 8 and 16.
+    """
+
+    def __init__(self, dim: int, fpn_dims: list[int], context_dim: int):
+        super().__init__()
+        widths = [dim, *(context_dim // 2**k for k in range(1, 5))]
+        # Optimizer states in checkpoints are numbered by the order of these lines.
+        self.lay1 = nn.Conv2d(dim, dim, 3, padding=1)
+        self.gn1 = _group_norm(dim)
+        self.lay2 = nn.Conv2d(dim, widths[1], 3, padding=1)
+        self.gn2 = _group_norm(widths[1])
+        self.lay3 = nn.Conv2d(widths[1], widths[2], 3, padding=1)
+        self.gn3 = _group_norm(widths[2])
+        self.lay4 = nn.Conv2d(widths[2], widths[3], 3, padding=1)
+        self.gn4 = _group_norm(widths[3])
+        self.lay5 = nn.Conv2d(widths[3], widths[4], 3, padding=1)
+        self.gn5 = _group_norm(widths[4])
+        self.out_lay = nn.Conv2d(widths[4], 1, 3, padding=1)
+        self.adapter1 = nn.Conv2d(fpn_dims[0], widths[1], 1)
+        self.adapter2 = nn.Conv2d(fpn_dims[1], widths[2], 1)
+        self.adapter3 = nn.Conv2d(fpn_dims[2], widths[3], 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, bbox_mask: Tensor, fpns: list[Tensor]) -> Tensor:
+        """Compute the masks of all queries.
+
+        Args:
+            x: projected features (B, C, H, W).
+            bbox_mask: attention maps (B, Q, dim - C, H, W).
+            fpns: features of the backbone's stages 3, 2 and 1, all (B, ...) or all (B * Q, ...).
+
+        Returns:
+            mask logits (B * Q, 1, H1, W1) at the resolution of the last of ``fpns``.
+        """
+        maps = self.image_maps(x, fpns)
+        batch_size, num_queries = bbox_mask.shape[:2]
+        if fpns[0].shape[0] == batch_size:
+            return self.batched_masks(bbox_mask, maps).flatten(0, 1).unsqueeze(1)
+        maps[0] = maps[0].repeat_interleave(num_queries, 0)
+        every = torch.arange(batch_size * num_queries, device=x.device)
+        return self.masks(bbox_mask.flatten(0, 1), maps, every)
+
+    def image_maps(self, x: Tensor, fpns: list[Tensor]) -> list[Tensor]:
+        """What the queries of an image share, arguments as in `forward`.
+
+        The first is the share of ``x`` in the first layer, whose input is ``x`` and the attention
+        maps side by side.
+        """
+        weight = self.lay1.weight[:, : x.shape[1]]
+        return [
+            F.conv2d(x, weight, self.lay1.bias, padding=1),
+            self.adapter1(fpns[0]),
+            self.adapter2(fpns[1]),
+            self.adapter3(fpns[2]),
+        ]
+
+    def batched_masks(self, attention: Tensor, maps: list[Tensor]) -> Tensor:
+        """Mask logits (B, Q, H1, W1) of attention maps (B, Q, heads, H, W)."""
+        batch_size, num_queries = attention.shape[:2]
+        image = torch.arange(batch_size, device=attention.device)
+        image = image[:, None].expand(batch_size, num_queries).flatten()
+        masks = self.masks(attention.flatten(0, 1), maps, image)
+        return masks.view(batch_size, num_queries, masks.shape[-2], masks.shape[-1])
+
+    def masks(self, attention: Tensor, maps: list[Tensor], image: Tensor) -> Tensor:
+        """Compute the masks of some queries.
+
+        Args:
+            attention: their attention maps (P, heads, H, W).
+            maps: see `image_maps`.
+            image: index of the image of each (P,).
+
+        Returns:
+            mask logits (P, 1, H1, W1).
+        """
+        weight = self.lay1.weight[:, -attention.shape[1] :]
+        x = F.conv2d(attention, weight, padding=1) + maps[0][image]
+        x = F.relu(self.gn1(x))
+        x = F.relu(self.gn2(self.lay2(x)))
+        x = F.relu(self.gn3(self.lay3(_finer(x, maps[1][image]))))
+        x = F.relu(self.gn4(self.lay4(_finer(x, maps[2][image]))))
+        x = F.relu(self.gn5(self.lay5(_finer(x, maps[3][image]))))
+        return self.out_lay(x)
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    """Eight groups as in the released models, fewer where a narrow model's channels need it."""
+    return nn.GroupNorm(math.gcd(8, channels), channels)
+
+
+def _finer(x: Tensor, finer: Tensor) -> Tensor:
+    """Enlarge ``x`` (nearest pixel) to the resolution of ``finer`` and add that."""
+    return F.interpolate(x, size=finer.shape[-2:], mode="nearest") + finer

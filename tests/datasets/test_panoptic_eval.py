@@ -1,0 +1,116 @@
+"""The panoptic evaluator: what it scores, writes and gathers."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import datasets.panoptic_eval as panoptic_eval
+from datasets.panoptic_eval import PanopticEvaluator
+from datasets.panoptic_quality import pq_compute
+from tests.datasets.panoptic_cases import id_map_of, segments_of, write_panoptic
+from util.errors import UserError
+from util.panoptic_coding import encode_id_map
+
+
+def prediction(image_id: int, shift: int = 1) -> dict[str, Any]:
+    """The truth moved to the right, under other ids."""
+    moved = np.roll(id_map_of(image_id), shift, axis=1)
+    ids = [one["id"] for one in segments_of(image_id)]
+    renumbered = np.select([moved == i for i in ids], range(1, len(ids) + 1), 0)
+    segments = [
+        {"id": number, "category_id": one["category_id"], "isthing": True, "area": 1}
+        for number, one in enumerate(segments_of(image_id), start=1)
+    ]
+    return {
+        "image_id": image_id,
+        "file_name": f"{image_id:012d}.png",
+        "png_string": encode_id_map(renumbered),
+        "segments_info": segments,
+    }
+
+
+def evaluator_of(root: Path, output_dir: Path | None) -> PanopticEvaluator:
+    ann_file = root / "annotations" / "panoptic_val2017.json"
+    return PanopticEvaluator(ann_file, root / "panoptic_val2017", output_dir)
+
+
+def test_same_score_as_of_the_files_it_writes(tmp_path: Path) -> None:
+    root, out = write_panoptic(tmp_path / "data"), tmp_path / "out"
+    evaluator = evaluator_of(root, out)
+    given = [prediction(30), prediction(10, shift=2)]
+    kept = copy.deepcopy(given)
+    evaluator.update(given[:1])
+    evaluator.update(given[1:])
+    evaluator.synchronize_between_processes()
+    quality = evaluator.summarize()
+    assert given == kept
+    assert sorted(p.name for p in out.iterdir()) == [
+        "000000000010.png",
+        "000000000030.png",
+        "predictions.json",
+    ]
+    written = json.loads((out / "predictions.json").read_text())
+    assert [row["image_id"] for row in written["annotations"]] == [10, 30]
+    assert written["annotations"][0].keys() == {"image_id", "file_name", "segments_info"}
+    ann_file = root / "annotations" / "panoptic_val2017.json"
+    from_files = pq_compute(ann_file, out / "predictions.json", root / "panoptic_val2017", out)
+    assert quality == from_files
+    assert quality is not None and 0 < quality["All"]["pq"] < 1
+
+
+def test_without_a_folder_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_panoptic(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    evaluator = evaluator_of(root, None)
+    evaluator.update([prediction(10)])
+    assert evaluator.summarize() is not None
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+def test_image_named_twice_counts_once(tmp_path: Path) -> None:
+    root = write_panoptic(tmp_path)
+    once, twice = evaluator_of(root, None), evaluator_of(root, None)
+    once.update([prediction(10)])
+    twice.update([prediction(10), prediction(10, shift=3)])
+    twice.update([prediction(10, shift=3)])
+    assert once.summarize() == twice.summarize()
+
+
+def test_results_of_all_processes_count_once_and_only_the_main_one_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_panoptic(tmp_path)
+    whole, first, second = (evaluator_of(root, None) for _ in range(3))
+    whole.update([prediction(10), prediction(30)])
+    first.update([prediction(10)])
+    second.update([prediction(30), prediction(10, shift=3)])
+    monkeypatch.setattr(panoptic_eval, "all_gather", lambda own: [first._scored, second._scored])
+    gathered = evaluator_of(root, None)
+    gathered.synchronize_between_processes()
+    assert gathered.summarize() == whole.summarize()
+    monkeypatch.setattr(panoptic_eval, "is_main_process", lambda: False)
+    assert gathered.summarize() is None
+
+
+def test_foreign_image(tmp_path: Path) -> None:
+    evaluator = evaluator_of(write_panoptic(tmp_path), None)
+    with pytest.raises(UserError, match=r"image id 5, which is not in .*panoptic_val2017.json"):
+        evaluator.update([{**prediction(10), "image_id": 5}])
+
+
+def test_a_failed_write_leaves_nothing_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = write_panoptic(tmp_path / "data"), tmp_path / "out"
+    evaluator = evaluator_of(root, out)
+    evaluator.update([{**prediction(10), "segments_info": prediction(10)["segments_info"]}])
+    evaluator._scored[10].entry["segments_info"][0]["odd"] = object()  # JSON cannot hold it
+    with pytest.raises(TypeError):
+        evaluator.summarize()
+    assert [p.name for p in out.iterdir()] == ["000000000010.png"]
