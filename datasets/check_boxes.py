@@ -175,5 +175,5 @@ def _check_duplicates(findings: Findings, boxes: Boxes) -> None:
         key = (row["image_id"], row["category_id"], *row["bbox"])
         earlier = first.setdefault(key, index)
         if earlier != index:
-            detail = f"as annotation id {boxes.rows[earlier]['id']}"
+            detail = f"as annotation id {boxes.rows[earlier].get('id')}"
             findings.note("duplicate_box", boxes.example(index, detail))

@@ -1,7 +1,7 @@
 """What a check tells of a split beside its faults: counts, sizes and classes."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ class ClassCount:
 
     Attributes:
         name: of the class.
-        objects: annotations, crowds aside.
+        objects: annotations, crowds and empty boxes aside.
         images: with at least one of these objects.
     """
 
@@ -75,7 +75,7 @@ class SplitFacts:
         num_annotations: rows of the file.
         num_crowd: of the usable ones.
         num_images_with_crowd: likewise.
-        objects: of each image that has any: annotations, crowds aside.
+        objects: of each image that has any: annotations, crowds and empty boxes aside.
         box_areas: number of objects that are small, medium and large by their box.
         sizes_wh: of images by id: as stored, or else as the file says.
         survey: of the image files; None where they have not been opened.
@@ -99,7 +99,7 @@ class SplitFacts:
         return [image_id for image_id in self.images if self.objects[image_id] == 0]
 
     def objects_per_image(self) -> Spread:
-        """Over all images, crowds aside."""
+        """Over all images."""
         return Spread.of(self.objects[image_id] for image_id in self.images)
 
     def as_json(self) -> dict[str, Any]:
@@ -143,6 +143,6 @@ def count_by_size(extents: np.ndarray) -> dict[str, int]:
     }
 
 
-def unused_ids(category_ids: Sequence[int]) -> list[int]:
+def unused_ids(category_ids: Collection[int]) -> Iterator[int]:
     """Ids from 1 up to the largest that no class has, each an output of the model for nothing."""
-    return sorted(set(range(1, max(category_ids, default=0))) - set(category_ids))
+    return (one for one in range(1, max(category_ids, default=0)) if one not in category_ids)

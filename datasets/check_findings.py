@@ -28,16 +28,13 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     # ---- annotation file ----
     "refused": Kind("error", "training refuses the annotation file"),
-    "invalid_field": Kind("error", "rows with a missing or wrong field"),
     "missing_file": Kind("error", "images without a file"),
-    "dangling_reference": Kind("error", "annotations of an image or class that is not listed"),
-    "label_beyond_classes": Kind("error", "annotations of a class beyond --num_classes"),
-    "unusable_segmentation": Kind("error", "annotations that no mask can be made of"),
     "wrong_rle_length": Kind("error", "RLE masks whose counts do not add up to their size"),
     "path_outside_folder": Kind("warning", "images whose path leads out of the image folder"),
     "more_objects_than_queries": Kind(
         "warning", "images with more objects than --num_queries; the model cannot find all of them"
     ),
+    "no_objects": Kind("error", "no box that a model could learn"),
     "duplicate_class_name": Kind("warning", "classes that share their name with another id"),
     # ---- boxes ----
     "boxes_xyxy": Kind(
@@ -79,6 +76,11 @@ KINDS: dict[str, Kind] = {
     # ---- between splits ----
     "duplicate_across_splits": Kind(
         "warning", "training images that validation has too; its scores will be too good"
+    ),
+    "same_name_across_splits": Kind(
+        "warning",
+        "training images with the file name of a validation image; "
+        "without --skip_images the pixels are compared",
     ),
     "class_conflict": Kind("error", "classes whose ids or names differ between the splits"),
     "class_table_differs": Kind("warning", "classes listed in one of the splits only"),
@@ -154,6 +156,15 @@ class Findings:
         finding.count += 1
         if len(finding.examples) < EXAMPLES_KEPT:
             finding.examples.append(example)
+
+    def note_many(self, kind: str, count: int, examples: list[Example], message: str) -> None:
+        """Count places of which only some are known."""
+        for example in examples:
+            self.note(kind, example, message)
+        self._found[kind, message].count += count - len(examples)
+
+    def has(self, kind: str) -> bool:
+        return any(noted == kind for noted, _ in self._found)
 
     def all(self) -> list[Finding]:
         """Everything found."""

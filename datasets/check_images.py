@@ -41,6 +41,13 @@ class ListedImage(NamedTuple):
     file_name: str
     size_wh: tuple[int, int] | None
 
+    def is_there(self) -> bool:
+        """Whether there is anything under the path, readable or not."""
+        try:
+            return os.path.lexists(self.path)
+        except (OSError, ValueError):  # names that no file system takes
+            return False
+
     def example(self, detail: str = "") -> Example:
         return Example(image_id=self.image_id, file_name=self.file_name, detail=detail)
 
@@ -96,7 +103,7 @@ def survey_images(
     """Decode every image and note what is wrong with it.
 
     Args:
-        images: missing files are passed over; the check of the annotation file names them.
+        images: those to open.
         findings: gets what is wrong.
         num_workers: threads; with 0 the caller's thread does the work.
         title: of the progress line.
@@ -110,19 +117,17 @@ def survey_images(
             if isinstance(outcome, UnreadableImage):
                 kind = "decompression_bomb" if outcome.is_bomb else "unreadable_image"
                 findings.note(kind, outcome.listed.example(outcome.reason))
-            elif outcome is not None:
+            else:
                 _note_faults(findings, outcome)
                 _add_to_survey(survey, findings, outcome)
     return survey
 
 
-def inspect_image(listed: ListedImage) -> StoredImage | UnreadableImage | None:
-    """Decode a file; None where there is none."""
+def inspect_image(listed: ListedImage) -> StoredImage | UnreadableImage:
+    """Decode a file."""
     path = listed.path
     try:
-        if not os.path.lexists(path):
-            return None
-        if not path.is_file():
+        if not path.is_file():  # reading a pipe would wait forever
             return UnreadableImage(listed, "not a regular file", is_bomb=False)
         pixels = read_image(path)
         mode, orientation = _read_header(path)
