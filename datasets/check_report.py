@@ -1,12 +1,12 @@
 """The report of a check, for people and as JSON."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from datasets.check_facts import SplitFacts, Spread, unused_ids
-from datasets.check_findings import EXAMPLES_KEPT, KINDS, Example, Finding, Severity
+from datasets.check_findings import EXAMPLES_KEPT, Example, Finding, Severity
 
 _EXAMPLES_SHOWN = 3
 _CLASSES_SHOWN = 100
@@ -108,12 +108,13 @@ def _split_lines(facts: SplitFacts, num_queries: int) -> Iterator[str]:
     yield f"  objects an image  {_spread(facts.objects_per_image())} (--num_queries {num_queries})"
     sizes = ", ".join(f"{count} {name}" for name, count in facts.box_areas.items())
     yield f"  object sizes      {sizes} (box area below 32², below 96², above)"
-    yield f"  image width       {_spread(Spread.of(width for width, _ in facts.sizes_wh.values()))}"
-    yield f"  image height      {_spread(Spread.of(height for _, height in facts.sizes_wh.values()))}"
+    widths, heights = zip(*facts.sizes_wh.values(), strict=True) if facts.sizes_wh else ((), ())
+    yield f"  image width       {_spread(Spread.of(widths))}"
+    yield f"  image height      {_spread(Spread.of(heights))}"
     if facts.survey is None:
         yield "  image files       not opened (--skip_images)"
         return
-    modes = ", ".join(f"{count} {mode}" for mode, count in facts.survey.modes.most_common())
+    modes = ", ".join(f"{count} × {mode}" for mode, count in facts.survey.modes.most_common())
     yield f"  image files       {facts.survey.num_read} readable{': ' if modes else ''}{modes}"
     if facts.survey.num_with_orientation:
         yield f"  EXIF orientation  in {facts.survey.num_with_orientation} files"
@@ -155,7 +156,9 @@ def _cells(facts: SplitFacts, number: int) -> str:
 
 
 def _finding_lines(finding: Finding) -> Iterator[str]:
-    yield f"  {finding.split}: {finding.count} {_printable(finding.message)} [{finding.kind}]"
+    # What concerns the whole file has no place, and is not counted.
+    count = "" if finding.examples == [Example()] else f"{finding.count} "
+    yield f"  {finding.split}: {count}{_printable(finding.message)} [{finding.kind}]"
     shown = finding.examples[:_EXAMPLES_SHOWN]
     yield from (f"      {_place(example)}" for example in shown if _place(example))
     if finding.count > len(shown):

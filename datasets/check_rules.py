@@ -24,7 +24,7 @@ _MISSING = "have no file in"
 class _Problem(NamedTuple):
     """One problem of the line: how many rows have it, in words, and the first of them."""
 
-    count: int
+    num_rows: int
     message: str
     places: str
 
@@ -42,7 +42,7 @@ def note_refusal(findings: Findings, refusal: str, file_names: Mapping[int, str]
         if _MISSING in problem.message and findings.has("missing_file"):
             continue
         places = list(_places(problem.places, file_names)) or [Example(detail=problem.places)]
-        findings.note_many("refused", problem.count, places, problem.message)
+        findings.note_many("refused", problem.num_rows, places, problem.message)
 
 
 def _taken_apart(text: str) -> _Problem:
