@@ -11,7 +11,7 @@ from tests.datasets.check_cases import HEIGHT, WIDTH, row
 def found(boxes_xywh, size_wh=(WIDTH, HEIGHT), **fields):
     """Ids of the annotations (0, 1, …) noted, by kind; each box is on an image of its own."""
     rows = [row(i, i, box, **fields) for i, box in enumerate(boxes_xywh)]
-    sizes = {} if size_wh is None else {i: size_wh for i in range(len(rows))}
+    sizes = {} if size_wh is None else dict.fromkeys(range(len(rows)), size_wh)
     findings = Findings("train")
     check_boxes(findings, Boxes.of(rows, sizes, {i: f"{i}.jpg" for i in range(len(rows))}))
     return {one.kind: [place.annotation_id for place in one.examples] for one in findings.all()}
