@@ -1,0 +1,71 @@
+"""The report, for people and as JSON."""
+
+from pathlib import Path
+
+from datasets.check_facts import ClassCount, Split, SplitFacts
+from datasets.check_findings import KINDS, Example, Finding, Findings
+from datasets.check_report import Report, as_json, as_text
+
+ROOT = Path(__file__).parents[2]
+
+
+def report_of(*findings: Finding, classes=None) -> Report:
+    facts = SplitFacts(Split("train", Path("images"), Path("a.json")), {}, classes or {})
+    facts.findings = list(findings)
+    return Report([facts], [], 100)
+
+
+def some_findings(count: int) -> Finding:
+    findings = Findings("train")
+    for number in range(count):
+        findings.note("empty_box", Example(image_id=number, annotation_id=number + 10))
+    return findings.all()[0]
+
+
+def test_the_first_places_and_the_number_of_the_others():
+    lines = as_text(report_of(some_findings(5))).splitlines()
+    start = lines.index("warnings")
+    assert lines[start + 1] == f"  train: 5 {KINDS['empty_box'].means} [empty_box]"
+    assert lines[start + 2] == "      annotation id 10, image id 0"
+    assert lines[start + 5] == "      and 2 more"
+    assert "more" not in as_text(report_of(some_findings(3)))
+
+
+def test_what_concerns_the_whole_file_is_not_counted():
+    findings = Findings("train")
+    findings.note("no_objects", Example())
+    assert "  train: no box that a model" in as_text(report_of(*findings.all()))
+
+
+def test_severities_decide():
+    findings = Findings("train")
+    findings.note("missing_file", Example(image_id=1))
+    assert report_of(*findings.all()).has_errors()
+    assert not report_of(some_findings(1)).has_errors()
+
+
+def test_text_cannot_upset_a_terminal():
+    findings = Findings("train")
+    findings.note("missing_file", Example(file_name="\x1b[31m\n\ud800", detail="\r"))
+    classes = {1: ClassCount("\x1b]0;")}
+    text = as_text(report_of(*findings.all(), classes=classes))
+    assert not set(text) & {"\x1b", "\r", "\ud800"}
+
+
+def test_json_leaves_out_what_does_not_apply():
+    (warning,) = as_json(report_of(some_findings(1)))["warnings"]
+    assert warning["examples"] == [{"image_id": 0, "annotation_id": 10}]
+
+
+def test_many_classes_are_cut_in_the_text_only():
+    report = report_of(classes={number: ClassCount(f"c{number}") for number in range(2, 150)})
+    text = as_text(report)
+    assert "classes: 148, ids 2 to 149; no class has id 1\n" in text
+    assert "and 48 more" in text
+    assert len(as_json(report)["classes"]["table"]) == 148
+
+
+def test_every_kind_is_in_the_guide():
+    guide = (ROOT / "docs" / "dataset_check.md").read_text(encoding="utf-8")
+    for kind in KINDS:
+        assert f"`{kind}`" in guide
