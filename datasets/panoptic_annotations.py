@@ -37,9 +37,7 @@ from datasets.table_checks import (
     is_flag,
 )
 from util.errors import UserError
-from util.panoptic_coding import MAX_ID, VOID_ID, decode_id_map
-
-LARGEST_THING_ID = 90  # in COCO
+from util.panoptic_coding import LARGEST_THING_ID, MAX_ID, VOID_ID, decode_id_map
 
 _MAPS = "segment maps"  # what messages call the rows of "annotations"
 

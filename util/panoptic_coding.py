@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 VOID_ID = 0
+LARGEST_THING_ID = 90  # of COCO's category ids; those above are stuff
 MAX_ID = 256**3 - 1
 _WEIGHTS = (1, 256, 256**2)
 
