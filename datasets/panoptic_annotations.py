@@ -205,12 +205,7 @@ def read_id_map(path: str | Path, image_id: int, size_hw: tuple[int, int]) -> np
     Raises:
         UserError: the PNG cannot be read or has another size.
     """
-    try:
-        id_map = decode_id_map(path)
-    except Exception as error:  # Pillow's decoders raise nearly anything on broken files
-        raise UserError(
-            f"image id {image_id}: segment map {path} cannot be read: {error}; mend the file"
-        ) from error
+    id_map = decode_id_map(path, f"image id {image_id}: segment map {path}")
     if id_map.shape != size_hw:
         raise UserError(
             f"image id {image_id}: segment map {path} is {id_map.shape[0]} x {id_map.shape[1]} "
