@@ -128,7 +128,7 @@ def inspect_image(listed: ListedImage) -> StoredImage | UnreadableImage:
     """Decode a file."""
     path = listed.path
     try:
-        pixels = read_image(path)
+        pixels = read_image(path, "it")
         mode, orientation = _read_header(path)
     except UserError as error:
         return UnreadableImage(listed, str(error), isinstance(error, ImageTooLargeError))

@@ -113,10 +113,8 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         return self._transforms(image, target)
 
     def _load_image(self, id: int) -> Image.Image:
-        try:
-            return read_image(os.path.join(self.root, self.coco.imgs[id]["file_name"]))
-        except UserError as error:
-            raise UserError(f"image id {id}: {error}") from None
+        path = os.path.join(self.root, self.coco.imgs[id]["file_name"])
+        return read_image(path, f"image id {id}: image file {path}")
 
 
 def _load_aloud(ann_file: str | Path) -> dict[str, Any]:
@@ -301,7 +299,12 @@ def build(image_set: str, args: Any) -> CocoDetection:
         UserError: a path is missing, or its content is not what training and evaluation need.
     """
     transforms = make_coco_transforms(image_set, option(args, "scales"), option(args, "max_size"))
-    img_folder, ann_file = _paths(image_set, args)
+    img_folder, ann_file = coco_paths(
+        image_set,
+        getattr(args, "coco_path", None),
+        option(args, f"{image_set}_images"),
+        option(args, f"{image_set}_ann"),
+    )
     return CocoDetection(
         img_folder,
         ann_file,
@@ -312,15 +315,25 @@ def build(image_set: str, args: Any) -> CocoDetection:
     )
 
 
-def _paths(image_set: str, args: Any) -> tuple[Path, Path]:
-    """Image folder and annotation file: those named by a flag, else COCO 2017's layout."""
-    images, annotations = option(args, f"{image_set}_images"), option(args, f"{image_set}_ann")
-    root = getattr(args, "coco_path", None)
-    if not root and not (images and annotations):
+def coco_paths(
+    image_set: str, coco_path: str | None, images: str | None, annotations: str | None
+) -> tuple[Path, Path]:
+    """Image folder and annotation file: those named by a flag, else COCO 2017's layout.
+
+    Args:
+        image_set: "train" or "val".
+        coco_path: value of the flag; it is not needed where both others are given.
+        images: value of ``--train_images`` or ``--val_images``.
+        annotations: value of ``--train_ann`` or ``--val_ann``.
+
+    Raises:
+        UserError: the flags do not say where the data is.
+    """
+    if not coco_path and not (images and annotations):
         raise UserError(
             f"no {image_set} data: give --coco_path, or --{image_set}_images and --{image_set}_ann"
         )
-    root = Path(root or "")
+    root = Path(coco_path or "")
     return (
         Path(images or root / f"{image_set}2017"),
         Path(annotations or root / "annotations" / f"instances_{image_set}2017.json"),

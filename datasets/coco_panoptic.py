@@ -132,10 +132,8 @@ class CocoPanoptic(Dataset):
         return row["height"], row["width"]
 
     def _read_image(self, row: Row) -> Image.Image:
-        try:
-            image = read_image(Path(self.img_folder) / row["file_name"])
-        except UserError as error:
-            raise UserError(f"image id {row['id']}: {error}") from None
+        path = Path(self.img_folder) / row["file_name"]
+        image = read_image(path, f"image id {row['id']}: image file {path}")
         if image.size != (row["width"], row["height"]):
             raise UserError(
                 f"image id {row['id']}: {row['file_name']} is {image.height} x {image.width} pixels"

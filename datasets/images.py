@@ -20,11 +20,12 @@ _MODE_BETWEEN = {"P": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
 _VALUES_AT_ONCE = 2**20
 
 
-def read_image(path: str | Path) -> Image.Image:
+def read_image(path: str | Path, name: str | None = None) -> Image.Image:
     """Read an image file as 8-bit RGB.
 
     Args:
         path: any file that Pillow reads; of an animation the first frame.
+        name: what messages call it; None: by its path.
 
     Returns:
         The picture in mode RGB, in stored orientation. See `to_rgb` for how other modes become RGB.
@@ -33,7 +34,7 @@ def read_image(path: str | Path) -> Image.Image:
         UserError: the file is missing, truncated, broken, no image, or larger than the limits of
             `util.image_files` (then an `ImageTooLargeError`).
     """
-    with open_image(path, f"image file {path}") as image:
+    with open_image(path, name or f"image file {path}") as image:
         return to_rgb(image)
 
 
