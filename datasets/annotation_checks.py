@@ -43,7 +43,6 @@ from datasets.table_checks import (
     check_table,
     first_few,
     size_hw,
-    warn_about_paths,
 )
 from util.errors import UserError
 
@@ -168,22 +167,12 @@ def _segmentation_fault(segmentation: Any, image_hw: tuple[int, int] | None) -> 
         if not is_rle(segmentation):
             return _BROKEN_RLE
         return None if tuple(segmentation["size"]) == image_hw else _MISFIT_RLE
+    usable = usable_polygons(segmentation)
+    if usable and len(usable) == len(segmentation):
+        return None
     if has_endless_polygon(segmentation):
         return _ENDLESS
-    return None if usable_polygons(segmentation) else _SHAPELESS
-
-
-def warn_about_image_paths(
-    data: dict[str, Any], ann_file: str | Path, img_folder: str | Path
-) -> None:
-    """Log one line about images that lie elsewhere than in the image folder.
-
-    Args:
-        data: a file's object that `check_annotations` has passed.
-        ann_file: where it was read, for the message.
-        img_folder: folder of the pictures.
-    """
-    warn_about_paths(ann_file, "images", data["images"], img_folder)
+    return None if usable else _SHAPELESS
 
 
 def warn_about_boxes(data: dict[str, Any], ann_file: str | Path) -> None:

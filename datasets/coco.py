@@ -17,12 +17,13 @@ import datasets.transforms as T
 from datasets.annotation_checks import check_annotations, check_image_folder, warn_about_boxes
 from datasets.annotations import (
     box_area,
+    category_names,
     fill_optional_fields,
-    is_rle,
     load_annotations,
-    usable_polygons,
 )
 from datasets.images import read_image
+from datasets.segmentations import MAX_MASK_PIXELS, is_rle, usable_polygons
+from datasets.table_checks import warn_about_paths
 from datasets.transforms import Target, Transform
 from util.errors import UserError
 from util.options import option
@@ -88,26 +89,29 @@ class CocoDetection(torchvision.datasets.CocoDetection):
             masks=return_masks,
         )
         fill_optional_fields(data["annotations"])
+        warn_about_paths(ann_file, "images", data["images"], img_folder)
         warn_about_boxes(data, ann_file)
         self.coco = COCO()
         self.coco.dataset = data
         self.coco.createIndex()
         self.ids: list[int] = sorted(self.coco.imgs)
-        self.categories: dict[int, str] = {
-            category["id"]: str(category.get("name", category["id"]))
-            for category in data["categories"]
-        }
+        self.categories = category_names(data)
         self.largest_category_id = max(self.categories, default=0)
 
     def __getitem__(self, index: int) -> tuple[Any, Target]:
         """The picture and the target at ``index``, transformed.
 
         Raises:
-            UserError: the image file cannot be read.
+            UserError: the image file cannot be read, or is not that of its segmentations.
         """
         image_id = self.ids[index]
         annotations = {"image_id": image_id, "annotations": self._load_target(image_id)}
-        image, target = self.prepare(self._load_image(image_id), annotations)
+        image = self._load_image(image_id)
+        try:
+            image, target = self.prepare(image, annotations)
+        except ValueError as error:
+            file_name = self.coco.imgs[image_id]["file_name"]
+            raise UserError(f"image id {image_id} ({file_name}): {error}; mend either") from error
         if self._transforms is None:
             return image, target
         return self._transforms(image, target)
@@ -204,10 +208,16 @@ def convert_coco_poly_to_mask(segmentations: Sequence[Any], height: int, width: 
         (N, H, W) uint8, 1 inside.
 
     Raises:
-        ValueError: a segmentation has neither a polygon of three points nor an RLE of that size.
+        ValueError: a segmentation has neither a polygon of three points nor an RLE of that size; or
+            there are more than `MAX_MASK_PIXELS` pixels in all masks.
     """
     if not segmentations:
         return torch.zeros((0, height, width), dtype=torch.uint8)
+    if len(segmentations) * height * width > MAX_MASK_PIXELS:
+        raise ValueError(
+            f"{len(segmentations)} masks of {height} x {width} pixels are more than "
+            f"{MAX_MASK_PIXELS} pixels together"
+        )
     encoded = [_encode(segmentation, height, width) for segmentation in segmentations]
     # (H, W, N) -> (N, H, W)
     return torch.from_numpy(coco_mask.decode(encoded)).permute(2, 0, 1).contiguous()

@@ -17,7 +17,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from datasets.annotations import box_area, is_rle, usable_polygons
+from datasets.annotations import box_area
+from datasets.segmentations import is_rle, usable_polygons
 from datasets.coco_scoring import Annotation, CocoScore, choose_engine
 from datasets.image_detections import (
     ImageDetections,

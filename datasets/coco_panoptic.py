@@ -12,10 +12,9 @@ from torch.utils.data import Dataset
 
 from datasets import coco
 from datasets.annotation_checks import check_image_folder
-from datasets.annotations import Row
+from datasets.annotations import Row, category_names
 from datasets.images import read_image
 from datasets.panoptic_annotations import (
-    category_names,
     check_ids,
     check_panoptic,
     load_panoptic,

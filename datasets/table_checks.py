@@ -251,9 +251,7 @@ def _listing(folder: str) -> set[str]:
         return set()
 
 
-def warn_about_paths(
-    ann_file: str | Path, table: str, rows: list[Row], folder: str | Path
-) -> None:
+def warn_about_paths(ann_file: str | Path, table: str, rows: list[Row], folder: str | Path) -> None:
     """Log one line about files that are named by a path out of the folder, if there are any.
 
     Args:
