@@ -16,7 +16,7 @@ All sizes are in pixels.
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from datasets.json_files import read_json
 from util.errors import UserError
@@ -60,7 +60,7 @@ def load_annotations(
     return data
 
 
-def are_objects(value: Any) -> bool:
+def are_objects(value: Any) -> TypeGuard[list[Row]]:
     """Whether a value is a list of JSON objects."""
     return type(value) is list and all(type(one) is dict for one in value)
 

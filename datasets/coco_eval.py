@@ -18,7 +18,6 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from datasets.annotations import box_area
-from datasets.segmentations import is_rle, usable_polygons
 from datasets.coco_scoring import Annotation, CocoScore, choose_engine
 from datasets.image_detections import (
     ImageDetections,
@@ -29,6 +28,7 @@ from datasets.image_detections import (
     extent_of,
     result_entries,
 )
+from datasets.segmentations import is_rle, usable_polygons
 from util.distributed import all_gather
 from util.errors import UserError
 

@@ -5,10 +5,10 @@ crash, and runs that do not fill a mask leave it with what was in memory before.
 there that has not been looked at here.
 
 - polygons: lists x, y, x, y, … in pixels of at least three points.
-- RLE: ``size`` [height, width], and ``counts``, the lengths of runs of pixels out and in, column by
-  column: a list, or COCO's compressed text. Lengths are written in it in groups of five bits, lowest
-  first, as characters from "0"; 32 is added to all but the last group of a number. From the fourth
-  on, the difference to the length two before is written.
+- RLE: ``size`` [height, width], and ``counts``, the lengths of runs of pixels out and in, column
+  by column: a list, or COCO's compressed text. Lengths are written in it in groups of five bits,
+  lowest first, as characters from "0"; 32 is added to all but the last group of a number. From the
+  fourth on, the difference to the length two before is written.
 """
 
 import re

@@ -9,7 +9,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from datasets.annotations import Row, is_integer
 from datasets.segmentations import MAX_MASK_PIXELS
@@ -17,6 +17,7 @@ from util.errors import UserError
 from util.image_files import MAX_PIXELS, MAX_SIDE
 
 _EXAMPLES_SHOWN = 3
+_VALUE_LENGTH = 60  # characters
 _SINGULAR = {
     "annotations": "annotation",
     "segments": "segment",
@@ -28,7 +29,9 @@ NO_FILE = "have no file in"  # how the problem of missing files begins
 _LARGEST_ID = 2**63 - 1  # of an integer tensor
 
 # Values in messages: neither long nor, where nested, endless.
-_SHORT = reprlib.Repr(maxlevel=3, maxstring=60, maxlong=60, maxother=60)
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 3
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = _VALUE_LENGTH
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +55,7 @@ def is_id(value: Any) -> bool:
     return type(value) is int and -_LARGEST_ID <= value <= _LARGEST_ID
 
 
-def is_side(value: Any) -> bool:
+def is_side(value: Any) -> TypeGuard[int]:
     """Whether a value can be the width or the height of an image."""
     return type(value) is int and 0 < value <= MAX_SIDE
 
@@ -159,8 +162,8 @@ def _describe(table: str, row: Row, field: str | None) -> str:
 
 
 def in_short(value: Any) -> str:
-    """A value of a file in at most 60 characters, however large it is."""
-    return f"{_SHORT.repr(value):.60}"
+    """A value of a file in few words, however large it is."""
+    return _SHORT.repr(value)[:_VALUE_LENGTH]
 
 
 def check_table(found: Findings, table: str, rows: list[Row], rules: list[Rule]) -> None:

@@ -1,8 +1,8 @@
 """Opening image files that nobody vouches for.
 
-A file of a few kilobytes can claim to hold any number of pixels. What is larger than the limits here
-is refused by its header, before memory is taken for it; so is what reading would run a program for,
-and what is no file at all and would be waited for.
+A file of a few kilobytes can claim to hold any number of pixels. What is larger than the limits
+here is refused by its header, before memory is taken for it; so is what reading would run a program
+for, and what is no file at all and would be waited for.
 """
 
 import os
