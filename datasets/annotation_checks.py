@@ -70,8 +70,8 @@ _ANNOTATION_RULES = [
     ID_RULE,
     IMAGE_ID_RULE,
     LABEL_RULE,
-    Rule("bbox", _is_box, f"four numbers [x, y, width, height] up to {LARGEST_COORDINATE}"),
-    Rule("area", _is_area, f"a number up to {LARGEST_COORDINATE**2}", required=False),
+    Rule("bbox", _is_box, f"four finite numbers [x, y, width, height], at most {LARGEST_COORDINATE}"),
+    Rule("area", _is_area, f"a finite number, at most {LARGEST_COORDINATE**2}", required=False),
     CROWD_RULE,
     Rule("keypoints", _are_keypoints, "a list of x, y, visibility triples", required=False),
 ]

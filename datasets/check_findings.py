@@ -174,4 +174,4 @@ class Findings:
 
 def id_of(value: Any) -> int | str | None:
     """An id as a report shows it: wrong types in words, so that any report is strict JSON."""
-    return value if value is None or type(value) in (int, str) else in_short(value)
+    return value if value is None or type(value) is int else in_short(value)

@@ -76,8 +76,15 @@ def _check_header(image: Image.Image, name: str) -> None:
 
 def _reason(file: str | Path | BinaryIO, error: Exception) -> str:
     """Why a file cannot be read, in words."""
-    if isinstance(error, UnidentifiedImageError) and isinstance(file, str | Path):
-        with open(file, "rb") as opened:
-            beginning = opened.read(_SNIFFED_BYTES)
-        return f"no image format that is known begins with {beginning!r}" if beginning else "empty"
+    if isinstance(error, UnidentifiedImageError):
+        return f"no image format that is known{_beginning_of(file)}"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _beginning_of(file: str | Path | BinaryIO) -> str:
+    """What a file by that path holds, in words: often it shows what the file is instead."""
+    if not isinstance(file, str | Path):
+        return ""
+    with open(file, "rb") as opened:
+        beginning = opened.read(_SNIFFED_BYTES)
+    return f", it begins with {beginning!r}" if beginning else ", it is empty"

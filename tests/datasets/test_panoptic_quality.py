@@ -250,7 +250,7 @@ def test_file_without_a_prediction_for_every_image(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no prediction for 2 images .*first of all image id 10"):
         pq_compute(truth, root / "none.json", root / "panoptic_val2017", root)
     (root / "none.json").write_text('{"annotations": [{"image_id": 10}]}')
-    with pytest.raises(UserError, match="holds no panoptic predictions"):
+    with pytest.raises(UserError, match="1 of the segment maps have no segments_info"):
         pq_compute(truth, root / "none.json", root / "panoptic_val2017", root)
     with pytest.raises(UserError, match=r"nowhere\.json cannot be read"):
         pq_compute(truth, root / "nowhere.json", root / "panoptic_val2017", root)
