@@ -1,7 +1,16 @@
-"""What all tests share: tests of the GPU are skipped where there is none."""
+"""What all tests share: tests of the GPU are skipped where there is none; hypothesis repeats itself.
 
+Without the profile, hypothesis would try other examples each time, and none that take long.
+"""
+
+import hypothesis
 import pytest
 import torch
+
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=True, max_examples=150, deadline=None, database=None
+)
+hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
