@@ -70,8 +70,14 @@ _ANNOTATION_RULES = [
     ID_RULE,
     IMAGE_ID_RULE,
     LABEL_RULE,
-    Rule("bbox", _is_box, f"four finite numbers [x, y, width, height], none beyond {LARGEST_COORDINATE:.0e}"),
-    Rule("area", _is_area, f"a finite number, not beyond {LARGEST_COORDINATE**2:.0e}", required=False),
+    Rule(
+        "bbox",
+        _is_box,
+        f"four finite numbers [x, y, width, height], none beyond {LARGEST_COORDINATE:.0e}",
+    ),
+    Rule(
+        "area", _is_area, f"a finite number, not beyond {LARGEST_COORDINATE**2:.0e}", required=False
+    ),
     CROWD_RULE,
     Rule("keypoints", _are_keypoints, "a list of x, y, visibility triples", required=False),
 ]

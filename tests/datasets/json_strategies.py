@@ -60,7 +60,7 @@ def wild_files(fields: Sequence[str]) -> st.SearchStrategy[dict[str, Any]]:
         | st.just({"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}),
         max_size=3,
     )
-    return st.fixed_dictionaries({table: rows for table in TABLES})
+    return st.fixed_dictionaries(dict.fromkeys(TABLES, rows))
 
 
 def write_json(path: Path, data: Any) -> None:
