@@ -59,30 +59,24 @@ def _is_box(value: Any) -> bool:
 
 
 def _is_area(value: Any) -> bool:
-    return is_number(value) and abs(value) <= LARGEST_COORDINATE**2
+    return is_number(value) and abs(value) <= _LARGEST_AREA
 
 
 def _are_keypoints(value: Any) -> bool:
     return are_coordinates(value) and len(value) % 3 == 0
 
 
+_LARGEST_AREA = LARGEST_COORDINATE**2
+_FOUR_NUMBERS = f"four finite numbers [x, y, width, height], none beyond {LARGEST_COORDINATE:.0e}"
 _ANNOTATION_RULES = [
     ID_RULE,
     IMAGE_ID_RULE,
     LABEL_RULE,
-    Rule(
-        "bbox",
-        _is_box,
-        f"four finite numbers [x, y, width, height], none beyond {LARGEST_COORDINATE:.0e}",
-    ),
-    Rule(
-        "area", _is_area, f"a finite number, not beyond {LARGEST_COORDINATE**2:.0e}", required=False
-    ),
+    Rule("bbox", _is_box, _FOUR_NUMBERS),
+    Rule("area", _is_area, f"a finite number, not beyond {_LARGEST_AREA:.0e}", required=False),
     CROWD_RULE,
     Rule("keypoints", _are_keypoints, "a list of x, y, visibility triples", required=False),
 ]
-
-
 _SHAPELESS = "have no segmentation to make a mask of (no polygon of three points, no RLE)"
 _ENDLESS = f"have a polygon that is longer, or farther away, than {LONGEST_OUTLINE} pixels"
 _BROKEN_RLE = "have an RLE whose counts are not runs of pixels that fill its size"

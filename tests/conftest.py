@@ -1,6 +1,6 @@
-"""What all tests share: tests of the GPU are skipped where there is none; hypothesis repeats itself.
+"""What all tests share: those of the GPU are skipped where there is none, examples repeat.
 
-Without the profile, hypothesis would try other examples each time, and none that take long.
+Without its profile, hypothesis would try other examples in each run, and write them to a folder.
 """
 
 import hypothesis

@@ -1,4 +1,4 @@
-"""Arbitrary JSON for hypothesis: annotation files right but for a few values, and wholly wild ones."""
+"""Arbitrary JSON for hypothesis: annotation files with a few wrong values, and wholly wild ones."""
 
 import json
 from collections.abc import Sequence

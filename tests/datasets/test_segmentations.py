@@ -48,8 +48,11 @@ def test_compressed_runs_are_those_of_the_mask(seed):
 
 @pytest.mark.parametrize(
     "counts",
-    ["", "0", "00", "o", "0o", "ooooooo0", "0" + "\xe9", "\ud800", "03 ", [], [3], [-1, 5]]
-    + [[4.0], [True, 3], [2**70], ["4"], [[4]], None, 4, {"a": 4}],
+    [
+        *("", "0", "00", "o", "0o", "ooooooo0", "0\xe9", "\ud800", "03 "),
+        *([], [3], [-1, 5], [4.0], [True, 3], [2**70], ["4"], [[4]]),
+        *(None, 4, {"a": 4}),
+    ],
 )
 def test_runs_that_do_not_fill_a_mask_are_no_rle(counts):
     """pycocotools leaves such a mask with what was in memory before, or reads beyond the text."""
