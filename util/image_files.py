@@ -51,7 +51,8 @@ def open_image(file: str | Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     except ImageTooLargeError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageTooLargeError(f"{name} is too large: {error}; scale it down") from error
+        reason = str(error).rstrip(".")
+        raise ImageTooLargeError(f"{name} is too large: {reason}; scale it down") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on broken files
         reason = _reason(file, error)
         raise UserError(f"{name} cannot be read: {reason}; mend or remove it") from error
@@ -77,14 +78,15 @@ def _check_header(image: Image.Image, name: str) -> None:
 def _reason(file: str | Path | BinaryIO, error: Exception) -> str:
     """Why a file cannot be read, in words."""
     if isinstance(error, UnidentifiedImageError):
-        return f"no image format that is known{_beginning_of(file)}"
+        return _instead_of_an_image(file)
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _beginning_of(file: str | Path | BinaryIO) -> str:
-    """What a file by that path holds, in words: often it shows what the file is instead."""
+def _instead_of_an_image(file: str | Path | BinaryIO) -> str:
+    """What a file is that holds no image, as far as its beginning shows."""
+    unknown = "it is in no known image format"
     if not isinstance(file, str | Path):
-        return ""
+        return unknown
     with open(file, "rb") as opened:
         beginning = opened.read(_SNIFFED_BYTES)
-    return f", it begins with {beginning!r}" if beginning else ", it is empty"
+    return f"{unknown} and begins with {beginning!r}" if beginning else "it is empty"
