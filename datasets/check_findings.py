@@ -6,7 +6,7 @@ Any format can be checked with this: a check notes kinds of faults and their pla
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from datasets.table_checks import in_short
+from datasets.json_files import in_short
 
 Severity = Literal["error", "warning"]
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from datasets.annotations import Row
 from datasets.check_findings import EXAMPLES_KEPT, Example, Findings, id_of
-from datasets.table_checks import NO_FILE, AnnotationFileError, Problem, in_short
+from datasets.json_files import in_short
+from datasets.table_checks import NO_FILE, AnnotationFileError, Problem
 from util.errors import UserError
 
 

@@ -22,7 +22,7 @@ from datasets.annotations import (
     load_annotations,
 )
 from datasets.images import read_image
-from datasets.segmentations import MAX_MASK_PIXELS, is_rle, usable_polygons
+from datasets.segmentations import MAX_MASK_PIXELS, encode_segmentation
 from datasets.table_checks import warn_about_paths
 from datasets.transforms import Target, Transform
 from util.errors import UserError
@@ -218,27 +218,9 @@ def convert_coco_poly_to_mask(segmentations: Sequence[Any], height: int, width: 
             f"{len(segmentations)} masks of {height} x {width} pixels are more than "
             f"{MAX_MASK_PIXELS} pixels together"
         )
-    encoded = [_encode(segmentation, height, width) for segmentation in segmentations]
+    encoded = [encode_segmentation(segmentation, height, width) for segmentation in segmentations]
     # (H, W, N) -> (N, H, W)
     return torch.from_numpy(coco_mask.decode(encoded)).permute(2, 0, 1).contiguous()
-
-
-def _encode(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """Compressed RLE of one segmentation; joining polygons here leaves a single mask to decode."""
-    if is_rle(segmentation):
-        if list(segmentation["size"]) != [height, width]:
-            raise ValueError(
-                f"RLE of size {segmentation['size']} for a picture of size {[height, width]}"
-            )
-        if isinstance(segmentation["counts"], list):
-            return coco_mask.frPyObjects(segmentation, height, width)
-        return segmentation
-    polygons = usable_polygons(segmentation)
-    if not polygons:
-        raise ValueError(
-            f"segmentation {segmentation!r:.60} has no polygon of three points, nor RLE"
-        )
-    return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
 
 
 def make_coco_transforms(

@@ -28,7 +28,7 @@ from datasets.image_detections import (
     extent_of,
     result_entries,
 )
-from datasets.segmentations import is_rle, usable_polygons
+from datasets.segmentations import encode_segmentation
 from util.distributed import all_gather
 from util.errors import UserError
 
@@ -233,13 +233,18 @@ class CocoEvaluator:
         if iou_type == "keypoints":
             return {name: annotation[name] for name in ("keypoints", "num_keypoints")}
         if iou_type == "segm":
-            segmentation = annotation.get("segmentation")
-            if not (is_rle(segmentation) or usable_polygons(segmentation)):
+            image = self.coco_gt.imgs[annotation["image_id"]]
+            segmentation, size_hw = (
+                annotation.get("segmentation"),
+                (image["height"], image["width"]),
+            )
+            try:
+                return {"segmentation": encode_segmentation(segmentation, *size_hw)}
+            except ValueError as error:
                 raise UserError(
-                    f"annotation {annotation['id']} of image {annotation['image_id']} has no "
-                    "segmentation, which scoring masks needs: add it, or evaluate without --masks"
-                )
-            return {"segmentation": self.coco_gt.annToRLE(annotation)}
+                    f"annotation {annotation['id']} of image {annotation['image_id']}: {error}; "
+                    "scoring masks needs one: mend it, or evaluate without --masks"
+                ) from error
         return {}
 
 

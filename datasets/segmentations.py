@@ -16,8 +16,10 @@ from itertools import pairwise
 from typing import Any, TypeGuard
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from datasets.annotations import Row, are_numbers
+from datasets.json_files import in_short
 
 LONGEST_OUTLINE = 4_000_000  # pixels; also the farthest that a corner may be away
 MAX_MASK_PIXELS = 2**32  # of all masks of an image together, a byte each
@@ -95,3 +97,30 @@ def _is_drawable(polygon: list[float]) -> bool:
     points = list(zip(polygon[::2], polygon[1::2], strict=True))
     edges = pairwise([*points, points[0]])
     return sum(max(abs(x2 - x1), abs(y2 - y1)) for (x1, y1), (x2, y2) in edges) <= LONGEST_OUTLINE
+
+
+def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """Compressed RLE of one segmentation, as pycocotools has it.
+
+    Args:
+        segmentation: a list of polygons whose union is meant, or an RLE, plain or compressed.
+        height: of the picture in pixels.
+        width: of the picture in pixels.
+
+    Raises:
+        ValueError: it has neither a polygon of three points nor an RLE of that size.
+    """
+    if is_rle(segmentation):
+        if list(segmentation["size"]) != [height, width]:
+            raise ValueError(
+                f"RLE of size {segmentation['size']} for a picture of size {[height, width]}"
+            )
+        if isinstance(segmentation["counts"], list):
+            return coco_mask.frPyObjects(segmentation, height, width)
+        return segmentation
+    polygons = usable_polygons(segmentation)
+    if not polygons:
+        raise ValueError(
+            f"segmentation {in_short(segmentation)} has no polygon of three points, nor is it an RLE"
+        )
+    return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))

@@ -5,19 +5,18 @@ A file's faults are collected in `Findings`, so that one error tells them all.
 
 import logging
 import os
-import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 from datasets.annotations import Row, is_integer
+from datasets.json_files import in_short
 from datasets.segmentations import MAX_MASK_PIXELS
 from util.errors import UserError
 from util.image_files import MAX_PIXELS, MAX_SIDE
 
 _EXAMPLES_SHOWN = 3
-_VALUE_LENGTH = 60  # characters
 _SINGULAR = {
     "annotations": "annotation",
     "segments": "segment",
@@ -27,11 +26,6 @@ _SINGULAR = {
 LARGEST_LABEL = 100_000  # a model has a logit for every id up to the largest
 NO_FILE = "have no file in"  # how the problem of missing files begins
 _LARGEST_ID = 2**63 - 1  # of an integer tensor
-
-# Values in messages: neither long nor, where nested, endless.
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel = 3
-_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = _VALUE_LENGTH
 
 logger = logging.getLogger(__name__)
 
@@ -159,11 +153,6 @@ def _describe(table: str, row: Row, field: str | None) -> str:
         name = f"{_SINGULAR[table]} id {in_short(row.get('id'))}"
         name += f" of {owner}" if table in ("annotations", "segments") else ""
     return name if field is None else f"{name} ({field} {in_short(row.get(field))})"
-
-
-def in_short(value: Any) -> str:
-    """A value of a file in few words, however large it is."""
-    return _SHORT.repr(value)[:_VALUE_LENGTH]
 
 
 def check_table(found: Findings, table: str, rows: list[Row], rules: list[Rule]) -> None:

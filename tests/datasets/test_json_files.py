@@ -1,11 +1,12 @@
 """Whatever a file holds, it is read as JSON or refused in one line."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from datasets.json_files import read_json
+from datasets.json_files import in_short, read_json
 from util.errors import UserError
 
 
@@ -76,3 +77,15 @@ def test_what_is_odd_but_json(tmp_path, content, value):
     (tmp_path / "odd.json").write_bytes(content)
     read = read_json(tmp_path / "odd.json", "file", "get another")
     assert read == value or value is None
+
+
+@pytest.mark.parametrize(
+    "value", ["x" * 10**6, list(range(10**5)), {str(i): i for i in range(1000)}, 10**4000]
+)
+def test_long_values_are_shortened(value):
+    assert len(in_short(value)) <= 60
+
+
+def test_values_nested_nearly_without_end_are_shortened():
+    value = json.loads("[" * 900 + "]" * 900)
+    assert in_short(value) == "[[[[...]]]]"

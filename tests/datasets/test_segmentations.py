@@ -10,6 +10,7 @@ from datasets.coco import convert_coco_poly_to_mask
 from datasets.segmentations import (
     LONGEST_OUTLINE,
     MAX_MASK_PIXELS,
+    encode_segmentation,
     has_endless_polygon,
     is_rle,
     run_lengths,
@@ -116,3 +117,16 @@ def test_masks_beyond_all_memory_are_refused_before_they_are_made():
     count = MAX_MASK_PIXELS // 10**9 + 1
     with pytest.raises(ValueError, match=rf"{count} masks of 50000 x 20000 pixels are more than"):
         convert_coco_poly_to_mask([[TRIANGLE]] * count, 50_000, 20_000)
+
+
+@pytest.mark.parametrize("junk", [[0, 0, 3, 3], [], [1], None, "x", [0, 0, float("nan")] * 2])
+def test_polygons_that_cannot_be_drawn_do_not_hinder_others(junk):
+    """pycocotools would take four numbers for a box, and fail at the rest."""
+    alone = encode_segmentation([TRIANGLE], 6, 8)
+    assert encode_segmentation([junk, TRIANGLE], 6, 8) == alone
+    assert encode_segmentation([TRIANGLE, junk], 6, 8) == alone
+
+
+def test_what_has_no_mask_is_told_in_short():
+    with pytest.raises(ValueError, match=r"^segmentation \[\[\[\[\.\.\.\]\]\]\] has no polygon"):
+        encode_segmentation([[[[[[1]]]]]], 6, 8)

@@ -48,9 +48,7 @@ def test_files_with_alpha_or_palette_are_read_by_colour(tmp_path):
 
 
 def test_what_is_no_image_is_named(tmp_path):
-    with pytest.raises(
-        UserError, match=r"segment map cannot be read: it is in no known"
-    ):
+    with pytest.raises(UserError, match=r"segment map cannot be read: it is in no known"):
         decode_id_map(io.BytesIO(b"not a png"))
     (tmp_path / "a.png").write_text("<html>")
     with pytest.raises(UserError, match=r"^map 3 cannot be read: .* begins with b'<html>'"):
