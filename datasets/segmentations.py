@@ -121,6 +121,6 @@ def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str,
     polygons = usable_polygons(segmentation)
     if not polygons:
         raise ValueError(
-            f"segmentation {in_short(segmentation)} has no polygon of three points, nor is it an RLE"
+            f"segmentation {in_short(segmentation)} has no polygon of three points and is no RLE"
         )
     return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
