@@ -114,18 +114,10 @@ def _splits(args: argparse.Namespace) -> list[Split]:
             "nothing to check: give --coco_path, or --train_images and --train_ann, "
             "or --val_images and --val_ann"
         )
-    splits = [
-        Split(
-            name,
-            *coco_paths(
-                name,
-                args.coco_path,
-                getattr(args, f"{name}_images"),
-                getattr(args, f"{name}_ann"),
-            ),
-        )
-        for name in named
-    ]
+    splits = []
+    for name in named:
+        images, annotations = getattr(args, f"{name}_images"), getattr(args, f"{name}_ann")
+        splits.append(Split(name, *coco_paths(name, args.coco_path, images, annotations)))
     for split in splits:
         check_image_folder(split.img_folder)
         if not split.ann_file.is_file():

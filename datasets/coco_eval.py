@@ -234,12 +234,9 @@ class CocoEvaluator:
             return {name: annotation[name] for name in ("keypoints", "num_keypoints")}
         if iou_type == "segm":
             image = self.coco_gt.imgs[annotation["image_id"]]
-            segmentation, size_hw = (
-                annotation.get("segmentation"),
-                (image["height"], image["width"]),
-            )
+            given, height, width = annotation.get("segmentation"), image["height"], image["width"]
             try:
-                return {"segmentation": encode_segmentation(segmentation, *size_hw)}
+                return {"segmentation": encode_segmentation(given, height, width)}
             except ValueError as error:
                 raise UserError(
                     f"annotation {annotation['id']} of image {annotation['image_id']}: {error}; "
