@@ -21,6 +21,7 @@ from .transformer import build_transformer
 
 __all__ = ["DETR", "MLP", "PostProcess", "SetCriterion", "build"]
 
+# As in the original, for callers that do not count the classes of their data as main.py does.
 _NUM_CLASSES_OF_OTHER_DATA = 20
 _PANOPTIC_DATA = ("coco_panoptic", "shapes_panoptic")
 
