@@ -165,8 +165,9 @@ def write_package(folder, name, kind):
     return f"{name}/__init__.py" if kind == "package" else name
 
 
-@pytest.mark.parametrize("kind", ["package", "folder", "file"])
-@pytest.mark.parametrize("name", ["util", "models"])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("util", "package"), ("models", "folder"), ("util", "file")]
+)
 def test_a_foreign_package_of_that_name_is_named(name, kind, tmp_path):
     place = write_package(tmp_path, name, kind)
     result = run_python(LOAD_AFTER, name, folder=tmp_path)
