@@ -1,8 +1,9 @@
 """Show where a DETR looks: attention maps of its best queries, or of chosen ones.
 
 For each query the picture has a row: its box; the decoder's attention of the query to the image,
-which lies on the ends of the object; and the encoder's attention of the cell at the middle of the
-box to all others, which tells the object from its neighbours already.
+which in trained models lies on the ends of the object; and the encoder's attention of the cell at
+the middle of the box to all others, which tells the object from its neighbours (paper, section
+4.3).
 
 python examples/attention.py photo.jpg
 python examples/attention.py photo.jpg --queries 3 17 --checkpoint checkpoint.pth
