@@ -59,16 +59,15 @@ def _use(name: str, model: ReleasedModel) -> str:
     return f"""## Use
 
 ```python
-model, postprocessor = torch.hub.load(
-    REPO, "{name}", pretrained=True, return_postprocessor=True
-)
+options = {{"pretrained": True, "return_postprocessor": True}}
+model, postprocessor = torch.hub.load(REPO, "{name}", **options)
 outputs = model.eval()(images)  # {images}
 results = {call}
 ```
 
-`REPO` is this repository on GitHub, or its folder with `source="local"`. Images are RGB, normalised with the
-ImageNet mean (0.485, 0.456, 0.406) and deviation (0.229, 0.224, 0.225), the short side scaled to 800 pixels and the long
-side to at most 1333. A result is, for each image, {output}."""
+`REPO` is this repository on GitHub, or its folder with `source="local"`. Images are RGB, normalised
+with the ImageNet mean (0.485, 0.456, 0.406) and deviation (0.229, 0.224, 0.225), the short side
+scaled to 800 pixels and the long side to at most 1333. A result is, for each image, {output}."""
 
 
 def _architecture(model: ReleasedModel) -> list[str]:

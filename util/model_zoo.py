@@ -7,7 +7,10 @@ from util.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
 BASE_ADDRESS = "https://dl.fbaipublicfiles.com/detr/"
 
 _BOXES_500 = "500 epochs, learning rate ÷10 after 400"
-_MASKS = "boxes for 300 epochs, then the mask head for 25 epochs on fixed weights (÷10 after 15)"
+_MASKS = (
+    "the published recipe is boxes for 300 epochs, then the mask head for 25 on fixed weights "
+    "(÷10 after 15)"
+)
 
 
 @dataclass(frozen=True)
