@@ -24,7 +24,7 @@ def _refuse_foreign_packages() -> None:
         if module is None:
             continue
         places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
-        place = next(filter(None, places), "no file")
+        place = next(filter(None, places), "a module without a file")
         if os.path.dirname(os.path.realpath(place)) != os.path.join(folder, name):
             raise ImportError(
                 f"the DETR hub entries need their own package {name!r} in {folder}, but {place} "

@@ -17,6 +17,7 @@ from main import check_device, get_args_parser
 from models import build_model
 from models.postprocess import PostProcess
 from util.checkpoint import load_checkpoint
+from util.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
 from util.command_line import ArgumentParser
 from util.contact_sheet import save_picture
 from util.errors import UserError
@@ -214,7 +215,7 @@ def from_checkpoint(path: str, device: torch.device) -> Detector:
     load_model_state(model, state, path)
     return Detector(
         model.to(device).eval(),
-        checkpoint.get("categories") or {},
+        checkpoint.get("categories") or _coco_names(args.dataset_file, args.num_classes),
         args.num_classes,
         max(option(args, "scales") or [_PUBLISHED_SHORT_SIDE]),
         option(args, "max_size"),
@@ -232,6 +233,12 @@ def _flags_of_run(checkpoint: Mapping[str, Any], path: str) -> dict[str, Any]:
     flags = dict(flags if isinstance(flags, Mapping) else vars(flags))
     unwanted = {"resume": "", "finetune": "", "frozen_weights": None, "aux_loss": False}
     return {**flags, **unwanted, "backbone_weights": "none", "device": "cpu"}
+
+
+def _coco_names(dataset_file: str, num_classes: int) -> Mapping[int, str]:
+    """Names for checkpoints without any, of the original, where the head is that of COCO."""
+    is_coco = RELEASED_NUM_CLASSES.get(dataset_file) == num_classes
+    return CATEGORY_NAMES[dataset_file] if is_coco else {}
 
 
 def _num_classes(state: Mapping[str, Tensor], path: str) -> int:

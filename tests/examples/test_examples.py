@@ -25,10 +25,10 @@ SMALL = (
 )
 
 
-def make_checkpoint(path, *flags, **changes):
+def make_checkpoint(path, *flags, num_classes=5, **changes):
     """A checkpoint of a small model, as main.py writes it; returns its model."""
     args = get_args_parser().parse_args([*SMALL.split(), *flags])
-    args.num_classes, args.backbone_weights, args.scales = 5, "none", [48, 64]
+    args.num_classes, args.backbone_weights, args.scales = num_classes, "none", [48, 64]
     torch.manual_seed(0)
     model = build_model(args)[0].eval()
     content = {"model": model.state_dict(), "args": vars(args), "categories": {1: "dot", 2: "bar"}}
@@ -66,13 +66,16 @@ def test_a_checkpoint_becomes_the_model_that_it_was(tmp_path):
         assert torch.equal(values, expected[name])
 
 
-def test_a_checkpoint_of_the_original_has_a_namespace_without_new_flags(tmp_path):
-    make_checkpoint(tmp_path / "new.pth", "--masks", "--frozen_weights", "boxes.pth")
+@pytest.mark.parametrize(("num_classes", "name"), [(91, "dog"), (5, "class 18")])
+def test_a_checkpoint_of_the_original_has_no_new_flags_and_no_names(num_classes, name, tmp_path):
+    flags = ("--masks", "--frozen_weights", "boxes.pth")
+    make_checkpoint(tmp_path / "new.pth", *flags, num_classes=num_classes)
     content = torch.load(tmp_path / "new.pth", weights_only=True)
     old = {k: v for k, v in content["args"].items() if k not in NEW_FLAG_DEFAULTS}
     torch.save({"model": content["model"], "args": argparse.Namespace(**old)}, tmp_path / "old.pth")
     detector = loading.from_checkpoint(str(tmp_path / "old.pth"), CPU)
-    assert (detector.short_side, detector.num_classes, detector.names) == (800, 5, {})
+    assert (detector.short_side, detector.num_classes) == (800, num_classes)
+    assert detector.name_of(18) == name
 
 
 @pytest.mark.parametrize(
