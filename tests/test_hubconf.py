@@ -4,6 +4,7 @@ import argparse
 import functools
 import hashlib
 import http.server
+import shutil
 import subprocess
 import sys
 import threading
@@ -100,7 +101,8 @@ def serve(table, tmp_path):
         table(name, write_released_file(tmp_path, state, args=args, epoch=499).name)
         return state
 
-    return make
+    yield make
+    shutil.rmtree(tmp_path)  # pytest would keep these large files for three runs
 
 
 @pytest.fixture
