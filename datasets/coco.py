@@ -25,15 +25,13 @@ from datasets.images import read_image
 from datasets.segmentations import MAX_MASK_PIXELS, encode_segmentation
 from datasets.table_checks import warn_about_paths
 from datasets.transforms import Target, Transform
+from util.coco_categories import RELEASED_NUM_CLASSES
 from util.errors import UserError
 from util.options import option
 
 PUBLISHED_SCALES = tuple(range(480, 801, 32))
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-# Heads of the released models; COCO's ids reach 90 (things) and 200 (panoptic), with gaps.
-_RELEASED_NUM_CLASSES = {"coco": 91, "coco_panoptic": 250}
 
 
 class CocoDetection(torchvision.datasets.CocoDetection):
@@ -276,7 +274,7 @@ def num_classes_for(dataset_file: str, largest_category_id: int) -> int:
         largest_category_id: of the annotation file; labels are category ids, so there is one class
             more than this.
     """
-    return max(_RELEASED_NUM_CLASSES.get(dataset_file, 0), largest_category_id + 1)
+    return max(RELEASED_NUM_CLASSES.get(dataset_file, 0), largest_category_id + 1)
 
 
 def build(image_set: str, args: Any) -> CocoDetection:
