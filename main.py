@@ -23,7 +23,7 @@ _AT_LEAST_ONE = (
 _NOT_NEGATIVE = (
     *("lr", "lr_backbone", "lr_min", "weight_decay", "clip_max_norm", "dropout", "enc_layers"),
     *("eos_coef", "num_workers", "seed", "start_epoch", "panoptic_threshold"),
-    *("save_every", "max_skipped_steps"),
+    *("save_every", "max_skipped_steps", "skip_bad_images"),
 )
 
 
@@ -103,6 +103,7 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--val_ann", "COCO annotation file of the validation images")
     add("--scales", "short sides of training images; evaluation: the largest", type=int, nargs="+")
     add("--max_size", "largest long side of an image", type=int)
+    add("--skip_bad_images", "images that may be replaced if they cannot be read", type=int)
     add("--num_workers", "processes that load data, for each training process", default=2, type=int)
 
 

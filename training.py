@@ -1,10 +1,11 @@
 """A run of main.py: its data, model and optimizer, and what it does with them."""
 
 import argparse
+import contextlib
 import datetime
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any, NoReturn
 
 import torch
@@ -14,6 +15,7 @@ from datasets import build_dataset, build_ground_truth
 from datasets.coco_eval import CocoEvaluator
 from datasets.eval_report import serialisable_eval, write_detections
 from datasets.loaders import TrainLoader, build_val_loader
+from datasets.worker_faults import explain_worker_fault
 from engine import EpochProgress, evaluate, train_one_epoch
 from network_setup import (
     build_network,
@@ -28,7 +30,7 @@ from resume import apply_schedule, restore_optimizer, settle_flags
 from run_state import RunState, validation_score
 from util.checkpoint import load_checkpoint
 from util.distributed import all_gather, get_world_size, is_main_process
-from util.errors import DivergenceError
+from util.errors import DivergenceError, UserError
 from util.metric_logger import MetricLogger
 from util.optimizer import build_lr_scheduler, build_optimizer
 from util.provenance import versions
@@ -86,6 +88,8 @@ class Run:
             args.eval_batch_size or args.batch_size,
             args.num_workers,
             pin_memory=self.device.type == "cuda",
+            skip_bad_images=args.skip_bad_images,
+            bad_images=self.state.bad_images,
         )
 
     def _read_checkpoint(self) -> dict[str, Any] | None:
@@ -147,13 +151,15 @@ class Run:
             args.num_workers,
             pin_memory=self.device.type == "cuda",
             seed=args.seed,
+            skip_bad_images=args.skip_bad_images,
+            bad_images=state.bad_images,
         )
         self.folder.sweep()
         print("Start training")
         if state.epoch >= args.epochs:
             print(f"Nothing left to do: epoch {state.epoch} of --epochs {args.epochs} is done")
         started = time.monotonic()
-        with self.signals:
+        with self.signals, _explained_worker_faults():
             if self._owes_an_evaluation():
                 self._end_epoch()
             while state.epoch < args.epochs and not self._has_lost_patience():
@@ -272,6 +278,7 @@ class Run:
                 **{f"test_{name}": value for name, value in test_stats.items()},
                 "epoch": epoch,
                 "n_parameters": self.num_parameters,
+                **state.left_out(),
             }
         )
         evaluation = serialisable_eval(evaluator.coco_eval["bbox"].eval)
@@ -314,3 +321,15 @@ class Run:
         draw_detections(detections, self.ground_truth, self.val_set, self.folder.path)
         if "panoptic" in self.postprocessors:
             draw_panoptic_maps(self.val_set, self.folder.path)
+
+
+@contextlib.contextmanager
+def _explained_worker_faults() -> Iterator[None]:
+    """A data worker's death reaches the process as a signal: anywhere, not only in its loader."""
+    try:
+        yield
+    except (RuntimeError, OSError) as err:
+        explanation = explain_worker_fault(err)
+        if explanation is None:
+            raise
+        raise UserError(f"{explanation}; then continue with --auto_resume") from err

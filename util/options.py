@@ -29,6 +29,7 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "keep_last": 1,
     "patience": None,
     "max_skipped_steps": 0,
+    "skip_bad_images": 0,
 }
 
 
