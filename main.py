@@ -23,7 +23,7 @@ _AT_LEAST_ONE = (
 _NOT_NEGATIVE = (
     *("lr", "lr_backbone", "lr_min", "weight_decay", "clip_max_norm", "dropout", "enc_layers"),
     *("eos_coef", "num_workers", "seed", "start_epoch", "panoptic_threshold"),
-    *("save_every", "max_skipped_steps", "skip_bad_images"),
+    *("save_every", "max_skipped_steps", "skip_bad_images", "ema_decay"),
 )
 
 
@@ -52,6 +52,7 @@ def _add_training_flags(group: FlagGroup) -> None:
     precisions = ["off", "bf16", "fp16"]
     add("--amp", "bf16, or fp16 on a GPU: mixed precision for the model", choices=precisions)
     add("--max_skipped_steps", "steps that may be left out because they are not finite", type=int)
+    add("--ema_decay", "evaluate and save averaged weights too, 0: off; often 0.9998", type=float)
     add("--patience", "end after so many epochs without a better validation score", type=int)
 
 
@@ -165,6 +166,8 @@ def check_flags(args: argparse.Namespace) -> None:
             value = getattr(args, name)
             if value is not None and not value >= least:
                 raise UserError(f"--{name} {value}: must be at least {least}")
+    if args.ema_decay >= 1:
+        raise UserError(f"--ema_decay {args.ema_decay}: must be below 1")
     for name in ("dropout", "panoptic_threshold"):
         if getattr(args, name) > 1:
             raise UserError(f"--{name} {getattr(args, name)}: is a probability, at most 1")

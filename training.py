@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, NoReturn
 
 import torch
+from torch import nn
 
 import forensics
 from datasets import build_dataset, build_ground_truth
@@ -28,6 +29,7 @@ from network_setup import (
 from reporting import all_detections, draw_detections, draw_panoptic_maps, report
 from resume import apply_schedule, restore_optimizer, settle_flags
 from run_state import RunState, validation_score
+from util.averaging import average_of
 from util.checkpoint import load_checkpoint
 from util.distributed import all_gather, get_world_size, is_main_process
 from util.errors import DivergenceError, UserError
@@ -38,6 +40,7 @@ from util.random_state import seeded
 from util.run_folder import RunFolder
 from util.signals import StopRequested, StopSignals
 from util.step_watch import StepRecord, StepWatch
+from util.weights import load_model_state
 
 
 class Run:
@@ -80,6 +83,10 @@ class Run:
         )
         self.scaler = torch.amp.GradScaler(self.device.type) if args.amp == "fp16" else None
         load_weights(self.model, args, checkpoint, frozen)
+        self.averaged = average_of(self.model, args.ema_decay) if args.ema_decay else None
+        if self.averaged is not None and checkpoint is not None and checkpoint.get("ema"):
+            load_model_state(self.averaged.module, checkpoint["ema"], args.resume)
+            self.averaged.n_averaged.fill_(checkpoint["step"])
         if checkpoint is not None and not args.eval:
             self._resume_training(checkpoint)
         self.parallel_model = distribute(self.model, args)
@@ -134,7 +141,8 @@ class Run:
 
     def score(self) -> None:
         """Evaluate once, for ``--eval``."""
-        _, evaluator = self._evaluate()
+        self._evaluate_averaged()
+        _, evaluator = self._evaluate(self.parallel_model)
         self.folder.save_evaluation(serialisable_eval(evaluator.coco_eval["bbox"].eval))
 
     def train(self) -> None:
@@ -214,6 +222,8 @@ class Run:
         """Save where the flags or a signal ask for it; in the latter case end the run."""
         state, every = self.state, self.args.save_every
         state.step += 1
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
         state.images_done = steps_done * self._images_a_step
         if not self.watch.stop_agreed and not (every and state.step % every == 0):
             return
@@ -261,6 +271,7 @@ class Run:
             "lr_scheduler": self.lr_scheduler.state_dict(),
             "args": vars(self.args),
             "categories": self.val_set.categories,
+            "ema": None if self.averaged is None else self.averaged.module.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "versions": versions(),
             **self.state.gathered(),
@@ -271,11 +282,13 @@ class Run:
         """Evaluate the epoch that is done, write it down, and keep the best."""
         state = self.state
         epoch = state.epoch - 1
-        test_stats, evaluator = self._evaluate()
+        ema_stats = self._evaluate_averaged()
+        test_stats, evaluator = self._evaluate(self.parallel_model)
         self.folder.append_log(
             {
                 **{f"train_{name}": value for name, value in (state.train_stats or {}).items()},
                 **{f"test_{name}": value for name, value in test_stats.items()},
+                **{f"ema_{name}": value for name, value in ema_stats.items()},
                 "epoch": epoch,
                 "n_parameters": self.num_parameters,
                 **state.left_out(),
@@ -293,11 +306,18 @@ class Run:
         if self.signals.received is not None and get_world_size() == 1:
             self._stop()
 
-    def _evaluate(self) -> tuple[dict[str, Any], CocoEvaluator]:
+    def _evaluate_averaged(self) -> dict[str, Any]:
+        """Statistics of the averaged weights, where there are any."""
+        if self.averaged is None:
+            return {}
+        print("Averaged weights:")
+        return self._evaluate(self.averaged.module)[0]
+
+    def _evaluate(self, model: nn.Module) -> tuple[dict[str, Any], CocoEvaluator]:
         """Evaluate, and report in words, in pictures and as a file where asked for."""
         with seeded(self.args.seed % 2**32):  # training goes on as if there had been no evaluation
             stats, evaluator = evaluate(
-                self.parallel_model,
+                model,
                 self.criterion,
                 self.postprocessors,
                 self.val_loader,
