@@ -46,6 +46,7 @@ class Killed:
     def __init__(self, data: Path, folder: Path, epochs: int) -> None:
         self.folder = folder
         self.kills = self.kills_while_writing = 0
+        self._left_over: set[Path] = set()
         self._command = [sys.executable, str(ROOT / "main.py"), *FLAGS, "--auto_resume"]
         self._command += ["--coco_path", str(data), "--output_dir", str(folder)]
         self._command += ["--epochs", str(epochs)]
@@ -70,6 +71,7 @@ class Killed:
         Raises:
             RuntimeError: it failed by itself.
         """
+        self._left_over = self._half_written()
         process = self.start()
         started = time.monotonic()
         while process.poll() is None:
@@ -86,8 +88,11 @@ class Killed:
         return True
 
     def is_writing(self) -> bool:
-        """Whether a checkpoint is half written."""
-        return any(self.folder.glob(".checkpoint.pth.*.tmp"))
+        """Whether a checkpoint is half written, and not by a run before."""
+        return bool(self._half_written() - self._left_over)
+
+    def _half_written(self) -> set[Path]:
+        return set(self.folder.glob(".checkpoint.pth.*.tmp"))
 
 
 def read(path: Path) -> dict[str, Any]:
