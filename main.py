@@ -9,6 +9,7 @@ import torch
 
 from training import Run
 from util.command_line import ArgumentParser, FlagGroup, run_command
+from util.determinism import explained_refusals, make_deterministic
 from util.distributed import get_rank, init_distributed_mode
 from util.errors import UserError
 from util.options import fill_in_new_flags
@@ -115,6 +116,7 @@ def _add_run_flags(group: FlagGroup) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", "cuda or cpu", default=device)
     add("--seed", "seed of weights, augmentation and order", default=42, type=int)
+    group.add_switch("--deterministic", "the same bits on a GPU too; slower")
     add("--resume", "checkpoint file or address to continue or evaluate", default="")
     group.add_switch("--auto_resume", "continue from the newest checkpoint in --output_dir, if any")
     add("--save_every", "steps between checkpoints inside an epoch, 0: none", type=int)
@@ -144,15 +146,18 @@ def main(args: argparse.Namespace, given: Collection[str] = ()) -> None:
     fill_in_new_flags(args)
     check_flags(args)
     init_distributed_mode(args)
+    if args.deterministic:
+        make_deterministic()
     check_device(args.device)
     print(f"git:\n  {get_sha()}\n")
     print(args)
     seed_everything(args.seed + get_rank())
     run = Run(args, given)
-    if args.eval:
-        run.score()
-    else:
-        run.train()
+    with explained_refusals():
+        if args.eval:
+            run.score()
+        else:
+            run.train()
 
 
 def check_flags(args: argparse.Namespace) -> None:

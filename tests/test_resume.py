@@ -167,6 +167,15 @@ def test_averaged_weights_are_saved_scored_and_continued_exactly(data, tmp_path,
     assert entry["ema_loss"] != entry["test_loss"] and len(entry["ema_coco_eval_bbox"]) == 12
 
 
+def test_deterministic_kernels_suffice_on_the_cpu(data, uninterrupted, tmp_path):
+    try:
+        assert run(data, *RUN, "--deterministic", "--output_dir", tmp_path) == 0
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert_same_runs(tmp_path, uninterrupted)
+
+
 def test_auto_resume_starts_afresh_in_an_empty_folder_and_needs_one(data, tmp_path, capsys):
     assert run(data, "--epochs", "1", "--auto_resume", "--output_dir", tmp_path) == 0
     capsys.readouterr()
