@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from models.segmentation import DETRsegm
 from util.box_ops import box_cxcywh_to_xyxy
 from util.nested_tensor import NestedTensor
 
@@ -38,23 +39,23 @@ class Detector(nn.Module):
             logits (B, Q, H / 4, W / 4), over the padded image.
         """
         outputs: dict[str, Tensor] = self.model(NestedTensor(images, padding_mask))
-        if self.raw:
-            return outputs
-        scores, labels = outputs["pred_logits"].softmax(-1)[..., :-1].max(-1)
-        detections = {
-            "scores": scores,
-            "labels": labels,
-            "boxes": box_cxcywh_to_xyxy(outputs["pred_boxes"]),
-        }
-        if "pred_masks" in outputs:
-            detections["pred_masks"] = outputs["pred_masks"]
-        return detections
+        return outputs if self.raw else detections_of(outputs)
 
 
-def output_names(model: nn.Module, raw: bool) -> list[str]:
-    """Names of the outputs of `Detector`, in order."""
-    names = ["pred_logits", "pred_boxes"] if raw else ["scores", "labels", "boxes"]
-    return names + (["pred_masks"] if hasattr(model, "mask_head") else [])
+def detections_of(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Scores, labels and boxes, as `Detector` describes them, from the network's outputs."""
+    scores, labels = outputs["pred_logits"].softmax(-1)[..., :-1].max(-1)
+    boxes_xyxy = box_cxcywh_to_xyxy(outputs["pred_boxes"])
+    detections = {"scores": scores, "labels": labels, "boxes": boxes_xyxy}
+    if "pred_masks" in outputs:
+        detections["pred_masks"] = outputs["pred_masks"]
+    return detections
+
+
+def output_names(detector: Detector) -> list[str]:
+    """Names of the outputs, in order."""
+    names = ["pred_logits", "pred_boxes"] if detector.raw else ["scores", "labels", "boxes"]
+    return names + (["pred_masks"] if isinstance(detector.model, DETRsegm) else [])
 
 
 def dynamic_shapes() -> dict[str, dict[int, torch.export.Dim]]:

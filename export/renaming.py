@@ -1,7 +1,8 @@
 """Renaming the keys of state dicts, both ways, by pairs of patterns."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 
 from torch import Tensor
 
@@ -46,6 +47,7 @@ def _rename(key: str, pairs: Sequence[tuple[str, str]]) -> str | None:
     return None
 
 
+@cache
 def _as_expression(pattern: str) -> str:
     """The regular expression of a pattern, with one group for each field."""
     expression, position = "", 0
@@ -77,21 +79,22 @@ def with_prefixes(
 
 
 def rename_all(
-    state: Mapping[str, Tensor], names: Mapping[str, str | None], source: str
+    state: Mapping[str, Tensor], rename: Callable[[str], str | None], source: str
 ) -> dict[str, Tensor]:
     """The tensors under their new names.
 
     Args:
         state: tensors by old name.
-        names: new name by old name.
+        rename: gives the new name, or None where there is none.
         source: where they came from, for the message.
 
     Raises:
-        UserError: a name that no rule knows.
+        UserError: a key without a new name.
     """
-    unknown = [key for key in state if names[key] is None]
+    names = {key: rename(key) for key in state}
+    unknown = [key for key, name in names.items() if name is None]
     if unknown:
         raise UserError(
-            f"{source}: {len(unknown)} keys belong to no DETR, the first is {unknown[0]}"
+            f"{source}: {len(unknown)} keys cannot be converted, the first is {unknown[0]}"
         )
     return {str(names[key]): tensor for key, tensor in state.items()}

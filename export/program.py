@@ -1,0 +1,61 @@
+"""Export a model with torch.export and check it: ``python -m export.program --help``."""
+
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import torch
+from torch import Tensor
+
+from export.check import Exported
+from export.command import Format, run_export
+from export.detector import Detector, dynamic_shapes
+
+
+def write(
+    detector: Detector, example: tuple[Tensor, Tensor], metadata: Mapping[str, str], file: IO[bytes]
+) -> None:
+    """Export to a ``.pt2`` file, with any batch size, height and width.
+
+    Args:
+        detector: in evaluation mode.
+        example: images and padding mask, of any size.
+        metadata: kept in the file as extra files.
+        file: open for writing bytes.
+    """
+    with _quiet():
+        program = torch.export.export(detector, example, dynamic_shapes=dynamic_shapes())
+        torch.export.save(program, file, extra_files=dict(metadata))
+
+
+def load(path: Path) -> Exported:
+    """The exported program of a file, on the CPU."""
+    with _quiet(), open(path, "rb") as file:  # a path would have to end in .pt2
+        module: Exported = torch.export.load(file).module()
+    return module
+
+
+def _quiet() -> warnings.catch_warnings:
+    """torch.export uses what PyTorch is about to take away."""
+    return warnings.catch_warnings(action="ignore", category=FutureWarning)
+
+
+PROGRAM = Format(
+    program="python -m export.program",
+    description="Export a model with torch.export, as ExecuTorch and AOTInductor take it, and "
+    "compare it with PyTorch.",
+    packages=(),
+    write=write,
+    load=load,
+)
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status, see `export.command.run_export`."""
+    return run_export(PROGRAM, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run())
