@@ -26,8 +26,27 @@ def write(
         file: open for writing bytes.
     """
     with _quiet():
-        program = torch.export.export(detector, example, dynamic_shapes=dynamic_shapes())
+        program = torch.export.export(
+            detector,
+            example,
+            dynamic_shapes=dynamic_shapes(),
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+        _remove_size_assertions(program)
         torch.export.save(program, file, extra_files=dict(metadata))
+
+
+def _remove_size_assertions(program: torch.export.ExportedProgram) -> None:
+    """Remove what tracing took for granted about the sizes of the example.
+
+    On the way to the output size of a pooling layer PyTorch asks whether a remainder is zero, does
+    the same in both cases, and would refuse every image whose remainder is another.
+    """
+    for node in list(program.graph.nodes):
+        if node.target is torch.ops.aten._assert_scalar.default:
+            program.graph.erase_node(node)
+    program.graph.eliminate_dead_code()
+    program.graph_module.recompile()
 
 
 def load(path: Path) -> Exported:
