@@ -40,7 +40,9 @@ class Architecture:
     num_classes: int = 91
 
     @classmethod
-    def of(cls, state: Mapping[str, Tensor], told: Mapping[str, Any], source: str) -> "Architecture":
+    def of(
+        cls, state: Mapping[str, Tensor], told: Mapping[str, Any], source: str
+    ) -> "Architecture":
         """The architecture that weights belong to.
 
         Args:

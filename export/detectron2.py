@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from export.renaming import Renaming, rename_all, with_prefixes
+from export.renaming import Renaming, inside_detector, rename_all, with_prefixes
 
 # A ResNet of torchvision, and one of Detectron2.
 _RESNET = [
@@ -50,11 +50,4 @@ def from_detectron2(state: Mapping[str, Tensor], source: str) -> dict[str, Tenso
         return rename_all(bare, _BARE_RESNET.to_ours, source)
     if all(key.startswith(_DETECTOR) for key in parts):  # the part of the meta-architecture
         parts = {key.removeprefix(_DETECTOR): value for key, value in parts.items()}
-    return rename_all(parts, _under_detector, source)
-
-
-def _under_detector(key: str) -> str | None:
-    """Our name of a key; inside a segmentation model the detector is the part ``detr``."""
-    prefix = _DETECTOR if key.startswith(_DETECTOR) else ""
-    name = _BACKBONE.to_ours(key.removeprefix(prefix))
-    return None if name is None else prefix + name
+    return rename_all(parts, inside_detector(_BACKBONE.to_ours), source)

@@ -1,7 +1,6 @@
 """Export a model to ONNX and check it in ONNX Runtime: ``python -m export.onnx --help``."""
 
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -12,6 +11,7 @@ from torch import Tensor
 from export.check import Exported
 from export.command import Format, run_export
 from export.detector import INPUTS, Detector, dynamic_shapes, output_names
+from export.quiet import quiet
 
 # From 23 on attention becomes one operator, which ONNX Runtime refuses with a padding mask.
 OPSET = 22
@@ -28,10 +28,7 @@ def write(
         metadata: kept in the file as ``metadata_props``.
         file: open for writing bytes.
     """
-    with warnings.catch_warnings():
-        # The exporter uses what PyTorch is about to take away.
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with quiet():
         program: Any = torch.onnx.export(
             detector,
             example,

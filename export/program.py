@@ -1,7 +1,6 @@
 """Export a model with torch.export and check it: ``python -m export.program --help``."""
 
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -12,6 +11,7 @@ from torch import Tensor
 from export.check import Exported
 from export.command import Format, run_export
 from export.detector import Detector, dynamic_shapes
+from export.quiet import quiet
 
 
 def write(
@@ -25,7 +25,7 @@ def write(
         metadata: kept in the file as extra files.
         file: open for writing bytes.
     """
-    with _quiet():
+    with quiet():
         program = torch.export.export(
             detector,
             example,
@@ -51,14 +51,9 @@ def _remove_size_assertions(program: torch.export.ExportedProgram) -> None:
 
 def load(path: Path) -> Exported:
     """The exported program of a file, on the CPU."""
-    with _quiet(), open(path, "rb") as file:  # a path would have to end in .pt2
+    with quiet(), open(path, "rb") as file:  # a path would have to end in .pt2
         module: Exported = torch.export.load(file).module()
     return module
-
-
-def _quiet() -> warnings.catch_warnings:
-    """torch.export uses what PyTorch is about to take away."""
-    return warnings.catch_warnings(action="ignore", category=FutureWarning)
 
 
 PROGRAM = Format(

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 
 from torch import Tensor
 
 from util.errors import UserError
 
+_DETECTOR = "detr."
 _FIELD = re.compile(r"\{(\w+)([+-]\d+)?(\*?)\}")
 
 
@@ -43,7 +44,7 @@ def _rename(key: str, pairs: Sequence[tuple[str, str]]) -> str | None:
         match = re.fullmatch(_as_expression(source), key)
         if match:
             values = _values(source, match)
-            return _FIELD.sub(lambda found, values=values: _shown(found, values), target)
+            return _FIELD.sub(partial(_shown, values=values), target)
     return None
 
 
@@ -76,6 +77,17 @@ def with_prefixes(
 ) -> list[tuple[str, str]]:
     """The pairs with a prefix put before each side."""
     return [(ours + left, theirs + right) for left, right in pairs]
+
+
+def inside_detector(rename: Callable[[str], str | None]) -> Callable[[str], str | None]:
+    """``rename`` for models too whose detector is their part ``detr``, on both sides."""
+
+    def rename_inside(key: str) -> str | None:
+        prefix = _DETECTOR if key.startswith(_DETECTOR) else ""
+        name = rename(key.removeprefix(prefix))
+        return None if name is None else prefix + name
+
+    return rename_inside
 
 
 def rename_all(

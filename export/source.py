@@ -69,7 +69,9 @@ def source_of(args: argparse.Namespace) -> Source:
     if args.checkpoint:
         if args.weights:
             raise UserError("--weights belongs to --hub; --checkpoint brings its own")
-        return from_file(args.checkpoint, {"dilation": args.dilation or None, "nheads": args.nheads})
+        return from_file(
+            args.checkpoint, {"dilation": args.dilation or None, "nheads": args.nheads}
+        )
     if args.dilation or args.nheads:
         raise UserError(f"--dilation and --nheads belong to --checkpoint; {args.hub} has its own")
     return from_hub(args.hub, args.weights)
@@ -110,15 +112,16 @@ def from_hub(name: str, weights: str | None) -> Source:
     """
     match = _HUB_NAME.fullmatch(name)
     assert match is not None
-    told = {"backbone": match[1], "dilation": bool(match[2]), "nheads": 8}
+    told: dict[str, Any] = {"backbone": match[1], "dilation": bool(match[2]), "nheads": 8}
     if weights not in (None, RELEASED):
         source = from_file(weights, told, name)
         if isinstance(source.model, DETRsegm) != bool(match[3]):
             kind = "of a segmentation model" if match[3] else "of a box model"
             raise UserError(f"--weights {weights}: {name} needs the weights {kind}")
         return source
-    counts = {"num_classes": _NUM_PANOPTIC_CLASSES} if match[3] else {}
-    architecture = Architecture(**told, masks=bool(match[3]), **counts)
+    if match[3]:
+        told |= {"masks": True, "num_classes": _NUM_PANOPTIC_CLASSES}
+    architecture = Architecture(**told)
     if weights == RELEASED:
         model: nn.Module = getattr(hubconf, name)(pretrained=True)
     else:

@@ -1,7 +1,6 @@
 """Export a model to TorchScript and check it: ``python -m export.torchscript --help``."""
 
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -12,6 +11,7 @@ from torch import Tensor
 from export.check import Exported
 from export.command import Format, run_export
 from export.detector import Detector
+from export.quiet import quiet
 
 
 def write(
@@ -25,20 +25,15 @@ def write(
         metadata: kept in the file as extra files.
         file: open for writing bytes.
     """
-    with _quiet():
+    with quiet():
         torch.jit.save(torch.jit.script(detector), file, _extra_files=dict(metadata))
 
 
 def load(path: Path) -> Exported:
     """The scripted model of a file, on the CPU."""
-    with _quiet():
+    with quiet():
         scripted: Exported = torch.jit.load(path, map_location="cpu")
     return scripted
-
-
-def _quiet() -> warnings.catch_warnings:
-    """torch.jit announces its end in every call; there are people who still need it."""
-    return warnings.catch_warnings(action="ignore", category=DeprecationWarning)
 
 
 TORCHSCRIPT = Format(
