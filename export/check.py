@@ -31,19 +31,21 @@ class Differences(NamedTuple):
         scores: of probabilities. A label that differs counts as the difference between the
             probability of the best class and its own.
         boxes: of relative coordinates.
-        masks: of the probability that a pixel is inside; 0 without masks.
+        masks: of the probability that a pixel is inside; None without masks.
     """
 
-    scores: float = 0.0
-    boxes: float = 0.0
-    masks: float = 0.0
+    scores: float
+    boxes: float
+    masks: float | None
 
     def largest(self) -> float:
         """The largest of all; NaN where there is one."""
-        return math.nan if any(map(math.isnan, self)) else max(self)
+        values = [value for value in self if value is not None]
+        return math.nan if any(map(math.isnan, values)) else max(values)
 
     def __str__(self) -> str:
-        return f"scores {self.scores:.1e}, boxes {self.boxes:.1e}, masks {self.masks:.1e}"
+        masks = "" if self.masks is None else f", masks {self.masks:.1e}"
+        return f"scores {self.scores:.1e}, boxes {self.boxes:.1e}{masks}"
 
 
 def check(
@@ -79,7 +81,16 @@ def check(
                 f"differs from PyTorch at {height}x{width}, batch {batch_size} by more than "
                 f"{tolerance:g}: {differences}"
             )
-    return Differences(*(max(column) for column in zip(*found, strict=True)))
+    return _largest_of(found)
+
+
+def _largest_of(found: Sequence[Differences]) -> Differences:
+    masks = [one.masks for one in found if one.masks is not None]
+    return Differences(
+        scores=max(one.scores for one in found),
+        boxes=max(one.boxes for one in found),
+        masks=max(masks, default=None),
+    )
 
 
 def padded_batches(
@@ -115,15 +126,14 @@ def compare(
     found = exported(images, padding_mask)
     _check_shapes(outputs if detector.raw else detections_of(outputs), found)
     if detector.raw:
-        found_scores, scores = found["pred_logits"].softmax(-1), outputs["pred_logits"].softmax(-1)
+        scores = _distance(outputs["pred_logits"].softmax(-1), found["pred_logits"].softmax(-1))
         boxes = _distance(outputs["pred_boxes"], found["pred_boxes"])
-        differences = _distance(scores, found_scores), boxes
     else:
-        differences = _differences_of_detections(outputs, found)
-    masks = torch.zeros(())
+        scores, boxes = _differences_of_detections(outputs, found)
+    masks = None
     if "pred_masks" in outputs:
         masks = _distance(outputs["pred_masks"].sigmoid(), found["pred_masks"].sigmoid())
-    return Differences(*map(float, (*differences, masks)))
+    return Differences(scores, boxes, masks)
 
 
 def _check_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
@@ -135,14 +145,16 @@ def _check_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
 
 def _differences_of_detections(
     outputs: Mapping[str, Tensor], found: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[float, float]:
     """Largest difference of scores and of boxes."""
     probabilities = outputs["pred_logits"].softmax(-1)[..., :-1]
     best = probabilities.amax(-1)
     of_label = probabilities.gather(-1, found["labels"][..., None]).squeeze(-1)
-    scores = _distance(best, found["scores"]).maximum(_distance(best, of_label))
-    return scores, _distance(box_cxcywh_to_xyxy(outputs["pred_boxes"]), found["boxes"])
+    boxes_xyxy = box_cxcywh_to_xyxy(outputs["pred_boxes"])
+    expected = torch.stack((best, best))
+    scores = _distance(expected, torch.stack((found["scores"], of_label)))
+    return scores, _distance(boxes_xyxy, found["boxes"])
 
 
-def _distance(expected: Tensor, found: Tensor) -> Tensor:
-    return (expected - found).abs().amax()
+def _distance(expected: Tensor, found: Tensor) -> float:
+    return float((expected - found).abs().amax())  # NaN on either side gives NaN
