@@ -74,7 +74,7 @@ class Architecture:
         return asdict(self)
 
     def build(self) -> nn.Module:
-        """The model in evaluation mode, with random weights, the same every time.
+        """The model in evaluation mode, with random weights, the same every time; see `liven`.
 
         Raises:
             UserError: there is no such model.
@@ -103,6 +103,22 @@ class _Flags(Architecture):
 
 
 FLAG_NAMES = tuple(field.name for field in fields(Architecture))
+
+
+@torch.no_grad()
+def liven(model: nn.Module) -> None:
+    """Enlarge random weights, so that outputs depend on image, padding mask and query.
+
+    With the weights that training starts from all queries give nearly the same boxes, and comparing
+    outputs would not notice queries that change places.
+    """
+    for name, parameter in model.named_parameters():
+        if name.endswith("in_proj_weight"):
+            parameter[: len(parameter) * 2 // 3] *= 3  # queries and keys: attention that selects
+        elif name.endswith("query_embed.weight"):
+            parameter *= 3
+        elif name.endswith(("class_embed.weight", "bbox_embed.layers.2.weight")):
+            parameter *= 5
 
 
 def _backbone_of(parts: Mapping[str, Tensor], source: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 import hubconf
-from export.architecture import Architecture
+from export.architecture import Architecture, liven
 from export.weights import flags_of, read_weights
 from models.segmentation import DETRsegm
 from util.command_line import ArgumentParser, FlagGroup
@@ -126,4 +126,5 @@ def from_hub(name: str, weights: str | None) -> Source:
         model: nn.Module = getattr(hubconf, name)(pretrained=True)
     else:
         model = architecture.build()
+        liven(model)
     return Source(name, model.eval(), architecture, {})
