@@ -182,8 +182,8 @@ def metadata_of(source: Source) -> dict[str, str]:
         "name": source.name,
         "image_mean": json.dumps(IMAGENET_MEAN),
         "image_std": json.dumps(IMAGENET_STD),
-        "short_side": "800",
-        "max_size": "1333",
+        "short_side": str(source.short_side),
+        "max_size": str(source.max_size),
         "categories": json.dumps({str(k): v for k, v in source.categories.items()}),
         "architecture": json.dumps(source.architecture.flags()),
     }

@@ -52,7 +52,9 @@ def write_folder(source: Source, folder: Path) -> None:
     config = write_config(source.architecture, state, source.categories)
     theirs = to_huggingface(state, config["use_timm_backbone"], source.name)
     write_safetensors_file(folder / _WEIGHTS, theirs, {})
-    preprocessor = preprocessor_config(source.architecture.masks)
+    preprocessor = preprocessor_config(
+        source.architecture.masks, source.short_side, source.max_size
+    )
     for name, content in ((_CONFIG, config), (_PREPROCESSOR, preprocessor)):
         with atomic_write(folder / name, "w") as file:
             json.dump(content, file, indent=2, ensure_ascii=False)

@@ -144,13 +144,13 @@ def read_config(config: Mapping[str, Any], source: str) -> tuple[dict[str, Any],
     return {"nheads": heads.pop(), "dilation": dilation}, categories
 
 
-def preprocessor_config(panoptic: bool) -> dict[str, Any]:
+def preprocessor_config(panoptic: bool, short_side: int, max_size: int) -> dict[str, Any]:
     """What their image processor does before the model: the transforms of our evaluation."""
     return {
         "image_processor_type": "DetrImageProcessor",
         "format": "coco_panoptic" if panoptic else "coco_detection",
         "do_resize": True,
-        "size": {"shortest_edge": 800, "longest_edge": 1333},
+        "size": {"shortest_edge": short_side, "longest_edge": max_size},
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,

@@ -78,9 +78,7 @@ def to_huggingface(state: Mapping[str, Tensor], timm: bool, source: str) -> dict
         UserError: a key that their model does not have.
     """
     kept = {k: v for k, v in state.items() if not k.endswith(".num_batches_tracked")}
-    return rename_all(
-        _split_projections(kept), inside_detector(_RENAMINGS[timm].to_theirs), source
-    )
+    return rename_all(_split_projections(kept), inside_detector(_RENAMINGS[timm].to_theirs), source)
 
 
 def from_huggingface(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:

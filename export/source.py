@@ -10,11 +10,13 @@ from typing import Any
 from torch import nn
 
 import hubconf
+from datasets.coco import PUBLISHED_SCALES
 from export.architecture import Architecture, liven
 from export.weights import flags_of, read_weights
 from models.segmentation import DETRsegm
 from util.command_line import ArgumentParser, FlagGroup
 from util.errors import UserError
+from util.options import NEW_FLAG_DEFAULTS
 from util.weights import load_model_state, model_state
 
 _HUB_NAME = re.compile(r"detr_(resnet\d+)(_dc5)?(_panoptic)?")
@@ -32,12 +34,16 @@ class Source:
         model: a `models.detr.DETR` or `models.segmentation.DETRsegm`.
         architecture: how it is made.
         categories: name of each category id, as far as they are known.
+        short_side: length in pixels to which evaluation scales the short side of images.
+        max_size: and what the long side may not exceed.
     """
 
     name: str
     model: nn.Module
     architecture: Architecture
     categories: Mapping[int, str]
+    short_side: int = max(PUBLISHED_SCALES)
+    max_size: int = NEW_FLAG_DEFAULTS["max_size"]
 
 
 def add_model_flags(parser: ArgumentParser) -> None:
@@ -96,8 +102,14 @@ def from_file(path: str, told: Mapping[str, Any], name: str | None = None) -> So
         print(f"{path} does not say whether it is a DC5 model: taken as none (see --dilation)")
     model = architecture.build()
     load_model_state(model, state, path)
-    categories = checkpoint.get("categories", {})
-    return Source(name or Path(path).stem, model, architecture, categories)
+    return Source(
+        name or Path(path).stem,
+        model,
+        architecture,
+        checkpoint.get("categories", {}),
+        short_side=max(told.get("scales") or PUBLISHED_SCALES),
+        max_size=told.get("max_size", NEW_FLAG_DEFAULTS["max_size"]),
+    )
 
 
 def from_hub(name: str, weights: str | None) -> Source:

@@ -23,6 +23,8 @@ from util.weights import model_state
 
 _PROGRAM = "python -m export.weights"
 _SUFFIX = ".safetensors"
+# Flags that go along with weights: those of the model, and the sizes of the images it is made for.
+_KEPT_FLAGS = (*FLAG_NAMES, "scales", "max_size")
 # What a checkpoint says beside the weights, kept in a safetensors file as JSON.
 _NOTES = ("args", "categories", "epoch")
 
@@ -79,7 +81,7 @@ def write_weights(path: StrPath, checkpoint: Mapping[str, Any]) -> None:
     """
     state = model_state(checkpoint, "the checkpoint")
     notes = {name: checkpoint[name] for name in ("categories", "epoch") if name in checkpoint}
-    flags = {k: v for k, v in flags_of(checkpoint).items() if k in FLAG_NAMES}
+    flags = {k: v for k, v in flags_of(checkpoint).items() if k in _KEPT_FLAGS}
     if flags:
         notes["args"] = flags
     if Path(path).suffix != _SUFFIX:
