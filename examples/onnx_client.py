@@ -1,9 +1,9 @@
-"""Detect objects with an exported model: needs onnxruntime, numpy and Pillow, nothing of this project.
+"""Detect objects with an exported model; needs onnxruntime, numpy and Pillow, no other code.
 
     python -m export.onnx --checkpoint outputs/checkpoint.pth --output detr.onnx
     python examples/onnx_client.py detr.onnx photo.jpg another.jpg --output pictures
 
-Prints one line of JSON an image, and with --output draws boxes (and masks, where the model has them).
+Prints one line of JSON an image, and with --output draws boxes, and masks where there are any.
 """
 
 import argparse
