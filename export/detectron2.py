@@ -6,10 +6,11 @@ from torch import Tensor
 
 from export.renaming import Renaming, inside_detector, rename_all, with_prefixes
 
-# A ResNet of torchvision, and one of Detectron2.
+# A ResNet of torchvision, and one of Detectron2. Their norm is a part of the convolution, so it
+# comes first: what remains belongs to the convolution itself.
 _RESNET = [
-    ("conv1.{name*}", "stem.conv1.{name*}"),
     ("bn1.{name*}", "stem.conv1.norm.{name*}"),
+    ("conv1.{name*}", "stem.conv1.{name*}"),
     ("layer{i}.{k}.bn{j}.{name*}", "res{i+1}.{k}.conv{j}.norm.{name*}"),
     ("layer{i}.{k}.conv{j}.{name*}", "res{i+1}.{k}.conv{j}.{name*}"),
     ("layer{i}.{k}.downsample.1.{name*}", "res{i+1}.{k}.shortcut.norm.{name*}"),
