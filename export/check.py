@@ -108,7 +108,7 @@ def padded_batches(
             padding_mask = torch.ones(batch_size, height, width, dtype=torch.bool)
             for i in range(batch_size):
                 bottom = height if i % 2 == 0 else height * 3 // 4
-                right = width if i % 2 == 1 else width * (7 - i % 4) // 8
+                right = width if i % 2 == 1 else width * (5 + i % 3) // 8
                 padding_mask[i, :bottom, :right] = False
             yield images.masked_fill(padding_mask[:, None], 0), padding_mask
 

@@ -12,7 +12,15 @@ from export.huggingface import load_their_model, read_folder, run, write_folder
 from export.huggingface_config import read_config
 from export.huggingface_keys import from_huggingface, to_huggingface
 from export.source import from_file
-from tests.export.small_files import BOXES, CATEGORIES, MASKS, SIZES, build, source, write_checkpoint
+from tests.export.small_files import (
+    BOXES,
+    CATEGORIES,
+    MASKS,
+    SIZES,
+    build,
+    source,
+    write_checkpoint,
+)
 from util.errors import UserError
 
 LEARNED = dataclasses.replace(BOXES, position_embedding="learned", enc_layers=2)
@@ -91,7 +99,8 @@ def test_the_command_goes_there_and_back(tmp_path, suffix, capsys):
     names = {path.name for path in folder.iterdir()}
     assert names == {"config.json", "model.safetensors", "preprocessor_config.json"}
     assert run(["from", str(folder), "--output", str(end)]) == 0
-    assert "163 tensors come back bit for bit" in capsys.readouterr().out.replace("151", "163")
+    num_tensors = len(model.state_dict())
+    assert f"{num_tensors} tensors come back bit for bit" in capsys.readouterr().out
     back = from_file(str(end), {})
     assert_same_weights(back.model.state_dict(), model.state_dict())
     assert back.architecture == BOXES
@@ -146,9 +155,7 @@ def test_configurations_that_are_not_ours(config, words):
         read_config(config, "config.json")
 
 
-@pytest.mark.parametrize(
-    "config", [{"dilation": True}, {"backbone_config": {"output_stride": 16}}]
-)
+@pytest.mark.parametrize("config", [{"dilation": True}, {"backbone_config": {"output_stride": 16}}])
 def test_dilation_has_two_names(config):
     told, categories = read_config({"model_type": "detr", **config}, "config.json")
     assert told["dilation"] and categories == {}

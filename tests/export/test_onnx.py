@@ -40,7 +40,7 @@ def test_the_file_says_what_goes_in_and_out(exported):
         "padding_mask": ("tensor(bool)", ["batch", "height", "width"]),
     }
     outputs = {entry.name: entry.shape[:2] for entry in session.get_outputs()}
-    assert outputs == dict.fromkeys(("scores", "labels", "boxes", "pred_masks"), ["batch", 5])
+    assert outputs == {name: ["batch", 5] for name in ("scores", "labels", "boxes", "pred_masks")}
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["categories"]) == {"1": "cat", "3": "dog"}
 
