@@ -47,6 +47,7 @@ class DETRsegm(nn.Module):
         if freeze_detr:
             detr.requires_grad_(False)
         self.freeze_detr = freeze_detr
+        self.queries_at_once = _QUERIES_AT_ONCE  # TorchScript reads no globals
         hidden_dim: int = detr.transformer.d_model  # type: ignore[assignment]
         num_heads: int = detr.transformer.nhead  # type: ignore[assignment]
         fine_to_coarse = stage_channels(detr.backbone[0])  # type: ignore[index]
@@ -98,7 +99,7 @@ class DETRsegm(nn.Module):
         """Mask logits (B, Q, H, W), some queries after the other."""
         parts = [
             self.mask_head.batched_masks(part, maps)
-            for part in attention.split(_QUERIES_AT_ONCE, dim=1)
+            for part in attention.split(self.queries_at_once, dim=1)
         ]
         return torch.cat(parts, dim=1)
 

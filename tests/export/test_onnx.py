@@ -64,6 +64,7 @@ def test_raw_outputs_of_a_box_model(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # the encoder of DC5 at 1333x800 takes minutes on two cores
 @pytest.mark.parametrize("name", ["detr_resnet50", "detr_resnet50_dc5", "detr_resnet50_panoptic"])
 def test_hub_models_at_the_sizes_of_coco(name, tmp_path, capsys):
     assert run(["--hub", name, "--output", str(tmp_path / "f.onnx")]) == 0
