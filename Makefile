@@ -1,4 +1,5 @@
 # make demo    set up, then train a small DETR on drawn shapes, evaluate it and save a picture (CPU, minutes)
+# make panoptic  set up, then train boxes and masks of things and stuff on drawn shapes (CPU, minutes)
 # make test    set up, then run the fast tests
 # make slow    the tests that take longer; make lint, make types: the static checks
 #
@@ -11,10 +12,14 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test slow lint types format clean
+.PHONY: demo panoptic test slow lint types format clean
 
 demo: $(VENV)/.installed
 	$(RUN) main.py @configs/shapes.txt
+
+panoptic: $(VENV)/.installed
+	$(RUN) main.py @configs/shapes_panoptic_boxes.txt
+	$(RUN) main.py @configs/shapes_panoptic_masks.txt
 
 test: $(VENV)/.installed-dev
 	$(RUN) -m pytest -q -m "not slow and not cuda" $(TESTS)

@@ -1,7 +1,8 @@
 """One epoch of training, and one evaluation."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from datasets.coco_eval import CocoEvaluator
 from datasets.panoptic_eval import PanopticEvaluator
 from models.criterion import SetCriterion
 from util.distributed import reduce_dict
-from util.errors import DivergenceError
 from util.metric_logger import MetricLogger, SmoothedValue
 from util.nested_tensor import NestedTensor
+from util.optimizer import NormGuard, backward, update
+from util.random_state import random_state
+from util.step_watch import StepRecord, StepWatch
 from util.transfer import to_device
 
 PRINT_FREQ = 10
@@ -22,6 +25,24 @@ PANOPTIC_FOLDER = "panoptic_eval"  # of a run's folder, with its segment maps
 
 Targets = Sequence[dict[str, Tensor]]
 Batch = tuple[NestedTensor, Targets]
+
+
+@dataclass
+class EpochProgress:
+    """Where to enter an epoch, and what to do after each of its steps.
+
+    Attributes:
+        steps_done: steps of the epoch that were done before, by a run that was interrupted.
+        meters: their statistics, as `util.metric_logger.MetricLogger.state_dict` gave them.
+        wants_to_stop: asked in each step; when it says so in any process, ``after_step`` finds the
+            watch's ``stop_agreed`` set in all of them, one step later.
+        after_step: called with the number of steps done, and the meters.
+    """
+
+    steps_done: int = 0
+    meters: dict[str, Any] = field(default_factory=dict)
+    wants_to_stop: Callable[[], bool] = lambda: False
+    after_step: Callable[[int, MetricLogger], None] = lambda steps_done, logger: None
 
 
 def train_one_epoch(
@@ -33,47 +54,78 @@ def train_one_epoch(
     epoch: int,
     max_norm: float = 0,
     amp: str = "off",
+    *,
+    scaler: torch.amp.GradScaler | None = None,
+    watch: StepWatch | None = None,
+    progress: EpochProgress | None = None,
 ) -> dict[str, float]:
     """Train on every batch once.
 
     The host waits for the device in one place of a step, the matching. Everything else that it
-    wants to know is read when a line is printed.
+    wants to know is read when a line is printed. A step whose loss or gradient is not finite leaves
+    the weights as they are.
 
     Args:
         model: takes a `NestedTensor`; left in training mode.
         criterion: gives losses by name, and has their weights in ``weight_dict``.
-        data_loader: gives batches (images, targets).
+        data_loader: gives batches (images, targets), without those that ``progress`` has done.
         optimizer: of the model's parameters.
         device: where model and criterion are.
         epoch: its number, for the log.
         max_norm: largest norm of the gradient of all parameters together; 0: not clipped.
-        amp: ``off``, or ``bf16`` to run the model, not the criterion, in mixed precision.
+        amp: ``off``, or ``bf16`` or ``fp16`` to run the model, not the criterion, in mixed
+            precision.
+        scaler: for ``fp16``: scales the loss, and skips steps whose gradients overflow.
+        watch: is told of the steps; by default a step that is not finite ends the training.
+        progress: where to begin and what to do after a step.
 
     Returns:
         averages over the epoch: ``lr``, ``class_error`` in percent, ``loss`` and its parts, and
         every part before weighting under its name with ``_unscaled``.
 
     Raises:
-        DivergenceError: predictions or loss are no longer finite.
+        DivergenceError: predictions, loss or gradients are no longer finite.
     """
     model.train()
     criterion.train()
+    watch = watch or StepWatch(device)
+    progress = progress or EpochProgress()
     logger = _make_logger(lr="{value:.6f}", class_error="{value:.2f}")
-    watch = _LossWatch(device)
-    batches = logger.log_every(data_loader, PRINT_FREQ, f"Epoch: [{epoch}]")
-    for samples, targets in _on_device(batches, device):
+    logger.load_state_dict(progress.meters)
+    norms = NormGuard(model)
+    first = progress.steps_done
+    batches = logger.log_every(data_loader, PRINT_FREQ, f"Epoch: [{epoch}]", first=first)
+    for step, (samples, targets) in enumerate(_on_device(batches, device), start=first):
+        before = random_state()
+        norms.remember()
         with watch:
             losses = criterion(_predict(model, samples, device, amp), targets)
         loss, log = _weigh(losses, criterion.weight_dict, targets)
-        watch.record(loss, targets)
         optimizer.zero_grad()
-        loss.backward()
-        if max_norm > 0:
-            nn.utils.clip_grad_norm_(model.parameters(), max_norm)
-        optimizer.step()
-        logger.update(**reduce_dict(log), lr=optimizer.param_groups[0]["lr"])
-    with watch:
-        return _finish(logger)
+        norm = backward(loss, model.parameters(), optimizer, max_norm, scaler)
+        reduced, bad, stop = _reduce(log, loss + norm, progress.wants_to_stop())
+        update(optimizer, bad, scaler)
+        norms.take_back(bad)
+        watch.record(bad, stop, StepRecord(epoch, step, samples, targets, log, before))
+        logger.update(**reduced, lr=optimizer.param_groups[0]["lr"])
+        progress.after_step(step + 1, logger)
+    watch.settle()
+    return _finish(logger)
+
+
+def _reduce(
+    log: dict[str, Tensor], must_be_finite: Tensor, wants_to_stop: bool
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """The log averaged over all processes, and whether the step of any is bad or wants to stop.
+
+    A bad step is left out, of the averages too: its values are NaN.
+    """
+    bad = (~must_be_finite.detach().isfinite()).to(must_be_finite.dtype)
+    stop = torch.full_like(bad, float(wants_to_stop))
+    reduced = reduce_dict({**log, "bad": bad, "stop": stop})
+    bad, stop = reduced["bad"] > 0, reduced["stop"] > 0
+    values = torch.stack([reduced[name] for name in log]).masked_fill(bad, math.nan)
+    return dict(zip(log, values, strict=True)), bad, stop
 
 
 @torch.no_grad()
@@ -86,6 +138,8 @@ def evaluate(
     device: torch.device,
     output_dir: Any,
     amp: str = "off",
+    *,
+    between_batches: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, Any], CocoEvaluator]:
     """Compute losses and COCO metrics over a data set: boxes, masks and panoptic maps.
 
@@ -100,6 +154,7 @@ def evaluate(
         device: where model and criterion are.
         output_dir: panoptic maps are written to `PANOPTIC_FOLDER` in this folder; empty: nowhere.
         amp: as in `train_one_epoch`.
+        between_batches: called before each batch; may raise to end it all.
 
     Returns:
         averages as of `train_one_epoch` (without ``lr``), the 12 COCO numbers under
@@ -117,6 +172,7 @@ def evaluate(
     panoptic = _panoptic_evaluator(postprocessors, data_loader, output_dir)
     batches = logger.log_every(data_loader, PRINT_FREQ, "Test:")
     for samples, targets in _on_device(batches, device):
+        between_batches()
         outputs = _predict(model, samples, device, amp)
         _, log = _weigh(criterion(outputs, targets), criterion.weight_dict, targets)
         logger.update(**reduce_dict(log))
@@ -206,7 +262,8 @@ def _on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch
 
 
 def _predict(model: nn.Module, samples: NestedTensor, device: torch.device, amp: str) -> Any:
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp == "bf16"):
+    dtype = torch.float16 if amp == "fp16" else torch.bfloat16
+    with torch.autocast(device.type, dtype=dtype, enabled=amp != "off"):
         return model(samples)
 
 
@@ -232,34 +289,3 @@ def _weigh(
         log["class_error"] = unscaled["class_error"]
     log.update({f"{name}_unscaled": value for name, value in unscaled.items()})
     return loss, log
-
-
-class _LossWatch:
-    """Notices a loss that is not finite, without ever waiting for the device.
-
-    The flag of a step travels to page-locked host memory behind the work of that step. It has
-    arrived once the host has waited for anything later, as it does in the matching of the next
-    step.
-    """
-
-    def __init__(self, device: torch.device):
-        self._flag = torch.ones((), dtype=torch.bool, pin_memory=device.type == "cuda")
-        self._targets: Targets = ()
-
-    def record(self, loss: Tensor, targets: Targets) -> None:
-        """Send the flag of this step on its way."""
-        self._flag.copy_(loss.detach().isfinite(), non_blocking=True)
-        self._targets = targets
-
-    def __enter__(self) -> None:
-        """Around work that waits for the device; afterwards the flag can be read free of charge."""
-
-    def __exit__(self, *error: object) -> None:
-        """Look at the flag of the last recorded step, first of all where that work has failed.
-
-        Raises:
-            DivergenceError: the loss was not finite.
-        """
-        if not self._flag.numpy():
-            images = [str(int(t["image_id"])) for t in self._targets if "image_id" in t]
-            raise DivergenceError(f"the loss of images {', '.join(images)} is not finite")

@@ -1,12 +1,10 @@
 """Train and evaluate DETR: ``python main.py --help``."""
 
 import argparse
-import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from training import Run
@@ -15,14 +13,17 @@ from util.distributed import get_rank, init_distributed_mode
 from util.errors import UserError
 from util.options import fill_in_new_flags
 from util.provenance import get_sha
+from util.random_state import seed_everything
 
 _AT_LEAST_ONE = (
     *("batch_size", "eval_batch_size", "epochs", "lr_drop", "max_size", "num_classes"),
     *("dec_layers", "hidden_dim", "nheads", "num_queries", "dim_feedforward"),
+    *("keep_last", "patience"),
 )
 _NOT_NEGATIVE = (
     *("lr", "lr_backbone", "lr_min", "weight_decay", "clip_max_norm", "dropout", "enc_layers"),
     *("eos_coef", "num_workers", "seed", "start_epoch", "panoptic_threshold"),
+    *("save_every", "max_skipped_steps"),
 )
 
 
@@ -48,7 +49,10 @@ def _add_training_flags(group: FlagGroup) -> None:
     add("--lr_scheduler", "step by --lr_drop, or cosine to --lr_min", choices=["step", "cosine"])
     add("--lr_min", "learning rate at the end of a cosine schedule", type=float)
     add("--clip_max_norm", "largest gradient norm, 0 for no limit", default=0.1, type=float)
-    add("--amp", "bf16 runs the model in mixed precision", choices=["off", "bf16"])
+    precisions = ["off", "bf16", "fp16"]
+    add("--amp", "bf16, or fp16 on a GPU: mixed precision for the model", choices=precisions)
+    add("--max_skipped_steps", "steps that may be left out because they are not finite", type=int)
+    add("--patience", "end after so many epochs without a better validation score", type=int)
 
 
 def _add_model_flags(group: FlagGroup) -> None:
@@ -110,6 +114,9 @@ def _add_run_flags(group: FlagGroup) -> None:
     add("--device", "cuda or cpu", default=device)
     add("--seed", "seed of weights, augmentation and order", default=42, type=int)
     add("--resume", "checkpoint file or address to continue or evaluate", default="")
+    group.add_switch("--auto_resume", "continue from the newest checkpoint in --output_dir, if any")
+    add("--save_every", "steps between checkpoints inside an epoch, 0: none", type=int)
+    add("--keep_last", "checkpoints that stay, the newest included", type=int)
     add("--finetune", "checkpoint to start from; classes and queries may differ in number")
     add("--start_epoch", "number of the first epoch", default=0, type=int)
     group.add_switch("--eval", "evaluate the model of --resume and end")
@@ -120,8 +127,13 @@ def _add_run_flags(group: FlagGroup) -> None:
     add("--dist_url", "how processes find each other", default="env://")
 
 
-def main(args: argparse.Namespace) -> None:
+def main(args: argparse.Namespace, given: Collection[str] = ()) -> None:
     """Train or evaluate as the flags say.
+
+    Args:
+        args: all flags.
+        given: names of those that were given, and not left at their default: some win over the
+            checkpoint of a resumed run.
 
     Raises:
         UserError: a mistake in flags, files or data.
@@ -133,8 +145,8 @@ def main(args: argparse.Namespace) -> None:
     check_device(args.device)
     print(f"git:\n  {get_sha()}\n")
     print(args)
-    _seed_everything(args.seed + get_rank())
-    run = Run(args)
+    seed_everything(args.seed + get_rank())
+    run = Run(args, given)
     if args.eval:
         run.score()
     else:
@@ -167,6 +179,8 @@ def check_flags(args: argparse.Namespace) -> None:
         raise UserError(
             "--resume continues a run and --finetune starts a new one: give one of them"
         )
+    if (args.auto_resume or args.save_every) and not args.output_dir:
+        raise UserError("--auto_resume and --save_every need --output_dir")
     if args.frozen_weights and not args.masks:
         raise UserError("--frozen_weights trains a mask head on fixed weights: it needs --masks")
     if args.eval and not args.resume:
@@ -186,12 +200,6 @@ def check_device(name: str) -> None:
         raise UserError(f"--device {name}: {reason}; --device cpu works everywhere") from err
 
 
-def _seed_everything(seed: int) -> None:
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-    random.seed(seed)
-
-
 def run(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status, see `util.command_line.run_command`."""
     parser = ArgumentParser(
@@ -201,7 +209,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         fromfile_prefix_chars="@",
     )
     args = parser.parse_args(argv)
-    return run_command("main.py", lambda: main(args))
+    return run_command("main.py", lambda: main(args, parser.given_flags(argv)))
 
 
 if __name__ == "__main__":

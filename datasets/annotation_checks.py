@@ -7,16 +7,22 @@ finds in one error; `warn_about_boxes` reports boxes that can be lived with.
 import logging
 import math
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from datasets.annotations import (
+    LARGEST_COORDINATE,
     Row,
-    are_numbers,
+    are_coordinates,
     is_integer,
     is_number,
+)
+from datasets.segmentations import (
+    LONGEST_OUTLINE,
+    has_endless_polygon,
     is_rle,
     usable_polygons,
 )
@@ -26,16 +32,17 @@ from datasets.table_checks import (
     FILE_NAME_RULE,
     ID_RULE,
     IMAGE_ID_RULE,
-    IMAGE_SIZE_RULES,
     LABEL_RULE,
     Findings,
     Rule,
     check_files_exist,
+    check_image_sizes,
     check_labels_below,
+    check_mask_memory,
     check_references,
     check_table,
     first_few,
-    is_positive,
+    size_hw,
 )
 from util.errors import UserError
 
@@ -48,22 +55,33 @@ logger = logging.getLogger(__name__)
 
 
 def _is_box(value: Any) -> bool:
-    return are_numbers(value) and len(value) == 4
+    return are_coordinates(value) and len(value) == 4
+
+
+def _is_area(value: Any) -> bool:
+    return is_number(value) and abs(value) <= _LARGEST_AREA
 
 
 def _are_keypoints(value: Any) -> bool:
-    return are_numbers(value) and len(value) % 3 == 0
+    return are_coordinates(value) and len(value) % 3 == 0
 
 
+_LARGEST_AREA = LARGEST_COORDINATE**2
+_FOUR_NUMBERS = f"four finite numbers [x, y, width, height], none beyond {LARGEST_COORDINATE:.0e}"
 _ANNOTATION_RULES = [
     ID_RULE,
     IMAGE_ID_RULE,
     LABEL_RULE,
-    Rule("bbox", _is_box, "four finite numbers [x, y, width, height]"),
-    Rule("area", is_number, "a finite number", required=False),
+    Rule("bbox", _is_box, _FOUR_NUMBERS),
+    Rule("area", _is_area, f"a finite number, not beyond {_LARGEST_AREA:.0e}", required=False),
     CROWD_RULE,
     Rule("keypoints", _are_keypoints, "a list of x, y, visibility triples", required=False),
 ]
+_SHAPELESS = "have no segmentation to make a mask of (no polygon of three points, no RLE)"
+_ENDLESS = f"have a polygon that is longer, or farther away, than {LONGEST_OUTLINE} pixels"
+_BROKEN_RLE = "have an RLE whose counts are not runs of pixels that fill its size"
+_MISFIT_RLE = "have an RLE whose size is not the [height, width] of the image"
+_SEGMENTATION_FAULTS = (_SHAPELESS, _ENDLESS, _BROKEN_RLE, _MISFIT_RLE)
 
 
 def check_image_folder(img_folder: str | Path) -> None:
@@ -110,7 +128,7 @@ def check_annotations(
             f"annotation file {ann_file} has crowd annotations alone; training needs single objects"
         )
     found = Findings(ann_file)
-    check_table(found, "images", images, [ID_RULE, FILE_NAME_RULE] + IMAGE_SIZE_RULES * masks)
+    check_table(found, "images", images, [ID_RULE, FILE_NAME_RULE])
     check_table(found, "categories", categories, CATEGORY_RULES)
     check_table(found, "annotations", annotations, _ANNOTATION_RULES)
     check_files_exist(found, "images", images, img_folder)
@@ -119,33 +137,42 @@ def check_annotations(
     if num_classes is not None:
         check_labels_below(found, "annotations", annotations, num_classes)
     if masks:
+        check_image_sizes(found, images)
         _check_segmentations(found, annotations, images)
     found.raise_if_any()
 
 
 def _check_segmentations(found: Findings, annotations: list[Row], images: list[Row]) -> None:
-    """A mask needs a polygon or an RLE of the picture's size."""
-    sizes_hw = {
-        row["id"]: [row.get("height"), row.get("width")]
-        for row in images
-        if is_integer(row.get("id"))
-    }
-    shapeless, misfits = [], []
+    """A mask needs polygons that can be drawn, or an RLE of the picture's size."""
+    sizes_hw = {row["id"]: size_hw(row) for row in images if is_integer(row.get("id"))}
+    faults: dict[str, list[Row]] = {text: [] for text in _SEGMENTATION_FAULTS}
     for row in annotations:
-        segmentation = row.get("segmentation")
-        if is_rle(segmentation):
-            if segmentation["size"] != sizes_hw.get(row.get("image_id")):
-                misfits.append(row)
-        elif not usable_polygons(segmentation):
-            shapeless.append(row)
-    found.add(
-        "annotations",
-        shapeless,
-        "have no segmentation to make a mask of (no polygon of three points, no RLE)",
+        image_id = row.get("image_id")
+        image_hw = sizes_hw.get(image_id) if is_integer(image_id) else None
+        if (fault := _segmentation_fault(row.get("segmentation"), image_hw)) is not None:
+            faults[fault].append(row)
+    for text, rows in faults.items():
+        found.add("annotations", rows, text)
+    objects = Counter(
+        row["image_id"]
+        for row in annotations
+        if is_integer(row.get("image_id")) and not row.get("iscrowd")
     )
-    found.add(
-        "annotations", misfits, "have an RLE whose size is not the [height, width] of the image"
-    )
+    check_mask_memory(found, images, objects)
+
+
+def _segmentation_fault(segmentation: Any, image_hw: tuple[int, int] | None) -> str | None:
+    """Which of `_SEGMENTATION_FAULTS` a segmentation has, if any."""
+    if type(segmentation) is dict:
+        if not is_rle(segmentation):
+            return _BROKEN_RLE
+        return None if tuple(segmentation["size"]) == image_hw else _MISFIT_RLE
+    usable = usable_polygons(segmentation)
+    if usable and len(usable) == len(segmentation):
+        return None
+    if has_endless_polygon(segmentation):
+        return _ENDLESS
+    return None if usable else _SHAPELESS
 
 
 def warn_about_boxes(data: dict[str, Any], ann_file: str | Path) -> None:
@@ -183,11 +210,7 @@ def warn_about_boxes(data: dict[str, Any], ann_file: str | Path) -> None:
 
 def _image_sizes_wh(annotations: list[Row], images: list[Row]) -> np.ndarray:
     """(N, 2) width and height of each annotation's image; infinite where the file does not tell."""
-    sizes = {
-        row["id"]: (row["width"], row["height"])
-        for row in images
-        if is_positive(row.get("width")) and is_positive(row.get("height"))
-    }
+    sizes = {row["id"]: size[::-1] for row in images if (size := size_hw(row)) is not None}
     unknown = (math.inf, math.inf)
     return np.array([sizes.get(row["image_id"], unknown) for row in annotations])
 

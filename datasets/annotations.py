@@ -2,25 +2,28 @@
 
 All sizes are in pixels.
 
-- images: ``id`` integer, unique; ``file_name`` an existing file, relative to the image folder;
-  ``width`` and ``height`` positive integers, required only with masks.
+- images: ``id`` integer of 64 bits, unique; ``file_name`` an existing file, relative to the image
+  folder; ``width`` and ``height`` positive integers within the limits of `util.image_files`,
+  required only with masks.
 - annotations: ``id`` integer, unique; ``image_id`` and ``category_id`` of an image and a category
-  of the file; ``bbox`` four finite numbers x, y, width, height. Missing or null may be ``area``
-  (then that of the box), ``iscrowd`` (then 0), ``keypoints`` (x, y, visibility each), and without
-  masks ``segmentation``.
+  of the file; ``bbox`` four numbers x, y, width, height of at most `LARGEST_COORDINATE`. Missing or
+  null may be ``area`` (then that of the box), ``iscrowd`` (then 0), ``keypoints`` (x, y, visibility
+  each), and without masks ``segmentation``.
 - categories: ``id`` integer from 0, unique; ``name`` may be missing.
 
-`datasets.annotation_checks` holds a file to this.
+`datasets.annotation_checks` holds a file to this, `datasets.segmentations` a segmentation.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from datasets.json_files import read_json
 from util.errors import UserError
 
 Row = dict[str, Any]
+
+LARGEST_COORDINATE = 10**9  # pixels; no picture is a thousandth as large
 
 _NUMBER_TYPES = {int, float}
 
@@ -33,7 +36,7 @@ def load_annotations(
 
     Args:
         ann_file: COCO JSON, of instances or panoptic.
-        way_out: what the user can do where there is no such file.
+        way_out: what the user can do where it cannot be read.
 
     Returns:
         The file's object, whose ``images``, ``annotations`` and ``categories`` are lists of
@@ -42,26 +45,24 @@ def load_annotations(
     Raises:
         UserError: the file cannot be read, is not JSON, or is not laid out like that.
     """
-    try:
-        with open(ann_file, encoding="utf-8-sig") as file:
-            data = json.load(file)
-    except OSError as error:
-        raise UserError(
-            f"annotation file {ann_file} cannot be read ({error.strerror}); {way_out}"
-        ) from None
-    except ValueError as error:
-        raise UserError(f"annotation file {ann_file} is not JSON: {error}") from None
+    data = read_json(ann_file, "annotation file", way_out)
     if type(data) is not dict:
-        raise UserError(f"annotation file {ann_file} is not in COCO format: no object at the top")
+        raise UserError(
+            f"annotation file {ann_file} is not in COCO format: no object at the top; {way_out}"
+        )
     data.setdefault("annotations", [])
     for table in ("images", "annotations", "categories"):
-        rows = data.get(table)
-        if type(rows) is not list or any(type(row) is not dict for row in rows):
+        if not are_objects(data.get(table)):
             raise UserError(
                 f"annotation file {ann_file} is not in COCO format: "
-                f'"{table}" must be a list of objects'
+                f'"{table}" must be a list of objects; {way_out}'
             )
     return data
+
+
+def are_objects(value: Any) -> TypeGuard[list[Row]]:
+    """Whether a value is a list of JSON objects."""
+    return type(value) is list and all(type(one) is dict for one in value)
 
 
 def is_integer(value: Any) -> bool:
@@ -81,24 +82,24 @@ def are_numbers(values: Any) -> bool:
         return False
 
 
-def is_rle(segmentation: Any) -> TypeGuard[Row]:
-    """Whether a segmentation is run-length encoded, plainly or in COCO's compressed text."""
+def are_coordinates(values: Any) -> bool:
+    """Whether a value is a list of numbers, none beyond `LARGEST_COORDINATE`."""
     return (
-        isinstance(segmentation, dict)
-        and type(segmentation.get("counts")) in (list, str, bytes)
-        and are_numbers(segmentation.get("size"))
+        are_numbers(values)
+        and max(values, default=0) <= LARGEST_COORDINATE
+        and min(values, default=0) >= -LARGEST_COORDINATE
     )
 
 
-def usable_polygons(segmentation: Any) -> list[list[float]]:
-    """The polygons (x, y, x, y, … in pixels) of a segmentation that have at least three points."""
-    if type(segmentation) is not list:
-        return []
-    return [
-        polygon
-        for polygon in segmentation
-        if are_numbers(polygon) and len(polygon) >= 6 and len(polygon) % 2 == 0
-    ]
+def category_names(data: dict[str, Any]) -> dict[int, str]:
+    """Name of each category id of a checked file, in its words where it has none.
+
+    Halves of UTF-16 pairs, which JSON can hold but no terminal or file takes, are spelt out.
+    """
+    return {
+        row["id"]: str(row.get("name", row["id"])).encode("utf-8", "backslashreplace").decode()
+        for row in data["categories"]
+    }
 
 
 def box_area(annotation: Row) -> float:

@@ -18,7 +18,7 @@ from datasets.check_facts import Split
 from datasets.check_pictures import save_pictures
 from datasets.check_report import Report, as_json, as_text
 from datasets.check_splits import compare_splits
-from datasets.coco import _paths as coco_paths
+from datasets.coco import coco_paths
 from util.checkpoint import atomic_write
 from util.command_line import ArgumentParser, FlagGroup, run_command
 from util.errors import UserError
@@ -114,7 +114,10 @@ def _splits(args: argparse.Namespace) -> list[Split]:
             "nothing to check: give --coco_path, or --train_images and --train_ann, "
             "or --val_images and --val_ann"
         )
-    splits = [Split(name, *coco_paths(name, args)) for name in named]
+    splits = []
+    for name in named:
+        images, annotations = getattr(args, f"{name}_images"), getattr(args, f"{name}_ann")
+        splits.append(Split(name, *coco_paths(name, args.coco_path, images, annotations)))
     for split in splits:
         check_image_folder(split.img_folder)
         if not split.ann_file.is_file():

@@ -21,9 +21,8 @@ from datasets.check_images import ListedImage, survey_images
 from datasets.check_masks import check_masks
 from datasets.check_pictures import Sample, choose_samples
 from datasets.check_rules import note_refusal
-
-# No image is wider; a larger number in a file would not even fit into a float.
-_WIDEST = 2**31
+from datasets.table_checks import leads_outside, size_hw
+from util.errors import UserError
 
 
 class Settings(NamedTuple):
@@ -95,9 +94,8 @@ def _listed_images(data: dict[str, Any], split: Split) -> dict[int, ListedImage]
     for row in data["images"]:
         image_id, name = row.get("id"), row.get("file_name")
         if is_integer(image_id) and isinstance(name, str) and name:
-            width, height = row.get("width"), row.get("height")
-            is_known = all(is_integer(side) and 0 < side < _WIDEST for side in (width, height))
-            size_wh = (width, height) if is_known else None
+            size = size_hw(row)
+            size_wh = None if size is None else size[::-1]
             images.setdefault(
                 image_id, ListedImage(image_id, split.img_folder / name, name, size_wh)
             )
@@ -119,16 +117,14 @@ def _file_names(facts: SplitFacts) -> dict[int, str]:
 
 def _check_paths(findings: Findings, facts: SplitFacts) -> list[ListedImage]:
     """Note images without a file, and paths that leave the image folder; the images with a file."""
-    present = []
-    folder = os.path.abspath(facts.split.img_folder)
+    present, folder = [], facts.split.img_folder
     for image in facts.images.values():
         if image.is_there():
             present.append(image)
         else:
             findings.note("missing_file", image.example())
-        path = os.path.abspath(image.path)
-        if os.path.commonpath([folder, path]) != folder:
-            findings.note("path_outside_folder", image.example(path))
+        if leads_outside(image.file_name, folder):
+            findings.note("path_outside_folder", image.example(os.path.abspath(image.path)))
     return present
 
 
@@ -146,8 +142,8 @@ def _check_against_rules(
             num_classes=settings.num_classes,
             masks=settings.masks,
         )
-    except (ValueError, OSError) as refusal:  # besides UserError: paths that no system takes
-        note_refusal(findings, str(refusal), _file_names(facts))
+    except UserError as refusal:
+        note_refusal(findings, refusal, _file_names(facts))
 
 
 def _check_class_names(findings: Findings, facts: SplitFacts) -> None:

@@ -6,6 +6,8 @@ Any format can be checked with this: a check notes kinds of faults and their pla
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from datasets.json_files import in_short
+
 Severity = Literal["error", "warning"]
 
 # Places kept of each finding; the count goes on. Bounds memory and the JSON report.
@@ -29,7 +31,6 @@ KINDS: dict[str, Kind] = {
     # ---- annotation file ----
     "refused": Kind("error", "training refuses the annotation file"),
     "missing_file": Kind("error", "images without a file"),
-    "wrong_rle_length": Kind("error", "RLE masks whose counts do not add up to their size"),
     "path_outside_folder": Kind("warning", "images whose path leads out of the image folder"),
     "more_objects_than_queries": Kind(
         "warning", "images with more objects than --num_queries; the model cannot find all of them"
@@ -57,7 +58,7 @@ KINDS: dict[str, Kind] = {
     "mask_off_box": Kind("warning", "polygons that overlap their box by less than half (IoU)"),
     # ---- image files ----
     "unreadable_image": Kind("error", "image files that cannot be read; training stops there"),
-    "decompression_bomb": Kind("error", "images above twice Pillow's size limit; not readable"),
+    "decompression_bomb": Kind("error", "images above the size limits; training refuses them"),
     "size_mismatch": Kind(
         "error", "images of another size than the annotation file says; boxes do not fit"
     ),
@@ -173,4 +174,4 @@ class Findings:
 
 def id_of(value: Any) -> int | str | None:
     """An id as a report shows it: wrong types in words, so that any report is strict JSON."""
-    return value if value is None or type(value) in (int, str) else f"{value!r:.60}"
+    return value if value is None or type(value) is int else in_short(value)

@@ -16,6 +16,7 @@ from datasets.check_findings import Example, Findings
 from datasets.check_progress import with_progress
 from datasets.images import read_image
 from util.errors import UserError
+from util.image_files import ImageTooLargeError
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -127,15 +128,10 @@ def inspect_image(listed: ListedImage) -> StoredImage | UnreadableImage:
     """Decode a file."""
     path = listed.path
     try:
-        if not path.is_file():  # reading a pipe would wait forever
-            return UnreadableImage(listed, "not a regular file", is_bomb=False)
-        pixels = read_image(path)
+        pixels = read_image(path, "it")
         mode, orientation = _read_header(path)
     except UserError as error:
-        is_bomb = isinstance(error.__cause__, Image.DecompressionBombError)
-        return UnreadableImage(listed, str(error.__cause__ or error), is_bomb)
-    except (OSError, ValueError) as error:  # names that no file system takes
-        return UnreadableImage(listed, str(error), is_bomb=False)
+        return UnreadableImage(listed, str(error), isinstance(error, ImageTooLargeError))
     digest = hashlib.blake2b(repr(pixels.size).encode(), digest_size=_DIGEST_BYTES)
     digest.update(pixels.tobytes())
     return StoredImage(listed, pixels.size, mode, orientation, digest.digest())

@@ -2,36 +2,22 @@
 
 import numpy as np
 
-from datasets.annotations import Row, is_rle, usable_polygons
 from datasets.check_boxes import Boxes
 from datasets.check_findings import Findings
+from datasets.segmentations import usable_polygons
 
 _LEAST_OVERLAP = 0.5
 
 
 def check_masks(findings: Findings, boxes: Boxes) -> None:
-    """Note RLE masks of a wrong length, and polygons that lie elsewhere than their box.
+    """Note polygons that lie elsewhere than their box.
 
     Segmentations that no mask can be made of are left to the check of training.
     """
     for index, row in enumerate(boxes.rows):
-        segmentation = row.get("segmentation")
-        if is_rle(segmentation):
-            if not _has_right_length(segmentation):
-                findings.note("wrong_rle_length", boxes.example(index))
-            continue
-        polygons = usable_polygons(segmentation)
+        polygons = usable_polygons(row.get("segmentation"))
         if polygons and (overlap := _overlap(polygons, row["bbox"])) < _LEAST_OVERLAP:
             findings.note("mask_off_box", boxes.example(index, f"IoU {overlap:.2f}"))
-
-
-def _has_right_length(rle: Row) -> bool:
-    """Whether plain counts fill the mask; compressed ones are taken as they are."""
-    counts, size = rle["counts"], rle["size"]
-    if type(counts) is not list:
-        return True
-    are_runs = all(type(count) is int and count >= 0 for count in counts)
-    return are_runs and len(size) == 2 and sum(counts) == size[0] * size[1]
 
 
 def _overlap(polygons: list[list[float]], box_xywh: list[float]) -> float:

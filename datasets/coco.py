@@ -17,22 +17,21 @@ import datasets.transforms as T
 from datasets.annotation_checks import check_annotations, check_image_folder, warn_about_boxes
 from datasets.annotations import (
     box_area,
+    category_names,
     fill_optional_fields,
-    is_rle,
     load_annotations,
-    usable_polygons,
 )
 from datasets.images import read_image
+from datasets.segmentations import MAX_MASK_PIXELS, encode_segmentation
+from datasets.table_checks import warn_about_paths
 from datasets.transforms import Target, Transform
+from util.coco_categories import RELEASED_NUM_CLASSES
 from util.errors import UserError
 from util.options import option
 
 PUBLISHED_SCALES = tuple(range(480, 801, 32))
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-# Heads of the released models; COCO's ids reach 90 (things) and 200 (panoptic), with gaps.
-_RELEASED_NUM_CLASSES = {"coco": 91, "coco_panoptic": 250}
 
 
 class CocoDetection(torchvision.datasets.CocoDetection):
@@ -88,35 +87,36 @@ class CocoDetection(torchvision.datasets.CocoDetection):
             masks=return_masks,
         )
         fill_optional_fields(data["annotations"])
+        warn_about_paths(ann_file, "images", data["images"], img_folder)
         warn_about_boxes(data, ann_file)
         self.coco = COCO()
         self.coco.dataset = data
         self.coco.createIndex()
         self.ids: list[int] = sorted(self.coco.imgs)
-        self.categories: dict[int, str] = {
-            category["id"]: str(category.get("name", category["id"]))
-            for category in data["categories"]
-        }
+        self.categories = category_names(data)
         self.largest_category_id = max(self.categories, default=0)
 
     def __getitem__(self, index: int) -> tuple[Any, Target]:
         """The picture and the target at ``index``, transformed.
 
         Raises:
-            UserError: the image file cannot be read.
+            UserError: the image file cannot be read, or is not that of its segmentations.
         """
         image_id = self.ids[index]
         annotations = {"image_id": image_id, "annotations": self._load_target(image_id)}
-        image, target = self.prepare(self._load_image(image_id), annotations)
+        image = self._load_image(image_id)
+        try:
+            image, target = self.prepare(image, annotations)
+        except ValueError as error:
+            file_name = self.coco.imgs[image_id]["file_name"]
+            raise UserError(f"image id {image_id} ({file_name}): {error}; mend either") from error
         if self._transforms is None:
             return image, target
         return self._transforms(image, target)
 
     def _load_image(self, id: int) -> Image.Image:
-        try:
-            return read_image(os.path.join(self.root, self.coco.imgs[id]["file_name"]))
-        except UserError as error:
-            raise UserError(f"image id {id}: {error}") from None
+        path = os.path.join(self.root, self.coco.imgs[id]["file_name"])
+        return read_image(path, f"image id {id}: image file {path}")
 
 
 def _load_aloud(ann_file: str | Path) -> dict[str, Any]:
@@ -206,31 +206,19 @@ def convert_coco_poly_to_mask(segmentations: Sequence[Any], height: int, width: 
         (N, H, W) uint8, 1 inside.
 
     Raises:
-        ValueError: a segmentation has neither a polygon of three points nor an RLE of that size.
+        ValueError: a segmentation has neither a polygon of three points nor an RLE of that size; or
+            there are more than `MAX_MASK_PIXELS` pixels in all masks.
     """
     if not segmentations:
         return torch.zeros((0, height, width), dtype=torch.uint8)
-    encoded = [_encode(segmentation, height, width) for segmentation in segmentations]
+    if len(segmentations) * height * width > MAX_MASK_PIXELS:
+        raise ValueError(
+            f"{len(segmentations)} masks of {height} x {width} pixels are more than "
+            f"{MAX_MASK_PIXELS} pixels together"
+        )
+    encoded = [encode_segmentation(segmentation, height, width) for segmentation in segmentations]
     # (H, W, N) -> (N, H, W)
     return torch.from_numpy(coco_mask.decode(encoded)).permute(2, 0, 1).contiguous()
-
-
-def _encode(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """Compressed RLE of one segmentation; joining polygons here leaves a single mask to decode."""
-    if is_rle(segmentation):
-        if list(segmentation["size"]) != [height, width]:
-            raise ValueError(
-                f"RLE of size {segmentation['size']} for a picture of size {[height, width]}"
-            )
-        if isinstance(segmentation["counts"], list):
-            return coco_mask.frPyObjects(segmentation, height, width)
-        return segmentation
-    polygons = usable_polygons(segmentation)
-    if not polygons:
-        raise ValueError(
-            f"segmentation {segmentation!r:.60} has no polygon of three points, nor RLE"
-        )
-    return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
 
 
 def make_coco_transforms(
@@ -286,7 +274,7 @@ def num_classes_for(dataset_file: str, largest_category_id: int) -> int:
         largest_category_id: of the annotation file; labels are category ids, so there is one class
             more than this.
     """
-    return max(_RELEASED_NUM_CLASSES.get(dataset_file, 0), largest_category_id + 1)
+    return max(RELEASED_NUM_CLASSES.get(dataset_file, 0), largest_category_id + 1)
 
 
 def build(image_set: str, args: Any) -> CocoDetection:
@@ -301,7 +289,12 @@ def build(image_set: str, args: Any) -> CocoDetection:
         UserError: a path is missing, or its content is not what training and evaluation need.
     """
     transforms = make_coco_transforms(image_set, option(args, "scales"), option(args, "max_size"))
-    img_folder, ann_file = _paths(image_set, args)
+    img_folder, ann_file = coco_paths(
+        image_set,
+        getattr(args, "coco_path", None),
+        option(args, f"{image_set}_images"),
+        option(args, f"{image_set}_ann"),
+    )
     return CocoDetection(
         img_folder,
         ann_file,
@@ -312,15 +305,25 @@ def build(image_set: str, args: Any) -> CocoDetection:
     )
 
 
-def _paths(image_set: str, args: Any) -> tuple[Path, Path]:
-    """Image folder and annotation file: those named by a flag, else COCO 2017's layout."""
-    images, annotations = option(args, f"{image_set}_images"), option(args, f"{image_set}_ann")
-    root = getattr(args, "coco_path", None)
-    if not root and not (images and annotations):
+def coco_paths(
+    image_set: str, coco_path: str | None, images: str | None, annotations: str | None
+) -> tuple[Path, Path]:
+    """Image folder and annotation file: those named by a flag, else COCO 2017's layout.
+
+    Args:
+        image_set: "train" or "val".
+        coco_path: value of the flag; it is not needed where both others are given.
+        images: value of ``--train_images`` or ``--val_images``.
+        annotations: value of ``--train_ann`` or ``--val_ann``.
+
+    Raises:
+        UserError: the flags do not say where the data is.
+    """
+    if not coco_path and not (images and annotations):
         raise UserError(
             f"no {image_set} data: give --coco_path, or --{image_set}_images and --{image_set}_ann"
         )
-    root = Path(root or "")
+    root = Path(coco_path or "")
     return (
         Path(images or root / f"{image_set}2017"),
         Path(annotations or root / "annotations" / f"instances_{image_set}2017.json"),

@@ -17,7 +17,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from datasets.annotations import box_area, is_rle, usable_polygons
+from datasets.annotations import box_area
 from datasets.coco_scoring import Annotation, CocoScore, choose_engine
 from datasets.image_detections import (
     ImageDetections,
@@ -28,6 +28,7 @@ from datasets.image_detections import (
     extent_of,
     result_entries,
 )
+from datasets.segmentations import encode_segmentation
 from util.distributed import all_gather
 from util.errors import UserError
 
@@ -232,13 +233,15 @@ class CocoEvaluator:
         if iou_type == "keypoints":
             return {name: annotation[name] for name in ("keypoints", "num_keypoints")}
         if iou_type == "segm":
-            segmentation = annotation.get("segmentation")
-            if not (is_rle(segmentation) or usable_polygons(segmentation)):
+            image = self.coco_gt.imgs[annotation["image_id"]]
+            given, height, width = annotation.get("segmentation"), image["height"], image["width"]
+            try:
+                return {"segmentation": encode_segmentation(given, height, width)}
+            except ValueError as error:
                 raise UserError(
-                    f"annotation {annotation['id']} of image {annotation['image_id']} has no "
-                    "segmentation, which scoring masks needs: add it, or evaluate without --masks"
-                )
-            return {"segmentation": self.coco_gt.annToRLE(annotation)}
+                    f"annotation {annotation['id']} of image {annotation['image_id']}: {error}; "
+                    "scoring masks needs one: mend it, or evaluate without --masks"
+                ) from error
         return {}
 
 

@@ -12,10 +12,9 @@ from torch.utils.data import Dataset
 
 from datasets import coco
 from datasets.annotation_checks import check_image_folder
-from datasets.annotations import Row
+from datasets.annotations import Row, category_names
 from datasets.images import read_image
 from datasets.panoptic_annotations import (
-    category_names,
     check_ids,
     check_panoptic,
     load_panoptic,
@@ -132,10 +131,8 @@ class CocoPanoptic(Dataset):
         return row["height"], row["width"]
 
     def _read_image(self, row: Row) -> Image.Image:
-        try:
-            image = read_image(Path(self.img_folder) / row["file_name"])
-        except UserError as error:
-            raise UserError(f"image id {row['id']}: {error}") from None
+        path = Path(self.img_folder) / row["file_name"]
+        image = read_image(path, f"image id {row['id']}: image file {path}")
         if image.size != (row["width"], row["height"]):
             raise UserError(
                 f"image id {row['id']}: {row['file_name']} is {image.height} x {image.width} pixels"

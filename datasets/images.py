@@ -10,33 +10,32 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms
 
-from util.errors import UserError
+from util.image_files import open_image
 
 # Modes that Pillow does not turn into RGB in one step (or not without a warning), and the step in
 # between.
 _MODE_BETWEEN = {"P": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
 
+# 64-bit copies of a large picture would take many times its memory, so it is scaled in parts.
+_VALUES_AT_ONCE = 2**20
 
-def read_image(path: str | Path) -> Image.Image:
+
+def read_image(path: str | Path, name: str | None = None) -> Image.Image:
     """Read an image file as 8-bit RGB.
 
     Args:
         path: any file that Pillow reads; of an animation the first frame.
+        name: what messages call it; None: by its path.
 
     Returns:
         The picture in mode RGB, in stored orientation. See `to_rgb` for how other modes become RGB.
 
     Raises:
-        UserError: the file is missing, truncated, broken, no image, or larger than Pillow's limit
-            against decompression bombs.
+        UserError: the file is missing, truncated, broken, no image, or larger than the limits of
+            `util.image_files` (then an `ImageTooLargeError`).
     """
-    try:
-        with Image.open(path) as image:
-            return to_rgb(image)
-    except FileNotFoundError:
-        raise UserError(f"image file {path} does not exist") from None
-    except Exception as error:  # Pillow's decoders raise nearly anything on broken files
-        raise UserError(f"image file {path} cannot be read: {error}; mend or remove it") from error
+    with open_image(path, name or f"image file {path}") as image:
+        return to_rgb(image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -71,14 +70,26 @@ def grey_to_8_bits(values: np.ndarray) -> np.ndarray:
     Returns:
         (H, W) uint8.
     """
-    scaled = values.astype(np.float64)
-    finite = scaled[np.isfinite(scaled)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
-    scaled = np.nan_to_num(scaled, nan=low, posinf=high, neginf=low)
+    low, high = _finite_range(values)
     if low < 0 or (values.dtype.kind == "f" and high > 255):
         black, white = low, high if high > low else low + 1
     elif values.dtype.kind == "f":
         black, white = 0.0, 1.0 if high <= 1 else 255.0
     else:
         black, white = 0.0, 2.0 ** max(8, int(high).bit_length()) - 1
-    return np.rint((scaled - black) * 255 / (white - black)).astype(np.uint8)
+    grey = np.empty(values.shape, dtype=np.uint8)
+    rows_at_once = max(1, _VALUES_AT_ONCE // max(1, values.shape[1]))
+    for top in range(0, len(values), rows_at_once):
+        rows = slice(top, top + rows_at_once)
+        scaled = np.nan_to_num(values[rows].astype(np.float64), nan=low, posinf=high, neginf=low)
+        grey[rows] = np.rint((scaled - black) * 255 / (white - black))
+    return grey
+
+
+def _finite_range(values: np.ndarray) -> tuple[float, float]:
+    """The smallest and the largest finite value; zeros where there is none."""
+    if values.dtype.kind == "f":
+        finite = np.isfinite(values)
+        if not finite.all():
+            values = values[finite]
+    return (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)

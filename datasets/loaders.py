@@ -1,57 +1,64 @@
 """Batches of a data set, for training and for evaluation."""
 
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
 from typing import Any, cast
 
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    Dataset,
-    DistributedSampler,
-    RandomSampler,
-    Sampler,
-    SequentialSampler,
-)
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, SequentialSampler
 
-from util.distributed import is_dist_avail_and_initialized
+from datasets.samplers import EpochBatchSampler
+from datasets.seeded import SeededDataset
+from util.distributed import get_world_size, is_dist_avail_and_initialized
 from util.errors import UserError
 from util.nested_tensor import collate_fn
+from util.signals import shield_worker
 
 
-def build_train_loader(
-    dataset: Dataset, batch_size: int, num_workers: int, pin_memory: bool
-) -> tuple[RandomSampler | DistributedSampler, DataLoader]:
-    """Batches in random order; an incomplete last one is left out.
+class TrainLoader:
+    """Training batches, a function of seed and epoch, whatever the number of workers.
+
+    Every sample draws from generators of its own, and workers are seeded from a generator of the
+    loader, so that loading leaves the generators of the process, of which dropout draws, alone.
 
     Args:
         dataset: gives (image, target).
         batch_size: images of a batch in this process.
         num_workers: processes that load data.
         pin_memory: put batches into page-locked memory, for copies to a GPU.
-
-    Returns:
-        the sampler, which with several processes wants to know each epoch, and the loader.
+        seed: of the run; the same in all processes.
 
     Raises:
-        UserError: there are fewer images than make a batch.
+        UserError: there are fewer images than make a batch in every process.
     """
-    sampler: RandomSampler | DistributedSampler
-    if is_dist_avail_and_initialized():
-        sampler = DistributedSampler(dataset)
-    else:
-        sampler = RandomSampler(cast(Sized, dataset))
-    if len(sampler) < batch_size:
-        raise UserError(
-            f"--batch_size {batch_size}: more than the {len(sampler)} training images of a process"
-        )
-    batches = BatchSampler(sampler, batch_size, drop_last=True)
-    return sampler, _loader(dataset, num_workers, pin_memory, batch_sampler=batches)
+
+    def __init__(
+        self, dataset: Dataset, batch_size: int, num_workers: int, pin_memory: bool, seed: int
+    ) -> None:
+        self._samples = SeededDataset(dataset, seed)
+        self._batches = EpochBatchSampler(len(self._samples), batch_size, seed)
+        if self._batches.num_batches == 0:
+            share = len(self._samples) // get_world_size()
+            raise UserError(
+                f"--batch_size {batch_size}: more than the {share} training images of a process"
+            )
+        self._loader = _loader(self._samples, num_workers, pin_memory, batch_sampler=self._batches)
+
+    def start_at(self, epoch: int, batch: int = 0) -> None:
+        """Choose the epoch, and the number of its batches that are done already."""
+        self._samples.set_epoch(epoch)
+        self._batches.start_at(epoch, batch)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._loader)
 
 
 def build_val_loader(
     dataset: Dataset, batch_size: int, num_workers: int, pin_memory: bool
 ) -> DataLoader:
-    """Batches in order of the image ids; arguments as in `build_train_loader`."""
+    """Batches in order of the image ids; arguments as in `TrainLoader`."""
     sampler: Sampler = SequentialSampler(cast(Sized, dataset))
     if is_dist_avail_and_initialized():
         sampler = DistributedSampler(dataset, shuffle=False)
@@ -64,5 +71,7 @@ def _loader(dataset: Dataset, num_workers: int, pin_memory: bool, **batching: An
         collate_fn=collate_fn,
         num_workers=num_workers,
         pin_memory=pin_memory,
+        generator=torch.Generator(),
+        worker_init_fn=shield_worker,
         **batching,
     )

@@ -11,35 +11,38 @@
 
 import logging
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datasets.annotations import Row, is_integer, load_annotations
+from datasets.annotations import Row, are_objects, is_integer, load_annotations
 from datasets.table_checks import (
     CATEGORY_RULES,
     CROWD_RULE,
     FILE_NAME_RULE,
     ID_RULE,
     IMAGE_ID_RULE,
-    IMAGE_SIZE_RULES,
     LABEL_RULE,
     Findings,
     Rule,
     check_fields,
     check_files_exist,
+    check_image_sizes,
     check_labels_below,
+    check_mask_memory,
     check_references,
     check_table,
     check_unique,
     first_few,
     is_flag,
+    is_id,
+    warn_about_paths,
 )
 from util.errors import UserError
-from util.panoptic_coding import MAX_ID, VOID_ID, decode_id_map
-
-LARGEST_THING_ID = 90  # in COCO
+from util.image_files import MAX_PIXELS
+from util.panoptic_coding import LARGEST_THING_ID, MAX_ID, VOID_ID, decode_id_map
 
 _MAPS = "segment maps"  # what messages call the rows of "annotations"
 
@@ -50,20 +53,28 @@ def _is_segment_id(value: Any) -> bool:
     return type(value) is int and VOID_ID < value <= MAX_ID
 
 
-def _are_objects(value: Any) -> bool:
-    return type(value) is list and all(type(one) is dict for one in value)
+def _is_predicted_id(value: Any) -> bool:
+    return _is_segment_id(value) or (is_integer(value) and value == VOID_ID)
+
+
+def _is_area(value: Any) -> bool:
+    return is_integer(value) and 0 <= value <= MAX_PIXELS
 
 
 _MAP_RULES = [
     IMAGE_ID_RULE,
     FILE_NAME_RULE,
-    Rule("segments_info", _are_objects, "a list of objects"),
+    Rule("segments_info", are_objects, "a list of objects"),
 ]
 _SEGMENT_RULES = [
     Rule("id", _is_segment_id, f"an integer from 1 to {MAX_ID}"),
     LABEL_RULE,
     CROWD_RULE,
-    Rule("area", lambda area: is_integer(area) and area >= 0, "a number of pixels", required=False),
+    Rule("area", _is_area, f"a number of pixels, at most {MAX_PIXELS}", required=False),
+]
+_PREDICTION_RULES = [
+    Rule("id", _is_predicted_id, f"an integer from 0 to {MAX_ID}"),
+    Rule("category_id", is_id, "an integer of 64 bits"),
 ]
 _THING_RULE = Rule("isthing", is_flag, "0 or 1", required=False)
 
@@ -88,7 +99,7 @@ def check_panoptic(
 ) -> None:
     """Check what `load_panoptic` has read, without opening a picture.
 
-    A warning names images without any segment.
+    Warnings name images without any segment, and files out of their folder.
 
     Args:
         data: the file's object.
@@ -106,7 +117,8 @@ def check_panoptic(
     if not images:
         raise UserError(f"annotation file {ann_file} has no images; a split needs at least one")
     found = Findings(ann_file)
-    check_table(found, "images", images, [ID_RULE, FILE_NAME_RULE, *IMAGE_SIZE_RULES])
+    check_table(found, "images", images, [ID_RULE, FILE_NAME_RULE])
+    check_image_sizes(found, images)
     check_table(found, "categories", categories, [*CATEGORY_RULES, _THING_RULE])
     check_fields(found, _MAPS, maps, _MAP_RULES)
     check_unique(found, _MAPS, maps, "image_id")
@@ -117,10 +129,30 @@ def check_panoptic(
         check_files_exist(found, "images", images, img_folder)
     segments = _segments_with_image_ids(maps)
     _check_segments(found, segments, categories, num_classes)
+    check_mask_memory(found, images, _count_by_image(segments))
     found.raise_if_any()
+    warn_about_paths(ann_file, _MAPS, maps, ann_folder)
+    if img_folder is not None:
+        warn_about_paths(ann_file, "images", images, img_folder)
     if training and not segments:
         raise UserError(f"annotation file {ann_file} has no segments; training needs some")
     _warn_about_empty_maps(ann_file, maps)
+
+
+def check_predictions(maps: list[Row], pred_file: str | Path) -> None:
+    """Check predicted segment maps by themselves; their categories may be any.
+
+    Args:
+        maps: of which each has ``image_id``, ``file_name`` and ``segments_info``.
+        pred_file: where they were read, for the message.
+
+    Raises:
+        UserError: one line with everything that is wrong, naming the first few ids of each kind.
+    """
+    found = Findings(pred_file)
+    check_fields(found, _MAPS, maps, _MAP_RULES)
+    check_fields(found, "segments", _segments_with_image_ids(maps), _PREDICTION_RULES)
+    found.raise_if_any()
 
 
 def _check_folder(ann_folder: str | Path) -> None:
@@ -141,9 +173,13 @@ def _segments_with_image_ids(maps: list[Row]) -> list[Row]:
     return [
         {**segment, "image_id": row.get("image_id")}
         for row in maps
-        if _are_objects(row.get("segments_info"))
+        if are_objects(row.get("segments_info"))
         for segment in row["segments_info"]
     ]
+
+
+def _count_by_image(segments: list[Row]) -> Counter[int]:
+    return Counter(one["image_id"] for one in segments if is_integer(one["image_id"]))
 
 
 def _check_segments(
@@ -176,11 +212,6 @@ def _warn_about_empty_maps(ann_file: str | Path, maps: list[Row]) -> None:
         )
 
 
-def category_names(data: dict[str, Any]) -> dict[int, str]:
-    """Name of each category id of a checked file."""
-    return {row["id"]: str(row.get("name", row["id"])) for row in data["categories"]}
-
-
 def thing_flags(data: dict[str, Any]) -> dict[int, bool]:
     """Whether each category id of a checked file is a thing: countable, not stuff."""
     return {
@@ -205,12 +236,7 @@ def read_id_map(path: str | Path, image_id: int, size_hw: tuple[int, int]) -> np
     Raises:
         UserError: the PNG cannot be read or has another size.
     """
-    try:
-        id_map = decode_id_map(path)
-    except Exception as error:  # Pillow's decoders raise nearly anything on broken files
-        raise UserError(
-            f"image id {image_id}: segment map {path} cannot be read: {error}; mend the file"
-        ) from error
+    id_map = decode_id_map(path, f"image id {image_id}: segment map {path}")
     if id_map.shape != size_hw:
         raise UserError(
             f"image id {image_id}: segment map {path} is {id_map.shape[0]} x {id_map.shape[1]} "

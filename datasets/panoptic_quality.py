@@ -14,7 +14,6 @@ Source: Kirillov et al., Panoptic Segmentation, CVPR 2019, sections 3 and 4; the
 those of the COCO panoptic task.
 """
 
-import json
 import math
 import os
 from collections import Counter
@@ -25,11 +24,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets.annotations import Row
+from datasets.annotations import Row, are_objects, category_names
+from datasets.json_files import read_json
 from datasets.panoptic_annotations import (
-    category_names,
     check_ids,
     check_panoptic,
+    check_predictions,
     load_panoptic,
     read_id_map,
     thing_flags,
@@ -323,18 +323,20 @@ class PanopticTruth:
 
 
 def _load_predictions(path: str | Path) -> list[Row]:
-    try:
-        rows = json.loads(Path(path).read_text(encoding="utf-8"))["annotations"]
-        for row in rows:
-            int(row["image_id"]), str(row["file_name"])
-            [(int(one["id"]), int(one["category_id"])) for one in row["segments_info"]]
-    except OSError as error:
-        raise UserError(f"predictions {path} cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    """The ``annotations`` of a file of predictions.
+
+    Raises:
+        UserError: the file cannot be read, or they are not such as a truth has.
+    """
+    way_out = "name the JSON file that the evaluation has written"
+    data = read_json(path, "predictions", way_out)
+    rows = data.get("annotations") if type(data) is dict else None
+    if not are_objects(rows):
         raise UserError(
-            f'{path} holds no panoptic predictions ("annotations" with image_id, file_name and '
-            f"segments_info): {error!r}"
-        ) from None
+            f'predictions {path} hold no panoptic predictions ("annotations" with image_id, '
+            f"file_name and segments_info); {way_out}"
+        )
+    check_predictions(rows, path)
     return rows
 
 

@@ -3,14 +3,18 @@
 A file's faults are collected in `Findings`, so that one error tells them all.
 """
 
+import logging
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from datasets.annotations import Row, is_integer
+from datasets.json_files import in_short
+from datasets.segmentations import MAX_MASK_PIXELS
 from util.errors import UserError
+from util.image_files import MAX_PIXELS, MAX_SIDE
 
 _EXAMPLES_SHOWN = 3
 _SINGULAR = {
@@ -20,6 +24,10 @@ _SINGULAR = {
     "categories": "category",
 }
 LARGEST_LABEL = 100_000  # a model has a logit for every id up to the largest
+NO_FILE = "have no file in"  # how the problem of missing files begins
+_LARGEST_ID = 2**63 - 1  # of an integer tensor
+
+logger = logging.getLogger(__name__)
 
 
 class Rule(NamedTuple):
@@ -36,14 +44,25 @@ def is_label(value: Any) -> bool:
     return type(value) is int and 0 <= value <= LARGEST_LABEL
 
 
-def is_positive(value: Any) -> bool:
-    """Whether a value is a positive integer."""
-    return type(value) is int and value > 0
+def is_id(value: Any) -> bool:
+    """Whether a value is an integer that a tensor can hold."""
+    return type(value) is int and -_LARGEST_ID <= value <= _LARGEST_ID
+
+
+def is_side(value: Any) -> TypeGuard[int]:
+    """Whether a value can be the width or the height of an image."""
+    return type(value) is int and 0 < value <= MAX_SIDE
 
 
 def is_file_name(value: Any) -> bool:
     """Whether a value can be the name of a file."""
-    return type(value) is str and value != ""
+    if type(value) is not str or not value or "\0" in value:
+        return False
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:  # half of a UTF-16 pair
+        return False
+    return True
 
 
 def is_flag(value: Any) -> bool:
@@ -51,16 +70,48 @@ def is_flag(value: Any) -> bool:
     return type(value) in (int, bool) and value in (0, 1)
 
 
-ID_RULE = Rule("id", is_integer, "an integer")
-IMAGE_ID_RULE = Rule("image_id", is_integer, "an integer")
+ID_RULE = Rule("id", is_id, "an integer of 64 bits")
+IMAGE_ID_RULE = Rule("image_id", is_id, "an integer of 64 bits")
 FILE_NAME_RULE = Rule("file_name", is_file_name, "a file name")
-IMAGE_SIZE_RULES = [
-    Rule("width", is_positive, "a positive integer"),
-    Rule("height", is_positive, "a positive integer"),
+_SIDE_RULES = [
+    Rule(side, is_side, f"an integer from 1 to {MAX_SIDE}") for side in ("width", "height")
 ]
 CATEGORY_RULES = [Rule("id", is_label, f"an integer from 0 to {LARGEST_LABEL}")]
 LABEL_RULE = Rule("category_id", is_label, f"an integer from 0 to {LARGEST_LABEL}")
 CROWD_RULE = Rule("iscrowd", is_flag, "0 or 1", required=False)
+
+
+class Problem(NamedTuple):
+    """What is wrong with some rows of a table.
+
+    Attributes:
+        table: name of the rows.
+        rows: those concerned.
+        text: what they do wrong.
+        field: where, or None.
+    """
+
+    table: str
+    rows: Sequence[Row]
+    text: str
+    field: str | None
+
+    def __str__(self) -> str:
+        """How many rows, what is wrong, and the first few."""
+        examples = first_few(self.table, self.rows, self.field)
+        return f"{len(self.rows)} of the {self.table} {self.text}: {examples}"
+
+
+class AnnotationFileError(UserError):
+    """An annotation file that must be mended.
+
+    Attributes:
+        problems: all that is wrong with it.
+    """
+
+    def __init__(self, message: str, problems: Iterable[Problem] = ()) -> None:
+        super().__init__(message)
+        self.problems = list(problems)
 
 
 class Findings:
@@ -68,21 +119,25 @@ class Findings:
 
     def __init__(self, ann_file: str | Path) -> None:
         self.ann_file = ann_file
-        self.problems: list[str] = []
+        self.problems: list[Problem] = []
 
-    def add(self, table: str, rows: list[Row], problem: str, field: str | None = None) -> None:
-        """Note a problem of some rows of a table: how many, and the ids of the first few."""
+    def add(self, table: str, rows: list[Row], text: str, field: str | None = None) -> None:
+        """Note a problem of some rows of a table, if there are any."""
         if rows:
-            examples = first_few(table, rows, field)
-            self.problems.append(f"{len(rows)} of the {table} {problem}: {examples}")
+            self.problems.append(Problem(table, rows, text, field))
 
     def raise_if_any(self) -> None:
-        """Raise the one error that tells everything noted."""
+        """Raise the one error that tells everything noted.
+
+        Raises:
+            AnnotationFileError: something has been noted.
+        """
         if self.problems:
-            raise UserError(f"{self.ann_file} must be mended: {'; '.join(self.problems)}")
+            told = "; ".join(map(str, self.problems))
+            raise AnnotationFileError(f"{self.ann_file} must be mended: {told}", self.problems)
 
 
-def first_few(table: str, rows: list[Row], field: str | None) -> str:
+def first_few(table: str, rows: Sequence[Row], field: str | None) -> str:
     """The first few rows in words, and how many more there are."""
     few = [_describe(table, row, field) for row in rows[:_EXAMPLES_SHOWN]]
     more = len(rows) - len(few)
@@ -91,13 +146,13 @@ def first_few(table: str, rows: list[Row], field: str | None) -> str:
 
 def _describe(table: str, row: Row, field: str | None) -> str:
     """The name by which a user finds a row again, and what stands in the field at fault."""
-    owner = f"image id {row.get('image_id')!r}"
+    owner = f"image id {in_short(row.get('image_id'))}"
     if table == "segment maps":
         name = f"that of {owner}"
     else:
-        name = f"{_SINGULAR[table]} id {row.get('id')!r}"
+        name = f"{_SINGULAR[table]} id {in_short(row.get('id'))}"
         name += f" of {owner}" if table in ("annotations", "segments") else ""
-    return name if field is None else f"{name} ({field} {row.get(field)!r:.60})"
+    return name if field is None else f"{name} ({field} {in_short(row.get(field))})"
 
 
 def check_table(found: Findings, table: str, rows: list[Row], rules: list[Rule]) -> None:
@@ -125,6 +180,38 @@ def check_unique(found: Findings, table: str, rows: list[Row], field: str) -> No
         found.add(table, repeated, f"share their {field} with another")
 
 
+def check_image_sizes(found: Findings, images: list[Row]) -> None:
+    """Every image must tell its width and height, and be one that can be read."""
+    check_fields(found, "images", images, _SIDE_RULES)
+    wide = [row for row in images if (size := size_hw(row)) and size[0] * size[1] > MAX_PIXELS]
+    found.add("images", wide, f"have a width times height above {MAX_PIXELS}, more than is read")
+
+
+def size_hw(image: Row) -> tuple[int, int] | None:
+    """Height and width in pixels that an image tells; None where it does not."""
+    height, width = image.get("height"), image.get("width")
+    return (height, width) if is_side(height) and is_side(width) else None
+
+
+def check_mask_memory(found: Findings, images: list[Row], objects: Mapping[Any, int]) -> None:
+    """The masks of an image must fit into memory.
+
+    Args:
+        found: takes the faults.
+        images: rows of a file.
+        objects: number of masks by image id.
+    """
+    crowded = [
+        row
+        for row in images
+        if is_id(row.get("id"))
+        and (size := size_hw(row))
+        and objects.get(row["id"], 0) * size[0] * size[1] > MAX_MASK_PIXELS
+    ]
+    text = f"have more than {MAX_MASK_PIXELS} pixels in all their masks; scale them down or cut up"
+    found.add("images", crowded, text)
+
+
 def check_files_exist(found: Findings, table: str, rows: list[Row], folder: str | Path) -> None:
     """Every file that rows name must be in the folder; folders are listed, files not touched."""
     named = [row for row in rows if is_file_name(row.get("file_name"))]
@@ -136,16 +223,53 @@ def check_files_exist(found: Findings, table: str, rows: list[Row], folder: str 
             listings[subfolder] = _listing(os.path.join(folder, subfolder))
         if name not in listings[subfolder]:
             missing.append(row)
-    found.add(table, missing, f"have no file in {folder}", "file_name")
+    found.add(table, missing, f"{NO_FILE} {folder}", "file_name")
 
 
 def _listing(folder: str) -> set[str]:
-    """Names of what is in a folder; none where there is no such folder."""
+    """Names of the files in a folder; none where there can be no such folder.
+
+    Raises:
+        UserError: the folder may not be looked into.
+    """
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries}
-    except (FileNotFoundError, NotADirectoryError):
+            return {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
+    except PermissionError as error:
+        raise UserError(
+            f"folder {folder} cannot be listed ({error.strerror}); give yourself the right to"
+        ) from None
+    except OSError:  # besides folders that are not there: names too long, circles of links
         return set()
+
+
+def warn_about_paths(ann_file: str | Path, table: str, rows: list[Row], folder: str | Path) -> None:
+    """Log one line about files that are named by a path out of the folder, if there are any.
+
+    Args:
+        ann_file: where the rows were read, for the message.
+        table: name of the rows.
+        rows: with a ``file_name`` each.
+        folder: that the names are relative to.
+    """
+    outside = [row for row in rows if leads_outside(row["file_name"], folder)]
+    if outside:
+        logger.warning(
+            "%s: %d of the %s have a file_name that leads out of %s; the files are read: %s",
+            ann_file,
+            len(outside),
+            table,
+            folder,
+            first_few(table, outside, "file_name"),
+        )
+
+
+def leads_outside(file_name: str, folder: str | Path) -> bool:
+    """Whether a path, which may be absolute, leads out of a folder; links are not followed."""
+    if not os.path.isabs(file_name) and ".." not in file_name:
+        return False
+    inner = os.path.abspath(folder)
+    return os.path.commonpath([inner, os.path.abspath(os.path.join(inner, file_name))]) != inner
 
 
 def check_references(

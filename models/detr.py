@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from util.coco_categories import RELEASED_NUM_CLASSES
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 from util.options import option
 
@@ -20,8 +21,8 @@ from .transformer import build_transformer
 
 __all__ = ["DETR", "MLP", "PostProcess", "SetCriterion", "build"]
 
-# Class counts of the released models.
-_DEFAULT_NUM_CLASSES = {"coco": 91, "coco_panoptic": 250}
+# As in the original, for callers that do not count the classes of their data as main.py does.
+_NUM_CLASSES_OF_OTHER_DATA = 20
 _PANOPTIC_DATA = ("coco_panoptic", "shapes_panoptic")
 
 
@@ -145,7 +146,9 @@ def build(args: Any) -> tuple[nn.Module, SetCriterion, dict[str, nn.Module]]:
     Raises:
         UserError: flags that contradict each other or weights that cannot be had.
     """
-    num_classes = option(args, "num_classes") or _DEFAULT_NUM_CLASSES.get(args.dataset_file, 20)
+    num_classes = option(args, "num_classes") or RELEASED_NUM_CLASSES.get(
+        args.dataset_file, _NUM_CLASSES_OF_OTHER_DATA
+    )
     detr = DETR(
         build_backbone(args),
         build_transformer(args),

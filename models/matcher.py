@@ -109,7 +109,8 @@ class HungarianMatcher(nn.Module):
         """
         objects = Objects.of(targets)
         logits, boxes = outputs["pred_logits"][None], outputs["pred_boxes"][None]
-        costs = self._costs_on_host(logits, boxes, objects, targets)
+        costs = self._costs_on_host(logits, boxes, objects)
+        _refuse_non_finite(costs, objects, targets)
         pairs = [_assign(cost[0]) for cost in np.split(costs, objects.starts()[1:], axis=1)]
         return [(torch.from_numpy(query), torch.from_numpy(target)) for query, target in pairs]
 
@@ -119,6 +120,9 @@ class HungarianMatcher(nn.Module):
     ) -> Matches:
         """Match the predictions of all decoder layers, with a single transfer to the host.
 
+        In training mode predictions that are not finite are matched as if their costs were 0: their
+        loss is not finite either, and all processes have to get that far.
+
         Args:
             logits: (L, B, Q, K).
             boxes_cxcywh: (L, B, Q, 4).
@@ -126,10 +130,14 @@ class HungarianMatcher(nn.Module):
             targets: where they come from; only read to name an image in an error.
 
         Raises:
-            DivergenceError: a prediction is not finite.
+            DivergenceError: in evaluation mode, a prediction is not finite.
         """
         num_layers, _, num_queries, _ = logits.shape
-        costs = self._costs_on_host(logits, boxes_cxcywh, objects, targets)
+        costs = self._costs_on_host(logits, boxes_cxcywh, objects)
+        if self.training:
+            costs = np.nan_to_num(costs, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        else:
+            _refuse_non_finite(costs, objects, targets)
         num_pairs = sum(min(count, num_queries) for count in objects.counts)
         pairs = np.empty((2, num_layers, num_pairs), dtype=np.int64)
         first = 0
@@ -142,25 +150,14 @@ class HungarianMatcher(nn.Module):
             first = last
         return Matches(*to_device(pairs, logits.device))
 
-    def _costs_on_host(
-        self, logits: Tensor, boxes_cxcywh: Tensor, objects: Objects, targets: Any
-    ) -> np.ndarray:
+    def _costs_on_host(self, logits: Tensor, boxes_cxcywh: Tensor, objects: Objects) -> np.ndarray:
         """Costs (L, N, Q) of each object with the queries of its own image."""
         num_layers, batch_size, num_queries, _ = logits.shape
         if len(objects.labels) == 0:
             return np.empty((num_layers, 0, num_queries))
         image = np.repeat(np.arange(batch_size), objects.counts)
         cost_on_device = self._costs(logits, boxes_cxcywh, objects, to_device(image, logits.device))
-        cost = cost_on_device.cpu().numpy()  # the one wait for the device in a training step
-        finite = np.isfinite(cost)
-        if not finite.all():
-            layer, column, _ = np.argwhere(~finite)[0]
-            name = _image_name(targets, image[column])
-            raise DivergenceError(
-                f"class scores or boxes predicted for image {name} are not finite "
-                f"(decoder layer {'last' if layer == 0 else layer - 1})"
-            )
-        return cost
+        return cost_on_device.cpu().numpy()  # the one wait for the device in a training step
 
     def _costs(
         self, logits: Tensor, boxes_cxcywh: Tensor, objects: Objects, image: Tensor
@@ -175,6 +172,19 @@ class HungarianMatcher(nn.Module):
         # Two index tensors around a slice: (N, L, Q).
         score = logits.softmax(-1)[:, image, :, objects.labels].transpose(0, 1)
         return self.cost_bbox * distance - self.cost_class * score - self.cost_giou * giou
+
+
+def _refuse_non_finite(costs: np.ndarray, objects: Objects, targets: Any) -> None:
+    """Raise a DivergenceError that names image and decoder layer if a cost is not finite."""
+    finite = np.isfinite(costs)
+    if finite.all():
+        return
+    layer, column, _ = np.argwhere(~finite)[0]
+    image = np.repeat(np.arange(len(objects.counts)), objects.counts)[column]
+    raise DivergenceError(
+        f"class scores or boxes predicted for image {_image_name(targets, image)} are not finite "
+        f"(decoder layer {'last' if layer == 0 else layer - 1})"
+    )
 
 
 def _assign(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

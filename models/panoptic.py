@@ -9,18 +9,17 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from util.panoptic_coding import encode_id_map
+from util.panoptic_coding import LARGEST_THING_ID, encode_id_map
 
 SizeHW = tuple[int, int]
 
 _QUERIES_AT_ONCE = 16  # masks that are enlarged at once: 70 MB at 800 x 1333 pixels
 _SMALLEST_AREA = 4  # segments of this many pixels or fewer are dropped
-_LAST_THING = 90  # of COCO's category ids
 
 
 def coco_is_thing(num_classes: int) -> dict[int, bool]:
     """For every class of a released panoptic model whether it is a thing: ids up to 90 are."""
-    return {category_id: category_id <= _LAST_THING for category_id in range(num_classes)}
+    return {category_id: category_id <= LARGEST_THING_ID for category_id in range(num_classes)}
 
 
 class PostProcessSegm(nn.Module):

@@ -47,7 +47,6 @@ class DETRsegm(nn.Module):
         if freeze_detr:
             detr.requires_grad_(False)
         self.freeze_detr = freeze_detr
-        self.queries_at_once = _QUERIES_AT_ONCE  # TorchScript reads no globals
         hidden_dim: int = detr.transformer.d_model  # type: ignore[assignment]
         num_heads: int = detr.transformer.nhead  # type: ignore[assignment]
         fine_to_coarse = stage_channels(detr.backbone[0])  # type: ignore[index]
@@ -95,11 +94,15 @@ class DETRsegm(nn.Module):
             )
         return out
 
-    def _all_masks(self, attention: Tensor, maps: list[Tensor]) -> Tensor:
-        """Mask logits (B, Q, H, W), some queries after the other."""
+    def _all_masks(
+        self, attention: Tensor, maps: list[Tensor], at_once: int = _QUERIES_AT_ONCE
+    ) -> Tensor:
+        """Mask logits (B, Q, H, W), some queries after the other.
+
+        ``at_once`` is an argument because TorchScript sees no names of the module.
+        """
         parts = [
-            self.mask_head.batched_masks(part, maps)
-            for part in attention.split(self.queries_at_once, dim=1)
+            self.mask_head.batched_masks(part, maps) for part in attention.split(at_once, dim=1)
         ]
         return torch.cat(parts, dim=1)
 

@@ -17,7 +17,7 @@ def parse(monkeypatch):
     """What `main.main` would be called with for given words of a command line."""
     main = importlib.import_module("main")
     calls = []
-    monkeypatch.setattr(main, "main", calls.append)
+    monkeypatch.setattr(main, "main", lambda args, given: calls.append(args))
 
     def run(*argv: str):
         assert main.run(argv) == 0
@@ -54,10 +54,36 @@ def test_published_recipe(parse, name):
     assert args["output_dir"] == "" and args["dataset_file"] == "coco"
 
 
+@pytest.mark.parametrize("name", ["instance_r50.txt", "panoptic_r50_masks.txt"])
+def test_published_recipe_of_the_mask_head(parse, name):
+    args = parse(f"@{CONFIGS / name}", "--frozen_weights", "boxes.pth")
+    assert args["masks"] and (args["epochs"], args["lr_drop"]) == (25, 15)
+    assert (args["lr"], args["weight_decay"], args["clip_max_norm"]) == (1e-4, 1e-4, 0.1)
+    assert args["dataset_file"] == ("coco_panoptic" if "panoptic" in name else "coco")
+
+
+def test_box_stage_of_panoptic_segmentation_is_that_of_detection(parse):
+    stage_one = parse(f"@{CONFIGS / 'panoptic_r50_boxes.txt'}")
+    boxes = parse(f"@{CONFIGS / 'detr_r50.txt'}")
+    assert {name for name in boxes if boxes[name] != stage_one[name]} == {"dataset_file"}
+
+
+@pytest.mark.parametrize("data", ["panoptic_r50", "shapes_panoptic"])
+def test_both_stages_build_the_same_detector(parse, data):
+    boxes = parse(f"@{CONFIGS / f'{data}_boxes.txt'}")
+    masks = parse(f"@{CONFIGS / f'{data}_masks.txt'}")
+    for name in ("backbone", "dilation", "enc_layers", "dec_layers", "hidden_dim", "num_queries"):
+        assert boxes[name] == masks[name]
+    for name in ("nheads", "dim_feedforward", "pre_norm", "backbone_norm", "position_embedding"):
+        assert boxes[name] == masks[name]
+    assert boxes["dataset_file"] == masks["dataset_file"]
+
+
 def test_a_flag_after_the_file_wins(parse):
     assert parse(f"@{CONFIGS / 'detr_r50.txt'}", "--epochs", "7")["epochs"] == 7
 
 
 def test_each_recipe_names_its_own_file():
-    for name in PUBLISHED:
+    stages = ["instance_r50.txt", "panoptic_r50_boxes.txt", "panoptic_r50_masks.txt"]
+    for name in [*PUBLISHED, *stages]:
         assert f"main.py @configs/{name} " in (CONFIGS / name).read_text()

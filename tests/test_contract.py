@@ -36,6 +36,15 @@ PUBLIC_NAMES: dict[str, dict[str, str | None]] = {
         "PositionEmbeddingLearned": "num_pos_feats=256",
         "build_position_encoding": "args",
     },
+    "models.segmentation": {
+        "DETRsegm": "detr, freeze_detr=False",
+        "MaskHeadSmallConv": "dim, fpn_dims, context_dim",
+        "MHAttentionMap": "query_dim, hidden_dim, num_heads, dropout=0.0, bias=True",
+        "dice_loss": "inputs, targets, num_boxes",
+        "sigmoid_focal_loss": "inputs, targets, num_boxes, alpha=0.25, gamma=2",
+        "PostProcessSegm": "threshold=0.5",
+        "PostProcessPanoptic": "is_thing_map, threshold=0.85",
+    },
     "models.transformer": {
         "Transformer": (
             "d_model=512, nhead=8, num_encoder_layers=6, num_decoder_layers=6,"
@@ -69,6 +78,13 @@ PUBLIC_NAMES: dict[str, dict[str, str | None]] = {
         "create_common_coco_eval": "coco_eval, img_ids, eval_imgs",
         "evaluate": "self",
     },
+    "datasets.coco_panoptic": {
+        "CocoPanoptic": "img_folder, ann_folder, ann_file, transforms=None, return_masks=True",
+        "build": "image_set, args",
+    },
+    "datasets.panoptic_eval": {
+        "PanopticEvaluator": "ann_file, ann_folder, output_dir='panoptic_eval'",
+    },
     "datasets.transforms": {
         "crop": "image, target, region",
         "hflip": "image, target",
@@ -91,10 +107,16 @@ PUBLIC_NAMES: dict[str, dict[str, str | None]] = {
         "evaluate": "model, criterion, postprocessors, data_loader, base_ds, device, output_dir",
     },
     "main": {"get_args_parser": "", "main": "args"},
-    "hubconf": dict.fromkeys(
-        ("detr_resnet50", "detr_resnet50_dc5", "detr_resnet101", "detr_resnet101_dc5"),
-        "pretrained=False, num_classes=91, return_postprocessor=False",
-    ),
+    "hubconf": {
+        **dict.fromkeys(
+            ("detr_resnet50", "detr_resnet50_dc5", "detr_resnet101", "detr_resnet101_dc5"),
+            "pretrained=False, num_classes=91, return_postprocessor=False",
+        ),
+        **dict.fromkeys(
+            ("detr_resnet50_panoptic", "detr_resnet50_dc5_panoptic", "detr_resnet101_panoptic"),
+            "pretrained=False, num_classes=250, threshold=0.85, return_postprocessor=False",
+        ),
+    },
     "util.misc": {
         "SmoothedValue": "window_size=20, fmt=None",
         "MetricLogger": "delimiter='\\t'",
@@ -136,6 +158,10 @@ METHODS = {
     "datasets.coco_eval": {
         "CocoEvaluator": ["update", "synchronize_between_processes", "accumulate", "summarize"],
     },
+    "datasets.panoptic_eval": {
+        "PanopticEvaluator": ["update", "synchronize_between_processes", "summarize"],
+    },
+    "datasets.coco_panoptic": {"CocoPanoptic": ["get_height_and_width", "__len__"]},
     "util.misc": {
         "SmoothedValue": ["update", "synchronize_between_processes"],
         "MetricLogger": ["update", "add_meter", "log_every", "synchronize_between_processes"],

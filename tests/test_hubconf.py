@@ -1,8 +1,14 @@
 """Entry points of torch.hub."""
 
+import argparse
+import functools
 import hashlib
+import http.server
+import shutil
 import subprocess
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,23 +17,19 @@ import torch
 import hubconf
 from models.detr import PostProcess
 from models.panoptic import PostProcessPanoptic
+from util import model_zoo
 from util.errors import UserError
+from util.model_zoo import RELEASED_MODELS
 
 ROOT = Path(hubconf.__file__).parent
-BOX_ENTRIES = ["detr_resnet50", "detr_resnet50_dc5", "detr_resnet101", "detr_resnet101_dc5"]
-PANOPTIC_ENTRIES = [
-    "detr_resnet50_panoptic",
-    "detr_resnet50_dc5_panoptic",
-    "detr_resnet101_panoptic",
-]
-ENTRIES = BOX_ENTRIES + PANOPTIC_ENTRIES
+ENTRIES = list(RELEASED_MODELS)
 
 # Runs in another folder, and without the packages that inference does not need.
 LOAD_ALL = """
 import sys, torch
 class Without:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("scipy", "pycocotools", "faster_coco_eval"):
+        if name.split(".")[0] in ("scipy", "pycocotools", "faster_coco_eval", "matplotlib"):
             raise ImportError(name)
 sys.meta_path.insert(0, Without())
 torch.nn.init.kaiming_normal_ = torch.nn.init.xavier_uniform_ = lambda t, *a, **k: t
@@ -35,89 +37,239 @@ import torchvision
 torchvision.models._api.load_state_dict_from_url = lambda *a, **k: {}
 for name in sys.argv[2:]:
     model = torch.hub.load(sys.argv[1], name, source="local", num_classes=5)
-    print(name, getattr(model, "detr", model).class_embed.out_features)
+    detector = getattr(model, "detr", model)
+    head = getattr(detector, "class_embed", None) or detector.linear_class
+    print(name, head.out_features)
+"""
+
+# In a process where sys.argv[2] was imported from another folder.
+LOAD_AFTER = """
+import importlib, sys, torch
+sys.path.insert(0, ".")
+importlib.import_module(sys.argv[2])
+model = torch.hub.load(sys.argv[1], "detr_demo", source="local", num_classes=5)
+print(type(model).__name__)
 """
 
 
-@pytest.fixture
-def serve(monkeypatch, tmp_path):
-    """Makes a file in the released format under its hash, served from disk; returns its weights."""
-    return lambda name: _serve(name, monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def released(serve):
-    """The weights of detr_resnet50 as they are served."""
-    return serve("detr_resnet50")
-
-
-def _serve(name, monkeypatch, tmp_path):
-    torch.manual_seed(0)
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *a, **k: {})
-    state = getattr(hubconf, name)().state_dict()
-    torch.save({"model": state}, tmp_path / "plain.pth")
-    digest = hashlib.sha256((tmp_path / "plain.pth").read_bytes()).hexdigest()[:8]
-    (tmp_path / "plain.pth").rename(tmp_path / f"detr-test-{digest}.pth")
-    entry = hubconf._RELEASED[name]._replace(file=f"detr-test-{digest}.pth")
-    monkeypatch.setitem(hubconf._RELEASED, name, entry)
-    monkeypatch.setattr(hubconf, "_ADDRESS", tmp_path.as_uri() + "/")
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    return state
-
-
-def test_every_entry_loads_from_another_folder_without_training_packages(tmp_path):
-    result = subprocess.run(
-        [sys.executable, "-c", LOAD_ALL, str(ROOT), *ENTRIES],
-        cwd=tmp_path,
+def run_python(code, *arguments, folder):
+    return subprocess.run(
+        [sys.executable, "-c", code, str(ROOT), *arguments],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def write_released_file(folder, state, **extra):
+    """A file in the released format, named after its hash."""
+    plain = folder / "plain.pth"
+    torch.save({"model": state, **extra}, plain)
+    digest = hashlib.sha256(plain.read_bytes()).hexdigest()[:8]
+    return plain.rename(folder / f"detr-test-{digest}.pth")
+
+
+@pytest.fixture
+def table(monkeypatch, tmp_path):
+    """Changes an entry of the table to another file; what is downloaded stays in ``tmp_path``.
+
+    The weights of ImageNet cannot be had: nobody may ask for them.
+    """
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("ImageNet weights were asked for")
+
+    def change(name, file):
+        monkeypatch.setitem(RELEASED_MODELS, name, replace(RELEASED_MODELS[name], file=file))
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    monkeypatch.setattr(model_zoo, "BASE_ADDRESS", tmp_path.as_uri() + "/")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    return change
+
+
+@pytest.fixture
+def serve(table, tmp_path):
+    """Makes a file in the released format for an entry; returns the weights in it."""
+
+    def make(name):
+        torch.manual_seed(0)
+        without = {} if RELEASED_MODELS[name].minimal else {"backbone_weights": "none"}
+        state = getattr(hubconf, name)(**without).state_dict()
+        args = argparse.Namespace(lr=1e-4, dataset_file=RELEASED_MODELS[name].categories)
+        table(name, write_released_file(tmp_path, state, args=args, epoch=499).name)
+        return state
+
+    yield make
+    shutil.rmtree(tmp_path)  # pytest would keep these large files for three runs
+
+
+@pytest.fixture
+def loopback(monkeypatch, tmp_path):
+    """A web server of this machine that serves ``tmp_path``."""
+    handler = functools.partial(QuietHandler, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+def same_weights(model, state):
+    own = model.state_dict()
+    return own.keys() == state.keys() and all(torch.equal(own[key], state[key]) for key in own)
+
+
+# ---- torch.hub -----------------------------------------------------------------------------------
+
+
+def test_every_entry_loads_from_another_folder_without_training_packages(tmp_path):
+    result = run_python(LOAD_ALL, *ENTRIES, folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == [f"{name} 6" for name in ENTRIES]
 
 
+@pytest.fixture
+def cached(monkeypatch, tmp_path):
+    """How torch.hub names a repository on GitHub that it has downloaded: this one."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "someone_detr_main").symlink_to(ROOT)
+    return {"github": "someone/detr:main", "skip_validation": True, "trust_repo": True}
+
+
+def test_the_entries_are_what_torch_hub_lists(cached):
+    assert sorted(torch.hub.list(**cached)) == sorted(ENTRIES)
+
+
 @pytest.mark.parametrize("name", ENTRIES)
-def test_entries_have_a_text_for_torch_hub_help(name):
-    assert " on COCO val2017" in getattr(hubconf, name).__doc__
+def test_help_says_what_the_table_says(name, cached):
+    text = torch.hub.help(model=name, **cached)
+    released = RELEASED_MODELS[name]
+    for what, number in (("box AP", released.box_ap), ("PQ", released.pq)):
+        assert number is None or f"{what} {number}" in text or f"{number} {what}" in text
+    assert "pretrained" in text or "Arguments and result as of `detr_resnet50" in text
 
 
-def test_released_weights_are_downloaded_checked_and_loaded(released):
+def write_package(folder, name, kind):
+    """Another project's package, a package without __init__.py, or a single file."""
+    if kind == "file":
+        (folder / f"{name}.py").touch()
+        return f"{name}.py"
+    (folder / name).mkdir()
+    if kind == "package":
+        (folder / name / "__init__.py").touch()
+    return f"{name}/__init__.py" if kind == "package" else name
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("util", "package"), ("models", "folder"), ("util", "file")]
+)
+def test_a_foreign_package_of_that_name_is_named(name, kind, tmp_path):
+    place = write_package(tmp_path, name, kind)
+    result = run_python(LOAD_AFTER, name, folder=tmp_path)
+    message = result.stderr.splitlines()[-1]
+    assert message.startswith("ImportError: the DETR hub entries need their own package")
+    assert f"{tmp_path}/{place} is imported under that name: rename" in message
+
+
+def test_a_foreign_package_called_datasets_does_no_harm(tmp_path):
+    write_package(tmp_path, "datasets", "package")
+    result = run_python(LOAD_AFTER, "datasets", folder=tmp_path)
+    assert result.stdout.strip() == "MinimalDETR", result.stderr
+
+
+# ---- released weights ----------------------------------------------------------------------------
+
+
+def test_released_weights_are_downloaded_checked_and_loaded(serve):
+    state = serve("detr_resnet50")
     model, postprocessor = hubconf.detr_resnet50(pretrained=True, return_postprocessor=True)
     assert isinstance(postprocessor, PostProcess)
-    assert all(torch.equal(value, released[key]) for key, value in model.state_dict().items())
+    assert same_weights(model, state)
 
 
-def test_another_number_of_classes_keeps_the_rest(released, capsys):
-    model = hubconf.detr_resnet50(pretrained=True, num_classes=3)
-    assert model.class_embed.out_features == 4
-    assert torch.equal(model.query_embed.weight, released["query_embed.weight"])
-    assert "class_embed.weight" in capsys.readouterr().out
+def test_the_minimal_model_loads_over_http(serve, loopback, monkeypatch):
+    state = serve("detr_demo")
+    monkeypatch.setattr(model_zoo, "BASE_ADDRESS", loopback)
+    assert same_weights(hubconf.detr_demo(pretrained=True), state)
 
 
-def test_a_damaged_download_is_refused(released, monkeypatch, tmp_path):
-    entry = hubconf._RELEASED["detr_resnet50"]
-    (tmp_path / entry.file).write_bytes(b"other bytes")
-    with pytest.raises(UserError, match=entry.file):
+def test_a_file_that_is_missing_on_the_server_is_one_line(table, loopback, monkeypatch):
+    table("detr_demo", "detr-none-0123abcd.pth")
+    monkeypatch.setattr(model_zoo, "BASE_ADDRESS", loopback)
+    with pytest.raises(UserError, match=r"detr-none-0123abcd.pth: cannot be downloaded .*404"):
+        hubconf.detr_demo(pretrained=True)
+
+
+@pytest.mark.parametrize("name", ["detr_resnet50", "detr_demo", "detr_resnet50_panoptic"])
+def test_another_number_of_classes_keeps_the_rest_and_says_so(name, serve, capsys):
+    state = serve(name)
+    model = getattr(hubconf, name)(pretrained=True, num_classes=3)
+    heads = [key for key in state if "class" in key]
+    own = model.state_dict()
+    assert len(heads) == 2 and all(len(own[key]) == 4 for key in heads)
+    assert all(torch.equal(own[key], state[key]) for key in own if key not in heads)
+    text = capsys.readouterr().out
+    assert f"{len(own) - 2} of {len(own)} tensors of the model loaded" in text
+    assert all(f"{key} is (" in text for key in heads)
+
+
+def test_a_file_whose_hash_is_wrong_is_refused_in_one_line(table, tmp_path):
+    (tmp_path / "detr-test-0123abcd.pth").write_bytes(b"other bytes")
+    table("detr_resnet50", "detr-test-0123abcd.pth")
+    with pytest.raises(UserError, match="is not the file that its name promises") as raised:
         hubconf.detr_resnet50(pretrained=True)
-    (tmp_path / entry.file).unlink()
-    with pytest.raises(UserError, match=entry.file):
+    message = raised.value.one_line()
+    assert (tmp_path / "detr-test-0123abcd.pth").as_uri() in message and "0123abcd" in message
+    assert not list(tmp_path.rglob("hub/checkpoints/*.pth"))
+
+
+def test_weights_of_another_model_are_refused(serve, table):
+    serve("detr_demo")
+    table("detr_resnet50", RELEASED_MODELS["detr_demo"].file)
+    with pytest.raises(UserError, match="does not fit the model"):
         hubconf.detr_resnet50(pretrained=True)
+
+
+def test_a_model_without_classes_is_refused():
+    with pytest.raises(UserError, match="detr_resnet50: num_classes 0 must be at least 1"):
+        hubconf.detr_resnet50(num_classes=0)
 
 
 def test_a_panoptic_model_comes_with_its_postprocessor(serve):
-    weights = serve("detr_resnet50_panoptic")
+    state = serve("detr_resnet50_panoptic")
     model, postprocessor = hubconf.detr_resnet50_panoptic(
         pretrained=True, threshold=0.3, return_postprocessor=True
     )
-    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+    assert same_weights(model, state)
     assert isinstance(postprocessor, PostProcessPanoptic) and postprocessor.threshold == 0.3
     things = [label for label, is_thing in postprocessor.is_thing_map.items() if is_thing]
     assert things == list(range(91)) and len(postprocessor.is_thing_map) == 250
 
 
-def test_a_panoptic_model_with_other_classes_keeps_the_mask_head(serve):
-    weights = serve("detr_resnet50_panoptic")
-    model = hubconf.detr_resnet50_panoptic(pretrained=True, num_classes=7)
-    assert model.detr.class_embed.out_features == 8
-    assert torch.equal(model.mask_head.lay1.weight, weights["mask_head.lay1.weight"])
+# ---- the table -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_models_are_as_the_table_says(name):
+    released = RELEASED_MODELS[name]
+    with torch.device("meta"):
+        model = hubconf._build(name, False, released.num_classes, "none")
+    assert sum(p.numel() for p in model.parameters()) == released.num_parameters
+    assert hasattr(model, "mask_head") == released.masks
+    assert len(model.state_dict()) == {
+        "detr_resnet50": 458,
+        "detr_resnet50_dc5": 458,
+        "detr_resnet101": 713,
+        "detr_resnet101_dc5": 713,
+        "detr_resnet50_panoptic": 490,
+        "detr_resnet50_dc5_panoptic": 490,
+        "detr_resnet101_panoptic": 745,
+        "detr_demo": 511,
+    }.get(name)

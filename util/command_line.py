@@ -3,11 +3,12 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from util.errors import DivergenceError, UserError
 from util.options import NEW_FLAG_DEFAULTS
+from util.signals import StopRequested
 
 
 class FlagGroup:
@@ -43,6 +44,13 @@ class ArgumentParser(argparse.ArgumentParser):
         except ValueError as err:
             self.error(f"line {arg_line!r} of an argument file: {err}")
 
+    def given_flags(self, argv: Sequence[str] | None = None) -> set[str]:
+        """Names of the flags that a command line gives, in place of leaving their default."""
+        default = object()
+        names = [action.dest for action in self._actions]
+        parsed = self.parse_args(argv, argparse.Namespace(**dict.fromkeys(names, default)))
+        return {name for name, value in vars(parsed).items() if value is not default}
+
     def error(self, message: str) -> NoReturn:
         """End with exit status 2."""
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
@@ -56,8 +64,8 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         command: does the work.
 
     Returns:
-        0: done. 1: training has diverged. 2: a mistake of the user. 130: interrupted with Ctrl-C.
-        All but the first leave one line on stderr.
+        0: done. 1: training has diverged. 2: a mistake of the user. 130, 143, 138: stopped by
+        Ctrl-C, SIGTERM, SIGUSR1. All but the first leave one line on stderr.
     """
     try:
         command()
@@ -66,7 +74,9 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         message, status = f"error: {err.one_line()}", 2
     except DivergenceError as err:
         message, status = f"training stopped: {err}; see the README on divergence", 1
+    except StopRequested as err:
+        message, status = str(err), err.exit_status
     except KeyboardInterrupt:
-        message, status = "interrupted; the last checkpoint, if there is one, is whole", 130
+        message, status = "interrupted; whatever was being written is whole or untouched", 130
     print(f"{name}: {message}", file=sys.stderr)
     return status

@@ -125,6 +125,16 @@ class SmoothedValue:
             self._count += n
             self._total += value * n
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the meter has seen, as plain numbers."""
+        _settle([self])
+        return {"window": list(self._window), "total": self._total, "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._window.extend(state["window"])
+        self._total, self._count = state["total"], state["count"]
+
     def _set_totals(self, states: Iterable[tuple[int, float]]) -> None:
         counts, totals = zip(*states, strict=True)
         self._count, self._total = sum(counts), math.fsum(totals)
@@ -152,6 +162,16 @@ class MetricLogger:
         """Use ``meter`` under ``name``, for a window or format of its own."""
         self.meters[name] = meter
 
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """What every meter has seen, as plain numbers."""
+        _settle(self.meters.values())
+        return {name: meter.state_dict() for name, meter in self.meters.items()}
+
+    def load_state_dict(self, state: dict[str, dict[str, Any]]) -> None:
+        """Go on from what `state_dict` gave."""
+        for name, meter in state.items():
+            self.meters[name].load_state_dict(meter)
+
     def synchronize_between_processes(self) -> None:
         """Make the global statistics those of all processes, with one collective.
 
@@ -169,6 +189,7 @@ class MetricLogger:
         print_freq: int,
         header: str | None = None,
         batch_size: int | None = None,
+        first: int = 0,
     ) -> Iterator[T]:
         """Pass on the items of ``iterable`` and print a line for some of them.
 
@@ -182,11 +203,13 @@ class MetricLogger:
             header: beginning of each line.
             batch_size: images in an item; by default the targets of an ``(images, targets)`` pair
                 are counted.
+            first: number of the first item, of a loop that was begun before.
         """
         header = header or ""
         length = _length(iterable)
+        length = None if length is None else length + first
         clock = _LoopClock(length)
-        for index, item in enumerate(clock.wait_for_each(iterable)):
+        for index, item in enumerate(clock.wait_for_each(iterable), start=first):
             yield item
             clock.end_step(_count_images(item) if batch_size is None else batch_size)
             if index % print_freq == 0 or index + 1 == length:

@@ -1,9 +1,10 @@
-"""The optimizer of the paper and its learning-rate schedules."""
+"""The optimizer of the paper, its learning-rate schedules, and how a step updates the weights."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 
 
@@ -36,3 +37,87 @@ def build_lr_scheduler(
     if kind == "cosine":
         return CosineAnnealingLR(optimizer, epochs, lr_min)
     return StepLR(optimizer, lr_drop)
+
+
+def backward(
+    loss: Tensor,
+    parameters: Iterable[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    max_norm: float,
+    scaler: torch.amp.GradScaler | None,
+) -> Tensor:
+    """Compute gradients, and clip them.
+
+    Args:
+        loss: a number, not scaled.
+        parameters: of the model.
+        optimizer: of them.
+        max_norm: largest norm of all gradients together; 0: they are not clipped.
+        scaler: of mixed precision in float16.
+
+    Returns:
+        a number that is finite where the gradients are, save those that only overflowed under the
+        scale of ``scaler``: these are its own affair.
+    """
+    (loss if scaler is None else scaler.scale(loss)).backward()
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    trained = [p for p in parameters if p.grad is not None]
+    if max_norm > 0:
+        norm = nn.utils.clip_grad_norm_(trained, max_norm)
+    else:
+        norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+    return norm.detach() if scaler is None else torch.zeros_like(norm)
+
+
+def update(
+    optimizer: torch.optim.Optimizer, skip: Tensor, scaler: torch.amp.GradScaler | None
+) -> None:
+    """Update the weights, or leave them as they are.
+
+    The fused optimizer is told on the device, so that the host need not know.
+
+    Args:
+        optimizer: with gradients in place.
+        skip: bool without dimensions: whether to leave weights and statistics alone.
+        scaler: skips by itself what overflows, as non-finite losses do.
+    """
+    if scaler is not None:
+        scaler.step(optimizer)
+        scaler.update()
+    elif getattr(optimizer, "_step_supports_amp_scaling", False):
+        fused: Any = optimizer  # the attributes by which PyTorch's own scaler tells it
+        fused.grad_scale, fused.found_inf = None, skip.to(torch.float32)
+        try:
+            optimizer.step()
+        finally:
+            del fused.grad_scale, fused.found_inf
+    elif not skip:
+        optimizer.step()
+
+
+class NormGuard:
+    """Takes back what a skipped step did to the moving statistics of batch norms.
+
+    Args:
+        model: its batch norms in training mode count; frozen ones have nothing to take back.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._buffers = [
+            buffer
+            for module in model.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
+            for buffer in module.buffers()
+        ]
+        self._before = [buffer.clone() for buffer in self._buffers]
+
+    def remember(self) -> None:
+        """Before a step."""
+        for before, buffer in zip(self._before, self._buffers, strict=True):
+            before.copy_(buffer)
+
+    def take_back(self, skip: Tensor) -> None:
+        """After a step: put everything back if ``skip``, a bool on the device, is true."""
+        for before, buffer in zip(self._before, self._buffers, strict=True):
+            buffer.copy_(torch.where(skip, before, buffer))

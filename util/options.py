@@ -24,6 +24,11 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "eval_batch_size": None,
     "dump_detections": "",
     "panoptic_threshold": 0.85,
+    "save_every": 0,
+    "auto_resume": False,
+    "keep_last": 1,
+    "patience": None,
+    "max_skipped_steps": 0,
 }
 
 

@@ -6,9 +6,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from util.image_files import open_image
+
 VOID_ID = 0
+LARGEST_THING_ID = 90  # of COCO's category ids; those above are stuff
 MAX_ID = 256**3 - 1
 _WEIGHTS = (1, 256, 256**2)
+_DEEP_MODES = {"F", "I", "I;16", "I;16B", "I;16L", "I;16N"}  # turning these into RGB loses ids
 
 
 def rgb2id(color: Any) -> Any:
@@ -58,14 +62,18 @@ def encode_id_map(id_map: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def decode_id_map(file: Any) -> np.ndarray:
+def decode_id_map(file: Any, name: str = "segment map") -> np.ndarray:
     """The map of segment ids, int32 (H, W), in a PNG.
 
     Args:
         file: a path, or a binary file.
+        name: what messages call it.
 
     Raises:
-        OSError: the file cannot be read or holds no image.
+        UserError: the file cannot be read, holds no 8-bit image, or one larger than the limits of
+            `util.image_files`.
     """
-    with Image.open(file) as image:
+    with open_image(file, name) as image:
+        if image.mode in _DEEP_MODES:
+            raise ValueError(f"mode {image.mode}, but segment ids are coded in 8-bit RGB")
         return rgb2id(np.asarray(image.convert("RGB")))

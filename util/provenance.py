@@ -1,7 +1,11 @@
-"""Which code is running: a line for logs."""
+"""Which code is running: a line for logs, and versions for checkpoints."""
 
+import platform
 import subprocess
 from pathlib import Path
+
+import numpy as np
+import torch
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,6 +23,17 @@ def get_sha() -> str:
     changes = _git("status", "--porcelain", "--untracked-files=no")
     status = "has uncommited changes" if changes else "clean"
     return f"sha: {sha or 'N/A'}, status: {status}, branch: {branch or 'N/A'}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes, and the commit of this checkout."""
+    return {
+        "commit": get_sha(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "cuda": str(torch.version.cuda),
+    }
 
 
 def _git(*arguments: str) -> str | None:

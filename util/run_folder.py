@@ -1,16 +1,21 @@
 """The files of a run, under the names that the original gave them."""
 
+import contextlib
 import json
 import math
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
-from util.checkpoint import save_on_master
+from util.checkpoint import StrPath, atomic_write, load_checkpoint, save_on_master
 from util.distributed import is_main_process
 from util.errors import UserError
 
 _KEEP_EVERY = 100  # epochs between checkpoints that stay
 _KEEP_EVALUATION_EVERY = 50
+_NEWEST, _BEST, _LOG = "checkpoint.pth", "best.pth", "log.txt"
+_EARLIER = "checkpoint-step*.pth"
 
 
 class RunFolder:
@@ -20,13 +25,16 @@ class RunFolder:
 
     Args:
         output_dir: the folder, made where it does not exist; empty for none.
+        keep_last: how many checkpoints stay: the newest, ``checkpoint.pth``, and of those before
+            it as many as are missing, ``checkpoint-step{step:09}.pth``.
 
     Raises:
         UserError: the folder cannot be made.
     """
 
-    def __init__(self, output_dir: str):
+    def __init__(self, output_dir: str, keep_last: int = 1):
         self.path = Path(output_dir) if output_dir else None
+        self._keep_last = keep_last
         if self.path is None or not is_main_process():
             return
         try:
@@ -34,25 +42,107 @@ class RunFolder:
         except OSError as err:
             raise UserError(f"--output_dir {output_dir}: cannot be made ({err.strerror})") from err
 
-    def save_checkpoint(self, state: dict[str, Any], epoch: int, lr_drop: int) -> None:
+    def holds(self, path: str) -> bool:
+        """Whether a checkpoint lies in this folder."""
+        return self.path is not None and Path(path).resolve().parent == self.path.resolve()
+
+    def sweep(self) -> None:
+        """Remove what a killed run has left half written, before training goes on here."""
+        if self.path is not None and is_main_process():
+            for pattern in (".*.pth.*tmp", ".*.pth.tmp", f".{_LOG}.*tmp"):
+                for half in self.path.glob(pattern):
+                    half.unlink(missing_ok=True)
+
+    # ---- checkpoints
+
+    def save_checkpoint(self, state: dict[str, Any], epoch: int | None, lr_drop: int) -> None:
         """Write ``checkpoint.pth``; at times and before a drop of the learning rate one that stays.
 
         That is ``checkpoint{epoch:04}.pth``, every 100 and every ``lr_drop`` epochs.
+
+        Args:
+            state: of the run; its ``step`` names the copy that ``keep_last`` asks for.
+            epoch: the one that has just ended; None in the middle of one.
+            lr_drop: of the flags.
         """
         if self.path is None:
             return
-        names = ["checkpoint.pth"]
-        if (epoch + 1) % lr_drop == 0 or (epoch + 1) % _KEEP_EVERY == 0:
-            names.append(f"checkpoint{epoch:04}.pth")
-        for name in names:
-            save_on_master(state, self.path / name)
+        newest = self.path / _NEWEST
+        save_on_master(state, newest)
+        if not is_main_process():
+            return
+        if epoch is not None and ((epoch + 1) % lr_drop == 0 or (epoch + 1) % _KEEP_EVERY == 0):
+            _same_file(newest, self.path / f"checkpoint{epoch:04}.pth")
+        if self._keep_last > 1:
+            _same_file(newest, self.path / f"checkpoint-step{state['step']:09}.pth")
+            for old in self._earlier()[self._keep_last :]:
+                old.unlink(missing_ok=True)
+
+    def keep_as_best(self, checkpoint: StrPath | None = None) -> None:
+        """Let ``best.pth`` be what a checkpoint of the folder, by default the newest, is now."""
+        if self.path is not None and is_main_process():
+            _same_file(Path(checkpoint or self.path / _NEWEST), self.path / _BEST)
+
+    def load_newest(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest checkpoint that can be read, and its path; None where there is none at all.
+
+        Raises:
+            UserError: there are checkpoints, and none can be read.
+        """
+        if self.path is None:
+            return None
+        found = [path for path in (self.path / _NEWEST, *self._earlier()) if path.exists()]
+        complaints = []
+        for path in found:
+            try:
+                return path, load_checkpoint(path)
+            except UserError as err:
+                complaints.append(str(err))
+                print(f"{err}; looking for an earlier one")
+        if complaints:
+            raise UserError(f"--auto_resume: no checkpoint can be read: {'; '.join(complaints)}")
+        return None
+
+    def _earlier(self) -> list[Path]:
+        """Copies of the last checkpoints, the newest first."""
+        assert self.path is not None
+        return sorted(self.path.glob(_EARLIER), reverse=True)
+
+    # ---- log
 
     def append_log(self, entry: dict[str, Any]) -> None:
         """Add a line to ``log.txt``: one JSON object. Numbers that are not finite become null."""
         if self.path is None or not is_main_process():
             return
-        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+        with (self.path / _LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(_strict(entry), allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The lines of ``log.txt`` up to the first that is not whole."""
+        entries: list[dict[str, Any]] = []
+        if self.path is None or not (self.path / _LOG).exists():
+            return entries
+        for line in (self.path / _LOG).read_text(encoding="utf-8").splitlines(keepends=True):
+            try:
+                entry = json.loads(line) if line.endswith("\n") else None
+            except ValueError:
+                entry = None
+            if not isinstance(entry, dict) or type(entry.get("epoch")) is not int:
+                break
+            entries.append(entry)
+        return entries
+
+    def cut_log(self, epoch: int) -> None:
+        """Take lines of that epoch and later ones, and a half line, out of ``log.txt``."""
+        if self.path is None or not is_main_process() or not (self.path / _LOG).exists():
+            return
+        kept = [entry for entry in self.read_log() if entry["epoch"] < epoch]
+        with atomic_write(self.path / _LOG, "w") as file:
+            file.writelines(json.dumps(entry) + "\n" for entry in kept)
+
+    # ---- evaluations
 
     def save_epoch_evaluation(self, evaluation: dict[str, Any], epoch: int) -> None:
         """Write precision and recall to ``eval/latest.pth``; every 50 epochs one that stays."""
@@ -69,6 +159,19 @@ class RunFolder:
         """Write precision and recall of ``--eval`` to ``eval.pth``."""
         if self.path is not None:
             save_on_master(evaluation, self.path / "eval.pth")
+
+
+def _same_file(source: Path, target: Path) -> None:
+    """Let ``target`` hold what ``source`` does, now and when ``source`` is replaced."""
+    beside = target.with_name(f".{target.name}.tmp")
+    beside.unlink(missing_ok=True)
+    try:
+        os.link(source, beside)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, beside)
+    os.replace(beside, target)
+    with contextlib.suppress(OSError):
+        beside.unlink()  # where both names were one file already, the rename does nothing
 
 
 def _strict(value: Any) -> Any:

@@ -229,6 +229,72 @@ def test_a_category_id_that_no_model_could_have(folder, label):
     assert "100000" in complaint(data, folder)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("bbox", [0, 0, 10**400, 5], "four finite numbers"),
+        ("bbox", [0, 0, 1e308, 5], "none beyond 1e+09: annotation id 11 of image id 1"),
+        ("bbox", [-1e308, 0, 5, 5], "none beyond 1e+09"),
+        ("area", 1e300, "wrong area"),
+        ("area", 10**400, "wrong area"),
+        ("keypoints", [2**70, 0, 2], "wrong keypoints"),
+        ("id", 2**63, "wrong id, which must be an integer of 64 bits"),
+        ("image_id", 2**70, "wrong image_id"),
+    ],
+)
+def test_numbers_that_no_picture_has(folder, field, value, says):
+    data = good_file()
+    data["annotations"][0][field] = value
+    assert says in complaint(data, folder)
+
+
+def test_negative_extents_and_areas_are_read(folder):
+    data = good_file()
+    data["annotations"][0] |= {"bbox": [50, 50, -20, -20], "area": -400}
+    check_annotations(data, "file.json", folder)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "says"),
+    [
+        ({"counts": [10**9, 0], "size": [10**9, 10**9]}, "RLE whose counts"),
+        ({"counts": [10**18], "size": [10**9, 10**9]}, "RLE whose size is not"),
+        ({"counts": [4799], "size": [60, 80]}, "RLE whose counts"),
+        ({"counts": [-1, 4801], "size": [60, 80]}, "RLE whose counts"),
+        ({"counts": "ooooo", "size": [60, 80]}, "RLE whose counts"),
+        ({}, "RLE whose counts"),
+        ([[0, 0, 1e9, 0, 5, 5]], "longer, or farther away, than 4000000 pixels"),
+        ([[0, 0, 9, 0, 5, 5], [0, 0, 1e308, 0, 5, 5]], "longer, or farther away"),
+    ],
+)
+def test_segmentations_that_would_take_all_memory_or_crash(folder, segmentation, says):
+    data = good_file()
+    data["annotations"][0]["segmentation"] = segmentation
+    message = complaint(data, folder, masks=True)
+    assert says in message
+    assert "annotation id 11 of image id 1" in message
+
+
+def test_sizes_that_would_take_all_memory(folder):
+    data = good_file()
+    data["images"][0] |= {"width": 10**9, "height": 10**9}
+    assert "wrong width, which must be an integer from 1 to 65535" in complaint(
+        data, folder, masks=True
+    )
+    check_annotations(data, "file.json", folder)  # without masks nobody asks for the size
+    warn_about_boxes(data, "file.json")
+    data = good_file()
+    data["images"][0] |= {"width": 13_000, "height": 13_000}
+    data["annotations"] = [data["annotations"][0] | {"id": number} for number in range(26)]
+    assert "pixels in all their masks" in complaint(data, folder, masks=True)
+
+
+def test_a_deeply_nested_value_is_told(folder):
+    data = good_file()
+    data["images"][0]["file_name"] = json.loads("[" * 900 + "]" * 900)
+    assert "file_name [[[[...]]]]" in complaint(data, folder)
+
+
 def test_numbers_beyond_floats_are_no_boxes(folder):
     data = good_file()
     data["annotations"][0]["bbox"][0] = 10**400

@@ -5,11 +5,12 @@ import json
 import pytest
 
 from datasets.annotations import (
+    LARGEST_COORDINATE,
+    are_coordinates,
     box_area,
+    category_names,
     fill_optional_fields,
-    is_rle,
     load_annotations,
-    usable_polygons,
 )
 from util.errors import UserError
 
@@ -24,7 +25,7 @@ def test_file_without_annotations_gets_an_empty_list(tmp_path):
     ("content", "message"),
     [
         ("not json", "is not JSON"),
-        ("", "is not JSON"),
+        ("", "is empty"),
         ("[]", "not in COCO format"),
         ('{"images": [], "categories": {}}', '"categories" must be a list'),
         ('{"images": [3], "categories": []}', '"images" must be a list'),
@@ -68,16 +69,20 @@ def test_only_missing_fields_are_filled():
     assert annotations == [given, {"bbox": [0, 0, 2, 2], "area": 4.0, "iscrowd": 0}]
 
 
-def test_polygons_need_three_points_of_finite_numbers():
-    triangle = [0, 0, 5, 0, 5.5, 5]
-    bad = [[0, 0, 1, 1], [0, 0, 1, 1, 2, 2, 3], [0, 0, 1, 1, 2, float("nan")], ["a"] * 6, None]
-    assert usable_polygons([*bad, triangle]) == [triangle]
-    for nothing in (None, [], [[]], {"counts": []}, "text"):
-        assert usable_polygons(nothing) == []
+def test_names_are_words_that_can_be_printed():
+    rows = [{"id": 3, "name": "cat"}, {"id": 4}, {"id": 5, "name": "\ud800x"}, {"id": 6, "name": 7}]
+    names = category_names({"categories": rows})
+    assert names == {3: "cat", 4: "4", 5: "\\ud800x", 6: "7"}
+    "".join(names.values()).encode()
 
 
-def test_rle_is_recognised():
-    assert is_rle({"counts": [3, 1], "size": [2, 2]})
-    assert is_rle({"counts": "03", "size": [2, 2]})
-    for other in (None, [], {"counts": [3]}, {"size": [2, 2]}, {"counts": 3, "size": [2, 2]}):
-        assert not is_rle(other)
+@pytest.mark.parametrize("value", [LARGEST_COORDINATE, -LARGEST_COORDINATE, 0, 1.5])
+def test_coordinates_of_pictures(value):
+    assert are_coordinates([value, 1])
+
+
+@pytest.mark.parametrize(
+    "value", [1e308, -1e10, 10**400, float("nan"), float("inf"), True, None, "1", [1]]
+)
+def test_what_no_coordinate_is(value):
+    assert not are_coordinates([0, value])

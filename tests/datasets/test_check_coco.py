@@ -81,7 +81,9 @@ def test_segmentations_are_needed_with_masks_only(tmp_path, data):
     assert "no segmentation" in finding.message
     for one in data["annotations"]:
         one["segmentation"] = {"counts": [1, 2], "size": [HEIGHT, WIDTH]}
-    assert findings_of(tmp_path, data, masks=True).keys() == {"wrong_rle_length"}
+    finding = findings_of(tmp_path, data, masks=True)["refused"]
+    assert (finding.count, len(finding.examples)) == (8, 8)
+    assert "RLE whose counts" in finding.message
 
 
 def test_more_objects_than_queries(tmp_path, data):

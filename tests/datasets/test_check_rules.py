@@ -1,9 +1,9 @@
-"""The one line of training's check comes apart into findings again."""
+"""What training's check refuses becomes findings, each with its places."""
 
 import pytest
 
 from datasets.annotation_checks import check_annotations
-from datasets.check_findings import Findings
+from datasets.check_findings import EXAMPLES_KEPT, Findings
 from datasets.check_rules import note_refusal
 from util.errors import UserError
 
@@ -12,7 +12,7 @@ def findings_for(data, folder, **options):
     with pytest.raises(UserError) as refusal:
         check_annotations(data, "a; b: file.json", folder, **options)
     findings = Findings("train")
-    note_refusal(findings, str(refusal.value), {1: "1.jpg"})
+    note_refusal(findings, refusal.value, {1: "1.jpg"})
     return findings.all()
 
 
@@ -33,8 +33,8 @@ def test_counts_messages_and_places(tmp_path):
     label, number, area, stray = found.values()
     assert (label.examples[0].category_id, label.examples[0].detail) == (-3, "id -3")
     assert (number.examples[0].annotation_id, number.examples[0].image_id) == ("'seven'", 1)
-    assert area.message == "annotations have a wrong area, which must be a finite number"
-    assert [one.annotation_id for one in area.examples] == [0, 1, 2]
+    assert area.message.startswith("annotations have a wrong area, which must be a finite number")
+    assert [one.annotation_id for one in area.examples] == [0, 1, 2, 3, 4]
     assert {one.file_name for one in area.examples} == {"1.jpg"}
     assert all("area 'a; 2 of" in one.detail for one in area.examples)
     assert (stray.examples[0].image_id, stray.examples[0].file_name) == (2, None)
@@ -47,13 +47,29 @@ def test_missing_files_are_told_once(tmp_path):
     assert finding.examples[0].detail == "file_name '1.jpg'"
     findings = Findings("train")
     findings.note("missing_file", finding.examples[0])
-    note_refusal(findings, f"x must be mended: 1 of the {finding.message}: image id 1", {})
+    with pytest.raises(UserError) as refusal:
+        check_annotations(data, "file.json", tmp_path)
+    note_refusal(findings, refusal.value, {})
     assert [one.kind for one in findings.all()] == ["missing_file"]
 
 
-@pytest.mark.parametrize("text", ["annotation file x has no images", "embedded null byte"])
-def test_another_refusal_is_one_finding(text):
+def test_another_refusal_is_one_finding():
+    text = "annotation file x has no images"
     findings = Findings("val")
-    note_refusal(findings, text, {})
+    note_refusal(findings, UserError(text), {})
     (finding,) = findings.all()
     assert (finding.message, finding.count, finding.split) == (text, 1, "val")
+
+
+def test_places_are_counted_beyond_those_kept(tmp_path):
+    images = [{"id": number, "file_name": 5} for number in range(EXAMPLES_KEPT + 7)]
+    data = {"images": images, "categories": [], "annotations": []}
+    (finding,) = findings_for(data, tmp_path)
+    assert (finding.count, len(finding.examples)) == (EXAMPLES_KEPT + 7, EXAMPLES_KEPT)
+
+
+def test_ids_of_any_type_are_told_in_words(tmp_path):
+    data = {"images": [{"id": {"a": [1]}, "file_name": 5}], "categories": [], "annotations": []}
+    number, name = findings_for(data, tmp_path)
+    assert {one.examples[0].image_id for one in (number, name)} == {"{'a': [1]}"}
+    assert name.examples[0].detail == "file_name 5"

@@ -123,6 +123,41 @@ def test_picture_without_objects(coco, masks):
         assert target["masks"].shape == (0, 40, 53)
 
 
+def test_segmentations_of_another_picture_are_named(tmp_path):
+    coco = write_coco(tmp_path)
+
+    def turn(data: dict[str, Any]) -> None:
+        image = data["images"][0]
+        image["width"], image["height"] = image["height"], image["width"]
+        size = [image["height"], image["width"]]
+        for annotation in data["annotations"]:
+            if annotation["image_id"] == image["id"]:
+                annotation["segmentation"] = {"size": size, "counts": [size[0] * size[1]]}
+
+    edit_val(coco, turn)
+    dataset = val_split(coco, masks=True)
+    with pytest.raises(UserError, match=r"^image id \d+ \(.*\): RLE of size .* for a picture of"):
+        for index in range(len(dataset)):
+            dataset[index]
+
+
+def test_images_out_of_the_folder_are_read_and_reported_once(tmp_path, caplog):
+    coco = write_coco(tmp_path)
+
+    def move(data: dict[str, Any]) -> None:
+        for image in data["images"]:
+            image["file_name"] = f"../val2017/../val2017/{image['file_name']}"
+        data["images"][0]["file_name"] = f"../{moved.name}"
+
+    moved = coco / "elsewhere.jpg"
+    Image.new("RGB", (WIDTH, HEIGHT)).save(moved)
+    edit_val(coco, move)
+    dataset = val_split(coco)
+    assert len([dataset[index] for index in range(len(dataset))]) == 3
+    assert caplog.text.count("1 of the images have a file_name that leads out of") == 1
+    assert "image id 30 (file_name '../elsewhere.jpg')" in caplog.text
+
+
 def test_categories_and_class_count(coco):
     dataset = val_split(coco)
     assert dataset.categories == {3: "cat", 7: "7"}

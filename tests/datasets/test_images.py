@@ -138,5 +138,20 @@ def test_missing_file_is_named(tmp_path):
 def test_decompression_bomb_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     colours().save(tmp_path / "bomb.png")
-    with pytest.raises(UserError, match=r"bomb\.png cannot be read: .*decompression bomb"):
+    with pytest.raises(UserError, match=r"bomb\.png is too large: .*decompression bomb"):
         read_image(tmp_path / "bomb.png")
+
+
+def test_large_pictures_are_scaled_in_parts(monkeypatch):
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 4096, (37, 11)).astype(np.uint16), rng.normal(size=(37, 11))]
+    pictures[1][3, 4], pictures[1][30, 2] = np.nan, -np.inf
+    whole = [grey_to_8_bits(values) for values in pictures]
+    monkeypatch.setattr("datasets.images._VALUES_AT_ONCE", 50)
+    for values, expected in zip(pictures, whole, strict=True):
+        assert (grey_to_8_bits(values) == expected).all()
+
+
+def test_the_name_in_a_message_can_be_chosen(tmp_path):
+    with pytest.raises(UserError, match=r"^image id 7 does not exist$"):
+        read_image(tmp_path / "gone.jpg", "image id 7")

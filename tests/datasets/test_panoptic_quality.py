@@ -250,7 +250,32 @@ def test_file_without_a_prediction_for_every_image(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no prediction for 2 images .*first of all image id 10"):
         pq_compute(truth, root / "none.json", root / "panoptic_val2017", root)
     (root / "none.json").write_text('{"annotations": [{"image_id": 10}]}')
-    with pytest.raises(UserError, match="holds no panoptic predictions"):
+    with pytest.raises(UserError, match="1 of the segment maps have no segments_info"):
         pq_compute(truth, root / "none.json", root / "panoptic_val2017", root)
     with pytest.raises(UserError, match=r"nowhere\.json cannot be read"):
         pq_compute(truth, root / "nowhere.json", root / "panoptic_val2017", root)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[]", "hold no panoptic predictions"),
+        ('{"annotations": {}}', "hold no panoptic predictions"),
+        ('{"annotations": [3]}', "hold no panoptic predictions"),
+        ("[" * 100_000, "nested too deeply"),
+        ("", "is empty"),
+        ('{"annotations": [{"image_id": "10"}]}', "wrong image_id"),
+        (
+            '{"annotations": [{"image_id": 10, "file_name": "10.png", "segments_info": '
+            '[{"id": 16777216, "category_id": 1e3}]}]}',
+            "wrong category_id, which must be an integer of 64 bits: segment id 16777216 of image",
+        ),
+    ],
+)
+def test_predictions_that_cannot_be_scored(tmp_path: Path, content: str, says: str) -> None:
+    root = write_panoptic(tmp_path)
+    (root / "bad.json").write_text(content)
+    truth, maps = root / "annotations" / "panoptic_val2017.json", root / "panoptic_val2017"
+    with pytest.raises(UserError) as caught:
+        pq_compute(truth, root / "bad.json", maps, maps)
+    assert "bad.json" in str(caught.value) and says in str(caught.value)

@@ -48,7 +48,7 @@ def test_is_the_cheapest_of_all_assignments():
     matcher = HungarianMatcher(*WEIGHTS)
     objects = Objects.of(targets)
     cost = matcher._costs_on_host(
-        outputs["pred_logits"][None], outputs["pred_boxes"][None], objects, targets
+        outputs["pred_logits"][None], outputs["pred_boxes"][None], objects
     )[0]
     ((query, target),) = matcher(outputs, targets)
     best = min(sum(cost[i, q] for i, q in enumerate(qs)) for qs in permutations(range(5), 3))

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from util.errors import UserError
+from util.image_files import ImageTooLargeError
 from util.panoptic_coding import MAX_ID, decode_id_map, encode_id_map, id2rgb, rgb2id
 
 
@@ -45,6 +47,19 @@ def test_files_with_alpha_or_palette_are_read_by_colour(tmp_path):
     assert decode_id_map(path).tolist() == [[261] * 3] * 2
 
 
-def test_what_is_no_image_is_an_oserror():
-    with pytest.raises(OSError):
+def test_what_is_no_image_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"segment map cannot be read: it is in no known"):
         decode_id_map(io.BytesIO(b"not a png"))
+    (tmp_path / "a.png").write_text("<html>")
+    with pytest.raises(UserError, match=r"^map 3 cannot be read: .* begins with b'<html>'"):
+        decode_id_map(tmp_path / "a.png", "map 3")
+
+
+def test_maps_too_large_or_too_deep_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.new("I;16", (3, 2)).save(path)
+    with pytest.raises(UserError, match=r"mode I;16, but segment ids are coded in 8-bit RGB"):
+        decode_id_map(path)
+    monkeypatch.setattr("util.image_files.MAX_PIXELS", 5)
+    with pytest.raises(ImageTooLargeError, match=r"3 x 2 pixels .* 5 pixels are read"):
+        decode_id_map(path)

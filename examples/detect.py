@@ -1,0 +1,52 @@
+"""Detect objects in an image, with a released model or your own, and save a picture.
+
+python examples/detect.py photo.jpg                                        # the minimal model
+python examples/detect.py photo.jpg --model detr_resnet50
+python examples/detect.py photo.jpg --checkpoint outputs/shapes/checkpoint.pth
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder
+
+import torch
+
+from examples.loading import Detections, example_parser, load_detector, read_and_save
+from util.command_line import run_command
+from util.contact_sheet import count, with_caption
+from util.model_zoo import RELEASED_MODELS
+from util.visualize import draw_boxes
+
+MODELS = ["detr_demo", *(name for name in RELEASED_MODELS if name != "detr_demo")]
+
+
+@torch.no_grad()
+def detect(args: argparse.Namespace) -> None:
+    """Print and draw the detections in an image.
+
+    Raises:
+        UserError: a mistake in flags or files.
+    """
+    detector = load_detector(args)
+    image, save = read_and_save(args)
+    outputs = detector.model(detector.batch_of(image))
+    found = Detections.of(detector, outputs, image, args.threshold)
+    for label, score, box in zip(found.labels, found.scores, found.boxes_xyxy, strict=True):
+        print(f"{score:.2f}  {label:16s}", " ".join(f"{value:7.1f}" for value in box))
+    caption = f"{count(len(found.queries), 'detection')} with a score of {args.threshold} or more"
+    # The best come last, on top.
+    picture = draw_boxes(image, found.boxes_xyxy[::-1], found.labels[::-1], found.scores[::-1])
+    save(with_caption(picture, caption))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the example and return its exit status."""
+    parser = example_parser("detect.py", "Detect objects in an image.", MODELS, threshold=0.7)
+    args = parser.parse_args(argv)
+    return run_command("detect.py", lambda: detect(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""What the examples share: flags, models from torch.hub entries or checkpoints, and detection."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import hubconf
+from datasets.coco import make_coco_transforms
+from datasets.images import read_image
+from main import check_device, get_args_parser
+from models import build_model
+from models.postprocess import PostProcess
+from util.checkpoint import load_checkpoint
+from util.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
+from util.command_line import ArgumentParser
+from util.contact_sheet import save_picture
+from util.errors import UserError
+from util.model_zoo import RELEASED_MODELS
+from util.options import NEW_FLAG_DEFAULTS, option
+from util.weights import load_model_state, model_state
+
+_PUBLISHED_SHORT_SIDE = 800
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A model in evaluation mode, and what is needed to feed it and to read its outputs.
+
+    Attributes:
+        model: takes a batch (B, 3, H, W).
+        names: of the labels.
+        num_classes: besides "no object".
+        short_side: of images in pixels.
+        max_size: largest long side of images in pixels.
+        device: of the model.
+    """
+
+    model: nn.Module
+    names: Mapping[int, str]
+    num_classes: int
+    short_side: int
+    max_size: int
+    device: torch.device
+
+    def batch_of(self, image: Image.Image) -> Tensor:
+        """The image as a batch (1, 3, H, W), scaled and normalised."""
+        prepare = make_coco_transforms("val", [self.short_side], self.max_size)
+        return prepare(image, None)[0][None].to(self.device)
+
+    def name_of(self, label: int) -> str:
+        """Name of a class, or its number where the name is not known."""
+        return self.names.get(label, f"class {label}")
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The queries with the best scores in an image, best first.
+
+    Attributes:
+        queries: [N] their numbers.
+        scores: [N] in [0, 1].
+        labels: [N] names.
+        boxes_xyxy: [N] in pixels of the image.
+    """
+
+    queries: list[int]
+    scores: list[float]
+    labels: list[str]
+    boxes_xyxy: list[list[float]]
+
+    @classmethod
+    def of(
+        cls,
+        detector: Detector,
+        outputs: dict[str, Tensor],
+        image: Image.Image,
+        threshold: float,
+        queries: Sequence[int] = (),
+    ) -> "Detections":
+        """Read the outputs for one image.
+
+        Args:
+            detector: gave the outputs.
+            outputs: ``pred_logits`` and ``pred_boxes`` of a batch of one image.
+            image: as it was before scaling.
+            threshold: least score.
+            queries: these queries instead, whatever their scores.
+        """
+        size_hw = torch.tensor([[image.height, image.width]], device=detector.device)
+        result = PostProcess()(outputs, size_hw)[0]
+        scores = result["scores"].cpu()
+        ranked = scores.argsort(descending=True).tolist()
+        chosen = list(queries) or [query for query in ranked if scores[query] >= threshold]
+        labels = result["labels"].tolist()
+        boxes = result["boxes"].tolist()
+        return cls(
+            chosen,
+            [float(scores[query]) for query in chosen],
+            [detector.name_of(labels[query]) for query in chosen],
+            [boxes[query] for query in chosen],
+        )
+
+
+# ---- flags ---------------------------------------------------------------------------------------
+
+
+def example_parser(
+    script: str, description: str, models: Sequence[str], threshold: float
+) -> ArgumentParser:
+    """Flags that all examples have.
+
+    Args:
+        script: name of the file.
+        description: what it does.
+        models: torch.hub entries to choose from, the default first.
+        threshold: default of the flag.
+    """
+    parser = ArgumentParser(script, description=description)
+    parser.add_argument("image", help="image file")
+    add = parser.add_argument
+    add("--model", choices=models, default=models[0], help="released model (default: %(default)s)")
+    add("--random_weights", action="store_true", help="do not download its weights: runs offline")
+    add("--checkpoint", default="", help="your own model instead: a checkpoint of main.py")
+    add("--threshold", type=float, default=threshold, help="least score (default: %(default)s)")
+    default_output = f"{Path(script).stem}.png"
+    add("--output", default=default_output, help="picture to write (default: %(default)s)")
+    add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    return parser
+
+
+def load_detector(args: argparse.Namespace) -> Detector:
+    """The model that the flags ask for; checks the place of the output before it takes the time.
+
+    Raises:
+        UserError: flags that contradict each other, a file or device that is not there.
+    """
+    folder = Path(args.output).absolute().parent
+    if not folder.is_dir():
+        raise UserError(f"--output {args.output}: the folder {folder} does not exist")
+    if args.checkpoint and args.random_weights:
+        raise UserError("--random_weights is for --model: leave it out with --checkpoint")
+    check_device(args.device)
+    device = torch.device(args.device)
+    if args.checkpoint:
+        return from_checkpoint(args.checkpoint, device)
+    return released(args.model, args.random_weights, device)
+
+
+def read_and_save(args: argparse.Namespace) -> tuple[Image.Image, Any]:
+    """The image of the flags, and a function that writes the resulting picture.
+
+    Raises:
+        UserError: the image cannot be read.
+    """
+
+    def save(picture: Image.Image) -> None:
+        save_picture(picture, args.output)
+        print(f"{args.output}: {picture.width} x {picture.height} pixels")
+
+    return read_image(args.image), save
+
+
+# ---- models --------------------------------------------------------------------------------------
+
+
+def released(name: str, random_weights: bool, device: torch.device) -> Detector:
+    """A model by the name of its torch.hub entry.
+
+    Args:
+        name: key of `util.model_zoo.RELEASED_MODELS`.
+        random_weights: leave it as it is initialised, the same every time.
+        device: for the model.
+
+    Raises:
+        UserError: the weights cannot be downloaded.
+    """
+    table_row = RELEASED_MODELS[name]
+    options: dict[str, Any] = {"pretrained": not random_weights}
+    if not table_row.minimal:
+        options["backbone_weights"] = "none"
+    torch.manual_seed(0)
+    model = getattr(hubconf, name)(**options).to(device).eval()
+    return Detector(
+        model,
+        table_row.category_names,
+        table_row.num_classes,
+        _PUBLISHED_SHORT_SIDE,
+        NEW_FLAG_DEFAULTS["max_size"],
+        device,
+    )
+
+
+def from_checkpoint(path: str, device: torch.device) -> Detector:
+    """A model as it was trained with ``main.py``, ours or the original's.
+
+    Args:
+        path: checkpoint with the flags of its run under ``args``.
+        device: for the model.
+
+    Raises:
+        UserError: the file cannot be read, or lacks weights or flags.
+    """
+    checkpoint = load_checkpoint(path)
+    state = model_state(checkpoint, path)
+    args = get_args_parser().parse_args([])
+    vars(args).update(_flags_of_run(checkpoint, path))
+    args.num_classes = _num_classes(state, path)
+    model = build_model(args)[0]
+    load_model_state(model, state, path)
+    return Detector(
+        model.to(device).eval(),
+        checkpoint.get("categories") or _coco_names(args.dataset_file, args.num_classes),
+        args.num_classes,
+        max(option(args, "scales") or [_PUBLISHED_SHORT_SIDE]),
+        option(args, "max_size"),
+        device,
+    )
+
+
+def _flags_of_run(checkpoint: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """What a checkpoint says about its model, without what loads weights or trains."""
+    flags = checkpoint.get("args")
+    if flags is None:
+        raise UserError(
+            f"{path}: has no 'args', so its model is unknown; give a checkpoint of main.py"
+        )
+    flags = dict(flags if isinstance(flags, Mapping) else vars(flags))
+    unwanted = {"resume": "", "finetune": "", "frozen_weights": None, "aux_loss": False}
+    return {**flags, **unwanted, "backbone_weights": "none", "device": "cpu"}
+
+
+def _coco_names(dataset_file: str, num_classes: int) -> Mapping[int, str]:
+    """Names for checkpoints without any, of the original, where the head is that of COCO."""
+    is_coco = RELEASED_NUM_CLASSES.get(dataset_file) == num_classes
+    return CATEGORY_NAMES[dataset_file] if is_coco else {}
+
+
+def _num_classes(state: Mapping[str, Tensor], path: str) -> int:
+    heads = [len(value) for key, value in state.items() if key.endswith("class_embed.bias")]
+    if not heads:
+        raise UserError(f"{path}: holds no DETR model (no class_embed)")
+    return heads[0] - 1  # the last logit is the no-object class

@@ -1,0 +1,90 @@
+"""The paper's minimal DETR (appendix A.6): a ResNet-50, PyTorch's own transformer, two heads.
+
+It shows the idea in one screenful. Against `models.detr` it leaves out what costs accuracy or
+comfort: positions enter once, at the input; one linear layer predicts the boxes; images of a batch
+have one size, since there is no padding mask; and there are no auxiliary losses.
+"""
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from util.errors import UserError
+
+_LARGEST_GRID = 50  # rows and columns of features that have a learned position
+_NUM_QUERIES = 100
+
+
+class MinimalDETR(nn.Module):
+    """DETR in its shortest form, with the parameter names of the released demo weights.
+
+    Args:
+        num_classes: number of object classes; one logit more stands for "no object".
+        hidden_dim: channels of the transformer.
+        nheads: attention heads.
+        num_encoder_layers, num_decoder_layers: depth of the two stacks.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        hidden_dim: int = 256,
+        nheads: int = 8,
+        num_encoder_layers: int = 6,
+        num_decoder_layers: int = 6,
+    ):
+        super().__init__()
+        self.backbone = torchvision.models.resnet50(weights=None)
+        del self.backbone.fc
+        self.conv = nn.Conv2d(2048, hidden_dim, 1)
+        self.transformer = nn.Transformer(
+            hidden_dim, nheads, num_encoder_layers, num_decoder_layers, batch_first=True
+        )
+        self.linear_class = nn.Linear(hidden_dim, num_classes + 1)
+        self.linear_bbox = nn.Linear(hidden_dim, 4)
+        self.query_pos = nn.Parameter(torch.rand(_NUM_QUERIES, hidden_dim))
+        self.row_embed = nn.Parameter(torch.rand(_LARGEST_GRID, hidden_dim // 2))
+        self.col_embed = nn.Parameter(torch.rand(_LARGEST_GRID, hidden_dim // 2))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Detect.
+
+        Args:
+            images: (B, 3, H, W) RGB, normalised with the ImageNet mean and standard deviation; at
+                most 1600 pixels a side.
+
+        Returns:
+            ``pred_logits`` (B, 100, num_classes + 1) and ``pred_boxes`` (B, 100, 4) cxcywh in
+            [0, 1], relative to the image.
+
+        Raises:
+            UserError: the images are too large.
+        """
+        features = self.conv(self._features(images))
+        position = self._positions(*features.shape[-2:])
+        # The weights were trained with features scaled down against positions.
+        tokens = position + 0.1 * features.flatten(2).transpose(1, 2)  # (B, H * W, C)
+        states = self.transformer(tokens, self.query_pos.expand(len(images), -1, -1))
+        return {
+            "pred_logits": self.linear_class(states),
+            "pred_boxes": self.linear_bbox(states).sigmoid(),
+        }
+
+    def _features(self, x: Tensor) -> Tensor:
+        """The output of the backbone's last stage, (B, 2048, H / 32, W / 32)."""
+        for stage in self.backbone.children():
+            if stage is not self.backbone.avgpool:
+                x = stage(x)
+        return x
+
+    def _positions(self, height: int, width: int) -> Tensor:
+        """(height * width, C): for each cell the channels of its column, then those of its row."""
+        if max(height, width) > _LARGEST_GRID:
+            raise UserError(
+                f"the minimal model knows positions for {_LARGEST_GRID} x {_LARGEST_GRID} feature "
+                f"cells, the image has {height} x {width}: use images of at most "
+                f"{32 * _LARGEST_GRID} pixels a side, or another model"
+            )
+        columns = self.col_embed[:width].expand(height, width, -1)
+        rows = self.row_embed[:height, None].expand(height, width, -1)
+        return torch.cat((columns, rows), dim=2).flatten(0, 1)

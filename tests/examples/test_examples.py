@@ -1,0 +1,254 @@
+"""The examples: models from checkpoints and by name, pictures, mistakes."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from examples import attention, detect, loading, panoptic
+from examples.loading import Detections, Detector
+from main import get_args_parser
+from models import build_model
+from util.errors import UserError
+from util.options import NEW_FLAG_DEFAULTS
+
+ROOT = Path(loading.__file__).resolve().parents[1]
+CPU = torch.device("cpu")
+SMALL = (
+    "--backbone resnet18 --enc_layers 1 --dec_layers 2 --hidden_dim 16 --nheads 2 --num_queries 6 "
+    "--dim_feedforward 16 --dropout 0 --device cpu"
+)
+
+
+def make_checkpoint(path, *flags, num_classes=5, **changes):
+    """A checkpoint of a small model, as main.py writes it; returns its model."""
+    args = get_args_parser().parse_args([*SMALL.split(), *flags])
+    args.num_classes, args.backbone_weights, args.scales = num_classes, "none", [48, 64]
+    torch.manual_seed(0)
+    model = build_model(args)[0].eval()
+    content = {"model": model.state_dict(), "args": vars(args), "categories": {1: "dot", 2: "bar"}}
+    torch.save({**content, **changes}, path)
+    return model
+
+
+@pytest.fixture
+def photo(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return str(tmp_path / "photo.png")
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    make_checkpoint(tmp_path / "checkpoint.pth", "--masks")
+    return str(tmp_path / "checkpoint.pth")
+
+
+# ---- models --------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_a_checkpoint_becomes_the_model_that_it_was(tmp_path):
+    model = make_checkpoint(tmp_path / "c.pth")
+    detector = loading.from_checkpoint(str(tmp_path / "c.pth"), CPU)
+    assert (detector.short_side, detector.max_size, detector.num_classes) == (64, 1333, 5)
+    assert [detector.name_of(label) for label in (2, 3)] == ["bar", "class 3"]
+    assert not detector.model.training
+    batch = detector.batch_of(Image.new("L", (100, 50)))
+    assert batch.shape == (1, 3, 64, 128)
+    expected = model(batch)
+    for name, values in detector.model(batch).items():
+        assert torch.equal(values, expected[name])
+
+
+@pytest.mark.parametrize(("num_classes", "name"), [(91, "dog"), (5, "class 18")])
+def test_a_checkpoint_of_the_original_has_no_new_flags_and_no_names(num_classes, name, tmp_path):
+    flags = ("--masks", "--frozen_weights", "boxes.pth")
+    make_checkpoint(tmp_path / "new.pth", *flags, num_classes=num_classes)
+    content = torch.load(tmp_path / "new.pth", weights_only=True)
+    old = {k: v for k, v in content["args"].items() if k not in NEW_FLAG_DEFAULTS}
+    torch.save({"model": content["model"], "args": argparse.Namespace(**old)}, tmp_path / "old.pth")
+    detector = loading.from_checkpoint(str(tmp_path / "old.pth"), CPU)
+    assert (detector.short_side, detector.num_classes) == (800, num_classes)
+    assert detector.name_of(18) == name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"args": None}, "has no 'args'"),
+        ({"model": {"weight": torch.zeros(1)}}, "holds no DETR model"),
+        ({"model": {}}, "has no weights"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_of_a_model(changes, message, tmp_path):
+    make_checkpoint(tmp_path / "c.pth", **changes)
+    with pytest.raises(UserError, match=f"c.pth: {message}"):
+        loading.from_checkpoint(str(tmp_path / "c.pth"), CPU)
+
+
+def test_random_weights_are_the_same_every_time():
+    first, second = (loading.released("detr_demo", True, CPU) for _ in range(2))
+    assert torch.equal(first.model.query_pos, second.model.query_pos)
+    assert first.name_of(18) == "dog"
+
+
+# ---- detections ----------------------------------------------------------------------------------
+
+
+def outputs_for(scores):
+    """Query k is of class k % 3 with ``scores[k]``, in a box of a quarter of the image."""
+    rest = (1 - torch.tensor(scores)[:, None]) / 3
+    probabilities = rest.repeat(1, 4)
+    for query, score in enumerate(scores):
+        probabilities[query, query % 3] = score
+    boxes = torch.tensor([0.5, 0.5, 0.5, 0.5]).repeat(len(scores), 1)
+    return {"pred_logits": probabilities.log()[None], "pred_boxes": boxes[None]}
+
+
+def test_detections_come_best_first_and_above_the_threshold():
+    detector = Detector(torch.nn.Identity(), {0: "cat"}, 3, 8, 8, CPU)
+    image, outputs = Image.new("RGB", (40, 20)), outputs_for([0.6, 0.9, 0.3, 0.8])
+    found = Detections.of(detector, outputs, image, threshold=0.5)
+    assert found.queries == [1, 3, 0]
+    assert found.scores == pytest.approx([0.9, 0.8, 0.6])
+    assert found.labels == ["class 1", "cat", "cat"]
+    assert found.boxes_xyxy == [[10, 5, 30, 15]] * 3
+    chosen = Detections.of(detector, outputs, image, threshold=0.5, queries=[2, 0])
+    assert chosen.queries == [2, 0] and chosen.labels == ["class 2", "cat"]
+
+
+# ---- attention -----------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_attention_maps_are_those_of_the_last_layers(tmp_path):
+    model = make_checkpoint(tmp_path / "c.pth")
+    maps = attention.AttentionMaps(model)
+    inputs = {}
+    layer = model.transformer.decoder.layers[-1].multihead_attn
+    layer.register_forward_pre_hook(
+        lambda module, given: inputs.update(query=given[0], key=given[1])
+    )
+    model(torch.rand(1, 3, 64, 96))
+    assert maps.decoder.shape == (6, 2, 3) and maps.encoder.shape == (2, 3, 2, 3)
+    np.testing.assert_allclose(maps.encoder.sum((2, 3)), 1, rtol=1e-5)
+    w_query, w_key, _ = layer.in_proj_weight.split(16)
+    b_query, b_key, _ = layer.in_proj_bias.split(16)
+    query = (inputs["query"][:, 0] @ w_query.T + b_query).view(6, 2, 8)
+    key = (inputs["key"][:, 0] @ w_key.T + b_key).view(6, 2, 8)
+    weights = torch.einsum("qhc,khc->hqk", query, key).div(8**0.5).softmax(-1).mean(0)
+    np.testing.assert_allclose(maps.decoder, weights.view(6, 2, 3), rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_cell_at_a_point(tmp_path):
+    model = make_checkpoint(tmp_path / "c.pth")
+    maps = attention.AttentionMaps(model)
+    model(torch.rand(1, 3, 64, 96))
+    points = [(0, 0), (0.4, 0.6), (1, 1), (1.2, -0.1)]
+    assert [maps.cell_at(*point) for point in points] == [(0, 0), (1, 1), (1, 2), (0, 2)]
+
+
+def test_the_overlay_is_brightest_where_the_attention_is():
+    weights = np.zeros((3, 4))
+    weights[2, 1] = 0.2
+    picture = np.asarray(attention.overlay(Image.new("RGB", (80, 60), "white"), weights)).astype(
+        int
+    )
+    red_over_blue = picture[..., 0] - picture[..., 2]
+    row, column = np.unravel_index(red_over_blue.argmax(), red_over_blue.shape)
+    assert 40 <= row < 60 and 20 <= column < 40
+    assert (picture[:20, 60:] == 102).all()
+    plain = np.asarray(attention.overlay(Image.new("RGB", (8, 8), "white"), np.zeros((3, 4))))
+    assert (plain == 102).all()
+
+
+# ---- commands ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", ["detect", "attention", "panoptic"])
+def test_a_script_runs_from_another_folder(script, photo, checkpoint, tmp_path):
+    command = [sys.executable, str(ROOT / "examples" / f"{script}.py"), photo]
+    result = subprocess.run(
+        [*command, "--checkpoint", checkpoint, "--threshold", "0.1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    with Image.open(tmp_path / f"{script}.png") as picture:
+        assert picture.width >= 400
+        assert f"{script}.png: {picture.width} x {picture.height} pixels" in result.stdout
+
+
+def test_detections_are_drawn_with_a_model_by_name(photo, tmp_path, capsys):
+    output = str(tmp_path / "out.jpg")
+    arguments = ["--random_weights", "--threshold", "0", "--output", output]
+    assert detect.main([photo, *arguments]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 101
+    with Image.open(output) as picture:
+        assert picture.format == "JPEG"
+
+
+def test_the_chosen_queries_are_shown(photo, checkpoint, tmp_path, capsys):
+    arguments = [photo, "--checkpoint", checkpoint, "--output", str(tmp_path / "out.png")]
+    heights = []
+    for queries in (["4"], ["4", "0", "2"]):
+        assert attention.main([*arguments, "--queries", *queries]) == 0
+        lines = capsys.readouterr().out.splitlines()[:-1]
+        assert [line.split()[1] for line in lines] == [f"{query}:" for query in queries]
+        with Image.open(tmp_path / "out.png") as picture:
+            heights.append(picture.height)
+    assert heights[1] == pytest.approx(3 * heights[0], rel=0.05)
+
+
+def test_segments_cover_the_image(photo, checkpoint, tmp_path, capsys):
+    arguments = [photo, "--checkpoint", checkpoint, "--output", str(tmp_path / "out.png")]
+    assert panoptic.main([*arguments, "--threshold", "0", "--stuff", "0", "1", "2", "3", "4"]) == 0
+    lines = capsys.readouterr().out.splitlines()[:-1]
+    shares = [float(line.split("%")[0]) for line in lines]
+    assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=0.5)
+    names = [line.split("%  ")[1].rsplit(" ", 1)[0] for line in lines]
+    assert len(set(names)) == len(names)  # stuff of one class is one segment
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "message"),
+    [
+        (detect, ["--checkpoint", "none.pth"], "none.pth: cannot be read"),
+        (detect, ["--checkpoint", "C", "--random_weights"], "--random_weights is for --model"),
+        (detect, ["--checkpoint", "C", "--output", "no/folder/out.png"], "--output no/folder"),
+        (detect, ["--checkpoint", "C", "--output", "out.xyz"], "no picture format ends in '.xyz'"),
+        (detect, ["--checkpoint", "C", "--device", "nowhere"], "--device nowhere"),
+        (attention, ["--checkpoint", "C", "--queries", "6"], "the model has queries 0 to 5"),
+        (panoptic, ["--checkpoint", "BOXES"], "was trained without --masks"),
+    ],
+)
+def test_a_mistake_is_one_line(script, flags, message, photo, checkpoint, tmp_path, capsys):
+    make_checkpoint(tmp_path / "boxes.pth")
+    files = {"C": checkpoint, "BOXES": str(tmp_path / "boxes.pth")}
+    flags = [files.get(flag, flag) for flag in flags]
+    output = [] if "--output" in flags else ["--output", str(tmp_path / "out.png")]
+    assert script.main([photo, *flags, *output]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_an_image_that_is_not_there(checkpoint, tmp_path, capsys):
+    assert detect.main([str(tmp_path / "no.jpg"), "--checkpoint", checkpoint]) == 2
+    assert "no.jpg does not exist" in capsys.readouterr().err
+
+
+def test_a_model_without_encoder_has_no_maps(photo, tmp_path, capsys):
+    make_checkpoint(tmp_path / "c.pth", "--enc_layers", "0")
+    arguments = ["--checkpoint", str(tmp_path / "c.pth"), "--output", str(tmp_path / "out.png")]
+    assert attention.main([photo, *arguments]) == 2
+    assert "no encoder layer" in capsys.readouterr().err

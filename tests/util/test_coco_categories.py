@@ -1,0 +1,17 @@
+"""COCO's categories."""
+
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+
+from util.coco_categories import CATEGORY_NAMES, STUFF_NAMES, THING_NAMES
+
+
+def test_things_are_those_that_torchvision_knows():
+    known = FasterRCNN_ResNet50_FPN_Weights.DEFAULT.meta["categories"]
+    things = {i: name for i, name in enumerate(known) if i and name != "N/A"}
+    assert things == THING_NAMES
+
+
+def test_stuff_follows_the_things():
+    assert len(STUFF_NAMES) == 53 and min(STUFF_NAMES) == 92 and max(STUFF_NAMES) == 200
+    assert (STUFF_NAMES[149], STUFF_NAMES[187]) == ("road", "sky-other-merged")
+    assert len(CATEGORY_NAMES["coco_panoptic"]) == 133
