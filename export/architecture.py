@@ -114,11 +114,11 @@ def liven(model: nn.Module) -> None:
     """
     for name, parameter in model.named_parameters():
         if name.endswith("in_proj_weight"):
-            parameter[: len(parameter) * 2 // 3] *= 3  # queries and keys: attention that selects
+            parameter[: len(parameter) * 2 // 3].mul_(3)  # queries and keys: attention that selects
         elif name.endswith("query_embed.weight"):
-            parameter *= 3
+            parameter.mul_(3)
         elif name.endswith(("class_embed.weight", "bbox_embed.layers.2.weight")):
-            parameter *= 5
+            parameter.mul_(5)
 
 
 def _backbone_of(parts: Mapping[str, Tensor], source: str) -> str:

@@ -159,8 +159,10 @@ def _export(export_format: Format, source: Source, args: argparse.Namespace) -> 
     with atomic_write(args.output) as file:
         export_format.write(detector, example, metadata_of(source), file)
         file.flush()
-        print(f"{source.name}: {file.tell() / 2**20:.0f} MB; largest differences from PyTorch:")
-        differences = check_as_asked(detector, export_format.load(Path(file.name)), args)
+        written = Path(file.name)
+        size = written.stat().st_size / 2**20
+        print(f"{source.name}: {size:.0f} MB; largest differences from PyTorch:", flush=True)
+        differences = check_as_asked(detector, export_format.load(written), args)
         print(f"  in all: {differences}")
     print(f"written to {args.output}")
 

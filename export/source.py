@@ -1,7 +1,6 @@
 """The model to export, from the name of a released model or from a file with weights."""
 
 import argparse
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +12,15 @@ import hubconf
 from datasets.coco import PUBLISHED_SCALES
 from export.architecture import Architecture, liven
 from export.weights import flags_of, read_weights
-from models.segmentation import DETRsegm
 from util.command_line import ArgumentParser, FlagGroup
 from util.errors import UserError
+from util.model_zoo import RELEASED_MODELS
 from util.options import NEW_FLAG_DEFAULTS
 from util.weights import load_model_state, model_state
 
-_HUB_NAME = re.compile(r"detr_(resnet\d+)(_dc5)?(_panoptic)?")
-HUB_MODELS = tuple(sorted(filter(_HUB_NAME.fullmatch, dir(hubconf))))
+# The paper's minimal model takes no padding mask and is left out.
+HUB_MODELS = tuple(name for name, released in RELEASED_MODELS.items() if not released.minimal)
 RELEASED = "released"
-_NUM_PANOPTIC_CLASSES = 250
 
 
 @dataclass(frozen=True)
@@ -122,21 +120,23 @@ def from_hub(name: str, weights: str | None) -> Source:
     Raises:
         UserError: the weights cannot be had or do not fit.
     """
-    match = _HUB_NAME.fullmatch(name)
-    assert match is not None
-    told: dict[str, Any] = {"backbone": match[1], "dilation": bool(match[2]), "nheads": 8}
+    released = RELEASED_MODELS[name]
+    told = {"backbone": released.backbone, "dilation": released.dilation, "nheads": 8}
     if weights not in (None, RELEASED):
         source = from_file(weights, told, name)
-        if isinstance(source.model, DETRsegm) != bool(match[3]):
-            kind = "of a segmentation model" if match[3] else "of a box model"
+        if source.architecture.masks != released.masks:
+            kind = "of a segmentation model" if released.masks else "of a box model"
             raise UserError(f"--weights {weights}: {name} needs the weights {kind}")
         return source
-    if match[3]:
-        told |= {"masks": True, "num_classes": _NUM_PANOPTIC_CLASSES}
-    architecture = Architecture(**told)
+    architecture = Architecture(
+        backbone=released.backbone,
+        dilation=released.dilation,
+        masks=released.masks,
+        num_classes=released.num_classes,
+    )
     if weights == RELEASED:
         model: nn.Module = getattr(hubconf, name)(pretrained=True)
     else:
         model = architecture.build()
         liven(model)
-    return Source(name, model.eval(), architecture, {})
+    return Source(name, model.eval(), architecture, released.category_names)
