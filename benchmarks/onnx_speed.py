@@ -54,8 +54,10 @@ def main() -> None:
     print(
         f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, {args.threads} threads"
     )
-    print(f"{args.hub}, batch {args.batch_size}, {height}x{width}: PyTorch {ours * 1e3:.0f} ms, ")
-    print(f"ONNX Runtime {theirs * 1e3:.0f} ms, ratio {ours / theirs:.2f}; {difference}")
+    print(
+        f"{args.hub}, batch {args.batch_size}, {height}x{width}: PyTorch {ours * 1e3:.0f} ms, "
+        f"ONNX Runtime {theirs * 1e3:.0f} ms, ratio {ours / theirs:.2f}; {difference}"
+    )
 
 
 if __name__ == "__main__":

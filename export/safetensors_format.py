@@ -7,6 +7,7 @@ Source: https://huggingface.co/docs/safetensors (format)
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from typing import IO, Any
@@ -48,7 +49,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
         with open(source, "rb") as file:
             header = _read_header(file)
             data = bytearray(file.read())
-        metadata = header.pop(_METADATA, {})
+        metadata = {str(name): str(text) for name, text in dict(header.pop(_METADATA, {})).items()}
         tensors = {name: _tensor(entry, data) for name, entry in header.items()}
         if sum(t.numel() * t.element_size() for t in tensors.values()) != len(data):
             raise ValueError("the data has another length than the header says")
@@ -56,11 +57,16 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
         raise UserError(
             f"{source}: cannot be read ({err.strerror}): give the path of a safetensors file"
         ) from err
-    except (ValueError, TypeError, KeyError, RuntimeError) as err:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        RuntimeError,
+    ) as err:  # too deep JSON is a RuntimeError
         raise UserError(
             f"{source}: is damaged or not a safetensors file ({err}): copy it again"
         ) from err
-    return tensors, {str(name): str(text) for name, text in metadata.items()}
+    return tensors, metadata
 
 
 def _read_header(file: IO[bytes]) -> dict[str, Any]:
@@ -78,11 +84,11 @@ def _tensor(entry: Mapping[str, Any], data: bytearray) -> Tensor:
         raise ValueError(f"dtype {entry['dtype']} is not known")
     dtype, shape = _DTYPES[entry["dtype"]], [int(size) for size in entry["shape"]]
     begin, end = entry["data_offsets"]
-    tensor = torch.empty(shape, dtype=dtype)
-    if not 0 <= begin <= end <= len(data) or end - begin != tensor.numel() * dtype.itemsize:
+    size = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or not 0 <= begin <= end <= len(data) or end - begin != size:
         raise ValueError(f"{end - begin} bytes of {len(data)} for a tensor of shape {shape}")
-    if tensor.numel() == 0:
-        return tensor
+    if size == 0:
+        return torch.empty(shape, dtype=dtype)
     return torch.frombuffer(data[begin:end], dtype=dtype).reshape(shape)
 
 

@@ -82,6 +82,12 @@ def entry(dtype="F32", shape=(1,), offsets=(0, 4)):
         (entry(shape=(2,)), b"\0" * 4),
         (entry(shape=(-1,)), b"\0" * 4),
         (entry(offsets=(-4, 0)), b"\0" * 4),
+        (entry(shape=(-1, -1)), b"\0" * 4),
+        (entry(shape=(10**15,)), b"\0" * 4),  # no memory is taken for it
+        (entry(offsets=(4, 0)), b"\0" * 4),
+        (entry(offsets=("0", "4")), b"\0" * 4),
+        (b"[" * 100_000, b""),
+        ({"__metadata__": 3}, b""),
         ({"x": {}}, b""),
         ({"x": 3}, b""),
     ],
