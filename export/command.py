@@ -65,8 +65,12 @@ def run_export(export_format: Format, argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         args = _parser(export_format).parse_args(argv)
         require(export_format.packages, export_format.program)
-        _check_folder(args.output)
-        _export(export_format, source_of(args), args)
+        _check_output(args.output)
+        source = source_of(args)
+        try:
+            _export(export_format, source, args)
+        except OSError as err:
+            raise cannot_be_written(args.output, err) from err
 
     return run_checked(export_format.program, command)
 
@@ -146,10 +150,26 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _check_folder(output: str) -> None:
+def _check_output(output: str) -> None:
     """Find the mistake before the work."""
+    if Path(output).is_dir():
+        raise UserError(f"--output {output}: is a folder; give the name of a file")
+    check_folder_of(output)
+
+
+def check_folder_of(output: str) -> None:
+    """See that there is a folder to write ``output`` into.
+
+    Raises:
+        UserError: there is none.
+    """
     if not Path(output).absolute().parent.is_dir():
         raise UserError(f"--output {output}: its folder does not exist; make it first")
+
+
+def cannot_be_written(output: str, err: OSError) -> UserError:
+    """The mistake that an error of the disk stands for."""
+    return UserError(f"--output {output} cannot be written ({err.strerror}): choose another place")
 
 
 def _export(export_format: Format, source: Source, args: argparse.Namespace) -> None:

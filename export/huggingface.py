@@ -19,7 +19,13 @@ from torch import Tensor
 
 from export.architecture import Architecture
 from export.check import CheckFailedError, Exported
-from export.command import add_check_flags, check_as_asked, run_checked
+from export.command import (
+    add_check_flags,
+    cannot_be_written,
+    check_as_asked,
+    check_folder_of,
+    run_checked,
+)
 from export.detector import Detector
 from export.huggingface_config import preprocessor_config, read_config, write_config
 from export.huggingface_keys import from_huggingface, to_huggingface
@@ -129,9 +135,18 @@ def load_their_model(folder: Path) -> Exported:
 def _export(args: argparse.Namespace) -> None:
     """Write the folder beside, check it, and only then move its files where they belong."""
     output = Path(args.output)
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"--output {output}: its folder does not exist; make it first")
+    check_folder_of(args.output)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output}: is a file; give the name of a folder")
     source = source_of(args)
+    try:
+        _write_checked(source, output, args)
+    except OSError as err:
+        raise cannot_be_written(args.output, err) from err
+    print(f"written to {output}")
+
+
+def _write_checked(source: Source, output: Path, args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=".export-") as name:
         beside = Path(name)
         write_folder(source, beside)
@@ -140,7 +155,6 @@ def _export(args: argparse.Namespace) -> None:
         output.mkdir(exist_ok=True)
         for file in sorted(beside.iterdir(), reverse=True):  # weights first, config.json last
             file.replace(output / file.name)
-    print(f"written to {output}")
 
 
 def _check_round_trip(state: Mapping[str, Tensor], folder: Path) -> None:

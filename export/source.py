@@ -21,6 +21,7 @@ from util.weights import load_model_state, model_state
 # The paper's minimal model takes no padding mask and is left out.
 HUB_MODELS = tuple(name for name, released in RELEASED_MODELS.items() if not released.minimal)
 RELEASED = "released"
+_BY_FILE = {RELEASED_MODELS[name].file: RELEASED_MODELS[name] for name in HUB_MODELS}
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ def from_file(path: str, told: Mapping[str, Any], name: str | None = None) -> So
         UserError: the file cannot be read, or holds no DETR.
     """
     checkpoint = read_weights(path)
-    told = {**flags_of(checkpoint), **{k: v for k, v in told.items() if v is not None}}
+    released = _BY_FILE.get(Path(path).name)
+    known = {} if released is None else {"dilation": released.dilation}
+    told = {**known, **flags_of(checkpoint), **{k: v for k, v in told.items() if v is not None}}
     state = {k.removeprefix("module."): v for k, v in model_state(checkpoint, path).items()}
     architecture = Architecture.of(state, told, path)
     if "dilation" not in told:
@@ -104,7 +107,7 @@ def from_file(path: str, told: Mapping[str, Any], name: str | None = None) -> So
         name or Path(path).stem,
         model,
         architecture,
-        checkpoint.get("categories", {}),
+        checkpoint.get("categories", {} if released is None else released.category_names),
         short_side=max(told.get("scales") or PUBLISHED_SCALES),
         max_size=told.get("max_size", NEW_FLAG_DEFAULTS["max_size"]),
     )

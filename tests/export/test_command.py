@@ -90,6 +90,18 @@ def test_mistakes_end_in_one_line_and_status_2(capsys, argv, words):
     assert line.startswith("export-test: error: ") and words in line
 
 
+def test_places_that_cannot_be_written(flags, tmp_path, capsys):
+    assert run_export(make_format(), [*flags, "--output", str(tmp_path)]) == 2
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    assert run_export(Format("export-test", "", (), full, load_same), flags) == 2
+    assert list((tmp_path / "out").iterdir()) == []
+    folder, space = capsys.readouterr().err.splitlines()
+    assert "is a folder" in folder and "cannot be written (No space left on device)" in space
+
+
 @pytest.mark.parametrize(
     "argv",
     [

@@ -67,6 +67,18 @@ def test_their_model_gives_our_outputs(tmp_path, architecture):
         assert compare(detector, theirs, *batch).largest() < 1e-4
 
 
+def test_their_dilated_model_gives_our_outputs(tmp_path):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    pytest.importorskip(
+        "timm", reason="timm is not installed; transformers has DC5 through it alone"
+    )
+    given = source(DC5)
+    write_folder(given, tmp_path)
+    detector = Detector(given.model, raw=True).eval()
+    for batch in padded_batches([(131, 70)], [3]):
+        assert compare(detector, load_their_model(tmp_path), *batch).largest() < 1e-4
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("architecture", [BOXES, MASKS])
 def test_what_they_save_again_is_read(tmp_path, architecture):
@@ -117,6 +129,15 @@ def test_a_model_of_theirs_that_differs_leaves_no_folder(tmp_path, capsys, monke
     assert run([*argv, *SIZES]) == 1
     assert "check failed" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_places_that_cannot_be_written(tmp_path, capsys):
+    write_checkpoint(tmp_path / "a.pth")
+    argv = ["to", "--checkpoint", str(tmp_path / "a.pth"), "--output"]
+    assert run([*argv, str(tmp_path / "a.pth")]) == 2
+    assert run([*argv, str(tmp_path / "no" / "folder")]) == 2
+    file, folder = capsys.readouterr().err.splitlines()
+    assert "is a file" in file and "its folder does not exist" in folder
 
 
 def test_keys_that_their_model_does_not_take(tmp_path):

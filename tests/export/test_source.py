@@ -78,6 +78,16 @@ def test_dilation_from_the_command_line(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_released_file_is_known_by_its_name(tmp_path, capsys):
+    deeper = dataclasses.replace(BOXES, backbone="resnet50", nheads=8)
+    released = RELEASED_MODELS["detr_resnet50_dc5"]
+    source = source_for(
+        "--checkpoint", write_bare(tmp_path / released.file, deeper.build().state_dict())
+    )
+    assert source.architecture.dilation and capsys.readouterr().out == ""
+    assert source.categories == released.category_names
+
+
 def test_weights_saved_from_distributed_training(tmp_path):
     state = {f"module.{key}": value for key, value in BOXES.build().state_dict().items()}
     path = write_bare(tmp_path / "ddp.pth", state)
