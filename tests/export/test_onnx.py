@@ -7,7 +7,7 @@ import pytest
 from export.check import compare, padded_batches
 from export.detector import Detector
 from export.onnx import OPSET, load, run
-from tests.export.small_files import BOXES, MASKS, write_checkpoint
+from tests.export.small_files import BOXES, write_checkpoint
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
@@ -15,25 +15,15 @@ pytest.importorskip("onnxscript", reason="onnxscript is not installed")
 FEW = ["--check_sizes", "70x133", "--check_batches", "1"]
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """A small segmentation model and its file."""
-    folder = tmp_path_factory.mktemp("onnx")
-    model = write_checkpoint(folder / "small.pth", MASKS)
-    argv = ["--checkpoint", str(folder / "small.pth"), "--output", str(folder / "small.onnx")]
-    assert run([*argv, *FEW]) == 0
-    return model, folder / "small.onnx"
-
-
-def test_the_file_computes_what_the_model_does_at_any_size(exported):
-    model, path = exported
+def test_the_file_computes_what_the_model_does_at_any_size(onnx_export):
+    model, path = onnx_export
     detector, in_onnx_runtime = Detector(model).eval(), load(path)
     for batch in padded_batches([(96, 97), (98, 99), (101, 66), (33, 131), (20, 30)], [1, 3]):
         assert compare(detector, in_onnx_runtime, *batch).largest() < 1e-4
 
 
-def test_the_file_says_what_goes_in_and_out(exported):
-    session = onnxruntime.InferenceSession(exported[1], providers=["CPUExecutionProvider"])
+def test_the_file_says_what_goes_in_and_out(onnx_export):
+    session = onnxruntime.InferenceSession(onnx_export[1], providers=["CPUExecutionProvider"])
     inputs = {entry.name: (entry.type, entry.shape) for entry in session.get_inputs()}
     assert inputs == {
         "images": ("tensor(float)", ["batch", 3, "height", "width"]),
@@ -45,10 +35,10 @@ def test_the_file_says_what_goes_in_and_out(exported):
     assert json.loads(metadata["categories"]) == {"1": "cat", "3": "dog"}
 
 
-def test_the_file_is_one_and_of_the_opset(exported):
+def test_the_file_is_one_and_of_the_opset(onnx_export):
     onnx = pytest.importorskip("onnx", reason="onnx is not installed")
-    onnx.checker.check_model(exported[1], full_check=True)
-    model = onnx.load(exported[1], load_external_data=False)
+    onnx.checker.check_model(onnx_export[1], full_check=True)
+    model = onnx.load(onnx_export[1], load_external_data=False)
     assert {entry.domain: entry.version for entry in model.opset_import} == {"": OPSET}
     assert not any(tensor.external_data for tensor in model.graph.initializer)
 

@@ -12,62 +12,47 @@ import torch
 from PIL import Image
 
 from datasets.coco import make_coco_transforms
-from export.onnx import run as run_export
 from models.postprocess import PostProcess
-from tests.export.small_files import MASKS, write_checkpoint
 from util.nested_tensor import nested_tensor_from_tensor_list
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-pytest.importorskip("onnxscript", reason="onnxscript is not installed")
 
 CLIENT = Path(__file__).resolve().parents[2] / "examples" / "onnx_client.py"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("client")
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    model = write_checkpoint(folder / "small.pth", MASKS)
-    argv = ["--checkpoint", str(folder / "small.pth"), "--output", str(folder / "small.onnx")]
-    assert run_export([*argv, "--check_sizes", "64x96", "--check_batches", "1"]) == 0
-    return model
-
-
-@pytest.fixture(scope="module")
-def pictures(folder):
+@pytest.fixture
+def pictures(tmp_path):
     rng = np.random.default_rng(0)
     sizes = {"wide": (120, 250, 3), "tall": (200, 90, 3)}
     for name, shape in sizes.items():
-        Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(folder / f"{name}.png")
-    return [str(folder / f"{name}.png") for name in sizes]
+        Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(tmp_path / f"{name}.png")
+    return [str(tmp_path / f"{name}.png") for name in sizes]
 
 
-def test_it_detects_what_the_model_does(model, folder, pictures):
-    command = [sys.executable, str(CLIENT), str(folder / "small.onnx"), *pictures]
-    command += ["--threshold", "0.01", "--output", str(folder / "drawn")]
+def test_it_detects_what_the_model_does(onnx_export, pictures, tmp_path):
+    model, path = onnx_export
+    command = [sys.executable, str(CLIENT), str(path), *pictures]
+    command += ["--threshold", "0.01", "--output", str(tmp_path / "drawn")]
     done = subprocess.run(
-        command, check=True, capture_output=True, text=True, cwd=folder, timeout=120
+        command, check=True, capture_output=True, text=True, cwd=tmp_path, timeout=120
     )
     found = [json.loads(line) for line in done.stdout.splitlines()]
     transform = make_coco_transforms("val", [96, 64], 160)
-    originals = [Image.open(path) for path in pictures]
+    originals = [Image.open(picture) for picture in pictures]
     batch = nested_tensor_from_tensor_list([transform(image, None)[0] for image in originals])
     sizes = torch.tensor([(image.height, image.width) for image in originals])
     with torch.no_grad():
         expected = PostProcess()(model(batch), sizes)
-    for path, line, image in zip(pictures, found, expected, strict=True):
-        assert line["image"] == path and len(line["detections"]) == 5
+    for picture, line, image in zip(pictures, found, expected, strict=True):
+        assert line["image"] == picture and len(line["detections"]) == 5
         order = image["scores"].argsort(descending=True)
         for detection, query in zip(line["detections"], order, strict=True):
             assert detection["score"] == pytest.approx(float(image["scores"][query]), abs=2e-3)
             assert detection["box_xyxy"] == pytest.approx(image["boxes"][query].tolist(), abs=0.5)
             names = {1: "cat", 3: "dog"}
             assert detection["name"] == names.get(detection["label"], detection["label"])
-    for path, image in zip(pictures, originals, strict=True):
-        drawn = Image.open(folder / "drawn" / Path(path).name)
+    for picture, image in zip(pictures, originals, strict=True):
+        drawn = Image.open(tmp_path / "drawn" / Path(picture).name)
         assert drawn.size == image.size and drawn.tobytes() != image.tobytes()
 
 
