@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 logits = outputs["pred_masks"][i, queries]
                 masks = object_masks(logits, batch["padding_mask"][i], part.size, image.size)
             args.output.mkdir(parents=True, exist_ok=True)
-            draw(image, found, masks).save(args.output / f"{Path(path).stem}.png")
+            draw(image, found, masks).save(args.output / f"{i}_{Path(path).stem}.png")
 
 
 if __name__ == "__main__":

@@ -51,8 +51,8 @@ def test_it_detects_what_the_model_does(onnx_export, pictures, tmp_path):
             assert detection["box_xyxy"] == pytest.approx(image["boxes"][query].tolist(), abs=0.5)
             names = {1: "cat", 3: "dog"}
             assert detection["name"] == names.get(detection["label"], detection["label"])
-    for picture, image in zip(pictures, originals, strict=True):
-        drawn = Image.open(tmp_path / "drawn" / Path(picture).name)
+    for name, image in zip(("0_wide.png", "1_tall.png"), originals, strict=True):
+        drawn = Image.open(tmp_path / "drawn" / name)
         assert drawn.size == image.size and drawn.tobytes() != image.tobytes()
 
 
