@@ -52,14 +52,15 @@ def examine(model: nn.Module, criterion: SetCriterion, record: StepRecord, amp: 
     bad = [name for name, value in losses.items() if not value.isfinite().all()]
     if bad:
         return f"all layers are finite, but not the losses {', '.join(bad)}"
+    gradients: list[str] = []  # in the order of computation, backwards
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(_noting_gradient(name, gradients))
     weights = criterion.weight_dict
-    torch.stack(
-        [losses[name] * weights[name] for name in losses if name in weights]
-    ).sum().backward()
-    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    bad = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
-    if bad:
-        return f"losses are finite, but not the gradients of {len(bad)} weights, of {bad[-1]} first"
+    parts = [losses[name] * weights[name] for name in losses if name in weights]
+    torch.stack(parts).sum().backward()
+    if gradients:
+        return f"losses are finite, but not the gradients: the first is that of {gradients[0]}"
     return "done again, everything is finite: the fault is not in the numbers of this process"
 
 
@@ -69,6 +70,16 @@ def _noting(name: str, layers: list[str]) -> Any:
     def note(module: nn.Module, inputs: Any, output: Any) -> None:
         if any(not one.isfinite().all() for one in _floats(output)):
             layers.append(f"{name} ({type(module).__name__})")
+
+    return note
+
+
+def _noting_gradient(name: str, gradients: list[str]) -> Any:
+    """A hook that adds the name of its parameter where the gradient is not finite."""
+
+    def note(parameter: Tensor) -> None:
+        if parameter.grad is not None and not parameter.grad.isfinite().all():
+            gradients.append(name)
 
     return note
 

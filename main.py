@@ -23,7 +23,7 @@ _AT_LEAST_ONE = (
 _NOT_NEGATIVE = (
     *("lr", "lr_backbone", "lr_min", "weight_decay", "clip_max_norm", "dropout", "enc_layers"),
     *("eos_coef", "num_workers", "seed", "start_epoch", "panoptic_threshold"),
-    *("save_every", "max_skipped_steps"),
+    *("save_every", "max_skipped_steps", "skip_bad_images", "ema_decay"),
 )
 
 
@@ -52,6 +52,7 @@ def _add_training_flags(group: FlagGroup) -> None:
     precisions = ["off", "bf16", "fp16"]
     add("--amp", "bf16, or fp16 on a GPU: mixed precision for the model", choices=precisions)
     add("--max_skipped_steps", "steps that may be left out because they are not finite", type=int)
+    add("--ema_decay", "evaluate and save averaged weights too, 0: off; often 0.9998", type=float)
     add("--patience", "end after so many epochs without a better validation score", type=int)
 
 
@@ -103,6 +104,7 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--val_ann", "COCO annotation file of the validation images")
     add("--scales", "short sides of training images; evaluation: the largest", type=int, nargs="+")
     add("--max_size", "largest long side of an image", type=int)
+    add("--skip_bad_images", "images that may be replaced if they cannot be read", type=int)
     add("--num_workers", "processes that load data, for each training process", default=2, type=int)
 
 
@@ -164,6 +166,8 @@ def check_flags(args: argparse.Namespace) -> None:
             value = getattr(args, name)
             if value is not None and not value >= least:
                 raise UserError(f"--{name} {value}: must be at least {least}")
+    if args.ema_decay >= 1:
+        raise UserError(f"--ema_decay {args.ema_decay}: must be below 1")
     for name in ("dropout", "panoptic_threshold"):
         if getattr(args, name) > 1:
             raise UserError(f"--{name} {getattr(args, name)}: is a probability, at most 1")

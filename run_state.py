@@ -38,6 +38,11 @@ class RunState:
         """The epoch with the highest score, of equal ones the first; None without any."""
         return max(self.scores, key=lambda epoch: (self.scores[epoch], -epoch), default=None)
 
+    def left_out(self) -> dict[str, Any]:
+        """What a line of the log says of steps and images left out so far; nothing, if none."""
+        told = {"skipped_steps": self.skipped_steps, "bad_images": self.bad_images}
+        return {name: value for name, value in told.items() if value}
+
     def gathered(self) -> dict[str, Any]:
         """What a checkpoint holds of it; every process must ask."""
         own = {"random": random_state(), "meters": self.meters}

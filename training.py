@@ -1,30 +1,35 @@
 """A run of main.py: its data, model and optimizer, and what it does with them."""
 
 import argparse
+import contextlib
 import datetime
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any, NoReturn
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 import forensics
 from datasets import build_dataset, build_ground_truth
-from datasets.coco import num_classes_for
 from datasets.coco_eval import CocoEvaluator
-from datasets.eval_explain import explain_missing_ap
-from datasets.eval_report import per_class_table, serialisable_eval, write_detections
-from datasets.images import read_image
+from datasets.eval_report import serialisable_eval, write_detections
 from datasets.loaders import TrainLoader, build_val_loader
-from datasets.panoptic_pictures import panoptic_samples
-from engine import PANOPTIC_FOLDER, EpochProgress, evaluate, train_one_epoch
-from models import build_model
-from models.segmentation import DETRsegm
+from datasets.worker_faults import explain_worker_fault
+from engine import EpochProgress, evaluate, train_one_epoch
+from network_setup import (
+    build_network,
+    count_classes,
+    distribute,
+    is_frozen_fresh,
+    load_weights,
+    take_num_classes,
+)
+from reporting import all_detections, draw_detections, draw_panoptic_maps, report
 from resume import apply_schedule, restore_optimizer, settle_flags
 from run_state import RunState, validation_score
+from util.averaging import average_of
 from util.checkpoint import load_checkpoint
 from util.distributed import all_gather, get_world_size, is_main_process
 from util.errors import DivergenceError, UserError
@@ -35,9 +40,7 @@ from util.random_state import seeded
 from util.run_folder import RunFolder
 from util.signals import StopRequested, StopSignals
 from util.step_watch import StepRecord, StepWatch
-from util.visualize import save_detection_samples
-from util.visualize_panoptic import save_panoptic_samples
-from util.weights import finetune_model, load_frozen_weights, load_model_state, model_state
+from util.weights import load_model_state
 
 
 class Run:
@@ -60,24 +63,40 @@ class Run:
         self.watch = StepWatch(self.device, self._on_bad_step)
         checkpoint = self._read_checkpoint()
         # What is resumed has the frozen weights in it.
-        frozen = load_checkpoint(args.frozen_weights) if _is_frozen_fresh(args) else None
-        _take_num_classes(args, "--resume", args.resume, checkpoint)
-        _take_num_classes(args, "--frozen_weights", args.frozen_weights, frozen)
+        frozen = load_checkpoint(args.frozen_weights) if is_frozen_fresh(args) else None
+        take_num_classes(args, "--resume", args.resume, checkpoint)
+        take_num_classes(args, "--frozen_weights", args.frozen_weights, frozen)
+        if checkpoint is not None and not args.eval:
+            for sentence in settle_flags(args, checkpoint, given):
+                print(sentence)
         self.val_set: Any = build_dataset("val", args)
         self.train_set: Any = None if args.eval else build_dataset("train", args)
         self.ground_truth = build_ground_truth(self.val_set, args)
         if args.num_classes is None:
-            args.num_classes = _count_classes(args, self.val_set, self.train_set)
-        self._build(checkpoint, given)
-        self._load_weights(checkpoint, frozen)
+            args.num_classes = count_classes(args, self.val_set, self.train_set)
+        self.model, self.criterion, self.postprocessors = build_network(args, self.val_set)
+        self.num_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        print("number of params:", self.num_parameters)
+        self.optimizer = build_optimizer(self.model, args.lr, args.lr_backbone, args.weight_decay)
+        self.lr_scheduler = build_lr_scheduler(
+            self.optimizer, args.lr_scheduler, args.epochs, args.lr_drop, args.lr_min
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type) if args.amp == "fp16" else None
+        load_weights(self.model, args, checkpoint, frozen)
+        self.averaged = average_of(self.model, args.ema_decay) if args.ema_decay else None
+        if self.averaged is not None and checkpoint is not None and checkpoint.get("ema"):
+            load_model_state(self.averaged.module, checkpoint["ema"], args.resume)
+            self.averaged.n_averaged.fill_(checkpoint["step"])
         if checkpoint is not None and not args.eval:
             self._resume_training(checkpoint)
-        self.parallel_model = _distribute(self.model, args)
+        self.parallel_model = distribute(self.model, args)
         self.val_loader = build_val_loader(
             self.val_set,
             args.eval_batch_size or args.batch_size,
             args.num_workers,
             pin_memory=self.device.type == "cuda",
+            skip_bad_images=args.skip_bad_images,
+            bad_images=self.state.bad_images,
         )
 
     def _read_checkpoint(self) -> dict[str, Any] | None:
@@ -88,47 +107,6 @@ class Run:
             print(f"Continuing from {args.resume}")
             return newest[1]
         return load_checkpoint(args.resume) if args.resume else None
-
-    def _build(self, checkpoint: dict[str, Any] | None, given: Collection[str]) -> None:
-        """Model, criterion and optimizer, as flags and checkpoint say."""
-        args = self.args
-        if checkpoint is not None and not args.eval:
-            for sentence in settle_flags(args, checkpoint, given):
-                print(sentence)
-        self.model, self.criterion, self.postprocessors = build_model(args)
-        self._tell_things_from_stuff()
-        self.model.to(self.device)
-        if args.amp != "off":
-            # The layout that low-precision convolutions work in.
-            nn.utils.convert_conv2d_weight_memory_format(self.model, torch.channels_last)
-        self.num_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        print("number of params:", self.num_parameters)
-        self.optimizer = build_optimizer(self.model, args.lr, args.lr_backbone, args.weight_decay)
-        self.lr_scheduler = build_lr_scheduler(
-            self.optimizer, args.lr_scheduler, args.epochs, args.lr_drop, args.lr_min
-        )
-        self.scaler = torch.amp.GradScaler(self.device.type) if args.amp == "fp16" else None
-
-    def _tell_things_from_stuff(self) -> None:
-        """The annotation file knows it better than COCO's rule."""
-        panoptic: Any = self.postprocessors.get("panoptic")
-        if panoptic is not None:
-            panoptic.is_thing_map.update(self.val_set.is_thing)
-            panoptic.return_scores = True  # for the pictures
-
-    def _load_weights(
-        self, checkpoint: dict[str, Any] | None, frozen: dict[str, Any] | None
-    ) -> None:
-        args = self.args
-        if args.finetune:
-            state = model_state(load_checkpoint(args.finetune), args.finetune)
-            print(finetune_model(self.model, state))
-        if frozen is not None:
-            assert isinstance(self.model, DETRsegm)  # check_flags has seen to it
-            state = model_state(frozen, args.frozen_weights)
-            load_frozen_weights(self.model, self.model.detr, state, args.frozen_weights)
-        if checkpoint is not None:
-            load_model_state(self.model, model_state(checkpoint, args.resume), args.resume)
 
     def _resume_training(self, checkpoint: dict[str, Any]) -> None:
         """Go on where a checkpoint was written; from its weights alone where it holds no more."""
@@ -163,7 +141,8 @@ class Run:
 
     def score(self) -> None:
         """Evaluate once, for ``--eval``."""
-        _, evaluator = self._evaluate()
+        self._evaluate_averaged()
+        _, evaluator = self._evaluate(self.parallel_model)
         self.folder.save_evaluation(serialisable_eval(evaluator.coco_eval["bbox"].eval))
 
     def train(self) -> None:
@@ -180,13 +159,15 @@ class Run:
             args.num_workers,
             pin_memory=self.device.type == "cuda",
             seed=args.seed,
+            skip_bad_images=args.skip_bad_images,
+            bad_images=state.bad_images,
         )
         self.folder.sweep()
         print("Start training")
         if state.epoch >= args.epochs:
             print(f"Nothing left to do: epoch {state.epoch} of --epochs {args.epochs} is done")
         started = time.monotonic()
-        with self.signals:
+        with self.signals, _explained_worker_faults():
             if self._owes_an_evaluation():
                 self._end_epoch()
             while state.epoch < args.epochs and not self._has_lost_patience():
@@ -241,6 +222,8 @@ class Run:
         """Save where the flags or a signal ask for it; in the latter case end the run."""
         state, every = self.state, self.args.save_every
         state.step += 1
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
         state.images_done = steps_done * self._images_a_step
         if not self.watch.stop_agreed and not (every and state.step % every == 0):
             return
@@ -288,6 +271,7 @@ class Run:
             "lr_scheduler": self.lr_scheduler.state_dict(),
             "args": vars(self.args),
             "categories": self.val_set.categories,
+            "ema": None if self.averaged is None else self.averaged.module.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "versions": versions(),
             **self.state.gathered(),
@@ -298,13 +282,16 @@ class Run:
         """Evaluate the epoch that is done, write it down, and keep the best."""
         state = self.state
         epoch = state.epoch - 1
-        test_stats, evaluator = self._evaluate()
+        ema_stats = self._evaluate_averaged()
+        test_stats, evaluator = self._evaluate(self.parallel_model)
         self.folder.append_log(
             {
                 **{f"train_{name}": value for name, value in (state.train_stats or {}).items()},
                 **{f"test_{name}": value for name, value in test_stats.items()},
+                **{f"ema_{name}": value for name, value in ema_stats.items()},
                 "epoch": epoch,
                 "n_parameters": self.num_parameters,
+                **state.left_out(),
             }
         )
         evaluation = serialisable_eval(evaluator.coco_eval["bbox"].eval)
@@ -319,11 +306,18 @@ class Run:
         if self.signals.received is not None and get_world_size() == 1:
             self._stop()
 
-    def _evaluate(self) -> tuple[dict[str, Any], CocoEvaluator]:
+    def _evaluate_averaged(self) -> dict[str, Any]:
+        """Statistics of the averaged weights, where there are any."""
+        if self.averaged is None:
+            return {}
+        print("Averaged weights:")
+        return self._evaluate(self.averaged.module)[0]
+
+    def _evaluate(self, model: nn.Module) -> tuple[dict[str, Any], CocoEvaluator]:
         """Evaluate, and report in words, in pictures and as a file where asked for."""
         with seeded(self.args.seed % 2**32):  # training goes on as if there had been no evaluation
             stats, evaluator = evaluate(
-                self.parallel_model,
+                model,
                 self.criterion,
                 self.postprocessors,
                 self.val_loader,
@@ -333,70 +327,29 @@ class Run:
                 self.args.amp,
                 between_batches=self._stop_evaluation,
             )
-        for iou_type, score in evaluator.coco_eval.items():
-            print(f"By class, {iou_type}:")
-            print(per_class_table(score, self.val_set.categories))
-        for reason in explain_missing_ap(evaluator):
-            print(reason)
+        report(evaluator, self.val_set.categories)
         if is_main_process():
-            self._write_detections(evaluator)
+            self._draw_and_dump(evaluator)
         return stats, evaluator
 
-    def _write_detections(self, evaluator: CocoEvaluator) -> None:
-        masks = "segm" in evaluator.coco_eval
-        detections = evaluator.detections("bbox")
-        if masks:
-            with_masks = evaluator.detections("segm")
-            detections = [{**a, **b} for a, b in zip(detections, with_masks, strict=True)]
+    def _draw_and_dump(self, evaluator: CocoEvaluator) -> None:
+        detections = all_detections(evaluator)
         if self.args.dump_detections:
             write_detections(detections, self.args.dump_detections)
-        if self.folder.path is not None:
-            picture = self.folder.path / "detections.png"
-            save_detection_samples(
-                self.ground_truth,
-                detections,
-                self.val_set.root,
-                picture,
-                read_image=read_image,
-                masks=masks,
-            )
-            print(f"Detections beside ground truth: {picture}")
-        if self.folder.path is not None and "panoptic" in self.postprocessors:
-            picture = self.folder.path / "panoptic.png"
-            samples = panoptic_samples(self.val_set, self.folder.path / PANOPTIC_FOLDER)
-            save_panoptic_samples(samples, picture)
-            print(f"Panoptic maps beside ground truth: {picture}")
+        if self.folder.path is None:
+            return
+        draw_detections(detections, self.ground_truth, self.val_set, self.folder.path)
+        if "panoptic" in self.postprocessors:
+            draw_panoptic_maps(self.val_set, self.folder.path)
 
 
-def _is_frozen_fresh(args: argparse.Namespace) -> bool:
-    return bool(args.frozen_weights) and not args.resume
-
-
-def _take_num_classes(
-    args: argparse.Namespace, flag: str, path: str, checkpoint: dict[str, Any] | None
-) -> None:
-    """The head in the checkpoint that ``flag`` names decides on the number of classes."""
-    if checkpoint is None:
-        return
-    state = model_state(checkpoint, path)
-    heads = [len(v) - 1 for k, v in state.items() if k.endswith("class_embed.bias")]
-    if not heads:
-        raise UserError(f"{flag} {path}: holds no DETR model (no class_embed)")
-    if args.num_classes not in (None, heads[0]):
-        raise UserError(
-            f"--num_classes {args.num_classes}: the head in {path} has {heads[0]} classes; "
-            f"to start from its other weights give --finetune {path} instead of {flag}"
-        )
-    args.num_classes = heads[0]
-
-
-def _count_classes(args: argparse.Namespace, *datasets: Any) -> int:
-    largest_id = max(dataset.largest_category_id for dataset in datasets if dataset is not None)
-    return num_classes_for(args.dataset_file, largest_id)
-
-
-def _distribute(model: nn.Module, args: argparse.Namespace) -> nn.Module:
-    if not args.distributed:
-        return model
-    on_gpu = torch.device(args.device).type == "cuda"
-    return DistributedDataParallel(model, device_ids=[args.gpu] if on_gpu else None)
+@contextlib.contextmanager
+def _explained_worker_faults() -> Iterator[None]:
+    """A data worker's death reaches the process as a signal: anywhere, not only in its loader."""
+    try:
+        yield
+    except (RuntimeError, OSError) as err:
+        explanation = explain_worker_fault(err)
+        if explanation is None:
+            raise
+        raise UserError(f"{explanation}; then continue with --auto_resume") from err

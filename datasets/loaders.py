@@ -1,16 +1,16 @@
 """Batches of a data set, for training and for evaluation."""
 
-from collections.abc import Iterator, Sized
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, SequentialSampler
 
+from datasets.bad_samples import ReplacingDataset, ReportingLoader, collate_samples
 from datasets.samplers import EpochBatchSampler
 from datasets.seeded import SeededDataset
 from util.distributed import get_world_size, is_dist_avail_and_initialized
 from util.errors import UserError
-from util.nested_tensor import collate_fn
 from util.signals import shield_worker
 
 
@@ -26,22 +26,34 @@ class TrainLoader:
         num_workers: processes that load data.
         pin_memory: put batches into page-locked memory, for copies to a GPU.
         seed: of the run; the same in all processes.
+        skip_bad_images: how many images may be replaced because they cannot be read.
+        bad_images: what was said of them; new complaints are added.
 
     Raises:
         UserError: there are fewer images than make a batch in every process.
     """
 
     def __init__(
-        self, dataset: Dataset, batch_size: int, num_workers: int, pin_memory: bool, seed: int
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        num_workers: int,
+        pin_memory: bool,
+        seed: int,
+        *,
+        skip_bad_images: int = 0,
+        bad_images: list[str] | None = None,
     ) -> None:
-        self._samples = SeededDataset(dataset, seed)
+        self._samples = SeededDataset(ReplacingDataset(dataset, skip_bad_images), seed)
         self._batches = EpochBatchSampler(len(self._samples), batch_size, seed)
         if self._batches.num_batches == 0:
             share = len(self._samples) // get_world_size()
             raise UserError(
                 f"--batch_size {batch_size}: more than the {share} training images of a process"
             )
-        self._loader = _loader(self._samples, num_workers, pin_memory, batch_sampler=self._batches)
+        loader = _loader(self._samples, num_workers, pin_memory, batch_sampler=self._batches)
+        known = [] if bad_images is None else bad_images
+        self._loader = ReportingLoader(loader, dataset, skip_bad_images, known)
 
     def start_at(self, epoch: int, batch: int = 0) -> None:
         """Choose the epoch, and the number of its batches that are done already."""
@@ -56,19 +68,28 @@ class TrainLoader:
 
 
 def build_val_loader(
-    dataset: Dataset, batch_size: int, num_workers: int, pin_memory: bool
-) -> DataLoader:
+    dataset: Dataset,
+    batch_size: int,
+    num_workers: int,
+    pin_memory: bool,
+    *,
+    skip_bad_images: int = 0,
+    bad_images: list[str] | None = None,
+) -> ReportingLoader:
     """Batches in order of the image ids; arguments as in `TrainLoader`."""
-    sampler: Sampler = SequentialSampler(cast(Sized, dataset))
+    samples = ReplacingDataset(dataset, skip_bad_images)
+    sampler: Sampler = SequentialSampler(samples)
     if is_dist_avail_and_initialized():
-        sampler = DistributedSampler(dataset, shuffle=False)
-    return _loader(dataset, num_workers, pin_memory, batch_size=batch_size, sampler=sampler)
+        sampler = DistributedSampler(samples, shuffle=False)
+    loader = _loader(samples, num_workers, pin_memory, batch_size=batch_size, sampler=sampler)
+    known = [] if bad_images is None else bad_images
+    return ReportingLoader(loader, dataset, skip_bad_images, known)
 
 
 def _loader(dataset: Dataset, num_workers: int, pin_memory: bool, **batching: Any) -> DataLoader:
     return DataLoader(
         dataset,
-        collate_fn=collate_fn,
+        collate_fn=collate_samples,
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),

@@ -150,6 +150,23 @@ def test_mixed_precision_and_batch_norm_continue_exactly(data, tmp_path, monkeyp
     assert_same_runs(tmp_path / "b", tmp_path / "a")
 
 
+def test_averaged_weights_are_saved_scored_and_continued_exactly(data, tmp_path, monkeypatch):
+    averaged = [*RUN, "--ema_decay", "0.9"]
+    assert run(data, *averaged, "--output_dir", tmp_path / "a") == 0
+    flags = [*averaged, "--output_dir", tmp_path / "b", "--auto_resume"]
+    with monkeypatch.context() as patch:
+        Interrupt(patch, training.Run, "_after_step", 7, kill(signal.SIGTERM))
+        assert run(data, *flags) == 143
+    assert run(data, *flags) == 0
+    assert_same_runs(tmp_path / "b", tmp_path / "a")
+    checkpoint = read_checkpoint(tmp_path / "a" / "checkpoint.pth")
+    assert checkpoint["ema"].keys() == checkpoint["model"].keys()
+    name = "class_embed.weight"
+    assert not torch.equal(checkpoint["ema"][name], checkpoint["model"][name])
+    entry = read_log(tmp_path / "a")[-1]
+    assert entry["ema_loss"] != entry["test_loss"] and len(entry["ema_coco_eval_bbox"]) == 12
+
+
 def test_auto_resume_starts_afresh_in_an_empty_folder_and_needs_one(data, tmp_path, capsys):
     assert run(data, "--epochs", "1", "--auto_resume", "--output_dir", tmp_path) == 0
     capsys.readouterr()

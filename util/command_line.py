@@ -1,6 +1,7 @@
 """What every command of the project shares: flags with help, argument files, errors in one line."""
 
 import argparse
+import errno
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -9,6 +10,9 @@ from typing import Any, NoReturn
 from util.errors import DivergenceError, UserError
 from util.options import NEW_FLAG_DEFAULTS
 from util.signals import StopRequested
+
+# No space, over quota, a device that fails, one that may not be written.
+_DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES})
 
 
 class FlagGroup:
@@ -72,6 +76,12 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         return 0
     except UserError as err:
         message, status = f"error: {err.one_line()}", 2
+    except OSError as err:
+        if err.errno not in _DISK_FAULTS:
+            raise
+        where = err.filename or "a file of the run"
+        message = f"error: {where} cannot be written ({err.strerror}); what was there before is "
+        message, status = message + "whole: make room, or choose another --output_dir", 2
     except DivergenceError as err:
         message, status = f"training stopped: {err}; see the README on divergence", 1
     except StopRequested as err:

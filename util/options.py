@@ -29,6 +29,8 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "keep_last": 1,
     "patience": None,
     "max_skipped_steps": 0,
+    "skip_bad_images": 0,
+    "ema_decay": 0.0,
 }
 
 

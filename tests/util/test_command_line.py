@@ -1,9 +1,13 @@
 """Exit statuses, argument files and help."""
 
+import errno
+import os
+
 import pytest
 
 from util.command_line import ArgumentParser, FlagGroup, run_command
 from util.errors import DivergenceError, UserError
+from util.signals import StopRequested
 
 
 @pytest.mark.parametrize(
@@ -53,3 +57,38 @@ def test_help_shows_defaults_where_there_are_any():
     text = parser.format_help()
     assert "largest side (default: 1333)" in text and "where it is\n" in text
     assert parser.parse_args([]).fast is False
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+def test_faults_of_the_disk_end_in_one_line(capsys, fault):
+    def command():
+        raise OSError(fault, os.strerror(fault), "log.txt")
+
+    assert run_command("tool", command) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("tool: error: log.txt cannot be written (") and "\n" not in error
+
+
+def test_other_system_errors_are_faults_of_the_program():
+    def command():
+        raise OSError(errno.EINVAL, "invalid")
+
+    with pytest.raises(OSError, match="invalid"):
+        run_command("tool", command)
+
+
+def test_a_signal_has_a_status_of_its_own(capsys):
+    def command():
+        raise StopRequested(15, "stopped; saved")
+
+    assert run_command("tool", command) == 143
+    assert capsys.readouterr().err == "tool: stopped; saved\n"
+
+
+def test_flags_that_are_given_are_told_from_defaults():
+    parser = ArgumentParser("tool")
+    parser.add_argument("--size", type=int, default=3)
+    parser.add_argument("--name", default="a")
+    parser.add_argument("--fast", action="store_true")
+    assert parser.given_flags(["--size", "3", "--fast"]) == {"size", "fast"}
+    assert parser.given_flags([]) == set()

@@ -1,0 +1,106 @@
+"""Images that cannot be read: tolerated in a number that the user names, and told."""
+
+import logging
+from collections.abc import Iterator, Sized
+from typing import Any, NamedTuple, cast
+
+from torch.utils.data import DataLoader, Dataset
+
+from util.errors import UserError
+from util.nested_tensor import collate_fn
+
+logger = logging.getLogger(__name__)
+
+
+class _Sample(NamedTuple):
+    """What stands for an index: its own sample or a later one, and why not those before."""
+
+    image: Any
+    target: Any
+    complaints: list[str]
+
+
+class ReplacingDataset(Dataset):
+    """Puts the next sample that can be read in the place of one that cannot.
+
+    Args:
+        dataset: a map-style data set, whose items raise a UserError where they cannot be read.
+        allowed: how many may be replaced; 0: the error goes on.
+    """
+
+    def __init__(self, dataset: Dataset, allowed: int) -> None:
+        self.dataset = dataset
+        self._allowed = allowed
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self.dataset))
+
+    def __getitem__(self, index: int) -> _Sample:
+        complaints: list[str] = []
+        for candidate in range(index, index + len(self)):
+            try:
+                image, target = self.dataset[candidate % len(self)]
+                return _Sample(image, target, complaints)
+            except UserError as error:
+                complaints.append(error.one_line())
+                if len(complaints) > self._allowed:
+                    raise UserError(_refusal(complaints, self._allowed)) from None
+        raise UserError("no image of the data set can be read")
+
+
+def _refusal(complaints: list[str], allowed: int) -> str:
+    if allowed == 0:
+        return f"{complaints[-1]} (or let training go on without it: --skip_bad_images N)"
+    return f"{complaints[-1]}; more images than --skip_bad_images {allowed} cannot be read"
+
+
+def collate_samples(samples: list[_Sample]) -> tuple[Any, Any, list[str]]:
+    """`util.nested_tensor.collate_fn`, and all complaints of the batch."""
+    images, targets = collate_fn([(sample.image, sample.target) for sample in samples])
+    return images, targets, [one for sample in samples for one in sample.complaints]
+
+
+class ReportingLoader:
+    """Passes on batches, and tells once of each image that was replaced.
+
+    Args:
+        loader: of a `ReplacingDataset`, with `collate_samples`.
+        dataset: what it wraps, for those who ask the loader for its data set.
+        allowed: how many images may be replaced in a run.
+        known: what was said of images before; new complaints are added.
+    """
+
+    def __init__(
+        self, loader: DataLoader, dataset: Dataset, allowed: int, known: list[str]
+    ) -> None:
+        self.dataset = dataset
+        self._loader = loader
+        self._allowed = allowed
+        self._known = known
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        for images, targets, complaints in self._loader:
+            for complaint in complaints:
+                self._tell(complaint)
+            yield images, targets
+
+    def _tell(self, complaint: str) -> None:
+        """Log a complaint that is new.
+
+        Raises:
+            UserError: it is one too many.
+        """
+        if complaint in self._known:
+            return
+        self._known.append(complaint)
+        if len(self._known) > self._allowed:
+            raise UserError(_refusal(self._known, self._allowed))
+        logger.warning(
+            "%s; another image takes its place, number %d of --skip_bad_images %d",
+            complaint,
+            len(self._known),
+            self._allowed,
+        )
