@@ -33,20 +33,11 @@ def write_config(
     a = architecture
     _refuse_what_they_lack(a)
     names = {i: categories.get(i, f"{_NAMELESS}{i}") for i in range(a.num_classes)}
-    layers = {
-        f"{stack}_{what}": value
-        for stack, count in (("encoder", a.enc_layers), ("decoder", a.dec_layers))
-        for what, value in (
-            ("layers", count),
-            ("ffn_dim", a.dim_feedforward),
-            ("attention_heads", a.nheads),
-        )
-    }
     return {
         "model_type": "detr",
         "architectures": ["DetrForSegmentation" if a.masks else "DetrForObjectDetection"],
         "d_model": a.hidden_dim,
-        **layers,
+        **_sizes_of_stacks(a),
         "num_queries": a.num_queries,
         "activation_function": "relu",
         "position_embedding_type": a.position_embedding,
@@ -56,6 +47,16 @@ def write_config(
         "dilation": a.dilation,
         **(_timm_backbone(a) if a.dilation else _own_backbone(a, state)),
     }
+
+
+def _sizes_of_stacks(architecture: Architecture) -> dict[str, int]:
+    a = architecture
+    sizes = {}
+    for stack, num_layers in (("encoder", a.enc_layers), ("decoder", a.dec_layers)):
+        sizes[f"{stack}_layers"] = num_layers
+        sizes[f"{stack}_ffn_dim"] = a.dim_feedforward
+        sizes[f"{stack}_attention_heads"] = a.nheads
+    return sizes
 
 
 def _refuse_what_they_lack(architecture: Architecture) -> None:
