@@ -1,0 +1,131 @@
+"""Detect objects with an exported model; needs onnxruntime, numpy and Pillow, no other code.
+
+    python -m export.onnx --checkpoint outputs/checkpoint.pth --output detr.onnx
+    python examples/onnx_client.py detr.onnx photo.jpg another.jpg --output pictures
+
+Prints one line of JSON an image, and with --output draws boxes, and masks where there are any.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageDraw
+
+FLOAT32 = np.float32
+COLOUR = (255, 64, 0)
+
+
+def scaled(image: Image.Image, short_side: int, max_size: int) -> Image.Image:
+    """The image at the size that the model was trained for, with its aspect ratio."""
+    short, long = min(image.size), max(image.size)
+    short_side = max(1, min(short_side, round(max_size * short / long)))
+    long_side = int(short_side * long / short)
+    size_wh = (short_side, long_side) if image.width < image.height else (long_side, short_side)
+    return image.resize(size_wh, Image.Resampling.BILINEAR)
+
+
+def make_batch(images: Sequence[Image.Image], facts: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Normalised images (B, 3, H, W), zeros in the padding, and the padding mask (B, H, W)."""
+    height, width = max(i.height for i in images), max(i.width for i in images)
+    batch = np.zeros((len(images), 3, height, width), FLOAT32)
+    padding_mask = np.ones((len(images), height, width), bool)
+    mean, std = np.array(facts["image_mean"], FLOAT32), np.array(facts["image_std"], FLOAT32)
+    for i, image in enumerate(images):
+        pixels = (np.asarray(image, FLOAT32) / 255 - mean) / std  # (h, w, 3)
+        batch[i, :, : image.height, : image.width] = pixels.transpose(2, 0, 1)
+        padding_mask[i, : image.height, : image.width] = False
+    return {"images": batch, "padding_mask": padding_mask}
+
+
+def detections(
+    outputs: dict[str, np.ndarray], index: int, size_wh: tuple[int, int], threshold: float
+) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Detections of an image, best first, with boxes in its pixels; and the queries they are of."""
+    scores = outputs["scores"][index]
+    queries = np.argsort(-scores)[: (scores > threshold).sum()]
+    boxes = outputs["boxes"][index, queries] * (size_wh * 2)  # width, height, width, height
+    found = [
+        {
+            "label": int(outputs["labels"][index, query]),
+            "score": round(float(scores[query]), 4),
+            "box_xyxy": [round(float(x), 1) for x in box],
+        }
+        for query, box in zip(queries, boxes, strict=True)
+    ]
+    return found, queries
+
+
+def object_masks(
+    logits: np.ndarray, padded: np.ndarray, part_wh: tuple[int, int], size_wh: tuple[int, int]
+) -> list[Image.Image]:
+    """Masks at the size of the original image, 255 inside.
+
+    Args:
+        logits: (n, h, w) over the padded image.
+        padded: the padding mask (H, W) of the image.
+        part_wh: width and height of the image without padding.
+        size_wh: width and height of the original image.
+    """
+    height, width = padded.shape
+    masks = []
+    for mask in logits:
+        whole = Image.fromarray(mask).resize((width, height), Image.Resampling.BILINEAR)
+        inside = np.asarray(whole.crop((0, 0, *part_wh))) > 0
+        masks.append(Image.fromarray(inside.astype(np.uint8) * 255).resize(size_wh))
+    return masks
+
+
+def draw(
+    image: Image.Image, found: Sequence[dict[str, Any]], masks: Sequence[Image.Image]
+) -> Image.Image:
+    """A copy of the image with boxes, names and scores, and half-transparent masks."""
+    picture = image.copy()
+    for mask in masks:
+        picture.paste(COLOUR, mask=mask.point(lambda value: value // 3))
+    pen = ImageDraw.Draw(picture)
+    for detection in found:
+        left, top, right, bottom = detection["box_xyxy"]
+        pen.rectangle((left, top, max(left, right), max(top, bottom)), outline=COLOUR, width=2)
+        pen.text((left + 3, top + 1), f"{detection['name']} {detection['score']:.2f}", fill=COLOUR)
+    return picture
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Detect in all images at once."""
+    parser = argparse.ArgumentParser(description="Detect objects with an ONNX file of export.onnx.")
+    parser.add_argument("model", help="ONNX file, exported without --raw")
+    parser.add_argument("images", nargs="+", help="image files, one batch")
+    parser.add_argument("--threshold", type=float, default=0.7, help="least score that is shown")
+    parser.add_argument("--output", type=Path, help="folder for pictures with the detections")
+    args = parser.parse_args(argv)
+
+    session = onnxruntime.InferenceSession(args.model, providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    facts = {name: json.loads(text) for name, text in metadata.items() if name != "name"}
+    originals = [Image.open(path).convert("RGB") for path in args.images]
+    parts = [scaled(image, facts["short_side"], facts["max_size"]) for image in originals]
+    batch = make_batch(parts, facts)
+    names = [output.name for output in session.get_outputs()]
+    outputs = dict(zip(names, session.run(names, batch), strict=True))
+
+    for i, (path, image, part) in enumerate(zip(args.images, originals, parts, strict=True)):
+        found, queries = detections(outputs, i, image.size, args.threshold)
+        for detection in found:
+            detection["name"] = facts["categories"].get(str(detection["label"]), detection["label"])
+        print(json.dumps({"image": path, "detections": found}))
+        if args.output:
+            masks = []
+            if "pred_masks" in outputs:
+                logits = outputs["pred_masks"][i, queries]
+                masks = object_masks(logits, batch["padding_mask"][i], part.size, image.size)
+            args.output.mkdir(parents=True, exist_ok=True)
+            draw(image, found, masks).save(args.output / f"{i}_{Path(path).stem}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Models that travel: ONNX, TorchScript, torch.export, Hugging Face, safetensors, Detectron2."""

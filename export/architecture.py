@@ -1,0 +1,142 @@
+"""What a DETR is made of, as far as a file with weights tells, and the model built from that."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from models.backbone import build_backbone
+from models.detr import DETR
+from models.segmentation import DETRsegm
+from models.transformer import build_transformer
+from util.errors import UserError
+from util.weights import _architecture as flags_from_shapes
+
+_DETECTOR = "detr."  # prefix of the detector's keys in a segmentation model
+_BODY = "backbone.0.body."
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The flags of main.py that decide on keys, shapes and numbers of a model.
+
+    Shapes tell all but two of them: ``dilation`` and ``nheads`` leave no trace in the weights.
+    """
+
+    backbone: str = "resnet50"
+    dilation: bool = False
+    position_embedding: str = "sine"
+    enc_layers: int = 6
+    dec_layers: int = 6
+    dim_feedforward: int = 2048
+    hidden_dim: int = 256
+    nheads: int = 8
+    num_queries: int = 100
+    pre_norm: bool = False
+    masks: bool = False
+    num_classes: int = 91
+
+    @classmethod
+    def of(
+        cls, state: Mapping[str, Tensor], told: Mapping[str, Any], source: str
+    ) -> "Architecture":
+        """The architecture that weights belong to.
+
+        Args:
+            state: state dict of a DETR, as of `models.detr` or `models.segmentation`.
+            told: what is known beside the shapes, by name of the flag; other names are passed over.
+            source: where the weights came from, for the message.
+
+        Raises:
+            UserError: these are no weights of a DETR.
+        """
+        parts = {key.removeprefix(_DETECTOR): value for key, value in state.items()}
+        if "class_embed.bias" not in parts or _BODY + "conv1.weight" not in parts:
+            raise UserError(
+                f"{source}: holds no DETR model (no class_embed or no {_BODY}conv1), "
+                "give a checkpoint of main.py or a released file"
+            )
+        shapes = {k.removeprefix("--"): v for k, v in flags_from_shapes(state).items()}
+        seen: dict[str, Any] = {
+            **shapes,
+            "masks": "mask_head.lay1.weight" in parts,
+            "pre_norm": "transformer.encoder.norm.weight" in parts,
+        }
+        silent = {k: told[k] for k in ("dilation", "nheads") if told.get(k) is not None}
+        backbone = told.get("backbone") or _backbone_of(parts, source)
+        return cls(backbone=backbone, **{**seen, **silent})
+
+    def flags(self) -> dict[str, Any]:
+        """As the ``args`` of a checkpoint."""
+        return asdict(self)
+
+    def build(self) -> nn.Module:
+        """The model in evaluation mode, with random weights, the same every time; see `liven`.
+
+        Raises:
+            UserError: there is no such model.
+        """
+        flags = _Flags(**self.flags())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            detr = DETR(
+                build_backbone(flags),
+                build_transformer(flags),
+                num_classes=self.num_classes,
+                num_queries=self.num_queries,
+            )
+            model: nn.Module = DETRsegm(detr) if self.masks else detr
+        return model.eval()
+
+
+@dataclass(frozen=True)
+class _Flags(Architecture):
+    """All flags that the builders read; batch norm computes the same frozen or not."""
+
+    lr_backbone: float = 0.0
+    dropout: float = 0.0
+    backbone_weights: str = "none"
+    backbone_norm: str = "frozen"
+
+
+FLAG_NAMES = tuple(field.name for field in fields(Architecture))
+
+
+@torch.no_grad()
+def liven(model: nn.Module) -> None:
+    """Enlarge random weights, so that outputs depend on image, padding mask and query.
+
+    With the weights that training starts from all queries give nearly the same boxes, and comparing
+    outputs would not notice queries that change places.
+    """
+    for name, parameter in model.named_parameters():
+        if name.endswith("in_proj_weight"):
+            parameter[: len(parameter) * 2 // 3].mul_(3)  # queries and keys: attention that selects
+        elif name.endswith("query_embed.weight"):
+            parameter.mul_(3)
+        elif name.endswith(("class_embed.weight", "bbox_embed.layers.2.weight")):
+            parameter.mul_(5)
+
+
+def _backbone_of(parts: Mapping[str, Tensor], source: str) -> str:
+    """Name of the ResNet of torchvision that has the shapes of the weights."""
+    found = {
+        key.removeprefix(_BODY): value.shape
+        for key, value in parts.items()
+        if key.startswith(_BODY) and value.dim() == 4
+    }
+    for name in ("resnet50", "resnet101", *_resnets()):  # first those that are likely
+        with torch.device("meta"):
+            candidate = torchvision.models.get_model(name, weights=None)
+        shapes = {key: v.shape for key, v in candidate.state_dict().items() if v.dim() == 4}
+        if shapes == found:
+            return name
+    raise UserError(f"{source}: its backbone has the shapes of no ResNet of torchvision")
+
+
+def _resnets() -> list[str]:
+    kinds = ("resnet*", "resnext*", "wide_resnet*")
+    return torchvision.models.list_models(torchvision.models, include=kinds)

@@ -1,0 +1,69 @@
+"""The model as it travels: tensors in, named tensors out."""
+
+import torch
+from torch import Tensor, nn
+
+from models.segmentation import DETRsegm
+from util.box_ops import box_cxcywh_to_xyxy
+from util.nested_tensor import NestedTensor
+
+INPUTS = ("images", "padding_mask")
+_SMALLEST_SIDE = 33  # two feature cells; a single one counts as a constant in torch.export
+
+
+class Detector(nn.Module):
+    """A DETR that takes two tensors and gives detections by name.
+
+    Args:
+        model: a `models.detr.DETR` or `models.segmentation.DETRsegm` without auxiliary outputs.
+        raw: give the network's outputs as they are.
+    """
+
+    def __init__(self, model: nn.Module, raw: bool = False):
+        super().__init__()
+        self.model = model
+        self.raw = raw
+
+    def forward(self, images: Tensor, padding_mask: Tensor) -> dict[str, Tensor]:
+        """Detect.
+
+        Args:
+            images: (B, 3, H, W) float32, RGB, normalised with the ImageNet mean and deviation,
+                zeros in the padding at the right and the bottom.
+            padding_mask: (B, H, W) bool, True = padding.
+
+        Returns:
+            ``scores`` (B, Q) in [0, 1] and ``labels`` (B, Q) int64 of the most probable class
+            other than "no object", ``boxes`` (B, Q, 4) xyxy in [0, 1] relative to the image without
+            padding (they may stick out of it by a little). With ``raw``: ``pred_logits`` and
+            ``pred_boxes`` as of `models.detr.DETR`. Segmentation models add ``pred_masks``, mask
+            logits (B, Q, H / 4, W / 4), over the padded image.
+        """
+        outputs: dict[str, Tensor] = self.model(NestedTensor(images, padding_mask))
+        return outputs if self.raw else detections_of(outputs)
+
+
+def detections_of(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Scores, labels and boxes, as `Detector` describes them, from the network's outputs."""
+    scores, labels = outputs["pred_logits"].softmax(-1)[..., :-1].max(-1)
+    boxes_xyxy = box_cxcywh_to_xyxy(outputs["pred_boxes"])
+    detections = {"scores": scores, "labels": labels, "boxes": boxes_xyxy}
+    if "pred_masks" in outputs:
+        detections["pred_masks"] = outputs["pred_masks"]
+    return detections
+
+
+def output_names(detector: Detector) -> list[str]:
+    """Names of the outputs, in order."""
+    names = ["pred_logits", "pred_boxes"] if detector.raw else ["scores", "labels", "boxes"]
+    return names + (["pred_masks"] if isinstance(detector.model, DETRsegm) else [])
+
+
+def dynamic_shapes() -> dict[str, dict[int, torch.export.Dim]]:
+    """Batch, height and width of the inputs may change, for `torch.export`."""
+    batch = torch.export.Dim("batch")
+    height, width = (torch.export.Dim(name, min=_SMALLEST_SIDE) for name in ("height", "width"))
+    return {
+        "images": {0: batch, 2: height, 3: width},
+        "padding_mask": {0: batch, 1: height, 2: width},
+    }

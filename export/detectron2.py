@@ -1,0 +1,54 @@
+"""Key names of a ResNet in Detectron2, and of a DETR that was trained inside it."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from export.renaming import Renaming, inside_detector, rename_all, with_prefixes
+
+# A ResNet of torchvision, and one of Detectron2. Their norm is a part of the convolution, so it
+# comes first: what remains belongs to the convolution itself.
+_RESNET = [
+    ("bn1.{name*}", "stem.conv1.norm.{name*}"),
+    ("conv1.{name*}", "stem.conv1.{name*}"),
+    ("layer{i}.{k}.bn{j}.{name*}", "res{i+1}.{k}.conv{j}.norm.{name*}"),
+    ("layer{i}.{k}.conv{j}.{name*}", "res{i+1}.{k}.conv{j}.{name*}"),
+    ("layer{i}.{k}.downsample.1.{name*}", "res{i+1}.{k}.shortcut.norm.{name*}"),
+    ("layer{i}.{k}.downsample.0.{name*}", "res{i+1}.{k}.shortcut.{name*}"),
+]
+_BACKBONE = Renaming(
+    [
+        *with_prefixes(_RESNET, "backbone.0.body.", "backbone.0.backbone."),
+        ("{rest*}", "{rest*}"),
+    ]
+)
+_BARE_RESNET = Renaming(with_prefixes(_RESNET, "", ""))
+_STEM = "stem.conv1.weight"
+_DETECTOR = "detr."
+# Beside the model: what the wrapper around it normalises with, and the weights of the loss.
+_NOT_OF_THE_MODEL = ("pixel_mean", "pixel_std", "criterion.empty_weight")
+
+
+def is_detectron2(state: Mapping[str, Tensor]) -> bool:
+    """Whether the ResNet in these weights has the key names of Detectron2."""
+    return any(key.endswith(_STEM) for key in state)
+
+
+def from_detectron2(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Weights under our key names.
+
+    Args:
+        state: a DETR whose backbone has Detectron2's names, alone or as part ``detr`` of
+            Detectron2's meta-architecture; or a ResNet alone, which becomes one of torchvision.
+        source: where it came from, for the message.
+
+    Raises:
+        UserError: a key that is none of these.
+    """
+    parts = {key: v for key, v in state.items() if not key.startswith(_NOT_OF_THE_MODEL)}
+    if _STEM in parts:
+        bare = {key: v for key, v in parts.items() if not key.startswith(("linear.", "fc."))}
+        return rename_all(bare, _BARE_RESNET.to_ours, source)
+    if all(key.startswith(_DETECTOR) for key in parts):  # the part of the meta-architecture
+        parts = {key.removeprefix(_DETECTOR): value for key, value in parts.items()}
+    return rename_all(parts, inside_detector(_BACKBONE.to_ours), source)

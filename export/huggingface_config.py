@@ -1,0 +1,161 @@
+"""``config.json`` and ``preprocessor_config.json`` of Hugging Face's DETR."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from datasets.coco import IMAGENET_MEAN, IMAGENET_STD
+from export.architecture import Architecture
+from util.errors import UserError
+
+_NAMELESS = "LABEL_"  # what their library calls a class without a name
+_DC5_STRIDE = 16
+
+
+def write_config(
+    architecture: Architecture, state: Mapping[str, Tensor], categories: Mapping[int, str]
+) -> dict[str, Any]:
+    """Their configuration of one of our models.
+
+    The ResNet is their own, which needs no further package; a dilated one (DC5) they have through
+    timm alone.
+
+    Args:
+        architecture: of the model.
+        state: its weights under our key names.
+        categories: names by category id.
+
+    Raises:
+        UserError: they have no such model.
+    """
+    a = architecture
+    _refuse_what_they_lack(a)
+    names = {i: categories.get(i, f"{_NAMELESS}{i}") for i in range(a.num_classes)}
+    return {
+        "model_type": "detr",
+        "architectures": ["DetrForSegmentation" if a.masks else "DetrForObjectDetection"],
+        "d_model": a.hidden_dim,
+        **_sizes_of_stacks(a),
+        "num_queries": a.num_queries,
+        "activation_function": "relu",
+        "position_embedding_type": a.position_embedding,
+        "auxiliary_loss": False,
+        "id2label": {str(i): name for i, name in names.items()},
+        "label2id": {name: i for i, name in names.items()},
+        "dilation": a.dilation,
+        **(_timm_backbone(a) if a.dilation else _own_backbone(a, state)),
+    }
+
+
+def _sizes_of_stacks(architecture: Architecture) -> dict[str, int]:
+    a = architecture
+    sizes = {}
+    for stack, num_layers in (("encoder", a.enc_layers), ("decoder", a.dec_layers)):
+        sizes[f"{stack}_layers"] = num_layers
+        sizes[f"{stack}_ffn_dim"] = a.dim_feedforward
+        sizes[f"{stack}_attention_heads"] = a.nheads
+    return sizes
+
+
+def _refuse_what_they_lack(architecture: Architecture) -> None:
+    a = architecture
+    if a.pre_norm:
+        raise UserError("--pre_norm: Hugging Face's DETR has no such layers")
+    if a.masks:
+        widths = [a.hidden_dim + a.nheads, *(a.hidden_dim // 2**k for k in range(1, 5))]
+        if any(min(8, width) != math.gcd(8, width) for width in widths):
+            raise UserError(
+                f"--hidden_dim {a.hidden_dim}, --nheads {a.nheads}: Hugging Face's mask head needs "
+                f"layers (here {widths}) whose widths are multiples of 8, or 1, 2 or 4"
+            )
+
+
+def _timm_backbone(architecture: Architecture) -> dict[str, Any]:
+    return {"use_timm_backbone": True, "backbone": architecture.backbone}
+
+
+def _own_backbone(architecture: Architecture, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Their ResNet, by the shapes of its stages."""
+    body = {k.split("0.body.")[1]: v for k, v in state.items() if "0.body." in k}
+    stages = [
+        {k: v for k, v in body.items() if k.startswith(f"layer{i}.") and v.dim() == 4}
+        for i in range(1, 5)
+    ]
+    is_bottleneck = "layer1.0.conv3.weight" in body
+    last = "conv3.weight" if is_bottleneck else "conv2.weight"
+    widths = [
+        next(len(v) for k, v in stage.items() if k.endswith(f".0.{last}")) for stage in stages
+    ]
+    _refuse_other_resnets(architecture, body, widths if is_bottleneck else None)
+    return {
+        "use_timm_backbone": False,
+        "backbone": None,
+        "backbone_config": {
+            "model_type": "resnet",
+            "embedding_size": len(body["conv1.weight"]),
+            "hidden_sizes": widths,
+            "depths": [sum(k.endswith(".conv1.weight") for k in stage) for stage in stages],
+            "layer_type": "bottleneck" if is_bottleneck else "basic",
+            "out_features": ["stage1", "stage2", "stage3", "stage4"],
+        },
+    }
+
+
+def _refuse_other_resnets(
+    architecture: Architecture, body: Mapping[str, Tensor], widths: list[int] | None
+) -> None:
+    """Their bottleneck is a quarter as wide as the stage, and has no groups."""
+    if widths is None:
+        return
+    inner = tuple(body["layer1.0.conv2.weight"].shape[:2])
+    if inner != (widths[0] // 4, widths[0] // 4):
+        raise UserError(
+            f"--backbone {architecture.backbone}: Hugging Face's ResNet has no such blocks"
+        )
+
+
+def read_config(config: Mapping[str, Any], source: str) -> tuple[dict[str, Any], dict[int, str]]:
+    """What a configuration of theirs says beside the shapes of the weights.
+
+    Args:
+        config: content of ``config.json``.
+        source: its place, for the message.
+
+    Returns:
+        flags for `export.architecture.Architecture.of`, and names by category id.
+
+    Raises:
+        UserError: it is not of a DETR, or of one that we do not have.
+    """
+    if config.get("model_type") != "detr":
+        raise UserError(f"{source}: is of a {config.get('model_type')} model, not of a detr")
+    heads = {config.get(f"{stack}_attention_heads", 8) for stack in ("encoder", "decoder")}
+    activation = config.get("activation_function", "relu")
+    if len(heads) > 1 or activation != "relu":
+        raise UserError(
+            f"{source}: our DETR has relu and as many heads in the encoder as in the decoder, this "
+            f"one {activation} and {sorted(heads)}"
+        )
+    backbone = {**(config.get("backbone_kwargs") or {}), **(config.get("backbone_config") or {})}
+    dilation = bool(config.get("dilation")) or backbone.get("output_stride") == _DC5_STRIDE
+    labels = {int(i): str(name) for i, name in (config.get("id2label") or {}).items()}
+    categories = {i: name for i, name in labels.items() if name != f"{_NAMELESS}{i}"}
+    return {"nheads": heads.pop(), "dilation": dilation}, categories
+
+
+def preprocessor_config(panoptic: bool, short_side: int, max_size: int) -> dict[str, Any]:
+    """What their image processor does before the model: the transforms of our evaluation."""
+    return {
+        "image_processor_type": "DetrImageProcessor",
+        "format": "coco_panoptic" if panoptic else "coco_detection",
+        "do_resize": True,
+        "size": {"shortest_edge": short_side, "longest_edge": max_size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(IMAGENET_MEAN),
+        "image_std": list(IMAGENET_STD),
+        "do_pad": True,
+    }

@@ -1,0 +1,122 @@
+"""Key names of Hugging Face's DETR, in its files, and how its tensors differ from ours.
+
+The names are those of files that ``save_pretrained`` writes; versions from 5 on have others in
+memory and translate. Two things differ beside names: query, key and value projections of an
+attention are three tensors there and one here, and the ResNet has names of its own or timm's.
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from export.renaming import Renaming, inside_detector, rename_all, with_prefixes
+
+_OURS_BODY = "backbone.0.body."
+_THEIR_BODY = "model.backbone.conv_encoder.model."
+_EMBEDDER = ".embedder."  # only their own ResNet has it
+_PROJECTION = re.compile(r"(.*_attn\.)([qkv])_proj\.(weight|bias)")
+_PROJECTIONS = re.compile(r"(.*_attn\.)in_proj_(weight|bias)")
+
+_BLOCK = "encoder.stages.{i-1}.layers.{k}."
+_RESNET = [
+    ("conv1.{name*}", "embedder.embedder.convolution.{name*}"),
+    ("bn1.{name*}", "embedder.embedder.normalization.{name*}"),
+    ("layer{i}.{k}.conv{j}.{name*}", _BLOCK + "layer.{j-1}.convolution.{name*}"),
+    ("layer{i}.{k}.bn{j}.{name*}", _BLOCK + "layer.{j-1}.normalization.{name*}"),
+    ("layer{i}.{k}.downsample.0.{name*}", _BLOCK + "shortcut.convolution.{name*}"),
+    ("layer{i}.{k}.downsample.1.{name*}", _BLOCK + "shortcut.normalization.{name*}"),
+]
+_TIMM_RESNET = [("{name*}", "{name*}")]  # timm and torchvision agree
+_LAYER = [
+    ("self_attn.{name*}", "self_attn.{name*}"),
+    ("linear{i}.{name*}", "fc{i}.{name*}"),
+    ("norm1.{name*}", "self_attn_layer_norm.{name*}"),
+]
+_ENCODER_LAYER = [*_LAYER, ("norm2.{name*}", "final_layer_norm.{name*}")]
+_DECODER_LAYER = [
+    *_LAYER,
+    ("multihead_attn.{name*}", "encoder_attn.{name*}"),
+    ("norm2.{name*}", "encoder_attn_layer_norm.{name*}"),
+    ("norm3.{name*}", "final_layer_norm.{name*}"),
+]
+_TRANSFORMER = [
+    *with_prefixes(_ENCODER_LAYER, "transformer.encoder.layers.{n}.", "model.encoder.layers.{n}."),
+    *with_prefixes(_DECODER_LAYER, "transformer.decoder.layers.{n}.", "model.decoder.layers.{n}."),
+    ("transformer.decoder.norm.{name*}", "model.decoder.layernorm.{name*}"),
+]
+_HEADS = [
+    ("backbone.1.row_embed.{name*}", "model.position_embedding.row_embeddings.{name*}"),
+    ("backbone.1.col_embed.{name*}", "model.position_embedding.column_embeddings.{name*}"),
+    ("input_proj.{name*}", "model.input_projection.{name*}"),
+    ("query_embed.{name*}", "model.query_position_embeddings.{name*}"),
+    ("class_embed.{name*}", "class_labels_classifier.{name*}"),
+    ("bbox_embed.{name*}", "bbox_predictor.{name*}"),
+    ("mask_head.{name*}", "mask_head.{name*}"),
+    ("bbox_attention.{name*}", "bbox_attention.{name*}"),
+]
+_RENAMINGS = {
+    timm: Renaming(
+        with_prefixes(_TIMM_RESNET if timm else _RESNET, _OURS_BODY, _THEIR_BODY)
+        + _TRANSFORMER
+        + _HEADS
+    )
+    for timm in (False, True)
+}
+
+
+def to_huggingface(state: Mapping[str, Tensor], timm: bool, source: str) -> dict[str, Tensor]:
+    """Our weights under their key names.
+
+    Args:
+        state: state dict of a DETR. Batch counters are left out: norms are frozen there.
+        timm: name the ResNet as timm does, not as their own.
+        source: where it came from, for the message.
+
+    Raises:
+        UserError: a key that their model does not have.
+    """
+    kept = {k: v for k, v in state.items() if not k.endswith(".num_batches_tracked")}
+    return rename_all(_split_projections(kept), inside_detector(_RENAMINGS[timm].to_theirs), source)
+
+
+def from_huggingface(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Their weights under our key names.
+
+    Args:
+        state: as read from a file that ``save_pretrained`` wrote.
+        source: where it came from, for the message.
+
+    Raises:
+        UserError: a key that our model does not have.
+    """
+    timm = not any(_EMBEDDER in key for key in state)
+    renamed = rename_all(state, inside_detector(_RENAMINGS[timm].to_ours), source)
+    return _join_projections(renamed)
+
+
+def _split_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``in_proj_weight`` -> ``q_proj.weight``, ``k_proj.weight``, ``v_proj.weight``."""
+    split: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        match = _PROJECTIONS.fullmatch(key)
+        if match is None:
+            split[key] = tensor
+        else:
+            for letter, part in zip("qkv", tensor.chunk(3), strict=True):
+                split[f"{match[1]}{letter}_proj.{match[2]}"] = part
+    return split
+
+
+def _join_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    joined: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        match = _PROJECTION.fullmatch(key)
+        if match is None:
+            joined[key] = tensor
+        elif match[2] == "q":
+            names = [f"{match[1]}{letter}_proj.{match[3]}" for letter in "qkv"]
+            parts = [state[name] for name in names if name in state]
+            joined[f"{match[1]}in_proj_{match[3]}"] = torch.cat(parts)
+    return joined

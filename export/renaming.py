@@ -1,0 +1,112 @@
+"""Renaming the keys of state dicts, both ways, by pairs of patterns."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
+
+from torch import Tensor
+
+from util.errors import UserError
+
+_DETECTOR = "detr."
+_FIELD = re.compile(r"\{(\w+)([+-]\d+)?(\*?)\}")
+
+
+class Renaming:
+    """Names that two codebases have for the same tensors.
+
+    Args:
+        pairs: pattern of ours and pattern of theirs. ``{i}`` stands for a number, the same on both
+            sides; ``{i-1}`` and ``{i+1}`` for the number before and after it; ``{rest*}`` for any
+            text. The first pair that matches a whole key renames it.
+
+    >>> renaming = Renaming([("layer{i}.conv{k}.{rest*}", "stages.{i-1}.layer.{k-1}.{rest*}")])
+    >>> renaming.to_theirs("layer1.conv2.weight")
+    'stages.0.layer.1.weight'
+    >>> renaming.to_ours("stages.0.layer.1.weight")
+    'layer1.conv2.weight'
+    """
+
+    def __init__(self, pairs: Iterable[tuple[str, str]]):
+        self._pairs = list(pairs)
+
+    def to_theirs(self, key: str) -> str | None:
+        """Their name of ``key``; None where no pair has it."""
+        return _rename(key, self._pairs)
+
+    def to_ours(self, key: str) -> str | None:
+        """Our name of ``key``; None where no pair has it."""
+        return _rename(key, [(theirs, ours) for ours, theirs in self._pairs])
+
+
+def _rename(key: str, pairs: Sequence[tuple[str, str]]) -> str | None:
+    for source, target in pairs:
+        match = re.fullmatch(_as_expression(source), key)
+        if match:
+            values = _values(source, match)
+            return _FIELD.sub(partial(_shown, values=values), target)
+    return None
+
+
+@cache
+def _as_expression(pattern: str) -> str:
+    """The regular expression of a pattern, with one group for each field."""
+    expression, position = "", 0
+    for found in _FIELD.finditer(pattern):
+        expression += re.escape(pattern[position : found.start()])
+        expression += "(.*)" if found[3] else r"(\d+)"
+        position = found.end()
+    return expression + re.escape(pattern[position:])
+
+
+def _values(pattern: str, match: re.Match[str]) -> dict[str, str | int]:
+    """Field -> text or number, with the shift of the pattern taken back."""
+    values: dict[str, str | int] = {}
+    for found, text in zip(_FIELD.finditer(pattern), match.groups(), strict=True):
+        values[found[1]] = text if found[3] else int(text) - int(found[2] or 0)
+    return values
+
+
+def _shown(found: re.Match[str], values: Mapping[str, str | int]) -> str:
+    value = values[found[1]]
+    return value if isinstance(value, str) else str(value + int(found[2] or 0))
+
+
+def with_prefixes(
+    pairs: Iterable[tuple[str, str]], ours: str, theirs: str
+) -> list[tuple[str, str]]:
+    """The pairs with a prefix put before each side."""
+    return [(ours + left, theirs + right) for left, right in pairs]
+
+
+def inside_detector(rename: Callable[[str], str | None]) -> Callable[[str], str | None]:
+    """``rename`` for models too whose detector is their part ``detr``, on both sides."""
+
+    def rename_inside(key: str) -> str | None:
+        prefix = _DETECTOR if key.startswith(_DETECTOR) else ""
+        name = rename(key.removeprefix(prefix))
+        return None if name is None else prefix + name
+
+    return rename_inside
+
+
+def rename_all(
+    state: Mapping[str, Tensor], rename: Callable[[str], str | None], source: str
+) -> dict[str, Tensor]:
+    """The tensors under their new names.
+
+    Args:
+        state: tensors by old name.
+        rename: gives the new name, or None where there is none.
+        source: where they came from, for the message.
+
+    Raises:
+        UserError: a key without a new name.
+    """
+    names = {key: rename(key) for key in state}
+    unknown = [key for key, name in names.items() if name is None]
+    if unknown:
+        raise UserError(
+            f"{source}: {len(unknown)} keys cannot be converted, the first is {unknown[0]}"
+        )
+    return {str(names[key]): tensor for key, tensor in state.items()}

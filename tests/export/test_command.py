@@ -1,0 +1,119 @@
+"""What the exporters share: files, messages and exit statuses."""
+
+import json
+
+import pytest
+import torch
+
+from export.command import Format, run_export
+from tests.export.small_files import BOXES, CATEGORIES, SIZES, write_checkpoint
+
+WRITTEN = {}
+
+
+def write(detector, example, metadata, file):
+    WRITTEN.update(detector=detector, example=example, metadata=metadata)
+    file.write(b"exported")
+
+
+def load_same(path):
+    assert path.read_bytes() == b"exported"  # the file is whole before it is checked
+    return WRITTEN["detector"]
+
+
+def load_other(path):
+    return lambda images, mask: WRITTEN["detector"](images, torch.zeros_like(mask))
+
+
+def make_format(load=load_same, packages=()):
+    return Format("export-test", "Export for a test.", packages, write, load)
+
+
+@pytest.fixture
+def flags(tmp_path):
+    write_checkpoint(tmp_path / "small.pth")
+    output = tmp_path / "out"
+    output.mkdir()
+    return ["--checkpoint", str(tmp_path / "small.pth"), "--output", str(output / "f"), *SIZES]
+
+
+def test_a_file_is_written_and_its_differences_are_shown(flags, tmp_path, capsys):
+    assert run_export(make_format(), flags) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["f"]
+    out = capsys.readouterr().out
+    assert "96x128, batch 1: scores 0.0e+00, boxes 0.0e+00" in out
+    assert "70x133, batch 3" in out and "in all: scores" in out
+    assert out.endswith(f"written to {tmp_path / 'out' / 'f'}\n")
+
+
+def test_a_file_gets_metadata(flags):
+    assert run_export(make_format(), [*flags, "--raw"]) == 0
+    metadata = WRITTEN["metadata"]
+    assert metadata.pop("name") == "small"
+    facts = {name: json.loads(text) for name, text in metadata.items()}
+    assert facts["categories"] == {str(k): v for k, v in CATEGORIES.items()}
+    assert (facts["short_side"], facts["max_size"]) == (96, 160)
+    assert facts["architecture"] == BOXES.flags()
+    assert len(facts["image_mean"]) == len(facts["image_std"]) == 3
+    assert WRITTEN["detector"].raw and not WRITTEN["detector"].training
+
+
+@pytest.mark.parametrize("before", [None, b"an older file"])
+def test_a_check_that_fails_leaves_no_file_and_status_1(flags, tmp_path, capsys, before):
+    output = tmp_path / "out" / "f"
+    if before:
+        output.write_bytes(before)
+    assert run_export(make_format(load_other), flags) == 1
+    assert list((tmp_path / "out").iterdir()) == ([output] if before else [])
+    assert not before or output.read_bytes() == before
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "check failed: differs from PyTorch at 96x128, batch 1" in line
+    assert run_export(make_format(load_other), [*flags, "--tolerance", "2"]) == 0
+
+
+def test_packages_that_are_not_installed(flags, capsys):
+    assert run_export(make_format(packages=("torch", "no_such_package")), flags) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "needs no_such_package, not installed: pip install no_such_package" in line
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--hub", "detr_resnet50", "--output", "/no/such/folder/f"], "its folder does not exist"),
+        (["--output", "f"], "either --hub NAME or --checkpoint FILE"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_status_2(capsys, argv, words):
+    assert run_export(make_format(), argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("export-test: error: ") and words in line
+
+
+def test_places_that_cannot_be_written(flags, tmp_path, capsys):
+    assert run_export(make_format(), [*flags, "--output", str(tmp_path)]) == 2
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    assert run_export(Format("export-test", "", (), full, load_same), flags) == 2
+    assert list((tmp_path / "out").iterdir()) == []
+    folder, space = capsys.readouterr().err.splitlines()
+    assert "is a folder" in folder and "cannot be written (No space left on device)" in space
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--hub", "detr_resnet18"],
+        ["--check_sizes", "800"],
+        ["--check_sizes", "0x5"],
+        ["--check_batches", "0"],
+        ["--no_such_flag"],
+    ],
+)
+def test_flags_that_the_parser_refuses(flags, capsys, argv):
+    with pytest.raises(SystemExit) as caught:
+        run_export(make_format(), [*flags, *argv])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,64 @@
+"""Export to ONNX, from the command line to detections in plain ONNX Runtime."""
+
+import json
+
+import pytest
+
+from export.check import compare, padded_batches
+from export.detector import Detector
+from export.onnx import OPSET, load, run
+from tests.export.small_files import BOXES, write_checkpoint
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+
+FEW = ["--check_sizes", "70x133", "--check_batches", "1"]
+
+
+def test_the_file_computes_what_the_model_does_at_any_size(onnx_export):
+    model, path = onnx_export
+    detector, in_onnx_runtime = Detector(model).eval(), load(path)
+    for batch in padded_batches([(96, 97), (98, 99), (101, 66), (33, 131), (20, 30)], [1, 3]):
+        assert compare(detector, in_onnx_runtime, *batch).largest() < 1e-4
+
+
+def test_the_file_says_what_goes_in_and_out(onnx_export):
+    session = onnxruntime.InferenceSession(onnx_export[1], providers=["CPUExecutionProvider"])
+    inputs = {entry.name: (entry.type, entry.shape) for entry in session.get_inputs()}
+    assert inputs == {
+        "images": ("tensor(float)", ["batch", 3, "height", "width"]),
+        "padding_mask": ("tensor(bool)", ["batch", "height", "width"]),
+    }
+    outputs = {entry.name: entry.shape[:2] for entry in session.get_outputs()}
+    assert outputs == {name: ["batch", 5] for name in ("scores", "labels", "boxes", "pred_masks")}
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["categories"]) == {"1": "cat", "3": "dog"}
+
+
+def test_the_file_is_one_and_of_the_opset(onnx_export):
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    onnx.checker.check_model(onnx_export[1], full_check=True)
+    model = onnx.load(onnx_export[1], load_external_data=False)
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": OPSET}
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+
+
+@pytest.mark.slow
+def test_raw_outputs_of_a_box_model(tmp_path):
+    model = write_checkpoint(tmp_path / "small.pth", BOXES)
+    argv = ["--checkpoint", str(tmp_path / "small.pth"), "--output", str(tmp_path / "f.onnx")]
+    assert run([*argv, *FEW, "--raw"]) == 0
+    batch = next(padded_batches([(64, 99)], [2]))
+    detector = Detector(model, raw=True).eval()
+    assert compare(detector, load(tmp_path / "f.onnx"), *batch).largest() < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # the encoder of DC5 at 1333x800 takes minutes on two cores
+@pytest.mark.parametrize("name", ["detr_resnet50", "detr_resnet50_dc5", "detr_resnet50_panoptic"])
+def test_hub_models_at_the_sizes_of_coco(name, tmp_path, capsys):
+    assert run(["--hub", name, "--output", str(tmp_path / "f.onnx")]) == 0
+    out = capsys.readouterr().out
+    for size in ("480x640", "800x1066", "1333x800"):
+        for batch_size in (1, 3):
+            assert f"{size}, batch {batch_size}: scores" in out

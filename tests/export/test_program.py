@@ -1,0 +1,31 @@
+"""Export with torch.export, from the command line to a program for any size."""
+
+import pytest
+import torch
+
+from export.check import compare, padded_batches
+from export.detector import Detector
+from export.program import load, run
+from tests.export.small_files import BOXES, MASKS, write_checkpoint
+
+# Heights and widths of every remainder that stages of stride 2 can leave, even and odd, and the
+# smallest that is allowed.
+ODD_SIZES_HW = [(96, 97), (98, 99), (101, 66), (33, 131)]
+
+
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable", "ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("architecture", "flags"),
+    [(MASKS, []), pytest.param(BOXES, ["--raw"], marks=pytest.mark.slow)],
+)
+def test_a_model_of_either_kind(tmp_path, architecture, flags):
+    model = write_checkpoint(tmp_path / "small.pth", architecture)
+    output = tmp_path / "model.pt2"
+    argv = ["--checkpoint", str(tmp_path / "small.pth"), "--output", str(output)]
+    assert run([*argv, *flags, "--check_sizes", "70x133", "--check_batches", "1"]) == 0
+    detector, program = Detector(model, raw=bool(flags)).eval(), load(output)
+    for batch in padded_batches(ODD_SIZES_HW, [1, 3]):
+        assert compare(detector, program, *batch).largest() < 1e-5
+    extra = {"name": ""}
+    torch.export.load(output, extra_files=extra)
+    assert extra["name"] == "small"

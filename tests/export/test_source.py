@@ -1,0 +1,135 @@
+"""The model that flags name."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import hubconf
+from export.source import HUB_MODELS, add_model_flags, from_file, from_hub, source_of
+from tests.export.small_files import BOXES, CATEGORIES, MASKS, write_checkpoint
+from util.command_line import ArgumentParser
+from util.errors import UserError
+from util.model_zoo import RELEASED_MODELS
+
+NUM_KEYS = {
+    ("resnet50", False): 458,
+    ("resnet50", True): 490,
+    ("resnet101", False): 713,
+    ("resnet101", True): 745,
+}
+
+
+def source_for(*argv):
+    parser = ArgumentParser("export")
+    add_model_flags(parser)
+    return source_of(parser.parse_args([str(arg) for arg in argv]))
+
+
+def test_all_hub_models_are_known():
+    assert set(HUB_MODELS) < set(RELEASED_MODELS) and len(HUB_MODELS) == 7
+
+
+@pytest.mark.parametrize("name", HUB_MODELS)
+def test_a_hub_model_with_random_weights_is_the_one_of_hubconf(name):
+    with torch.device("meta"):
+        source = from_hub(name, None)
+    released = RELEASED_MODELS[name]
+    assert source.architecture.backbone == released.backbone
+    assert source.architecture.dilation == released.dilation
+    assert source.architecture.masks == released.masks
+    assert source.architecture.num_classes == released.num_classes
+    assert source.categories == released.category_names
+    assert len(source.model.state_dict()) == NUM_KEYS[released.backbone, released.masks]
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("architecture", [BOXES, MASKS])
+def test_a_checkpoint_tells_its_model(tmp_path, architecture, suffix, capsys):
+    path = tmp_path / f"mine{suffix}"
+    model = write_checkpoint(path, architecture)
+    source = source_for("--checkpoint", path)
+    assert source.name == "mine" and source.architecture == architecture
+    assert source.categories == CATEGORIES
+    assert (source.short_side, source.max_size) == (96, 160)
+    assert not source.model.training
+    weights = source.model.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+    assert capsys.readouterr().out == ""
+
+
+def write_bare(path, state):
+    torch.save({"model": state}, path)
+    return path
+
+
+def test_a_file_without_flags_takes_them_from_the_command_line(tmp_path, capsys):
+    path = write_bare(tmp_path / "bare.pth", BOXES.build().state_dict())
+    source = source_for("--checkpoint", path, "--nheads", 2)
+    assert (source.architecture.nheads, source.architecture.dilation) == (2, False)
+    assert (source.short_side, source.max_size) == (800, 1333)
+    assert "does not say whether it is a DC5 model" in capsys.readouterr().out
+
+
+def test_dilation_from_the_command_line(tmp_path, capsys):
+    deeper = dataclasses.replace(BOXES, backbone="resnet50")
+    path = write_bare(tmp_path / "dc5.pth", deeper.build().state_dict())
+    assert source_for("--checkpoint", path, "--dilation").architecture.dilation
+    assert capsys.readouterr().out == ""
+
+
+def test_a_released_file_is_known_by_its_name(tmp_path, capsys):
+    deeper = dataclasses.replace(BOXES, backbone="resnet50", nheads=8)
+    released = RELEASED_MODELS["detr_resnet50_dc5"]
+    source = source_for(
+        "--checkpoint", write_bare(tmp_path / released.file, deeper.build().state_dict())
+    )
+    assert source.architecture.dilation and capsys.readouterr().out == ""
+    assert source.categories == released.category_names
+
+
+def test_weights_saved_from_distributed_training(tmp_path):
+    state = {f"module.{key}": value for key, value in BOXES.build().state_dict().items()}
+    path = write_bare(tmp_path / "ddp.pth", state)
+    assert source_for("--checkpoint", path, "--nheads", 4).architecture == BOXES
+
+
+def test_weights_for_a_hub_model_may_have_other_classes(tmp_path):
+    wide = dataclasses.replace(BOXES, backbone="resnet50", num_classes=3)
+    path = write_bare(tmp_path / "mine.pth", wide.build().state_dict())
+    source = source_for("--hub", "detr_resnet50_dc5", "--weights", path)
+    assert source.name == "detr_resnet50_dc5"
+    assert (source.architecture.dilation, source.architecture.num_classes) == (True, 3)
+    with pytest.raises(UserError, match="needs the weights of a segmentation model"):
+        source_for("--hub", "detr_resnet50_panoptic", "--weights", path)
+    with pytest.raises(UserError, match="does not fit the model"):
+        source_for("--hub", "detr_resnet101", "--weights", path)
+
+
+def test_released_weights_come_from_hubconf(monkeypatch):
+    model = BOXES.build()
+    asked = []
+    monkeypatch.setattr(hubconf, "detr_resnet50", lambda **flags: asked.append(flags) or model)
+    assert from_hub("detr_resnet50", "released").model is model
+    assert asked == [{"pretrained": True}]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ((), "either --hub NAME or --checkpoint FILE"),
+        (("--hub", "detr_resnet50", "--checkpoint", "f"), "either --hub"),
+        (("--checkpoint", "f", "--weights", "g"), "--weights belongs to --hub"),
+        (("--hub", "detr_resnet50", "--dilation"), "belong to --checkpoint"),
+        (("--checkpoint", "/no/such/file.pth"), "cannot be read"),
+        (("--checkpoint", "/no/such/file.safetensors"), "cannot be read"),
+    ],
+)
+def test_mistakes_in_flags(argv, words):
+    with pytest.raises(UserError, match=words):
+        source_for(*argv)
+
+
+def test_a_checkpoint_of_something_else(tmp_path):
+    with pytest.raises(UserError, match="holds no DETR model"):
+        from_file(str(write_bare(tmp_path / "f.pth", {"fc.weight": torch.ones(1)})), {})

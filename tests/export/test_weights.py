@@ -1,0 +1,86 @@
+"""Weights of any format."""
+
+import argparse
+
+import pytest
+import torch
+
+from export.weights import flags_of, read_weights, run, write_weights
+from tests.export.small_files import BOXES, CATEGORIES, write_checkpoint
+from tests.export.test_detectron2 import as_detectron2
+from tests.util.tiny_detr import TinyDetr
+from util.errors import UserError
+
+
+def assert_same_weights(found, expected):
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_checkpoint_comes_back_with_what_tells_its_model(tmp_path, suffix):
+    path = tmp_path / f"weights{suffix}"
+    model = write_checkpoint(path)
+    checkpoint = read_weights(path)
+    assert_same_weights(checkpoint["model"], model.state_dict())
+    assert checkpoint["categories"] == CATEGORIES
+    assert flags_of(checkpoint) == {**BOXES.flags(), "scales": [96, 64], "max_size": 160}
+
+
+def test_only_weights_and_what_tells_the_model_are_written(tmp_path):
+    state = TinyDetr().state_dict()
+    checkpoint = {
+        "model": state,
+        "optimizer": {"state": {}},
+        "epoch": 4,
+        "args": argparse.Namespace(lr=1, nheads=2),
+    }
+    write_weights(tmp_path / "plain.pth", checkpoint)
+    plain = torch.load(tmp_path / "plain.pth", weights_only=True)
+    assert plain.keys() == {"model", "epoch", "args"}
+    assert plain["args"] == {"nheads": 2}
+
+
+def test_a_bare_state_dict_has_no_flags(tmp_path):
+    torch.save(TinyDetr().state_dict(), tmp_path / "bare.pth")
+    checkpoint = read_weights(tmp_path / "bare.pth")
+    assert flags_of({"model": checkpoint}) == {}
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_names_of_detectron2_become_ours(tmp_path, wrapped):
+    state = BOXES.build().state_dict()
+    theirs = {as_detectron2(key): value for key, value in state.items()}
+    torch.save({"model": theirs, "epoch": 3} if wrapped else theirs, tmp_path / "d2.pth")
+    checkpoint = read_weights(tmp_path / "d2.pth")
+    assert_same_weights(checkpoint["model"], state)
+    assert checkpoint.get("epoch") == (3 if wrapped else None)
+    assert set(checkpoint) <= {"model", "epoch"}
+
+
+def test_the_command_converts_there_and_back(tmp_path, capsys):
+    start, between, end = (tmp_path / name for name in ("a.pth", "b.safetensors", "c.pth"))
+    model = write_checkpoint(start)
+    assert run([str(start), str(between)]) == 0
+    assert run([str(between), str(end)]) == 0
+    assert f"tensors written to {end}" in capsys.readouterr().out
+    assert_same_weights(read_weights(end)["model"], model.state_dict())
+    assert read_weights(end)["args"] == read_weights(start)["args"]
+
+
+def test_mistakes_end_in_one_line(tmp_path, capsys):
+    write_checkpoint(tmp_path / "a.pth")
+    missing = str(tmp_path / "missing.safetensors")
+    assert run([missing, str(tmp_path / "b.pth")]) == 2
+    for name in ("b.pth", "b.safetensors"):
+        assert run([str(tmp_path / "a.pth"), str(tmp_path / "no" / name)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and missing in lines[0]
+    assert all("cannot be written" in line for line in lines[1:])
+
+
+def test_metadata_that_is_not_ours(tmp_path):
+    package = pytest.importorskip("safetensors.torch", reason="safetensors is not installed")
+    package.save_file(TinyDetr().state_dict(), tmp_path / "f.safetensors", {"args": "{"})
+    with pytest.raises(UserError, match="metadata is not JSON"):
+        read_weights(tmp_path / "f.safetensors")
