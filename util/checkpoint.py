@@ -13,6 +13,7 @@ import torch
 
 from util.distributed import is_main_process
 from util.errors import UserError
+from util.safetensors_file import SUFFIX, read_safetensors_checkpoint
 
 StrPath: TypeAlias = str | os.PathLike[str]
 
@@ -106,8 +107,9 @@ def load_checkpoint(path_or_url: StrPath, map_location: Any = "cpu") -> dict[str
     """Read a checkpoint file without running code from it.
 
     Args:
-        path_or_url: a path, or an ``https://``, ``http://`` or ``file://`` address. What comes from
-            an address is kept in the folder of `torch.hub`, and its hash compared with its name.
+        path_or_url: a path, also of a safetensors file, or an ``https://``, ``http://`` or
+            ``file://`` address. What comes from an address is kept in the folder of `torch.hub`,
+            and its hash compared with its name.
         map_location: where tensors go, as for `torch.load`.
 
     Returns:
@@ -117,6 +119,8 @@ def load_checkpoint(path_or_url: StrPath, map_location: Any = "cpu") -> dict[str
         UserError: no such file, failed download, damaged or foreign file, one that would run code.
     """
     source = os.fspath(path_or_url)
+    if source.endswith(SUFFIX) and not _URL.match(source):
+        return read_safetensors_checkpoint(source)
     is_url = _URL.match(source) is not None
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
