@@ -12,7 +12,7 @@ from util.command_line import ArgumentParser, FlagGroup, run_command
 from util.determinism import explained_refusals, make_deterministic
 from util.distributed import get_rank, init_distributed_mode
 from util.errors import UserError
-from util.options import fill_in_new_flags
+from util.options import NEW_FLAG_DEFAULTS, fill_in_new_flags
 from util.provenance import get_sha
 from util.random_state import seed_everything
 
@@ -190,6 +190,10 @@ def check_flags(args: argparse.Namespace) -> None:
         )
     if (args.auto_resume or args.save_every) and not args.output_dir:
         raise UserError("--auto_resume and --save_every need --output_dir")
+    if args.masks and args.hidden_dim < 16:
+        raise UserError(f"--hidden_dim {args.hidden_dim}: --masks needs at least 16")
+    if args.panoptic_threshold != NEW_FLAG_DEFAULTS["panoptic_threshold"] and not args.masks:
+        raise UserError("--panoptic_threshold is about panoptic maps: it needs --masks")
     if args.frozen_weights and not args.masks:
         raise UserError("--frozen_weights trains a mask head on fixed weights: it needs --masks")
     if args.eval and not args.resume:

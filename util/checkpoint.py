@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import os
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ def atomic_write(path: StrPath, mode: str = "wb", durable: bool = True) -> Itera
         durable: wait until the disk has it; without, a power failure may take the file again.
     """
     target = Path(os.path.realpath(path))
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    beside = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with open(beside, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
