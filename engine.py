@@ -1,24 +1,26 @@
 """One epoch of training, and one evaluation."""
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from datasets.coco_eval import CocoEvaluator
 from datasets.panoptic_eval import PanopticEvaluator
-from models.criterion import SetCriterion
-from util.distributed import reduce_dict
+from models.criterion import SetCriterion, mean_number_of_objects
+from util.accumulation import Steps, unsynchronized
+from util.distributed import is_dist_avail_and_initialized
+from util.gathering import tell_all
 from util.metric_logger import MetricLogger, SmoothedValue
 from util.nested_tensor import NestedTensor
-from util.optimizer import NormGuard, backward, update
+from util.optimizer import NormGuard, backward, batch_norms, clip, update
 from util.random_state import random_state
+from util.step_log import reduce_logs, weigh
 from util.step_watch import StepRecord, StepWatch
-from util.transfer import to_device
 
 PRINT_FREQ = 10
 PANOPTIC_FOLDER = "panoptic_eval"  # of a run's folder, with its segment maps
@@ -55,18 +57,24 @@ def train_one_epoch(
     max_norm: float = 0,
     amp: str = "off",
     *,
+    accum_steps: int = 1,
     scaler: torch.amp.GradScaler | None = None,
     watch: StepWatch | None = None,
     progress: EpochProgress | None = None,
 ) -> dict[str, float]:
     """Train on every batch once.
 
+    A step has ``accum_steps`` batches in each process, and updates the weights as if each were that
+    of a process of its own: gradients are averaged over them, losses of matched pairs are divided
+    by the mean number of objects of all of them. Batches that make no whole step are left out.
+
     The host waits for the device in one place of a step, the matching. Everything else that it
     wants to know is read when a line is printed. A step whose loss or gradient is not finite leaves
     the weights as they are.
 
     Args:
-        model: takes a `NestedTensor`; left in training mode.
+        model: takes a `NestedTensor`; left in training mode. Of several processes each has it in a
+            `DistributedDataParallel`.
         criterion: gives losses by name, and has their weights in ``weight_dict``.
         data_loader: gives batches (images, targets), without those that ``progress`` has done.
         optimizer: of the model's parameters.
@@ -75,6 +83,7 @@ def train_one_epoch(
         max_norm: largest norm of the gradient of all parameters together; 0: not clipped.
         amp: ``off``, or ``bf16`` or ``fp16`` to run the model, not the criterion, in mixed
             precision.
+        accum_steps: batches of a step in each process.
         scaler: for ``fp16``: scales the loss, and skips steps whose gradients overflow.
         watch: is told of the steps; by default a step that is not finite ends the training.
         progress: where to begin and what to do after a step.
@@ -94,38 +103,66 @@ def train_one_epoch(
     logger.load_state_dict(progress.meters)
     norms = NormGuard(model)
     first = progress.steps_done
-    batches = logger.log_every(data_loader, PRINT_FREQ, f"Epoch: [{epoch}]", first=first)
-    for step, (samples, targets) in enumerate(_on_device(batches, device), start=first):
-        before = random_state()
+    steps = logger.log_every(
+        Steps(data_loader, accum_steps), PRINT_FREQ, f"Epoch: [{epoch}]", first=first
+    )
+    gradients = _Gradients(model, criterion, device, amp, scaler, watch)
+    for step, (batches, _) in enumerate(steps, start=first):
         norms.remember()
-        with watch:
-            losses = criterion(_predict(model, samples, device, amp), targets)
-        loss, log = _weigh(losses, criterion.weight_dict, targets)
         optimizer.zero_grad()
-        norm = backward(loss, model.parameters(), optimizer, max_norm, scaler)
-        reduced, bad, stop = _reduce(log, loss + norm, progress.wants_to_stop())
+        records = gradients.compute(batches, epoch, step)
+        norm = clip(model.parameters(), optimizer, max_norm, scaler)
+        log, bad, stop = reduce_logs([r.losses for r in records], norm, progress.wants_to_stop())
         update(optimizer, bad, scaler)
         norms.take_back(bad)
-        watch.record(bad, stop, StepRecord(epoch, step, samples, targets, log, before))
-        logger.update(**reduced, lr=optimizer.param_groups[0]["lr"])
+        watch.record(bad, stop, records)
+        logger.update(**log, lr=optimizer.param_groups[0]["lr"])
         progress.after_step(step + 1, logger)
     watch.settle()
     return _finish(logger)
 
 
-def _reduce(
-    log: dict[str, Tensor], must_be_finite: Tensor, wants_to_stop: bool
-) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """The log averaged over all processes, and whether the step of any is bad or wants to stop.
+@dataclass(frozen=True)
+class _Gradients:
+    """Computes the gradients of steps; arguments as of `train_one_epoch`."""
 
-    A bad step is left out, of the averages too: its values are NaN.
-    """
-    bad = (~must_be_finite.detach().isfinite()).to(must_be_finite.dtype)
-    stop = torch.full_like(bad, float(wants_to_stop))
-    reduced = reduce_dict({**log, "bad": bad, "stop": stop})
-    bad, stop = reduced["bad"] > 0, reduced["stop"] > 0
-    values = torch.stack([reduced[name] for name in log]).masked_fill(bad, math.nan)
-    return dict(zip(log, values, strict=True)), bad, stop
+    model: nn.Module
+    criterion: SetCriterion
+    device: torch.device
+    amp: str
+    scaler: torch.amp.GradScaler | None
+    watch: StepWatch
+
+    def compute(self, batches: Sequence[Batch], epoch: int, step: int) -> list[StepRecord]:
+        """Average the gradients of the batches of a step, and of all processes.
+
+        Args:
+            batches: of this process.
+            epoch, step: numbers for the records.
+
+        Returns:
+            a record of each batch, with the losses of `util.step_log.weigh`.
+        """
+        count = self._mean_number_of_objects(batches)
+        records = []
+        for number, batch in enumerate(batches, start=1):
+            before = random_state()
+            with unsynchronized(self.model, number < len(batches)):
+                samples, targets = _to_device(batch, self.device)
+                with self.watch:
+                    outputs = _predict(self.model, samples, self.device, self.amp)
+                    losses = self.criterion(outputs, targets, *count)
+                loss, log = weigh(losses, self.criterion.weight_dict, targets)
+                backward(loss / len(batches), self.scaler)
+            records.append(StepRecord(epoch, step, *batch, log, before))
+        return records
+
+    def _mean_number_of_objects(self, batches: Sequence[Batch]) -> tuple[Tensor | float, ...]:
+        """That of a step of several batches; of a single one the criterion counts for itself."""
+        if len(batches) == 1:
+            return ()
+        count = sum(len(target["labels"]) for _, targets in batches for target in targets)
+        return (mean_number_of_objects(count, self.device, len(batches)),)
 
 
 @torch.no_grad()
@@ -142,6 +179,10 @@ def evaluate(
     between_batches: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, Any], CocoEvaluator]:
     """Compute losses and COCO metrics over a data set: boxes, masks and panoptic maps.
+
+    Of several processes each evaluates its own share of the images, in as many batches as it has:
+    they meet at the beginning and at the end. Losses are averages over images, where that of a
+    batch stands for each of its images.
 
     Args:
         model: takes a `NestedTensor`; left in evaluation mode.
@@ -160,22 +201,26 @@ def evaluate(
         averages as of `train_one_epoch` (without ``lr``), the 12 COCO numbers under
         ``coco_eval_bbox`` and ``coco_eval_masks``, panoptic quality under ``PQ_all``, ``PQ_th``
         (things) and ``PQ_st`` (stuff), each a dict of ``pq``, ``sq``, ``rq`` in [0, 1] and ``n``
-        classes, in the main process; and the evaluator with all detections and precision curves.
+        classes, the same in all processes; and the evaluator, in the main process with all
+        detections and precision curves.
 
     Raises:
         DivergenceError: predictions are not finite.
     """
     model.eval()
+    model = _alone(model)
     criterion.eval()
     logger = _make_logger(class_error="{value:.2f}")
     evaluator = CocoEvaluator(base_ds, tuple(k for k in ("segm", "bbox") if k in postprocessors))
     panoptic = _panoptic_evaluator(postprocessors, data_loader, output_dir)
     batches = logger.log_every(data_loader, PRINT_FREQ, "Test:")
-    for samples, targets in _on_device(batches, device):
+    for batch in batches:
         between_batches()
+        samples, targets = _to_device(batch, device)
         outputs = _predict(model, samples, device, amp)
-        _, log = _weigh(criterion(outputs, targets), criterion.weight_dict, targets)
-        logger.update(**reduce_dict(log))
+        _, log = weigh(criterion(outputs, targets), criterion.weight_dict, targets)
+        for name, value in log.items():
+            logger.meters[name].update(value, n=len(targets))
         evaluator.update(_detections(postprocessors, outputs, targets))
         if panoptic is not None:
             padded_size = (samples.tensors.shape[-2], samples.tensors.shape[-1])
@@ -230,9 +275,7 @@ def _panoptic_maps(
 
 def _panoptic_quality(evaluator: PanopticEvaluator) -> dict[str, Any]:
     evaluator.synchronize_between_processes()
-    quality = evaluator.summarize()
-    if quality is None:  # not the main process
-        return {}
+    quality: Any = tell_all(evaluator.summarize())
     return {"PQ_all": quality["All"], "PQ_th": quality["Things"], "PQ_st": quality["Stuff"]}
 
 
@@ -256,39 +299,25 @@ def _finish(logger: MetricLogger) -> dict[str, float]:
     return {name: meter.global_avg for name, meter in logger.meters.items()}
 
 
-def _on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    for samples, targets in batches:
-        yield (
-            samples.to(device, non_blocking=True),
-            [{k: v.to(device, non_blocking=True) for k, v in t.items()} for t in targets],
-        )
+def _alone(model: nn.Module) -> nn.Module:
+    """The model without its tie to other processes, and with the moving statistics of the first."""
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
+    if is_dist_avail_and_initialized():
+        for buffer in (b for norm in batch_norms(model) for b in norm.buffers()):
+            torch.distributed.broadcast(buffer, src=0)
+    return model
+
+
+def _to_device(batch: Batch, device: torch.device) -> Batch:
+    samples, targets = batch
+    return (
+        samples.to(device, non_blocking=True),
+        [{k: v.to(device, non_blocking=True) for k, v in t.items()} for t in targets],
+    )
 
 
 def _predict(model: nn.Module, samples: NestedTensor, device: torch.device, amp: str) -> Any:
     dtype = torch.float16 if amp == "fp16" else torch.bfloat16
     with torch.autocast(device.type, dtype=dtype, enabled=amp != "off"):
         return model(samples)
-
-
-def _weigh(
-    losses: dict[str, Tensor], weights: dict[str, float], targets: Targets
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss to minimise, and what a log says of a step: all its parts with and without weight.
-
-    Weights are applied to all parts at once: a few dozen scalar products would cost more than them.
-    """
-    names = [name for name in losses if name in weights]
-    parts = torch.stack([losses[name] for name in names])
-    factors = torch.tensor([weights[name] for name in names], dtype=parts.dtype)
-    weighted = parts * to_device(factors, parts.device)
-    loss = weighted.sum()
-    log = {"loss": loss.detach(), **dict(zip(names, weighted.detach(), strict=True))}
-    unscaled = {name: value.detach() for name, value in losses.items()}
-    if "class_error" in unscaled and not any(len(target["labels"]) for target in targets):
-        unscaled["class_error"] = torch.full_like(
-            unscaled["class_error"], math.nan
-        )  # no observation
-    if "class_error" in unscaled:
-        log["class_error"] = unscaled["class_error"]
-    log.update({f"{name}_unscaled": value for name, value in unscaled.items()})
-    return loss, log

@@ -20,6 +20,8 @@ from util.options import fill_in_new_flags
 from util.random_state import set_random_state
 from util.step_watch import StepRecord
 
+NOTHING_FOUND = "done again, everything is finite: the fault is not in the numbers of this process"
+
 
 def examine(model: nn.Module, criterion: SetCriterion, record: StepRecord, amp: str) -> str:
     """Do a step again, on a copy of the model, and say where its numbers stop being finite.
@@ -34,21 +36,24 @@ def examine(model: nn.Module, criterion: SetCriterion, record: StepRecord, amp: 
         some words on the first of these that is not finite: the images, the output of a layer in
         the order of computation, losses, gradients of parameters.
     """
-    images = record.samples.tensors
-    if not images.isfinite().all():
+    if not record.samples.tensors.isfinite().all():
         return "the images themselves are not finite"
     model = copy.deepcopy(model).train()
+    device = next(model.parameters()).device
+    samples = record.samples.to(device)
+    targets = [{name: value.to(device) for name, value in t.items()} for t in record.targets]
     criterion.train()
     set_random_state(record.random_state)
     layers: list[str] = []
     for name, module in model.named_modules():
         module.register_forward_hook(_noting(name or "model", layers))
     dtype = torch.float16 if amp == "fp16" else torch.bfloat16
-    with torch.autocast(images.device.type, dtype=dtype, enabled=amp != "off"):
-        outputs = model(record.samples)
+    with torch.autocast(device.type, dtype=dtype, enabled=amp != "off"):
+        outputs = model(samples)
     if layers:
         return f"the first layer with such an output is {layers[0]}"
-    losses = criterion(outputs, record.targets)
+    # Counted here: the other processes may not get so far.
+    losses = criterion(outputs, targets, max(sum(len(t["labels"]) for t in targets), 1))
     bad = [name for name, value in losses.items() if not value.isfinite().all()]
     if bad:
         return f"all layers are finite, but not the losses {', '.join(bad)}"
@@ -61,7 +66,21 @@ def examine(model: nn.Module, criterion: SetCriterion, record: StepRecord, amp: 
     torch.stack(parts).sum().backward()
     if gradients:
         return f"losses are finite, but not the gradients: the first is that of {gradients[0]}"
-    return "done again, everything is finite: the fault is not in the numbers of this process"
+    return NOTHING_FOUND
+
+
+def explain(
+    model: nn.Module, criterion: SetCriterion, records: Sequence[StepRecord], amp: str
+) -> tuple[StepRecord, str]:
+    """The first batch of a step in which `examine` finds a cause, and what it says of it.
+
+    Where it finds none, the first batch stands for the step.
+    """
+    for record in records:
+        found = examine(model, criterion, record, amp)
+        if found != NOTHING_FOUND:
+            return record, found
+    return records[0], NOTHING_FOUND
 
 
 def _noting(name: str, layers: list[str]) -> Any:

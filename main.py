@@ -19,7 +19,7 @@ from util.random_state import seed_everything
 _AT_LEAST_ONE = (
     *("batch_size", "eval_batch_size", "epochs", "lr_drop", "max_size", "num_classes"),
     *("dec_layers", "hidden_dim", "nheads", "num_queries", "dim_feedforward"),
-    *("keep_last", "patience"),
+    *("keep_last", "patience", "accum_steps"),
 )
 _NOT_NEGATIVE = (
     *("lr", "lr_backbone", "lr_min", "weight_decay", "clip_max_norm", "dropout", "enc_layers"),
@@ -44,6 +44,7 @@ def _add_training_flags(group: FlagGroup) -> None:
     add("--lr", "learning rate of everything but the backbone", default=1e-4, type=float)
     add("--lr_backbone", "learning rate of the backbone, 0 freezes it", default=1e-5, type=float)
     add("--batch_size", "images in a batch of one process", default=2, type=int)
+    add("--accum_steps", "batches a step, as if of so many times the processes", type=int)
     add("--weight_decay", "weight decay of AdamW", default=1e-4, type=float)
     add("--epochs", "number of epochs to train", default=300, type=int)
     add("--lr_drop", "epochs between drops of the learning rate by 10", default=200, type=int)

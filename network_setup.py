@@ -13,6 +13,7 @@ from models.criterion import SetCriterion
 from models.segmentation import DETRsegm
 from util.checkpoint import load_checkpoint
 from util.errors import UserError
+from util.optimizer import batch_norms
 from util.weights import finetune_model, load_frozen_weights, load_model_state, model_state
 
 
@@ -95,8 +96,16 @@ def count_classes(args: argparse.Namespace, *datasets: Any) -> int:
 
 
 def distribute(model: nn.Module, args: argparse.Namespace) -> nn.Module:
-    """The model as several processes train it together; the same in a single one."""
+    """The model as several processes train it together; the same in a single one.
+
+    Every parameter gets a gradient in every step, be it zero: nobody has to search for others.
+    """
     if not args.distributed:
         return model
     on_gpu = torch.device(args.device).type == "cuda"
-    return DistributedDataParallel(model, device_ids=[args.gpu] if on_gpu else None)
+    return DistributedDataParallel(
+        model,
+        device_ids=[args.gpu] if on_gpu else None,
+        broadcast_buffers=bool(batch_norms(model)),
+        gradient_as_bucket_view=True,
+    )

@@ -5,7 +5,7 @@ import contextlib
 import datetime
 import signal
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -31,7 +31,7 @@ from resume import apply_schedule, restore_optimizer, settle_flags
 from run_state import RunState, validation_score
 from util.averaging import average_of
 from util.checkpoint import load_checkpoint
-from util.distributed import all_gather, get_world_size, is_main_process
+from util.distributed import get_world_size, is_main_process
 from util.errors import DivergenceError, UserError
 from util.metric_logger import MetricLogger
 from util.optimizer import build_lr_scheduler, build_optimizer
@@ -39,7 +39,7 @@ from util.provenance import versions
 from util.random_state import seeded
 from util.run_folder import RunFolder
 from util.signals import StopRequested, StopSignals
-from util.step_watch import StepRecord, StepWatch
+from util.step_watch import StepRecord, StepWatch, image_names
 from util.weights import load_model_state
 
 
@@ -83,13 +83,14 @@ class Run:
         )
         self.scaler = torch.amp.GradScaler(self.device.type) if args.amp == "fp16" else None
         load_weights(self.model, args, checkpoint, frozen)
+        if checkpoint is not None and not args.eval:
+            self._resume_training(checkpoint)
+        self.parallel_model = distribute(self.model, args)
+        # Of weights that are those of the main process by now.
         self.averaged = average_of(self.model, args.ema_decay) if args.ema_decay else None
         if self.averaged is not None and checkpoint is not None and checkpoint.get("ema"):
             load_model_state(self.averaged.module, checkpoint["ema"], args.resume)
             self.averaged.n_averaged.fill_(checkpoint["step"])
-        if checkpoint is not None and not args.eval:
-            self._resume_training(checkpoint)
-        self.parallel_model = distribute(self.model, args)
         self.val_loader = build_val_loader(
             self.val_set,
             args.eval_batch_size or args.batch_size,
@@ -143,7 +144,8 @@ class Run:
         """Evaluate once, for ``--eval``."""
         self._evaluate_averaged()
         _, evaluator = self._evaluate(self.parallel_model)
-        self.folder.save_evaluation(serialisable_eval(evaluator.coco_eval["bbox"].eval))
+        if is_main_process():
+            self.folder.save_evaluation(serialisable_eval(evaluator.coco_eval["bbox"].eval))
 
     def train(self) -> None:
         """Train to the last epoch, evaluating after each.
@@ -159,6 +161,7 @@ class Run:
             args.num_workers,
             pin_memory=self.device.type == "cuda",
             seed=args.seed,
+            accum_steps=args.accum_steps,
             skip_bad_images=args.skip_bad_images,
             bad_images=state.bad_images,
         )
@@ -191,8 +194,8 @@ class Run:
     def _train_epoch(self, loader: TrainLoader) -> None:
         """Train one epoch, or what is left of it, and save a checkpoint."""
         args, state = self.args, self.state
-        batch = state.images_done // self._images_a_step
-        loader.start_at(state.epoch, batch)
+        steps_done = state.images_done // self._images_a_step
+        loader.start_at(state.epoch, steps_done * args.accum_steps)
         state.train_stats = train_one_epoch(
             self.parallel_model,
             self.criterion,
@@ -202,10 +205,14 @@ class Run:
             state.epoch,
             args.clip_max_norm,
             args.amp,
+            accum_steps=args.accum_steps,
             scaler=self.scaler,
             watch=self.watch,
             progress=EpochProgress(
-                batch, state.meters, lambda: self.signals.received is not None, self._after_step
+                steps_done,
+                state.meters,
+                lambda: self.signals.received is not None,
+                self._after_step,
             ),
         )
         self.lr_scheduler.step()
@@ -216,7 +223,7 @@ class Run:
 
     @property
     def _images_a_step(self) -> int:
-        return self.args.batch_size * get_world_size()
+        return self.args.batch_size * self.args.accum_steps * get_world_size()
 
     def _after_step(self, steps_done: int, logger: MetricLogger) -> None:
         """Save where the flags or a signal ask for it; in the latter case end the run."""
@@ -244,18 +251,18 @@ class Run:
             + (saved if self.folder.path is not None else "nothing is saved without --output_dir"),
         )
 
-    def _on_bad_step(self, record: StepRecord) -> None:
+    def _on_bad_step(self, records: Sequence[StepRecord]) -> None:
         """Leave out a step that was not finite, or say what is known of it and end the run."""
         state, allowed = self.state, self.args.max_skipped_steps
         state.skipped_steps += 1
-        images = ", ".join(map(str, record.image_ids()))
         if state.skipped_steps <= allowed:
             print(
-                f"epoch {record.epoch}, step {record.step} was not finite and is left out, number "
-                f"{state.skipped_steps} of --max_skipped_steps {allowed}; images {images}"
+                f"epoch {records[0].epoch}, step {records[0].step} was not finite and is left out, "
+                f"number {state.skipped_steps} of --max_skipped_steps {allowed}; images "
+                f"{image_names(records)}"
             )
             return
-        found = forensics.examine(self.model, self.criterion, record, self.args.amp)
+        record, found = forensics.explain(self.model, self.criterion, records, self.args.amp)
         message = forensics.describe(record, found)
         if self.folder.path is not None and is_main_process():
             dump = self.folder.path / "bad_step.pth"
@@ -294,10 +301,10 @@ class Run:
                 **state.left_out(),
             }
         )
-        evaluation = serialisable_eval(evaluator.coco_eval["bbox"].eval)
-        self.folder.save_epoch_evaluation(evaluation, epoch)
-        # PQ is known in the main process alone.
-        state.scores[epoch] = all_gather(validation_score(test_stats))[0]
+        if is_main_process():
+            evaluation = serialisable_eval(evaluator.coco_eval["bbox"].eval)
+            self.folder.save_epoch_evaluation(evaluation, epoch)
+        state.scores[epoch] = validation_score(test_stats)
         if state.best_epoch == epoch:
             self.folder.keep_as_best()
 
@@ -327,8 +334,8 @@ class Run:
                 self.args.amp,
                 between_batches=self._stop_evaluation,
             )
-        report(evaluator, self.val_set.categories)
         if is_main_process():
+            report(evaluator, self.val_set.categories)
             self._draw_and_dump(evaluator)
         return stats, evaluator
 

@@ -29,8 +29,9 @@ from datasets.image_detections import (
     result_entries,
 )
 from datasets.segmentations import encode_segmentation
-from util.distributed import all_gather
+from util.distributed import all_gather, get_world_size, is_main_process
 from util.errors import UserError
+from util.gathering import gather_to_main, tell_all
 
 __all__ = [
     "CocoEvaluator",
@@ -47,6 +48,9 @@ class CocoEvaluator:
     Call `update` for each batch, then `synchronize_between_processes`, `accumulate` and
     `summarize`. Only images that some `update` has named count. An image named twice, as a padded
     distributed sampler does, counts once: the first time, in the order of the processes.
+
+    After `synchronize_between_processes` the main process has everything. The others have nothing
+    but, after `summarize`, the numbers in ``coco_eval[iou_type].stats``.
 
     Attributes:
         coco_gt: the ground truth, a COCO object of its own; its annotations are read, never
@@ -79,6 +83,7 @@ class CocoEvaluator:
             kind: CocoScore(kind, list(coco_gt.imgs), list(coco_gt.cats)) for kind in iou_types
         }
         self._collected: dict[int, ImageDetections] = {}
+        self._is_shared = False  # whether the main process has it all
 
     @property
     def img_ids(self) -> list[int]:
@@ -107,14 +112,17 @@ class CocoEvaluator:
                 )
 
     def synchronize_between_processes(self) -> None:
-        """Gives every process the detections of all; all must call it, and a single one may."""
-        merged: dict[int, ImageDetections] = {}
-        for collected in all_gather(self._collected):
-            merged = {**collected, **merged}
-        self._collected = dict(sorted(merged.items()))
+        """Gives the main process the detections of all; all must call it, and a single one may."""
+        first_seen: dict[int, ImageDetections] = {}
+        for image_id, collected in gather_to_main(list(self._collected.items())):
+            first_seen.setdefault(image_id, collected)
+        self._collected = dict(sorted(first_seen.items()))
+        self._is_shared = get_world_size() > 1
 
     def accumulate(self) -> None:
         """Scores everything collected; the result is in ``coco_eval[iou_type].eval``."""
+        if not self._has_all:
+            return
         for iou_type, score in self.coco_eval.items():
             print("Accumulating evaluation results...")
             start = time.perf_counter()
@@ -125,10 +133,21 @@ class CocoEvaluator:
             print(f"DONE (t={time.perf_counter() - start:.2f}s).")
 
     def summarize(self) -> None:
-        """Prints the COCO table of each IoU type and fills ``coco_eval[iou_type].stats``."""
+        """Prints the COCO table of each IoU type and fills ``coco_eval[iou_type].stats``.
+
+        After `synchronize_between_processes` all processes must call it.
+        """
         for iou_type, score in self.coco_eval.items():
-            print(f"IoU metric: {iou_type}")
-            score.summarize()
+            if self._has_all:
+                print(f"IoU metric: {iou_type}")
+                score.summarize()
+            if self._is_shared:
+                score.stats = tell_all(score.stats)
+
+    @property
+    def _has_all(self) -> bool:
+        """Whether this process has what it is to score."""
+        return not self._is_shared or is_main_process()
 
     def prepare(self, predictions: Mapping[int, Prediction], iou_type: str) -> list[Annotation]:
         """The COCO result entries of some predictions, without adding them.

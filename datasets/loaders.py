@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset
 
 from datasets.bad_samples import ReplacingDataset, ReportingLoader, collate_samples
-from datasets.samplers import EpochBatchSampler
+from datasets.samplers import EpochBatchSampler, ShareSampler
 from datasets.seeded import SeededDataset
-from util.distributed import get_world_size, is_dist_avail_and_initialized
+from util.distributed import get_world_size
 from util.errors import UserError
 from util.signals import shield_worker
 
@@ -26,11 +26,12 @@ class TrainLoader:
         num_workers: processes that load data.
         pin_memory: put batches into page-locked memory, for copies to a GPU.
         seed: of the run; the same in all processes.
+        accum_steps: batches of a step; an epoch has whole steps.
         skip_bad_images: how many images may be replaced because they cannot be read.
         bad_images: what was said of them; new complaints are added.
 
     Raises:
-        UserError: there are fewer images than make a batch in every process.
+        UserError: there are fewer images than make a step in every process.
     """
 
     def __init__(
@@ -41,15 +42,18 @@ class TrainLoader:
         pin_memory: bool,
         seed: int,
         *,
+        accum_steps: int = 1,
         skip_bad_images: int = 0,
         bad_images: list[str] | None = None,
     ) -> None:
         self._samples = SeededDataset(ReplacingDataset(dataset, skip_bad_images), seed)
-        self._batches = EpochBatchSampler(len(self._samples), batch_size, seed)
+        self._batches = EpochBatchSampler(len(self._samples), batch_size, seed, accum_steps)
         if self._batches.num_batches == 0:
             share = len(self._samples) // get_world_size()
+            times = f" times --accum_steps {accum_steps}" if accum_steps > 1 else ""
             raise UserError(
-                f"--batch_size {batch_size}: more than the {share} training images of a process"
+                f"--batch_size {batch_size}{times}: more than the {share} training images of a "
+                "process"
             )
         loader = _loader(self._samples, num_workers, pin_memory, batch_sampler=self._batches)
         known = [] if bad_images is None else bad_images
@@ -76,11 +80,12 @@ def build_val_loader(
     skip_bad_images: int = 0,
     bad_images: list[str] | None = None,
 ) -> ReportingLoader:
-    """Batches in order of the image ids; arguments as in `TrainLoader`."""
+    """Batches in order of the image ids, each image in one process; arguments as in `TrainLoader`.
+
+    Processes may have different numbers of batches, even none.
+    """
     samples = ReplacingDataset(dataset, skip_bad_images)
-    sampler: Sampler = SequentialSampler(samples)
-    if is_dist_avail_and_initialized():
-        sampler = DistributedSampler(samples, shuffle=False)
+    sampler = ShareSampler(len(samples))
     loader = _loader(samples, num_workers, pin_memory, batch_size=batch_size, sampler=sampler)
     known = [] if bad_images is None else bad_images
     return ReportingLoader(loader, dataset, skip_bad_images, known)

@@ -22,7 +22,8 @@ from datasets.panoptic_quality import (
     num_threads,
 )
 from util.checkpoint import atomic_write
-from util.distributed import all_gather, is_main_process
+from util.distributed import is_main_process
+from util.gathering import gather_to_main
 from util.panoptic_coding import decode_id_map
 
 Prediction = Mapping[str, Any]
@@ -89,11 +90,11 @@ class PanopticEvaluator:
             self._scored.update(zip(new, pool.map(self._score, new.values()), strict=True))
 
     def synchronize_between_processes(self) -> None:
-        """Give every process the results of all; all must call it, and a single one may."""
-        merged: dict[int, _Scored] = {}
-        for scored in all_gather(self._scored):
-            merged = {**scored, **merged}
-        self._scored = dict(sorted(merged.items()))
+        """Give the main process the results of all; all must call it, and a single one may."""
+        first_seen: dict[int, _Scored] = {}
+        for image_id, scored in gather_to_main(list(self._scored.items())):
+            first_seen.setdefault(image_id, scored)
+        self._scored = dict(sorted(first_seen.items()))
 
     def summarize(self) -> Quality | None:
         """Print the table of panoptic quality and write ``predictions.json``, in the main process.

@@ -1,4 +1,4 @@
-"""The order in which training sees a data set: a function of seed and epoch alone."""
+"""Which images a process sees, and in which order."""
 
 from collections.abc import Iterator
 
@@ -11,26 +11,29 @@ from util.distributed import get_rank, get_world_size
 class EpochBatchSampler(Sampler[list[int]]):
     """Batches of an epoch in an order drawn from (seed, epoch), shared out among the processes.
 
-    Every process has the same number of batches, all of full size: what is left over at the end of
-    an epoch waits for another. An epoch can be entered in its middle.
+    Every process has the same number of batches, all of full size, that make up whole steps: what
+    is left over at the end of an epoch waits for another. An epoch can be entered in its middle.
 
     Args:
         num_images: of the data set.
         batch_size: images of a batch of one process.
         seed: of the run.
+        accum_steps: batches of a step in each process.
     """
 
-    def __init__(self, num_images: int, batch_size: int, seed: int) -> None:
+    def __init__(self, num_images: int, batch_size: int, seed: int, accum_steps: int = 1) -> None:
         self._num_images = num_images
         self._batch_size = batch_size
         self._seed = seed
+        self._accum_steps = accum_steps
         self._epoch = 0
         self._first_batch = 0
 
     @property
     def num_batches(self) -> int:
         """Batches of a whole epoch in this process."""
-        return self._num_images // (self._batch_size * get_world_size())
+        images_a_step = self._batch_size * self._accum_steps * get_world_size()
+        return self._num_images // images_a_step * self._accum_steps
 
     def start_at(self, epoch: int, batch: int = 0) -> None:
         """Choose the epoch, and the number of its batches that are done already."""
@@ -48,6 +51,25 @@ class EpochBatchSampler(Sampler[list[int]]):
         for batch in range(self._first_batch, self.num_batches):
             start = batch * stride + first
             yield order[start : start + self._batch_size]
+
+
+class ShareSampler(Sampler[int]):
+    """The images of a data set in order, each in one process alone.
+
+    Nothing is repeated to make the shares equal: they differ by an image, and may be empty.
+
+    Args:
+        num_images: of the data set.
+    """
+
+    def __init__(self, num_images: int) -> None:
+        self._share = range(get_rank(), num_images, get_world_size())
+
+    def __len__(self) -> int:
+        return len(self._share)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._share)
 
 
 def _mix(seed: int, epoch: int) -> int:

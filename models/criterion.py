@@ -44,7 +44,7 @@ class _Pairs(NamedTuple):
     Attributes:
         objects: the objects of the batch.
         matches: their queries, for each decoder layer.
-        num_boxes: objects per process, the divisor of the losses of pairs.
+        num_boxes: the divisor of the losses of pairs, see `mean_number_of_objects`.
     """
 
     objects: Objects
@@ -103,9 +103,15 @@ class SetCriterion(nn.Module):
         self.register_buffer("empty_weight", empty_weight)
 
     def forward(
-        self, outputs: dict[str, Any], targets: Sequence[dict[str, Tensor]]
+        self,
+        outputs: dict[str, Any],
+        targets: Sequence[dict[str, Tensor]],
+        num_boxes: Tensor | float | None = None,
     ) -> dict[str, Tensor]:
         """Compute the losses.
+
+        In evaluation mode processes do not wait for each other: they may have different numbers of
+        batches.
 
         Args:
             outputs: ``pred_logits`` (B, Q, K), ``pred_boxes`` (B, Q, 4) cxcywh relative to the
@@ -113,6 +119,8 @@ class SetCriterion(nn.Module):
                 layers; for masks ``pred_masks``, logits (B, Q, H, W).
             targets: for each image ``labels`` (n,) below ``num_classes`` and ``boxes`` (n, 4)
                 cxcywh; for masks ``masks`` (n, H, W), 1 inside.
+            num_boxes: divisor of the losses of matched pairs. By default the objects of the batch,
+                in training mode `mean_number_of_objects` over the batches of all processes.
 
         Returns:
             scalars: ``loss_ce``, ``loss_bbox``, ``loss_giou``, ``cardinality_error``, the same with
@@ -129,11 +137,21 @@ class SetCriterion(nn.Module):
         matches = self.matcher.match_layers(
             predictions.logits, predictions.boxes_cxcywh, objects, targets
         )
-        pairs = _Pairs(objects, matches, _mean_number_of_objects(objects))
+        if num_boxes is None:
+            num_boxes = self._number_of_objects(objects)
+        if isinstance(num_boxes, Tensor):
+            num_boxes = num_boxes.to(predictions.logits.dtype)
+        pairs = _Pairs(objects, matches, num_boxes)
         by_layer: dict[str, Sequence[Tensor]] = {}
         for name in self.losses:
             by_layer.update(self._terms[name](predictions, pairs))
         return _name_by_layer(by_layer, len(predictions.logits))
+
+    def _number_of_objects(self, objects: Objects) -> Tensor | float:
+        count = len(objects.labels)
+        if self.training:
+            return mean_number_of_objects(count, objects.labels.device)
+        return max(float(count), 1.0)
 
     def _loss_labels(self, predictions: _Predictions, pairs: _Pairs) -> dict[str, Sequence[Tensor]]:
         """Cross-entropy over all queries, weighted by class; error rate of the matched ones."""
@@ -195,13 +213,23 @@ class SetCriterion(nn.Module):
         return {"cardinality_error": (predicted - counts).abs().mean(1).unbind()}
 
 
-def _mean_number_of_objects(objects: Objects) -> Tensor | float:
-    """Objects per process, at least 1."""
+def mean_number_of_objects(
+    own_count: int, device: torch.device, num_batches: int = 1
+) -> Tensor | float:
+    """Objects in a batch of a training step, on average over those of all processes, at least 1.
+
+    All processes must ask.
+
+    Args:
+        own_count: objects in the batches of this process together.
+        device: where the losses are.
+        num_batches: how many batches of the step each process has.
+    """
     if not is_dist_avail_and_initialized():
-        return max(float(len(objects.labels)), 1.0)
-    count = torch.full((), float(len(objects.labels)), device=objects.labels.device)
+        return max(own_count / num_batches, 1.0)
+    count = torch.full((), float(own_count), dtype=torch.float64, device=device)
     torch.distributed.all_reduce(count)
-    return (count / get_world_size()).clamp(min=1)
+    return (count / (num_batches * get_world_size())).clamp(min=1)
 
 
 def _name_by_layer(by_layer: dict[str, Sequence[Tensor]], num_layers: int) -> dict[str, Tensor]:

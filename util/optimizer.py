@@ -39,18 +39,21 @@ def build_lr_scheduler(
     return StepLR(optimizer, lr_drop)
 
 
-def backward(
-    loss: Tensor,
+def backward(loss: Tensor, scaler: torch.amp.GradScaler | None) -> None:
+    """Add the gradients of a loss, a number, to those that are there."""
+    (loss if scaler is None else scaler.scale(loss)).backward()
+
+
+def clip(
     parameters: Iterable[nn.Parameter],
     optimizer: torch.optim.Optimizer,
     max_norm: float,
     scaler: torch.amp.GradScaler | None,
 ) -> Tensor:
-    """Compute gradients, and clip them.
+    """Clip the gradients of a step, and judge them.
 
     Args:
-        loss: a number, not scaled.
-        parameters: of the model.
+        parameters: of the model, with their gradients.
         optimizer: of them.
         max_norm: largest norm of all gradients together; 0: they are not clipped.
         scaler: of mixed precision in float16.
@@ -59,7 +62,6 @@ def backward(
         a number that is finite where the gradients are, save those that only overflowed under the
         scale of ``scaler``: these are its own affair.
     """
-    (loss if scaler is None else scaler.scale(loss)).backward()
     if scaler is not None:
         scaler.unscale_(optimizer)
     trained = [p for p in parameters if p.grad is not None]
@@ -96,20 +98,21 @@ def update(
         optimizer.step()
 
 
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    """The layers whose buffers are moving statistics; frozen batch norms are none of them."""
+    return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
 class NormGuard:
     """Takes back what a skipped step did to the moving statistics of batch norms.
 
     Args:
-        model: its batch norms in training mode count; frozen ones have nothing to take back.
+        model: its batch norms in training mode count.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._buffers = [
-            buffer
-            for module in model.modules()
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
-            for buffer in module.buffers()
-        ]
+        norms = [norm for norm in batch_norms(model) if norm.training]
+        self._buffers = [buffer for norm in norms for buffer in norm.buffers()]
         self._before = [buffer.clone() for buffer in self._buffers]
 
     def remember(self) -> None:
