@@ -90,7 +90,8 @@ def test_results_of_all_processes_count_once_and_only_the_main_one_reports(
     whole.update([prediction(10), prediction(30)])
     first.update([prediction(10)])
     second.update([prediction(30), prediction(10, shift=3)])
-    monkeypatch.setattr(panoptic_eval, "all_gather", lambda own: [first._scored, second._scored])
+    everything = [*first._scored.items(), *second._scored.items()]
+    monkeypatch.setattr(panoptic_eval, "gather_to_main", lambda own: everything)
     gathered = evaluator_of(root, None)
     gathered.synchronize_between_processes()
     assert gathered.summarize() == whole.summarize()

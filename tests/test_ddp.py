@@ -1,0 +1,234 @@
+"""Several processes and several batches a step: the same updates, whoever computes them."""
+
+import argparse
+import copy
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import network_setup
+from engine import EpochProgress, train_one_epoch
+from tests.processes import run_connected
+from tests.test_engine import CPU, batch, build
+from util.distributed import get_rank, get_world_size
+from util.optimizer import build_optimizer
+from util.step_watch import StepWatch
+
+# Objects of the batches; the third step has a share without any, the fifth nothing but such.
+COUNTS = [2, 1, 3, 1, 0, 2, 1, 4, 0, 0, 3, 0, 1, 1, 2, 2, 0, 1, 5, 1]
+NUM_STEPS = len(COUNTS) // 2
+FEW = [0, 1, 0, 0]
+# The backbone has nearly all parameters: it is trained where that matters.
+SMALL = "--lr_backbone 0"
+MAX_NORM = 0.1
+
+
+def batches_of(counts, dtype, masks=False):
+    """Batches of one image, some with objects."""
+    batches = [batch(seed, counts=(count,), size=32) for seed, count in enumerate(counts)]
+    for samples, (target,) in batches:
+        samples.tensors = samples.tensors.to(dtype)
+        target["boxes"] = target["boxes"].to(dtype)
+        if masks:
+            shape = (len(target["labels"]), *samples.tensors.shape[-2:])
+            generator = torch.Generator().manual_seed(len(target["labels"]))
+            target["masks"] = torch.rand(shape, generator=generator) > 0.5
+    return batches
+
+
+def build_parallel(dtype, flags):
+    """Model, the same as several processes train it, criterion and optimizer."""
+    model, criterion, _ = build(f"{SMALL} {flags}")
+    model, criterion = model.to(dtype), criterion.to(dtype)
+    args = argparse.Namespace(distributed=get_world_size() > 1, device="cpu")
+    optimizer = build_optimizer(model, 1e-4, 1e-5, 1e-4)
+    return model, network_setup.distribute(model, args), criterion, optimizer
+
+
+def train(dtype, accum_steps=1, flags="", counts=COUNTS):
+    """Losses of each step and the weights at the end, trained on this process's share."""
+    model, parallel, criterion, optimizer = build_parallel(dtype, flags)
+    losses = []
+    progress = EpochProgress(after_step=lambda _, log: losses.append(log.state_dict()))
+    train_one_epoch(
+        parallel,
+        criterion,
+        batches_of(counts, dtype, "--masks" in flags)[get_rank() :: get_world_size()],
+        optimizer,
+        CPU,
+        0,
+        MAX_NORM,
+        accum_steps=accum_steps,
+        progress=progress,
+    )
+    return losses, model.state_dict()
+
+
+def train_by_hand(dtype):
+    """One process computes the two shares one after the other, by the rule in the paper's words."""
+    model, _, criterion, optimizer = build_parallel(dtype, "")
+    batches = batches_of(COUNTS, dtype)
+    history = []
+    for shares in zip(batches[::2], batches[1::2], strict=True):
+        counts = [len(targets[0]["labels"]) for _, targets in shares]
+        per_share = max(sum(counts) / 2, 1)
+        optimizer.zero_grad()
+        parts = []
+        for (samples, targets), count in zip(shares, counts, strict=True):
+            losses = criterion(model(samples), targets)
+            for name in losses:
+                if "bbox" in name or "giou" in name:  # were divided by the objects of this share
+                    losses[name] = losses[name] * max(count, 1) / per_share
+            (sum(losses[k] * w for k, w in criterion.weight_dict.items()) / 2).backward()
+            parts.append(losses)
+        nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
+        optimizer.step()
+        history.append({k: float(sum(p[k].detach() for p in parts)) / 2 for k in parts[0]})
+    return history, model.state_dict()
+
+
+def assert_same_weights(found, wanted, tolerance):
+    assert found.keys() == wanted.keys()
+    for name in wanted:
+        assert torch.allclose(found[name], wanted[name], rtol=0, atol=tolerance), name
+
+
+def assert_same_losses(found, wanted, tolerance):
+    """Losses of each step are `train`'s and `train_by_hand`'s."""
+    assert len(found) == len(wanted) == NUM_STEPS
+    for step, (meters, losses) in enumerate(zip(found, wanted, strict=True)):
+        for name in (name for name in losses if name != "class_error"):
+            # The sum of meters up to a step, so that every value is looked at.
+            total = sum(one[name] for one in wanted[: step + 1])
+            assert meters[f"{name}_unscaled"]["total"] == pytest.approx(total, rel=tolerance), name
+
+
+EXACT = {torch.float32: 1e-6, torch.float64: 1e-10}
+
+# Whatever changes which parameters take part in a step.
+UNUSED = [
+    "--no_aux_loss",
+    "--dec_layers 1",
+    "--dec_layers 1 --no_aux_loss --enc_layers 0",
+    "--pre_norm --position_embedding learned",
+    "--backbone_norm batch --lr_backbone 1e-4",
+    "--lr_backbone 1e-4",
+    "--masks --lr_backbone 1e-4",
+    "--masks --no_aux_loss",
+    "--masks --frozen_weights some.pth",
+    "--masks --frozen_weights some.pth --dec_layers 1 --no_aux_loss --backbone_norm batch",
+]
+
+
+def train_all() -> dict[str, Any]:
+    results: dict[str, Any] = {str(dtype): train(dtype) for dtype in EXACT}
+    results["two by two"] = train(torch.float64, accum_steps=2)
+    for flags in UNUSED:
+        results[flags] = [train(torch.float32, n, flags, n * FEW)[1] for n in (1, 2)]
+    results["bad"] = train_a_bad_step()
+    return results
+
+
+def train_a_bad_step():
+    """Steps of two batches; the fourth batch of the main process is broken."""
+    model, parallel, criterion, optimizer = build_parallel(torch.float32, "--backbone_norm batch")
+    batches = batches_of(COUNTS[:8], torch.float32)[get_rank() :: get_world_size()]
+    told, states = [], [copy.deepcopy(model.state_dict())]
+    watch = StepWatch(CPU, lambda records: told.append([r.image_ids() for r in records]))
+    progress = EpochProgress(after_step=lambda *_: states.append(copy.deepcopy(model.state_dict())))
+    if get_rank() == 0:
+        batches[3][0].tensors[:] = float("nan")
+    train_one_epoch(
+        *(parallel, criterion, batches, optimizer, CPU, 0),
+        accum_steps=2,
+        watch=watch,
+        progress=progress,
+    )
+    changed = [
+        any(not torch.equal(before[name], after[name]) for name in before)
+        for before, after in itertools.pairwise(states)
+    ]
+    return told, changed
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What each of two connected processes got from `train_all`."""
+    (views,) = run_connected(train_all, tmp_path_factory.mktemp("two") / "run", 2)
+    return views
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("dtype", EXACT)
+def test_two_processes_equal_the_rule_done_by_hand(two, dtype):
+    history, wanted = train_by_hand(dtype)
+    for losses, weights in (view[str(dtype)] for view in two):
+        assert_same_losses(losses, history, 10 * EXACT[dtype])
+        assert_same_weights(weights, wanted, EXACT[dtype])
+
+
+@pytest.mark.parametrize("dtype", EXACT)
+def test_accumulation_equals_the_rule_done_by_hand(dtype):
+    history, wanted = train_by_hand(dtype)
+    losses, weights = train(dtype, accum_steps=2)
+    assert_same_losses(losses, history, 10 * EXACT[dtype])
+    assert_same_weights(weights, wanted, EXACT[dtype])
+    _, untrained = train(dtype, accum_steps=2, counts=[])
+    assert any(not torch.allclose(weights[k], untrained[k], atol=1e-4) for k in weights)
+
+
+@pytest.mark.distributed
+def test_two_processes_with_two_batches_equal_one_with_four(two):
+    losses, weights = train(torch.float64, accum_steps=4)
+    for found, other in (view["two by two"] for view in two):
+        assert [set(step) for step in found] == [set(step) for step in losses]
+        for name, meter in losses[-1].items():
+            assert found[-1][name]["total"] == pytest.approx(meter["total"], rel=1e-9)
+        assert_same_weights(other, weights, 1e-10)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("flags", UNUSED)
+def test_every_parameter_takes_part_with_and_without_objects(two, flags):
+    (first, first_accumulated), (second, second_accumulated) = (view[flags] for view in two)
+    norms = [name for name in first if "running" in name or "tracked" in name]
+    assert bool(norms) == ("batch" in flags)
+    for name in first.keys() - set(norms):  # moving statistics are those of each process
+        assert first[name].isfinite().all(), name
+        assert torch.equal(first[name], second[name]), name
+        assert torch.equal(first_accumulated[name], second_accumulated[name]), name
+
+
+@pytest.mark.parametrize("flags", [flags for flags in UNUSED if "batch" not in flags])
+def test_a_batch_without_objects_gives_every_parameter_a_gradient(flags):
+    model, criterion, _ = build(flags)
+    model.train()
+    (samples, targets), *_ = batches_of([0], torch.float32, "--masks" in flags)
+    losses = criterion(model(samples), targets)
+    sum(losses[k] * w for k, w in criterion.weight_dict.items() if k in losses).backward()
+    missing = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert missing == []
+
+
+@pytest.mark.distributed
+def test_a_bad_batch_masks_the_step_of_all_processes(two):
+    for rank, view in enumerate(two):
+        told, changed = view["bad"]
+        # The processes take turns; image ids are ten times the number of the batch.
+        assert told == [[[40 + 10 * rank], [60 + 10 * rank]]]
+        assert changed == [True, False]
+
+
+def test_a_bad_batch_masks_the_whole_step_of_a_single_process():
+    told, changed = train_a_bad_step()
+    assert told == [[[20], [30]]]
+    assert changed == [True, False, True, True]
+
+
+def test_an_incomplete_step_at_the_end_is_left_out():
+    losses, weights = train(torch.float64, accum_steps=2, counts=COUNTS[:3])
+    assert len(losses) == 1
+    assert_same_weights(weights, train(torch.float64, 2, counts=COUNTS[:2])[1], 0)
