@@ -9,7 +9,7 @@ import torch
 
 from training import Run
 from util.command_line import ArgumentParser, FlagGroup, run_command
-from util.distributed import get_rank, init_distributed_mode
+from util.distributed import connected, get_rank
 from util.errors import UserError
 from util.options import fill_in_new_flags
 from util.provenance import get_sha
@@ -18,7 +18,7 @@ from util.random_state import seed_everything
 _AT_LEAST_ONE = (
     *("batch_size", "eval_batch_size", "epochs", "lr_drop", "max_size", "num_classes"),
     *("dec_layers", "hidden_dim", "nheads", "num_queries", "dim_feedforward"),
-    *("keep_last", "patience"),
+    *("keep_last", "patience", "dist_timeout"),
 )
 _NOT_NEGATIVE = (
     *("lr", "lr_backbone", "lr_min", "weight_decay", "clip_max_norm", "dropout", "enc_layers"),
@@ -126,6 +126,7 @@ def _add_run_flags(group: FlagGroup) -> None:
     add("--dump_detections", "file for the detections of the last evaluation (COCO results JSON)")
     add("--world_size", "number of processes, set by the launcher", default=1, type=int)
     add("--dist_url", "how processes find each other", default="env://")
+    add("--dist_timeout", "seconds that processes wait for each other", type=int)
 
 
 def main(args: argparse.Namespace, given: Collection[str] = ()) -> None:
@@ -139,19 +140,20 @@ def main(args: argparse.Namespace, given: Collection[str] = ()) -> None:
     Raises:
         UserError: a mistake in flags, files or data.
         DivergenceError: training has diverged.
+        ConnectionLostError: another process is gone or stuck.
     """
     fill_in_new_flags(args)
     check_flags(args)
-    init_distributed_mode(args)
-    check_device(args.device)
-    print(f"git:\n  {get_sha()}\n")
-    print(args)
-    seed_everything(args.seed + get_rank())
-    run = Run(args, given)
-    if args.eval:
-        run.score()
-    else:
-        run.train()
+    with connected(args):
+        check_device(args.device)
+        print(f"git:\n  {get_sha()}\n")
+        print(args)
+        seed_everything(args.seed + get_rank())
+        run = Run(args, given)
+        if args.eval:
+            run.score()
+        else:
+            run.train()
 
 
 def check_flags(args: argparse.Namespace) -> None:

@@ -71,10 +71,8 @@ def place_from_slurm(environment: Environment) -> Place | None:
     Raises:
         UserError: some are missing, or contradict each other.
     """
-    number_of_tasks = environment.get("SLURM_NTASKS", "1")
-    if environment.get("SLURM_PROCID", "0") == "0" and number_of_tasks == "1":
-        return None
-    if "SLURM_PROCID" not in environment:  # the shell of an allocation: no task of it
+    rank = environment.get("SLURM_PROCID")
+    if rank is None or (rank, environment.get("SLURM_NTASKS", "1")) == ("0", "1"):
         return None
     _require(environment, _SLURM_VARIABLES, "start with srun, or unset the others")
     return _place("slurm", environment, _SLURM_VARIABLES)

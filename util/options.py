@@ -30,6 +30,7 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "patience": None,
     "max_skipped_steps": 0,
     "skip_bad_images": 0,
+    "dist_timeout": 1800,
 }
 
 

@@ -1,0 +1,74 @@
+"""Faults between processes that train together, told in one line that names rank and collective."""
+
+import contextlib
+import re
+import traceback
+from collections.abc import Iterator
+
+import torch.distributed as dist
+
+from util.errors import ConnectionLostError
+from util.launch import Place
+
+_TIMED_OUT = re.compile(r"timed?[ -]?out", re.IGNORECASE)
+_WAITED_MS = re.compile(r"(\d+) ?ms")
+_LOST = re.compile(
+    r"Connection (?:closed|reset|refused)|Broken pipe|Socket closed|gloo|NCCL", re.IGNORECASE
+)
+
+
+@contextlib.contextmanager
+def explained_faults(place: Place | None = None) -> Iterator[None]:
+    """Turn what `torch.distributed` raises when a process is gone or stuck into one line.
+
+    Args:
+        place: of this process, before it is connected or where that may be over.
+
+    Raises:
+        ConnectionLostError: in place of such an error. Others pass.
+    """
+    try:
+        yield
+    except ConnectionLostError:
+        raise
+    except RuntimeError as err:
+        reason = _reason(err)
+        if reason is None:
+            raise
+        rank, world_size = _own_number(place)
+        raise ConnectionLostError(
+            f"rank {rank} of {world_size}: {_collective_in(err)} {reason}: another process is gone "
+            "or stuck, look at its output; what was saved can be continued with --auto_resume"
+        ) from err
+
+
+def _own_number(place: Place | None) -> tuple[int, int]:
+    if place is not None:
+        return place.rank, place.world_size
+    return dist.get_rank(), dist.get_world_size()
+
+
+def _reason(err: RuntimeError) -> str | None:
+    """What went wrong between the processes; None where it was something else."""
+    text = str(err)
+    first_line = text.strip().splitlines()[0] if text.strip() else type(err).__name__
+    of_torch = isinstance(err, dist.DistError)
+    if _TIMED_OUT.search(text) and (of_torch or _LOST.search(text)):
+        waited = _WAITED_MS.search(text)
+        return f"timed out after {int(waited[1]) / 1000:g} s" if waited else "timed out"
+    if of_torch or _LOST.search(text):
+        return f"failed ({first_line})"
+    return None
+
+
+def _collective_in(err: RuntimeError) -> str:
+    """The call of `torch.distributed` that an error came from, by its traceback."""
+    for frame, _ in traceback.walk_tb(err.__traceback__):
+        module = frame.f_globals.get("__name__", "")
+        if module == "torch.distributed.distributed_c10d":
+            return frame.f_code.co_name
+        if module.startswith("torch.autograd"):
+            return "all_reduce of the gradients"
+        if module.startswith("torch.nn.parallel"):
+            return "broadcast of DistributedDataParallel"
+    return "communication"
