@@ -11,10 +11,9 @@ from util.errors import ConnectionLostError
 from util.launch import Place
 
 _TIMED_OUT = re.compile(r"timed?[ -]?out", re.IGNORECASE)
-_WAITED_MS = re.compile(r"(\d+) ?ms")
-_LOST = re.compile(
-    r"Connection (?:closed|reset|refused)|Broken pipe|Socket closed|gloo|NCCL", re.IGNORECASE
-)
+_WAITED = re.compile(r"(\d+) ?(ms|seconds)")
+_LOST = re.compile(r"Connection \w+ by peer|Connection refused|Broken pipe|Socket closed")
+_TRANSPORT = re.compile(r"gloo|NCCL", re.IGNORECASE)
 
 
 @contextlib.contextmanager
@@ -37,8 +36,9 @@ def explained_faults(place: Place | None = None) -> Iterator[None]:
             raise
         rank, world_size = _own_number(place)
         raise ConnectionLostError(
-            f"rank {rank} of {world_size}: {_collective_in(err)} {reason}: another process is gone "
-            "or stuck, look at its output; what was saved can be continued with --auto_resume"
+            f"rank {rank} of {world_size}: {_collective_in(err)} {reason}: another process is "
+            "gone, stuck or never came, look at its output; what was saved can be continued with "
+            "--auto_resume"
         ) from err
 
 
@@ -51,14 +51,20 @@ def _own_number(place: Place | None) -> tuple[int, int]:
 def _reason(err: RuntimeError) -> str | None:
     """What went wrong between the processes; None where it was something else."""
     text = str(err)
-    first_line = text.strip().splitlines()[0] if text.strip() else type(err).__name__
-    of_torch = isinstance(err, dist.DistError)
-    if _TIMED_OUT.search(text) and (of_torch or _LOST.search(text)):
-        waited = _WAITED_MS.search(text)
-        return f"timed out after {int(waited[1]) / 1000:g} s" if waited else "timed out"
-    if of_torch or _LOST.search(text):
-        return f"failed ({first_line})"
-    return None
+    of_transport = isinstance(err, dist.DistError) or _TRANSPORT.search(text)
+    if of_transport and _TIMED_OUT.search(text):
+        return f"timed out{_waited(text)}"
+    if lost := _LOST.search(text):
+        return f"lost its connection ({lost[0]})"
+    return f"failed ({text.strip().splitlines()[0]})" if of_transport and text.strip() else None
+
+
+def _waited(text: str) -> str:
+    found = _WAITED.search(text)
+    if found is None:
+        return ""
+    seconds = int(found[1]) / (1000 if found[2] == "ms" else 1)
+    return f" after {seconds:g} s"
 
 
 def _collective_in(err: RuntimeError) -> str:
