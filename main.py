@@ -203,14 +203,19 @@ def check_device(name: str) -> None:
         raise UserError(f"--device {name}: {reason}; --device cpu works everywhere") from err
 
 
-def run(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit status, see `util.command_line.run_command`."""
-    parser = ArgumentParser(
+def build_parser() -> ArgumentParser:
+    """The parser of the command line, with ``--help`` and argument files."""
+    return ArgumentParser(
         "main.py",
         description="Train and evaluate DETR. Flags may stand in a file: @configs/NAME.txt",
         parents=[get_args_parser()],
         fromfile_prefix_chars="@",
     )
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status, see `util.command_line.run_command`."""
+    parser = build_parser()
     args = parser.parse_args(argv)
     return run_command("main.py", lambda: main(args, parser.given_flags(argv)))
 

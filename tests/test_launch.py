@@ -20,7 +20,8 @@ from tests.test_resume import assert_same_runs
 MAIN = [str(Path(main.__file__))]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 # Five steps an epoch of two processes with an image each; dropout and augmentation are on.
-RUN = "--epochs 3 --lr_drop 2 --lr 1e-3 --batch_size 1 --auto_resume --dist_timeout 100".split()
+RUN = ["--epochs", "3", "--lr_drop", "2", "--lr", "1e-3", "--batch_size", "1"]
+RUN += ["--auto_resume", "--dist_timeout", "100"]
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
@@ -66,13 +67,13 @@ def finish(*agents, statuses=(0,)):
     return outputs
 
 
-@pytest.mark.parametrize(("rank", "step", "save_every"), [(1, 8, 2), (0, 7, 3), (1, 3, 0)])
+@pytest.mark.parametrize(("rank", "step", "save_every"), [(1, 7, 2), (0, 3, 0)])
 def test_a_killed_worker_costs_nothing(data, uninterrupted, tmp_path, rank, step, save_every):
     launch = ["--standalone", "--nproc_per_node", "2", "--max-restarts", "1"]
     script = [str(Path(__file__).with_name("killed_main.py")), str(rank), str(step)]
     agent = start(launch, [*script, "--save_every", str(save_every)], data, tmp_path)
     (output,) = finish(agent)
-    assert "SIGKILL" in output or "Signal 9" in output
+    assert output.count("| distributed init (rank 0)") == 2
     assert ("Resuming with epoch" in output) == (save_every > 0)
     assert_same_runs(tmp_path, uninterrupted)
 
@@ -142,16 +143,17 @@ def test_two_namespaces_train_as_one_with_two_processes(
     data, uninterrupted, tmp_path, two_namespaces
 ):
     launch = meeting("2", f"{two_namespaces[0][1]}:29400")
+    # Neither could tell from its own name, which leads nowhere, that it is the one to be met.
     agents = [
         start(
-            [*launch, "--local_addr", address],
+            [*launch, "--local_addr", address, "--rdzv_conf", f"is_host={int(number == 0)}"],
             MAIN,
             data,
             tmp_path,
             prefix=["ip", "netns", "exec", name],
             GLOO_SOCKET_IFNAME="cable",
         )
-        for name, address in two_namespaces
+        for number, (name, address) in enumerate(two_namespaces)
     ]
     finish(*agents)
     assert_same_runs(tmp_path, uninterrupted)

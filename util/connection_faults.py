@@ -17,11 +17,12 @@ _TRANSPORT = re.compile(r"gloo|NCCL", re.IGNORECASE)
 
 
 @contextlib.contextmanager
-def explained_faults(place: Place | None = None) -> Iterator[None]:
+def explained_faults(place: Place | None = None, action: str = "communication") -> Iterator[None]:
     """Turn what `torch.distributed` raises when a process is gone or stuck into one line.
 
     Args:
         place: of this process, before it is connected or where that may be over.
+        action: what the body does; told where no collective is known.
 
     Raises:
         ConnectionLostError: in place of such an error. Others pass.
@@ -36,7 +37,7 @@ def explained_faults(place: Place | None = None) -> Iterator[None]:
             raise
         rank, world_size = _own_number(place)
         raise ConnectionLostError(
-            f"rank {rank} of {world_size}: {_collective_in(err)} {reason}: another process is "
+            f"rank {rank} of {world_size}: {_collective_in(err) or action} {reason}: another process is "
             "gone, stuck or never came, look at its output; what was saved can be continued with "
             "--auto_resume"
         ) from err
@@ -67,8 +68,8 @@ def _waited(text: str) -> str:
     return f" after {seconds:g} s"
 
 
-def _collective_in(err: RuntimeError) -> str:
-    """The call of `torch.distributed` that an error came from, by its traceback."""
+def _collective_in(err: RuntimeError) -> str | None:
+    """The call of `torch.distributed` that an error came from, as far as its traceback tells."""
     for frame, _ in traceback.walk_tb(err.__traceback__):
         module = frame.f_globals.get("__name__", "")
         if module == "torch.distributed.distributed_c10d":
@@ -77,4 +78,4 @@ def _collective_in(err: RuntimeError) -> str:
             return "all_reduce of the gradients"
         if module.startswith("torch.nn.parallel"):
             return "broadcast of DistributedDataParallel"
-    return "communication"
+    return None

@@ -19,6 +19,7 @@ from util.errors import UserError
 from util.launch import Place, find_place, rendezvous_address
 from util.options import option
 from util.process_output import only_main_prints
+from util.rendezvous import store_of_attempt
 
 T = TypeVar("T")
 
@@ -168,13 +169,17 @@ def _connect(args: Any) -> Place | None:
     args.gpu = place.local_rank if gpu is None else gpu.index
     args.dist_backend = "gloo" if gpu is None else "nccl"
     print(f"| distributed init (rank {place.rank}): {address}", flush=True)
-    with explained_faults(place):
+    timeout = timedelta(seconds=option(args, "dist_timeout"))
+    with explained_faults(place, "the start"):
+        of_env = address.startswith("env://")
+        store = store_of_attempt(os.environ, place, timeout) if of_env else None
         dist.init_process_group(
             args.dist_backend,
-            init_method=address,
+            init_method=None if store else address,
+            store=store,
             world_size=place.world_size,
             rank=place.rank,
-            timeout=timedelta(seconds=option(args, "dist_timeout")),
+            timeout=timeout,
             device_id=gpu,
         )
         dist.barrier()
