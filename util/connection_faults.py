@@ -37,9 +37,9 @@ def explained_faults(place: Place | None = None, action: str = "communication") 
             raise
         rank, world_size = _own_number(place)
         raise ConnectionLostError(
-            f"rank {rank} of {world_size}: {_collective_in(err) or action} {reason}: another process is "
-            "gone, stuck or never came, look at its output; what was saved can be continued with "
-            "--auto_resume"
+            f"rank {rank} of {world_size}: {_collective_in(err) or action} {reason}: another "
+            "process is gone, stuck or never came, look at its output; what was saved can be "
+            "continued with --auto_resume"
         ) from err
 
 
