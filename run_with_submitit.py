@@ -23,13 +23,13 @@ import main
 from util.command_line import ArgumentParser, FlagGroup, run_command
 from util.errors import UserError
 
-_PROJECT = Path(__file__).resolve().parent
+_PROJECT = str(Path(__file__).resolve().parent)
 # What main.py makes of it: the step is finished and saved, and the exit status says so.
 _PREEMPTED = signal.SIGUSR1
 # Read by submitit where it is imported: the signal that is sent before the time is up.
 _JOB_ENVIRONMENT = {
     "SUBMITIT_PREEMPT_SIGNAL": _PREEMPTED.name.removeprefix("SIG"),
-    "PYTHONPATH": str(_PROJECT),
+    "PYTHONPATH": os.pathsep.join(filter(None, (_PROJECT, os.environ.get("PYTHONPATH")))),
 }
 _PASSED_ON = ("partition", "account", "qos", "constraint", "mem")
 
@@ -200,7 +200,8 @@ def _submit_and_tell(options: argparse.Namespace, argv: Sequence[str]) -> None:
     print(f"Job {job.job_id}, log: {job.paths.stdout}")
     if not options.local:
         return
-    if job.exception() is not None:
+    job.wait()
+    if not all(job.task(rank).paths.result_pickle.exists() for rank in range(job.num_tasks)):
         raise UserError(f"job {job.job_id} has ended early, see {job.paths.stderr}")
     print(f"Job {job.job_id} is done")
 

@@ -12,7 +12,7 @@ import pytest
 import run_with_submitit
 from datasets.shapes import write_shapes
 from tests import fake_slurm
-from tests.test_main import FLAGS, ROOT, assert_one_line
+from tests.test_main import FLAGS, ROOT
 from tests.test_resume import assert_same_runs
 from util.launch import Place, find_place, rendezvous_address
 
@@ -67,8 +67,8 @@ def uninterrupted(data, tmp_path_factory):
     job = start(data, folder, "--local")
     output, _ = job.communicate(timeout=300)
     assert job.returncode == 0 and " is done" in output, output
-    (job_folder,) = (path for path in folder.iterdir() if path.is_dir())
-    return job_folder
+    (log,) = folder.glob("*/log.txt")
+    return log.parent
 
 
 @pytest.mark.distributed
@@ -170,11 +170,15 @@ def test_what_is_left_over_is_for_main(tmp_path):
 
 def test_mistakes_are_found_before_anything_is_submitted(tmp_path, capsys, monkeypatch):
     shared = ["--shared_folder", str(tmp_path / "jobs")]
-    assert_one_line(capsys, run_with_submitit.run([*shared, "--lr", "-1"]), "--lr -1")
-    two = run_with_submitit.run([*shared, "--local", "--nodes", "2"])
-    assert_one_line(capsys, two, "--nodes 2: --local has one machine")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert_one_line(capsys, run_with_submitit.run(shared), "srun is not found")
+    for flags, words in [
+        (["--lr", "-1"], "--lr -1.0: must be at least 0"),
+        (["--local", "--nodes", "2"], "--nodes 2: --local has one machine"),
+        ([], "no Slurm here (srun is not found)"),
+    ]:
+        assert run_with_submitit.run([*shared, *flags]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"run_with_submitit.py: error: {words}")
     for wrong in ([], [*shared, "--epoch_number", "3"]):
         with pytest.raises(SystemExit, match="2"):
             run_with_submitit.run(wrong)
