@@ -1,6 +1,7 @@
 """Runs of several processes under torchrun: killed ones, several machines, namespaces."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ import pytest
 import main
 from datasets.shapes import write_shapes
 from tests.test_main import FLAGS, ROOT
-from tests.test_resume import assert_same_runs
+from tests.test_resume import assert_same_runs, wait_for
 
 MAIN = [str(Path(main.__file__))]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -95,13 +96,32 @@ def test_two_agents_on_one_host_train_as_one_with_two_processes(data, uninterrup
     assert_same_runs(tmp_path, uninterrupted)
 
 
+def test_a_lost_machine_leaves_the_run_to_the_others(data, tmp_path):
+    launch = [*meeting("1:2", f"localhost:{free_port()}"), "--local_addr", "localhost"]
+    launch += ["--max-restarts", "3", "--rdzv_conf", "last_call_timeout=4,keep_alive_interval=1"]
+    first = start([*launch], [*MAIN, "--save_every", "2"], data, tmp_path)
+    time.sleep(1)  # the first one is met by the other
+    second = start([*launch], [*MAIN, "--save_every", "2"], data, tmp_path)
+    wait_for(tmp_path / "log.txt", first)
+    lost = [second.pid, *children_of(second.pid)]
+    for pid in lost:
+        os.kill(pid, signal.SIGKILL)
+    (output,) = finish(first)
+    second.communicate(timeout=60)
+    assert "Resuming with epoch" in output
+    epochs = [json.loads(line)["epoch"] for line in (tmp_path / "log.txt").open()]
+    assert epochs == [0, 1, 2]
+
+
+def children_of(pid):
+    return map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
 def test_ctrl_c_to_torchrun_saves_once(data, tmp_path):
     agent = start(
         ["--standalone", "--nproc_per_node", "2"], [*MAIN, "--epochs", "999"], data, tmp_path
     )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "log.txt").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for(tmp_path / "log.txt", agent)
     agent.send_signal(signal.SIGINT)
     (output,) = finish(agent, statuses=(1, 130))
     assert output.count("stopped by SIGINT") == 2
