@@ -1,7 +1,6 @@
 """Runs of several processes under torchrun: killed ones, several machines, namespaces."""
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -15,7 +14,7 @@ import pytest
 
 import main
 from datasets.shapes import write_shapes
-from tests.test_main import FLAGS, ROOT
+from tests.test_main import FLAGS, ROOT, read_log
 from tests.test_resume import assert_same_runs, wait_for
 
 MAIN = [str(Path(main.__file__))]
@@ -98,19 +97,19 @@ def test_two_agents_on_one_host_train_as_one_with_two_processes(data, uninterrup
 
 def test_a_lost_machine_leaves_the_run_to_the_others(data, tmp_path):
     launch = [*meeting("1:2", f"localhost:{free_port()}"), "--local_addr", "localhost"]
-    launch += ["--max-restarts", "3", "--rdzv_conf", "last_call_timeout=4,keep_alive_interval=1"]
-    first = start([*launch], [*MAIN, "--save_every", "2"], data, tmp_path)
-    time.sleep(1)  # the first one is met by the other
-    second = start([*launch], [*MAIN, "--save_every", "2"], data, tmp_path)
+    launch += ["--max-restarts", "3", "--rdzv_conf"]
+    wait = "last_call_timeout=4,keep_alive_interval=1"
+    first, second = (
+        start([*launch, f"is_host={is_host},{wait}"], [*MAIN, "--save_every", "2"], data, tmp_path)
+        for is_host in (1, 0)
+    )
     wait_for(tmp_path / "log.txt", first)
-    lost = [second.pid, *children_of(second.pid)]
-    for pid in lost:
+    for pid in [second.pid, *children_of(second.pid)]:
         os.kill(pid, signal.SIGKILL)
     (output,) = finish(first)
     second.communicate(timeout=60)
     assert "Resuming with epoch" in output
-    epochs = [json.loads(line)["epoch"] for line in (tmp_path / "log.txt").open()]
-    assert epochs == [0, 1, 2]
+    assert [entry["epoch"] for entry in read_log(tmp_path)] == [0, 1, 2]
 
 
 def children_of(pid):
