@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import functools
 import itertools
 from typing import Any
 
@@ -28,7 +29,7 @@ MAX_NORM = 0.1
 
 def batches_of(counts, dtype, masks=False):
     """Batches of one image, some with objects."""
-    batches = [batch(seed, counts=(count,), size=32) for seed, count in enumerate(counts)]
+    batches = [batch(seed, counts=(count,), size=40) for seed, count in enumerate(counts)]
     for samples, (target,) in batches:
         samples.tensors = samples.tensors.to(dtype)
         target["boxes"] = target["boxes"].to(dtype)
@@ -67,6 +68,7 @@ def train(dtype, accum_steps=1, flags="", counts=COUNTS):
     return losses, model.state_dict()
 
 
+@functools.cache
 def train_by_hand(dtype):
     """One process computes the two shares one after the other, by the rule in the paper's words."""
     model, _, criterion, optimizer = build_parallel(dtype, "")
@@ -119,7 +121,7 @@ UNUSED = [
     "--masks --lr_backbone 1e-4",
     "--masks --no_aux_loss",
     "--masks --frozen_weights some.pth",
-    "--masks --frozen_weights some.pth --dec_layers 1 --no_aux_loss --backbone_norm batch",
+    "--masks --frozen_weights some.pth --dec_layers 1 --backbone_norm batch --lr_backbone 1",
 ]
 
 
@@ -127,20 +129,22 @@ def train_all() -> dict[str, Any]:
     results: dict[str, Any] = {str(dtype): train(dtype) for dtype in EXACT}
     results["two by two"] = train(torch.float64, accum_steps=2)
     for flags in UNUSED:
-        results[flags] = [train(torch.float32, n, flags, n * FEW)[1] for n in (1, 2)]
+        results[flags] = train(torch.float32, flags=flags, counts=FEW)[1]
     results["bad"] = train_a_bad_step()
     return results
 
 
 def train_a_bad_step():
-    """Steps of two batches; the fourth batch of the main process is broken."""
-    model, parallel, criterion, optimizer = build_parallel(torch.float32, "--backbone_norm batch")
-    batches = batches_of(COUNTS[:8], torch.float32)[get_rank() :: get_world_size()]
+    """Steps of two batches; the last batch of the main process is broken."""
+    model, parallel, criterion, optimizer = build_parallel(
+        torch.float32, "--backbone_norm batch --lr_backbone 1"
+    )
+    batches = batches_of(COUNTS[:4], torch.float32)[get_rank() :: get_world_size()]
     told, states = [], [copy.deepcopy(model.state_dict())]
     watch = StepWatch(CPU, lambda records: told.append([r.image_ids() for r in records]))
     progress = EpochProgress(after_step=lambda *_: states.append(copy.deepcopy(model.state_dict())))
     if get_rank() == 0:
-        batches[3][0].tensors[:] = float("nan")
+        batches[-1][0].tensors[:] = float("nan")
     train_one_epoch(
         *(parallel, criterion, batches, optimizer, CPU, 0),
         accum_steps=2,
@@ -193,13 +197,12 @@ def test_two_processes_with_two_batches_equal_one_with_four(two):
 @pytest.mark.distributed
 @pytest.mark.parametrize("flags", UNUSED)
 def test_every_parameter_takes_part_with_and_without_objects(two, flags):
-    (first, first_accumulated), (second, second_accumulated) = (view[flags] for view in two)
-    norms = [name for name in first if "running" in name or "tracked" in name]
-    assert bool(norms) == ("batch" in flags)
-    for name in first.keys() - set(norms):  # moving statistics are those of each process
+    first, second = (view[flags] for view in two)
+    for name in first:
+        if "batch" in flags and ("running" in name or "tracked" in name):
+            continue  # moving statistics are those of each process
         assert first[name].isfinite().all(), name
         assert torch.equal(first[name], second[name]), name
-        assert torch.equal(first_accumulated[name], second_accumulated[name]), name
 
 
 @pytest.mark.parametrize("flags", [flags for flags in UNUSED if "batch" not in flags])
@@ -218,14 +221,14 @@ def test_a_bad_batch_masks_the_step_of_all_processes(two):
     for rank, view in enumerate(two):
         told, changed = view["bad"]
         # The processes take turns; image ids are ten times the number of the batch.
-        assert told == [[[40 + 10 * rank], [60 + 10 * rank]]]
-        assert changed == [True, False]
+        assert told == [[[10 * rank], [20 + 10 * rank]]]
+        assert changed == [False]
 
 
 def test_a_bad_batch_masks_the_whole_step_of_a_single_process():
     told, changed = train_a_bad_step()
     assert told == [[[20], [30]]]
-    assert changed == [True, False, True, True]
+    assert changed == [True, False]
 
 
 def test_an_incomplete_step_at_the_end_is_left_out():
