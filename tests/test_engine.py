@@ -252,3 +252,14 @@ def test_evaluation_reports_losses_and_twelve_numbers(ground_truth, tmp_path):
     assert stats["loss_ce_unscaled"] == pytest.approx(float(losses["loss_ce"].detach()), rel=1e-5)
     assert evaluator.img_ids == [1, 2]
     assert len(evaluator.detections("bbox")) == 2 * 6
+
+
+def test_averages_of_an_evaluation_are_over_images(monkeypatch, ground_truth):
+    model, criterion, postprocessors = build()
+    monkeypatch.setattr(
+        type(criterion), "forward", lambda self, _, targets: {"loss_ce": torch.tensor(len(targets))}
+    )
+    data = [evaluation_batch(), batch(4, counts=(1,))]
+    data[1][1][0]["image_id"] = torch.tensor(2)
+    stats, _ = evaluate(model, criterion, postprocessors, data, ground_truth, CPU, "")
+    assert stats["loss_ce_unscaled"] == pytest.approx((2 * 2 + 1) / 3)
