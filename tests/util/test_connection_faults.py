@@ -14,6 +14,7 @@ from util.errors import ConnectionLostError, UserError
 from util.launch import Place
 
 ROOT = Path(__file__).resolve().parents[2]
+SLOW = pytest.mark.slow
 PLACE = Place("torchrun", rank=3, world_size=8, local_rank=1)
 CLOSED = "[/src/gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.7]:7900"
 
@@ -97,11 +98,11 @@ def two_processes(where, how, timeout):
 @pytest.mark.parametrize(
     ("where", "how", "status_of_other", "words"),
     [
-        ("all_gather", "stuck", -9, "all_gather_object timed out after 3 s: "),
+        pytest.param(*("all_gather", "stuck", -9, "all_gather_object timed out"), marks=SLOW),
         ("backward", "stuck", -9, "all_reduce of the gradients timed out after 3 s: "),
         ("reduce_dict", "mistake", 2, "all_reduce lost its connection (Connection "),
-        ("barrier", "interrupted", 130, "barrier lost its connection (Connection "),
-        ("start", "killed", -9, "init_process_group timed out after "),
+        pytest.param(*("barrier", "interrupted", 130, "barrier lost its connection"), marks=SLOW),
+        pytest.param(*("start", "killed", -9, "init_process_group timed out after "), marks=SLOW),
     ],
 )
 def test_the_process_that_is_left_ends_in_one_line(where, how, status_of_other, words):
