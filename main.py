@@ -173,6 +173,8 @@ def check_flags(args: argparse.Namespace) -> None:
             value = getattr(args, name)
             if value is not None and not value >= least:
                 raise UserError(f"--{name} {value}: must be at least {least}")
+    if args.seed >= 2**31:
+        raise UserError(f"--seed {args.seed}: must be below {2**31}")
     if args.ema_decay >= 1:
         raise UserError(f"--ema_decay {args.ema_decay}: must be below 1")
     for name in ("dropout", "panoptic_threshold"):
@@ -198,7 +200,7 @@ def check_flags(args: argparse.Namespace) -> None:
         raise UserError("--panoptic_threshold is about panoptic maps: it needs --masks")
     if args.frozen_weights and not args.masks:
         raise UserError("--frozen_weights trains a mask head on fixed weights: it needs --masks")
-    if args.eval and not args.resume:
+    if args.eval and not (args.resume or args.auto_resume):
         print("--eval without --resume: this evaluates random weights")
 
 

@@ -4,13 +4,14 @@ import argparse
 from collections.abc import Collection
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 
 from util.errors import UserError
 
 # Given on the command line they win over the checkpoint, which otherwise decides.
-_SCHEDULE = ("lr", "lr_backbone", "weight_decay", "lr_drop", "lr_min")
+_SCHEDULE = ("lr", "lr_backbone", "weight_decay", "lr_scheduler", "lr_drop", "lr_min")
 # They belong to a start, not to a run.
 _OF_A_START = frozenset(
     {
@@ -30,12 +31,35 @@ def restore_optimizer(
     """
     try:
         optimizer.load_state_dict(checkpoint["optimizer"])
-        scheduler.load_state_dict(checkpoint["lr_scheduler"])
-    except (ValueError, KeyError) as err:
+        _restore_schedule(scheduler, checkpoint["lr_scheduler"])
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise UserError(
             f"--resume {source}: its optimizer trains other parameters; give the same "
             f"--lr_backbone, --backbone_norm and --frozen_weights, or --finetune {source}"
         ) from err
+
+    _fuse(optimizer)
+
+
+def _restore_schedule(scheduler: LRScheduler, saved: dict[str, Any]) -> None:
+    """Load a schedule, or of one of another kind no more than how far it is."""
+    kind = "T_max" if isinstance(scheduler, CosineAnnealingLR) else "step_size"
+    if kind in saved:
+        scheduler.load_state_dict(saved)
+    else:
+        scheduler.last_epoch = saved["last_epoch"]
+        setattr(scheduler, kind, None)  # so that `apply_schedule` sees a change
+
+
+def _fuse(optimizer: Optimizer) -> None:
+    """Keep the fused kernel where a file was written without, as those of the original are."""
+    for group in optimizer.param_groups:
+        group["fused"], group["foreach"] = True, None
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            if "step" in state:
+                step = float(state["step"])
+                state["step"] = torch.tensor(step, dtype=torch.float32, device=parameter.device)
 
 
 def settle_flags(

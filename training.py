@@ -142,6 +142,10 @@ class Run:
 
     def score(self) -> None:
         """Evaluate once, for ``--eval``."""
+        with self._explained_worker_faults():
+            self._score()
+
+    def _score(self) -> None:
         self._evaluate_averaged()
         _, evaluator = self._evaluate(self.parallel_model)
         if is_main_process():

@@ -242,6 +242,32 @@ def test_flags_given_now_win_and_differences_are_told(data, uninterrupted, tmp_p
     assert checkpoint["args"]["lr_drop"] == 2
 
 
+@pytest.mark.parametrize("step", [7, torch.tensor(7.0)])
+def test_a_checkpoint_of_the_original_goes_on(data, uninterrupted, tmp_path, step):
+    checkpoint = read_checkpoint(uninterrupted / "checkpoint.pth")
+    for group in checkpoint["optimizer"]["param_groups"]:
+        del group["fused"], group["foreach"]
+    for state in checkpoint["optimizer"]["state"].values():
+        state["step"] = step
+    old = {k: checkpoint[k] for k in ("model", "optimizer", "lr_scheduler", "epoch", "args")}
+    torch.save(old, tmp_path / "old.pth")
+    flags = ["--resume", tmp_path / "old.pth", "--epochs", "4", "--output_dir", tmp_path / "out"]
+    assert run(data, *flags) == 0
+    optimizer = read_checkpoint(tmp_path / "out" / "checkpoint.pth")["optimizer"]
+    assert float(optimizer["state"][0]["step"]) == 12
+
+
+def test_the_kind_of_schedule_is_the_checkpoint_s_unless_given(data, tmp_path):
+    cosine = ["--epochs", "4", "--lr", "1e-3", "--lr_scheduler", "cosine"]
+    assert run(data, *cosine, "--epochs", "2", "--output_dir", tmp_path / "a") == 0
+    resume = ["--resume", tmp_path / "a" / "checkpoint.pth", "--epochs", "4", "--lr_drop", "3"]
+    assert run(data, *resume, "--output_dir", tmp_path / "b") == 0
+    rates = [entry["train_lr"] for entry in read_log(tmp_path / "b")]
+    assert rates == pytest.approx([5e-4, 1e-3 * (1 - 2**-0.5) / 2])
+    assert run(data, *resume, "--lr_scheduler", "step", "--output_dir", tmp_path / "c") == 0
+    assert [e["train_lr"] for e in read_log(tmp_path / "c")] == pytest.approx([1e-3, 1e-4])
+
+
 def test_another_drop_of_the_rate_takes_effect(data, uninterrupted, tmp_path):
     resume = ["--resume", uninterrupted / "checkpoint.pth", "--output_dir", tmp_path]
     assert run(data, *resume, "--epochs", "4", "--lr_drop", "9") == 0

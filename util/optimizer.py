@@ -87,7 +87,7 @@ def update(
     if scaler is not None:
         scaler.step(optimizer)
         scaler.update()
-    elif getattr(optimizer, "_step_supports_amp_scaling", False):
+    elif all(group.get("fused") for group in optimizer.param_groups):
         fused: Any = optimizer  # the attributes by which PyTorch's own scaler tells it
         fused.grad_scale, fused.found_inf = None, skip.to(torch.float32)
         try:

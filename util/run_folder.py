@@ -166,7 +166,7 @@ def _same_file(source: Path, target: Path) -> None:
     beside = target.with_name(f".{target.name}.tmp")
     beside.unlink(missing_ok=True)
     try:
-        os.link(source, beside)
+        os.link(os.path.realpath(source), beside)  # a link would follow every later checkpoint
     except OSError:  # a file system without links
         shutil.copyfile(source, beside)
     os.replace(beside, target)
