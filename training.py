@@ -275,7 +275,16 @@ class Run:
         raise DivergenceError(f"{message}; the weights are those of before")
 
     def _save(self, epoch: int | None) -> None:
-        """Write a checkpoint: plain values, so that it loads without trust."""
+        """Write a checkpoint: plain values, so that it loads without trust.
+
+        Raises:
+            DivergenceError: an update has overflowed; the checkpoint before stays.
+        """
+        if not nn.utils.get_total_norm(p.detach() for p in self.model.parameters()).isfinite():
+            raise DivergenceError(
+                f"epoch {self.state.epoch}: weights are no longer finite after {self.state.step} "
+                "steps; the checkpoint before is kept, continue from it with a lower --lr"
+            )
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -185,3 +185,12 @@ def test_one_broken_image_among_many(data, tmp_path, capsys):
     entries = read_log(tmp_path / "out")
     assert [len(entry["bad_images"]) for entry in entries] == [1, 1]
     assert "image id 100003" in entries[0]["bad_images"][0]
+
+
+def test_weights_that_an_update_has_ruined_replace_no_checkpoint(data, tmp_path, capsys):
+    assert run(data, "--epochs", "1", "--output_dir", tmp_path) == 0
+    before = (tmp_path / "checkpoint.pth").read_bytes()
+    huge = ["--lr", "1e38", "--lr_backbone", "1e38", "--save_every", "1", "--epochs", "2"]
+    assert run(data, *huge, "--auto_resume", "--output_dir", tmp_path) == 1
+    assert "training stopped: " in capsys.readouterr().err
+    assert (tmp_path / "checkpoint.pth").read_bytes() == before
