@@ -223,7 +223,9 @@ def evaluate(
             logger.meters[name].update(value, n=len(targets))
         evaluator.update(_detections(postprocessors, outputs, targets))
         if panoptic is not None:
-            panoptic.update(_panoptic_maps(postprocessors["panoptic"], outputs, targets))
+            padded_size = (samples.tensors.shape[-2], samples.tensors.shape[-1])
+            maps = _panoptic_maps(postprocessors["panoptic"], outputs, targets, padded_size)
+            panoptic.update(maps)
     stats: dict[str, Any] = _finish(logger)
     evaluator.synchronize_between_processes()
     evaluator.accumulate()
@@ -259,10 +261,11 @@ def _panoptic_evaluator(
 
 
 def _panoptic_maps(
-    postprocessor: nn.Module, outputs: Any, targets: Targets
+    postprocessor: nn.Module, outputs: Any, targets: Targets, padded_size: tuple[int, int]
 ) -> list[dict[str, Any]]:
     """Panoptic maps at the size of the original images, named as COCO names them."""
-    maps = postprocessor(outputs, _sizes(targets, "size"), _sizes(targets, "orig_size"))
+    sizes, original_sizes = _sizes(targets, "size"), _sizes(targets, "orig_size")
+    maps = postprocessor(outputs, sizes, original_sizes, padded_size=padded_size)
     ids = [int(target["image_id"]) for target in targets]
     return [
         {"image_id": image_id, "file_name": f"{image_id:012d}.png", **panoptic_map}

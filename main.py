@@ -10,16 +10,16 @@ import torch
 from training import Run
 from util.command_line import ArgumentParser, FlagGroup, run_command
 from util.determinism import explained_refusals, make_deterministic
-from util.distributed import get_rank, init_distributed_mode
+from util.distributed import connected, get_rank
 from util.errors import UserError
-from util.options import fill_in_new_flags
+from util.options import NEW_FLAG_DEFAULTS, fill_in_new_flags
 from util.provenance import get_sha
 from util.random_state import seed_everything
 
 _AT_LEAST_ONE = (
     *("batch_size", "eval_batch_size", "epochs", "lr_drop", "max_size", "num_classes"),
     *("dec_layers", "hidden_dim", "nheads", "num_queries", "dim_feedforward"),
-    *("keep_last", "patience", "accum_steps"),
+    *("keep_last", "patience", "accum_steps", "dist_timeout"),
 )
 _NOT_NEGATIVE = (
     *("lr", "lr_backbone", "lr_min", "weight_decay", "clip_max_norm", "dropout", "enc_layers"),
@@ -130,6 +130,7 @@ def _add_run_flags(group: FlagGroup) -> None:
     add("--dump_detections", "file for the detections of the last evaluation (COCO results JSON)")
     add("--world_size", "number of processes, set by the launcher", default=1, type=int)
     add("--dist_url", "how processes find each other", default="env://")
+    add("--dist_timeout", "seconds that processes wait for each other", type=int)
 
 
 def main(args: argparse.Namespace, given: Collection[str] = ()) -> None:
@@ -143,18 +144,18 @@ def main(args: argparse.Namespace, given: Collection[str] = ()) -> None:
     Raises:
         UserError: a mistake in flags, files or data.
         DivergenceError: training has diverged.
+        ConnectionLostError: another process is gone or stuck.
     """
     fill_in_new_flags(args)
     check_flags(args)
-    init_distributed_mode(args)
-    if args.deterministic:
-        make_deterministic()
-    check_device(args.device)
-    print(f"git:\n  {get_sha()}\n")
-    print(args)
-    seed_everything(args.seed + get_rank())
-    run = Run(args, given)
-    with explained_refusals():
+    with connected(args), explained_refusals():
+        if args.deterministic:
+            make_deterministic()
+        check_device(args.device)
+        print(f"git:\n  {get_sha()}\n")
+        print(args)
+        seed_everything(args.seed + get_rank())
+        run = Run(args, given)
         if args.eval:
             run.score()
         else:
@@ -191,6 +192,10 @@ def check_flags(args: argparse.Namespace) -> None:
         )
     if (args.auto_resume or args.save_every) and not args.output_dir:
         raise UserError("--auto_resume and --save_every need --output_dir")
+    if args.masks and args.hidden_dim < 16:
+        raise UserError(f"--hidden_dim {args.hidden_dim}: --masks needs at least 16")
+    if args.panoptic_threshold != NEW_FLAG_DEFAULTS["panoptic_threshold"] and not args.masks:
+        raise UserError("--panoptic_threshold is about panoptic maps: it needs --masks")
     if args.frozen_weights and not args.masks:
         raise UserError("--frozen_weights trains a mask head on fixed weights: it needs --masks")
     if args.eval and not args.resume:
@@ -210,14 +215,19 @@ def check_device(name: str) -> None:
         raise UserError(f"--device {name}: {reason}; --device cpu works everywhere") from err
 
 
-def run(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit status, see `util.command_line.run_command`."""
-    parser = ArgumentParser(
+def build_parser() -> ArgumentParser:
+    """The parser of the command line, with ``--help`` and argument files."""
+    return ArgumentParser(
         "main.py",
         description="Train and evaluate DETR. Flags may stand in a file: @configs/NAME.txt",
         parents=[get_args_parser()],
         fromfile_prefix_chars="@",
     )
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status, see `util.command_line.run_command`."""
+    parser = build_parser()
     args = parser.parse_args(argv)
     return run_command("main.py", lambda: main(args, parser.given_flags(argv)))
 

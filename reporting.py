@@ -52,6 +52,8 @@ def draw_detections(
         folder: of the run.
     """
     picture = folder / "detections.png"
+    # Of panoptic data the instance annotations know things alone, and AP counts nothing else.
+    detections = [one for one in detections if one["category_id"] in ground_truth.cats]
     save_detection_samples(
         ground_truth,
         detections,

@@ -170,7 +170,7 @@ class Run:
         if state.epoch >= args.epochs:
             print(f"Nothing left to do: epoch {state.epoch} of --epochs {args.epochs} is done")
         started = time.monotonic()
-        with self.signals, _explained_worker_faults():
+        with self.signals, self._explained_worker_faults():
             if self._owes_an_evaluation():
                 self._end_epoch()
             while state.epoch < args.epochs and not self._has_lost_patience():
@@ -308,6 +308,26 @@ class Run:
         if state.best_epoch == epoch:
             self.folder.keep_as_best()
 
+    @contextlib.contextmanager
+    def _explained_worker_faults(self) -> Iterator[None]:
+        """A data worker's death reaches the process as a signal: anywhere, not only in its loader.
+
+        One that was just starting may die of a signal that the whole process group got.
+        """
+        try:
+            yield
+        except (RuntimeError, OSError) as err:
+            explanation = explain_worker_fault(err)
+            if explanation is None:
+                raise
+            if signum := self.signals.received:
+                raise StopRequested(
+                    signum,
+                    f"stopped by {signal.Signals(signum).name}, which reached a data worker first; "
+                    "from the newest checkpoint continue with --auto_resume",
+                ) from err
+            raise UserError(f"{explanation}; then continue with --auto_resume") from err
+
     def _stop_evaluation(self) -> None:
         """Between two batches, where nothing is lost; several processes could not agree there."""
         if self.signals.received is not None and get_world_size() == 1:
@@ -348,15 +368,3 @@ class Run:
         draw_detections(detections, self.ground_truth, self.val_set, self.folder.path)
         if "panoptic" in self.postprocessors:
             draw_panoptic_maps(self.val_set, self.folder.path)
-
-
-@contextlib.contextmanager
-def _explained_worker_faults() -> Iterator[None]:
-    """A data worker's death reaches the process as a signal: anywhere, not only in its loader."""
-    try:
-        yield
-    except (RuntimeError, OSError) as err:
-        explanation = explain_worker_fault(err)
-        if explanation is None:
-            raise
-        raise UserError(f"{explanation}; then continue with --auto_resume") from err

@@ -28,6 +28,8 @@ from util.panoptic_coding import decode_id_map
 
 Prediction = Mapping[str, Any]
 
+_PREDICTIONS = "predictions.json"
+
 
 class _Scored(NamedTuple):
     """An image: what is written about it, and what came of its comparison."""
@@ -63,6 +65,8 @@ class PanopticEvaluator:
         self.output_dir = output_dir
         if output_dir is not None:
             os.makedirs(output_dir, exist_ok=True)
+            if is_main_process():  # it comes back when the maps beside it are all new
+                (Path(output_dir) / _PREDICTIONS).unlink(missing_ok=True)
         self._scored: dict[int, _Scored] = {}
 
     def update(self, predictions: Iterable[Prediction]) -> None:
@@ -77,10 +81,13 @@ class PanopticEvaluator:
             UserError: an image is not in the truth, or a map has another size or is not that of its
                 ``segments_info``.
         """
-        new = [one for one in predictions if int(one["image_id"]) not in self._scored]
+        new: dict[int, Prediction] = {}
+        for prediction in predictions:
+            image_id = int(prediction["image_id"])
+            if image_id not in self._scored:
+                new.setdefault(image_id, prediction)
         with ThreadPoolExecutor(num_threads()) as pool:
-            for scored in pool.map(self._score, new):
-                self._scored.setdefault(scored.entry["image_id"], scored)
+            self._scored.update(zip(new, pool.map(self._score, new.values()), strict=True))
 
     def synchronize_between_processes(self) -> None:
         """Give the main process the results of all; all must call it, and a single one may."""
@@ -99,7 +106,7 @@ class PanopticEvaluator:
             return None
         if self.output_dir is not None:
             entries = [self._scored[image_id].entry for image_id in sorted(self._scored)]
-            with atomic_write(Path(self.output_dir) / "predictions.json", "w") as file:
+            with atomic_write(Path(self.output_dir) / _PREDICTIONS, "w") as file:
                 json.dump({"annotations": entries}, file)
         return self._truth.summarize([one.matches for one in self._scored.values()])
 

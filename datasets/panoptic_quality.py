@@ -252,8 +252,10 @@ def pq_compute(
 
 
 def num_threads() -> int:
-    """Threads to score images with; decoding and counting hold no lock."""
-    return min(8, os.cpu_count() or 1)
+    """Threads to score images with, of each process of this host; decoding holds no lock."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(8, (cores or 1) // processes))
 
 
 class PanopticTruth:

@@ -298,6 +298,7 @@ def check_labels_below(found: Findings, table: str, rows: list[Row], num_classes
         if is_integer(row.get("category_id")) and row["category_id"] >= num_classes
     ]
     problem = (
-        f"have a category_id that is not below the number of classes (--num_classes {num_classes})"
+        f"have a category_id that is not below the number of classes (--num_classes {num_classes}, "
+        "given, or read from the head of the checkpoint)"
     )
     found.add(table, beyond, problem, "category_id")

@@ -30,12 +30,12 @@ from export.detector import Detector
 from export.huggingface_config import preprocessor_config, read_config, write_config
 from export.huggingface_keys import from_huggingface, to_huggingface
 from export.quiet import quiet
-from export.safetensors_format import read_safetensors
 from export.source import Source, add_model_flags, source_of
 from export.weights import write_safetensors_file, write_weights
 from util.checkpoint import atomic_write, load_checkpoint
 from util.command_line import ArgumentParser, FlagGroup
 from util.errors import UserError
+from util.safetensors_file import read_safetensors
 from util.weights import load_model_state, model_state
 
 _PROGRAM = "python -m export.huggingface"

@@ -4,7 +4,6 @@ Reads checkpoints of main.py, released files, addresses, safetensors files, and 
 Detectron2's key names. Writes a checkpoint (.pth) or a safetensors file.
 """
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,25 +14,23 @@ from torch import Tensor
 
 from export.architecture import FLAG_NAMES
 from export.detectron2 import from_detectron2, is_detectron2
-from export.safetensors_format import read_safetensors, write_safetensors
 from util.checkpoint import StrPath, atomic_write, load_checkpoint, save_checkpoint
 from util.command_line import ArgumentParser, run_command
 from util.errors import UserError
+from util.safetensors_file import SUFFIX, checkpoint_notes, safetensors_bytes
 from util.weights import model_state
 
 _PROGRAM = "python -m export.weights"
-_SUFFIX = ".safetensors"
 # Flags that go along with weights: those of the model, and the sizes of the images it is made for.
 _KEPT_FLAGS = (*FLAG_NAMES, "scales", "max_size")
-# What a checkpoint says beside the weights, kept in a safetensors file as JSON.
-_NOTES = ("args", "categories", "epoch")
 
 
 def read_weights(path_or_url: StrPath) -> dict[str, Any]:
     """Read weights of any format as a checkpoint.
 
     Args:
-        path_or_url: a safetensors file, or whatever `util.checkpoint.load_checkpoint` reads.
+        path_or_url: whatever `util.checkpoint.load_checkpoint` reads, perhaps with Detectron2's key
+            names.
 
     Returns:
         a checkpoint with the weights under ``model``, in our key names, and where the file says so
@@ -43,24 +40,12 @@ def read_weights(path_or_url: StrPath) -> dict[str, Any]:
         UserError: no such file, a damaged or foreign one.
     """
     source = os.fspath(path_or_url)
-    is_safetensors = source.endswith(_SUFFIX)
-    checkpoint = _read_safetensors(source) if is_safetensors else load_checkpoint(source)
+    checkpoint = load_checkpoint(source)
     state = model_state(checkpoint, source)
     if not is_detectron2(state):
         return checkpoint
     others = checkpoint if "model" in checkpoint else {}
     return {**others, "model": from_detectron2(state, source)}
-
-
-def _read_safetensors(source: str) -> dict[str, Any]:
-    tensors, metadata = read_safetensors(source)
-    try:
-        notes = {name: json.loads(metadata[name]) for name in _NOTES if name in metadata}
-    except ValueError as err:
-        raise UserError(f"{source}: its metadata is not JSON ({err}): convert it again") from err
-    if "categories" in notes:
-        notes["categories"] = {int(k): v for k, v in notes["categories"].items()}
-    return {**notes, "model": tensors}
 
 
 def flags_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,10 +69,10 @@ def write_weights(path: StrPath, checkpoint: Mapping[str, Any]) -> None:
     flags = {k: v for k, v in flags_of(checkpoint).items() if k in _KEPT_FLAGS}
     if flags:
         notes["args"] = flags
-    if Path(path).suffix != _SUFFIX:
+    if Path(path).suffix != SUFFIX:
         save_checkpoint({"model": state, **notes}, path)
         return
-    write_safetensors_file(path, state, {k: json.dumps(v) for k, v in notes.items()})
+    write_safetensors_file(path, state, checkpoint_notes(notes))
 
 
 def write_safetensors_file(
@@ -100,8 +85,7 @@ def write_safetensors_file(
     """
     try:
         with atomic_write(path) as file:
-            # "format" is what Hugging Face's reader asks for.
-            write_safetensors(file, state, {"format": "pt", **metadata})
+            file.write(safetensors_bytes(state, metadata))
     except OSError as err:
         raise UserError(f"{path} cannot be written ({err.strerror}): choose another place") from err
 

@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 
 class _MaskHead(Protocol):
@@ -57,10 +58,42 @@ class DeferredMasks:
     def __getitem__(self, index: Any) -> Tensor:
         return self.dense()[index]
 
+    def __len__(self) -> int:
+        return len(self._attention)
+
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        plain = [arg.dense() if isinstance(arg, cls) else arg for arg in args]
-        return func(*plain, **(kwargs or {}))
+        def plain(value: Any) -> Any:
+            return value.dense() if isinstance(value, cls) else value
+
+        return func(*tree_map(plain, args), **tree_map(plain, kwargs or {}))
+
+
+def _operator(name: str) -> Any:
+    """A method that applies an operator to the tensor of all masks."""
+
+    def apply(self: DeferredMasks, *others: Any) -> Any:
+        return getattr(self.dense(), name)(*others)
+
+    return apply
+
+
+# Python looks operators up in the class, past ``__getattr__``.
+for _name in (
+    "add",
+    "radd",
+    "sub",
+    "rsub",
+    "mul",
+    "rmul",
+    "truediv",
+    "neg",
+    "gt",
+    "ge",
+    "lt",
+    "le",
+):
+    setattr(DeferredMasks, f"__{_name}__", _operator(f"__{_name}__"))
 
 
 def select_queries(masks: Tensor | DeferredMasks, query: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class PostProcessSegm(nn.Module):
                 each is the padded size.
 
         Returns:
-            ``results``; ``masks`` is uint8 (Q, 1, height, width), 1 inside.
+            ``results``; ``masks`` is uint8 (Q, 1, height, width) on the CPU, 1 inside.
 
         Raises:
             ValueError: numbers of results, masks and sizes differ.
@@ -85,7 +85,8 @@ class PostProcessSegm(nn.Module):
         height, width = size_hw
         enlarged = F.interpolate(logits[:, None], size=padded_hw, mode="bilinear")
         inside = enlarged[..., :height, :width].sigmoid() > self.threshold
-        return F.interpolate(inside.byte(), size=orig_hw, mode="nearest")
+        # On the host, where the masks of a large image have room.
+        return F.interpolate(inside.byte().cpu(), size=orig_hw, mode="nearest")
 
 
 class PostProcessPanoptic(nn.Module):
@@ -116,6 +117,8 @@ class PostProcessPanoptic(nn.Module):
         outputs: dict[str, Tensor],
         processed_sizes: Tensor | Sequence[SizeHW],
         target_sizes: Tensor | Sequence[SizeHW] | None = None,
+        *,
+        padded_size: SizeHW | None = None,
     ) -> list[dict[str, Any]]:
         """Make the panoptic maps of a batch.
 
@@ -123,6 +126,8 @@ class PostProcessPanoptic(nn.Module):
             outputs: ``pred_logits`` (B, Q, K) and ``pred_masks`` (B, Q, H, W).
             processed_sizes: B heights and widths that the network saw.
             target_sizes: B heights and widths of the maps; None: ``processed_sizes``.
+            padded_size: height and width of the batch with its padding, which the masks cover;
+                None: each image is taken to fill it, which is right for images of one size.
 
         Returns:
             for each image ``png_string``, a PNG of segment ids (see `util.panoptic_coding`), and
@@ -141,23 +146,25 @@ class PostProcessPanoptic(nn.Module):
                 f"expected one size for each of {lengths[0]} images, got {lengths[1:]}"
             )
         return [
-            self._segment_image(*image)
+            self._segment_image(*image, padded_size)
             for image in zip(
                 logits, masks, _as_tuples(processed_sizes), _as_tuples(target_sizes), strict=True
             )
         ]
 
     def _segment_image(
-        self, logits: Tensor, masks: Tensor, processed_hw: SizeHW, target_hw: SizeHW
+        self,
+        logits: Tensor,
+        masks: Tensor,
+        processed_hw: SizeHW,
+        target_hw: SizeHW,
+        padded_hw: SizeHW | None,
     ) -> dict[str, Any]:
         """The panoptic map of one image from logits (Q, K) and masks (Q, H, W)."""
         scores, labels = logits.softmax(-1).max(-1)
         keep = (labels != logits.shape[-1] - 1) & (scores > self.threshold)
         masks, scores, labels = masks[keep], scores[keep].cpu(), labels[keep].cpu()
-        if len(masks):
-            masks = F.interpolate(masks[:, None], size=processed_hw, mode="bilinear").squeeze(1)
-        else:
-            masks = masks.new_empty(0, *processed_hw)
+        masks = _enlarged(masks, processed_hw, padded_hw or processed_hw)
         id_map = _resize_nearest(self._merge_stuff(_strongest(masks), labels), target_hw)
         areas = _areas(id_map, len(labels))
         while (areas <= _SMALLEST_AREA).any():
@@ -197,6 +204,17 @@ class PostProcessPanoptic(nn.Module):
 def _as_tuples(sizes: Tensor | Sequence[SizeHW]) -> list[SizeHW]:
     rows = sizes.tolist() if isinstance(sizes, Tensor) else sizes
     return [(int(height), int(width)) for height, width in rows]
+
+
+def _enlarged(masks: Tensor, size_hw: SizeHW, padded_hw: SizeHW) -> Tensor:
+    """Mask logits (N, height, width) of an image out of (N, H, W) over the padded batch."""
+    height, width = size_hw
+    if len(masks) == 0:
+        return masks.new_empty(0, height, width)
+    # In half precision many pixels would be a tie.
+    masks = masks.float() if masks.dtype in (torch.float16, torch.bfloat16) else masks
+    enlarged = F.interpolate(masks[:, None], size=padded_hw, mode="bilinear").squeeze(1)
+    return enlarged[:, :height, :width]
 
 
 def _strongest(masks: Tensor) -> np.ndarray:

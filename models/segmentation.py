@@ -102,7 +102,8 @@ class DETRsegm(nn.Module):
         ``at_once`` is an argument because TorchScript sees no names of the module.
         """
         parts = [
-            self.mask_head.batched_masks(part, maps) for part in attention.split(at_once, dim=1)
+            self.mask_head.batched_masks(part, maps)
+            for part in attention.split(max(1, at_once // attention.shape[0]), dim=1)
         ]
         return torch.cat(parts, dim=1)
 

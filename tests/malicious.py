@@ -13,6 +13,7 @@ import torch
 import forensics
 import hubconf
 from examples import attention, detect, panoptic
+from export import huggingface, onnx, program, torchscript, weights
 from tests.test_main import run
 from util.checkpoint import load_checkpoint
 from util.plot_utils import plot_precision_recall
@@ -52,6 +53,11 @@ READERS: dict[str, Callable[[Path, Path], Any]] = {
     "load_checkpoint": lambda data, file: load_checkpoint(file),
     "plot_precision_recall": lambda data, file: plot_precision_recall([file]),
     "hub backbone_weights": lambda data, file: hubconf.detr_resnet50(backbone_weights=str(file)),
+    "export.onnx": lambda data, file: onnx.run(_export_flags(file, "x.onnx")),
+    "export.torchscript": lambda data, file: torchscript.run(_export_flags(file, "x.ts")),
+    "export.program": lambda data, file: program.run(_export_flags(file, "x.pt2")),
+    "export.huggingface": lambda data, file: huggingface.run(["to", *_export_flags(file, "x")]),
+    "export.weights": lambda data, file: weights.run([str(file), str(file.with_name("x.pth"))]),
     "examples.detect": lambda data, file: detect.main([*_image(data), "--checkpoint", str(file)]),
     "examples.attention": lambda data, file: attention.main(
         [*_image(data), "--checkpoint", str(file)]
@@ -60,6 +66,10 @@ READERS: dict[str, Callable[[Path, Path], Any]] = {
         [*_image(data), "--checkpoint", str(file)]
     ),
 }
+
+
+def _export_flags(file: Path, output: str) -> list[str]:
+    return ["--checkpoint", str(file), "--output", str(file.with_name(output))]
 
 
 def _image(data: Path) -> list[str]:

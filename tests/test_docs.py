@@ -27,3 +27,11 @@ def test_at_least_forty_faults_are_listed():
     text = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| ") and "::test_" in line]
     assert len(rows) >= 40
+
+
+@pytest.mark.parametrize("document", [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md"])
+def test_every_table_has_a_head(document):
+    lines = document.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("|") and (number == 0 or not lines[number - 1].startswith("|")):
+            assert lines[number + 1].startswith("|--"), f"{document.name}:{number + 1}"

@@ -197,6 +197,8 @@ MISTAKES = {
     "no checkpoint": (["--resume", "/nowhere.pth"], "/nowhere.pth"),
     "two starts": (["--resume", "a.pth", "--finetune", "b.pth"], "--finetune"),
     "threshold": (["--panoptic_threshold", "2"], "--panoptic_threshold 2.0"),
+    "threshold of nothing": (["--panoptic_threshold", "0.5"], "needs --masks"),
+    "thin masks": (["--masks", "--hidden_dim", "8", "--nheads", "2"], "--hidden_dim 8"),
     "panoptic": (["--dataset_file", "coco_panoptic"], "--coco_panoptic_path"),
     "frozen": (["--frozen_weights", "a.pth"], "--frozen_weights"),
     "dilation": (["--dilation"], "--dilation"),

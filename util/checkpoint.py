@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import os
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from util.distributed import is_main_process
 from util.errors import UserError
+from util.safetensors_file import SUFFIX, read_safetensors_checkpoint
 
 StrPath: TypeAlias = str | os.PathLike[str]
 
@@ -36,7 +38,7 @@ def atomic_write(path: StrPath, mode: str = "wb", durable: bool = True) -> Itera
         durable: wait until the disk has it; without, a power failure may take the file again.
     """
     target = Path(os.path.realpath(path))
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    beside = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with open(beside, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
@@ -106,8 +108,9 @@ def load_checkpoint(path_or_url: StrPath, map_location: Any = "cpu") -> dict[str
     """Read a checkpoint file without running code from it.
 
     Args:
-        path_or_url: a path, or an ``https://``, ``http://`` or ``file://`` address. What comes from
-            an address is kept in the folder of `torch.hub`, and its hash compared with its name.
+        path_or_url: a path, also of a safetensors file, or an ``https://``, ``http://`` or
+            ``file://`` address. What comes from an address is kept in the folder of `torch.hub`,
+            and its hash compared with its name.
         map_location: where tensors go, as for `torch.load`.
 
     Returns:
@@ -117,6 +120,8 @@ def load_checkpoint(path_or_url: StrPath, map_location: Any = "cpu") -> dict[str
         UserError: no such file, failed download, damaged or foreign file, one that would run code.
     """
     source = os.fspath(path_or_url)
+    if source.endswith(SUFFIX) and not _URL.match(source):
+        return read_safetensors_checkpoint(source)
     is_url = _URL.match(source) is not None
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from util.errors import DivergenceError, UserError
+from util.errors import ConnectionLostError, DivergenceError, UserError
 from util.options import NEW_FLAG_DEFAULTS
 from util.signals import StopRequested
 
@@ -68,8 +68,9 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         command: does the work.
 
     Returns:
-        0: done. 1: training has diverged. 2: a mistake of the user. 130, 143, 138: stopped by
-        Ctrl-C, SIGTERM, SIGUSR1. All but the first leave one line on stderr.
+        0: done. 1: training has diverged, or another process is gone. 2: a mistake of the user.
+        130, 143, 138: stopped by Ctrl-C, SIGTERM, SIGUSR1. All but the first leave one line on
+        stderr.
     """
     try:
         command()
@@ -84,6 +85,8 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         message, status = message + "whole: make room, or choose another --output_dir", 2
     except DivergenceError as err:
         message, status = f"training stopped: {err}; see the README on divergence", 1
+    except ConnectionLostError as err:
+        message, status = f"error: {err}", 1
     except StopRequested as err:
         message, status = str(err), err.exit_status
     except KeyboardInterrupt:

@@ -1,33 +1,27 @@
-"""Processes that train together: who am I, start-up from the environment, small collectives.
+"""Processes that train together: who am I, connecting and ending, small collectives.
 
 Every function also works, and costs nothing, in a program of a single process.
 """
 
 import builtins
+import contextlib
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from util.connection_faults import explained_faults
 from util.errors import UserError
+from util.launch import Place, find_place, rendezvous_address
+from util.options import option
+from util.process_output import only_main_prints
+from util.rendezvous import store_of_attempt
 
 T = TypeVar("T")
-
-_TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-_RENDEZVOUS_VARIABLES = ("MASTER_ADDR", "MASTER_PORT")
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a process stands: its number among all, how many there are, its number on this host."""
-
-    rank: int
-    world_size: int
-    local_rank: int
 
 
 def is_dist_avail_and_initialized() -> bool:
@@ -67,38 +61,50 @@ def setup_for_distributed(is_master: bool) -> None:
 
 
 def init_distributed_mode(args: Any) -> None:
-    """Connect to the other processes, if the environment says that there are any.
+    """Connect to the other processes, if the environment says that there are any, for good.
 
-    Understands torchrun (RANK, WORLD_SIZE, LOCAL_RANK) and Slurm (SLURM_PROCID, SLURM_NTASKS). GPUs
-    talk over NCCL, each process owning the GPU of its local rank; CPUs talk over gloo.
+    As in the original, ``print`` is silenced outside the main process. What ends is better written
+    with `connected`, which leaves ``print`` alone and disconnects.
 
     Args:
-        args: namespace of `main.get_args_parser`; ``device`` and ``dist_url`` are read,
-            ``distributed`` is set, and with it ``rank``, ``world_size``, ``gpu`` and
-            ``dist_backend`` where there are several processes.
+        args: see `connected`.
 
     Raises:
         UserError: the environment is half set or contradicts itself, or a GPU is missing.
+        ConnectionLostError: the others have not come in time.
     """
-    place = _place_from_torchrun(os.environ) or _place_from_slurm(os.environ)
-    args.distributed = place is not None
-    if place is None:
-        print("Not using distributed mode")
-        return
-    _check_rendezvous(args.dist_url, os.environ)
-    on_gpu = torch.device(args.device).type == "cuda"
-    args.rank, args.world_size, args.gpu = place.rank, place.world_size, place.local_rank
-    args.dist_backend = "nccl" if on_gpu else "gloo"
-    print(f"| distributed init (rank {place.rank}): {args.dist_url}", flush=True)
-    dist.init_process_group(
-        args.dist_backend,
-        init_method=args.dist_url,
-        world_size=place.world_size,
-        rank=place.rank,
-        device_id=_claim_gpu(place.local_rank) if on_gpu else None,
-    )
-    dist.barrier()
-    setup_for_distributed(place.rank == 0)
+    place = _connect(args)
+    if place is not None:
+        setup_for_distributed(place.rank == 0)
+
+
+@contextlib.contextmanager
+def connected(args: Any) -> Iterator[None]:
+    """Be connected to the other processes, if the environment says that there are any.
+
+    Understands torchrun (RANK, WORLD_SIZE, LOCAL_RANK) and Slurm (SLURM_PROCID, SLURM_NTASKS,
+    SLURM_LOCALID), see `util.launch`. GPUs talk over NCCL, each process owning the GPU of its local
+    rank; CPUs talk over gloo. The main process alone writes to stdout. However the body ends, the
+    process group is destroyed and stdout is as before.
+
+    Args:
+        args: namespace of `main.get_args_parser`; ``device``, ``dist_url`` and ``dist_timeout``
+            (seconds for a collective) are read, ``distributed`` is set, and with it ``rank``,
+            ``world_size``, ``gpu`` and ``dist_backend`` where there are several processes.
+
+    Raises:
+        UserError: the environment is half set or contradicts itself, or a GPU is missing.
+        ConnectionLostError: a collective of the body has failed, those of
+            DistributedDataParallel included.
+    """
+    was_connected = is_dist_avail_and_initialized()
+    try:
+        place = _connect(args)
+        with only_main_prints(place.rank if place else 0), explained_faults(place):
+            yield
+    finally:
+        if is_dist_avail_and_initialized() and not was_connected:
+            dist.destroy_process_group()
 
 
 def all_gather(data: T) -> list[T]:
@@ -113,7 +119,8 @@ def all_gather(data: T) -> list[T]:
     if get_world_size() == 1:
         return [data]
     gathered: list[Any] = [None] * get_world_size()
-    dist.all_gather_object(gathered, data)
+    with explained_faults():
+        dist.all_gather_object(gathered, data)
     return gathered
 
 
@@ -133,7 +140,7 @@ def reduce_dict(input_dict: dict[str, Tensor], average: bool = True) -> dict[str
     if world_size == 1 or not input_dict:
         return input_dict
     names = sorted(input_dict)  # the order of insertion may differ between processes
-    with torch.no_grad():
+    with torch.no_grad(), explained_faults():
         values = torch.stack([input_dict[name] for name in names])
         dist.all_reduce(values)
         if average:
@@ -142,60 +149,55 @@ def reduce_dict(input_dict: dict[str, Tensor], average: bool = True) -> dict[str
     return {name: reduced[name] for name in input_dict}
 
 
-def _place_from_torchrun(environment: Mapping[str, str]) -> _Place | None:
-    if not any(name in environment for name in ("RANK", "WORLD_SIZE")):
+def barrier() -> None:
+    """Wait until every process is here."""
+    if is_dist_avail_and_initialized():
+        with explained_faults():
+            dist.barrier()
+
+
+def _connect(args: Any) -> Place | None:
+    """Find this process's place, write it into ``args``, and connect; None in a single process."""
+    place = find_place(os.environ)
+    args.distributed = place is not None
+    if place is None:
+        print("Not using distributed mode")
         return None
-    _require(environment, _TORCHRUN_VARIABLES, "start with torchrun, or unset the others")
-    return _checked_place(*(_number(environment, name) for name in _TORCHRUN_VARIABLES))
-
-
-def _place_from_slurm(environment: Mapping[str, str]) -> _Place | None:
-    """Slurm sets SLURM_PROCID in single jobs and shells too: one task is no distribution."""
-    if "SLURM_PROCID" not in environment or environment.get("SLURM_NTASKS", "1") == "1":
-        return None
-    rank, world_size = _number(environment, "SLURM_PROCID"), _number(environment, "SLURM_NTASKS")
-    if "SLURM_LOCALID" in environment:
-        return _checked_place(rank, world_size, _number(environment, "SLURM_LOCALID"))
-    return _checked_place(rank, world_size, rank % max(torch.cuda.device_count(), 1))
-
-
-def _require(environment: Mapping[str, str], names: tuple[str, ...], way_out: str) -> None:
-    missing = [name for name in names if name not in environment]
-    if missing:
-        raise UserError(
-            f"{' and '.join(missing)} missing from the environment of a distributed run "
-            f"that needs {', '.join(names)}: {way_out}"
+    address = rendezvous_address(args.dist_url, place, os.environ)
+    gpu = _claim_gpu(place) if torch.device(args.device).type == "cuda" else None
+    args.rank, args.world_size = place.rank, place.world_size
+    args.gpu = place.local_rank if gpu is None else gpu.index
+    args.dist_backend = "gloo" if gpu is None else "nccl"
+    print(f"| distributed init (rank {place.rank}): {address}", flush=True)
+    timeout = timedelta(seconds=option(args, "dist_timeout"))
+    with explained_faults(place, "the start"):
+        of_env = address.startswith("env://")
+        store = store_of_attempt(os.environ, place, timeout) if of_env else None
+        dist.init_process_group(
+            args.dist_backend,
+            init_method=None if store else address,
+            store=store,
+            world_size=place.world_size,
+            rank=place.rank,
+            timeout=timeout,
+            device_id=gpu,
         )
+        dist.barrier()
+    return place
 
 
-def _number(environment: Mapping[str, str], name: str) -> int:
-    try:
-        return int(environment[name])
-    except ValueError:
-        raise UserError(f"environment: {name}={environment[name]!r} is not a number") from None
+def _claim_gpu(place: Place) -> torch.device:
+    """Make the GPU of this process its current one: that of its local rank.
 
-
-def _checked_place(rank: int, world_size: int, local_rank: int) -> _Place:
-    if not 0 <= rank < world_size or local_rank < 0:
+    Slurm may show each task its own GPU alone (``--gpus-per-task``): then that is the one.
+    """
+    visible = torch.cuda.device_count()
+    own_alone = place.launcher == "slurm" and visible == 1
+    index = 0 if own_alone else place.local_rank
+    if index >= visible:
         raise UserError(
-            f"rank {rank} (local rank {local_rank}) of {world_size} processes: ranks count from 0, "
-            "check RANK, LOCAL_RANK and WORLD_SIZE or how the job was started"
-        )
-    return _Place(rank, world_size, local_rank)
-
-
-def _check_rendezvous(dist_url: str, environment: Mapping[str, str]) -> None:
-    if dist_url.startswith("env://"):
-        way_out = "start with torchrun, set them, or give --dist_url tcp://HOST:PORT or file://PATH"
-        _require(environment, _RENDEZVOUS_VARIABLES, way_out)
-
-
-def _claim_gpu(local_rank: int) -> torch.device:
-    """Make the GPU of this process its current one."""
-    if local_rank >= torch.cuda.device_count():
-        raise UserError(
-            f"local rank {local_rank} has no GPU, {torch.cuda.device_count()} are visible: "
+            f"local rank {place.local_rank} has no GPU, {visible} are visible: "
             "start one process a GPU, or give --device cpu"
         )
-    torch.cuda.set_device(local_rank)
-    return torch.device("cuda", local_rank)
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)

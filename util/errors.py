@@ -21,3 +21,7 @@ class UserError(ValueError):
 
 class DivergenceError(ArithmeticError):
     """The network or the loss is no longer finite: training cannot go on from these weights."""
+
+
+class ConnectionLostError(RuntimeError):
+    """Another process that trains with this one is gone or stuck: alone it cannot go on."""

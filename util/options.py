@@ -33,6 +33,7 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "accum_steps": 1,
     "ema_decay": 0.0,
     "deterministic": False,
+    "dist_timeout": 1800,
 }
 
 

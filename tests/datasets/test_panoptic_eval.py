@@ -99,6 +99,22 @@ def test_results_of_all_processes_count_once_and_only_the_main_one_reports(
     assert gathered.summarize() is None
 
 
+def test_image_twice_in_one_batch_is_written_once(tmp_path: Path) -> None:
+    evaluator = evaluator_of(write_panoptic(tmp_path / "data"), tmp_path / "out")
+    evaluator.update([prediction(10)] * 8)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["000000000010.png"]
+
+
+def test_predictions_are_gone_until_an_evaluation_is_done(tmp_path: Path) -> None:
+    root = write_panoptic(tmp_path / "data")
+    (tmp_path / "predictions.json").write_text("of an earlier evaluation")
+    evaluator = evaluator_of(root, tmp_path)
+    assert not (tmp_path / "predictions.json").exists()
+    evaluator.update([prediction(10)])
+    evaluator.summarize()
+    assert (tmp_path / "predictions.json").exists()
+
+
 def test_foreign_image(tmp_path: Path) -> None:
     evaluator = evaluator_of(write_panoptic(tmp_path), None)
     with pytest.raises(UserError, match=r"image id 5, which is not in .*panoptic_val2017.json"):

@@ -82,5 +82,5 @@ def test_mistakes_end_in_one_line(tmp_path, capsys):
 def test_metadata_that_is_not_ours(tmp_path):
     package = pytest.importorskip("safetensors.torch", reason="safetensors is not installed")
     package.save_file(TinyDetr().state_dict(), tmp_path / "f.safetensors", {"args": "{"})
-    with pytest.raises(UserError, match="metadata is not JSON"):
+    with pytest.raises(UserError, match="metadata is not ours"):
         read_weights(tmp_path / "f.safetensors")

@@ -221,3 +221,17 @@ def test_panoptic_data_bring_a_postprocessor_for_every_class():
 def test_frozen_weights_freeze():
     model = build_model(arguments(frozen_weights="a.pth"))[0]
     assert not any(p.requires_grad for p in model.detr.parameters())
+
+
+def test_deferred_masks_are_the_tensor_in_any_expression():
+    class Head:
+        def masks(self, attention, maps, image):
+            return attention.sum(1, keepdim=True) + image[:, None, None, None]
+
+    masks = DeferredMasks(Head(), torch.randn(2, 3, 4, 5, 6), [])
+    dense = masks.dense()
+    assert dense.shape == masks.shape == (2, 3, 5, 6) and len(masks) == 2
+    assert torch.equal(torch.stack([masks, masks]), torch.stack([dense, dense]))
+    assert torch.equal(torch.sigmoid(input=masks), dense.sigmoid())
+    assert torch.equal(masks > 0, dense > 0) and torch.equal(2 - masks, 2 - dense)
+    assert torch.equal(masks[0], dense[0]) and torch.equal(masks.flatten(1), dense.flatten(1))

@@ -7,6 +7,7 @@ import pickle
 import re
 import stat
 import sys
+import threading
 
 import pytest
 import torch
@@ -95,7 +96,8 @@ def test_what_cannot_be_written_is_told_with_the_way_out(tmp_path):
 def test_a_full_disk_costs_no_earlier_file(tmp_path):
     path = tmp_path / "checkpoint.pth"
     path.write_bytes(b"earlier")
-    (tmp_path / f".checkpoint.pth.{os.getpid()}.tmp").symlink_to("/dev/full")
+    half = f".checkpoint.pth.{os.getpid()}-{threading.get_ident()}.tmp"
+    (tmp_path / half).symlink_to("/dev/full")
     with pytest.raises(UserError, match="No space left on device"):
         save_checkpoint({"weights": torch.zeros(100_000)}, path)
     assert path.read_bytes() == b"earlier"

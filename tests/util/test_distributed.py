@@ -2,6 +2,7 @@
 
 import argparse
 import builtins
+import contextlib
 import json
 import os
 import subprocess
@@ -15,7 +16,13 @@ from util import distributed
 from util.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-SLURM_VARIABLES = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
+SLURM = {
+    "SLURM_PROCID": "5",
+    "SLURM_NTASKS": "8",
+    "SLURM_LOCALID": "2",
+    "SLURM_JOB_NODELIST": "gpu[03-04]",
+    "SLURM_JOB_ID": "77",
+}
 TORCHRUN = {
     "RANK": "3",
     "WORLD_SIZE": "8",
@@ -28,7 +35,7 @@ TORCHRUN = {
 @pytest.fixture(autouse=True)
 def no_launcher(monkeypatch):
     """As if no launcher had started the tests, and with our own ``print`` undone at the end."""
-    for name in (*TORCHRUN, *SLURM_VARIABLES):
+    for name in (*TORCHRUN, *SLURM):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(builtins, "print", builtins.print)
 
@@ -44,10 +51,10 @@ def connect(monkeypatch):
     monkeypatch.setattr(torch.distributed, "init_process_group", fake_init)
     monkeypatch.setattr(torch.distributed, "barrier", lambda: None)
 
-    def run(variables, dist_url="env://", device="cpu"):
+    def run(variables, dist_url="env://", device="cpu", **given):
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        args = argparse.Namespace(device=device, dist_url=dist_url, world_size=1)
+        args = argparse.Namespace(device=device, dist_url=dist_url, world_size=1, **given)
         distributed.init_distributed_mode(args)
         return args, asked
 
@@ -109,12 +116,28 @@ def test_torchrun(connect, capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(("local", "gpu"), [({"SLURM_LOCALID": "2"}, 2), ({}, 1)])
-def test_slurm(connect, monkeypatch, local, gpu):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    args, asked = connect({"SLURM_PROCID": "5", "SLURM_NTASKS": "8", **local}, "tcp://host:1")
-    assert (args.rank, args.world_size, args.gpu) == (5, 8, gpu)
-    assert asked["init_method"] == "tcp://host:1"
+@pytest.mark.parametrize(
+    ("dist_url", "address"), [("tcp://host:1", "tcp://host:1"), ("env://", "tcp://gpu03:13232")]
+)
+def test_slurm(connect, dist_url, address):
+    args, asked = connect(SLURM, dist_url)
+    assert (args.rank, args.world_size, args.gpu) == (5, 8, 2)
+    assert asked["init_method"] == address
+
+
+@pytest.mark.parametrize(("visible", "gpu"), [(4, 2), (1, 0)])
+def test_a_task_of_slurm_may_see_its_own_gpu_alone(connect, monkeypatch, visible, gpu):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    args, asked = connect(SLURM, device="cuda")
+    assert args.gpu == gpu
+    assert asked["device_id"] == torch.device("cuda", gpu)
+
+
+@pytest.mark.parametrize(("given", "seconds"), [({}, 1800), ({"dist_timeout": 7}, 7)])
+def test_processes_wait_for_each_other_as_long_as_the_flag_says(connect, given, seconds):
+    _, asked = connect(TORCHRUN, **given)
+    assert asked["timeout"].total_seconds() == seconds
 
 
 def test_a_gpu_process_claims_its_gpu(connect, monkeypatch):
@@ -134,7 +157,7 @@ def test_a_gpu_process_claims_its_gpu(connect, monkeypatch):
         (without("WORLD_SIZE"), "cpu", "WORLD_SIZE missing .* torchrun"),
         (without("LOCAL_RANK"), "cpu", "LOCAL_RANK missing .* torchrun"),
         (without("MASTER_ADDR", "MASTER_PORT"), "cpu", "MASTER_ADDR and MASTER_PORT missing"),
-        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, "cpu", "MASTER_PORT missing .* --dist_url"),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, "cpu", "SLURM_LOCALID missing .* srun"),
         (TORCHRUN | {"RANK": "two"}, "cpu", "RANK='two' is not a number"),
         (TORCHRUN | {"RANK": "8"}, "cpu", "rank 8 .* of 8 processes"),
         (TORCHRUN | {"RANK": "-1"}, "cpu", "ranks count from 0"),
@@ -146,6 +169,34 @@ def test_a_half_set_environment_is_a_mistake(connect, monkeypatch, variables, de
     with pytest.raises(UserError, match=message) as error:
         connect(variables, device=device)
     assert "\n" not in str(error.value)
+
+
+def test_what_ends_is_as_before_and_leaves_print_alone(tmp_path, monkeypatch, capsys):
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    before = builtins.print, sys.stdout
+    for number, error in enumerate((None, UserError("x"), KeyboardInterrupt())):
+        args = argparse.Namespace(device="cpu", dist_url=f"file://{tmp_path}/meet{number}")
+        with contextlib.suppress(UserError, KeyboardInterrupt), distributed.connected(args):
+            assert distributed.is_dist_avail_and_initialized()
+            assert builtins.print is before[0]
+            distributed.barrier()
+            if error is not None:
+                raise error
+        assert not distributed.is_dist_avail_and_initialized()
+        assert (builtins.print, sys.stdout) == before
+
+
+def test_a_connection_of_somebody_else_stays(tmp_path):
+    url = f"file://{tmp_path}/meet"
+    torch.distributed.init_process_group("gloo", init_method=url, rank=0, world_size=1)
+    try:
+        args = argparse.Namespace(device="cpu", dist_url=url)
+        with distributed.connected(args):
+            assert args.distributed is False
+        assert distributed.is_dist_avail_and_initialized()
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 # ---- two processes -------------------------------------------------------------------------------
