@@ -12,7 +12,9 @@ import torch.distributed as dist
 _SECONDS = 240
 
 
-def run_connected(work: Callable[..., Any], folder: Path, *worlds: int, **given: Any) -> list[Any]:
+def run_connected(
+    work: Callable[..., Any], folder: Path, /, *worlds: int, **given: Any
+) -> list[Any]:
     """What ``work`` returns in groups of connected processes of several sizes, one after the other.
 
     Starting processes takes longer than most work in them: all groups are made of the same ones.
@@ -57,7 +59,8 @@ def _live(
                 rendezvous = f"file://{folder}/rendezvous{world}"
                 dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world)
                 torch.save(work(**given), folder / f"{world}-{rank}.pt")
-                dist.destroy_process_group()
+                if dist.is_initialized():
+                    dist.destroy_process_group()
     except BaseException:
         (folder / f"fault{rank}").write_text(traceback.format_exc())
         os._exit(1)  # at once: the others may be waiting for this one

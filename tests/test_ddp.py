@@ -49,7 +49,7 @@ def build_parallel(dtype, flags):
     return model, network_setup.distribute(model, args), criterion, optimizer
 
 
-def train(dtype, accum_steps=1, flags="", counts=COUNTS):
+def train(dtype, accum_steps=1, flags="", counts=COUNTS, scaler=None):
     """Losses of each step and the weights at the end, trained on this process's share."""
     model, parallel, criterion, optimizer = build_parallel(dtype, flags)
     losses = []
@@ -63,6 +63,7 @@ def train(dtype, accum_steps=1, flags="", counts=COUNTS):
         0,
         MAX_NORM,
         accum_steps=accum_steps,
+        scaler=scaler,
         progress=progress,
     )
     return losses, model.state_dict()
@@ -182,6 +183,12 @@ def test_accumulation_equals_the_rule_done_by_hand(dtype):
     assert_same_weights(weights, wanted, EXACT[dtype])
     _, untrained = train(dtype, accum_steps=2, counts=[])
     assert any(not torch.allclose(weights[k], untrained[k], atol=1e-4) for k in weights)
+
+
+def test_a_scaled_loss_gives_the_same_updates():
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    _, weights = train(torch.float32, 2, counts=COUNTS[:4], scaler=scaler)
+    assert_same_weights(weights, train(torch.float32, 2, counts=COUNTS[:4])[1], 1e-6)
 
 
 @pytest.mark.distributed

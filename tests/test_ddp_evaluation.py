@@ -88,8 +88,8 @@ def data(tmp_path_factory):
     return root
 
 
-def score_both(root, maps):
-    return score(root / str(NUM_IMAGES), maps), score(root / "1")
+def score_both(root, folder):
+    return score(root / str(NUM_IMAGES), folder), score(root / "1")
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def alone(data, tmp_path_factory):
 def together(data, tmp_path_factory):
     """For two and for three processes the views of each."""
     folder = tmp_path_factory.mktemp("together")
-    views = run_connected(score_both, folder / "run", 2, 3, root=data, maps=folder)
+    views = run_connected(score_both, folder / "run", 2, 3, root=data, folder=folder)
     return dict(zip((2, 3), views, strict=True))
 
 

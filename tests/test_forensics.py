@@ -92,6 +92,15 @@ def test_the_cause_is_found(break_model, words):
     assert forensics.describe(record, found).startswith("epoch 0, step 0, images 20, 21: ")
 
 
+def test_of_the_batches_of_a_step_the_one_with_a_cause_is_found():
+    model, criterion, _, _, _, (broken,), _ = epoch_with_a_bad_step(break_images)
+    fine = broken._replace(samples=batch(3)[0], targets=batch(3)[1])
+    record, found = forensics.explain(model, criterion, [fine, broken, fine], "off")
+    assert record is broken and "the images themselves" in found
+    record, found = forensics.explain(model, criterion, [fine, fine], "off")
+    assert record is fine and found == forensics.NOTHING_FOUND
+
+
 def test_losses_that_are_not_finite_are_named():
     model, criterion, _, _, _, (record,), _ = epoch_with_a_bad_step(break_gradient)
     criterion.weight_dict = {**criterion.weight_dict}

@@ -99,5 +99,14 @@ def test_evaluation_keeps_the_order_and_every_image():
 
 
 def test_fewer_images_than_a_batch():
-    with pytest.raises(UserError, match="--batch_size 8"):
+    with pytest.raises(UserError, match="--batch_size 8: more than the 7 "):
         train_loader(Numbers(), 8)
+    with pytest.raises(UserError, match="--batch_size 2 times --accum_steps 4: more than the 7 "):
+        TrainLoader(Numbers(), 2, 0, pin_memory=False, seed=0, accum_steps=4)
+
+
+def test_an_epoch_has_whole_steps():
+    loader = TrainLoader(Numbers(), 1, 0, pin_memory=False, seed=0, accum_steps=3)
+    assert len(loader) == len(order(loader)) == 6
+    loader.start_at(0, batch=3)
+    assert len(order(loader)) == 3

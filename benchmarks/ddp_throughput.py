@@ -1,0 +1,112 @@
+"""Images a second of one training process against two with half the threads each.
+
+    python -m benchmarks.ddp_throughput
+
+Both ways take turns on the same machine and train on the same number of images a step, through
+`engine.train_one_epoch`. Data loading is left out.
+"""
+
+import argparse
+import contextlib
+import io
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from engine import EpochProgress, train_one_epoch
+from main import get_args_parser
+from models import build_model
+from network_setup import distribute
+from util.nested_tensor import nested_tensor_from_tensor_list
+from util.optimizer import build_optimizer
+
+_CPU = torch.device("cpu")
+
+
+def main() -> None:
+    """Measure and print."""
+    args = _parse()
+    context = torch.multiprocessing.get_context("spawn")
+    turns, results = context.Barrier(2), context.SimpleQueue()
+    with tempfile.TemporaryDirectory() as folder:
+        processes = [
+            context.Process(target=_work, args=(rank, args, folder, turns, results))
+            for rank in range(2)
+        ]
+        for process in processes:
+            process.start()
+        rates = [results.get() for _ in range(args.rounds)]
+        for process in processes:
+            process.join()
+    alone, together = ([rate[i] for rate in rates] for i in range(2))
+    print(f"{args.batch_size} images of {args.size} x {args.size} a step, {args.model}")
+    print(f"1 process,   {args.threads} threads: {statistics.median(alone):.3f} images/s")
+    print(f"2 processes, {args.threads // 2} threads each: {statistics.median(together):.3f}")
+    ratios = sorted(b / a for a, b in rates)
+    print(f"ratio {statistics.median(ratios):.2f} (of rounds: {ratios[0]:.2f} to {ratios[-1]:.2f})")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--threads", type=int, default=2, help="of both ways in all")
+    parser.add_argument("--batch_size", type=int, default=4, help="images a step, of all processes")
+    parser.add_argument("--size", type=int, default=256, help="height and width of an image")
+    parser.add_argument("--steps", type=int, default=4, help="timed in a turn, after one more")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each way")
+    parser.add_argument("--model", default="--backbone resnet50", help="flags of main.py")
+    return parser.parse_args()
+
+
+def _work(rank: int, args: argparse.Namespace, folder: str, turns: Any, results: Any) -> None:
+    """One of the two processes; the first one also works alone while the second waits."""
+    for turn in range(args.rounds):
+        alone = 0.0
+        if rank == 0:
+            torch.set_num_threads(args.threads)
+            alone = _images_a_second(args, args.batch_size)
+        turns.wait()
+        torch.set_num_threads(max(1, args.threads // 2))
+        rendezvous = f"file://{Path(folder) / f'rendezvous{turn}'}"
+        dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
+        together = 2 * _images_a_second(args, args.batch_size // 2)
+        dist.destroy_process_group()
+        if rank == 0:
+            results.put((alone, together))
+        turns.wait()
+
+
+def _images_a_second(args: argparse.Namespace, batch_size: int) -> float:
+    """Of this process."""
+    flags = argparse.ArgumentParser(parents=[get_args_parser()]).parse_args(
+        f"{args.model} --backbone_weights none --num_classes 91 --device cpu".split()
+    )
+    flags.distributed = dist.is_initialized()
+    torch.manual_seed(0)
+    model, criterion, _ = build_model(flags)
+    parallel = distribute(model, flags)
+    optimizer = build_optimizer(model, flags.lr, flags.lr_backbone, flags.weight_decay)
+    ends: list[float] = []
+    progress = EpochProgress(after_step=lambda *_: ends.append(time.perf_counter()))
+    batches = [_batch(batch_size, args.size)] * (args.steps + 1)
+    with contextlib.redirect_stdout(io.StringIO()):
+        train_one_epoch(parallel, criterion, batches, optimizer, _CPU, 0, 0.1, progress=progress)
+    return batch_size * args.steps / (ends[-1] - ends[0])
+
+
+def _batch(batch_size: int, size: int) -> tuple[Any, list[dict[str, torch.Tensor]]]:
+    """Random images with seven objects each."""
+    images = torch.randn(batch_size, 3, size, size)
+    targets = [
+        {"labels": torch.randint(0, 91, (7,)), "boxes": torch.rand(7, 4) * 0.4 + 0.2}
+        for _ in range(batch_size)
+    ]
+    return nested_tensor_from_tensor_list(list(images)), targets
+
+
+if __name__ == "__main__":
+    main()
