@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 import network_setup
 from engine import EpochProgress, train_one_epoch
@@ -132,7 +133,23 @@ def train_all() -> dict[str, Any]:
     for flags in UNUSED:
         results[flags] = train(torch.float32, flags=flags, counts=FEW)[1]
     results["bad"] = train_a_bad_step()
+    results["sums"] = [sums_of_a_step(accum_steps) for accum_steps in (1, 3)]
     return results
+
+
+def sums_of_a_step(accum_steps):
+    """How many buckets of gradients one step adds up over the processes."""
+    _, parallel, criterion, optimizer = build_parallel(torch.float32, "")
+    calls = []
+
+    def counted(group, bucket):
+        calls.append(bucket.index())
+        return allreduce_hook(group, bucket)
+
+    parallel.register_comm_hook(None, counted)
+    batches = batches_of([1] * accum_steps, torch.float32)
+    train_one_epoch(parallel, criterion, batches, optimizer, CPU, 0, accum_steps=accum_steps)
+    return len(calls)
 
 
 def train_a_bad_step():
@@ -230,6 +247,12 @@ def test_a_bad_batch_masks_the_step_of_all_processes(two):
         # The processes take turns; image ids are ten times the number of the batch.
         assert told == [[[10 * rank], [20 + 10 * rank]]]
         assert changed == [False]
+
+
+@pytest.mark.distributed
+def test_gradients_are_added_up_over_processes_once_a_step(two):
+    for once, thrice in (view["sums"] for view in two):
+        assert thrice == once > 0
 
 
 def test_a_bad_batch_masks_the_whole_step_of_a_single_process():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.criterion import SetCriterion
+from models.criterion import SetCriterion, mean_number_of_objects
 from models.matcher import HungarianMatcher
 from tests.models import oracle_criterion
 from tests.models.test_matcher import WEIGHTS, case
@@ -71,6 +71,23 @@ def test_perfect_boxes_cost_nothing():
     losses = build(["boxes"]).double()(outputs, targets)
     assert float(losses["loss_bbox"]) == 0
     assert float(losses["loss_giou"]) == pytest.approx(0, abs=1e-12)
+
+
+def test_losses_of_pairs_are_divided_by_the_number_of_objects_that_is_given():
+    outputs, targets, _ = layered(0, 8, [3, 1], 2)
+    criterion = build()
+    own, given = criterion(outputs, targets), criterion(outputs, targets, 10)
+    as_tensor = criterion(outputs, targets, torch.tensor(10.0))
+    for name in own:
+        of_pairs = "bbox" in name or "giou" in name
+        expected = own[name] * 4 / 10 if of_pairs else own[name]
+        assert torch.allclose(given[name], expected, rtol=1e-12), name
+        assert as_tensor[name].dtype == own[name].dtype and given[name] == as_tensor[name]
+
+
+@pytest.mark.parametrize(("count", "num_batches", "mean"), [(7, 2, 3.5), (3, 4, 1), (0, 1, 1)])
+def test_objects_of_a_batch_on_average(count, num_batches, mean):
+    assert mean_number_of_objects(count, torch.device("cpu"), num_batches) == mean
 
 
 def test_only_the_terms_asked_for():
