@@ -101,9 +101,13 @@ class DETRsegm(nn.Module):
 
         ``at_once`` is an argument because TorchScript sees no names of the module.
         """
+        if torch.jit.is_scripting():
+            num_images = attention.shape[0]
+        else:  # a file cannot split into a number of parts that its input decides
+            num_images = 1 if torch.compiler.is_exporting() else attention.shape[0]
         parts = [
             self.mask_head.batched_masks(part, maps)
-            for part in attention.split(max(1, at_once // attention.shape[0]), dim=1)
+            for part in attention.split(max(1, at_once // num_images), dim=1)
         ]
         return torch.cat(parts, dim=1)
 
