@@ -19,6 +19,7 @@ from util.nested_tensor import NestedTensor
 from util.options import fill_in_new_flags
 from util.random_state import set_random_state
 from util.step_watch import StepRecord
+from util.weights import load_model_state, model_state
 
 NOTHING_FOUND = "done again, everything is finite: the fault is not in the numbers of this process"
 
@@ -148,6 +149,20 @@ def replay(path: str) -> None:
     Raises:
         UserError: the file is not one of `save_step`.
     """
+    args, record, weights = _read_step(path)
+    fill_in_new_flags(args)
+    args.device, args.backbone_weights = "cpu", "none"
+    model, criterion, _ = build_model(args)
+    load_model_state(model, weights, path)
+    print(describe(record, examine(model, criterion, record, args.amp)))
+
+
+def _read_step(path: str) -> tuple[Namespace, StepRecord, dict[str, Tensor]]:
+    """Flags, batch and weights of a file of `save_step`.
+
+    Raises:
+        UserError: it is none.
+    """
     content = load_checkpoint(path)
     try:
         args = Namespace(**content["args"])
@@ -156,13 +171,11 @@ def replay(path: str) -> None:
         record = StepRecord(
             content["epoch"], content["step"], samples, *(content[name] for name in names)
         )
-    except (KeyError, TypeError) as err:
+        describe(record, "")
+        set_random_state(record.random_state)
+    except Exception as err:  # whatever a foreign file holds in these places
         raise UserError(f"{path} is not a step that training has saved ({err})") from err
-    fill_in_new_flags(args)
-    args.device, args.backbone_weights = "cpu", "none"
-    model, criterion, _ = build_model(args)
-    model.load_state_dict(content["model"])
-    print(describe(record, examine(model, criterion, record, args.amp)))
+    return args, record, model_state(content, path)
 
 
 def run(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,13 @@ from models.segmentation import DETRsegm
 from util.checkpoint import load_checkpoint
 from util.errors import UserError
 from util.optimizer import batch_norms
-from util.weights import finetune_model, load_frozen_weights, load_model_state, model_state
+from util.weights import (
+    finetune_model,
+    load_frozen_weights,
+    load_model_state,
+    model_state,
+    num_classes_of,
+)
 
 
 def build_network(
@@ -78,15 +84,13 @@ def take_num_classes(
     if checkpoint is None:
         return
     state = model_state(checkpoint, path)
-    heads = [len(v) - 1 for k, v in state.items() if k.endswith("class_embed.bias")]
-    if not heads:
-        raise UserError(f"{flag} {path}: holds no DETR model (no class_embed)")
-    if args.num_classes not in (None, heads[0]):
+    found = num_classes_of(state, f"{flag} {path}")
+    if args.num_classes not in (None, found):
         raise UserError(
-            f"--num_classes {args.num_classes}: the head in {path} has {heads[0]} classes; "
+            f"--num_classes {args.num_classes}: the head in {path} has {found} classes; "
             f"to start from its other weights give --finetune {path} instead of {flag}"
         )
-    args.num_classes = heads[0]
+    args.num_classes = found
 
 
 def count_classes(args: argparse.Namespace, *datasets: Any) -> int:

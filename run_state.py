@@ -1,11 +1,15 @@
 """How far a training run is: everything of a checkpoint that is neither weights nor flags."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from util.distributed import all_gather, get_rank
 from util.errors import UserError
+from util.metric_logger import MetricLogger
 from util.random_state import random_state, set_random_state
+
+_PROGRESS = ("images_done", "train_stats", "scores", "skipped_steps", "bad_images")
 
 
 @dataclass
@@ -21,7 +25,8 @@ class RunState:
             still to come.
         scores: validation score of each epoch that was evaluated, see `validation_score`.
         skipped_steps: steps that were not finite and left out.
-        bad_images: what was said of each image that could not be read and was replaced.
+        bad_images: what was said of each image that could not be read and was replaced; those of
+            the epoch under way as far as this process has met them.
     """
 
     epoch: int = 0
@@ -43,21 +48,31 @@ class RunState:
         told = {"skipped_steps": self.skipped_steps, "bad_images": self.bad_images}
         return {name: value for name, value in told.items() if value}
 
+    def take_scores(self, log: Iterable[Mapping[str, Any]]) -> None:
+        """Learn the scores of epochs that are done from the lines of a log.
+
+        It may know one epoch more than the checkpoint, whose evaluation comes after it.
+        """
+        for entry in log:
+            if entry["epoch"] < self.epoch:
+                stats = {name.removeprefix("test_"): value for name, value in entry.items()}
+                self.scores[entry["epoch"]] = validation_score(stats)
+
+    def share_bad_images(self) -> None:
+        """Learn of those that other processes have met; every process must ask."""
+        everywhere = {one for known in all_gather(self.bad_images) for one in known}
+        self.bad_images[:] = sorted(everywhere)  # loaders hold this very list
+
     def gathered(self) -> dict[str, Any]:
         """What a checkpoint holds of it; every process must ask."""
+        self.share_bad_images()
         own = {"random": random_state(), "meters": self.meters}
         return {
             # As in the original: the last epoch that is complete.
             "epoch": self.epoch - 1,
             "step": self.step,
             "rng": all_gather(own),
-            "progress": {
-                "images_done": self.images_done,
-                "train_stats": self.train_stats,
-                "scores": self.scores,
-                "skipped_steps": self.skipped_steps,
-                "bad_images": self.bad_images,
-            },
+            "progress": {name: getattr(self, name) for name in _PROGRESS},
         }
 
     @classmethod
@@ -70,21 +85,36 @@ class RunState:
             UserError: what the checkpoint holds of it makes no sense.
         """
         try:
-            state = cls(
-                epoch=checkpoint["epoch"] + 1,
-                step=checkpoint.get("step", 0),
-                **checkpoint.get("progress", {}),
-            )
+            progress = checkpoint.get("progress", {})
+            known = {name: progress[name] for name in _PROGRESS if name in progress}
+            state = cls(epoch=checkpoint["epoch"] + 1, step=checkpoint.get("step", 0), **known)
+            state._check()
             processes = checkpoint.get("rng", [])
             if get_rank() < len(processes):
                 state.meters = processes[get_rank()]["meters"]
+                MetricLogger().load_state_dict(state.meters)
                 set_random_state(processes[get_rank()]["random"])
-        except (TypeError, KeyError, ValueError, IndexError, RuntimeError) as err:
+        except Exception as err:  # whatever a foreign file holds in these places
             raise UserError(
                 f"the checkpoint's state of the run cannot be used ({err}); start from its weights "
                 "with --finetune"
             ) from err
         return state
+
+    def _check(self) -> None:
+        """Raise a ValueError where a field is nothing that a run could have counted."""
+        for name in ("epoch", "images_done", "step", "skipped_steps"):
+            number = getattr(self, name)
+            if type(number) is not int or number < 0:
+                raise ValueError(f"{name} is {number!r}")
+        kinds = {"scores": dict, "bad_images": list, "train_stats": dict | None}
+        for name, kind in kinds.items():
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} is {getattr(self, name)!r}")
+        if not all(type(k) is int and isinstance(v, float) for k, v in self.scores.items()):
+            raise ValueError(f"scores are {self.scores!r}")
+        if not all(isinstance(one, str) for one in self.bad_images):
+            raise ValueError(f"bad_images are {self.bad_images!r}")
 
 
 def validation_score(stats: dict[str, Any]) -> float:

@@ -5,14 +5,15 @@ import contextlib
 import datetime
 import signal
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any, NoReturn
 
 import torch
 from torch import nn
 
-import forensics
+from bad_steps import BadSteps
 from datasets import build_dataset, build_ground_truth
+from datasets.bad_samples import refuse_too_many
 from datasets.coco_eval import CocoEvaluator
 from datasets.eval_report import serialisable_eval, write_detections
 from datasets.loaders import TrainLoader, build_val_loader
@@ -27,7 +28,13 @@ from network_setup import (
     take_num_classes,
 )
 from reporting import all_detections, draw_detections, draw_panoptic_maps, report
-from resume import apply_schedule, restore_optimizer, settle_flags
+from resume import (
+    apply_schedule,
+    find_checkpoint,
+    restore_optimizer,
+    settle_flags,
+    tell_other_versions,
+)
 from run_state import RunState, validation_score
 from util.averaging import average_of
 from util.checkpoint import load_checkpoint
@@ -39,8 +46,8 @@ from util.provenance import versions
 from util.random_state import seeded
 from util.run_folder import RunFolder
 from util.signals import StopRequested, StopSignals
-from util.step_watch import StepRecord, StepWatch, image_names
-from util.weights import load_model_state
+from util.step_watch import StepWatch
+from util.weights import load_model_state, model_state
 
 
 class Run:
@@ -60,8 +67,7 @@ class Run:
         self.folder = RunFolder(args.output_dir, args.keep_last)
         self.state = RunState(epoch=args.start_epoch)
         self.signals = StopSignals()
-        self.watch = StepWatch(self.device, self._on_bad_step)
-        checkpoint = self._read_checkpoint()
+        checkpoint = find_checkpoint(args, self.folder)
         # What is resumed has the frozen weights in it.
         frozen = load_checkpoint(args.frozen_weights) if is_frozen_fresh(args) else None
         take_num_classes(args, "--resume", args.resume, checkpoint)
@@ -86,11 +92,14 @@ class Run:
         if checkpoint is not None and not args.eval:
             self._resume_training(checkpoint)
         self.parallel_model = distribute(self.model, args)
+        bad_steps = BadSteps(args, self.model, self.criterion, self.folder.path)
+        self.watch = StepWatch(self.device, lambda records: bad_steps.meet(records, self.state))
         # Of weights that are those of the main process by now.
         self.averaged = average_of(self.model, args.ema_decay) if args.ema_decay else None
         if self.averaged is not None and checkpoint is not None and checkpoint.get("ema"):
-            load_model_state(self.averaged.module, checkpoint["ema"], args.resume)
-            self.averaged.n_averaged.fill_(checkpoint["step"])
+            averages = model_state({"model": checkpoint["ema"]}, args.resume)
+            load_model_state(self.averaged.module, averages, args.resume)
+            self.averaged.n_averaged.fill_(self.state.step)
         self.val_loader = build_val_loader(
             self.val_set,
             args.eval_batch_size or args.batch_size,
@@ -100,24 +109,14 @@ class Run:
             bad_images=self.state.bad_images,
         )
 
-    def _read_checkpoint(self) -> dict[str, Any] | None:
-        """The one to continue, of ``--auto_resume`` or else of ``--resume``."""
-        args = self.args
-        if args.auto_resume and (newest := self.folder.load_newest()):
-            args.resume, args.finetune = str(newest[0]), ""
-            print(f"Continuing from {args.resume}")
-            return newest[1]
-        return load_checkpoint(args.resume) if args.resume else None
-
     def _resume_training(self, checkpoint: dict[str, Any]) -> None:
         """Go on where a checkpoint was written; from its weights alone where it holds no more."""
         args = self.args
         if not all(k in checkpoint for k in ("optimizer", "lr_scheduler", "epoch")):
             print(f"{args.resume} holds weights alone: training starts at epoch {args.start_epoch}")
             return
-        restore_optimizer(self.optimizer, self.lr_scheduler, checkpoint, args.resume)
-        if self.scaler is not None and checkpoint.get("scaler"):
-            self.scaler.load_state_dict(checkpoint["scaler"])
+        restore_optimizer(self.optimizer, self.lr_scheduler, self.scaler, checkpoint, args.resume)
+        tell_other_versions(checkpoint)
         self.state = RunState.restored(checkpoint)
         args.start_epoch = self.state.epoch
         if apply_schedule(self.optimizer, self.lr_scheduler, args, self.state.epoch):
@@ -127,18 +126,10 @@ class Run:
             where += f", after {self.state.images_done} of its images"
         print(f"Resuming with {where}")
         if self.folder.holds(args.resume):
-            self._take_scores_from_log()
-
-    def _take_scores_from_log(self) -> None:
-        """The log may know one epoch more than the checkpoint, whose evaluation came after it."""
-        epoch = self.state.epoch
-        for entry in self.folder.read_log():
-            if entry["epoch"] < epoch:
-                stats = {name.removeprefix("test_"): value for name, value in entry.items()}
-                self.state.scores[entry["epoch"]] = validation_score(stats)
-        self.folder.cut_log(epoch)
-        if self.state.images_done == 0 and self.state.best_epoch == epoch - 1:
-            self.folder.keep_as_best(self.args.resume)
+            self.state.take_scores(self.folder.read_log())
+            self.folder.go_back_to(self.state.epoch, self.state.step)
+            if self.state.images_done == 0 and self.state.best_epoch == self.state.epoch - 1:
+                self.folder.keep_as_best(args.resume)
 
     def score(self) -> None:
         """Evaluate once, for ``--eval``."""
@@ -176,7 +167,7 @@ class Run:
         started = time.monotonic()
         with self.signals, self._explained_worker_faults():
             if self._owes_an_evaluation():
-                self._end_epoch()
+                self._end_epoch(args.resume)
             while state.epoch < args.epochs and not self._has_lost_patience():
                 self._train_epoch(loader)
                 self._end_epoch()
@@ -255,25 +246,6 @@ class Run:
             + (saved if self.folder.path is not None else "nothing is saved without --output_dir"),
         )
 
-    def _on_bad_step(self, records: Sequence[StepRecord]) -> None:
-        """Leave out a step that was not finite, or say what is known of it and end the run."""
-        state, allowed = self.state, self.args.max_skipped_steps
-        state.skipped_steps += 1
-        if state.skipped_steps <= allowed:
-            print(
-                f"epoch {records[0].epoch}, step {records[0].step} was not finite and is left out, "
-                f"number {state.skipped_steps} of --max_skipped_steps {allowed}; images "
-                f"{image_names(records)}"
-            )
-            return
-        record, found = forensics.explain(self.model, self.criterion, records, self.args.amp)
-        message = forensics.describe(record, found)
-        if self.folder.path is not None and is_main_process():
-            dump = self.folder.path / "bad_step.pth"
-            forensics.save_step(dump, record, self.model, self.args)
-            message += f"; do it again with: python forensics.py {dump}"
-        raise DivergenceError(f"{message}; the weights are those of before")
-
     def _save(self, epoch: int | None) -> None:
         """Write a checkpoint: plain values, so that it loads without trust.
 
@@ -285,25 +257,34 @@ class Run:
                 f"epoch {self.state.epoch}: weights are no longer finite after {self.state.step} "
                 "steps; the checkpoint before is kept, continue from it with a lower --lr"
             )
-        state = {
+        progress = self.state.gathered()
+        if not is_main_process():
+            return
+        content = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict(),
             "args": vars(self.args),
             "categories": self.val_set.categories,
+            "is_thing": getattr(self.val_set, "is_thing", None),
             "ema": None if self.averaged is None else self.averaged.module.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "versions": versions(),
-            **self.state.gathered(),
+            **progress,
         }
-        self.folder.save_checkpoint(state, epoch, self.args.lr_drop)
+        self.folder.save_checkpoint(content, epoch, self.args.lr_drop)
 
-    def _end_epoch(self) -> None:
-        """Evaluate the epoch that is done, write it down, and keep the best."""
+    def _end_epoch(self, saved_as: str | None = None) -> None:
+        """Evaluate the epoch that is done, write it down, and keep the best.
+
+        Args:
+            saved_as: where it was saved, if not as the newest checkpoint.
+        """
         state = self.state
         epoch = state.epoch - 1
         ema_stats = self._evaluate_averaged()
         test_stats, evaluator = self._evaluate(self.parallel_model)
+        state.share_bad_images()
         self.folder.append_log(
             {
                 **{f"train_{name}": value for name, value in (state.train_stats or {}).items()},
@@ -319,7 +300,8 @@ class Run:
             self.folder.save_epoch_evaluation(evaluation, epoch)
         state.scores[epoch] = validation_score(test_stats)
         if state.best_epoch == epoch:
-            self.folder.keep_as_best()
+            self.folder.keep_as_best(saved_as)
+        refuse_too_many(state.bad_images, self.args.skip_bad_images)
 
     @contextlib.contextmanager
     def _explained_worker_faults(self) -> Iterator[None]:

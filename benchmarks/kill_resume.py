@@ -4,8 +4,8 @@
 
 Each kill is a SIGKILL to the whole process group at a random moment; every fifth falls into the
 writing of a checkpoint: when its temporary file appears. After each kill the newest checkpoint must
-be readable. At the end weights, optimizer and log must equal those of the uninterrupted run bit for
-bit. Prints a line a kill and a summary; exit status 1 on any difference.
+be readable. At the end weights, their averages, optimizer and log must equal those of the
+uninterrupted run bit for bit. Prints a line a kill and a summary; exit status 1 on any difference.
 """
 
 import argparse
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLAGS = shlex.split(
     "--backbone resnet18 --backbone_weights none --hidden_dim 32 --nheads 4 --enc_layers 1 "
     "--dec_layers 2 --num_queries 6 --dim_feedforward 32 --num_workers 1 --batch_size 2 "
-    "--scales 64 --device cpu --lr 1e-3 --lr_drop 1000 --save_every 4"
+    "--scales 64 --device cpu --lr 1e-3 --lr_drop 1000 --save_every 4 --ema_decay 0.9"
 )
 
 
@@ -114,6 +114,15 @@ def differences(found: Any, wanted: Any, where: str = "checkpoint") -> list[str]
     return [] if found == wanted else [where]
 
 
+def compare(folder: Path, wanted: Path) -> list[str]:
+    """What differs between the newest and best checkpoints and the logs of two runs, in words."""
+    found = []
+    for name in ("checkpoint.pth", "best.pth"):
+        found += differences(read(folder / name), read(wanted / name), name)
+    logs = [(run / "log.txt").read_text() for run in (folder, wanted)]
+    return found + ["log.txt"] * (logs[0] != logs[1])
+
+
 def kill_and_compare(folder: Path, kills: int, epochs: int, seed: int = 0) -> list[str]:
     """Do the whole experiment; its first half is the uninterrupted run.
 
@@ -140,9 +149,7 @@ def kill_and_compare(folder: Path, kills: int, epochs: int, seed: int = 0) -> li
         step = read(newest)["step"] if newest.exists() else 0  # raises where it cannot be read
         print(f"kill {killed.kills}: newest checkpoint at step {step}", flush=True)
     print(f"{killed.kills} kills, {killed.kills_while_writing} of them inside a checkpoint write")
-    found = differences(*(read(run.folder / "checkpoint.pth") for run in (killed, whole)))
-    logs = [(run.folder / "log.txt").read_text() for run in (killed, whole)]
-    return found + ["log.txt"] * (logs[0] != logs[1])
+    return compare(killed.folder, whole.folder)
 
 
 def _moment(run: Killed, kills: int, rng: random.Random) -> Callable[[float], bool]:

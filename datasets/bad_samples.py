@@ -43,15 +43,19 @@ class ReplacingDataset(Dataset):
                 return _Sample(image, target, complaints)
             except UserError as error:
                 complaints.append(error.one_line())
-                if len(complaints) > self._allowed:
-                    raise UserError(_refusal(complaints, self._allowed)) from None
+                refuse_too_many(complaints, self._allowed)
         raise UserError("no image of the data set can be read")
 
 
-def _refusal(complaints: list[str], allowed: int) -> str:
+def refuse_too_many(complaints: list[str], allowed: int) -> None:
+    """Raise a UserError with the last of the complaints where there are more than allowed."""
+    if len(complaints) <= allowed:
+        return
     if allowed == 0:
-        return f"{complaints[-1]} (or let training go on without it: --skip_bad_images N)"
-    return f"{complaints[-1]}; more images than --skip_bad_images {allowed} cannot be read"
+        raise UserError(f"{complaints[-1]} (or let training go on without it: --skip_bad_images N)")
+    raise UserError(
+        f"{complaints[-1]}; more images than --skip_bad_images {allowed} cannot be read"
+    )
 
 
 def collate_samples(samples: list[_Sample]) -> tuple[Any, Any, list[str]]:
@@ -96,8 +100,7 @@ class ReportingLoader:
         if complaint in self._known:
             return
         self._known.append(complaint)
-        if len(self._known) > self._allowed:
-            raise UserError(_refusal(self._known, self._allowed))
+        refuse_too_many(self._known, self._allowed)
         logger.warning(
             "%s; another image takes its place, number %d of --skip_bad_images %d",
             complaint,

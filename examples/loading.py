@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from util.contact_sheet import save_picture
 from util.errors import UserError
 from util.model_zoo import RELEASED_MODELS
 from util.options import NEW_FLAG_DEFAULTS, option
-from util.weights import load_model_state, model_state
+from util.weights import load_model_state, model_state, num_classes_of
 
 _PUBLISHED_SHORT_SIDE = 800
 
@@ -39,6 +39,7 @@ class Detector:
         short_side: of images in pixels.
         max_size: largest long side of images in pixels.
         device: of the model.
+        is_thing: by label, as far as a checkpoint tells; else it goes by COCO's ids.
     """
 
     model: nn.Module
@@ -47,6 +48,7 @@ class Detector:
     short_side: int
     max_size: int
     device: torch.device
+    is_thing: Mapping[int, bool] = field(default_factory=dict)
 
     def batch_of(self, image: Image.Image) -> Tensor:
         """The image as a batch (1, 3, H, W), scaled and normalised."""
@@ -210,7 +212,7 @@ def from_checkpoint(path: str, device: torch.device) -> Detector:
     state = model_state(checkpoint, path)
     args = get_args_parser().parse_args([])
     vars(args).update(_flags_of_run(checkpoint, path))
-    args.num_classes = _num_classes(state, path)
+    args.num_classes = num_classes_of(state, path)
     model = build_model(args)[0]
     load_model_state(model, state, path)
     return Detector(
@@ -220,6 +222,7 @@ def from_checkpoint(path: str, device: torch.device) -> Detector:
         max(option(args, "scales") or [_PUBLISHED_SHORT_SIDE]),
         option(args, "max_size"),
         device,
+        checkpoint.get("is_thing") or {},
     )
 
 
@@ -239,10 +242,3 @@ def _coco_names(dataset_file: str, num_classes: int) -> Mapping[int, str]:
     """Names for checkpoints without any, of the original, where the head is that of COCO."""
     is_coco = RELEASED_NUM_CLASSES.get(dataset_file) == num_classes
     return CATEGORY_NAMES[dataset_file] if is_coco else {}
-
-
-def _num_classes(state: Mapping[str, Tensor], path: str) -> int:
-    heads = [len(value) for key, value in state.items() if key.endswith("class_embed.bias")]
-    if not heads:
-        raise UserError(f"{path}: holds no DETR model (no class_embed)")
-    return heads[0] - 1  # the last logit is the no-object class

@@ -1,7 +1,7 @@
 """Segment an image into things and stuff, and save a picture.
 
 python examples/panoptic.py photo.jpg
-python examples/panoptic.py photo.jpg --checkpoint checkpoint.pth --stuff 6 7 8
+python examples/panoptic.py photo.jpg --checkpoint checkpoint.pth
 """
 
 import argparse
@@ -38,6 +38,7 @@ def segment(args: argparse.Namespace) -> None:
     if "pred_masks" not in outputs:
         raise UserError(f"--checkpoint {args.checkpoint}: its model was trained without --masks")
     is_thing = coco_is_thing(detector.num_classes)
+    is_thing.update(detector.is_thing)
     is_thing.update(dict.fromkeys(args.stuff, False))
     to_segments = PostProcessPanoptic(is_thing, args.threshold, return_scores=True)
     size_hw = (image.height, image.width)
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the example and return its exit status."""
     description = "Segment an image into things and stuff."
     parser = example_parser("panoptic.py", description, MODELS, threshold=0.85)
-    help_text = "labels that are stuff, besides those above 90, COCO's last thing"
+    help_text = "labels that are stuff, besides those that the checkpoint or else COCO has for it"
     parser.add_argument("--stuff", type=int, nargs="+", default=[], metavar="ID", help=help_text)
     args = parser.parse_args(argv)
     return run_command("panoptic.py", lambda: segment(args))

@@ -1,4 +1,7 @@
-"""Runs of two processes from the command line: both stages of segmentation, exact resume."""
+"""Runs of two processes from the command line: both stages of segmentation, exact resume.
+
+One training image cannot be read.
+"""
 
 import os
 import signal
@@ -18,7 +21,9 @@ from util.distributed import get_rank
 
 # Three steps an epoch, of two images in each of two processes.
 RUN = ["--epochs", "2", "--lr_drop", "2", "--lr", "1e-3", "--batch_size", "1", "--accum_steps", "2"]
+RUN += ["--skip_bad_images", "1"]
 PANOPTIC = ["--dataset_file", "shapes_panoptic", "--epochs", "1", "--batch_size", "1"]
+PANOPTIC += ["--skip_bad_images", "1"]
 MASKS = [*PANOPTIC, "--masks", "--panoptic_threshold", "0"]
 
 pytestmark = pytest.mark.distributed
@@ -28,6 +33,7 @@ pytestmark = pytest.mark.distributed
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "shapes"
     write_shapes(root, num_train=13, num_val=3, image_size=64)
+    sorted((root / "train2017").iterdir())[4].write_bytes(b"lost")
     return root
 
 
@@ -104,6 +110,13 @@ def test_stopped_by_a_signal_to_one_process_and_continued(runs):
     assert len(checkpoint["rng"]) == 2
     states = [own["random"]["torch"] for own in checkpoint["rng"]]
     assert not torch.equal(*states)  # dropout is not the same in all processes
+
+
+def test_an_image_that_one_process_could_not_read_is_told_by_all(runs):
+    entries = read_log(runs / "whole")
+    assert [len(entry["bad_images"]) for entry in entries] == [1, 1]
+    progress = read_checkpoint(runs / "whole" / "checkpoint.pth")["progress"]
+    assert "image id 100005" in progress["bad_images"][0]
 
 
 @pytest.mark.slow

@@ -4,12 +4,19 @@ import re
 
 import pytest
 
-from benchmarks.kill_resume import kill_and_compare
+from benchmarks import kill_resume, kill_worker
 
 
 @pytest.mark.slow
 def test_fifty_kills(tmp_path, capsys):
-    assert kill_and_compare(tmp_path, kills=50, epochs=40) == []
+    assert kill_resume.kill_and_compare(tmp_path, kills=50, epochs=40) == []
     summary = re.search(r"(\d+) kills, (\d+) of them inside", capsys.readouterr().out)
     assert summary is not None
     assert int(summary[1]) >= 50 and int(summary[2]) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_kills_of_one_of_two_processes(tmp_path, capsys):
+    assert kill_worker.kill_and_compare(tmp_path, kills=4, epochs=16) == []
+    assert "4 kills of one" in capsys.readouterr().out

@@ -278,7 +278,7 @@ def test_another_drop_of_the_rate_takes_effect(data, uninterrupted, tmp_path):
 def test_checkpoints_tell_where_they_come_from(uninterrupted):
     checkpoint = read_checkpoint(uninterrupted / "checkpoint.pth")
     assert checkpoint["step"] == 15 and checkpoint["epoch"] == 2
-    assert checkpoint["versions"]["torch"] == torch.__version__
+    assert checkpoint["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert len(checkpoint["rng"]) == 1
     assert set(checkpoint["progress"]["scores"]) == {0, 1}
 

@@ -13,12 +13,12 @@ from typing import IO, Any, TypeAlias
 import torch
 
 from util.distributed import is_main_process
+from util.download import is_url, load_from_url
 from util.errors import UserError
 from util.safetensors_file import SUFFIX, read_safetensors_checkpoint
 
 StrPath: TypeAlias = str | os.PathLike[str]
 
-_URL = re.compile(r"^(https?|file)://")
 _FORBIDDEN_NAME = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -47,7 +47,7 @@ def atomic_write(path: StrPath, mode: str = "wb", durable: bool = True) -> Itera
                 os.fsync(file.fileno())
         os.replace(beside, target)
         if durable:
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -92,7 +92,7 @@ def save_on_master(*args: Any, **kwargs: Any) -> None:
         save_checkpoint(*args, **kwargs)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Bring a rename to the disk; syncing the file alone does not."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -109,8 +109,7 @@ def load_checkpoint(path_or_url: StrPath, map_location: Any = "cpu") -> dict[str
 
     Args:
         path_or_url: a path, also of a safetensors file, or an ``https://``, ``http://`` or
-            ``file://`` address. What comes from an address is kept in the folder of `torch.hub`,
-            and its hash compared with its name.
+            ``file://`` address, see `util.download.load_from_url`.
         map_location: where tensors go, as for `torch.load`.
 
     Returns:
@@ -120,35 +119,26 @@ def load_checkpoint(path_or_url: StrPath, map_location: Any = "cpu") -> dict[str
         UserError: no such file, failed download, damaged or foreign file, one that would run code.
     """
     source = os.fspath(path_or_url)
-    if source.endswith(SUFFIX) and not _URL.match(source):
+    from_url = is_url(source)
+    if source.endswith(SUFFIX) and not from_url:
         return read_safetensors_checkpoint(source)
-    is_url = _URL.match(source) is not None
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            content = _fetch(source, map_location) if is_url else _read(source, map_location)
+            if from_url:
+                content = load_from_url(source, map_location)
+            else:
+                content = torch.load(source, map_location=map_location, weights_only=True)
+    except UserError:
+        raise
     except Exception as err:  # a foreign file can make the unpickler raise anything
-        raise UserError(f"{source}: {_why_unreadable(err, is_url)}") from err
+        raise UserError(f"{source}: {_why_unreadable(err, from_url)}") from err
     if not isinstance(content, dict):
         raise UserError(f"{source}: holds a {type(content).__name__}, not the dict of a checkpoint")
     return content
 
 
-def _read(path: str, map_location: Any) -> Any:
-    return torch.load(path, map_location=map_location, weights_only=True)
-
-
-def _fetch(url: str, map_location: Any) -> Any:
-    return torch.hub.load_state_dict_from_url(
-        url,
-        map_location=map_location,
-        progress=is_main_process(),
-        check_hash=True,
-        weights_only=True,
-    )
-
-
-def _why_unreadable(err: Exception, is_url: bool) -> str:
+def _why_unreadable(err: Exception, from_url: bool) -> str:
     """What is wrong with the file, and what to do, from what reading it raised."""
     text = str(err)
     forbidden = _FORBIDDEN_NAME.search(text)
@@ -157,13 +147,12 @@ def _why_unreadable(err: Exception, is_url: bool) -> str:
             f"reading it would run code from the file ({forbidden[1]}), which is refused: "
             "save it again with tensors, numbers and text only"
         )
+    if isinstance(err, OSError) and from_url:
+        return f"cannot be downloaded ({err}): fetch it on another machine and give its path"
     if isinstance(err, OSError):
-        if is_url:
-            return f"cannot be downloaded ({err}): fetch it on another machine and give its path"
         return f"cannot be read ({err.strerror}): give the path of a checkpoint file"
     if "invalid hash value" in text:
         return f"is not the file that its name promises ({text}): try again"
     if isinstance(err, EOFError) or "PytorchStreamReader" in text or "unexpected EOF" in text:
-        kept = f"delete it in {torch.hub.get_dir()}/checkpoints" if is_url else "copy it again"
-        return f"is damaged or cut short: {kept}, or take an earlier one"
+        return "is damaged or cut short: copy it again, or take an earlier one"
     return "is not a checkpoint that PyTorch can read"

@@ -132,8 +132,8 @@ class SmoothedValue:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
-        self._window.extend(state["window"])
-        self._total, self._count = state["total"], state["count"]
+        self._window.extend(map(float, state["window"]))
+        self._total, self._count = float(state["total"]), int(state["count"])
 
     def _set_totals(self, states: Iterable[tuple[int, float]]) -> None:
         counts, totals = zip(*states, strict=True)

@@ -59,8 +59,8 @@ def clip(
         scaler: of mixed precision in float16.
 
     Returns:
-        a number that is finite where the gradients are, save those that only overflowed under the
-        scale of ``scaler``: these are its own affair.
+        a number that is finite where the gradients are, or where ``scaler`` still has a scale above
+        1 to take back: overflow is its own affair.
     """
     if scaler is not None:
         scaler.unscale_(optimizer)
@@ -69,7 +69,9 @@ def clip(
         norm = nn.utils.clip_grad_norm_(trained, max_norm)
     else:
         norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-    return norm.detach() if scaler is None else torch.zeros_like(norm)
+    if scaler is None:
+        return norm.detach()
+    return norm.detach().masked_fill(scaler.scale(torch.ones_like(norm)) > 1, 0)
 
 
 def update(

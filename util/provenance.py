@@ -1,12 +1,17 @@
 """Which code is running: a line for logs, and versions for checkpoints."""
 
+import functools
+import importlib.metadata
 import platform
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import torch
 
+_PACKAGES = (
+    *("torch", "torchvision", "numpy", "scipy", "pillow", "pycocotools"),
+    "faster-coco-eval",
+)
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -25,15 +30,22 @@ def get_sha() -> str:
     return f"sha: {sha or 'N/A'}, status: {status}, branch: {branch or 'N/A'}"
 
 
+@functools.cache
 def versions() -> dict[str, str]:
-    """Versions of what computes, and the commit of this checkout."""
+    """Versions of what computes, by name, and the commit of this checkout as the process began."""
     return {
         "commit": get_sha(),
         "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
         "cuda": str(torch.version.cuda),
+        **{name: _version_of(name) for name in _PACKAGES},
     }
+
+
+def _version_of(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "N/A"
 
 
 def _git(*arguments: str) -> str | None:

@@ -5,17 +5,19 @@ import json
 import math
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from util.checkpoint import StrPath, atomic_write, load_checkpoint, save_on_master
+from util.checkpoint import StrPath, atomic_write, load_checkpoint, save_on_master, sync_folder
 from util.distributed import is_main_process
 from util.errors import UserError
 
 _KEEP_EVERY = 100  # epochs between checkpoints that stay
 _KEEP_EVALUATION_EVERY = 50
 _NEWEST, _BEST, _LOG = "checkpoint.pth", "best.pth", "log.txt"
-_EARLIER = "checkpoint-step*.pth"
+_LAST, _LEFT = "checkpoint-step", "abandoned-step"  # before the number of the step
+_HALF_WRITTEN = (".*.pth.*tmp", ".*.pth.tmp", f".{_LOG}.*tmp", "eval/.*.pth.*tmp")
 
 
 class RunFolder:
@@ -29,7 +31,7 @@ class RunFolder:
             it as many as are missing, ``checkpoint-step{step:09}.pth``.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: the folder cannot be made, or nothing can be written to it.
     """
 
     def __init__(self, output_dir: str, keep_last: int = 1):
@@ -39,8 +41,12 @@ class RunFolder:
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
         except OSError as err:
-            raise UserError(f"--output_dir {output_dir}: cannot be made ({err.strerror})") from err
+            raise UserError(
+                f"--output_dir {output_dir}: cannot be made or written to ({err.strerror})"
+            ) from err
 
     def holds(self, path: str) -> bool:
         """Whether a checkpoint lies in this folder."""
@@ -49,7 +55,7 @@ class RunFolder:
     def sweep(self) -> None:
         """Remove what a killed run has left half written, before training goes on here."""
         if self.path is not None and is_main_process():
-            for pattern in (".*.pth.*tmp", ".*.pth.tmp", f".{_LOG}.*tmp"):
+            for pattern in _HALF_WRITTEN:
                 for half in self.path.glob(pattern):
                     half.unlink(missing_ok=True)
 
@@ -74,8 +80,8 @@ class RunFolder:
         if epoch is not None and ((epoch + 1) % lr_drop == 0 or (epoch + 1) % _KEEP_EVERY == 0):
             _same_file(newest, self.path / f"checkpoint{epoch:04}.pth")
         if self._keep_last > 1:
-            _same_file(newest, self.path / f"checkpoint-step{state['step']:09}.pth")
-            for old in self._earlier()[self._keep_last :]:
+            _same_file(newest, self.path / f"{_LAST}{state['step']:09}.pth")
+            for old in sorted(self.path.glob(f"{_LAST}*.pth"))[: -self._keep_last]:
                 old.unlink(missing_ok=True)
 
     def keep_as_best(self, checkpoint: StrPath | None = None) -> None:
@@ -86,14 +92,18 @@ class RunFolder:
     def load_newest(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint that can be read, and its path; None where there is none at all.
 
+        Where ``checkpoint.pth`` cannot be read, the copies are tried, those written last first.
+
         Raises:
             UserError: there are checkpoints, and none can be read.
         """
         if self.path is None:
             return None
-        found = [path for path in (self.path / _NEWEST, *self._earlier()) if path.exists()]
+        copies = [*self.path.glob("checkpoint?*.pth"), *self.path.glob(_BEST)]
+        copies.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        newest = self.path / _NEWEST
         complaints = []
-        for path in found:
+        for path in ([newest] if newest.exists() else []) + copies:
             try:
                 return path, load_checkpoint(path)
             except UserError as err:
@@ -103,10 +113,24 @@ class RunFolder:
             raise UserError(f"--auto_resume: no checkpoint can be read: {'; '.join(complaints)}")
         return None
 
-    def _earlier(self) -> list[Path]:
-        """Copies of the last checkpoints, the newest first."""
-        assert self.path is not None
-        return sorted(self.path.glob(_EARLIER), reverse=True)
+    def go_back_to(self, epoch: int, step: int) -> None:
+        """Put aside what a run that went further has left here, before training goes on earlier.
+
+        Its lines of the log stay in ``log-before-epoch{epoch:04}.txt``, copies of its last
+        checkpoints as ``abandoned-step{step:09}.pth``.
+
+        Args:
+            epoch: the one that training goes on with.
+            step: the last one that is done.
+        """
+        if self.path is None or not is_main_process():
+            return
+        self._cut_log(epoch)
+        for later in sorted(self.path.glob(f"{_LAST}*.pth")):
+            number = later.stem.removeprefix(_LAST)
+            if number.isdecimal() and int(number) > step:
+                later.rename(later.with_name(f"{_LEFT}{number}.pth"))
+                print(f"{later} comes after step {step} and is now {_LEFT}{number}.pth")
 
     # ---- log
 
@@ -120,27 +144,35 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The lines of ``log.txt`` up to the first that is not whole."""
-        entries: list[dict[str, Any]] = []
-        if self.path is None or not (self.path / _LOG).exists():
-            return entries
-        for line in (self.path / _LOG).read_text(encoding="utf-8").splitlines(keepends=True):
-            try:
-                entry = json.loads(line) if line.endswith("\n") else None
-            except ValueError:
-                entry = None
-            if not isinstance(entry, dict) or type(entry.get("epoch")) is not int:
-                break
-            entries.append(entry)
-        return entries
+        """The entries of ``log.txt``, without lines that are damaged."""
+        return [entry for _, entry in self._log_lines() if entry is not None]
 
-    def cut_log(self, epoch: int) -> None:
-        """Take lines of that epoch and later ones, and a half line, out of ``log.txt``."""
-        if self.path is None or not is_main_process() or not (self.path / _LOG).exists():
+    def _log_lines(self) -> list[tuple[str, dict[str, Any] | None]]:
+        """Each line of ``log.txt``, and its entry; None where it is damaged or not whole."""
+        if self.path is None or not (self.path / _LOG).exists():
+            return []
+        text = (self.path / _LOG).read_text(encoding="utf-8", errors="replace")
+        return [(line, _entry_of(line)) for line in text.splitlines(keepends=True)]
+
+    def _cut_log(self, epoch: int) -> None:
+        """Take lines of that epoch and later ones, and damaged ones, out of ``log.txt``.
+
+        They stay in a copy of the file, save a last line that was cut short by a kill.
+        """
+        assert self.path is not None
+        lines, log = self._log_lines(), self.path / _LOG
+        kept = [line for line, entry in lines if entry is not None and entry["epoch"] < epoch]
+        if len(kept) == len(lines):
             return
-        kept = [entry for entry in self.read_log() if entry["epoch"] < epoch]
-        with atomic_write(self.path / _LOG, "w") as file:
-            file.writelines(json.dumps(entry) + "\n" for entry in kept)
+        if len(kept) < len(lines) - (not lines[-1][0].endswith("\n")):
+            before = self.path / f"log-before-epoch{epoch:04}.txt"
+            _same_file(log, before)
+            print(
+                f"{log}: {len(lines) - len(kept)} lines, damaged or of epoch {epoch} and later, "
+                f"are taken out; {before} has them all"
+            )
+        with atomic_write(log, "w") as file:
+            file.writelines(kept)
 
     # ---- evaluations
 
@@ -161,6 +193,15 @@ class RunFolder:
             save_on_master(evaluation, self.path / "eval.pth")
 
 
+def _entry_of(line: str) -> dict[str, Any] | None:
+    """The entry in a line of the log, None where the line is none."""
+    try:
+        entry = json.loads(line) if line.endswith("\n") else None
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) and type(entry.get("epoch")) is int else None
+
+
 def _same_file(source: Path, target: Path) -> None:
     """Let ``target`` hold what ``source`` does, now and when ``source`` is replaced."""
     beside = target.with_name(f".{target.name}.tmp")
@@ -168,10 +209,13 @@ def _same_file(source: Path, target: Path) -> None:
     try:
         os.link(os.path.realpath(source), beside)  # a link would follow every later checkpoint
     except OSError:  # a file system without links
-        shutil.copyfile(source, beside)
+        with source.open("rb") as file, atomic_write(target) as copy:
+            shutil.copyfileobj(file, copy)
+        return
     os.replace(beside, target)
     with contextlib.suppress(OSError):
         beside.unlink()  # where both names were one file already, the rename does nothing
+    sync_folder(target.parent)
 
 
 def _strict(value: Any) -> Any:

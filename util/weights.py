@@ -32,6 +32,22 @@ def model_state(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]
     raise UserError(f"{source}: has no weights under the key 'model' (it holds {keys})")
 
 
+def num_classes_of(state: Mapping[str, Tensor], source: str) -> int:
+    """How many classes the head in some weights has, without "no object".
+
+    Args:
+        state: state dict of a detection or segmentation model.
+        source: where it came from, for the message.
+
+    Raises:
+        UserError: there is no such head.
+    """
+    heads = [value for key, value in state.items() if key.endswith("class_embed.bias")]
+    if not heads:
+        raise UserError(f"{source}: holds no DETR model (no class_embed)")
+    return len(heads[0]) - 1  # the last logit is the no-object class
+
+
 def load_model_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Load all weights of a model, which must fit exactly.
 

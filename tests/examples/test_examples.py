@@ -65,7 +65,9 @@ def test_a_checkpoint_becomes_the_model_that_it_was(tmp_path):
     for name, values in detector.model.state_dict().items():
         assert torch.equal(values, expected[name])
     # Threads may share the sums out differently from call to call.
-    torch.testing.assert_close(detector.model(batch), model(batch), rtol=0, atol=1e-5)
+    outputs, expected = detector.model(batch), model(batch)
+    for name, values in outputs.items():
+        torch.testing.assert_close(values, expected[name], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("num_classes", "name"), [(91, "dog"), (5, "class 18")])
@@ -211,9 +213,14 @@ def test_the_chosen_queries_are_shown(photo, checkpoint, tmp_path, capsys):
     assert heights[1] == pytest.approx(3 * heights[0], rel=0.05)
 
 
-def test_segments_cover_the_image(photo, checkpoint, tmp_path, capsys):
-    arguments = [photo, "--checkpoint", checkpoint, "--output", str(tmp_path / "out.png")]
-    assert panoptic.main([*arguments, "--threshold", "0", "--stuff", "0", "1", "2", "3", "4"]) == 0
+@pytest.mark.parametrize("told_by", ["flag", "checkpoint"])
+def test_segments_cover_the_image(photo, tmp_path, capsys, told_by):
+    by_checkpoint = {"is_thing": dict.fromkeys(range(5), False)}
+    path = tmp_path / "c.pth"
+    make_checkpoint(path, "--masks", **(by_checkpoint if told_by == "checkpoint" else {}))
+    flags = ["--stuff", "0", "1", "2", "3", "4"] if told_by == "flag" else []
+    arguments = [photo, "--checkpoint", str(path), "--output", str(tmp_path / "out.png")]
+    assert panoptic.main([*arguments, "--threshold", "0", *flags]) == 0
     lines = capsys.readouterr().out.splitlines()[:-1]
     shares = [float(line.split("%")[0]) for line in lines]
     assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=0.5)

@@ -183,42 +183,6 @@ def test_missing_file_and_folder(tmp_path):
         load_checkpoint(tmp_path)
 
 
-@pytest.fixture
-def hub_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
-    return tmp_path / "hub" / "checkpoints"
-
-
-def test_an_address_is_fetched_and_kept(tmp_path, hub_folder):
-    published = tmp_path / "detr.pth"
-    torch.save({"model": {}, "args": argparse.Namespace(lr=1.0)}, published)
-    assert load_checkpoint(published.as_uri())["args"].lr == 1.0
-    assert (hub_folder / "detr.pth").exists()
-
-
-def test_an_address_with_another_hash_in_its_name(tmp_path, hub_folder):
-    published = tmp_path / "detr-r50-e632da11.pth"
-    torch.save({"model": {}}, published)
-    with pytest.raises(UserError, match="is not the file that its name promises"):
-        load_checkpoint(published.as_uri())
-    assert not (hub_folder / published.name).exists()
-
-
-def test_an_address_that_gives_nothing(tmp_path, hub_folder):
-    with pytest.raises(UserError, match=r"cannot be downloaded .* give its path") as error:
-        load_checkpoint((tmp_path / "nothing.pth").as_uri())
-    one_line(error)
-
-
-def test_addresses_are_checked_and_read_safely(monkeypatch):
-    asked = {}
-    fake = lambda url, **options: asked.update(options, url=url) or {"model": {}}  # noqa: E731
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fake)
-    load_checkpoint("https://example.org/detr-r50-e632da11.pth")
-    assert asked["url"] == "https://example.org/detr-r50-e632da11.pth"
-    assert asked["check_hash"] is True and asked["weights_only"] is True
-
-
 @pytest.mark.parametrize(
     ("cause", "seen"),
     [(KeyboardInterrupt(), KeyboardInterrupt), (OSError(28, "No space left"), UserError)],

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from util.optimizer import build_lr_scheduler, build_optimizer
+from util.optimizer import backward, build_lr_scheduler, build_optimizer, clip, update
 
 
 def build():
@@ -66,3 +66,16 @@ def test_cosine_schedule():
     seen = [r[0] for r in rates(scheduler, optimizer, 5)]
     wanted = [0.001 + (0.1 - 0.001) * (1 + math.cos(math.pi * e / 4)) / 2 for e in range(5)]
     assert seen == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(("scale", "seen"), [(2.0, True), (1.0, False)])
+def test_overflow_is_the_scaler_s_affair_while_it_has_a_scale(scale, seen):
+    """A gradient that is not finite at scale 1 did not overflow by scaling."""
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([weight], fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    backward(weight.sum() * math.nan, scaler)
+    norm = clip([weight], optimizer, 0.1, scaler)
+    assert bool(norm.isfinite()) == seen
+    update(optimizer, ~norm.isfinite(), scaler)
+    assert torch.equal(weight, torch.ones(2))

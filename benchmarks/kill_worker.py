@@ -1,0 +1,144 @@
+"""Kill one of two processes that train together, again and again, and compare their end.
+
+    python -m benchmarks.kill_worker [--kills 20]
+
+Both runs are of two processes under torchrun; in the second a SIGKILL hits one of them, either one,
+at a random moment, every fourth time inside the writing of a checkpoint. torchrun restarts both
+from the newest checkpoint, which must be readable after each kill. At the end weights, optimizer
+and log must equal those of the run left alone bit for bit. Prints a line a kill and a summary; exit
+status 1 on any difference. Needs Linux.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.kill_resume import FLAGS, ROOT, compare, read
+from datasets.shapes import write_shapes
+
+_SLOWEST_START = 120  # seconds until both processes have begun
+
+
+class Together:
+    """A run of two processes under torchrun.
+
+    Args:
+        data: a shapes directory.
+        folder: of the run.
+        epochs: to train.
+        restarts: how many torchrun may do.
+    """
+
+    def __init__(self, data: Path, folder: Path, epochs: int, restarts: int) -> None:
+        self.folder = folder
+        self._log = folder.with_suffix(".txt").open("w")
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc_per_node", "2", "--max-restarts", str(restarts)]
+        command += ["--monitor-interval", "0.1", str(ROOT / "main.py"), *FLAGS, "--auto_resume"]
+        command += ["--coco_path", str(data), "--output_dir", str(folder), "--epochs", str(epochs)]
+        self._agent = subprocess.Popen(
+            command,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            cwd=ROOT,
+        )
+
+    def is_running(self) -> bool:
+        """Whether torchrun is."""
+        return self._agent.poll() is None
+
+    def processes(self) -> list[int]:
+        """Of main.py, those of them that torchrun has started and that live."""
+        pid = self._agent.pid
+        try:
+            return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+        except FileNotFoundError:
+            return []
+
+    def half_written(self) -> set[Path]:
+        """Checkpoints on their way."""
+        return set(self.folder.glob(".checkpoint.pth.*.tmp"))
+
+    def end(self) -> None:
+        """Wait for the end.
+
+        Raises:
+            RuntimeError: the run has failed.
+        """
+        status = self._agent.wait()
+        self._log.close()
+        if status:
+            text = self.folder.with_suffix(".txt").read_text()
+            raise RuntimeError(f"the run failed by itself: {text[-3000:]}")
+
+
+def kill_one(run: Together, before: list[int], inside_a_write: bool, rng: random.Random) -> bool:
+    """Wait for two new processes, and kill one of them at some moment.
+
+    Args:
+        run: under way.
+        before: processes of the attempt before.
+        inside_a_write: as soon as a checkpoint is being written, not at a random moment.
+        rng: chooses.
+
+    Returns:
+        whether there was time for it; not, if the run was done first.
+    """
+    deadline = time.monotonic() + _SLOWEST_START
+    while len(new := [pid for pid in run.processes() if pid not in before]) < 2:
+        if not run.is_running() or time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    left_over = run.half_written()
+    moment = time.monotonic() + rng.uniform(3, 6) + rng.expovariate(0.5)
+    while not (run.half_written() - left_over if inside_a_write else time.monotonic() > moment):
+        if not run.is_running():
+            return False
+        time.sleep(0.0005)
+    try:
+        os.kill(rng.choice(new), signal.SIGKILL)
+    except ProcessLookupError:  # it has just ended
+        return False
+    return True
+
+
+def kill_and_compare(folder: Path, kills: int, epochs: int, seed: int = 0) -> list[str]:
+    """Do the whole experiment; arguments and value as of `benchmarks.kill_resume`."""
+    rng = random.Random(seed)
+    write_shapes(folder / "data", num_train=16, num_val=3, image_size=64)
+    whole = Together(folder / "data", folder / "whole", epochs, restarts=0)
+    whole.end()
+    killed = Together(folder / "data", folder / "killed", epochs, restarts=kills)
+    done, seen = 0, []
+    while done < kills and kill_one(killed, seen, done % 4 == 3, rng):
+        seen = killed.processes() + seen
+        done += 1
+        newest = killed.folder / "checkpoint.pth"
+        step = read(newest)["step"] if newest.exists() else 0  # raises where it cannot be read
+        print(f"kill {done}: newest checkpoint at step {step}", flush=True)
+    killed.end()
+    print(f"{done} kills of one of two processes")
+    return compare(killed.folder, whole.folder)
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=60)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = kill_and_compare(Path(folder), args.kills, args.epochs)
+    print("weights, optimizer and log are equal" if not found else f"different: {found[:5]}")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
