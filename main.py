@@ -1,7 +1,6 @@
 """Train and evaluate DETR: ``python main.py --help``."""
 
 import argparse
-import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import torch
 from training import Run
 from util.command_line import ArgumentParser, FlagGroup, run_command
 from util.determinism import explained_refusals, make_deterministic
-from util.distributed import connected, get_rank
+from util.distributed import connected, get_rank, leave
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS, fill_in_new_flags
 from util.provenance import get_sha
@@ -235,4 +234,4 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    leave(run())

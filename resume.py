@@ -207,7 +207,7 @@ def settle_flags(
         raise UserError(
             f"--resume {args.resume}: its 'args' are no flags; take its weights with --finetune"
         )
-    sentences = []
+    sentences = _other_processes(saved, args)
     for name, now in sorted(vars(args).items()):
         if name in _OF_A_START or name not in saved or not _differ(saved[name], now):
             continue
@@ -216,6 +216,13 @@ def settle_flags(
             continue
         sentences.append(f"--{name}: {saved[name]} in the checkpoint, now {now}")
     return sentences
+
+
+def _other_processes(saved: dict[str, Any], args: argparse.Namespace) -> list[str]:
+    before, now = (flags.get("world_size") or 1 for flags in (saved, vars(args)))
+    if not isinstance(before, int) or before == now:
+        return []
+    return [f"{before} processes in the checkpoint, now {now}: a step has another number of images"]
 
 
 def _differ(saved: Any, now: Any) -> bool:

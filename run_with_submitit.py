@@ -21,6 +21,7 @@ from typing import Any
 
 import main
 from util.command_line import ArgumentParser, FlagGroup, run_command
+from util.distributed import leave
 from util.errors import UserError
 
 _PROJECT = str(Path(__file__).resolve().parent)
@@ -55,7 +56,7 @@ class Training:
         if status == 128 + _PREEMPTED and self.requeue:
             self._put_into_queue_again(job)
         if status:
-            sys.exit(status)
+            leave(status)
 
     def checkpoint(self) -> Any:
         """What submitit puts into the queue where a signal comes before the run takes them."""

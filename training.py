@@ -38,8 +38,9 @@ from resume import (
 from run_state import RunState, validation_score
 from util.averaging import average_of
 from util.checkpoint import load_checkpoint
-from util.distributed import get_world_size, is_main_process
+from util.distributed import all_gather, get_world_size, is_main_process
 from util.errors import DivergenceError, UserError
+from util.gathering import tell_all
 from util.metric_logger import MetricLogger
 from util.optimizer import build_lr_scheduler, build_optimizer
 from util.provenance import versions
@@ -127,6 +128,7 @@ class Run:
         print(f"Resuming with {where}")
         if self.folder.holds(args.resume):
             self.state.take_scores(self.folder.read_log())
+            self.state.scores = tell_all(self.state.scores)  # they decide what all do next
             self.folder.go_back_to(self.state.epoch, self.state.step)
             if self.state.images_done == 0 and self.state.best_epoch == self.state.epoch - 1:
                 self.folder.keep_as_best(args.resume)
@@ -237,7 +239,9 @@ class Run:
             self._stop()
 
     def _stop(self) -> NoReturn:
-        signum = self.signals.received or signal.SIGTERM
+        # Signals reach machines one after the other, and some processes not at all.
+        told = [one for one in all_gather(self.signals.received) if one is not None]
+        signum = signal.SIGUSR1 if signal.SIGUSR1 in told else told[0]
         saved = "saved, continue with --auto_resume"
         raise StopRequested(
             signum,

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import torch.distributed as dist
 
-from util.errors import ConnectionLostError
+from util.errors import ConnectionLostError, UserError
 from util.launch import Place
 
 _TIMED_OUT = re.compile(r"timed?[ -]?out", re.IGNORECASE)
 _WAITED = re.compile(r"(\d+) ?(ms|seconds)")
 _LOST = re.compile(r"Connection \w+ by peer|Connection refused|Broken pipe|Socket closed")
+_TAKEN = re.compile(r"EADDRINUSE|[Aa]ddress already in use")
 _TRANSPORT = re.compile(r"gloo|NCCL", re.IGNORECASE)
 
 
@@ -26,12 +27,18 @@ def explained_faults(place: Place | None = None, action: str = "communication") 
 
     Raises:
         ConnectionLostError: in place of such an error. Others pass.
+        UserError: the port to meet at is taken.
     """
     try:
         yield
     except ConnectionLostError:
         raise
     except RuntimeError as err:
+        if isinstance(err, dist.DistError) and _TAKEN.search(str(err)):
+            raise UserError(
+                f"the port for the processes to meet at is taken ({_TAKEN.findall(str(err))[0]}): "
+                "set MASTER_PORT to another, or give torchrun --rdzv_endpoint localhost:0"
+            ) from err
         reason = _reason(err)
         if reason is None:
             raise
@@ -55,7 +62,7 @@ def _reason(err: RuntimeError) -> str | None:
     of_transport = isinstance(err, dist.DistError) or _TRANSPORT.search(text)
     if of_transport and _TIMED_OUT.search(text):
         return f"timed out{_waited(text)}"
-    if lost := _LOST.search(text):
+    if of_transport and (lost := _LOST.search(text)):
         return f"lost its connection ({lost[0]})"
     return f"failed ({text.strip().splitlines()[0]})" if of_transport and text.strip() else None
 

@@ -6,9 +6,10 @@ Every function also works, and costs nothing, in a program of a single process.
 import builtins
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -84,8 +85,9 @@ def connected(args: Any) -> Iterator[None]:
 
     Understands torchrun (RANK, WORLD_SIZE, LOCAL_RANK) and Slurm (SLURM_PROCID, SLURM_NTASKS,
     SLURM_LOCALID), see `util.launch`. GPUs talk over NCCL, each process owning the GPU of its local
-    rank; CPUs talk over gloo. The main process alone writes to stdout. However the body ends, the
-    process group is destroyed and stdout is as before.
+    rank; CPUs talk over gloo. The main process alone writes to stdout. However the body ends,
+    stdout is as before and the process group is destroyed, but for one of NCCL after an error: it
+    would wait for the others, who wait for this process. `leave` ends that.
 
     Args:
         args: namespace of `main.get_args_parser`; ``device``, ``dist_url`` and ``dist_timeout``
@@ -98,13 +100,29 @@ def connected(args: Any) -> Iterator[None]:
             DistributedDataParallel included.
     """
     was_connected = is_dist_avail_and_initialized()
+    failed = True
     try:
         place = _connect(args)
         with only_main_prints(place.rank if place else 0), explained_faults(place):
             yield
+        failed = False
     finally:
         if is_dist_avail_and_initialized() and not was_connected:
-            dist.destroy_process_group()
+            _disconnect(failed)
+
+
+def _disconnect(failed: bool) -> None:
+    if not (failed and dist.get_backend() == "nccl"):
+        dist.destroy_process_group()
+
+
+def leave(status: int) -> NoReturn:
+    """End this process, at once where it has failed and is still connected, see `connected`."""
+    if status and is_dist_avail_and_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def all_gather(data: T) -> list[T]:
@@ -164,7 +182,7 @@ def _connect(args: Any) -> Place | None:
         print("Not using distributed mode")
         return None
     address = rendezvous_address(args.dist_url, place, os.environ)
-    gpu = _claim_gpu(place) if torch.device(args.device).type == "cuda" else None
+    gpu = _claim_gpu(place, args.device) if torch.device(args.device).type == "cuda" else None
     args.rank, args.world_size = place.rank, place.world_size
     args.gpu = place.local_rank if gpu is None else gpu.index
     args.dist_backend = "gloo" if gpu is None else "nccl"
@@ -186,10 +204,17 @@ def _connect(args: Any) -> Place | None:
     return place
 
 
-def _claim_gpu(place: Place) -> torch.device:
+def _claim_gpu(place: Place, device: str) -> torch.device:
     """Make the GPU of this process its current one: that of its local rank.
 
+    Args:
+        place: of this process.
+        device: of the flags; with a number it must be that GPU.
+
     Slurm may show each task its own GPU alone (``--gpus-per-task``): then that is the one.
+
+    Raises:
+        UserError: there is no such GPU, or ``device`` is another.
     """
     visible = torch.cuda.device_count()
     own_alone = place.launcher == "slurm" and visible == 1
@@ -198,6 +223,11 @@ def _claim_gpu(place: Place) -> torch.device:
         raise UserError(
             f"local rank {place.local_rank} has no GPU, {visible} are visible: "
             "start one process a GPU, or give --device cpu"
+        )
+    if torch.device(device).index not in (None, index):
+        raise UserError(
+            f"--device {device}: the process of local rank {place.local_rank} has cuda:{index}; of "
+            "several processes each takes the GPU of its local rank, give --device cuda"
         )
     torch.cuda.set_device(index)
     return torch.device("cuda", index)

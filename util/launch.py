@@ -152,11 +152,18 @@ def _numbers_in(ranges: str, nodes: str) -> Iterator[str]:
 def _first_slurm_node(environment: Environment) -> str:
     for name in _SLURM_NODE_LISTS:
         if environment.get(name):
-            return next(expand_nodes(environment[name]))
+            return _first_of(environment[name])
     raise UserError(
         f"environment: Slurm's {' and '.join(_SLURM_NODE_LISTS)} are missing: start with srun, set "
         "MASTER_ADDR, or give --dist_url tcp://HOST:PORT"
     )
+
+
+def _first_of(nodes: str) -> str:
+    first = next(expand_nodes(nodes), None)
+    if first is None:
+        raise UserError(f"list of nodes {nodes!r}: names no machine")
+    return first
 
 
 def _slurm_port(environment: Environment) -> int:

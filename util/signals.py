@@ -33,7 +33,8 @@ class StopSignals:
     A second Ctrl-C interrupts at once. Outside the main thread nothing is kept.
 
     Attributes:
-        received: number of the first signal; None if there was none.
+        received: number of the first signal, or SIGUSR1 once that has come, which puts a job of
+            Slurm into its queue again; None if there was none.
     """
 
     def __init__(self) -> None:
@@ -54,7 +55,7 @@ class StopSignals:
         self._before.clear()
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        if self.received is None:
+        if self.received is None or signum == signal.SIGUSR1:  # pre-emption may send SIGTERM too
             self.received = signum
         elif signum == signal.SIGINT:
             raise KeyboardInterrupt

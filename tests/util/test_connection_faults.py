@@ -46,6 +46,7 @@ def test_faults_between_processes_become_one_line(error, words):
     [
         RuntimeError("shape '[2]' is invalid for input of size 3"),
         RuntimeError("DataLoader timed out after 5 seconds"),
+        RuntimeError("write: Broken pipe"),
         RuntimeError(""),
         ValueError(CLOSED),
         UserError("broken.jpg"),
@@ -56,6 +57,13 @@ def test_other_errors_pass(error):
     with pytest.raises(type(error)) as raised, explained_faults(PLACE):
         raise error
     assert raised.value is error
+
+
+def test_a_port_that_is_taken_is_told_with_the_way_out():
+    with pytest.raises(UserError, match="set MASTER_PORT"), explained_faults(PLACE):
+        raise dist.DistNetworkError(
+            "port: 29500, code: -98, name: EADDRINUSE, address already in use"
+        )
 
 
 # ---- two processes, of which one goes missing
