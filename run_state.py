@@ -1,5 +1,6 @@
 """How far a training run is: everything of a checkpoint that is neither weights nor flags."""
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,12 +52,14 @@ class RunState:
     def take_scores(self, log: Iterable[Mapping[str, Any]]) -> None:
         """Learn the scores of epochs that are done from the lines of a log.
 
-        It may know one epoch more than the checkpoint, whose evaluation comes after it.
+        It may know one epoch more than the checkpoint, whose evaluation comes after it. Lines
+        without a score are passed over.
         """
         for entry in log:
+            stats = {name.removeprefix("test_"): value for name, value in entry.items()}
             if entry["epoch"] < self.epoch:
-                stats = {name.removeprefix("test_"): value for name, value in entry.items()}
-                self.scores[entry["epoch"]] = validation_score(stats)
+                with contextlib.suppress(KeyError, IndexError, TypeError, ValueError):
+                    self.scores[entry["epoch"]] = validation_score(stats)
 
     def share_bad_images(self) -> None:
         """Learn of those that other processes have met; every process must ask."""

@@ -139,6 +139,15 @@ def test_a_half_written_line_of_the_log_is_replaced(data, uninterrupted, tmp_pat
     assert (tmp_path / "log.txt").read_text() == (uninterrupted / "log.txt").read_text()
 
 
+def test_a_line_of_the_log_that_is_not_ours_is_passed_over(data, tmp_path):
+    flags = [*RUN, "--output_dir", tmp_path, "--auto_resume"]
+    assert run(data, *flags, "--epochs", "1") == 0
+    with (tmp_path / "log.txt").open("a") as file:
+        file.write('{"epoch": 0, "note": "mine"}\n')
+    assert run(data, *flags, "--epochs", "2") == 0
+    assert [entry["epoch"] for entry in read_log(tmp_path)] == [0, 0, 1]
+
+
 def test_mixed_precision_and_batch_norm_continue_exactly(data, tmp_path, monkeypatch):
     mixed = [*RUN, "--amp", "bf16", "--backbone_norm", "batch", "--lr_backbone", "1e-3"]
     assert run(data, *mixed, "--output_dir", tmp_path / "a") == 0
