@@ -10,6 +10,8 @@ PYTHON ?= python3
 TESTS ?= tests
 VENV := .venv
 RUN := $(VENV)/bin/python
+# A process for each of two cores, a file of tests in one of them.
+PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile
 INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo panoptic test slow lint types format clean
@@ -22,10 +24,10 @@ panoptic: $(VENV)/.installed
 	$(RUN) main.py @configs/shapes_panoptic_masks.txt
 
 test: $(VENV)/.installed-dev
-	$(RUN) -m pytest -q -m "not slow and not cuda" $(TESTS)
+	$(PYTEST) -m "not slow and not cuda" $(TESTS)
 
 slow: $(VENV)/.installed-dev
-	$(RUN) -m pytest -q -m "slow and not cuda" --durations=5 $(TESTS)
+	$(PYTEST) -m "slow and not cuda" --durations=5 $(TESTS)
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check --quiet .

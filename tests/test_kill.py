@@ -8,6 +8,7 @@ from benchmarks import kill_resume, kill_worker
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_fifty_kills(tmp_path, capsys):
     assert kill_resume.kill_and_compare(tmp_path, kills=50, epochs=40) == []
     summary = re.search(r"(\d+) kills, (\d+) of them inside", capsys.readouterr().out)
@@ -16,6 +17,7 @@ def test_fifty_kills(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.distributed
 def test_kills_of_one_of_two_processes(tmp_path, capsys):
     assert kill_worker.kill_and_compare(tmp_path, kills=4, epochs=16) == []
