@@ -1,6 +1,6 @@
 """One epoch of training, and one evaluation."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,22 +11,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from datasets.coco_eval import CocoEvaluator
 from datasets.panoptic_eval import PanopticEvaluator
-from models.criterion import SetCriterion, mean_number_of_objects
-from util.accumulation import Steps, unsynchronized
+from gradients import Batch, Gradients, Targets, predict, to_device
+from models.criterion import SetCriterion
+from util.accumulation import Steps
 from util.distributed import is_dist_avail_and_initialized
 from util.gathering import tell_all
 from util.metric_logger import MetricLogger, SmoothedValue
-from util.nested_tensor import NestedTensor
-from util.optimizer import NormGuard, backward, batch_norms, clip, update
-from util.random_state import random_state
+from util.optimizer import NormGuard, batch_norms, clip, update
 from util.step_log import reduce_logs, weigh
-from util.step_watch import StepRecord, StepWatch
+from util.step_watch import StepWatch
 
 PRINT_FREQ = 10
 PANOPTIC_FOLDER = "panoptic_eval"  # of a run's folder, with its segment maps
-
-Targets = Sequence[dict[str, Tensor]]
-Batch = tuple[NestedTensor, Targets]
 
 
 @dataclass
@@ -106,7 +102,7 @@ def train_one_epoch(
     steps = logger.log_every(
         Steps(data_loader, accum_steps), PRINT_FREQ, f"Epoch: [{epoch}]", first=first
     )
-    gradients = _Gradients(model, criterion, device, amp, scaler, watch)
+    gradients = Gradients(model, criterion, device, amp, scaler, watch)
     for step, (batches, _) in enumerate(steps, start=first):
         norms.remember()
         optimizer.zero_grad()
@@ -120,49 +116,6 @@ def train_one_epoch(
         progress.after_step(step + 1, logger)
     watch.settle()
     return _finish(logger)
-
-
-@dataclass(frozen=True)
-class _Gradients:
-    """Computes the gradients of steps; arguments as of `train_one_epoch`."""
-
-    model: nn.Module
-    criterion: SetCriterion
-    device: torch.device
-    amp: str
-    scaler: torch.amp.GradScaler | None
-    watch: StepWatch
-
-    def compute(self, batches: Sequence[Batch], epoch: int, step: int) -> list[StepRecord]:
-        """Average the gradients of the batches of a step, and of all processes.
-
-        Args:
-            batches: of this process.
-            epoch, step: numbers for the records.
-
-        Returns:
-            a record of each batch, with the losses of `util.step_log.weigh`.
-        """
-        count = self._mean_number_of_objects(batches)
-        records = []
-        for number, batch in enumerate(batches, start=1):
-            before = random_state()
-            with unsynchronized(self.model, number < len(batches)):
-                samples, targets = _to_device(batch, self.device)
-                with self.watch:
-                    outputs = _predict(self.model, samples, self.device, self.amp)
-                    losses = self.criterion(outputs, targets, *count)
-                loss, log = weigh(losses, self.criterion.weight_dict, targets)
-                backward(loss / len(batches), self.scaler)
-            records.append(StepRecord(epoch, step, *batch, log, before))
-        return records
-
-    def _mean_number_of_objects(self, batches: Sequence[Batch]) -> tuple[Tensor | float, ...]:
-        """That of a step of several batches; of a single one the criterion counts for itself."""
-        if len(batches) == 1:
-            return ()
-        count = sum(len(target["labels"]) for _, targets in batches for target in targets)
-        return (mean_number_of_objects(count, self.device, len(batches)),)
 
 
 @torch.no_grad()
@@ -216,8 +169,8 @@ def evaluate(
     batches = logger.log_every(data_loader, PRINT_FREQ, "Test:")
     for batch in batches:
         between_batches()
-        samples, targets = _to_device(batch, device)
-        outputs = _predict(model, samples, device, amp)
+        samples, targets = to_device(batch, device)
+        outputs = predict(model, samples, device, amp)
         _, log = weigh(criterion(outputs, targets), criterion.weight_dict, targets)
         for name, value in log.items():
             logger.meters[name].update(value, n=len(targets))
@@ -307,17 +260,3 @@ def _alone(model: nn.Module) -> nn.Module:
         for buffer in (b for norm in batch_norms(model) for b in norm.buffers()):
             torch.distributed.broadcast(buffer, src=0)
     return model
-
-
-def _to_device(batch: Batch, device: torch.device) -> Batch:
-    samples, targets = batch
-    return (
-        samples.to(device, non_blocking=True),
-        [{k: v.to(device, non_blocking=True) for k, v in t.items()} for t in targets],
-    )
-
-
-def _predict(model: nn.Module, samples: NestedTensor, device: torch.device, amp: str) -> Any:
-    dtype = torch.float16 if amp == "fp16" else torch.bfloat16
-    with torch.autocast(device.type, dtype=dtype, enabled=amp != "off"):
-        return model(samples)

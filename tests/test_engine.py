@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import engine
+import gradients
 from engine import evaluate, train_one_epoch
 from main import get_args_parser
 from models import build_model
@@ -183,7 +183,7 @@ def test_bf16_trains_with_boxes_in_float32():
     optimizer = build_optimizer(model, 1e-4, 1e-4, 0)
     stats = train_one_epoch(model, criterion, [batch(0)], optimizer, CPU, 0, 0.1, "bf16")
     assert math.isfinite(stats["loss"])
-    outputs = engine._predict(model, batch(0)[0], CPU, "bf16")
+    outputs = gradients.predict(model, batch(0)[0], CPU, "bf16")
     assert outputs["pred_boxes"].dtype == torch.float32
 
 

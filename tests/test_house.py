@@ -11,8 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
-LAYERS = {"util": 0, "models": 1, "datasets": 1, "engine": 2}  # everything else is on top
-TOP = 3
+LAYERS = {"util": 0, "models": 1, "datasets": 1, "gradients": 2, "engine": 3}  # all else is on top
+TOP = 4
 
 
 def source_files() -> list[Path]:
