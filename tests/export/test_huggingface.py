@@ -79,6 +79,15 @@ def test_their_dilated_model_gives_our_outputs(tmp_path):
         assert compare(detector, load_their_model(tmp_path), *batch).largest() < 1e-4
 
 
+@pytest.mark.slow
+def test_a_model_of_full_size_gives_our_outputs(tmp_path, capsys):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    argv = ["to", "--hub", "detr_resnet50_panoptic", "--output", str(tmp_path / "theirs")]
+    assert run([*argv, "--check_sizes", "480x640", "--check_batches", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "tensors come back bit for bit" in out and "480x640, batch 1: scores" in out
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("architecture", [BOXES, MASKS])
 def test_what_they_save_again_is_read(tmp_path, architecture):
