@@ -81,7 +81,7 @@ def _load_released_weights(
 ) -> None:
     state = weights.model_state(checkpoint.load_checkpoint(released.url), released.url)
     if num_classes == released.num_classes:
-        weights.load_model_state(model, state, released.url)
+        weights.load_model_state(model, state, released.url, flags_of_main=False)
     else:
         print(weights.finetune_model(model, state))
 

@@ -26,8 +26,9 @@ from export.check import (
 )
 from export.detector import Detector
 from export.source import Source, add_model_flags, source_of
+from export.weights import cannot_be_written, check_output_file
 from util.checkpoint import atomic_write
-from util.command_line import ArgumentParser, FlagGroup, run_command
+from util.command_line import ArgumentParser, FlagGroup, positive_number, run_command
 from util.errors import UserError
 
 # Any size will do that differs in height, width and from what is checked; small is quick.
@@ -45,6 +46,7 @@ class Format:
         write: exports the detector, called with example images and padding mask, into an open file,
             with metadata (text by name).
         load: makes a callable of the file at a path.
+        smallest_side: in pixels, of the images that it takes.
     """
 
     program: str
@@ -52,6 +54,7 @@ class Format:
     packages: tuple[str, ...]
     write: Callable[[Detector, tuple[Tensor, Tensor], Mapping[str, str], IO[bytes]], None]
     load: Callable[[Path], Exported]
+    smallest_side: int = 1
 
 
 def run_export(export_format: Format, argv: Sequence[str] | None = None) -> int:
@@ -65,7 +68,8 @@ def run_export(export_format: Format, argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         args = _parser(export_format).parse_args(argv)
         require(export_format.packages, export_format.program)
-        _check_output(args.output)
+        check_output_file(args.output)
+        _check_sizes(export_format, args.check_sizes or SIZES_HW)
         source = source_of(args)
         try:
             _export(export_format, source, args)
@@ -131,7 +135,7 @@ def add_check_flags(parser: ArgumentParser, tolerance: float) -> None:
         "--check_batches",
         f"batch sizes to compare at (default: {' '.join(map(str, BATCH_SIZES))})",
         nargs="+",
-        type=_positive,
+        type=positive_number,
         default=None,
     )
     group.add("--tolerance", "largest difference that passes", type=float, default=tolerance)
@@ -144,32 +148,14 @@ def _size_hw(text: str) -> SizeHW:
     return int(match[1]), int(match[2])
 
 
-def _positive(text: str) -> int:
-    if not re.fullmatch(r"[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
-
-
-def _check_output(output: str) -> None:
+def _check_sizes(export_format: Format, sizes_hw: Sequence[SizeHW]) -> None:
     """Find the mistake before the work."""
-    if Path(output).is_dir():
-        raise UserError(f"--output {output}: is a folder; give the name of a file")
-    check_folder_of(output)
-
-
-def check_folder_of(output: str) -> None:
-    """See that there is a folder to write ``output`` into.
-
-    Raises:
-        UserError: there is none.
-    """
-    if not Path(output).absolute().parent.is_dir():
-        raise UserError(f"--output {output}: its folder does not exist; make it first")
-
-
-def cannot_be_written(output: str, err: OSError) -> UserError:
-    """The mistake that an error of the disk stands for."""
-    return UserError(f"--output {output} cannot be written ({err.strerror}): choose another place")
+    for height, width in sizes_hw:
+        if min(height, width) < export_format.smallest_side:
+            raise UserError(
+                f"--check_sizes {height}x{width}: files of {export_format.program} take sides of "
+                f"{export_format.smallest_side} pixels or more"
+            )
 
 
 def _export(export_format: Format, source: Source, args: argparse.Namespace) -> None:

@@ -90,6 +90,12 @@ def test_mistakes_end_in_one_line_and_status_2(capsys, argv, words):
     assert line.startswith("export-test: error: ") and words in line
 
 
+def test_sizes_that_the_format_does_not_take(flags, capsys):
+    big = Format("export-test", "", (), write, load_same, smallest_side=33)
+    assert run_export(big, [*flags, "--check_sizes", "64x64", "64x32"]) == 2
+    assert "--check_sizes 64x32: files of export-test take sides of 33" in capsys.readouterr().err
+
+
 def test_places_that_cannot_be_written(flags, tmp_path, capsys):
     assert run_export(make_format(), [*flags, "--output", str(tmp_path)]) == 2
 
@@ -109,6 +115,8 @@ def test_places_that_cannot_be_written(flags, tmp_path, capsys):
         ["--check_sizes", "800"],
         ["--check_sizes", "0x5"],
         ["--check_batches", "0"],
+        ["--nheads", "0"],
+        ["--nheads", "-1"],
         ["--no_such_flag"],
     ],
 )

@@ -149,6 +149,12 @@ def test_places_that_cannot_be_written(tmp_path, capsys):
     assert "is a file" in file and "its folder does not exist" in folder
 
 
+def test_a_place_is_looked_at_before_the_work(tmp_path, capsys):
+    for place, words in ((tmp_path, "is a folder"), (tmp_path / "no" / "f.pth", "does not exist")):
+        assert run(["from", str(tmp_path / "none"), "--output", str(place)]) == 2
+        assert words in capsys.readouterr().err
+
+
 def test_keys_that_their_model_does_not_take(tmp_path):
     pytest.importorskip("transformers", reason="transformers is not installed")
     write_folder(source(BOXES), tmp_path)
@@ -189,6 +195,11 @@ def test_configurations_that_are_not_ours(config, words):
 def test_dilation_has_two_names(config):
     told, categories = read_config({"model_type": "detr", **config}, "config.json")
     assert told["dilation"] and categories == {}
+
+
+def test_classes_without_a_name():
+    config = {"model_type": "detr", "id2label": {"0": "N/A", "1": "cat", "2": "LABEL_2"}}
+    assert read_config(config, "config.json")[1] == {1: "cat"}
 
 
 def test_folders_that_lack_something(tmp_path, capsys):
