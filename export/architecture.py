@@ -1,5 +1,6 @@
 """What a DETR is made of, as far as a file with weights tells, and the model built from that."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from models.backbone import build_backbone
 from models.detr import DETR
+from models.position_encoding import LEARNED_CELLS
 from models.segmentation import DETRsegm
 from models.transformer import build_transformer
 from util.errors import UserError
@@ -69,6 +71,12 @@ class Architecture:
         found = cls(backbone=backbone, **{**seen, **silent})
         _check_heads(found, source)
         return found
+
+    @property
+    def largest_side(self) -> float:
+        """Most pixels that a side of an image may have: infinite but for learned positions."""
+        stride = 16 if self.dilation else 32
+        return LEARNED_CELLS * stride if self.position_embedding == "learned" else math.inf
 
     def flags(self) -> dict[str, Any]:
         """As the ``args`` of a checkpoint."""

@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -69,8 +70,8 @@ def run_export(export_format: Format, argv: Sequence[str] | None = None) -> int:
         args = _parser(export_format).parse_args(argv)
         require(export_format.packages, export_format.program)
         check_output_file(args.output)
-        _check_sizes(export_format, args.check_sizes or SIZES_HW)
         source = source_of(args)
+        refuse_sizes(args, export_format.smallest_side, source.architecture.largest_side)
         try:
             _export(export_format, source, args)
         except OSError as err:
@@ -148,16 +149,6 @@ def _size_hw(text: str) -> SizeHW:
     return int(match[1]), int(match[2])
 
 
-def _check_sizes(export_format: Format, sizes_hw: Sequence[SizeHW]) -> None:
-    """Find the mistake before the work."""
-    for height, width in sizes_hw:
-        if min(height, width) < export_format.smallest_side:
-            raise UserError(
-                f"--check_sizes {height}x{width}: files of {export_format.program} take sides of "
-                f"{export_format.smallest_side} pixels or more"
-            )
-
-
 def _export(export_format: Format, source: Source, args: argparse.Namespace) -> None:
     """Write the file beside, check that, and only then give it its name."""
     detector = Detector(source.model, args.raw).eval().requires_grad_(False)
@@ -171,6 +162,26 @@ def _export(export_format: Format, source: Source, args: argparse.Namespace) -> 
         differences = check_as_asked(detector, export_format.load(written), args)
         print(f"  in all: {differences}")
     print(f"written to {args.output}")
+
+
+def refuse_sizes(args: argparse.Namespace, smallest_side: int, largest_side: float) -> None:
+    """Find sizes of the flags that cannot be compared at, before the work.
+
+    Args:
+        args: with the flags of `add_check_flags`.
+        smallest_side: in pixels, of images that the file takes.
+        largest_side: in pixels, of images that the model takes.
+
+    Raises:
+        UserError: there is one.
+    """
+    for height, width in args.check_sizes or SIZES_HW:
+        if min(height, width) < smallest_side or max(height, width) > largest_side:
+            limit = f"to {largest_side:.0f} pixels" if largest_side < math.inf else "pixels on"
+            raise UserError(
+                f"--check_sizes {height}x{width}: this export takes sides from {smallest_side} "
+                f"{limit}"
+            )
 
 
 def check_as_asked(detector: Detector, exported: Exported, args: argparse.Namespace) -> Differences:

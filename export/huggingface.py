@@ -22,6 +22,7 @@ from export.check import CheckFailedError, Exported
 from export.command import (
     add_check_flags,
     check_as_asked,
+    refuse_sizes,
     run_checked,
 )
 from export.detector import Detector
@@ -144,6 +145,7 @@ def _export(args: argparse.Namespace) -> None:
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: is a file; give the name of a folder")
     source = source_of(args)
+    refuse_sizes(args, 1, source.architecture.largest_side)
     try:
         _write_checked(source, output, args)
     except OSError as err:
