@@ -118,7 +118,9 @@ def from_file(
     """
     checkpoint = read_weights(path, averaged)
     released = _BY_FILE.get(Path(path).name)
-    known = {} if released is None else {"dilation": released.dilation}
+    known: dict[str, Any] = {}
+    if released is not None:
+        known = {"dilation": released.dilation, "dataset_file": released.categories}
     told = {**known, **flags_of(checkpoint), **{k: v for k, v in told.items() if v is not None}}
     state = without_ddp_prefix(model_state(checkpoint, path))
     architecture = Architecture.of(state, told, path)
@@ -126,12 +128,12 @@ def from_file(
         print(f"{path} does not say whether it is a DC5 model: taken as none (see --dilation)")
     model = architecture.build()
     load_model_state(model, state, path, flags_of_main=False)
-    dataset_file = told.get("dataset_file") if released is None else released.categories
+    coco_names = _coco_names(told.get("dataset_file"), architecture.num_classes)
     return Source(
         name or Path(path).stem,
         model,
         architecture,
-        mapping_of(checkpoint, "categories") or _coco_names(dataset_file, architecture.num_classes),
+        mapping_of(checkpoint, "categories") or coco_names,
         short_side=max(told.get("scales") or PUBLISHED_SCALES),
         max_size=told.get("max_size", NEW_FLAG_DEFAULTS["max_size"]),
         is_thing=mapping_of(checkpoint, "is_thing"),

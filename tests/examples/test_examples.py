@@ -102,6 +102,13 @@ def test_a_file_that_is_no_checkpoint_of_a_model(changes, message, tmp_path):
         loading.from_checkpoint(str(tmp_path / "c.pth"), CPU, {})
 
 
+@pytest.mark.parametrize(("available", "device"), [(True, "cuda"), (False, "cpu")])
+def test_a_gpu_is_used_where_there_is_one(available, device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    parser = loading.example_parser("detect.py", "", detect.MODELS, 0.7)
+    assert parser.parse_args(["photo.jpg"]).device == device
+
+
 def test_random_weights_are_the_same_every_time():
     first, second = (loading.released("detr_demo", True, CPU) for _ in range(2))
     assert torch.equal(first.model.query_pos, second.model.query_pos)

@@ -116,7 +116,8 @@ def test_their_processor_prepares_images_as_we_do(tmp_path):
 def test_the_command_goes_there_and_back(tmp_path, suffix, capsys):
     start, folder, end = tmp_path / "a.pth", tmp_path / "theirs", tmp_path / f"b{suffix}"
     model = write_checkpoint(start)
-    assert run(["to", "--checkpoint", str(start), "--output", str(folder), *SIZES]) == 0
+    (tmp_path / "flags").write_text(f"--output {folder} {' '.join(SIZES)}  # as a shell reads it")
+    assert run(["to", "--checkpoint", str(start), f"@{tmp_path / 'flags'}"]) == 0
     names = {path.name for path in folder.iterdir()}
     assert names == {"config.json", "model.safetensors", "preprocessor_config.json"}
     assert run(["from", str(folder), "--output", str(end)]) == 0
