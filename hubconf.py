@@ -46,8 +46,8 @@ _HIDDEN_DIM = 256
 
 def _build(name: str, pretrained: bool, num_classes: int, backbone_weights: str) -> nn.Module:
     """Build a model of the table, with its released weights where asked for."""
-    if num_classes < 1:
-        raise errors.UserError(f"{name}: num_classes {num_classes} must be at least 1")
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise errors.UserError(f"{name}: num_classes {num_classes!r} must be a number from 1 on")
     released = model_zoo.RELEASED_MODELS[name]
     if released.minimal:
         model: nn.Module = demo.MinimalDETR(num_classes)
@@ -81,7 +81,7 @@ def _load_released_weights(
 ) -> None:
     state = weights.model_state(checkpoint.load_checkpoint(released.url), released.url)
     if num_classes == released.num_classes:
-        weights.load_model_state(model, state, released.url)
+        weights.load_model_state(model, state, released.url, flags_of_main=False)
     else:
         print(weights.finetune_model(model, state))
 

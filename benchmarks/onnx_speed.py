@@ -49,14 +49,15 @@ def main() -> None:
             start = time.perf_counter()
             variant(*batch)
             times[name].append(time.perf_counter() - start)
-    ours, theirs = (statistics.median(times[name]) for name in variants)
+    in_pytorch, in_ort = (statistics.median(times[name]) for name in variants)
     height, width = args.size_hw
     print(
         f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, {args.threads} threads"
     )
     print(
-        f"{args.hub}, batch {args.batch_size}, {height}x{width}: PyTorch {ours * 1e3:.0f} ms, "
-        f"ONNX Runtime {theirs * 1e3:.0f} ms, ratio {ours / theirs:.2f}; {difference}"
+        f"{args.hub}, batch {args.batch_size}, {height}x{width}: "
+        f"PyTorch {in_pytorch * 1e3:.0f} ms, ONNX Runtime {in_ort * 1e3:.0f} ms, "
+        f"ratio {in_pytorch / in_ort:.2f}; {difference}"
     )
 
 

@@ -11,21 +11,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 import hubconf
-from datasets.coco import make_coco_transforms
+from datasets.coco import PUBLISHED_SCALES, make_coco_transforms
 from datasets.images import read_image
-from main import check_device, get_args_parser
-from models import build_model
+from export.source import add_checkpoint_flags, from_file, told_by
+from main import check_device
 from models.postprocess import PostProcess
-from util.checkpoint import load_checkpoint
-from util.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
-from util.command_line import ArgumentParser
+from util.command_line import ArgumentParser, FlagGroup
 from util.contact_sheet import save_picture
 from util.errors import UserError
 from util.model_zoo import RELEASED_MODELS
-from util.options import NEW_FLAG_DEFAULTS, option
-from util.weights import load_model_state, model_state, num_classes_of
-
-_PUBLISHED_SHORT_SIDE = 800
+from util.options import NEW_FLAG_DEFAULTS
 
 
 @dataclass(frozen=True)
@@ -128,11 +123,12 @@ def example_parser(
     add = parser.add_argument
     add("--model", choices=models, default=models[0], help="released model (default: %(default)s)")
     add("--random_weights", action="store_true", help="do not download its weights: runs offline")
-    add("--checkpoint", default="", help="your own model instead: a checkpoint of main.py")
     add("--threshold", type=float, default=threshold, help="least score (default: %(default)s)")
     default_output = f"{Path(script).stem}.png"
     add("--output", default=default_output, help="picture to write (default: %(default)s)")
-    add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    default_device = "cuda" if torch.cuda.is_available() else "cpu"
+    add("--device", default=default_device, help="cpu or cuda (default: cuda where there is one)")
+    add_checkpoint_flags(FlagGroup(parser, "your own model"))
     return parser
 
 
@@ -150,7 +146,9 @@ def load_detector(args: argparse.Namespace) -> Detector:
     check_device(args.device)
     device = torch.device(args.device)
     if args.checkpoint:
-        return from_checkpoint(args.checkpoint, device)
+        return from_checkpoint(args.checkpoint, device, told_by(args), args.ema)
+    if args.dilation or args.nheads is not None or args.ema:
+        raise UserError("--dilation, --nheads and --ema belong to --checkpoint")
     return released(args.model, args.random_weights, device)
 
 
@@ -192,53 +190,33 @@ def released(name: str, random_weights: bool, device: torch.device) -> Detector:
         model,
         table_row.category_names,
         table_row.num_classes,
-        _PUBLISHED_SHORT_SIDE,
+        max(PUBLISHED_SCALES),
         NEW_FLAG_DEFAULTS["max_size"],
         device,
     )
 
 
-def from_checkpoint(path: str, device: torch.device) -> Detector:
-    """A model as it was trained with ``main.py``, ours or the original's.
+def from_checkpoint(
+    path: str, device: torch.device, told: Mapping[str, Any], averaged: bool = False
+) -> Detector:
+    """A model of a file: of ``main.py``, ours or the original's, or what else exporters read.
 
     Args:
-        path: checkpoint with the flags of its run under ``args``.
+        path: see `export.source.from_file`.
         device: for the model.
+        told: flags that go before those in the file.
+        averaged: the averaged weights in the file, in place of the last.
 
     Raises:
-        UserError: the file cannot be read, or lacks weights or flags.
+        UserError: the file cannot be read, or holds no DETR.
     """
-    checkpoint = load_checkpoint(path)
-    state = model_state(checkpoint, path)
-    args = get_args_parser().parse_args([])
-    vars(args).update(_flags_of_run(checkpoint, path))
-    args.num_classes = num_classes_of(state, path)
-    model = build_model(args)[0]
-    load_model_state(model, state, path)
+    source = from_file(path, told, averaged=averaged)
     return Detector(
-        model.to(device).eval(),
-        checkpoint.get("categories") or _coco_names(args.dataset_file, args.num_classes),
-        args.num_classes,
-        max(option(args, "scales") or [_PUBLISHED_SHORT_SIDE]),
-        option(args, "max_size"),
+        source.model.to(device),
+        source.categories,
+        source.architecture.num_classes,
+        source.short_side,
+        source.max_size,
         device,
-        checkpoint.get("is_thing") or {},
+        source.is_thing,
     )
-
-
-def _flags_of_run(checkpoint: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """What a checkpoint says about its model, without what loads weights or trains."""
-    flags = checkpoint.get("args")
-    if flags is None:
-        raise UserError(
-            f"{path}: has no 'args', so its model is unknown; give a checkpoint of main.py"
-        )
-    flags = dict(flags if isinstance(flags, Mapping) else vars(flags))
-    unwanted = {"resume": "", "finetune": "", "frozen_weights": None, "aux_loss": False}
-    return {**flags, **unwanted, "backbone_weights": "none", "device": "cpu"}
-
-
-def _coco_names(dataset_file: str, num_classes: int) -> Mapping[int, str]:
-    """Names for checkpoints without any, of the original, where the head is that of COCO."""
-    is_coco = RELEASED_NUM_CLASSES.get(dataset_file) == num_classes
-    return CATEGORY_NAMES[dataset_file] if is_coco else {}

@@ -18,6 +18,49 @@ from PIL import Image, ImageDraw
 
 FLOAT32 = np.float32
 COLOUR = (255, 64, 0)
+# What the file must say about its model, as JSON; tools that change files add other metadata.
+FACTS = ("image_mean", "image_std", "short_side", "max_size", "categories")
+
+
+class MistakeError(Exception):
+    """What is wrong with a file, in one line."""
+
+
+def open_model(path: str) -> tuple[onnxruntime.InferenceSession, dict[str, Any]]:
+    """The model of a file, and its `FACTS`.
+
+    Raises:
+        MistakeError: it is no such model.
+    """
+    if not Path(path).is_file():
+        raise MistakeError(f"{path}: there is no such file")
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as err:  # onnxruntime has no error of its own that all others are
+        why = str(err).splitlines()[0]
+        raise MistakeError(f"{path}: onnxruntime cannot read it ({why})") from err
+    if "scores" not in {output.name for output in session.get_outputs()}:
+        raise MistakeError(f"{path}: gives no scores; export it without --raw")
+    metadata = session.get_modelmeta().custom_metadata_map
+    try:
+        return session, {name: json.loads(metadata[name]) for name in FACTS}
+    except (KeyError, ValueError) as err:
+        raise MistakeError(
+            f"{path}: its metadata lack {' or '.join(FACTS)} ({err}); take a file of export.onnx"
+        ) from err
+
+
+def read_image(path: str) -> Image.Image:
+    """The image of a file in RGB.
+
+    Raises:
+        MistakeError: it cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except OSError as err:
+        raise MistakeError(f"{path}: is no image that can be read ({err})") from err
 
 
 def scaled(image: Image.Image, short_side: int, max_size: int) -> Image.Image:
@@ -95,19 +138,14 @@ def draw(
     return picture
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Detect in all images at once."""
-    parser = argparse.ArgumentParser(description="Detect objects with an ONNX file of export.onnx.")
-    parser.add_argument("model", help="ONNX file, exported without --raw")
-    parser.add_argument("images", nargs="+", help="image files, one batch")
-    parser.add_argument("--threshold", type=float, default=0.7, help="least score that is shown")
-    parser.add_argument("--output", type=Path, help="folder for pictures with the detections")
-    args = parser.parse_args(argv)
+def detect(args: argparse.Namespace) -> None:
+    """Detect in all images at once; print, and draw where asked for.
 
-    session = onnxruntime.InferenceSession(args.model, providers=["CPUExecutionProvider"])
-    metadata = session.get_modelmeta().custom_metadata_map
-    facts = {name: json.loads(text) for name, text in metadata.items() if name != "name"}
-    originals = [Image.open(path).convert("RGB") for path in args.images]
+    Raises:
+        MistakeError: a file cannot be read.
+    """
+    session, facts = open_model(args.model)
+    originals = [read_image(path) for path in args.images]
     parts = [scaled(image, facts["short_side"], facts["max_size"]) for image in originals]
     batch = make_batch(parts, facts)
     names = [output.name for output in session.get_outputs()]
@@ -116,7 +154,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for i, (path, image, part) in enumerate(zip(args.images, originals, parts, strict=True)):
         found, queries = detections(outputs, i, image.size, args.threshold)
         for detection in found:
-            detection["name"] = facts["categories"].get(str(detection["label"]), detection["label"])
+            label = str(detection["label"])
+            detection["name"] = facts["categories"].get(label, label)
         print(json.dumps({"image": path, "detections": found}))
         if args.output:
             masks = []
@@ -125,6 +164,20 @@ def main(argv: Sequence[str] | None = None) -> None:
                 masks = object_masks(logits, batch["padding_mask"][i], part.size, image.size)
             args.output.mkdir(parents=True, exist_ok=True)
             draw(image, found, masks).save(args.output / f"{i}_{Path(path).stem}.png")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the flags and detect; a mistake ends in one line and status 2."""
+    parser = argparse.ArgumentParser(description="Detect objects with an ONNX file of export.onnx.")
+    parser.add_argument("model", help="ONNX file, exported without --raw")
+    parser.add_argument("images", nargs="+", help="image files, one batch")
+    parser.add_argument("--threshold", type=float, default=0.7, help="least score that is shown")
+    parser.add_argument("--output", type=Path, help="folder for pictures with the detections")
+    args = parser.parse_args(argv)
+    try:
+        detect(args)
+    except (MistakeError, OSError) as err:
+        parser.exit(2, f"{parser.prog}: error: {err}\n")
 
 
 if __name__ == "__main__":

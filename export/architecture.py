@@ -1,5 +1,6 @@
 """What a DETR is made of, as far as a file with weights tells, and the model built from that."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -10,12 +11,12 @@ from torch import Tensor, nn
 
 from models.backbone import build_backbone
 from models.detr import DETR
+from models.position_encoding import LEARNED_CELLS
 from models.segmentation import DETRsegm
 from models.transformer import build_transformer
 from util.errors import UserError
-from util.weights import _architecture as flags_from_shapes
+from util.weights import DETECTOR_PREFIX, architecture_flags
 
-_DETECTOR = "detr."  # prefix of the detector's keys in a segmentation model
 _BODY = "backbone.0.body."
 
 
@@ -51,15 +52,15 @@ class Architecture:
             source: where the weights came from, for the message.
 
         Raises:
-            UserError: these are no weights of a DETR.
+            UserError: these are no weights of a DETR, or cannot have that number of heads.
         """
-        parts = {key.removeprefix(_DETECTOR): value for key, value in state.items()}
+        parts = {key.removeprefix(DETECTOR_PREFIX): value for key, value in state.items()}
         if "class_embed.bias" not in parts or _BODY + "conv1.weight" not in parts:
             raise UserError(
                 f"{source}: holds no DETR model (no class_embed or no {_BODY}conv1), "
                 "give a checkpoint of main.py or a released file"
             )
-        shapes = {k.removeprefix("--"): v for k, v in flags_from_shapes(state).items()}
+        shapes = {k.removeprefix("--"): v for k, v in architecture_flags(state).items()}
         seen: dict[str, Any] = {
             **shapes,
             "masks": "mask_head.lay1.weight" in parts,
@@ -67,7 +68,15 @@ class Architecture:
         }
         silent = {k: told[k] for k in ("dilation", "nheads") if told.get(k) is not None}
         backbone = told.get("backbone") or _backbone_of(parts, source)
-        return cls(backbone=backbone, **{**seen, **silent})
+        found = cls(backbone=backbone, **{**seen, **silent})
+        _check_heads(found, source)
+        return found
+
+    @property
+    def largest_side(self) -> float:
+        """Most pixels that a side of an image may have: infinite but for learned positions."""
+        stride = 16 if self.dilation else 32
+        return LEARNED_CELLS * stride if self.position_embedding == "learned" else math.inf
 
     def flags(self) -> dict[str, Any]:
         """As the ``args`` of a checkpoint."""
@@ -119,6 +128,13 @@ def liven(model: nn.Module) -> None:
             parameter.mul_(3)
         elif name.endswith(("class_embed.weight", "bbox_embed.layers.2.weight")):
             parameter.mul_(5)
+
+
+def _check_heads(architecture: Architecture, source: str) -> None:
+    """Each head takes an equal share of the channels."""
+    channels, heads = architecture.hidden_dim, architecture.nheads
+    if not isinstance(heads, int) or heads < 1 or channels % heads:
+        raise UserError(f"{source}: --nheads {heads} does not divide its {channels} channels")
 
 
 def _backbone_of(parts: Mapping[str, Tensor], source: str) -> str:

@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -26,8 +27,9 @@ from export.check import (
 )
 from export.detector import Detector
 from export.source import Source, add_model_flags, source_of
+from export.weights import cannot_be_written, check_output_file
 from util.checkpoint import atomic_write
-from util.command_line import ArgumentParser, FlagGroup, run_command
+from util.command_line import ArgumentParser, FlagGroup, positive_number, run_command
 from util.errors import UserError
 
 # Any size will do that differs in height, width and from what is checked; small is quick.
@@ -45,6 +47,7 @@ class Format:
         write: exports the detector, called with example images and padding mask, into an open file,
             with metadata (text by name).
         load: makes a callable of the file at a path.
+        smallest_side: in pixels, of the images that it takes.
     """
 
     program: str
@@ -52,6 +55,7 @@ class Format:
     packages: tuple[str, ...]
     write: Callable[[Detector, tuple[Tensor, Tensor], Mapping[str, str], IO[bytes]], None]
     load: Callable[[Path], Exported]
+    smallest_side: int = 1
 
 
 def run_export(export_format: Format, argv: Sequence[str] | None = None) -> int:
@@ -65,8 +69,9 @@ def run_export(export_format: Format, argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         args = _parser(export_format).parse_args(argv)
         require(export_format.packages, export_format.program)
-        _check_output(args.output)
+        check_output_file(args.output)
         source = source_of(args)
+        refuse_sizes(args, export_format.smallest_side, source.architecture.largest_side)
         try:
             _export(export_format, source, args)
         except OSError as err:
@@ -131,7 +136,7 @@ def add_check_flags(parser: ArgumentParser, tolerance: float) -> None:
         "--check_batches",
         f"batch sizes to compare at (default: {' '.join(map(str, BATCH_SIZES))})",
         nargs="+",
-        type=_positive,
+        type=positive_number,
         default=None,
     )
     group.add("--tolerance", "largest difference that passes", type=float, default=tolerance)
@@ -142,34 +147,6 @@ def _size_hw(text: str) -> SizeHW:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 800x1066")
     return int(match[1]), int(match[2])
-
-
-def _positive(text: str) -> int:
-    if not re.fullmatch(r"[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
-
-
-def _check_output(output: str) -> None:
-    """Find the mistake before the work."""
-    if Path(output).is_dir():
-        raise UserError(f"--output {output}: is a folder; give the name of a file")
-    check_folder_of(output)
-
-
-def check_folder_of(output: str) -> None:
-    """See that there is a folder to write ``output`` into.
-
-    Raises:
-        UserError: there is none.
-    """
-    if not Path(output).absolute().parent.is_dir():
-        raise UserError(f"--output {output}: its folder does not exist; make it first")
-
-
-def cannot_be_written(output: str, err: OSError) -> UserError:
-    """The mistake that an error of the disk stands for."""
-    return UserError(f"--output {output} cannot be written ({err.strerror}): choose another place")
 
 
 def _export(export_format: Format, source: Source, args: argparse.Namespace) -> None:
@@ -185,6 +162,26 @@ def _export(export_format: Format, source: Source, args: argparse.Namespace) -> 
         differences = check_as_asked(detector, export_format.load(written), args)
         print(f"  in all: {differences}")
     print(f"written to {args.output}")
+
+
+def refuse_sizes(args: argparse.Namespace, smallest_side: int, largest_side: float) -> None:
+    """Find sizes of the flags that cannot be compared at, before the work.
+
+    Args:
+        args: with the flags of `add_check_flags`.
+        smallest_side: in pixels, of images that the file takes.
+        largest_side: in pixels, of images that the model takes.
+
+    Raises:
+        UserError: there is one.
+    """
+    for height, width in args.check_sizes or SIZES_HW:
+        if min(height, width) < smallest_side or max(height, width) > largest_side:
+            limit = f"to {largest_side:.0f} pixels" if largest_side < math.inf else "pixels on"
+            raise UserError(
+                f"--check_sizes {height}x{width}: this export takes sides from {smallest_side} "
+                f"{limit}"
+            )
 
 
 def check_as_asked(detector: Detector, exported: Exported, args: argparse.Namespace) -> Differences:

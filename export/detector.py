@@ -8,7 +8,7 @@ from util.box_ops import box_cxcywh_to_xyxy
 from util.nested_tensor import NestedTensor
 
 INPUTS = ("images", "padding_mask")
-_SMALLEST_SIDE = 33  # two feature cells; a single one counts as a constant in torch.export
+SMALLEST_SIDE = 33  # two feature cells; a single one counts as a constant in torch.export
 
 
 class Detector(nn.Module):
@@ -62,7 +62,7 @@ def output_names(detector: Detector) -> list[str]:
 def dynamic_shapes() -> dict[str, dict[int, torch.export.Dim]]:
     """Batch, height and width of the inputs may change, for `torch.export`."""
     batch = torch.export.Dim("batch")
-    height, width = (torch.export.Dim(name, min=_SMALLEST_SIDE) for name in ("height", "width"))
+    height, width = (torch.export.Dim(name, min=SMALLEST_SIDE) for name in ("height", "width"))
     return {
         "images": {0: batch, 2: height, 3: width},
         "padding_mask": {0: batch, 1: height, 2: width},

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from export.renaming import Renaming, inside_detector, rename_all, with_prefixes
+from util.weights import DETECTOR_PREFIX
 
 # A ResNet of torchvision, and one of Detectron2. Their norm is a part of the convolution, so it
 # comes first: what remains belongs to the convolution itself.
@@ -24,7 +25,8 @@ _BACKBONE = Renaming(
 )
 _BARE_RESNET = Renaming(with_prefixes(_RESNET, "", ""))
 _STEM = "stem.conv1.weight"
-_DETECTOR = "detr."
+# Of a head for the 80 classes of COCO without the gaps between their ids, and "no object".
+_ROWS_OF_80 = 81
 # Beside the model: what the wrapper around it normalises with, and the weights of the loss.
 _NOT_OF_THE_MODEL = ("pixel_mean", "pixel_std", "criterion.empty_weight")
 
@@ -49,6 +51,12 @@ def from_detectron2(state: Mapping[str, Tensor], source: str) -> dict[str, Tenso
     if _STEM in parts:
         bare = {key: v for key, v in parts.items() if not key.startswith(("linear.", "fc."))}
         return rename_all(bare, _BARE_RESNET.to_ours, source)
-    if all(key.startswith(_DETECTOR) for key in parts):  # the part of the meta-architecture
-        parts = {key.removeprefix(_DETECTOR): value for key, value in parts.items()}
-    return rename_all(parts, inside_detector(_BACKBONE.to_ours), source)
+    if all(key.startswith(DETECTOR_PREFIX) for key in parts):  # the part of the meta-architecture
+        parts = {key.removeprefix(DETECTOR_PREFIX): value for key, value in parts.items()}
+    renamed = rename_all(parts, inside_detector(_BACKBONE.to_ours), source)
+    if any(k.endswith("class_embed.bias") and len(v) == _ROWS_OF_80 for k, v in renamed.items()):
+        print(
+            f"{source}: the head has 81 rows: labels are COCO's 80 in a row, not category ids; a "
+            'head from the original\'s converter lacks "no object", see docs/export.md'
+        )
+    return renamed

@@ -21,9 +21,8 @@ from export.architecture import Architecture
 from export.check import CheckFailedError, Exported
 from export.command import (
     add_check_flags,
-    cannot_be_written,
     check_as_asked,
-    check_folder_of,
+    refuse_sizes,
     run_checked,
 )
 from export.detector import Detector
@@ -31,7 +30,13 @@ from export.huggingface_config import preprocessor_config, read_config, write_co
 from export.huggingface_keys import from_huggingface, to_huggingface
 from export.quiet import quiet
 from export.source import Source, add_model_flags, source_of
-from export.weights import write_safetensors_file, write_weights
+from export.weights import (
+    cannot_be_written,
+    check_folder_of,
+    check_output_file,
+    write_safetensors_file,
+    write_weights,
+)
 from util.checkpoint import atomic_write, load_checkpoint
 from util.command_line import ArgumentParser, FlagGroup
 from util.errors import UserError
@@ -88,7 +93,8 @@ def read_folder(folder: Path) -> dict[str, Any]:
         theirs = model_state(load_checkpoint(path), str(path))
     state = from_huggingface(theirs, str(path))
     architecture = Architecture.of(state, told, str(path))
-    load_model_state(architecture.build(), state, str(path))  # all there, and of the right shapes
+    # All there, and of the right shapes.
+    load_model_state(architecture.build(), state, str(path), flags_of_main=False)
     return {"model": state, "args": architecture.flags(), "categories": categories}
 
 
@@ -119,7 +125,7 @@ def load_their_model(folder: Path) -> Exported:
         model, report = kind.from_pretrained(
             folder, local_files_only=True, output_loading_info=True
         )
-    wrong = [key for kind in ("missing_keys", "unexpected_keys") for key in report[kind]]
+    wrong = [key for side in ("missing_keys", "unexpected_keys") for key in report[side]]
     if wrong:
         raise CheckFailedError(f"transformers finds {len(wrong)} keys wrong, one is {wrong[0]}")
     model.eval()
@@ -139,6 +145,7 @@ def _export(args: argparse.Namespace) -> None:
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: is a file; give the name of a folder")
     source = source_of(args)
+    refuse_sizes(args, 1, source.architecture.largest_side)
     try:
         _write_checked(source, output, args)
     except OSError as err:
@@ -179,6 +186,7 @@ def _check_their_model(source: Source, folder: Path, args: argparse.Namespace) -
 
 
 def _import(args: argparse.Namespace) -> None:
+    check_output_file(args.output)
     checkpoint = read_folder(Path(args.folder))
     write_weights(args.output, checkpoint)
     print(f"{len(checkpoint['model'])} tensors written to {args.output}")
@@ -187,7 +195,9 @@ def _import(args: argparse.Namespace) -> None:
 def build_parser() -> ArgumentParser:
     """Flags of both directions."""
     parser = ArgumentParser(
-        prog=_PROGRAM, description="Convert to and from Hugging Face's DETR, offline."
+        prog=_PROGRAM,
+        description="Convert to and from Hugging Face's DETR, offline.",
+        fromfile_prefix_chars="@",
     )
     directions = parser.add_subparsers(dest="direction", required=True)
     to = directions.add_parser("to", help="write a folder for transformers")

@@ -10,7 +10,7 @@ from datasets.coco import IMAGENET_MEAN, IMAGENET_STD
 from export.architecture import Architecture
 from util.errors import UserError
 
-_NAMELESS = "LABEL_"  # what their library calls a class without a name
+_NAMELESS = "LABEL_"  # what their library calls a class without a name; their models: "N/A"
 _DC5_STRIDE = 16
 
 
@@ -141,7 +141,8 @@ def read_config(config: Mapping[str, Any], source: str) -> tuple[dict[str, Any],
     backbone = {**(config.get("backbone_kwargs") or {}), **(config.get("backbone_config") or {})}
     dilation = bool(config.get("dilation")) or backbone.get("output_stride") == _DC5_STRIDE
     labels = {int(i): str(name) for i, name in (config.get("id2label") or {}).items()}
-    categories = {i: name for i, name in labels.items() if name != f"{_NAMELESS}{i}"}
+    nameless = ("N/A", *(f"{_NAMELESS}{i}" for i in labels))
+    categories = {i: name for i, name in labels.items() if name not in nameless}
     return {"nheads": heads.pop(), "dilation": dilation}, categories
 
 

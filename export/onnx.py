@@ -13,7 +13,8 @@ from export.command import Format, run_export
 from export.detector import INPUTS, Detector, dynamic_shapes, output_names
 from export.quiet import quiet
 
-# From 23 on attention becomes one operator, which ONNX Runtime refuses with a padding mask.
+# PyTorch goes up to 23, which has attention as one operator; ONNX Runtime 1.31 refuses that with a
+# mask to be broadcast over heads and queries, as a padding mask is.
 OPSET = 22
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from export.check import Exported
 from export.command import Format, run_export
-from export.detector import Detector, dynamic_shapes
+from export.detector import SMALLEST_SIDE, Detector, dynamic_shapes
 from export.quiet import quiet
 
 
@@ -63,6 +63,7 @@ PROGRAM = Format(
     packages=(),
     write=write,
     load=load,
+    smallest_side=SMALLEST_SIDE,
 )
 
 

@@ -7,8 +7,8 @@ from functools import cache, partial
 from torch import Tensor
 
 from util.errors import UserError
+from util.weights import DETECTOR_PREFIX
 
-_DETECTOR = "detr."
 _FIELD = re.compile(r"\{(\w+)([+-]\d+)?(\*?)\}")
 
 
@@ -83,7 +83,7 @@ def inside_detector(rename: Callable[[str], str | None]) -> Callable[[str], str 
     """``rename`` for models too whose detector is their part ``detr``, on both sides."""
 
     def rename_inside(key: str) -> str | None:
-        prefix = _DETECTOR if key.startswith(_DETECTOR) else ""
+        prefix = DETECTOR_PREFIX if key.startswith(DETECTOR_PREFIX) else ""
         name = rename(key.removeprefix(prefix))
         return None if name is None else prefix + name
 

@@ -6,6 +6,7 @@ Detectron2's key names. Writes a checkpoint (.pth) or a safetensors file.
 
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,27 +21,35 @@ from util.errors import UserError
 from util.safetensors_file import SUFFIX, checkpoint_notes, safetensors_bytes
 from util.weights import model_state
 
+EMA_HELP = "take the averaged weights of a run with --ema_decay"
 _PROGRAM = "python -m export.weights"
 # Flags that go along with weights: those of the model, and the sizes of the images it is made for.
-_KEPT_FLAGS = (*FLAG_NAMES, "scales", "max_size")
+# And what the ids of its labels are those of.
+_KEPT_FLAGS = (*FLAG_NAMES, "scales", "max_size", "dataset_file")
 
 
-def read_weights(path_or_url: StrPath) -> dict[str, Any]:
+def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]:
     """Read weights of any format as a checkpoint.
 
     Args:
         path_or_url: whatever `util.checkpoint.load_checkpoint` reads, perhaps with Detectron2's key
             names.
+        averaged: the weights that training with ``--ema_decay`` has averaged, in place of the last.
 
     Returns:
         a checkpoint with the weights under ``model``, in our key names, and where the file says so
-        ``args`` (a dict of flags) and ``categories`` (names by category id).
+        ``args`` (a dict of flags), ``categories`` (names by category id) and ``is_thing`` (by
+        category id).
 
     Raises:
-        UserError: no such file, a damaged or foreign one.
+        UserError: no such file, a damaged or foreign one, or one without averages.
     """
     source = os.fspath(path_or_url)
     checkpoint = load_checkpoint(source)
+    if averaged:
+        if not checkpoint.get("ema"):
+            raise UserError(f"{source}: holds no averaged weights (--ema_decay): leave out --ema")
+        checkpoint["model"] = checkpoint["ema"]
     state = model_state(checkpoint, source)
     if not is_detectron2(state):
         return checkpoint
@@ -50,8 +59,14 @@ def read_weights(path_or_url: StrPath) -> dict[str, Any]:
 
 def flags_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """The flags of the run that wrote a checkpoint; none where it does not say."""
-    args = checkpoint.get("args", {})
-    return dict(args) if isinstance(args, Mapping) else dict(vars(args))
+    args = checkpoint.get("args")
+    return dict(vars(args)) if isinstance(args, Namespace) else mapping_of(checkpoint, "args")
+
+
+def mapping_of(checkpoint: Mapping[str, Any], name: str) -> dict[Any, Any]:
+    """An entry of a checkpoint that is a mapping; empty where it is none, or not there."""
+    entry = checkpoint.get(name)
+    return dict(entry) if isinstance(entry, Mapping) else {}
 
 
 def write_weights(path: StrPath, checkpoint: Mapping[str, Any]) -> None:
@@ -65,10 +80,11 @@ def write_weights(path: StrPath, checkpoint: Mapping[str, Any]) -> None:
         UserError: the file cannot be written.
     """
     state = model_state(checkpoint, "the checkpoint")
-    notes = {name: checkpoint[name] for name in ("categories", "epoch") if name in checkpoint}
     flags = {k: v for k, v in flags_of(checkpoint).items() if k in _KEPT_FLAGS}
-    if flags:
-        notes["args"] = flags
+    told = {"args": flags, **{k: mapping_of(checkpoint, k) for k in ("categories", "is_thing")}}
+    notes: dict[str, Any] = {name: entries for name, entries in told.items() if entries}
+    if "epoch" in checkpoint:
+        notes["epoch"] = checkpoint["epoch"]
     if Path(path).suffix != SUFFIX:
         save_checkpoint({"model": state, **notes}, path)
         return
@@ -87,7 +103,33 @@ def write_safetensors_file(
         with atomic_write(path) as file:
             file.write(safetensors_bytes(state, metadata))
     except OSError as err:
-        raise UserError(f"{path} cannot be written ({err.strerror}): choose another place") from err
+        raise cannot_be_written(path, err) from err
+
+
+def cannot_be_written(output: StrPath, err: OSError) -> UserError:
+    """The mistake that an error of the disk stands for."""
+    return UserError(f"{output} cannot be written ({err.strerror}): choose another place")
+
+
+def check_folder_of(output: StrPath) -> None:
+    """See that there is a folder to write ``output`` into, before the work.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not Path(output).absolute().parent.is_dir():
+        raise UserError(f"{output}: its folder does not exist; make it first")
+
+
+def check_output_file(output: StrPath) -> None:
+    """See that a file ``output`` can be written.
+
+    Raises:
+        UserError: it is a folder, or there is none to write it into.
+    """
+    if Path(output).is_dir():
+        raise UserError(f"{output}: is a folder; give the name of a file")
+    check_folder_of(output)
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -95,12 +137,14 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser = ArgumentParser(
         prog=_PROGRAM, description="Convert weights between formats, bit for bit."
     )
-    parser.add_argument("input", help="checkpoint (.pth), address or safetensors file")
+    parser.add_argument("input", help="checkpoint (.pth), its address, or safetensors file")
     parser.add_argument("output", help="file to write: .pth or .safetensors")
+    parser.add_argument("--ema", action="store_true", help=EMA_HELP)
 
     def command() -> None:
         args = parser.parse_args(argv)
-        checkpoint = read_weights(args.input)
+        check_output_file(args.output)
+        checkpoint = read_weights(args.input, args.ema)
         write_weights(args.output, checkpoint)
         print(f"{len(model_state(checkpoint, args.input))} tensors written to {args.output}")
 

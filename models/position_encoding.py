@@ -69,6 +69,9 @@ class PositionEmbeddingSine(nn.Module):
         return torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), dim=4).flatten(3)
 
 
+LEARNED_CELLS = 50
+
+
 class PositionEmbeddingLearned(nn.Module):
     """A learned vector for each row and each column, for feature maps of up to 50 by 50 cells.
 
@@ -80,8 +83,8 @@ class PositionEmbeddingLearned(nn.Module):
 
     def __init__(self, num_pos_feats: int = 256):
         super().__init__()
-        self.row_embed = nn.Embedding(50, num_pos_feats)
-        self.col_embed = nn.Embedding(50, num_pos_feats)
+        self.row_embed = nn.Embedding(LEARNED_CELLS, num_pos_feats)
+        self.col_embed = nn.Embedding(LEARNED_CELLS, num_pos_feats)
         nn.init.uniform_(self.row_embed.weight)
         nn.init.uniform_(self.col_embed.weight)
 

@@ -1,14 +1,19 @@
 """What the original codebase publishes as tests of its own, as cases for ours.
 
 Boxes there and back, matching with empty targets, TorchScript of the parts, of the released models
-and of a wrapper that takes a list, and the kinds of input that a model takes.
+and of a wrapper that takes a list, ONNX files at another size than that of the export, the kinds of
+input that a model takes.
 """
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import hubconf
+from export.detector import INPUTS, dynamic_shapes
+from export.onnx import OPSET
+from export.quiet import quiet
 from models.backbone import Backbone, Joiner
 from models.matcher import HungarianMatcher
 from models.position_encoding import PositionEmbeddingLearned, PositionEmbeddingSine
@@ -31,6 +36,7 @@ def photos(*sizes_hw):
 
 
 def assert_same_outputs(found, expected):
+    """Equal but for rounding: threads share sums out differently from call to call."""
     assert found.keys() == expected.keys()
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-4)
@@ -91,8 +97,17 @@ def test_scripted_position_encoding(encoding):
     torch.testing.assert_close(torch.jit.script(encoding)(batch), encoding(batch))
 
 
+def test_scripted_backbone_alone():
+    body = Backbone("resnet50", True, False, False, weights="none").eval()
+    batch = nested_tensor_from_tensor_list(photos((64, 96), (50, 70)))
+    found, expected = torch.jit.script(body)(batch), body(batch)
+    assert list(found) == list(expected) == ["0"]
+    torch.testing.assert_close(found["0"].tensors, expected["0"].tensors, rtol=1e-4, atol=1e-4)
+    assert torch.equal(found["0"].mask, expected["0"].mask)
+
+
 @pytest.mark.parametrize("all_stages", [False, True])
-def test_scripted_backbone(all_stages):
+def test_scripted_backbone_with_positions(all_stages):
     body = Backbone("resnet50", True, all_stages, False, weights="none")
     joiner = Joiner(body, PositionEmbeddingSine(128, normalize=True)).eval()
     batch = nested_tensor_from_tensor_list(photos((64, 96), (50, 70)))
@@ -100,7 +115,7 @@ def test_scripted_backbone(all_stages):
     scripted_features, scripted_positions = torch.jit.script(joiner)(batch)
     assert len(features) == len(scripted_features) == (4 if all_stages else 1)
     for found, expected in zip(scripted_features, features, strict=True):
-        torch.testing.assert_close(found.tensors, expected.tensors)
+        torch.testing.assert_close(found.tensors, expected.tensors, rtol=1e-4, atol=1e-4)
         assert torch.equal(found.mask, expected.mask)
     torch.testing.assert_close(scripted_positions, positions)
 
@@ -132,6 +147,35 @@ def test_scripted_wrapper_that_takes_a_list(name, request):
     model = TakesList(request.getfixturevalue(name))
     images = photos((64, 96), (80, 50))
     assert_same_outputs(torch.jit.script(model)(images), model(images))
+
+
+# ---- ONNX ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["detector", "segmenter"])
+@torch.no_grad()
+def test_onnx_of_a_square_image_at_another_size(name, request):
+    """The model itself, with one tensor for input; `export.onnx` wraps it, and has other tests."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    model = request.getfixturevalue(name)
+    with quiet():
+        program = torch.onnx.export(
+            model,
+            (torch.full((1, 3, 96, 96), 0.3),),
+            input_names=INPUTS[:1],
+            dynamic_shapes=(dynamic_shapes()[INPUTS[0]],),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    content = program.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (image,) = photos((70, 133))
+    found = session.run(None, {INPUTS[0]: image[None].numpy()})
+    for values, expected in zip(found, model(image[None]).values(), strict=True):
+        np.testing.assert_allclose(values, expected.numpy(), rtol=1e-3, atol=1e-5)
 
 
 # ---- kinds of input ------------------------------------------------------------------------------

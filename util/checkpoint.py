@@ -13,7 +13,7 @@ from typing import IO, Any, TypeAlias
 import torch
 
 from util.distributed import is_main_process
-from util.download import is_url, load_from_url
+from util.download import advice_without_network, is_url, load_from_url
 from util.errors import UserError
 from util.safetensors_file import SUFFIX, read_safetensors_checkpoint
 
@@ -74,7 +74,7 @@ def save_checkpoint(obj: Any, f: StrPath | IO[bytes]) -> None:
             raise err from None
         raise UserError(
             f"{os.fspath(f)} cannot be written ({err.strerror}), a file that was there is whole: "
-            "make room or choose another --output_dir"
+            "make room or choose another folder"
         ) from err
 
 
@@ -120,7 +120,12 @@ def load_checkpoint(path_or_url: StrPath, map_location: Any = "cpu") -> dict[str
     """
     source = os.fspath(path_or_url)
     from_url = is_url(source)
-    if source.endswith(SUFFIX) and not from_url:
+    if source.endswith(SUFFIX):
+        if from_url:
+            raise UserError(
+                f"{source}: safetensors files are not read from addresses: download it and give "
+                "its path"
+            )
         return read_safetensors_checkpoint(source)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
@@ -132,13 +137,13 @@ def load_checkpoint(path_or_url: StrPath, map_location: Any = "cpu") -> dict[str
     except UserError:
         raise
     except Exception as err:  # a foreign file can make the unpickler raise anything
-        raise UserError(f"{source}: {_why_unreadable(err, from_url)}") from err
+        raise UserError(f"{source}: {_why_unreadable(err, source)}") from err
     if not isinstance(content, dict):
         raise UserError(f"{source}: holds a {type(content).__name__}, not the dict of a checkpoint")
     return content
 
 
-def _why_unreadable(err: Exception, from_url: bool) -> str:
+def _why_unreadable(err: Exception, source: str) -> str:
     """What is wrong with the file, and what to do, from what reading it raised."""
     text = str(err)
     forbidden = _FORBIDDEN_NAME.search(text)
@@ -147,8 +152,8 @@ def _why_unreadable(err: Exception, from_url: bool) -> str:
             f"reading it would run code from the file ({forbidden[1]}), which is refused: "
             "save it again with tensors, numbers and text only"
         )
-    if isinstance(err, OSError) and from_url:
-        return f"cannot be downloaded ({err}): fetch it on another machine and give its path"
+    if isinstance(err, OSError) and is_url(source):
+        return f"cannot be downloaded ({err}): {advice_without_network(source)}"
     if isinstance(err, OSError):
         return f"cannot be read ({err.strerror}): give the path of a checkpoint file"
     if "invalid hash value" in text:

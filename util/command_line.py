@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,13 @@ from util.signals import StopRequested
 
 # No space, over quota, a device that fails, one that may not be written.
 _DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES})
+
+
+def positive_number(text: str) -> int:
+    """Type of a flag: a whole number from 1 on."""
+    if not re.fullmatch(r"[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
 
 
 class FlagGroup:

@@ -36,17 +36,28 @@ def load_from_url(url: str, map_location: Any) -> Any:
         OSError: it cannot be downloaded.
         RuntimeError: what is downloaded has not the hash of its name.
     """
-    name = Path(urlparse(url).path).name
-    promise = _PROMISED.search(name)
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    place = _place(url)
+    promise = _PROMISED.search(place.name)
     if promise:
-        _check_kept(folder / name, promise[1])
-        return _load(url, map_location, name)
-    passing = f"{os.getpid()}-{name}"
+        _check_kept(place, promise[1])
+        return _load(url, map_location, place.name)
+    passing = f"{os.getpid()}-{place.name}"
     try:
         return _load(url, map_location, passing)
     finally:
-        (folder / passing).unlink(missing_ok=True)
+        place.with_name(passing).unlink(missing_ok=True)
+
+
+def advice_without_network(url: str) -> str:
+    """What to do where the file of an address cannot be downloaded."""
+    place = _place(url)
+    kept = _PROMISED.search(place.name)
+    return "fetch it on another machine and " + (f"put it at {place}" if kept else "give its path")
+
+
+def _place(url: str) -> Path:
+    """Where `torch.hub` puts the file of an address."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
 
 
 def _load(url: str, map_location: Any, file_name: str) -> Any:

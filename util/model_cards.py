@@ -89,10 +89,8 @@ def _architecture(model: ReleasedModel) -> list[str]:
 
 def _training(model: ReleasedModel) -> list[str]:
     labels = "panoptic labels" if model.masks else "boxes"
-    return [
-        f"data: COCO 2017 train, {labels}; backbone from ImageNet",
-        f"schedule: {model.schedule}",
-    ]
+    data = [] if model.minimal else [f"data: COCO 2017 train, {labels}; backbone from ImageNet"]
+    return [*data, f"schedule: {model.schedule}"]
 
 
 def _results(model: ReleasedModel) -> str:

@@ -11,7 +11,8 @@ from util.errors import UserError
 
 SUFFIX = ".safetensors"
 # What a checkpoint says beside the weights, kept as JSON.
-_NOTES = ("args", "categories", "epoch")
+_NOTES = ("args", "categories", "is_thing", "epoch")
+_BY_CATEGORY_ID = ("categories", "is_thing")
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -49,8 +50,9 @@ def read_safetensors_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     tensors, metadata = read_safetensors(source)
     try:
         notes = {name: json.loads(metadata[name]) for name in _NOTES if name in metadata}
-        if "categories" in notes:
-            notes["categories"] = {int(k): v for k, v in notes["categories"].items()}
+        for name in _BY_CATEGORY_ID:
+            if name in notes:
+                notes[name] = {int(k): v for k, v in notes[name].items()}
     except (ValueError, AttributeError, RecursionError) as err:
         raise UserError(f"{source}: its metadata is not ours ({err}): convert it again") from err
     return {**notes, "model": tensors}

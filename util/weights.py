@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from util.errors import UserError
 
 _MAX_LISTED = 5
-_DETECTOR = "detr."  # prefix of the detector's keys in a segmentation model
+DETECTOR_PREFIX = "detr."  # of the detector's keys in a segmentation model
 # A switch of the command line, and the key that only models built with it have.
 _SWITCHES = (("--masks", "mask_head.lay1.weight"), ("--pre_norm", "encoder.norm.weight"))
 
@@ -48,29 +48,34 @@ def num_classes_of(state: Mapping[str, Tensor], source: str) -> int:
     return len(heads[0]) - 1  # the last logit is the no-object class
 
 
-def load_model_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def load_model_state(
+    model: nn.Module, state: Mapping[str, Tensor], source: str, flags_of_main: bool = True
+) -> None:
     """Load all weights of a model, which must fit exactly.
 
     Args:
         model: receives the weights.
         state: state dict, with or without the ``module.`` of DistributedDataParallel.
         source: where it came from, for the message.
+        flags_of_main: the message may name flags of main.py as the way out.
 
     Raises:
         UserError: keys or shapes differ; names the first of them and the flags that would fit.
     """
-    state = _without_ddp_prefix(state)
+    state = without_ddp_prefix(state)
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as err:
         differences = _differences(model.state_dict(), state)
         if not differences:
             raise
-        flags = " ".join(_fitting_flags(model.state_dict(), state))
-        way_out = f"give {flags}, or" if flags else "use"
+        way_out = "give weights of the same architecture"
+        if flags_of_main:
+            flags = " ".join(_fitting_flags(model.state_dict(), state))
+            start = f"give {flags}, or" if flags else "use"
+            way_out = f"{start} --finetune {source} to load what fits"
         raise UserError(
-            f"{source} does not fit the model: {_first_of(differences, limit=2)}; "
-            f"{way_out} --finetune {source} to load what fits"
+            f"{source} does not fit the model: {_first_of(differences, limit=2)}; {way_out}"
         ) from err
 
 
@@ -120,7 +125,7 @@ def load_frozen_weights(
     Raises:
         UserError: keys or shapes differ, as in `load_model_state`.
     """
-    state = _without_ddp_prefix(state)
+    state = without_ddp_prefix(state)
     load_model_state(model if _has_detector_inside(state) else detector, state, source)
 
 
@@ -141,7 +146,7 @@ def finetune_model(model: nn.Module, state: Mapping[str, Tensor]) -> FinetuneRep
         UserError: nothing fits.
     """
     own = model.state_dict()
-    state = _wrapped_as(own, _without_ddp_prefix(state))
+    state = _wrapped_as(own, without_ddp_prefix(state))
     report = FinetuneReport(unused=[k for k in state if k not in own and not _is_counter(k)])
     fitting = {}
     for key, mine in own.items():
@@ -174,14 +179,15 @@ def _fit(key: str, mine: Tensor, given: Tensor | None, report: FinetuneReport) -
     return None
 
 
-def _without_ddp_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_ddp_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights without the ``module.`` that DistributedDataParallel puts before every key."""
     wrapped = bool(state) and all(key.startswith("module.") for key in state)
     return {key.removeprefix("module.") if wrapped else key: v for key, v in state.items()}
 
 
 def _has_detector_inside(state: Mapping[str, Tensor]) -> bool:
     """Whether these are weights of a segmentation model, whose detector is its part ``detr``."""
-    return any(key.startswith(_DETECTOR) for key in state)
+    return any(key.startswith(DETECTOR_PREFIX) for key in state)
 
 
 def _wrapped_as(own: Mapping[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -189,8 +195,8 @@ def _wrapped_as(own: Mapping[str, Tensor], state: dict[str, Tensor]) -> dict[str
     if _has_detector_inside(own) == _has_detector_inside(state):
         return state
     if _has_detector_inside(own):
-        return {_DETECTOR + key: value for key, value in state.items()}
-    return {key.removeprefix(_DETECTOR): value for key, value in state.items()}
+        return {DETECTOR_PREFIX + key: value for key, value in state.items()}
+    return {key.removeprefix(DETECTOR_PREFIX): value for key, value in state.items()}
 
 
 def _is_counter(key: str) -> bool:
@@ -222,7 +228,7 @@ def _first_of(entries: Sequence[str], limit: int) -> str:
 
 def _fitting_flags(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
     """The flags, with their values, that would give a model with the weights of ``state``."""
-    mine, wanted = _architecture(own), _architecture(state)
+    mine, wanted = architecture_flags(own), architecture_flags(state)
     flags = [f"{flag} {wanted[flag]}" for flag in wanted if wanted[flag] != mine.get(flag)]
     for flag, marker in _SWITCHES:
         has, needs = (any(key.endswith(marker) for key in side) for side in (own, state))
@@ -233,9 +239,9 @@ def _fitting_flags(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> li
     return flags
 
 
-def _architecture(state: Mapping[str, Tensor]) -> dict[str, int | str]:
-    """Flag -> value, as far as the shapes of a state dict tell."""
-    parts = {key.removeprefix(_DETECTOR): value for key, value in state.items()}  # under --masks
+def architecture_flags(state: Mapping[str, Tensor]) -> dict[str, int | str]:
+    """Flag of main.py (``--num_queries``) -> value, as far as the shapes of a state dict tell."""
+    parts = {key.removeprefix(DETECTOR_PREFIX): value for key, value in state.items()}
     found: dict[str, int | str] = {}
     for flag, key, offset in (
         ("--num_classes", "class_embed.bias", -1),  # the last logit is the no-object class
@@ -254,6 +260,6 @@ def _architecture(state: Mapping[str, Tensor]) -> dict[str, int | str]:
 
 
 def _backbone_shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    parts = {key.removeprefix(_DETECTOR): value for key, value in state.items()}
+    parts = {key.removeprefix(DETECTOR_PREFIX): value for key, value in state.items()}
     body = {k: v for k, v in parts.items() if k.startswith("backbone.0.body.")}
     return {k: v.shape for k, v in body.items() if not _is_counter(k)}

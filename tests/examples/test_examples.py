@@ -55,7 +55,7 @@ def checkpoint(tmp_path):
 @torch.no_grad()
 def test_a_checkpoint_becomes_the_model_that_it_was(tmp_path):
     model = make_checkpoint(tmp_path / "c.pth")
-    detector = loading.from_checkpoint(str(tmp_path / "c.pth"), CPU)
+    detector = loading.from_checkpoint(str(tmp_path / "c.pth"), CPU, {})
     assert (detector.short_side, detector.max_size, detector.num_classes) == (64, 1333, 5)
     assert [detector.name_of(label) for label in (2, 3)] == ["bar", "class 3"]
     assert not detector.model.training
@@ -77,15 +77,21 @@ def test_a_checkpoint_of_the_original_has_no_new_flags_and_no_names(num_classes,
     content = torch.load(tmp_path / "new.pth", weights_only=True)
     old = {k: v for k, v in content["args"].items() if k not in NEW_FLAG_DEFAULTS}
     torch.save({"model": content["model"], "args": argparse.Namespace(**old)}, tmp_path / "old.pth")
-    detector = loading.from_checkpoint(str(tmp_path / "old.pth"), CPU)
+    detector = loading.from_checkpoint(str(tmp_path / "old.pth"), CPU, {})
     assert (detector.short_side, detector.num_classes) == (800, num_classes)
     assert detector.name_of(18) == name
+
+
+def test_a_file_of_weights_alone(tmp_path):
+    model = make_checkpoint(tmp_path / "c.pth", args=None, categories=None)
+    detector = loading.from_checkpoint(str(tmp_path / "c.pth"), CPU, {"nheads": 2})
+    assert detector.name_of(1) == "class 1" and detector.short_side == 800
+    assert detector.model.transformer.nhead == model.transformer.nhead == 2
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"args": None}, "has no 'args'"),
         ({"model": {"weight": torch.zeros(1)}}, "holds no DETR model"),
         ({"model": {}}, "has no weights"),
     ],
@@ -93,7 +99,14 @@ def test_a_checkpoint_of_the_original_has_no_new_flags_and_no_names(num_classes,
 def test_a_file_that_is_no_checkpoint_of_a_model(changes, message, tmp_path):
     make_checkpoint(tmp_path / "c.pth", **changes)
     with pytest.raises(UserError, match=f"c.pth: {message}"):
-        loading.from_checkpoint(str(tmp_path / "c.pth"), CPU)
+        loading.from_checkpoint(str(tmp_path / "c.pth"), CPU, {})
+
+
+@pytest.mark.parametrize(("available", "device"), [(True, "cuda"), (False, "cpu")])
+def test_a_gpu_is_used_where_there_is_one(available, device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    parser = loading.example_parser("detect.py", "", detect.MODELS, 0.7)
+    assert parser.parse_args(["photo.jpg"]).device == device
 
 
 def test_random_weights_are_the_same_every_time():
@@ -236,6 +249,8 @@ def test_segments_cover_the_image(photo, tmp_path, capsys, told_by):
         (detect, ["--checkpoint", "C", "--output", "no/folder/out.png"], "--output no/folder"),
         (detect, ["--checkpoint", "C", "--output", "out.xyz"], "no picture format ends in '.xyz'"),
         (detect, ["--checkpoint", "C", "--device", "nowhere"], "--device nowhere"),
+        (detect, ["--random_weights", "--ema"], "--ema belong to --checkpoint"),
+        (detect, ["--checkpoint", "C", "--ema"], "holds no averaged weights"),
         (attention, ["--checkpoint", "C", "--queries", "6"], "the model has queries 0 to 5"),
         (panoptic, ["--checkpoint", "BOXES"], "was trained without --masks"),
     ],

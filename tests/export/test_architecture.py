@@ -47,6 +47,12 @@ def test_weights_of_something_else():
         Architecture.of(state, {}, "f.pth")
 
 
+@pytest.mark.parametrize("nheads", [3, 0, -1, 2.0])
+def test_heads_must_divide_the_channels(nheads):
+    with pytest.raises(UserError, match=rf"f\.pth: --nheads {nheads} does not divide its 32 cha"):
+        Architecture.of(BOXES.build().state_dict(), {"nheads": nheads}, "f.pth")
+
+
 def test_random_weights_are_the_same_every_time_and_leave_the_generator_alone():
     torch.manual_seed(5)
     first, after = BOXES.build(), torch.rand(1)

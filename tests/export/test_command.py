@@ -1,5 +1,6 @@
 """What the exporters share: files, messages and exit statuses."""
 
+import dataclasses
 import json
 
 import pytest
@@ -90,6 +91,26 @@ def test_mistakes_end_in_one_line_and_status_2(capsys, argv, words):
     assert line.startswith("export-test: error: ") and words in line
 
 
+def test_sizes_that_the_format_does_not_take(flags, capsys):
+    big = Format("export-test", "", (), write, load_same, smallest_side=33)
+    assert run_export(big, [*flags, "--check_sizes", "64x64", "64x32"]) == 2
+    line = capsys.readouterr().err
+    assert "--check_sizes 64x32: this export takes sides from 33 pixels on" in line
+
+
+def test_sizes_that_learned_positions_do_not_cover(tmp_path, capsys):
+    for dilation, most in ((False, 1600), (True, 800)):
+        learned = dataclasses.replace(
+            BOXES, backbone="resnet50", position_embedding="learned", dilation=dilation
+        )
+        write_checkpoint(tmp_path / "f.pth", learned)
+        flags = ["--checkpoint", str(tmp_path / "f.pth"), "--output", str(tmp_path / "f")]
+        assert run_export(make_format(), [*flags, "--check_sizes", f"64x{most + 1}"]) == 2
+        assert f"takes sides from 1 to {most} pixels" in capsys.readouterr().err
+        write = [*flags, "--check_sizes", f"64x{most}", "--check_batches", "1"]
+        assert run_export(make_format(), write) == 0
+
+
 def test_places_that_cannot_be_written(flags, tmp_path, capsys):
     assert run_export(make_format(), [*flags, "--output", str(tmp_path)]) == 2
 
@@ -109,6 +130,8 @@ def test_places_that_cannot_be_written(flags, tmp_path, capsys):
         ["--check_sizes", "800"],
         ["--check_sizes", "0x5"],
         ["--check_batches", "0"],
+        ["--nheads", "0"],
+        ["--nheads", "-1"],
         ["--no_such_flag"],
     ],
 )

@@ -1,5 +1,6 @@
 """Detectron2's key names."""
 
+import dataclasses
 import re
 
 import pytest
@@ -35,6 +36,14 @@ def test_a_detr_of_detectron2(architecture, prefix):
     ours = from_detectron2(theirs, "file")
     assert ours.keys() == state.keys()
     assert all(ours[key] is value for key, value in state.items())
+
+
+def test_labels_in_a_row_are_told(capsys):
+    for num_classes in (80, 91):
+        state = dataclasses.replace(BOXES, num_classes=num_classes).build().state_dict()
+        from_detectron2({as_detectron2(key): value for key, value in state.items()}, "file")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("file: the head has 81 rows: labels are COCO's 80 in a row")
 
 
 def test_a_resnet_alone_becomes_one_of_torchvision():

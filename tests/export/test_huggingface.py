@@ -79,6 +79,15 @@ def test_their_dilated_model_gives_our_outputs(tmp_path):
         assert compare(detector, load_their_model(tmp_path), *batch).largest() < 1e-4
 
 
+@pytest.mark.slow
+def test_a_model_of_full_size_gives_our_outputs(tmp_path, capsys):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    argv = ["to", "--hub", "detr_resnet50_panoptic", "--output", str(tmp_path / "theirs")]
+    assert run([*argv, "--check_sizes", "480x640", "--check_batches", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "tensors come back bit for bit" in out and "480x640, batch 1: scores" in out
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("architecture", [BOXES, MASKS])
 def test_what_they_save_again_is_read(tmp_path, architecture):
@@ -107,7 +116,8 @@ def test_their_processor_prepares_images_as_we_do(tmp_path):
 def test_the_command_goes_there_and_back(tmp_path, suffix, capsys):
     start, folder, end = tmp_path / "a.pth", tmp_path / "theirs", tmp_path / f"b{suffix}"
     model = write_checkpoint(start)
-    assert run(["to", "--checkpoint", str(start), "--output", str(folder), *SIZES]) == 0
+    (tmp_path / "flags").write_text(f"--output {folder} {' '.join(SIZES)}  # as a shell reads it")
+    assert run(["to", "--checkpoint", str(start), f"@{tmp_path / 'flags'}"]) == 0
     names = {path.name for path in folder.iterdir()}
     assert names == {"config.json", "model.safetensors", "preprocessor_config.json"}
     assert run(["from", str(folder), "--output", str(end)]) == 0
@@ -138,6 +148,12 @@ def test_places_that_cannot_be_written(tmp_path, capsys):
     assert run([*argv, str(tmp_path / "no" / "folder")]) == 2
     file, folder = capsys.readouterr().err.splitlines()
     assert "is a file" in file and "its folder does not exist" in folder
+
+
+def test_a_place_is_looked_at_before_the_work(tmp_path, capsys):
+    for place, words in ((tmp_path, "is a folder"), (tmp_path / "no" / "f.pth", "does not exist")):
+        assert run(["from", str(tmp_path / "none"), "--output", str(place)]) == 2
+        assert words in capsys.readouterr().err
 
 
 def test_keys_that_their_model_does_not_take(tmp_path):
@@ -180,6 +196,11 @@ def test_configurations_that_are_not_ours(config, words):
 def test_dilation_has_two_names(config):
     told, categories = read_config({"model_type": "detr", **config}, "config.json")
     assert told["dilation"] and categories == {}
+
+
+def test_classes_without_a_name():
+    config = {"model_type": "detr", "id2label": {"0": "N/A", "1": "cat", "2": "LABEL_2"}}
+    assert read_config(config, "config.json")[1] == {1: "cat"}
 
 
 def test_folders_that_lack_something(tmp_path, capsys):

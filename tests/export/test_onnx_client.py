@@ -50,10 +50,49 @@ def test_it_detects_what_the_model_does(onnx_export, pictures, tmp_path):
             assert detection["score"] == pytest.approx(float(image["scores"][query]), abs=2e-3)
             assert detection["box_xyxy"] == pytest.approx(image["boxes"][query].tolist(), abs=0.5)
             names = {1: "cat", 3: "dog"}
-            assert detection["name"] == names.get(detection["label"], detection["label"])
+            assert detection["name"] == names.get(detection["label"], str(detection["label"]))
     for name, image in zip(("0_wide.png", "1_tall.png"), originals, strict=True):
         drawn = Image.open(tmp_path / "drawn" / name)
         assert drawn.size == image.size and drawn.tobytes() != image.tobytes()
+
+
+def change(path, target, **changes):
+    """Write an ONNX file again with other metadata, or with its outputs renamed."""
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    model = onnx.load(path)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, {**metadata, **changes.get("metadata", {})})
+    if changes.get("raw"):
+        for node in model.graph.node:
+            for i, name in enumerate(node.output):
+                node.output[i] = "pred_logits" if name == "scores" else name
+        model.graph.output[0].name = "pred_logits"
+    onnx.save(model, target)
+    return target
+
+
+def test_metadata_of_other_tools_do_no_harm(onnx_export, tmp_path):
+    other = change(onnx_export[1], tmp_path / "f.onnx", metadata={"onnx.infer": "a tool's own"})
+    _, facts = runpy.run_path(str(CLIENT))["open_model"](str(other))
+    assert facts["categories"] == {"1": "cat", "3": "dog"} and facts["max_size"] == 160
+
+
+def test_mistakes_end_in_one_line(onnx_export, pictures, tmp_path, capsys):
+    main = runpy.run_path(str(CLIENT))["main"]
+    good = onnx_export[1]
+    (tmp_path / "text.onnx").write_text("text")
+    for model, image, words in (
+        (tmp_path / "none.onnx", pictures[0], "none.onnx: there is no such file"),
+        (tmp_path / "text.onnx", pictures[0], "text.onnx: onnxruntime cannot read it"),
+        (change(good, tmp_path / "raw.onnx", raw=True), pictures[0], "export it without --raw"),
+        (change(good, tmp_path / "f.onnx", metadata={"max_size": ""}), pictures[0], "max_size"),
+        (good, str(tmp_path / "none.jpg"), "none.jpg: is no image that can be read"),
+        (good, str(tmp_path / "text.onnx"), "text.onnx: is no image that can be read"),
+    ):
+        with pytest.raises(SystemExit) as raised:
+            main([str(model), image])
+        (line,) = capsys.readouterr().err.splitlines()
+        assert raised.value.code == 2 and words in line
 
 
 def test_it_scales_as_training_does():

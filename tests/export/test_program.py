@@ -29,3 +29,10 @@ def test_a_model_of_either_kind(tmp_path, architecture, flags):
     extra = {"name": ""}
     torch.export.load(output, extra_files=extra)
     assert extra["name"] == "small"
+
+
+def test_sides_of_one_cell_are_refused_before_the_work(tmp_path, capsys):
+    write_checkpoint(tmp_path / "small.pth")
+    argv = ["--checkpoint", str(tmp_path / "small.pth"), "--output", str(tmp_path / "model.pt2")]
+    assert run([*argv, "--check_sizes", "20x30"]) == 2
+    assert "--check_sizes 20x30: this export takes sides from 33" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The model that flags name."""
 
+import argparse
 import dataclasses
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 
 import hubconf
 from export.source import HUB_MODELS, add_model_flags, from_file, from_hub, source_of
-from tests.export.small_files import BOXES, CATEGORIES, MASKS, write_checkpoint
+from export.weights import write_weights
+from tests.export.small_files import BOXES, CATEGORIES, MASKS, build, write_checkpoint
+from util.coco_categories import THING_NAMES
 from util.command_line import ArgumentParser
 from util.errors import UserError
 from util.model_zoo import RELEASED_MODELS
@@ -79,7 +82,7 @@ def test_dilation_from_the_command_line(tmp_path, capsys):
 
 
 def test_a_released_file_is_known_by_its_name(tmp_path, capsys):
-    deeper = dataclasses.replace(BOXES, backbone="resnet50", nheads=8)
+    deeper = dataclasses.replace(BOXES, backbone="resnet50", nheads=8, num_classes=91)
     released = RELEASED_MODELS["detr_resnet50_dc5"]
     source = source_for(
         "--checkpoint", write_bare(tmp_path / released.file, deeper.build().state_dict())
@@ -92,6 +95,43 @@ def test_weights_saved_from_distributed_training(tmp_path):
     state = {f"module.{key}": value for key, value in BOXES.build().state_dict().items()}
     path = write_bare(tmp_path / "ddp.pth", state)
     assert source_for("--checkpoint", path, "--nheads", 4).architecture == BOXES
+
+
+@pytest.mark.parametrize("changes", [{"args": [1]}, {"categories": ["cat"]}, {"is_thing": None}])
+def test_entries_of_another_kind_tell_nothing(tmp_path, changes):
+    content = {"model": BOXES.build().state_dict(), "args": {}, "categories": {}, **changes}
+    torch.save(content, tmp_path / "f.pth")
+    source = source_for("--checkpoint", tmp_path / "f.pth")
+    assert (source.categories, source.is_thing, source.architecture.nheads) == ({}, {}, 8)
+
+
+@pytest.mark.parametrize(("num_classes", "names"), [(91, THING_NAMES), (7, {})])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_the_original_leaves_out_the_names_of_coco(tmp_path, num_classes, names, suffix):
+    state = dataclasses.replace(BOXES, num_classes=num_classes).build().state_dict()
+    args = argparse.Namespace(dataset_file="coco", nheads=4, dilation=False)
+    path = tmp_path / f"f{suffix}"
+    write_weights(path, {"model": state, "args": args})
+    assert from_file(str(path), {}).categories == names
+
+
+def test_averaged_weights(tmp_path):
+    last, averages = (build(BOXES).state_dict() for _ in range(2))
+    averages["class_embed.bias"] += 1
+    content = {"model": last, "args": BOXES.flags(), "is_thing": {1: True}}
+    for name, ema in (("with.pth", averages), ("without.pth", None)):
+        torch.save({**content, "ema": ema}, tmp_path / name)
+    source = source_for("--checkpoint", tmp_path / "with.pth", "--ema")
+    assert torch.equal(source.model.class_embed.bias, averages["class_embed.bias"])
+    assert source.is_thing == {1: True}
+    with pytest.raises(UserError, match=r"without\.pth: holds no averaged weights"):
+        source_for("--checkpoint", tmp_path / "without.pth", "--ema")
+
+
+def test_random_weights_are_told(capsys):
+    with torch.device("meta"):
+        from_hub("detr_resnet50", None)
+    assert "detr_resnet50: weights are random; for trained ones" in capsys.readouterr().out
 
 
 def test_weights_for_a_hub_model_may_have_other_classes(tmp_path):
@@ -121,6 +161,8 @@ def test_released_weights_come_from_hubconf(monkeypatch):
         (("--hub", "detr_resnet50", "--checkpoint", "f"), "either --hub"),
         (("--checkpoint", "f", "--weights", "g"), "--weights belongs to --hub"),
         (("--hub", "detr_resnet50", "--dilation"), "belong to --checkpoint"),
+        (("--hub", "detr_resnet50", "--nheads", "4"), "belong to --checkpoint"),
+        (("--hub", "detr_resnet50", "--ema"), "--ema needs a file of your own"),
         (("--checkpoint", "/no/such/file.pth"), "cannot be read"),
         (("--checkpoint", "/no/such/file.safetensors"), "cannot be read"),
     ],

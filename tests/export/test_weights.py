@@ -72,11 +72,18 @@ def test_mistakes_end_in_one_line(tmp_path, capsys):
     write_checkpoint(tmp_path / "a.pth")
     missing = str(tmp_path / "missing.safetensors")
     assert run([missing, str(tmp_path / "b.pth")]) == 2
-    for name in ("b.pth", "b.safetensors"):
-        assert run([str(tmp_path / "a.pth"), str(tmp_path / "no" / name)]) == 2
+    for place in (tmp_path / "no" / "b.pth", tmp_path):
+        assert run([str(tmp_path / "a.pth"), str(place)]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3 and missing in lines[0]
-    assert all("cannot be written" in line for line in lines[1:])
+    assert "its folder does not exist" in lines[1] and "is a folder" in lines[2]
+
+
+def test_the_command_takes_averages(tmp_path):
+    last, averages = TinyDetr().state_dict(), TinyDetr().state_dict()
+    torch.save({"model": last, "ema": averages}, tmp_path / "a.pth")
+    assert run([str(tmp_path / "a.pth"), str(tmp_path / "b.pth"), "--ema"]) == 0
+    assert_same_weights(read_weights(tmp_path / "b.pth")["model"], averages)
 
 
 def test_metadata_that_is_not_ours(tmp_path):

@@ -72,6 +72,22 @@ def test_an_address_that_gives_nothing(tmp_path, hub_folder):
     assert "\n" not in error.value.one_line()
 
 
+def test_a_file_that_will_be_kept_may_be_put_there(tmp_path, hub_folder):
+    published = publish(tmp_path / "www", {"epoch": 7})
+    kept = hub_folder / published.name
+    carried = published.rename(tmp_path / "carried.pth")
+    with pytest.raises(UserError, match="on another machine and put it at") as error:
+        load_checkpoint(published.as_uri())
+    assert error.value.one_line().endswith(f"put it at {kept}")
+    carried.rename(kept)
+    assert load_checkpoint(published.as_uri()) == {"epoch": 7}
+
+
+def test_safetensors_files_are_not_downloaded():
+    with pytest.raises(UserError, match="not read from addresses: download it and give its path"):
+        load_checkpoint("https://example.org/model.safetensors")
+
+
 def test_what_is_an_address():
     assert is_url("https://example.org/a.pth") and is_url("file:///a.pth")
     assert not is_url("a.pth") and not is_url("s3:a.pth")

@@ -29,6 +29,7 @@ def test_a_card_holds_every_fact_of_the_table(name):
     assert [fact for fact in facts if fact not in card] == []
     assert ("DC5" in card) == model.dilation
     assert "None" not in card
+    assert ("backbone from ImageNet" in card) == (not model.minimal)  # of that nothing is published
 
 
 @pytest.mark.parametrize("name", RELEASED_MODELS)

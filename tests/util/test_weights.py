@@ -55,6 +55,13 @@ def test_a_model_of_other_flags_names_them(options, difference, flags):
     assert f"give {flags}, or --finetune a.pth" in message
 
 
+def test_where_flags_do_not_help_none_is_named():
+    state = TinyDetr(classes=9).state_dict()
+    with pytest.raises(UserError, match=r"; give weights of the same architecture$") as error:
+        load_model_state(TinyDetr(), state, "a.pth", flags_of_main=False)
+    assert "--" not in one_line(error)
+
+
 def test_every_difference_counts_but_only_the_first_are_listed():
     state = TinyDetr(classes=9, queries=9).state_dict()
     del state["backbone.0.body.conv1.bias"]
