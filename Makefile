@@ -1,7 +1,8 @@
 # make demo    set up, then train a small DETR on drawn shapes, evaluate it and save a picture (CPU, minutes)
 # make panoptic  set up, then train boxes and masks of things and stuff on drawn shapes (CPU, minutes)
 # make test    set up, then run the fast tests
-# make slow    the tests that take longer; make lint, make types: the static checks
+# make slow    the tests that take longer; make full: those that CI has no time for, half an hour
+# make lint, make types: the static checks
 #
 # PYTHON=python3.12 make demo chooses the interpreter; TESTS=tests/util make test chooses the tests.
 # The environment in .venv is touched only when a requirements file has changed since it was set up.
@@ -14,7 +15,7 @@ RUN := $(VENV)/bin/python
 PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile
 INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo panoptic test slow lint types format clean
+.PHONY: demo panoptic test slow full lint types format clean
 
 demo: $(VENV)/.installed
 	$(RUN) main.py @configs/shapes.txt
@@ -24,10 +25,13 @@ panoptic: $(VENV)/.installed
 	$(RUN) main.py @configs/shapes_panoptic_masks.txt
 
 test: $(VENV)/.installed-dev
-	$(PYTEST) -m "not slow and not cuda" $(TESTS)
+	$(PYTEST) -m "not slow and not full and not cuda" $(TESTS)
 
 slow: $(VENV)/.installed-dev
 	$(PYTEST) -m "slow and not cuda" --durations=5 $(TESTS)
+
+full: $(VENV)/.installed-dev
+	$(PYTEST) -m "full and not cuda" --durations=5 $(TESTS)
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check --quiet .

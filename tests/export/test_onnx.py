@@ -53,12 +53,22 @@ def test_raw_outputs_of_a_box_model(tmp_path):
     assert compare(detector, load(tmp_path / "f.onnx"), *batch).largest() < 1e-4
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)  # the encoder of DC5 at 1333x800 takes minutes on two cores
+ALL_SIZES = ("480x640", "800x1066", "1333x800")
+
+
+@pytest.mark.timeout(1800)  # the encoder of DC5 at 1333x800 takes minutes
 @pytest.mark.parametrize("name", ["detr_resnet50", "detr_resnet50_dc5", "detr_resnet50_panoptic"])
-def test_hub_models_at_the_sizes_of_coco(name, tmp_path, capsys):
-    assert run(["--hub", name, "--output", str(tmp_path / "f.onnx")]) == 0
+@pytest.mark.parametrize(
+    ("sizes", "batches"),
+    [
+        pytest.param(ALL_SIZES[:1], (3,), marks=pytest.mark.slow),
+        pytest.param(ALL_SIZES, (1, 3), marks=pytest.mark.full),
+    ],
+)
+def test_hub_models_at_the_sizes_of_coco(name, sizes, batches, tmp_path, capsys):
+    flags = ["--check_sizes", *sizes, "--check_batches", *map(str, batches)]
+    assert run(["--hub", name, "--output", str(tmp_path / "f.onnx"), *flags]) == 0
     out = capsys.readouterr().out
-    for size in ("480x640", "800x1066", "1333x800"):
-        for batch_size in (1, 3):
+    for size in sizes:
+        for batch_size in batches:
             assert f"{size}, batch {batch_size}: scores" in out
