@@ -34,15 +34,8 @@ def main() -> None:
     context = torch.multiprocessing.get_context("spawn")
     turns, results = context.Barrier(2), context.SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:
-        processes = [
-            context.Process(target=_work, args=(rank, args, folder, turns, results))
-            for rank in range(2)
-        ]
-        for process in processes:
-            process.start()
-        rates = [results.get() for _ in range(args.rounds)]
-        for process in processes:
-            process.join()
+        torch.multiprocessing.spawn(_work, (args, folder, turns, results), nprocs=2)
+    rates = [results.get() for _ in range(args.rounds)]
     alone, together = (sorted(rate[i] for rate in rates) for i in range(2))
     print(f"{args.batch_size} images of {args.size} x {args.size} a step, {args.model}")
     for name, turns_of_it in (("1 process", alone), ("2 processes", together)):
