@@ -162,17 +162,22 @@ def _moment(run: Killed, kills: int, rng: random.Random) -> Callable[[float], bo
     return lambda age: age > after
 
 
-def main() -> int:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--kills", type=int, default=50)
+def run(experiment: Callable[[Path, int, int], list[str]], kills: int) -> int:
+    """Do an experiment in a folder of its own, from the command line, and tell how it ended.
+
+    Args:
+        experiment: called with the folder, the kills and the epochs; returns what differs.
+        kills: where the command line names no other number.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=kills)
     parser.add_argument("--epochs", type=int, default=60)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = kill_and_compare(Path(folder), args.kills, args.epochs)
+        found = experiment(Path(folder), args.kills, args.epochs)
     print("weights, optimizer and log are equal" if not found else f"different: {found[:5]}")
     return 1 if found else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(kill_and_compare, kills=50))

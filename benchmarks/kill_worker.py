@@ -9,16 +9,15 @@ and log must equal those of the run left alone bit for bit. Prints a line a kill
 status 1 on any difference. Needs Linux.
 """
 
-import argparse
 import os
 import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import kill_resume
 from benchmarks.kill_resume import FLAGS, ROOT, compare, read
 from datasets.shapes import write_shapes
 
@@ -128,17 +127,5 @@ def kill_and_compare(folder: Path, kills: int, epochs: int, seed: int = 0) -> li
     return compare(killed.folder, whole.folder)
 
 
-def main() -> int:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=60)
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        found = kill_and_compare(Path(folder), args.kills, args.epochs)
-    print("weights, optimizer and log are equal" if not found else f"different: {found[:5]}")
-    return 1 if found else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(kill_resume.run(kill_and_compare, kills=20))

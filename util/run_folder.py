@@ -100,6 +100,7 @@ class RunFolder:
         if self.path is None:
             return None
         copies = [*self.path.glob("checkpoint?*.pth"), *self.path.glob(_BEST)]
+        copies = [path for path in copies if path.exists()]  # a link may lead nowhere
         copies.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
         newest = self.path / _NEWEST
         complaints = []
