@@ -34,7 +34,7 @@ from datasets.shapes_drawing import (
 from util.errors import UserError
 from util.options import option
 
-FORMAT_VERSION = 1  # raise it whenever the same settings would give other files
+FORMAT_VERSION = 2  # raise it whenever the same settings would give other files
 DEFAULT_NUM_TRAIN = 4000
 DEFAULT_NUM_VAL = 200
 DEFAULT_IMAGE_SIZE = 128

@@ -37,8 +37,11 @@ MAX_SIDE = 0.60
 MIN_VISIBLE_SHARE = 0.5  # of an object's own pixels; below it one could not tell what it is
 MAX_TURN_DEGREES = 20.0  # away from upright, either way
 MIN_STRETCH = 0.8  # narrower by at most this factor across the shape's own axis
-MAX_GROUND_LEVEL = 0.4  # of each colour channel: the ground is dim
-GROUND_CONTRAST = (0.15, 0.25)  # between the two colours of a background texture, same measure
+# A ground is dim and leans to a hue that goes with its class: red, green or blue leads.
+LEADING_CHANNELS = {"stripes": 2, "checks": 1, "mosaic": 0}
+LEADING_LEVEL = (0.2, 0.3)
+OTHER_LEVEL = (0.0, 0.1)  # of the two other channels
+GROUND_CONTRAST = (0.10, 0.20)  # between the two colours of a background texture, same measure
 FILL_CONTRAST = (0.0, 0.10)  # between the two colours of an object's texture
 TWO_GROUNDS_PROBABILITY = 0.5
 MAX_HORIZON = 0.2  # distance of the line between two grounds from the middle, of the image side
@@ -284,8 +287,10 @@ def _draw_ground(
 
 
 def _ground(rng: np.random.Generator, texture: str, image_size: int) -> tuple[Array, list[Array]]:
-    """A whole canvas of one texture, and its two colours."""
-    colour = rng.random(3) * MAX_GROUND_LEVEL
+    """A whole canvas of one texture, in colours that lean to its hue, and the two colours."""
+    levels = [uniform(rng, *OTHER_LEVEL) for _ in range(3)]
+    levels[LEADING_CHANNELS[texture]] = uniform(rng, *LEADING_LEVEL)
+    colour = np.array(levels)
     second = nearby_colour(rng, colour, GROUND_CONTRAST)
     canvas = textured(rng, texture, (colour, second), image_size, whole(image_size))
     return canvas, [colour, second]
