@@ -2,10 +2,11 @@
 
 The directory holds what COCO 2017's does: ``train2017/`` and ``val2017/`` (PNG images),
 ``annotations/instances_*.json`` with boxes and run-length masks, and ``panoptic_*/`` (ids coded in
-RGB) with ``annotations/panoptic_*.json``. Shapes are things, background textures are stuff. A thing
-has the same id, box and area in both, all taken from its visible pixels, as in COCO. Instance
-annotations carry one field more than COCO's: ``visible_share``, the share of the object's pixels
-that no other object covers.
+RGB) with ``annotations/panoptic_*.json``. Shapes are things, in colours that do not depend on their
+class; background textures are stuff, and each leans to a hue of its own. A thing has the same id,
+box and area in both, all taken from its visible pixels, as in COCO. Instance annotations carry one
+field more than COCO's: ``visible_share``, the share of the object's pixels that no other object
+covers.
 """
 
 import copy

@@ -37,12 +37,13 @@ MAX_SIDE = 0.60
 MIN_VISIBLE_SHARE = 0.5  # of an object's own pixels; below it one could not tell what it is
 MAX_TURN_DEGREES = 20.0  # away from upright, either way
 MIN_STRETCH = 0.8  # narrower by at most this factor across the shape's own axis
-# A ground is dim and leans to a hue that goes with its class: red, green or blue leads.
+# The first colour of a ground is dim, and one channel of it (index in RGB) leads by its class; the
+# second colour is near the first.
 LEADING_CHANNELS = {"stripes": 2, "checks": 1, "mosaic": 0}
 LEADING_LEVEL = (0.2, 0.3)
 OTHER_LEVEL = (0.0, 0.1)  # of the two other channels
-GROUND_CONTRAST = (0.10, 0.20)  # between the two colours of a background texture, same measure
-FILL_CONTRAST = (0.0, 0.10)  # between the two colours of an object's texture
+GROUND_CONTRAST = (0.10, 0.20)  # Euclidean distance of the two, of RGB in [0, 1]
+FILL_CONTRAST = (0.0, 0.10)  # likewise, of the two colours of an object's texture
 TWO_GROUNDS_PROBABILITY = 0.5
 MAX_HORIZON = 0.2  # distance of the line between two grounds from the middle, of the image side
 PLACING_ATTEMPTS = 50
@@ -287,7 +288,7 @@ def _draw_ground(
 
 
 def _ground(rng: np.random.Generator, texture: str, image_size: int) -> tuple[Array, list[Array]]:
-    """A whole canvas of one texture, in colours that lean to its hue, and the two colours."""
+    """A whole canvas of one texture, and its two colours; the first leans to its hue."""
     levels = [uniform(rng, *OTHER_LEVEL) for _ in range(3)]
     levels[LEADING_CHANNELS[texture]] = uniform(rng, *LEADING_LEVEL)
     colour = np.array(levels)

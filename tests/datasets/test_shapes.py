@@ -90,8 +90,8 @@ def test_all_classes_are_about_as_frequent(scenes, things):
     assert min(grounds.values()) > 0.2 * sum(grounds.values())
 
 
-def test_colour_says_nothing_about_class(scenes):
-    """No class's mean colour is further from the common mean than chance allows."""
+def test_colour_says_nothing_about_the_class_of_a_thing(scenes):
+    """No thing class's mean colour is further from the common mean than chance allows."""
     names, colours = [], []
     for scene in scenes:
         for thing in scene.things:
