@@ -25,6 +25,7 @@ from datasets.transforms import Target, Transform
 from util.box_ops import masks_to_boxes
 from util.errors import UserError
 from util.options import option
+from util.panoptic_coding import VOID_ID
 
 
 class CocoPanoptic(Dataset):
@@ -114,7 +115,10 @@ class CocoPanoptic(Dataset):
             "image_id": torch.tensor([annotation["image_id"]]),
             "boxes": masks_to_boxes(masks),
             "labels": torch.tensor([one["category_id"] for one in segments], dtype=torch.int64),
-            "area": _areas(segments, masks),
+            "area": torch.tensor(
+                [_area(one, mask) for one, mask in zip(segments, masks, strict=True)],
+                dtype=torch.int64,
+            ),
             "iscrowd": torch.tensor(
                 [int(one.get("iscrowd") or 0) for one in segments], dtype=torch.int64
             ),
@@ -145,20 +149,19 @@ class CocoPanoptic(Dataset):
         """(N, H, W) uint8 of the segments."""
         image_id, path = annotation["image_id"], Path(self.ann_folder) / annotation["file_name"]
         id_map = read_id_map(path, image_id, size_hw)
-        ids = [one["id"] for one in annotation["segments_info"]]
-        check_ids(set(np.unique(id_map).tolist()), set(ids), f"image id {image_id}: {path}")
-        segments = torch.tensor(ids, dtype=torch.int32)[:, None, None]
-        return (torch.from_numpy(id_map) == segments).to(torch.uint8)
+        ids = np.array([one["id"] for one in annotation["segments_info"]], dtype=np.int32)
+        masks = id_map == ids[:, None, None]
+        covered = masks.any(axis=0) | (id_map == VOID_ID)
+        if not (covered.all() and masks.any(axis=(1, 2)).all()):
+            where = f"image id {image_id}: {path}"
+            check_ids(set(np.unique(id_map).tolist()), set(ids.tolist()), where)
+        return torch.from_numpy(masks.view(np.uint8))
 
 
-def _areas(segments: list[Row], masks: Tensor) -> Tensor:
-    """(N,) square pixels, as the JSON gives them or else counted."""
-    counted = masks.flatten(1).sum(1).tolist()
-    given = [one.get("area") for one in segments]
-    return torch.tensor(
-        [count if area is None else area for area, count in zip(given, counted, strict=True)],
-        dtype=torch.int64,
-    )
+def _area(segment: Row, mask: Tensor) -> int:
+    """Square pixels of a segment, as the JSON gives them or else counted."""
+    area: int | None = segment.get("area")
+    return int(mask.count_nonzero()) if area is None else area
 
 
 def build(image_set: str, args: Any) -> CocoPanoptic:

@@ -20,6 +20,9 @@ class Attention(nn.MultiheadAttention):
 
     Without weights the fused kernels can be used; the well-known attention-map notebooks register
     hooks and find the weights (batch, target length, source length) in ``output[1]``.
+
+    In mixed precision on the CPU the heads are computed in float32: PyTorch's bfloat16 kernel takes
+    as long or longer, up to five times, forward and backward (``benchmarks/attention.py``).
     """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float):
@@ -30,6 +33,62 @@ class Attention(nn.MultiheadAttention):
         """As in `torch.nn.Module`; from now on the attention weights are computed."""
         self.is_observed = True
         return super().register_forward_hook(*args, **kwargs)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As in `torch.nn.MultiheadAttention`; sequences are (length, batch, channel)."""
+        if not torch.jit.is_scripting():
+            fused = not need_weights and attn_mask is None
+            if fused and query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+                return self._attend_in_float32((query, key, value), key_padding_mask), None
+        # What ``super().forward`` does; TorchScript knows no ``super``.
+        return F.multi_head_attention_forward(
+            query,
+            key,
+            value,
+            self.embed_dim,
+            self.num_heads,
+            self.in_proj_weight,
+            self.in_proj_bias,
+            bias_k=None,
+            bias_v=None,
+            add_zero_attn=False,
+            dropout_p=self.dropout,
+            out_proj_weight=self.out_proj.weight,
+            out_proj_bias=self.out_proj.bias,
+            training=self.training,
+            key_padding_mask=key_padding_mask,
+            need_weights=need_weights,
+            attn_mask=attn_mask,
+            average_attn_weights=average_attn_weights,
+            is_causal=is_causal,
+        )
+
+    def _attend_in_float32(
+        self, inputs: tuple[Tensor, Tensor, Tensor], padding_mask: Tensor | None
+    ) -> Tensor:
+        """Query, key, value (length, batch, channel) to (length, batch, channel)."""
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        q, k, v = (
+            F.linear(x, weight, bias).unflatten(2, (self.num_heads, -1)).permute(1, 2, 0, 3)
+            for x, weight, bias in zip(inputs, weights, biases, strict=True)
+        )  # (batch, head, length, channel)
+        attended_to = None if padding_mask is None else ~padding_mask[:, None, None]
+        dropout = self.dropout if self.training else 0.0
+        with torch.autocast("cpu", enabled=False):
+            heads = F.scaled_dot_product_attention(
+                q.float(), k.float(), v.float(), attended_to, dropout
+            )
+        return self.out_proj(heads.permute(2, 0, 1, 3).flatten(2))
 
 
 def _with_position(x: Tensor, position: Tensor | None) -> Tensor:

@@ -149,6 +149,61 @@ def test_padding_is_never_looked_at(pre_norm):
         assert torch.allclose(a, b, atol=1e-5)
 
 
+def mixed_precision():
+    return torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+def test_mixed_precision_is_close_to_full_forward_and_backward():
+    model = build(dropout=0.0).train()
+    full = model(*inputs())[0]
+    full.square().sum().backward()
+    full_gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    with mixed_precision():
+        mixed = model(*inputs())[0]
+    mixed.float().square().sum().backward()
+    assert torch.allclose(mixed.float(), full, atol=0.1)
+    for parameter, gradient in zip(model.parameters(), full_gradients, strict=True):
+        assert (parameter.grad - gradient).norm() <= 0.05 * gradient.norm() + 0.05
+
+
+def test_mixed_precision_drops_attention_weights_in_training_only():
+    torch.manual_seed(0)
+    layer = TransformerEncoderLayer(16, 4, 20, dropout=0.5)
+    x = torch.randn(7, 2, 16)
+    attention = layer.self_attn
+    with mixed_precision():
+        found = [attention(x, x, x, need_weights=False)[0] for _ in range(2)]
+        attention.eval()
+        same = [attention(x, x, x, need_weights=False)[0] for _ in range(2)]
+    assert not torch.equal(*found)
+    assert torch.equal(*same)
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_mixed_precision_never_looks_at_padding(pre_norm):
+    model = build(normalize_before=pre_norm)
+    features, mask, queries, positions = inputs()
+    spoilt = features + 100 * mask[:, None]
+    with mixed_precision():
+        found = [model(x, mask, queries, positions)[0] for x in (features, spoilt)]
+    assert torch.equal(*found)
+
+
+def test_mixed_precision_computes_heads_in_float32(monkeypatch):
+    seen = []
+    compute = F.scaled_dot_product_attention
+
+    def remember(q, k, v, *options):
+        seen.append((q.dtype, k.dtype, v.dtype, torch.is_autocast_enabled("cpu")))
+        return compute(q, k, v, *options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", remember)
+    with mixed_precision():
+        build()(*inputs())
+    assert seen == [(torch.float32, torch.float32, torch.float32, False)] * 8
+
+
 def test_attention_weights_appear_for_hooks_only():
     model = build()
     attention = model.decoder.layers[-1].multihead_attn
