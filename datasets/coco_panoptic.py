@@ -152,6 +152,7 @@ class CocoPanoptic(Dataset):
         ids = np.array([one["id"] for one in annotation["segments_info"]], dtype=np.int32)
         masks = id_map == ids[:, None, None]
         covered = masks.any(axis=0) | (id_map == VOID_ID)
+        # All ids of the map are looked for only where some do not fit, which takes much longer.
         if not (covered.all() and masks.any(axis=(1, 2)).all()):
             where = f"image id {image_id}: {path}"
             check_ids(set(np.unique(id_map).tolist()), set(ids.tolist()), where)

@@ -23,10 +23,15 @@ def rgb2id(color: Any) -> Any:
     Returns:
         int32 (...); an int for three numbers.
 
+    Raises:
+        ValueError: there are not three channels.
+
     >>> rgb2id([2, 1, 0])
     258
     """
     colors = np.asarray(color)
+    if colors.shape[-1:] != (3,):
+        raise ValueError(f"colours must have shape (..., 3), got {colors.shape}")
     # Channel by channel: a product of integer matrices takes twice as long.
     red, green, blue = (colors[..., channel].astype(np.int32) for channel in range(3))
     ids = red + 256 * green + 256**2 * blue

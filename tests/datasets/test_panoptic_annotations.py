@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -133,6 +134,10 @@ def test_images_without_segments(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         (saved(Image.new("I;16", (WIDTH, HEIGHT)), "PNG"), ["30.png cannot be read: mode I;16"]),
         (encode_id_map(id_map_of(30)[1:]), [f"{HEIGHT - 1} x {WIDTH}", f"{HEIGHT} x {WIDTH}"]),
         (encode_id_map(id_map_of(30) + 7), ["its segments_info lacks: 7, 30008"]),
+        (
+            encode_id_map(np.where(np.indices((HEIGHT, WIDTH)).any(0), id_map_of(30), 9)),
+            ["has segment ids that its segments_info lacks: 9"],
+        ),
         (encode_id_map(id_map_of(30).clip(30003)), ["lacks segment ids", "30001, 30002"]),
     ],
 )

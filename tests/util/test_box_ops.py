@@ -85,5 +85,6 @@ def test_masks_to_boxes_equals_a_loop():
         rows, columns = np.nonzero(mask.numpy())
         inside = [columns.min(), rows.min(), columns.max(), rows.max()] if len(rows) else [0] * 4
         assert box == inside
-    assert torch.equal(masks_to_boxes(masks.to(torch.uint8)), masks_to_boxes(masks))
+    for same in (masks.to(torch.uint8), 255 * masks.to(torch.uint8), masks.float(), -masks.long()):
+        assert torch.equal(masks_to_boxes(same), masks_to_boxes(masks))
     assert masks_to_boxes(torch.zeros(0, 4, 5)).shape == (0, 4)

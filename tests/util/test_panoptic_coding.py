@@ -29,6 +29,12 @@ def test_uint8_colours_do_not_overflow():
     assert rgb2id(np.full((1, 1, 3), 255, dtype=np.uint8)).tolist() == [[MAX_ID]]
 
 
+@pytest.mark.parametrize("shape", [(), (2,), (4,), (3, 5, 6)])
+def test_other_than_three_channels_are_refused(shape):
+    with pytest.raises(ValueError, match=r"\(\.\.\., 3\)"):
+        rgb2id(np.zeros(shape, dtype=np.uint8))
+
+
 @pytest.mark.parametrize("bad", [-1, MAX_ID + 1])
 def test_ids_outside_three_bytes_are_refused(bad):
     with pytest.raises(ValueError, match=f"0 to {MAX_ID}"):
