@@ -215,9 +215,15 @@ def test_a_second_ctrl_c_ends_at_once(data, tmp_path, monkeypatch):
     assert not (tmp_path / "checkpoint.pth").exists()
 
 
-def test_handlers_of_signals_are_put_back(data, uninterrupted):
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+def test_handlers_of_signals_are_put_back(data, monkeypatch):
+    def handlers():
+        return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    before, during = handlers(), []  # a shell has SIGINT ignored in what it runs in the background
+    Interrupt(monkeypatch, training.Run, "_after_step", 1, lambda: during.extend(handlers()))
+    assert run(data, *RUN) == 0
+    assert during and not set(during) & set(before)
+    assert handlers() == before
 
 
 def test_stopped_without_a_folder_says_that_nothing_is_saved(data, monkeypatch, capsys):
