@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from datasets.coco import num_classes_for
 from models import build_model
+from models.convolution import multiply_small_maps
 from models.criterion import SetCriterion
 from models.segmentation import DETRsegm
 from util.checkpoint import load_checkpoint
@@ -41,6 +42,7 @@ def build_network(
     if args.amp != "off":
         # The layout that low-precision convolutions work in.
         nn.utils.convert_conv2d_weight_memory_format(model, torch.channels_last)
+        multiply_small_maps(model)
     return model, criterion, postprocessors
 
 
