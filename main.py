@@ -22,7 +22,7 @@ _AT_LEAST_ONE = (
 )
 _NOT_NEGATIVE = (
     *("lr", "lr_backbone", "lr_min", "weight_decay", "clip_max_norm", "dropout", "enc_layers"),
-    *("eos_coef", "num_workers", "seed", "start_epoch", "panoptic_threshold"),
+    *("eos_coef", "num_workers", "seed", "start_epoch", "panoptic_threshold", "crop_prob"),
     *("save_every", "max_skipped_steps", "skip_bad_images", "ema_decay"),
 )
 
@@ -105,6 +105,7 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--val_ann", "COCO annotation file of the validation images")
     add("--scales", "short sides of training images; evaluation: the largest", type=int, nargs="+")
     add("--max_size", "largest long side of an image", type=int)
+    add("--crop_prob", "share of training images that are cropped", type=float)
     add("--skip_bad_images", "images that may be replaced if they cannot be read", type=int)
     add("--num_workers", "processes that load data, for each training process", default=2, type=int)
 
@@ -176,7 +177,7 @@ def check_flags(args: argparse.Namespace) -> None:
         raise UserError(f"--seed {args.seed}: must be below {2**31}")
     if args.ema_decay >= 1:
         raise UserError(f"--ema_decay {args.ema_decay}: must be below 1")
-    for name in ("dropout", "panoptic_threshold"):
+    for name in ("dropout", "panoptic_threshold", "crop_prob"):
         if getattr(args, name) > 1:
             raise UserError(f"--{name} {getattr(args, name)}: is a probability, at most 1")
     if args.dump_detections and not Path(args.dump_detections).absolute().parent.is_dir():

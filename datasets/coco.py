@@ -27,7 +27,7 @@ from datasets.table_checks import warn_about_paths
 from datasets.transforms import Target, Transform
 from util.coco_categories import RELEASED_NUM_CLASSES
 from util.errors import UserError
-from util.options import option
+from util.options import NEW_FLAG_DEFAULTS, option
 
 PUBLISHED_SCALES = tuple(range(480, 801, 32))
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -222,12 +222,15 @@ def convert_coco_poly_to_mask(segmentations: Sequence[Any], height: int, width: 
 
 
 def make_coco_transforms(
-    image_set: str, scales: Sequence[int] | None = None, max_size: int = 1333
+    image_set: str,
+    scales: Sequence[int] | None = None,
+    max_size: int = 1333,
+    crop_prob: float = NEW_FLAG_DEFAULTS["crop_prob"],
 ) -> Transform:
     """The published augmentation.
 
-    Training: mirrored with probability one half; then scaled, or with probability one half scaled,
-    cropped and scaled again. Evaluation: scaled to the largest of the scales. The sizes of the crop
+    Training: mirrored with probability one half; then scaled, or with ``crop_prob`` scaled, cropped
+    and scaled again. Evaluation: scaled to the largest of the scales. The sizes of the crop
     branch (scaled to 400, 500 or 600, cropped to sides from 384 to 600) belong to scales up to 800
     and grow and shrink with the largest scale.
 
@@ -235,6 +238,7 @@ def make_coco_transforms(
         image_set: "train" or "val".
         scales: short sides in pixels; None: the published 480, 512, … 800.
         max_size: cap for the long side in pixels.
+        crop_prob: of training images, from 0 to 1; published: 0.5.
 
     Raises:
         ValueError: for another ``image_set``.
@@ -261,8 +265,23 @@ def make_coco_transforms(
         T.RandomSizeCrop(shortest, longest),
         T.RandomResize(scales, max_size),
     ]
-    scaled_or_cropped = T.RandomSelect(T.RandomResize(scales, max_size), T.Compose(cropped))
+    whole = T.RandomResize(scales, max_size)
+    scaled_or_cropped = T.RandomSelect(whole, T.Compose(cropped), 1 - crop_prob)
     return T.Compose([T.RandomHorizontalFlip(), scaled_or_cropped, *to_normalized])
+
+
+def build_transforms(image_set: str, args: Any) -> Transform:
+    """The augmentation that the flags ``scales``, ``max_size`` and ``crop_prob`` describe.
+
+    Args:
+        image_set: "train" or "val".
+        args: any namespace; it may be older than these flags.
+
+    Raises:
+        UserError: as `make_coco_transforms`.
+    """
+    flags = (option(args, name) for name in ("scales", "max_size", "crop_prob"))
+    return make_coco_transforms(image_set, *flags)
 
 
 def num_classes_for(dataset_file: str, largest_category_id: int) -> int:
@@ -283,12 +302,11 @@ def build(image_set: str, args: Any) -> CocoDetection:
     Args:
         image_set: "train" or "val".
         args: ``coco_path``, ``masks``, and the newer ``{train,val}_{images,ann}``, ``scales``,
-            ``max_size``, ``num_classes``.
+            ``max_size``, ``crop_prob``, ``num_classes``.
 
     Raises:
         UserError: a path is missing, or its content is not what training and evaluation need.
     """
-    transforms = make_coco_transforms(image_set, option(args, "scales"), option(args, "max_size"))
     img_folder, ann_file = coco_paths(
         image_set,
         getattr(args, "coco_path", None),
@@ -298,7 +316,7 @@ def build(image_set: str, args: Any) -> CocoDetection:
     return CocoDetection(
         img_folder,
         ann_file,
-        transforms,
+        build_transforms(image_set, args),
         args.masks,
         training=image_set == "train",
         num_classes=option(args, "num_classes"),

@@ -171,7 +171,8 @@ def build(image_set: str, args: Any) -> CocoPanoptic:
     Args:
         image_set: "train" or "val".
         args: ``coco_path`` (images), ``coco_panoptic_path`` (segment maps and JSON), ``masks``,
-            and the newer ``{train,val}_images``, ``scales``, ``max_size``, ``num_classes``.
+            and the newer ``{train,val}_images``, ``scales``, ``max_size``,
+            ``crop_prob``, ``num_classes``.
 
     Raises:
         UserError: a path is missing, or its content is not what training and evaluation need.
@@ -181,7 +182,7 @@ def build(image_set: str, args: Any) -> CocoPanoptic:
         img_folder,
         root / f"panoptic_{image_set}2017",
         root / "annotations" / f"panoptic_{image_set}2017.json",
-        coco.make_coco_transforms(image_set, option(args, "scales"), option(args, "max_size")),
+        coco.build_transforms(image_set, args),
         args.masks,
         training=image_set == "train",
         num_classes=option(args, "num_classes"),

@@ -206,6 +206,8 @@ MISTAKES = {
     "frozen batch norm": (["--backbone_norm", "batch", "--lr_backbone", "0"], "--backbone_norm"),
     "backbone file": (["--backbone_weights", "/nowhere.pth"], "/nowhere.pth"),
     "scales": (["--scales", "0"], "--scales"),
+    "too much cropped": (["--crop_prob", "1.5"], "--crop_prob 1.5"),
+    "cropped less than never": (["--crop_prob", "-0.1"], "--crop_prob -0.1"),
 }
 
 

@@ -18,6 +18,7 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "val_ann": None,
     "scales": None,
     "max_size": 1333,
+    "crop_prob": 0.5,
     "amp": "off",
     "lr_scheduler": "step",
     "lr_min": 0.0,

@@ -351,6 +351,18 @@ def test_crops_scale_with_the_scales():
     assert make_coco_transforms("val", [80, 160], 200).transforms[0].sizes == [160]
 
 
+@pytest.mark.parametrize(
+    ("given", "least", "most"),
+    [({"crop_prob": 0}, 0, 0), ({}, 5, 15), ({"crop_prob": 1}, 18, 20)],
+    ids=["never", "as published", "always"],
+)
+def test_so_many_training_images_are_cropped(coco, given, least, most):
+    random.seed(0)
+    dataset = build("train", flags(coco_path=str(coco), scales=[HEIGHT], **given))
+    cropped = [dataset[0][0].shape != (3, HEIGHT, WIDTH) for _ in range(20)]
+    assert least <= sum(cropped) <= most
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_boxes_stay_on_their_objects_through_the_training_transforms(seed):
     picture = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
