@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models import build_model
 from models.criterion import SetCriterion
+from network_setup import prepare_for_mixed_precision
 from util.checkpoint import load_checkpoint, save_checkpoint
 from util.command_line import ArgumentParser, run_command
 from util.errors import UserError
@@ -153,6 +154,8 @@ def replay(path: str) -> None:
     fill_in_new_flags(args)
     args.device, args.backbone_weights = "cpu", "none"
     model, criterion, _ = build_model(args)
+    if args.amp != "off":
+        prepare_for_mixed_precision(model)
     load_model_state(model, weights, path)
     print(describe(record, examine(model, criterion, record, args.amp)))
 

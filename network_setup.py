@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from datasets.coco import num_classes_for
 from models import build_model
-from models.convolution import multiply_small_maps
+from models.convolution import use_small_map_convolutions
 from models.criterion import SetCriterion
 from models.segmentation import DETRsegm
 from util.checkpoint import load_checkpoint
@@ -40,10 +40,20 @@ def build_network(
         panoptic.return_scores = True  # for the pictures
     model.to(torch.device(args.device))
     if args.amp != "off":
-        # The layout that low-precision convolutions work in.
-        nn.utils.convert_conv2d_weight_memory_format(model, torch.channels_last)
-        multiply_small_maps(model)
+        prepare_for_mixed_precision(model)
     return model, criterion, postprocessors
+
+
+def prepare_for_mixed_precision(model: nn.Module) -> None:
+    """Give convolutions what makes them quick in mixed precision, in place.
+
+    Args:
+        model: on its device.
+    """
+    # The layout that low-precision kernels work in.
+    nn.utils.convert_conv2d_weight_memory_format(model, torch.channels_last)
+    if next(model.parameters()).device.type == "cpu":
+        use_small_map_convolutions(model)
 
 
 def load_weights(

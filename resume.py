@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 from util.checkpoint import load_checkpoint
 from util.distributed import all_gather
 from util.errors import UserError
+from util.options import NEW_FLAG_DEFAULTS
 from util.provenance import versions
 from util.run_folder import RunFolder
 
@@ -208,6 +209,8 @@ def settle_flags(
             f"--resume {args.resume}: its 'args' are no flags; take its weights with --finetune"
         )
     sentences = _other_processes(saved, args)
+    if saved:  # a flag that is younger than the checkpoint had its default
+        saved = {k: v for k, v in NEW_FLAG_DEFAULTS.items() if v is not None} | saved
     for name, now in sorted(vars(args).items()):
         if name in _OF_A_START or name not in saved or not _differ(saved[name], now):
             continue

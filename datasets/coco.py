@@ -27,7 +27,7 @@ from datasets.table_checks import warn_about_paths
 from datasets.transforms import Target, Transform
 from util.coco_categories import RELEASED_NUM_CLASSES
 from util.errors import UserError
-from util.options import NEW_FLAG_DEFAULTS, option
+from util.options import option
 
 PUBLISHED_SCALES = tuple(range(480, 801, 32))
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -225,7 +225,7 @@ def make_coco_transforms(
     image_set: str,
     scales: Sequence[int] | None = None,
     max_size: int = 1333,
-    crop_prob: float = NEW_FLAG_DEFAULTS["crop_prob"],
+    crop_prob: float = 0.5,
 ) -> Transform:
     """The published augmentation.
 
@@ -238,7 +238,7 @@ def make_coco_transforms(
         image_set: "train" or "val".
         scales: short sides in pixels; None: the published 480, 512, … 800.
         max_size: cap for the long side in pixels.
-        crop_prob: of training images, from 0 to 1; published: 0.5.
+        crop_prob: probability that a training image is cropped.
 
     Raises:
         ValueError: for another ``image_set``.
@@ -280,8 +280,8 @@ def build_transforms(image_set: str, args: Any) -> Transform:
     Raises:
         UserError: as `make_coco_transforms`.
     """
-    flags = (option(args, name) for name in ("scales", "max_size", "crop_prob"))
-    return make_coco_transforms(image_set, *flags)
+    names = ("scales", "max_size", "crop_prob")
+    return make_coco_transforms(image_set, **{name: option(args, name) for name in names})
 
 
 def num_classes_for(dataset_file: str, largest_category_id: int) -> int:

@@ -257,6 +257,20 @@ def test_flags_given_now_win_and_differences_are_told(data, uninterrupted, tmp_p
     assert checkpoint["args"]["lr_drop"] == 2
 
 
+def test_a_flag_that_is_younger_than_the_checkpoint_had_its_default(
+    data, uninterrupted, tmp_path, capsys
+):
+    checkpoint = read_checkpoint(uninterrupted / "checkpoint.pth")
+    for name in ("crop_prob", "scales"):
+        del checkpoint["args"][name]
+    torch.save(checkpoint, tmp_path / "old.pth")
+    flags = ["--resume", tmp_path / "old.pth", "--epochs", "4", "--output_dir", tmp_path]
+    assert run(data, *flags, "--crop_prob", "0") == 0
+    output = capsys.readouterr().out
+    assert "--crop_prob: 0.5 in the checkpoint, now 0.0" in output
+    assert "--scales" not in output  # by default there is no value to tell
+
+
 @pytest.mark.parametrize("step", [7, torch.tensor(7.0)])
 def test_a_checkpoint_of_the_original_goes_on(data, uninterrupted, tmp_path, step):
     checkpoint = read_checkpoint(uninterrupted / "checkpoint.pth")

@@ -334,7 +334,7 @@ def test_default_transforms_are_the_published_ones():
     train = make_coco_transforms("train")
     _, select, *_ = train.transforms
     published = list(range(480, 801, 32))
-    assert select.transforms1.sizes == published
+    assert select.p == 0.5 and select.transforms1.sizes == published
     before, crop, after = select.transforms2.transforms
     assert (before.sizes, before.max_size) == ([400, 500, 600], None)
     assert (crop.min_size, crop.max_size) == (384, 600)

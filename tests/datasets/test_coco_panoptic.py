@@ -1,5 +1,6 @@
 """Panoptic data from files to targets."""
 
+import random
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -141,3 +142,15 @@ def test_shapes_have_panoptic_labels(tmp_path: Path) -> None:
             _, target = dataset[index]
             assert len(target["labels"]) == len(target["masks"]) > 0
     assert sorted(build_ground_truth(dataset, args).imgs) == dataset.ids
+
+
+@pytest.mark.parametrize("crop_prob", [0, 1])
+def test_training_images_are_cropped_as_asked(tmp_path: Path, crop_prob: float) -> None:
+    write_panoptic(tmp_path)
+    (tmp_path / "val2017").rename(tmp_path / "train2017")
+    for one in (tmp_path / "panoptic_val2017", *tmp_path.glob("annotations/*_val2017.json")):
+        one.rename(one.with_name(one.name.replace("val", "train")))
+    random.seed(0)
+    dataset = build("train", flags(tmp_path, crop_prob=crop_prob, scales=[HEIGHT]))
+    whole = [dataset[0][0].shape == (3, HEIGHT, WIDTH) for _ in range(10)]
+    assert all(whole) == (crop_prob == 0)

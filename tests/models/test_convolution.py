@@ -1,5 +1,6 @@
 """Convolutions of small maps in mixed precision, against PyTorch's own."""
 
+import copy
 from contextlib import nullcontext
 from unittest.mock import patch
 
@@ -7,14 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from models.convolution import SmallMapConv2d, multiply_small_maps
+from main import get_args_parser
+from models.convolution import SmallMapConv2d, use_small_map_convolutions
+from network_setup import build_network
 
-# Rectangular throughout, so that no axis can pass for the other.
 SHAPES = {
     "3 x 3": {"kernel_size": 3, "padding": 1},
     "3 x 3, stride 2": {"kernel_size": 3, "padding": 1, "stride": 2},
     "1 x 1, stride 2": {"kernel_size": 1, "stride": 2, "bias": False},
-    "1 x 5": {"kernel_size": (1, 5), "padding": (0, 2), "stride": (3, 2)},
+    "1 x 5, strides 3 and 2": {"kernel_size": (1, 5), "padding": (0, 2), "stride": (3, 2)},
 }
 
 
@@ -53,35 +55,77 @@ def test_small_maps_in_mixed_precision_are_close_to_full_forward_and_backward(op
         assert (found - expected).norm() <= 0.02 * expected.norm()
 
 
-@pytest.mark.parametrize(
-    ("size", "precision"),
-    [((8, 8), mixed_precision), ((4, 7), nullcontext)],
-    ids=["64 cells for 64 channels", "full precision"],
-)
-def test_larger_maps_and_full_precision_are_left_to_pytorch(size, precision):
+def plain_and_ours(**options):
     torch.manual_seed(0)
-    ours, stock = SmallMapConv2d(8, 64, 3, padding=1), nn.Conv2d(8, 64, 3, padding=1)
-    stock.load_state_dict(ours.state_dict())
-    image = torch.randn(1, 8, *size)
+    stock = nn.Conv2d(8, 64, **{"kernel_size": 3, "padding": 1, **options})
+    ours = copy.deepcopy(stock)
+    use_small_map_convolutions(ours)
+    return stock, ours
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"groups": 2}, {"dilation": 2}, {"padding_mode": "reflect"}, {"padding": "same"}],
+    ids=["groups", "dilation", "reflection", "padding by name"],
+)
+def test_other_kinds_of_convolution_are_left_to_pytorch(options):
+    stock, ours = plain_and_ours(**options)
+    image = torch.randn(1, 8, 4, 7)
+    with mixed_precision():
+        assert is_left_to_pytorch(ours, image)
+        assert torch.equal(ours(image), stock(image))
+
+
+@pytest.mark.parametrize(
+    ("shape", "precision"),
+    [
+        ((1, 8, 8, 8), mixed_precision),
+        ((4, 8, 4, 4), mixed_precision),
+        ((0, 8, 4, 4), mixed_precision),
+        ((8, 4, 7), mixed_precision),
+        ((1, 8, 4, 7), nullcontext),
+    ],
+    ids=["as many cells as channels", "with the batch", "no image", "no batch", "full precision"],
+)
+def test_other_inputs_are_left_to_pytorch(shape, precision):
+    stock, ours = plain_and_ours()
+    image = torch.randn(shape)
     with precision():
         assert is_left_to_pytorch(ours, image)
         assert torch.equal(ours(image), stock(image))
 
 
-def test_plain_convolutions_of_a_network_become_such_ones_and_keep_everything():
-    network = nn.Sequential(
-        nn.Conv2d(4, 8, 3),
-        nn.Conv2d(8, 8, 3, groups=2),
-        nn.Conv2d(8, 8, 3, dilation=2),
-        nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"),
-        nn.Conv2d(8, 8, 3, padding="same"),
-        nn.Linear(8, 8),
-    )
+def test_a_kernel_larger_than_the_map_is_refused_as_ever():
+    _, ours = plain_and_ours(kernel_size=9, padding=0)
+    with mixed_precision(), pytest.raises(RuntimeError, match="greater than actual input size"):
+        ours(torch.randn(1, 8, 4, 4))
+
+
+def test_channels_last_weights_get_gradients_of_their_layout():
+    _, ours = plain_and_ours()
+    nn.utils.convert_conv2d_weight_memory_format(ours, torch.channels_last)
+    with mixed_precision():
+        assert not is_left_to_pytorch(ours, torch.randn(1, 8, 7, 9))  # 63 cells for 64 channels
+        ours(torch.randn(1, 8, 7, 9)).float().sum().backward()
+    assert ours.weight.grad.stride() == ours.weight.stride() != ours.weight.contiguous().stride()
+
+
+def test_convolutions_of_a_network_stay_the_same_modules():
+    network = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Linear(8, 8))
     before = dict(network.named_parameters())
     seen = []
     network[0].register_forward_hook(lambda *event: seen.append(event))
-    multiply_small_maps(network)
-    assert [type(module) is SmallMapConv2d for module in network] == [True, *[False] * 5]
+    use_small_map_convolutions(network)
+    assert [type(module) for module in network] == [SmallMapConv2d, nn.Linear]
     assert all(before[name] is parameter for name, parameter in network.named_parameters())
     network[0](torch.randn(1, 4, 5, 5))
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize(("amp", "kind"), [("bf16", SmallMapConv2d), ("off", nn.Conv2d)])
+def test_mixed_precision_alone_uses_them(amp, kind):
+    args = get_args_parser().parse_args(["--backbone", "resnet18", "--backbone_weights", "none"])
+    args.num_classes, args.amp, args.device = 3, amp, "cpu"
+    model, _, _ = build_network(args, None)
+    stage = model.backbone[0].body.layer4
+    assert {type(m) for m in stage.modules() if isinstance(m, nn.Conv2d)} == {kind}
