@@ -1,5 +1,5 @@
 # make demo    set up, then train a small DETR on drawn shapes, evaluate it and save a picture (CPU, minutes)
-# make panoptic  set up, then train boxes and masks of things and stuff on drawn shapes (CPU, 20 minutes)
+# make panoptic  set up, then train boxes and masks of things and stuff on drawn shapes (CPU, 15 minutes)
 # make test    set up, then run the fast tests
 # make slow    the tests that take longer; make full: those that CI has no time for, half an hour
 # make lint, make types: the static checks

@@ -9,8 +9,8 @@ class SmallMapConv2d(nn.Conv2d):
     """`torch.nn.Conv2d` that multiplies matrices where its output has fewer cells than channels.
 
     The last stage of a ResNet is like that for small images: a batch has few cells there, and the
-    layer millions of weights. In mixed precision on the CPU PyTorch's convolution takes up to three
-    times as long then (``benchmarks/convolution.py``).
+    layer millions of weights. In mixed precision on the CPU PyTorch's convolution takes up to 2.7
+    times as long then, forward and backward (``benchmarks/convolution.py``).
 
     Everything else is left to PyTorch: full precision, other devices, larger maps, groups,
     dilation, padding with other than zeros.
