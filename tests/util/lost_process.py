@@ -24,6 +24,7 @@ def go_missing(how: str) -> None:
     elif how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     elif how == "interrupted":
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
         signal.raise_signal(signal.SIGINT)
     raise UserError("broken.jpg is no image")
 
