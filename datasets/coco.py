@@ -230,9 +230,9 @@ def make_coco_transforms(
     """The published augmentation.
 
     Training: mirrored with probability one half; then scaled, or with ``crop_prob`` scaled, cropped
-    and scaled again. Evaluation: scaled to the largest of the scales. The sizes of the crop
-    branch (scaled to 400, 500 or 600, cropped to sides from 384 to 600) belong to scales up to 800
-    and grow and shrink with the largest scale.
+    and scaled again. Evaluation: scaled to the largest of the scales. The sizes of the crop branch
+    (scaled to 400, 500 or 600, cropped to sides from 384 to 600) belong to scales up to 800 and
+    grow and shrink with the largest scale.
 
     Args:
         image_set: "train" or "val".
