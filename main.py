@@ -6,14 +6,17 @@ from pathlib import Path
 
 import torch
 
+from resume import find_start
+from saved_flags import settle_flags
 from training import Run
-from util.command_line import ArgumentParser, FlagGroup, run_command
+from util.command_line import ArgumentParser, FlagGroup, can_have, run_command
 from util.determinism import explained_refusals, make_deterministic
 from util.distributed import connected, get_rank, leave
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS, fill_in_new_flags
 from util.provenance import get_sha
 from util.random_state import seed_everything
+from util.run_folder import RunFolder
 
 _AT_LEAST_ONE = (
     *("batch_size", "eval_batch_size", "epochs", "lr_drop", "max_size", "num_classes"),
@@ -133,13 +136,13 @@ def _add_run_flags(group: FlagGroup) -> None:
     add("--dist_timeout", "seconds that processes wait for each other", type=int)
 
 
-def main(args: argparse.Namespace, given: Collection[str] = ()) -> None:
+def main(args: argparse.Namespace, given: Collection[str] | None = None) -> None:
     """Train or evaluate as the flags say.
 
     Args:
         args: all flags.
-        given: names of those that were given, and not left at their default: some win over the
-            checkpoint of a resumed run.
+        given: names of the flags that were given; the others may come from a checkpoint. None:
+            those that differ from their default.
 
     Raises:
         UserError: a mistake in flags, files or data.
@@ -148,18 +151,33 @@ def main(args: argparse.Namespace, given: Collection[str] = ()) -> None:
     """
     fill_in_new_flags(args)
     check_flags(args)
+    given = _changed_flags(args) if given is None else given
     with connected(args), explained_refusals():
-        if args.deterministic:
-            make_deterministic()
         check_device(args.device)
         print(f"git:\n  {get_sha()}\n")
+        args, start = find_start(args, RunFolder(args.output_dir))
+        args = settle_flags(args, start, given, _is_valid)
+        check_flags(args)
         print(args)
+        if args.deterministic:
+            make_deterministic()
         seed_everything(args.seed + get_rank())
-        run = Run(args, given)
+        run = Run(args, start)
         if args.eval:
             run.score()
         else:
             run.train()
+
+
+def _changed_flags(args: argparse.Namespace) -> set[str]:
+    defaults = vars(get_args_parser().parse_args([]))
+    return {name for name, value in vars(args).items() if value != defaults.get(name, value)}
+
+
+def _is_valid(name: str, value: object) -> bool:
+    """Whether the flag ``name`` can have a value."""
+    actions = {action.dest: action for action in get_args_parser()._actions}
+    return name in actions and can_have(actions[name], value)
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -200,7 +218,7 @@ def check_flags(args: argparse.Namespace) -> None:
         raise UserError("--panoptic_threshold is about panoptic maps: it needs --masks")
     if args.frozen_weights and not args.masks:
         raise UserError("--frozen_weights trains a mask head on fixed weights: it needs --masks")
-    if args.eval and not (args.resume or args.auto_resume):
+    if args.eval and not (args.resume or args.auto_resume or args.finetune):
         print("--eval without --resume: this evaluates random weights")
 
 

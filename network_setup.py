@@ -9,18 +9,21 @@ from torch.nn.parallel import DistributedDataParallel
 
 from datasets.coco import num_classes_for
 from models import build_model
+from models.backbone import BODY, load_resnet_weights
 from models.convolution import use_small_map_convolutions
 from models.criterion import SetCriterion
 from models.segmentation import DETRsegm
-from util.checkpoint import load_checkpoint
+from resume import Start
 from util.errors import UserError
 from util.optimizer import batch_norms
 from util.weights import (
     finetune_model,
+    has_backbone_of,
     load_frozen_weights,
     load_model_state,
     model_state,
     num_classes_of,
+    without_ddp_prefix,
 )
 
 
@@ -56,37 +59,41 @@ def prepare_for_mixed_precision(model: nn.Module) -> None:
         use_small_map_convolutions(model)
 
 
-def load_weights(
-    model: nn.Module,
-    args: argparse.Namespace,
-    checkpoint: dict[str, Any] | None,
-    frozen: dict[str, Any] | None,
-) -> None:
-    """Load what the flags name: of a checkpoint all, else of a similar model, or the detector.
+def load_weights(model: nn.Module, args: argparse.Namespace, start: Start) -> None:
+    """Load the weights of ``--resume``, else of ``--finetune`` and ``--frozen_weights``.
 
     Args:
-        model: random, or with a backbone.
+        model: random, or with a pretrained backbone.
         args: all flags.
-        checkpoint: of ``--resume``.
-        frozen: of ``--frozen_weights``.
+        start: the checkpoints that the flags name.
 
     Raises:
         UserError: weights do not fit.
     """
-    if args.finetune:
-        state = model_state(load_checkpoint(args.finetune), args.finetune)
-        print(finetune_model(model, state))
-    if frozen is not None:
+    if start.finetune is not None:
+        _finetune(model, start.finetune, args)
+    if start.frozen is not None:
         assert isinstance(model, DETRsegm)  # check_flags has seen to it
-        state = model_state(frozen, args.frozen_weights)
+        state = model_state(start.frozen, args.frozen_weights)
         load_frozen_weights(model, model.detr, state, args.frozen_weights)
-    if checkpoint is not None:
-        load_model_state(model, model_state(checkpoint, args.resume), args.resume)
+    if start.resume is not None:
+        load_model_state(model, model_state(start.resume, args.resume), args.resume)
 
 
-def is_frozen_fresh(args: argparse.Namespace) -> bool:
-    """Whether the detector of ``--frozen_weights`` has still to be loaded."""
-    return bool(args.frozen_weights) and not args.resume
+def _finetune(model: nn.Module, checkpoint: dict[str, Any], args: argparse.Namespace) -> None:
+    """Load what fits; a backbone that does not fit whole comes from ``--backbone_weights``."""
+    state = without_ddp_prefix(model_state(checkpoint, args.finetune))
+    brings_backbone = has_backbone_of(model, state)
+    if not brings_backbone:
+        state = {key: value for key, value in state.items() if BODY not in key}
+        print(
+            f"{args.finetune} has another backbone than --backbone {args.backbone}: the backbone "
+            f"starts from --backbone_weights {args.backbone_weights}"
+        )
+    print(finetune_model(model, state))
+    if not brings_backbone:
+        resnet: Any = model.get_submodule(("detr." if args.masks else "") + BODY.removesuffix("."))
+        load_resnet_weights(resnet, args.backbone, args.backbone_weights)
 
 
 def take_num_classes(

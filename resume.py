@@ -1,8 +1,9 @@
-"""What a resumed run takes from its checkpoint, and what from the command line."""
+"""What a resumed run takes from its checkpoint, beside flags: optimizer, schedule, scaler."""
 
 import argparse
+import copy
 import math
-from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,21 +14,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 from util.checkpoint import load_checkpoint
 from util.distributed import all_gather
 from util.errors import UserError
-from util.options import NEW_FLAG_DEFAULTS
 from util.provenance import versions
 from util.run_folder import RunFolder
-
-# Given on the command line they win over the checkpoint, which otherwise decides.
-_SCHEDULE = ("lr", "lr_backbone", "weight_decay", "lr_scheduler", "lr_drop", "lr_min")
-# They belong to a start, not to a run.
-_OF_A_START = frozenset(
-    {
-        *("resume", "auto_resume", "start_epoch", "output_dir", "eval", "dump_detections"),
-        *("rank", "world_size", "gpu", "dist_url", "dist_backend", "distributed", "finetune"),
-        "dist_timeout",
-    }
-)
-
 
 # What flags decide on, and its attribute in the schedule.
 _SHAPES: dict[type, dict[str, str]] = {
@@ -36,33 +24,55 @@ _SHAPES: dict[type, dict[str, str]] = {
 }
 
 
-def find_checkpoint(args: argparse.Namespace, folder: RunFolder) -> dict[str, Any] | None:
-    """Read the checkpoint to continue: the newest one for ``--auto_resume``, else ``--resume``.
+@dataclass(frozen=True)
+class Start:
+    """The checkpoints that a run starts from; None where there is none.
 
-    All processes must call it. With ``--auto_resume`` the flags ``resume`` and ``finetune`` are
-    changed to what holds.
+    Attributes:
+        resume: continued, or evaluated: of ``--resume`` or ``--auto_resume``.
+        finetune: of ``--finetune``.
+        frozen: of ``--frozen_weights``; not read where a checkpoint is resumed, which holds them.
+    """
+
+    resume: dict[str, Any] | None = None
+    finetune: dict[str, Any] | None = None
+    frozen: dict[str, Any] | None = None
+
+
+def find_start(args: argparse.Namespace, folder: RunFolder) -> tuple[argparse.Namespace, Start]:
+    """Read the checkpoints that the flags name. Collective: call on every rank.
+
+    Args:
+        args: all flags; not changed.
+        folder: searched for ``--auto_resume``.
 
     Returns:
-        None where a run begins.
+        the flags with the file that was found under ``--resume``, and the checkpoints.
 
     Raises:
-        UserError: it cannot be read, or not all processes find the same.
+        UserError: a file cannot be read, or not all processes find the same.
     """
+    args = copy.copy(args)
     complaint: UserError | None = None
-    checkpoint = None
+    start = Start()
     try:
         if args.auto_resume and (newest := folder.load_newest()):
             args.resume, args.finetune = str(newest[0]), ""
             print(f"Continuing from {args.resume}")
-            checkpoint = newest[1]
+            start = Start(resume=newest[1])
         elif args.resume:
-            checkpoint = load_checkpoint(args.resume)
+            start = Start(resume=load_checkpoint(args.resume))
+        else:
+            start = Start(
+                finetune=load_checkpoint(args.finetune) if args.finetune else None,
+                frozen=load_checkpoint(args.frozen_weights) if args.frozen_weights else None,
+            )
     except UserError as err:
         complaint = err
-    _refuse_different(_mark(checkpoint, complaint))
+    _refuse_different(_mark(start.resume, complaint))
     if complaint is not None:
         raise complaint
-    return checkpoint
+    return args, start
 
 
 def _mark(checkpoint: dict[str, Any] | None, complaint: UserError | None) -> str:
@@ -183,67 +193,6 @@ def tell_other_versions(checkpoint: dict[str, Any]) -> None:
         )
 
 
-def settle_flags(
-    args: argparse.Namespace, checkpoint: dict[str, Any], given: Collection[str]
-) -> list[str]:
-    """Decide between the flags of a checkpoint and those of the command line.
-
-    Rates and schedule are the checkpoint's unless they are given now; ``args`` is changed to what
-    holds.
-
-    Args:
-        args: all flags.
-        checkpoint: may hold ``args``, a dict or a Namespace.
-        given: names of the flags that are on the command line.
-
-    Returns:
-        a sentence for each flag that differs, with both values.
-
-    Raises:
-        UserError: what the checkpoint holds as flags is something else.
-    """
-    saved: Any = checkpoint.get("args", {})
-    saved = vars(saved) if isinstance(saved, argparse.Namespace) else saved
-    if not isinstance(saved, dict):
-        raise UserError(
-            f"--resume {args.resume}: its 'args' are no flags; take its weights with --finetune"
-        )
-    sentences = _other_processes(saved, args)
-    if saved:  # a flag that is younger than the checkpoint had its default
-        saved = {k: v for k, v in NEW_FLAG_DEFAULTS.items() if v is not None} | saved
-    for name, now in sorted(vars(args).items()):
-        if name in _OF_A_START or name not in saved or not _differ(saved[name], now):
-            continue
-        if name in _SCHEDULE and name not in given and _is_like(saved[name], now):
-            setattr(args, name, saved[name])  # what stands against it is a default
-            continue
-        sentences.append(f"--{name}: {saved[name]} in the checkpoint, now {now}")
-    return sentences
-
-
-def _other_processes(saved: dict[str, Any], args: argparse.Namespace) -> list[str]:
-    before, now = (flags.get("world_size") or 1 for flags in (saved, vars(args)))
-    if not isinstance(before, int) or before == now:
-        return []
-    return [f"{before} processes in the checkpoint, now {now}: a step has another number of images"]
-
-
-def _differ(saved: Any, now: Any) -> bool:
-    """Whether two values of a flag do; a foreign file may hold what cannot be compared."""
-    if isinstance(saved, int | float) and isinstance(now, int | float):
-        return saved != now
-    return repr(saved) != repr(now)
-
-
-def _is_like(saved: Any, now: Any) -> bool:
-    """Whether a saved value can stand in the place of one of the command line."""
-    if isinstance(now, str):
-        return isinstance(saved, str)
-    if isinstance(now, int):
-        return type(saved) is int and saved > 0
-    return isinstance(saved, int | float) and 0 <= saved < math.inf
-
-
 def apply_schedule(
     optimizer: Optimizer, scheduler: LRScheduler, args: argparse.Namespace, epochs_done: int
 ) -> bool:
@@ -252,7 +201,7 @@ def apply_schedule(
     Args:
         optimizer: restored.
         scheduler: restored.
-        args: what `settle_flags` has left.
+        args: what `saved_flags.settle_resumed` returned.
         epochs_done: how far the schedule is.
 
     Returns:

@@ -5,14 +5,14 @@ import contextlib
 import datetime
 import signal
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import torch
 from torch import nn
 
 from bad_steps import BadSteps
-from datasets import build_dataset, build_ground_truth
+from datasets import build_dataset, build_ground_truth, build_scales
 from datasets.bad_samples import refuse_too_many
 from datasets.coco_eval import CocoEvaluator
 from datasets.eval_report import serialisable_eval, write_detections
@@ -23,21 +23,18 @@ from network_setup import (
     build_network,
     count_classes,
     distribute,
-    is_frozen_fresh,
     load_weights,
     take_num_classes,
 )
 from reporting import all_detections, draw_detections, draw_panoptic_maps, report
 from resume import (
+    Start,
     apply_schedule,
-    find_checkpoint,
     restore_optimizer,
-    settle_flags,
     tell_other_versions,
 )
 from run_state import RunState, validation_score
 from util.averaging import average_of
-from util.checkpoint import load_checkpoint
 from util.distributed import all_gather, get_world_size, is_main_process
 from util.errors import DivergenceError, UserError
 from util.gathering import tell_all
@@ -56,26 +53,22 @@ class Run:
 
     Args:
         args: all flags; what is read from data or checkpoint is filled in.
-        given: names of the flags that were given on the command line.
+        start: the checkpoints that the flags name.
 
     Raises:
         UserError: a mistake in flags, files or data.
     """
 
-    def __init__(self, args: argparse.Namespace, given: Collection[str] = ()):
+    def __init__(self, args: argparse.Namespace, start: Start):
         self.args = args
+        checkpoint = start.resume
         self.device = torch.device(args.device)
         self.folder = RunFolder(args.output_dir, args.keep_last)
         self.state = RunState(epoch=args.start_epoch)
         self.signals = StopSignals()
-        checkpoint = find_checkpoint(args, self.folder)
-        # What is resumed has the frozen weights in it.
-        frozen = load_checkpoint(args.frozen_weights) if is_frozen_fresh(args) else None
         take_num_classes(args, "--resume", args.resume, checkpoint)
-        take_num_classes(args, "--frozen_weights", args.frozen_weights, frozen)
-        if checkpoint is not None and not args.eval:
-            for sentence in settle_flags(args, checkpoint, given):
-                print(sentence)
+        take_num_classes(args, "--frozen_weights", args.frozen_weights, start.frozen)
+        args.scales = build_scales(args)
         self.val_set: Any = build_dataset("val", args)
         self.train_set: Any = None if args.eval else build_dataset("train", args)
         self.ground_truth = build_ground_truth(self.val_set, args)
@@ -89,7 +82,7 @@ class Run:
             self.optimizer, args.lr_scheduler, args.epochs, args.lr_drop, args.lr_min
         )
         self.scaler = torch.amp.GradScaler(self.device.type) if args.amp == "fp16" else None
-        load_weights(self.model, args, checkpoint, frozen)
+        load_weights(self.model, args, start)
         if checkpoint is not None and not args.eval:
             self._resume_training(checkpoint)
         self.parallel_model = distribute(self.model, args)

@@ -8,6 +8,7 @@ from pycocotools.coco import COCO
 from torch.utils.data import Dataset, Subset
 
 from util.errors import UserError
+from util.options import option
 
 # Where the builder of each --dataset_file is; imported when asked for, so that one need not have
 # what another needs.
@@ -33,6 +34,16 @@ def build_dataset(image_set: str, args: Any) -> Dataset:
         choices = ", ".join(_BUILDERS)
         raise UserError(f"--dataset_file {args.dataset_file} is unknown; choose one of {choices}")
     return importlib.import_module(_BUILDERS[args.dataset_file]).build(image_set, args)
+
+
+def build_scales(args: Any) -> list[int] | None:
+    """Short sides of training images in pixels, in words of ``--scales``; None: the published ones.
+
+    Drawn images have scales of their own, which a checkpoint keeps.
+    """
+    if args.dataset_file in ("shapes", "shapes_panoptic"):
+        return importlib.import_module("datasets.shapes").build_scales(args)
+    return option(args, "scales")
 
 
 def get_coco_api_from_dataset(dataset: Any) -> Any:

@@ -67,6 +67,20 @@ def build(image_set: str, args: Any) -> coco.CocoDetection:
     return coco.build(image_set, build_coco_args(args))
 
 
+def is_drawn(root: str | Path) -> bool:
+    """Whether a directory was written by `write_shapes`."""
+    return _read_settings(Path(root)) is not None
+
+
+def build_scales(args: Any) -> list[int]:
+    """Short sides of training images: ``--scales``, else `TRAIN_SCALES` of the drawn size.
+
+    Raises:
+        UserError: as `build_coco_args`.
+    """
+    return build_coco_args(args).scales
+
+
 def build_coco_args(args: Any) -> Any:
     """Write the directory where there is none, and say how it is read as one of COCO.
 

@@ -6,18 +6,15 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
-from models.backbone import build_backbone
+from models.backbone import BODY, build_backbone, resnet_of
 from models.detr import DETR
 from models.position_encoding import LEARNED_CELLS
 from models.segmentation import DETRsegm
 from models.transformer import build_transformer
 from util.errors import UserError
 from util.weights import DETECTOR_PREFIX, architecture_flags
-
-_BODY = "backbone.0.body."
 
 
 @dataclass(frozen=True)
@@ -55,9 +52,9 @@ class Architecture:
             UserError: these are no weights of a DETR, or cannot have that number of heads.
         """
         parts = {key.removeprefix(DETECTOR_PREFIX): value for key, value in state.items()}
-        if "class_embed.bias" not in parts or _BODY + "conv1.weight" not in parts:
+        if "class_embed.bias" not in parts or BODY + "conv1.weight" not in parts:
             raise UserError(
-                f"{source}: holds no DETR model (no class_embed or no {_BODY}conv1), "
+                f"{source}: holds no DETR model (no class_embed or no {BODY}conv1), "
                 "give a checkpoint of main.py or a released file"
             )
         shapes = {k.removeprefix("--"): v for k, v in architecture_flags(state).items()}
@@ -67,7 +64,9 @@ class Architecture:
             "pre_norm": "transformer.encoder.norm.weight" in parts,
         }
         silent = {k: told[k] for k in ("dilation", "nheads") if told.get(k) is not None}
-        backbone = told.get("backbone") or _backbone_of(parts, source)
+        backbone = told.get("backbone") or resnet_of(parts)
+        if backbone is None:
+            raise UserError(f"{source}: its backbone has the shapes of no ResNet of torchvision")
         found = cls(backbone=backbone, **{**seen, **silent})
         _check_heads(found, source)
         return found
@@ -135,24 +134,3 @@ def _check_heads(architecture: Architecture, source: str) -> None:
     channels, heads = architecture.hidden_dim, architecture.nheads
     if not isinstance(heads, int) or heads < 1 or channels % heads:
         raise UserError(f"{source}: --nheads {heads} does not divide its {channels} channels")
-
-
-def _backbone_of(parts: Mapping[str, Tensor], source: str) -> str:
-    """Name of the ResNet of torchvision that has the shapes of the weights."""
-    found = {
-        key.removeprefix(_BODY): value.shape
-        for key, value in parts.items()
-        if key.startswith(_BODY) and value.dim() == 4
-    }
-    for name in ("resnet50", "resnet101", *_resnets()):  # first those that are likely
-        with torch.device("meta"):
-            candidate = torchvision.models.get_model(name, weights=None)
-        shapes = {key: v.shape for key, v in candidate.state_dict().items() if v.dim() == 4}
-        if shapes == found:
-            return name
-    raise UserError(f"{source}: its backbone has the shapes of no ResNet of torchvision")
-
-
-def _resnets() -> list[str]:
-    kinds = ("resnet*", "resnext*", "wide_resnet*")
-    return torchvision.models.list_models(torchvision.models, include=kinds)

@@ -1,5 +1,6 @@
 """Backbone: a torchvision ResNet with padding masks, joined with a position encoding."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from util.weights import model_state
 
 from .position_encoding import build_position_encoding
 
+BODY = "backbone.0.body."  # of the ResNet's keys in a detector
 _RESNETS = ("resnet*", "resnext*", "wide_resnet*")
 _LATE_STAGES = ("layer2", "layer3", "layer4")
 
@@ -137,11 +139,7 @@ class Backbone(BackboneBase):
         norm: str = "frozen",
     ):
         backbone = _build_resnet(name, dilation, norm)
-        if weights == "imagenet":
-            if is_main_process():  # the other processes get theirs from DistributedDataParallel
-                backbone.load_state_dict(_fetch_imagenet_weights(name), strict=False)
-        elif weights != "none":
-            _load_weights_file(backbone, Path(weights))
+        load_resnet_weights(backbone, name, weights)
         super().__init__(
             backbone,
             train_backbone,
@@ -152,7 +150,7 @@ class Backbone(BackboneBase):
 
 
 def _build_resnet(name: str, dilation: bool, norm: str) -> Any:
-    known = torchvision.models.list_models(torchvision.models, include=_RESNETS)
+    known = _known_resnets()
     if name not in known:
         raise UserError(
             f"--backbone {name}: not a ResNet of torchvision, choose one of {', '.join(known)}"
@@ -172,6 +170,30 @@ def _build_resnet(name: str, dilation: bool, norm: str) -> Any:
         ) from None
 
 
+def _known_resnets() -> list[str]:
+    return torchvision.models.list_models(torchvision.models, include=_RESNETS)
+
+
+def resnet_of(state: Mapping[str, Tensor]) -> str | None:
+    """Name of the torchvision ResNet whose shapes the backbone of a detector has, or None.
+
+    Args:
+        state: state dict of a `models.detr.DETR`.
+    """
+    found = {
+        key.removeprefix(BODY): value.shape
+        for key, value in state.items()
+        if key.startswith(BODY) and value.dim() == 4
+    }
+    for name in ("resnet50", "resnet101", *_known_resnets()):  # the likely ones first
+        with torch.device("meta"):
+            candidate = torchvision.models.get_model(name, weights=None)
+        shapes = {key: v.shape for key, v in candidate.state_dict().items() if v.dim() == 4}
+        if shapes == found:
+            return name
+    return None
+
+
 def _output_channels(stage: nn.Module) -> int:
     """Output channels of a ResNet stage: those of the last convolution of its last block."""
     last_block = list(stage.children())[-1]
@@ -189,6 +211,24 @@ def stage_channels(backbone: BackboneBase) -> list[int]:
     if len(backbone.body.return_layers) != len(stages):
         raise ValueError("masks need a backbone with return_interm_layers=True")
     return [_output_channels(stage) for stage in stages]
+
+
+def load_resnet_weights(resnet: nn.Module, name: str, weights: str) -> None:
+    """Load the pretrained weights of a ResNet, in place.
+
+    Args:
+        resnet: a torchvision ResNet, with or without ``fc``.
+        name: its name in ``torchvision.models``.
+        weights: as for `Backbone`.
+
+    Raises:
+        UserError: weights that cannot be had or do not fit.
+    """
+    if weights == "imagenet":
+        if is_main_process():  # the other processes get theirs from DistributedDataParallel
+            resnet.load_state_dict(_fetch_imagenet_weights(name), strict=False)
+    elif weights != "none":
+        _load_weights_file(resnet, Path(weights))
 
 
 def _fetch_imagenet_weights(name: str) -> dict[str, Tensor]:

@@ -249,7 +249,7 @@ def test_flags_given_now_win_and_differences_are_told(data, uninterrupted, tmp_p
     output = capsys.readouterr().out
     assert "--lr: 0.001 in the checkpoint, now 0.0005" in output
     assert "--epochs: 3 in the checkpoint, now 4" in output
-    assert "--lr_drop" not in output
+    assert f"From {uninterrupted / 'checkpoint.pth'}: --lr_drop 2\n" in output
     (entry,) = read_log(tmp_path)
     assert entry["train_lr"] == pytest.approx(5e-5)  # one drop, after two epochs, is past
     checkpoint = read_checkpoint(tmp_path / "checkpoint.pth")

@@ -10,10 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from resume import apply_schedule, find_checkpoint, restore_optimizer, settle_flags
+import main
+from resume import Start, apply_schedule, find_start, restore_optimizer
 from run_state import RunState
+from saved_flags import settle_flags
 from util.errors import UserError
 from util.optimizer import build_lr_scheduler, build_optimizer
+from util.options import fill_in_new_flags
 from util.run_folder import RunFolder
 
 FLAGS = {
@@ -68,8 +71,11 @@ def put(value, path, junk):
 def continued_from(checkpoint):
     """Resume from it and do a step; returns the rates."""
     torch.manual_seed(0)
-    args = argparse.Namespace(**FLAGS)
-    settle_flags(args, checkpoint, ())
+    args = main.get_args_parser().parse_args([])
+    args.resume = "x.pth"
+    fill_in_new_flags(args)
+    args = settle_flags(args, Start(resume=checkpoint), (), main._is_valid)
+    main.check_flags(args)
     model, optimizer, scheduler = build(args.lr_scheduler)
     scaler = torch.amp.GradScaler("cpu")
     restore_optimizer(optimizer, scheduler, scaler, checkpoint, "x.pth")
@@ -121,10 +127,10 @@ def test_junk_in_any_place_resumes_or_is_one_line(place, junk):
 @pytest.mark.parametrize("marks", [["none", "none"], ["none", "one of epoch 3, step 9"]])
 def test_all_processes_must_find_the_same(tmp_path, monkeypatch, marks):
     monkeypatch.setattr("resume.all_gather", lambda mark: marks)
-    args = argparse.Namespace(auto_resume=True, resume="", finetune="")
+    args = argparse.Namespace(auto_resume=True, resume="", finetune="", frozen_weights=None)
     folder = RunFolder(str(tmp_path))
     if marks[0] == marks[1]:
-        assert find_checkpoint(args, folder) is None
+        assert find_start(args, folder) == (args, Start())
     else:
         with pytest.raises(UserError, match="process 0: none; process 1: one of epoch 3, step 9"):
-            find_checkpoint(args, folder)
+            find_start(args, folder)

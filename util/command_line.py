@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import math
 import re
 import shlex
 import sys
@@ -21,6 +22,25 @@ def positive_number(text: str) -> int:
     if not re.fullmatch(r"[1-9]\d*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
+
+
+def can_have(action: argparse.Action, value: Any) -> bool:
+    """Whether ``value`` is one that the flag of a parser can have."""
+    if action.nargs == 0:
+        return isinstance(value, bool)
+    if value is None:
+        return action.default is None
+    if action.nargs == "+":
+        return isinstance(value, list) and value != [] and all(_is_one(action, v) for v in value)
+    return _is_one(action, value)
+
+
+def _is_one(action: argparse.Action, value: Any) -> bool:
+    if action.choices is not None and value not in action.choices:
+        return False
+    if action.type is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is (action.type or str)
 
 
 class FlagGroup:

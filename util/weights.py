@@ -259,6 +259,11 @@ def architecture_flags(state: Mapping[str, Tensor]) -> dict[str, int | str]:
     return found
 
 
+def has_backbone_of(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Whether weights hold the whole backbone of a model, and no other layers of one."""
+    return _backbone_shapes(model.state_dict()) == _backbone_shapes(state)
+
+
 def _backbone_shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     parts = {key.removeprefix(DETECTOR_PREFIX): value for key, value in state.items()}
     body = {k: v for k, v in parts.items() if k.startswith("backbone.0.body.")}
