@@ -9,7 +9,7 @@ import torch
 from training import Run
 from util.command_line import ArgumentParser, FlagGroup, run_command
 from util.determinism import explained_refusals, make_deterministic
-from util.distributed import connected, get_rank, leave
+from util.distributed import connected, get_rank, leave, status_of, use_gpu
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS, fill_in_new_flags
 from util.provenance import get_sha
@@ -152,6 +152,7 @@ def main(args: argparse.Namespace, given: Collection[str] = ()) -> None:
         if args.deterministic:
             make_deterministic()
         check_device(args.device)
+        use_gpu(args.device)
         print(f"git:\n  {get_sha()}\n")
         print(args)
         seed_everything(args.seed + get_rank())
@@ -235,4 +236,4 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(run())
+    leave(status_of(run))

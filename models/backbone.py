@@ -138,7 +138,7 @@ class Backbone(BackboneBase):
     ):
         backbone = _build_resnet(name, dilation, norm)
         if weights == "imagenet":
-            if is_main_process():  # the other processes get theirs from DistributedDataParallel
+            if is_main_process():  # the other ranks get theirs from `network_setup.distribute`
                 backbone.load_state_dict(_fetch_imagenet_weights(name), strict=False)
         elif weights != "none":
             _load_weights_file(backbone, Path(weights))
