@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 
-from util.checkpoint import load_checkpoint
 from util.agreement import fingerprint
+from util.checkpoint import load_checkpoint
 from util.distributed import all_gather, get_world_size
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS

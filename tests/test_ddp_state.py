@@ -1,8 +1,9 @@
 """Two processes of main.py have the same state: model, averages, criterion, optimizer, things."""
 
+import contextlib
 import copy
+import io
 import os
-import shutil
 
 import pytest
 import torch
@@ -72,7 +73,7 @@ def state_of(run):
 
 
 def run_all(folder):
-    """Status and states of each run by name, and what this rank wrote to stderr."""
+    """Of each run by name: its status, its states, and what it wrote to stderr."""
     rank = get_rank()
     dist.destroy_process_group()  # each run connects for itself
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
@@ -83,8 +84,9 @@ def run_all(folder):
     def together(name, *flags, data="data"):
         url = f"file://{folder}/rendezvous{len(seen)}"
         WatchedRun.kept = []
-        status = run(folder / data, *flags, "--dist_url", url)
-        seen[name] = status, WatchedRun.kept
+        with contextlib.redirect_stderr(io.StringIO()) as error:
+            status = run(folder / data, *flags, "--dist_url", url)
+        seen[name] = status, WatchedRun.kept, error.getvalue()
         if dist.is_initialized():
             dist.destroy_process_group()
 
@@ -113,19 +115,18 @@ def forbidden(*args, **kwargs):
 
 
 def make_own_files(source, own):
-    """Copies of a checkpoint with weights and moments of this rank."""
-    dist_free = read_checkpoint(source)
+    """A copy of a checkpoint with other weights in each rank."""
+    checkpoint = read_checkpoint(source)
     torch.manual_seed(os.getpid())
-    for name, tensor in dist_free["model"].items():
+    for name, tensor in checkpoint["model"].items():
         if tensor.is_floating_point():
-            dist_free["model"][name] = tensor + torch.rand_like(tensor) / 100
-    torch.save(dist_free, f"{own}.pth")
+            checkpoint["model"][name] = tensor + torch.rand_like(tensor) / 100
+    torch.save(checkpoint, f"{own}.pth")
 
 
 @pytest.fixture(scope="module")
 def ranks(folder):
     (seen,) = run_connected(run_all, folder / "processes", 2, folder=folder)
-    shutil.rmtree(folder)
     return seen
 
 
@@ -145,27 +146,40 @@ def differences(first, second, where=""):
 
 @pytest.mark.parametrize("name", ["first", *STARTS, "resumed"])
 def test_both_ranks_have_the_same_state_at_the_beginning_and_at_the_end(ranks, name):
-    (status, first), (other_status, second) = (seen[name] for seen in ranks)
-    assert (status, other_status) == (0, 0)
+    (status, first, error), (other_status, second, other_error) = (seen[name] for seen in ranks)
+    assert (status, other_status) == (0, 0), error + other_error
     assert len(first) == len(second) == 2
     assert differences(first, second) == []
     assert differences(first[0]["model"], first[1]["model"]) != []  # it has trained
 
 
 @pytest.mark.parametrize("name", ["frozen", "batch"])
-def test_all_ranks_start_from_the_imagenet_weights_of_rank_0(ranks, folder, name):
-    for _, (start, _) in (seen[name] for seen in ranks):
+def test_all_ranks_start_from_the_imagenet_weights_of_rank_0(ranks, name):
+    for _, (start, _), _ in (seen[name] for seen in ranks):
         for part in ("model", "ema"):
-            norm = start[part]["detr.backbone.0.body.layer1.0.bn1.running_mean"]
-            assert (norm >= 0.5).all(), part
+            statistics = start[part]["detr.backbone.0.body.layer1.0.bn1.running_mean"]
+            assert (statistics >= 0.5).all(), part
         assert start["things"] is not None
 
 
-def test_the_files_of_the_ranks_were_different_and_those_of_rank_0_count(ranks):
-    for name in ("finetuned", "frozen weights"):
-        assert differences(ranks[0][name][1], ranks[1][name][1]) == []
+@pytest.mark.parametrize(("name", "prefix"), [("finetuned", ""), ("frozen weights", "detr.")])
+def test_of_files_that_differ_the_file_of_rank_0_counts(ranks, folder, name, prefix):
+    own, other = (read_checkpoint(folder / f"rank{rank}.pth")["model"] for rank in (0, 1))
+    assert differences(own, other) != []
+    for _, (start, _), _ in (seen[name] for seen in ranks):
+        assert all(torch.equal(start["model"][prefix + key], own[key]) for key in own)
 
 
-@pytest.mark.parametrize("name", ["other checkpoint", "other flags", "other data"])
-def test_what_cannot_be_sent_is_refused_by_both(ranks, name):
-    assert [seen[name] for seen in ranks] == [(2, []), (2, [])]
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("other checkpoint", "different checkpoints (process 0: one of epoch 0, step 2 (hash "),
+        ("other flags", "--lr: 0.0001 in rank 0, 0.001 in rank 1; give every rank the same flags"),
+        ("other data", "training data: 5 images (hash "),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_by_both(ranks, name, words):
+    for status, states, error in (seen[name] for seen in ranks):
+        (line,) = error.splitlines()
+        assert (status, states) == (2, []) and line.startswith("main.py: error: "), line
+        assert words in line

@@ -14,10 +14,11 @@ _TIMED_OUT = re.compile(r"timed?[ -]?out", re.IGNORECASE)
 _WAITED = re.compile(r"(\d+) ?(ms|seconds)")
 _LOST = re.compile(r"Connection \w+ by peer|Connection refused|Broken pipe|Socket closed")
 _TAKEN = re.compile(r"EADDRINUSE|[Aa]ddress already in use")
-# A line of Gloo's source, or a name of the library, of its process group, or of a result of NCCL.
-# A folder may have such a name too: a name with a slash, dot or dash beside it does not count.
+# A line of Gloo's source, a library, its process group or an error code of NCCL. Names that are
+# part of a path, such as /mnt/gloo/x.jpg or libnccl.so, do not count.
 _TRANSPORT = re.compile(
-    r"\[\S*gloo/\S+:\d+\]|(?<![\w/.-])(?:(?:ProcessGroup)?(?:Gloo|NCCL)|nccl[A-Z]\w+)(?![\w/.-])"
+    r"\[[^]\n]*\bgloo/\S+:\d+\]"
+    r"|(?<![\w/.-])(?:(?:ProcessGroup)?(?:Gloo|NCCL)|nccl[A-Z]\w+)(?![\w/-]|\.\w)"
 )
 
 

@@ -7,7 +7,6 @@ import builtins
 import contextlib
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
@@ -88,7 +87,8 @@ def connected(args: Any) -> Iterator[None]:
     SLURM_LOCALID), see `util.launch`. GPUs talk over NCCL, each process owning the GPU of its local
     rank; CPUs talk over gloo. The main process alone writes to stdout. However the body ends,
     stdout is as before and the process group is destroyed, but for one of NCCL after an error: it
-    would wait for the others, who wait for this process. `status_of` and `leave` end such a process.
+    would wait for the others, who wait for this process. `status_of` and `leave` end such a
+    process.
 
     Args:
         args: namespace of `main.get_args_parser`; ``device``, ``dist_url`` and ``dist_timeout``
@@ -134,10 +134,10 @@ def status_of(run: Callable[[], int]) -> int:
     """
     try:
         return run()
-    except Exception:
+    except Exception as err:
         if not is_dist_avail_and_initialized():
             raise
-        traceback.print_exc()
+        sys.excepthook(type(err), err, err.__traceback__)  # with the rank before each line
         return 1
 
 
