@@ -14,8 +14,7 @@ from datasets.panoptic_eval import PanopticEvaluator
 from gradients import Batch, Gradients, Targets, predict, to_device
 from models.criterion import SetCriterion
 from util.accumulation import Steps
-from util.distributed import is_dist_avail_and_initialized
-from util.gathering import tell_all
+from util.gathering import broadcast_tensors, tell_all
 from util.metric_logger import MetricLogger, SmoothedValue
 from util.optimizer import NormGuard, batch_norms, clip, update
 from util.step_log import reduce_logs, weigh
@@ -253,10 +252,8 @@ def _finish(logger: MetricLogger) -> dict[str, float]:
 
 
 def _alone(model: nn.Module) -> nn.Module:
-    """The model without its tie to other processes, and with the moving statistics of the first."""
+    """The model inside DistributedDataParallel, with the running statistics of rank 0."""
     if isinstance(model, DistributedDataParallel):
         model = model.module
-    if is_dist_avail_and_initialized():
-        for buffer in (b for norm in batch_norms(model) for b in norm.buffers()):
-            torch.distributed.broadcast(buffer, src=0)
+    broadcast_tensors(buffer for norm in batch_norms(model) for buffer in norm.buffers())
     return model

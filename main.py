@@ -11,7 +11,7 @@ from saved_flags import settle_flags
 from training import Run
 from util.command_line import ArgumentParser, FlagGroup, can_have, run_command
 from util.determinism import explained_refusals, make_deterministic
-from util.distributed import connected, get_rank, leave
+from util.distributed import connected, get_rank, leave, status_of, use_gpu
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS, fill_in_new_flags
 from util.provenance import get_sha
@@ -154,6 +154,7 @@ def main(args: argparse.Namespace, given: Collection[str] | None = None) -> None
     given = _changed_flags(args) if given is None else given
     with connected(args), explained_refusals():
         check_device(args.device)
+        use_gpu(args.device)
         print(f"git:\n  {get_sha()}\n")
         args, start = find_start(args, RunFolder(args.output_dir))
         args = settle_flags(args, start, given, _is_valid)
@@ -253,4 +254,4 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(run())
+    leave(status_of(run))

@@ -1,4 +1,4 @@
-"""The network of a run: built as flags and data say, and given its weights."""
+"""The network of a run: built as flags and data say, given its weights, the same on all ranks."""
 
 import argparse
 from typing import Any
@@ -14,7 +14,9 @@ from models.convolution import use_small_map_convolutions
 from models.criterion import SetCriterion
 from models.segmentation import DETRsegm
 from resume import Start
+from util.agreement import fingerprint, require_same
 from util.errors import UserError
+from util.gathering import broadcast_tensors
 from util.optimizer import batch_norms
 from util.weights import (
     finetune_model,
@@ -25,6 +27,17 @@ from util.weights import (
     num_classes_of,
     without_ddp_prefix,
 )
+
+# Flags that each rank may have its own values of, and paths, which may differ between machines.
+_OF_A_RANK = frozenset({"rank", "gpu", "device", "num_workers", "dist_url", "dist_timeout"})
+_PATHS = frozenset(
+    {
+        *("coco_path", "coco_panoptic_path", "train_images", "train_ann", "val_images", "val_ann"),
+        *("resume", "finetune", "frozen_weights", "backbone_weights"),
+        *("output_dir", "dump_detections"),
+    }
+)
+_WAY_OUT = "give every rank the same flags, and every machine the same files"
 
 
 def build_network(
@@ -118,13 +131,48 @@ def count_classes(args: argparse.Namespace, *datasets: Any) -> int:
     return num_classes_for(args.dataset_file, largest_id)
 
 
+def require_same_flags(args: argparse.Namespace) -> None:
+    """Refuse flags that differ between ranks; of paths, only whether they are given. Collective.
+
+    Raises:
+        UserError: names the flag and its values.
+    """
+    facts = {
+        f"--{name}": ("given" if value else "not given") if name in _PATHS else value
+        for name, value in sorted(vars(args).items())
+        if name not in _OF_A_RANK
+    }
+    require_same(facts, _WAY_OUT)
+
+
+def require_same_data(**splits: Any) -> None:
+    """Refuse data sets whose images or classes differ between ranks. Collective.
+
+    Args:
+        splits: data set, or None, by name.
+
+    Raises:
+        UserError: names the split.
+    """
+    facts = {}
+    for name, data in splits.items():
+        if data is not None:
+            content = [data.ids, data.categories, getattr(data, "is_thing", None)]
+            facts[f"{name} data"] = f"{len(data)} images (hash {fingerprint(content)})"
+    require_same(facts, _WAY_OUT)
+
+
 def distribute(model: nn.Module, args: argparse.Namespace) -> nn.Module:
-    """The model as several processes train it together; the same in a single one.
+    """The model wrapped for training by several processes; unchanged in a single process.
+
+    All ranks start from the parameters and buffers of rank 0. DistributedDataParallel alone would
+    send no buffers where ``broadcast_buffers`` is off, and frozen batch norms are buffers.
 
     Every parameter gets a gradient in every step, be it zero: nobody has to search for others.
     """
     if not args.distributed:
         return model
+    broadcast_state(model)
     on_gpu = torch.device(args.device).type == "cuda"
     return DistributedDataParallel(
         model,
@@ -132,3 +180,17 @@ def distribute(model: nn.Module, args: argparse.Namespace) -> nn.Module:
         broadcast_buffers=bool(batch_norms(model)),
         gradient_as_bucket_view=True,
     )
+
+
+def broadcast_state(model: nn.Module) -> None:
+    """Overwrite all parameters and buffers of a model with the values of rank 0. Collective.
+
+    Raises:
+        UserError: ranks have built different models.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    numbers = sum(tensor.numel() for tensor in tensors)
+    trained = sum(tensor.requires_grad for tensor in tensors)
+    described = f"{len(tensors)} tensors, {trained} of them trained, {numbers} values"
+    require_same({"model": described}, _WAY_OUT)
+    broadcast_tensors(tensors)

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 
+from util.agreement import fingerprint
 from util.checkpoint import load_checkpoint
-from util.distributed import all_gather
+from util.distributed import all_gather, get_world_size
 from util.errors import UserError
 from util.provenance import versions
 from util.run_folder import RunFolder
@@ -81,7 +82,9 @@ def _mark(checkpoint: dict[str, Any] | None, complaint: UserError | None) -> str
         return complaint.one_line()
     if checkpoint is None:
         return "none"
-    return f"one of epoch {checkpoint.get('epoch')}, step {checkpoint.get('step')}"
+    where = f"one of epoch {checkpoint.get('epoch')}, step {checkpoint.get('step')}"
+    # Another file of the same step has other moments, which would let weights drift apart.
+    return where if get_world_size() == 1 else f"{where} (hash {fingerprint(checkpoint)})"
 
 
 def _refuse_different(mark: str) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import main
 from util.command_line import ArgumentParser, FlagGroup, run_command
-from util.distributed import leave
+from util.distributed import leave, status_of
 from util.errors import UserError
 
 _PROJECT = str(Path(__file__).resolve().parent)
@@ -52,7 +52,8 @@ class Training:
         job = _submitit().JobEnvironment()
         if job.cluster == "local":
             os.environ.update(variables_of_slurm(job))
-        status = main.run(_in_folder(self.argv, job.paths.folder))
+        argv = _in_folder(self.argv, job.paths.folder)
+        status = status_of(lambda: main.run(argv))
         if status == 128 + _PREEMPTED and self.requeue:
             self._put_into_queue_again(job)
         if status:

@@ -24,6 +24,8 @@ from network_setup import (
     count_classes,
     distribute,
     load_weights,
+    require_same_data,
+    require_same_flags,
     take_num_classes,
 )
 from reporting import all_detections, draw_detections, draw_panoptic_maps, report
@@ -34,7 +36,7 @@ from resume import (
     tell_other_versions,
 )
 from run_state import RunState, validation_score
-from util.averaging import average_of
+from util.averaging import AveragedModel
 from util.distributed import all_gather, get_world_size, is_main_process
 from util.errors import DivergenceError, UserError
 from util.gathering import tell_all
@@ -68,9 +70,11 @@ class Run:
         self.signals = StopSignals()
         take_num_classes(args, "--resume", args.resume, checkpoint)
         take_num_classes(args, "--frozen_weights", args.frozen_weights, start.frozen)
+        require_same_flags(args)
         args.scales = build_scales(args)
         self.val_set: Any = build_dataset("val", args)
         self.train_set: Any = None if args.eval else build_dataset("train", args)
+        require_same_data(training=self.train_set, validation=self.val_set)
         self.ground_truth = build_ground_truth(self.val_set, args)
         if args.num_classes is None:
             args.num_classes = count_classes(args, self.val_set, self.train_set)
@@ -88,12 +92,12 @@ class Run:
         self.parallel_model = distribute(self.model, args)
         bad_steps = BadSteps(args, self.model, self.criterion, self.folder.path)
         self.watch = StepWatch(self.device, lambda records: bad_steps.meet(records, self.state))
-        # Of weights that are those of the main process by now.
-        self.averaged = average_of(self.model, args.ema_decay) if args.ema_decay else None
+        # After `distribute`: a copy of the weights of rank 0.
+        self.averaged = AveragedModel(self.model, args.ema_decay) if args.ema_decay else None
         if self.averaged is not None and checkpoint is not None and checkpoint.get("ema"):
             averages = model_state({"model": checkpoint["ema"]}, args.resume)
             load_model_state(self.averaged.module, averages, args.resume)
-            self.averaged.n_averaged.fill_(self.state.step)
+            self.averaged.num_updates = self.state.step
         self.val_loader = build_val_loader(
             self.val_set,
             args.eval_batch_size or args.batch_size,
@@ -119,7 +123,7 @@ class Run:
         if self.state.images_done:
             where += f", after {self.state.images_done} of its images"
         print(f"Resuming with {where}")
-        if self.folder.holds(args.resume):
+        if tell_all(self.folder.holds(args.resume)):
             self.state.take_scores(self.folder.read_log())
             self.state.scores = tell_all(self.state.scores)  # they decide what all do next
             self.folder.go_back_to(self.state.epoch, self.state.step)
@@ -172,7 +176,9 @@ class Run:
         """Whether the run was interrupted between the end of an epoch and its line in the log."""
         state = self.state
         ended = state.images_done == 0 and state.train_stats is not None
-        return ended and self.folder.holds(self.args.resume) and state.epoch - 1 not in state.scores
+        if not ended or state.epoch - 1 in state.scores:
+            return False
+        return tell_all(self.folder.holds(self.args.resume))
 
     def _has_lost_patience(self) -> bool:
         best, patience = self.state.best_epoch, self.args.patience

@@ -225,7 +225,7 @@ def load_resnet_weights(resnet: nn.Module, name: str, weights: str) -> None:
         UserError: weights that cannot be had or do not fit.
     """
     if weights == "imagenet":
-        if is_main_process():  # the other processes get theirs from DistributedDataParallel
+        if is_main_process():  # the other ranks get theirs from `network_setup.distribute`
             resnet.load_state_dict(_fetch_imagenet_weights(name), strict=False)
     elif weights != "none":
         _load_weights_file(resnet, Path(weights))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,7 @@ from datasets.shapes import write_shapes
 from tests import fake_slurm
 from tests.test_main import FLAGS, ROOT
 from tests.test_resume import assert_same_runs
+from util import distributed
 from util.launch import Place, find_place, rendezvous_address
 
 # Five steps an epoch of two processes with an image each.
@@ -208,3 +210,20 @@ def test_a_local_task_finds_the_place_that_slurm_would_give():
     place = find_place(variables)
     assert place == Place("slurm", 1, 2, 1)
     assert rendezvous_address("env://", place, variables) == "tcp://localhost:13232"
+
+
+def test_an_unexpected_error_of_a_connected_task_ends_it_at_once(monkeypatch, capsys, tmp_path):
+    def fail(argv):
+        raise RuntimeError("CUDA out of memory")
+
+    job = SimpleNamespace(cluster="slurm", paths=SimpleNamespace(folder=tmp_path))
+    submitit = SimpleNamespace(JobEnvironment=lambda: job)
+    monkeypatch.setattr(run_with_submitit, "_submitit", lambda: submitit)
+    monkeypatch.setattr(run_with_submitit.main, "run", fail)
+    statuses = []
+    monkeypatch.setattr(run_with_submitit, "leave", statuses.append)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run_with_submitit.Training([])()
+    monkeypatch.setattr(distributed, "is_dist_avail_and_initialized", lambda: True)
+    run_with_submitit.Training([])()
+    assert statuses == [1] and capsys.readouterr().err.endswith("CUDA out of memory\n")

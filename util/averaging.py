@@ -1,20 +1,49 @@
 """Exponential moving averages of weights, which often score better than the weights themselves."""
 
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+import copy
+
+import torch
+from torch import Tensor, nn
 
 
-def average_of(model: nn.Module, decay: float) -> AveragedModel:
+class AveragedModel:
     """A copy of a model that follows it: ``average = decay * average + (1 - decay) * weights``.
 
-    Moving statistics of batch norms are averaged too. Call ``update_parameters(model)`` after each
-    step; the weights are in ``module``.
+    Running statistics of batch norms are averaged too. `torch.optim.swa_utils.AveragedModel` gives
+    the same numbers, but copies its counter to the device in every update, which waits for it.
 
     Args:
         model: on its device.
         decay: above 0, below 1; 0.9998 looks back over about 5000 steps.
 
+    Attributes:
+        module: the model with averaged weights, without gradients.
+        num_updates: number of updates so far. The first update copies the weights.
+
     Source: Polyak and Juditsky, 1992; the exponential form is that of Tarvainen and Valpola, 2017.
     """
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-    return averaged.requires_grad_(False)
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.module = copy.deepcopy(model).requires_grad_(False)
+        self.num_updates = 0
+        self._decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Average in the weights of a step, without waiting for the device."""
+        pairs = list(zip(_tensors_of(self.module), _tensors_of(model), strict=True))
+        floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        if self.num_updates == 0:
+            for average, weight in pairs:
+                average.copy_(weight)
+        else:
+            averages, weights = ([pair[side] for pair in floating] for side in (0, 1))
+            torch._foreach_lerp_(averages, weights, 1 - self._decay)  # one kernel for many tensors
+            for average, weight in pairs:
+                if not average.is_floating_point():  # batch counters of batch norms
+                    average.copy_(average * self._decay + weight * (1 - self._decay))
+        self.num_updates += 1
+
+
+def _tensors_of(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]

@@ -14,12 +14,19 @@ _TIMED_OUT = re.compile(r"timed?[ -]?out", re.IGNORECASE)
 _WAITED = re.compile(r"(\d+) ?(ms|seconds)")
 _LOST = re.compile(r"Connection \w+ by peer|Connection refused|Broken pipe|Socket closed")
 _TAKEN = re.compile(r"EADDRINUSE|[Aa]ddress already in use")
-_TRANSPORT = re.compile(r"gloo|NCCL", re.IGNORECASE)
+# A line of Gloo's source, a library, its process group or an error code of NCCL. Names that are
+# part of a path, such as /mnt/gloo/x.jpg or libnccl.so, do not count.
+_TRANSPORT = re.compile(
+    r"\[[^]\n]*\bgloo/\S+:\d+\]"
+    r"|(?<![\w/.-])(?:(?:ProcessGroup)?(?:Gloo|NCCL)|nccl[A-Z]\w+)(?![\w/-]|\.\w)"
+)
 
 
 @contextlib.contextmanager
 def explained_faults(place: Place | None = None, action: str = "communication") -> Iterator[None]:
     """Turn what `torch.distributed` raises when a process is gone or stuck into one line.
+
+    Of a process that neither connects nor is connected every error passes.
 
     Args:
         place: of this process, before it is connected or where that may be over.
@@ -40,7 +47,7 @@ def explained_faults(place: Place | None = None, action: str = "communication") 
                 "set MASTER_PORT to another, or give torchrun --rdzv_endpoint localhost:0"
             ) from err
         reason = _reason(err)
-        if reason is None:
+        if reason is None or not (place is not None or _is_connected()):
             raise
         rank, world_size = _own_number(place)
         raise ConnectionLostError(
@@ -48,6 +55,10 @@ def explained_faults(place: Place | None = None, action: str = "communication") 
             "process is gone, stuck or never came, look at its output; what was saved can be "
             "continued with --auto_resume"
         ) from err
+
+
+def _is_connected() -> bool:
+    return dist.is_available() and dist.is_initialized()
 
 
 def _own_number(place: Place | None) -> tuple[int, int]:

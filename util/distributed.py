@@ -87,7 +87,8 @@ def connected(args: Any) -> Iterator[None]:
     SLURM_LOCALID), see `util.launch`. GPUs talk over NCCL, each process owning the GPU of its local
     rank; CPUs talk over gloo. The main process alone writes to stdout. However the body ends,
     stdout is as before and the process group is destroyed, but for one of NCCL after an error: it
-    would wait for the others, who wait for this process. `leave` ends that.
+    would wait for the others, who wait for this process. `status_of` and `leave` end such a
+    process.
 
     Args:
         args: namespace of `main.get_args_parser`; ``device``, ``dist_url`` and ``dist_timeout``
@@ -123,6 +124,31 @@ def leave(status: int) -> NoReturn:
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
+
+
+def status_of(run: Callable[[], int]) -> int:
+    """The exit status that ``run`` returns, for `leave`.
+
+    An unexpected exception in a process that stays connected is printed with its traceback and
+    gives status 1: the interpreter's own way to end would wait for the other ranks.
+    """
+    try:
+        return run()
+    except Exception as err:
+        if not is_dist_avail_and_initialized():
+            raise
+        sys.excepthook(type(err), err, err.__traceback__)  # with the rank before each line
+        return 1
+
+
+def use_gpu(device: str) -> None:
+    """Make a GPU that is given with its number, as ``cuda:1``, the current device.
+
+    Random states, memory figures and pinned memory belong to the current device.
+    """
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and chosen.index is not None:
+        torch.cuda.set_device(chosen.index)
 
 
 def all_gather(data: T) -> list[T]:

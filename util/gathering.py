@@ -4,10 +4,12 @@ For results that grow with the data set. `util.distributed.all_gather` would hol
 every process, padded to the largest share, twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from util.distributed import all_gather, get_world_size, is_main_process
 
@@ -50,3 +52,24 @@ def tell_all(value: T) -> T:
     holder = [value]
     dist.broadcast_object_list(holder, src=0)
     return holder[0]
+
+
+@torch.no_grad()
+def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors with the values of rank 0, one collective per data type.
+
+    Args:
+        tensors: on the device that the process group communicates on; every rank gives the same
+            number of tensors, with the same shapes and data types, in the same order.
+    """
+    if get_world_size() == 1:
+        return
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        by_dtype.setdefault(tensor.dtype, []).append(tensor)
+    for group in by_dtype.values():
+        flat = torch.cat([tensor.flatten() for tensor in group])
+        dist.broadcast(flat, src=0)
+        parts = flat.split([tensor.numel() for tensor in group])
+        for tensor, part in zip(group, parts, strict=True):
+            tensor.copy_(part.view(tensor.shape))

@@ -35,6 +35,13 @@ def told(error: Exception) -> str:
         (dist.DistStoreError("Timed out after 31 seconds waiting"), "timed out after 31 s:"),
         (dist.DistNetworkError("The client socket has timed out"), "timed out: another process"),
         (dist.DistBackendError("NCCL error: invalid usage\nat line 3"), "(NCCL error: invalid us"),
+        (RuntimeError("NCCL Error 5: invalid usage"), "failed (NCCL Error 5: invalid usage)"),
+        (RuntimeError("broken: ncclSystemError."), "failed (broken: ncclSystemError.)"),
+        (RuntimeError("Gloo connectFullMesh failed"), "failed (Gloo connectFullMesh failed)"),
+        (
+            RuntimeError("[enforce fail at /src/gloo/gloo/device.cc:84] no address"),
+            "failed ([enforce fail at /src/gloo/gloo/device.cc:84] no address)",
+        ),
     ],
 )
 def test_faults_between_processes_become_one_line(error, words):
@@ -48,6 +55,10 @@ def test_faults_between_processes_become_one_line(error, words):
         RuntimeError("DataLoader timed out after 5 seconds"),
         RuntimeError("write: Broken pipe"),
         RuntimeError(""),
+        RuntimeError("File /mnt/igloo/x.pth cannot be opened"),
+        RuntimeError("File /data/gloo/x.pth cannot be opened: timed out"),
+        RuntimeError("/data/NCCL/x.jpg: Broken pipe"),
+        RuntimeError("libnccl.so.2: cannot open shared object file"),
         ValueError(CLOSED),
         UserError("broken.jpg"),
         ConnectionLostError("told already"),
@@ -55,6 +66,20 @@ def test_faults_between_processes_become_one_line(error, words):
 )
 def test_other_errors_pass(error):
     with pytest.raises(type(error)) as raised, explained_faults(PLACE):
+        raise error
+    assert raised.value is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(CLOSED),
+        RuntimeError("File /mnt/igloo/x.pth cannot be opened"),
+        dist.DistBackendError("NCCL error: invalid usage"),
+    ],
+)
+def test_every_error_of_a_process_without_others_passes(error):
+    with pytest.raises(type(error)) as raised, explained_faults():
         raise error
     assert raised.value is error
 

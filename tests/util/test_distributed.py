@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import main
 from util import distributed
 from util.errors import UserError
 
@@ -185,6 +186,62 @@ def test_what_ends_is_as_before_and_leaves_print_alone(tmp_path, monkeypatch, ca
                 raise error
         assert not distributed.is_dist_avail_and_initialized()
         assert (builtins.print, sys.stdout) == before
+
+
+AS_IF_OVER_NCCL = """
+import atexit, runpy, sys, torch.distributed, training
+def run_out_of_memory(*_):
+    raise RuntimeError("CUDA out of memory")
+training.Run.__init__ = run_out_of_memory
+_, backend, url = sys.argv
+torch.distributed.get_backend = lambda *_: backend
+atexit.register(print, "waits for the others at exit")
+sys.argv = ["main.py", "--device", "cpu", "--dist_url", url]
+runpy.run_path("main.py", run_name="__main__")
+"""
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(("backend", "ends_at_once"), [("nccl", True), ("gloo", False)])
+def test_an_unexpected_error_over_nccl_ends_the_process_at_once(tmp_path, backend, ends_at_once):
+    place = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", AS_IF_OVER_NCCL, backend, f"file://{tmp_path}/meet"]
+    environment = os.environ | place | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 1
+    lines = ended.stderr.splitlines()
+    assert lines[0] == "[rank0]: Traceback (most recent call last):"
+    assert "[rank0]: RuntimeError: CUDA out of memory" in lines
+    assert ("waits for the others" not in ended.stdout) == ends_at_once
+    assert "git:" in ended.stdout  # what was printed before is not lost
+
+
+def test_an_unexpected_error_of_a_single_process_is_raised():
+    def fail():
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        distributed.status_of(fail)
+    assert distributed.status_of(lambda: 3) == 3
+
+
+@pytest.mark.parametrize(("device", "current"), [("cuda:1", [1]), ("cuda", []), ("cpu", [])])
+def test_a_single_process_makes_the_gpu_of_its_flag_the_current_one(monkeypatch, device, current):
+    claimed = []
+    monkeypatch.setattr(torch.cuda, "set_device", claimed.append)
+    monkeypatch.setattr(main, "check_device", lambda name: claimed.clear())
+    monkeypatch.setattr(main, "seed_everything", lambda seed: None)
+    seen = []
+    monkeypatch.setattr(main, "Run", lambda *_: seen.append(list(claimed)) or FakeRun())
+    assert main.run(["--device", device]) == 0
+    assert seen == [current]  # before data, model and random states
+
+
+class FakeRun:
+    def train(self):
+        pass
 
 
 def test_a_connection_of_somebody_else_stays(tmp_path):
