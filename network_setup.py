@@ -21,6 +21,7 @@ from util.weights import (
     load_model_state,
     model_state,
     num_classes_of,
+    tell_better_average,
 )
 
 
@@ -74,14 +75,18 @@ def load_weights(
         UserError: weights do not fit.
     """
     if args.finetune:
-        state = model_state(load_checkpoint(args.finetune), args.finetune)
-        print(finetune_model(model, state))
+        start = load_checkpoint(args.finetune)
+        way_out = "write them to a file with python -m export.weights --ema"
+        tell_better_average(start, args.finetune, way_out)
+        print(finetune_model(model, model_state(start, args.finetune)))
     if frozen is not None:
         assert isinstance(model, DETRsegm)  # check_flags has seen to it
         state = model_state(frozen, args.frozen_weights)
         load_frozen_weights(model, model.detr, state, args.frozen_weights)
     if checkpoint is not None:
         load_model_state(model, model_state(checkpoint, args.resume), args.resume)
+        if args.eval and not args.ema_decay:
+            tell_better_average(checkpoint, args.resume, "--ema_decay 0.9998 scores both")
 
 
 def is_frozen_fresh(args: argparse.Namespace) -> bool:
