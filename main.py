@@ -51,7 +51,11 @@ def _add_training_flags(group: FlagGroup) -> None:
     add("--epochs", "number of epochs to train", default=300, type=int)
     add("--lr_drop", "epochs between drops of the learning rate by 10", default=200, type=int)
     add("--lr_scheduler", "step by --lr_drop, or cosine to --lr_min", choices=["step", "cosine"])
-    add("--lr_min", "learning rate at the end of a cosine schedule", type=float)
+    add(
+        "--lr_min",
+        "final learning rate of a cosine schedule; lower rates stay constant",
+        type=float,
+    )
     add("--clip_max_norm", "largest gradient norm, 0 for no limit", default=0.1, type=float)
     precisions = ["off", "bf16", "fp16"]
     add("--amp", "bf16, or fp16 on a GPU: mixed precision for the model", choices=precisions)

@@ -25,6 +25,7 @@ from util.weights import (
     load_model_state,
     model_state,
     num_classes_of,
+    tell_better_average,
     without_ddp_prefix,
 )
 
@@ -91,10 +92,14 @@ def load_weights(model: nn.Module, args: argparse.Namespace, start: Start) -> No
         load_frozen_weights(model, model.detr, state, args.frozen_weights)
     if start.resume is not None:
         load_model_state(model, model_state(start.resume, args.resume), args.resume)
+        if args.eval and not args.ema_decay:
+            tell_better_average(start.resume, args.resume, "--ema_decay 0.9998 scores both")
 
 
 def _finetune(model: nn.Module, checkpoint: dict[str, Any], args: argparse.Namespace) -> None:
     """Load what fits; a backbone that does not fit whole comes from ``--backbone_weights``."""
+    way_out = "write them to a file with python -m export.weights --ema"
+    tell_better_average(checkpoint, args.finetune, way_out)
     state = without_ddp_prefix(model_state(checkpoint, args.finetune))
     brings_backbone = has_backbone_of(model, state)
     if not brings_backbone:

@@ -9,18 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
+from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 from util.agreement import fingerprint
 from util.checkpoint import load_checkpoint
 from util.distributed import all_gather, get_world_size
 from util.errors import UserError
+from util.optimizer import CappedCosineLR
 from util.provenance import versions
 from util.run_folder import RunFolder
 
 # What flags decide on, and its attribute in the schedule.
 _SHAPES: dict[type, dict[str, str]] = {
-    CosineAnnealingLR: {"T_max": "epochs", "eta_min": "lr_min"},
+    CappedCosineLR: {"T_max": "epochs", "eta_min": "lr_min"},
     StepLR: {"step_size": "lr_drop"},
 }
 
@@ -146,6 +147,11 @@ def _in_own_layout(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any
 
 
 def _moments(saved: dict[str, Any], parameter: Tensor, number: int) -> dict[str, Tensor]:
+    """Adam's state of a parameter, in the parameter's memory layout.
+
+    The fused kernel reads parameter, gradient and moments in the order of memory. With ``--amp``
+    convolution weights are channels-last, so moments saved without it would be permuted.
+    """
     moments = {name: saved[name] for name in ("exp_avg", "exp_avg_sq")}
     for name, values in moments.items():
         if values.shape != parameter.shape:
@@ -153,6 +159,7 @@ def _moments(saved: dict[str, Any], parameter: Tensor, number: int) -> dict[str,
                 f"{name} of parameter {number} is {tuple(values.shape)}, not "
                 f"{tuple(parameter.shape)}"
             )
+        moments[name] = torch.empty_like(parameter, requires_grad=False).copy_(values)
     return {"step": torch.tensor(_number(float(saved["step"]))), **moments}
 
 
@@ -213,6 +220,7 @@ def apply_schedule(
     changed = False
     for group, base in zip(optimizer.param_groups, (args.lr, args.lr_backbone), strict=True):
         changed |= group["weight_decay"] != args.weight_decay or group["initial_lr"] != base
+        changed |= group["lr"] > base  # of a cosine schedule that was written without its cap
         group["weight_decay"], group["initial_lr"] = args.weight_decay, base
     wanted = {name: getattr(args, flag) for name, flag in _SHAPES[type(scheduler)].items()}
     changed |= any(getattr(scheduler, name) != value for name, value in wanted.items())
@@ -227,5 +235,5 @@ def apply_schedule(
 
 def _closed_form(scheduler: LRScheduler) -> list[float]:
     """Learning rates of a schedule by its own formula, whatever they were before."""
-    assert isinstance(scheduler, CosineAnnealingLR | StepLR)
+    assert isinstance(scheduler, CappedCosineLR | StepLR)
     return list(map(float, scheduler._get_closed_form_lr()))

@@ -1,6 +1,7 @@
 """How far a training run is: everything of a checkpoint that is neither weights nor flags."""
 
 import contextlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ from util.errors import UserError
 from util.metric_logger import MetricLogger
 from util.random_state import random_state, set_random_state
 
-_PROGRESS = ("images_done", "train_stats", "scores", "skipped_steps", "bad_images")
+_PROGRESS = ("images_done", "train_stats", "scores", "ema_scores", "skipped_steps", "bad_images")
 
 
 @dataclass
@@ -25,6 +26,7 @@ class RunState:
         train_stats: averages of the epoch before, where it has just ended; its evaluation may be
             still to come.
         scores: validation score of each epoch that was evaluated, see `validation_score`.
+        ema_scores: the same of the averaged weights, for epochs that have them.
         skipped_steps: steps that were not finite and left out.
         bad_images: what was said of each image that could not be read and was replaced; those of
             the epoch under way as far as this process has met them.
@@ -36,13 +38,25 @@ class RunState:
     meters: dict[str, Any] = field(default_factory=dict)
     train_stats: dict[str, Any] | None = None
     scores: dict[int, float] = field(default_factory=dict)
+    ema_scores: dict[int, float] = field(default_factory=dict)
     skipped_steps: int = 0
     bad_images: list[str] = field(default_factory=list)
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch with the highest score, of equal ones the first; None without any."""
-        return max(self.scores, key=lambda epoch: (self.scores[epoch], -epoch), default=None)
+        """Best-scoring epoch, with raw or averaged weights (the first on ties), or None."""
+        return max(self.scores, key=lambda epoch: (self.score_of(epoch), -epoch), default=None)
+
+    @property
+    def best_weights(self) -> str:
+        """Key in a checkpoint of the weights that scored best: ``model``, or ``ema``."""
+        best = self.best_epoch
+        averaged = best is not None and self.score_of(best) > self.scores[best]
+        return "ema" if averaged else "model"
+
+    def score_of(self, epoch: int) -> float:
+        """Validation score of an epoch: the better of raw and averaged weights."""
+        return max(self.scores[epoch], self.ema_scores.get(epoch, -math.inf))
 
     def left_out(self) -> dict[str, Any]:
         """What a line of the log says of steps and images left out so far; nothing, if none."""
@@ -56,10 +70,12 @@ class RunState:
         without a score are passed over.
         """
         for entry in log:
-            stats = {name.removeprefix("test_"): value for name, value in entry.items()}
-            if entry["epoch"] < self.epoch:
+            if entry["epoch"] >= self.epoch:
+                continue
+            for prefix, scores in (("test_", self.scores), ("ema_", self.ema_scores)):
+                stats = {name.removeprefix(prefix): value for name, value in entry.items()}
                 with contextlib.suppress(KeyError, IndexError, TypeError, ValueError):
-                    self.scores[entry["epoch"]] = validation_score(stats)
+                    scores[entry["epoch"]] = validation_score(stats)
 
     def share_bad_images(self) -> None:
         """Learn of those that other processes have met; every process must ask."""
@@ -110,12 +126,13 @@ class RunState:
             number = getattr(self, name)
             if type(number) is not int or number < 0:
                 raise ValueError(f"{name} is {number!r}")
-        kinds = {"scores": dict, "bad_images": list, "train_stats": dict | None}
+        kinds = {"scores": dict, "ema_scores": dict, "bad_images": list, "train_stats": dict | None}
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(f"{name} is {getattr(self, name)!r}")
-        if not all(type(k) is int and isinstance(v, float) for k, v in self.scores.items()):
-            raise ValueError(f"scores are {self.scores!r}")
+        for scores in (self.scores, self.ema_scores):
+            if not all(type(k) is int and isinstance(v, float) for k, v in scores.items()):
+                raise ValueError(f"scores are {scores!r}")
         if not all(isinstance(one, str) for one in self.bad_images):
             raise ValueError(f"bad_images are {self.bad_images!r}")
 
@@ -131,3 +148,10 @@ def validation_score(stats: dict[str, Any]) -> float:
     else:
         score = stats.get("coco_eval_masks", stats["coco_eval_bbox"])[0]
     return -1.0 if score is None else float(score)
+
+
+def score_name(stats: Mapping[str, Any]) -> str:
+    """What `validation_score` of some statistics is: PQ, AP of masks, or AP."""
+    if "PQ_all" in stats:
+        return "PQ"
+    return "AP of masks" if "coco_eval_masks" in stats else "AP"

@@ -35,7 +35,7 @@ from resume import (
     restore_optimizer,
     tell_other_versions,
 )
-from run_state import RunState, validation_score
+from run_state import RunState, score_name, validation_score
 from util.averaging import AveragedModel
 from util.distributed import all_gather, get_world_size, is_main_process
 from util.errors import DivergenceError, UserError
@@ -125,10 +125,12 @@ class Run:
         print(f"Resuming with {where}")
         if tell_all(self.folder.holds(args.resume)):
             self.state.take_scores(self.folder.read_log())
-            self.state.scores = tell_all(self.state.scores)  # they decide what all do next
+            # They decide what all do next.
+            scores = tell_all((self.state.scores, self.state.ema_scores))
+            self.state.scores, self.state.ema_scores = scores
             self.folder.go_back_to(self.state.epoch, self.state.step)
             if self.state.images_done == 0 and self.state.best_epoch == self.state.epoch - 1:
-                self.folder.keep_as_best(args.resume)
+                self.folder.keep_as_best(args.resume, self.state.best_weights)
 
     def score(self) -> None:
         """Evaluate once, for ``--eval``."""
@@ -184,7 +186,11 @@ class Run:
         best, patience = self.state.best_epoch, self.args.patience
         if best is None or patience is None or self.state.epoch - 1 - best < patience:
             return False
-        print(f"No better validation score since epoch {best}: ends by --patience {patience}")
+        averaged = " (averaged weights)" if self.state.best_weights == "ema" else ""
+        print(
+            f"No better validation score since epoch {best}{averaged}: "
+            f"ends by --patience {patience}"
+        )
         return True
 
     def _train_epoch(self, loader: TrainLoader) -> None:
@@ -302,9 +308,25 @@ class Run:
             evaluation = serialisable_eval(evaluator.coco_eval["bbox"].eval)
             self.folder.save_epoch_evaluation(evaluation, epoch)
         state.scores[epoch] = validation_score(test_stats)
+        if ema_stats:
+            state.ema_scores[epoch] = validation_score(ema_stats)
         if state.best_epoch == epoch:
-            self.folder.keep_as_best(saved_as)
+            self._keep_best(score_name(test_stats), saved_as)
         refuse_too_many(state.bad_images, self.args.skip_bad_images)
+
+    def _keep_best(self, name: str, saved_as: str | None) -> None:
+        """Make the epoch that is done ``best.pth``, and say so.
+
+        Args:
+            name: of the validation score.
+            saved_as: where the epoch was saved, if not as the newest checkpoint.
+        """
+        state, epoch = self.state, self.state.epoch - 1
+        self.folder.keep_as_best(saved_as, state.best_weights)
+        if self.folder.path is not None:
+            which = {"ema": "averaged weights, ", "model": "raw weights, "}[state.best_weights]
+            which = which if epoch in state.ema_scores else ""
+            print(f"best.pth: epoch {epoch}, {which}{name} {state.score_of(epoch):.3f}")
 
     @contextlib.contextmanager
     def _explained_worker_faults(self) -> Iterator[None]:

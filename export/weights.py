@@ -19,7 +19,7 @@ from util.checkpoint import StrPath, atomic_write, load_checkpoint, save_checkpo
 from util.command_line import ArgumentParser, run_command
 from util.errors import UserError
 from util.safetensors_file import SUFFIX, checkpoint_notes, safetensors_bytes
-from util.weights import model_state
+from util.weights import model_state, tell_better_average
 
 EMA_HELP = "take the averaged weights of a run with --ema_decay"
 _PROGRAM = "python -m export.weights"
@@ -50,6 +50,8 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
         if not checkpoint.get("ema"):
             raise UserError(f"{source}: holds no averaged weights (--ema_decay): leave out --ema")
         checkpoint["model"] = checkpoint["ema"]
+    else:
+        tell_better_average(checkpoint, source, "--ema takes them")
     state = model_state(checkpoint, source)
     if not is_detectron2(state):
         return checkpoint

@@ -24,6 +24,27 @@ _RESNETS = ("resnet*", "resnext*", "wide_resnet*")
 _LATE_STAGES = ("layer2", "layer3", "layer4")
 
 
+class _FrozenBatchNorm(torch.autograd.Function):
+    """`torch.nn.functional.batch_norm` in evaluation mode, without saving its input for backward.
+
+    The gradient with respect to the input is the same map without mean and bias.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> Tensor:
+        ctx.save_for_backward(var, weight)
+        ctx.eps = eps
+        return F.batch_norm(x, mean, var, weight, bias, eps=eps)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        var, weight = ctx.saved_tensors
+        zero = torch.zeros_like(weight)
+        return F.batch_norm(grad, zero, var, weight, zero, eps=ctx.eps), *[None] * 5
+
+
 class FrozenBatchNorm2d(nn.Module):
     """Batch normalisation with fixed statistics and a fixed affine map, kept as buffers.
 
@@ -57,10 +78,21 @@ class FrozenBatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, H, W) channel by channel; the result has the dtype of ``x``."""
+        if x.dtype == torch.bfloat16 or x.dtype == torch.float16:
+            return self._forward_low_precision(x)
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
         # One factor and one summand a channel: two passes over the feature map instead of four.
         return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.to(x.dtype).view(1, -1, 1, 1)
+
+    def _forward_low_precision(self, x: Tensor) -> Tensor:
+        """Compute in float32 and round once, in one pass over the feature map."""
+        mean, var = self.running_mean.float(), self.running_var.float()
+        weight, bias = self.weight.float(), self.bias.float()
+        if torch.jit.is_scripting() or torch.jit.is_tracing() or torch.compiler.is_compiling():
+            return F.batch_norm(x, mean, var, weight, bias, eps=self.eps)
+        out: Tensor = _FrozenBatchNorm.apply(x, mean, var, weight, bias, self.eps)
+        return out
 
 
 class BackboneBase(nn.Module):

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import io
+import math
 
 import pytest
 import torch
@@ -96,6 +97,21 @@ def test_a_whole_one_goes_on(kind):
     rates = continued_from(WHOLE[kind])
     # By step, the second drop comes now.
     assert rates == pytest.approx([0.1 * lr for lr in saved]) if kind == "step" else rates < saved
+
+
+def test_a_cosine_run_written_without_the_cap_goes_on_with_it():
+    """--lr_min 0.05 had raised the backbone's rate from 0.01 on."""
+    raised = copy.deepcopy(WHOLE["cosine"])
+    raised["args"]["lr_min"] = raised["lr_scheduler"]["eta_min"] = 0.05
+    raised["optimizer"]["param_groups"][1]["lr"] = 0.02
+    args = argparse.Namespace(**FLAGS)
+    settle_flags(args, raised, ())
+    _, optimizer, scheduler = build("cosine")
+    restore_optimizer(optimizer, scheduler, None, raised, "x.pth")
+    assert apply_schedule(optimizer, scheduler, args, 3)
+    first = 0.05 + 0.05 * (1 + math.cos(math.pi / 3)) / 2
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([first, 0.01])
+    assert not apply_schedule(optimizer, scheduler, args, 3)
 
 
 JUNK = st.one_of(

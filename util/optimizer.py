@@ -24,6 +24,24 @@ def build_optimizer(
     return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=True)
 
 
+class CappedCosineLR(CosineAnnealingLR):
+    """Cosine annealing that never raises a rate: ``eta_min`` is capped at each group's first rate.
+
+    The backbone often starts below the floor of the other layers. Its rate is constant then.
+    """
+
+    def get_lr(self) -> list[Any]:
+        """Learning rates of the groups for ``last_epoch``, from the rates before."""
+        return self._capped(super().get_lr())
+
+    def _get_closed_form_lr(self) -> list[Any]:
+        return self._capped(super()._get_closed_form_lr())
+
+    def _capped(self, rates: Iterable[Any]) -> list[Any]:
+        pairs = zip(self.base_lrs, rates, strict=True)
+        return [first if first <= self.eta_min else rate for first, rate in pairs]
+
+
 def build_lr_scheduler(
     optimizer: torch.optim.Optimizer, kind: str, epochs: int, lr_drop: int, lr_min: float
 ) -> LRScheduler:
@@ -32,10 +50,10 @@ def build_lr_scheduler(
     Args:
         optimizer: its learning rates are those of the first epoch.
         kind: ``step`` divides by 10 every ``lr_drop`` epochs, ``cosine`` goes down to ``lr_min``
-            over ``epochs``.
+            over ``epochs``; a rate that starts at or below ``lr_min`` stays constant.
     """
     if kind == "cosine":
-        return CosineAnnealingLR(optimizer, epochs, lr_min)
+        return CappedCosineLR(optimizer, epochs, lr_min)
     return StepLR(optimizer, lr_drop)
 
 
@@ -84,9 +102,11 @@ def update(
     Args:
         optimizer: with gradients in place.
         skip: bool without dimensions: whether to leave weights and statistics alone.
-        scaler: skips by itself what overflows, as non-finite losses do.
+        scaler: also skips steps whose gradients overflow. It treats ``skip`` as an overflow: the
+            scale backs off.
     """
-    if scaler is not None:
+    if scaler is not None and scaler.is_enabled():
+        _record_overflow(scaler, optimizer, skip)
         scaler.step(optimizer)
         scaler.update()
     elif all(group.get("fused") for group in optimizer.param_groups):
@@ -98,6 +118,21 @@ def update(
             del fused.grad_scale, fused.found_inf
     elif not skip:
         optimizer.step()
+
+
+def _record_overflow(
+    scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer, skip: Tensor
+) -> None:
+    """Let the scaler skip the step where ``skip`` is true, without a host synchronization.
+
+    Gradients may be finite where the loss is not: the scaler, which checks gradients alone, would
+    take the step.
+    """
+    if not scaler._found_inf_per_device(optimizer):  # `clip` was not called
+        scaler.unscale_(optimizer)
+    # What `unscale_` found, on each device; PyTorch has no public way to it.
+    for found_inf in scaler._found_inf_per_device(optimizer).values():
+        found_inf.masked_fill_(skip.to(found_inf.device, non_blocking=True), 1)
 
 
 def batch_norms(model: nn.Module) -> list[nn.Module]:

@@ -84,10 +84,24 @@ class RunFolder:
             for old in sorted(self.path.glob(f"{_LAST}*.pth"))[: -self._keep_last]:
                 old.unlink(missing_ok=True)
 
-    def keep_as_best(self, checkpoint: StrPath | None = None) -> None:
-        """Let ``best.pth`` be what a checkpoint of the folder, by default the newest, is now."""
-        if self.path is not None and is_main_process():
-            _same_file(Path(checkpoint or self.path / _NEWEST), self.path / _BEST)
+    def keep_as_best(self, checkpoint: StrPath | None = None, weights: str = "model") -> None:
+        """Let ``best.pth`` be what a checkpoint of the folder, by default the newest, is now.
+
+        Args:
+            checkpoint: path.
+            weights: key of the weights that scored best. Where it is not ``model``, ``best.pth`` is
+                a file of its own, with this key as the entry ``best_weights``.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        if self.path is None or not is_main_process():
+            return
+        source, best = Path(checkpoint or self.path / _NEWEST), self.path / _BEST
+        if weights == "model":
+            _same_file(source, best)
+        else:
+            save_on_master({**load_checkpoint(source), "best_weights": weights}, best)
 
     def load_newest(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint that can be read, and its path; None where there is none at all.
