@@ -9,8 +9,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from datasets.coco import num_classes_for
 from models import build_model
-from models.convolution import use_small_map_convolutions
 from models.criterion import SetCriterion
+from models.fast.convolution import use_small_map_convolutions
 from models.segmentation import DETRsegm
 from util.checkpoint import load_checkpoint
 from util.errors import UserError

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 
 from .backbone import stage_channels
-from .deferred_masks import DeferredMasks
+from .fast.deferred_masks import DeferredMasks
 from .mask_losses import dice_loss, sigmoid_focal_loss
 from .panoptic import PostProcessPanoptic, PostProcessSegm
 
@@ -72,7 +72,8 @@ class DETRsegm(nn.Module):
 
         Returns:
             what DETR returns, and ``pred_masks``: mask logits (B, Q, H, W) at the resolution of the
-            backbone's first stage, over the padded image. In training these are `DeferredMasks`.
+            backbone's first stage, over the padded image. In training mode with gradients these are
+            `models.fast.deferred_masks.DeferredMasks`, which compute the masks of chosen queries.
         """
         if isinstance(samples, (list, tuple, torch.Tensor)):
             samples = nested_tensor_from_tensor_list(samples)  # type: ignore[arg-type]
@@ -85,13 +86,11 @@ class DETRsegm(nn.Module):
         maps = self.mask_head.image_maps(projected, finer)
         if torch.jit.is_scripting():
             out["pred_masks"] = self._all_masks(attention, maps)
+        elif self.training and torch.is_grad_enabled():
+            # The criterion computes the masks of the matched queries only.
+            out["pred_masks"] = DeferredMasks(self.mask_head, attention, maps)
         else:
-            deferred = self.training and torch.is_grad_enabled()
-            out["pred_masks"] = (
-                DeferredMasks(self.mask_head, attention, maps)
-                if deferred
-                else self._all_masks(attention, maps)
-            )
+            out["pred_masks"] = self._all_masks(attention, maps)
         return out
 
     def _all_masks(

@@ -4,6 +4,9 @@ Beside the textbook transformer: positions are added to queries and keys of ever
 only at the input), the decoder works on all queries in parallel, and the output of every decoder
 layer can be returned for the auxiliary losses. Sequences are (length, batch, channel), the order
 that `torch.nn.MultiheadAttention` computes in.
+
+Attention is `models.fast.attention.Attention`, which computes attention weights only while a
+forward hook is registered that reads them; without weights it chooses the fastest kernel.
 """
 
 import copy
@@ -14,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import Attention
+from .fast.attention import Attention
 
 
 def _with_position(x: Tensor, position: Tensor | None) -> Tensor:
@@ -71,7 +74,7 @@ class TransformerEncoderLayer(nn.Module):
             x,
             attn_mask=src_mask,
             key_padding_mask=src_key_padding_mask,
-            need_weights=self.self_attn.is_observed,
+            need_weights=self.self_attn.needs_weights(),
         )[0]
         src = src + self.dropout1(attended)
         if not self.normalize_before:
@@ -144,7 +147,7 @@ class TransformerDecoderLayer(nn.Module):
             x,
             attn_mask=tgt_mask,
             key_padding_mask=tgt_key_padding_mask,
-            need_weights=self.self_attn.is_observed,
+            need_weights=self.self_attn.needs_weights(),
         )[0]
         tgt = tgt + self.dropout1(attended)
         if not self.normalize_before:
@@ -156,7 +159,7 @@ class TransformerDecoderLayer(nn.Module):
             memory,
             attn_mask=memory_mask,
             key_padding_mask=memory_key_padding_mask,
-            need_weights=self.multihead_attn.is_observed,
+            need_weights=self.multihead_attn.needs_weights(),
         )[0]
         tgt = tgt + self.dropout2(attended)
         if not self.normalize_before:
