@@ -113,12 +113,11 @@ def weights_of_a_call(layer, hook):
     return hook.weights[0] if hook.weights else None
 
 
-@pytest.mark.parametrize("register", ["own", "own, first", "global"])
+@pytest.mark.parametrize("register", ["own", "global"])
 def test_weights_are_computed_while_a_hook_reads_them(register):
     layer, hook = Layer(), KeepWeights()
     handle = {
         "own": lambda: layer.attention.register_forward_hook(hook),
-        "own, first": lambda: layer.attention.register_forward_hook(hook, prepend=True),
         "global": lambda: register_module_forward_hook(hook),
     }[register]()
     try:
@@ -131,6 +130,21 @@ def test_weights_are_computed_while_a_hook_reads_them(register):
     layer.attention.register_forward_hook(other, needs_weights=False)
     layer(*attention_inputs())
     assert other.weights == [None]
+
+
+@pytest.mark.parametrize("needs_weights", [True, False])
+def test_hooks_have_the_options_of_pytorch(needs_weights):
+    layer, order = Layer(), []
+    options = {"needs_weights": needs_weights}
+    layer.attention.register_forward_hook(lambda *event: order.append("second"), **options)
+    layer.attention.register_forward_hook(
+        lambda module, args, kwargs, output: order.append(kwargs["need_weights"]),
+        prepend=True,
+        with_kwargs=True,
+        **options,
+    )
+    layer(*attention_inputs())
+    assert order == [needs_weights, "second"]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
