@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models import build_model
 from models.criterion import SetCriterion
+from models.fast.attention import Attention
 from network_setup import prepare_for_mixed_precision
 from util.checkpoint import load_checkpoint, save_checkpoint
 from util.command_line import ArgumentParser, run_command
@@ -47,8 +48,7 @@ def examine(model: nn.Module, criterion: SetCriterion, record: StepRecord, amp: 
     criterion.train()
     set_random_state(record.random_state)
     layers: list[str] = []
-    for name, module in model.named_modules():
-        module.register_forward_hook(_noting(name or "model", layers))
+    _watch_outputs(model, layers)
     dtype = torch.float16 if amp == "fp16" else torch.bfloat16
     with torch.autocast(device.type, dtype=dtype, enabled=amp != "off"):
         outputs = model(samples)
@@ -56,6 +56,8 @@ def examine(model: nn.Module, criterion: SetCriterion, record: StepRecord, amp: 
         return f"the first layer with such an output is {layers[0]}"
     # Counted here: the other processes may not get so far.
     losses = criterion(outputs, targets, max(sum(len(t["labels"]) for t in targets), 1))
+    if layers:  # the mask head runs in the criterion, for the matched queries
+        return f"the first layer with such an output is {layers[0]}"
     bad = [name for name, value in losses.items() if not value.isfinite().all()]
     if bad:
         return f"all layers are finite, but not the losses {', '.join(bad)}"
@@ -83,6 +85,20 @@ def explain(
         if found != NOTHING_FOUND:
             return record, found
     return records[0], NOTHING_FOUND
+
+
+def _watch_outputs(model: nn.Module, layers: list[str]) -> None:
+    """Register hooks that append the name of each layer whose output is not finite.
+
+    The hooks leave the outputs the same to the last bit.
+    """
+    for name, module in model.named_modules():
+        hook = _noting(name or "model", layers)
+        if isinstance(module, Attention):
+            # For a hook that needs the weights another kernel would run than in the failed step.
+            module.register_forward_hook(hook, needs_weights=False)
+        else:
+            module.register_forward_hook(hook)
 
 
 def _noting(name: str, layers: list[str]) -> Any:

@@ -10,8 +10,8 @@ from torch.nn.parallel import DistributedDataParallel
 from datasets.coco import num_classes_for
 from models import build_model
 from models.backbone import BODY, load_resnet_weights
-from models.convolution import use_small_map_convolutions
 from models.criterion import SetCriterion
+from models.fast.convolution import use_small_map_convolutions
 from models.segmentation import DETRsegm
 from resume import Start
 from util.agreement import fingerprint, require_same

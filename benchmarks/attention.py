@@ -4,8 +4,8 @@
 
 Both run in turn in this process, forward and backward under autocast to bfloat16, without dropout:
 the image attending to itself, queries to the image, queries to each other. PyTorch hands bfloat16
-to the fused kernel; `models.attention.Attention` hands it float32. Prints milliseconds for each,
-their ratio (medians over rounds) and the largest difference of the outputs.
+to the fused kernel; `models.fast.attention.Attention` hands it float32. Prints milliseconds for
+each, their ratio (medians over rounds) and the largest difference of the outputs.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from models.attention import Attention
+from models.fast.attention import Attention
 
 _HEADS = 8
 # batch, channels, queries, image cells

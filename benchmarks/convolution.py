@@ -6,7 +6,7 @@ The convolutions of a ResNet's last two stages, as in the recipes for drawn shap
 of 800 x 1066 pixels. Both variants run in turn in this process under autocast to bfloat16, with
 weights in channels-last layout, as main.py trains them. Prints milliseconds of PyTorch's and ours
 and their ratio (medians over rounds), and the largest relative difference of the gradients of input
-and weights, which is 0 where `models.convolution.SmallMapConv2d` leaves a map to PyTorch.
+and weights, which is 0 where `models.fast.convolution.SmallMapConv2d` leaves a map to PyTorch.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from models.convolution import use_small_map_convolutions
+from models.fast.convolution import SmallMapConv2d
 
 # batch, channels in, channels out, kernel, stride, height, width
 _SIZES = {
@@ -72,8 +72,7 @@ def main() -> None:
     for name, (batch, inputs, outputs, kernel, stride, height, width) in _SIZES.items():
         stock = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
         nn.utils.convert_conv2d_weight_memory_format(stock, torch.channels_last)
-        ours = copy.deepcopy(stock)
-        use_small_map_convolutions(ours)
+        ours = SmallMapConv2d.from_conv(copy.deepcopy(stock))
         image = torch.randn(batch, inputs, height, width, dtype=torch.bfloat16)
         image = image.contiguous(memory_format=torch.channels_last).requires_grad_()
         print(f"{name}: {compare(stock, ours, image, args.rounds)}")

@@ -12,7 +12,7 @@ from util.distributed import get_world_size, is_dist_avail_and_initialized
 from util.tensor_ops import accuracy
 from util.transfer import to_device
 
-from .deferred_masks import DeferredMasks, select_queries
+from .fast.deferred_masks import DeferredMasks, select_queries
 from .mask_losses import dice_loss, sigmoid_focal_loss
 from .matcher import HungarianMatcher, Matches, Objects
 

@@ -1,4 +1,4 @@
-"""Masks on top of boxes: DETR for instance and panoptic segmentation (paper, section 4.4)."""
+"""DETR with a mask head, for instance and panoptic segmentation (paper, section 4.4)."""
 
 import math
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 
 from .backbone import stage_channels
-from .deferred_masks import DeferredMasks
+from .fast.deferred_masks import DeferredMasks
 from .mask_losses import dice_loss, sigmoid_focal_loss
 from .panoptic import PostProcessPanoptic, PostProcessSegm
 
@@ -27,22 +27,23 @@ __all__ = [
     "sigmoid_focal_loss",
 ]
 
-# Queries of each image whose masks are computed at once outside training: for an image of
-# 800 x 1333 pixels about half a gigabyte.
+# Number of queries per image whose masks are computed at once in evaluation. 16 take about half a
+# gigabyte for an image of 800 x 1333 pixels.
 _QUERIES_AT_ONCE = 16
 
 
 class DETRsegm(nn.Module):
-    """DETR with a mask for each query.
+    """DETR that also predicts a mask per query.
 
     Args:
-        detr: the detector; its backbone returns all four stages.
-        freeze_detr: train the mask head alone. Statistics of batch norms in ``detr`` stay too.
+        detr: the detector; its backbone returns the features of all four stages.
+        freeze_detr: train only the mask head; running statistics of batch norms in ``detr`` do not
+            change either.
     """
 
     def __init__(self, detr: "DETR", freeze_detr: bool = False):
         super().__init__()
-        # Optimizer states in checkpoints are numbered by the order of these lines.
+        # Optimizer states in checkpoints depend on the order of these assignments.
         self.detr = detr
         if freeze_detr:
             detr.requires_grad_(False)
@@ -56,7 +57,7 @@ class DETRsegm(nn.Module):
         )
 
     def train(self, mode: bool = True) -> "DETRsegm":
-        """As for any module; batch norms of a frozen detector stay in evaluation mode."""
+        """Set training mode; batch norms of a frozen detector stay in evaluation mode."""
         super().train(mode)
         if self.freeze_detr:
             for module in self.detr.modules():
@@ -65,14 +66,15 @@ class DETRsegm(nn.Module):
         return self
 
     def forward(self, samples: NestedTensor):  # type: ignore[no-untyped-def]
-        """Detect and segment.
+        """Predict classes, boxes and masks.
 
         Args:
-            samples: as for `models.detr.DETR`.
+            samples: see `models.detr.DETR.forward`.
 
         Returns:
-            what DETR returns, and ``pred_masks``: mask logits (B, Q, H, W) at the resolution of the
-            backbone's first stage, over the padded image. In training these are `DeferredMasks`.
+            the outputs of `models.detr.DETR`, and ``pred_masks``: mask logits (B, Q, H, W) of the
+            padded images, at the resolution of the backbone's first stage. In training mode with
+            gradients a `models.fast.deferred_masks.DeferredMasks`, which computes them on request.
         """
         if isinstance(samples, (list, tuple, torch.Tensor)):
             samples = nested_tensor_from_tensor_list(samples)  # type: ignore[arg-type]
@@ -85,25 +87,23 @@ class DETRsegm(nn.Module):
         maps = self.mask_head.image_maps(projected, finer)
         if torch.jit.is_scripting():
             out["pred_masks"] = self._all_masks(attention, maps)
+        elif self.training and torch.is_grad_enabled():
+            # The criterion computes the masks of the matched queries only.
+            out["pred_masks"] = DeferredMasks(self.mask_head, attention, maps)
         else:
-            deferred = self.training and torch.is_grad_enabled()
-            out["pred_masks"] = (
-                DeferredMasks(self.mask_head, attention, maps)
-                if deferred
-                else self._all_masks(attention, maps)
-            )
+            out["pred_masks"] = self._all_masks(attention, maps)
         return out
 
     def _all_masks(
         self, attention: Tensor, maps: list[Tensor], at_once: int = _QUERIES_AT_ONCE
     ) -> Tensor:
-        """Mask logits (B, Q, H, W), some queries after the other.
+        """Compute mask logits (B, Q, H, W) in chunks of queries, to limit memory.
 
-        ``at_once`` is an argument because TorchScript sees no names of the module.
+        ``at_once`` is an argument because TorchScript cannot read globals.
         """
         if torch.jit.is_scripting():
             num_images = attention.shape[0]
-        else:  # a file cannot split into a number of parts that its input decides
+        else:  # an exported graph has a fixed number of chunks, whatever the batch size
             num_images = 1 if torch.compiler.is_exporting() else attention.shape[0]
         parts = [
             self.mask_head.batched_masks(part, maps)
@@ -113,13 +113,13 @@ class DETRsegm(nn.Module):
 
 
 class MHAttentionMap(nn.Module):
-    """Attention weights of queries over the pixels of a feature map, without values.
+    """Multi-head attention weights of queries over a feature map; there are no values.
 
     Args:
-        query_dim: channels of queries and pixels.
-        hidden_dim: channels of their projections.
-        num_heads: a divisor of ``hidden_dim``.
-        dropout: probability of dropping a weight.
+        query_dim: channels of queries and feature map.
+        hidden_dim: channels of the projections.
+        num_heads: attention heads; divides ``hidden_dim``.
+        dropout: dropout probability of the weights.
         bias: whether the projections have biases.
     """
 
@@ -144,16 +144,16 @@ class MHAttentionMap(nn.Module):
         self.normalize_fact = (hidden_dim / num_heads) ** -0.5
 
     def forward(self, q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend.
+        """Compute attention weights.
 
         Args:
             q: queries (B, Q, query_dim).
-            k: pixels (B, query_dim, H, W).
-            mask: (B, H, W), True = padding, which gets weight 0.
+            k: feature map (B, query_dim, H, W).
+            mask: (B, H, W), True = padding, where weights are 0.
 
         Returns:
-            weights (B, Q, num_heads, H, W). They add up to 1 over heads and pixels together, not
-            for each head: released weights were trained so.
+            weights (B, Q, num_heads, H, W). The softmax is taken over heads and cells together,
+            as in the training of the released weights, so one head does not add up to 1.
         """
         q = self.q_linear(q)
         k = F.conv2d(k, self.k_linear.weight[:, :, None, None], self.k_linear.bias)
@@ -168,21 +168,21 @@ class MHAttentionMap(nn.Module):
 
 
 class MaskHeadSmallConv(nn.Module):
-    """Convolutions from attention maps to masks, with the backbone's finer features on the way up.
+    """Convolutions that upsample attention maps to masks, with the backbone's finer features.
 
-    The computation is split: `image_maps` is what all queries of an image share, and `masks` is the
-    rest, for any choice of queries.
+    `image_maps` computes the part that all queries of an image share, once per image; `masks`
+    computes the rest for chosen queries.
 
     Args:
-        dim: channels of the encoded image and the attention heads together.
+        dim: channels of the projected image features, plus the number of attention heads.
         fpn_dims: channels of the backbone's stages 3, 2 and 1.
-        context_dim: the widths of the layers are this over 2, 4, 8 and 16.
+        context_dim: layers 2 to 5 have this many channels divided by 2, 4, 8 and 16.
     """
 
     def __init__(self, dim: int, fpn_dims: list[int], context_dim: int):
         super().__init__()
         widths = [dim, *(context_dim // 2**k for k in range(1, 5))]
-        # Optimizer states in checkpoints are numbered by the order of these lines.
+        # Optimizer states in checkpoints depend on the order of these assignments.
         self.lay1 = nn.Conv2d(dim, dim, 3, padding=1)
         self.gn1 = _group_norm(dim)
         self.lay2 = nn.Conv2d(dim, widths[1], 3, padding=1)
@@ -211,7 +211,7 @@ class MaskHeadSmallConv(nn.Module):
             fpns: features of the backbone's stages 3, 2 and 1, all (B, ...) or all (B * Q, ...).
 
         Returns:
-            mask logits (B * Q, 1, H1, W1) at the resolution of the last of ``fpns``.
+            mask logits (B * Q, 1, H1, W1), at the resolution of the last features in ``fpns``.
         """
         maps = self.image_maps(x, fpns)
         batch_size, num_queries = bbox_mask.shape[:2]
@@ -222,10 +222,13 @@ class MaskHeadSmallConv(nn.Module):
         return self.masks(bbox_mask.flatten(0, 1), maps, every)
 
     def image_maps(self, x: Tensor, fpns: list[Tensor]) -> list[Tensor]:
-        """What the queries of an image share, arguments as in `forward`.
+        """Compute the part that all queries of an image share; for the arguments see `forward`.
 
-        The first is the share of ``x`` in the first layer, whose input is ``x`` and the attention
-        maps side by side.
+        The first layer convolves ``x`` and the attention maps together. A convolution is linear, so
+        the part of ``x`` is computed once per image.
+
+        Returns:
+            output of the first layer for ``x`` alone, and the projected features of ``fpns``.
         """
         weight = self.lay1.weight[:, : x.shape[1]]
         return [
@@ -236,7 +239,7 @@ class MaskHeadSmallConv(nn.Module):
         ]
 
     def batched_masks(self, attention: Tensor, maps: list[Tensor]) -> Tensor:
-        """Mask logits (B, Q, H1, W1) of attention maps (B, Q, heads, H, W)."""
+        """Compute mask logits (B, Q, H1, W1) from attention maps (B, Q, heads, H, W)."""
         batch_size, num_queries = attention.shape[:2]
         image = torch.arange(batch_size, device=attention.device)
         image = image[:, None].expand(batch_size, num_queries).flatten()
@@ -244,12 +247,12 @@ class MaskHeadSmallConv(nn.Module):
         return masks.view(batch_size, num_queries, masks.shape[-2], masks.shape[-1])
 
     def masks(self, attention: Tensor, maps: list[Tensor], image: Tensor) -> Tensor:
-        """Compute the masks of some queries.
+        """Compute the masks of chosen queries.
 
         Args:
-            attention: their attention maps (P, heads, H, W).
+            attention: attention maps of these queries (P, heads, H, W).
             maps: see `image_maps`.
-            image: index of the image of each (P,).
+            image: index in the batch of the image of each query (P,).
 
         Returns:
             mask logits (P, 1, H1, W1).
@@ -265,10 +268,10 @@ class MaskHeadSmallConv(nn.Module):
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
-    """Eight groups as in the released models, fewer where a narrow model's channels need it."""
+    """Group norm with 8 groups as in the released models; fewer if 8 does not divide channels."""
     return nn.GroupNorm(math.gcd(8, channels), channels)
 
 
 def _finer(x: Tensor, finer: Tensor) -> Tensor:
-    """Enlarge ``x`` (nearest pixel) to the resolution of ``finer`` and add that."""
+    """Upsample ``x`` to the size of ``finer`` (nearest neighbour) and add ``finer``."""
     return F.interpolate(x, size=finer.shape[-2:], mode="nearest") + finer

@@ -1,9 +1,10 @@
 """The encoder-decoder transformer of DETR (paper, section 3.2 and appendix A.3).
 
-Beside the textbook transformer: positions are added to queries and keys of every attention (not
-only at the input), the decoder works on all queries in parallel, and the output of every decoder
-layer can be returned for the auxiliary losses. Sequences are (length, batch, channel), the order
-that `torch.nn.MultiheadAttention` computes in.
+It differs from the original transformer in three points: positional encodings are added to the
+queries and keys of every attention layer, not only at the input; the decoder processes all queries
+in parallel; and the outputs of all decoder layers can be returned, for the auxiliary losses.
+Sequences are (length, batch, channel). Attention layers compute their weights only while a forward
+hook reads them; otherwise they choose the fastest kernel (`models.fast.attention`).
 """
 
 import copy
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import Attention
+from .fast.attention import Attention
 
 
 def _with_position(x: Tensor, position: Tensor | None) -> Tensor:
@@ -22,15 +23,15 @@ def _with_position(x: Tensor, position: Tensor | None) -> Tensor:
 
 
 class TransformerEncoderLayer(nn.Module):
-    """Self-attention over the image, then a perceptron; residual connections and layer norms.
+    """Self-attention and feed-forward network (FFN), each with residual connection and layer norm.
 
     Args:
         d_model: channels.
         nhead: attention heads.
-        dim_feedforward: hidden width of the perceptron.
-        dropout: probability for attention weights, perceptron and both residual branches.
+        dim_feedforward: hidden width of the FFN.
+        dropout: dropout probability of attention weights, FFN and both residual branches.
         activation: ``relu``, ``gelu`` or ``glu``.
-        normalize_before: pre-norm: normalise the input of each branch instead of the sum after it.
+        normalize_before: normalize the input of each branch (pre-norm), not the sum after it.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class TransformerEncoderLayer(nn.Module):
         normalize_before: bool = False,
     ):
         super().__init__()
-        # Optimizer states in checkpoints are numbered by the order of these lines.
+        # Optimizer states in checkpoints depend on the order of these assignments.
         self.self_attn = Attention(d_model, nhead, dropout)
         self.linear1 = nn.Linear(d_model, _inner_width(dim_feedforward, activation))
         self.dropout = nn.Dropout(dropout)
@@ -62,7 +63,11 @@ class TransformerEncoderLayer(nn.Module):
         src_key_padding_mask: Tensor | None = None,
         pos: Tensor | None = None,
     ) -> Tensor:
-        """Encode ``src`` (S, B, C), at ``pos`` (S, B, C); in the masks True is not attended to."""
+        """Encode the image features ``src`` with positional encodings ``pos``, both (S, B, C).
+
+        ``src_mask`` (S, S): True = attention not allowed; ``src_key_padding_mask`` (B, S): True =
+        padding.
+        """
         x = self.norm1(src) if self.normalize_before else src
         query = _with_position(x, pos)
         attended = self.self_attn(
@@ -71,7 +76,7 @@ class TransformerEncoderLayer(nn.Module):
             x,
             attn_mask=src_mask,
             key_padding_mask=src_key_padding_mask,
-            need_weights=self.self_attn.is_observed,
+            need_weights=self.self_attn.needs_weights(),
         )[0]
         src = src + self.dropout1(attended)
         if not self.normalize_before:
@@ -82,9 +87,9 @@ class TransformerEncoderLayer(nn.Module):
 
 
 class TransformerDecoderLayer(nn.Module):
-    """Self-attention among queries, attention to the image, then a perceptron.
+    """Self-attention of the queries, cross-attention to the image, and FFN.
 
-    Args: as `TransformerEncoderLayer`.
+    Args: see `TransformerEncoderLayer`.
     """
 
     def __init__(
@@ -97,7 +102,7 @@ class TransformerDecoderLayer(nn.Module):
         normalize_before: bool = False,
     ):
         super().__init__()
-        # Optimizer states in checkpoints are numbered by the order of these lines.
+        # Optimizer states in checkpoints depend on the order of these assignments.
         self.self_attn = Attention(d_model, nhead, dropout)
         self.multihead_attn = Attention(d_model, nhead, dropout)
         self.linear1 = nn.Linear(d_model, _inner_width(dim_feedforward, activation))
@@ -123,18 +128,18 @@ class TransformerDecoderLayer(nn.Module):
         pos: Tensor | None = None,
         query_pos: Tensor | None = None,
     ) -> Tensor:
-        """Decode.
+        """Update the decoder output of each query.
 
         Args:
-            tgt: query states (Q, B, C).
-            memory: encoded image (S, B, C).
-            tgt_mask, memory_mask: (Q, Q) and (Q, S), True = not attended to.
+            tgt: output of the previous decoder layer (Q, B, C).
+            memory: encoder output (S, B, C).
+            tgt_mask, memory_mask: (Q, Q) and (Q, S), True = attention not allowed.
             tgt_key_padding_mask, memory_key_padding_mask: (B, Q) and (B, S), True = padding.
-            pos: positions of the image cells (S, B, C).
-            query_pos: the learned query embeddings (Q, B, C).
+            pos: positional encodings of ``memory`` (S, B, C).
+            query_pos: learned query embeddings (Q, B, C).
 
         Returns:
-            query states (Q, B, C).
+            (Q, B, C).
         """
         x = self.norm1(tgt) if self.normalize_before else tgt
         query = _with_position(x, query_pos)
@@ -144,7 +149,7 @@ class TransformerDecoderLayer(nn.Module):
             x,
             attn_mask=tgt_mask,
             key_padding_mask=tgt_key_padding_mask,
-            need_weights=self.self_attn.is_observed,
+            need_weights=self.self_attn.needs_weights(),
         )[0]
         tgt = tgt + self.dropout1(attended)
         if not self.normalize_before:
@@ -156,7 +161,7 @@ class TransformerDecoderLayer(nn.Module):
             memory,
             attn_mask=memory_mask,
             key_padding_mask=memory_key_padding_mask,
-            need_weights=self.multihead_attn.is_observed,
+            need_weights=self.multihead_attn.needs_weights(),
         )[0]
         tgt = tgt + self.dropout2(attended)
         if not self.normalize_before:
@@ -167,12 +172,12 @@ class TransformerDecoderLayer(nn.Module):
 
 
 class TransformerEncoder(nn.Module):
-    """A stack of encoder layers, each a copy of the given one.
+    """A stack of encoder layers.
 
     Args:
-        encoder_layer: the pattern.
-        num_layers: how many.
-        norm: applied to the result (pre-norm needs one).
+        encoder_layer: deep-copied for each layer.
+        num_layers: number of layers.
+        norm: layer norm of the output; needed with pre-norm layers.
     """
 
     def __init__(self, encoder_layer: nn.Module, num_layers: int, norm: nn.Module | None = None):
@@ -188,20 +193,20 @@ class TransformerEncoder(nn.Module):
         src_key_padding_mask: Tensor | None = None,
         pos: Tensor | None = None,
     ) -> Tensor:
-        """Encode ``src`` (S, B, C); arguments as in `TransformerEncoderLayer`."""
+        """Encode the image features; for arguments and result see `TransformerEncoderLayer`."""
         for layer in self.layers:
             src = layer(src, src_mask=mask, src_key_padding_mask=src_key_padding_mask, pos=pos)
         return src if self.norm is None else self.norm(src)
 
 
 class TransformerDecoder(nn.Module):
-    """A stack of decoder layers, each a copy of the given one.
+    """A stack of decoder layers.
 
     Args:
-        decoder_layer: the pattern.
-        num_layers: how many.
-        norm: one layer norm shared by the outputs of all layers.
-        return_intermediate: return the outputs of all layers instead of the last.
+        decoder_layer: deep-copied for each layer.
+        num_layers: number of layers.
+        norm: layer norm, the same for the outputs of all layers.
+        return_intermediate: return the outputs of all layers, not only of the last.
     """
 
     def __init__(
@@ -228,11 +233,10 @@ class TransformerDecoder(nn.Module):
         pos: Tensor | None = None,
         query_pos: Tensor | None = None,
     ) -> Tensor:
-        """Decode; arguments as in `TransformerDecoderLayer`.
+        """Decode the queries; for the arguments see `TransformerDecoderLayer`.
 
         Returns:
-            (L, Q, B, C) with one entry for each layer, or (1, Q, B, C) without
-            ``return_intermediate``.
+            (L, Q, B, C), one entry per layer, or (1, Q, B, C) without ``return_intermediate``.
         """
         outputs = []
         for layer in self.layers:
@@ -253,20 +257,20 @@ class TransformerDecoder(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Encoder and decoder, with Xavier initialisation.
+    """Encoder and decoder, with Xavier initialization.
 
     Args:
         d_model: channels.
         nhead: attention heads.
-        num_encoder_layers, num_decoder_layers: depth of the two stacks.
-        dim_feedforward: hidden width of the perceptrons.
-        dropout: probability, at all places.
+        num_encoder_layers, num_decoder_layers: numbers of layers.
+        dim_feedforward: hidden width of the FFNs.
+        dropout: dropout probability of all layers.
         activation: ``relu``, ``gelu`` or ``glu``.
         normalize_before: pre-norm layers.
         return_intermediate_dec: return the outputs of all decoder layers.
 
     Raises:
-        ValueError: an unknown activation.
+        ValueError: unknown activation.
     """
 
     def __init__(
@@ -301,17 +305,17 @@ class Transformer(nn.Module):
         self.nhead = nhead
 
     def forward(self, src: Tensor, mask: Tensor, query_embed: Tensor, pos_embed: Tensor):  # type: ignore[no-untyped-def]
-        """Encode an image and decode all queries.
+        """Encode the image features and decode all queries.
 
         Args:
-            src: features (B, C, H, W).
+            src: image features (B, C, H, W).
             mask: (B, H, W), True = padding.
-            query_embed: (Q, C).
-            pos_embed: (B, C, H, W).
+            query_embed: learned query embeddings (Q, C).
+            pos_embed: positional encodings (B, C, H, W).
 
         Returns:
-            query states (L, B, Q, C), one entry a decoder layer (or L = 1), and the encoded image
-            (B, C, H, W).
+            decoder outputs (L, B, Q, C), L = 1 without ``return_intermediate_dec``, and the encoder
+            output (B, C, H, W).
         """
         batch_size, _, height, width = src.shape
         tokens = src.flatten(2).permute(2, 0, 1)  # (B, C, H, W) -> (HW, B, C)
@@ -340,12 +344,12 @@ def _activation_function(name: str) -> Callable[..., Tensor]:
 
 
 def _inner_width(dim_feedforward: int, activation: str) -> int:
-    """Outputs of the first linear layer: a gated linear unit halves them before the second."""
+    """Output width of the first linear layer; a gated linear unit (glu) halves it."""
     return 2 * dim_feedforward if activation == "glu" else dim_feedforward
 
 
 def build_transformer(args: Any) -> Transformer:
-    """The transformer that the flags describe; it returns the outputs of all decoder layers."""
+    """Build the transformer from the flags; it returns the outputs of all decoder layers."""
     return Transformer(
         d_model=args.hidden_dim,
         nhead=args.nheads,

@@ -11,11 +11,14 @@ import forensics
 import training
 from datasets.shapes import write_shapes
 from engine import train_one_epoch
+from models.criterion import SetCriterion
+from network_setup import prepare_for_mixed_precision
 from tests.test_engine import CPU, batch, build
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
 from util.errors import DivergenceError
 from util.optimizer import build_optimizer
-from util.step_watch import StepWatch
+from util.random_state import random_state
+from util.step_watch import StepRecord, StepWatch
 
 
 class BadGradient(torch.autograd.Function):
@@ -41,6 +44,13 @@ def break_layer(model):
 
 def break_gradient(model):
     model.class_embed.register_forward_hook(lambda module, i, output: BadGradient.apply(output))
+
+
+def batch_with_masks(seed):
+    samples, targets = batch(seed)
+    for image, target in zip(samples.tensors, targets, strict=True):
+        target["masks"] = torch.ones(len(target["labels"]), *image.shape[-2:], dtype=torch.uint8)
+    return samples, targets
 
 
 def epoch_with_a_bad_step(break_model, norm="frozen"):
@@ -99,6 +109,40 @@ def test_of_the_batches_of_a_step_the_one_with_a_cause_is_found():
     assert record is broken and "the images themselves" in found
     record, found = forensics.explain(model, criterion, [fine, fine], "off")
     assert record is fine and found == forensics.NOTHING_FOUND
+
+
+@pytest.mark.parametrize("flags", ["", "--masks"], ids=["boxes", "masks"])
+@pytest.mark.parametrize("dropout", [0, 0.1])
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_the_replay_has_the_losses_of_the_step_to_the_last_bit(amp, dropout, flags):
+    model, criterion, _ = build(f"--dropout {dropout} {flags}")
+    if amp != "off":
+        prepare_for_mixed_precision(model)
+    break_gradient(model.detr if flags else model)
+    losses = []
+    criterion.register_forward_hook(lambda module, inputs, output: losses.append(output))
+    records = []
+    optimizer = build_optimizer(model, 1e-3, 1e-3, 1e-4)
+    watch = StepWatch(CPU, records.extend)
+    batches = [batch_with_masks(2)]
+    train_one_epoch(model, criterion, batches, optimizer, CPU, 0, amp=amp, watch=watch)
+    assert "not the gradients" in forensics.examine(model, criterion, records[0], amp)
+    step, replay = losses
+    assert step.keys() == replay.keys() and ("loss_mask" in step) == bool(flags)
+    for name, value in step.items():
+        assert torch.equal(replay[name], value), name
+        assert torch.equal(replay[name], records[0].losses[f"{name}_unscaled"]), name
+
+
+def test_attention_and_mask_head_are_named():
+    model, criterion, _ = build("--masks")
+    record = StepRecord(0, 0, *batch_with_masks(2), {}, random_state())
+    model.mask_head.lay3.weight.data[0] = math.nan
+    found = forensics.examine(model, criterion, record, "off")
+    assert found.endswith("is mask_head.lay3 (Conv2d)")
+    model.detr.transformer.decoder.layers[1].multihead_attn.out_proj.bias.data[0] = math.nan
+    found = forensics.examine(model, criterion, record, "off")
+    assert found.endswith("is detr.transformer.decoder.layers.1.multihead_attn (Attention)")
 
 
 def test_losses_that_are_not_finite_are_named():
@@ -165,6 +209,34 @@ def test_a_run_ends_with_epoch_step_images_layer_and_a_dump(data, tmp_path, caps
     # The hook is not in the file: done again, the step is fine.
     assert forensics.run([str(dump)]) == 0
     assert "everything is finite" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags", [["--dropout", "0"], ["--masks"]], ids=["no dropout", "masks"])
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_a_saved_step_has_the_same_losses_to_the_last_bit(data, tmp_path, monkeypatch, amp, flags):
+    build_network = training.build_network
+
+    def broken(*args):
+        model, *rest = build_network(*args)
+        break_gradient(getattr(model, "detr", model))
+        return model, *rest
+
+    losses = []
+    compute = SetCriterion.forward
+
+    def keep(*args):
+        losses.append(compute(*args))
+        return losses[-1]
+
+    monkeypatch.setattr(training, "build_network", broken)
+    monkeypatch.setattr(SetCriterion, "forward", keep)
+    assert run(data, "--epochs", "1", "--amp", amp, *flags, "--output_dir", tmp_path) == 1
+    dump = tmp_path / "bad_step.pth"
+    recorded = read_checkpoint(dump)["losses"]
+    assert forensics.run([str(dump)]) == 0
+    assert {f"{name}_unscaled" for name in losses[-1]} <= recorded.keys()
+    for name, value in losses[-1].items():
+        assert torch.equal(value, recorded[f"{name}_unscaled"]), name
 
 
 @pytest.mark.usefixtures("broken_decoder")

@@ -5,11 +5,10 @@ import copy
 
 import pytest
 import torch
-from torch import nn
 
 from models import build_model
 from models.criterion import SetCriterion
-from models.deferred_masks import DeferredMasks
+from models.fast.deferred_masks import DeferredMasks
 from models.matcher import HungarianMatcher
 from models.segmentation import DETRsegm, MaskHeadSmallConv, MHAttentionMap
 from tests.models import oracle_masks
@@ -132,32 +131,6 @@ def test_masks_in_training_without_gradients_are_a_tensor():
         assert isinstance(build_segmenter()(images((64, 64)))["pred_masks"], torch.Tensor)
 
 
-def test_to_anybody_else_deferred_masks_are_the_tensor():
-    model = build_segmenter(num_queries=20, dropout=0)
-    deferred = model(images(*SIZES))["pred_masks"]
-    tensor = oracle_masks.forward(model, images(*SIZES))["pred_masks"]
-    assert deferred.shape == tensor.shape
-    assert torch.allclose(deferred[0, 3:5], tensor[0, 3:5], atol=1e-5)
-    assert torch.allclose(
-        nn.functional.interpolate(deferred, size=(5, 5)).sum(),
-        nn.functional.interpolate(tensor, size=(5, 5)).sum(),
-        atol=1e-3,
-    )
-    deferred.sum().backward()
-    assert model.mask_head.lay5.weight.grad.isfinite().all()
-
-
-def test_deferred_masks_are_computed_in_the_precision_of_the_model():
-    model = build_segmenter()
-    with torch.autocast("cpu", torch.bfloat16):
-        deferred = model(images((64, 64)))["pred_masks"]
-    assert deferred.of_queries(torch.tensor([1])).dtype == torch.bfloat16
-    losses = build_criterion()(
-        {**model(images((64, 64))), "pred_masks": deferred}, targets_for([(64, 64)], [1])
-    )
-    assert losses["loss_mask"].dtype == torch.float32
-
-
 # ---- what is trained
 
 
@@ -221,17 +194,3 @@ def test_panoptic_data_bring_a_postprocessor_for_every_class():
 def test_frozen_weights_freeze():
     model = build_model(arguments(frozen_weights="a.pth"))[0]
     assert not any(p.requires_grad for p in model.detr.parameters())
-
-
-def test_deferred_masks_are_the_tensor_in_any_expression():
-    class Head:
-        def masks(self, attention, maps, image):
-            return attention.sum(1, keepdim=True) + image[:, None, None, None]
-
-    masks = DeferredMasks(Head(), torch.randn(2, 3, 4, 5, 6), [])
-    dense = masks.dense()
-    assert dense.shape == masks.shape == (2, 3, 5, 6) and len(masks) == 2
-    assert torch.equal(torch.stack([masks, masks]), torch.stack([dense, dense]))
-    assert torch.equal(torch.sigmoid(input=masks), dense.sigmoid())
-    assert torch.equal(masks > 0, dense > 0) and torch.equal(2 - masks, 2 - dense)
-    assert torch.equal(masks[0], dense[0]) and torch.equal(masks.flatten(1), dense.flatten(1))

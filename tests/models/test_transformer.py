@@ -197,8 +197,10 @@ def test_attention_weights_appear_for_hooks_only(precision, tolerance):
     seen = []
     with precision():
         expected = model(*inputs())[0]
-        attention.register_forward_hook(lambda module, args, output: seen.append(output[1]))
+        hook = attention.register_forward_hook(lambda m, args, output: seen.append(output[1]))
         found = model(*inputs())[0]
+        hook.remove()
+        assert torch.equal(model(*inputs())[0], expected)
     assert torch.allclose(found, expected, atol=tolerance)
     assert seen[0].shape == (2, 5, 12)
     assert torch.allclose(seen[0].float().sum(-1), torch.ones(2, 5), atol=tolerance)

@@ -1,6 +1,7 @@
 """Convolutions of small maps in mixed precision, against PyTorch's own."""
 
 import copy
+import io
 from contextlib import nullcontext
 from unittest.mock import patch
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from main import get_args_parser
-from models.convolution import SmallMapConv2d, use_small_map_convolutions
+from models.fast.convolution import SmallMapConv2d, use_small_map_convolutions
 from network_setup import build_network
 
 SHAPES = {
@@ -58,9 +59,7 @@ def test_small_maps_in_mixed_precision_are_close_to_full_forward_and_backward(op
 def plain_and_ours(**options):
     torch.manual_seed(0)
     stock = nn.Conv2d(8, 64, **{"kernel_size": 3, "padding": 1, **options})
-    ours = copy.deepcopy(stock)
-    use_small_map_convolutions(ours)
-    return stock, ours
+    return stock, SmallMapConv2d.from_conv(copy.deepcopy(stock))
 
 
 @pytest.mark.parametrize(
@@ -110,16 +109,35 @@ def test_channels_last_weights_get_gradients_of_their_layout():
     assert ours.weight.grad.stride() == ours.weight.stride() != ours.weight.contiguous().stride()
 
 
-def test_convolutions_of_a_network_stay_the_same_modules():
-    network = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Linear(8, 8))
-    before = dict(network.named_parameters())
-    seen = []
-    network[0].register_forward_hook(lambda *event: seen.append(event))
+def test_convolutions_of_a_network_are_replaced_and_parameters_stay():
+    first = nn.Conv2d(4, 8, 3)
+    network = nn.Sequential(first, nn.Sequential(nn.Conv2d(8, 8, 1, bias=False)), nn.Linear(8, 8))
+    first.weight.requires_grad_(False)
+    before, keys = list(network.parameters()), list(network.state_dict())
+    state = torch.get_rng_state()
+    use_small_map_convolutions(network.eval())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert list(network.state_dict()) == keys
+    assert all(a is b for a, b in zip(network.parameters(), before, strict=True))
+    convolutions = network[0], network[1][0]
+    assert [type(m) for m in (*convolutions, network[2])] == [SmallMapConv2d] * 2 + [nn.Linear]
+    assert not any(module.training for module in convolutions)
+    assert type(first) is nn.Conv2d and first.weight is network[0].weight
+    assert not network[0].weight.requires_grad
+
+
+def test_networks_with_them_can_be_copied_and_saved():
+    network = nn.Sequential(nn.Conv2d(8, 64, 3, padding=1))
     use_small_map_convolutions(network)
-    assert [type(module) for module in network] == [SmallMapConv2d, nn.Linear]
-    assert all(before[name] is parameter for name, parameter in network.named_parameters())
-    network[0](torch.randn(1, 4, 5, 5))
-    assert len(seen) == 1
+    saved = io.BytesIO()
+    torch.save(network, saved)
+    saved.seek(0)
+    image = torch.randn(1, 8, 4, 7)
+    with mixed_precision():
+        expected = network(image)
+        for other in (copy.deepcopy(network), torch.load(saved, weights_only=False)):
+            assert torch.equal(other(image), expected)
+            assert type(other[0]) is SmallMapConv2d and other[0].weight is not network[0].weight
 
 
 @pytest.mark.parametrize(("amp", "kind"), [("bf16", SmallMapConv2d), ("off", nn.Conv2d)])

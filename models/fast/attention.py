@@ -1,0 +1,142 @@
+"""Multi-head attention that chooses the fastest kernel; used in all layers of the transformer.
+
+Two choices differ from `torch.nn.MultiheadAttention`:
+
+- Attention weights are computed only while a forward hook could read them. Without weights PyTorch
+  runs a fused kernel.
+- Training in mixed precision on a CPU without dropout computes the attention in float32. PyTorch's
+  bfloat16 kernel takes up to five times as long (``benchmarks/attention.py``).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules import module as nn_module
+from torch.utils.hooks import RemovableHandle
+
+
+class Attention(nn.MultiheadAttention):
+    """`torch.nn.MultiheadAttention` with the same parameters, and a choice of kernels.
+
+    Args:
+        embed_dim: channels.
+        num_heads: attention heads.
+        dropout: dropout probability of the attention weights.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float):
+        super().__init__(embed_dim, num_heads, dropout=dropout)
+        self._hooks_without_weights: set[int] = set()  # ids of their handles
+
+    def register_forward_hook(
+        self, hook: Callable[..., Any], *, needs_weights: bool = True, **options: Any
+    ) -> RemovableHandle:
+        """Register a forward hook, as in `torch.nn.Module`.
+
+        Args:
+            hook: receives ``(output, weights)`` of `forward` as its output.
+            needs_weights: compute the attention weights while this hook is registered. False leaves
+                the choice of kernel, and so the last bits of the output, unchanged; the hook may
+                then receive None in place of the weights.
+            **options: ``prepend``, ``with_kwargs`` and ``always_call``.
+        """
+        handle = super().register_forward_hook(hook, **options)
+        if not needs_weights:
+            self._hooks_without_weights.add(handle.id)
+        return handle
+
+    def needs_weights(self) -> bool:
+        """Whether a forward hook is registered that reads the weights.
+
+        Counts hooks on this module and hooks on all modules
+        (`torch.nn.modules.module.register_module_forward_hook`).
+        """
+        if not torch.jit.is_scripting():
+            own_hooks = self._forward_hooks.keys() - self._hooks_without_weights
+            return len(own_hooks) > 0 or len(nn_module._global_forward_hooks) > 0
+        return False
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend; arguments as in `torch.nn.MultiheadAttention`.
+
+        Returns:
+            output (L, B, C), and attention weights (B, L, S) averaged over the heads, or None
+            without ``need_weights``.
+        """
+        if not torch.jit.is_scripting():
+            is_plain = attn_mask is None and not (need_weights or is_causal)
+            has_dropout = self.training and self.dropout > 0
+            if is_plain and not has_dropout and _trains_on_cpu(query, key, key_padding_mask):
+                return self._attend_in_float32((query, key, value), key_padding_mask), None
+        # The body of ``super().forward``; TorchScript cannot compile ``super``.
+        return F.multi_head_attention_forward(
+            query,
+            key,
+            value,
+            self.embed_dim,
+            self.num_heads,
+            self.in_proj_weight,
+            self.in_proj_bias,
+            bias_k=None,
+            bias_v=None,
+            add_zero_attn=False,
+            dropout_p=self.dropout,
+            out_proj_weight=self.out_proj.weight,
+            out_proj_bias=self.out_proj.bias,
+            training=self.training,
+            key_padding_mask=key_padding_mask,
+            need_weights=need_weights,
+            attn_mask=attn_mask,
+            average_attn_weights=average_attn_weights,
+            is_causal=is_causal,
+        )
+
+    def _attend_in_float32(
+        self, inputs: tuple[Tensor, Tensor, Tensor], padding_mask: Tensor | None
+    ) -> Tensor:
+        """Compute projections in mixed precision, and attention between them in float32.
+
+        Args:
+            inputs: query (L, B, C), key (S, B, C) and value (S, B, C).
+            padding_mask: (B, S) bool, True = padding.
+
+        Returns:
+            output (L, B, C).
+        """
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        q, k, v = (
+            F.linear(x, weight, bias).unflatten(2, (self.num_heads, -1)).permute(1, 2, 0, 3)
+            for x, weight, bias in zip(inputs, weights, biases, strict=True)
+        )  # (B, heads, L or S, C / heads)
+        is_attended_to = None if padding_mask is None else ~padding_mask[:, None, None]
+        with torch.autocast("cpu", enabled=False):
+            heads = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_attended_to)
+        return self.out_proj(heads.permute(2, 0, 1, 3).flatten(2))
+
+
+def _trains_on_cpu(query: Tensor, key: Tensor, padding_mask: Tensor | None) -> bool:
+    """Whether this is training in mixed precision on a CPU, with inputs as DETR gives them.
+
+    False for inputs without a batch dimension, in float64, and for masks that are not bool (B, S):
+    PyTorch computes these, or raises an error that names the problem.
+    """
+    if query.device.type != "cpu" or query.dim() != 3 or query.dtype == torch.float64:
+        return False
+    if not (torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()):
+        return False
+    if padding_mask is None:
+        return True
+    return padding_mask.dtype == torch.bool and padding_mask.shape == (key.shape[1], key.shape[0])

@@ -1,0 +1,88 @@
+"""Convolutions of small feature maps as matrix products; used in mixed precision on CPUs.
+
+A ResNet's last stage has few cells for small images, but millions of weights. In mixed precision on
+a CPU PyTorch's convolution takes up to 2.7 times as long there as a matrix product, forward and
+backward (``benchmarks/convolution.py``).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SmallMapConv2d(nn.Conv2d):
+    """`torch.nn.Conv2d` that uses a matrix product for small outputs in mixed precision on a CPU.
+
+    Small means fewer cells, over the whole batch, than output channels. All other cases run
+    PyTorch's convolution: full precision, other devices, larger outputs, groups, dilation, and
+    padding other than zeros.
+    """
+
+    @classmethod
+    def from_conv(cls, conv: nn.Conv2d) -> "SmallMapConv2d":
+        """Wrap the parameters of a convolution, which are shared, not copied.
+
+        Hooks of ``conv`` are not carried over.
+        """
+        new = cls(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,  # type: ignore[arg-type]
+            conv.stride,  # type: ignore[arg-type]
+            conv.padding,  # type: ignore[arg-type]
+            conv.dilation,  # type: ignore[arg-type]
+            conv.groups,
+            bias=conv.bias is not None,
+            padding_mode=conv.padding_mode,
+            device="meta",  # no memory and no random numbers for weights that are replaced
+        )
+        new.weight, new.bias = conv.weight, conv.bias
+        return new.train(conv.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve (B, C, H, W) to (B, out_channels, H', W')."""
+        is_mixed = input.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        is_plain = self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
+        if is_mixed and is_plain and input.dim() == 4 and isinstance(self.padding, tuple):
+            height, width = (
+                max(0, (side + 2 * padding - kernel) // stride + 1)
+                for side, padding, kernel, stride in zip(
+                    input.shape[2:], self.padding, self.kernel_size, self.stride, strict=True
+                )
+            )
+            if 0 < len(input) * height * width < self.out_channels:
+                return self._multiply(input, self.padding, height, width)
+        return super().forward(input)
+
+    def _multiply(self, input: Tensor, padding: tuple[int, ...], height: int, width: int) -> Tensor:
+        """Multiply the patches under the kernel by the weights.
+
+        Args:
+            input: (B, C, H, W).
+            padding: cells above and below, cells at the left and right.
+            height, width: H' and W'.
+
+        Returns:
+            (B, out_channels, H', W').
+        """
+        (down, right), (vertical, horizontal) = self.stride, padding
+        padded = F.pad(input, (horizontal, horizontal, vertical, vertical)).permute(0, 2, 3, 1)
+        patches = [  # (B, H', W', C) for each element of the kernel
+            padded[:, i : i + height * down : down, j : j + width * right : right]
+            for i in range(self.kernel_size[0])
+            for j in range(self.kernel_size[1])
+        ]
+        weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # (out_channels, elements * C)
+        return F.linear(torch.cat(patches, 3), weight, self.bias).permute(0, 3, 1, 2)
+
+
+def use_small_map_convolutions(network: nn.Module) -> None:
+    """Replace every `torch.nn.Conv2d` inside a network by a `SmallMapConv2d`, in place.
+
+    Parameters and their names stay the same. Call it before hooks are registered on convolutions.
+    """
+    for name, child in network.named_children():
+        if type(child) is nn.Conv2d:
+            setattr(network, name, SmallMapConv2d.from_conv(child))
+        else:
+            use_small_map_convolutions(child)

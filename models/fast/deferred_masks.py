@@ -1,0 +1,89 @@
+"""Masks of chosen queries only; used in training, where the loss needs the matched queries.
+
+The activations of the mask head are the largest of the whole model. Which of the queries are
+matched, a few of a hundred, is known only after the matching. `models.segmentation.DETRsegm`
+therefore returns `DeferredMasks` in training, and the criterion runs the mask head for the matched
+queries (memory: ``benchmarks/RESULTS.md``).
+"""
+
+from typing import Any, NoReturn, Protocol
+
+import torch
+from torch import Tensor
+
+_NOT_A_TENSOR = (
+    "in training outputs['pred_masks'] is not a tensor but DeferredMasks, to save memory: "
+    "call .dense() for the mask logits (B, Q, H, W), or .of_queries(indices) for some queries"
+)
+
+
+class _MaskHead(Protocol):
+    def masks(self, attention: Tensor, maps: list[Tensor], image: Tensor) -> Tensor: ...
+
+
+class DeferredMasks:
+    """Mask logits of a training batch, computed on request by `of_queries` or `dense`.
+
+    Use as a tensor raises an error that names these two methods.
+
+    Args:
+        head: the mask head, see `models.segmentation.MaskHeadSmallConv.masks`.
+        attention: attention maps of all queries (B, Q, heads, h, w).
+        maps: image features, see `models.segmentation.MaskHeadSmallConv.image_maps`.
+    """
+
+    def __init__(self, head: _MaskHead, attention: Tensor, maps: list[Tensor]):
+        self._head = head
+        self._attention = attention
+        self._maps = maps
+        device = attention.device.type
+        # The criterion runs outside autocast; the mask head runs in the precision of the model.
+        self._autocast = torch.autocast(
+            device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        )
+
+    def of_queries(self, indices: Tensor) -> Tensor:
+        """Compute the masks of some queries.
+
+        Args:
+            indices: (P,) int64, counted over the batch: query q of image b is b * Q + q.
+
+        Returns:
+            mask logits (P, H, W).
+        """
+        image = indices // self._attention.shape[1]
+        with self._autocast:
+            masks = self._head.masks(self._attention.flatten(0, 1)[indices], self._maps, image)
+        return masks.squeeze(1)
+
+    def dense(self) -> Tensor:
+        """Compute the masks of all queries: mask logits (B, Q, H, W)."""
+        batch_size, num_queries = self._attention.shape[:2]
+        indices = torch.arange(batch_size * num_queries, device=self._attention.device)
+        return self.of_queries(indices).unflatten(0, (batch_size, num_queries))
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"no attribute {name!r}: {_NOT_A_TENSOR}")
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(_NOT_A_TENSOR)
+
+    __getitem__ = __neg__ = __gt__ = __ge__ = __lt__ = __le__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = _refuse
+
+    @classmethod
+    def __torch_function__(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """Called by functions and methods of PyTorch that are given this object."""
+        raise TypeError(_NOT_A_TENSOR)
+
+
+def select_queries(masks: Tensor | DeferredMasks, indices: Tensor) -> Tensor:
+    """Mask logits (P, H, W) of some queries.
+
+    Args:
+        masks: mask logits (B, Q, H, W).
+        indices: (P,) int64, counted over the batch: query q of image b is b * Q + q.
+    """
+    if isinstance(masks, DeferredMasks):
+        return masks.of_queries(indices)
+    return masks.flatten(0, 1)[indices]
