@@ -13,7 +13,7 @@ from util.tensor_ops import accuracy
 
 from . import batched_losses
 from .batched_losses import DecoderLayers, at_least_float32
-from .deferred_masks import select_queries
+from .deferred_masks import DeferredMasks, select_queries
 from .mask_losses import dice_loss, pad_masks, sigmoid_focal_loss
 from .matcher import Indices, Matches, image_and_index, match_layers, matched_objects
 
@@ -233,6 +233,8 @@ class SetCriterion(nn.Module):
             ValueError: an unknown loss.
         """
         _refuse_unknown_losses([loss])
+        if loss == "masks" and self._is_overridden("loss_masks"):
+            outputs = _with_all_masks(outputs)
         method = getattr(self, f"loss_{loss}")
         return method(outputs, targets, indices, num_boxes, **kwargs)
 
@@ -313,6 +315,12 @@ def _first(outputs: Mapping[str, Any]) -> Tensor:
     return next(iter(outputs.values()))
 
 
+def _with_all_masks(outputs: Outputs) -> Outputs:
+    """Masks of all queries as a tensor (B, Q, H, W), as a model returns them in evaluation."""
+    masks = outputs.get("pred_masks")
+    return {**outputs, "pred_masks": masks.dense()} if isinstance(masks, DeferredMasks) else outputs
+
+
 def _join_layers(losses: Sequence[Losses]) -> Losses:
     """One dict, layer by layer: the last layer has no suffix, the others ``_0``, ``_1``, …"""
     suffixes = ["", *(f"_{number}" for number in range(len(losses) - 1))]
@@ -337,7 +345,7 @@ _LOSSES = ("labels", "boxes", "masks", "cardinality")
 _OURS = {
     name: getattr(SetCriterion, name)
     for name in (
-        *("get_loss", "loss_labels", "loss_boxes", "loss_cardinality"),
+        *("get_loss", "loss_labels", "loss_boxes", "loss_masks", "loss_cardinality"),
         "_get_src_permutation_idx",
     )
 }
