@@ -76,8 +76,8 @@ def build_ground_truth(dataset: Any, args: Any) -> COCO:
     module = importlib.import_module(_BUILDERS[args.dataset_file])
     if not hasattr(module, "build_instances"):
         raise UserError(
-            f"--dataset_file {args.dataset_file}: the {type(dataset).__name__} of {module.__name__} "
-            "needs an attribute `coco`, a pycocotools COCO index of the ground truth, to be scored"
+            f"--dataset_file {args.dataset_file}: the {type(dataset).__name__} cannot be scored; "
+            f"give it an attribute `coco`, the pycocotools COCO index, in {module.__name__}"
         )
     coco_api = module.build_instances(args)
     missing = [image_id for image_id in dataset.ids if image_id not in coco_api.imgs]

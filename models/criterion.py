@@ -26,7 +26,7 @@ class SetCriterion(nn.Module):
     """Loss between the predictions of a batch and its objects, after an optimal matching.
 
     The methods ``loss_labels``, ``loss_cardinality``, ``loss_boxes`` and ``loss_masks`` define the
-    losses of one decoder layer. A subclass may override them, and ``get_loss`` to add losses: see
+    losses of one decoder layer. A subclass may override them and add others, see
     ``docs/extending.md``. Where a method is not overridden, `models.batched_losses` computes the
     same numbers for all decoder layers at once.
 
@@ -36,8 +36,8 @@ class SetCriterion(nn.Module):
             decoder layer and the targets and returns the matched pairs in the same format.
         weight_dict: weight of each loss by name. Not applied here; the training loop does.
         eos_coef: weight of the no-object class in the classification loss.
-        losses: the losses to compute: ``labels``, ``boxes``, ``masks``, ``cardinality``, and those
-            that the ``get_loss`` of a subclass adds.
+        losses: the losses to compute: ``labels``, ``boxes``, ``masks``, ``cardinality``, and what
+            a subclass adds: ``NAME`` for a method ``loss_NAME``, or what its ``get_loss`` knows.
 
     Raises:
         ValueError: an unknown loss.
@@ -54,8 +54,8 @@ class SetCriterion(nn.Module):
         losses: Sequence[str],
     ):
         super().__init__()
-        if not self._is_overridden("get_loss"):
-            _refuse_unknown_losses(losses)
+        if not self._is_overridden("get_loss"):  # another get_loss may know other losses
+            self._refuse_unknown(losses)
         self.num_classes = num_classes
         self.matcher = matcher
         self.weight_dict = weight_dict
@@ -232,7 +232,7 @@ class SetCriterion(nn.Module):
         Raises:
             ValueError: an unknown loss.
         """
-        _refuse_unknown_losses([loss])
+        self._refuse_unknown([loss])
         if loss == "masks" and self._is_overridden("loss_masks"):
             outputs = _with_all_masks(outputs)
         method = getattr(self, f"loss_{loss}")
@@ -251,6 +251,14 @@ class SetCriterion(nn.Module):
         if self.training:
             return mean_number_of_objects(count, _first(outputs).device)
         return max(float(count), 1.0)
+
+    def _refuse_unknown(self, losses: Sequence[str]) -> None:
+        unknown = sorted(name for name in losses if not hasattr(self, f"loss_{name}"))
+        if unknown:
+            raise ValueError(
+                f"unknown losses {unknown}, the known ones are {list(_LOSSES)}; "
+                "a subclass adds NAME with a method loss_NAME, or in get_loss"
+            )
 
     def _is_overridden(self, method: str) -> bool:
         return getattr(getattr(self, method), "__func__", None) is not _OURS[method]
@@ -331,21 +339,9 @@ def _join_layers(losses: Sequence[Losses]) -> Losses:
     }
 
 
-def _refuse_unknown_losses(names: Sequence[str]) -> None:
-    unknown = sorted(set(names) - set(_LOSSES))
-    if unknown:
-        raise ValueError(
-            f"unknown losses {unknown}, the known ones are {list(_LOSSES)}; "
-            "a subclass adds losses by overriding get_loss"
-        )
-
-
 _LOSSES = ("labels", "boxes", "masks", "cardinality")
 # The methods that `models.batched_losses` stands for, as long as nobody has replaced them.
 _OURS = {
     name: getattr(SetCriterion, name)
-    for name in (
-        *("get_loss", "loss_labels", "loss_boxes", "loss_masks", "loss_cardinality"),
-        "_get_src_permutation_idx",
-    )
+    for name in ("get_loss", "_get_src_permutation_idx", *(f"loss_{loss}" for loss in _LOSSES))
 }

@@ -183,6 +183,26 @@ def test_a_subclass_adds_losses():
     assert {"loss_objectness_0", "loss_objectness_1"} <= criterion(in_all_layers, targets).keys()
 
 
+class WithMethod(SetCriterion):
+    loss_objectness = WithObjectness.loss_objectness
+
+
+def test_a_method_adds_a_loss_and_leaves_the_others_batched():
+    outputs, targets, leaves = layered(3, 5, COUNTS, 3)
+    outputs["pred_objectness"] = torch.full((4, 5), 0.25).double()
+    terms = ["objectness", *TERMS]
+    expected = build_as(WithObjectness, terms=terms).double()(outputs, targets)
+    criterion = build_as(WithMethod, terms=terms).double()
+    losses = criterion(outputs, targets)
+    assert list(losses) == list(expected)
+    assert losses.pop("loss_objectness") == expected.pop("loss_objectness")
+    assert_same(losses, expected, leaves, 1e-12)
+    for name in ("labels", "boxes", "cardinality"):
+        assert criterion._has_batched_form(name)
+    assert not criterion._has_batched_form("objectness")
+    assert not criterion._has_batched_form("masks")
+
+
 def test_a_loss_that_nobody_knows_is_refused():
     outputs, targets, _ = layered(3, 5, COUNTS, 1)
     with pytest.raises(ValueError, match=r"\['zzz'\].*get_loss"):
