@@ -157,9 +157,9 @@ def test_indices_of_predictions_and_of_targets():
 
 
 class WithObjectness(SetCriterion):
-    """Adds a loss by name, on an output that only the last layer has."""
+    """Adds a loss in ``get_loss``, on an output that only the last layer has."""
 
-    def loss_objectness(self, outputs, targets, indices, num_boxes):
+    def objectness(self, outputs, targets, indices, num_boxes):
         if "pred_objectness" not in outputs:
             return {}
         matched = outputs["pred_objectness"][self._get_src_permutation_idx(indices)]
@@ -167,7 +167,7 @@ class WithObjectness(SetCriterion):
 
     def get_loss(self, loss, outputs, targets, indices, num_boxes, **kwargs):
         if loss == "objectness":
-            return self.loss_objectness(outputs, targets, indices, num_boxes, **kwargs)
+            return self.objectness(outputs, targets, indices, num_boxes, **kwargs)
         return super().get_loss(loss, outputs, targets, indices, num_boxes, **kwargs)
 
 
@@ -184,7 +184,7 @@ def test_a_subclass_adds_losses():
 
 
 class WithMethod(SetCriterion):
-    loss_objectness = WithObjectness.loss_objectness
+    loss_objectness = WithObjectness.objectness
 
 
 def test_a_method_adds_a_loss_and_leaves_the_others_batched():
