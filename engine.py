@@ -1,5 +1,6 @@
 """One epoch of training, and one evaluation."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,12 +218,18 @@ def _panoptic_maps(
 ) -> list[dict[str, Any]]:
     """Panoptic maps at the size of the original images, named as COCO names them."""
     sizes, original_sizes = _sizes(targets, "size"), _sizes(targets, "orig_size")
-    maps = postprocessor(outputs, sizes, original_sizes, padded_size=padded_size)
+    options = {"padded_size": padded_size} if _takes(postprocessor, "padded_size") else {}
+    maps = postprocessor(outputs, sizes, original_sizes, **options)
     ids = [int(target["image_id"]) for target in targets]
     return [
         {"image_id": image_id, "file_name": f"{image_id:012d}.png", **panoptic_map}
         for image_id, panoptic_map in zip(ids, maps, strict=True)
     ]
+
+
+def _takes(module: nn.Module, parameter: str) -> bool:
+    """Whether ``forward`` has a parameter that the original's modules of this kind do not have."""
+    return parameter in inspect.signature(module.forward).parameters
 
 
 def _panoptic_quality(evaluator: PanopticEvaluator) -> dict[str, Any]:

@@ -48,9 +48,11 @@ def draw_detections(
     Args:
         detections: COCO result entries.
         ground_truth: of the images.
-        dataset: its ``root`` is the folder of the images.
+        dataset: its ``root`` is the folder of the images; nothing is drawn without a folder.
         folder: of the run.
     """
+    if not hasattr(dataset, "root"):
+        return
     picture = folder / "detections.png"
     # Of panoptic data the instance annotations know things alone, and AP counts nothing else.
     detections = [one for one in detections if one["category_id"] in ground_truth.cats]

@@ -3,7 +3,6 @@
 import importlib
 from typing import Any
 
-import torchvision
 from pycocotools.coco import COCO
 from torch.utils.data import Dataset, Subset
 
@@ -33,7 +32,25 @@ def build_dataset(image_set: str, args: Any) -> Dataset:
     if args.dataset_file not in _BUILDERS:
         choices = ", ".join(_BUILDERS)
         raise UserError(f"--dataset_file {args.dataset_file} is unknown; choose one of {choices}")
-    return importlib.import_module(_BUILDERS[args.dataset_file]).build(image_set, args)
+    dataset = importlib.import_module(_BUILDERS[args.dataset_file]).build(image_set, args)
+    _fill_in_classes(dataset, args.dataset_file)
+    return dataset
+
+
+def _fill_in_classes(dataset: Any, dataset_file: str) -> None:
+    """Set the attributes that main.py reads, from the COCO index, where a dataset lacks them."""
+    coco_api = get_coco_api_from_dataset(dataset)
+    if coco_api is None:
+        return
+    names = {number: str(row.get("name", number)) for number, row in coco_api.cats.items()}
+    attributes = {
+        "categories": names,
+        "largest_category_id": max(names, default=0),
+        "ann_file": f"--dataset_file {dataset_file}",
+    }
+    for name, value in attributes.items():
+        if not hasattr(dataset, name):
+            setattr(dataset, name, value)
 
 
 def build_scales(args: Any) -> list[int] | None:
@@ -50,7 +67,8 @@ def get_coco_api_from_dataset(dataset: Any) -> Any:
     """The pycocotools index behind a dataset, through any nesting of `Subset`; None without one."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
-    return dataset.coco if isinstance(dataset, torchvision.datasets.CocoDetection) else None
+    coco_api = getattr(dataset, "coco", None)
+    return coco_api if isinstance(coco_api, COCO) else None
 
 
 def build_ground_truth(dataset: Any, args: Any) -> COCO:
@@ -66,7 +84,13 @@ def build_ground_truth(dataset: Any, args: Any) -> COCO:
     coco_api = get_coco_api_from_dataset(dataset)
     if coco_api is not None:
         return coco_api
-    coco_api = importlib.import_module(_BUILDERS[args.dataset_file]).build_instances(args)
+    module = importlib.import_module(_BUILDERS[args.dataset_file])
+    if not hasattr(module, "build_instances"):
+        raise UserError(
+            f"--dataset_file {args.dataset_file}: the {type(dataset).__name__} cannot be scored; "
+            f"give it an attribute `coco`, the pycocotools COCO index, in {module.__name__}"
+        )
+    coco_api = module.build_instances(args)
     missing = [image_id for image_id in dataset.ids if image_id not in coco_api.imgs]
     if missing:
         raise UserError(

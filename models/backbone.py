@@ -21,6 +21,7 @@ from .position_encoding import build_position_encoding
 
 BODY = "backbone.0.body."  # of the ResNet's keys in a detector
 _RESNETS = ("resnet*", "resnext*", "wide_resnet*")
+_RESNET50_CHANNELS = (256, 512, 1024, 2048)
 _LATE_STAGES = ("layer2", "layer3", "layer4")
 
 
@@ -233,12 +234,17 @@ def _output_channels(stage: nn.Module) -> int:
     return convolutions[-1].out_channels
 
 
-def stage_channels(backbone: BackboneBase) -> list[int]:
+def stage_channels(backbone: nn.Module) -> list[int]:
     """Channels of the four feature maps, fine to coarse, of a backbone that returns them all.
 
+    A backbone other than `BackboneBase` says them in an attribute ``stage_channels``; without it
+    they are the channels of ResNet-50, as in the original.
+
     Raises:
-        ValueError: it does not.
+        ValueError: a `BackboneBase` returns the last feature map alone.
     """
+    if not isinstance(backbone, BackboneBase):
+        return list(getattr(backbone, "stage_channels", _RESNET50_CHANNELS))
     stages = [stage for name, stage in backbone.body.items() if name.startswith("layer")]
     if len(backbone.body.return_layers) != len(stages):
         raise ValueError("masks need a backbone with return_interm_layers=True")

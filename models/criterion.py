@@ -1,7 +1,7 @@
 """The set prediction loss (DETR paper, section 3.1, section 4.4 and appendix A.2)."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,67 +10,37 @@ from torch import Tensor, nn
 from util.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
 from util.distributed import get_world_size, is_dist_avail_and_initialized
 from util.tensor_ops import accuracy
-from util.transfer import to_device
 
+from . import batched_losses
+from .batched_losses import DecoderLayers, at_least_float32
 from .fast.deferred_masks import DeferredMasks, select_queries
-from .mask_losses import dice_loss, sigmoid_focal_loss
-from .matcher import HungarianMatcher, Matches, Objects
+from .mask_losses import dice_loss, pad_masks, sigmoid_focal_loss
+from .matcher import Indices, Matches, image_and_index, match_layers, matched_objects
 
-
-class _Predictions(NamedTuple):
-    """Predictions of all decoder layers: the last layer first, then the auxiliary ones in order.
-
-    Attributes:
-        logits: (L, B, Q, K), float32 or wider.
-        boxes_cxcywh: (L, B, Q, 4), relative to the image.
-        masks: logits (B, Q, H, W) of the last layer, where there are masks.
-    """
-
-    logits: Tensor
-    boxes_cxcywh: Tensor
-    masks: Tensor | DeferredMasks | None
-
-    @classmethod
-    def of(cls, outputs: dict[str, Any]) -> "_Predictions":
-        layers = [outputs, *outputs.get("aux_outputs", [])]
-        logits = _at_least_float32(torch.stack([layer["pred_logits"] for layer in layers]))
-        boxes = _at_least_float32(torch.stack([layer["pred_boxes"] for layer in layers]))
-        return cls(logits, boxes, outputs.get("pred_masks"))
-
-
-class _Pairs(NamedTuple):
-    """What was matched.
-
-    Attributes:
-        objects: the objects of the batch.
-        matches: their queries, for each decoder layer.
-        num_boxes: the divisor of the losses of pairs, see `mean_number_of_objects`.
-    """
-
-    objects: Objects
-    matches: Matches
-    num_boxes: Tensor | float
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+Losses = dict[str, Tensor]
+Outputs = dict[str, Any]
+Targets = Sequence[Mapping[str, Tensor]]
 
 
 class SetCriterion(nn.Module):
     """Loss between the predictions of a batch and its objects, after an optimal matching.
 
-    All decoder layers are matched from one cost computation, and each loss term is computed for all
-    layers at once.
+    The methods ``loss_labels``, ``loss_cardinality``, ``loss_boxes`` and ``loss_masks`` define the
+    losses of one decoder layer. A subclass may override them and add others, see
+    ``docs/extending.md``. Where a method is not overridden, `models.batched_losses` computes the
+    same numbers for all decoder layers at once.
 
     Args:
         num_classes: number of object classes; the class of this index is "no object".
-        matcher: pairs predictions with objects.
+        matcher: a `models.matcher.HungarianMatcher`, or any callable that takes the outputs of a
+            decoder layer and the targets and returns the matched pairs in the same format.
         weight_dict: weight of each loss by name. Not applied here; the training loop does.
         eos_coef: weight of the no-object class in the classification loss.
-        losses: the terms to compute, out of ``labels``, ``boxes``, ``masks``, ``cardinality``.
+        losses: the losses to compute: ``labels``, ``boxes``, ``masks``, ``cardinality``, and what
+            a subclass adds: ``NAME`` for a method ``loss_NAME``, or what its ``get_loss`` knows.
 
     Raises:
-        ValueError: an unknown term.
+        ValueError: an unknown loss.
     """
 
     empty_weight: Tensor
@@ -78,21 +48,14 @@ class SetCriterion(nn.Module):
     def __init__(
         self,
         num_classes: int,
-        matcher: HungarianMatcher,
+        matcher: Callable[[Outputs, Targets], Indices],
         weight_dict: dict[str, float],
         eos_coef: float,
         losses: Sequence[str],
     ):
         super().__init__()
-        self._terms = {
-            "labels": self._loss_labels,
-            "boxes": self._loss_boxes,
-            "masks": self._loss_masks,
-            "cardinality": self._cardinality_error,
-        }
-        unknown = sorted(set(losses) - set(self._terms))
-        if unknown:
-            raise ValueError(f"unknown losses {unknown}, the known ones are {list(self._terms)}")
+        if not self._is_overridden("get_loss"):  # another get_loss may know other losses
+            self._refuse_unknown(losses)
         self.num_classes = num_classes
         self.matcher = matcher
         self.weight_dict = weight_dict
@@ -104,10 +67,10 @@ class SetCriterion(nn.Module):
 
     def forward(
         self,
-        outputs: dict[str, Any],
-        targets: Sequence[dict[str, Tensor]],
+        outputs: Outputs,
+        targets: Targets,
         num_boxes: Tensor | float | None = None,
-    ) -> dict[str, Tensor]:
+    ) -> Losses:
         """Compute the losses.
 
         In evaluation mode processes do not wait for each other: they may have different numbers of
@@ -129,88 +92,211 @@ class SetCriterion(nn.Module):
             ``loss_mask`` and ``loss_dice``.
 
         Raises:
-            DivergenceError: a prediction is not finite.
+            DivergenceError: a prediction is not finite (in evaluation mode).
             ValueError: masks are asked for and not there.
         """
-        predictions = _Predictions.of(outputs)
-        objects = Objects.of(targets)
-        matches = self.matcher.match_layers(
-            predictions.logits, predictions.boxes_cxcywh, objects, targets
-        )
+        layers = [outputs, *outputs.get("aux_outputs", [])]
+        stacked = DecoderLayers.of(layers, targets)
+        indices = match_layers(self.matcher, layers, targets, stacked)
+        matches = None if stacked is None else stacked.matches(indices)
         if num_boxes is None:
-            num_boxes = self._number_of_objects(objects)
+            num_boxes = self._number_of_objects(outputs, targets)
         if isinstance(num_boxes, Tensor):
-            num_boxes = num_boxes.to(predictions.logits.dtype)
-        pairs = _Pairs(objects, matches, num_boxes)
-        by_layer: dict[str, Sequence[Tensor]] = {}
+            num_boxes = num_boxes.to(torch.promote_types(_first(outputs).dtype, torch.float32))
+        losses: list[Losses] = [{} for _ in layers]
         for name in self.losses:
-            by_layer.update(self._terms[name](predictions, pairs))
-        return _name_by_layer(by_layer, len(predictions.logits))
+            if stacked is not None and matches is not None and self._has_batched_form(name):
+                found = self._all_layers_at_once(name, stacked, matches, num_boxes)
+            else:
+                found = self._layer_by_layer(name, layers, targets, indices, num_boxes)
+            for of_layer, new in zip(losses, found, strict=False):  # masks: the last layer alone
+                of_layer.update(new)
+        return _join_layers(losses)
 
-    def _number_of_objects(self, objects: Objects) -> Tensor | float:
-        count = len(objects.labels)
-        if self.training:
-            return mean_number_of_objects(count, objects.labels.device)
-        return max(float(count), 1.0)
+    def loss_labels(
+        self,
+        outputs: Outputs,
+        targets: Targets,
+        indices: Indices,
+        num_boxes: Tensor | float,
+        log: bool = True,
+    ) -> Losses:
+        """Cross-entropy over all queries, weighted by class.
 
-    def _loss_labels(self, predictions: _Predictions, pairs: _Pairs) -> dict[str, Sequence[Tensor]]:
-        """Cross-entropy over all queries, weighted by class; error rate of the matched ones."""
-        matches = pairs.matches
-        num_layers, batch_size, num_queries, num_logits = predictions.logits.shape
-        matched_labels = pairs.objects.labels[matches.target]  # (L, P)
-        classes = matched_labels.new_full((num_layers, batch_size * num_queries), self.num_classes)
-        classes.scatter_(1, matches.query, matched_labels)
-        weight = self.empty_weight.to(predictions.logits.dtype)
-        weighted = F.cross_entropy(
-            predictions.logits.view(-1, num_logits), classes.view(-1), weight, reduction="none"
-        )
-        loss = weighted.view(num_layers, -1).sum(1) / weight[classes].sum(1)
-        with torch.no_grad():
-            last_layer = predictions.logits[0].flatten(0, 1)
-            error = 100 - accuracy(last_layer[matches.query[0]], matched_labels[0])[0]
-        return {"loss_ce": loss.unbind(), "class_error": [error]}
+        Args:
+            outputs: predictions of one decoder layer, as in `forward`.
+            targets: as in `forward`.
+            indices: matched pairs, as `models.matcher.HungarianMatcher` returns them.
+            num_boxes: divisor of the losses of matched pairs, not used here.
+            log: return the error rate of the matched queries too.
 
-    def _loss_boxes(self, predictions: _Predictions, pairs: _Pairs) -> dict[str, Sequence[Tensor]]:
-        """L1 and generalized IoU losses of the matched pairs, divided by the number of objects."""
-        index = pairs.matches.query[..., None].expand(-1, -1, 4)
-        predicted = predictions.boxes_cxcywh.flatten(1, 2).gather(1, index)  # (L, P, 4)
-        wanted = pairs.objects.boxes_cxcywh[pairs.matches.target].to(predicted.dtype)
-        distance = (predicted - wanted).abs().sum((1, 2)) / pairs.num_boxes
-        giou = elementwise_generalized_box_iou(
-            box_cxcywh_to_xyxy(predicted), box_cxcywh_to_xyxy(wanted)
-        )
-        return {
-            "loss_bbox": distance.unbind(),
-            "loss_giou": ((1 - giou).sum(1) / pairs.num_boxes).unbind(),
-        }
-
-    def _loss_masks(self, predictions: _Predictions, pairs: _Pairs) -> dict[str, Sequence[Tensor]]:
-        """Focal and dice losses of the masks matched in the last layer, at the targets' size.
-
-        Padding counts as outside of every object, as it did for the released weights.
+        Returns:
+            ``loss_ce``; with ``log`` ``class_error`` in percent.
         """
-        if predictions.masks is None or not pairs.objects.masks:
-            raise ValueError('the loss "masks" needs "pred_masks" and targets with "masks"')
-        matches, num_boxes = pairs.matches, pairs.num_boxes
-        logits = _at_least_float32(select_queries(predictions.masks, matches.query[0]))
-        wanted = pairs.objects.padded_masks()[matches.target[0]].to(logits.dtype)
-        resized = F.interpolate(logits[:, None], size=wanted.shape[-2:], mode="bilinear")
-        resized, wanted = resized.flatten(1), wanted.flatten(1)  # (P, H * W)
-        return {
-            "loss_mask": [sigmoid_focal_loss(resized, wanted, num_boxes)],
-            "loss_dice": [dice_loss(resized, wanted, num_boxes)],
-        }
+        logits = at_least_float32(outputs["pred_logits"])
+        matched = self._get_src_permutation_idx(indices)
+        labels = matched_objects("labels", targets, indices)
+        classes = torch.full(logits.shape[:2], self.num_classes, device=logits.device)
+        classes[matched] = labels
+        weight = self.empty_weight.to(logits.dtype)
+        losses = {"loss_ce": F.cross_entropy(logits.transpose(1, 2), classes, weight)}
+        if log:
+            losses["class_error"] = 100 - accuracy(logits[matched], labels)[0]
+        return losses
 
     @torch.no_grad()
-    def _cardinality_error(
-        self, predictions: _Predictions, pairs: _Pairs
-    ) -> dict[str, Sequence[Tensor]]:
-        """Mean difference between predicted and true number of objects: for the log, no loss."""
-        logits = predictions.logits
-        # An object is predicted where "no object" is not the first of the largest logits.
-        predicted = (logits[..., :-1].amax(-1) >= logits[..., -1]).sum(-1)  # (L, B)
-        counts = to_device(torch.tensor(pairs.objects.counts, dtype=logits.dtype), logits.device)
-        return {"cardinality_error": (predicted - counts).abs().mean(1).unbind()}
+    def loss_cardinality(
+        self, outputs: Outputs, targets: Targets, indices: Indices, num_boxes: Tensor | float
+    ) -> Losses:
+        """Mean absolute error of the number of predicted objects: logged, not trained on.
+
+        Args: as in `loss_labels`.
+
+        Returns:
+            ``cardinality_error``.
+        """
+        logits = at_least_float32(outputs["pred_logits"])
+        no_object = logits.shape[-1] - 1
+        predicted = (logits.argmax(-1) != no_object).sum(1).to(logits.dtype)
+        counts = [len(target["labels"]) for target in targets]
+        return {"cardinality_error": F.l1_loss(predicted, predicted.new_tensor(counts))}
+
+    def loss_boxes(
+        self, outputs: Outputs, targets: Targets, indices: Indices, num_boxes: Tensor | float
+    ) -> Losses:
+        """L1 and generalized IoU losses of the matched pairs, divided by ``num_boxes``.
+
+        Args: as in `loss_labels`.
+
+        Returns:
+            ``loss_bbox`` and ``loss_giou``.
+        """
+        boxes_cxcywh = at_least_float32(outputs["pred_boxes"])
+        predicted = boxes_cxcywh[self._get_src_permutation_idx(indices)]  # (P, 4)
+        target = matched_objects("boxes", targets, indices).to(predicted.dtype)
+        giou = elementwise_generalized_box_iou(
+            box_cxcywh_to_xyxy(predicted), box_cxcywh_to_xyxy(target)
+        )
+        return {
+            "loss_bbox": F.l1_loss(predicted, target, reduction="sum") / num_boxes,
+            "loss_giou": (1 - giou).sum() / num_boxes,
+        }
+
+    def loss_masks(
+        self, outputs: Outputs, targets: Targets, indices: Indices, num_boxes: Tensor | float
+    ) -> Losses:
+        """Focal and dice losses of the matched masks, at the size of the padded target masks.
+
+        Padding counts as outside of every object, as it did for the released weights.
+
+        Args: as in `loss_labels`.
+
+        Returns:
+            ``loss_mask`` and ``loss_dice``.
+
+        Raises:
+            ValueError: there are no masks.
+        """
+        if "pred_masks" not in outputs or not all("masks" in target for target in targets):
+            raise ValueError('the loss "masks" needs "pred_masks" and targets with "masks"')
+        logits = outputs["pred_logits"]
+        counts = [len(target["masks"]) for target in targets]
+        matches = Matches.of([indices], logits.shape[1], counts, logits.device)
+        masks = at_least_float32(select_queries(outputs["pred_masks"], matches.query[0]))
+        padded = pad_masks([target["masks"] for target in targets])
+        target = padded[matches.target[0]].to(masks.dtype)
+        masks = F.interpolate(masks[:, None], size=target.shape[-2:], mode="bilinear")
+        masks, target = masks.flatten(1), target.flatten(1)  # (P, H * W)
+        return {
+            "loss_mask": sigmoid_focal_loss(masks, target, num_boxes),
+            "loss_dice": dice_loss(masks, target, num_boxes),
+        }
+
+    def get_loss(
+        self,
+        loss: str,
+        outputs: Outputs,
+        targets: Targets,
+        indices: Indices,
+        num_boxes: Tensor | float,
+        **kwargs: Any,
+    ) -> Losses:
+        """Compute a loss of one decoder layer by its name in ``losses``.
+
+        Args:
+            loss: the name.
+            outputs, targets, indices, num_boxes: as in `loss_labels`. The outputs of the last
+                decoder layer have everything that the model returned.
+            kwargs: ``log=False`` for ``labels`` of an auxiliary layer.
+
+        Raises:
+            ValueError: an unknown loss.
+        """
+        self._refuse_unknown([loss])
+        if loss == "masks" and self._is_overridden("loss_masks"):
+            outputs = _with_all_masks(outputs)
+        method = getattr(self, f"loss_{loss}")
+        return method(outputs, targets, indices, num_boxes, **kwargs)
+
+    def _get_src_permutation_idx(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        """Image and query (P,) of each matched pair: the index of predictions (B, Q, …)."""
+        return image_and_index([query for query, _ in indices])
+
+    def _get_tgt_permutation_idx(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        """Image and object (P,) of each matched pair: the index of padded targets (B, n, …)."""
+        return image_and_index([target for _, target in indices])
+
+    def _number_of_objects(self, outputs: Outputs, targets: Targets) -> Tensor | float:
+        count = sum(len(target["labels"]) for target in targets)
+        if self.training:
+            return mean_number_of_objects(count, _first(outputs).device)
+        return max(float(count), 1.0)
+
+    def _refuse_unknown(self, losses: Sequence[str]) -> None:
+        unknown = sorted(name for name in losses if not hasattr(self, f"loss_{name}"))
+        if unknown:
+            raise ValueError(
+                f"unknown losses {unknown}, the known ones are {list(_LOSSES)}; "
+                "a subclass adds NAME with a method loss_NAME, or in get_loss"
+            )
+
+    def _is_overridden(self, method: str) -> bool:
+        return getattr(getattr(self, method), "__func__", None) is not _OURS[method]
+
+    def _has_batched_form(self, name: str) -> bool:
+        """Whether `models.batched_losses` computes the same as ``get_loss(name, …)``."""
+        if name == "masks" or name not in _LOSSES:
+            return False
+        methods = ("get_loss", f"loss_{name}", "_get_src_permutation_idx")
+        return not any(self._is_overridden(method) for method in methods)
+
+    def _all_layers_at_once(
+        self, name: str, layers: DecoderLayers, matches: Matches, num_boxes: Tensor | float
+    ) -> list[Losses]:
+        if name == "labels":
+            return batched_losses.loss_labels(layers, matches, self.num_classes, self.empty_weight)
+        if name == "boxes":
+            return batched_losses.loss_boxes(layers, matches, num_boxes)
+        return batched_losses.loss_cardinality(layers)
+
+    def _layer_by_layer(
+        self,
+        name: str,
+        layers: Sequence[Outputs],
+        targets: Targets,
+        indices: Sequence[Indices],
+        num_boxes: Tensor | float,
+    ) -> list[Losses]:
+        """A loss of the last decoder layer, then of the auxiliary layers, which have no masks."""
+        if name == "masks":
+            layers = layers[:1]
+        losses = []
+        for number, layer in enumerate(layers):
+            options = {"log": False} if name == "labels" and number > 0 else {}
+            losses.append(
+                self.get_loss(name, layer, targets, indices[number], num_boxes, **options)
+            )
+        return losses
 
 
 def mean_number_of_objects(
@@ -232,12 +318,30 @@ def mean_number_of_objects(
     return (count / (num_batches * get_world_size())).clamp(min=1)
 
 
-def _name_by_layer(by_layer: dict[str, Sequence[Tensor]], num_layers: int) -> dict[str, Tensor]:
+def _first(outputs: Mapping[str, Any]) -> Tensor:
+    """The first output, for the device and the dtype of the losses."""
+    return next(iter(outputs.values()))
+
+
+def _with_all_masks(outputs: Outputs) -> Outputs:
+    """Masks of all queries as a tensor (B, Q, H, W), as a model returns them in evaluation."""
+    masks = outputs.get("pred_masks")
+    return {**outputs, "pred_masks": masks.dense()} if isinstance(masks, DeferredMasks) else outputs
+
+
+def _join_layers(losses: Sequence[Losses]) -> Losses:
     """One dict, layer by layer: the last layer has no suffix, the others ``_0``, ``_1``, …"""
-    suffixes = ["", *(f"_{i}" for i in range(num_layers - 1))]
+    suffixes = ["", *(f"_{number}" for number in range(len(losses) - 1))]
     return {
-        name + suffix: values[layer]
-        for layer, suffix in enumerate(suffixes)
-        for name, values in by_layer.items()
-        if layer < len(values)
+        name + suffix: value
+        for of_layer, suffix in zip(losses, suffixes, strict=True)
+        for name, value in of_layer.items()
     }
+
+
+_LOSSES = ("labels", "boxes", "masks", "cardinality")
+# The methods that `models.batched_losses` stands for, as long as nobody has replaced them.
+_OURS = {
+    name: getattr(SetCriterion, name)
+    for name in ("get_loss", "_get_src_permutation_idx", *(f"loss_{loss}" for loss in _LOSSES))
+}

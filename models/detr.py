@@ -84,8 +84,8 @@ class DETR(nn.Module):
         mask = feature.mask
         assert mask is not None
         projected = self.input_proj(feature.tensors)
-        states, memory = self.transformer(projected, mask, self.query_embed.weight, position)
-        return states, projected, memory
+        decoded = self.transformer(projected, mask, self.query_embed.weight, position)
+        return decoded[0], projected, decoded[1]
 
     def predict(self, states: Tensor):  # type: ignore[no-untyped-def]
         """Classes and boxes of query states (L, B, Q, C), as in `forward`."""

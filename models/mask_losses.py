@@ -1,5 +1,8 @@
 """Losses between predicted and true masks (DETR paper, section 4.4 and appendix A.2)."""
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -45,3 +48,19 @@ def sigmoid_focal_loss(
     if alpha >= 0:
         loss = loss * (1 - alpha + (2 * alpha - 1) * targets)
     return loss.mean(1).sum() / num_boxes
+
+
+def pad_masks(masks: Sequence[Tensor]) -> Tensor:
+    """Concatenate the masks of a batch, padded with zeros at the right and the bottom.
+
+    Args:
+        masks: (n, H, W) of each image, 1 inside.
+
+    Returns:
+        (N, H, W) uint8 with the largest height and the largest width.
+    """
+    height, width = (max(mask.shape[axis] for mask in masks) for axis in (1, 2))
+    padded = [
+        F.pad(mask.byte(), (0, width - mask.shape[2], 0, height - mask.shape[1])) for mask in masks
+    ]
+    return torch.cat(padded)

@@ -1,62 +1,48 @@
 """Matching: one query for each object, at the smallest total cost (DETR paper, section 3.1)."""
 
+from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from util.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
 from util.errors import DivergenceError, UserError
 from util.transfer import to_device
 
+# Matched pairs of one decoder layer: for each image the indices of the queries and of their
+# objects, two int64 tensors of equal length on the CPU.
+Indices = list[tuple[Tensor, Tensor]]
+
 
 class Objects(NamedTuple):
-    """The objects of a batch in one row, N of them.
+    """All N objects of a batch, image by image.
 
     Attributes:
         labels: (N,) class ids.
         boxes_cxcywh: (N, 4), relative to the image.
-        counts: how many belong to each image, in order.
-        masks: (n, H, W) of each image, 1 inside; empty where targets have none.
+        counts: number of objects in each image.
     """
 
     labels: Tensor
     boxes_cxcywh: Tensor
     counts: list[int]
-    masks: list[Tensor]
 
     @classmethod
     def of(cls, targets: Any) -> "Objects":
-        """Join the targets of a batch: dicts with ``labels`` (n,) and ``boxes`` (n, 4) cxcywh.
-
-        Optional are ``masks`` (n, H, W).
-        """
+        """Concatenate the targets of a batch: ``labels`` (n,) and ``boxes`` (n, 4) cxcywh."""
         return cls(
             torch.cat([target["labels"] for target in targets]),
             torch.cat([target["boxes"] for target in targets]),
             [len(target["labels"]) for target in targets],
-            [target["masks"] for target in targets if "masks" in target],
         )
-
-    def padded_masks(self) -> Tensor:
-        """Masks (N, H, W) uint8 of all objects, padded with zeros to the largest H and W."""
-        height, width = (max(mask.shape[axis] for mask in self.masks) for axis in (1, 2))
-        padded = [
-            F.pad(mask.byte(), (0, width - mask.shape[2], 0, height - mask.shape[1]))
-            for mask in self.masks
-        ]
-        return torch.cat(padded)
-
-    def starts(self) -> list[int]:
-        """Place of each image's first object in the row."""
-        return [0, *accumulate(self.counts[:-1])]
 
 
 class Matches(NamedTuple):
-    """Matched pairs of L decoder layers; every layer has the same number P of them, image by image.
+    """Matched pairs of L decoder layers, P in each layer, numbered over the whole batch.
 
     Attributes:
         query: (L, P) index among the B * Q queries of the batch.
@@ -65,6 +51,37 @@ class Matches(NamedTuple):
 
     query: Tensor
     target: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        indices: Sequence[Indices],
+        num_queries: int,
+        counts: Sequence[int],
+        device: torch.device,
+    ) -> "Matches":
+        """Convert the matched pairs of layers that all have the same number of pairs.
+
+        Args:
+            indices: pairs of each layer, on the CPU.
+            num_queries: queries per image.
+            counts: number of objects in each image.
+            device: device of the result. The copy to a GPU is asynchronous.
+        """
+        num_layers, batch_size = len(indices), len(counts)
+        pairs = [pair for layer in indices for pair in layer]
+        sizes = [len(query) for query, _ in pairs]
+        first_query = np.tile(np.arange(batch_size) * num_queries, num_layers)
+        first_target = np.tile(starts(counts), num_layers)
+        query = torch.cat([query for query, _ in pairs]).numpy() + np.repeat(first_query, sizes)
+        target = torch.cat([target for _, target in pairs]).numpy() + np.repeat(first_target, sizes)
+        shape = 2, num_layers, sum(sizes) // num_layers
+        return cls(*to_device(np.stack((query, target)).reshape(shape), device))
+
+
+def starts(counts: Sequence[int]) -> list[int]:
+    """Index of the first object of each image among all objects of the batch."""
+    return [0, *accumulate(counts[:-1])]
 
 
 class HungarianMatcher(nn.Module):
@@ -93,7 +110,7 @@ class HungarianMatcher(nn.Module):
         self.cost_giou = cost_giou
 
     @torch.no_grad()
-    def forward(self, outputs: dict[str, Any], targets: Any) -> list[tuple[Tensor, Tensor]]:
+    def forward(self, outputs: dict[str, Any], targets: Any) -> Indices:
         """Match one set of predictions.
 
         Args:
@@ -111,13 +128,12 @@ class HungarianMatcher(nn.Module):
         logits, boxes = outputs["pred_logits"][None], outputs["pred_boxes"][None]
         costs = self._costs_on_host(logits, boxes, objects)
         _refuse_non_finite(costs, objects, targets)
-        pairs = [_assign(cost[0]) for cost in np.split(costs, objects.starts()[1:], axis=1)]
-        return [(torch.from_numpy(query), torch.from_numpy(target)) for query, target in pairs]
+        return _assign_images(costs[0], objects.counts)
 
     @torch.no_grad()
     def match_layers(
         self, logits: Tensor, boxes_cxcywh: Tensor, objects: Objects, targets: Any
-    ) -> Matches:
+    ) -> list[Indices]:
         """Match the predictions of all decoder layers, with a single transfer to the host.
 
         In training mode predictions that are not finite are matched as if their costs were 0: their
@@ -127,28 +143,20 @@ class HungarianMatcher(nn.Module):
             logits: (L, B, Q, K).
             boxes_cxcywh: (L, B, Q, 4).
             objects: the objects of the batch.
-            targets: where they come from; only read to name an image in an error.
+            targets: the targets of the batch, only read to name an image in an error.
+
+        Returns:
+            for each layer what `forward` returns.
 
         Raises:
             DivergenceError: in evaluation mode, a prediction is not finite.
         """
-        num_layers, _, num_queries, _ = logits.shape
         costs = self._costs_on_host(logits, boxes_cxcywh, objects)
         if self.training:
             costs = np.nan_to_num(costs, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
         else:
             _refuse_non_finite(costs, objects, targets)
-        num_pairs = sum(min(count, num_queries) for count in objects.counts)
-        pairs = np.empty((2, num_layers, num_pairs), dtype=np.int64)
-        first = 0
-        for image, (start, count) in enumerate(zip(objects.starts(), objects.counts, strict=True)):
-            last = first + min(count, num_queries)
-            for layer in range(num_layers):
-                query, target = _assign(costs[layer, start : start + count])
-                pairs[0, layer, first:last] = query + image * num_queries
-                pairs[1, layer, first:last] = target + start
-            first = last
-        return Matches(*to_device(pairs, logits.device))
+        return [_assign_images(layer, objects.counts) for layer in costs]
 
     def _costs_on_host(self, logits: Tensor, boxes_cxcywh: Tensor, objects: Objects) -> np.ndarray:
         """Costs (L, N, Q) of each object with the queries of its own image."""
@@ -174,6 +182,50 @@ class HungarianMatcher(nn.Module):
         return self.cost_bbox * distance - self.cost_class * score - self.cost_giou * giou
 
 
+# The method that `HungarianMatcher.match_layers` stands for, as long as nobody has replaced it.
+_MATCHING = HungarianMatcher.forward
+
+
+def match_layers(
+    matcher: Any,
+    layers: Sequence[dict[str, Any]],
+    targets: Any,
+    stacked: tuple[Tensor, Tensor, Objects] | None,
+) -> list[Indices]:
+    """Match each decoder layer: with one call of the matcher per layer, or all layers together.
+
+    Args:
+        matcher: takes the outputs of a layer and the targets, and returns the matched pairs. A
+            `HungarianMatcher` whose ``forward`` is not overridden takes all layers together.
+        layers: the outputs of each layer.
+        targets: the targets of the batch.
+        stacked: logits (L, B, Q, K) and boxes (L, B, Q, 4) of all layers, and the objects of the
+            batch; None where the layers have different shapes.
+    """
+    is_ours = isinstance(matcher, HungarianMatcher)
+    if stacked is not None and is_ours and getattr(matcher.forward, "__func__", 0) is _MATCHING:
+        return matcher.match_layers(*stacked, targets)
+    alone = [{k: v for k, v in layer.items() if k != "aux_outputs"} for layer in layers]
+    return [_as_indices(matcher(layer, targets)) for layer in alone]
+
+
+def matched_objects(name: str, targets: Any, indices: Indices) -> Tensor:
+    """A field of the objects of all matched pairs, image by image."""
+    return torch.cat([t[name][objects] for t, (_, objects) in zip(targets, indices, strict=True)])
+
+
+def image_and_index(of_images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Concatenate the indices of all images, with the number of the image beside each index."""
+    image = [torch.full_like(index, number) for number, index in enumerate(of_images)]
+    return torch.cat(image), torch.cat(list(of_images))
+
+
+def _as_indices(pairs: Sequence[tuple[Any, Any]]) -> Indices:
+    """The result of a matcher as int64 tensors on the CPU."""
+    as_index = partial(torch.as_tensor, dtype=torch.int64, device="cpu")
+    return [(as_index(query), as_index(target)) for query, target in pairs]
+
+
 def _refuse_non_finite(costs: np.ndarray, objects: Objects, targets: Any) -> None:
     """Raise a DivergenceError that names image and decoder layer if a cost is not finite."""
     finite = np.isfinite(costs)
@@ -185,6 +237,13 @@ def _refuse_non_finite(costs: np.ndarray, objects: Objects, targets: Any) -> Non
         f"class scores or boxes predicted for image {_image_name(targets, image)} are not finite "
         f"(decoder layer {'last' if layer == 0 else layer - 1})"
     )
+
+
+def _assign_images(costs: np.ndarray, counts: Sequence[int]) -> Indices:
+    """Cheapest assignment in each image, from the costs (N, Q) of all objects of the batch."""
+    images = zip(starts(counts), counts, strict=True)
+    pairs = [_assign(costs[start : start + count]) for start, count in images]
+    return [(torch.from_numpy(query), torch.from_numpy(target)) for query, target in pairs]
 
 
 def _assign(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from models.mask_losses import dice_loss, sigmoid_focal_loss
+from models.mask_losses import dice_loss, pad_masks, sigmoid_focal_loss
 
 
 @pytest.fixture
@@ -56,3 +56,10 @@ def test_perfect_masks_cost_nothing():
     logits = 200 * truth - 100
     assert float(dice_loss(logits, truth, 1)) == pytest.approx(0, abs=1e-6)
     assert float(sigmoid_focal_loss(logits, truth, 1)) == pytest.approx(0, abs=1e-6)
+
+
+def test_masks_are_padded_to_the_largest_sides():
+    padded = pad_masks([torch.ones(2, 3, 5), torch.ones(0, 6, 1), torch.ones(1, 2, 2)])
+    assert padded.shape == (3, 6, 5) and padded.dtype == torch.uint8
+    assert padded.sum((1, 2)).tolist() == [15, 15, 4]
+    assert padded[2, :2, :2].all()

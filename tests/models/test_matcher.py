@@ -5,7 +5,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from models.matcher import HungarianMatcher, Objects
+from models.matcher import HungarianMatcher, Matches, Objects, match_layers
 from tests.models import oracle_criterion
 from util.errors import DivergenceError
 
@@ -69,20 +69,64 @@ def test_layers_are_matched_as_one_by_one():
     layers = [case(seed, 6, [2, 7, 0, 3])[0] for seed in range(4)]
     _, targets = case(9, 6, [2, 7, 0, 3])
     matcher = HungarianMatcher(*WEIGHTS)
-    matches = matcher.match_layers(
+    indices = matcher.match_layers(
         torch.stack([layer["pred_logits"] for layer in layers]),
         torch.stack([layer["pred_boxes"] for layer in layers]),
         Objects.of(targets),
         targets,
     )
-    starts = Objects.of(targets).starts()
-    for layer, query_row, target_row in zip(layers, matches.query, matches.target, strict=True):
+    assert [pairs(layer) for layer in indices] == [pairs(matcher(x, targets)) for x in layers]
+    matches = Matches.of(indices, 6, [2, 7, 0, 3], torch.device("cpu"))
+    first_objects = [0, 2, 9, 9]
+    for layer, query_row, target_row in zip(indices, matches.query, matches.target, strict=True):
         expected = [
-            (image * 6 + int(q), starts[image] + int(t))
-            for image, (queries, objects) in enumerate(matcher(layer, targets))
+            (image * 6 + int(q), first_objects[image] + int(t))
+            for image, (queries, objects) in enumerate(layer)
             for q, t in zip(queries, objects, strict=True)
         ]
         assert list(zip(query_row.tolist(), target_row.tolist(), strict=True)) == expected
+
+
+class CountingMatcher(HungarianMatcher):
+    """Overrides ``forward``, so that each layer is a call."""
+
+    calls = 0
+
+    def forward(self, outputs, targets):
+        self.calls += 1
+        assert "aux_outputs" not in outputs
+        return super().forward(outputs, targets)
+
+
+def test_a_matcher_is_called_for_each_layer_unless_it_is_ours():
+    layers, targets = [case(seed, 6, [2, 3])[0] for seed in range(3)], case(9, 6, [2, 3])[1]
+    layers[0]["aux_outputs"] = layers[1:]
+    stacked = (
+        torch.stack([layer["pred_logits"] for layer in layers]),
+        torch.stack([layer["pred_boxes"] for layer in layers]),
+        Objects.of(targets),
+    )
+    ours, counting = HungarianMatcher(*WEIGHTS), CountingMatcher(*WEIGHTS)
+    expected = [pairs(ours(layer, targets)) for layer in layers]
+    assert [pairs(p) for p in match_layers(counting, layers, targets, stacked)] == expected
+    assert counting.calls == 3
+    assert [pairs(p) for p in match_layers(ours, layers, targets, None)] == expected
+    as_numpy = [(query.numpy(), target.tolist()) for query, target in ours(layers[0], targets)]
+    converted = match_layers(lambda outputs, targets: as_numpy, layers[:1], targets, stacked)[0]
+    assert all(x.dtype == torch.int64 for pair in converted for x in pair)
+    assert pairs(converted) == expected[0]
+
+
+def test_a_replaced_forward_is_called(monkeypatch):
+    outputs, targets = case(0, 4, [2])
+    stacked = outputs["pred_logits"][None], outputs["pred_boxes"][None], Objects.of(targets)
+    nothing = [(torch.empty(0, dtype=torch.int64),) * 2]
+    matcher = HungarianMatcher(*WEIGHTS)
+    matcher.forward = lambda outputs, targets: nothing
+    assert pairs(match_layers(matcher, [outputs], targets, stacked)[0]) == [[]]
+    monkeypatch.setattr(HungarianMatcher, "forward", lambda self, outputs, targets: nothing)
+    matcher = HungarianMatcher(*WEIGHTS)
+    assert pairs(match_layers(matcher, [outputs], targets, stacked)[0]) == [[]]
 
 
 def test_order_of_objects_does_not_matter():

@@ -1,0 +1,116 @@
+"""Losses of all decoder layers at once: the numbers of `SetCriterion`'s methods in fewer kernels.
+
+The methods ``loss_labels``, ``loss_boxes`` and ``loss_cardinality`` of
+`models.criterion.SetCriterion` define the losses; tests compare the functions here with them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from util.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
+from util.tensor_ops import accuracy
+from util.transfer import to_device
+
+from .matcher import Indices, Matches, Objects
+
+
+class DecoderLayers(NamedTuple):
+    """Predictions of L decoder layers, the last layer first, and the objects of the batch.
+
+    Attributes:
+        logits: (L, B, Q, K), float32 or wider.
+        boxes_cxcywh: (L, B, Q, 4), relative to the image.
+        objects: the objects of the batch.
+    """
+
+    logits: Tensor
+    boxes_cxcywh: Tensor
+    objects: Objects
+
+    @classmethod
+    def of(cls, layers: Sequence[Mapping[str, Any]], targets: Any) -> "DecoderLayers | None":
+        """Stack the layers; None where they have no logits and boxes, or of different shapes.
+
+        Args:
+            layers: ``pred_logits`` (B, Q, K) and ``pred_boxes`` (B, Q, 4) of each layer.
+            targets: ``labels`` (n,) and ``boxes`` (n, 4) cxcywh of each image.
+        """
+        logits = [layer.get("pred_logits") for layer in layers]
+        boxes = [layer.get("pred_boxes") for layer in layers]
+        if not (_same_shape(logits) and _same_shape(boxes)):
+            return None
+        return cls(
+            at_least_float32(torch.stack(logits)),  # type: ignore[arg-type]
+            at_least_float32(torch.stack(boxes)),  # type: ignore[arg-type]
+            Objects.of(targets),
+        )
+
+    def matches(self, indices: Sequence[Indices]) -> Matches | None:
+        """The matched pairs of all layers; None where the layers differ in their number."""
+        if len({sum(len(query) for query, _ in layer) for layer in indices}) > 1:
+            return None
+        num_queries, counts = self.logits.shape[2], self.objects.counts
+        return Matches.of(indices, num_queries, counts, self.logits.device)
+
+
+def loss_labels(
+    layers: DecoderLayers, matches: Matches, num_classes: int, empty_weight: Tensor
+) -> list[dict[str, Tensor]]:
+    """``loss_ce`` of each layer, and ``class_error`` of the last decoder layer."""
+    num_layers, batch_size, num_queries, num_logits = layers.logits.shape
+    matched_labels = layers.objects.labels[matches.target]  # (L, P)
+    classes = matched_labels.new_full((num_layers, batch_size * num_queries), num_classes)
+    classes.scatter_(1, matches.query, matched_labels)
+    weight = empty_weight.to(layers.logits.dtype)
+    weighted = F.cross_entropy(
+        layers.logits.view(-1, num_logits), classes.view(-1), weight, reduction="none"
+    )
+    loss = weighted.view(num_layers, -1).sum(1) / weight[classes].sum(1)
+    losses = [{"loss_ce": of_layer} for of_layer in loss.unbind()]
+    last_layer = layers.logits[0].flatten(0, 1)
+    correct = accuracy(last_layer[matches.query[0]], matched_labels[0])[0]
+    losses[0]["class_error"] = 100 - correct
+    return losses
+
+
+def loss_boxes(
+    layers: DecoderLayers, matches: Matches, num_boxes: Tensor | float
+) -> list[dict[str, Tensor]]:
+    """``loss_bbox`` and ``loss_giou`` of each layer."""
+    index = matches.query[..., None].expand(-1, -1, 4)
+    predicted = layers.boxes_cxcywh.flatten(1, 2).gather(1, index)  # (L, P, 4)
+    target = layers.objects.boxes_cxcywh[matches.target].to(predicted.dtype)
+    distance = (predicted - target).abs().sum((1, 2)) / num_boxes
+    giou = elementwise_generalized_box_iou(
+        box_cxcywh_to_xyxy(predicted), box_cxcywh_to_xyxy(target)
+    )
+    giou_loss = (1 - giou).sum(1) / num_boxes
+    return [
+        {"loss_bbox": bbox, "loss_giou": giou}
+        for bbox, giou in zip(distance.unbind(), giou_loss.unbind(), strict=True)
+    ]
+
+
+@torch.no_grad()
+def loss_cardinality(layers: DecoderLayers) -> list[dict[str, Tensor]]:
+    """``cardinality_error`` of each layer."""
+    logits = layers.logits
+    # The same as argmax != K - 1, since argmax takes the first of several maxima.
+    predicted = (logits[..., :-1].amax(-1) >= logits[..., -1]).sum(-1)  # (L, B)
+    counts = to_device(torch.tensor(layers.objects.counts, dtype=logits.dtype), logits.device)
+    errors = (predicted - counts).abs().mean(1)
+    return [{"cardinality_error": error} for error in errors.unbind()]
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """``x`` in float32 where its dtype has 16 bits, else ``x``."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _same_shape(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether all of them are there, with the same shape."""
+    return len({None if t is None else t.shape for t in tensors}) == 1 and tensors[0] is not None
