@@ -44,6 +44,7 @@ def _fill_in_classes(dataset: Any, dataset_file: str) -> None:
         return
     names = {number: str(row.get("name", number)) for number, row in coco_api.cats.items()}
     attributes = {
+        "ids": sorted(coco_api.imgs),
         "categories": names,
         "largest_category_id": max(names, default=0),
         "ann_file": f"--dataset_file {dataset_file}",
