@@ -162,7 +162,8 @@ def require_same_data(**splits: Any) -> None:
     facts = {}
     for name, data in splits.items():
         if data is not None:
-            content = [data.ids, data.categories, getattr(data, "is_thing", None)]
+            names = ("ids", "categories", "is_thing")
+            content = [getattr(data, name, None) for name in names]
             facts[f"{name} data"] = f"{len(data)} images (hash {fingerprint(content)})"
     require_same(facts, _WAY_OUT)
 
