@@ -24,7 +24,7 @@ _OF_A_START = frozenset(
     {
         *("resume", "auto_resume", "start_epoch", "output_dir", "eval", "dump_detections"),
         *("rank", "world_size", "gpu", "dist_url", "dist_backend", "distributed", "finetune"),
-        "dist_timeout",
+        *("dist_timeout", "overwrite"),
     }
 )
 

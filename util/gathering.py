@@ -4,12 +4,13 @@ For results that grow with the data set. `util.distributed.all_gather` would hol
 every process, padded to the largest share, twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch.distributed as dist
 
 from util.distributed import all_gather, get_world_size, is_main_process
+from util.errors import UserError
 
 T = TypeVar("T")
 
@@ -50,3 +51,25 @@ def tell_all(value: T) -> T:
     holder = [value]
     dist.broadcast_object_list(holder, src=0)
     return holder[0]
+
+
+def decide_on_main(decide: Callable[[], T]) -> T:
+    """Call a function on rank 0 and return its result on every rank. Collective.
+
+    Args:
+        decide: returns something picklable; not called on other ranks.
+
+    Raises:
+        UserError: on every rank, where the function raises one on rank 0.
+    """
+    result: Any = None
+    complaint: str | None = None
+    if is_main_process():
+        try:
+            result = decide()
+        except UserError as err:
+            complaint = err.one_line()
+    result, complaint = tell_all((result, complaint))
+    if complaint is not None:
+        raise UserError(complaint)
+    return result
