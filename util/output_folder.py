@@ -19,10 +19,10 @@ _WRITTEN = (
 
 
 def results_in(folder: Path) -> list[str]:
-    """Names of the checkpoints in a folder, and of its log if that has lines, sorted."""
-    found = [path.name for path in _matching(folder, _RESULTS)]
+    """Names of the log in a folder, if that has lines, and of the checkpoints."""
     log = folder / "log.txt"
-    return found + [log.name] * (log.is_file() and log.stat().st_size > 0)
+    logs = [log] if log.is_file() and log.stat().st_size > 0 else []
+    return [path.name for path in logs + _matching(folder, _RESULTS)]
 
 
 def lies_in(path: str, folder: Path) -> bool:
@@ -46,11 +46,12 @@ def refuse_used_folder(output_dir: str, resume: str = "") -> None:
         found = results_in(folder)
         if not found or (resume and lies_in(resume, folder)):
             return
+        aside = _next_earlier(folder).name
         shown = ", ".join(found[:4]) + (", …" if len(found) > 4 else "")
         raise UserError(
             f"--output_dir {output_dir}: holds an earlier run ({shown}), which would be "
             "overwritten; add --auto_resume to continue that run, give another folder, or add "
-            f"--overwrite to start over (its files then move to {_next_earlier(folder)})"
+            f"--overwrite to start over (its files then move to {aside}/ there)"
         )
 
     decide_on_main(refuse)
