@@ -18,11 +18,11 @@ INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.t
 .PHONY: demo panoptic test slow full lint types format clean
 
 demo: $(VENV)/.installed
-	$(RUN) main.py @configs/shapes.txt
+	$(RUN) main.py @configs/shapes.txt --overwrite
 
 panoptic: $(VENV)/.installed
-	$(RUN) main.py @configs/shapes_panoptic_boxes.txt
-	$(RUN) main.py @configs/shapes_panoptic_masks.txt
+	$(RUN) main.py @configs/shapes_panoptic_boxes.txt --overwrite
+	$(RUN) main.py @configs/shapes_panoptic_masks.txt --overwrite
 
 test: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow and not full and not cuda" $(TESTS)

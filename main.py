@@ -1,7 +1,9 @@
 """Train and evaluate DETR: ``python main.py --help``."""
 
 import argparse
-from collections.abc import Collection, Sequence
+import contextlib
+import sys
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +16,7 @@ from util.determinism import explained_refusals, make_deterministic
 from util.distributed import connected, get_rank, leave, status_of, use_gpu
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS, fill_in_new_flags
+from util.output_folder import lies_in, numbered_folder, refuse_used_folder
 from util.provenance import get_sha
 from util.random_state import seed_everything
 from util.run_folder import RunFolder
@@ -120,13 +123,15 @@ def _add_data_flags(group: FlagGroup) -> None:
 def _add_run_flags(group: FlagGroup) -> None:
     add = group.add
     group.add_switch("--masks", "find masks too: segmentation")
-    add("--output_dir", "folder for checkpoints and logs; nothing is written without", default="")
+    folder = "folder for checkpoints and logs; training without the flag: outputs/NAME-N, '': none"
+    add("--output_dir", folder, default="")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", "cuda or cpu", default=device)
     add("--seed", "seed of weights, augmentation and order", default=42, type=int)
     group.add_switch("--deterministic", "the same bits on a GPU too; slower")
     add("--resume", "checkpoint file or address to continue or evaluate", default="")
     group.add_switch("--auto_resume", "continue from the newest checkpoint in --output_dir, if any")
+    group.add_switch("--overwrite", "start over in a used --output_dir, old files to earlier-N/")
     add("--save_every", "steps between checkpoints inside an epoch, 0: none", type=int)
     add("--keep_last", "checkpoints that stay, the newest included", type=int)
     add("--finetune", "checkpoint to start from; classes and queries may differ in number")
@@ -140,13 +145,20 @@ def _add_run_flags(group: FlagGroup) -> None:
     add("--dist_timeout", "seconds that processes wait for each other", type=int)
 
 
-def main(args: argparse.Namespace, given: Collection[str] | None = None) -> None:
+def main(
+    args: argparse.Namespace, given: Collection[str] | None = None, run_name: str = ""
+) -> None:
     """Train or evaluate as the flags say.
+
+    Called with ``args`` alone, by a notebook or a script, it behaves as the original does: without
+    ``args.output_dir`` nothing is written.
 
     Args:
         args: all flags.
         given: names of the flags that were given; the others may come from a checkpoint. None:
             those that differ from their default.
+        run_name: a training run without ``args.output_dir`` writes to ``outputs/{run_name}-N``,
+            with the first free N, and ``args.output_dir`` is set to it; empty: it writes nothing.
 
     Raises:
         UserError: a mistake in flags, files or data.
@@ -160,18 +172,42 @@ def main(args: argparse.Namespace, given: Collection[str] | None = None) -> None
         check_device(args.device)
         use_gpu(args.device)
         print(f"git:\n  {get_sha()}\n")
-        args, start = find_start(args, RunFolder(args.output_dir))
-        args = settle_flags(args, start, given, _is_valid)
-        check_flags(args)
-        print(args)
-        if args.deterministic:
-            make_deterministic()
-        seed_everything(args.seed + get_rank())
-        run = Run(args, start)
-        if args.eval:
-            run.score()
-        else:
-            run.train()
+        with _output_folder(args, run_name):
+            args, start = find_start(args, RunFolder(args.output_dir))
+            args = settle_flags(args, start, given, _is_valid)
+            check_flags(args)
+            print(args)
+            if args.deterministic:
+                make_deterministic()
+            seed_everything(args.seed + get_rank())
+            run = Run(args, start)
+            if args.eval:
+                run.score()
+            else:
+                run.train()
+
+
+@contextlib.contextmanager
+def _output_folder(args: argparse.Namespace, run_name: str) -> Iterator[None]:
+    """Settle ``args.output_dir`` before anything is loaded. Collective: call on every rank.
+
+    Raises:
+        UserError: the folder holds another run, or cannot be made.
+    """
+    with contextlib.ExitStack() as stack:
+        if run_name and not args.output_dir and not args.eval:
+            args.output_dir = stack.enter_context(numbered_folder(run_name))
+            print(
+                f"No --output_dir given: this run writes to {args.output_dir}; to continue it, add "
+                f"--output_dir {args.output_dir} --auto_resume"
+            )
+        elif args.output_dir and not (args.eval or args.auto_resume or args.overwrite):
+            refuse_used_folder(args.output_dir, args.resume)
+        if args.save_every and not args.output_dir:
+            raise UserError("--save_every needs --output_dir")
+        if not args.output_dir and not args.eval:
+            print("No --output_dir: this run keeps neither checkpoints nor logs")
+        yield
 
 
 def _changed_flags(args: argparse.Namespace) -> set[str]:
@@ -211,12 +247,7 @@ def check_flags(args: argparse.Namespace) -> None:
         raise UserError(
             f"--hidden_dim {args.hidden_dim}: must be a multiple of 4 and of --nheads {args.nheads}"
         )
-    if args.resume and args.finetune:
-        raise UserError(
-            "--resume continues a run and --finetune starts a new one: give one of them"
-        )
-    if (args.auto_resume or args.save_every) and not args.output_dir:
-        raise UserError("--auto_resume and --save_every need --output_dir")
+    _check_start(args)
     if args.masks and args.hidden_dim < 16:
         raise UserError(f"--hidden_dim {args.hidden_dim}: --masks needs at least 16")
     if args.panoptic_threshold != NEW_FLAG_DEFAULTS["panoptic_threshold"] and not args.masks:
@@ -225,6 +256,27 @@ def check_flags(args: argparse.Namespace) -> None:
         raise UserError("--frozen_weights trains a mask head on fixed weights: it needs --masks")
     if args.eval and not (args.resume or args.auto_resume or args.finetune):
         print("--eval without --resume: this evaluates random weights")
+
+
+def _check_start(args: argparse.Namespace) -> None:
+    """Refuse flags that contradict each other on where a run starts."""
+    if args.resume and args.finetune:
+        raise UserError(
+            "--resume continues a run and --finetune starts a new one: give one of them"
+        )
+    if args.auto_resume and not args.output_dir:
+        raise UserError("--auto_resume needs --output_dir: the folder of the run to continue")
+    if not args.overwrite:
+        return
+    if args.eval:
+        raise UserError("--overwrite is for training: --eval replaces no results of a training")
+    if not args.output_dir:
+        raise UserError("--overwrite needs --output_dir: the folder to start over in")
+    if args.auto_resume or (args.resume and lies_in(args.resume, Path(args.output_dir))):
+        raise UserError(
+            f"--overwrite starts over in {args.output_dir}, --auto_resume and --resume of a "
+            "checkpoint there continue: give one of them"
+        )
 
 
 def check_device(name: str) -> None:
@@ -254,7 +306,15 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status, see `util.command_line.run_command`."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    return run_command("main.py", lambda: main(args, parser.given_flags(argv)))
+    given = parser.given_flags(argv)
+    run_name = "" if "output_dir" in given else _run_name(argv, args.dataset_file)
+    return run_command("main.py", lambda: main(args, given, run_name))
+
+
+def _run_name(argv: Sequence[str] | None, dataset_file: str) -> str:
+    """The stem of the last ``@configs/NAME.txt`` on a command line, else the data set."""
+    configs = [word[1:] for word in (sys.argv[1:] if argv is None else argv) if word[:1] == "@"]
+    return Path(configs[-1]).stem if configs else dataset_file
 
 
 if __name__ == "__main__":

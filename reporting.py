@@ -8,6 +8,7 @@ from pycocotools.coco import COCO
 
 from datasets.coco_eval import CocoEvaluator
 from datasets.coco_panoptic import CocoPanoptic
+from datasets.eval_collapse import explain_collapse
 from datasets.eval_explain import explain_missing_ap
 from datasets.eval_report import per_class_table
 from datasets.images import read_image
@@ -17,18 +18,21 @@ from util.visualize import save_detection_samples
 from util.visualize_panoptic import save_panoptic_samples
 
 
-def report(evaluator: CocoEvaluator, categories: Mapping[int, str]) -> None:
-    """Print a table by class for each IoU type, and why an AP is -1 or 0.
+def report(evaluator: CocoEvaluator, categories: Mapping[int, str], training: bool) -> None:
+    """Print a table by class for each IoU type, why an AP is -1 or 0, and equal detections.
 
     Args:
         evaluator: accumulated.
         categories: names by id.
+        training: whether the model is being trained, in place of evaluated alone.
     """
     for iou_type, score in evaluator.coco_eval.items():
         print(f"By class, {iou_type}:")
         print(per_class_table(score, categories))
-    for reason in explain_missing_ap(evaluator):
+    for reason in explain_missing_ap(evaluator, training=training):
         print(reason)
+    if collapse := explain_collapse(evaluator, training):
+        print(collapse)
 
 
 def all_detections(evaluator: CocoEvaluator) -> list[dict[str, Any]]:

@@ -133,6 +133,7 @@ def _checked(argv: Sequence[str]) -> list[str]:
         main.check_flags(args)
         return list(argv)
     args.output_dir = args.output_dir or "that of the job"
+    args.auto_resume = True
     main.check_flags(args)
     return [*argv, "--auto_resume"]
 

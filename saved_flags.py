@@ -37,7 +37,15 @@ _DATA_PATHS = (
 _OF_THIS_START = frozenset(
     {
         *("resume", "auto_resume", "finetune", "start_epoch", "eval", "num_classes"),
-        *("output_dir", "dump_detections", "device", "num_workers", "dist_timeout"),
+        *(
+            "output_dir",
+            "overwrite",
+            "skip_checks",
+            "dump_detections",
+            "device",
+            "num_workers",
+            "dist_timeout",
+        ),
         *("rank", "world_size", "gpu", "dist_url", "dist_backend", "distributed"),
     }
 )

@@ -112,6 +112,8 @@ class Run:
         args = self.args
         if not all(k in checkpoint for k in ("optimizer", "lr_scheduler", "epoch")):
             print(f"{args.resume} holds weights alone: training starts at epoch {args.start_epoch}")
+            if self.folder.holds(args.resume):
+                self.folder.go_back_to(args.start_epoch, 0)
             return
         restore_optimizer(self.optimizer, self.lr_scheduler, self.scaler, checkpoint, args.resume)
         tell_other_versions(checkpoint)
@@ -161,6 +163,8 @@ class Run:
             skip_bad_images=args.skip_bad_images,
             bad_images=state.bad_images,
         )
+        if args.overwrite:
+            self.folder.start_over()
         self.folder.sweep()
         print("Start training")
         if state.epoch >= args.epochs:
@@ -247,7 +251,7 @@ class Run:
         # Signals reach machines one after the other, and some processes not at all.
         told = [one for one in all_gather(self.signals.received) if one is not None]
         signum = signal.SIGUSR1 if signal.SIGUSR1 in told else told[0]
-        saved = "saved, continue with --auto_resume"
+        saved = f"saved, continue with --output_dir {self.folder.path} --auto_resume"
         raise StopRequested(
             signum,
             f"stopped by {signal.Signals(signum).name} in epoch {self.state.epoch}, after "
@@ -375,7 +379,7 @@ class Run:
                 between_batches=self._stop_evaluation,
             )
         if is_main_process():
-            report(evaluator, self.val_set.categories)
+            report(evaluator, self.val_set.categories, training=not self.args.eval)
             self._draw_and_dump(evaluator)
         return stats, evaluator
 

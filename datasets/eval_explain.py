@@ -28,13 +28,18 @@ _SHARE_OF_OBJECTS_COVERED = 0.5
 _SCORE_OF_AN_UNTRAINED_MODEL = 0.05
 _IMAGES_LOOKED_AT = 200
 
+_CLASSES_LATER = "normal in the first epochs, before the model tells classes apart"
 
-def explain_missing_ap(evaluator: CocoEvaluator, iou_type: str = "bbox") -> list[str]:
+
+def explain_missing_ap(
+    evaluator: CocoEvaluator, iou_type: str = "bbox", training: bool = False
+) -> list[str]:
     """Says why numbers of an evaluation are -1 or 0.
 
     Args:
         evaluator: after ``summarize()``.
         iou_type: "bbox" or "segm"; causes that lie in the boxes are looked for with "bbox" only.
+        training: whether the model is being trained on these classes, in place of evaluated alone.
 
     Returns:
         Sentences, most telling first; none where every number is above 0.
@@ -42,16 +47,19 @@ def explain_missing_ap(evaluator: CocoEvaluator, iou_type: str = "bbox") -> list
     score = evaluator.coco_eval[iou_type]
     if (score.stats >= _BELOW_ANY_DISPLAY).all():
         return []
-    return explain_scores(score, evaluator.coco_gt, evaluator.detections(iou_type))
+    return explain_scores(score, evaluator.coco_gt, evaluator.detections(iou_type), training)
 
 
-def explain_scores(score: CocoScore, coco_gt: COCO, detections: Sequence[Annotation]) -> list[str]:
+def explain_scores(
+    score: CocoScore, coco_gt: COCO, detections: Sequence[Annotation], training: bool = False
+) -> list[str]:
     """`explain_missing_ap` for detections that come from elsewhere, a results file for example.
 
     Args:
         score: an evaluation after ``summarize()``.
         coco_gt: the ground truth it was made with.
         detections: COCO result entries.
+        training: as for `explain_missing_ap`.
 
     Returns:
         As `explain_missing_ap`.
@@ -67,7 +75,8 @@ def explain_scores(score: CocoScore, coco_gt: COCO, detections: Sequence[Annotat
         return [nothing_to_find]
     if score.stats[0] >= _BELOW_ANY_DISPLAY:
         return _empty_size_ranges(score) + _missed_size_ranges(score)
-    return _why_nothing_found(coco_gt, objects, detections) + _empty_size_ranges(score)
+    reasons = _why_nothing_found(coco_gt, objects, detections, training)
+    return reasons + _empty_size_ranges(score)
 
 
 def some_of(things: Sequence[object]) -> str:
@@ -141,7 +150,7 @@ def _missed_size_ranges(score: CocoScore) -> list[str]:
 
 
 def _why_nothing_found(
-    coco_gt: COCO, objects: list[Annotation], detections: Sequence[Annotation]
+    coco_gt: COCO, objects: list[Annotation], detections: Sequence[Annotation], training: bool
 ) -> list[str]:
     """Why detections match no object, although there are some."""
     if not detections:
@@ -155,12 +164,14 @@ def _why_nothing_found(
             "AP is 0: the detections are for other images than those with ground truth; check the "
             "image ids"
         ]
-    reasons = [_labels_disjoint(objects, detections)]
+    low_scores = _low_scores(detections, training)
+    disjoint = _labels_disjoint(objects, detections, training)
+    reasons = [None if low_scores else disjoint]  # labels of such scores mean nothing
     if "bbox" in detections[0]:
         found = _columns(detections)
         fault = _box_fault(coco_gt, objects, found)
-        reasons += [fault, None if fault or reasons[0] else _overlap_fault(objects, found)]
-    reasons.append(_low_scores(detections))
+        reasons += [fault, None if fault or disjoint else _overlap_fault(objects, found, training)]
+    reasons.append(low_scores)
     return [f"AP is 0: {reason}" for reason in reasons if reason] or [
         "AP is 0: hardly any detection agrees with a ground-truth object in place and class"
     ]
@@ -174,7 +185,9 @@ def _columns(detections: Sequence[Annotation]) -> _Boxes:
     )
 
 
-def _labels_disjoint(objects: list[Annotation], detections: Sequence[Annotation]) -> str | None:
+def _labels_disjoint(
+    objects: list[Annotation], detections: Sequence[Annotation], training: bool
+) -> str | None:
     """Detected labels and annotated category ids with nothing in common."""
     detected = {entry["category_id"] for entry in detections}
     annotated = {annotation["category_id"] for annotation in objects}
@@ -184,6 +197,8 @@ def _labels_disjoint(objects: list[Annotation], detections: Sequence[Annotation]
         f"the detections' labels ({some_of(sorted(detected))}) and the ground truth's category "
         f"ids ({some_of(sorted(annotated))}) have nothing in common; "
     )
+    if training:
+        return text + _CLASSES_LATER
     for shift in (1, -1):
         if {label + shift for label in detected} & annotated:
             return text + f"the labels may be shifted: adding {shift} makes some of them agree"
@@ -225,14 +240,18 @@ def _image_sizes_wh(coco_gt: COCO, image_ids: np.ndarray) -> np.ndarray:
     return np.array([sizes[int(i)] for i in image_ids], dtype=np.float64)
 
 
-def _overlap_fault(objects: list[Annotation], found: _Boxes) -> str:
+def _overlap_fault(objects: list[Annotation], found: _Boxes, training: bool) -> str:
     """Whether it is the classes or the places that are wrong, from the first images."""
     best_any, best_same = _best_overlaps(objects, found)
     if (best_any >= 0.5).mean() >= _SHARE_OF_OBJECTS_COVERED:
         return (
             f"{(best_any >= 0.5).mean():.0%} of the objects are covered by a detection (IoU at "
-            "least 0.5), but hardly any by one of its class; do training and evaluation use the "
-            "same category ids?"
+            "least 0.5), but hardly any by one of its class; "
+            + (
+                _CLASSES_LATER
+                if training
+                else "do training and evaluation use the same category ids?"
+            )
         )
     return (
         "hardly any detection overlaps an object of its class with an IoU of 0.5; the mean of the "
@@ -265,10 +284,12 @@ def _best_overlaps(objects: list[Annotation], found: _Boxes) -> tuple[np.ndarray
     return np.concatenate(best_any), np.concatenate(best_same)
 
 
-def _low_scores(detections: Sequence[Annotation]) -> str | None:
+def _low_scores(detections: Sequence[Annotation], training: bool) -> str | None:
     highest = max(entry["score"] for entry in detections)
     if highest >= _SCORE_OF_AN_UNTRAINED_MODEL:
         return None
+    if training:
+        return f"the scores are still near zero (at most {highest:.3f}): normal in the first epochs"
     return (
         f"the highest score is {highest:.3f}: the model is not trained, or not the one you meant "
         "to load"

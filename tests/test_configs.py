@@ -17,7 +17,7 @@ def parse(monkeypatch):
     """What `main.main` would be called with for given words of a command line."""
     main = importlib.import_module("main")
     calls = []
-    monkeypatch.setattr(main, "main", lambda args, given: calls.append(args))
+    monkeypatch.setattr(main, "main", lambda args, *_: calls.append(args))
 
     def run(*argv: str):
         assert main.run(argv) == 0

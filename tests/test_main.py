@@ -38,7 +38,9 @@ def trained(data, tmp_path_factory):
 
 
 def run(data, *flags):
-    return main.run([*FLAGS, "--coco_path", str(data), *map(str, flags)])
+    """A command line; without ``--output_dir`` among the flags nothing is written."""
+    flags = ["--output_dir", "", *map(str, flags)]
+    return main.run([*FLAGS, "--coco_path", str(data), *flags])
 
 
 def read_log(folder):
@@ -120,10 +122,11 @@ def test_a_released_checkpoint_with_a_namespace_is_read(data, trained, tmp_path)
     assert run(data, "--eval", "--resume", tmp_path / "released.pth") == 0
 
 
-def test_nothing_is_written_without_a_folder(data, tmp_path, monkeypatch):
+def test_nothing_is_written_without_a_folder(data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert run(data, "--epochs", "1", "--no_aux_loss") == 0
+    assert run(data, "--epochs", "1", "--no_aux_loss", "--output_dir", "") == 0
     assert not any(tmp_path.iterdir())
+    assert "this run keeps neither checkpoints nor logs" in capsys.readouterr().out
 
 
 def test_finetuning_keeps_what_fits(data, trained, capsys):

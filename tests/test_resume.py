@@ -342,6 +342,6 @@ def test_a_signal_to_the_whole_process_group_ends_in_one_line(data, tmp_path, si
     _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + signum
     (line,) = error.strip().splitlines()
-    assert line.startswith("main.py: stopped by ") and line.endswith("continue with --auto_resume")
+    assert line.startswith("main.py: stopped by ") and line.endswith(" --auto_resume")
     entries = [json.loads(line) for line in (tmp_path / "log.txt").read_text().splitlines()]
     assert read_checkpoint(tmp_path / "checkpoint.pth")["epoch"] >= entries[-1]["epoch"]

@@ -104,13 +104,16 @@ def sync_folder(folder: Path) -> None:
 # ---- reading -------------------------------------------------------------------------------------
 
 
-def load_checkpoint(path_or_url: StrPath, map_location: Any = "cpu") -> dict[str, Any]:
+def load_checkpoint(
+    path_or_url: StrPath, map_location: Any = "cpu", mmap: bool = False
+) -> dict[str, Any]:
     """Read a checkpoint file without running code from it.
 
     Args:
         path_or_url: a path, also of a safetensors file, or an ``https://``, ``http://`` or
             ``file://`` address, see `util.download.load_from_url`.
         map_location: where tensors go, as for `torch.load`.
+        mmap: read a tensor from the disk when it is used, as for `torch.load`; paths only.
 
     Returns:
         What was saved: tensors, plain values, and `argparse.Namespace` in files of the original.
@@ -133,7 +136,9 @@ def load_checkpoint(path_or_url: StrPath, map_location: Any = "cpu") -> dict[str
             if from_url:
                 content = load_from_url(source, map_location)
             else:
-                content = torch.load(source, map_location=map_location, weights_only=True)
+                content = torch.load(
+                    source, map_location=map_location, weights_only=True, mmap=mmap
+                )
     except UserError:
         raise
     except Exception as err:  # a foreign file can make the unpickler raise anything

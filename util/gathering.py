@@ -4,7 +4,7 @@ For results that grow with the data set. `util.distributed.all_gather` would hol
 every process, padded to the largest share, twice.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from util.distributed import all_gather, get_world_size, is_main_process
+from util.errors import UserError
 
 T = TypeVar("T")
 
@@ -73,3 +74,25 @@ def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
         parts = flat.split([tensor.numel() for tensor in group])
         for tensor, part in zip(group, parts, strict=True):
             tensor.copy_(part.view(tensor.shape))
+
+
+def decide_on_main(decide: Callable[[], T]) -> T:
+    """Call a function on rank 0 and return its result on every rank. Collective.
+
+    Args:
+        decide: returns something picklable; not called on other ranks.
+
+    Raises:
+        UserError: on every rank, where the function raises one on rank 0.
+    """
+    result: Any = None
+    complaint: str | None = None
+    if is_main_process():
+        try:
+            result = decide()
+        except UserError as err:
+            complaint = err.one_line()
+    result, complaint = tell_all((result, complaint))
+    if complaint is not None:
+        raise UserError(complaint)
+    return result

@@ -27,6 +27,7 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "panoptic_threshold": 0.85,
     "save_every": 0,
     "auto_resume": False,
+    "overwrite": False,
     "keep_last": 1,
     "patience": None,
     "max_skipped_steps": 0,

@@ -12,6 +12,7 @@ from typing import Any
 from util.checkpoint import StrPath, atomic_write, load_checkpoint, save_on_master, sync_folder
 from util.distributed import is_main_process
 from util.errors import UserError
+from util.output_folder import lies_in, set_earlier_run_aside
 
 _KEEP_EVERY = 100  # epochs between checkpoints that stay
 _KEEP_EVALUATION_EVERY = 50
@@ -50,7 +51,12 @@ class RunFolder:
 
     def holds(self, path: str) -> bool:
         """Whether a checkpoint lies in this folder."""
-        return self.path is not None and Path(path).resolve().parent == self.path.resolve()
+        return self.path is not None and lies_in(path, self.path)
+
+    def start_over(self) -> None:
+        """Move the results of an earlier run to a subfolder, for ``--overwrite``."""
+        if self.path is not None and is_main_process():
+            set_earlier_run_aside(self.path)
 
     def sweep(self) -> None:
         """Remove what a killed run has left half written, before training goes on here."""
@@ -131,8 +137,9 @@ class RunFolder:
     def go_back_to(self, epoch: int, step: int) -> None:
         """Put aside what a run that went further has left here, before training goes on earlier.
 
-        Its lines of the log stay in ``log-before-epoch{epoch:04}.txt``, copies of its last
-        checkpoints as ``abandoned-step{step:09}.pth``.
+        Its lines of the log stay in ``log-before-epoch{epoch:04}.txt``, its later checkpoints as
+        ``abandoned-step{step:09}.pth``, ``abandoned-checkpoint-epoch{epoch:04}.pth`` and
+        ``abandoned-best-epoch{epoch:04}.pth``.
 
         Args:
             epoch: the one that training goes on with.
@@ -140,12 +147,22 @@ class RunFolder:
         """
         if self.path is None or not is_main_process():
             return
-        self._cut_log(epoch)
         for later in sorted(self.path.glob(f"{_LAST}*.pth")):
             number = later.stem.removeprefix(_LAST)
             if number.isdecimal() and int(number) > step:
-                later.rename(later.with_name(f"{_LEFT}{number}.pth"))
-                print(f"{later} comes after step {step} and is now {_LEFT}{number}.pth")
+                _put_aside(later, f"{_LEFT}{number}", f"step {step}")
+        for kind, pattern in (("best", _BEST), ("checkpoint", "checkpoint[0-9]*.pth")):
+            for path in sorted(self.path.glob(pattern)):
+                self._put_aside_if_later(path, kind, epoch, step)
+        self._put_aside_if_later(self.path / _NEWEST, "checkpoint", epoch, step)
+        self._cut_log(epoch)
+
+    def _put_aside_if_later(self, path: Path, kind: str, epoch: int, step: int) -> None:
+        """Rename a checkpoint that was written after the place where training goes on."""
+        reached = _progress_in(path)
+        if reached is not None and reached > (epoch - 1, step):
+            name = f"abandoned-{kind}-epoch{reached[0]:04}"
+            _put_aside(path, name, f"epoch {epoch - 1}, step {step}")
 
     # ---- log
 
@@ -180,7 +197,7 @@ class RunFolder:
         if len(kept) == len(lines):
             return
         if len(kept) < len(lines) - (not lines[-1][0].endswith("\n")):
-            before = self.path / f"log-before-epoch{epoch:04}.txt"
+            before = _free(self.path / f"log-before-epoch{epoch:04}.txt", log)
             _same_file(log, before)
             print(
                 f"{log}: {len(lines) - len(kept)} lines, damaged or of epoch {epoch} and later, "
@@ -215,6 +232,33 @@ def _entry_of(line: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) and type(entry.get("epoch")) is int else None
+
+
+def _progress_in(path: Path) -> tuple[int, int] | None:
+    """Last complete epoch and number of steps of a checkpoint; None where it cannot be read."""
+    try:
+        checkpoint = load_checkpoint(path, mmap=True)
+    except UserError:
+        return None
+    epoch, step = checkpoint.get("epoch"), checkpoint.get("step", 0)
+    return (epoch, step) if type(epoch) is int and type(step) is int else None
+
+
+def _put_aside(path: Path, stem: str, after: str) -> None:
+    """Rename a checkpoint that comes after the place where training goes on."""
+    target = _free(path.with_name(f"{stem}.pth"), path)
+    path.rename(target)
+    path.unlink(missing_ok=True)  # two names of one file: the rename did nothing
+    print(f"{path} comes after {after} and is now {target.name}")
+
+
+def _free(target: Path, source: Path) -> Path:
+    """``target``, with a number added where that is a file other than ``source``."""
+    free, number = target, 1
+    while free.exists() and not free.samefile(source):
+        number += 1
+        free = target.with_name(f"{target.stem}-{number}{target.suffix}")
+    return free
 
 
 def _same_file(source: Path, target: Path) -> None:

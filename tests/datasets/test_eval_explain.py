@@ -109,6 +109,11 @@ class TestZero:
         _, reason = explain(OBJECTS, [{1: found}])
         assert "the highest score is 0.040: the model is not trained" in reason
 
+    def test_low_scores_are_no_reason_to_doubt_the_classes(self):
+        found = prediction([(0, 0, 9, 9)], labels=[80], scores=[0.04])
+        reason = the_reason(OBJECTS, [{1: found}])
+        assert "not trained" in reason and "other classes" not in reason
+
     def test_size_ranges_without_objects_are_named_besides(self):
         reasons = explain(OBJECTS[1:], [{1: prediction([])}])
         assert len(reasons) == 2 and "small objects are -1" in reasons[1]
@@ -121,6 +126,34 @@ class TestZero:
         found = with_masks({1: prediction([(0, 150, 9, 9)])})
         reason = the_reason(OBJECTS, [found], iou_type="segm")
         assert reason.startswith("AP is 0: hardly any detection agrees")
+
+
+class TestZeroDuringTraining:
+    """The classes are those of the data: no question whether they are."""
+
+    def explain(self, score):
+        found = {1: prediction([(0, 0, 9, 9)], labels=[2], scores=[score])}
+        evaluator = run_evaluator(CocoEvaluator(coco_of(OBJECTS), ["bbox"]), found)
+        (reason,) = explain_missing_ap(evaluator, training=True)
+        return reason
+
+    def test_scores_near_zero(self):
+        reason = self.explain(0.04)
+        assert reason.endswith(
+            "the scores are still near zero (at most 0.040): normal in the first epochs"
+        )
+
+    def test_classes_not_told_apart(self):
+        reason = self.explain(0.6)
+        assert "have nothing in common; normal in the first epochs" in reason
+        assert "shifted" not in reason and "other classes" not in reason
+
+    def test_places_learned_before_classes(self):
+        objects = [*OBJECTS, annotation(4, (50, 150, 40, 40), category_id=3)]
+        found = {1: prediction(BOXES, labels=[3, 3, 4])}
+        evaluator = run_evaluator(CocoEvaluator(coco_of(objects), ["bbox"]), found)
+        (reason,) = explain_missing_ap(evaluator, training=True)
+        assert "75% of the objects are covered" in reason and "first epochs" in reason
 
 
 def test_a_results_file_can_be_explained_too():

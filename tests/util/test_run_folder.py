@@ -141,6 +141,58 @@ def test_going_back_puts_aside_what_came_later(tmp_path, capsys):
     assert "2 lines, damaged or of epoch 2 and later" in capsys.readouterr().out
 
 
+def steps_in(folder):
+    return {
+        name: torch.load(folder / name)["step"] for name in names(folder) if name.endswith(".pth")
+    }
+
+
+def test_going_back_renames_later_checkpoints(tmp_path, capsys):
+    folder = RunFolder(str(tmp_path))
+    for epoch in range(4):
+        folder.save_checkpoint({"epoch": epoch, "step": epoch + 1}, epoch, lr_drop=2)
+        if epoch == 2:
+            folder.keep_as_best()
+    folder.go_back_to(epoch=2, step=2)
+    assert steps_in(tmp_path) == {
+        "abandoned-best-epoch0002.pth": 3,
+        "abandoned-checkpoint-epoch0003.pth": 4,  # checkpoint0003.pth, and checkpoint.pth
+        "checkpoint0001.pth": 2,
+    }
+    assert "best.pth comes after epoch 1, step 2 and is now aband" in capsys.readouterr().out
+    folder.save_checkpoint({"epoch": 2, "step": 30}, 2, lr_drop=2)
+    folder.keep_as_best()
+    folder.go_back_to(epoch=2, step=2)
+    assert steps_in(tmp_path)["abandoned-best-epoch0002.pth"] == 3
+    assert steps_in(tmp_path)["abandoned-best-epoch0002-2.pth"] == 30
+
+
+@pytest.mark.parametrize(("step", "stays"), [(7, True), (6, False)])
+def test_going_back_within_an_epoch(tmp_path, step, stays):
+    folder = RunFolder(str(tmp_path))
+    folder.save_checkpoint({"epoch": 0, "step": 5}, 0, lr_drop=9)
+    folder.keep_as_best()
+    folder.save_checkpoint({"epoch": 0, "step": 7}, None, lr_drop=9)
+    folder.go_back_to(epoch=1, step=step)
+    assert (tmp_path / "checkpoint.pth").exists() == stays
+    assert (tmp_path / "best.pth").exists()
+
+
+def test_going_back_twice_to_one_epoch_keeps_both_logs(tmp_path):
+    folder = RunFolder(str(tmp_path))
+    for _ in range(2):
+        folder.append_log({"epoch": 3})
+        folder.go_back_to(epoch=3, step=0)
+    assert names(tmp_path) == ["log-before-epoch0003-2.txt", "log-before-epoch0003.txt", "log.txt"]
+
+
+def test_checkpoints_that_cannot_be_read_stay(tmp_path):
+    (tmp_path / "best.pth").write_bytes(b"lost")
+    torch.save({"epoch": "nine"}, tmp_path / "checkpoint.pth")
+    RunFolder(str(tmp_path)).go_back_to(epoch=0, step=0)
+    assert names(tmp_path) == ["best.pth", "checkpoint.pth"]
+
+
 def test_a_damaged_line_costs_no_other(tmp_path, capsys):
     folder = RunFolder(str(tmp_path))
     good = ['{"epoch": 0, "a":  1}\n', '{"epoch": 1}\n']  # kept as they are, spaces included
