@@ -218,10 +218,10 @@ def test_the_weights_of_a_larger_resnet_are_not_cut_to_a_smaller_one(data, tmp_p
 
 
 def test_masks_on_frozen_weights_take_the_detector_s_architecture(data, trained, tmp_path, capsys):
-    flags = ["--frozen_weights", trained, "--masks", "--epochs", "1", "--output_dir", tmp_path]
-    assert bare_run(data, *flags, "--scales", "64") == 0
+    flags = ["--frozen_weights", trained, "--masks", "--epochs", "1"]
+    assert bare_run(data, *flags, "--scales", "64", "--output_dir", tmp_path) == 0
     assert read_checkpoint(tmp_path / "checkpoint.pth")["args"]["nheads"] == 4
-    status = bare_run(data, *flags, "--nheads", "2")
+    status = bare_run(data, *flags, "--nheads", "2", "--output_dir", "")
     assert_one_line(capsys, status, "--nheads 2", str(trained), "--nheads 4")
 
 
