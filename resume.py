@@ -115,8 +115,8 @@ def restore_optimizer(
         optimizer.load_state_dict(_in_own_layout(optimizer, checkpoint["optimizer"]))
         _restore_schedule(scheduler, checkpoint["lr_scheduler"])
         if scaler is not None and checkpoint.get("scaler"):
-            saved = checkpoint["scaler"]
-            scaler.load_state_dict({name: _number(value) for name, value in saved.items()})
+            own, saved = scaler.state_dict(), checkpoint["scaler"]
+            scaler.load_state_dict({name: _number(saved[name], type(own[name])) for name in own})
     except Exception as err:  # whatever a foreign file holds in these places
         raise UserError(
             f"--resume {source}: its optimizer, schedule or scaler does not fit ({err}); give the "
@@ -163,14 +163,15 @@ def _moments(saved: dict[str, Any], parameter: Tensor, number: int) -> dict[str,
     return {"step": torch.tensor(_number(float(saved["step"]))), **moments}
 
 
-def _number(value: Any) -> Any:
-    """``value``, if it is a finite number.
+def _number(value: Any, kind: type = float) -> Any:
+    """``value``, if it is a finite number, and an integer where ``kind`` is ``int``.
 
     Raises:
         ValueError: it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no number")
+    kinds = (int,) if kind is int else (int, float)
+    if type(value) not in kinds or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a finite {kind.__name__}")
     return value
 
 

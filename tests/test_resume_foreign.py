@@ -69,14 +69,20 @@ def put(value, path, junk):
     return changed
 
 
-def continued_from(checkpoint):
-    """Resume from it and do a step; returns the rates."""
-    torch.manual_seed(0)
+def settled(checkpoint):
+    """The flags of a run that resumes it and is given none."""
     args = main.get_args_parser().parse_args([])
     args.resume = "x.pth"
     fill_in_new_flags(args)
     args = settle_flags(args, Start(resume=checkpoint), (), main._is_valid)
     main.check_flags(args)
+    return args
+
+
+def continued_from(checkpoint):
+    """Resume from it and do a step; returns the rates."""
+    torch.manual_seed(0)
+    args = settled(checkpoint)
     model, optimizer, scheduler = build(args.lr_scheduler)
     scaler = torch.amp.GradScaler("cpu")
     restore_optimizer(optimizer, scheduler, scaler, checkpoint, "x.pth")
@@ -104,8 +110,7 @@ def test_a_cosine_run_written_without_the_cap_goes_on_with_it():
     raised = copy.deepcopy(WHOLE["cosine"])
     raised["args"]["lr_min"] = raised["lr_scheduler"]["eta_min"] = 0.05
     raised["optimizer"]["param_groups"][1]["lr"] = 0.02
-    args = argparse.Namespace(**FLAGS)
-    settle_flags(args, raised, ())
+    args = settled(raised)
     _, optimizer, scheduler = build("cosine")
     restore_optimizer(optimizer, scheduler, None, raised, "x.pth")
     assert apply_schedule(optimizer, scheduler, args, 3)
