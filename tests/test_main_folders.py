@@ -77,11 +77,12 @@ def test_a_checkpoint_of_the_folder_goes_on_there(data, used):
     assert epochs_in(used) == [0, 1, 2]
 
 
-def test_an_evaluation_leaves_a_used_folder_as_it_is(data, used):
+def test_an_evaluation_leaves_a_used_folder_as_it_is(data, used, two_epochs):
     before = content_of(used)
-    assert run(data, "--eval", "--resume", used / "checkpoint.pth", "--output_dir", used) == 0
+    assert run(data, "--eval", "--resume", two_epochs / "best.pth", "--output_dir", used) == 0
     after = content_of(used)
     assert after.keys() - before.keys() == {Path("eval.pth")}
+    assert after[Path("log.txt")] == before[Path("log.txt")]
     assert after[Path("best.pth")] == before[Path("best.pth")]
 
 

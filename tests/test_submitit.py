@@ -176,6 +176,7 @@ def test_mistakes_are_found_before_anything_is_submitted(tmp_path, capsys, monke
     monkeypatch.setenv("PATH", str(tmp_path))
     for flags, words in [
         (["--lr", "-1"], "--lr -1.0: must be at least 0"),
+        (["--overwrite"], "--overwrite starts over in "),
         (["--local", "--nodes", "2"], "--nodes 2: --local has one machine"),
         ([], "no Slurm here (srun is not found)"),
     ]:

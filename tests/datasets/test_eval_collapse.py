@@ -74,10 +74,17 @@ def test_boxes_that_follow_the_objects(rng, noise, num_images):
     assert explain_equal_boxes(truth_of(objects), entries_of(found, rng)) is None
 
 
-def test_halfway_between_average_and_object_is_no_collapse(rng):
+def test_a_few_different_queries_with_scores_in_any_order(rng):
+    truth = truth_of([boxes_anywhere(rng, 2) for _ in range(20)])
+    queries = boxes_anywhere(rng, 4)
+    assert explain_equal_boxes(truth, entries_of([queries] * 20, rng))
+
+
+@pytest.mark.parametrize(("share", "collapsed"), [(0.05, True), (0.25, False), (0.5, False)])
+def test_part_of_the_way_from_the_average_box_to_the_object(rng, share, collapsed):
     objects = [boxes_anywhere(rng, 1) for _ in range(30)]
-    found = [0.5 * boxes + 0.5 * MEAN_BOX for boxes in objects]
-    assert explain_equal_boxes(truth_of(objects), entries_of(found, rng)) is None
+    found = [share * boxes + (1 - share) * MEAN_BOX for boxes in objects]
+    assert bool(explain_equal_boxes(truth_of(objects), entries_of(found, rng))) == collapsed
 
 
 def test_objects_that_are_in_the_same_place(rng):
