@@ -1,13 +1,13 @@
 """Data sets by name."""
 
 import importlib
-from typing import Any
-
-import torchvision
-from pycocotools.coco import COCO
-from torch.utils.data import Dataset, Subset
+from typing import TYPE_CHECKING, Any
 
 from util.errors import UserError
+
+if TYPE_CHECKING:  # these imports take seconds, and a command that starts need not wait for them
+    from pycocotools.coco import COCO
+    from torch.utils.data import Dataset
 
 # Where the builder of each --dataset_file is; imported when asked for, so that one need not have
 # what another needs.
@@ -19,7 +19,7 @@ _BUILDERS = {
 }
 
 
-def build_dataset(image_set: str, args: Any) -> Dataset:
+def build_dataset(image_set: str, args: Any) -> "Dataset":
     """The dataset that the flags describe.
 
     Args:
@@ -37,12 +37,15 @@ def build_dataset(image_set: str, args: Any) -> Dataset:
 
 def get_coco_api_from_dataset(dataset: Any) -> Any:
     """The pycocotools index behind a dataset, through any nesting of `Subset`; None without one."""
+    import torchvision
+    from torch.utils.data import Subset
+
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     return dataset.coco if isinstance(dataset, torchvision.datasets.CocoDetection) else None
 
 
-def build_ground_truth(dataset: Any, args: Any) -> COCO:
+def build_ground_truth(dataset: Any, args: Any) -> "COCO":
     """The pycocotools index to score boxes and masks against.
 
     Args:
