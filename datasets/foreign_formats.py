@@ -1,5 +1,6 @@
 """Recognise what a file or folder is that is given in place of COCO annotations."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -66,10 +67,11 @@ def recognise_folder(folder: Path) -> str | None:
     Args:
         folder: looked into, with three levels of folders in it.
     """
-    for place in islice(_with_folders_in(folder, levels=3), _FOLDERS_SNIFFED):
-        for file in _label_files(place):
-            if what := _recognise_label_file(file):
-                return f"{what} ({file}): {_CONVERT}"
+    with contextlib.suppress(PermissionError):
+        for place in islice(_with_folders_in(folder, levels=3), _FOLDERS_SNIFFED):
+            for file in _label_files(place):
+                if what := _recognise_label_file(file):
+                    return f"{what} ({file}): {_CONVERT}"
     return None
 
 

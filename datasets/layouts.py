@@ -1,5 +1,6 @@
 """Recognise how a user's folder is laid out, and name the flags with which it can be read."""
 
+import contextlib
 import shlex
 from collections.abc import Callable, Sequence
 from itertools import chain, islice
@@ -52,7 +53,10 @@ def check_layout(image_set: str, coco_path: str | Path, expected: Sequence[Path]
             f"--coco_path {root} is a file, not a folder; an annotation file is given with "
             f"--{image_set}_ann, its images with --{image_set}_images"
         )
-    if root.is_dir() and (found := _explain(image_set, root)) is not None:
+    found = None
+    with contextlib.suppress(PermissionError):
+        found = _explain(image_set, root)
+    if found is not None:
         raise UserError(f"--coco_path {root}: {missing[0]} does not exist; {found}")
 
 

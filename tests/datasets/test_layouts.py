@@ -125,6 +125,16 @@ def test_nothing_known_is_left_to_the_checks_of_paths(tmp_path):
     assert coco_paths("val", str(tmp_path), None, None)[0] == tmp_path / "val2017"
 
 
+@pytest.mark.parametrize("function", ["os.scandir", "pathlib.Path.iterdir"])
+def test_folders_that_may_not_be_listed_are_passed_over(tmp_path, monkeypatch, function):
+    def refuse(*args):
+        raise PermissionError(13, "Permission denied")
+
+    write(tmp_path, "labels/1.txt", content="0 0.5 0.5 0.1 0.1")
+    monkeypatch.setattr(function, refuse)
+    assert coco_paths("val", str(tmp_path), None, None)[0] == tmp_path / "val2017"
+
+
 def test_images_of_roboflow_lie_beside_the_file(tmp_path):
     write(tmp_path, "train/_annotations.coco.json", "images/train/1.jpg")
     assert find_split(tmp_path, "train") == (
