@@ -1,5 +1,10 @@
 """Where a training step stopped being finite: ``python forensics.py OUTPUT_DIR/bad_step.pth``."""
 
+from util.early_interrupt import end_at_once_on_interrupt
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    end_at_once_on_interrupt("forensics.py")
+
 import copy
 import sys
 from argparse import Namespace

@@ -1,5 +1,10 @@
 """Train and evaluate DETR: ``python main.py --help``."""
 
+from util.early_interrupt import end_at_once_on_interrupt
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    end_at_once_on_interrupt("main.py")
+
 import argparse
 import contextlib
 import sys
@@ -13,6 +18,7 @@ from saved_flags import settle_flags
 from training import Run
 from util.command_line import ArgumentParser, FlagGroup, can_have, run_command
 from util.determinism import explained_refusals, make_deterministic
+from util.devices import check_device, parse_device
 from util.distributed import connected, get_rank, leave, status_of, use_gpu
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS, fill_in_new_flags
@@ -232,13 +238,14 @@ def check_flags(args: argparse.Namespace) -> None:
             value = getattr(args, name)
             if value is not None and not value >= least:
                 raise UserError(f"--{name} {value}: must be at least {least}")
+    parse_device(args.device)
     if args.seed >= 2**31:
         raise UserError(f"--seed {args.seed}: must be below {2**31}")
     if args.ema_decay >= 1:
         raise UserError(f"--ema_decay {args.ema_decay}: must be below 1")
     for name in ("dropout", "panoptic_threshold", "crop_prob"):
         if getattr(args, name) > 1:
-            raise UserError(f"--{name} {getattr(args, name)}: is a probability, at most 1")
+            raise UserError(f"--{name} {getattr(args, name)}: must be at most 1 (0.3 for 30 %)")
     if args.dump_detections and not Path(args.dump_detections).absolute().parent.is_dir():
         raise UserError(f"--dump_detections {args.dump_detections}: its folder does not exist")
     if args.dump_detections and Path(args.dump_detections).is_dir():
@@ -277,19 +284,6 @@ def _check_start(args: argparse.Namespace) -> None:
             f"--overwrite starts over in {args.output_dir}, --auto_resume and --resume of a "
             "checkpoint there continue: give one of them"
         )
-
-
-def check_device(name: str) -> None:
-    """Refuse a device that is not there; after each process has been given its own.
-
-    Raises:
-        UserError: names the device and why it cannot be used.
-    """
-    try:
-        torch.empty(1, device=name).tolist()
-    except (RuntimeError, AssertionError, NotImplementedError) as err:
-        reason = str(err).splitlines()[0]
-        raise UserError(f"--device {name}: {reason}; --device cpu works everywhere") from err
 
 
 def build_parser() -> ArgumentParser:

@@ -1,13 +1,14 @@
 """Data sets by name."""
 
 import importlib
-from typing import Any
-
-from pycocotools.coco import COCO
-from torch.utils.data import Dataset, Subset
+from typing import TYPE_CHECKING, Any
 
 from util.errors import UserError
 from util.options import option
+
+if TYPE_CHECKING:  # these imports take seconds, and a command that starts need not wait for them
+    from pycocotools.coco import COCO
+    from torch.utils.data import Dataset
 
 # Where the builder of each --dataset_file is; imported when asked for, so that one need not have
 # what another needs.
@@ -19,7 +20,7 @@ _BUILDERS = {
 }
 
 
-def build_dataset(image_set: str, args: Any) -> Dataset:
+def build_dataset(image_set: str, args: Any) -> "Dataset":
     """The dataset that the flags describe.
 
     Args:
@@ -66,13 +67,16 @@ def build_scales(args: Any) -> list[int] | None:
 
 def get_coco_api_from_dataset(dataset: Any) -> Any:
     """The pycocotools index behind a dataset, through any nesting of `Subset`; None without one."""
+    from pycocotools.coco import COCO
+    from torch.utils.data import Subset
+
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     coco_api = getattr(dataset, "coco", None)
     return coco_api if isinstance(coco_api, COCO) else None
 
 
-def build_ground_truth(dataset: Any, args: Any) -> COCO:
+def build_ground_truth(dataset: Any, args: Any) -> "COCO":
     """The pycocotools index to score boxes and masks against.
 
     Args:

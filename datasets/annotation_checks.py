@@ -84,12 +84,25 @@ _MISFIT_RLE = "have an RLE whose size is not the [height, width] of the image"
 _SEGMENTATION_FAULTS = (_SHAPELESS, _ENDLESS, _BROKEN_RLE, _MISFIT_RLE)
 
 
-def check_image_folder(img_folder: str | Path) -> None:
-    """Raise a UserError if the folder of the pictures is not there."""
+def check_image_folder(img_folder: str | Path, image_set: str) -> None:
+    """Refuse an image folder that is not there, or is not a folder.
+
+    Args:
+        img_folder: where the images of a split should be.
+        image_set: "train" or "val", for the name of the flag.
+
+    Raises:
+        UserError: names the folder and the flags.
+    """
+    if os.path.isfile(img_folder):
+        raise UserError(
+            f"image folder {img_folder} is a file; give the folder of the images as "
+            f"--{image_set}_images, and their annotation file as --{image_set}_ann"
+        )
     if not os.path.isdir(img_folder):
         raise UserError(
             f"image folder {img_folder} does not exist; "
-            "check --coco_path, or name the folder with --train_images or --val_images"
+            f"check --coco_path, or name the folder with --{image_set}_images"
         )
 
 
@@ -131,11 +144,12 @@ def check_annotations(
     check_table(found, "images", images, [ID_RULE, FILE_NAME_RULE])
     check_table(found, "categories", categories, CATEGORY_RULES)
     check_table(found, "annotations", annotations, _ANNOTATION_RULES)
-    check_files_exist(found, "images", images, img_folder)
+    flag = "--train_images" if training else "--val_images"
+    check_files_exist(found, "images", images, img_folder, flag)
     check_references(found, "annotations", annotations, "image_id", images)
     check_references(found, "annotations", annotations, "category_id", categories)
     if num_classes is not None:
-        check_labels_below(found, "annotations", annotations, num_classes)
+        check_labels_below(found, "annotations", annotations, num_classes, categories)
     if masks:
         check_image_sizes(found, images)
         _check_segmentations(found, annotations, images)

@@ -18,7 +18,7 @@ import math
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from datasets.json_files import read_json
+from datasets.json_files import in_short, read_json
 from util.errors import UserError
 
 Row = dict[str, Any]
@@ -47,17 +47,32 @@ def load_annotations(
     """
     data = read_json(ann_file, "annotation file", way_out)
     if type(data) is not dict:
-        raise UserError(
-            f"annotation file {ann_file} is not in COCO format: no object at the top; {way_out}"
-        )
+        raise UserError(f"annotation file {ann_file} {_describe_foreign(data)}; {way_out}")
     data.setdefault("annotations", [])
     for table in ("images", "annotations", "categories"):
         if not are_objects(data.get(table)):
             raise UserError(
                 f"annotation file {ann_file} is not in COCO format: "
-                f'"{table}" must be a list of objects; {way_out}'
+                f'"{table}" must be a list of objects{_describe_keys(data, table)}; {way_out}'
             )
     return data
+
+
+def _describe_foreign(data: Any) -> str:
+    """What a file is whose top level is not an object."""
+    if are_objects(data) and data and {"image_id", "bbox", "score"} <= data[0].keys():
+        return "holds detections (COCO results), not annotations"
+    kind = "a list" if type(data) is list else "a single value"
+    tables = '"images", "annotations" and "categories"'
+    return f"is not in COCO format: it is {kind}, and must be an object with {tables}"
+
+
+def _describe_keys(data: Row, table: str) -> str:
+    """The keys of a file that lacks a table."""
+    if table in data:
+        return ""
+    keys = [key for key in data if key != "annotations" or data[key] != []]
+    return f", the file has only {in_short(keys)}" if keys else ", the file is an empty object"
 
 
 def are_objects(value: Any) -> TypeGuard[list[Row]]:

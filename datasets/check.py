@@ -4,6 +4,11 @@ Exit status: 0, nothing wrong or warnings only; 1, errors found; 2, a mistake on
 an annotation file that cannot be read; 130, interrupted.
 """
 
+from util.early_interrupt import end_at_once_on_interrupt
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    end_at_once_on_interrupt("python -m datasets.check")
+
 import argparse
 import json
 import sys
@@ -119,7 +124,7 @@ def _splits(args: argparse.Namespace) -> list[Split]:
         images, annotations = getattr(args, f"{name}_images"), getattr(args, f"{name}_ann")
         splits.append(Split(name, *coco_paths(name, args.coco_path, images, annotations)))
     for split in splits:
-        check_image_folder(split.img_folder)
+        check_image_folder(split.img_folder, split.name)
         if not split.ann_file.is_file():
             raise UserError(
                 f"annotation file {split.ann_file} does not exist; "

@@ -16,11 +16,12 @@ from datasets.annotation_checks import check_annotations
 from datasets.annotations import Row, are_numbers, is_integer, load_annotations
 from datasets.check_boxes import Boxes, check_boxes
 from datasets.check_facts import ClassCount, Split, SplitFacts, count_by_size
-from datasets.check_findings import Example, Findings
+from datasets.check_findings import KINDS, Example, Findings
 from datasets.check_images import ListedImage, survey_images
 from datasets.check_masks import check_masks
 from datasets.check_pictures import Sample, choose_samples
 from datasets.check_rules import note_refusal
+from datasets.missing_files import explain_missing_files
 from datasets.table_checks import leads_outside, size_hw
 from util.errors import UserError
 
@@ -117,14 +118,21 @@ def _file_names(facts: SplitFacts) -> dict[int, str]:
 
 def _check_paths(findings: Findings, facts: SplitFacts) -> list[ListedImage]:
     """Note images without a file, and paths that leave the image folder; the images with a file."""
-    present, folder = [], facts.split.img_folder
+    present, missing, folder = [], [], facts.split.img_folder
     for image in facts.images.values():
         if image.is_there():
             present.append(image)
         else:
-            findings.note("missing_file", image.example())
+            missing.append(image)
         if leads_outside(image.file_name, folder):
             findings.note("path_outside_folder", image.example(os.path.abspath(image.path)))
+    if missing:
+        flag = None if present else f"--{facts.split.name}_images"
+        names = [image.file_name for image in missing]
+        way_out = explain_missing_files(names, folder, flag)
+        message = f"{KINDS['missing_file'].means}; {way_out}"
+        for image in missing:
+            findings.note("missing_file", image.example(), message)
     return present
 
 

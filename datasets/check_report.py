@@ -1,5 +1,6 @@
 """The report of a check, for people and as JSON."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -7,11 +8,31 @@ from typing import Any
 
 from datasets.check_facts import SplitFacts, Spread, unused_ids
 from datasets.check_findings import EXAMPLES_KEPT, Example, Finding, Severity
+from util.contact_sheet import count
 
 _EXAMPLES_SHOWN = 3
 _CLASSES_SHOWN = 100
 _IDS_SHOWN = 10
 _NAME_WIDTH = 24
+# How messages about several places begin, and the same about one; longer beginnings first.
+_SINGULAR_BEGINNINGS = {
+    "image files ": "image file ",
+    "images have ": "image has ",
+    "images share ": "image shares ",
+    "images ": "image ",
+    "training images ": "training image ",
+    "annotations have ": "annotation has ",
+    "annotations share ": "annotation shares ",
+    "annotations ": "annotation ",
+    "categories have ": "category has ",
+    "categories share ": "category shares ",
+    "classes that share ": "class that shares ",
+    "classes ": "class ",
+    "boxes that look ": "box that looks ",
+    "boxes ": "box ",
+    "areas ": "area ",
+    "polygons that overlap ": "polygon that overlaps ",
+}
 
 
 @dataclass(frozen=True)
@@ -102,11 +123,11 @@ def _split_lines(facts: SplitFacts, num_queries: int) -> Iterator[str]:
     without = len(facts.images_without_objects())
     yield f"  images            {len(facts.images)}, of these {without} without objects"
     yield (
-        f"  annotations       {facts.num_annotations}: {facts.objects.total()} objects; "
-        f"{facts.num_crowd} crowds in {facts.num_images_with_crowd} images"
+        f"  annotations       {facts.num_annotations}: {count(facts.objects.total(), 'object')}; "
+        f"{count(facts.num_crowd, 'crowd')} in {count(facts.num_images_with_crowd, 'image')}"
     )
     yield f"  objects an image  {_spread(facts.objects_per_image())} (--num_queries {num_queries})"
-    sizes = ", ".join(f"{count} {name}" for name, count in facts.box_areas.items())
+    sizes = ", ".join(f"{number} {name}" for name, number in facts.box_areas.items())
     yield f"  object sizes      {sizes} (box area below 32², below 96², above)"
     widths, heights = zip(*facts.sizes_wh.values(), strict=True) if facts.sizes_wh else ((), ())
     yield f"  image width       {_spread(Spread.of(widths))}"
@@ -114,10 +135,10 @@ def _split_lines(facts: SplitFacts, num_queries: int) -> Iterator[str]:
     if facts.survey is None:
         yield "  image files       not opened (--skip_images)"
         return
-    modes = ", ".join(f"{count} × {mode}" for mode, count in facts.survey.modes.most_common())
+    modes = ", ".join(f"{number} × {mode}" for mode, number in facts.survey.modes.most_common())
     yield f"  image files       {facts.survey.num_read} readable{': ' if modes else ''}{modes}"
     if facts.survey.num_with_orientation:
-        yield f"  EXIF orientation  in {facts.survey.num_with_orientation} files"
+        yield f"  EXIF orientation  in {count(facts.survey.num_with_orientation, 'file')}"
 
 
 def _spread(spread: Spread) -> str:
@@ -135,7 +156,8 @@ def _class_lines(report: Report) -> Iterator[str]:
         return
     gaps = list(islice(unused_ids(names), _IDS_SHOWN + 1))
     note = f"; no class has id {_enumerate(gaps, _IDS_SHOWN)}" if gaps else ""
-    yield f"classes: {len(names)}, ids {min(names)} to {max(names)}{note}"
+    ids = f"ids {min(names)} to {max(names)}" if len(names) > 1 else f"id {min(names)}"
+    yield f"classes: {len(names)}, {ids}{note}"
     heads = "".join(
         f"{f'{one.split.name} objects':>14}{'share':>8}{'images':>9}" for one in report.splits
     )
@@ -157,8 +179,9 @@ def _cells(facts: SplitFacts, number: int) -> str:
 
 def _finding_lines(finding: Finding) -> Iterator[str]:
     # What concerns the whole file has no place, and is not counted.
-    count = "" if finding.examples == [Example()] else f"{finding.count} "
-    yield f"  {finding.split}: {count}{_printable(finding.message)} [{finding.kind}]"
+    number = "" if finding.examples == [Example()] else f"{finding.count} "
+    message = finding.message if finding.count != 1 else _in_the_singular(finding.message)
+    yield f"  {finding.split}: {number}{_printable(message)} [{finding.kind}]"
     shown = finding.examples[:_EXAMPLES_SHOWN]
     yield from (f"      {_place(example)}" for example in shown if _place(example))
     if finding.count > len(shown):
@@ -179,8 +202,27 @@ def _place(example: Example) -> str:
 
 
 def _verdict(report: Report) -> str:
-    errors, warnings = (report.findings(severity) for severity in ("error", "warning"))
-    return f"{len(errors)} kinds of errors, {len(warnings)} kinds of warnings"
+    errors, warnings = (len(report.findings(severity)) for severity in ("error", "warning"))
+    if not errors and not warnings:
+        return "No errors, no warnings"
+    told = [
+        count(number, noun) if number else f"no {noun}s"
+        for number, noun in ((errors, "error"), (warnings, "warning"))
+    ]
+    return ", ".join(told).capitalize()
+
+
+def _in_the_singular(message: str) -> str:
+    """What a message about several places says of one.
+
+    >>> _in_the_singular("boxes that look flat; training leaves them out")
+    'box that looks flat; training leaves it out'
+    """
+    for several, one in _SINGULAR_BEGINNINGS.items():
+        if message.startswith(several):
+            message = one + message.removeprefix(several)
+            break
+    return re.sub(r"\bthem\b", "it", re.sub(r"\btheir\b", "its", message))
 
 
 def _enumerate(values: Sequence[int], most: int) -> str:

@@ -28,6 +28,7 @@ def note_refusal(findings: Findings, refusal: UserError, file_names: Mapping[int
             continue
         examples = [_place(problem, row, file_names) for row in problem.rows[:EXAMPLES_KEPT]]
         text = f"{problem.table} {problem.text}"
+        text += f"; {problem.way_out}" if problem.way_out else ""
         findings.note_many("refused", len(problem.rows), examples, text)
 
 

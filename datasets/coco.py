@@ -22,6 +22,7 @@ from datasets.annotations import (
     load_annotations,
 )
 from datasets.images import read_image
+from datasets.layouts import check_layout
 from datasets.segmentations import MAX_MASK_PIXELS, encode_segmentation
 from datasets.table_checks import warn_about_paths
 from datasets.transforms import Target, Transform
@@ -76,7 +77,7 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         super(torchvision.datasets.CocoDetection, self).__init__(img_folder)
         self._transforms = transforms
         self.prepare = ConvertCocoPolysToMask(return_masks)
-        check_image_folder(img_folder)
+        check_image_folder(img_folder, "train" if training else "val")
         data = _load_aloud(ann_file)
         check_annotations(
             data,
@@ -335,14 +336,23 @@ def coco_paths(
         annotations: value of ``--train_ann`` or ``--val_ann``.
 
     Raises:
-        UserError: the flags do not say where the data is.
+        UserError: the flags do not say where the data is, or ``coco_path`` has another layout.
     """
     if not coco_path and not (images and annotations):
-        raise UserError(
-            f"no {image_set} data: give --coco_path, or --{image_set}_images and --{image_set}_ann"
-        )
+        raise UserError(_explain_no_data(image_set, images, annotations))
     root = Path(coco_path or "")
-    return (
-        Path(images or root / f"{image_set}2017"),
-        Path(annotations or root / "annotations" / f"instances_{image_set}2017.json"),
-    )
+    img_folder = root / f"{image_set}2017"
+    ann_file = root / "annotations" / f"instances_{image_set}2017.json"
+    if coco_path:
+        pairs = ((images, img_folder), (annotations, ann_file))
+        check_layout(image_set, root, [path for named, path in pairs if not named])
+    return Path(images or img_folder), Path(annotations or ann_file)
+
+
+def _explain_no_data(image_set: str, images: str | None, annotations: str | None) -> str:
+    """Which flag is missing, where ``--coco_path`` is not given either."""
+    flags = {f"--{image_set}_images": images, f"--{image_set}_ann": annotations}
+    missing = " and ".join(flag for flag, value in flags.items() if not value)
+    given = "".join(f"{flag} is given, but " for flag, value in flags.items() if value)
+    words = {"train": "training data", "val": "validation data, which every epoch is scored on"}
+    return f"{given}there is no {words[image_set]}: give {missing}, or --coco_path"

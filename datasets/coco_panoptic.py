@@ -72,7 +72,7 @@ class CocoPanoptic(Dataset):
             UserError: a file is missing, or the annotation file is not what training and evaluation
                 need.
         """
-        check_image_folder(img_folder)
+        check_image_folder(img_folder, "train" if training else "val")
         data = load_panoptic(ann_file)
         check_panoptic(
             data, ann_file, ann_folder, img_folder, training=training, num_classes=num_classes

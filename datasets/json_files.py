@@ -5,6 +5,7 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
+from datasets.foreign_formats import recognise_binary, recognise_folder, recognise_text
 from util.errors import UserError
 
 _VALUE_LENGTH = 60  # characters
@@ -29,10 +30,14 @@ def read_json(path: str | Path, name: str, way_out: str) -> Any:
     try:
         with open(path, encoding="utf-8-sig") as file:
             return json.load(file)
+    except IsADirectoryError:
+        reason = _describe_folder(Path(path))
     except OSError as error:
         reason = f"cannot be read ({error.strerror})"
-    except UnicodeDecodeError:
-        reason = "is not JSON: it is no text in UTF-8; save it as such"
+    except UnicodeDecodeError as error:
+        found = recognise_binary(error.object)
+        reason = "is not JSON: it "
+        reason += f"looks like {found}" if found else "is no text in UTF-8; save it as such"
     except RecursionError:
         reason = "is nested too deeply to be read; write it anew"
     except json.JSONDecodeError as error:
@@ -42,10 +47,21 @@ def read_json(path: str | Path, name: str, way_out: str) -> Any:
     raise UserError(f"{name} {path} {reason}; {way_out}")
 
 
+def _describe_folder(folder: Path) -> str:
+    """What a folder holds that is given in place of a JSON file."""
+    files = sorted(folder.glob("*.json"))
+    if files:
+        return f"is a folder; give a file in it, such as {files[0]}"
+    foreign = recognise_folder(folder)
+    return f"is a folder, which looks like {foreign}" if foreign else "is a folder without JSON"
+
+
 def _place_of_fault(error: json.JSONDecodeError) -> str:
     """What is wrong with a text that is not JSON."""
     if not error.doc.strip():
         return "is empty"
+    if (found := recognise_text(error.doc)) is not None:
+        return f"is not JSON: it looks like {found}"
     if error.msg.startswith("Unterminated") or error.pos >= len(error.doc.rstrip()):
         return f"ends in the middle, after {len(error.doc)} characters; copy it again"
     return f"is not JSON: {error}"

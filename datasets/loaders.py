@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from datasets.bad_samples import ReplacingDataset, ReportingLoader, collate_samples
 from datasets.samplers import EpochBatchSampler, ShareSampler
 from datasets.seeded import SeededDataset
+from util.contact_sheet import count
 from util.distributed import get_world_size
 from util.errors import UserError
 from util.signals import shield_worker
@@ -49,12 +50,7 @@ class TrainLoader:
         self._samples = SeededDataset(ReplacingDataset(dataset, skip_bad_images), seed)
         self._batches = EpochBatchSampler(len(self._samples), batch_size, seed, accum_steps)
         if self._batches.num_batches == 0:
-            share = len(self._samples) // get_world_size()
-            times = f" times --accum_steps {accum_steps}" if accum_steps > 1 else ""
-            raise UserError(
-                f"--batch_size {batch_size}{times}: more than the {share} training images of a "
-                "process"
-            )
+            raise UserError(_explain_no_step(len(self._samples), batch_size, accum_steps))
         loader = _loader(self._samples, num_workers, pin_memory, batch_sampler=self._batches)
         known = [] if bad_images is None else bad_images
         self._loader = ReportingLoader(loader, dataset, skip_bad_images, known)
@@ -69,6 +65,22 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._loader)
+
+
+def _explain_no_step(num_images: int, batch_size: int, accum_steps: int) -> str:
+    """Why an epoch has no step, and the largest batch size that gives one."""
+    num_processes = get_world_size()
+    largest = num_images // (num_processes * accum_steps)
+    flags, way_out = f"--batch_size {batch_size}", f"give --batch_size {largest} or less"
+    if accum_steps > 1:
+        flags += f" times --accum_steps {accum_steps}"
+        way_out += f", or fewer --accum_steps than {accum_steps}"
+    if num_processes > 1:
+        flags += f" times {num_processes} processes"
+    if largest == 0:
+        way_out = "start fewer processes" if accum_steps == 1 else "lower --accum_steps"
+    data = count(num_images, "training image")
+    return f"{flags}: the data has only {data}, less than one step takes; {way_out}"
 
 
 def build_val_loader(

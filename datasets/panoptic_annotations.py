@@ -126,7 +126,8 @@ def check_panoptic(
     _check_images_have_maps(found, images, maps)
     check_files_exist(found, _MAPS, maps, ann_folder)
     if img_folder is not None:
-        check_files_exist(found, "images", images, img_folder)
+        flag = "--train_images" if training else "--val_images"
+        check_files_exist(found, "images", images, img_folder, flag)
     segments = _segments_with_image_ids(maps)
     _check_segments(found, segments, categories, num_classes)
     check_mask_memory(found, images, _count_by_image(segments))
@@ -188,7 +189,7 @@ def _check_segments(
     check_fields(found, "segments", segments, _SEGMENT_RULES)
     check_references(found, "segments", segments, "category_id", categories)
     if num_classes is not None:
-        check_labels_below(found, "segments", segments, num_classes)
+        check_labels_below(found, "segments", segments, num_classes, categories)
     seen: set[tuple[Any, Any]] = set()
     repeated = []
     for segment in segments:

@@ -186,17 +186,22 @@ def _read_settings(root: Path) -> dict[str, int] | None:
     return settings if isinstance(settings, dict) else None
 
 
-def _checked_settings(root: Path, wanted: dict[str, int] | None = None) -> dict[str, int]:
-    """The settings of a finished directory; it must be of this version and, if given, as wanted."""
+def _checked_settings(root: Path, expected: dict[str, int] | None = None) -> dict[str, int]:
+    """Settings of a finished directory: of this version and, if given, equal to the expected ones.
+
+    Whatever else the directory holds belongs to the user: no message suggests to delete it.
+    """
     found = _read_settings(root)
-    way_out = "delete it, or name another directory with --coco_path"
     if found is None:
-        raise UserError(f"{root} holds something other than the shapes data set: {way_out}")
-    for name, value in (wanted or {"format_version": FORMAT_VERSION}).items():
+        raise UserError(
+            f"{root} holds other data than the shapes data set: for your own data add "
+            "--dataset_file coco; to draw shapes name a new folder with --coco_path"
+        )
+    for name, value in (expected or {"format_version": FORMAT_VERSION}).items():
         if found.get(name) != value:
             raise UserError(
-                f"{root} holds a shapes data set with {name} {found.get(name)}, "
-                f"{value} is wanted: {way_out}"
+                f"{root} holds a shapes data set with {name} {found.get(name)}, not {value}: "
+                f"to draw it anew name a new folder with --coco_path, or rename {root}"
             )
     return found
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from datasets.annotations import Row, is_integer
 from datasets.json_files import in_short
+from datasets.missing_files import explain_missing_files
 from datasets.segmentations import MAX_MASK_PIXELS
 from util.errors import UserError
 from util.image_files import MAX_PIXELS, MAX_SIDE
@@ -89,21 +90,24 @@ class Problem(NamedTuple):
         rows: those concerned.
         text: what they do wrong.
         field: where, or None.
+        way_out: what the user can do, where that is not to correct the rows.
     """
 
     table: str
     rows: Sequence[Row]
     text: str
     field: str | None
+    way_out: str = ""
 
     def __str__(self) -> str:
-        """How many rows, what is wrong, and the first few."""
+        """How many rows, what is wrong, the first few, and the way out."""
         examples = first_few(self.table, self.rows, self.field)
-        return f"{len(self.rows)} of the {self.table} {self.text}: {examples}"
+        told = f"{len(self.rows)} of the {self.table} {self.text}: {examples}"
+        return f"{told}; {self.way_out}" if self.way_out else told
 
 
 class AnnotationFileError(UserError):
-    """An annotation file that must be mended.
+    """An annotation file that cannot be used as it is.
 
     Attributes:
         problems: all that is wrong with it.
@@ -121,10 +125,12 @@ class Findings:
         self.ann_file = ann_file
         self.problems: list[Problem] = []
 
-    def add(self, table: str, rows: list[Row], text: str, field: str | None = None) -> None:
+    def add(
+        self, table: str, rows: list[Row], text: str, field: str | None = None, way_out: str = ""
+    ) -> None:
         """Note a problem of some rows of a table, if there are any."""
         if rows:
-            self.problems.append(Problem(table, rows, text, field))
+            self.problems.append(Problem(table, rows, text, field, way_out))
 
     def raise_if_any(self) -> None:
         """Raise the one error that tells everything noted.
@@ -134,7 +140,9 @@ class Findings:
         """
         if self.problems:
             told = "; ".join(map(str, self.problems))
-            raise AnnotationFileError(f"{self.ann_file} must be mended: {told}", self.problems)
+            # A way out may be a flag, with nothing to correct in the file.
+            verb = "" if all(one.way_out for one in self.problems) else " must be corrected"
+            raise AnnotationFileError(f"{self.ann_file}{verb}: {told}", self.problems)
 
 
 def first_few(table: str, rows: Sequence[Row], field: str | None) -> str:
@@ -212,8 +220,18 @@ def check_mask_memory(found: Findings, images: list[Row], objects: Mapping[Any, 
     found.add("images", crowded, text)
 
 
-def check_files_exist(found: Findings, table: str, rows: list[Row], folder: str | Path) -> None:
-    """Every file that rows name must be in the folder; folders are listed, files not touched."""
+def check_files_exist(
+    found: Findings, table: str, rows: list[Row], folder: str | Path, flag: str | None = None
+) -> None:
+    """Every file that rows name must be in the folder; folders are listed, files not touched.
+
+    Args:
+        found: takes the faults.
+        table: name of the rows.
+        rows: to be checked.
+        folder: that the names are relative to.
+        flag: of the command line that names the folder, for the way out; None: there is none.
+    """
     named = [row for row in rows if is_file_name(row.get("file_name"))]
     listings: dict[str, set[str]] = {}
     missing = []
@@ -223,7 +241,11 @@ def check_files_exist(found: Findings, table: str, rows: list[Row], folder: str 
             listings[subfolder] = _listing(os.path.join(folder, subfolder))
         if name not in listings[subfolder]:
             missing.append(row)
-    found.add(table, missing, f"{NO_FILE} {folder}", "file_name")
+    if missing:
+        names = [row["file_name"] for row in missing]
+        # Where only some are missing, no other folder is the right one.
+        way_out = explain_missing_files(names, folder, flag if missing == named else None)
+        found.add(table, missing, f"{NO_FILE} {folder}", "file_name", way_out)
 
 
 def _listing(folder: str) -> set[str]:
@@ -290,15 +312,24 @@ def check_references(
     found.add(table, stray, f"have a {field} that is not among the {target}", field)
 
 
-def check_labels_below(found: Findings, table: str, rows: list[Row], num_classes: int) -> None:
+def check_labels_below(
+    found: Findings, table: str, rows: list[Row], num_classes: int, categories: list[Row]
+) -> None:
     """The label is the category id, so a number of classes must leave room for the largest."""
     beyond = [
         row
         for row in rows
         if is_integer(row.get("category_id")) and row["category_id"] >= num_classes
     ]
-    problem = (
-        f"have a category_id that is not below the number of classes (--num_classes {num_classes}, "
-        "given, or read from the head of the checkpoint)"
+    if not beyond:
+        return
+    labels = [row["category_id"] for row in beyond]
+    labels += [row["id"] for row in categories if is_label(row.get("id"))]
+    largest = max(labels)
+    way_out = (
+        f"--num_classes {num_classes} is too small: the largest category id is {largest}, so "
+        f"{largest + 1} are needed; leave the flag out to have it counted, or where the number "
+        "comes from a checkpoint start with --finetune"
     )
-    found.add(table, beyond, problem, "category_id")
+    problem = f"have a category_id not below {num_classes}, the number of classes"
+    found.add(table, beyond, problem, "category_id", way_out)

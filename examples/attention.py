@@ -16,6 +16,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder
 
+from util.early_interrupt import end_at_once_on_interrupt
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    end_at_once_on_interrupt("attention.py")
+
 import numpy as np
 import torch
 from PIL import Image, ImageDraw

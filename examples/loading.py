@@ -14,10 +14,10 @@ import hubconf
 from datasets.coco import PUBLISHED_SCALES, make_coco_transforms
 from datasets.images import read_image
 from export.source import add_checkpoint_flags, from_file, told_by
-from main import check_device
 from models.postprocess import PostProcess
-from util.command_line import ArgumentParser, FlagGroup
+from util.command_line import ArgumentParser, FlagGroup, share
 from util.contact_sheet import save_picture
+from util.devices import check_device
 from util.errors import UserError
 from util.model_zoo import RELEASED_MODELS
 from util.options import NEW_FLAG_DEFAULTS
@@ -123,7 +123,7 @@ def example_parser(
     add = parser.add_argument
     add("--model", choices=models, default=models[0], help="released model (default: %(default)s)")
     add("--random_weights", action="store_true", help="do not download its weights: runs offline")
-    add("--threshold", type=float, default=threshold, help="least score (default: %(default)s)")
+    add("--threshold", type=share, default=threshold, help="least score (default: %(default)s)")
     default_output = f"{Path(script).stem}.png"
     add("--output", default=default_output, help="picture to write (default: %(default)s)")
     default_device = "cuda" if torch.cuda.is_available() else "cpu"

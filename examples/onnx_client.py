@@ -142,8 +142,10 @@ def detect(args: argparse.Namespace) -> None:
     """Detect in all images at once; print, and draw where asked for.
 
     Raises:
-        MistakeError: a file cannot be read.
+        MistakeError: a file cannot be read, or the threshold is no score.
     """
+    if not 0 <= args.threshold <= 1:
+        raise MistakeError(f"--threshold {args.threshold:g}: must be 0 to 1, 0.3 for 30 %")
     session, facts = open_model(args.model)
     originals = [read_image(path) for path in args.images]
     parts = [scaled(image, facts["short_side"], facts["max_size"]) for image in originals]

@@ -4,6 +4,11 @@
 masks) loads offline; ``from`` reads such a folder into a checkpoint.
 """
 
+from util.early_interrupt import end_at_once_on_interrupt
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    end_at_once_on_interrupt("python -m export.huggingface")
+
 import argparse
 import importlib
 import importlib.util

@@ -1,5 +1,10 @@
 """Export a model to ONNX and check it in ONNX Runtime: ``python -m export.onnx --help``."""
 
+from util.early_interrupt import end_at_once_on_interrupt
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    end_at_once_on_interrupt("python -m export.onnx")
+
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path

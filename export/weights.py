@@ -4,6 +4,11 @@ Reads checkpoints of main.py, released files, addresses, safetensors files, and 
 Detectron2's key names. Writes a checkpoint (.pth) or a safetensors file.
 """
 
+from util.early_interrupt import end_at_once_on_interrupt
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    end_at_once_on_interrupt("python -m export.weights")
+
 import os
 import sys
 from argparse import Namespace

@@ -192,14 +192,20 @@ MISTAKES = {
     "large ids": (["--num_classes", "2"], "category_id"),
     "no folder for detections": (["--dump_detections", "/nowhere/x.json"], "--dump_detections"),
     "a folder for detections": (["--dump_detections", "/"], "--dump_detections"),
-    "no such device": (["--device", "meta"], "--device"),
-    "device": (["--device", "cuda:77"], "--device"),
+    "no such device": (["--device", "meta"], "--device meta: PyTorch cannot compute on meta here"),
+    "device": (["--device", "cuda:77"], "--device cuda:77: "),
+    "kind of device": (["--device", "gpu"], "--device gpu: there is no such kind of device; give"),
+    "classes": (["--num_classes", "1"], "the largest category id is 5, so 6 are needed; leave"),
     "heads": (["--nheads", "5"], "--hidden_dim"),
     "batch size": (["--batch_size", "0"], "--batch_size 0"),
-    "more than the data": (["--batch_size", "50"], "--batch_size 50"),
+    "more than the data": (
+        ["--batch_size", "50"],
+        "has only 6 training images, less than one step takes; give",
+    ),
     "no checkpoint": (["--resume", "/nowhere.pth"], "/nowhere.pth"),
     "two starts": (["--resume", "a.pth", "--finetune", "b.pth"], "--finetune"),
-    "threshold": (["--panoptic_threshold", "2"], "--panoptic_threshold 2.0"),
+    "threshold": (["--masks", "--panoptic_threshold", "85"], "must be at most 1 (0.3 for 30 %)"),
+    "own data": (["--dataset_file", "shapes", "--coco_path", ROOT], "add --dataset_file coco"),
     "threshold of nothing": (["--panoptic_threshold", "0.5"], "needs --masks"),
     "thin masks": (["--masks", "--hidden_dim", "8", "--nheads", "2"], "--hidden_dim 8"),
     "panoptic": (["--dataset_file", "coco_panoptic"], "--coco_panoptic_path"),
@@ -254,6 +260,12 @@ def test_a_broken_image_is_named_when_it_is_read(data, capsys, tmp_path, num_wor
         (images / path.name).write_bytes(path.read_bytes()[:60])
     flags = ["--train_images", images, "--num_workers", num_workers, "--epochs", "1"]
     assert_one_line(capsys, run(data, *flags), str(images), ".png")
+
+
+def test_a_wrong_device_is_told_before_processes_connect(data, capsys, monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "1" if name == "WORLD_SIZE" else "0")
+    assert_one_line(capsys, run(data, "--device", "gpu"), "--device gpu: there is no such kind")
 
 
 def test_foreign_and_unfitting_checkpoints(data, trained, capsys, tmp_path):

@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from util.early_interrupt import raise_on_interrupt
 from util.errors import ConnectionLostError, DivergenceError, UserError
 from util.options import NEW_FLAG_DEFAULTS
 from util.signals import StopRequested
+from util.suggestions import DASHES, explain_argument_file, explain_unknown
 
 # No space, over quota, a device that fails, one that may not be written.
 _DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES})
@@ -43,6 +45,18 @@ def _is_one(action: argparse.Action, value: Any) -> bool:
     return type(value) is (action.type or str)
 
 
+def share(text: str) -> float:
+    """Type of a flag: a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 <= value <= 1:
+        percent = f"; for {value:g} % give {value / 100:g}" if 1 < value <= 100 else ""
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1{percent}")
+    return value
+
+
 class FlagGroup:
     """A titled group of flags in ``--help``. The newer flags have their default in `util.options`.
 
@@ -68,6 +82,27 @@ class FlagGroup:
 
 class ArgumentParser(argparse.ArgumentParser):
     """Reads ``@file`` lines as a shell would, with comments, and reports errors in one line."""
+
+    def parse_args(  # type: ignore[override]
+        self, argv: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        """Parse a command line; see `argparse.ArgumentParser.parse_args`."""
+        for argument in sys.argv[1:] if argv is None else argv:
+            if self.fromfile_prefix_chars and argument.startswith(self.fromfile_prefix_chars):
+                problem = explain_argument_file(argument[1:])
+                if problem is not None:
+                    self.error(problem)
+        parsed, unknown = self.parse_known_args(argv, namespace)
+        if unknown:
+            self.error(self._explain_unknown(unknown))
+        return parsed
+
+    def _explain_unknown(self, arguments: Sequence[str]) -> str:
+        flags = [name for action in self._actions for name in action.option_strings]
+        # The values of an unknown flag are unknown too, and not a mistake of their own.
+        unknown = [one for one in arguments if one.startswith(DASHES)] or arguments
+        reads_files = self.fromfile_prefix_chars is not None
+        return "; ".join(explain_unknown(one, flags, reads_files) for one in unknown)
 
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
         """Split a line of an argument file."""
@@ -101,6 +136,7 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         stderr.
     """
     try:
+        raise_on_interrupt()
         command()
         return 0
     except UserError as err:

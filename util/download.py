@@ -79,6 +79,6 @@ def _check_kept(path: Path, expected: str) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(expected):
         raise UserError(
-            f"{path}: is damaged or another file, its hash is {found[:8]}: delete it, so that it "
-            "is downloaded again"
+            f"{path}: is damaged or another file, its hash is {found[:8]}: rename it, so that "
+            "it is downloaded again"
         )

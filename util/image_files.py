@@ -48,6 +48,8 @@ def open_image(file: str | Path | BinaryIO, name: str) -> Iterator[Image.Image]:
             yield image
     except FileNotFoundError:
         raise UserError(f"{name} does not exist") from None
+    except IsADirectoryError:
+        raise UserError(f"{name} is a folder; {_name_an_image_in(file)}") from None
     except ImageTooLargeError:
         raise
     except Image.DecompressionBombError as error:
@@ -55,12 +57,17 @@ def open_image(file: str | Path | BinaryIO, name: str) -> Iterator[Image.Image]:
         raise ImageTooLargeError(f"{name} is too large: {reason}; scale it down") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on broken files
         reason = _reason(file, error)
-        raise UserError(f"{name} cannot be read: {reason}; mend or remove it") from error
+        raise UserError(
+            f"{name} cannot be read: {reason}; replace it with a readable copy"
+        ) from error
 
 
 def _check_regular(path: str | Path) -> None:
     """Raise if there is something else than a file: reading a pipe would wait forever."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError
+    if not stat.S_ISREG(mode):
         raise ValueError("it is not a regular file")
 
 
@@ -73,6 +80,14 @@ def _check_header(image: Image.Image, name: str) -> None:
         )
     if image.format in _RUN_A_PROGRAM:
         raise ValueError(f"{image.format} is a program, not a picture; save it as PNG")
+
+
+def _name_an_image_in(folder: str | Path | BinaryIO) -> str:
+    """Which file to give in place of a folder."""
+    known, names = Image.registered_extensions(), []
+    if isinstance(folder, str | Path) and os.access(folder, os.R_OK):
+        names = [one for one in os.listdir(folder) if Path(one).suffix.lower() in known]
+    return "give an image file" + (f" in it, such as {min(names)}" if names else "")
 
 
 def _reason(file: str | Path | BinaryIO, error: Exception) -> str:

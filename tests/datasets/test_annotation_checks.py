@@ -177,10 +177,20 @@ def test_all_problems_come_in_one_line_with_counts(folder):
     assert "gone.jpg" in message
 
 
+@pytest.mark.parametrize(("training", "flag"), [(True, "--train_images"), (False, "--val_images")])
+def test_images_elsewhere_are_told_with_the_flag(folder, training, flag):
+    (folder / "empty").mkdir()
+    message = complaint(good_file(), folder / "empty", training=training)
+    assert message.endswith(f"they exist in {folder}: use {flag} {folder}")
+
+
 def test_missing_image_folder(folder):
-    check_image_folder(folder)
+    check_image_folder(folder, "train")
     with pytest.raises(UserError, match=r"gone does not exist.*--train_images"):
-        check_image_folder(folder / "gone")
+        check_image_folder(folder / "gone", "train")
+    (folder / "a.json").touch()
+    with pytest.raises(UserError, match=r"a.json is a file.*--val_images, .*--val_ann"):
+        check_image_folder(folder / "a.json", "val")
 
 
 def test_boxes_without_area_in_the_picture_are_counted_in_one_line(caplog):

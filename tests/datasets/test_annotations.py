@@ -41,10 +41,27 @@ def test_wrong_layout_is_named(tmp_path, content, message):
     assert "wrong.json" in str(caught.value)
 
 
+def test_detections_in_place_of_annotations(tmp_path):
+    path = tmp_path / "found.json"
+    path.write_text('[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]')
+    with pytest.raises(UserError, match=r"found.json holds detections \(COCO results\)"):
+        load_annotations(path)
+
+
+def test_keys_of_another_format_are_named(tmp_path):
+    path = tmp_path / "labelme.json"
+    path.write_text('{"shapes": [], "imagePath": "a.jpg"}')
+    with pytest.raises(UserError, match=r'"images" .*the file has only .*shapes.*imagePath'):
+        load_annotations(path)
+    path.write_text("{}")
+    with pytest.raises(UserError, match="the file is an empty object"):
+        load_annotations(path)
+
+
 def test_missing_file_names_the_flags(tmp_path):
     with pytest.raises(UserError, match=r"gone\.json cannot be read .*--train_ann"):
         load_annotations(tmp_path / "gone.json")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"is a folder without JSON.*--train_ann"):
         load_annotations(tmp_path)
 
 

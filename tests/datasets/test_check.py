@@ -41,16 +41,34 @@ def test_a_right_data_set(coco, capsys):
     captured = capsys.readouterr()
     assert captured.err == ""
     assert "train: " in captured.out and "val: " in captured.out
-    assert captured.out.endswith("0 kinds of errors, 0 kinds of warnings\n")
+    assert captured.out.endswith("No errors, no warnings\n")
 
 
 def test_status_1_needs_an_error_not_a_warning(coco, capsys):
     edit(coco, "val2017", lambda data: data["annotations"][0].update(bbox=[1, 1, 0, 0]))
     assert run(["--coco_path", str(coco)]) == 0
-    assert "0 kinds of errors, 1 kinds of warnings" in capsys.readouterr().out
+    assert "No errors, 1 warning" in capsys.readouterr().out
     edit(coco, "val2017", lambda data: data["annotations"][0].update(category_id=5))
     assert run(["--coco_path", str(coco)]) == 1
     assert "annotation id 10, image id 1, val20171.png" in capsys.readouterr().out
+
+
+def test_a_number_of_classes_that_is_too_small(coco, capsys):
+    assert run(["--coco_path", str(coco), "--num_classes", "2", "--skip_images"]) == 1
+    told = "--num_classes 2 is too small: the largest category id is 2, so 3 are needed; leave"
+    assert told in capsys.readouterr().out
+
+
+def test_images_in_another_folder_are_told_with_the_flag(coco, capsys):
+    edit(coco, "val2017", lambda data: [set_folder(row, "val2017") for row in data["images"]])
+    assert run(["--coco_path", str(coco)]) == 1
+    output = capsys.readouterr().out
+    assert "val: 4 images without a file; they exist without val2017/, which" in output
+    assert f"use --val_images {coco} [missing_file]" in output
+
+
+def set_folder(row, folder):
+    row["file_name"] = f"{folder}/{row['file_name']}"
 
 
 def test_one_split_alone(coco, capsys):
@@ -117,7 +135,7 @@ def test_pictures_of_files_that_cannot_be_read(coco, tmp_path, capsys):
     [
         ("", "nothing to check"),
         ("--train_ann a.json", "--train_images"),
-        ("--coco_path /nowhere", "image folder /nowhere/train2017 does not exist"),
+        ("--coco_path /nowhere", "--coco_path /nowhere does not exist"),
         ("--coco_path {} --num_queries 0", "--num_queries 0 must be at least 1"),
         ("--coco_path {} --num_classes 0", "--num_classes 0 must be at least 1"),
         ("--coco_path {} --num_workers -1", "--num_workers -1 must be at least 0"),

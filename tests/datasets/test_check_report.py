@@ -1,6 +1,9 @@
 """The report, for people and as JSON."""
 
+import re
 from pathlib import Path
+
+import pytest
 
 from datasets.check_facts import ClassCount, Split, SplitFacts
 from datasets.check_findings import KINDS, Example, Finding, Findings
@@ -35,6 +38,38 @@ def test_what_concerns_the_whole_file_is_not_counted():
     findings = Findings("train")
     findings.note("no_objects", Example())
     assert "  train: no box that a model" in as_text(report_of(*findings.all()))
+
+
+def test_a_single_place_is_told_in_the_singular():
+    text = as_text(report_of(some_findings(1)))
+    assert "  train: 1 box without area; training leaves it out [empty_box]" in text
+    assert text.endswith("\nNo errors, 1 warning")
+    assert "classes: 1, id 3" in as_text(report_of(classes={3: ClassCount("cat")}))
+    assert "0 objects; 0 crowds in 0 images" in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_a_singular(kind):
+    findings = Findings("train")
+    findings.note(kind, Example(image_id=1))
+    line = next(line for line in as_text(report_of(*findings.all())).splitlines() if kind in line)
+    noun, *_ = line.removeprefix("  train: 1 ").partition(" ")
+    if kind not in ("refused", "no_objects", "whole_image_boxes"):  # about a whole file
+        assert not noun.endswith("s") or noun == "class"
+    assert not re.search(r"\b(them|their)\b", line)
+
+
+def test_the_verdict_counts_errors_and_warnings():
+    def verdict(*kinds):
+        findings = Findings("train")
+        for kind in kinds:
+            findings.note(kind, Example(image_id=1))
+        return as_text(report_of(*findings.all())).splitlines()[-1]
+
+    assert verdict() == "No errors, no warnings"
+    assert verdict("empty_box", "tiny_box") == "No errors, 2 warnings"
+    assert verdict("missing_file") == "1 error, no warnings"
+    assert verdict("missing_file", "size_mismatch", "tiny_box") == "2 errors, 1 warning"
 
 
 def test_severities_decide():

@@ -296,7 +296,8 @@ def test_build_passes_split_and_class_count_to_the_checks(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("path", "message"), [("gone", "image folder .*gone"), (None, "give --coco_path")]
+    ("path", "message"),
+    [("gone", "--coco_path .*gone does not exist"), (None, "give --val_images and --val_ann, or")],
 )
 def test_missing_data_is_named(tmp_path, path, message):
     with pytest.raises(UserError, match=message):

@@ -28,9 +28,19 @@ def refusal(path: Path) -> str:
         (b'{"images": [{"id": 1}, {"i', "ends in the middle, after 26 characters"),
         (b'{"images": [{"id": 1},', "ends in the middle"),
         (b'{"images" 3}', "is not JSON: Expecting ':' delimiter: line 1 column 11"),
-        (b"<html>404</html>", "is not JSON"),
+        (b"<!DOCTYPE html><html>404", "looks like a web page: download the file itself"),
+        (b'{"id": 1}\n{"id": 2}\n', "looks like JSON Lines"),
+        (b'<?xml version="1.0"?>\n<annotation>\n', "looks like Pascal VOC XML: convert it to COCO"),
+        (b"<annotations><version>1.1", "looks like CVAT XML"),
+        (b"<rss>", "looks like XML"),
+        (b"# classes\ntrain: images\nnc: 2\nnames: [a, b]\n", "the YAML file of a YOLO data set"),
+        (b"images: a/\n", "looks like YAML"),
+        (b"filename,xmin,ymin\na.jpg,1,2\n", "looks like CSV: convert it to COCO JSON"),
+        (b"0 0.5 0.5 0.25 .25\n", "looks like YOLO labels"),
+        (b"PK\x03\x04\xff", "looks like a zip archive: unpack it"),
+        (b"\xff\xd8\xff\xe0", "looks like an image"),
         (b"\x80\x04\x95\x00\x00\x00", "no text in UTF-8"),  # a pickle
-        (b"\x1f\x8b\x08\x00\xff\xfe", "no text in UTF-8"),  # gzip
+        (b"\x1f\x8b\x08\x00\xff\xfe", "looks like a gzip archive: unpack it"),
         ('{"images": []}'.encode("utf-16"), "no text in UTF-8; save it as such"),
         (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested too deeply"),
@@ -45,7 +55,11 @@ def test_what_is_no_json(tmp_path, content, says):
 
 def test_what_is_no_file(tmp_path):
     assert "No such file" in refusal(tmp_path / "gone.json")
-    assert "Is a directory" in refusal(tmp_path)
+    assert "is a folder without JSON" in refusal(tmp_path)
+    (tmp_path / "a.xml").write_text("<annotation>")
+    assert "is a folder, which looks like Pascal VOC" in refusal(tmp_path)
+    (tmp_path / "b.json").touch()
+    assert f"is a folder; give a file in it, such as {tmp_path / 'b.json'}" in refusal(tmp_path)
     assert "too long" in refusal(tmp_path / ("x" * 5000))
 
 

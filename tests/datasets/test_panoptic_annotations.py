@@ -90,8 +90,19 @@ def test_a_fault_is_named(tmp_path: Path, change: Callable[[Data], Any], words: 
 
 
 def test_class_beyond_the_head(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not below the number of classes.*--num_classes 91"):
+    with pytest.raises(
+        UserError, match="--num_classes 91 is too small: the largest category id is 193, so 194"
+    ):
         check(write_panoptic(tmp_path), num_classes=91)
+
+
+@pytest.mark.parametrize(("training", "flag"), [(True, "--train_images"), (False, "--val_images")])
+def test_images_elsewhere_are_told_with_the_flag(tmp_path: Path, training: bool, flag: str) -> None:
+    root = write_panoptic(tmp_path)
+    ann_file = root / "annotations" / "panoptic_val2017.json"
+    folders = root / "panoptic_val2017", root / "annotations"
+    with pytest.raises(UserError, match=f"exist in {root}/val2017: use {flag} {root}/val2017"):
+        check_panoptic(load_panoptic(ann_file), ann_file, *folders, training=training)
 
 
 @pytest.mark.parametrize("gone", ["annotations", "panoptic_val2017", "val2017"])
@@ -191,5 +202,5 @@ def test_files_out_of_their_folders_are_reported_once(
 
 def test_file_that_is_no_json(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text(json.dumps([1]))
-    with pytest.raises(UserError, match="no object at the top"):
+    with pytest.raises(UserError, match="it is a list, and must be an object"):
         load_panoptic(tmp_path / "bad.json")

@@ -15,6 +15,7 @@ from datasets.table_checks import (
     Findings,
     check_files_exist,
     check_image_sizes,
+    check_labels_below,
     check_mask_memory,
     is_file_name,
     is_id,
@@ -46,6 +47,34 @@ def missing(folder: Path, *names: Any) -> list[Any]:
 def test_files_that_are_there(folder):
     absolute = str(folder / "1.png")
     assert missing(folder, "1.png", "sub/2.png", "../other/3.png", "sub/../1.png", absolute) == []
+
+
+def test_the_number_of_classes_that_is_needed():
+    found = Findings("a.json")
+    rows = [{"id": 1, "category_id": 1}]
+    check_labels_below(found, "annotations", rows, 1, [])
+    check_labels_below(found, "annotations", rows, 1, [{"id": 1}, {"id": 3}, {"id": "x"}])
+    check_labels_below(found, "annotations", rows, 2, [{"id": 3}])
+    needed = [problem.way_out.partition(";")[0] for problem in found.problems]
+    told = "--num_classes 1 is too small: the largest category id is"
+    assert needed == [f"{told} 1, so 2 are needed", f"{told} 3, so 4 are needed"]
+
+
+def way_out(folder: Path, *names: Any) -> str:
+    found = Findings("a.json")
+    check_files_exist(found, "images", images_named(*names), folder, "--val_images")
+    (problem,) = found.problems
+    with pytest.raises(AnnotationFileError) as caught:
+        found.raise_if_any()
+    assert str(caught.value).startswith("a.json: ")  # the file itself may be right
+    assert str(caught.value).endswith(f"; {problem.way_out}")
+    return problem.way_out
+
+
+def test_missing_files_come_with_the_way_out(folder):
+    assert way_out(folder, "3.png").endswith(f"use --val_images {folder.parent / 'other'}")
+    # Another folder would have the missing file, but not the first.
+    assert "--val_images" not in way_out(folder, "1.png", "3.png")
 
 
 @pytest.mark.parametrize(
@@ -161,8 +190,8 @@ def test_problems_stay_with_the_error_and_survive_a_worker():
     with pytest.raises(AnnotationFileError) as caught:
         found.raise_if_any()
     (problem,) = caught.value.problems
-    assert problem == ("images", rows, "are odd", "file_name")
-    message = "a.json must be mended: 2 of the images are odd: "
+    assert problem == ("images", rows, "are odd", "file_name", "")
+    message = "a.json must be corrected: 2 of the images are odd: "
     message += "image id 1 (file_name 3), image id 2 (file_name 4)"
     assert str(caught.value) == message
     assert str(pickle.loads(pickle.dumps(caught.value))) == message

@@ -271,6 +271,30 @@ def test_an_image_that_is_not_there(checkpoint, tmp_path, capsys):
     assert "no.jpg does not exist" in capsys.readouterr().err
 
 
+def test_a_folder_in_place_of_an_image(photo, checkpoint, capsys):
+    folder = Path(photo).parent
+    assert detect.main([str(folder), "--checkpoint", checkpoint]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{folder} is a folder; give an image file in it" in line
+
+
+@pytest.mark.parametrize("script", [detect, attention, panoptic])
+@pytest.mark.parametrize(
+    ("threshold", "message"),
+    [
+        ("30", "30 is not between 0 and 1; for 30 % give 0.3"),
+        ("-1", "-1 is not"),
+        ("nan", "nan is"),
+    ],
+)
+def test_a_threshold_is_a_share(script, threshold, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        script.main(["a.jpg", "--threshold", threshold])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
 def test_a_model_without_encoder_has_no_maps(photo, tmp_path, capsys):
     make_checkpoint(tmp_path / "c.pth", "--enc_layers", "0")
     arguments = ["--checkpoint", str(tmp_path / "c.pth"), "--output", str(tmp_path / "out.png")]

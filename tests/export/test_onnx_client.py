@@ -93,6 +93,10 @@ def test_mistakes_end_in_one_line(onnx_export, pictures, tmp_path, capsys):
             main([str(model), image])
         (line,) = capsys.readouterr().err.splitlines()
         assert raised.value.code == 2 and words in line
+    with pytest.raises(SystemExit):
+        main([str(good), pictures[0], "--threshold", "30"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--threshold 30: must be 0 to 1, 0.3 for 30 %" in line
 
 
 def test_it_scales_as_training_does():

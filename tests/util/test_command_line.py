@@ -1,11 +1,12 @@
 """Exit statuses, argument files and help."""
 
+import argparse
 import errno
 import os
 
 import pytest
 
-from util.command_line import ArgumentParser, FlagGroup, run_command
+from util.command_line import ArgumentParser, FlagGroup, run_command, share
 from util.errors import DivergenceError, UserError
 from util.signals import StopRequested
 
@@ -83,6 +84,75 @@ def test_a_signal_has_a_status_of_its_own(capsys):
 
     assert run_command("tool", command) == 143
     assert capsys.readouterr().err == "tool: stopped; saved\n"
+
+
+def parser_of(*flags):
+    parser = ArgumentParser("tool", fromfile_prefix_chars="@")
+    for flag in flags:
+        parser.add_argument(flag)
+    return parser
+
+
+def refusal(capsys, parser, *argv):
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(list(argv))
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--train_imags", "a/"], "unknown flag --train_imags, did you mean --train_images?"),
+        (["--train-images=a/"], "unknown flag --train-images=a/, did you mean --train_images?"),
+        (["\N{EN DASH}epochs", "3"], "did you mean --epochs?"),
+        (["-epochs", "3"], "did you mean --epochs?"),
+        (["\N{EN DASH}lr", "3"], "did you mean --lr?"),
+        (["--qqq"], "unknown flag --qqq (see --help)"),
+        (
+            ["--epohcs", "1", "--train_imgs", "a"],
+            "did you mean --epochs?; unknown flag --train_imgs,",
+        ),
+        (["one", "two"], "unexpected argument one; "),
+    ],
+)
+def test_a_misspelt_flag_is_told_with_the_nearest(capsys, given, message):
+    assert message in refusal(capsys, parser_of("--train_images", "--epochs", "--lr"), *given)
+
+
+def test_flags_may_still_be_shortened(capsys):
+    parser = parser_of("--train_images", "--train_ann", "--epochs")
+    assert parser.parse_args(["--ep", "3"]).epochs == "3"
+    assert parser.given_flags(["--ep", "3"]) == {"epochs"}
+    assert "ambiguous option: --train" in refusal(capsys, parser, "--train", "a")
+
+
+def test_a_missing_file_of_flags_is_told_with_the_files_there(capsys, tmp_path):
+    for name in ("shapes.txt", "coco.txt", "notes.md"):
+        (tmp_path / name).write_text("--epochs 1")
+    parser = parser_of("--epochs")
+    near = refusal(capsys, parser, f"@{tmp_path}/shape.txt")
+    assert f"did you mean @{tmp_path}/shapes.txt? {tmp_path} holds coco.txt, shapes.txt" in near
+    assert f"{tmp_path} is a folder; {tmp_path} holds coco.txt" in refusal(
+        capsys, parser, f"@{tmp_path}"
+    )
+    elsewhere = refusal(capsys, parser, f"@{tmp_path}/gone/shapes")
+    assert "did you mean @" in elsewhere and "configs/shapes.txt?" in elsewhere
+    assert f"is given as @{tmp_path}/coco.txt" in refusal(capsys, parser, f"{tmp_path}/coco.txt")
+    (tmp_path / "binary.txt").write_bytes(b"\x80\xff")
+    assert "is not a text file" in refusal(capsys, parser, f"@{tmp_path}/binary.txt")
+
+
+@pytest.mark.parametrize("text", ["0", "1", "0.3", "1e-3"])
+def test_shares(text):
+    assert share(text) == float(text)
+
+
+@pytest.mark.parametrize("text", ["30", "-0.1", "1.01", "nan", "inf", "x"])
+def test_what_is_no_share(text):
+    with pytest.raises(argparse.ArgumentTypeError):
+        share(text)
 
 
 def test_flags_that_are_given_are_told_from_defaults():

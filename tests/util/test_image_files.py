@@ -58,7 +58,9 @@ def test_the_limits_hold_without_those_of_pillow(monkeypatch):
 def test_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert "not a regular file" in str(refusal(tmp_path / "pipe"))  # and nothing waits for it
-    assert "not a regular file" in str(refusal(tmp_path))
+    (tmp_path / "a.txt").touch()
+    (tmp_path / "b.JPG").touch()
+    assert str(refusal(tmp_path)).endswith("is a folder; give an image file in it, such as b.JPG")
     assert "does not exist" in str(refusal(tmp_path / "gone.png"))
     (tmp_path / "lost").symlink_to("nowhere")
     assert "does not exist" in str(refusal(tmp_path / "lost"))
@@ -73,7 +75,7 @@ def test_no_right_to_read(tmp_path, monkeypatch):
 
     (tmp_path / "a.png").touch()
     monkeypatch.setattr(Image, "open", refuse)
-    assert "cannot be read: Permission denied; mend" in str(refusal(tmp_path / "a.png"))
+    assert "cannot be read: Permission denied; replace" in str(refusal(tmp_path / "a.png"))
 
 
 def test_an_error_without_words_is_named_by_its_type(monkeypatch):

@@ -1,0 +1,100 @@
+"""Recognise what a file or folder is that is given in place of COCO annotations."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+_BEGINNINGS = (
+    (b"\x1f\x8b", "a gzip archive: unpack it"),
+    (b"PK\x03\x04", "a zip archive: unpack it"),
+    (b"\x89PNG", "an image"),
+    (b"\xff\xd8\xff", "an image"),
+)
+_CONVERT = "convert it to COCO JSON"
+_CHARACTERS_SNIFFED = 2000
+_YOLO_LABEL = re.compile(r"\d+( -?\d*\.?\d+){4,}\s*$")
+_YAML_KEY = re.compile(r"[\w-]+:(\s|$)")
+_LABEL_SUFFIXES = {".xml", ".txt", ".yaml", ".yml"}
+_FILES_SNIFFED = 20
+_FOLDERS_SNIFFED = 100
+
+
+def recognise_binary(content: bytes) -> str | None:
+    """What a file looks like that is not text, by its beginning; None where nothing is known."""
+    return next((what for start, what in _BEGINNINGS if content.startswith(start)), None)
+
+
+def recognise_text(text: str) -> str | None:
+    """What a text that is not JSON looks like, and what to do; None where nothing is known.
+
+    >>> recognise_text("<annotation><folder>images</folder></annotation>")
+    'Pascal VOC XML: convert it to COCO JSON'
+    """
+    beginning = text[:_CHARACTERS_SNIFFED].lstrip("\ufeff \t\r\n")
+    if beginning.startswith("<"):
+        return _recognise_markup(beginning)
+    if beginning.startswith("{") and "\n{" in text:
+        return f"JSON Lines (one object per line): {_CONVERT}"
+    lines = [line for line in beginning.splitlines() if line.strip() and line[0] not in "#%"]
+    if not lines or lines[0][0] in "{[":
+        return None
+    if _YOLO_LABEL.match(lines[0]):
+        return f"YOLO labels: {_CONVERT}"
+    if _YAML_KEY.match(lines[0]):
+        is_yolo = any(line.startswith(("names:", "nc:")) for line in lines)
+        return f"{'the YAML file of a YOLO data set' if is_yolo else 'YAML'}: {_CONVERT}"
+    for separator, name in ((",", "CSV"), (";", "CSV"), ("\t", "a table")):
+        if lines[0].count(separator) >= 2:
+            return f"{name}: {_CONVERT}"
+    return None
+
+
+def _recognise_markup(beginning: str) -> str:
+    lowered = beginning.lower()
+    if "<html" in lowered or "<!doctype html" in lowered:
+        return "a web page: download the file itself"
+    if "<annotations" in lowered:
+        return f"CVAT XML: {_CONVERT} (CVAT exports it)"
+    return f"{'Pascal VOC XML' if '<annotation' in lowered else 'XML'}: {_CONVERT}"
+
+
+def recognise_folder(folder: Path) -> str | None:
+    """What a folder holds if its annotations are in another format than COCO's, and what to do.
+
+    Args:
+        folder: looked into, with three levels of folders in it.
+    """
+    with contextlib.suppress(PermissionError):
+        for place in islice(_with_folders_in(folder, levels=3), _FOLDERS_SNIFFED):
+            for file in _label_files(place):
+                if what := _recognise_label_file(file):
+                    return f"{what} ({file}): {_CONVERT}"
+    return None
+
+
+def _with_folders_in(folder: Path, levels: int) -> Iterator[Path]:
+    yield folder
+    if levels:
+        with os.scandir(folder) as entries:
+            inner_folders = sorted(Path(one.path) for one in entries if one.is_dir())
+        for inner in inner_folders:
+            yield from _with_folders_in(inner, levels - 1)
+
+
+def _label_files(folder: Path) -> list[Path]:
+    files = (one for one in folder.iterdir() if one.suffix.lower() in _LABEL_SUFFIXES)
+    return sorted(islice(files, _FILES_SNIFFED))
+
+
+def _recognise_label_file(file: Path) -> str | None:
+    try:
+        with file.open(encoding="utf-8", errors="replace") as opened:
+            found = recognise_text(opened.read(_CHARACTERS_SNIFFED)) or ""
+    except OSError:
+        return None
+    if found.startswith("Pascal VOC"):
+        return "Pascal VOC"
+    return "YOLO" if "YOLO" in found else None

@@ -1,0 +1,149 @@
+"""Why the image files that an annotation file names are not found, and which flag finds them."""
+
+import os
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+_NAMES_TRIED = 20
+_SPELLINGS_TRIED = 3
+_FOLDERS_TRIED = 200
+_PARENTS_TRIED = 3
+_MASK_FOLDERS = ("panoptic", "mask", "label", "segment", "depth")  # files named as their images
+
+
+def explain_missing_files(names: Sequence[str], folder: str | Path, flag: str | None) -> str:
+    """Why image files are not found, and what the user can do.
+
+    Only the first few names are tried, and only folders near ``folder``.
+
+    Args:
+        names: file names as in the annotation file, none of which is in the folder.
+        folder: where they were looked for.
+        flag: flag whose value the folder is, such as ``--train_images``; None where another
+            folder cannot help.
+
+    Returns:
+        One clause.
+    """
+    folder, tried = Path(folder), list(names[:_NAMES_TRIED])
+    if flag is not None and (found := _folder_that_has(tried, folder, flag)) is not None:
+        return f"{_compare_folders(tried, folder, found)}: use {flag} {shlex.quote(str(found))}"
+    explanations: tuple[Callable[[Sequence[str], Path], str | None], ...] = (
+        _explain_folders,
+        _explain_spelling,
+        _explain_prefix,
+    )
+    for explain in explanations:
+        if (text := explain(tried, folder)) is not None:
+            return text
+    return _describe_content(folder, flag)
+
+
+def _compare_folders(names: Sequence[str], folder: Path, found: Path) -> str:
+    """How the folder that was searched and the folder that has the files differ."""
+    if found in folder.parents:
+        prefix = f"{folder.relative_to(found)}/"
+        if all(name.startswith(prefix) for name in names):
+            return f"they exist without {prefix}, which file_name has in it already"
+    return f"they exist in {found}"
+
+
+def _folder_that_has(names: Sequence[str], folder: Path, flag: str) -> Path | None:
+    """The folder nearby in which all the names are files; folders of masks are tried last."""
+    other_split = "val" if "train" in flag else "train"
+
+    def doubt(candidate: Path) -> tuple[bool, bool]:
+        name = candidate.name.lower()
+        return any(word in name for word in _MASK_FOLDERS), other_split in name
+
+    for candidate in sorted(islice(_folders_near(folder), _FOLDERS_TRIED), key=doubt):
+        if all(_is_file(candidate / name) for name in names):
+            return candidate
+    return None
+
+
+def _folders_near(folder: Path) -> Iterator[Path]:
+    """Parents, then folders in ``folder`` and its parents, then the folders in the former."""
+    parents = list(folder.parents)[:_PARENTS_TRIED]
+    yield from parents
+    for parent in (folder, *parents):
+        yield from _subfolders(parent)
+    for child in _subfolders(folder):
+        yield from _subfolders(child)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(Path(entry.path) for entry in _entries(folder) if entry.is_dir())
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (OSError, ValueError):  # not there, or names that no file system takes
+        return []
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _explain_folders(names: Sequence[str], folder: Path) -> str | None:
+    """Names of folders in place of names of files."""
+    for name in names:
+        try:
+            if (folder / name).is_dir():
+                return f"{folder / name} is a folder: file_name must be the name of an image file"
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def _explain_spelling(names: Sequence[str], folder: Path) -> str | None:
+    """Names that differ from the name of a file in upper and lower case, or in the extension."""
+    for name in names[:_SPELLINGS_TRIED]:
+        parent, own = (folder / name).parent, Path(name).name
+        others = sorted(entry.name for entry in _entries(parent))
+        for difference, key in (("in case", str.lower), ("in its extension", _stem)):
+            for other in others:
+                if key(other) == key(own):
+                    return (
+                        f"{parent / other} differs from {own} only {difference}: rename the files, "
+                        "or correct file_name in the annotation file"
+                    )
+    return None
+
+
+def _stem(name: str) -> str:
+    return Path(name).stem.lower()
+
+
+def _explain_prefix(names: Sequence[str], folder: Path) -> str | None:
+    """Names with folders that are not there, such as folders of another machine."""
+    prefix = names[0].removesuffix(_last_part(names[0]))
+    if prefix and all(_is_file(folder / _last_part(name)) for name in names):
+        return f"they exist without {prefix}: remove that from file_name in the annotation file"
+    return None
+
+
+def _last_part(name: str) -> str:
+    r"""A name without its folders, which may be separated as on Windows.
+
+    >>> _last_part("train/a.jpg"), _last_part(r"train\a.jpg")
+    ('a.jpg', 'a.jpg')
+    """
+    return name.replace("\\", "/").rpartition("/")[2]
+
+
+def _describe_content(folder: Path, flag: str | None) -> str:
+    if flag is None:
+        return "put them there, or remove them from the annotation file"
+    files = (entry.name for entry in _entries(folder) if entry.is_file())
+    first = next(files, None)
+    content = "no file" if first is None else f"{first} and others"
+    return f"the folder holds {content}: name the folder of these images with {flag}"

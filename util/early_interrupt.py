@@ -1,0 +1,33 @@
+"""Ctrl-C in the first seconds of a program, while PyTorch and others are still imported.
+
+Imports only the standard library, so that a program can call it before anything slow.
+"""
+
+import os
+import signal
+from types import FrameType
+
+
+def end_at_once_on_interrupt(name: str) -> None:
+    """Make Ctrl-C end the program with one line and status 130, until `raise_on_interrupt`.
+
+    An exception would not do here: a traceback shows wherever it is raised, and modules that catch
+    all exceptions while they are imported would swallow it.
+
+    Args:
+        name: of the program, for the message.
+    """
+    line = f"{name}: interrupted while starting; nothing is written\n".encode()
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        os.write(2, line)
+        os._exit(128 + signum)
+
+    signal.signal(signal.SIGINT, end)
+
+
+def raise_on_interrupt() -> None:
+    """Make Ctrl-C raise a KeyboardInterrupt again, if `end_at_once_on_interrupt` changed that."""
+    handler = signal.getsignal(signal.SIGINT)
+    if getattr(handler, "__module__", None) == __name__:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
