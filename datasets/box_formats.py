@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -48,10 +49,14 @@ def box_arrays(
         ``start`` (N, 2) left and top, ``extent`` (N, 2) width and height, ``limits`` (N, 2) width
         and height of the image, infinite where unknown; float64, in pixels.
     """
-    boxes = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
-    unknown = (math.inf, math.inf)
-    limits = np.array([sizes_wh.get(row["image_id"], unknown) for row in rows], dtype=np.float64)
-    return boxes[:, :2], boxes[:, 2:], limits.reshape(-1, 2)
+    numbers = chain.from_iterable(row["bbox"] for row in rows)
+    boxes = np.fromiter(numbers, dtype=np.float64, count=4 * len(rows)).reshape(-1, 4)
+    place_of = {image_id: place for place, image_id in enumerate(sizes_wh)}
+    # The last size stands for images of unknown size.
+    sizes = np.array([*sizes_wh.values(), (math.inf, math.inf)], dtype=np.float64)
+    places = (place_of.get(row["image_id"], -1) for row in rows)
+    limits = sizes[np.fromiter(places, dtype=np.int64, count=len(rows))]
+    return boxes[:, :2], boxes[:, 2:], limits
 
 
 def suspect_format(

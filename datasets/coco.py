@@ -96,9 +96,7 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         fill_optional_fields(data["annotations"])
         warn_about_paths(ann_file, "images", data["images"], img_folder)
         warn_about_boxes(data, ann_file)
-        check_boxes_and_counts(
-            data, ann_file, training=training, num_queries=num_queries, skip_checks=skip_checks
-        )
+        check_boxes_and_counts(data, ann_file, img_folder, training, num_queries, skip_checks)
         self.ann_file = ann_file
         self._images = ListedImages(img_folder, ann_file, skip_checks)
         self.coco = COCO()

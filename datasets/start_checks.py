@@ -1,7 +1,9 @@
 """Checks of data before a run starts: they stop it, or with ``--skip_checks`` print warnings."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ from datasets.annotations import Row
 from datasets.box_formats import LOOKS_LIKE, box_arrays, suspect_format
 from datasets.table_checks import size_hw
 from util.errors import UserError
+from util.image_files import open_image
 
 EXAMPLES_SHOWN = 3
+_OPENED_IMAGES = 200  # to learn the sizes of images that the annotation file does not give
 # So many training images with more objects than queries are an error; fewer are outliers.
 _CROWDED_IMAGES = 3
 
@@ -52,7 +56,7 @@ def are_too_many(crowded: Sequence[tuple[int, int]]) -> bool:
 def check_boxes_and_counts(
     data: dict[str, Any],
     ann_file: str | Path,
-    *,
+    img_folder: str | Path,
     training: bool,
     num_queries: int | None,
     skip_checks: bool,
@@ -63,6 +67,7 @@ def check_boxes_and_counts(
         data: object of an instance annotation file that
             `datasets.annotation_checks.check_annotations` has accepted.
         ann_file: path of the file, for messages.
+        img_folder: folder of the images; some are opened where the file does not give their sizes.
         training: whether it is trained on: there, from three images on, more objects than queries
             are an error; otherwise they are reported in one printed line.
         num_queries: largest number of objects that the model finds in an image; None: unlimited.
@@ -71,7 +76,7 @@ def check_boxes_and_counts(
     Raises:
         UserError: one line with all errors.
     """
-    problems = [problem for problem in [_format_problem(data, ann_file)] if problem]
+    problems = [problem for problem in [_format_problem(data, ann_file, img_folder)] if problem]
     counts = Counter(row["image_id"] for row in data["annotations"] if is_object(row))
     problems += _count_problems(counts, data["images"], ann_file, training, num_queries)
     stop_or_warn(problems, "fix the file", skip_checks)
@@ -95,10 +100,12 @@ def check_segment_counts(
     stop_or_warn(problems, "fix the file", skip_checks)
 
 
-def _format_problem(data: dict[str, Any], ann_file: str | Path) -> str | None:
+def _format_problem(
+    data: dict[str, Any], ann_file: str | Path, img_folder: str | Path
+) -> str | None:
     """A sentence about boxes that look like another format than COCO's, if they do."""
-    rows = data["annotations"]
-    sizes_wh = {row["id"]: size[::-1] for row in data["images"] if (size := size_hw(row))}
+    sizes_wh = _known_sizes(data["images"], img_folder)
+    rows = [row for row in data["annotations"] if row["image_id"] in sizes_wh]
     suspected = suspect_format(*box_arrays(rows, sizes_wh))
     if suspected is None:
         return None
@@ -111,6 +118,17 @@ def _format_problem(data: dict[str, Any], ann_file: str | Path) -> str | None:
     ]
     found = f"{len(chosen)} of {len(rows)} boxes {LOOKS_LIKE[suspected.kind]}"
     return f"{ann_file}: {found}: {with_rest(examples, len(chosen))}"
+
+
+def _known_sizes(images: Sequence[Row], img_folder: str | Path) -> dict[int, tuple[int, int]]:
+    """Width and height of images by id, from the file; some of those without from their headers."""
+    sizes = {row["id"]: size[::-1] for row in images if (size := size_hw(row))}
+    unknown = [row for row in images if row["id"] not in sizes]
+    for row in unknown[:: max(1, len(unknown) // _OPENED_IMAGES)]:
+        # What cannot be opened is named when it is read.
+        with suppress(UserError), open_image(os.path.join(img_folder, row["file_name"]), "") as one:
+            sizes[row["id"]] = one.size
+    return sizes
 
 
 def _in_words(box: Sequence[float]) -> str:

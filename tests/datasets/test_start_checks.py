@@ -6,7 +6,7 @@ import pytest
 
 from datasets.coco import CocoDetection
 from datasets.start_checks import check_boxes_and_counts, check_segment_counts
-from tests.datasets.check_cases import HEIGHT, WIDTH, findings_of, row, write_split
+from tests.datasets.check_cases import HEIGHT, WIDTH, findings_of, row, write_image, write_split
 from util.errors import UserError
 
 
@@ -20,10 +20,9 @@ def file_with(boxes_xywh, **image_fields):
     }
 
 
-def check(data, *, training=True, num_queries=None, skip_checks=False):
-    check_boxes_and_counts(
-        data, "a.json", training=training, num_queries=num_queries, skip_checks=skip_checks
-    )
+def check(data, folder="none", **options):
+    options = {"training": True, "num_queries": None, "skip_checks": False} | options
+    check_boxes_and_counts(data, "a.json", folder, **options)
 
 
 BOXES = [[1, 2, 20, 30], [30, 10, 33, 30], [5, 6, 10, 12], [40, 20, 20, 20], [20, 3, 44, 40]]
@@ -55,9 +54,16 @@ def test_boxes_of_coco_pass_without_a_word(boxes, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_fractions_are_recognised_without_image_sizes():
-    with pytest.raises(UserError, match="fractions"):
-        check(file_with(OTHER_FORMATS["fractions"], width=None))
+@pytest.mark.parametrize("says", OTHER_FORMATS)
+def test_sizes_that_the_file_lacks_are_read_from_images(tmp_path, says):
+    data = file_with(OTHER_FORMATS[says], width=None)
+    data["images"].append({"id": 99, "file_name": "broken.jpg"})
+    (tmp_path / "broken.jpg").write_text("hello")
+    for image in data["images"][:-1]:
+        write_image(tmp_path / image["file_name"], 0)
+    with pytest.raises(UserError, match=says):
+        check(data, tmp_path)
+    check(file_with(BOXES, width=None), tmp_path)
 
 
 def crowded_file():
