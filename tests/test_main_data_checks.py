@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from PIL import Image
 
 from datasets.shapes import write_shapes
 from tests.datasets.photo_cases import UPRIGHT_WH, write_photo
-from tests.test_main import data, read_checkpoint, run, trained  # noqa: F401
+from tests.test_main import FLAGS, ROOT, data, read_checkpoint, run, trained  # noqa: F401
 
 SWAPPED = {1: "rectangle", 2: "ellipse"}
 
@@ -132,3 +134,20 @@ def test_photos_stored_sideways_are_drawn_upright(tmp_path, capsys):
     first, *others = np.array_split(red[: len(red) // 4 * 4], 4)
     assert first.mean() > 0.01
     assert all((first != other).mean() < 0.2 * first.mean() for other in others)
+
+
+def test_an_image_of_another_size_ends_the_process_with_workers(copied):
+    first = sorted((copied / "train2017").iterdir())[0]
+    Image.new("RGB", (10, 10)).save(first)
+    command = [sys.executable, str(ROOT / "main.py"), *FLAGS, "--coco_path", str(copied)]
+    done = subprocess.run(
+        [*command, "--epochs", "1", "--num_workers", "2"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("main.py: error: image id ") and str(first) in line
+    assert "is 10 x 10 pixels" in line and "Traceback" not in line
