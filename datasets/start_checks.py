@@ -79,7 +79,7 @@ def check_boxes_and_counts(
     problems = [problem for problem in [_format_problem(data, ann_file, img_folder)] if problem]
     counts = Counter(row["image_id"] for row in data["annotations"] if is_object(row))
     problems += _count_problems(counts, data["images"], ann_file, training, num_queries)
-    stop_or_warn(problems, "fix the file", skip_checks)
+    stop_or_warn(problems, "fix the file or the flag", skip_checks)
 
 
 def check_segment_counts(
@@ -97,7 +97,7 @@ def check_segment_counts(
     """
     counts = Counter({row["image_id"]: len(row["segments_info"]) for row in data["annotations"]})
     problems = _count_problems(counts, data["images"], ann_file, training, num_queries)
-    stop_or_warn(problems, "fix the file", skip_checks)
+    stop_or_warn(problems, "fix the file or the flag", skip_checks)
 
 
 def _format_problem(
