@@ -123,6 +123,7 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--max_size", "largest long side of an image", type=int)
     add("--crop_prob", "share of training images that are cropped", type=float)
     add("--skip_bad_images", "images that may be replaced if they cannot be read", type=int)
+    add_switch("--skip_checks", "start although the data checks found errors")
     add("--num_workers", "processes that load data, for each training process", default=2, type=int)
 
 

@@ -1,6 +1,7 @@
 """The network of a run: built as flags and data say, given its weights, the same on all ranks."""
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -42,18 +43,19 @@ _WAY_OUT = "give every rank the same flags, and every machine the same files"
 
 
 def build_network(
-    args: argparse.Namespace, val_set: Any
+    args: argparse.Namespace, is_thing: Mapping[int, bool] | None
 ) -> tuple[nn.Module, SetCriterion, dict[str, nn.Module]]:
     """Model, criterion and post-processors, on their device.
 
     Args:
         args: all flags.
-        val_set: of panoptic data: it knows things from stuff better than COCO's rule.
+        is_thing: of panoptic data: whether each category id is a thing; COCO's rule holds for
+            other ids.
     """
     model, criterion, postprocessors = build_model(args)
     panoptic: Any = postprocessors.get("panoptic")
     if panoptic is not None:
-        panoptic.is_thing_map.update(val_set.is_thing)
+        panoptic.is_thing_map.update(is_thing or {})
         panoptic.return_scores = True  # for the pictures
     model.to(torch.device(args.device))
     if args.amp != "off":

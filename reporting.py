@@ -11,7 +11,7 @@ from datasets.coco_panoptic import CocoPanoptic
 from datasets.eval_collapse import explain_collapse
 from datasets.eval_explain import explain_missing_ap
 from datasets.eval_report import per_class_table
-from datasets.images import read_image
+from datasets.listed_images import read_row_image
 from datasets.panoptic_pictures import panoptic_samples
 from engine import PANOPTIC_FOLDER
 from util.visualize import save_detection_samples
@@ -65,7 +65,7 @@ def draw_detections(
         detections,
         dataset.root,
         picture,
-        read_image=read_image,
+        read_image=read_row_image,
         masks=any("segmentation" in one for one in detections[:1]),
     )
     print(f"Detections beside ground truth: {picture}")

@@ -17,6 +17,7 @@ from datasets.bad_samples import refuse_too_many
 from datasets.coco_eval import CocoEvaluator
 from datasets.eval_report import serialisable_eval, write_detections
 from datasets.loaders import TrainLoader, build_val_loader
+from datasets.run_classes import classes_of_run
 from datasets.worker_faults import explain_worker_fault
 from engine import EpochProgress, evaluate, train_one_epoch
 from network_setup import (
@@ -75,10 +76,13 @@ class Run:
         self.val_set: Any = build_dataset("val", args)
         self.train_set: Any = None if args.eval else build_dataset("train", args)
         require_same_data(training=self.train_set, validation=self.val_set)
+        self.classes = classes_of_run(
+            self.val_set, self.train_set, checkpoint, args.resume, args.skip_checks
+        )
         self.ground_truth = build_ground_truth(self.val_set, args)
         if args.num_classes is None:
             args.num_classes = count_classes(args, self.val_set, self.train_set)
-        self.model, self.criterion, self.postprocessors = build_network(args, self.val_set)
+        self.model, self.criterion, self.postprocessors = build_network(args, self.classes.is_thing)
         self.num_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         print("number of params:", self.num_parameters)
         self.optimizer = build_optimizer(self.model, args.lr, args.lr_backbone, args.weight_decay)
@@ -278,8 +282,8 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict(),
             "args": vars(self.args),
-            "categories": self.val_set.categories,
-            "is_thing": getattr(self.val_set, "is_thing", None),
+            "categories": self.classes.names,
+            "is_thing": self.classes.is_thing or None,
             "ema": None if self.averaged is None else self.averaged.module.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "versions": versions(),
@@ -379,7 +383,7 @@ class Run:
                 between_batches=self._stop_evaluation,
             )
         if is_main_process():
-            report(evaluator, self.val_set.categories, training=not self.args.eval)
+            report(evaluator, self.classes.names, training=not self.args.eval)
             self._draw_and_dump(evaluator)
         return stats, evaluator
 

@@ -5,7 +5,6 @@ finds in one error; `warn_about_boxes` reports boxes that can be lived with.
 """
 
 import logging
-import math
 import os
 from collections import Counter
 from pathlib import Path
@@ -20,6 +19,7 @@ from datasets.annotations import (
     is_integer,
     is_number,
 )
+from datasets.box_formats import box_arrays
 from datasets.segmentations import (
     LONGEST_OUTLINE,
     has_endless_polygon,
@@ -45,11 +45,6 @@ from datasets.table_checks import (
     size_hw,
 )
 from util.errors import UserError
-
-# Boxes often stand over an edge by a rounding error; only what exceeds this speaks for another box
-# format.
-_EDGE_SLACK_PIXELS = 2.0
-_SUSPICIOUS_SHARE = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +185,7 @@ def _segmentation_fault(segmentation: Any, image_hw: tuple[int, int] | None) -> 
 
 
 def warn_about_boxes(data: dict[str, Any], ann_file: str | Path) -> None:
-    """Log one line about boxes that training leaves out, and one if the boxes look like xyxy.
+    """Log one line about boxes that training leaves out, if there are any.
 
     Args:
         data: a file's object that `check_annotations` has passed.
@@ -199,9 +194,8 @@ def warn_about_boxes(data: dict[str, Any], ann_file: str | Path) -> None:
     annotations = data["annotations"]
     if not annotations:
         return
-    boxes = np.array([row["bbox"] for row in annotations], dtype=np.float64)
-    limits = _image_sizes_wh(annotations, data["images"])
-    start, extent = boxes[:, :2], boxes[:, 2:]
+    sizes_wh = {row["id"]: size[::-1] for row in data["images"] if (size := size_hw(row))}
+    start, extent, limits = box_arrays(annotations, sizes_wh)
     empty = (extent <= 0).any(axis=1)
     outside = ~empty & ((start >= limits) | (start + extent <= 0)).any(axis=1)
     if (left_out := np.flatnonzero(empty | outside)).size:
@@ -214,23 +208,3 @@ def warn_about_boxes(data: dict[str, Any], ann_file: str | Path) -> None:
             outside.sum(),
             first_few("annotations", rows, "bbox"),
         )
-    if _look_like_xyxy(start, extent, limits):
-        logger.warning(
-            "%s: many boxes reach beyond their image, yet all would fit as [x1, y1, x2, y2]; "
-            "COCO's bbox is [x, y, width, height]",
-            ann_file,
-        )
-
-
-def _image_sizes_wh(annotations: list[Row], images: list[Row]) -> np.ndarray:
-    """(N, 2) width and height of each annotation's image; infinite where the file does not tell."""
-    sizes = {row["id"]: size[::-1] for row in images if (size := size_hw(row)) is not None}
-    unknown = (math.inf, math.inf)
-    return np.array([sizes.get(row["image_id"], unknown) for row in annotations])
-
-
-def _look_like_xyxy(start: np.ndarray, extent: np.ndarray, limits: np.ndarray) -> bool:
-    """Whether boxes, (N, 2) each, make better sense if ``extent`` is read as the other corner."""
-    beyond = (start + extent > limits + _EDGE_SLACK_PIXELS).any(axis=1)
-    fits = ((extent > start) & (extent <= limits + _EDGE_SLACK_PIXELS)).all(axis=1)
-    return bool(beyond.mean() > _SUSPICIOUS_SHARE and fits.all())

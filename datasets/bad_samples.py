@@ -1,4 +1,8 @@
-"""Images that cannot be read: tolerated in a number that the user names, and told."""
+"""Reports on images in the order of batches: images that cannot be read, or are turned upright.
+
+Data workers are processes of their own, so what they find travels with the samples, and the process
+that trains prints it once. Images that cannot be read are tolerated up to ``--skip_bad_images``.
+"""
 
 import logging
 from collections.abc import Iterator, Sized
@@ -13,11 +17,35 @@ logger = logging.getLogger(__name__)
 
 
 class _Sample(NamedTuple):
-    """What stands for an index: its own sample or a later one, and why not those before."""
+    """The sample of an index, or of a later index where images cannot be read.
+
+    Attributes:
+        image: of the data set.
+        target: likewise.
+        complaints: why the images before it cannot be read.
+        note: sentence of the data set about how it was read, if there is any.
+    """
 
     image: Any
     target: Any
     complaints: list[str]
+    note: str | None = None
+
+
+class Batch(NamedTuple):
+    """Samples put together.
+
+    Attributes:
+        images: as `util.nested_tensor.collate_fn` makes them.
+        targets: likewise.
+        complaints: of all samples.
+        note: the first of the samples' notes, if there is any.
+    """
+
+    images: Any
+    targets: Any
+    complaints: list[str]
+    note: str | None
 
 
 class ReplacingDataset(Dataset):
@@ -25,6 +53,8 @@ class ReplacingDataset(Dataset):
 
     Args:
         dataset: a map-style data set, whose items raise a UserError where they cannot be read.
+            Its method ``take_note``, if there is one, returns a sentence about the item just read,
+            or None.
         allowed: how many may be replaced; 0: the error goes on.
     """
 
@@ -40,11 +70,16 @@ class ReplacingDataset(Dataset):
         for candidate in range(index, index + len(self)):
             try:
                 image, target = self.dataset[candidate % len(self)]
-                return _Sample(image, target, complaints)
+                return _Sample(image, target, complaints, _note_of(self.dataset))
             except UserError as error:
                 complaints.append(error.one_line())
                 refuse_too_many(complaints, self._allowed)
         raise UserError("no image of the data set can be read")
+
+
+def _note_of(dataset: Any) -> str | None:
+    """The data set's note about the item just read, if it makes notes."""
+    return dataset.take_note() if hasattr(dataset, "take_note") else None
 
 
 def refuse_too_many(complaints: list[str], allowed: int) -> None:
@@ -58,14 +93,16 @@ def refuse_too_many(complaints: list[str], allowed: int) -> None:
     )
 
 
-def collate_samples(samples: list[_Sample]) -> tuple[Any, Any, list[str]]:
-    """`util.nested_tensor.collate_fn`, and all complaints of the batch."""
+def collate_samples(samples: list[_Sample]) -> Batch:
+    """`util.nested_tensor.collate_fn`, and the reports of all samples."""
     images, targets = collate_fn([(sample.image, sample.target) for sample in samples])
-    return images, targets, [one for sample in samples for one in sample.complaints]
+    complaints = [one for sample in samples for one in sample.complaints]
+    note = next((sample.note for sample in samples if sample.note), None)
+    return Batch(images, targets, complaints, note)
 
 
 class ReportingLoader:
-    """Passes on batches, and tells once of each image that was replaced.
+    """Passes on batches; reports each replaced image once, and the first note of the data set.
 
     Args:
         loader: of a `ReplacingDataset`, with `collate_samples`.
@@ -81,14 +118,18 @@ class ReportingLoader:
         self._loader = loader
         self._allowed = allowed
         self._known = known
+        self._has_noted = False
 
     def __len__(self) -> int:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        for images, targets, complaints in self._loader:
+        for images, targets, complaints, note in self._loader:
             for complaint in complaints:
                 self._tell(complaint)
+            if note is not None and not self._has_noted:
+                self._has_noted = True
+                print(note)
             yield images, targets
 
     def _tell(self, complaint: str) -> None:

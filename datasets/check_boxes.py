@@ -9,15 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datasets.annotations import Row, is_number
+from datasets.box_formats import EDGE_SLACK_PIXELS, box_arrays, suspect_format
 from datasets.check_findings import Example, Findings, id_of
 
-# Edges are often exceeded by a rounding error; more than this speaks for a fault.
-_EDGE_SLACK_PIXELS = 2.0
-# What makes a whole file suspicious: this share of its boxes (and this many) cannot be right, and
-# nearly all would be in the other format.
-_SUSPICIOUS_SHARE = 0.1
-_SUSPICIOUS_COUNT = 3
-_NEARLY_ALL = 0.98
 _OVERSIZED = 2.0  # times the width or height of the image
 _TINY_PIXELS = 1.0
 _WHOLE_IMAGE = 0.99  # of the area of the image
@@ -58,10 +52,7 @@ class Boxes(NamedTuple):
             sizes_wh: width and height in pixels of images by id, as far as known.
             file_names: of each image id.
         """
-        boxes = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
-        unknown = (np.inf, np.inf)
-        limits = np.array([sizes_wh.get(row["image_id"], unknown) for row in rows], dtype=float)
-        return cls(rows, boxes[:, :2], boxes[:, 2:], limits.reshape(-1, 2), file_names)
+        return cls(rows, *box_arrays(rows, sizes_wh), file_names)
 
     def example(self, index: int, detail: str = "") -> Example:
         """The place of a box, with its numbers."""
@@ -97,45 +88,13 @@ def check_boxes(findings: Findings, boxes: Boxes) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         empty = np.any(boxes.extent <= 0, axis=1)
         boxes.note_all(findings, "empty_box", empty)
-        wrong_format = _check_format(findings, boxes, empty)
-        if not wrong_format:
+        suspected = suspect_format(boxes.start, boxes.extent, boxes.limits)
+        if suspected is not None:
+            boxes.note_all(findings, suspected.kind, suspected.impossible)
+        else:
             _check_places(findings, boxes, empty)
     _check_areas(findings, boxes)
     _check_duplicates(findings, boxes)
-
-
-def _check_format(findings: Findings, boxes: Boxes, empty: np.ndarray) -> bool:
-    """Note the boxes that show that the file has another format; whether it seems so."""
-    start, extent, highest = boxes.start, boxes.extent, boxes.limits + _EDGE_SLACK_PIXELS
-    end = start + extent
-    # At most a pixel in the first pixel of an image: whichever corners or centre are meant.
-    in_first_pixel = ~empty & np.all(
-        (start >= 0) & (start <= 1.001) & (extent <= 1.001) & (boxes.limits > 2), axis=1
-    )
-    if _is_systematic(in_first_pixel, in_first_pixel | empty):
-        boxes.note_all(findings, "boxes_normalised", in_first_pixel)
-        return True
-    beyond = np.any(end > highest, axis=1)
-    fits_as_corners = np.all((extent > start) & (extent <= highest), axis=1)
-    half = extent / 2
-    fits_as_centre = np.all(
-        (start - half >= -_EDGE_SLACK_PIXELS) & (start + half <= highest), axis=1
-    )
-    for kind, fits in (("boxes_xyxy", fits_as_corners), ("boxes_centre", fits_as_centre)):
-        if _is_systematic(beyond, fits):
-            boxes.note_all(findings, kind, beyond)
-            return True
-    return False
-
-
-def _is_systematic(impossible: np.ndarray, explained: np.ndarray) -> bool:
-    """Whether enough boxes cannot be right as they are, and another format explains nearly all."""
-    count = int(impossible.sum())
-    return (
-        count >= _SUSPICIOUS_COUNT
-        and count > _SUSPICIOUS_SHARE * len(impossible)
-        and float(explained.mean()) >= _NEARLY_ALL
-    )
 
 
 def _check_places(findings: Findings, boxes: Boxes, empty: np.ndarray) -> None:
@@ -145,7 +104,7 @@ def _check_places(findings: Findings, boxes: Boxes, empty: np.ndarray) -> None:
     outside = ~empty & np.any((start >= limits) | (end <= 0), axis=1)
     inside = ~empty & ~outside
     oversized = inside & np.any(extent > _OVERSIZED * limits, axis=1)
-    off_limits = (start < -_EDGE_SLACK_PIXELS) | (end > limits + _EDGE_SLACK_PIXELS)
+    off_limits = (start < -EDGE_SLACK_PIXELS) | (end > limits + EDGE_SLACK_PIXELS)
     over_edge = inside & ~oversized & np.any(off_limits, axis=1)
     boxes.note_all(findings, "box_outside_image", outside)
     boxes.note_all(findings, "oversized_box", oversized)

@@ -22,6 +22,7 @@ from datasets.check_masks import check_masks
 from datasets.check_pictures import Sample, choose_samples
 from datasets.check_rules import note_refusal
 from datasets.missing_files import explain_missing_files
+from datasets.start_checks import are_too_many, crowded_images, is_object
 from datasets.table_checks import leads_outside, size_hw
 from util.errors import UserError
 
@@ -84,8 +85,7 @@ def check_coco_split(split: Split, settings: Settings) -> CocoSplit:
     if settings.masks:
         check_masks(findings, boxes)
     facts.findings = findings.all()
-    names = {number: entry.name for number, entry in facts.classes.items()}
-    count = settings.num_pictures
+    names, count = facts.class_names(), settings.num_pictures
     return CocoSplit(facts, choose_samples(split.name, facts.images, usable, names, count))
 
 
@@ -185,7 +185,7 @@ def _count_annotations(facts: SplitFacts, usable: Iterable[Row]) -> None:
         if row.get("iscrowd"):
             facts.num_crowd += 1
             images_with_crowd.add(image_id)
-        elif min(extent) > 0:
+        elif is_object(row):
             facts.objects[image_id] += 1
             facts.classes[category_id].objects += 1
             images_of_class[category_id].add(image_id)
@@ -198,9 +198,11 @@ def _count_annotations(facts: SplitFacts, usable: Iterable[Row]) -> None:
 
 def _check_counts(findings: Findings, facts: SplitFacts, settings: Settings) -> None:
     """Note images with more objects than the model can find, and a split to learn nothing from."""
-    for image_id, count in facts.objects.most_common():
-        if count <= settings.num_queries:
-            break
-        findings.note("more_objects_than_queries", facts.images[image_id].example(f"{count}"))
-    if facts.split.name == "train" and not facts.objects and not findings.has("refused"):
+    training = facts.split.name == "train"
+    crowded = crowded_images(facts.objects, settings.num_queries)
+    is_error = training and are_too_many(crowded)
+    kind = "more_objects_than_queries" if is_error else "few_with_more_objects_than_queries"
+    for image_id, count in crowded:
+        findings.note(kind, facts.images[image_id].example(f"{count}"))
+    if training and not facts.objects and not findings.has("refused"):
         findings.note("no_objects", Example())

@@ -77,7 +77,7 @@ class SplitFacts:
         num_images_with_crowd: likewise.
         objects: of each image that has any: annotations, crowds and empty boxes aside.
         box_areas: number of objects that are small, medium and large by their box.
-        sizes_wh: of images by id: as stored, or else as the file says.
+        sizes_wh: of images by id: as training reads them, or else as the file says.
         survey: of the image files; None where they have not been opened.
         findings: what is wrong.
     """
@@ -93,6 +93,10 @@ class SplitFacts:
     sizes_wh: dict[int, tuple[int, int]] = field(default_factory=dict)
     survey: ImageSurvey | None = None
     findings: list[Finding] = field(default_factory=list)
+
+    def class_names(self) -> dict[int, str]:
+        """Class name of each category id."""
+        return {number: entry.name for number, entry in self.classes.items()}
 
     def images_without_objects(self) -> list[int]:
         """Ids of the images without any object that training would learn."""

@@ -6,6 +6,7 @@ Any format can be checked with this: a check notes kinds of faults and their pla
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from datasets.box_formats import LOOKS_LIKE
 from datasets.json_files import in_short
 
 Severity = Literal["error", "warning"]
@@ -33,18 +34,17 @@ KINDS: dict[str, Kind] = {
     "missing_file": Kind("error", "images without a file"),
     "path_outside_folder": Kind("warning", "images whose path leads out of the image folder"),
     "more_objects_than_queries": Kind(
-        "warning", "images with more objects than --num_queries; the model cannot find all of them"
+        "error", "training images with more objects than --num_queries; training stops there"
+    ),
+    "few_with_more_objects_than_queries": Kind(
+        "warning",
+        "validation images, or one or two training images, with more objects than --num_queries; "
+        "the model cannot find all of them",
     ),
     "no_objects": Kind("error", "no box that a model could learn"),
     "duplicate_class_name": Kind("warning", "classes that share their name with another id"),
     # ---- boxes ----
-    "boxes_xyxy": Kind(
-        "error", "boxes that look like [x1, y1, x2, y2]; COCO has [x, y, width, height]"
-    ),
-    "boxes_centre": Kind(
-        "error", "boxes that look like [centre x, centre y, width, height]; COCO has the corner"
-    ),
-    "boxes_normalised": Kind("error", "boxes that look like fractions of the image, not pixels"),
+    **{kind: Kind("error", f"boxes that {text}") for kind, text in LOOKS_LIKE.items()},
     "empty_box": Kind("warning", "boxes without area; training leaves them out"),
     "box_outside_image": Kind("warning", "boxes wholly outside; training leaves them out"),
     "box_beyond_edge": Kind("warning", "boxes over an edge by over 2 pixels; training clips them"),
@@ -60,12 +60,12 @@ KINDS: dict[str, Kind] = {
     "unreadable_image": Kind("error", "image files that cannot be read; training stops there"),
     "decompression_bomb": Kind("error", "images above the size limits; training refuses them"),
     "size_mismatch": Kind(
-        "error", "images of another size than the annotation file says; boxes do not fit"
+        "error", "images of another size than the annotation file says; training stops there"
     ),
     "exif_rotated": Kind(
-        "error",
-        "images whose annotation has the size after EXIF rotation; training reads stored pixels, "
-        "so boxes do not fit: rotate the pixels and remove the tag",
+        "warning",
+        "images that are stored sideways: the annotation file has the size after EXIF rotation; "
+        "training turns them upright",
     ),
     "exif_ambiguous": Kind(
         "warning",

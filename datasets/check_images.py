@@ -10,19 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from PIL import ExifTags, Image
+from PIL import Image
 
 from datasets.check_findings import Example, Findings
 from datasets.check_progress import with_progress
-from datasets.images import read_image
+from datasets.images import QUARTER_TURNS, SizeMatch, compare_sizes, exif_orientation, to_rgb
 from util.errors import UserError
-from util.image_files import ImageTooLargeError
+from util.image_files import ImageTooLargeError, open_image
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
 _UPRIGHT = 1
-_QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 _DIGEST_BYTES = 16
 _QUEUED_PER_WORKER = 4
 
@@ -61,6 +60,7 @@ class StoredImage(NamedTuple):
         size_wh: stored width and height in pixels.
         mode: Pillow's name for the kind of pixels.
         orientation: of EXIF, 1 (upright) to 8.
+        match: how the stored size compares with the annotation file.
         digest: equal for equal pixels.
     """
 
@@ -68,7 +68,12 @@ class StoredImage(NamedTuple):
     size_wh: tuple[int, int]
     mode: str
     orientation: int
+    match: SizeMatch
     digest: bytes
+
+    def read_size_wh(self) -> tuple[int, int]:
+        """Width and height in pixels of the image as training reads it."""
+        return self.size_wh[::-1] if self.match is SizeMatch.TURNED else self.size_wh
 
 
 class UnreadableImage(NamedTuple):
@@ -87,7 +92,7 @@ class ImageSurvey:
         num_read: files that could be read.
         modes: files by Pillow's mode.
         num_with_orientation: files with an EXIF orientation other than upright.
-        sizes_wh: stored width and height in pixels by image id.
+        sizes_wh: width and height in pixels by image id, as training reads the images.
         by_digest: the first image of each content.
     """
 
@@ -126,26 +131,17 @@ def survey_images(
 
 def inspect_image(listed: ListedImage) -> StoredImage | UnreadableImage:
     """Decode a file."""
-    path = listed.path
     try:
-        pixels = read_image(path, "it")
-        mode, orientation = _read_header(path)
+        with open_image(listed.path, "it") as image:
+            mode = image.mode
+            pixels = to_rgb(image)
+            orientation = exif_orientation(image)
     except UserError as error:
         return UnreadableImage(listed, str(error), isinstance(error, ImageTooLargeError))
     digest = hashlib.blake2b(repr(pixels.size).encode(), digest_size=_DIGEST_BYTES)
     digest.update(pixels.tobytes())
-    return StoredImage(listed, pixels.size, mode, orientation, digest.digest())
-
-
-def _read_header(path: Path) -> tuple[str, int]:
-    """Mode and EXIF orientation of a file that can be read."""
-    with Image.open(path) as image:
-        try:
-            orientation = image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT)
-        except Exception:  # broken EXIF data makes Pillow raise nearly anything
-            orientation = _UPRIGHT
-        is_known = type(orientation) is int and 1 <= orientation <= 8
-        return image.mode, orientation if is_known else _UPRIGHT
+    match = compare_sizes(pixels.size, listed.size_wh, orientation)
+    return StoredImage(listed, pixels.size, mode, orientation, match, digest.digest())
 
 
 def _map_in_threads(
@@ -176,11 +172,11 @@ def _note_faults(findings: Findings, image: StoredImage) -> None:
         sizes += f", annotation file {_in_words(told_wh)}"
     if image.orientation != _UPRIGHT:
         sizes += f", EXIF orientation {image.orientation}"
-    turned = image.orientation in _QUARTER_TURNS
-    if told_wh not in (None, stored_wh):
-        kind = "exif_rotated" if turned and told_wh == stored_wh[::-1] else "size_mismatch"
+    if image.match is not SizeMatch.EQUAL:
+        kind = "exif_rotated" if image.match is SizeMatch.TURNED else "size_mismatch"
         findings.note(kind, listed.example(sizes))
     elif image.orientation != _UPRIGHT:
+        turned = image.orientation in QUARTER_TURNS
         size_tells = turned and told_wh is not None and stored_wh[0] != stored_wh[1]
         if not size_tells:
             findings.note("exif_ambiguous", listed.example(sizes))
@@ -193,7 +189,7 @@ def _add_to_survey(survey: ImageSurvey, findings: Findings, image: StoredImage) 
     survey.num_read += 1
     survey.modes[image.mode] += 1
     survey.num_with_orientation += image.orientation != _UPRIGHT
-    survey.sizes_wh[image.listed.image_id] = image.size_wh
+    survey.sizes_wh[image.listed.image_id] = image.read_size_wh()
     first = survey.by_digest.setdefault(image.digest, image.listed)
     if first is not image.listed:
         detail = f"as image id {first.image_id} ({first.file_name})"

@@ -9,7 +9,7 @@ from PIL import Image
 
 from datasets.annotations import Row
 from datasets.check_images import ListedImage
-from datasets.images import read_image
+from datasets.images import read_listed_image
 from util.checkpoint import atomic_write
 from util.errors import UserError
 from util.visualize import Panel, detections_beside_ground_truth
@@ -21,12 +21,14 @@ class Sample(NamedTuple):
     Attributes:
         title: what it is called above the picture.
         path: of the image file.
+        size_wh: width and height in pixels in the annotation file, or None.
         boxes_xyxy: [N] corners in pixels.
         labels: [N] class names.
     """
 
     title: str
     path: Path
+    size_wh: tuple[int, int] | None
     boxes_xyxy: list[list[float]]
     labels: list[str]
 
@@ -58,7 +60,8 @@ def choose_samples(
         title = f"{split_name}: image {image_id}, annotations: {len(rows)}"
         labels = [class_names[row["category_id"]] for row in rows]
         boxes = [_corners(row["bbox"]) for row in rows]
-        samples.append(Sample(title, images[image_id].path, boxes, labels))
+        listed = images[image_id]
+        samples.append(Sample(title, listed.path, listed.size_wh, boxes, labels))
     return samples
 
 
@@ -92,7 +95,7 @@ def save_pictures(samples: Iterable[Sample], path: Path) -> int:
 def _panel(sample: Sample) -> Panel | None:
     """What is drawn of an image; None where the file cannot be read, which is told elsewhere."""
     try:
-        image = read_image(sample.path)
+        image, _ = read_listed_image(sample.path, sample.size_wh)
     except UserError:
         return None
     return Panel(image, sample.boxes_xyxy, sample.labels, None, sample.title)

@@ -4,6 +4,7 @@ import os
 
 from datasets.check_facts import SplitFacts
 from datasets.check_findings import Example, Finding, Findings
+from datasets.class_tables import name_conflicts, only_in
 
 
 def compare_splits(train: SplitFacts, val: SplitFacts) -> list[Finding]:
@@ -16,19 +17,14 @@ def compare_splits(train: SplitFacts, val: SplitFacts) -> list[Finding]:
 
 
 def _compare_class_tables(findings: Findings, train: SplitFacts, val: SplitFacts) -> None:
-    train_ids = {entry.name: number for number, entry in train.classes.items()}
-    for number, entry in val.classes.items():
-        in_train = train.classes.get(number)
-        if in_train is not None and in_train.name != entry.name:
-            detail = f"in train {in_train.name!r}, in val {entry.name!r}"
-            findings.note("class_conflict", Example(category_id=number, detail=detail))
-        elif in_train is None and entry.name in train_ids:
-            detail = f"{entry.name!r} has id {train_ids[entry.name]} in train, {number} in val"
-            findings.note("class_conflict", Example(category_id=number, detail=detail))
-    for name, here, there in (("train", train, val), ("val", val, train)):
-        for number in here.classes.keys() - there.classes.keys():
-            detail = f"{here.classes[number].name!r} in {name} only"
-            findings.note("class_table_differs", Example(category_id=number, detail=detail))
+    names, val_names = train.class_names(), val.class_names()
+    lone = only_in("train", names, val_names) + only_in("val", val_names, names)
+    for kind, differences in (
+        ("class_conflict", name_conflicts(names, val_names, ("train", "val"))),
+        ("class_table_differs", lone),
+    ):
+        for number, detail in differences:
+            findings.note(kind, Example(category_id=number, detail=detail))
 
 
 def _compare_class_counts(findings: Findings, train: SplitFacts, val: SplitFacts) -> None:

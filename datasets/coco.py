@@ -1,6 +1,5 @@
 """Detection data in COCO format: a directory becomes a dataset of pictures and targets."""
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,10 +20,12 @@ from datasets.annotations import (
     fill_optional_fields,
     load_annotations,
 )
-from datasets.images import read_image
 from datasets.layouts import check_layout
+from datasets.listed_images import ListedImages
 from datasets.segmentations import MAX_MASK_PIXELS, encode_segmentation
+from datasets.start_checks import check_boxes_and_counts
 from datasets.table_checks import warn_about_paths
+from datasets.target_tensors import boxes_xyxy, keypoints_of
 from datasets.transforms import Target, Transform
 from util.coco_categories import RELEASED_NUM_CLASSES
 from util.errors import UserError
@@ -41,6 +42,7 @@ class CocoDetection(torchvision.datasets.CocoDetection):
     The file is loaded once, and checked as `datasets.annotation_checks` says.
 
     Attributes:
+        ann_file: the file.
         coco: the pycocotools index of the file; as in the file, save that a missing ``area`` or
             ``iscrowd`` is filled in.
         ids: image ids, sorted.
@@ -57,6 +59,8 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         *,
         training: bool = False,
         num_classes: int | None = None,
+        num_queries: int | None = None,
+        skip_checks: bool = False,
     ) -> None:
         """Load and check the annotation file.
 
@@ -68,6 +72,9 @@ class CocoDetection(torchvision.datasets.CocoDetection):
             return_masks: whether targets have masks.
             training: whether the dataset is to be trained on; then it must have annotations.
             num_classes: category ids must be below this; None: any number of classes.
+            num_queries: images of the training split must not have more objects; None: unlimited.
+            skip_checks: print what `datasets.start_checks` finds as warnings, and take images of
+                another size than the annotation file says.
 
         Raises:
             UserError: a file is missing, or the annotation file is not what training and evaluation
@@ -90,6 +97,9 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         fill_optional_fields(data["annotations"])
         warn_about_paths(ann_file, "images", data["images"], img_folder)
         warn_about_boxes(data, ann_file)
+        check_boxes_and_counts(data, ann_file, img_folder, training, num_queries, skip_checks)
+        self.ann_file = ann_file
+        self._images = ListedImages(img_folder, ann_file, skip_checks)
         self.coco = COCO()
         self.coco.dataset = data
         self.coco.createIndex()
@@ -101,7 +111,8 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         """The picture and the target at ``index``, transformed.
 
         Raises:
-            UserError: the image file cannot be read, or is not that of its segmentations.
+            UserError: the image file cannot be read, its size is another than the annotation file
+                says, or it is not that of its segmentations.
         """
         image_id = self.ids[index]
         annotations = {"image_id": image_id, "annotations": self._load_target(image_id)}
@@ -115,9 +126,12 @@ class CocoDetection(torchvision.datasets.CocoDetection):
             return image, target
         return self._transforms(image, target)
 
+    def take_note(self) -> str | None:
+        """A sentence about an image turned upright since the last call, if there was any."""
+        return self._images.take_note()
+
     def _load_image(self, id: int) -> Image.Image:
-        path = os.path.join(self.root, self.coco.imgs[id]["file_name"])
-        return read_image(path, f"image id {id}: image file {path}")
+        return self._images.read(self.coco.imgs[id])
 
 
 def _load_aloud(ann_file: str | Path) -> dict[str, Any]:
@@ -157,7 +171,7 @@ class ConvertCocoPolysToMask:
         """
         width, height = image.size
         objects = [one for one in target["annotations"] if not one.get("iscrowd")]
-        boxes = _boxes_xyxy(objects, width, height)
+        boxes = boxes_xyxy(objects, width, height)
         keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         kept = [one for one, stays in zip(objects, keep.tolist(), strict=True) if stays]
         converted = {
@@ -173,25 +187,8 @@ class ConvertCocoPolysToMask:
             segmentations = [one.get("segmentation") for one in kept]
             converted["masks"] = convert_coco_poly_to_mask(segmentations, height, width)
         if any(one.get("keypoints") for one in objects):
-            converted["keypoints"] = _keypoints(objects)[keep]
+            converted["keypoints"] = keypoints_of(objects)[keep]
         return image, converted
-
-
-def _boxes_xyxy(annotations: list[dict[str, Any]], width: int, height: int) -> Tensor:
-    """Boxes (N, 4) of annotations as xyxy pixels, clipped to the picture."""
-    boxes = torch.tensor([one["bbox"] for one in annotations], dtype=torch.float32).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    boxes[:, 0::2].clamp_(min=0, max=width)
-    boxes[:, 1::2].clamp_(min=0, max=height)
-    return boxes
-
-
-def _keypoints(annotations: list[dict[str, Any]]) -> Tensor:
-    """Keypoints (N, K, 3) float32; missing ones are (0, 0, 0), COCO's "not labelled"."""
-    flat = [one.get("keypoints") or [] for one in annotations]
-    longest = max(map(len, flat))
-    padded = [points + [0] * (longest - len(points)) for points in flat]
-    return torch.tensor(padded, dtype=torch.float32).view(len(flat), -1, 3)
 
 
 def convert_coco_poly_to_mask(segmentations: Sequence[Any], height: int, width: int) -> Tensor:
@@ -303,7 +300,8 @@ def build(image_set: str, args: Any) -> CocoDetection:
     Args:
         image_set: "train" or "val".
         args: ``coco_path``, ``masks``, and the newer ``{train,val}_{images,ann}``, ``scales``,
-            ``max_size``, ``crop_prob``, ``num_classes``.
+            ``max_size``, ``crop_prob``, ``num_classes``, ``skip_checks``; ``num_queries`` may be
+            missing.
 
     Raises:
         UserError: a path is missing, or its content is not what training and evaluation need.
@@ -321,6 +319,8 @@ def build(image_set: str, args: Any) -> CocoDetection:
         args.masks,
         training=image_set == "train",
         num_classes=option(args, "num_classes"),
+        num_queries=getattr(args, "num_queries", None),
+        skip_checks=option(args, "skip_checks"),
     )
 
 

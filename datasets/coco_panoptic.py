@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from pycocotools.coco import COCO
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -13,7 +12,7 @@ from torch.utils.data import Dataset
 from datasets import coco
 from datasets.annotation_checks import check_image_folder
 from datasets.annotations import Row, category_names
-from datasets.images import read_image
+from datasets.listed_images import ListedImages
 from datasets.panoptic_annotations import (
     check_ids,
     check_panoptic,
@@ -21,6 +20,7 @@ from datasets.panoptic_annotations import (
     read_id_map,
     thing_flags,
 )
+from datasets.start_checks import check_segment_counts
 from datasets.transforms import Target, Transform
 from util.box_ops import masks_to_boxes
 from util.errors import UserError
@@ -55,6 +55,8 @@ class CocoPanoptic(Dataset):
         *,
         training: bool = False,
         num_classes: int | None = None,
+        num_queries: int | None = None,
+        skip_checks: bool = False,
     ) -> None:
         """Load and check the annotation file.
 
@@ -67,6 +69,9 @@ class CocoPanoptic(Dataset):
             return_masks: whether targets have masks.
             training: whether the dataset is to be trained on; then it must have segments.
             num_classes: category ids must be below this; None: any number of classes.
+            num_queries: images of the training split must not have more segments; None: unlimited.
+            skip_checks: print what `datasets.start_checks` finds as warnings, and take images of
+                another size than the annotation file says.
 
         Raises:
             UserError: a file is missing, or the annotation file is not what training and evaluation
@@ -77,10 +82,14 @@ class CocoPanoptic(Dataset):
         check_panoptic(
             data, ann_file, ann_folder, img_folder, training=training, num_classes=num_classes
         )
+        check_segment_counts(
+            data, ann_file, training=training, num_queries=num_queries, skip_checks=skip_checks
+        )
         data["images"].sort(key=lambda row: row["id"])
         data["annotations"].sort(key=lambda row: row["image_id"])
         self.coco = data
         self.img_folder = self.root = img_folder
+        self._images = ListedImages(img_folder, ann_file, skip_checks)
         self.ann_folder = ann_folder
         self.ann_file = ann_file
         self.transforms = transforms
@@ -106,7 +115,7 @@ class CocoPanoptic(Dataset):
             UserError: the image or its segment map cannot be read, or they and the JSON do not
                 belong together.
         """
-        image = self._read_image(self.coco["images"][index])
+        image = self._images.read(self.coco["images"][index])
         annotation = self.coco["annotations"][index]
         masks = self._masks(annotation, size_hw=(image.height, image.width))
         segments = annotation["segments_info"]
@@ -134,16 +143,9 @@ class CocoPanoptic(Dataset):
         row = self.coco["images"][index]
         return row["height"], row["width"]
 
-    def _read_image(self, row: Row) -> Image.Image:
-        path = Path(self.img_folder) / row["file_name"]
-        image = read_image(path, f"image id {row['id']}: image file {path}")
-        if image.size != (row["width"], row["height"]):
-            raise UserError(
-                f"image id {row['id']}: {row['file_name']} is {image.height} x {image.width} pixels"
-                f" (height x width), {self.ann_file} says {row['height']} x {row['width']}; "
-                "correct the file"
-            )
-        return image
+    def take_note(self) -> str | None:
+        """A sentence about an image turned upright since the last call, if there was any."""
+        return self._images.take_note()
 
     def _masks(self, annotation: Row, size_hw: tuple[int, int]) -> Tensor:
         """(N, H, W) uint8 of the segments."""
@@ -172,7 +174,7 @@ def build(image_set: str, args: Any) -> CocoPanoptic:
         image_set: "train" or "val".
         args: ``coco_path`` (images), ``coco_panoptic_path`` (segment maps and JSON), ``masks``,
             and the newer ``{train,val}_images``, ``scales``, ``max_size``,
-            ``crop_prob``, ``num_classes``.
+            ``crop_prob``, ``num_classes``, ``skip_checks``; ``num_queries`` may be missing.
 
     Raises:
         UserError: a path is missing, or its content is not what training and evaluation need.
@@ -186,6 +188,8 @@ def build(image_set: str, args: Any) -> CocoPanoptic:
         args.masks,
         training=image_set == "train",
         num_classes=option(args, "num_classes"),
+        num_queries=getattr(args, "num_queries", None),
+        skip_checks=option(args, "skip_checks"),
     )
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from datasets.coco_panoptic import CocoPanoptic
-from datasets.images import read_image
+from datasets.listed_images import read_row_image
 from util.panoptic_coding import decode_id_map
 from util.visualize_panoptic import PanopticSample
 
@@ -30,7 +30,7 @@ def panoptic_samples(
         place = place_of[predicted["image_id"]]
         image, truth = dataset.coco["images"][place], dataset.coco["annotations"][place]
         yield PanopticSample(
-            partial(read_image, Path(dataset.img_folder) / image["file_name"]),
+            partial(read_row_image, dataset.img_folder, image),
             decode_id_map(Path(dataset.ann_folder) / truth["file_name"]),
             [
                 {**one, "isthing": dataset.is_thing[one["category_id"]]}

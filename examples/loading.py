@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import hubconf
 from datasets.coco import PUBLISHED_SCALES, make_coco_transforms
-from datasets.images import read_image
+from datasets.images import read_upright
 from export.source import add_checkpoint_flags, from_file, told_by
 from models.postprocess import PostProcess
 from util.command_line import ArgumentParser, FlagGroup, share
@@ -153,7 +153,7 @@ def load_detector(args: argparse.Namespace) -> Detector:
 
 
 def read_and_save(args: argparse.Namespace) -> tuple[Image.Image, Any]:
-    """The image of the flags, and a function that writes the resulting picture.
+    """The image of the flags, upright, and a function that writes the resulting picture.
 
     Raises:
         UserError: the image cannot be read.
@@ -163,7 +163,7 @@ def read_and_save(args: argparse.Namespace) -> tuple[Image.Image, Any]:
         save_picture(picture, args.output)
         print(f"{args.output}: {picture.width} x {picture.height} pixels")
 
-    return read_image(args.image), save
+    return read_upright(args.image), save
 
 
 # ---- models --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ Prints one line of JSON an image, and with --output draws boxes, and masks where
 """
 
 import argparse
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 FLOAT32 = np.float32
 COLOUR = (255, 64, 0)
@@ -51,13 +52,16 @@ def open_model(path: str) -> tuple[onnxruntime.InferenceSession, dict[str, Any]]
 
 
 def read_image(path: str) -> Image.Image:
-    """The image of a file in RGB.
+    """The image of a file in RGB, turned upright by its EXIF orientation.
 
     Raises:
         MistakeError: it cannot be read.
     """
     try:
         with Image.open(path) as image:
+            image.load()
+            with contextlib.suppress(Exception):  # broken EXIF data makes Pillow raise anything
+                ImageOps.exif_transpose(image, in_place=True)
             return image.convert("RGB")
     except OSError as err:
         raise MistakeError(f"{path}: is no image that can be read ({err})") from err

@@ -63,7 +63,7 @@ def score(root, output_dir=None):
     fill_in_new_flags(args)
     args.num_classes = 250
     dataset = build_dataset("val", args)
-    _, criterion, postprocessors = build_network(args, dataset)
+    _, criterion, postprocessors = build_network(args, dataset.is_thing)
     model = WellInformed(dataset, args.num_classes)
     if is_dist_avail_and_initialized():
         # Not told of the moving statistics, so that what evaluates has to see to them.

@@ -5,6 +5,7 @@ Every function also works, and costs nothing, in a program of a single process.
 
 import builtins
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -123,6 +124,9 @@ def leave(status: int) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+    # An error in a data worker keeps the loader, and so the workers, in a reference cycle; at exit
+    # Python would wait for them forever.
+    gc.collect()
     sys.exit(status)
 
 

@@ -2,7 +2,8 @@
 
 import re
 
-_RERAISED_BY_A_WORKER = re.compile(r"^(?:[\w.]+\.)?UserError: (.*)", re.MULTILINE | re.DOTALL)
+# The last error of the traceback: errors that led to it come before.
+_RERAISED_BY_A_WORKER = re.compile(r".*^(?:[\w.]+\.)?UserError: (.*)", re.MULTILINE | re.DOTALL)
 
 
 class UserError(ValueError):
@@ -15,8 +16,8 @@ class UserError(ValueError):
     def one_line(self) -> str:
         """The message alone, also where a data-loader worker wrapped it in its traceback."""
         text = str(self)
-        wrapped = _RERAISED_BY_A_WORKER.findall(text) if "Original Traceback" in text else []
-        return " ".join((wrapped[-1] if wrapped else text).split())
+        wrapped = _RERAISED_BY_A_WORKER.match(text) if "Original Traceback" in text else None
+        return " ".join((wrapped[1] if wrapped else text).split())
 
 
 class DivergenceError(ArithmeticError):

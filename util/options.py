@@ -32,6 +32,7 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "patience": None,
     "max_skipped_steps": 0,
     "skip_bad_images": 0,
+    "skip_checks": False,
     "accum_steps": 1,
     "ema_decay": 0.0,
     "deterministic": False,

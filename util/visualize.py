@@ -24,6 +24,7 @@ __all__ = [
 
 Entry = Mapping[str, Any]
 DecodeMask = Callable[[Entry], np.ndarray]
+ReadImage = Callable[[str | Path, dict[str, Any]], Image.Image]
 
 
 class Panel(NamedTuple):
@@ -66,7 +67,7 @@ def save_detection_samples(
     path: str | Path,
     num_images: int = 8,
     threshold: float = 0.5,
-    read_image: Callable[[Path], Image.Image] = Image.open,
+    read_image: ReadImage | None = None,
     masks: bool = False,
 ) -> None:
     """Saves a picture of detections beside ground truth, for images spread over the whole set.
@@ -79,7 +80,9 @@ def save_detection_samples(
             image nothing is written.
         num_images: how many images to show at most, those with ground truth first.
         threshold: detections with a lower score are left out.
-        read_image: opens an image file; `datasets.images.read_image` knows every mode.
+        read_image: reads an image, given ``image_folder`` and the row of the image in ``coco_gt``;
+            `datasets.listed_images.read_row_image` knows every mode and turns photos upright. None:
+            the pixels as they are stored.
         masks: show the ``segmentation`` of annotations and detections too: polygons or an RLE,
             plain or compressed. The images of ``coco_gt`` must have ``height`` and ``width``.
 
@@ -93,7 +96,7 @@ def save_detection_samples(
     decode = partial(_decode_mask, coco_gt) if masks else None
 
     def row(image_id: int) -> tuple[Panel, Panel]:
-        image = read_image(Path(image_folder) / coco_gt.imgs[image_id]["file_name"])
+        image = (read_image or _read_stored)(image_folder, coco_gt.imgs[image_id])
         annotations = coco_gt.loadAnns(coco_gt.getAnnIds(imgIds=[image_id]))
         left = _ground_truth_panel(image, image_id, annotations, names, decode)
         return left, _detection_panel(image, by_image[image_id], names, threshold, decode)
@@ -101,6 +104,10 @@ def save_detection_samples(
     image_ids = _choose_images(coco_gt, set(by_image), num_images)
     if image_ids:
         save_picture(detections_beside_ground_truth(map(row, image_ids)), path)
+
+
+def _read_stored(image_folder: str | Path, row: Entry) -> Image.Image:
+    return Image.open(Path(image_folder) / row["file_name"])
 
 
 def _choose_images(coco_gt: Any, detected: set[int], num_images: int) -> list[int]:

@@ -211,21 +211,6 @@ def test_boxes_without_area_in_the_picture_are_counted_in_one_line(caplog):
     assert json.dumps(data) == before
 
 
-def test_boxes_that_look_like_corners_are_suspected(caplog):
-    data = good_file()
-    template = data["annotations"][0]
-    corners = [[10, 10, 30, 20], [40, 30, 79, 59], [50, 5, 80, 60], [5, 5, 20, 20]]
-    data["annotations"] = [template | {"bbox": box} for box in corners]
-    warn_about_boxes(data, "file.json")
-    assert "[x1, y1, x2, y2]" in caplog.text
-    caplog.clear()
-    data["annotations"] = [
-        template | {"bbox": [x1, y1, x2 - x1, y2 - y1]} for x1, y1, x2, y2 in corners
-    ]
-    warn_about_boxes(data, "file.json")
-    assert not caplog.records
-
-
 @pytest.mark.parametrize("annotations", [[], [{"image_id": 1, "bbox": [0, 0, 500, 500]}]])
 def test_nothing_to_warn_about(caplog, annotations):
     warn_about_boxes({"images": [{"id": 1}], "annotations": annotations}, "file.json")

@@ -173,6 +173,6 @@ def test_interrupted(coco, capsys, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("datasets.check_images.read_image", interrupt)
+    monkeypatch.setattr("datasets.check_images.to_rgb", interrupt)
     assert run(["--coco_path", str(coco), "--num_workers", "0"]) == 130
     assert run(["--coco_path", str(coco), "--num_workers", "2"]) == 130

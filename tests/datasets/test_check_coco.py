@@ -88,9 +88,13 @@ def test_segmentations_are_needed_with_masks_only(tmp_path, data):
 
 def test_more_objects_than_queries(tmp_path, data):
     data["annotations"] += [row(90, 2, [3, 3, 5, 5]), row(91, 3, [3, 3, 5, 5], iscrowd=1)]
-    finding = findings_of(tmp_path, data, num_queries=2)["more_objects_than_queries"]
+    finding = findings_of(tmp_path, data, num_queries=2)["few_with_more_objects_than_queries"]
     assert [(one.image_id, one.detail) for one in finding.examples] == [(2, "3")]
+    assert finding.severity == "warning"
     assert findings_of(tmp_path, data, num_queries=3) == {}
+    finding = findings_of(tmp_path, data, num_queries=1)["more_objects_than_queries"]
+    assert [one.image_id for one in finding.examples] == [2, 1, 3, 4]
+    assert finding.severity == "error"
 
 
 def test_image_paths_out_of_the_folder(tmp_path, data):

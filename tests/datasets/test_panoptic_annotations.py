@@ -165,7 +165,7 @@ def test_png_that_does_not_belong_to_its_json(
 def test_image_of_another_size(tmp_path: Path) -> None:
     write_panoptic(tmp_path)
     Image.new("RGB", (WIDTH + 1, HEIGHT)).save(tmp_path / "val2017" / "10.png")
-    with pytest.raises(UserError, match=rf"image id 10: 10.png is {HEIGHT} x {WIDTH + 1} pixels"):
+    with pytest.raises(UserError, match=rf"image id 10: .*10.png is {HEIGHT} x {WIDTH + 1} pixels"):
         read_all(tmp_path)
 
 

@@ -14,6 +14,7 @@ from examples import attention, detect, loading, panoptic
 from examples.loading import Detections, Detector
 from main import get_args_parser
 from models import build_model
+from tests.datasets.photo_cases import PATCH_XYWH, UPRIGHT_WH, red_share, write_photo
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
 
@@ -138,6 +139,14 @@ def test_detections_come_best_first_and_above_the_threshold():
     assert found.boxes_xyxy == [[10, 5, 30, 15]] * 3
     chosen = Detections.of(detector, outputs, image, threshold=0.5, queries=[2, 0])
     assert chosen.queries == [2, 0] and chosen.labels == ["class 2", "cat"]
+
+
+def test_photos_are_read_upright(tmp_path):
+    write_photo(tmp_path / "photo.jpg", 6)
+    args = argparse.Namespace(image=str(tmp_path / "photo.jpg"), output="unused.png")
+    image, _ = loading.read_and_save(args)
+    x, y, width, height = PATCH_XYWH
+    assert image.size == UPRIGHT_WH and red_share(image, [x, y, x + width, y + height]) > 0.95
 
 
 # ---- attention -----------------------------------------------------------------------------------

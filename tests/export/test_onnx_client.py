@@ -13,6 +13,7 @@ from PIL import Image
 
 from datasets.coco import make_coco_transforms
 from models.postprocess import PostProcess
+from tests.datasets.photo_cases import ORIENTATIONS, upright_image, write_photo
 from util.nested_tensor import nested_tensor_from_tensor_list
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -105,6 +106,13 @@ def test_it_scales_as_training_does():
         image = Image.new("RGB", size_wh)
         expected = make_coco_transforms("val")(image, None)[0]
         assert scaled(image, 800, 1333).size == (expected.shape[2], expected.shape[1])
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_photos_are_read_upright(tmp_path, orientation):
+    write_photo(tmp_path / "photo.png", orientation)
+    image = runpy.run_path(str(CLIENT))["read_image"](str(tmp_path / "photo.png"))
+    assert image.tobytes() == upright_image().tobytes()
 
 
 def test_it_imports_nothing_of_this_project():

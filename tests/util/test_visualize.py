@@ -85,9 +85,9 @@ class TestSaveDetectionSamples:
     def save(self, coco, folder, detections, name="sheet.png", **options):
         opened = []
 
-        def read_image(path):
-            opened.append(int(path.stem))
-            return Image.open(path)
+        def read_image(image_folder, row):
+            opened.append(row["id"])
+            return Image.open(image_folder / row["file_name"])
 
         save_detection_samples(
             coco, detections, folder, folder / name, read_image=read_image, **options
