@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel as TorchAveragedModel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from util.averaging import AveragedModel
 
@@ -87,13 +89,13 @@ def test_nothing_is_copied_from_one_device_to_another(kind):
     assert copies.between_devices == (0 if kind is AveragedModel else 1)
 
 
-class Copies(torch.utils._python_dispatch.TorchDispatchMode):
-    """Counts copies between the host and the device."""
+class Copies(TorchDispatchMode):
+    """Counts operations with tensors of two devices."""
 
     between_devices = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        if function is torch.ops.aten._to_copy.default:
-            self.between_devices += args[0].device != result.device
+        tensors = (x for x in tree_leaves((args, kwargs, result)) if isinstance(x, torch.Tensor))
+        self.between_devices += len({tensor.device for tensor in tensors}) > 1
         return result
