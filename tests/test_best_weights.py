@@ -144,6 +144,8 @@ def test_readers_of_raw_weights_are_told(data, tmp_path, capsys, scored_by_loss)
     read_weights(best, averaged=True)
     assert not said()
     assert run(data, "--eval", "--resume", best) == 0
+    assert not said()  # with the --ema_decay of the checkpoint both are scored
+    assert run(data, "--eval", "--resume", best, "--ema_decay", "0") == 0
     assert said()
     assert run(data, "--eval", "--resume", best, "--ema_decay", "0.9") == 0
     assert not said()
