@@ -15,7 +15,7 @@ from datasets.panoptic_eval import PanopticEvaluator
 from gradients import Batch, Gradients, Targets, predict, to_device
 from models.criterion import SetCriterion
 from util.accumulation import Steps
-from util.gathering import broadcast_tensors, tell_all
+from util.distributed.gathering import broadcast_tensors, tell_all
 from util.metric_logger import MetricLogger, SmoothedValue
 from util.optimizer import NormGuard, batch_norms, clip, update
 from util.step_log import reduce_logs, weigh

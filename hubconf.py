@@ -37,9 +37,10 @@ _refuse_foreign_packages()
 
 from torch import nn  # noqa: E402
 
-from models import backbone, demo, detr, panoptic, position_encoding, segmentation  # noqa: E402
+from models import backbone, demo, detr, panoptic, position_encoding, segmentation, weights, zoo  # noqa: E402  # noqa: E402
 from models import transformer as transformers  # noqa: E402
-from util import checkpoint, errors, model_zoo, weights  # noqa: E402
+from util import errors  # noqa: E402
+from util.files import checkpoint  # noqa: E402
 
 _HIDDEN_DIM = 256
 
@@ -48,7 +49,7 @@ def _build(name: str, pretrained: bool, num_classes: int, backbone_weights: str)
     """Build a model of the table, with its released weights where asked for."""
     if not isinstance(num_classes, int) or num_classes < 1:
         raise errors.UserError(f"{name}: num_classes {num_classes!r} must be a number from 1 on")
-    released = model_zoo.RELEASED_MODELS[name]
+    released = zoo.RELEASED_MODELS[name]
     if released.minimal:
         model: nn.Module = demo.MinimalDETR(num_classes)
     else:
@@ -59,9 +60,7 @@ def _build(name: str, pretrained: bool, num_classes: int, backbone_weights: str)
     return model
 
 
-def _build_detr(
-    released: model_zoo.ReleasedModel, num_classes: int, backbone_weights: str
-) -> nn.Module:
+def _build_detr(released: zoo.ReleasedModel, num_classes: int, backbone_weights: str) -> nn.Module:
     body = backbone.Backbone(
         released.backbone,
         train_backbone=True,
@@ -76,9 +75,7 @@ def _build_detr(
     return segmentation.DETRsegm(model) if released.masks else model
 
 
-def _load_released_weights(
-    model: nn.Module, released: model_zoo.ReleasedModel, num_classes: int
-) -> None:
+def _load_released_weights(model: nn.Module, released: zoo.ReleasedModel, num_classes: int) -> None:
     state = weights.model_state(checkpoint.load_checkpoint(released.url), released.url)
     if num_classes == released.num_classes:
         weights.load_model_state(model, state, released.url, flags_of_main=False)

@@ -1,6 +1,6 @@
 """Train and evaluate DETR: ``python main.py --help``."""
 
-from util.early_interrupt import end_at_once_on_interrupt
+from util.cli.early_interrupt import end_at_once_on_interrupt
 
 if __name__ == "__main__":  # before the imports below, which take seconds
     end_at_once_on_interrupt("main.py")
@@ -13,19 +13,19 @@ from pathlib import Path
 
 import torch
 
-from resume import find_start
-from saved_flags import settle_flags
-from training import Run
-from util.command_line import ArgumentParser, FlagGroup, can_have, run_command
+from training.folder import RunFolder
+from training.loop import Run
+from training.output_folder import lies_in, numbered_folder, refuse_used_folder
+from training.resume import find_start
+from training.saved_flags import settle_flags
+from util.cli.command_line import ArgumentParser, FlagGroup, can_have, run_command
 from util.determinism import explained_refusals, make_deterministic
 from util.devices import check_device, parse_device
-from util.distributed import connected, get_rank, leave, status_of, use_gpu
+from util.distributed.processes import connected, get_rank, leave, status_of, use_gpu
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS, fill_in_new_flags
-from util.output_folder import lies_in, numbered_folder, refuse_used_folder
 from util.provenance import get_sha
 from util.random_state import seed_everything
-from util.run_folder import RunFolder
 
 _AT_LEAST_ONE = (
     *("batch_size", "eval_batch_size", "epochs", "lr_drop", "max_size", "num_classes"),
@@ -298,7 +298,7 @@ def build_parser() -> ArgumentParser:
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit status, see `util.command_line.run_command`."""
+    """Run a command line and return its exit status, see `util.cli.command_line.run_command`."""
     parser = build_parser()
     args = parser.parse_args(argv)
     given = parser.given_flags(argv)

@@ -20,8 +20,8 @@ from types import ModuleType
 from typing import Any
 
 import main
-from util.command_line import ArgumentParser, FlagGroup, run_command
-from util.distributed import leave, status_of
+from util.cli.command_line import ArgumentParser, FlagGroup, run_command
+from util.distributed.processes import leave, status_of
 from util.errors import UserError
 
 _PROJECT = str(Path(__file__).resolve().parent)
@@ -210,7 +210,7 @@ def _submit_and_tell(options: argparse.Namespace, argv: Sequence[str]) -> None:
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit status, see `util.command_line.run_command`."""
+    """Run a command line and return its exit status, see `util.cli.command_line.run_command`."""
     options, rest = build_parser().parse_known_args(argv)
     return run_command("run_with_submitit.py", lambda: _submit_and_tell(options, rest))
 

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from engine import EpochProgress, train_one_epoch
 from main import get_args_parser
 from models import build_model
-from network_setup import distribute
+from training.network import distribute
 from util.nested_tensor import nested_tensor_from_tensor_list
 from util.optimizer import build_optimizer
 

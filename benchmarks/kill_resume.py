@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from datasets.shapes import write_shapes
+from datasets.shapes.directory import write_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 # Two checkpoints an epoch besides its own, dropout and augmentation on.

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks import kill_resume
 from benchmarks.kill_resume import FLAGS, ROOT, compare, read
-from datasets.shapes import write_shapes
+from datasets.shapes.directory import write_shapes
 
 _SLOWEST_START = 120  # seconds until both processes have begun
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from datasets.coco_panoptic import CocoPanoptic
-from datasets.images import read_image
+from datasets.loading.images import read_image
 from util.panoptic_coding import encode_id_map
 
 _SIZE_HW = (480, 640)

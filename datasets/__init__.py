@@ -15,8 +15,8 @@ if TYPE_CHECKING:  # these imports take seconds, and a command that starts need 
 _BUILDERS = {
     "coco": "datasets.coco",
     "coco_panoptic": "datasets.coco_panoptic",
-    "shapes": "datasets.shapes",
-    "shapes_panoptic": "datasets.shapes_panoptic",
+    "shapes": "datasets.shapes.directory",
+    "shapes_panoptic": "datasets.shapes.panoptic",
 }
 
 
@@ -61,7 +61,7 @@ def build_scales(args: Any) -> list[int] | None:
     Drawn images have scales of their own, which a checkpoint keeps.
     """
     if args.dataset_file in ("shapes", "shapes_panoptic"):
-        return importlib.import_module("datasets.shapes").build_scales(args)
+        return importlib.import_module("datasets.shapes.directory").build_scales(args)
     return option(args, "scales")
 
 

@@ -13,21 +13,20 @@ from pycocotools.coco import COCO
 from torch import Tensor
 
 import datasets.transforms as T
-from datasets.annotation_checks import check_annotations, check_image_folder, warn_about_boxes
-from datasets.annotations import (
+from datasets.annotations.checks import check_annotations, check_image_folder, warn_about_boxes
+from datasets.annotations.coco_file import (
     box_area,
     category_names,
     fill_optional_fields,
     load_annotations,
 )
-from datasets.layouts import check_layout
-from datasets.listed_images import ListedImages
-from datasets.segmentations import MAX_MASK_PIXELS, encode_segmentation
-from datasets.start_checks import check_boxes_and_counts
-from datasets.table_checks import warn_about_paths
-from datasets.target_tensors import boxes_xyxy, keypoints_of
+from datasets.annotations.layouts import check_layout
+from datasets.annotations.segmentations import MAX_MASK_PIXELS, encode_segmentation
+from datasets.annotations.start_checks import check_boxes_and_counts
+from datasets.annotations.table_checks import warn_about_paths
+from datasets.loading.listed_images import ListedImages
+from datasets.loading.target_tensors import boxes_xyxy, keypoints_of
 from datasets.transforms import Target, Transform
-from util.coco_categories import RELEASED_NUM_CLASSES
 from util.errors import UserError
 from util.options import option
 
@@ -39,7 +38,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class CocoDetection(torchvision.datasets.CocoDetection):
     """Pictures and detection targets of a COCO annotation file.
 
-    The file is loaded once, and checked as `datasets.annotation_checks` says.
+    The file is loaded once, and checked as `datasets.annotations.checks` says.
 
     Attributes:
         ann_file: the file.
@@ -73,8 +72,8 @@ class CocoDetection(torchvision.datasets.CocoDetection):
             training: whether the dataset is to be trained on; then it must have annotations.
             num_classes: category ids must be below this; None: any number of classes.
             num_queries: images of the training split must not have more objects; None: unlimited.
-            skip_checks: print what `datasets.start_checks` finds as warnings, and take images of
-                another size than the annotation file says.
+            skip_checks: print what `datasets.annotations.start_checks` finds as warnings, and
+                take images of another size than the annotation file says.
 
         Raises:
             UserError: a file is missing, or the annotation file is not what training and evaluation
@@ -280,18 +279,6 @@ def build_transforms(image_set: str, args: Any) -> Transform:
     """
     names = ("scales", "max_size", "crop_prob")
     return make_coco_transforms(image_set, **{name: option(args, name) for name in names})
-
-
-def num_classes_for(dataset_file: str, largest_category_id: int) -> int:
-    """How many classes a model for this data gets where ``--num_classes`` does not say.
-
-    Args:
-        dataset_file: value of the flag. The released models' counts are the least for COCO, so that
-            their weights load.
-        largest_category_id: of the annotation file; labels are category ids, so there is one class
-            more than this.
-    """
-    return max(RELEASED_NUM_CLASSES.get(dataset_file, 0), largest_category_id + 1)
 
 
 def build(image_set: str, args: Any) -> CocoDetection:

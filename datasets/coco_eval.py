@@ -1,9 +1,9 @@
 """COCO evaluation of a model's detections, in one process or many.
 
 `CocoEvaluator` has the interface of the original codebase. It differs inside:
-`CocoEvaluator.update` only collects, and the whole set is scored once, by `datasets.coco_scoring`,
-when `CocoEvaluator.accumulate` is called. The functions `evaluate`, `merge` and
-`create_common_coco_eval` keep the original's other way, batch by batch on pycocotools objects, for
+`CocoEvaluator.update` only collects, and the whole set is scored once, by
+`datasets.evaluation.coco_scoring`, when `CocoEvaluator.accumulate` is called. The functions
+`evaluate`, `merge` and `create_common_coco_eval` keep the original's other way, batch by batch on pycocotools objects, for
 code that uses it.
 """
 
@@ -17,9 +17,10 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from datasets.annotations import box_area
-from datasets.coco_scoring import Annotation, CocoScore, choose_engine
-from datasets.image_detections import (
+from datasets.annotations.coco_file import box_area
+from datasets.annotations.segmentations import encode_segmentation
+from datasets.evaluation.coco_scoring import Annotation, CocoScore, choose_engine
+from datasets.evaluation.image_detections import (
     ImageDetections,
     Prediction,
     check_iou_type,
@@ -28,10 +29,9 @@ from datasets.image_detections import (
     extent_of,
     result_entries,
 )
-from datasets.segmentations import encode_segmentation
-from util.distributed import all_gather, get_world_size, is_main_process
+from util.distributed.gathering import gather_to_main, tell_all
+from util.distributed.processes import all_gather, get_world_size, is_main_process
 from util.errors import UserError
-from util.gathering import gather_to_main, tell_all
 
 __all__ = [
     "CocoEvaluator",
@@ -59,7 +59,7 @@ class CocoEvaluator:
         coco_eval: for each IoU type a `CocoScore` with ``params``, ``eval`` and ``stats``. Settings
             such as ``params.maxDets`` may be changed until `accumulate`.
         img_ids: the images seen, ascending after `synchronize_between_processes`.
-        engine: what computes the score, one of `datasets.coco_scoring.ENGINES`.
+        engine: what computes the score, one of `datasets.evaluation.coco_scoring.ENGINES`.
     """
 
     def __init__(self, coco_gt: COCO, iou_types: Sequence[str], engine: str = "auto") -> None:

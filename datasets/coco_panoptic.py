@@ -10,17 +10,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets import coco
-from datasets.annotation_checks import check_image_folder
-from datasets.annotations import Row, category_names
-from datasets.listed_images import ListedImages
-from datasets.panoptic_annotations import (
+from datasets.annotations.checks import check_image_folder
+from datasets.annotations.coco_file import Row, category_names
+from datasets.annotations.panoptic import (
     check_ids,
     check_panoptic,
     load_panoptic,
     read_id_map,
     thing_flags,
 )
-from datasets.start_checks import check_segment_counts
+from datasets.annotations.start_checks import check_segment_counts
+from datasets.loading.listed_images import ListedImages
 from datasets.transforms import Target, Transform
 from util.box_ops import masks_to_boxes
 from util.errors import UserError
@@ -31,7 +31,7 @@ from util.panoptic_coding import VOID_ID
 class CocoPanoptic(Dataset):
     """Pictures and targets of a COCO panoptic annotation file: every segment is an object.
 
-    The file is checked as `datasets.panoptic_annotations` says, a segment map when it is read.
+    The file is checked as `datasets.annotations.panoptic` says, a segment map when it is read.
     Crowd segments stay among the objects, as in the published models' training.
 
     Attributes:
@@ -70,8 +70,8 @@ class CocoPanoptic(Dataset):
             training: whether the dataset is to be trained on; then it must have segments.
             num_classes: category ids must be below this; None: any number of classes.
             num_queries: images of the training split must not have more segments; None: unlimited.
-            skip_checks: print what `datasets.start_checks` finds as warnings, and take images of
-                another size than the annotation file says.
+            skip_checks: print what `datasets.annotations.start_checks` finds as warnings, and
+                take images of another size than the annotation file says.
 
         Raises:
             UserError: a file is missing, or the annotation file is not what training and evaluation

@@ -13,17 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datasets.annotations import Row
-from datasets.panoptic_quality import (
+from datasets.annotations.coco_file import Row
+from datasets.evaluation.panoptic_quality import (
     Matches,
     PanopticTruth,
     Quality,
     SegmentMap,
     num_threads,
 )
-from util.checkpoint import atomic_write
-from util.distributed import is_main_process
-from util.gathering import gather_to_main
+from util.distributed.gathering import gather_to_main
+from util.distributed.processes import is_main_process
+from util.files.checkpoint import atomic_write
 from util.panoptic_coding import decode_id_map
 
 Prediction = Mapping[str, Any]
@@ -100,7 +100,8 @@ class PanopticEvaluator:
         """Print the table of panoptic quality and write ``predictions.json``, in the main process.
 
         Returns:
-            as `datasets.panoptic_quality.summarize_matches`; None in the other processes.
+            as `datasets.evaluation.panoptic_quality.summarize_matches`; None in the other
+            processes.
         """
         if not is_main_process():
             return None

@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder
 
-from util.early_interrupt import end_at_once_on_interrupt
+from util.cli.early_interrupt import end_at_once_on_interrupt
 
 if __name__ == "__main__":  # before the imports below, which take seconds
     end_at_once_on_interrupt("attention.py")
@@ -27,12 +27,12 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from examples.loading import Detections, Detector, example_parser, load_detector, read_and_save
-from util.command_line import run_command
-from util.contact_sheet import contact_sheet, fit_column, with_caption
-from util.drawing import enlarged
+from models.zoo import RELEASED_MODELS
+from util.cli.command_line import run_command
 from util.errors import UserError
-from util.model_zoo import RELEASED_MODELS
-from util.visualize import draw_boxes
+from util.visualize.contact_sheet import contact_sheet, fit_column, with_caption
+from util.visualize.detections import draw_boxes
+from util.visualize.drawing import enlarged
 
 MODELS = [name for name, model in RELEASED_MODELS.items() if not model.minimal]
 _MOST_ROWS = 5

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder
 
-from util.early_interrupt import end_at_once_on_interrupt
+from util.cli.early_interrupt import end_at_once_on_interrupt
 
 if __name__ == "__main__":  # before the imports below, which take seconds
     end_at_once_on_interrupt("detect.py")
@@ -19,10 +19,10 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 import torch
 
 from examples.loading import Detections, example_parser, load_detector, read_and_save
-from util.command_line import run_command
-from util.contact_sheet import count, with_caption
-from util.model_zoo import RELEASED_MODELS
-from util.visualize import draw_boxes
+from models.zoo import RELEASED_MODELS
+from util.cli.command_line import run_command
+from util.visualize.contact_sheet import count, with_caption
+from util.visualize.detections import draw_boxes
 
 MODELS = ["detr_demo", *(name for name in RELEASED_MODELS if name != "detr_demo")]
 

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 import hubconf
 from datasets.coco import PUBLISHED_SCALES, make_coco_transforms
-from datasets.images import read_upright
+from datasets.loading.images import read_upright
 from export.source import add_checkpoint_flags, from_file, told_by
 from models.postprocess import PostProcess
-from util.command_line import ArgumentParser, FlagGroup, share
-from util.contact_sheet import save_picture
+from models.zoo import RELEASED_MODELS
+from util.cli.command_line import ArgumentParser, FlagGroup, share
 from util.devices import check_device
 from util.errors import UserError
-from util.model_zoo import RELEASED_MODELS
 from util.options import NEW_FLAG_DEFAULTS
+from util.visualize.contact_sheet import save_picture
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def released(name: str, random_weights: bool, device: torch.device) -> Detector:
     """A model by the name of its torch.hub entry.
 
     Args:
-        name: key of `util.model_zoo.RELEASED_MODELS`.
+        name: key of `models.zoo.RELEASED_MODELS`.
         random_weights: leave it as it is initialised, the same every time.
         device: for the model.
 

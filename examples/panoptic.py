@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder
 
-from util.early_interrupt import end_at_once_on_interrupt
+from util.cli.early_interrupt import end_at_once_on_interrupt
 
 if __name__ == "__main__":  # before the imports below, which take seconds
     end_at_once_on_interrupt("panoptic.py")
@@ -20,12 +20,12 @@ import torch
 
 from examples.loading import example_parser, load_detector, read_and_save
 from models.panoptic import PostProcessPanoptic, coco_is_thing
-from util.command_line import run_command
-from util.contact_sheet import count, with_caption
+from models.zoo import RELEASED_MODELS
+from util.cli.command_line import run_command
 from util.errors import UserError
-from util.model_zoo import RELEASED_MODELS
 from util.panoptic_coding import decode_id_map
-from util.visualize_panoptic import draw_panoptic
+from util.visualize.contact_sheet import count, with_caption
+from util.visualize.panoptic import draw_panoptic
 
 MODELS = [name for name, model in RELEASED_MODELS.items() if model.masks]
 

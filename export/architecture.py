@@ -13,8 +13,8 @@ from models.detr import DETR
 from models.position_encoding import LEARNED_CELLS
 from models.segmentation import DETRsegm
 from models.transformer import build_transformer
+from models.weights import DETECTOR_PREFIX, architecture_flags
 from util.errors import UserError
-from util.weights import DETECTOR_PREFIX, architecture_flags
 
 
 @dataclass(frozen=True)

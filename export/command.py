@@ -28,9 +28,9 @@ from export.check import (
 from export.detector import Detector
 from export.source import Source, add_model_flags, source_of
 from export.weights import cannot_be_written, check_output_file
-from util.checkpoint import atomic_write
-from util.command_line import ArgumentParser, FlagGroup, positive_number, run_command
+from util.cli.command_line import ArgumentParser, FlagGroup, positive_number, run_command
 from util.errors import UserError
+from util.files.checkpoint import atomic_write
 
 # Any size will do that differs in height, width and from what is checked; small is quick.
 _EXAMPLE_HW = (96, 128)
@@ -81,7 +81,7 @@ def run_export(export_format: Format, argv: Sequence[str] | None = None) -> int:
 
 
 def run_checked(program: str, command: Callable[[], None]) -> int:
-    """As `util.command_line.run_command`; a check that fails gives one line and status 1."""
+    """As `util.cli.command_line.run_command`; a check that fails gives one line and status 1."""
     failed = False
 
     def guarded() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from export.renaming import Renaming, inside_detector, rename_all, with_prefixes
-from util.weights import DETECTOR_PREFIX
+from models.weights import DETECTOR_PREFIX
 
 # A ResNet of torchvision, and one of Detectron2. Their norm is a part of the convolution, so it
 # comes first: what remains belongs to the convolution itself.

@@ -4,7 +4,7 @@
 masks) loads offline; ``from`` reads such a folder into a checkpoint.
 """
 
-from util.early_interrupt import end_at_once_on_interrupt
+from util.cli.early_interrupt import end_at_once_on_interrupt
 
 if __name__ == "__main__":  # before the imports below, which take seconds
     end_at_once_on_interrupt("python -m export.huggingface")
@@ -42,11 +42,11 @@ from export.weights import (
     write_safetensors_file,
     write_weights,
 )
-from util.checkpoint import atomic_write, load_checkpoint
-from util.command_line import ArgumentParser, FlagGroup
+from models.weights import load_model_state, model_state
+from util.cli.command_line import ArgumentParser, FlagGroup
 from util.errors import UserError
-from util.safetensors_file import read_safetensors
-from util.weights import load_model_state, model_state
+from util.files.checkpoint import atomic_write, load_checkpoint
+from util.files.safetensors_file import read_safetensors
 
 _PROGRAM = "python -m export.huggingface"
 _CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"

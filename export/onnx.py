@@ -1,6 +1,6 @@
 """Export a model to ONNX and check it in ONNX Runtime: ``python -m export.onnx --help``."""
 
-from util.early_interrupt import end_at_once_on_interrupt
+from util.cli.early_interrupt import end_at_once_on_interrupt
 
 if __name__ == "__main__":  # before the imports below, which take seconds
     end_at_once_on_interrupt("python -m export.onnx")

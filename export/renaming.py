@@ -6,8 +6,8 @@ from functools import cache, partial
 
 from torch import Tensor
 
+from models.weights import DETECTOR_PREFIX
 from util.errors import UserError
-from util.weights import DETECTOR_PREFIX
 
 _FIELD = re.compile(r"\{(\w+)([+-]\d+)?(\*?)\}")
 

@@ -12,12 +12,12 @@ import hubconf
 from datasets.coco import PUBLISHED_SCALES
 from export.architecture import Architecture, liven
 from export.weights import EMA_HELP, flags_of, mapping_of, read_weights
-from util.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
-from util.command_line import ArgumentParser, FlagGroup, positive_number
+from models.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
+from models.weights import load_model_state, model_state, without_ddp_prefix
+from models.zoo import RELEASED_MODELS
+from util.cli.command_line import ArgumentParser, FlagGroup, positive_number
 from util.errors import UserError
-from util.model_zoo import RELEASED_MODELS
 from util.options import NEW_FLAG_DEFAULTS
-from util.weights import load_model_state, model_state, without_ddp_prefix
 
 # The paper's minimal model takes no padding mask and is left out.
 HUB_MODELS = tuple(name for name, released in RELEASED_MODELS.items() if not released.minimal)

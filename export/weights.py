@@ -4,7 +4,7 @@ Reads checkpoints of main.py, released files, addresses, safetensors files, and 
 Detectron2's key names. Writes a checkpoint (.pth) or a safetensors file.
 """
 
-from util.early_interrupt import end_at_once_on_interrupt
+from util.cli.early_interrupt import end_at_once_on_interrupt
 
 if __name__ == "__main__":  # before the imports below, which take seconds
     end_at_once_on_interrupt("python -m export.weights")
@@ -20,11 +20,11 @@ from torch import Tensor
 
 from export.architecture import FLAG_NAMES
 from export.detectron2 import from_detectron2, is_detectron2
-from util.checkpoint import StrPath, atomic_write, load_checkpoint, save_checkpoint
-from util.command_line import ArgumentParser, run_command
+from models.weights import model_state, tell_better_average
+from util.cli.command_line import ArgumentParser, run_command
 from util.errors import UserError
-from util.safetensors_file import SUFFIX, checkpoint_notes, safetensors_bytes
-from util.weights import model_state, tell_better_average
+from util.files.checkpoint import StrPath, atomic_write, load_checkpoint, save_checkpoint
+from util.files.safetensors_file import SUFFIX, checkpoint_notes, safetensors_bytes
 
 EMA_HELP = "take the averaged weights of a run with --ema_decay"
 _PROGRAM = "python -m export.weights"
@@ -37,8 +37,8 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
     """Read weights of any format as a checkpoint.
 
     Args:
-        path_or_url: whatever `util.checkpoint.load_checkpoint` reads, perhaps with Detectron2's key
-            names.
+        path_or_url: whatever `util.files.checkpoint.load_checkpoint` reads, perhaps with
+            Detectron2's key names.
         averaged: the weights that training with ``--ema_decay`` has averaged, in place of the last.
 
     Returns:

@@ -10,12 +10,12 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models._utils import IntermediateLayerGetter
 
-from util.checkpoint import load_checkpoint
-from util.distributed import is_main_process
+from models.weights import model_state
+from util.distributed.processes import is_main_process
 from util.errors import UserError
+from util.files.checkpoint import load_checkpoint
 from util.nested_tensor import NestedTensor
 from util.options import option
-from util.weights import model_state
 
 from .position_encoding import build_position_encoding
 
@@ -263,7 +263,7 @@ def load_resnet_weights(resnet: nn.Module, name: str, weights: str) -> None:
         UserError: weights that cannot be had or do not fit.
     """
     if weights == "imagenet":
-        if is_main_process():  # the other ranks get theirs from `network_setup.distribute`
+        if is_main_process():  # the other ranks get theirs from `training.network.distribute`
             resnet.load_state_dict(_fetch_imagenet_weights(name), strict=False)
     elif weights != "none":
         _load_weights_file(resnet, Path(weights))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from util.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
-from util.distributed import get_world_size, is_dist_avail_and_initialized
+from util.distributed.processes import get_world_size, is_dist_avail_and_initialized
 from util.tensor_ops import accuracy
 
 from . import batched_losses

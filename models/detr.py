@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from util.coco_categories import RELEASED_NUM_CLASSES
+from models.coco_categories import RELEASED_NUM_CLASSES
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 from util.options import option
 

@@ -286,7 +286,7 @@ def test_main_trains_on_the_dataset_of_the_document(document, plug_in, tmp_path)
 
 def test_main_trains_on_a_dataset_of_torchvision(plug_in, tmp_path):
     from datasets.coco import ConvertCocoPolysToMask, make_coco_transforms
-    from datasets.shapes import write_shapes
+    from datasets.shapes.directory import write_shapes
 
     write_shapes(tmp_path / "data", num_train=4, num_val=4, image_size=64)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import main
-import training
-from datasets.shapes import write_shapes
+from datasets.shapes.directory import write_shapes
+from training import loop
 from util.options import NEW_FLAG_DEFAULTS
 
 ROOT = Path(main.__file__).parent
@@ -99,9 +99,9 @@ def test_a_finished_run_says_so(data, trained, capsys):
 
 def test_evaluation_alone_repeats_the_last_epoch(data, trained, tmp_path, monkeypatch):
     results = []
-    evaluate = training.evaluate
+    evaluate = loop.evaluate
     monkeypatch.setattr(
-        training, "evaluate", lambda *a, **k: results.append(evaluate(*a, **k)) or results[-1]
+        loop, "evaluate", lambda *a, **k: results.append(evaluate(*a, **k)) or results[-1]
     )
     found = tmp_path / "found.json"
     resume = ["--eval", "--resume", trained / "checkpoint.pth", "--output_dir", tmp_path]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.shapes import write_shapes
+from datasets.shapes.directory import write_shapes
 from tests.datasets.photo_cases import UPRIGHT_WH, write_photo
 from tests.test_main import FLAGS, ROOT, data, read_checkpoint, run, trained  # noqa: F401
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import main
-import training
-from datasets.shapes import write_shapes
+from datasets.shapes.directory import write_shapes
 from tests.test_main import FLAGS, assert_one_line, read_checkpoint, read_log, run
+from training import loop
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,14 @@ def used(two_epochs, tmp_path):
 
 def let_epochs_score(monkeypatch, *scores):
     """Give evaluations these AP, one after the other."""
-    evaluate, left = training.evaluate, list(scores)
+    evaluate, left = loop.evaluate, list(scores)
 
     def scored(*args, **kwargs):
         stats, evaluator = evaluate(*args, **kwargs)
         stats["coco_eval_bbox"][0] = left.pop(0)
         return stats, evaluator
 
-    monkeypatch.setattr(training, "evaluate", scored)
+    monkeypatch.setattr(loop, "evaluate", scored)
 
 
 def content_of(folder):

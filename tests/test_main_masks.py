@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from datasets.shapes import write_shapes
+from datasets.shapes.directory import write_shapes
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
 
 

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import pytest
 
 import run_with_submitit
-from datasets.shapes import write_shapes
+from datasets.shapes.directory import write_shapes
 from tests import fake_slurm
 from tests.test_main import FLAGS, ROOT
-from tests.test_resume import assert_same_runs
-from util import distributed
-from util.launch import Place, find_place, rendezvous_address
+from tests.training.test_resume import assert_same_runs
+from util.distributed import processes as distributed
+from util.distributed.launch import Place, find_place, rendezvous_address
 
 # Five steps an epoch of two processes with an image each.
 RUN = ["--epochs", "3", "--lr_drop", "2", "--lr", "1e-3", "--batch_size", "1"]

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from util.distributed import all_gather, get_world_size
+from util.distributed.processes import all_gather, get_world_size
 
 T = TypeVar("T")
 Number: TypeAlias = float | Tensor

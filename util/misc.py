@@ -1,7 +1,6 @@
 """A face: the names of the original's ``util.misc``, from where they live here."""
 
-from util.checkpoint import save_on_master
-from util.distributed import (
+from util.distributed.processes import (
     all_gather,
     get_rank,
     get_world_size,
@@ -11,6 +10,7 @@ from util.distributed import (
     reduce_dict,
     setup_for_distributed,
 )
+from util.files.checkpoint import save_on_master
 from util.metric_logger import MetricLogger, SmoothedValue
 from util.nested_tensor import NestedTensor, collate_fn, nested_tensor_from_tensor_list
 from util.provenance import get_sha

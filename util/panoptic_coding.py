@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from util.image_files import open_image
+from util.files.image_files import open_image
 
 VOID_ID = 0
 LARGEST_THING_ID = 90  # of COCO's category ids; those above are stuff
@@ -77,7 +77,7 @@ def decode_id_map(file: Any, name: str = "segment map") -> np.ndarray:
 
     Raises:
         UserError: the file cannot be read, holds no 8-bit image, or one larger than the limits of
-            `util.image_files`.
+            `util.files.image_files`.
     """
     with open_image(file, name) as image:
         if image.mode in _DEEP_MODES:

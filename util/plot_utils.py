@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from util.checkpoint import load_checkpoint
 from util.errors import UserError
+from util.files.checkpoint import load_checkpoint
 
 _AP50_IN_COCO_STATS = 1
 _LINE_STYLES = {"train": "-", "test": "--"}

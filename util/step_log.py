@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from util.distributed import reduce_dict
+from util.distributed.processes import reduce_dict
 from util.transfer import to_device
 
 

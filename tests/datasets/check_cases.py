@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datasets.check_coco import CocoSplit, Settings, check_coco_split
-from datasets.check_facts import Split
-from datasets.check_findings import Finding
+from datasets.check.coco import CocoSplit, Settings, check_coco_split
+from datasets.check.facts import Split
+from datasets.check.findings import Finding
 
 WIDTH, HEIGHT = 64, 48
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets.check_coco import Settings, check_coco_split
-from datasets.check_facts import Split
-from datasets.check_report import Report, as_json, as_text
+from datasets.check.coco import Settings, check_coco_split
+from datasets.check.facts import Split
+from datasets.check.report import Report, as_json, as_text
 from datasets.coco import CocoDetection, make_coco_transforms
 from datasets.coco_panoptic import CocoPanoptic
-from datasets.panoptic_quality import pq_compute
+from datasets.evaluation.panoptic_quality import pq_compute
 from tests.datasets.json_strategies import edited, edits, wild_files, write_json
 from tests.datasets.panoptic_cases import HEIGHT, WIDTH, write_panoptic
 from util.errors import UserError

@@ -16,7 +16,7 @@ from datasets.coco_eval import (
     evaluate,
     merge,
 )
-from datasets.image_detections import no_detections
+from datasets.evaluation.image_detections import no_detections
 from tests.datasets.coco_cases import (
     HEIGHT,
     WIDTH,

@@ -11,7 +11,7 @@ import torch
 
 from datasets import build_dataset, build_ground_truth
 from datasets.coco_panoptic import CocoPanoptic, build
-from datasets.shapes import write_shapes
+from datasets.shapes.directory import write_shapes
 from tests.datasets.panoptic_cases import (
     DOG,
     GRASS,

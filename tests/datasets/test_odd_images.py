@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from datasets.coco import CocoDetection, make_coco_transforms
-from datasets.images import read_image
+from datasets.loading.images import read_image
 from tests.datasets.check_cases import findings_of, row
 from tests.datasets.odd_images import READABLE, REFUSED
 from util.errors import UserError

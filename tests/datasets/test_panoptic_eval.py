@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import datasets.panoptic_eval as panoptic_eval
+from datasets.evaluation.panoptic_quality import pq_compute
 from datasets.panoptic_eval import PanopticEvaluator
-from datasets.panoptic_quality import pq_compute
 from tests.datasets.panoptic_cases import id_map_of, segments_of, write_panoptic
 from util.errors import UserError
 from util.panoptic_coding import encode_id_map

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from util.errors import UserError
-from util.image_files import ImageTooLargeError
+from util.files.image_files import ImageTooLargeError
 from util.panoptic_coding import MAX_ID, decode_id_map, encode_id_map, id2rgb, rgb2id
 
 
@@ -66,6 +66,6 @@ def test_maps_too_large_or_too_deep_are_refused(tmp_path, monkeypatch):
     Image.new("I;16", (3, 2)).save(path)
     with pytest.raises(UserError, match=r"mode I;16, but segment ids are coded in 8-bit RGB"):
         decode_id_map(path)
-    monkeypatch.setattr("util.image_files.MAX_PIXELS", 5)
+    monkeypatch.setattr("util.files.image_files.MAX_PIXELS", 5)
     with pytest.raises(ImageTooLargeError, match=r"3 x 2 pixels .* 5 pixels are read"):
         decode_id_map(path)

@@ -11,7 +11,7 @@ from torch import nn
 
 from main import get_args_parser
 from models.fast.convolution import SmallMapConv2d, use_small_map_convolutions
-from network_setup import build_network
+from training.network import build_network
 
 SHAPES = {
     "3 x 3": {"kernel_size": 3, "padding": 1},

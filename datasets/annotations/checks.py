@@ -1,0 +1,210 @@
+"""Checks of a COCO annotation file, before training starts and without opening a picture.
+
+`check_annotations` compares a file with itself and with the image folder and tells everything it
+finds in one error; `warn_about_boxes` reports boxes that can be lived with.
+"""
+
+import logging
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets.annotations.box_formats import box_arrays
+from datasets.annotations.coco_file import (
+    LARGEST_COORDINATE,
+    Row,
+    are_coordinates,
+    is_integer,
+    is_number,
+)
+from datasets.annotations.segmentations import (
+    LONGEST_OUTLINE,
+    has_endless_polygon,
+    is_rle,
+    usable_polygons,
+)
+from datasets.annotations.table_checks import (
+    CATEGORY_RULES,
+    CROWD_RULE,
+    FILE_NAME_RULE,
+    ID_RULE,
+    IMAGE_ID_RULE,
+    LABEL_RULE,
+    Findings,
+    Rule,
+    check_files_exist,
+    check_image_sizes,
+    check_labels_below,
+    check_mask_memory,
+    check_references,
+    check_table,
+    first_few,
+    size_hw,
+)
+from util.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def _is_box(value: Any) -> bool:
+    return are_coordinates(value) and len(value) == 4
+
+
+def _is_area(value: Any) -> bool:
+    return is_number(value) and abs(value) <= _LARGEST_AREA
+
+
+def _are_keypoints(value: Any) -> bool:
+    return are_coordinates(value) and len(value) % 3 == 0
+
+
+_LARGEST_AREA = LARGEST_COORDINATE**2
+_FOUR_NUMBERS = f"four finite numbers [x, y, width, height], none beyond {LARGEST_COORDINATE:.0e}"
+_ANNOTATION_RULES = [
+    ID_RULE,
+    IMAGE_ID_RULE,
+    LABEL_RULE,
+    Rule("bbox", _is_box, _FOUR_NUMBERS),
+    Rule("area", _is_area, f"a finite number, not beyond {_LARGEST_AREA:.0e}", required=False),
+    CROWD_RULE,
+    Rule("keypoints", _are_keypoints, "a list of x, y, visibility triples", required=False),
+]
+_SHAPELESS = "have no segmentation to make a mask of (no polygon of three points, no RLE)"
+_ENDLESS = f"have a polygon that is longer, or farther away, than {LONGEST_OUTLINE} pixels"
+_BROKEN_RLE = "have an RLE whose counts are not runs of pixels that fill its size"
+_MISFIT_RLE = "have an RLE whose size is not the [height, width] of the image"
+_SEGMENTATION_FAULTS = (_SHAPELESS, _ENDLESS, _BROKEN_RLE, _MISFIT_RLE)
+
+
+def check_image_folder(img_folder: str | Path, image_set: str) -> None:
+    """Refuse an image folder that is not there, or is not a folder.
+
+    Args:
+        img_folder: where the images of a split should be.
+        image_set: "train" or "val", for the name of the flag.
+
+    Raises:
+        UserError: names the folder and the flags.
+    """
+    if os.path.isfile(img_folder):
+        raise UserError(
+            f"image folder {img_folder} is a file; give the folder of the images as "
+            f"--{image_set}_images, and their annotation file as --{image_set}_ann"
+        )
+    if not os.path.isdir(img_folder):
+        raise UserError(
+            f"image folder {img_folder} does not exist; "
+            f"check --coco_path, or name the folder with --{image_set}_images"
+        )
+
+
+def check_annotations(
+    data: dict[str, Any],
+    ann_file: str | Path,
+    img_folder: str | Path,
+    *,
+    training: bool = False,
+    num_classes: int | None = None,
+    masks: bool = False,
+) -> None:
+    """Check what `load_annotations` has read; the module says what a file must look like.
+
+    Args:
+        data: the file's object.
+        ann_file: where it was read, for the message.
+        img_folder: folder of the pictures; it and its subfolders that pictures name are listed
+            once.
+        training: whether it is to be trained on; then it must have annotations.
+        num_classes: category ids must be below this; None: any number of classes.
+        masks: whether masks will be made from ``segmentation``.
+
+    Raises:
+        UserError: one line with everything that is wrong, naming the first few ids of each kind.
+    """
+    images, annotations, categories = data["images"], data["annotations"], data["categories"]
+    if not images:
+        raise UserError(f"annotation file {ann_file} has no images; a split needs at least one")
+    if training and not annotations:
+        raise UserError(
+            f"annotation file {ann_file} has no annotations; training needs at least one"
+        )
+    if training and all(isinstance(one, dict) and one.get("iscrowd") == 1 for one in annotations):
+        raise UserError(
+            f"annotation file {ann_file} has crowd annotations alone; training needs single objects"
+        )
+    found = Findings(ann_file)
+    check_table(found, "images", images, [ID_RULE, FILE_NAME_RULE])
+    check_table(found, "categories", categories, CATEGORY_RULES)
+    check_table(found, "annotations", annotations, _ANNOTATION_RULES)
+    flag = "--train_images" if training else "--val_images"
+    check_files_exist(found, "images", images, img_folder, flag)
+    check_references(found, "annotations", annotations, "image_id", images)
+    check_references(found, "annotations", annotations, "category_id", categories)
+    if num_classes is not None:
+        check_labels_below(found, "annotations", annotations, num_classes, categories)
+    if masks:
+        check_image_sizes(found, images)
+        _check_segmentations(found, annotations, images)
+    found.raise_if_any()
+
+
+def _check_segmentations(found: Findings, annotations: list[Row], images: list[Row]) -> None:
+    """A mask needs polygons that can be drawn, or an RLE of the picture's size."""
+    sizes_hw = {row["id"]: size_hw(row) for row in images if is_integer(row.get("id"))}
+    faults: dict[str, list[Row]] = {text: [] for text in _SEGMENTATION_FAULTS}
+    for row in annotations:
+        image_id = row.get("image_id")
+        image_hw = sizes_hw.get(image_id) if is_integer(image_id) else None
+        if (fault := _segmentation_fault(row.get("segmentation"), image_hw)) is not None:
+            faults[fault].append(row)
+    for text, rows in faults.items():
+        found.add("annotations", rows, text)
+    objects = Counter(
+        row["image_id"]
+        for row in annotations
+        if is_integer(row.get("image_id")) and not row.get("iscrowd")
+    )
+    check_mask_memory(found, images, objects)
+
+
+def _segmentation_fault(segmentation: Any, image_hw: tuple[int, int] | None) -> str | None:
+    """Which of `_SEGMENTATION_FAULTS` a segmentation has, if any."""
+    if type(segmentation) is dict:
+        if not is_rle(segmentation):
+            return _BROKEN_RLE
+        return None if tuple(segmentation["size"]) == image_hw else _MISFIT_RLE
+    usable = usable_polygons(segmentation)
+    if usable and len(usable) == len(segmentation):
+        return None
+    if has_endless_polygon(segmentation):
+        return _ENDLESS
+    return None if usable else _SHAPELESS
+
+
+def warn_about_boxes(data: dict[str, Any], ann_file: str | Path) -> None:
+    """Log one line about boxes that training leaves out, if there are any.
+
+    Args:
+        data: a file's object that `check_annotations` has passed.
+        ann_file: where it was read, for the message.
+    """
+    annotations = data["annotations"]
+    if not annotations:
+        return
+    sizes_wh = {row["id"]: size[::-1] for row in data["images"] if (size := size_hw(row))}
+    start, extent, limits = box_arrays(annotations, sizes_wh)
+    empty = (extent <= 0).any(axis=1)
+    outside = ~empty & ((start >= limits) | (start + extent <= 0)).any(axis=1)
+    if (left_out := np.flatnonzero(empty | outside)).size:
+        rows = [annotations[index] for index in left_out]
+        logger.warning(
+            "%s: %d boxes of non-positive size and %d wholly outside their image "
+            "are left out of training targets: %s",
+            ann_file,
+            empty.sum(),
+            outside.sum(),
+            first_few("annotations", rows, "bbox"),
+        )

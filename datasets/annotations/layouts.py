@@ -1,0 +1,123 @@
+"""Recognise how a user's folder is laid out, and name the flags with which it can be read."""
+
+import contextlib
+import shlex
+from collections.abc import Callable, Sequence
+from itertools import chain, islice
+from pathlib import Path
+
+from datasets.annotations.foreign_formats import recognise_folder
+from util.cli.suggestions import did_you_mean
+from util.errors import UserError
+
+# Names that tools give to the folders of images and to annotation files; {} is the split.
+_ROBOFLOW_FILE = "{}/_annotations.coco.json"
+_ANNOTATION_FILES = (
+    _ROBOFLOW_FILE,
+    "{}/labels.json",  # FiftyOne
+    "{}/annotations.json",
+    "annotations/instances_{}2017.json",
+    "annotations/instances_{}.json",  # CVAT, for a subset of that name
+    "annotations/{}.json",
+    "{}.json",
+)
+_IMAGE_FOLDERS = ("images/{}2017", "images/{}", "{}/images", "{}/data", "{}2017", "{}", "images")
+_SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation")}
+_SPLIT_IN_WORDS = {"train": "training", "val": "validation"}
+_FOLDERS_TRIED = 50
+_FILES_LISTED = 5
+
+
+def check_layout(image_set: str, coco_path: str | Path, expected: Sequence[Path]) -> None:
+    """Refuse a ``--coco_path`` without COCO's layout, if it is known what else it is.
+
+    Args:
+        image_set: "train" or "val".
+        coco_path: value of the flag.
+        expected: image folder and annotation file of the split under it, without those that other
+            flags name.
+
+    Raises:
+        UserError: says what was found in their place, and the flags that read it.
+    """
+    root = Path(coco_path)
+    missing = [path for path in expected if not path.exists()]
+    if not missing:
+        return
+    if not root.exists():
+        others = [one.name for one in root.absolute().parent.glob("*/")]
+        hint = did_you_mean(root.name, others) or "; give the folder of the data"
+        raise UserError(f"--coco_path {root} does not exist{hint}")
+    if root.is_file():
+        raise UserError(
+            f"--coco_path {root} is a file, not a folder; an annotation file is given with "
+            f"--{image_set}_ann, its images with --{image_set}_images"
+        )
+    found = None
+    with contextlib.suppress(PermissionError):
+        found = _explain(image_set, root)
+    if found is not None:
+        raise UserError(f"--coco_path {root}: {missing[0]} does not exist; {found}")
+
+
+def find_split(root: Path, image_set: str) -> tuple[Path, Path] | None:
+    """Image folder and annotation file of a split under ``root`` by their usual names, or None.
+
+    Args:
+        root: folder of a data set.
+        image_set: "train" or "val".
+    """
+    for name in _SPLIT_NAMES[image_set]:
+        ann_file = _first(root, _ANNOTATION_FILES, name, Path.is_file)
+        beside = ann_file == root / _ROBOFLOW_FILE.format(name)
+        img_folder = _first(root, ("{}",) if beside else _IMAGE_FOLDERS, name, Path.is_dir)
+        if ann_file is not None and img_folder is not None:
+            return img_folder, ann_file
+    return None
+
+
+def _first(
+    root: Path, patterns: Sequence[str], name: str, is_there: Callable[[Path], bool]
+) -> Path | None:
+    paths = (root / pattern.format(name) for pattern in patterns)
+    return next((path for path in paths if is_there(path)), None)
+
+
+def _explain(image_set: str, root: Path) -> str | None:
+    """What ``root`` is in place of COCO's layout, and the way out."""
+    splits = {name: find_split(root, name) for name in _SPLIT_NAMES}
+    found = {name: split for name, split in splits.items() if split is not None}
+    flags = " ".join(_flags(name, *split) for name, split in found.items())
+    if image_set in found:
+        is_roboflow = any(file.name == Path(_ROBOFLOW_FILE).name for _, file in found.values())
+        what = "it looks like a Roboflow export" if is_roboflow else "its layout is another one"
+        return f"{what}: in place of --coco_path give {flags}"
+    if found:
+        (other, split), *_ = found.items()
+        return (
+            f"there is no {_SPLIT_IN_WORDS[image_set]} data: give --{image_set}_images and "
+            f"--{image_set}_ann; to try things out {_SPLIT_IN_WORDS[other]} data will do: {flags} "
+            + _flags(image_set, *split)
+        )
+    folders = sorted(one for one in root.iterdir() if one.is_dir())[:_FOLDERS_TRIED]
+    for inner in folders:
+        if (inner / "annotations").is_dir() and (inner / f"{image_set}2017").is_dir():
+            return f"give --coco_path {shlex.quote(str(inner))}"
+    if foreign := recognise_folder(root):
+        return f"it looks like {foreign}"
+    return _list_json_files(image_set, root)
+
+
+def _flags(image_set: str, img_folder: Path, ann_file: Path) -> str:
+    images, annotations = shlex.quote(str(img_folder)), shlex.quote(str(ann_file))
+    return f"--{image_set}_images {images} --{image_set}_ann {annotations}"
+
+
+def _list_json_files(image_set: str, root: Path) -> str | None:
+    files = list(islice(chain(root.glob("*.json"), root.glob("*/*.json")), _FILES_LISTED))
+    if not files:
+        return None
+    return (
+        f"give --{image_set}_images and --{image_set}_ann; JSON files there: "
+        f"{', '.join(str(one) for one in sorted(files))}"
+    )

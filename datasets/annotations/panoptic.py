@@ -1,0 +1,267 @@
+"""COCO's panoptic annotations: a JSON of segments beside a PNG of segment ids for each image.
+
+- images: as in a file of instances; ``width`` and ``height`` are required.
+- annotations: one an image, with ``image_id``, ``file_name`` of the PNG and ``segments_info``, a
+  list of segments: ``id`` integer from 1, unique in its image, colour of the segment in the PNG
+  (see `util.panoptic_coding`); ``category_id`` of a category of the file. Missing may be
+  ``iscrowd`` (then 0), ``area`` (then that of the segment) and ``bbox``, which is not used.
+- categories: ``id`` integer from 0, unique; ``isthing`` 0 or 1, where it is missing COCO's rule
+  holds: ids up to 90 are things; ``name`` may be missing.
+"""
+
+import logging
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets.annotations.coco_file import Row, are_objects, is_integer, load_annotations
+from datasets.annotations.table_checks import (
+    CATEGORY_RULES,
+    CROWD_RULE,
+    FILE_NAME_RULE,
+    ID_RULE,
+    IMAGE_ID_RULE,
+    LABEL_RULE,
+    Findings,
+    Rule,
+    check_fields,
+    check_files_exist,
+    check_image_sizes,
+    check_labels_below,
+    check_mask_memory,
+    check_references,
+    check_table,
+    check_unique,
+    first_few,
+    is_flag,
+    is_id,
+    warn_about_paths,
+)
+from util.errors import UserError
+from util.files.image_files import MAX_PIXELS
+from util.panoptic_coding import LARGEST_THING_ID, MAX_ID, VOID_ID, decode_id_map
+
+_MAPS = "segment maps"  # what messages call the rows of "annotations"
+
+logger = logging.getLogger(__name__)
+
+
+def _is_segment_id(value: Any) -> bool:
+    return type(value) is int and VOID_ID < value <= MAX_ID
+
+
+def _is_predicted_id(value: Any) -> bool:
+    return _is_segment_id(value) or (is_integer(value) and value == VOID_ID)
+
+
+def _is_area(value: Any) -> bool:
+    return is_integer(value) and 0 <= value <= MAX_PIXELS
+
+
+_MAP_RULES = [
+    IMAGE_ID_RULE,
+    FILE_NAME_RULE,
+    Rule("segments_info", are_objects, "a list of objects"),
+]
+_SEGMENT_RULES = [
+    Rule("id", _is_segment_id, f"an integer from 1 to {MAX_ID}"),
+    LABEL_RULE,
+    CROWD_RULE,
+    Rule("area", _is_area, f"a number of pixels, at most {MAX_PIXELS}", required=False),
+]
+_PREDICTION_RULES = [
+    Rule("id", _is_predicted_id, f"an integer from 0 to {MAX_ID}"),
+    Rule("category_id", is_id, "an integer of 64 bits"),
+]
+_THING_RULE = Rule("isthing", is_flag, "0 or 1", required=False)
+
+
+def load_panoptic(ann_file: str | Path) -> dict[str, Any]:
+    """Read an annotation file; `check_panoptic` holds it to what this module says.
+
+    Raises:
+        UserError: the file cannot be read, is not JSON, or has not the tables.
+    """
+    return load_annotations(ann_file, way_out="check --coco_panoptic_path")
+
+
+def check_panoptic(
+    data: dict[str, Any],
+    ann_file: str | Path,
+    ann_folder: str | Path,
+    img_folder: str | Path | None = None,
+    *,
+    training: bool = False,
+    num_classes: int | None = None,
+) -> None:
+    """Check what `load_panoptic` has read, without opening a picture.
+
+    Warnings name images without any segment, and files out of their folder.
+
+    Args:
+        data: the file's object.
+        ann_file: where it was read, for the message.
+        ann_folder: folder of the PNGs; it is listed once.
+        img_folder: folder of the images; None: they are not needed.
+        training: whether it is to be trained on; then there must be segments.
+        num_classes: category ids must be below this; None: any number of classes.
+
+    Raises:
+        UserError: one line with everything that is wrong, naming the first few ids of each kind.
+    """
+    images, maps, categories = data["images"], data["annotations"], data["categories"]
+    _check_folder(ann_folder)
+    if not images:
+        raise UserError(f"annotation file {ann_file} has no images; a split needs at least one")
+    found = Findings(ann_file)
+    check_table(found, "images", images, [ID_RULE, FILE_NAME_RULE])
+    check_image_sizes(found, images)
+    check_table(found, "categories", categories, [*CATEGORY_RULES, _THING_RULE])
+    check_fields(found, _MAPS, maps, _MAP_RULES)
+    check_unique(found, _MAPS, maps, "image_id")
+    check_references(found, _MAPS, maps, "image_id", images)
+    _check_images_have_maps(found, images, maps)
+    check_files_exist(found, _MAPS, maps, ann_folder)
+    if img_folder is not None:
+        flag = "--train_images" if training else "--val_images"
+        check_files_exist(found, "images", images, img_folder, flag)
+    segments = _segments_with_image_ids(maps)
+    _check_segments(found, segments, categories, num_classes)
+    check_mask_memory(found, images, _count_by_image(segments))
+    found.raise_if_any()
+    warn_about_paths(ann_file, _MAPS, maps, ann_folder)
+    if img_folder is not None:
+        warn_about_paths(ann_file, "images", images, img_folder)
+    if training and not segments:
+        raise UserError(f"annotation file {ann_file} has no segments; training needs some")
+    _warn_about_empty_maps(ann_file, maps)
+
+
+def check_predictions(maps: list[Row], pred_file: str | Path) -> None:
+    """Check predicted segment maps by themselves; their categories may be any.
+
+    Args:
+        maps: of which each has ``image_id``, ``file_name`` and ``segments_info``.
+        pred_file: where they were read, for the message.
+
+    Raises:
+        UserError: one line with everything that is wrong, naming the first few ids of each kind.
+    """
+    found = Findings(pred_file)
+    check_fields(found, _MAPS, maps, _MAP_RULES)
+    check_fields(found, "segments", _segments_with_image_ids(maps), _PREDICTION_RULES)
+    found.raise_if_any()
+
+
+def _check_folder(ann_folder: str | Path) -> None:
+    if not os.path.isdir(ann_folder):
+        raise UserError(
+            f"folder of segment maps {ann_folder} does not exist; check --coco_panoptic_path"
+        )
+
+
+def _check_images_have_maps(found: Findings, images: list[Row], maps: list[Row]) -> None:
+    mapped = {row["image_id"] for row in maps if is_integer(row.get("image_id"))}
+    bare = [row for row in images if is_integer(row.get("id")) and row["id"] not in mapped]
+    found.add("images", bare, 'have no entry in "annotations"')
+
+
+def _segments_with_image_ids(maps: list[Row]) -> list[Row]:
+    """All segments, each with the ``image_id`` that messages tell."""
+    return [
+        {**segment, "image_id": row.get("image_id")}
+        for row in maps
+        if are_objects(row.get("segments_info"))
+        for segment in row["segments_info"]
+    ]
+
+
+def _count_by_image(segments: list[Row]) -> Counter[int]:
+    return Counter(one["image_id"] for one in segments if is_integer(one["image_id"]))
+
+
+def _check_segments(
+    found: Findings, segments: list[Row], categories: list[Row], num_classes: int | None
+) -> None:
+    check_fields(found, "segments", segments, _SEGMENT_RULES)
+    check_references(found, "segments", segments, "category_id", categories)
+    if num_classes is not None:
+        check_labels_below(found, "segments", segments, num_classes, categories)
+    seen: set[tuple[Any, Any]] = set()
+    repeated = []
+    for segment in segments:
+        key = (segment["image_id"], segment.get("id"))
+        if not (is_integer(key[0]) and is_integer(key[1])):
+            continue
+        if key in seen:
+            repeated.append(segment)
+        seen.add(key)
+    found.add("segments", repeated, "share their id with another of their image")
+
+
+def _warn_about_empty_maps(ann_file: str | Path, maps: list[Row]) -> None:
+    empty = [row for row in maps if not row["segments_info"]]
+    if empty:
+        logger.warning(
+            "%s: %d images have no segment, they count as images without objects: %s",
+            ann_file,
+            len(empty),
+            first_few(_MAPS, empty, None),
+        )
+
+
+def thing_flags(data: dict[str, Any]) -> dict[int, bool]:
+    """Whether each category id of a checked file is a thing: countable, not stuff."""
+    return {
+        row["id"]: bool(
+            row["id"] <= LARGEST_THING_ID if row.get("isthing") is None else row["isthing"]
+        )
+        for row in data["categories"]
+    }
+
+
+def read_id_map(path: str | Path, image_id: int, size_hw: tuple[int, int]) -> np.ndarray:
+    """Read the segment ids of an image.
+
+    Args:
+        path: the PNG.
+        image_id: for the message.
+        size_hw: height and width that it must have.
+
+    Returns:
+        int32 (H, W), 0 where no segment is.
+
+    Raises:
+        UserError: the PNG cannot be read or has another size.
+    """
+    id_map = decode_id_map(path, f"image id {image_id}: segment map {path}")
+    if id_map.shape != size_hw:
+        raise UserError(
+            f"image id {image_id}: segment map {path} is {id_map.shape[0]} x {id_map.shape[1]} "
+            f"pixels (height x width), the image {size_hw[0]} x {size_hw[1]}; make them equal"
+        )
+    return id_map
+
+
+def check_ids(ids_in_map: set[int], ids_in_json: set[int], where: str) -> None:
+    """A map and its JSON must speak of the same segments; void in the map needs no entry.
+
+    Args:
+        ids_in_map: all ids of the map.
+        ids_in_json: of ``segments_info``.
+        where: image and file, for the message.
+
+    Raises:
+        UserError: they differ.
+    """
+    for ids, problem in (
+        (ids_in_map - ids_in_json - {VOID_ID}, "has segment ids that its segments_info lacks"),
+        (ids_in_json - ids_in_map, "lacks segment ids of its segments_info"),
+    ):
+        if ids:
+            few = ", ".join(map(str, sorted(ids)[:3]))
+            more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+            raise UserError(f"{where} {problem}: {few}{more}")

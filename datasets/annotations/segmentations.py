@@ -1,0 +1,126 @@
+"""Segmentations in annotation files: which can be made a mask of, safely.
+
+What rasterises them trusts its input: outlines far out of the picture take any amount of memory or
+crash, and runs that do not fill a mask leave it with what was in memory before. So nothing goes
+there that has not been looked at here.
+
+- polygons: lists x, y, x, y, … in pixels of at least three points.
+- RLE: ``size`` [height, width], and ``counts``, the lengths of runs of pixels out and in, column
+  by column: a list, or COCO's compressed text. Lengths are written in it in groups of five bits,
+  lowest first, as characters from "0"; 32 is added to all but the last group of a number. From the
+  fourth on, the difference to the length two before is written.
+"""
+
+import re
+from itertools import pairwise
+from typing import Any, TypeGuard
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from datasets.annotations.coco_file import Row, are_numbers
+from datasets.annotations.json_files import in_short
+
+LONGEST_OUTLINE = 4_000_000  # pixels; also the farthest that a corner may be away
+MAX_MASK_PIXELS = 2**32  # of all masks of an image together, a byte each
+
+# Six groups hold 30 bits, more than a mask has pixels.
+_COMPRESSED = re.compile(rb"(?:[P-o]{0,5}[0-O])+")
+
+
+def is_rle(segmentation: Any) -> TypeGuard[Row]:
+    """Whether a segmentation is run-length encoded, and its runs fill its size."""
+    if type(segmentation) is not dict:
+        return False
+    size = segmentation.get("size")
+    if type(size) is not list or len(size) != 2 or any(type(side) is not int for side in size):
+        return False
+    return min(size) > 0 and _total_length(segmentation.get("counts")) == size[0] * size[1]
+
+
+def _total_length(counts: Any) -> int | None:
+    """The sum of all runs; None where they are none."""
+    if type(counts) is list:
+        are_runs = all(type(count) is int and count >= 0 for count in counts)
+        return sum(counts) if are_runs else None
+    if type(counts) is str:
+        counts = counts.encode("utf-8", "replace")
+    if type(counts) is not bytes or not _COMPRESSED.fullmatch(counts):
+        return None
+    lengths = run_lengths(counts)
+    return int(lengths.sum()) if lengths.min() >= 0 else None
+
+
+def run_lengths(compressed: bytes) -> np.ndarray:
+    """The lengths (N,) int64 that a compressed RLE holds.
+
+    >>> run_lengths(b"52203").tolist()
+    [5, 2, 2, 2, 5]
+    """
+    groups = np.frombuffer(compressed, dtype=np.uint8).astype(np.int64) - ord("0")
+    ends = np.flatnonzero(groups < 32)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    place = np.arange(len(groups)) - np.repeat(starts, ends - starts + 1)
+    numbers = np.add.reduceat((groups % 32) << (5 * place), starts)
+    is_negative = groups[ends] >= 16
+    numbers -= is_negative.astype(np.int64) << (5 * (place[ends] + 1))
+    numbers[1::2] = np.cumsum(numbers[1::2])
+    numbers[2::2] = np.cumsum(numbers[2::2])
+    return numbers
+
+
+def usable_polygons(segmentation: Any) -> list[list[float]]:
+    """The polygons of a segmentation that have at least three points and can be drawn."""
+    if type(segmentation) is not list:
+        return []
+    return [one for one in segmentation if _is_polygon(one) and _is_drawable(one)]
+
+
+def has_endless_polygon(segmentation: Any) -> bool:
+    """Whether a polygon of a segmentation is too long, or too far away, to be drawn."""
+    return type(segmentation) is list and any(
+        _is_polygon(one) and not _is_drawable(one) for one in segmentation
+    )
+
+
+def _is_polygon(value: Any) -> bool:
+    return are_numbers(value) and len(value) >= 6 and len(value) % 2 == 0
+
+
+def _is_drawable(polygon: list[float]) -> bool:
+    """Whether the outline of a polygon is of a length that can be followed pixel by pixel."""
+    reach = max(max(polygon), -min(polygon))
+    if reach > LONGEST_OUTLINE:
+        return False
+    if reach * len(polygon) <= LONGEST_OUTLINE:  # no edge is longer than twice the reach
+        return True
+    points = list(zip(polygon[::2], polygon[1::2], strict=True))
+    edges = pairwise([*points, points[0]])
+    return sum(max(abs(x2 - x1), abs(y2 - y1)) for (x1, y1), (x2, y2) in edges) <= LONGEST_OUTLINE
+
+
+def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """Compressed RLE of one segmentation, as pycocotools has it.
+
+    Args:
+        segmentation: a list of polygons whose union is meant, or an RLE, plain or compressed.
+        height: of the picture in pixels.
+        width: of the picture in pixels.
+
+    Raises:
+        ValueError: it has neither a polygon of three points nor an RLE of that size.
+    """
+    if is_rle(segmentation):
+        if list(segmentation["size"]) != [height, width]:
+            raise ValueError(
+                f"RLE of size {segmentation['size']} for a picture of size {[height, width]}"
+            )
+        if isinstance(segmentation["counts"], list):
+            return coco_mask.frPyObjects(segmentation, height, width)
+        return segmentation
+    polygons = usable_polygons(segmentation)
+    if not polygons:
+        raise ValueError(
+            f"segmentation {in_short(segmentation)} has no polygon of three points and is no RLE"
+        )
+    return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))

@@ -1,0 +1,1 @@
+"""The data set checker, ``python -m datasets.check``."""

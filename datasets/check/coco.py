@@ -1,0 +1,208 @@
+"""One split in COCO's instance format under check.
+
+The rules for annotation files are those of `datasets.annotations.checks`, which training applies.
+Other formats need a function like `check_coco_split`: what it returns is all that a report and a
+comparison of splits ask for.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from datasets.annotations.checks import check_annotations
+from datasets.annotations.coco_file import Row, are_numbers, is_integer, load_annotations
+from datasets.annotations.missing_files import explain_missing_files
+from datasets.annotations.start_checks import are_too_many, crowded_images, is_object
+from datasets.annotations.table_checks import leads_outside, size_hw
+from datasets.check.boxes import Boxes, check_boxes
+from datasets.check.facts import ClassCount, Split, SplitFacts, count_by_size
+from datasets.check.findings import KINDS, Example, Findings
+from datasets.check.images import ListedImage, survey_images
+from datasets.check.masks import check_masks
+from datasets.check.pictures import Sample, choose_samples
+from datasets.check.rules import note_refusal
+from util.errors import UserError
+
+
+class Settings(NamedTuple):
+    """What a check is to look at.
+
+    Attributes:
+        num_queries: objects that the model can find in an image.
+        num_classes: category ids must be below this; None: any number of classes.
+        masks: whether segmentations are needed too.
+        open_images: whether image files are decoded.
+        num_workers: threads for that; with 0 the caller's thread does it.
+        num_pictures: images of a split to be drawn at most.
+    """
+
+    num_queries: int = 100
+    num_classes: int | None = None
+    masks: bool = False
+    open_images: bool = True
+    num_workers: int = 2
+    num_pictures: int = 0
+
+
+class CocoSplit(NamedTuple):
+    """A checked split.
+
+    Attributes:
+        facts: counts and findings.
+        samples: images to be drawn.
+    """
+
+    facts: SplitFacts
+    samples: list[Sample]
+
+
+def check_coco_split(split: Split, settings: Settings) -> CocoSplit:
+    """Check the annotation file of a split, its boxes and its image files.
+
+    Raises:
+        UserError: the annotation file cannot be read.
+    """
+    data = load_annotations(split.ann_file)
+    findings = Findings(split.name)
+    facts = SplitFacts(split, _listed_images(data, split), _classes(data))
+    facts.num_annotations = len(data["annotations"])
+    present = _check_paths(findings, facts)
+    facts.sizes_wh = {i: image.size_wh for i, image in facts.images.items() if image.size_wh}
+    if settings.open_images:
+        title = f"{split.name} images"
+        facts.survey = survey_images(present, findings, settings.num_workers, title)
+        facts.sizes_wh |= facts.survey.sizes_wh
+    _check_against_rules(findings, data, facts, settings)
+    _check_class_names(findings, facts)
+    usable = [row for row in data["annotations"] if _is_usable(row, facts)]
+    _count_annotations(facts, usable)
+    _check_counts(findings, facts, settings)
+    boxes = Boxes.of(usable, facts.sizes_wh, _file_names(facts))
+    check_boxes(findings, boxes)
+    if settings.masks:
+        check_masks(findings, boxes)
+    facts.findings = findings.all()
+    names, count = facts.class_names(), settings.num_pictures
+    return CocoSplit(facts, choose_samples(split.name, facts.images, usable, names, count))
+
+
+def _listed_images(data: dict[str, Any], split: Split) -> dict[int, ListedImage]:
+    """The images of a file by id; rows that training refuses are passed over."""
+    images: dict[int, ListedImage] = {}
+    for row in data["images"]:
+        image_id, name = row.get("id"), row.get("file_name")
+        if is_integer(image_id) and isinstance(name, str) and name:
+            size = size_hw(row)
+            size_wh = None if size is None else size[::-1]
+            images.setdefault(
+                image_id, ListedImage(image_id, split.img_folder / name, name, size_wh)
+            )
+    return images
+
+
+def _classes(data: dict[str, Any]) -> dict[int, ClassCount]:
+    """The classes of a file by id, sorted; rows that training refuses are passed over."""
+    rows = [row for row in data["categories"] if is_integer(row.get("id"))]
+    return {
+        row["id"]: ClassCount(str(row.get("name", row["id"])))
+        for row in sorted(rows, key=lambda row: row["id"])
+    }
+
+
+def _file_names(facts: SplitFacts) -> dict[int, str]:
+    return {image_id: image.file_name for image_id, image in facts.images.items()}
+
+
+def _check_paths(findings: Findings, facts: SplitFacts) -> list[ListedImage]:
+    """Note images without a file, and paths that leave the image folder; the images with a file."""
+    present, missing, folder = [], [], facts.split.img_folder
+    for image in facts.images.values():
+        if image.is_there():
+            present.append(image)
+        else:
+            missing.append(image)
+        if leads_outside(image.file_name, folder):
+            findings.note("path_outside_folder", image.example(os.path.abspath(image.path)))
+    if missing:
+        flag = None if present else f"--{facts.split.name}_images"
+        names = [image.file_name for image in missing]
+        way_out = explain_missing_files(names, folder, flag)
+        message = f"{KINDS['missing_file'].means}; {way_out}"
+        for image in missing:
+            findings.note("missing_file", image.example(), message)
+    return present
+
+
+def _check_against_rules(
+    findings: Findings, data: dict[str, Any], facts: SplitFacts, settings: Settings
+) -> None:
+    """Note what training refuses."""
+    split = facts.split
+    try:
+        check_annotations(
+            data,
+            split.ann_file,
+            split.img_folder,
+            training=split.name == "train",
+            num_classes=settings.num_classes,
+            masks=settings.masks,
+        )
+    except UserError as refusal:
+        note_refusal(findings, refusal, _file_names(facts))
+
+
+def _check_class_names(findings: Findings, facts: SplitFacts) -> None:
+    first: dict[str, int] = {}
+    for number, entry in facts.classes.items():
+        earlier = first.setdefault(entry.name, number)
+        if earlier != number:
+            detail = f"{entry.name!r}, as category id {earlier}"
+            findings.note("duplicate_class_name", Example(category_id=number, detail=detail))
+
+
+def _is_usable(row: Row, facts: SplitFacts) -> bool:
+    """Whether an annotation has a box, and an image and a class that are listed."""
+    box = row.get("bbox")
+    return (
+        is_integer(row.get("image_id"))
+        and row["image_id"] in facts.images
+        and is_integer(row.get("category_id"))
+        and row["category_id"] in facts.classes
+        and are_numbers(box)
+        and len(row["bbox"]) == 4
+    )
+
+
+def _count_annotations(facts: SplitFacts, usable: Iterable[Row]) -> None:
+    """Count objects and crowds by image and by class."""
+    images_of_class: defaultdict[int, set[int]] = defaultdict(set)
+    images_with_crowd, extents = set(), []
+    for row in usable:
+        image_id, category_id, extent = row["image_id"], row["category_id"], row["bbox"][2:]
+        if row.get("iscrowd"):
+            facts.num_crowd += 1
+            images_with_crowd.add(image_id)
+        elif is_object(row):
+            facts.objects[image_id] += 1
+            facts.classes[category_id].objects += 1
+            images_of_class[category_id].add(image_id)
+            extents.append(extent)
+    facts.num_images_with_crowd = len(images_with_crowd)
+    for category_id, image_ids in images_of_class.items():
+        facts.classes[category_id].images = len(image_ids)
+    facts.box_areas = count_by_size(np.array(extents, dtype=np.float64).reshape(-1, 2))
+
+
+def _check_counts(findings: Findings, facts: SplitFacts, settings: Settings) -> None:
+    """Note images with more objects than the model can find, and a split to learn nothing from."""
+    training = facts.split.name == "train"
+    crowded = crowded_images(facts.objects, settings.num_queries)
+    is_error = training and are_too_many(crowded)
+    kind = "more_objects_than_queries" if is_error else "few_with_more_objects_than_queries"
+    for image_id, count in crowded:
+        findings.note(kind, facts.images[image_id].example(f"{count}"))
+    if training and not facts.objects and not findings.has("refused"):
+        findings.note("no_objects", Example())

@@ -1,0 +1,150 @@
+"""Check a data set before it is trained on: ``python -m datasets.check --help``.
+
+Exit status: 0, nothing wrong or warnings only; 1, errors found; 2, a mistake on the command line or
+an annotation file that cannot be read; 130, interrupted.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from datasets.annotations.checks import check_image_folder
+from datasets.check.coco import CocoSplit, Settings, check_coco_split
+from datasets.check.facts import Split
+from datasets.check.pictures import save_pictures
+from datasets.check.report import Report, as_json, as_text
+from datasets.check.splits import compare_splits
+from datasets.coco import coco_paths
+from util.cli.command_line import ArgumentParser, FlagGroup, run_command
+from util.errors import UserError
+from util.files.checkpoint import atomic_write
+
+_PROGRAM = "python -m datasets.check"
+_TO_STDOUT = "-"
+
+
+def build_parser() -> ArgumentParser:
+    """The command's flags; those of the data are the flags of main.py."""
+    parser = ArgumentParser(
+        prog=_PROGRAM,
+        description="Check a COCO-format data set and print a report. Exit status: 0 without "
+        "errors, 1 with errors, 2 after a mistake on the command line.",
+        fromfile_prefix_chars="@",
+    )
+    data = FlagGroup(parser, "data")
+    data.add("--coco_path", "COCO directory: train2017/, val2017/, annotations/")
+    for split, images in (("train", "training"), ("val", "validation")):
+        data.add(f"--{split}_images", f"folder of the {images} images, wherever it is")
+        data.add(f"--{split}_ann", f"COCO annotation file of the {images} images")
+    check = FlagGroup(parser, "check")
+    check.add("--num_queries", "objects that the model can find", default=100, type=int)
+    check.add("--num_classes", "classes of the model; category ids must be below it", type=int)
+    check.add_switch("--masks", "check segmentations too")
+    check.add_switch("--skip_images", "check annotations only, open no image")
+    check.add("--num_workers", "threads that open images", default=2, type=int)
+    report = FlagGroup(parser, "report")
+    report.add("--json", 'file for the report as JSON; "-": to stdout, in place of the text')
+    report.add("--pictures", "file for a picture of sample images with boxes (.png, .jpg, …)")
+    report.add("--num_pictures", "images of each split on it", default=8, type=int)
+    return parser
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status, as the module describes it."""
+    reports: list[Report] = []
+
+    def command() -> None:
+        reports.append(_check(build_parser().parse_args(argv)))
+
+    status = run_command(_PROGRAM, command)
+    return status or int(reports[0].has_errors())
+
+
+def _check(args: argparse.Namespace) -> Report:
+    """Check what the flags name, and write what they ask for.
+
+    Raises:
+        UserError: a flag is wrong, or an annotation file cannot be read.
+    """
+    _check_flags(args)
+    splits = _splits(args)
+    settings = Settings(
+        num_queries=args.num_queries,
+        num_classes=args.num_classes,
+        masks=args.masks,
+        open_images=not args.skip_images,
+        num_workers=args.num_workers,
+        num_pictures=args.num_pictures if args.pictures else 0,
+    )
+    checked = [check_coco_split(split, settings) for split in splits]
+    report = _report(checked, args.num_queries)
+    _write(report, checked, args)
+    return report
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    """Find mistakes before the work begins, not after it."""
+    for name, least in (("num_queries", 1), ("num_classes", 1), ("num_workers", 0)):
+        if (value := getattr(args, name)) is not None and value < least:
+            raise UserError(f"--{name} {value} must be at least {least}")
+    if args.num_pictures < 1:
+        raise UserError(f"--num_pictures {args.num_pictures} must be at least 1")
+    if args.pictures:
+        suffix = Path(args.pictures).suffix.lower()
+        if Image.registered_extensions().get(suffix) not in Image.SAVE:
+            raise UserError(f"--pictures {args.pictures}: no picture format is called {suffix!r}")
+    for flag, target in (("--json", args.json), ("--pictures", args.pictures)):
+        if target and target != _TO_STDOUT and not Path(target).absolute().parent.is_dir():
+            raise UserError(f"{flag} {target}: its folder does not exist; make it first")
+
+
+def _splits(args: argparse.Namespace) -> list[Split]:
+    """The splits that the flags name, each of which must be there."""
+    named = [
+        name
+        for name in ("train", "val")
+        if args.coco_path or getattr(args, f"{name}_images") or getattr(args, f"{name}_ann")
+    ]
+    if not named:
+        raise UserError(
+            "nothing to check: give --coco_path, or --train_images and --train_ann, "
+            "or --val_images and --val_ann"
+        )
+    splits = []
+    for name in named:
+        images, annotations = getattr(args, f"{name}_images"), getattr(args, f"{name}_ann")
+        splits.append(Split(name, *coco_paths(name, args.coco_path, images, annotations)))
+    for split in splits:
+        check_image_folder(split.img_folder, split.name)
+        if not split.ann_file.is_file():
+            raise UserError(
+                f"annotation file {split.ann_file} does not exist; "
+                f"check --coco_path, or name the file with --{split.name}_ann"
+            )
+    return splits
+
+
+def _report(checked: Sequence[CocoSplit], num_queries: int) -> Report:
+    facts = [one.facts for one in checked]
+    between = compare_splits(*facts) if len(facts) == 2 else []
+    return Report(facts, between, num_queries)
+
+
+def _write(report: Report, checked: Sequence[CocoSplit], args: argparse.Namespace) -> None:
+    if args.json == _TO_STDOUT:
+        print(json.dumps(as_json(report), indent=1, allow_nan=False))
+    else:
+        print(as_text(report))
+        if args.json:
+            with atomic_write(args.json, "w") as file:
+                json.dump(as_json(report), file, indent=1, allow_nan=False)
+    if args.pictures:
+        drawn = save_pictures(
+            [one for split in checked for one in split.samples], Path(args.pictures)
+        )
+        if drawn == 0:
+            print(f"no image to draw: {args.pictures} is not written", file=sys.stderr)

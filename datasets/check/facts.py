@@ -1,0 +1,152 @@
+"""What a check tells of a split beside its faults: counts, sizes and classes."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from datasets.check.findings import EXAMPLES_KEPT, Finding
+from datasets.check.images import ImageSurvey, ListedImage
+
+# Sides in pixels of the squares that part COCO's small, medium and large objects.
+_SMALL_SIDE, _MEDIUM_SIDE = 32, 96
+
+
+class Split(NamedTuple):
+    """Where a split is.
+
+    Attributes:
+        name: "train" or "val".
+        img_folder: what the names of images are relative to.
+        ann_file: annotation file.
+    """
+
+    name: str
+    img_folder: Path
+    ann_file: Path
+
+
+@dataclass
+class ClassCount:
+    """How often a class occurs in a split.
+
+    Attributes:
+        name: of the class.
+        objects: annotations, crowds and empty boxes aside.
+        images: with at least one of these objects.
+    """
+
+    name: str
+    objects: int = 0
+    images: int = 0
+
+
+class Spread(NamedTuple):
+    """How numbers are spread; all 0 where there are none."""
+
+    smallest: float
+    median: float
+    mean: float
+    percentile_99: float
+    largest: float
+
+    @classmethod
+    def of(cls, numbers: Iterable[float]) -> "Spread":
+        """Measure."""
+        values = np.fromiter(numbers, dtype=np.float64)
+        if values.size == 0:
+            return cls(0, 0, 0, 0, 0)
+        marks = np.percentile(values, [0, 50, 99, 100])
+        smallest, median, percentile_99, largest = (round(float(mark), 2) for mark in marks)
+        return cls(smallest, median, round(float(values.mean()), 2), percentile_99, largest)
+
+
+@dataclass
+class SplitFacts:
+    """Counts of a split, and what two splits are compared by.
+
+    Attributes:
+        split: where it is.
+        images: those listed, by id.
+        classes: by category id.
+        num_annotations: rows of the file.
+        num_crowd: of the usable ones.
+        num_images_with_crowd: likewise.
+        objects: of each image that has any: annotations, crowds and empty boxes aside.
+        box_areas: number of objects that are small, medium and large by their box.
+        sizes_wh: of images by id: as training reads them, or else as the file says.
+        survey: of the image files; None where they have not been opened.
+        findings: what is wrong.
+    """
+
+    split: Split
+    images: dict[int, ListedImage]
+    classes: dict[int, ClassCount]
+    num_annotations: int = 0
+    num_crowd: int = 0
+    num_images_with_crowd: int = 0
+    objects: Counter[int] = field(default_factory=Counter)
+    box_areas: dict[str, int] = field(default_factory=dict)
+    sizes_wh: dict[int, tuple[int, int]] = field(default_factory=dict)
+    survey: ImageSurvey | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+    def class_names(self) -> dict[int, str]:
+        """Class name of each category id."""
+        return {number: entry.name for number, entry in self.classes.items()}
+
+    def images_without_objects(self) -> list[int]:
+        """Ids of the images without any object that training would learn."""
+        return [image_id for image_id in self.images if self.objects[image_id] == 0]
+
+    def objects_per_image(self) -> Spread:
+        """Over all images."""
+        return Spread.of(self.objects[image_id] for image_id in self.images)
+
+    def as_json(self) -> dict[str, Any]:
+        """The facts as plain values; the classes are not among them."""
+        without = self.images_without_objects()
+        facts: dict[str, Any] = {
+            "annotation_file": str(self.split.ann_file),
+            "image_folder": str(self.split.img_folder),
+            "images": len(self.images),
+            "annotations": self.num_annotations,
+            "objects": self.objects.total(),
+            "crowd_annotations": self.num_crowd,
+            "images_with_crowd": self.num_images_with_crowd,
+            "objects_per_image": self.objects_per_image()._asdict(),
+            "objects_by_box_size": self.box_areas,
+            "images_without_objects": {"count": len(without), "image_ids": without[:EXAMPLES_KEPT]},
+            "image_width": Spread.of(width for width, _ in self.sizes_wh.values())._asdict(),
+            "image_height": Spread.of(height for _, height in self.sizes_wh.values())._asdict(),
+        }
+        if self.survey is not None:
+            facts["images_read"] = self.survey.num_read
+            facts["images_by_mode"] = dict(self.survey.modes.most_common())
+            facts["images_with_exif_orientation"] = self.survey.num_with_orientation
+        return facts
+
+
+def count_by_size(extents: np.ndarray) -> dict[str, int]:
+    """How many boxes are small, medium and large in COCO's sense.
+
+    Args:
+        extents: (N, 2) width and height in pixels.
+    """
+    with np.errstate(over="ignore"):
+        areas = np.maximum(extents, 0).prod(axis=1)
+    small, medium = areas < _SMALL_SIDE**2, areas < _MEDIUM_SIDE**2
+    num_small, num_medium = int(small.sum()), int(medium.sum())
+    return {
+        "small": num_small,
+        "medium": num_medium - num_small,
+        "large": len(areas) - num_medium,
+    }
+
+
+def unused_ids(category_ids: Collection[int]) -> Iterator[int]:
+    """Ids from 1 up to the largest that no class has, each an output of the model for nothing."""
+    return (one for one in range(1, max(category_ids, default=0)) if one not in category_ids)

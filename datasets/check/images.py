@@ -1,0 +1,206 @@
+"""Image files under check: each is decoded as training would, a few at a time, and none is kept."""
+
+import hashlib
+import os
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from PIL import Image
+
+from datasets.check.findings import Example, Findings
+from datasets.check.progress import with_progress
+from datasets.loading.images import (
+    QUARTER_TURNS,
+    SizeMatch,
+    compare_sizes,
+    exif_orientation,
+    to_rgb,
+)
+from util.errors import UserError
+from util.files.image_files import ImageTooLargeError, open_image
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+_UPRIGHT = 1
+_DIGEST_BYTES = 16
+_QUEUED_PER_WORKER = 4
+
+
+class ListedImage(NamedTuple):
+    """An image as a data set lists it.
+
+    Attributes:
+        image_id: unique.
+        path: the file.
+        file_name: how the data set calls the file.
+        size_wh: width and height in pixels that the data set tells, or None.
+    """
+
+    image_id: int
+    path: Path
+    file_name: str
+    size_wh: tuple[int, int] | None
+
+    def is_there(self) -> bool:
+        """Whether there is anything under the path, readable or not."""
+        try:
+            return os.path.lexists(self.path)
+        except (OSError, ValueError):  # names that no file system takes
+            return False
+
+    def example(self, detail: str = "") -> Example:
+        return Example(image_id=self.image_id, file_name=self.file_name, detail=detail)
+
+
+class StoredImage(NamedTuple):
+    """What an image file turned out to be.
+
+    Attributes:
+        listed: how the data set lists it.
+        size_wh: stored width and height in pixels.
+        mode: Pillow's name for the kind of pixels.
+        orientation: of EXIF, 1 (upright) to 8.
+        match: how the stored size compares with the annotation file.
+        digest: equal for equal pixels.
+    """
+
+    listed: ListedImage
+    size_wh: tuple[int, int]
+    mode: str
+    orientation: int
+    match: SizeMatch
+    digest: bytes
+
+    def read_size_wh(self) -> tuple[int, int]:
+        """Width and height in pixels of the image as training reads it."""
+        return self.size_wh[::-1] if self.match is SizeMatch.TURNED else self.size_wh
+
+
+class UnreadableImage(NamedTuple):
+    """An image file that training could not read, and why."""
+
+    listed: ListedImage
+    reason: str
+    is_bomb: bool
+
+
+@dataclass
+class ImageSurvey:
+    """What is known of all image files of a split.
+
+    Attributes:
+        num_read: files that could be read.
+        modes: files by Pillow's mode.
+        num_with_orientation: files with an EXIF orientation other than upright.
+        sizes_wh: width and height in pixels by image id, as training reads the images.
+        by_digest: the first image of each content.
+    """
+
+    num_read: int = 0
+    modes: Counter[str] = field(default_factory=Counter)
+    num_with_orientation: int = 0
+    sizes_wh: dict[int, tuple[int, int]] = field(default_factory=dict)
+    by_digest: dict[bytes, ListedImage] = field(default_factory=dict)
+
+
+def survey_images(
+    images: Sequence[ListedImage], findings: Findings, num_workers: int, title: str
+) -> ImageSurvey:
+    """Decode every image and note what is wrong with it.
+
+    Args:
+        images: those to open.
+        findings: gets what is wrong.
+        num_workers: threads; with 0 the caller's thread does the work.
+        title: of the progress line.
+    """
+    survey = ImageSurvey()
+    with warnings.catch_warnings():
+        # Pillow warns of what is counted here, and of harmless oddities of headers.
+        warnings.filterwarnings("ignore", module="PIL")
+        inspected = _map_in_threads(inspect_image, images, num_workers)
+        for outcome in with_progress(inspected, title, len(images)):
+            if isinstance(outcome, UnreadableImage):
+                kind = "decompression_bomb" if outcome.is_bomb else "unreadable_image"
+                findings.note(kind, outcome.listed.example(outcome.reason))
+            else:
+                _note_faults(findings, outcome)
+                _add_to_survey(survey, findings, outcome)
+    return survey
+
+
+def inspect_image(listed: ListedImage) -> StoredImage | UnreadableImage:
+    """Decode a file."""
+    try:
+        with open_image(listed.path, "it") as image:
+            mode = image.mode
+            pixels = to_rgb(image)
+            orientation = exif_orientation(image)
+    except UserError as error:
+        return UnreadableImage(listed, str(error), isinstance(error, ImageTooLargeError))
+    digest = hashlib.blake2b(repr(pixels.size).encode(), digest_size=_DIGEST_BYTES)
+    digest.update(pixels.tobytes())
+    match = compare_sizes(pixels.size, listed.size_wh, orientation)
+    return StoredImage(listed, pixels.size, mode, orientation, match, digest.digest())
+
+
+def _map_in_threads(
+    function: Callable[[In], Out], items: Iterable[In], num_workers: int
+) -> Iterator[Out]:
+    """`map` in threads, in order, that reads only a little ahead."""
+    if num_workers == 0:
+        yield from map(function, items)
+        return
+    pool = ThreadPoolExecutor(num_workers)
+    queued: deque[Future[Out]] = deque()
+    try:
+        for item in items:
+            queued.append(pool.submit(function, item))
+            if len(queued) > _QUEUED_PER_WORKER * num_workers:
+                yield queued.popleft().result()
+        while queued:
+            yield queued.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _note_faults(findings: Findings, image: StoredImage) -> None:
+    """Compare a readable file with what the data set says of it."""
+    listed, stored_wh, told_wh = image.listed, image.size_wh, image.listed.size_wh
+    sizes = f"file {_in_words(stored_wh)}"
+    if told_wh is not None:
+        sizes += f", annotation file {_in_words(told_wh)}"
+    if image.orientation != _UPRIGHT:
+        sizes += f", EXIF orientation {image.orientation}"
+    if image.match is not SizeMatch.EQUAL:
+        kind = "exif_rotated" if image.match is SizeMatch.TURNED else "size_mismatch"
+        findings.note(kind, listed.example(sizes))
+    elif image.orientation != _UPRIGHT:
+        turned = image.orientation in QUARTER_TURNS
+        size_tells = turned and told_wh is not None and stored_wh[0] != stored_wh[1]
+        if not size_tells:
+            findings.note("exif_ambiguous", listed.example(sizes))
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and stored_wh[0] * stored_wh[1] > limit:
+        findings.note("huge_image", listed.example(_in_words(stored_wh)))
+
+
+def _add_to_survey(survey: ImageSurvey, findings: Findings, image: StoredImage) -> None:
+    survey.num_read += 1
+    survey.modes[image.mode] += 1
+    survey.num_with_orientation += image.orientation != _UPRIGHT
+    survey.sizes_wh[image.listed.image_id] = image.read_size_wh()
+    first = survey.by_digest.setdefault(image.digest, image.listed)
+    if first is not image.listed:
+        detail = f"as image id {first.image_id} ({first.file_name})"
+        findings.note("duplicate_image", image.listed.example(detail))
+
+
+def _in_words(size_wh: tuple[int, int]) -> str:
+    return f"{size_wh[0]}x{size_wh[1]}"

@@ -1,0 +1,34 @@
+"""Segmentations under check: what rasterises, but not to the object that the box shows."""
+
+import numpy as np
+
+from datasets.annotations.segmentations import usable_polygons
+from datasets.check.boxes import Boxes
+from datasets.check.findings import Findings
+
+_LEAST_OVERLAP = 0.5
+
+
+def check_masks(findings: Findings, boxes: Boxes) -> None:
+    """Note polygons that lie elsewhere than their box.
+
+    Segmentations that no mask can be made of are left to the check of training.
+    """
+    for index, row in enumerate(boxes.rows):
+        polygons = usable_polygons(row.get("segmentation"))
+        if polygons and (overlap := _overlap(polygons, row["bbox"])) < _LEAST_OVERLAP:
+            findings.note("mask_off_box", boxes.example(index, f"IoU {overlap:.2f}"))
+
+
+def _overlap(polygons: list[list[float]], box_xywh: list[float]) -> float:
+    """IoU of a box and the rectangle round polygons; 1 where the box is empty (told elsewhere)."""
+    points = np.array([number for polygon in polygons for number in polygon], dtype=float)
+    points = points.reshape(-1, 2)
+    box = np.array(box_xywh, dtype=float)
+    start, end = box[:2], box[:2] + box[2:]
+    if np.any(end <= start):
+        return 1.0
+    low, high = points.min(axis=0), points.max(axis=0)
+    shared = np.maximum(np.minimum(high, end) - np.maximum(low, start), 0).prod()
+    union = (high - low).prod() + (end - start).prod() - shared
+    return float(shared / union)

@@ -1,0 +1,234 @@
+"""The report of a check, for people and as JSON."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from datasets.check.facts import SplitFacts, Spread, unused_ids
+from datasets.check.findings import EXAMPLES_KEPT, Example, Finding, Severity
+from util.visualize.contact_sheet import count
+
+_EXAMPLES_SHOWN = 3
+_CLASSES_SHOWN = 100
+_IDS_SHOWN = 10
+_NAME_WIDTH = 24
+# How messages about several places begin, and the same about one; longer beginnings first.
+_SINGULAR_BEGINNINGS = {
+    "image files ": "image file ",
+    "images have ": "image has ",
+    "images share ": "image shares ",
+    "images ": "image ",
+    "training images ": "training image ",
+    "annotations have ": "annotation has ",
+    "annotations share ": "annotation shares ",
+    "annotations ": "annotation ",
+    "categories have ": "category has ",
+    "categories share ": "category shares ",
+    "classes that share ": "class that shares ",
+    "classes ": "class ",
+    "boxes that look ": "box that looks ",
+    "boxes ": "box ",
+    "areas ": "area ",
+    "polygons that overlap ": "polygon that overlaps ",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check has brought.
+
+    Attributes:
+        splits: one or two.
+        between: findings between two splits.
+        num_queries: objects that the model can find in an image.
+    """
+
+    splits: Sequence[SplitFacts]
+    between: Sequence[Finding]
+    num_queries: int
+
+    def findings(self, severity: Severity) -> list[Finding]:
+        """All findings of a severity, splits first."""
+        everything = [*(one for facts in self.splits for one in facts.findings), *self.between]
+        return [one for one in everything if one.severity == severity]
+
+    def has_errors(self) -> bool:
+        return bool(self.findings("error"))
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report as plain values; `docs/dataset_check.md` says what they mean."""
+    return {
+        "num_queries": report.num_queries,
+        "has_errors": report.has_errors(),
+        "errors": [_finding_as_json(one) for one in report.findings("error")],
+        "warnings": [_finding_as_json(one) for one in report.findings("warning")],
+        "splits": {facts.split.name: facts.as_json() for facts in report.splits},
+        "classes": _classes_as_json(report),
+    }
+
+
+def _finding_as_json(finding: Finding) -> dict[str, Any]:
+    return {
+        "kind": finding.kind,
+        "split": finding.split,
+        "message": finding.message,
+        "count": finding.count,
+        "examples": [
+            {field: value for field, value in one._asdict().items() if value not in (None, "")}
+            for one in finding.examples
+        ],
+    }
+
+
+def _classes_as_json(report: Report) -> dict[str, Any]:
+    used = _class_ids(report)
+    table = []
+    for number, name in used.items():
+        row: dict[str, Any] = {"id": number, "name": name}
+        for facts in report.splits:
+            if entry := facts.classes.get(number):
+                row[facts.split.name] = {"objects": entry.objects, "images": entry.images}
+        table.append(row)
+    return {"unused_ids": list(islice(unused_ids(used), EXAMPLES_KEPT)), "table": table}
+
+
+def _class_ids(report: Report) -> dict[int, str]:
+    """Names by id, of all splits, the first split's name where they differ."""
+    names = {
+        number: entry.name
+        for facts in reversed(report.splits)
+        for number, entry in facts.classes.items()
+    }
+    return dict(sorted(names.items()))
+
+
+def as_text(report: Report) -> str:
+    """The report to be read, without a line break at the end."""
+    lines = []
+    for facts in report.splits:
+        lines += [*_split_lines(facts, report.num_queries), ""]
+    lines += [*_class_lines(report), ""]
+    for severity in ("error", "warning"):
+        if found := report.findings(severity):
+            lines += [f"{severity}s", *(line for one in found for line in _finding_lines(one)), ""]
+    return "\n".join([*lines, _verdict(report)])
+
+
+def _split_lines(facts: SplitFacts, num_queries: int) -> Iterator[str]:
+    yield f"{facts.split.name}: {_printable(str(facts.split.ann_file))}"
+    yield f"  image folder      {_printable(str(facts.split.img_folder))}"
+    without = len(facts.images_without_objects())
+    yield f"  images            {len(facts.images)}, of these {without} without objects"
+    yield (
+        f"  annotations       {facts.num_annotations}: {count(facts.objects.total(), 'object')}; "
+        f"{count(facts.num_crowd, 'crowd')} in {count(facts.num_images_with_crowd, 'image')}"
+    )
+    yield f"  objects an image  {_spread(facts.objects_per_image())} (--num_queries {num_queries})"
+    sizes = ", ".join(f"{number} {name}" for name, number in facts.box_areas.items())
+    yield f"  object sizes      {sizes} (box area below 32², below 96², above)"
+    widths, heights = zip(*facts.sizes_wh.values(), strict=True) if facts.sizes_wh else ((), ())
+    yield f"  image width       {_spread(Spread.of(widths))}"
+    yield f"  image height      {_spread(Spread.of(heights))}"
+    if facts.survey is None:
+        yield "  image files       not opened (--skip_images)"
+        return
+    modes = ", ".join(f"{number} × {mode}" for mode, number in facts.survey.modes.most_common())
+    yield f"  image files       {facts.survey.num_read} readable{': ' if modes else ''}{modes}"
+    if facts.survey.num_with_orientation:
+        yield f"  EXIF orientation  in {count(facts.survey.num_with_orientation, 'file')}"
+
+
+def _spread(spread: Spread) -> str:
+    return (
+        f"{spread.smallest:g} to {spread.largest:g}, median {spread.median:g}, "
+        f"mean {spread.mean:g}, 99% up to {spread.percentile_99:g}"
+    )
+
+
+def _class_lines(report: Report) -> Iterator[str]:
+    """A histogram: each class with its objects and images in each split."""
+    names = _class_ids(report)
+    if not names:
+        yield "classes: none"
+        return
+    gaps = list(islice(unused_ids(names), _IDS_SHOWN + 1))
+    note = f"; no class has id {_enumerate(gaps, _IDS_SHOWN)}" if gaps else ""
+    ids = f"ids {min(names)} to {max(names)}" if len(names) > 1 else f"id {min(names)}"
+    yield f"classes: {len(names)}, {ids}{note}"
+    heads = "".join(
+        f"{f'{one.split.name} objects':>14}{'share':>8}{'images':>9}" for one in report.splits
+    )
+    yield f"  {'id':>6}  {'name':<{_NAME_WIDTH}}{heads}"
+    for number, name in islice(names.items(), _CLASSES_SHOWN):
+        cells = "".join(_cells(facts, number) for facts in report.splits)
+        yield f"  {number:>6}  {_printable(name):<{_NAME_WIDTH}.{_NAME_WIDTH}}{cells}"
+    if len(names) > _CLASSES_SHOWN:
+        yield f"  and {len(names) - _CLASSES_SHOWN} more (all of them with --json)"
+
+
+def _cells(facts: SplitFacts, number: int) -> str:
+    entry = facts.classes.get(number)
+    if entry is None:
+        return f"{'–':>14}{'–':>8}{'–':>9}"
+    share = entry.objects / max(facts.objects.total(), 1)
+    return f"{entry.objects:>14}{share:>8.1%}{entry.images:>9}"
+
+
+def _finding_lines(finding: Finding) -> Iterator[str]:
+    # What concerns the whole file has no place, and is not counted.
+    number = "" if finding.examples == [Example()] else f"{finding.count} "
+    message = finding.message if finding.count != 1 else _in_the_singular(finding.message)
+    yield f"  {finding.split}: {number}{_printable(message)} [{finding.kind}]"
+    shown = finding.examples[:_EXAMPLES_SHOWN]
+    yield from (f"      {_place(example)}" for example in shown if _place(example))
+    if finding.count > len(shown):
+        yield f"      and {finding.count - len(shown)} more"
+
+
+def _place(example: Example) -> str:
+    named = {
+        "annotation id": example.annotation_id,
+        "image id": example.image_id,
+        "category id": example.category_id,
+    }
+    parts = [f"{name} {_printable(str(one))}" for name, one in named.items() if one is not None]
+    if example.file_name is not None:
+        parts.append(_printable(example.file_name))
+    where = ", ".join(parts)
+    return ": ".join(filter(None, [where, _printable(example.detail)]))
+
+
+def _verdict(report: Report) -> str:
+    errors, warnings = (len(report.findings(severity)) for severity in ("error", "warning"))
+    if not errors and not warnings:
+        return "No errors, no warnings"
+    told = [
+        count(number, noun) if number else f"no {noun}s"
+        for number, noun in ((errors, "error"), (warnings, "warning"))
+    ]
+    return ", ".join(told).capitalize()
+
+
+def _in_the_singular(message: str) -> str:
+    """What a message about several places says of one.
+
+    >>> _in_the_singular("boxes that look flat; training leaves them out")
+    'box that looks flat; training leaves it out'
+    """
+    for several, one in _SINGULAR_BEGINNINGS.items():
+        if message.startswith(several):
+            message = one + message.removeprefix(several)
+            break
+    return re.sub(r"\bthem\b", "it", re.sub(r"\btheir\b", "its", message))
+
+
+def _enumerate(values: Sequence[int], most: int) -> str:
+    return ", ".join(map(str, values[:most])) + (" …" if len(values) > most else "")
+
+
+def _printable(text: str) -> str:
+    """Text that cannot upset a terminal: control characters and lone surrogates are escaped."""
+    return text if text.isprintable() else ascii(text)

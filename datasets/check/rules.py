@@ -1,0 +1,45 @@
+"""What training refuses in an annotation file, as findings of a report.
+
+Training's own check, `datasets.annotations.checks.check_annotations`, decides.
+"""
+
+from collections.abc import Mapping
+
+from datasets.annotations.coco_file import Row
+from datasets.annotations.json_files import in_short
+from datasets.annotations.table_checks import NO_FILE, AnnotationFileError, Problem
+from datasets.check.findings import EXAMPLES_KEPT, Example, Findings, id_of
+from util.errors import UserError
+
+
+def note_refusal(findings: Findings, refusal: UserError, file_names: Mapping[int, str]) -> None:
+    """Note each problem that training's check of the annotation file has told.
+
+    Args:
+        findings: gets an error for each. Missing files that it has already are not told again.
+        refusal: what the check has raised.
+        file_names: of each image id.
+    """
+    if not isinstance(refusal, AnnotationFileError):
+        findings.note("refused", Example(), str(refusal))
+        return
+    for problem in refusal.problems:
+        if problem.text.startswith(NO_FILE) and findings.has("missing_file"):
+            continue
+        examples = [_place(problem, row, file_names) for row in problem.rows[:EXAMPLES_KEPT]]
+        text = f"{problem.table} {problem.text}"
+        text += f"; {problem.way_out}" if problem.way_out else ""
+        findings.note_many("refused", len(problem.rows), examples, text)
+
+
+def _place(problem: Problem, row: Row, file_names: Mapping[int, str]) -> Example:
+    field, number = problem.field, id_of(row.get("id"))
+    detail = "" if field is None else f"{field} {in_short(row.get(field))}"
+    if problem.table == "categories":
+        return Example(category_id=number, detail=detail)
+    if problem.table == "images":
+        image_id, annotation_id = number, None
+    else:
+        image_id, annotation_id = id_of(row.get("image_id")), number
+    name = file_names.get(image_id) if isinstance(image_id, int) else None
+    return Example(image_id, annotation_id, file_name=name, detail=detail)

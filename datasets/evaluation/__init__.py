@@ -1,0 +1,1 @@
+"""Scoring detections and panoptic maps, and explaining the scores."""

@@ -1,0 +1,106 @@
+"""Says in words when detections hardly differ between images, although the objects do."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from pycocotools import mask as rle_tools
+from pycocotools.coco import COCO
+
+from datasets.coco_eval import CocoEvaluator
+from datasets.evaluation.coco_scoring import Annotation
+
+_FEWEST_IMAGES = 5
+_IMAGES_COMPARED = 200
+_MOST_BOXES = 10  # of an image, those with the highest scores
+# Of the distance between objects, see `_distance_between_images`. On drawn shapes and boxes it was
+# 0.13 while only an average box was learned, 0.30 to 0.92 in later epochs and with other recipes.
+_COLLAPSED = 0.2
+_LEAST_OBJECT_DISTANCE = 0.2  # below, objects are in the same place in all images
+
+_ADVICE = {
+    True: (
+        "this is normal in the first epochs. If it lasts, start from a trained model (--finetune), "
+        "or try lower --bbox_loss_coef and --giou_loss_coef or another --lr"
+    ),
+    False: "AP says little then. Train it longer, or start from a trained model (--finetune)",
+}
+
+
+def explain_collapse(evaluator: CocoEvaluator, training: bool = False) -> str | None:
+    """Says when the best boxes are nearly the same in all images while the objects are not.
+
+    Args:
+        evaluator: after ``summarize()``, with boxes.
+        training: whether the model is being trained, in place of evaluated alone.
+
+    Returns:
+        A sentence, None where detections follow the images or too few images tell.
+    """
+    return explain_equal_boxes(evaluator.coco_gt, evaluator.detections("bbox"), training)
+
+
+def explain_equal_boxes(
+    coco_gt: COCO, detections: Sequence[Annotation], training: bool = False
+) -> str | None:
+    """`explain_collapse` for detections that come from elsewhere, a results file for example.
+
+    Args:
+        coco_gt: the ground truth, with the sizes of the images.
+        detections: COCO result entries; if any has a category of ``coco_gt``, only these count.
+        training: as for `explain_collapse`.
+    """
+    objects = _by_image(coco_gt, [a for a in coco_gt.anns.values() if not a.get("iscrowd")])
+    # Without the stuff of panoptic data. An untrained model may have found none of the categories.
+    known = [entry for entry in detections if entry["category_id"] in coco_gt.cats]
+    found = _by_image(coco_gt, sorted(known or detections, key=lambda entry: -entry["score"]))
+    image_ids = [i for i in sorted(objects) if i in found][:_IMAGES_COMPARED]
+    if len(image_ids) < _FEWEST_IMAGES:
+        return None
+    per_image = int(np.median([len(objects[i]) for i in image_ids]))
+    per_image = min(max(per_image, 1), _MOST_BOXES)
+    apart = _distance_between_images([objects[i] for i in image_ids])
+    found_apart = _distance_between_images([found[i] for i in image_ids], per_image)
+    if apart < _LEAST_OBJECT_DISTANCE or found_apart > _COLLAPSED * apart:
+        return None
+    boxes = "box hardly differs" if per_image == 1 else f"{per_image} boxes hardly differ"
+    return (
+        f"The best {boxes} between images: mean IoU {1 - found_apart:.2f} between two images, "
+        f"where the objects have {1 - apart:.2f}. The model has not yet learned to look at the "
+        f"image; {_ADVICE[training]}"
+    )
+
+
+def _by_image(coco_gt: COCO, entries: Sequence[Annotation]) -> dict[int, np.ndarray]:
+    """Boxes [N, 4] of each image, xywh relative to its size, in the order of the entries."""
+    boxes = defaultdict(list)
+    for entry in entries:
+        boxes[entry["image_id"]].append(entry["bbox"])
+    relative = {}
+    for image_id, boxes_xywh in boxes.items():
+        image = coco_gt.imgs.get(image_id, {})
+        if image.get("width") and image.get("height"):
+            size = np.array([image["width"], image["height"]] * 2, dtype=np.float64)
+            relative[image_id] = np.array(boxes_xywh, dtype=np.float64) / size
+    return relative
+
+
+def _distance_between_images(boxes: list[np.ndarray], best: int | None = None) -> float:
+    """Mean of 1 - IoU between a box of an image and the most similar box of another image.
+
+    Each image is compared with the image half the list further: neighbours may be frames of a film.
+
+    Args:
+        boxes: [N, 4] of each image, xywh, N at least 1.
+        best: number of first boxes that are compared, with twice as many of the other image, since
+            equal boxes may have another order; None: all with all.
+    """
+    half = len(boxes) // 2
+    others = boxes[half:] + boxes[:half]
+    distances = []
+    for own, other in zip(boxes, others, strict=True):
+        own, other = own[:best], other[: best and 2 * best]
+        ious = np.asarray(rle_tools.iou(own, other, [0] * len(other)))  # [own, other]
+        ious = np.nan_to_num(ious)  # of two boxes without area
+        distances.append(1 - ious.max(axis=1).mean())
+    return float(np.mean(distances))

@@ -1,0 +1,296 @@
+"""Says in words why the AP of an evaluation is -1 or 0.
+
+-1 is COCO's sign for "nothing to find", 0 means that nothing was found. Both usually come from a
+mistake in the data or in how the model is called, and each mistake leaves a sign that is looked for
+here.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from pycocotools import mask as rle_tools
+from pycocotools.coco import COCO
+
+from datasets.coco_eval import CocoEvaluator
+from datasets.evaluation.coco_scoring import Annotation, CocoScore
+
+# What the summary prints as 0.000.
+_BELOW_ANY_DISPLAY = 5e-4
+_THINGS_SHOWN = 8
+
+# Signs by which a mistake is told from a bad model, each measured over all detections.
+_SHARE_OF_A_SYSTEMATIC_FAULT = 0.1
+_LARGEST_NORMALISED = 2.0
+_SHARE_OUTSIDE_OF_WRONG_SCALE = 0.5
+_SHARE_OF_OBJECTS_COVERED = 0.5
+_SCORE_OF_AN_UNTRAINED_MODEL = 0.05
+_IMAGES_LOOKED_AT = 200
+
+_CLASSES_LATER = "normal in the first epochs, before the model tells classes apart"
+
+
+def explain_missing_ap(
+    evaluator: CocoEvaluator, iou_type: str = "bbox", training: bool = False
+) -> list[str]:
+    """Says why numbers of an evaluation are -1 or 0.
+
+    Args:
+        evaluator: after ``summarize()``.
+        iou_type: "bbox" or "segm"; causes that lie in the boxes are looked for with "bbox" only.
+        training: whether the model is being trained on these classes, in place of evaluated alone.
+
+    Returns:
+        Sentences, most telling first; none where every number is above 0.
+    """
+    score = evaluator.coco_eval[iou_type]
+    if (score.stats >= _BELOW_ANY_DISPLAY).all():
+        return []
+    return explain_scores(score, evaluator.coco_gt, evaluator.detections(iou_type), training)
+
+
+def explain_scores(
+    score: CocoScore, coco_gt: COCO, detections: Sequence[Annotation], training: bool = False
+) -> list[str]:
+    """`explain_missing_ap` for detections that come from elsewhere, a results file for example.
+
+    Args:
+        score: an evaluation after ``summarize()``.
+        coco_gt: the ground truth it was made with.
+        detections: COCO result entries.
+        training: as for `explain_missing_ap`.
+
+    Returns:
+        As `explain_missing_ap`.
+    """
+    objects = [
+        annotation
+        for image_id in score.params.imgIds
+        for annotation in coco_gt.imgToAnns.get(image_id, [])
+        if not annotation.get("iscrowd")
+    ]
+    nothing_to_find = _why_nothing_to_find(score, coco_gt, objects)
+    if nothing_to_find:
+        return [nothing_to_find]
+    if score.stats[0] >= _BELOW_ANY_DISPLAY:
+        return _empty_size_ranges(score) + _missed_size_ranges(score)
+    reasons = _why_nothing_found(coco_gt, objects, detections, training)
+    return reasons + _empty_size_ranges(score)
+
+
+def some_of(things: Sequence[object]) -> str:
+    """The first few things, and how many there are besides."""
+    more = len(things) - _THINGS_SHOWN
+    shown = ", ".join(str(thing) for thing in things[:_THINGS_SHOWN])
+    return shown + (f" and {more} more" if more > 0 else "")
+
+
+class _Boxes(NamedTuple):
+    """Result entries as columns: ids [N], boxes [N, 4] in xywh pixels."""
+
+    image_ids: np.ndarray
+    labels: np.ndarray
+    boxes_xywh: np.ndarray
+
+
+def _why_nothing_to_find(score: CocoScore, coco_gt: COCO, objects: list[Annotation]) -> str | None:
+    """Why there is no ground truth at all, or None."""
+    image_ids = score.params.imgIds
+    if not image_ids:
+        return "AP and AR are -1: no image was evaluated; is the validation set empty?"
+    if not any(coco_gt.imgToAnns.get(i) for i in image_ids):
+        return (
+            f"AP and AR are -1: none of the {len(image_ids)} images evaluated has an annotation; "
+            "check that the annotation file belongs to these images"
+        )
+    if not objects:
+        return (
+            "AP and AR are -1: the images evaluated have crowd regions (iscrowd 1) only, and those "
+            "are never counted as objects to find"
+        )
+    if not score.objects_per_category.total():
+        used = sorted({annotation["category_id"] for annotation in objects})
+        return (
+            f"AP and AR are -1: the annotations use the category ids {some_of(used)}, but the "
+            f"categories under evaluation are {some_of(score.params.catIds)}; correct the list "
+            "'categories' of the annotation file"
+        )
+    return None
+
+
+def _size_ranges(score: CocoScore) -> Iterator[tuple[str, float]]:
+    """The area ranges other than "all", each with its AP."""
+    for row, value in zip(score.summary_rows, score.stats, strict=True):
+        if row.metric == "AP" and row.area != "all" and row.area in score.params.areaRngLbl:
+            yield row.area, value
+
+
+def _range_in_pixels(score: CocoScore, area: str) -> str:
+    low, high = score.params.areaRng[score.params.areaRngLbl.index(area)]
+    return f"{low**0.5:.0f}² to {high**0.5:.0f}² pixels"
+
+
+def _empty_size_ranges(score: CocoScore) -> list[str]:
+    return [
+        f"AP and AR for {area} objects are -1: no ground-truth object has an area of "
+        f"{_range_in_pixels(score, area)}"
+        for area, value in _size_ranges(score)
+        if value == -1
+    ]
+
+
+def _missed_size_ranges(score: CocoScore) -> list[str]:
+    return [
+        f"AP for {area} objects is 0: hardly any ground-truth object with an area of "
+        f"{_range_in_pixels(score, area)} is found by a detection of its class"
+        for area, value in _size_ranges(score)
+        if 0 <= value < _BELOW_ANY_DISPLAY
+    ]
+
+
+def _why_nothing_found(
+    coco_gt: COCO, objects: list[Annotation], detections: Sequence[Annotation], training: bool
+) -> list[str]:
+    """Why detections match no object, although there are some."""
+    if not detections:
+        return [
+            "AP is 0: there are no detections; the model or a score threshold has dropped them all"
+        ]
+    image_ids = {annotation["image_id"] for annotation in objects}
+    detections = [entry for entry in detections if entry["image_id"] in image_ids]
+    if not detections:
+        return [
+            "AP is 0: the detections are for other images than those with ground truth; check the "
+            "image ids"
+        ]
+    low_scores = _low_scores(detections, training)
+    disjoint = _labels_disjoint(objects, detections, training)
+    reasons = [None if low_scores else disjoint]  # labels of such scores mean nothing
+    if "bbox" in detections[0]:
+        found = _columns(detections)
+        fault = _box_fault(coco_gt, objects, found)
+        reasons += [fault, None if fault or disjoint else _overlap_fault(objects, found, training)]
+    reasons.append(low_scores)
+    return [f"AP is 0: {reason}" for reason in reasons if reason] or [
+        "AP is 0: hardly any detection agrees with a ground-truth object in place and class"
+    ]
+
+
+def _columns(detections: Sequence[Annotation]) -> _Boxes:
+    return _Boxes(
+        np.array([entry["image_id"] for entry in detections]),
+        np.array([entry["category_id"] for entry in detections]),
+        np.array([entry["bbox"] for entry in detections], dtype=np.float64),
+    )
+
+
+def _labels_disjoint(
+    objects: list[Annotation], detections: Sequence[Annotation], training: bool
+) -> str | None:
+    """Detected labels and annotated category ids with nothing in common."""
+    detected = {entry["category_id"] for entry in detections}
+    annotated = {annotation["category_id"] for annotation in objects}
+    if detected & annotated:
+        return None
+    text = (
+        f"the detections' labels ({some_of(sorted(detected))}) and the ground truth's category "
+        f"ids ({some_of(sorted(annotated))}) have nothing in common; "
+    )
+    if training:
+        return text + _CLASSES_LATER
+    for shift in (1, -1):
+        if {label + shift for label in detected} & annotated:
+            return text + f"the labels may be shifted: adding {shift} makes some of them agree"
+    return text + "was the model trained with other classes?"
+
+
+def _box_fault(coco_gt: COCO, objects: list[Annotation], found: _Boxes) -> str | None:
+    """Boxes in another format or scale than pixels xyxy."""
+    left_top, sides = found.boxes_xywh[:, :2], found.boxes_xywh[:, 2:]
+    if (sides < 0).any(axis=1).mean() > _SHARE_OF_A_SYSTEMATIC_FAULT:
+        return (
+            "many detected boxes have a negative width or height; they were probably handed over "
+            "as xywh or cxcywh, but expected are the corners (x0, y0, x1, y1)"
+        )
+    largest = (left_top + sides).max()
+    annotated = np.array([a["bbox"] for a in objects], dtype=np.float64)
+    if largest <= _LARGEST_NORMALISED < annotated.max():
+        return (
+            f"the detected boxes reach no further than {largest:.2f}, so they are normalised to "
+            "the image; expected are pixels: multiply by the original image size (as PostProcess "
+            "does with sizes as height, width)"
+        )
+    sizes_wh = _image_sizes_wh(coco_gt, found.image_ids)
+    outside = ((left_top + sides / 2) > sizes_wh).any(axis=1).mean()
+    if outside > _SHARE_OUTSIDE_OF_WRONG_SCALE:
+        return (
+            f"{outside:.0%} of the detected boxes have their centre outside of the image; they "
+            "were scaled to another size than the original image's"
+        )
+    return None
+
+
+def _image_sizes_wh(coco_gt: COCO, image_ids: np.ndarray) -> np.ndarray:
+    """Width and height [N, 2]; infinite where the annotation file does not say."""
+    sizes = {
+        int(i): (coco_gt.imgs[i].get("width", np.inf), coco_gt.imgs[i].get("height", np.inf))
+        for i in np.unique(image_ids)
+    }
+    return np.array([sizes[int(i)] for i in image_ids], dtype=np.float64)
+
+
+def _overlap_fault(objects: list[Annotation], found: _Boxes, training: bool) -> str:
+    """Whether it is the classes or the places that are wrong, from the first images."""
+    best_any, best_same = _best_overlaps(objects, found)
+    if (best_any >= 0.5).mean() >= _SHARE_OF_OBJECTS_COVERED:
+        return (
+            f"{(best_any >= 0.5).mean():.0%} of the objects are covered by a detection (IoU at "
+            "least 0.5), but hardly any by one of its class; "
+            + (
+                _CLASSES_LATER
+                if training
+                else "do training and evaluation use the same category ids?"
+            )
+        )
+    return (
+        "hardly any detection overlaps an object of its class with an IoU of 0.5; the mean of the "
+        f"best IoU of each object is {best_same.mean():.2f}, so the model needs more training"
+    )
+
+
+def _best_overlaps(objects: list[Annotation], found: _Boxes) -> tuple[np.ndarray, np.ndarray]:
+    """The best IoU of each object of the first images with any detection, and with one of its
+    class.
+
+    Returns:
+        Two arrays [objects], IoU in [0, 1].
+    """
+    by_image = defaultdict(list)
+    for annotation in objects:
+        by_image[annotation["image_id"]].append(annotation)
+    best_any, best_same = [], []
+    for image_id, annotations in list(by_image.items())[:_IMAGES_LOOKED_AT]:
+        here = found.image_ids == image_id
+        labels = np.array([annotation["category_id"] for annotation in annotations])
+        boxes = np.array([annotation["bbox"] for annotation in annotations], dtype=np.float64)
+        ious = rle_tools.iou(
+            found.boxes_xywh[here], boxes, [0] * len(boxes)
+        )  # [detections, objects]
+        ious = np.asarray(ious).reshape(-1, len(boxes))
+        best_any.append(ious.max(axis=0, initial=0))
+        same_class = found.labels[here][:, None] == labels
+        best_same.append((ious * same_class).max(axis=0, initial=0))
+    return np.concatenate(best_any), np.concatenate(best_same)
+
+
+def _low_scores(detections: Sequence[Annotation], training: bool) -> str | None:
+    highest = max(entry["score"] for entry in detections)
+    if highest >= _SCORE_OF_AN_UNTRAINED_MODEL:
+        return None
+    if training:
+        return f"the scores are still near zero (at most {highest:.3f}): normal in the first epochs"
+    return (
+        f"the highest score is {highest:.3f}: the model is not trained, or not the one you meant "
+        "to load"
+    )

@@ -1,0 +1,43 @@
+"""What a picture of panoptic predictions beside the truth is made of."""
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from datasets.coco_panoptic import CocoPanoptic
+from datasets.loading.listed_images import read_row_image
+from util.panoptic_coding import decode_id_map
+from util.visualize.panoptic import PanopticSample
+
+
+def panoptic_samples(
+    dataset: CocoPanoptic, prediction_folder: str | Path, num_images: int = 6
+) -> Iterator[PanopticSample]:
+    """Read some images of a dataset, their truth and what was predicted for them, one at a time.
+
+    Args:
+        dataset: with the truth.
+        prediction_folder: what `datasets.panoptic_eval.PanopticEvaluator` has written.
+        num_images: how many, at equal distances among those with a prediction.
+    """
+    folder = Path(prediction_folder)
+    predictions = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
+    rows = predictions["annotations"]
+    place_of = {image_id: place for place, image_id in enumerate(dataset.ids)}
+    number = min(num_images, len(rows))
+    for predicted in (rows[k * len(rows) // number] for k in range(number)):
+        place = place_of[predicted["image_id"]]
+        image, truth = dataset.coco["images"][place], dataset.coco["annotations"][place]
+        yield PanopticSample(
+            partial(read_row_image, dataset.img_folder, image),
+            decode_id_map(Path(dataset.ann_folder) / truth["file_name"]),
+            [
+                {**one, "isthing": dataset.is_thing[one["category_id"]]}
+                for one in truth["segments_info"]
+            ],
+            decode_id_map(folder / predicted["file_name"]),
+            predicted["segments_info"],
+            dataset.categories,
+            f"image {image['id']}",
+        )

@@ -1,0 +1,193 @@
+"""Reading image files: 8-bit RGB from every mode that Pillow knows, upright or as stored.
+
+An image of a data set has the orientation in which its annotations were made, which its width and
+height tell: `read_listed_image`. A photo without annotations is turned upright: `read_upright`.
+There is no colour management, and an alpha channel is dropped, not blended.
+"""
+
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms
+
+from util.files.image_files import open_image
+
+# Modes that Pillow does not turn into RGB in one step (or not without a warning), and the step in
+# between.
+_MODE_BETWEEN = {"P": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
+
+_AS_STORED = 1
+QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+# What makes an image upright, by its EXIF orientation.
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# 64-bit copies of a large picture would take many times its memory, so it is scaled in parts.
+_VALUES_AT_ONCE = 2**20
+
+
+def read_image(path: str | Path, name: str | None = None) -> Image.Image:
+    """Read an image file as 8-bit RGB.
+
+    Args:
+        path: any file that Pillow reads; of an animation the first frame.
+        name: what messages call it; None: by its path.
+
+    Returns:
+        The picture in mode RGB, in stored orientation. See `to_rgb` for how other modes become RGB.
+
+    Raises:
+        UserError: the file is missing, truncated, broken, no image, or larger than the limits of
+            `util.files.image_files` (then an `ImageTooLargeError`).
+    """
+    with open_image(path, name or f"image file {path}") as image:
+        return to_rgb(image)
+
+
+def read_upright(path: str | Path, name: str | None = None) -> Image.Image:
+    """Read a photo without annotations as 8-bit RGB, turned or mirrored as EXIF says.
+
+    Args:
+        path: as for `read_image`.
+        name: as for `read_image`.
+
+    Raises:
+        UserError: as `read_image`.
+    """
+    with open_image(path, name or f"image file {path}") as image:
+        return _turn_upright(to_rgb(image), exif_orientation(image))
+
+
+class SizeMatch(Enum):
+    """How the size of an image file compares with the size in its annotation file."""
+
+    EQUAL = "equal, or the annotation file has no size"
+    TURNED = "equal after the quarter turn of the EXIF orientation"
+    DIFFERENT = "different"
+
+
+def read_listed_image(
+    path: str | Path, size_wh: tuple[int, int] | None, name: str | None = None
+) -> tuple[Image.Image, SizeMatch]:
+    """Read an image file as 8-bit RGB, in the orientation of its annotations.
+
+    The pixels stay as they are stored, as COCO has them, unless the annotation file has the size
+    of the upright image: an EXIF orientation from 5 to 8, width and height exchanged.
+
+    Args:
+        path: as for `read_image`.
+        size_wh: width and height in the annotation file; None: not given.
+        name: as for `read_image`.
+
+    Returns:
+        The image, and how its stored size compares with ``size_wh``.
+
+    Raises:
+        UserError: as `read_image`.
+    """
+    with open_image(path, name or f"image file {path}") as image:
+        rgb = to_rgb(image)
+        orientation = _AS_STORED if size_wh in (None, rgb.size) else exif_orientation(image)
+    match = compare_sizes(rgb.size, size_wh, orientation)
+    return (_turn_upright(rgb, orientation) if match is SizeMatch.TURNED else rgb), match
+
+
+def compare_sizes(
+    stored_wh: tuple[int, int], listed_wh: tuple[int, int] | None, orientation: int
+) -> SizeMatch:
+    """Compare the stored size of an image with the size in its annotation file.
+
+    Args:
+        stored_wh: width and height in pixels as stored.
+        listed_wh: width and height in the annotation file; None: not given.
+        orientation: of EXIF, 1 to 8.
+    """
+    if listed_wh in (None, stored_wh):
+        return SizeMatch.EQUAL
+    if orientation in QUARTER_TURNS and listed_wh == stored_wh[::-1]:
+        return SizeMatch.TURNED
+    return SizeMatch.DIFFERENT
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 (upright) to 8; 1 where there is none or it makes no sense.
+
+    Args:
+        image: whose pixels have been read: formats such as TIFF are turned upright by Pillow then.
+    """
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, _AS_STORED)
+    except Exception:  # broken EXIF data makes Pillow raise nearly anything
+        return _AS_STORED
+    is_known = type(orientation) is int and 1 <= orientation <= 8
+    return orientation if is_known else _AS_STORED
+
+
+def _turn_upright(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TO_UPRIGHT.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A copy of the picture in 8-bit RGB.
+
+    Grey, bilevel, palette, CMYK, YCbCr, HSV and alpha modes are converted as Pillow does. Modes
+    with more than 8 bits (I;16, I, F), which Pillow would clip to white, are scaled as
+    `grey_to_8_bits` describes.
+    """
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = Image.fromarray(grey_to_8_bits(np.asarray(image)))
+    elif image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        image = ImageCms.buildTransform(lab, srgb, "LAB", "RGB").apply(image)
+    elif image.mode in _MODE_BETWEEN:
+        image = image.convert(_MODE_BETWEEN[image.mode])
+    return image.convert("RGB")
+
+
+def grey_to_8_bits(values: np.ndarray) -> np.ndarray:
+    """Scale grey values of any depth to 8 bits, with nothing clipped and little contrast lost.
+
+    Integers: the full scale is that of the fewest bits, at least 8, that hold the largest value:
+    12-bit data in a 16-bit file uses the whole range, 8-bit data stays as it is. Floats from 0 to 1
+    are multiplied by 255, other floats up to 255 stay. Everything else (negative values, larger
+    floats) is stretched from its smallest to its largest value.
+
+    Args:
+        values: (H, W), integers or floats. NaN counts as the smallest value, infinity as the
+            nearest finite one.
+
+    Returns:
+        (H, W) uint8.
+    """
+    low, high = _finite_range(values)
+    if low < 0 or (values.dtype.kind == "f" and high > 255):
+        black, white = low, high if high > low else low + 1
+    elif values.dtype.kind == "f":
+        black, white = 0.0, 1.0 if high <= 1 else 255.0
+    else:
+        black, white = 0.0, 2.0 ** max(8, int(high).bit_length()) - 1
+    grey = np.empty(values.shape, dtype=np.uint8)
+    rows_at_once = max(1, _VALUES_AT_ONCE // max(1, values.shape[1]))
+    for top in range(0, len(values), rows_at_once):
+        rows = slice(top, top + rows_at_once)
+        scaled = np.nan_to_num(values[rows].astype(np.float64), nan=low, posinf=high, neginf=low)
+        grey[rows] = np.rint((scaled - black) * 255 / (white - black))
+    return grey
+
+
+def _finite_range(values: np.ndarray) -> tuple[float, float]:
+    """The smallest and the largest finite value; zeros where there is none."""
+    if values.dtype.kind == "f":
+        finite = np.isfinite(values)
+        if not finite.all():
+            values = values[finite]
+    return (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)

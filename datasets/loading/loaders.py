@@ -1,0 +1,115 @@
+"""Batches of a data set, for training and for evaluation."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from datasets.loading.bad_samples import ReplacingDataset, ReportingLoader, collate_samples
+from datasets.loading.samplers import EpochBatchSampler, ShareSampler
+from datasets.loading.seeded import SeededDataset
+from util.distributed.processes import get_world_size
+from util.errors import UserError
+from util.signals import shield_worker
+from util.visualize.contact_sheet import count
+
+
+class TrainLoader:
+    """Training batches, a function of seed and epoch, whatever the number of workers.
+
+    Every sample draws from generators of its own, and workers are seeded from a generator of the
+    loader, so that loading leaves the generators of the process, of which dropout draws, alone.
+
+    Args:
+        dataset: gives (image, target).
+        batch_size: images of a batch in this process.
+        num_workers: processes that load data.
+        pin_memory: put batches into page-locked memory, for copies to a GPU.
+        seed: of the run; the same in all processes.
+        accum_steps: batches of a step; an epoch has whole steps.
+        skip_bad_images: how many images may be replaced because they cannot be read.
+        bad_images: what was said of them; new complaints are added.
+
+    Raises:
+        UserError: there are fewer images than make a step in every process.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        num_workers: int,
+        pin_memory: bool,
+        seed: int,
+        *,
+        accum_steps: int = 1,
+        skip_bad_images: int = 0,
+        bad_images: list[str] | None = None,
+    ) -> None:
+        self._samples = SeededDataset(ReplacingDataset(dataset, skip_bad_images), seed)
+        self._batches = EpochBatchSampler(len(self._samples), batch_size, seed, accum_steps)
+        if self._batches.num_batches == 0:
+            raise UserError(_explain_no_step(len(self._samples), batch_size, accum_steps))
+        loader = _loader(self._samples, num_workers, pin_memory, batch_sampler=self._batches)
+        known = [] if bad_images is None else bad_images
+        self._loader = ReportingLoader(loader, dataset, skip_bad_images, known)
+
+    def start_at(self, epoch: int, batch: int = 0) -> None:
+        """Choose the epoch, and the number of its batches that are done already."""
+        self._samples.set_epoch(epoch)
+        self._batches.start_at(epoch, batch)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._loader)
+
+
+def _explain_no_step(num_images: int, batch_size: int, accum_steps: int) -> str:
+    """Why an epoch has no step, and the largest batch size that gives one."""
+    num_processes = get_world_size()
+    largest = num_images // (num_processes * accum_steps)
+    flags, way_out = f"--batch_size {batch_size}", f"give --batch_size {largest} or less"
+    if accum_steps > 1:
+        flags += f" times --accum_steps {accum_steps}"
+        way_out += f", or fewer --accum_steps than {accum_steps}"
+    if num_processes > 1:
+        flags += f" times {num_processes} processes"
+    if largest == 0:
+        way_out = "start fewer processes" if accum_steps == 1 else "lower --accum_steps"
+    data = count(num_images, "training image")
+    return f"{flags}: the data has only {data}, less than one step takes; {way_out}"
+
+
+def build_val_loader(
+    dataset: Dataset,
+    batch_size: int,
+    num_workers: int,
+    pin_memory: bool,
+    *,
+    skip_bad_images: int = 0,
+    bad_images: list[str] | None = None,
+) -> ReportingLoader:
+    """Batches in order of the image ids, each image in one process; arguments as in `TrainLoader`.
+
+    Processes may have different numbers of batches, even none.
+    """
+    samples = ReplacingDataset(dataset, skip_bad_images)
+    sampler = ShareSampler(len(samples))
+    loader = _loader(samples, num_workers, pin_memory, batch_size=batch_size, sampler=sampler)
+    known = [] if bad_images is None else bad_images
+    return ReportingLoader(loader, dataset, skip_bad_images, known)
+
+
+def _loader(dataset: Dataset, num_workers: int, pin_memory: bool, **batching: Any) -> DataLoader:
+    return DataLoader(
+        dataset,
+        collate_fn=collate_samples,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),
+        worker_init_fn=shield_worker,
+        **batching,
+    )

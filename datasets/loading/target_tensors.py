@@ -1,0 +1,23 @@
+"""Tensors of training targets from the annotations of one image."""
+
+import torch
+from torch import Tensor
+
+from datasets.annotations.coco_file import Row
+
+
+def boxes_xyxy(annotations: list[Row], width: int, height: int) -> Tensor:
+    """Boxes (N, 4) of annotations as xyxy pixels, clipped to the image."""
+    boxes = torch.tensor([one["bbox"] for one in annotations], dtype=torch.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    boxes[:, 0::2].clamp_(min=0, max=width)
+    boxes[:, 1::2].clamp_(min=0, max=height)
+    return boxes
+
+
+def keypoints_of(annotations: list[Row]) -> Tensor:
+    """Keypoints (N, K, 3) float32; missing ones are (0, 0, 0), COCO's "not labelled"."""
+    flat = [one.get("keypoints") or [] for one in annotations]
+    longest = max(map(len, flat))
+    padded = [points + [0] * (longest - len(points)) for points in flat]
+    return torch.tensor(padded, dtype=torch.float32).view(len(flat), -1, 3)

@@ -1,0 +1,297 @@
+"""The pictures of the embedded data set: coloured shapes on textured ground, and their masks.
+
+A shape is the region where a level function is negative. Level functions are close to signed
+distances, so that one evaluation at each pixel centre gives both the antialiased drawing (coverage)
+and the exact mask (the sign).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from datasets.shapes.paint import (
+    STUFF_CLASSES,
+    Array,
+    Window,
+    develop,
+    distinct_colour,
+    grid,
+    nearby_colour,
+    random_light,
+    textured,
+    turned_grid,
+    uniform,
+    unit_axis,
+    whole,
+)
+
+LevelFunction = Callable[[Array, Array], Array]
+
+MIN_IMAGE_SIZE = 64  # pixels; below it the smallest shapes lose their form
+MAX_OBJECTS = 5
+MIN_SIDE = 0.15  # of the image side; holds for width and height of the whole and the visible box
+MAX_SIDE = 0.60
+MIN_VISIBLE_SHARE = 0.5  # of an object's own pixels; below it one could not tell what it is
+MAX_TURN_DEGREES = 20.0  # away from upright, either way
+MIN_STRETCH = 0.8  # narrower by at most this factor across the shape's own axis
+# The first colour of a ground is dim, and one channel of it (index in RGB) leads by its class; the
+# second colour is near the first.
+LEADING_CHANNELS = {"stripes": 2, "checks": 1, "mosaic": 0}
+LEADING_LEVEL = (0.2, 0.3)
+OTHER_LEVEL = (0.0, 0.1)  # of the two other channels
+GROUND_CONTRAST = (0.10, 0.20)  # Euclidean distance of the two, of RGB in [0, 1]
+FILL_CONTRAST = (0.0, 0.10)  # likewise, of the two colours of an object's texture
+TWO_GROUNDS_PROBABILITY = 0.5
+MAX_HORIZON = 0.2  # distance of the line between two grounds from the middle, of the image side
+PLACING_ATTEMPTS = 50
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One thing or one stretch of background of a scene.
+
+    Attributes:
+        class_name: one of `THING_CLASSES` or `STUFF_CLASSES`.
+        mask: bool [size, size], the visible pixels.
+        visible_share: visible pixels over all pixels of the object, in (0, 1]; 1 for stuff.
+    """
+
+    class_name: str
+    mask: Array
+    visible_share: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A drawn image and its segments, which share out its pixels: each pixel lies in exactly one.
+
+    Attributes:
+        image: uint8 [size, size, 3], RGB.
+        things: 1 to 5 segments, those drawn first (and so covered by the others) first.
+        stuff: 1 or 2 segments of different classes.
+    """
+
+    image: Array
+    things: list[Segment]
+    stuff: list[Segment]
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A shape at its place: float [height, width] coverage in [0, 1] of a window of the image."""
+
+    class_name: str
+    window: Window
+    coverage: Array
+
+    @cached_property
+    def mask(self) -> Array:
+        return self.coverage > 0.5
+
+    @cached_property
+    def area(self) -> int:
+        return int(np.count_nonzero(self.mask))
+
+    @cached_property
+    def sides(self) -> tuple[int, int]:
+        return tight_box(self.mask)[2:]
+
+
+def draw_scene(rng: np.random.Generator, image_size: int) -> Scene:
+    """Draw a random scene.
+
+    Class, place, colour and texture of an object are drawn independently. Objects lie wholly inside
+    the image; later ones may cover earlier ones, but never more than ``1 - MIN_VISIBLE_SHARE`` of
+    an object.
+
+    Args:
+        rng: the only source of chance; the same state gives the same scene.
+        image_size: side of the square image in pixels, at least `MIN_IMAGE_SIZE`.
+
+    Returns:
+        The scene.
+
+    Raises:
+        ValueError: ``image_size`` is too small.
+    """
+    if image_size < MIN_IMAGE_SIZE:
+        raise ValueError(f"image_size must be at least {MIN_IMAGE_SIZE} pixels, got {image_size}")
+    canvas, grounds, palette = _draw_ground(rng, image_size)
+    placed, labels = _place_objects(rng, image_size)
+    for item in placed:
+        palette.append(distinct_colour(rng, palette))
+        _paint(rng, canvas, item, palette[-1])
+    things = []
+    for number, item in enumerate(placed, start=1):
+        mask = labels == number
+        things.append(Segment(item.class_name, mask, int(np.count_nonzero(mask)) / item.area))
+    stuff = [Segment(name, mask & (labels == 0), 1.0) for name, mask in grounds]
+    return Scene(
+        develop(canvas, random_light(rng, image_size)),
+        things,
+        [segment for segment in stuff if segment.mask.any()],
+    )
+
+
+def tight_box(mask: Array) -> tuple[int, int, int, int]:
+    """The smallest box around a mask.
+
+    Args:
+        mask: bool [height, width] with at least one true pixel.
+
+    Returns:
+        (x, y, width, height) in pixels, COCO's order.
+
+    Raises:
+        ValueError: the mask is empty.
+    """
+    if not mask.any():
+        raise ValueError("an empty mask has no box")
+    left, width = _extent(np.logical_or.reduce(mask, axis=0))
+    top, height = _extent(np.logical_or.reduce(mask, axis=1))
+    return left, top, width, height
+
+
+def _extent(occupied: Array) -> tuple[int, int]:
+    """Start and length of the smallest range that holds all true entries of bool [size]."""
+    start = int(occupied.argmax())
+    return start, len(occupied) - int(occupied[::-1].argmax()) - start
+
+
+# ---- shapes: negative inside, in units of the circle around the shape
+
+
+def _ellipse(u: Array, v: Array) -> Array:
+    return np.sqrt(u * u + v * v) - 1
+
+
+def _rectangle(u: Array, v: Array) -> Array:
+    return np.maximum(abs(u), abs(v)) - math.sqrt(0.5)
+
+
+def _triangle(u: Array, v: Array) -> Array:
+    cosine, sine = unit_axis(30)
+    return np.maximum(abs(u) * cosine - v * sine, v) - 0.5
+
+
+def _cross(u: Array, v: Array) -> Array:
+    arm, half_width = 0.95, 0.3
+    across, along = np.minimum(abs(u), abs(v)), np.maximum(abs(u), abs(v))
+    return np.maximum(across - half_width, along - arm)
+
+
+def _star(u: Array, v: Array) -> Array:
+    """A pentagram: the points on the inner side of at least four of its five lines."""
+    largest = second = np.full_like(u, -np.inf)
+    for tip in range(5):
+        cosine, sine = unit_axis(72 * tip - 90)
+        along_tip = u * cosine + v * sine
+        second = np.maximum(second, np.minimum(largest, along_tip))
+        largest = np.maximum(largest, along_tip)
+    return second - unit_axis(72)[0]
+
+
+_SHAPES: dict[str, LevelFunction] = {
+    "ellipse": _ellipse,
+    "rectangle": _rectangle,
+    "triangle": _triangle,
+    "star": _star,
+    "cross": _cross,
+}
+THING_CLASSES = tuple(_SHAPES)
+
+
+def _place_objects(rng: np.random.Generator, image_size: int) -> tuple[list[_Placed], Array]:
+    """Choose the shapes of a scene; fewer than drawn by lot where no room is found for one.
+
+    Returns:
+        The shapes in drawing order; uint8 [size, size] with the number, counted from 1, of the
+        shape seen at each pixel, 0 for none.
+    """
+    labels = np.zeros((image_size, image_size), dtype=np.uint8)
+    placed: list[_Placed] = []
+    for _ in range(int(rng.integers(1, MAX_OBJECTS + 1))):
+        class_name = THING_CLASSES[int(rng.integers(len(THING_CLASSES)))]
+        for _ in range(PLACING_ATTEMPTS):
+            tried = [*placed, _random_placing(rng, class_name, image_size)]
+            tried_labels = labels.copy()
+            tried_labels[tried[-1].window][tried[-1].mask] = len(tried)
+            if _all_readable(tried, tried_labels):
+                placed, labels = tried, tried_labels
+                break
+    return placed, labels
+
+
+def _random_placing(rng: np.random.Generator, class_name: str, image_size: int) -> _Placed:
+    """A shape of random size, turn and stretch, wholly inside the image."""
+    # The larger of two draws: small shapes are rarer, and more of them fit in between anyway.
+    side = max(uniform(rng, MIN_SIDE, MAX_SIDE), uniform(rng, MIN_SIDE, MAX_SIDE))
+    radius = side * image_size / 2
+    centre_x, centre_y = (uniform(rng, radius, image_size - radius) for _ in range(2))
+    cosine, sine = unit_axis(uniform(rng, -MAX_TURN_DEGREES, MAX_TURN_DEGREES))
+    stretch = uniform(rng, MIN_STRETCH, 1)
+    window = _window(centre_y, radius, image_size), _window(centre_x, radius, image_size)
+    x, y = grid(window, centre_x, centre_y, (cosine, sine))
+    level = _SHAPES[class_name](x / (radius * stretch), y / radius)
+    return _Placed(class_name, window, np.clip(0.5 - level * radius, 0, 1))
+
+
+def _window(centre: float, radius: float, image_size: int) -> slice:
+    return slice(max(math.floor(centre - radius), 0), min(math.ceil(centre + radius), image_size))
+
+
+def _all_readable(placed: list[_Placed], labels: Array) -> bool:
+    """Whether each shape shows enough of itself and its whole and visible box keep the sides."""
+    low, high = MIN_SIDE * len(labels), MAX_SIDE * len(labels)
+    for number, item in enumerate(placed, start=1):
+        visible = labels[item.window] == number
+        if np.count_nonzero(visible) < MIN_VISIBLE_SHARE * item.area:
+            return False
+        sides = item.sides + tight_box(visible)[2:]
+        if min(sides) < low or max(sides) > high:
+            return False
+    return True
+
+
+def _paint(rng: np.random.Generator, canvas: Array, item: _Placed, colour: Array) -> None:
+    """Blend a shape, filled with its own faint texture, into float [3, size, size] in place."""
+    texture = STUFF_CLASSES[int(rng.integers(len(STUFF_CLASSES)))]
+    second = nearby_colour(rng, colour, FILL_CONTRAST)
+    fill = textured(rng, texture, (colour, second), canvas.shape[-1], item.window)
+    under = canvas[:, *item.window]
+    under += (fill - under) * item.coverage
+
+
+def _draw_ground(
+    rng: np.random.Generator, image_size: int
+) -> tuple[Array, list[tuple[str, Array]], list[Array]]:
+    """One texture, or two parted by a straight line.
+
+    Returns:
+        float [3, size, size] in [0, 1]; class and bool [size, size] of each texture; the colours.
+    """
+    first = int(rng.integers(len(STUFF_CLASSES)))
+    canvas, palette = _ground(rng, STUFF_CLASSES[first], image_size)
+    if rng.random() >= TWO_GROUNDS_PROBABILITY:
+        everywhere = np.ones((image_size, image_size), dtype=bool)
+        return canvas, [(STUFF_CLASSES[first], everywhere)], palette
+    second = (first + int(rng.integers(1, len(STUFF_CLASSES)))) % len(STUFF_CLASSES)
+    canvas_beyond, palette_beyond = _ground(rng, STUFF_CLASSES[second], image_size)
+    across, _ = turned_grid(rng, image_size, whole(image_size), 180)
+    beyond = across > np.float32(uniform(rng, -MAX_HORIZON, MAX_HORIZON) * image_size)
+    grounds = [(STUFF_CLASSES[first], ~beyond), (STUFF_CLASSES[second], beyond)]
+    np.copyto(canvas, canvas_beyond, where=beyond)
+    return canvas, grounds, palette + palette_beyond
+
+
+def _ground(rng: np.random.Generator, texture: str, image_size: int) -> tuple[Array, list[Array]]:
+    """A whole canvas of one texture, and its two colours; the first leans to its hue."""
+    levels = [uniform(rng, *OTHER_LEVEL) for _ in range(3)]
+    levels[LEADING_CHANNELS[texture]] = uniform(rng, *LEADING_LEVEL)
+    colour = np.array(levels)
+    second = nearby_colour(rng, colour, GROUND_CONTRAST)
+    canvas = textured(rng, texture, (colour, second), image_size, whole(image_size))
+    return canvas, [colour, second]

@@ -1,0 +1,169 @@
+"""The table of the released models: how each is built, where its weights are, what it scores."""
+
+from dataclasses import dataclass
+
+from models.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
+
+BASE_ADDRESS = "https://dl.fbaipublicfiles.com/detr/"
+
+_BOXES_500 = "500 epochs, learning rate ÷10 after 400"
+_MASKS = (
+    "the published recipe is boxes for 300 epochs, then the mask head for 25 on fixed weights "
+    "(÷10 after 15)"
+)
+
+
+@dataclass(frozen=True)
+class ReleasedModel:
+    """A released model; numbers are those its authors published for COCO val2017.
+
+    Attributes:
+        title: what it is, in a few words.
+        backbone: name of the torchvision ResNet.
+        file: of the weights, below `BASE_ADDRESS`; ends in the first digits of its SHA-256.
+        size_mb: of that file.
+        num_parameters: all of the model's, frozen ones included; batch statistics are none.
+        schedule: how it was trained.
+        dilation: DC5, the last stage of the backbone is dilated.
+        masks: segments too.
+        minimal: the paper's minimal model (`models.demo`), not `models.detr`.
+        box_ap: box AP in percent.
+        box_ap50: box AP at IoU 0.5 in percent.
+        mask_ap: mask AP in percent.
+        pq: panoptic quality in percent.
+        remark: what the numbers leave unsaid.
+    """
+
+    title: str
+    backbone: str
+    file: str
+    size_mb: int | None
+    num_parameters: int
+    schedule: str
+    dilation: bool = False
+    masks: bool = False
+    minimal: bool = False
+    box_ap: float | None = None
+    box_ap50: float | None = None
+    mask_ap: float | None = None
+    pq: float | None = None
+    remark: str = ""
+
+    @property
+    def url(self) -> str:
+        """Address of the weights."""
+        return BASE_ADDRESS + self.file
+
+    @property
+    def sha256_prefix(self) -> str:
+        """The first eight hexadecimal digits of the file's SHA-256."""
+        return self.file.removesuffix(".pth").rpartition("-")[2]
+
+    @property
+    def categories(self) -> str:
+        """What its labels are ids of: ``coco`` (things) or ``coco_panoptic`` (things and stuff)."""
+        return "coco_panoptic" if self.masks else "coco"
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of its head, besides "no object"."""
+        return RELEASED_NUM_CLASSES[self.categories]
+
+    @property
+    def category_names(self) -> dict[int, str]:
+        """Names of the labels that occur."""
+        return CATEGORY_NAMES[self.categories]
+
+
+# By the name of the torch.hub entry.
+RELEASED_MODELS: dict[str, ReleasedModel] = {
+    "detr_resnet50": ReleasedModel(
+        "DETR with ResNet-50",
+        "resnet50",
+        "detr-r50-e632da11.pth",
+        size_mb=159,
+        num_parameters=41_524_768,
+        schedule=_BOXES_500,
+        box_ap=42.0,
+        box_ap50=62.4,
+    ),
+    "detr_resnet50_dc5": ReleasedModel(
+        "DETR with a dilated ResNet-50 (DC5)",
+        "resnet50",
+        "detr-r50-dc5-f0fb7ef5.pth",
+        size_mb=159,
+        num_parameters=41_524_768,
+        schedule=_BOXES_500,
+        dilation=True,
+        box_ap=43.3,
+        box_ap50=63.1,
+    ),
+    "detr_resnet101": ReleasedModel(
+        "DETR with ResNet-101",
+        "resnet101",
+        "detr-r101-2c7b67e5.pth",
+        size_mb=232,
+        num_parameters=60_464_672,
+        schedule=_BOXES_500,
+        box_ap=43.5,
+        box_ap50=63.8,
+    ),
+    "detr_resnet101_dc5": ReleasedModel(
+        "DETR with a dilated ResNet-101 (DC5)",
+        "resnet101",
+        "detr-r101-dc5-a2e86def.pth",
+        size_mb=232,
+        num_parameters=60_464_672,
+        schedule=_BOXES_500,
+        dilation=True,
+        box_ap=44.9,
+        box_ap50=64.7,
+    ),
+    "detr_resnet50_panoptic": ReleasedModel(
+        "DETR for panoptic segmentation with ResNet-50",
+        "resnet50",
+        "detr-r50-panoptic-00ce5173.pth",
+        size_mb=165,
+        num_parameters=42_899_288,
+        schedule=_MASKS,
+        masks=True,
+        box_ap=38.8,
+        mask_ap=31.1,
+        pq=43.4,
+    ),
+    "detr_resnet50_dc5_panoptic": ReleasedModel(
+        "DETR for panoptic segmentation with a dilated ResNet-50 (DC5)",
+        "resnet50",
+        "detr-r50-dc5-panoptic-da08f1b1.pth",
+        size_mb=165,
+        num_parameters=42_899_288,
+        schedule=_MASKS,
+        dilation=True,
+        masks=True,
+        box_ap=40.2,
+        mask_ap=31.9,
+        pq=44.6,
+    ),
+    "detr_resnet101_panoptic": ReleasedModel(
+        "DETR for panoptic segmentation with ResNet-101",
+        "resnet101",
+        "detr-r101-panoptic-40021d53.pth",
+        size_mb=237,
+        num_parameters=61_839_192,
+        schedule=_MASKS,
+        masks=True,
+        box_ap=40.1,
+        mask_ap=33.0,
+        pq=45.1,
+    ),
+    "detr_demo": ReleasedModel(
+        "The paper's minimal DETR with ResNet-50",
+        "resnet50",
+        "detr_demo-da2a99e9.pth",
+        size_mb=None,
+        num_parameters=41_459_616,
+        schedule="not published",
+        minimal=True,
+        remark="about 40 box AP by its authors' account",
+    ),
+}

@@ -1,0 +1,145 @@
+"""One split: its counts, and every fault of its annotation file in one go."""
+
+import json
+import random
+
+import pytest
+
+from datasets.annotations.checks import check_annotations
+from datasets.annotations.table_checks import AnnotationFileError
+from datasets.check.report import Report, as_json, as_text
+from tests.datasets.check_cases import HEIGHT, WIDTH, check, findings_of, row, split_at, write_split
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_split(tmp_path)
+
+
+def test_a_right_split_has_no_findings_and_is_counted(tmp_path, data):
+    data["images"][3]["width"] = None  # sizes are optional without masks
+    data["annotations"] += [
+        row(90, 1, [3, 3, 30, 30], iscrowd=1),
+        row(91, 1, [3, 3, 40, 40], category_id=2),
+    ]
+    facts = check(tmp_path, data).facts
+    assert facts.findings == []
+    assert facts.num_annotations == 10
+    assert facts.objects == {1: 3, 2: 2, 3: 2, 4: 2}
+    assert (facts.num_crowd, facts.num_images_with_crowd) == (1, 1)
+    counts = [(number, one.name, one.objects, one.images) for number, one in facts.classes.items()]
+    assert counts == [(1, "cat", 4, 4), (2, "dog", 5, 4)]
+    assert facts.box_areas == {"small": 8, "medium": 1, "large": 0}
+    assert facts.sizes_wh == dict.fromkeys([1, 2, 3, 4], (WIDTH, HEIGHT))
+
+
+def test_a_file_is_refused_exactly_where_training_refuses_it(tmp_path, data):
+    """Whatever the faults, all of training's problems are among the findings."""
+    data["annotations"][0]["category_id"] = "x"
+    data["annotations"][1]["bbox"] = [1, 2, 3]
+    data["annotations"][2]["image_id"] = 77
+    data["annotations"][3]["id"] = data["annotations"][4]["id"]
+    data["images"][3]["file_name"] = "gone.png"
+    facts = check(tmp_path, data, num_classes=2).facts
+    split = split_at(tmp_path)
+    with pytest.raises(AnnotationFileError) as refusal:
+        check_annotations(data, split.ann_file, split.img_folder, training=True, num_classes=2)
+    messages = [one.message for one in facts.findings if one.kind == "refused"]
+    assert len(messages) == len(refusal.value.problems) - 1  # one of them is told as missing_file
+    assert all(message.split("; ")[0] in str(refusal.value) for message in messages)
+    (missing,) = (one for one in facts.findings if one.kind == "missing_file")
+    assert (missing.count, missing.examples[0].image_id) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda data: data["images"].clear(), "has no images"),
+        (lambda data: data["annotations"].clear(), "has no annotations"),
+        (lambda data: [one.update(iscrowd=1) for one in data["annotations"]], "crowd annotations"),
+    ],
+)
+def test_a_file_without_anything_to_learn(tmp_path, data, spoil, says):
+    spoil(data)
+    finding = findings_of(tmp_path, data)["refused"]
+    assert says in finding.message
+    assert "[refused]" in as_text(Report([check(tmp_path, data).facts], [], 100))
+
+
+def test_empty_boxes_alone_teach_nothing(tmp_path, data):
+    for one in data["annotations"]:
+        one["bbox"] = [1, 1, 0, 5]
+    assert findings_of(tmp_path, data).keys() == {"empty_box", "no_objects"}
+    (tmp_path / "train").rename(tmp_path / "val")
+    assert findings_of(tmp_path, data, name="val").keys() == {"empty_box"}
+
+
+def test_segmentations_are_needed_with_masks_only(tmp_path, data):
+    assert findings_of(tmp_path, data) == {}
+    finding = findings_of(tmp_path, data, masks=True)["refused"]
+    assert finding.count == 8
+    assert "no segmentation" in finding.message
+    for one in data["annotations"]:
+        one["segmentation"] = {"counts": [1, 2], "size": [HEIGHT, WIDTH]}
+    finding = findings_of(tmp_path, data, masks=True)["refused"]
+    assert (finding.count, len(finding.examples)) == (8, 8)
+    assert "RLE whose counts" in finding.message
+
+
+def test_more_objects_than_queries(tmp_path, data):
+    data["annotations"] += [row(90, 2, [3, 3, 5, 5]), row(91, 3, [3, 3, 5, 5], iscrowd=1)]
+    finding = findings_of(tmp_path, data, num_queries=2)["few_with_more_objects_than_queries"]
+    assert [(one.image_id, one.detail) for one in finding.examples] == [(2, "3")]
+    assert finding.severity == "warning"
+    assert findings_of(tmp_path, data, num_queries=3) == {}
+    finding = findings_of(tmp_path, data, num_queries=1)["more_objects_than_queries"]
+    assert [one.image_id for one in finding.examples] == [2, 1, 3, 4]
+    assert finding.severity == "error"
+
+
+def test_image_paths_out_of_the_folder(tmp_path, data):
+    data["images"][0]["file_name"] = "../train/train1.png"  # comes back: no fault
+    data["images"][1]["file_name"] = "../elsewhere.png"
+    (tmp_path / "train" / "train2.png").rename(tmp_path / "elsewhere.png")
+    finding = findings_of(tmp_path, data)["path_outside_folder"]
+    assert [one.image_id for one in finding.examples] == [2]
+
+
+def test_classes_of_one_name(tmp_path, data):
+    data["categories"].append({"id": 9, "name": "cat"})
+    finding = findings_of(tmp_path, data)["duplicate_class_name"]
+    assert [(one.category_id, one.detail) for one in finding.examples] == [
+        (9, "'cat', as category id 1")
+    ]
+
+
+def test_image_files_stay_closed_on_request(tmp_path, data):
+    (tmp_path / "train" / "train1.png").write_text("broken")
+    (tmp_path / "train" / "train2.png").unlink()
+    assert findings_of(tmp_path, data).keys() == {"unreadable_image", "missing_file"}
+    assert findings_of(tmp_path, data, open_images=False).keys() == {"missing_file"}
+
+
+@pytest.mark.parametrize("name", ["a\0.png", "\ud800/b.png", "x" * 5000, "sub/", "", 7])
+def test_names_that_no_file_can_have(tmp_path, data, name):
+    data["images"][0]["file_name"] = name
+    findings = findings_of(tmp_path, data)
+    assert findings.keys() & {"missing_file", "refused"}
+
+
+ODD_VALUES = [None, True, -1, 0, 1, 2, 1.5, 10**30, 10**400, "", "1", "a.png", "\ud800", "a\0"]
+ODD_VALUES += [[], [1], [1, 2, 3, 4], [0, 0, 1e308, 1e308], [1, 2, 3, None], {}, {"counts": [1]}]
+ODD_VALUES += [{"counts": [3], "size": [1, 3]}, {"counts": "a", "size": [1]}, [[1, 1, 5, 1, 5, 5]]]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_arbitrary_values_give_a_report_and_never_an_exception(tmp_path, data, seed):
+    rng = random.Random(seed)
+    for _ in range(rng.randint(1, 12)):
+        one = rng.choice(data[rng.choice(["images", "annotations", "categories"])])
+        fields = [*one, "segmentation", "area", "iscrowd", "keypoints", "name"]
+        one[rng.choice(fields)] = rng.choice(ODD_VALUES)
+    facts = check(tmp_path, data, masks=rng.random() < 0.5, num_pictures=2).facts
+    report = Report([facts], [], 100)
+    as_text(report).encode()
+    json.dumps(as_json(report), allow_nan=False).encode()

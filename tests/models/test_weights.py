@@ -1,0 +1,171 @@
+"""models/weights.py: what fits goes in, and what does not is told in one line."""
+
+import pytest
+import torch
+from torch import nn
+
+from models.weights import (
+    finetune_model,
+    load_frozen_weights,
+    load_model_state,
+    model_state,
+)
+from tests.util.tiny_detr import TinyDetr, same_weights
+from util.errors import UserError
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_weights_of_a_checkpoint_or_a_bare_state_dict():
+    state = {"weight": torch.ones(2)}
+    assert model_state({"model": state, "epoch": 3}, "a.pth") == state
+    assert model_state(state, "a.pth") == state
+    with pytest.raises(UserError, match=r"a\.pth: has no weights .*holds epoch, lr"):
+        model_state({"epoch": 3, "lr": 0.1}, "a.pth")
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_strict_loading_takes_every_weight(prefix):
+    theirs, ours = TinyDetr(), TinyDetr()
+    load_model_state(ours, {prefix + k: v for k, v in theirs.state_dict().items()}, "a.pth")
+    assert same_weights(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("options", "difference", "flags"),
+    [
+        ({"classes": 91}, "class_embed.weight is (92, 8) in the file", "--num_classes 91"),
+        ({"queries": 7}, "query_embed.weight is (7, 8) in the file", "--num_queries 7"),
+        ({"width": 4}, "in_proj_weight is (12, 4) in the file", "--hidden_dim 4"),
+        ({"layers": 3}, "encoder.layers.1.self_attn.in_proj_weight is in", "--enc_layers 3"),
+        ({"pre_norm": True}, "transformer.encoder.norm.weight is in the file", "--pre_norm"),
+        ({"channels": 6}, "backbone.0.body.conv1.weight is (6, 3", "another --backbone"),
+    ],
+)
+def test_a_model_of_other_flags_names_them(options, difference, flags):
+    state = TinyDetr(**options).state_dict()
+    with pytest.raises(UserError, match=r"a\.pth does not fit the model") as error:
+        load_model_state(TinyDetr(), state, "a.pth")
+    message = one_line(error)
+    assert difference in message
+    assert f"give {flags}, or --finetune a.pth" in message
+
+
+def test_where_flags_do_not_help_none_is_named():
+    state = TinyDetr(classes=9).state_dict()
+    with pytest.raises(UserError, match=r"; give weights of the same architecture$") as error:
+        load_model_state(TinyDetr(), state, "a.pth", flags_of_main=False)
+    assert "--" not in one_line(error)
+
+
+def test_every_difference_counts_but_only_the_first_are_listed():
+    state = TinyDetr(classes=9, queries=9).state_dict()
+    del state["backbone.0.body.conv1.bias"]
+    with pytest.raises(UserError, match=r", and 2 more; give --num_classes 9 --num_queries 9 "):
+        load_model_state(TinyDetr(), state, "a.pth")
+
+
+def test_masks_are_told_by_their_head():
+    state = {f"detr.{key}": value for key, value in TinyDetr().state_dict().items()}
+    state["mask_head.lay1.weight"] = torch.ones(1)
+    with pytest.raises(UserError, match="give --masks, or"):
+        load_model_state(TinyDetr(), state, "a.pth")
+
+
+def test_finetuning_with_the_same_model_takes_everything():
+    theirs, ours = TinyDetr(), TinyDetr()
+    report = finetune_model(ours, theirs.state_dict())
+    assert same_weights(ours, theirs)
+    assert not (report.resized or report.skipped or report.missing or report.unused)
+    count = len(theirs.state_dict())
+    assert str(report) == f"Fine-tuning: {count} of {count} tensors of the model loaded"
+
+
+@pytest.mark.parametrize(("theirs_count", "ours_count"), [(7, 4), (4, 7)])
+def test_finetuning_takes_the_queries_that_both_have(theirs_count, ours_count):
+    theirs, ours = TinyDetr(queries=theirs_count), TinyDetr(queries=ours_count)
+    fresh = ours.query_embed.weight.detach().clone()
+    report = finetune_model(ours, theirs.state_dict())
+    assert torch.equal(ours.query_embed.weight[:4], theirs.query_embed.weight[:4])
+    assert torch.equal(ours.query_embed.weight[4:], fresh[4:])
+    counts = f"4 rows, {theirs_count} in the file, {ours_count} in the model"
+    assert f"loaded in part: query_embed.weight ({counts})" in str(report)
+
+
+def test_finetuning_leaves_out_another_head_and_says_so():
+    theirs, ours = TinyDetr(classes=91), TinyDetr(classes=3)
+    head = ours.class_embed.weight.detach().clone()
+    state = {"module." + key: value for key, value in theirs.state_dict().items()}
+    del state["module.input_proj.bias"]
+    state["module.unknown"] = torch.ones(1)
+    report = finetune_model(ours, state)
+    assert torch.equal(ours.class_embed.weight, head)
+    assert torch.equal(ours.input_proj.weight, theirs.input_proj.weight)
+    words = str(report)
+    assert "not loaded, starts fresh: class_embed.weight is (92, 8) in the file" in words
+    assert "not in the file, starts fresh: input_proj.bias" in words
+    assert "in the file only, not used: unknown" in words
+
+
+def test_batch_counters_are_not_worth_a_word():
+    state = TinyDetr().state_dict()
+    del state["backbone.0.body.bn1.num_batches_tracked"]
+    assert finetune_model(TinyDetr(), state).missing == []
+    state["elsewhere.bn1.num_batches_tracked"] = torch.tensor(1)
+    assert finetune_model(TinyDetr(), state).unused == []
+
+
+def test_finetuning_with_something_else_is_a_mistake():
+    with pytest.raises(UserError, match="nothing in the checkpoint fits"):
+        finetune_model(TinyDetr(), {"fc.weight": torch.ones(1)})
+
+
+class TinySegmenter(nn.Module):
+    """A detector inside a segmentation model."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.detr = TinyDetr(**options)
+        self.mask_head = nn.ModuleDict({"lay1": nn.Conv2d(2, 2, 1)})
+
+
+def test_a_segmentation_model_told_from_boxes():
+    with pytest.raises(UserError, match="give no --masks, or"):
+        load_model_state(TinySegmenter(), TinyDetr().state_dict(), "a.pth")
+
+
+def test_finetuning_puts_boxes_into_a_segmentation_model_and_takes_them_out():
+    boxes, masks = TinyDetr(), TinySegmenter()
+    report = finetune_model(masks, boxes.state_dict())
+    assert same_weights(masks.detr, boxes)
+    assert report.missing == ["mask_head.lay1.weight", "mask_head.lay1.bias"] and not report.unused
+    other = TinyDetr()
+    report = finetune_model(other, masks.state_dict())
+    assert same_weights(other, boxes)
+    assert report.unused == ["mask_head.lay1.weight", "mask_head.lay1.bias"] and not report.missing
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_frozen_weights_from_a_box_checkpoint(prefix):
+    boxes, masks = TinyDetr(), TinySegmenter()
+    head = masks.mask_head["lay1"].weight.detach().clone()
+    state = {prefix + k: v for k, v in boxes.state_dict().items()}
+    load_frozen_weights(masks, masks.detr, state, "a.pth")
+    assert same_weights(masks.detr, boxes)
+    assert torch.equal(masks.mask_head["lay1"].weight, head)
+
+
+def test_frozen_weights_from_a_segmentation_checkpoint_bring_the_mask_head():
+    theirs, ours = TinySegmenter(), TinySegmenter()
+    load_frozen_weights(ours, ours.detr, theirs.state_dict(), "a.pth")
+    assert same_weights(ours, theirs)
+
+
+def test_frozen_weights_of_another_detector_are_a_mistake():
+    masks = TinySegmenter()
+    with pytest.raises(UserError, match="--num_queries 7"):
+        load_frozen_weights(masks, masks.detr, TinyDetr(queries=7).state_dict(), "a.pth")

@@ -1,0 +1,154 @@
+"""best.pth and --patience: the better of raw and averaged weights counts."""
+
+import pytest
+import torch
+
+from datasets.shapes.directory import write_shapes
+from export.weights import read_weights
+from tests.test_main import read_checkpoint, read_log, run
+from tests.training.test_resume import Interrupt, assert_same, crash
+from training import loop, state
+from training.state import RunState, score_name
+
+AVERAGED = ["--lr", "1e-3", "--ema_decay", "0.9"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "shapes"
+    write_shapes(root, num_train=4, num_val=2, image_size=64)
+    return root
+
+
+# ---- which epoch, and which weights
+
+
+@pytest.mark.parametrize(
+    ("raw", "averaged", "wanted"),
+    [
+        ({}, {}, (None, "model")),
+        ({0: 0.1, 1: 0.3, 2: 0.2}, {}, (1, "model")),
+        ({0: 0.1, 1: 0.3, 2: 0.2}, {2: 0.4}, (2, "ema")),
+        ({0: 0.1, 1: 0.3, 2: 0.2}, {0: 0.3, 1: 0.0, 2: 0.3}, (0, "ema")),
+        ({0: 0.5, 1: 0.3}, {0: 0.5, 1: 0.5}, (0, "model")),
+    ],
+)
+def test_the_best_epoch_and_its_weights(raw, averaged, wanted):
+    state = RunState(scores=raw, ema_scores=averaged)
+    assert (state.best_epoch, state.best_weights) == wanted
+
+
+def test_scores_of_both_come_from_the_log():
+    state = RunState(epoch=3)
+    state.take_scores(
+        [
+            {"epoch": 0, "test_coco_eval_bbox": [0.1], "ema_coco_eval_bbox": [0.2]},
+            {"epoch": 1, "test_coco_eval_bbox": [0.3]},
+            {"epoch": 2, "test_PQ_all": {"pq": 0.4}, "ema_PQ_all": {"pq": None}},
+            {"epoch": 3, "test_coco_eval_bbox": [0.9], "ema_coco_eval_bbox": [0.9]},
+        ]
+    )
+    assert state.scores == {0: 0.1, 1: 0.3, 2: 0.4}
+    assert state.ema_scores == {0: 0.2, 2: -1.0}
+
+
+def test_names_of_scores():
+    boxes = {"coco_eval_bbox": [0.1]}
+    assert score_name(boxes) == "AP"
+    assert score_name({**boxes, "coco_eval_masks": [0.1]}) == "AP of masks"
+    assert score_name({**boxes, "PQ_all": {"pq": 0.1}}) == "PQ"
+
+
+# ---- runs
+
+
+def best_of(output):
+    return [line for line in output.splitlines() if line.startswith("best.pth: ")]
+
+
+def test_averaged_weights_choose_best_and_patience(data, tmp_path, monkeypatch, capsys):
+    scores = iter([0.2, 0.1, 0.5, 0.4, 0.3, 0.6, 0.55, 0.5, 0.4, 0.6])  # raw, averaged
+    monkeypatch.setattr(loop, "validation_score", lambda stats: next(scores))
+    flags = [*AVERAGED, "--epochs", "9", "--patience", "2", "--output_dir", tmp_path]
+    assert run(data, *flags) == 0
+    output = capsys.readouterr().out
+    assert best_of(output) == [
+        "best.pth: epoch 0, raw weights, AP 0.200",
+        "best.pth: epoch 1, raw weights, AP 0.500",
+        "best.pth: epoch 2, averaged weights, AP 0.600",
+    ]
+    assert "since epoch 2 (averaged weights): ends by --patience 2" in output
+    assert len(read_log(tmp_path)) == 5
+    best = read_checkpoint(tmp_path / "best.pth")
+    assert best["epoch"] == 2 and best["best_weights"] == "ema"
+
+
+def test_without_averaged_weights_best_is_the_checkpoint_itself(data, tmp_path, capsys):
+    assert run(data, "--epochs", "1", "--output_dir", tmp_path) == 0
+    (line,) = best_of(capsys.readouterr().out)
+    assert line == "best.pth: epoch 0, AP 0.000"
+    assert (tmp_path / "best.pth").samefile(tmp_path / "checkpoint.pth")
+
+
+@pytest.fixture
+def scored_by_loss(monkeypatch):
+    """The largest loss wins: averaged weights, which lag behind, as long as training gets on."""
+    for module in (loop, state):
+        monkeypatch.setattr(module, "validation_score", lambda stats: stats["loss"])
+
+
+@pytest.mark.parametrize("owner", ["append_log", "keep_as_best"])
+def test_crashed_and_continued_best_says_the_same(
+    data, tmp_path, monkeypatch, scored_by_loss, owner
+):
+    flags = [*AVERAGED, "--epochs", "2", "--output_dir"]
+    assert run(data, *flags, tmp_path / "a") == 0
+    assert read_checkpoint(tmp_path / "a" / "best.pth")["best_weights"] == "ema"
+    again = [*flags, tmp_path / "b", "--auto_resume"]
+    with monkeypatch.context() as patch:
+        Interrupt(patch, loop.RunFolder, owner, 1, crash)
+        with pytest.raises(RuntimeError, match="lightning"):
+            run(data, *again)
+    assert run(data, *again) == 0
+    for name in ("best.pth", "checkpoint.pth"):
+        pair = [read_checkpoint(tmp_path / folder / name) for folder in ("b", "a")]
+        for checkpoint in pair:
+            del checkpoint["args"]
+        assert_same(*pair)
+
+
+def test_a_checkpoint_without_scores_of_averaged_weights_goes_on(data, tmp_path, scored_by_loss):
+    flags = [*AVERAGED, "--output_dir", tmp_path, "--auto_resume"]
+    assert run(data, *flags, "--epochs", "1") == 0
+    (tmp_path / "best.pth").unlink()
+    checkpoint = read_checkpoint(tmp_path / "checkpoint.pth")
+    del checkpoint["progress"]["ema_scores"]
+    torch.save(checkpoint, tmp_path / "checkpoint.pth")
+    assert run(data, *flags, "--epochs", "2", "--lr", "0") == 0
+    progress = read_checkpoint(tmp_path / "checkpoint.pth")["progress"]
+    assert progress["scores"].keys() == progress["ema_scores"].keys() == {0}
+    assert read_checkpoint(tmp_path / "best.pth")["best_weights"] == "ema"
+
+
+def test_readers_of_raw_weights_are_told(data, tmp_path, capsys, scored_by_loss):
+    assert run(data, *AVERAGED, "--epochs", "1", "--output_dir", tmp_path) == 0
+    best = tmp_path / "best.pth"
+    capsys.readouterr()
+
+    def said():
+        return "its averaged weights scored better" in capsys.readouterr().out
+
+    read_weights(best)
+    assert said()
+    read_weights(best, averaged=True)
+    assert not said()
+    assert run(data, "--eval", "--resume", best) == 0
+    assert not said()  # with the --ema_decay of the checkpoint both are scored
+    assert run(data, "--eval", "--resume", best, "--ema_decay", "0") == 0
+    assert said()
+    assert run(data, "--eval", "--resume", best, "--ema_decay", "0.9") == 0
+    assert not said()
+    assert run(data, "--epochs", "1", "--finetune", best) == 0
+    assert said()
+    read_weights(tmp_path / "checkpoint.pth")
+    assert not said()

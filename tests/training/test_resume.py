@@ -1,0 +1,347 @@
+"""A run that is interrupted and continued equals one that never was, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import main
+from datasets.shapes.directory import write_shapes
+from tests.test_main import FLAGS, ROOT, assert_one_line, read_checkpoint, read_log, run
+from training import loop
+from util.signals import StopRequested
+
+# Dropout, augmentation and auxiliary losses on; five steps an epoch.
+RUN = ["--epochs", "3", "--lr_drop", "2", "--lr", "1e-3"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "shapes"
+    write_shapes(root, num_train=10, num_val=3, image_size=64)
+    return root
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    assert run(data, *RUN, "--output_dir", folder) == 0
+    return folder
+
+
+def assert_same(found, wanted, where="checkpoint"):
+    """Nested values are equal, tensors bit for bit."""
+    assert type(found) is type(wanted), where
+    if isinstance(wanted, dict):
+        assert found.keys() == wanted.keys(), where
+        for name in wanted:
+            assert_same(found[name], wanted[name], f"{where}.{name}")
+    elif isinstance(wanted, list | tuple):
+        assert len(found) == len(wanted), where
+        for index, pair in enumerate(zip(found, wanted, strict=True)):
+            assert_same(*pair, f"{where}[{index}]")
+    elif isinstance(wanted, torch.Tensor):
+        assert torch.equal(found, wanted), where
+    else:
+        assert found == wanted, where
+
+
+def assert_same_runs(folder, wanted):
+    """Newest and best checkpoint, but for the flags of the start, and the log."""
+    assert (folder / "log.txt").read_text() == (wanted / "log.txt").read_text()
+    for name in ("checkpoint.pth", "best.pth", "checkpoint0001.pth"):
+        pair = [read_checkpoint(path / name) for path in (folder, wanted)]
+        for checkpoint in pair:
+            del checkpoint["args"]
+        assert_same(*pair)
+
+
+class Interrupt:
+    """Ends a run at the n-th call of a function, as a signal or a crash would."""
+
+    def __init__(self, monkeypatch, owner, name, call, how):
+        self.calls = 0
+        original = getattr(owner, name)
+
+        def counted(*args, **kwargs):
+            self.calls += 1
+            if self.calls == call:
+                how()
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+
+
+def crash():
+    raise RuntimeError("lightning")
+
+
+def kill(signum):
+    return lambda: os.kill(os.getpid(), signum)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("steps", [[2], [5, 1, 2]])
+def test_stopped_by_signals_and_continued(
+    data, uninterrupted, tmp_path, monkeypatch, steps, num_workers
+):
+    flags = [*RUN, "--output_dir", tmp_path, "--auto_resume", "--num_workers", num_workers]
+    for step, signum in zip(steps, (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1), strict=False):
+        with monkeypatch.context() as patch:
+            Interrupt(patch, loop.Run, "_after_step", step, kill(signum))
+            assert run(data, *flags) == 128 + signum
+    assert run(data, *flags) == 0
+    assert_same_runs(tmp_path, uninterrupted)
+
+
+@pytest.mark.parametrize("call", [1, 3, 4, 7, 11, 15])
+def test_crashed_between_checkpoints_and_continued(
+    data, uninterrupted, tmp_path, monkeypatch, call
+):
+    flags = [*RUN, "--output_dir", tmp_path, "--auto_resume", "--save_every", "3"]
+    with monkeypatch.context() as patch:
+        Interrupt(patch, loop.Run, "_after_step", call, crash)
+        with pytest.raises(RuntimeError, match="lightning"):
+            run(data, *flags)
+    assert run(data, *flags) == 0
+    assert_same_runs(tmp_path, uninterrupted)
+
+
+@pytest.mark.parametrize("owner", ["evaluate", "append_log", "keep_as_best"])
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_crashed_at_the_end_of_an_epoch_and_continued(
+    data, uninterrupted, tmp_path, monkeypatch, owner, call
+):
+    flags = [*RUN, "--output_dir", tmp_path, "--auto_resume"]
+    holder = loop if owner == "evaluate" else loop.RunFolder
+    with monkeypatch.context() as patch:
+        interrupt = Interrupt(patch, holder, owner, call, crash)
+        try:
+            run(data, *flags)
+        except RuntimeError:
+            assert interrupt.calls == call
+    assert run(data, *flags) == 0
+    assert_same_runs(tmp_path, uninterrupted)
+
+
+def test_a_half_written_line_of_the_log_is_replaced(data, uninterrupted, tmp_path):
+    flags = [*RUN, "--output_dir", tmp_path, "--auto_resume"]
+    assert run(data, *flags, "--epochs", "2") == 0
+    with (tmp_path / "log.txt").open("a") as file:
+        file.write('{"train_lr": 0.1, "epo')
+    assert run(data, *flags) == 0
+    assert (tmp_path / "log.txt").read_text() == (uninterrupted / "log.txt").read_text()
+
+
+def test_a_line_of_the_log_that_is_not_ours_is_passed_over(data, tmp_path):
+    flags = [*RUN, "--output_dir", tmp_path, "--auto_resume"]
+    assert run(data, *flags, "--epochs", "1") == 0
+    with (tmp_path / "log.txt").open("a") as file:
+        file.write('{"epoch": 0, "note": "mine"}\n')
+    assert run(data, *flags, "--epochs", "2") == 0
+    assert [entry["epoch"] for entry in read_log(tmp_path)] == [0, 0, 1]
+
+
+def test_mixed_precision_and_batch_norm_continue_exactly(data, tmp_path, monkeypatch):
+    mixed = [*RUN, "--amp", "bf16", "--backbone_norm", "batch", "--lr_backbone", "1e-3"]
+    assert run(data, *mixed, "--output_dir", tmp_path / "a") == 0
+    flags = [*mixed, "--output_dir", tmp_path / "b", "--auto_resume"]
+    with monkeypatch.context() as patch:
+        Interrupt(patch, loop.Run, "_after_step", 8, kill(signal.SIGTERM))
+        assert run(data, *flags) == 143
+    assert run(data, *flags) == 0
+    assert_same_runs(tmp_path / "b", tmp_path / "a")
+
+
+def test_averaged_weights_are_saved_scored_and_continued_exactly(data, tmp_path, monkeypatch):
+    averaged = [*RUN, "--ema_decay", "0.9"]
+    assert run(data, *averaged, "--output_dir", tmp_path / "a") == 0
+    flags = [*averaged, "--output_dir", tmp_path / "b", "--auto_resume"]
+    with monkeypatch.context() as patch:
+        Interrupt(patch, loop.Run, "_after_step", 7, kill(signal.SIGTERM))
+        assert run(data, *flags) == 143
+    assert run(data, *flags) == 0
+    assert_same_runs(tmp_path / "b", tmp_path / "a")
+    checkpoint = read_checkpoint(tmp_path / "a" / "checkpoint.pth")
+    assert checkpoint["ema"].keys() == checkpoint["model"].keys()
+    name = "class_embed.weight"
+    assert not torch.equal(checkpoint["ema"][name], checkpoint["model"][name])
+    entry = read_log(tmp_path / "a")[-1]
+    assert entry["ema_loss"] != entry["test_loss"] and len(entry["ema_coco_eval_bbox"]) == 12
+
+
+def test_deterministic_kernels_suffice_on_the_cpu(data, uninterrupted, tmp_path):
+    try:
+        assert run(data, *RUN, "--deterministic", "--output_dir", tmp_path) == 0
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert_same_runs(tmp_path, uninterrupted)
+
+
+def test_auto_resume_starts_afresh_in_an_empty_folder_and_needs_one(data, tmp_path, capsys):
+    assert run(data, "--epochs", "1", "--auto_resume", "--output_dir", tmp_path) == 0
+    capsys.readouterr()
+    assert_one_line(capsys, run(data, "--auto_resume"), "--output_dir")
+
+
+def test_auto_resume_goes_back_to_an_earlier_checkpoint(data, uninterrupted, tmp_path, capsys):
+    flags = [*RUN, "--output_dir", tmp_path, "--auto_resume", "--keep_last", "3"]
+    assert run(data, *flags, "--epochs", "2") == 0
+    earlier = sorted(path.name for path in tmp_path.glob("checkpoint-step*.pth"))
+    assert earlier == ["checkpoint-step000000005.pth", "checkpoint-step000000010.pth"]
+    for name in ("checkpoint.pth", earlier[1]):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).unlink()
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
+    assert run(data, *flags) == 0
+    assert "damaged or cut short" in capsys.readouterr().out
+    assert_same_runs(tmp_path, uninterrupted)
+
+
+def test_a_second_ctrl_c_ends_at_once(data, tmp_path, monkeypatch):
+    def twice():
+        kill(signal.SIGINT)()
+        kill(signal.SIGINT)()
+
+    Interrupt(monkeypatch, loop, "train_one_epoch", 1, twice)
+    assert run(data, *RUN, "--output_dir", tmp_path) == 130
+    assert not (tmp_path / "checkpoint.pth").exists()
+
+
+def test_handlers_of_signals_are_put_back(data, monkeypatch):
+    def handlers():
+        return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    before, during = handlers(), []  # a shell has SIGINT ignored in what it runs in the background
+    Interrupt(monkeypatch, loop.Run, "_after_step", 1, lambda: during.extend(handlers()))
+    assert run(data, *RUN) == 0
+    assert during and not set(during) & set(before)
+    assert handlers() == before
+
+
+def test_stopped_without_a_folder_says_that_nothing_is_saved(data, monkeypatch, capsys):
+    Interrupt(monkeypatch, loop.Run, "_after_step", 1, kill(signal.SIGTERM))
+    assert run(data, *RUN) == 143
+    assert "nothing is saved without --output_dir" in capsys.readouterr().err
+    assert StopRequested(signal.SIGUSR1, "").exit_status == 138
+
+
+def test_patience(data, tmp_path, monkeypatch, capsys):
+    scores = iter([0.2, 0.5, 0.4, 0.5, 0.9])
+    monkeypatch.setattr(loop, "validation_score", lambda stats: next(scores))
+    flags = ["--epochs", "9", "--patience", "2", "--output_dir", tmp_path]
+    assert run(data, *flags) == 0
+    assert [entry["epoch"] for entry in read_log(tmp_path)] == [0, 1, 2, 3]
+    assert "since epoch 1: ends by --patience 2" in capsys.readouterr().out
+    assert read_checkpoint(tmp_path / "best.pth")["epoch"] == 1
+
+
+def test_flags_given_now_win_and_differences_are_told(data, uninterrupted, tmp_path, capsys):
+    resume = ["--resume", uninterrupted / "checkpoint.pth", "--output_dir", tmp_path]
+    assert run(data, *resume, "--epochs", "4", "--lr", "5e-4", "--weight_decay", "0") == 0
+    output = capsys.readouterr().out
+    assert "--lr: 0.001 in the checkpoint, now 0.0005" in output
+    assert "--epochs: 3 in the checkpoint, now 4" in output
+    assert f"From {uninterrupted / 'checkpoint.pth'}: --lr_drop 2\n" in output
+    (entry,) = read_log(tmp_path)
+    assert entry["train_lr"] == pytest.approx(5e-5)  # one drop, after two epochs, is past
+    checkpoint = read_checkpoint(tmp_path / "checkpoint.pth")
+    assert [g["weight_decay"] for g in checkpoint["optimizer"]["param_groups"]] == [0, 0]
+    assert checkpoint["args"]["lr_drop"] == 2
+
+
+def test_a_flag_that_is_younger_than_the_checkpoint_had_its_default(
+    data, uninterrupted, tmp_path, capsys
+):
+    checkpoint = read_checkpoint(uninterrupted / "checkpoint.pth")
+    for name in ("crop_prob", "scales"):
+        del checkpoint["args"][name]
+    torch.save(checkpoint, tmp_path / "old.pth")
+    flags = ["--resume", tmp_path / "old.pth", "--epochs", "4", "--output_dir", tmp_path]
+    assert run(data, *flags, "--crop_prob", "0") == 0
+    output = capsys.readouterr().out
+    assert "--crop_prob: 0.5 in the checkpoint, now 0.0" in output
+    assert "--scales" not in output  # by default there is no value to tell
+
+
+@pytest.mark.parametrize("step", [7, torch.tensor(7.0)])
+def test_a_checkpoint_of_the_original_goes_on(data, uninterrupted, tmp_path, step):
+    checkpoint = read_checkpoint(uninterrupted / "checkpoint.pth")
+    for group in checkpoint["optimizer"]["param_groups"]:
+        del group["fused"], group["foreach"]
+    for state in checkpoint["optimizer"]["state"].values():
+        state["step"] = step
+    old = {k: checkpoint[k] for k in ("model", "optimizer", "lr_scheduler", "epoch", "args")}
+    torch.save(old, tmp_path / "old.pth")
+    flags = ["--resume", tmp_path / "old.pth", "--epochs", "4", "--output_dir", tmp_path / "out"]
+    assert run(data, *flags) == 0
+    optimizer = read_checkpoint(tmp_path / "out" / "checkpoint.pth")["optimizer"]
+    assert float(optimizer["state"][0]["step"]) == 12
+
+
+def test_the_kind_of_schedule_is_the_checkpoint_s_unless_given(data, tmp_path):
+    cosine = ["--epochs", "4", "--lr", "1e-3", "--lr_scheduler", "cosine"]
+    assert run(data, *cosine, "--epochs", "2", "--output_dir", tmp_path / "a") == 0
+    resume = ["--resume", tmp_path / "a" / "checkpoint.pth", "--epochs", "4", "--lr_drop", "3"]
+    assert run(data, *resume, "--output_dir", tmp_path / "b") == 0
+    rates = [entry["train_lr"] for entry in read_log(tmp_path / "b")]
+    assert rates == pytest.approx([5e-4, 1e-3 * (1 - 2**-0.5) / 2])
+    assert run(data, *resume, "--lr_scheduler", "step", "--output_dir", tmp_path / "c") == 0
+    assert [e["train_lr"] for e in read_log(tmp_path / "c")] == pytest.approx([1e-3, 1e-4])
+
+
+def test_another_drop_of_the_rate_takes_effect(data, uninterrupted, tmp_path):
+    resume = ["--resume", uninterrupted / "checkpoint.pth", "--output_dir", tmp_path]
+    assert run(data, *resume, "--epochs", "4", "--lr_drop", "9") == 0
+    (entry,) = read_log(tmp_path)
+    assert entry["train_lr"] == pytest.approx(1e-3)
+
+
+def test_checkpoints_tell_where_they_come_from(uninterrupted):
+    checkpoint = read_checkpoint(uninterrupted / "checkpoint.pth")
+    assert checkpoint["step"] == 15 and checkpoint["epoch"] == 2
+    assert checkpoint["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert len(checkpoint["rng"]) == 1
+    assert set(checkpoint["progress"]["scores"]) == {0, 1}
+
+
+def start(data, folder, *flags):
+    """A run in a process of its own."""
+    command = [sys.executable, "-W", "error", str(Path(main.__file__)), *FLAGS]
+    command += ["--coco_path", str(data), "--output_dir", str(folder), *map(str, flags)]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+    )
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 120
+    while not path.exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_process_group_ends_in_one_line(data, tmp_path, signum):
+    process = start(data, tmp_path, "--epochs", "1000", "--num_workers", "1")
+    wait_for(tmp_path / "log.txt", process)
+    os.killpg(process.pid, signum)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    (line,) = error.strip().splitlines()
+    assert line.startswith("main.py: stopped by ") and line.endswith(" --auto_resume")
+    entries = [json.loads(line) for line in (tmp_path / "log.txt").read_text().splitlines()]
+    assert read_checkpoint(tmp_path / "checkpoint.pth")["epoch"] >= entries[-1]["epoch"]

@@ -1,0 +1,157 @@
+"""Checkpoints that hold something else than they should: they resume, or are one line."""
+
+import argparse
+import copy
+import io
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import main
+from training.folder import RunFolder
+from training.resume import Start, apply_schedule, find_start, restore_optimizer
+from training.saved_flags import settle_flags
+from training.state import RunState
+from util.errors import UserError
+from util.optimizer import build_lr_scheduler, build_optimizer
+from util.options import fill_in_new_flags
+
+FLAGS = {
+    **{"lr": 0.1, "lr_backbone": 0.01, "weight_decay": 0.5, "lr_scheduler": "step"},
+    **{"lr_drop": 2, "lr_min": 0.0, "epochs": 9, "resume": "x.pth"},
+}
+
+
+def build(kind):
+    model = nn.ModuleDict({"backbone": nn.Linear(2, 3), "head": nn.Linear(3, 1)})
+    optimizer = build_optimizer(model, 0.1, 0.01, 0.5)
+    return model, optimizer, build_lr_scheduler(optimizer, kind, 9, 2, 0.0)
+
+
+def checkpoint_of(kind):
+    model, optimizer, scheduler = build(kind)
+    for _ in range(3):
+        model["head"](model["backbone"](torch.ones(1, 2))).sum().backward()
+        optimizer.step()
+        scheduler.step()
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(torch.ones(1))
+    return {
+        "optimizer": optimizer.state_dict(),
+        "lr_scheduler": scheduler.state_dict(),
+        "scaler": scaler.state_dict(),
+        "args": {**FLAGS, "lr_scheduler": kind},
+        **RunState(epoch=3, step=3, scores={0: 0.5}, bad_images=["a"]).gathered(),
+    }
+
+
+WHOLE = {kind: checkpoint_of(kind) for kind in ("step", "cosine")}
+
+
+def paths_in(value, path=()):
+    """Every place in nested values."""
+    yield path
+    if isinstance(value, dict | list):
+        for key, entry in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from paths_in(entry, (*path, key))
+
+
+def put(value, path, junk):
+    """The values with something else in one place."""
+    if not path:
+        return junk
+    changed = copy.copy(value)
+    changed[path[0]] = put(changed[path[0]], path[1:], junk)
+    return changed
+
+
+def settled(checkpoint):
+    """The flags of a run that resumes it and is given none."""
+    args = main.get_args_parser().parse_args([])
+    args.resume = "x.pth"
+    fill_in_new_flags(args)
+    args = settle_flags(args, Start(resume=checkpoint), (), main._is_valid)
+    main.check_flags(args)
+    return args
+
+
+def continued_from(checkpoint):
+    """Resume from it and do a step; returns the rates."""
+    torch.manual_seed(0)
+    args = settled(checkpoint)
+    model, optimizer, scheduler = build(args.lr_scheduler)
+    scaler = torch.amp.GradScaler("cpu")
+    restore_optimizer(optimizer, scheduler, scaler, checkpoint, "x.pth")
+    state = RunState.restored(checkpoint)
+    apply_schedule(optimizer, scheduler, args, state.epoch)
+    scaler.scale(model["head"](model["backbone"](torch.ones(1, 2))).sum()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    scheduler.step()
+    state.left_out()
+    torch.save(state.gathered(), io.BytesIO())
+    return [group["lr"] for group in optimizer.param_groups]
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_whole_one_goes_on(kind):
+    saved = [group["lr"] for group in WHOLE[kind]["optimizer"]["param_groups"]]
+    rates = continued_from(WHOLE[kind])
+    # By step, the second drop comes now.
+    assert rates == pytest.approx([0.1 * lr for lr in saved]) if kind == "step" else rates < saved
+
+
+def test_a_cosine_run_written_without_the_cap_goes_on_with_it():
+    """--lr_min 0.05 had raised the backbone's rate from 0.01 on."""
+    raised = copy.deepcopy(WHOLE["cosine"])
+    raised["args"]["lr_min"] = raised["lr_scheduler"]["eta_min"] = 0.05
+    raised["optimizer"]["param_groups"][1]["lr"] = 0.02
+    args = settled(raised)
+    _, optimizer, scheduler = build("cosine")
+    restore_optimizer(optimizer, scheduler, None, raised, "x.pth")
+    assert apply_schedule(optimizer, scheduler, args, 3)
+    first = 0.05 + 0.05 * (1 + math.cos(math.pi / 3)) / 2
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([first, 0.01])
+    assert not apply_schedule(optimizer, scheduler, args, 3)
+
+
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.text(max_size=3),
+    st.lists(st.integers(), max_size=3),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+    st.integers(0, 3).map(torch.ones),
+    st.integers(0, 3).map(lambda size: [torch.ones(size, 2)]),
+)
+PLACES = st.sampled_from(
+    [(kind, path) for kind, whole in WHOLE.items() for path in paths_in(whole) if path]
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(PLACES, JUNK)
+def test_junk_in_any_place_resumes_or_is_one_line(place, junk):
+    kind, path = place
+    try:
+        continued_from(put(WHOLE[kind], path, junk))
+    except UserError as error:
+        assert "\n" not in error.one_line()
+
+
+@pytest.mark.parametrize("marks", [["none", "none"], ["none", "one of epoch 3, step 9"]])
+def test_all_processes_must_find_the_same(tmp_path, monkeypatch, marks):
+    monkeypatch.setattr("training.resume.all_gather", lambda mark: marks)
+    args = argparse.Namespace(auto_resume=True, resume="", finetune="", frozen_weights=None)
+    folder = RunFolder(str(tmp_path))
+    if marks[0] == marks[1]:
+        assert find_start(args, folder) == (args, Start())
+    else:
+        with pytest.raises(UserError, match="process 0: none; process 1: one of epoch 3, step 9"):
+            find_start(args, folder)

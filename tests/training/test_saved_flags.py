@@ -1,0 +1,245 @@
+"""Flags not given come from the checkpoint; given ones that contradict its weights are errors."""
+
+import argparse
+
+import pytest
+import torch
+from torchvision.models import resnet34
+
+import main
+from datasets.shapes.directory import write_shapes
+from models import backbone
+from tests.test_main import FLAGS, assert_one_line, read_checkpoint, read_log, run
+from training import loop
+from training.saved_flags import as_flag, settle_resumed
+from util.errors import UserError
+
+BARE = ["--num_workers", "0", "--device", "cpu"]
+HERE = ["--backbone_weights", "none", *BARE]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "shapes"
+    write_shapes(root, num_train=4, num_val=4, image_size=64)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A run whose flags are far from the defaults."""
+    folder = tmp_path_factory.mktemp("run")
+    flags = ["--pre_norm", "--max_size", "90", "--epochs", "1", "--bbox_loss_coef", "2"]
+    assert run(data, *flags, "--output_dir", folder) == 0
+    return folder / "checkpoint.pth"
+
+
+def bare_run(data, *flags):
+    return main.run([*BARE, "--coco_path", str(data), *map(str, flags)])
+
+
+@pytest.fixture
+def scores(monkeypatch):
+    """What evaluations return."""
+    results = []
+    evaluate = loop.evaluate
+    monkeypatch.setattr(
+        loop, "evaluate", lambda *a, **k: results.append(evaluate(*a, **k)) or results[-1]
+    )
+    return results
+
+
+def test_a_checkpoint_of_ours_is_evaluated_without_any_other_flag(data, trained, scores, capsys):
+    assert bare_run(data, "--eval", "--resume", trained) == 0
+    (entry,) = read_log(trained.parent)
+    for name, value in scores[0][0].items():
+        assert entry[f"test_{name}"] == value, name
+    taken = capsys.readouterr().out
+    for flag in ("--nheads 4", "--scales 64", "--max_size 90", "--pre_norm"):
+        assert flag in taken
+    assert f"From {trained}: " in taken
+
+
+def test_main_called_without_knowing_what_was_given(data, trained, scores):
+    """A script hands over a namespace: what differs from the default counts as given."""
+    args = main.get_args_parser().parse_args([*BARE, "--coco_path", str(data), "--eval"])
+    args.resume, args.max_size = str(trained), 60
+    main.main(args)
+    (entry,) = read_log(trained.parent)
+    assert scores[0][0]["loss"] != entry["test_loss"]  # smaller images
+    assert args.nheads == 8, "the caller's namespace stays as it is"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--nheads", "2"], ["--nheads 2", "trained with --nheads 4", "--finetune"]),
+        (["--dilation"], ["--dilation", "trained with no --dilation"]),
+        (["--num_queries", "100"], ["--num_queries 100", "--num_queries 6"]),
+        (["--masks"], ["--masks", "no --masks"]),
+        (["--num_classes", "4"], ["--num_classes 4", "91 classes"]),
+    ],
+)
+@pytest.mark.parametrize("mode", [["--eval"], []])
+def test_a_flag_that_contradicts_the_weights_is_an_error(
+    data, trained, capsys, tmp_path, flags, words, mode
+):
+    status = bare_run(data, *mode, "--resume", trained, "--output_dir", tmp_path, *flags)
+    assert_one_line(capsys, status, str(trained), *words)
+
+
+def test_another_flag_is_used_and_reported(data, trained, scores, capsys):
+    assert bare_run(data, "--eval", "--resume", trained, "--max_size", "60") == 0
+    assert "--max_size: 90 in the checkpoint, now 60" in capsys.readouterr().out
+    (entry,) = read_log(trained.parent)
+    assert scores[0][0]["loss"] != entry["test_loss"]
+
+
+def test_a_resumed_run_keeps_its_flags(data, trained, tmp_path, capsys):
+    flags = ["--resume", trained, "--epochs", "2", "--output_dir", tmp_path]
+    assert bare_run(data, *flags) == 0
+    args = read_checkpoint(tmp_path / "checkpoint.pth")["args"]
+    before = read_checkpoint(trained)["args"]
+    changed = {name for name in before if before[name] != args[name]}
+    assert changed <= {"resume", "epochs", "start_epoch", "output_dir"}
+
+
+def with_flags_of_the_original(path, folder, **changed):
+    checkpoint = read_checkpoint(path)
+    flags = {k: v for k, v in checkpoint["args"].items() if k not in main.NEW_FLAG_DEFAULTS}
+    checkpoint["args"] = argparse.Namespace(**{**flags, **changed})
+    torch.save(checkpoint, folder / "original.pth")
+    return folder / "original.pth"
+
+
+def test_the_original_s_flags_decide_on_the_architecture_alone(data, trained, tmp_path, capsys):
+    original = with_flags_of_the_original(trained, tmp_path, bbox_loss_coef=7, batch_size=3)
+    assert bare_run(data, "--eval", "--resume", original, "--scales", "64") == 0
+    output = capsys.readouterr().out
+    assert "--nheads 4" in output and "bbox_loss_coef 7" not in output
+    assert "--bbox_loss_coef: 7 in the checkpoint, now 5" in output
+    assert "--batch_size: 3 in the checkpoint, now 2" in output
+
+
+def test_a_file_without_flags_is_read_as_before(data, trained, tmp_path, capsys):
+    bare = tmp_path / "bare.pth"
+    torch.save({"model": read_checkpoint(trained)["model"]}, bare)
+    assert_one_line(capsys, bare_run(data, "--eval", "--resume", bare), "--hidden_dim 32")
+    assert run(data, "--eval", "--resume", bare, "--pre_norm") == 0
+
+
+def test_an_impossible_saved_value_is_named(data, trained, tmp_path, capsys):
+    original = with_flags_of_the_original(trained, tmp_path, nheads="four")
+    status = bare_run(data, "--eval", "--resume", original)
+    assert_one_line(capsys, status, "original.pth", "--nheads is 'four'")
+
+
+def test_data_paths_come_as_a_whole_or_not_at_all(trained):
+    args = main.get_args_parser().parse_args(["--val_ann", "mine.json", "--val_images", "mine"])
+    args.resume = str(trained)
+    checkpoint = read_checkpoint(trained)
+    settled = settle_resumed(args, checkpoint, {"val_ann", "val_images"}, main._is_valid)
+    assert settled.coco_path is None and settled.val_ann == "mine.json"
+    settled = settle_resumed(args, checkpoint, set(), main._is_valid)
+    assert settled.coco_path == checkpoint["args"]["coco_path"]
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_a_model_of_drawn_shapes_reads_own_data_as_coco(data, trained, tmp_path, drawn):
+    checkpoint = read_checkpoint(trained)
+    checkpoint["args"]["dataset_file"] = "shapes"
+    path = data if drawn else tmp_path
+    args = main.get_args_parser().parse_args(["--coco_path", str(path)])
+    args.resume = str(trained)
+    settled = settle_resumed(args, checkpoint, {"coco_path"}, main._is_valid)
+    assert settled.dataset_file == ("shapes" if drawn else "coco")
+
+
+def test_the_scales_of_drawn_images_are_in_the_checkpoint(data, tmp_path):
+    flags = [flag for flag in FLAGS if flag not in ("--scales", "64")]
+    shapes = ["--dataset_file", "shapes", "--coco_path", str(data), "--epochs", "1"]
+    assert main.run([*flags, *shapes, "--output_dir", str(tmp_path)]) == 0
+    assert max(read_checkpoint(tmp_path / "checkpoint.pth")["args"]["scales"]) == 64
+
+
+# ---- --finetune and --frozen_weights
+
+
+def finetuned(data, trained, folder, *flags):
+    flags = [*HERE, "--finetune", trained, "--epochs", "1", "--output_dir", folder, *flags]
+    assert bare_run(data, *flags) == 0
+    return read_checkpoint(folder / "checkpoint.pth")
+
+
+def test_finetuning_builds_the_architecture_of_the_checkpoint(data, trained, tmp_path, capsys):
+    scales = ["--scales", "64"]  # of the new run: not taken
+    checkpoint = finetuned(data, trained, tmp_path, *scales)
+    before = read_checkpoint(trained)
+    shapes = {name: value.shape for name, value in before["model"].items()}
+    assert {name: value.shape for name, value in checkpoint["model"].items()} == shapes
+    assert f"{len(shapes)} of {len(shapes)} tensors of the model loaded" in capsys.readouterr().out
+    assert checkpoint["args"]["nheads"] == 4 and checkpoint["args"]["pre_norm"]
+    assert checkpoint["args"]["max_size"] == 1333 and checkpoint["args"]["bbox_loss_coef"] == 5
+
+
+def test_finetuning_from_a_file_without_flags_goes_by_its_shapes(data, trained, tmp_path):
+    bare = tmp_path / "bare.pth"
+    torch.save(read_checkpoint(trained)["model"], bare)
+    args = finetuned(data, bare, tmp_path / "out", "--scales", "64", "--nheads", "4")["args"]
+    assert (args["backbone"], args["hidden_dim"], args["pre_norm"]) == ("resnet18", 32, True)
+
+
+def test_a_given_architecture_wins_and_its_backbone_starts_from_imagenet(
+    data, trained, tmp_path, monkeypatch, capsys
+):
+    imagenet = {k: torch.full_like(v, 0.01) for k, v in resnet34().state_dict().items()}
+    asked = []
+    monkeypatch.setattr(
+        backbone, "_fetch_imagenet_weights", lambda name: asked.append(name) or imagenet
+    )
+    flags = ["--finetune", trained, "--epochs", "1", "--output_dir", tmp_path, "--scales", "64"]
+    assert bare_run(data, *flags, "--backbone", "resnet34", "--lr_backbone", "0") == 0
+    model = read_checkpoint(tmp_path / "checkpoint.pth")["model"]
+    body = {k: v for k, v in model.items() if k.startswith(backbone.BODY)}
+    assert asked == ["resnet34"] and len(body) == 180
+    assert all((value == 0.01).all() for value in body.values())
+    output = capsys.readouterr().out
+    assert "another backbone than --backbone resnet34" in output and "input_proj" not in output
+
+
+def test_the_weights_of_a_larger_resnet_are_not_cut_to_a_smaller_one(data, tmp_path):
+    """ResNet-18's keys are all in ResNet-34, with the same shapes."""
+    flags = ["--epochs", "1", "--backbone", "resnet34", "--output_dir", tmp_path / "a"]
+    assert run(data, *flags) == 0
+    large = tmp_path / "a" / "checkpoint.pth"
+    small = finetuned(data, large, tmp_path / "b", "--backbone", "resnet18", "--scales", "64")
+    name = backbone.BODY + "conv1.weight"  # of the frozen stem
+    assert not torch.equal(small["model"][name], read_checkpoint(large)["model"][name])
+
+
+def test_masks_on_frozen_weights_take_the_detector_s_architecture(data, trained, tmp_path, capsys):
+    flags = ["--frozen_weights", trained, "--masks", "--epochs", "1"]
+    assert bare_run(data, *flags, "--scales", "64", "--output_dir", tmp_path) == 0
+    assert read_checkpoint(tmp_path / "checkpoint.pth")["args"]["nheads"] == 4
+    status = bare_run(data, *flags, "--nheads", "2", "--output_dir", "")
+    assert_one_line(capsys, status, "--nheads 2", str(trained), "--nheads 4")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "typed"),
+    [
+        ("nheads", 8, "--nheads 8"),
+        ("dilation", True, "--dilation"),
+        ("dilation", False, "no --dilation"),
+        ("aux_loss", False, "--no_aux_loss"),
+        ("scales", [64, 96], "--scales 64 96"),
+    ],
+)
+def test_flags_are_shown_as_they_are_typed(name, value, typed):
+    assert as_flag(name, value) == typed
+
+
+def test_flags_that_are_something_else_are_refused():
+    args = argparse.Namespace(resume="x.pth")
+    with pytest.raises(UserError, match=r"x\.pth: its 'args' are not flags but int"):
+        settle_resumed(args, {"args": 3}, (), main._is_valid)

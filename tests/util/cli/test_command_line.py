@@ -1,0 +1,164 @@
+"""Exit statuses, argument files and help."""
+
+import argparse
+import errno
+import os
+
+import pytest
+
+from util.cli.command_line import ArgumentParser, FlagGroup, run_command, share
+from util.errors import DivergenceError, UserError
+from util.signals import StopRequested
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (None, 0, ""),
+        (DivergenceError("loss"), 1, "training stopped: loss"),
+        (UserError("flag\nx"), 2, "error: flag x"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_statuses(capsys, error, status, words):
+    def command():
+        if error is not None:
+            raise error
+
+    assert run_command("tool", command) == status
+    message = capsys.readouterr().err
+    assert message.count("\n") == (error is not None)
+    assert words in message
+
+
+def test_a_fault_of_the_program_is_not_hidden():
+    def command():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_command("tool", command)
+
+
+def test_argument_files_are_read_like_a_shell_does(tmp_path):
+    file = tmp_path / "flags.txt"
+    file.write_text("# a comment\n--name 'two words'   # why\n\n--size 3\n")
+    parser = ArgumentParser("tool", fromfile_prefix_chars="@")
+    parser.add_argument("--name")
+    parser.add_argument("--size", type=int)
+    args = parser.parse_args([f"@{file}", "--size", "4"])
+    assert (args.name, args.size) == ("two words", 4)
+
+
+def test_help_shows_defaults_where_there_are_any():
+    parser = ArgumentParser("tool")
+    group = FlagGroup(parser, "title")
+    group.add("--max_size", "largest side", type=int)  # its default is in the table of new flags
+    group.add("--path", "where it is", default="")
+    group.add_switch("--fast", "be quick")
+    text = parser.format_help()
+    assert "largest side (default: 1333)" in text and "where it is\n" in text
+    assert parser.parse_args([]).fast is False
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+def test_faults_of_the_disk_end_in_one_line(capsys, fault):
+    def command():
+        raise OSError(fault, os.strerror(fault), "log.txt")
+
+    assert run_command("tool", command) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("tool: error: log.txt cannot be written (") and "\n" not in error
+
+
+def test_other_system_errors_are_faults_of_the_program():
+    def command():
+        raise OSError(errno.EINVAL, "invalid")
+
+    with pytest.raises(OSError, match="invalid"):
+        run_command("tool", command)
+
+
+def test_a_signal_has_a_status_of_its_own(capsys):
+    def command():
+        raise StopRequested(15, "stopped; saved")
+
+    assert run_command("tool", command) == 143
+    assert capsys.readouterr().err == "tool: stopped; saved\n"
+
+
+def parser_of(*flags):
+    parser = ArgumentParser("tool", fromfile_prefix_chars="@")
+    for flag in flags:
+        parser.add_argument(flag)
+    return parser
+
+
+def refusal(capsys, parser, *argv):
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(list(argv))
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--train_imags", "a/"], "unknown flag --train_imags, did you mean --train_images?"),
+        (["--train-images=a/"], "unknown flag --train-images=a/, did you mean --train_images?"),
+        (["\N{EN DASH}epochs", "3"], "did you mean --epochs?"),
+        (["-epochs", "3"], "did you mean --epochs?"),
+        (["\N{EN DASH}lr", "3"], "did you mean --lr?"),
+        (["--qqq"], "unknown flag --qqq (see --help)"),
+        (
+            ["--epohcs", "1", "--train_imgs", "a"],
+            "did you mean --epochs?; unknown flag --train_imgs,",
+        ),
+        (["one", "two"], "unexpected argument one; "),
+    ],
+)
+def test_a_misspelt_flag_is_told_with_the_nearest(capsys, given, message):
+    assert message in refusal(capsys, parser_of("--train_images", "--epochs", "--lr"), *given)
+
+
+def test_flags_may_still_be_shortened(capsys):
+    parser = parser_of("--train_images", "--train_ann", "--epochs")
+    assert parser.parse_args(["--ep", "3"]).epochs == "3"
+    assert parser.given_flags(["--ep", "3"]) == {"epochs"}
+    assert "ambiguous option: --train" in refusal(capsys, parser, "--train", "a")
+
+
+def test_a_missing_file_of_flags_is_told_with_the_files_there(capsys, tmp_path):
+    for name in ("shapes.txt", "coco.txt", "notes.md"):
+        (tmp_path / name).write_text("--epochs 1")
+    parser = parser_of("--epochs")
+    near = refusal(capsys, parser, f"@{tmp_path}/shape.txt")
+    assert f"did you mean @{tmp_path}/shapes.txt? {tmp_path} holds coco.txt, shapes.txt" in near
+    assert f"{tmp_path} is a folder; {tmp_path} holds coco.txt" in refusal(
+        capsys, parser, f"@{tmp_path}"
+    )
+    elsewhere = refusal(capsys, parser, f"@{tmp_path}/gone/shapes")
+    assert "did you mean @" in elsewhere and "configs/shapes.txt?" in elsewhere
+    assert f"is given as @{tmp_path}/coco.txt" in refusal(capsys, parser, f"{tmp_path}/coco.txt")
+    (tmp_path / "binary.txt").write_bytes(b"\x80\xff")
+    assert "is not a text file" in refusal(capsys, parser, f"@{tmp_path}/binary.txt")
+
+
+@pytest.mark.parametrize("text", ["0", "1", "0.3", "1e-3"])
+def test_shares(text):
+    assert share(text) == float(text)
+
+
+@pytest.mark.parametrize("text", ["30", "-0.1", "1.01", "nan", "inf", "x"])
+def test_what_is_no_share(text):
+    with pytest.raises(argparse.ArgumentTypeError):
+        share(text)
+
+
+def test_flags_that_are_given_are_told_from_defaults():
+    parser = ArgumentParser("tool")
+    parser.add_argument("--size", type=int, default=3)
+    parser.add_argument("--name", default="a")
+    parser.add_argument("--fast", action="store_true")
+    assert parser.given_flags(["--size", "3", "--fast"]) == {"size", "fast"}
+    assert parser.given_flags([]) == set()

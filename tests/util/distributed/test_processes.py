@@ -1,0 +1,319 @@
+"""Processes alone, from every kind of environment, and as two connected processes."""
+
+import argparse
+import builtins
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import main
+from util.distributed import processes as distributed
+from util.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[3]
+SLURM = {
+    "SLURM_PROCID": "5",
+    "SLURM_NTASKS": "8",
+    "SLURM_LOCALID": "2",
+    "SLURM_JOB_NODELIST": "gpu[03-04]",
+    "SLURM_JOB_ID": "77",
+}
+TORCHRUN = {
+    "RANK": "3",
+    "WORLD_SIZE": "8",
+    "LOCAL_RANK": "1",
+    "MASTER_ADDR": "localhost",
+    "MASTER_PORT": "29500",
+}
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch):
+    """As if no launcher had started the tests, and with our own ``print`` undone at the end."""
+    for name in (*TORCHRUN, *SLURM):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(builtins, "print", builtins.print)
+
+
+@pytest.fixture
+def connect(monkeypatch):
+    """`init_distributed_mode` under given variables, and what it would have connected to."""
+    asked = {}
+
+    def fake_init(backend, **options):
+        asked.update(options, backend=backend)
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", fake_init)
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: None)
+
+    def run(variables, dist_url="env://", device="cpu", **given):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        args = argparse.Namespace(device=device, dist_url=dist_url, world_size=1, **given)
+        distributed.init_distributed_mode(args)
+        return args, asked
+
+    return run
+
+
+def without(*names: str) -> dict[str, str]:
+    return {name: value for name, value in TORCHRUN.items() if name not in names}
+
+
+# ---- one process ---------------------------------------------------------------------------------
+
+
+def test_a_single_process_is_the_main_one_of_one():
+    assert not distributed.is_dist_avail_and_initialized()
+    assert (distributed.get_rank(), distributed.get_world_size()) == (0, 1)
+    assert distributed.is_main_process()
+
+
+def test_collectives_of_a_single_process_hand_back_their_input():
+    data, values = {"a": 1}, {"loss": torch.ones(())}
+    gathered = distributed.all_gather(data)
+    assert len(gathered) == 1 and gathered[0] is data
+    assert distributed.reduce_dict(values) is values
+    assert distributed.reduce_dict(values, average=False) is values
+
+
+def test_only_the_main_process_prints(capsys):
+    for is_master in (True, False, True):
+        distributed.setup_for_distributed(is_master)
+        print(f"normal {is_master}", end=";")
+        print(f"forced {is_master}", force=True, end=";")
+    printed = capsys.readouterr().out
+    assert printed == "normal True;forced True;forced False;normal True;forced True;"
+
+
+# ---- start-up ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{}, {"SLURM_PROCID": "0"}, {"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, {"LOCAL_RANK": "0"}],
+)
+def test_an_ordinary_start_is_not_distributed(connect, capsys, variables):
+    args, asked = connect(variables)
+    assert args.distributed is False
+    assert asked == {}
+    assert capsys.readouterr().out == "Not using distributed mode\n"
+
+
+def test_torchrun(connect, capsys):
+    args, asked = connect(TORCHRUN)
+    assert (args.rank, args.world_size, args.gpu) == (3, 8, 1)
+    assert (args.distributed, args.dist_backend) == (True, "gloo")
+    assert (asked["rank"], asked["world_size"], asked["backend"]) == (3, 8, "gloo")
+    assert asked["init_method"] == "env://"
+    assert capsys.readouterr().out == "| distributed init (rank 3): env://\n"
+    print("not the main process")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("dist_url", "address"), [("tcp://host:1", "tcp://host:1"), ("env://", "tcp://gpu03:13232")]
+)
+def test_slurm(connect, dist_url, address):
+    args, asked = connect(SLURM, dist_url)
+    assert (args.rank, args.world_size, args.gpu) == (5, 8, 2)
+    assert asked["init_method"] == address
+
+
+@pytest.mark.parametrize(("visible", "gpu"), [(4, 2), (1, 0)])
+def test_a_task_of_slurm_may_see_its_own_gpu_alone(connect, monkeypatch, visible, gpu):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    args, asked = connect(SLURM, device="cuda")
+    assert args.gpu == gpu
+    assert asked["device_id"] == torch.device("cuda", gpu)
+
+
+@pytest.mark.parametrize(("given", "seconds"), [({}, 1800), ({"dist_timeout": 7}, 7)])
+def test_processes_wait_for_each_other_as_long_as_the_flag_says(connect, given, seconds):
+    _, asked = connect(TORCHRUN, **given)
+    assert asked["timeout"].total_seconds() == seconds
+
+
+def test_a_gpu_process_claims_its_gpu(connect, monkeypatch):
+    claimed = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", claimed.append)
+    args, asked = connect(TORCHRUN, device="cuda")
+    assert (args.dist_backend, asked["backend"]) == ("nccl", "nccl")
+    assert claimed == [1]
+    assert asked["device_id"] == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize(
+    ("variables", "device", "message"),
+    [
+        (without("RANK"), "cpu", "RANK missing .* torchrun"),
+        (without("WORLD_SIZE"), "cpu", "WORLD_SIZE missing .* torchrun"),
+        (without("LOCAL_RANK"), "cpu", "LOCAL_RANK missing .* torchrun"),
+        (without("MASTER_ADDR", "MASTER_PORT"), "cpu", "MASTER_ADDR and MASTER_PORT missing"),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, "cpu", "SLURM_LOCALID missing .* srun"),
+        (TORCHRUN | {"RANK": "two"}, "cpu", "RANK='two' is not a number"),
+        (TORCHRUN | {"RANK": "8"}, "cpu", "rank 8 .* of 8 processes"),
+        (TORCHRUN | {"RANK": "-1"}, "cpu", "ranks count from 0"),
+        (TORCHRUN, "cuda", "local rank 1 has no GPU, 0 are visible: .*--device cpu"),
+    ],
+)
+def test_a_half_set_environment_is_a_mistake(connect, monkeypatch, variables, device, message):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match=message) as error:
+        connect(variables, device=device)
+    assert "\n" not in str(error.value)
+
+
+def test_what_ends_is_as_before_and_leaves_print_alone(tmp_path, monkeypatch, capsys):
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    before = builtins.print, sys.stdout
+    for number, error in enumerate((None, UserError("x"), KeyboardInterrupt())):
+        args = argparse.Namespace(device="cpu", dist_url=f"file://{tmp_path}/meet{number}")
+        with contextlib.suppress(UserError, KeyboardInterrupt), distributed.connected(args):
+            assert distributed.is_dist_avail_and_initialized()
+            assert builtins.print is before[0]
+            distributed.barrier()
+            if error is not None:
+                raise error
+        assert not distributed.is_dist_avail_and_initialized()
+        assert (builtins.print, sys.stdout) == before
+
+
+AS_IF_OVER_NCCL = """
+import atexit, runpy, sys, torch.distributed, training
+def run_out_of_memory(*_):
+    raise RuntimeError("CUDA out of memory")
+training.Run.__init__ = run_out_of_memory
+_, backend, url = sys.argv
+torch.distributed.get_backend = lambda *_: backend
+atexit.register(print, "waits for the others at exit")
+sys.argv = ["main.py", "--device", "cpu", "--dist_url", url]
+runpy.run_path("main.py", run_name="__main__")
+"""
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(("backend", "ends_at_once"), [("nccl", True), ("gloo", False)])
+def test_an_unexpected_error_over_nccl_ends_the_process_at_once(tmp_path, backend, ends_at_once):
+    place = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", AS_IF_OVER_NCCL, backend, f"file://{tmp_path}/meet"]
+    environment = os.environ | place | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 1
+    lines = ended.stderr.splitlines()
+    assert lines[0] == "[rank0]: Traceback (most recent call last):"
+    assert "[rank0]: RuntimeError: CUDA out of memory" in lines
+    assert ("waits for the others" not in ended.stdout) == ends_at_once
+    assert "git:" in ended.stdout  # what was printed before is not lost
+
+
+def test_an_unexpected_error_of_a_single_process_is_raised():
+    def fail():
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        distributed.status_of(fail)
+    assert distributed.status_of(lambda: 3) == 3
+
+
+@pytest.mark.parametrize(("device", "current"), [("cuda:1", [1]), ("cuda", []), ("cpu", [])])
+def test_a_single_process_makes_the_gpu_of_its_flag_the_current_one(monkeypatch, device, current):
+    claimed = []
+    monkeypatch.setattr(torch.cuda, "set_device", claimed.append)
+    monkeypatch.setattr(main, "check_device", lambda name: claimed.clear())
+    monkeypatch.setattr(main, "seed_everything", lambda seed: None)
+    seen = []
+    monkeypatch.setattr(main, "Run", lambda *_: seen.append(list(claimed)) or FakeRun())
+    assert main.run(["--device", device]) == 0
+    assert seen == [current]  # before data, model and random states
+
+
+class FakeRun:
+    def train(self):
+        pass
+
+
+def test_a_connection_of_somebody_else_stays(tmp_path):
+    url = f"file://{tmp_path}/meet"
+    torch.distributed.init_process_group("gloo", init_method=url, rank=0, world_size=1)
+    try:
+        args = argparse.Namespace(device="cpu", dist_url=url)
+        with distributed.connected(args):
+            assert args.distributed is False
+        assert distributed.is_dist_avail_and_initialized()
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+# ---- two processes -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """What each of two connected processes saw, what they printed, and the folder they wrote to."""
+    folder = tmp_path_factory.mktemp("two")
+    script = Path(__file__).with_name("two_processes.py")
+    command = [sys.executable, str(script), f"file://{folder}/rendezvous", str(folder)]
+    running = []
+    for rank in range(2):
+        place = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+        environment = os.environ | place | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        running.append(subprocess.Popen(command, env=environment, text=True, **pipes))
+    try:
+        printed = [process.communicate(timeout=120) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.returncode for process in running] == [0, 0], printed
+    seen = [json.loads((folder / f"seen{rank}.json").read_text()) for rank in range(2)]
+    return seen, [out for out, _ in printed], folder
+
+
+@pytest.mark.distributed
+def test_two_processes_know_their_places(two_processes):
+    seen, printed, _ = two_processes
+    assert [s["place"] for s in seen] == [[0, 2, True, "gloo"], [1, 2, True, "gloo"]]
+    assert ["printed by the main process only" in out for out in printed] == [True, False]
+
+
+@pytest.mark.distributed
+def test_two_processes_gather_and_reduce(two_processes):
+    seen, _, _ = two_processes
+    for view in seen:
+        assert view["gathered"] == [{"rank": 0, "text": ""}, {"rank": 1, "text": "x"}]
+        assert view["average"] == {"a": 10.5, "b": 0.5}
+        assert view["sum"] == {"a": 21.0, "b": 1.0}
+    assert [list(view["average"]) for view in seen] == [["b", "a"], ["a", "b"]]
+
+
+@pytest.mark.distributed
+def test_two_processes_share_their_meters(two_processes):
+    seen, _, _ = two_processes
+    losses = [0, 1, 2, 10, 11, 12, 13]
+    expected = {
+        "loss": [7, sum(losses), sum(losses) / 7],
+        "class_error": [4, 6, 1.5],
+        "only_here": [1, 4, 4],
+    }
+    for view in seen:
+        assert view["meters"].keys() == expected.keys()
+        for name, numbers in expected.items():
+            assert view["meters"][name] == pytest.approx(numbers)
+
+
+@pytest.mark.distributed
+def test_of_two_processes_one_writes(two_processes):
+    _, _, folder = two_processes
+    assert torch.load(folder / "checkpoint.pth", weights_only=True) == {"rank": 0}

@@ -1,0 +1,76 @@
+"""Attempts that share a store, and what earlier ones have left in it."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+import torch.distributed as dist
+
+from util.distributed.launch import Place
+from util.distributed.rendezvous import call_together, join, store_of_attempt
+from util.errors import ConnectionLostError
+
+LONG = timedelta(seconds=30)
+
+
+@pytest.fixture
+def agent():
+    """Environment of the workers of an agent that keeps a store, and the store."""
+    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    yield {
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(store.port),
+    }
+    del store
+
+
+def place(rank, world_size):
+    return Place("torchrun", rank, world_size, rank)
+
+
+def attempt(environment, world_size, order=None):
+    """What each rank has written under the same key, as rank 0 reads it; started in an order."""
+    with ThreadPoolExecutor(world_size) as pool:
+        futures = {
+            rank: pool.submit(store_of_attempt, environment, place(rank, world_size), LONG)
+            for rank in order or range(world_size)
+        }
+        stores = [futures[rank].result(timeout=60) for rank in range(world_size)]
+    assert not stores[0].check(["address"])
+    for rank, store in enumerate(stores):
+        store.set("address", str(rank))
+        assert {other.get("address") for other in stores} == {str(rank).encode()}
+
+
+def test_without_an_agent_there_is_no_store_to_share():
+    assert store_of_attempt({}, place(0, 2), LONG) is None
+    assert store_of_attempt({"TORCHELASTIC_USE_AGENT_STORE": "False"}, place(0, 2), LONG) is None
+
+
+def test_attempts_do_not_see_each_other(agent):
+    for world_size, order in [(1, None), (3, None), (3, [2, 1, 0]), (2, [1, 0])]:
+        attempt(agent, world_size, order)
+
+
+def test_those_who_died_while_they_met_are_left_behind(agent):
+    shared = dist.TCPStore("localhost", int(agent["MASTER_PORT"]), timeout=timedelta(seconds=0.3))
+    meeting = dist.PrefixStore("detr_meeting", shared)
+    for rank in (1, 2):  # they ask, and are gone before rank 0 comes
+        with pytest.raises(dist.DistStoreError):
+            join(meeting, rank)
+    with pytest.raises(ConnectionLostError):  # it answers the dead, and is gone too
+        call_together(meeting, 3, timedelta(seconds=0.2))
+    attempt(agent, 3, [1, 0, 2])
+
+
+def test_those_who_never_came_are_named(agent):
+    shared = dist.TCPStore("localhost", int(agent["MASTER_PORT"]), timeout=LONG)
+    thread = threading.Thread(target=join, args=(dist.PrefixStore("m", shared), 2))
+    thread.start()
+    own = dist.TCPStore("localhost", int(agent["MASTER_PORT"]), timeout=LONG)
+    with pytest.raises(ConnectionLostError, match=r"after 0.5 s: rank 1, 3 never came"):
+        call_together(dist.PrefixStore("m", own), 4, timedelta(seconds=0.5))
+    thread.join(timeout=30)
+    assert not thread.is_alive()

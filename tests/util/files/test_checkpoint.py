@@ -1,0 +1,204 @@
+"""Nothing is half written, nothing run by reading, mistakes are told in one line."""
+
+import argparse
+import io
+import os
+import pickle
+import re
+import stat
+import sys
+import threading
+
+import pytest
+import torch
+
+from tests.util.tiny_detr import TinyDetr
+from util.errors import UserError
+from util.files import checkpoint
+from util.files.checkpoint import (
+    atomic_write,
+    load_checkpoint,
+    save_checkpoint,
+    save_on_master,
+)
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+# ---- writing -------------------------------------------------------------------------------------
+
+
+def test_saved_is_what_plain_torch_load_reads(tmp_path):
+    path = tmp_path / "checkpoint.pth"
+    save_checkpoint({"model": TinyDetr().state_dict(), "epoch": 3, "args": {"lr": 1e-4}}, path)
+    read = torch.load(path, weights_only=True)
+    assert (read["epoch"], read["args"]) == (3, {"lr": 1e-4})
+    assert os.listdir(tmp_path) == ["checkpoint.pth"]
+
+
+def test_a_failure_leaves_the_earlier_file_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "log.txt"
+    path.write_text("whole")
+    for failure in (RuntimeError, KeyboardInterrupt):
+        with pytest.raises(failure), atomic_write(path, "w") as file:
+            file.write("half")
+            raise failure
+    assert path.read_text() == "whole"
+    assert os.listdir(tmp_path) == ["log.txt"]
+
+
+def test_the_new_content_appears_at_the_end_of_the_block(tmp_path):
+    path = tmp_path / "eval.pth"
+    path.write_bytes(b"old")
+    with atomic_write(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+
+
+def test_text_is_utf_8(tmp_path):
+    with atomic_write(tmp_path / "names.json", "w") as file:
+        file.write("Känguru")
+    assert (tmp_path / "names.json").read_bytes() == "Känguru".encode()
+
+
+def test_permissions_follow_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        save_checkpoint({}, tmp_path / "shared.pth")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.stat(tmp_path / "shared.pth").st_mode) == 0o640
+
+
+def test_a_link_stays_a_link(tmp_path):
+    elsewhere = tmp_path / "big_disk"
+    elsewhere.mkdir()
+    link = tmp_path / "checkpoint.pth"
+    link.symlink_to(elsewhere / "real.pth")
+    save_checkpoint({"epoch": 1}, link)
+    assert link.is_symlink()
+    assert torch.load(elsewhere / "real.pth", weights_only=True) == {"epoch": 1}
+
+
+def test_what_cannot_be_written_is_told_with_the_way_out(tmp_path):
+    with pytest.raises(UserError, match=r"No such file or directory.*another folder") as error:
+        save_checkpoint({}, tmp_path / "missing" / "checkpoint.pth")
+    assert "missing/checkpoint.pth" in one_line(error)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+def test_a_full_disk_costs_no_earlier_file(tmp_path):
+    path = tmp_path / "checkpoint.pth"
+    path.write_bytes(b"earlier")
+    half = f".checkpoint.pth.{os.getpid()}-{threading.get_ident()}.tmp"
+    (tmp_path / half).symlink_to("/dev/full")
+    with pytest.raises(UserError, match="No space left on device"):
+        save_checkpoint({"weights": torch.zeros(100_000)}, path)
+    assert path.read_bytes() == b"earlier"
+    assert os.listdir(tmp_path) == ["checkpoint.pth"]
+
+
+@pytest.mark.parametrize(("is_main", "written"), [(True, True), (False, False)])
+def test_only_the_main_process_writes(tmp_path, monkeypatch, is_main, written):
+    monkeypatch.setattr(checkpoint, "is_main_process", lambda: is_main)
+    save_on_master({"epoch": 1}, tmp_path / "checkpoint.pth")
+    assert (tmp_path / "checkpoint.pth").exists() == written
+
+
+def test_an_open_file_is_written_directly():
+    buffer = io.BytesIO()
+    save_on_master({"epoch": 1}, buffer)
+    buffer.seek(0)
+    assert torch.load(buffer, weights_only=True) == {"epoch": 1}
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+class RunsCode:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def bytes_of(content, **options) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer, **options)
+    return buffer.getvalue()
+
+
+def test_reads_a_file_of_the_original(tmp_path):
+    args = argparse.Namespace(lr=1e-4)
+    torch.save({"model": {"weight": torch.ones(2)}, "args": args}, tmp_path / "original.pth")
+    read = load_checkpoint(tmp_path / "original.pth")
+    assert read["args"].lr == 1e-4
+    assert read["model"]["weight"].device.type == "cpu"
+
+
+WEIGHTS = {"model": {"weight": torch.zeros(1000)}}
+DAMAGED = {
+    "empty": b"",
+    "text": b"this is no checkpoint",
+    "json": b'{"model": 1}',
+    "html": b"<!DOCTYPE html><html>404</html>",
+    "foreign pickle": pickle.dumps({"model": 1}, protocol=4),
+    "cut short": bytes_of(WEIGHTS)[:2000],
+    "cut short, old format": bytes_of(WEIGHTS, _use_new_zipfile_serialization=False)[:2000],
+    "list": bytes_of([1, 2]),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_files_that_are_no_checkpoint_are_named(tmp_path, kind):
+    path = tmp_path / "broken.pth"
+    path.write_bytes(DAMAGED[kind])
+    with pytest.raises(UserError, match=re.escape(str(path))) as error:
+        load_checkpoint(path)
+    reason = "damaged or cut short" if "cut" in kind or kind == "empty" else "not "
+    assert reason in one_line(error)
+
+
+def test_code_in_a_file_is_not_run(tmp_path):
+    torch.save({"model": RunsCode(tmp_path / "was_here")}, tmp_path / "evil.pth")
+    with pytest.raises(UserError, match=r"would run code from the file \(posix\.mkdir\)") as error:
+        load_checkpoint(tmp_path / "evil.pth")
+    one_line(error)
+    assert not (tmp_path / "was_here").exists()
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.pth: cannot be read \(No such file"):
+        load_checkpoint(tmp_path / "nowhere.pth")
+    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cause", "seen"),
+    [(KeyboardInterrupt(), KeyboardInterrupt), (OSError(28, "No space left"), UserError)],
+)
+def test_what_stops_the_writer_is_not_hidden_by_its_complaint(tmp_path, monkeypatch, cause, seen):
+    save_checkpoint({"epoch": 1}, tmp_path / "checkpoint.pth")
+
+    def torn(obj, file):
+        try:
+            file.write(b"half")
+            raise cause
+        finally:
+            raise RuntimeError("unexpected pos 4 vs 0")  # as torch's zip writer does on its way out
+
+    monkeypatch.setattr(torch, "save", torn)
+    with pytest.raises(seen):
+        save_checkpoint({"epoch": 2}, tmp_path / "checkpoint.pth")
+    assert load_checkpoint(tmp_path / "checkpoint.pth") == {"epoch": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pth"]

@@ -1,0 +1,93 @@
+"""Files from addresses: which are kept, and which are checked."""
+
+import argparse
+import hashlib
+
+import pytest
+import torch
+
+from util.errors import UserError
+from util.files.checkpoint import load_checkpoint
+from util.files.download import is_url
+
+
+@pytest.fixture
+def hub_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    return tmp_path / "hub" / "checkpoints"
+
+
+def publish(folder, content):
+    """A file under the name that its hash gives it."""
+    folder.mkdir(exist_ok=True)
+    plain = folder / "plain.pth"
+    torch.save(content, plain)
+    digest = hashlib.sha256(plain.read_bytes()).hexdigest()[:8]
+    return plain.rename(folder / f"detr-r50-{digest}.pth")
+
+
+def test_a_published_file_is_fetched_once_and_kept(tmp_path, hub_folder):
+    published = publish(tmp_path / "www", {"model": {}, "args": argparse.Namespace(lr=1.0)})
+    assert load_checkpoint(published.as_uri())["args"].lr == 1.0
+    assert [file.name for file in hub_folder.iterdir()] == [published.name]
+    published.unlink()  # the second time nobody asks for it
+    assert load_checkpoint(published.as_uri())["args"].lr == 1.0
+
+
+def test_a_kept_file_that_was_damaged_is_not_used(tmp_path, hub_folder):
+    published = publish(tmp_path / "www", {"epoch": 7})
+    load_checkpoint(published.as_uri())
+    kept = hub_folder / published.name
+    kept.write_bytes(kept.read_bytes()[:100])
+    with pytest.raises(UserError, match=f"{published.name}: is damaged .* rename it"):
+        load_checkpoint(published.as_uri())
+    kept.unlink()
+    assert load_checkpoint(published.as_uri()) == {"epoch": 7}
+
+
+def test_files_of_one_name_are_not_taken_for_each_other(tmp_path, hub_folder):
+    addresses = []
+    for number in (1, 2):
+        folder = tmp_path / f"run{number}"
+        folder.mkdir()
+        torch.save({"epoch": number}, folder / "checkpoint.pth")
+        addresses.append((folder / "checkpoint.pth").as_uri())
+    assert [load_checkpoint(address)["epoch"] for address in addresses] == [1, 2]
+    torch.save({"epoch": 3}, tmp_path / "run1" / "checkpoint.pth")
+    assert load_checkpoint(addresses[0])["epoch"] == 3
+    assert list(hub_folder.iterdir()) == []
+
+
+def test_an_address_with_another_hash_in_its_name(tmp_path, hub_folder):
+    published = tmp_path / "detr-r50-e632da11.pth"
+    torch.save({"model": {}}, published)
+    with pytest.raises(UserError, match="is not the file that its name promises"):
+        load_checkpoint(published.as_uri())
+    assert list(hub_folder.iterdir()) == []
+
+
+def test_an_address_that_gives_nothing(tmp_path, hub_folder):
+    with pytest.raises(UserError, match=r"cannot be downloaded .* give its path") as error:
+        load_checkpoint((tmp_path / "nothing.pth").as_uri())
+    assert "\n" not in error.value.one_line()
+
+
+def test_a_file_that_will_be_kept_may_be_put_there(tmp_path, hub_folder):
+    published = publish(tmp_path / "www", {"epoch": 7})
+    kept = hub_folder / published.name
+    carried = published.rename(tmp_path / "carried.pth")
+    with pytest.raises(UserError, match="on another machine and put it at") as error:
+        load_checkpoint(published.as_uri())
+    assert error.value.one_line().endswith(f"put it at {kept}")
+    carried.rename(kept)
+    assert load_checkpoint(published.as_uri()) == {"epoch": 7}
+
+
+def test_safetensors_files_are_not_downloaded():
+    with pytest.raises(UserError, match="not read from addresses: download it and give its path"):
+        load_checkpoint("https://example.org/model.safetensors")
+
+
+def test_what_is_an_address():
+    assert is_url("https://example.org/a.pth") and is_url("file:///a.pth")
+    assert not is_url("a.pth") and not is_url("s3:a.pth")

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from util.visualize.boxes import draw_boxes
+from util.visualize.drawing import class_colour, object_colour
+
+GREY = (128, 128, 128)
+BOX = (100, 100, 300, 250)
+
+
+def blank(width=600, height=400, mode="RGB"):
+    return Image.new("RGB", (width, height), GREY).convert(mode)
+
+
+def coloured(picture, colour):
+    return (np.asarray(picture) == colour).all(axis=-1)
+
+
+class TestDrawBoxes:
+    def test_the_outline_follows_the_box(self):
+        picture = draw_boxes(blank(), [BOX], ["cat"])
+        rows, columns = coloured(picture, class_colour("cat")).nonzero()
+        assert (columns.min(), columns.max(), rows.max()) == (100, 300, 250)
+        assert picture.getpixel((200, 200)) == GREY and picture.size == (600, 400)
+
+    def test_the_image_given_stays_as_it_is(self):
+        image = blank()
+        draw_boxes(image, [BOX], ["cat"])
+        assert image.tobytes() == blank().tobytes()
+
+    def test_small_images_grow_by_a_whole_factor(self):
+        picture = draw_boxes(blank(96, 64), [(10, 10, 40, 50)], ["cat"])
+        assert picture.size == (96 * 5, 64 * 5)
+        assert coloured(picture, class_colour("cat")).nonzero()[0].max() == 50 * 5
+
+    def test_on_large_images_the_names_grow(self):
+        def ground_of_name(size):
+            picture = draw_boxes(
+                blank(size, size), [(size / 4, size / 4, size / 2, size / 2)], ["i"]
+            )
+            return coloured(picture, class_colour("i"))[: size // 4 - 5].any(axis=1).sum()
+
+        assert ground_of_name(3000) > 2 * ground_of_name(600) > 20
+
+    def test_scores_are_shown_behind_names(self):
+        without = draw_boxes(blank(), [BOX], ["cat"])
+        one, two = (draw_boxes(blank(), [BOX], ["cat"], [score]) for score in (0.9, 0.2))
+        assert len({without.tobytes(), one.tobytes(), two.tobytes()}) == 3
+
+    @pytest.mark.parametrize(
+        "box",
+        [(-50, -50, 900, 900), (590, 390, 700, 500), (700, 500, 800, 600), (50, 50, 50, 50)],
+        ids=["around everything", "out of the corner", "outside", "empty"],
+    )
+    def test_any_box_can_be_drawn(self, box):
+        picture = draw_boxes(blank(), [box], ["a name that is longer than the space beside it"])
+        assert coloured(picture, GREY).any() and not coloured(picture, GREY).all()
+
+    @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK"])
+    def test_any_mode_becomes_rgb(self, mode):
+        assert draw_boxes(blank(mode=mode), [BOX], ["cat"]).mode == "RGB"
+
+    def test_no_boxes(self):
+        assert draw_boxes(blank(), [], [], []).tobytes() == blank().tobytes()
+
+    @pytest.mark.parametrize(
+        ("labels", "scores"), [([], None), (["cat"], []), (["a", "b"], [1, 1])]
+    )
+    def test_lengths_must_agree(self, labels, scores):
+        with pytest.raises(ValueError, match=r"as boxes \(1\)"):
+            draw_boxes(blank(), [BOX], labels, scores)
+
+    def test_names_of_boxes_at_one_place_stand_apart(self):
+        names = ["one", "two", "three"]
+        picture = draw_boxes(blank(), [BOX] * 3, names)
+        grounds = [coloured(picture, class_colour(name))[:, 105:115].sum() for name in names]
+        assert min(grounds) > 80
+
+    def test_the_last_of_crowded_names_is_on_top(self):
+        names = ["one", "two", "three", "four", "five"]
+        picture = draw_boxes(blank(), [BOX] * 5, names)
+        assert coloured(picture, class_colour("five"))[85:95, 102:115].any()
+
+
+def mask_of(*boxes, width=600, height=400):
+    mask = np.zeros((height, width), dtype=bool)
+    for x0, y0, x1, y1 in boxes:
+        mask[y0:y1, x0:x1] = True
+    return mask
+
+
+class TestMasks:
+    LEFT, RIGHT = (100, 100, 200, 250), (200, 100, 300, 250)
+
+    def middle(self, picture, box):
+        return picture.getpixel(((box[0] + box[2]) // 2, (box[1] + box[3]) // 2))
+
+    def test_the_image_shines_through(self):
+        picture = draw_boxes(blank(), [BOX], ["cat"], masks=[mask_of(BOX)])
+        expected = (np.array(GREY) + class_colour("cat")) / 2
+        assert self.middle(picture, BOX) == pytest.approx(tuple(expected), abs=1)
+        assert picture.getpixel((50, 50)) == GREY
+
+    def test_touching_objects_of_a_class_differ_from_left_to_right(self):
+        masks = np.stack([mask_of(self.RIGHT), mask_of(self.LEFT)]).astype(np.uint8)
+        picture = draw_boxes(blank(), [self.RIGHT, self.LEFT], ["cat", "cat"], [0.9, 0.8], masks)
+        shades = [self.middle(picture, box) for box in (self.LEFT, self.RIGHT)]
+        for rank, shade in enumerate(shades):
+            expected = (np.array(GREY) + object_colour("cat", rank)) / 2
+            assert shade == pytest.approx(tuple(expected), abs=1)
+        assert np.abs(np.subtract(*shades)).sum() > 30
+
+    def test_masks_grow_with_small_images(self):
+        mask = mask_of((20, 20, 40, 40), width=96, height=64)
+        picture = draw_boxes(blank(96, 64), [(0, 0, 95, 63)], ["cat"], masks=[mask])
+        outline = coloured(picture, class_colour("cat"))[50:-50, 50:-50].nonzero()
+        assert [(a.min() + 50, a.max() + 51) for a in outline] == [(100, 200), (100, 200)]
+
+    def test_an_empty_mask_shows_the_box_alone(self):
+        with_mask = draw_boxes(blank(), [BOX], ["cat"], masks=[mask_of()])
+        assert with_mask.tobytes() == draw_boxes(blank(), [BOX], ["cat"]).tobytes()
+
+    def test_no_objects(self):
+        picture = draw_boxes(blank(), [], [], masks=np.zeros((0, 400, 600), dtype=bool))
+        assert picture.tobytes() == blank().tobytes()
+
+    def test_sizes_and_lengths_must_agree(self):
+        with pytest.raises(ValueError, match=r"as boxes \(1\), got 1 labels, 2 masks"):
+            draw_boxes(blank(), [BOX], ["cat"], masks=[mask_of()] * 2)
+        with pytest.raises(ValueError, match=r"mask 0 is of shape \(600, 400\)"):
+            draw_boxes(blank(), [BOX], ["cat"], masks=[mask_of().T])

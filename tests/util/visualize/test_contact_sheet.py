@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from util.errors import UserError
+from util.visualize.contact_sheet import (
+    contact_sheet,
+    count,
+    fit_column,
+    save_picture,
+    with_caption,
+)
+
+RED, BLUE, GREEN = (255, 0, 0), (0, 0, 255), (0, 255, 0)
+
+
+def bounds(picture, colour):
+    rows, columns = (np.asarray(picture) == colour).all(axis=-1).nonzero()
+    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+
+
+class TestContactSheet:
+    def test_pictures_lie_in_rows_and_columns(self):
+        red, blue, green = (
+            Image.new("RGB", size, colour)
+            for size, colour in [((30, 20), RED), ((50, 10), BLUE), ((40, 40), GREEN)]
+        )
+        sheet = contact_sheet([(red, blue), (green, green)])
+        left, top, right, bottom = bounds(sheet, RED)
+        assert (right - left, bottom - top) == (30, 20)
+        assert bounds(sheet, BLUE)[1] == top and bounds(sheet, BLUE)[0] > left + 50
+        assert bounds(sheet, GREEN)[0] == left and bounds(sheet, GREEN)[1] > bottom
+        assert (np.asarray(sheet) == GREEN).all(axis=-1).sum() == 2 * 40 * 40
+
+    def test_one_column(self):
+        sheet = contact_sheet([(Image.new("RGB", (30, 20), RED),)])
+        assert sheet.size == (46, 36)
+
+    def test_needs_a_row(self):
+        with pytest.raises(ValueError, match="at least one row"):
+            contact_sheet([])
+
+
+class TestFitColumn:
+    @pytest.mark.parametrize(
+        ("size", "fitted"),
+        [((1280, 960), (640, 480)), ((640, 10), (640, 10)), ((1, 5000), (1, 640))],
+    )
+    def test_large_images_shrink(self, size, fitted):
+        image = fit_column(Image.new("L", size))
+        assert image.size == fitted and image.mode == "RGB"
+
+
+def test_a_caption_stands_above_the_whole_picture():
+    framed = with_caption(Image.new("RGB", (200, 50), RED), "a caption")
+    left, top, right, bottom = bounds(framed, RED)
+    assert (left, right, bottom - top, bottom) == (0, 200, 50, framed.height)
+    assert (np.asarray(framed)[:top] < 100).any()
+
+
+class TestSavePicture:
+    def test_the_ending_says_the_format(self, tmp_path):
+        save_picture(Image.new("RGB", (8, 8), RED), tmp_path / "a.JPG")
+        with Image.open(tmp_path / "a.JPG") as picture:
+            assert picture.format == "JPEG"
+
+    @pytest.mark.parametrize("name", ["picture", "picture.nothing"])
+    def test_an_unknown_ending_is_told_and_nothing_written(self, tmp_path, name):
+        with pytest.raises(UserError, match=rf"{name}: no picture format ends in"):
+            save_picture(Image.new("RGB", (8, 8)), tmp_path / name)
+        assert not list(tmp_path.iterdir())
+
+
+def test_nouns_have_their_number():
+    assert [count(n, "segment") for n in (0, 1, 2)] == ["0 segments", "1 segment", "2 segments"]

@@ -1,0 +1,1 @@
+"""A training run around the engine: network, checkpoints, reports, non-finite steps."""

@@ -1,0 +1,292 @@
+"""The files of a run, under the names that the original gave them."""
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from training.output_folder import lies_in, set_earlier_run_aside
+from util.distributed.processes import is_main_process
+from util.errors import UserError
+from util.files.checkpoint import (
+    StrPath,
+    atomic_write,
+    load_checkpoint,
+    save_on_master,
+    sync_folder,
+)
+
+_KEEP_EVERY = 100  # epochs between checkpoints that stay
+_KEEP_EVALUATION_EVERY = 50
+_NEWEST, _BEST, _LOG = "checkpoint.pth", "best.pth", "log.txt"
+_LAST, _LEFT = "checkpoint-step", "abandoned-step"  # before the number of the step
+_HALF_WRITTEN = (".*.pth.*tmp", ".*.pth.tmp", f".{_LOG}.*tmp", "eval/.*.pth.*tmp")
+
+
+class RunFolder:
+    """Writes checkpoints, log and evaluations of a run below ``--output_dir``.
+
+    Without a folder nothing is written, and outside the main process neither.
+
+    Args:
+        output_dir: the folder, made where it does not exist; empty for none.
+        keep_last: how many checkpoints stay: the newest, ``checkpoint.pth``, and of those before
+            it as many as are missing, ``checkpoint-step{step:09}.pth``.
+
+    Raises:
+        UserError: the folder cannot be made, or nothing can be written to it.
+    """
+
+    def __init__(self, output_dir: str, keep_last: int = 1):
+        self.path = Path(output_dir) if output_dir else None
+        self._keep_last = keep_last
+        if self.path is None or not is_main_process():
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as err:
+            raise UserError(
+                f"--output_dir {output_dir}: cannot be made or written to ({err.strerror})"
+            ) from err
+
+    def holds(self, path: str) -> bool:
+        """Whether a checkpoint lies in this folder."""
+        return self.path is not None and lies_in(path, self.path)
+
+    def start_over(self) -> None:
+        """Move the results of an earlier run to a subfolder, for ``--overwrite``."""
+        if self.path is not None and is_main_process():
+            set_earlier_run_aside(self.path)
+
+    def sweep(self) -> None:
+        """Remove what a killed run has left half written, before training goes on here."""
+        if self.path is not None and is_main_process():
+            for pattern in _HALF_WRITTEN:
+                for half in self.path.glob(pattern):
+                    half.unlink(missing_ok=True)
+
+    # ---- checkpoints
+
+    def save_checkpoint(self, state: dict[str, Any], epoch: int | None, lr_drop: int) -> None:
+        """Write ``checkpoint.pth``; at times and before a drop of the learning rate one that stays.
+
+        That is ``checkpoint{epoch:04}.pth``, every 100 and every ``lr_drop`` epochs.
+
+        Args:
+            state: of the run; its ``step`` names the copy that ``keep_last`` asks for.
+            epoch: the one that has just ended; None in the middle of one.
+            lr_drop: of the flags.
+        """
+        if self.path is None:
+            return
+        newest = self.path / _NEWEST
+        save_on_master(state, newest)
+        if not is_main_process():
+            return
+        if epoch is not None and ((epoch + 1) % lr_drop == 0 or (epoch + 1) % _KEEP_EVERY == 0):
+            _same_file(newest, self.path / f"checkpoint{epoch:04}.pth")
+        if self._keep_last > 1:
+            _same_file(newest, self.path / f"{_LAST}{state['step']:09}.pth")
+            for old in sorted(self.path.glob(f"{_LAST}*.pth"))[: -self._keep_last]:
+                old.unlink(missing_ok=True)
+
+    def keep_as_best(self, checkpoint: StrPath | None = None, weights: str = "model") -> None:
+        """Let ``best.pth`` be what a checkpoint of the folder, by default the newest, is now.
+
+        Args:
+            checkpoint: path.
+            weights: key of the weights that scored best. Where it is not ``model``, ``best.pth`` is
+                a file of its own, with this key as the entry ``best_weights``.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        if self.path is None or not is_main_process():
+            return
+        source, best = Path(checkpoint or self.path / _NEWEST), self.path / _BEST
+        if weights == "model":
+            _same_file(source, best)
+        else:
+            save_on_master({**load_checkpoint(source), "best_weights": weights}, best)
+
+    def load_newest(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest checkpoint that can be read, and its path; None where there is none at all.
+
+        Where ``checkpoint.pth`` cannot be read, the copies are tried, those written last first.
+
+        Raises:
+            UserError: there are checkpoints, and none can be read.
+        """
+        if self.path is None:
+            return None
+        copies = [*self.path.glob("checkpoint?*.pth"), *self.path.glob(_BEST)]
+        copies = [path for path in copies if path.exists()]  # a link may lead nowhere
+        copies.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        newest = self.path / _NEWEST
+        complaints = []
+        for path in ([newest] if newest.exists() else []) + copies:
+            try:
+                return path, load_checkpoint(path)
+            except UserError as err:
+                complaints.append(str(err))
+                print(f"{err}; looking for an earlier one")
+        if complaints:
+            raise UserError(f"--auto_resume: no checkpoint can be read: {'; '.join(complaints)}")
+        return None
+
+    def go_back_to(self, epoch: int, step: int) -> None:
+        """Put aside what a run that went further has left here, before training goes on earlier.
+
+        Its lines of the log stay in ``log-before-epoch{epoch:04}.txt``, its later checkpoints as
+        ``abandoned-step{step:09}.pth``, ``abandoned-checkpoint-epoch{epoch:04}.pth`` and
+        ``abandoned-best-epoch{epoch:04}.pth``.
+
+        Args:
+            epoch: the one that training goes on with.
+            step: the last one that is done.
+        """
+        if self.path is None or not is_main_process():
+            return
+        for later in sorted(self.path.glob(f"{_LAST}*.pth")):
+            number = later.stem.removeprefix(_LAST)
+            if number.isdecimal() and int(number) > step:
+                _put_aside(later, f"{_LEFT}{number}", f"step {step}")
+        for kind, pattern in (("best", _BEST), ("checkpoint", "checkpoint[0-9]*.pth")):
+            for path in sorted(self.path.glob(pattern)):
+                self._put_aside_if_later(path, kind, epoch, step)
+        self._put_aside_if_later(self.path / _NEWEST, "checkpoint", epoch, step)
+        self._cut_log(epoch)
+
+    def _put_aside_if_later(self, path: Path, kind: str, epoch: int, step: int) -> None:
+        """Rename a checkpoint that was written after the place where training goes on."""
+        reached = _progress_in(path)
+        if reached is not None and reached > (epoch - 1, step):
+            name = f"abandoned-{kind}-epoch{reached[0]:04}"
+            _put_aside(path, name, f"epoch {epoch - 1}, step {step}")
+
+    # ---- log
+
+    def append_log(self, entry: dict[str, Any]) -> None:
+        """Add a line to ``log.txt``: one JSON object. Numbers that are not finite become null."""
+        if self.path is None or not is_main_process():
+            return
+        with (self.path / _LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_strict(entry), allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The entries of ``log.txt``, without lines that are damaged."""
+        return [entry for _, entry in self._log_lines() if entry is not None]
+
+    def _log_lines(self) -> list[tuple[str, dict[str, Any] | None]]:
+        """Each line of ``log.txt``, and its entry; None where it is damaged or not whole."""
+        if self.path is None or not (self.path / _LOG).exists():
+            return []
+        text = (self.path / _LOG).read_text(encoding="utf-8", errors="replace")
+        return [(line, _entry_of(line)) for line in text.splitlines(keepends=True)]
+
+    def _cut_log(self, epoch: int) -> None:
+        """Take lines of that epoch and later ones, and damaged ones, out of ``log.txt``.
+
+        They stay in a copy of the file, save a last line that was cut short by a kill.
+        """
+        assert self.path is not None
+        lines, log = self._log_lines(), self.path / _LOG
+        kept = [line for line, entry in lines if entry is not None and entry["epoch"] < epoch]
+        if len(kept) == len(lines):
+            return
+        if len(kept) < len(lines) - (not lines[-1][0].endswith("\n")):
+            before = _free(self.path / f"log-before-epoch{epoch:04}.txt", log)
+            _same_file(log, before)
+            print(
+                f"{log}: {len(lines) - len(kept)} lines, damaged or of epoch {epoch} and later, "
+                f"are taken out; {before} has them all"
+            )
+        with atomic_write(log, "w") as file:
+            file.writelines(kept)
+
+    # ---- evaluations
+
+    def save_epoch_evaluation(self, evaluation: dict[str, Any], epoch: int) -> None:
+        """Write precision and recall to ``eval/latest.pth``; every 50 epochs one that stays."""
+        if self.path is None:
+            return
+        names = ["latest.pth"]
+        if epoch % _KEEP_EVALUATION_EVERY == 0:
+            names.append(f"{epoch:03}.pth")
+        (self.path / "eval").mkdir(exist_ok=True)
+        for name in names:
+            save_on_master(evaluation, self.path / "eval" / name)
+
+    def save_evaluation(self, evaluation: dict[str, Any]) -> None:
+        """Write precision and recall of ``--eval`` to ``eval.pth``."""
+        if self.path is not None:
+            save_on_master(evaluation, self.path / "eval.pth")
+
+
+def _entry_of(line: str) -> dict[str, Any] | None:
+    """The entry in a line of the log, None where the line is none."""
+    try:
+        entry = json.loads(line) if line.endswith("\n") else None
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) and type(entry.get("epoch")) is int else None
+
+
+def _progress_in(path: Path) -> tuple[int, int] | None:
+    """Last complete epoch and number of steps of a checkpoint; None where it cannot be read."""
+    try:
+        checkpoint = load_checkpoint(path, mmap=True)
+    except UserError:
+        return None
+    epoch, step = checkpoint.get("epoch"), checkpoint.get("step", 0)
+    return (epoch, step) if type(epoch) is int and type(step) is int else None
+
+
+def _put_aside(path: Path, stem: str, after: str) -> None:
+    """Rename a checkpoint that comes after the place where training goes on."""
+    target = _free(path.with_name(f"{stem}.pth"), path)
+    path.rename(target)
+    path.unlink(missing_ok=True)  # two names of one file: the rename did nothing
+    print(f"{path} comes after {after} and is now {target.name}")
+
+
+def _free(target: Path, source: Path) -> Path:
+    """``target``, with a number added where that is a file other than ``source``."""
+    free, number = target, 1
+    while free.exists() and not free.samefile(source):
+        number += 1
+        free = target.with_name(f"{target.stem}-{number}{target.suffix}")
+    return free
+
+
+def _same_file(source: Path, target: Path) -> None:
+    """Let ``target`` hold what ``source`` does, now and when ``source`` is replaced."""
+    beside = target.with_name(f".{target.name}.tmp")
+    beside.unlink(missing_ok=True)
+    try:
+        os.link(os.path.realpath(source), beside)  # a link would follow every later checkpoint
+    except OSError:  # a file system without links
+        with source.open("rb") as file, atomic_write(target) as copy:
+            shutil.copyfileobj(file, copy)
+        return
+    os.replace(beside, target)
+    with contextlib.suppress(OSError):
+        beside.unlink()  # where both names were one file already, the rename does nothing
+    sync_folder(target.parent)
+
+
+def _strict(value: Any) -> Any:
+    """JSON knows no NaN and no infinity."""
+    if isinstance(value, dict):
+        return {key: _strict(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

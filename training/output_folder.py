@@ -1,0 +1,127 @@
+"""Which folder a training run writes to, so that it never overwrites an earlier run."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from util.distributed.gathering import decide_on_main
+from util.distributed.processes import is_main_process
+from util.errors import UserError
+
+_OUTPUTS = Path("outputs")  # below the current directory
+# What makes a folder a used one, and all that a training run writes.
+_RESULTS = ("checkpoint*.pth", "best.pth")
+_WRITTEN = (
+    *(*_RESULTS, "abandoned-*.pth", "bad_step.pth", "log.txt", "log-before-epoch*.txt"),
+    *("eval", "eval.pth", "panoptic_eval", "detections.png", "panoptic.png"),
+)
+
+
+def results_in(folder: Path) -> list[str]:
+    """Names of the log in a folder, if that has lines, and of the checkpoints."""
+    log = folder / "log.txt"
+    logs = [log] if log.is_file() and log.stat().st_size > 0 else []
+    return [path.name for path in logs + _matching(folder, _RESULTS)]
+
+
+def lies_in(path: str, folder: Path) -> bool:
+    """Whether a file is directly in a folder, links resolved."""
+    return Path(path).resolve().parent == folder.resolve()
+
+
+def refuse_used_folder(output_dir: str, resume: str = "") -> None:
+    """Refuse to start a run in the folder of an earlier run. Collective: call on every rank.
+
+    Args:
+        output_dir: folder that the new run would write to; it need not exist.
+        resume: checkpoint that the run continues, if any; one in the folder itself is fine.
+
+    Raises:
+        UserError: on every rank; names what the folder holds and the ways out.
+    """
+
+    def refuse() -> None:
+        folder = Path(output_dir)
+        found = results_in(folder)
+        if not found or (resume and lies_in(resume, folder)):
+            return
+        aside = _next_earlier(folder).name
+        shown = ", ".join(found[:4]) + (", …" if len(found) > 4 else "")
+        raise UserError(
+            f"--output_dir {output_dir}: holds an earlier run ({shown}), which would be "
+            "overwritten; add --auto_resume to continue that run, give another folder, or add "
+            f"--overwrite to start over (its files then move to {aside}/ there)"
+        )
+
+    decide_on_main(refuse)
+
+
+@contextlib.contextmanager
+def numbered_folder(name: str) -> Iterator[str]:
+    """Make ``outputs/NAME-N`` with the first free number N. Collective: call on every rank.
+
+    If it is still empty at the end, it is removed, and so is ``outputs`` if it was made here.
+
+    Args:
+        name: of the recipe or the data set; other characters than letters, digits, dot, dash and
+            underscore are replaced.
+
+    Yields:
+        the folder, relative to the current directory.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    is_new = not _OUTPUTS.exists()
+    folder = Path(decide_on_main(lambda: str(_make_numbered(re.sub(r"[^\w.-]+", "_", name)))))
+    try:
+        yield str(folder)
+    finally:
+        if is_main_process():
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
+                if is_new:
+                    _OUTPUTS.rmdir()
+
+
+def set_earlier_run_aside(folder: Path) -> None:
+    """Move everything that a run has written to a folder into its new subfolder ``earlier-N``.
+
+    Files of other names stay. Called on the main process alone.
+    """
+    if not results_in(folder):
+        return
+    aside = _next_earlier(folder)
+    aside.mkdir()
+    moved = _matching(folder, _WRITTEN)
+    for path in moved:
+        path.rename(aside / path.name)
+    print(f"--overwrite: {len(moved)} files and folders of an earlier run are now in {aside}")
+
+
+def _make_numbered(name: str) -> Path:
+    number = 1
+    while True:
+        folder = _OUTPUTS / f"{name}-{number}"
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+        except OSError as err:
+            raise UserError(
+                f"{folder}: cannot be made ({err.strerror}); choose a folder with --output_dir, or "
+                'keep nothing with --output_dir ""'
+            ) from err
+
+
+def _next_earlier(folder: Path) -> Path:
+    number = 1
+    while (folder / f"earlier-{number}").exists():
+        number += 1
+    return folder / f"earlier-{number}"
+
+
+def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    return sorted({path for pattern in patterns for path in folder.glob(pattern)})

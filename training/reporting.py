@@ -1,0 +1,83 @@
+"""What an evaluation tells: tables, reasons and pictures."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pycocotools.coco import COCO
+
+from datasets.coco_eval import CocoEvaluator
+from datasets.coco_panoptic import CocoPanoptic
+from datasets.evaluation.collapse import explain_collapse
+from datasets.evaluation.explain import explain_missing_ap
+from datasets.evaluation.panoptic_pictures import panoptic_samples
+from datasets.evaluation.report import per_class_table
+from datasets.loading.listed_images import read_row_image
+from engine import PANOPTIC_FOLDER
+from util.visualize.detections import save_detection_samples
+from util.visualize.panoptic import save_panoptic_samples
+
+
+def report(evaluator: CocoEvaluator, categories: Mapping[int, str], training: bool) -> None:
+    """Print a table by class for each IoU type, why an AP is -1 or 0, and equal detections.
+
+    Args:
+        evaluator: accumulated.
+        categories: names by id.
+        training: whether the model is being trained, in place of evaluated alone.
+    """
+    for iou_type, score in evaluator.coco_eval.items():
+        print(f"By class, {iou_type}:")
+        print(per_class_table(score, categories))
+    for reason in explain_missing_ap(evaluator, training=training):
+        print(reason)
+    if collapse := explain_collapse(evaluator, training):
+        print(collapse)
+
+
+def all_detections(evaluator: CocoEvaluator) -> list[dict[str, Any]]:
+    """COCO result entries with boxes, and with masks where they were evaluated."""
+    detections = evaluator.detections("bbox")
+    if "segm" not in evaluator.coco_eval:
+        return detections
+    with_masks = evaluator.detections("segm")
+    return [{**box, **mask} for box, mask in zip(detections, with_masks, strict=True)]
+
+
+def draw_detections(
+    detections: list[dict[str, Any]], ground_truth: COCO, dataset: Any, folder: Path
+) -> None:
+    """Write ``detections.png``, a sample of detections beside ground truth.
+
+    Args:
+        detections: COCO result entries.
+        ground_truth: of the images.
+        dataset: its ``root`` is the folder of the images; nothing is drawn without a folder.
+        folder: of the run.
+    """
+    if not hasattr(dataset, "root"):
+        return
+    picture = folder / "detections.png"
+    # Of panoptic data the instance annotations know things alone, and AP counts nothing else.
+    detections = [one for one in detections if one["category_id"] in ground_truth.cats]
+    save_detection_samples(
+        ground_truth,
+        detections,
+        dataset.root,
+        picture,
+        read_image=read_row_image,
+        masks=any("segmentation" in one for one in detections[:1]),
+    )
+    print(f"Detections beside ground truth: {picture}")
+
+
+def draw_panoptic_maps(dataset: CocoPanoptic, folder: Path) -> None:
+    """Write ``panoptic.png``, a sample of panoptic maps beside ground truth.
+
+    Args:
+        dataset: with the truth.
+        folder: of the run; its `engine.PANOPTIC_FOLDER` holds the maps.
+    """
+    picture = folder / "panoptic.png"
+    save_panoptic_samples(panoptic_samples(dataset, folder / PANOPTIC_FOLDER), picture)
+    print(f"Panoptic maps beside ground truth: {picture}")

@@ -1,0 +1,256 @@
+"""Flags that a run takes from the checkpoint it starts from.
+
+Command line first, then the checkpoint, then the defaults.
+"""
+
+import argparse
+import copy
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from datasets.shapes.directory import is_drawn
+from models.backbone import resnet_of
+from models.weights import DETECTOR_PREFIX, architecture_flags, model_state, without_ddp_prefix
+from training.resume import Start
+from util.errors import UserError
+from util.options import NEW_FLAG_DEFAULTS
+
+Flags = dict[str, Any]
+IsValid = Callable[[str, Any], bool]  # whether a flag, by name, can have a value
+
+# Weights fit no model with other values, or give other outputs there.
+_DETECTOR = (
+    *("backbone", "dilation", "position_embedding", "enc_layers", "dec_layers"),
+    *("dim_feedforward", "hidden_dim", "nheads", "num_queries", "pre_norm"),
+)
+_NEEDED_BY_WEIGHTS = (*_DETECTOR, "masks")
+_SCHEDULE = ("lr", "lr_backbone", "weight_decay", "lr_scheduler", "lr_drop", "lr_min")
+_DATA_PATHS = (
+    *("coco_path", "coco_panoptic_path"),
+    *("train_images", "train_ann", "val_images", "val_ann"),
+)
+# They tell where a process runs, reads and writes, and never come from a checkpoint. The number of
+# classes is read from the weights themselves.
+_OF_THIS_START = frozenset(
+    {
+        *("resume", "auto_resume", "finetune", "start_epoch", "eval", "num_classes"),
+        *(
+            "output_dir",
+            "overwrite",
+            "skip_checks",
+            "dump_detections",
+            "device",
+            "num_workers",
+            "dist_timeout",
+        ),
+        *("rank", "world_size", "gpu", "dist_url", "dist_backend", "distributed"),
+    }
+)
+
+
+def settle_flags(
+    args: argparse.Namespace, start: Start, given: Collection[str], is_valid: IsValid
+) -> argparse.Namespace:
+    """The flags of a run: as given, else from the checkpoint that it starts from, else the default.
+
+    Args:
+        args: all flags; not changed.
+        start: the checkpoints that they name.
+        given: names of the flags on the command line.
+        is_valid: whether a flag can have a value.
+
+    Raises:
+        UserError: a given flag contradicts the weights, or a saved one has an impossible value.
+    """
+    if start.resume is not None:
+        args = settle_resumed(args, start.resume, given, is_valid)
+    for flag, checkpoint in (("finetune", start.finetune), ("frozen_weights", start.frozen)):
+        if checkpoint is not None:
+            args = settle_started(args, flag, checkpoint, given, is_valid)
+    return args
+
+
+def flags_in(checkpoint: Mapping[str, Any], source: str) -> Flags:
+    """The flags that a checkpoint was trained with; empty for released files, which hold none.
+
+    Raises:
+        UserError: its ``args`` are something else.
+    """
+    saved: Any = checkpoint.get("args")
+    if isinstance(saved, argparse.Namespace):
+        return vars(saved)
+    if saved is None or isinstance(saved, dict):
+        return saved or {}
+    raise UserError(
+        f"{source}: its 'args' are not flags but {type(saved).__name__}; load its weights alone "
+        "with --finetune"
+    )
+
+
+def settle_resumed(
+    args: argparse.Namespace,
+    checkpoint: Mapping[str, Any],
+    given: Collection[str],
+    is_valid: IsValid,
+) -> argparse.Namespace:
+    """The flags of a run that resumes or evaluates a checkpoint.
+
+    From one of ours every flag that was not given is taken, from one of the original only the
+    architecture and the learning-rate schedule. What is taken and what differs is printed.
+
+    Args:
+        args: all flags; not changed.
+        checkpoint: of ``--resume``.
+        given: names of the flags on the command line.
+        is_valid: whether a flag can have a value.
+
+    Raises:
+        UserError: a given flag contradicts the weights, or a saved one has an impossible value.
+    """
+    source = f"--resume {args.resume}"
+    saved = flags_in(checkpoint, source)
+    if not saved:
+        return args
+    _refuse_contradictions(args, saved, _NEEDED_BY_WEIGHTS, given, source)
+    for sentence in _other_processes(saved, args):
+        print(sentence)
+    is_ours = isinstance(checkpoint["args"], dict)
+    names: Iterable[str] = vars(args) if is_ours else (*_NEEDED_BY_WEIGHTS, *_SCHEDULE)
+    if not set(_DATA_PATHS).isdisjoint(given):
+        names = [name for name in names if name not in _DATA_PATHS]
+    names = [name for name in names if name not in _OF_THIS_START]
+    settled = _take(args, saved, names, given, is_valid, source)
+    if settled.dataset_file != args.dataset_file:
+        _read_as_coco_unless_drawn(settled)
+    _print_differences(saved, settled)
+    return settled
+
+
+def settle_started(
+    args: argparse.Namespace,
+    flag: str,
+    checkpoint: Mapping[str, Any],
+    given: Collection[str],
+    is_valid: IsValid,
+) -> argparse.Namespace:
+    """The flags of a new run whose detector starts from a checkpoint's weights.
+
+    The architecture of the detector is taken from the checkpoint, as far as it was not given.
+
+    Args:
+        args: all flags; not changed.
+        flag: ``finetune``, which loads what fits a given architecture, or ``frozen_weights``.
+        checkpoint: the file that it names.
+        given: names of the flags on the command line.
+        is_valid: whether a flag can have a value.
+
+    Raises:
+        UserError: with ``frozen_weights``: a given flag contradicts the weights. A saved flag has
+            an impossible value.
+    """
+    path = getattr(args, flag)
+    source = f"--{flag} {path}"
+    state = model_state(checkpoint, path)
+    saved = {**_architecture_of(state), **flags_in(checkpoint, source)}
+    if flag == "frozen_weights":
+        _refuse_contradictions(args, saved, _DETECTOR, given, source)
+    return _take(args, saved, _DETECTOR, given, is_valid, source)
+
+
+def _architecture_of(state: Mapping[str, Tensor]) -> Flags:
+    """The architecture as far as shapes tell, of files without flags."""
+    parts = {k.removeprefix(DETECTOR_PREFIX): v for k, v in without_ddp_prefix(state).items()}
+    if "class_embed.bias" not in parts:
+        return {}
+    flags = {k.removeprefix("--"): v for k, v in architecture_flags(parts).items()}
+    flags["pre_norm"] = "transformer.encoder.norm.weight" in parts
+    backbone = resnet_of(parts)
+    return flags if backbone is None else {**flags, "backbone": backbone}
+
+
+def _refuse_contradictions(
+    args: argparse.Namespace,
+    saved: Flags,
+    names: Iterable[str],
+    given: Collection[str],
+    source: str,
+) -> None:
+    wrong = [n for n in names if n in given and n in saved and _differ(saved[n], getattr(args, n))]
+    if not wrong:
+        return
+    asked = " ".join(as_flag(name, getattr(args, name)) for name in wrong)
+    trained = " ".join(as_flag(name, saved[name]) for name in wrong)
+    path = source.split(" ", 1)[1]
+    raise UserError(
+        f"{asked}: {path} was trained with {trained}; leave the flag out, or start a new run from "
+        f"the weights that fit with --finetune {path}"
+    )
+
+
+def _take(
+    args: argparse.Namespace,
+    saved: Flags,
+    names: Iterable[str],
+    given: Collection[str],
+    is_valid: IsValid,
+    source: str,
+) -> argparse.Namespace:
+    """A copy of the flags with saved values in place of those that were not given; prints them."""
+    settled = copy.copy(args)
+    taken = []
+    for name in names:
+        if name in given or name not in saved or not _differ(saved[name], getattr(args, name)):
+            continue
+        if not is_valid(name, saved[name]):
+            raise UserError(
+                f"{source}: its flag --{name} is {saved[name]!r}, which main.py does not take; "
+                "give the flag on the command line"
+            )
+        setattr(settled, name, saved[name])
+        taken.append(as_flag(name, saved[name]))
+    if taken:
+        print(f"From {source.split(' ', 1)[1]}: {' '.join(taken)}")
+    return settled
+
+
+def _read_as_coco_unless_drawn(args: argparse.Namespace) -> None:
+    """Own data under ``--coco_path`` is no drawn data, even for a model trained on drawn shapes."""
+    path = args.coco_path
+    if path and Path(path).is_dir() and not is_drawn(path):
+        args.dataset_file = args.dataset_file.replace("shapes_panoptic", "coco_panoptic")
+        args.dataset_file = args.dataset_file.replace("shapes", "coco")
+
+
+def _print_differences(saved: Flags, args: argparse.Namespace) -> None:
+    # A flag that is younger than the checkpoint had its default.
+    saved = {k: v for k, v in NEW_FLAG_DEFAULTS.items() if v is not None} | saved
+    for name, now in sorted(vars(args).items()):
+        if name not in _OF_THIS_START and name in saved and _differ(saved[name], now):
+            print(f"--{name}: {saved[name]} in the checkpoint, now {now}")
+
+
+def _other_processes(saved: Flags, args: argparse.Namespace) -> list[str]:
+    before, now = (flags.get("world_size") or 1 for flags in (saved, vars(args)))
+    if not isinstance(before, int) or before == now or args.eval:
+        return []
+    return [f"{before} processes in the checkpoint, now {now}: images per step change with it"]
+
+
+def _differ(saved: Any, now: Any) -> bool:
+    """Whether two values of a flag differ; a foreign file may hold what cannot be compared."""
+    if isinstance(saved, int | float) and isinstance(now, int | float):
+        return saved != now
+    return repr(saved) != repr(now)
+
+
+def as_flag(name: str, value: Any) -> str:
+    """A flag as it is typed: ``--nheads 8``, ``--dilation``."""
+    if name == "aux_loss":
+        return "--aux_loss" if value else "--no_aux_loss"
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"no --{name}"
+    words = value if isinstance(value, list | tuple) else [value]
+    return " ".join([f"--{name}", *map(str, words)])

@@ -1,0 +1,159 @@
+"""What every command of the project shares: flags with help, argument files, errors in one line."""
+
+import argparse
+import errno
+import math
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from util.cli.early_interrupt import raise_on_interrupt
+from util.cli.suggestions import DASHES, explain_argument_file, explain_unknown
+from util.errors import ConnectionLostError, DivergenceError, UserError
+from util.options import NEW_FLAG_DEFAULTS
+from util.signals import StopRequested
+
+# No space, over quota, a device that fails, one that may not be written.
+_DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES})
+
+
+def positive_number(text: str) -> int:
+    """Type of a flag: a whole number from 1 on."""
+    if not re.fullmatch(r"[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
+def can_have(action: argparse.Action, value: Any) -> bool:
+    """Whether ``value`` is one that the flag of a parser can have."""
+    if action.nargs == 0:
+        return isinstance(value, bool)
+    if value is None:
+        return action.default is None
+    if action.nargs == "+":
+        return isinstance(value, list) and value != [] and all(_is_one(action, v) for v in value)
+    return _is_one(action, value)
+
+
+def _is_one(action: argparse.Action, value: Any) -> bool:
+    if action.choices is not None and value not in action.choices:
+        return False
+    if action.type is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is (action.type or str)
+
+
+def share(text: str) -> float:
+    """Type of a flag: a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 <= value <= 1:
+        percent = f"; for {value:g} % give {value / 100:g}" if 1 < value <= 100 else ""
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1{percent}")
+    return value
+
+
+class FlagGroup:
+    """A titled group of flags in ``--help``. The newer flags have their default in `util.options`.
+
+    Args:
+        parser: gets the group.
+        title: of the group.
+    """
+
+    def __init__(self, parser: argparse.ArgumentParser, title: str):
+        self._group = parser.add_argument_group(title)
+
+    def add(self, flag: str, help: str, **options: Any) -> None:
+        """Add a flag with a value; its default is shown where it has one."""
+        options.setdefault("default", NEW_FLAG_DEFAULTS.get(flag.removeprefix("--")))
+        if options["default"] not in (None, ""):
+            help += " (default: %(default)s)"
+        self._group.add_argument(flag, help=help, **options)
+
+    def add_switch(self, flag: str, help: str, **options: Any) -> None:
+        """Add a flag without a value, off by default."""
+        self._group.add_argument(flag, help=help, **{"action": "store_true", **options})
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """Reads ``@file`` lines as a shell would, with comments, and reports errors in one line."""
+
+    def parse_args(  # type: ignore[override]
+        self, argv: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        """Parse a command line; see `argparse.ArgumentParser.parse_args`."""
+        for argument in sys.argv[1:] if argv is None else argv:
+            if self.fromfile_prefix_chars and argument.startswith(self.fromfile_prefix_chars):
+                problem = explain_argument_file(argument[1:])
+                if problem is not None:
+                    self.error(problem)
+        parsed, unknown = self.parse_known_args(argv, namespace)
+        if unknown:
+            self.error(self._explain_unknown(unknown))
+        return parsed
+
+    def _explain_unknown(self, arguments: Sequence[str]) -> str:
+        flags = [name for action in self._actions for name in action.option_strings]
+        # The values of an unknown flag are unknown too, and not a mistake of their own.
+        unknown = [one for one in arguments if one.startswith(DASHES)] or arguments
+        reads_files = self.fromfile_prefix_chars is not None
+        return "; ".join(explain_unknown(one, flags, reads_files) for one in unknown)
+
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        """Split a line of an argument file."""
+        try:
+            return shlex.split(arg_line, comments=True)
+        except ValueError as err:
+            self.error(f"line {arg_line!r} of an argument file: {err}")
+
+    def given_flags(self, argv: Sequence[str] | None = None) -> set[str]:
+        """Names of the flags that a command line gives, in place of leaving their default."""
+        default = object()
+        names = [action.dest for action in self._actions]
+        parsed = self.parse_args(argv, argparse.Namespace(**dict.fromkeys(names, default)))
+        return {name for name, value in vars(parsed).items() if value is not default}
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit status 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def run_command(name: str, command: Callable[[], None]) -> int:
+    """Run a command and return its exit status.
+
+    Args:
+        name: of the command, for messages.
+        command: does the work.
+
+    Returns:
+        0: done. 1: training has diverged, or another process is gone. 2: a mistake of the user.
+        130, 143, 138: stopped by Ctrl-C, SIGTERM, SIGUSR1. All but the first leave one line on
+        stderr.
+    """
+    try:
+        raise_on_interrupt()
+        command()
+        return 0
+    except UserError as err:
+        message, status = f"error: {err.one_line()}", 2
+    except OSError as err:
+        if err.errno not in _DISK_FAULTS:
+            raise
+        where = err.filename or "a file of the run"
+        message = f"error: {where} cannot be written ({err.strerror}); what was there before is "
+        message, status = message + "whole: make room, or choose another --output_dir", 2
+    except DivergenceError as err:
+        message, status = f"training stopped: {err}; see the README on divergence", 1
+    except ConnectionLostError as err:
+        message, status = f"error: {err}", 1
+    except StopRequested as err:
+        message, status = str(err), err.exit_status
+    except KeyboardInterrupt:
+        message, status = "interrupted; whatever was being written is whole or untouched", 130
+    print(f"{name}: {message}", file=sys.stderr)
+    return status

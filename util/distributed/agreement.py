@@ -1,0 +1,63 @@
+"""Checks that all ranks of a run have the same flags, data and checkpoint."""
+
+import argparse
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from util.distributed.processes import all_gather
+from util.errors import UserError
+
+
+def require_same(facts: Mapping[str, Any], way_out: str) -> None:
+    """Refuse facts that differ between ranks. Collective: call on every rank.
+
+    Args:
+        facts: printable values by name, which begins the message.
+        way_out: what to do about a difference; ends the message.
+
+    Raises:
+        UserError: on every rank; names the first difference from rank 0.
+    """
+    everywhere = all_gather({name: str(value) for name, value in facts.items()})
+    for rank, theirs in enumerate(everywhere):
+        for name, value in everywhere[0].items():
+            if theirs.get(name) != value:
+                raise UserError(
+                    f"{name}: {value} in rank 0, {theirs.get(name)} in rank {rank}; {way_out}"
+                )
+
+
+def fingerprint(content: Any) -> str:
+    """Short hash of the content of a checkpoint, or of other nested values.
+
+    Args:
+        content: dicts, lists, tuples and namespaces of dense tensors on the CPU and plain values.
+
+    Returns:
+        eight hexadecimal digits.
+    """
+    digest = hashlib.blake2b(digest_size=4)
+    _add(digest, content)
+    return digest.hexdigest()
+
+
+def _add(digest: Any, content: Any) -> None:
+    if isinstance(content, argparse.Namespace):
+        content = vars(content)
+    if isinstance(content, Tensor):
+        digest.update(f"{content.dtype}{tuple(content.shape)}".encode())
+        digest.update(content.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+    elif isinstance(content, Mapping):
+        for name, value in content.items():
+            digest.update(repr(name).encode())
+            _add(digest, value)
+    elif isinstance(content, list | tuple):
+        digest.update(f"{type(content).__name__}{len(content)}".encode())
+        for value in content:
+            _add(digest, value)
+    else:
+        digest.update(repr(content).encode())
