@@ -3,8 +3,8 @@
 `CocoEvaluator` has the interface of the original codebase. It differs inside:
 `CocoEvaluator.update` only collects, and the whole set is scored once, by
 `datasets.evaluation.coco_scoring`, when `CocoEvaluator.accumulate` is called. The functions
-`evaluate`, `merge` and `create_common_coco_eval` keep the original's other way, batch by batch on pycocotools objects, for
-code that uses it.
+`evaluate`, `merge` and `create_common_coco_eval` keep the original's other way, batch by batch on
+pycocotools objects, for code that uses it.
 """
 
 import contextlib

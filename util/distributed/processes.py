@@ -88,9 +88,9 @@ def connected(args: Any) -> Iterator[None]:
     Understands torchrun (RANK, WORLD_SIZE, LOCAL_RANK) and Slurm (SLURM_PROCID, SLURM_NTASKS,
     SLURM_LOCALID), see `util.distributed.launch`. GPUs talk over NCCL, each process owning
     the GPU of its local rank; CPUs talk over gloo. The main process alone writes to stdout. However
-    the body ends, stdout is as before and the process group is destroyed, but for one of NCCL after an error: it
-    would wait for the others, who wait for this process. `status_of` and `leave` end such a
-    process.
+    the body ends, stdout is as before and the process group is destroyed, but for one of NCCL after
+    an error: it would wait for the others, who wait for this process. `status_of` and `leave` end
+    such a process.
 
     Args:
         args: namespace of `main.get_args_parser`; ``device``, ``dist_url`` and ``dist_timeout``
