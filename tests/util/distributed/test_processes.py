@@ -189,10 +189,11 @@ def test_what_ends_is_as_before_and_leaves_print_alone(tmp_path, monkeypatch, ca
 
 
 AS_IF_OVER_NCCL = """
-import atexit, runpy, sys, torch.distributed, training
+import atexit, runpy, sys, torch.distributed
+from training import loop
 def run_out_of_memory(*_):
     raise RuntimeError("CUDA out of memory")
-training.Run.__init__ = run_out_of_memory
+loop.Run.__init__ = run_out_of_memory
 _, backend, url = sys.argv
 torch.distributed.get_backend = lambda *_: backend
 atexit.register(print, "waits for the others at exit")
