@@ -134,16 +134,14 @@ def leave(status: int) -> NoReturn:
 
 
 def status_of(run: Callable[[], int]) -> int:
-    """The exit status that ``run`` returns, for `leave`.
+    """Exit status that ``run`` returns, for `leave`; 1 after an unexpected exception.
 
-    An unexpected exception in a process that stays connected is printed with its traceback and
-    gives status 1: the interpreter's own way to end would wait for the other ranks.
+    The traceback is printed here and not left to the interpreter, whose own way to end would wait
+    for data workers and for the other ranks.
     """
     try:
         return run()
     except Exception as err:
-        if not is_dist_avail_and_initialized():
-            raise
         sys.excepthook(type(err), err, err.__traceback__)  # with the rank before each line
         return 1
 

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 import main
+from datasets.shapes.directory import write_shapes
+from tests.test_main import FLAGS
 from util.distributed import processes as distributed
 from util.errors import UserError
 
@@ -219,12 +221,40 @@ def test_an_unexpected_error_over_nccl_ends_the_process_at_once(tmp_path, backen
     assert "git:" in ended.stdout  # what was printed before is not lost
 
 
-def test_an_unexpected_error_of_a_single_process_is_raised():
+FAILING_WITH_WORKERS = """
+import runpy, sys
+from models.criterion import SetCriterion
+def run_out_of_memory(*_):
+    raise RuntimeError("CUDA out of memory")
+SetCriterion.forward = run_out_of_memory
+sys.argv[0] = "main.py"
+runpy.run_path("main.py", run_name="__main__")
+"""
+
+
+@pytest.mark.distributed
+def test_an_unexpected_error_ends_a_process_with_data_workers(tmp_path):
+    """They outlive one SIGTERM, and the interpreter would wait for them at its exit."""
+    write_shapes(tmp_path / "data", num_train=4, num_val=1, image_size=64)
+    flags = [*FLAGS, "--coco_path", str(tmp_path / "data"), "--output_dir", ""]
+    ended = subprocess.run(
+        [sys.executable, "-c", FAILING_WITH_WORKERS, *flags, "--num_workers", "2"],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == "RuntimeError: CUDA out of memory"
+
+
+def test_an_unexpected_error_is_printed_and_gives_status_1(capsys):
     def fail():
         raise RuntimeError("out of memory")
 
-    with pytest.raises(RuntimeError, match="out of memory"):
-        distributed.status_of(fail)
+    assert distributed.status_of(fail) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "RuntimeError: out of memory"
     assert distributed.status_of(lambda: 3) == 3
 
 
