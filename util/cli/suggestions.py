@@ -50,11 +50,15 @@ def explain_argument_file(path: str) -> str | None:
             return f"@{path} cannot be read ({error.strerror})"
     else:
         return None
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    others = sorted(folder.glob("*.txt")) if folder.is_dir() else []
-    others = others or sorted(Path(os.path.relpath(CONFIGS)).glob("*.txt"))
-    listed = ", ".join(other.name for other in others[:_NAMES_LISTED])
-    similar = difflib.get_close_matches(Path(path).stem, [one.stem for one in others], n=1)
-    hint = f", did you mean @{others[0].parent / similar[0]}.txt?" if similar else ""
     problem = "is a folder" if Path(path).is_dir() else "does not exist"
-    return f"@{path} {problem}{hint or ';'} {others[0].parent} holds {listed}"
+    recipes = sorted(Path(os.path.relpath(CONFIGS)).glob("*.txt"))
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    # Beside main.py there are no files of flags but requirements.
+    others = sorted(folder.glob("*.txt")) if folder.resolve() != CONFIGS.parent else []
+    similar = difflib.get_close_matches(Path(path).stem, [one.stem for one in others], n=1)
+    if not similar:
+        similar = difflib.get_close_matches(Path(path).stem, [one.stem for one in recipes], n=1)
+        others = recipes if similar else others or recipes
+    listed = ", ".join(other.name for other in others[:_NAMES_LISTED])
+    hint = f", did you mean @{others[0].parent / similar[0]}.txt?" if similar else ";"
+    return f"@{path} {problem}{hint} {others[0].parent} holds {listed}"

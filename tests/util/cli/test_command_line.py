@@ -7,6 +7,7 @@ import os
 import pytest
 
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command, share
+from util.cli.suggestions import CONFIGS
 from util.errors import DivergenceError, UserError
 from util.signals import StopRequested
 
@@ -162,3 +163,10 @@ def test_flags_that_are_given_are_told_from_defaults():
     parser.add_argument("--fast", action="store_true")
     assert parser.given_flags(["--size", "3", "--fast"]) == {"size", "fast"}
     assert parser.given_flags([]) == set()
+
+
+def test_beside_main_the_recipes_are_listed_and_not_the_requirements(capsys, monkeypatch):
+    monkeypatch.chdir(CONFIGS.parent)
+    message = refusal(capsys, parser_of("--epochs"), "@shapes.txt")
+    assert "did you mean @configs/shapes.txt? configs holds" in message
+    assert "requirements" not in message
