@@ -1,17 +1,17 @@
-# make demo    set up, then train a small DETR on drawn shapes, evaluate it and save a picture (CPU, minutes)
-# make panoptic  set up, then train boxes and masks of things and stuff on drawn shapes (CPU, 15 minutes)
-# make test    set up, then run the fast tests
-# make slow    the tests that take longer; make full: those that CI has no time for, half an hour
-# make lint, make types: the static checks
+# make demo      set up; train a small DETR on drawn shapes, evaluate it, save a picture (CPU, minutes)
+# make panoptic  set up; train boxes, then masks, of things and stuff on drawn shapes (CPU, 15 minutes)
+# make test      set up; run the fast tests
+# make slow      run the slower tests; make full: the longest tests, half an hour, not part of CI
+# make lint, make types: static checks; make format: fix what ruff can fix
 #
-# PYTHON=python3.12 make demo chooses the interpreter; TESTS=tests/util make test chooses the tests.
-# The environment in .venv is touched only when a requirements file has changed since it was set up.
+# PYTHON=python3.12 make demo selects the interpreter, TESTS=tests/util make test selects the tests.
+# .venv is updated only when a requirements file has changed since it was set up.
 
 PYTHON ?= python3
 TESTS ?= tests
 VENV := .venv
 RUN := $(VENV)/bin/python
-# A process for each of two cores, a file of tests in one of them.
+# Two processes, one per core; all tests of a file run in the same process.
 PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile
 INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 

@@ -1,11 +1,36 @@
-"""What the documents claim to be held by tests is."""
+"""What the documents name exists: tests, files, flags, commands, links and their headings."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+import main
+
 ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
+# Flags of torchrun, Slurm and Docker.
+FOREIGN_FLAGS = {
+    *("--cpus-per-task", "--gpus-per-node", "--kill-on-bad-exit", "--ntasks-per-node"),
+    *("--partition", "--requeue", "--signal", "--shm-size"),
+    *("--local_addr", "--max-restarts", "--nnodes", "--nproc_per_node", "--standalone"),
+    *("--rdzv_backend", "--rdzv_conf", "--rdzv_endpoint", "--rdzv_id"),
+}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def flags_in(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
+
+
+def headings(document: Path) -> set[str]:
+    """The anchors that GitHub makes of the headings."""
+    titles = re.findall(r"^#+ (.*)", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def claimed_tests(document: str) -> list[str]:
@@ -29,9 +54,67 @@ def test_at_least_forty_faults_are_listed():
     assert len(rows) >= 40
 
 
-@pytest.mark.parametrize("document", [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md"])
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_every_table_has_a_head(document):
     lines = document.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines):
         if line.startswith("|") and (number == 0 or not lines[number - 1].startswith("|")):
             assert lines[number + 1].startswith("|--"), f"{document.name}:{number + 1}"
+
+
+@pytest.fixture(scope="module")
+def own_flags():
+    folders = ("*.py", "datasets/**/*.py", "export/*.py", "examples/*.py")
+    files = (path for pattern in folders for path in ROOT.glob(pattern))
+    text = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    return set(re.findall(r'"(--[a-z_]+)"', text)) | {"--help"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_named_flags_exist(document, own_flags):
+    assert len(own_flags) > 60
+    named = flags_in(document.read_text(encoding="utf-8"))
+    assert named - own_flags - FOREIGN_FLAGS == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_links_lead_somewhere(document):
+    links = re.findall(r"\]\((?!https?:)([^)\s]+)\)", document.read_text(encoding="utf-8"))
+    for link in links:
+        path, _, heading = link.partition("#")
+        target = document.parent / path if path else document
+        assert target.exists(), link
+        assert not heading or heading in headings(target), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_named_source_files_exist(document):
+    text = document.read_text(encoding="utf-8")
+    names = re.findall(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|txt|md|toml))`", text)
+    written_by_runs = {"log.txt", "log-before-epoch0100.txt"}
+    for name in set(names) - written_by_runs:
+        folders = (ROOT, document.parent, ROOT / "configs")
+        assert any((folder / name).is_file() for folder in folders), name
+
+
+def test_every_document_is_in_the_index():
+    index = (ROOT / "docs/README.md").read_text(encoding="utf-8")
+    for path in ROOT.glob("docs/*.md"):
+        assert path.name == "README.md" or f"({path.name})" in index, path.name
+
+
+def command_lines() -> list[str]:
+    """Every ``main.py ...`` of the documents that is given in full, without its comment."""
+    lines = []
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8").replace("\\\n", " ")
+        lines += re.findall(r"^(?:    )?(?:python|torchrun.*?) (main\.py .*)", text, re.MULTILINE)
+    return [line for line in lines if "…" not in line]
+
+
+def test_commands_parse(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    lines = command_lines()
+    assert len(lines) >= 12
+    for line in lines:
+        main.build_parser().parse_args(shlex.split(line, comments=True)[1:])
