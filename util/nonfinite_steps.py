@@ -53,7 +53,7 @@ def refuse_nonfinite_step(records: Sequence[StepRecord]) -> None:
     """Raise a DivergenceError that names the images of a step."""
     raise DivergenceError(
         f"epoch {records[0].epoch}, step {records[0].step}: loss or gradient of images "
-        f"{image_names(records)} is not finite; the weights are those of before"
+        f"{image_names(records)} is not finite; the update was not applied"
     )
 
 

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 def build_optimizer(
     model: nn.Module, lr: float, lr_backbone: float, weight_decay: float
 ) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters, with a learning rate of its own for the backbone.
+    """AdamW over the trainable parameters, with a separate learning rate for the backbone.
 
     Source: DETR paper, appendix A.4.
     """
@@ -20,18 +20,18 @@ def build_optimizer(
         {"params": [p for name, p in trained if "backbone" not in name]},
         {"params": [p for name, p in trained if "backbone" in name], "lr": lr_backbone},
     ]
-    # Fused: one kernel for all parameters, where the plain one starts a dozen for each.
+    # Fused: one kernel for all parameters instead of a dozen kernels per parameter.
     return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=True)
 
 
 class CappedCosineLR(CosineAnnealingLR):
-    """Cosine annealing that never raises a rate: ``eta_min`` is capped at each group's first rate.
+    """Cosine annealing that never raises a learning rate.
 
-    The backbone often starts below the floor of the other layers. Its rate is constant then.
+    A parameter group that starts at or below ``eta_min``, often the backbone, keeps its rate.
     """
 
     def get_lr(self) -> list[Any]:
-        """Learning rates of the groups for ``last_epoch``, from the rates before."""
+        """Learning rate of each parameter group in epoch ``last_epoch``."""
         return self._capped(super().get_lr())
 
     def _get_closed_form_lr(self) -> list[Any]:
@@ -45,12 +45,12 @@ class CappedCosineLR(CosineAnnealingLR):
 def build_lr_scheduler(
     optimizer: torch.optim.Optimizer, kind: str, epochs: int, lr_drop: int, lr_min: float
 ) -> LRScheduler:
-    """The schedule over epochs.
+    """The learning-rate schedule, to be stepped once per epoch.
 
     Args:
-        optimizer: its learning rates are those of the first epoch.
-        kind: ``step`` divides by 10 every ``lr_drop`` epochs, ``cosine`` goes down to ``lr_min``
-            over ``epochs``; a rate that starts at or below ``lr_min`` stays constant.
+        optimizer: has the learning rates of the first epoch.
+        kind: ``step`` divides the rates by 10 every ``lr_drop`` epochs; ``cosine`` anneals them to
+            ``lr_min`` over ``epochs``, except rates that start at or below ``lr_min``.
     """
     if kind == "cosine":
         return CappedCosineLR(optimizer, epochs, lr_min)
@@ -58,5 +58,5 @@ def build_lr_scheduler(
 
 
 def batch_norms(model: nn.Module) -> list[nn.Module]:
-    """The layers whose buffers are moving statistics; frozen batch norms are none of them."""
+    """Batch norms with running statistics, which excludes frozen batch norms."""
     return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

@@ -15,7 +15,7 @@ from util.errors import DivergenceError, UserError
 from util.nonfinite_steps import StepRecord, image_names
 
 DUMP = "bad_step.pth"
-_OUT_OF_MEMORY = "there was no memory left to replay the step beside the training"
+_OUT_OF_MEMORY = "not enough memory to replay the step during training"
 
 
 class NonFinitePolicy:
@@ -54,10 +54,10 @@ class NonFinitePolicy:
         state.skipped_steps += 1
         allowed = self._flags["max_skipped_steps"]
         if state.skipped_steps > allowed:
-            raise DivergenceError(f"{self._explain(records)}; the weights are those of before")
+            raise DivergenceError(f"{self._explain(records)}; the update was not applied")
         images = ", ".join(all_gather(image_names(records)))
         print(
-            f"epoch {records[0].epoch}, step {records[0].step} was not finite and is left out, "
+            f"epoch {records[0].epoch}, step {records[0].step} was not finite and is skipped, "
             f"number {state.skipped_steps} of --max_skipped_steps {allowed}; images {images}"
         )
 
@@ -76,7 +76,7 @@ class NonFinitePolicy:
                 replay.save_step(dump, record, self._model, self._flags)
             except UserError as err:  # report the cause although the file cannot be written
                 return f"{message}; {err.one_line()}"
-        return f"{message}; do it again with: python forensics.py {dump}"
+        return f"{message}; replay it with: python forensics.py {dump}"
 
     def _examine(self, records: Sequence[StepRecord]) -> tuple[StepRecord, str]:
         amp = self._flags["amp"]

@@ -24,7 +24,7 @@ from util.options import fill_in_new_flags
 from util.random_state import set_random_state
 from util.transfer import to_device
 
-NOTHING_FOUND = "done again, everything is finite: the fault is not in the numbers of this process"
+NOTHING_FOUND = "everything is finite in the replay: the cause is not in this process"
 
 
 def find_cause(
@@ -65,10 +65,10 @@ def examine(model: nn.Module, criterion: SetCriterion, record: StepRecord, amp: 
     _watch_outputs(model, layers)
     outputs = predict(model, samples, device, amp)
     if layers:
-        return f"the first layer with such an output is {layers[0]}"
+        return f"the first layer with a non-finite output is {layers[0]}"
     losses = compute_losses(criterion, outputs, targets, record.num_boxes)
     if layers:  # the criterion runs the mask head, for the matched queries
-        return f"the first layer with such an output is {layers[0]}"
+        return f"the first layer with a non-finite output is {layers[0]}"
     bad = [name for name, value in losses.items() if not value.isfinite().all()]
     if bad:
         return f"all layers are finite, but not the losses {', '.join(bad)}"
@@ -76,7 +76,7 @@ def examine(model: nn.Module, criterion: SetCriterion, record: StepRecord, amp: 
     _watch_gradients(model, gradients)
     weigh(losses, criterion.weight_dict, targets)[0].backward()
     if gradients:
-        return f"losses are finite, but not the gradients: the first is that of {gradients[0]}"
+        return f"losses are finite, but not the gradients, first of parameter {gradients[0]}"
     return NOTHING_FOUND
 
 
@@ -138,7 +138,7 @@ def describe(record: StepRecord, cause: str) -> str:
     images = ", ".join(map(str, record.image_ids()))
     terms = [name for name, value in record.losses.items() if not value.isfinite().all()]
     terms = [name for name in terms if name.startswith("loss") and "unscaled" not in name]
-    found = f"losses that are not finite: {', '.join(terms)}; " if terms else ""
+    found = f"non-finite losses: {', '.join(terms)}; " if terms else ""
     return f"epoch {record.epoch}, step {record.step}, images {images}: {found}{cause}"
 
 
