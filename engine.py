@@ -1,8 +1,11 @@
-"""One epoch of training, and one evaluation."""
+"""Training for one epoch, and evaluation."""
 
+import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +14,39 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from datasets.coco_eval import CocoEvaluator
+from datasets.evaluation.batch_results import Targets, detections, panoptic_maps
 from datasets.panoptic_eval import PanopticEvaluator
-from gradients import Batch, Gradients, Targets, predict, to_device
-from models.criterion import SetCriterion
-from util.accumulation import Steps
+from models.criterion import SetCriterion, mean_number_of_objects
 from util.distributed.gathering import broadcast_tensors, tell_all
 from util.metric_logger import MetricLogger, SmoothedValue
-from util.optimizer import NormGuard, batch_norms, clip, update
-from util.step_log import reduce_logs, weigh
-from util.step_watch import StepWatch
+from util.nested_tensor import NestedTensor
+from util.nonfinite_steps import (
+    BatchNormBackup,
+    StepRecord,
+    StepWatch,
+    reduce_step,
+    update_weights,
+)
+from util.optimizer import batch_norms
+from util.random_state import random_state
+from util.transfer import to_device
 
 PRINT_FREQ = 10
-PANOPTIC_FOLDER = "panoptic_eval"  # of a run's folder, with its segment maps
+PANOPTIC_FOLDER = "panoptic_eval"  # in the output folder; holds the segment maps
+
+Batch = tuple[NestedTensor, Targets]
 
 
 @dataclass
 class EpochProgress:
-    """Where to enter an epoch, and what to do after each of its steps.
+    """Where an epoch starts, and hooks called in each of its steps.
 
     Attributes:
-        steps_done: steps of the epoch that were done before, by a run that was interrupted.
-        meters: their statistics, as `util.metric_logger.MetricLogger.state_dict` gave them.
-        wants_to_stop: asked in each step; when it says so in any process, ``after_step`` finds the
-            watch's ``stop_agreed`` set in all of them, one step later.
-        after_step: called with the number of steps done, and the meters.
+        steps_done: steps of the epoch done before an interruption.
+        meters: statistics of these steps, from `util.metric_logger.MetricLogger.state_dict`.
+        wants_to_stop: called in each step; if True on any rank, `StepWatch.stop_agreed` is set on
+            all ranks one step later.
+        after_step: called with the number of steps done and the meters.
     """
 
     steps_done: int = 0
@@ -58,64 +70,171 @@ def train_one_epoch(
     watch: StepWatch | None = None,
     progress: EpochProgress | None = None,
 ) -> dict[str, float]:
-    """Train on every batch once.
-
-    A step has ``accum_steps`` batches in each process, and updates the weights as if each were that
-    of a process of its own: gradients are averaged over them, losses of matched pairs are divided
-    by the mean number of objects of all of them. Batches that make no whole step are left out.
-
-    The host waits for the device in one place of a step, the matching. Everything else that it
-    wants to know is read when a line is printed. A step whose loss or gradient is not finite leaves
-    the weights as they are.
+    """Train for one epoch. A non-finite step leaves the weights unchanged.
 
     Args:
-        model: takes a `NestedTensor`; left in training mode. Of several processes each has it in a
-            `DistributedDataParallel`.
-        criterion: gives losses by name, and has their weights in ``weight_dict``.
-        data_loader: gives batches (images, targets), without those that ``progress`` has done.
-        optimizer: of the model's parameters.
-        device: where model and criterion are.
-        epoch: its number, for the log.
-        max_norm: largest norm of the gradient of all parameters together; 0: not clipped.
-        amp: ``off``, or ``bf16`` or ``fp16`` to run the model, not the criterion, in mixed
-            precision.
-        accum_steps: batches of a step in each process.
-        scaler: for ``fp16``: scales the loss, and skips steps whose gradients overflow.
-        watch: is told of the steps; by default a step that is not finite ends the training.
-        progress: where to begin and what to do after a step.
+        model: in a `DistributedDataParallel` if there are several processes.
+        criterion: returns losses by name; their weights are in ``weight_dict``.
+        data_loader: batches (images, targets), without those of ``progress.steps_done``.
+        max_norm: limit of the total gradient norm; 0: no clipping.
+        amp: ``off``, or mixed precision of the model: ``bf16`` or ``fp16``.
+        accum_steps: micro-batches per optimizer step; an incomplete last step is left out.
+        scaler: loss scaler for ``fp16``.
+        watch: handles non-finite steps; by default the first ends training.
 
     Returns:
-        averages over the epoch: ``lr``, ``class_error`` in percent, ``loss`` and its parts, and
-        every part before weighting under its name with ``_unscaled``.
+        averages of ``lr``, ``class_error`` in percent, ``loss``, the weighted losses by name, and
+        all unweighted losses with the suffix ``_unscaled``.
 
     Raises:
-        DivergenceError: predictions, loss or gradients are no longer finite.
+        DivergenceError: a loss or gradient is not finite.
     """
     model.train()
     criterion.train()
+    scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
     watch = watch or StepWatch(device)
     progress = progress or EpochProgress()
     logger = _make_logger(lr="{value:.6f}", class_error="{value:.2f}")
     logger.load_state_dict(progress.meters)
-    norms = NormGuard(model)
-    first = progress.steps_done
-    steps = logger.log_every(
-        Steps(data_loader, accum_steps), PRINT_FREQ, f"Epoch: [{epoch}]", first=first
-    )
-    gradients = Gradients(model, criterion, device, amp, scaler, watch)
+    norms = BatchNormBackup(model)
+    first, header = progress.steps_done, f"Epoch: [{epoch}]"
+    steps = logger.log_every(_Steps(data_loader, accum_steps), PRINT_FREQ, header, first=first)
     for step, (batches, _) in enumerate(steps, start=first):
-        norms.remember()
+        norms.save()
         optimizer.zero_grad()
-        records = gradients.compute(batches, epoch, step)
-        norm = clip(model.parameters(), optimizer, max_norm, scaler)
-        log, bad, stop = reduce_logs([r.losses for r in records], norm, progress.wants_to_stop())
-        update(optimizer, bad, scaler)
-        norms.take_back(bad)
-        watch.record(bad, stop, records)
+        records = _compute_gradients(model, criterion, batches, device, amp, scaler, epoch, step)
+        watch.read_flags()  # of the previous step; the matching has waited for the device
+        norm = _clip_gradients(model, optimizer, max_norm, scaler)
+        logs = [record.losses for record in records]
+        log, is_bad, stop = reduce_step(logs, norm, progress.wants_to_stop())
+        update_weights(optimizer, scaler, skip=is_bad)
+        norms.restore(is_bad)
+        watch.send_flags(is_bad, stop, records)
         logger.update(**log, lr=optimizer.param_groups[0]["lr"])
         progress.after_step(step + 1, logger)
-    watch.settle()
+    watch.read_flags()
     return _finish(logger)
+
+
+def _compute_gradients(
+    model: nn.Module,
+    criterion: SetCriterion,
+    batches: Sequence[Batch],
+    device: torch.device,
+    amp: str,
+    scaler: torch.amp.GradScaler,
+    epoch: int,
+    step: int,
+) -> list[StepRecord]:
+    """Accumulate the mean gradient of the micro-batches of a step. Returns a record of each."""
+    if len(batches) > 1 and not _takes_num_boxes(criterion):
+        raise ValueError("accum_steps above 1 needs a criterion with a parameter num_boxes")
+    num_objects = sum(len(t.get("labels", ())) for _, targets in batches for t in targets)
+    num_boxes = mean_number_of_objects(num_objects, device, len(batches))
+    records = []
+    for number, batch in enumerate(batches, start=1):
+        before = random_state()
+        samples, targets = to_device(batch, device)
+        with _gradient_sync(model, enabled=number == len(batches)):
+            outputs = predict(model, samples, device, amp)
+            losses = compute_losses(criterion, outputs, targets, num_boxes)
+            loss, log = weigh(losses, criterion.weight_dict, targets)
+            scaler.scale(loss / len(batches)).backward()
+        records.append(StepRecord(epoch, step, batch[0], batch[1], num_boxes, log, before))
+    return records
+
+
+def predict(model: nn.Module, samples: NestedTensor, device: torch.device, amp: str) -> Any:
+    """Run the model, in mixed precision if ``amp`` is ``bf16`` or ``fp16``."""
+    dtype = torch.float16 if amp == "fp16" else torch.bfloat16
+    with torch.autocast(device.type, dtype=dtype, enabled=amp != "off"):
+        return model(samples)
+
+
+def compute_losses(
+    criterion: SetCriterion, outputs: Any, targets: Targets, num_boxes: Tensor | float
+) -> dict[str, Tensor]:
+    """Losses by name. A criterion without the parameter ``num_boxes`` counts the objects itself."""
+    if _takes_num_boxes(criterion):
+        return criterion(outputs, targets, num_boxes)
+    return criterion(outputs, targets)
+
+
+def _takes_num_boxes(criterion: nn.Module) -> bool:
+    return "num_boxes" in inspect.signature(criterion.forward).parameters
+
+
+def weigh(
+    losses: Mapping[str, Tensor], weights: Mapping[str, float], targets: Targets
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum of the losses, and all losses for the log.
+
+    Args:
+        losses: scalars by name; without a weight a value is logged only.
+        weights: weights by name.
+        targets: of the batch. ``class_error`` is NaN, no observation, if it has no objects.
+
+    Returns:
+        the sum; ``loss``, the weighted losses, ``class_error``, and all with suffix ``_unscaled``.
+    """
+    names = [name for name in losses if name in weights]
+    parts = torch.stack([losses[name] for name in names])
+    factors = torch.tensor([weights[name] for name in names], dtype=parts.dtype)
+    weighted = parts * to_device(factors, parts.device)  # one kernel for all
+    loss = weighted.sum()
+    log = {"loss": loss.detach(), **dict(zip(names, weighted.detach(), strict=True))}
+    unscaled = {name: value.detach() for name, value in losses.items()}
+    if "class_error" in unscaled:
+        if not any(len(target["labels"]) for target in targets):
+            unscaled["class_error"] = torch.full_like(unscaled["class_error"], math.nan)
+        log["class_error"] = unscaled["class_error"]
+    log.update({f"{name}_unscaled": value for name, value in unscaled.items()})
+    return loss, log
+
+
+def _clip_gradients(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    max_norm: float,
+    scaler: torch.amp.GradScaler,
+) -> Tensor:
+    """Clip the gradients to a total norm of ``max_norm``, if that is not 0.
+
+    Returns:
+        their norm before; 0 while ``scaler`` can lower its scale, since it skips overflows itself.
+    """
+    scaler.unscale_(optimizer)
+    trained = [p for p in model.parameters() if p.grad is not None]
+    if max_norm > 0:
+        norm = nn.utils.clip_grad_norm_(trained, max_norm).detach()
+    else:
+        norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+    if scaler.is_enabled():
+        norm = norm.masked_fill(scaler.scale(torch.ones_like(norm)) > 1, 0)
+    return norm
+
+
+def _gradient_sync(model: nn.Module, enabled: bool) -> contextlib.AbstractContextManager[None]:
+    """Average gradients over the ranks in a backward pass, or accumulate them on this rank."""
+    if isinstance(model, DistributedDataParallel) and not enabled:
+        return model.no_sync()
+    return contextlib.nullcontext()
+
+
+class _Steps:
+    """Batches grouped by optimizer step, with all targets of the step."""
+
+    def __init__(self, batches: Iterable[Batch], accum_steps: int) -> None:
+        self._batches = batches
+        self._accum_steps = accum_steps
+
+    def __len__(self) -> int:
+        return len(self._batches) // self._accum_steps  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[tuple[list[Batch], list[dict[str, Tensor]]]]:
+        batches = iter(self._batches)
+        while len(step := list(islice(batches, self._accum_steps))) == self._accum_steps:
+            yield step, [target for _, targets in step for target in targets]
 
 
 @torch.no_grad()
@@ -131,54 +250,41 @@ def evaluate(
     *,
     between_batches: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, Any], CocoEvaluator]:
-    """Compute losses and COCO metrics over a data set: boxes, masks and panoptic maps.
-
-    Of several processes each evaluates its own share of the images, in as many batches as it has:
-    they meet at the beginning and at the end. Losses are averages over images, where that of a
-    batch stands for each of its images.
+    """Compute the losses and the COCO metrics of a data set. Each rank evaluates its own images.
 
     Args:
-        model: takes a `NestedTensor`; left in evaluation mode.
-        criterion: as in `train_one_epoch`.
-        postprocessors: by kind; ``bbox`` turns outputs into detections in original pixels,
-            ``segm`` adds masks to them, ``panoptic`` makes panoptic maps.
-        data_loader: gives batches (images, targets) with ``size``, ``orig_size`` and ``image_id``;
-            for panoptic maps its ``dataset`` is a `datasets.coco_panoptic.CocoPanoptic`.
-        base_ds: the ground truth of boxes and masks, a ``pycocotools.coco.COCO``.
-        device: where model and criterion are.
-        output_dir: panoptic maps are written to `PANOPTIC_FOLDER` in this folder; empty: nowhere.
-        amp: as in `train_one_epoch`.
-        between_batches: called before each batch; may raise to end it all.
+        postprocessors: by kind: ``bbox``, and ``segm`` for masks, ``panoptic`` for panoptic maps.
+        data_loader: batches; for panoptic maps its ``dataset`` is a `CocoPanoptic`.
+        base_ds: ground truth of boxes and masks, a ``pycocotools.coco.COCO``.
+        output_dir: panoptic maps are written to `PANOPTIC_FOLDER` in it, unless it is empty.
+        between_batches: called before each batch; may raise to end the evaluation.
 
     Returns:
-        averages as of `train_one_epoch` (without ``lr``), the 12 COCO numbers under
-        ``coco_eval_bbox`` and ``coco_eval_masks``, panoptic quality under ``PQ_all``, ``PQ_th``
-        (things) and ``PQ_st`` (stuff), each a dict of ``pq``, ``sq``, ``rq`` in [0, 1] and ``n``
-        classes, the same in all processes; and the evaluator, in the main process with all
-        detections and precision curves.
+        averages over images as of `train_one_epoch`, without ``lr``; the 12 COCO numbers under
+        ``coco_eval_bbox`` and ``coco_eval_masks``; panoptic quality of all, thing and stuff classes
+        under ``PQ_all``, ``PQ_th``, ``PQ_st``, each with ``pq``, ``sq``, ``rq`` in [0, 1] and
+        ``n`` classes. And the evaluator; only rank 0 has the scores in it.
 
     Raises:
-        DivergenceError: predictions are not finite.
+        DivergenceError: a prediction is not finite.
     """
     model.eval()
-    model = _alone(model)
+    model = _without_ddp(model)
     criterion.eval()
     logger = _make_logger(class_error="{value:.2f}")
     evaluator = CocoEvaluator(base_ds, tuple(k for k in ("segm", "bbox") if k in postprocessors))
     panoptic = _panoptic_evaluator(postprocessors, data_loader, output_dir)
-    batches = logger.log_every(data_loader, PRINT_FREQ, "Test:")
-    for batch in batches:
+    for batch in logger.log_every(data_loader, PRINT_FREQ, "Test:"):
         between_batches()
         samples, targets = to_device(batch, device)
         outputs = predict(model, samples, device, amp)
         _, log = weigh(criterion(outputs, targets), criterion.weight_dict, targets)
         for name, value in log.items():
             logger.meters[name].update(value, n=len(targets))
-        evaluator.update(_detections(postprocessors, outputs, targets))
+        evaluator.update(detections(postprocessors, outputs, targets))
         if panoptic is not None:
-            padded_size = (samples.tensors.shape[-2], samples.tensors.shape[-1])
-            maps = _panoptic_maps(postprocessors["panoptic"], outputs, targets, padded_size)
-            panoptic.update(maps)
+            size = (samples.tensors.shape[-2], samples.tensors.shape[-1])
+            panoptic.update(panoptic_maps(postprocessors["panoptic"], outputs, targets, size))
     stats: dict[str, Any] = _finish(logger)
     evaluator.synchronize_between_processes()
     evaluator.accumulate()
@@ -191,18 +297,6 @@ def evaluate(
     return stats, evaluator
 
 
-def _detections(
-    postprocessors: Mapping[str, nn.Module], outputs: Any, targets: Targets
-) -> dict[int, dict[str, Tensor]]:
-    """Boxes, and masks where there are any, in pixels of the original images, by image id."""
-    original_sizes = _sizes(targets, "orig_size")
-    results = postprocessors["bbox"](outputs, original_sizes)
-    if "segm" in postprocessors:
-        sizes = _sizes(targets, "size")
-        results = postprocessors["segm"](results, outputs, original_sizes, sizes)
-    return {int(t["image_id"]): result for t, result in zip(targets, results, strict=True)}
-
-
 def _panoptic_evaluator(
     postprocessors: Mapping[str, nn.Module], data_loader: Any, output_dir: Any
 ) -> PanopticEvaluator | None:
@@ -213,38 +307,22 @@ def _panoptic_evaluator(
     return PanopticEvaluator(dataset.ann_file, dataset.ann_folder, output_dir=folder)
 
 
-def _panoptic_maps(
-    postprocessor: nn.Module, outputs: Any, targets: Targets, padded_size: tuple[int, int]
-) -> list[dict[str, Any]]:
-    """Panoptic maps at the size of the original images, named as COCO names them."""
-    sizes, original_sizes = _sizes(targets, "size"), _sizes(targets, "orig_size")
-    options = {"padded_size": padded_size} if _takes(postprocessor, "padded_size") else {}
-    maps = postprocessor(outputs, sizes, original_sizes, **options)
-    ids = [int(target["image_id"]) for target in targets]
-    return [
-        {"image_id": image_id, "file_name": f"{image_id:012d}.png", **panoptic_map}
-        for image_id, panoptic_map in zip(ids, maps, strict=True)
-    ]
-
-
-def _takes(module: nn.Module, parameter: str) -> bool:
-    """Whether ``forward`` has a parameter that the original's modules of this kind do not have."""
-    return parameter in inspect.signature(module.forward).parameters
-
-
 def _panoptic_quality(evaluator: PanopticEvaluator) -> dict[str, Any]:
     evaluator.synchronize_between_processes()
     quality: Any = tell_all(evaluator.summarize())
     return {"PQ_all": quality["All"], "PQ_th": quality["Things"], "PQ_st": quality["Stuff"]}
 
 
-def _sizes(targets: Targets, name: str) -> Tensor:
-    """Heights and widths (B, 2) of a batch."""
-    return torch.stack([target[name] for target in targets])
+def _without_ddp(model: nn.Module) -> nn.Module:
+    """The model inside DistributedDataParallel, with the running statistics of rank 0."""
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
+    broadcast_tensors(buffer for norm in batch_norms(model) for buffer in norm.buffers())
+    return model
 
 
 def _make_logger(**latest_value_formats: str) -> MetricLogger:
-    """A logger whose lines begin with the latest value of the named meters."""
+    """A logger whose lines begin with the latest values of the given meters."""
     logger = MetricLogger(delimiter="  ")
     for name, fmt in latest_value_formats.items():
         logger.add_meter(name, SmoothedValue(window_size=1, fmt=fmt))
@@ -252,15 +330,7 @@ def _make_logger(**latest_value_formats: str) -> MetricLogger:
 
 
 def _finish(logger: MetricLogger) -> dict[str, float]:
-    """Join the meters of all processes and return the averages by name."""
+    """Join the meters of all ranks and return the averages by name. Collective."""
     logger.synchronize_between_processes()
     print("Averaged stats:", logger)
     return {name: meter.global_avg for name, meter in logger.meters.items()}
-
-
-def _alone(model: nn.Module) -> nn.Module:
-    """The model inside DistributedDataParallel, with the running statistics of rank 0."""
-    if isinstance(model, DistributedDataParallel):
-        model = model.module
-    broadcast_tensors(buffer for norm in batch_norms(model) for buffer in norm.buffers())
-    return model

@@ -1,4 +1,4 @@
-"""Do a training step that was not finite again: ``python forensics.py OUT/bad_step.pth``."""
+"""Replay a non-finite training step: ``python forensics.py OUT/bad_step.pth``."""
 
 from util.cli.early_interrupt import end_at_once_on_interrupt
 
@@ -7,7 +7,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 import sys
 
-from training.forensics import run
+from training.nonfinite.replay import run
 
 if __name__ == "__main__":
     sys.exit(run())

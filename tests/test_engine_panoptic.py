@@ -1,11 +1,11 @@
-"""Panoptic evaluation through the engine, on images of several sizes."""
+"""Panoptic evaluation of images of several sizes."""
 
 import io
 
 import numpy as np
 import torch
 
-from engine import _panoptic_maps
+from datasets.evaluation.batch_results import panoptic_maps
 from models.panoptic import PostProcessPanoptic
 from util.panoptic_coding import decode_id_map
 
@@ -31,7 +31,7 @@ def maps_of(sizes_hw):
         for i, hw in enumerate(sizes_hw)
     ]
     postprocessor = PostProcessPanoptic({1: True, 2: True})
-    maps = _panoptic_maps(postprocessor, ideal_outputs(sizes_hw, padded_hw), targets, padded_hw)
+    maps = panoptic_maps(postprocessor, ideal_outputs(sizes_hw, padded_hw), targets, padded_hw)
     return [decode_id_map(io.BytesIO(one["png_string"])) for one in maps]
 
 

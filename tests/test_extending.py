@@ -15,6 +15,7 @@ from torch import nn
 import datasets
 import engine
 import main
+from datasets.evaluation.batch_results import panoptic_maps
 from models.backbone import Joiner
 from models.criterion import SetCriterion
 from models.detr import DETR
@@ -247,7 +248,7 @@ def test_a_panoptic_post_processor_of_the_original_is_called_with_its_arguments(
 
     postprocessor = Recording()
     target = {"image_id": 7, "size": torch.tensor([3, 4]), "orig_size": torch.tensor([6, 8])}
-    maps = engine._panoptic_maps(postprocessor, "outputs", [target], (5, 5))
+    maps = panoptic_maps(postprocessor, "outputs", [target], (5, 5))
     assert postprocessor.arguments == ("outputs", [[3, 4]], [[6, 8]])
     assert maps[0]["image_id"] == 7
 

@@ -1,4 +1,4 @@
-"""Exponential moving averages of weights, which often score better than the weights themselves."""
+"""Exponential moving average (EMA) of the weights of a model."""
 
 import copy
 
@@ -7,20 +7,20 @@ from torch import Tensor, nn
 
 
 class AveragedModel:
-    """A copy of a model that follows it: ``average = decay * average + (1 - decay) * weights``.
+    """Averaged copy of a model: ``average = decay * average + (1 - decay) * weights``.
 
     Running statistics of batch norms are averaged too. `torch.optim.swa_utils.AveragedModel` gives
-    the same numbers, but copies its counter to the device in every update, which waits for it.
+    the same numbers, but waits for a copy of its counter to the device in every update.
 
     Args:
-        model: on its device.
-        decay: above 0, below 1; 0.9998 looks back over about 5000 steps.
+        model: the model, on its device.
+        decay: above 0 and below 1; 0.9998 averages over about 5000 steps.
 
     Attributes:
         module: the model with averaged weights, without gradients.
         num_updates: number of updates so far. The first update copies the weights.
 
-    Source: Polyak and Juditsky, 1992; the exponential form is that of Tarvainen and Valpola, 2017.
+    Source: Polyak and Juditsky, 1992; exponential form: Tarvainen and Valpola, 2017.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -30,7 +30,7 @@ class AveragedModel:
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Average in the weights of a step, without waiting for the device."""
+        """Update the averages after an optimizer step, without a host synchronization."""
         pairs = list(zip(_tensors_of(self.module), _tensors_of(model), strict=True))
         floating = [pair for pair in pairs if pair[0].is_floating_point()]
         if self.num_updates == 0:
@@ -38,7 +38,7 @@ class AveragedModel:
                 average.copy_(weight)
         else:
             averages, weights = ([pair[side] for pair in floating] for side in (0, 1))
-            torch._foreach_lerp_(averages, weights, 1 - self._decay)  # one kernel for many tensors
+            torch._foreach_lerp_(averages, weights, 1 - self._decay)  # one kernel for many
             for average, weight in pairs:
                 if not average.is_floating_point():  # batch counters of batch norms
                     average.copy_(average * self._decay + weight * (1 - self._decay))

@@ -21,7 +21,6 @@ from datasets.loading.worker_faults import explain_worker_fault
 from engine import EpochProgress, evaluate, train_one_epoch
 from models.weights import load_model_state, model_state
 from training.averaging import AveragedModel
-from training.bad_steps import BadSteps
 from training.folder import RunFolder
 from training.network import (
     build_network,
@@ -32,6 +31,7 @@ from training.network import (
     require_same_flags,
     take_num_classes,
 )
+from training.nonfinite.policy import NonFinitePolicy
 from training.reporting import all_detections, draw_detections, draw_panoptic_maps, report
 from training.resume import (
     Start,
@@ -44,11 +44,11 @@ from util.distributed.gathering import tell_all
 from util.distributed.processes import all_gather, get_world_size, is_main_process
 from util.errors import DivergenceError, UserError
 from util.metric_logger import MetricLogger
+from util.nonfinite_steps import StepWatch
 from util.optimizer import build_lr_scheduler, build_optimizer
 from util.provenance import versions
 from util.random_state import seeded
 from util.signals import StopRequested, StopSignals
-from util.step_watch import StepWatch
 
 
 class Run:
@@ -94,8 +94,8 @@ class Run:
         if checkpoint is not None and not args.eval:
             self._resume_training(checkpoint)
         self.parallel_model = distribute(self.model, args)
-        bad_steps = BadSteps(args, self.model, self.criterion, self.folder.path)
-        self.watch = StepWatch(self.device, lambda records: bad_steps.meet(records, self.state))
+        policy = NonFinitePolicy(self.model, self.criterion, self.folder.path, vars(args))
+        self.watch = StepWatch(self.device, lambda records: policy.handle(records, self.state))
         # After `distribute`: a copy of the weights of rank 0.
         self.averaged = AveragedModel(self.model, args.ema_decay) if args.ema_decay else None
         if self.averaged is not None and checkpoint is not None and checkpoint.get("ema"):
@@ -244,7 +244,7 @@ class Run:
         state.images_done = steps_done * self._images_a_step
         if not self.watch.stop_agreed and not (every and state.step % every == 0):
             return
-        self.watch.settle()
+        self.watch.read_flags()
         state.meters = logger.state_dict()
         if self.folder.path is not None:
             self._save(None)

@@ -1,4 +1,4 @@
-"""The global random generators of a process: Python's, NumPy's and PyTorch's, on CPU and GPU."""
+"""Save, restore and seed the global random generators of Python, NumPy and PyTorch."""
 
 import contextlib
 import random
@@ -12,12 +12,11 @@ State = dict[str, Any]
 
 
 def random_state() -> State:
-    """The state of every generator, as plain values and tensors that a checkpoint can hold."""
+    """State of every generator, as plain values and tensors for a checkpoint."""
     _, words, place, has_gauss, gauss = np.random.get_state()
     return {
         "python": random.getstate(),
         "numpy": {
-            # PyTorch has no arithmetic on uint32, but this is only kept.
             "words": torch.from_numpy(np.asarray(words).astype(np.int64)),
             "place": int(place),
             "has_gauss": int(has_gauss),
@@ -29,7 +28,7 @@ def random_state() -> State:
 
 
 def set_random_state(state: State) -> None:
-    """Put every generator into a state that `random_state` gave, maybe by way of a file."""
+    """Restore every generator to a state from `random_state`, possibly read from a file."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     numpy = state["numpy"]
@@ -60,9 +59,7 @@ def _seed_host(seed: int) -> None:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Let a block draw from generators of that seed; afterwards they go on as if it had not been.
-
-    Generators of GPUs are left alone.
+    """Seed the generators of the CPU inside a block and restore them after it.
 
     Args:
         seed: 0 to 2**32 - 1.

@@ -14,7 +14,7 @@ import hubconf
 from examples import attention, detect, panoptic
 from export import huggingface, onnx, program, torchscript, weights
 from tests.test_main import run
-from training import forensics
+from training.nonfinite import replay
 from util.files.checkpoint import load_checkpoint
 from util.plot_utils import plot_precision_recall
 
@@ -53,7 +53,7 @@ READERS: dict[str, Callable[[Path, Path], Any]] = {
     "main --masks --backbone_weights": lambda data, file: run(
         data, "--masks", "--backbone_weights", file
     ),
-    "forensics": lambda data, file: forensics.run([str(file)]),
+    "forensics": lambda data, file: replay.run([str(file)]),
     "load_checkpoint": lambda data, file: load_checkpoint(file),
     "plot_precision_recall": lambda data, file: plot_precision_recall([file]),
     "hub backbone_weights": lambda data, file: hubconf.detr_resnet50(backbone_weights=str(file)),

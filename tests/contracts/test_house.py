@@ -12,8 +12,8 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 # All else is on top.
-LAYERS = {"util": 0, "models": 1, "datasets": 1, "gradients": 2, "engine": 3, "training": 4}
-TOP = 5
+LAYERS = {"util": 0, "models": 1, "datasets": 1, "engine": 2, "training": 3}
+TOP = 4
 
 
 def source_files() -> list[Path]:

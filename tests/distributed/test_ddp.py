@@ -15,9 +15,10 @@ from engine import EpochProgress, train_one_epoch
 from tests.distributed.processes import run_connected
 from tests.test_engine import CPU, batch, build
 from training import network
+from training.nonfinite.replay import examine
 from util.distributed.processes import get_rank, get_world_size
+from util.nonfinite_steps import StepWatch
 from util.optimizer import build_optimizer
-from util.step_watch import StepWatch
 
 # Objects of the batches; the third step has a share without any, the fifth nothing but such.
 COUNTS = [2, 1, 3, 1, 0, 2, 1, 4, 0, 0, 3, 0, 1, 1, 2, 2, 0, 1, 5, 1]
@@ -143,6 +144,7 @@ def train_all() -> dict[str, Any]:
         for flags in ("", "--backbone_norm batch --lr_backbone 1")
     ]
     results["bad"] = train_a_bad_step()
+    results["replay"] = losses_of_step_and_replay()
     results["sums"] = [sums_of_a_step(accum_steps) for accum_steps in (1, 3)]
     return results
 
@@ -184,6 +186,22 @@ def train_a_bad_step():
         for before, after in itertools.pairwise(states)
     ]
     return told, changed
+
+
+def losses_of_step_and_replay():
+    """Losses of a bad step of two batches per process, then of its replay in this process alone."""
+    model, parallel, criterion, optimizer = build_parallel(torch.float32, "")
+    losses, records = [], []
+    criterion.register_forward_hook(lambda *call: losses.append(call[-1]))
+    model.query_embed.weight.register_hook(lambda gradient: gradient * float("nan"))
+    train_one_epoch(
+        *(parallel, criterion, batches_of([5, 2, 0, 1], torch.float32)[get_rank() :: 2]),
+        *(optimizer, CPU, 0),
+        accum_steps=2,
+        watch=StepWatch(CPU, records.extend),
+    )
+    causes = [examine(model, criterion, record, "off") for record in records]
+    return losses, causes, [float(record.num_boxes) for record in records]
 
 
 @pytest.fixture(scope="module")
@@ -282,6 +300,15 @@ def test_buffers_are_sent_where_they_move(two):
 def test_gradients_are_added_up_over_processes_once_a_step(two):
     for once, thrice in (view["sums"] for view in two):
         assert thrice == once > 0
+
+
+@pytest.mark.distributed
+def test_the_replay_divides_by_the_objects_of_all_processes(two):
+    for view in two:
+        losses, causes, num_boxes = view["replay"]
+        assert len(causes) == 2 and num_boxes == [2, 2]
+        for step, again in zip(losses[:2], losses[2:], strict=True):
+            assert all(torch.equal(again[name], value) for name, value in step.items())
 
 
 def test_a_bad_batch_masks_the_whole_step_of_a_single_process():

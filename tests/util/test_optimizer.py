@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from util.optimizer import backward, build_lr_scheduler, build_optimizer, clip, update
+from util.optimizer import build_lr_scheduler, build_optimizer
 
 
 def build():
@@ -91,46 +91,3 @@ def test_cosine_schedule_above_its_floor_keeps_the_bits_of_pytorch():
         _, optimizer = build()
         seen.append(rates(schedule(optimizer, "cosine", 7, 200, 0.003), optimizer, 8))
     assert seen[0] == seen[1]
-
-
-def step_of(fused, skip, scaler, clipped=True):
-    """A step with finite gradients of ones: the weights after it, from ones."""
-    weight = nn.Parameter(torch.ones(2))
-    optimizer = torch.optim.AdamW([weight], fused=fused, weight_decay=0)
-    backward(weight.sum(), scaler)
-    if clipped:
-        clip([weight], optimizer, 0, scaler)
-    update(optimizer, torch.tensor(skip), scaler)
-    assert weight.grad is not None
-    return weight.detach(), optimizer.state[weight]
-
-
-@pytest.mark.parametrize("clipped", [True, False])
-@pytest.mark.parametrize("fused", [True, False])
-def test_a_scaler_skips_a_step_whose_gradients_are_finite(fused, clipped):
-    scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=1)
-    weight, state = step_of(fused, True, scaler, clipped)
-    assert torch.equal(weight, torch.ones(2))
-    assert not any(values.any() for values in state.values())
-    assert scaler.get_scale() == 4.0  # as after an overflow
-    weight, _ = step_of(fused, False, scaler, clipped)
-    assert torch.allclose(weight, torch.full((2,), 1 - 1e-3)) and scaler.get_scale() == 8.0
-
-
-def test_a_scaler_that_is_off_changes_nothing():
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    assert torch.equal(step_of(True, True, scaler)[0], torch.ones(2))
-    assert not torch.equal(step_of(True, False, scaler)[0], torch.ones(2))
-
-
-@pytest.mark.parametrize(("scale", "seen"), [(2.0, True), (1.0, False)])
-def test_overflow_is_the_scaler_s_affair_while_it_has_a_scale(scale, seen):
-    """A gradient that is not finite at scale 1 did not overflow by scaling."""
-    weight = nn.Parameter(torch.ones(2))
-    optimizer = torch.optim.AdamW([weight], fused=True)
-    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-    backward(weight.sum() * math.nan, scaler)
-    norm = clip([weight], optimizer, 0.1, scaler)
-    assert bool(norm.isfinite()) == seen
-    update(optimizer, ~norm.isfinite(), scaler)
-    assert torch.equal(weight, torch.ones(2))

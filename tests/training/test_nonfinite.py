@@ -12,12 +12,13 @@ from engine import train_one_epoch
 from models.criterion import SetCriterion
 from tests.test_engine import CPU, batch, build
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
-from training import forensics, loop
+from training import loop
 from training.network import prepare_for_mixed_precision
+from training.nonfinite import replay
 from util.errors import DivergenceError
+from util.nonfinite_steps import StepRecord, StepWatch
 from util.optimizer import build_optimizer
 from util.random_state import random_state
-from util.step_watch import StepRecord, StepWatch
 
 
 class BadGradient(torch.autograd.Function):
@@ -95,19 +96,19 @@ def test_a_bad_step_changes_nothing(break_model, norm):
 def test_the_cause_is_found(break_model, words):
     model, criterion, _, _, _, (record,), _ = epoch_with_a_bad_step(break_model)
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    found = forensics.examine(model, criterion, record, "off")
+    found = replay.examine(model, criterion, record, "off")
     assert words in found
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    assert forensics.describe(record, found).startswith("epoch 0, step 0, images 20, 21: ")
+    assert replay.describe(record, found).startswith("epoch 0, step 0, images 20, 21: ")
 
 
 def test_of_the_batches_of_a_step_the_one_with_a_cause_is_found():
     model, criterion, _, _, _, (broken,), _ = epoch_with_a_bad_step(break_images)
     fine = broken._replace(samples=batch(3)[0], targets=batch(3)[1])
-    record, found = forensics.explain(model, criterion, [fine, broken, fine], "off")
+    record, found = replay.find_cause(model, criterion, [fine, broken, fine], "off")
     assert record is broken and "the images themselves" in found
-    record, found = forensics.explain(model, criterion, [fine, fine], "off")
-    assert record is fine and found == forensics.NOTHING_FOUND
+    record, found = replay.find_cause(model, criterion, [fine, fine], "off")
+    assert record is fine and found == replay.NOTHING_FOUND
 
 
 @pytest.mark.parametrize("flags", ["", "--masks"], ids=["boxes", "masks"])
@@ -125,22 +126,52 @@ def test_the_replay_has_the_losses_of_the_step_to_the_last_bit(amp, dropout, fla
     watch = StepWatch(CPU, records.extend)
     batches = [batch_with_masks(2)]
     train_one_epoch(model, criterion, batches, optimizer, CPU, 0, amp=amp, watch=watch)
-    assert "not the gradients" in forensics.examine(model, criterion, records[0], amp)
-    step, replay = losses
-    assert step.keys() == replay.keys() and ("loss_mask" in step) == bool(flags)
-    for name, value in step.items():
-        assert torch.equal(replay[name], value), name
-        assert torch.equal(replay[name], records[0].losses[f"{name}_unscaled"]), name
+    assert "not the gradients" in replay.examine(model, criterion, records[0], amp)
+    first, again = losses
+    assert first.keys() == again.keys() and ("loss_mask" in first) == bool(flags)
+    for name, value in first.items():
+        assert torch.equal(again[name], value), name
+        assert torch.equal(again[name], records[0].losses[f"{name}_unscaled"]), name
+
+
+def test_the_replay_divides_by_the_objects_of_all_micro_batches():
+    model, criterion, _ = build()
+    break_gradient(model)
+    losses = []
+    criterion.register_forward_hook(lambda module, inputs, output: losses.append(output))
+    records = []
+    batches = [batch(2, counts=(4, 1)), batch(3, counts=(0, 1))]
+    optimizer, watch = build_optimizer(model, 1e-3, 1e-3, 0), StepWatch(CPU, records.extend)
+    train_one_epoch(model, criterion, batches, optimizer, CPU, 0, accum_steps=2, watch=watch)
+    assert [record.num_boxes for record in records] == [3, 3]
+    for record in records:
+        assert "not the gradients" in replay.examine(model, criterion, record, "off")
+    for step, again in zip(losses[:2], losses[2:], strict=True):
+        assert all(torch.equal(again[name], value) for name, value in step.items())
+
+
+def test_a_criterion_that_counts_objects_itself_is_replayed():
+    class Infinite(nn.Module):
+        weight_dict = {"loss_mean": 2.0}  # noqa: RUF012
+
+        def forward(self, outputs, targets):
+            return {"loss_mean": outputs["pred_boxes"].mean() * math.inf}
+
+    model, _, _ = build()
+    records = []
+    optimizer, watch = build_optimizer(model, 1e-3, 1e-3, 0), StepWatch(CPU, records.extend)
+    train_one_epoch(model, Infinite(), [batch(1)], optimizer, CPU, 0, watch=watch)
+    assert "the losses loss_mean" in replay.examine(model, Infinite(), records[0], "off")
 
 
 def test_attention_and_mask_head_are_named():
     model, criterion, _ = build("--masks")
-    record = StepRecord(0, 0, *batch_with_masks(2), {}, random_state())
+    record = StepRecord(0, 0, *batch_with_masks(2), 3.0, {}, random_state())
     model.mask_head.lay3.weight.data[0] = math.nan
-    found = forensics.examine(model, criterion, record, "off")
+    found = replay.examine(model, criterion, record, "off")
     assert found.endswith("is mask_head.lay3 (Conv2d)")
     model.detr.transformer.decoder.layers[1].multihead_attn.out_proj.bias.data[0] = math.nan
-    found = forensics.examine(model, criterion, record, "off")
+    found = replay.examine(model, criterion, record, "off")
     assert found.endswith("is detr.transformer.decoder.layers.1.multihead_attn (Attention)")
 
 
@@ -151,7 +182,7 @@ def test_losses_that_are_not_finite_are_named():
     healthy.load_state_dict(model.state_dict())
     forward = criterion.forward
     criterion.forward = lambda *a: {**forward(*a), "loss_giou": torch.tensor(math.inf)}
-    assert "losses loss_giou" in forensics.examine(healthy, criterion, record, "off")
+    assert "losses loss_giou" in replay.examine(healthy, criterion, record, "off")
 
 
 def test_an_optimizer_that_is_not_fused_is_masked_too():
@@ -160,7 +191,7 @@ def test_an_optimizer_that_is_not_fused_is_masked_too():
     before = copy.deepcopy(list(model.parameters()))
     samples, targets = batch(2)
     samples.tensors[:] = math.nan
-    with pytest.raises(DivergenceError, match="the weights are those of before"):
+    with pytest.raises(DivergenceError, match="the update was not applied"):
         train_one_epoch(model, criterion, [(samples, targets)], optimizer, CPU, 0)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
 
@@ -205,8 +236,8 @@ def test_a_run_ends_with_epoch_step_images_layer_and_a_dump(data, tmp_path, caps
     assert f"python forensics.py {dump}" in error
     content = read_checkpoint(dump)
     assert "optimizer" not in content and content["step"] == 2
-    # The hook is not in the file: done again, the step is fine.
-    assert forensics.run([str(dump)]) == 0
+    # The hook is not in the file: replayed, the step is finite.
+    assert replay.run([str(dump)]) == 0
     assert "everything is finite" in capsys.readouterr().out
 
 
@@ -232,7 +263,7 @@ def test_a_saved_step_has_the_same_losses_to_the_last_bit(data, tmp_path, monkey
     assert run(data, "--epochs", "1", "--amp", amp, *flags, "--output_dir", tmp_path) == 1
     dump = tmp_path / "bad_step.pth"
     recorded = read_checkpoint(dump)["losses"]
-    assert forensics.run([str(dump)]) == 0
+    assert replay.run([str(dump)]) == 0
     assert {f"{name}_unscaled" for name in losses[-1]} <= recorded.keys()
     for name, value in losses[-1].items():
         assert torch.equal(value, recorded[f"{name}_unscaled"]), name
@@ -247,9 +278,28 @@ def test_as_many_steps_as_allowed_are_left_out(data, tmp_path, capsys):
     assert entry["skipped_steps"] == 1 and math.isfinite(entry["train_loss"])
 
 
+@pytest.mark.usefixtures("broken_decoder")
+def test_a_step_of_deterministic_kernels_is_replayed_with_them(data, tmp_path, monkeypatch):
+    seen = []
+    find = replay.examine
+
+    def examine(*args):
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return find(*args)
+
+    monkeypatch.setattr(replay, "examine", examine)
+    try:
+        run(data, "--epochs", "1", "--deterministic", "--output_dir", tmp_path)
+        torch.use_deterministic_algorithms(False)
+        assert replay.run([str(tmp_path / "bad_step.pth")]) == 0
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert seen == [True, True]
+
+
 def test_a_file_that_is_no_dump(data, tmp_path, capsys):
     torch.save({"model": {}}, tmp_path / "x.pth")
-    assert forensics.run([str(tmp_path / "x.pth")]) == 2
+    assert replay.run([str(tmp_path / "x.pth")]) == 2
     assert "is not a step that training has saved" in capsys.readouterr().err
 
 

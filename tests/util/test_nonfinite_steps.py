@@ -1,0 +1,76 @@
+"""Non-finite steps: found over micro-batches and ranks, and never applied."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from engine import _clip_gradients
+from util.nonfinite_steps import reduce_step, update_weights
+
+
+def log_of(loss, error):
+    return {"loss": torch.tensor(loss), "class_error": torch.tensor(error)}
+
+
+def test_averages_are_over_what_was_observed():
+    logs = [log_of(1.0, math.nan), log_of(2.0, 30.0), log_of(6.0, 50.0)]
+    reduced, bad, stop = reduce_step(logs, torch.tensor(1.0), wants_to_stop=False)
+    assert float(reduced["loss"]) == pytest.approx(3) and float(reduced["class_error"]) == 40
+    assert not bad and not stop
+    nowhere, bad, _ = reduce_step([log_of(1.0, math.nan)], torch.tensor(1.0), False)
+    assert float(nowhere["loss"]) == 1 and math.isnan(nowhere["class_error"]) and not bad
+
+
+@pytest.mark.parametrize(
+    ("losses", "norm"), [([1.0, math.nan], 1.0), ([math.inf, 1.0], 1.0), ([1.0, 1.0], math.nan)]
+)
+def test_a_bad_batch_makes_the_step_bad(losses, norm):
+    logs = [log_of(loss, 10.0) for loss in losses]
+    reduced, bad, stop = reduce_step(logs, torch.tensor(norm), wants_to_stop=True)
+    assert bad and stop
+    assert all(math.isnan(value) for value in reduced.values())
+
+
+def step_of(fused, skip, scaler, clipped=True):
+    """A step with finite gradients of ones: the weights after it, from ones."""
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([weight], fused=fused, weight_decay=0)
+    scaler.scale(weight.sum()).backward()
+    if clipped:
+        _clip_gradients(nn.ParameterList([weight]), optimizer, 0, scaler)
+    update_weights(optimizer, scaler, torch.tensor(skip))
+    assert weight.grad is not None
+    return weight.detach(), optimizer.state[weight]
+
+
+@pytest.mark.parametrize("clipped", [True, False])
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_scaler_skips_a_step_whose_gradients_are_finite(fused, clipped):
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=1)
+    weight, state = step_of(fused, True, scaler, clipped)
+    assert torch.equal(weight, torch.ones(2))
+    assert not any(values.any() for values in state.values())
+    assert scaler.get_scale() == 4.0  # as after an overflow
+    weight, _ = step_of(fused, False, scaler, clipped)
+    assert torch.allclose(weight, torch.full((2,), 1 - 1e-3)) and scaler.get_scale() == 8.0
+
+
+def test_a_scaler_that_is_off_changes_nothing():
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    assert torch.equal(step_of(True, True, scaler)[0], torch.ones(2))
+    assert not torch.equal(step_of(True, False, scaler)[0], torch.ones(2))
+
+
+@pytest.mark.parametrize(("scale", "seen"), [(2.0, True), (1.0, False)])
+def test_overflow_is_the_scaler_s_affair_while_it_has_a_scale(scale, seen):
+    """A gradient that is not finite at scale 1 did not overflow by scaling."""
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([weight], fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    scaler.scale(weight.sum() * math.nan).backward()
+    norm = _clip_gradients(nn.ParameterList([weight]), optimizer, 0.1, scaler)
+    assert bool(norm.isfinite()) == seen
+    update_weights(optimizer, scaler, ~norm.isfinite())
+    assert torch.equal(weight, torch.ones(2))

@@ -1,0 +1,200 @@
+"""Replay a non-finite training step: ``python forensics.py OUTPUT_DIR/bad_step.pth``."""
+
+import copy
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from engine import compute_losses, predict, weigh
+from models import build_model
+from models.criterion import SetCriterion
+from models.fast.attention import Attention
+from models.weights import load_model_state, model_state
+from training.network import prepare_for_mixed_precision
+from util.cli.command_line import ArgumentParser, run_command
+from util.determinism import explained_refusals, make_deterministic
+from util.errors import UserError
+from util.files.checkpoint import load_checkpoint, save_checkpoint
+from util.nested_tensor import NestedTensor
+from util.nonfinite_steps import StepRecord
+from util.options import fill_in_new_flags
+from util.random_state import set_random_state
+from util.transfer import to_device
+
+NOTHING_FOUND = "everything is finite in the replay: the cause is not in this process"
+
+
+def find_cause(
+    model: nn.Module, criterion: SetCriterion, records: Sequence[StepRecord], amp: str
+) -> tuple[StepRecord, str]:
+    """The first micro-batch in which `examine` finds a cause, and the cause.
+
+    If there is none: the first micro-batch, and `NOTHING_FOUND`.
+    """
+    for record in records:
+        cause = examine(model, criterion, record, amp)
+        if cause != NOTHING_FOUND:
+            return record, cause
+    return records[0], NOTHING_FOUND
+
+
+def examine(model: nn.Module, criterion: SetCriterion, record: StepRecord, amp: str) -> str:
+    """Replay a micro-batch on a copy of the model and describe where its numbers get non-finite.
+
+    Args:
+        model: with the weights of the step; not changed.
+        criterion: returns the losses.
+        record: the micro-batch.
+        amp: as in `engine.train_one_epoch`.
+
+    Returns:
+        the first of these that is not finite, in words: the images, the output of a layer in the
+        order of computation, losses, gradients of parameters; else `NOTHING_FOUND`.
+    """
+    if not record.samples.tensors.isfinite().all():
+        return "the images themselves are not finite"
+    model = copy.deepcopy(model).train()
+    criterion.train()
+    device = next(model.parameters()).device
+    samples, targets = to_device((record.samples, record.targets), device)
+    set_random_state(record.random_state)
+    layers: list[str] = []
+    _watch_outputs(model, layers)
+    outputs = predict(model, samples, device, amp)
+    if layers:
+        return f"the first layer with a non-finite output is {layers[0]}"
+    losses = compute_losses(criterion, outputs, targets, record.num_boxes)
+    if layers:  # the criterion runs the mask head, for the matched queries
+        return f"the first layer with a non-finite output is {layers[0]}"
+    bad = [name for name, value in losses.items() if not value.isfinite().all()]
+    if bad:
+        return f"all layers are finite, but not the losses {', '.join(bad)}"
+    gradients: list[str] = []
+    _watch_gradients(model, gradients)
+    weigh(losses, criterion.weight_dict, targets)[0].backward()
+    if gradients:
+        return f"losses are finite, but not the gradients, first of parameter {gradients[0]}"
+    return NOTHING_FOUND
+
+
+def _watch_outputs(model: nn.Module, layers: list[str]) -> None:
+    """Register hooks that append the name of each layer whose output is not finite.
+
+    The hooks leave the outputs the same to the last bit.
+    """
+    for name, module in model.named_modules():
+        hook = _output_hook(name or "model", layers)
+        if isinstance(module, Attention):
+            # For a hook that needs the weights another kernel would run than in the failed step.
+            module.register_forward_hook(hook, needs_weights=False)
+        else:
+            module.register_forward_hook(hook)
+
+
+def _output_hook(name: str, layers: list[str]) -> Callable[..., None]:
+    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        if any(not tensor.isfinite().all() for tensor in _float_tensors(output)):
+            layers.append(f"{name} ({type(module).__name__})")
+
+    return hook
+
+
+def _watch_gradients(model: nn.Module, parameters: list[str]) -> None:
+    """Register hooks that append the name of each parameter whose gradient is not finite.
+
+    Names are in the order of the backward pass.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(_gradient_hook(name, parameters))
+
+
+def _gradient_hook(name: str, parameters: list[str]) -> Callable[[Tensor], None]:
+    def hook(parameter: Tensor) -> None:
+        if parameter.grad is not None and not parameter.grad.isfinite().all():
+            parameters.append(name)
+
+    return hook
+
+
+def _float_tensors(output: Any) -> list[Tensor]:
+    """The floating-point tensors in an output of any structure."""
+    if isinstance(output, Tensor):
+        return [output] if output.is_floating_point() else []
+    if isinstance(output, NestedTensor):
+        return [output.tensors]
+    if isinstance(output, dict):
+        return [tensor for value in output.values() for tensor in _float_tensors(value)]
+    if isinstance(output, list | tuple):
+        return [tensor for value in output for tensor in _float_tensors(value)]
+    return []
+
+
+def describe(record: StepRecord, cause: str) -> str:
+    """Epoch, step, images, non-finite losses and the cause, in one line."""
+    images = ", ".join(map(str, record.image_ids()))
+    terms = [name for name, value in record.losses.items() if not value.isfinite().all()]
+    terms = [name for name in terms if name.startswith("loss") and "unscaled" not in name]
+    found = f"non-finite losses: {', '.join(terms)}; " if terms else ""
+    return f"epoch {record.epoch}, step {record.step}, images {images}: {found}{cause}"
+
+
+def save_step(path: Path, record: StepRecord, model: nn.Module, flags: Mapping[str, Any]) -> None:
+    """Write a file for `replay_file`: the record, all flags by name, and the weights."""
+    content = record._asdict() | {
+        "model": model.state_dict(),
+        "args": dict(flags),
+        "samples": {"tensors": record.samples.tensors, "mask": record.samples.mask},
+        "targets": [dict(target) for target in record.targets],
+    }
+    save_checkpoint(content, path)
+
+
+def replay_file(path: str) -> None:
+    """Replay a step saved by `save_step` on the CPU, and print the cause.
+
+    Raises:
+        UserError: another kind of file.
+    """
+    args, record, weights = _read_step(path)
+    fill_in_new_flags(args)
+    args.device, args.backbone_weights = "cpu", "none"
+    if args.deterministic:
+        make_deterministic()
+    model, criterion, _ = build_model(args)
+    if args.amp != "off":
+        prepare_for_mixed_precision(model)
+    load_model_state(model, weights, path)
+    with explained_refusals():
+        print(describe(record, examine(model, criterion, record, args.amp)))
+
+
+def _read_step(path: str) -> tuple[Namespace, StepRecord, dict[str, Tensor]]:
+    """Flags, record and weights in a file of `save_step`.
+
+    Raises:
+        UserError: another kind of file.
+    """
+    content = load_checkpoint(path)
+    try:
+        args = Namespace(**content["args"])
+        record = StepRecord(**{name: content[name] for name in StepRecord._fields})
+        samples = NestedTensor(content["samples"]["tensors"], content["samples"]["mask"])
+        record = record._replace(samples=samples)
+        describe(record, "")
+        float(record.num_boxes)
+        set_random_state(record.random_state)
+    except Exception as err:  # a foreign file may hold anything in these places
+        raise UserError(f"{path} is not a step that training has saved ({err})") from err
+    return args, record, model_state(content, path)
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the command ``forensics.py``; see `util.cli.command_line.run_command`."""
+    parser = ArgumentParser("forensics.py", description="Replay a non-finite training step.")
+    parser.add_argument("file", help="bad_step.pth of an output folder")
+    args = parser.parse_args(argv)
+    return run_command("forensics.py", lambda: replay_file(args.file))
