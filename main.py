@@ -1,52 +1,152 @@
-"""Train and evaluate DETR: ``python main.py --help``."""
+"""Train and evaluate DETR: ``python main.py --help``.
 
-from util.cli.early_interrupt import end_at_once_on_interrupt
-
-if __name__ == "__main__":  # before the imports below, which take seconds
-    end_at_once_on_interrupt("main.py")
+Modules that import PyTorch take seconds to load. They are imported inside functions, so that
+``--help`` and mistakes on the command line do not wait for them.
+"""
 
 import argparse
-import contextlib
+import importlib
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import torch
-
-from training.folder import RunFolder
-from training.loop import Run
-from training.output_folder import lies_in, numbered_folder, refuse_used_folder
-from training.resume import find_start
-from training.saved_flags import settle_flags
 from util.cli.command_line import ArgumentParser, FlagGroup, can_have, run_command
-from util.determinism import explained_refusals, make_deterministic
-from util.devices import check_device, parse_device
-from util.distributed.processes import connected, get_rank, leave, status_of, use_gpu
-from util.errors import UserError
-from util.options import NEW_FLAG_DEFAULTS, fill_in_new_flags
-from util.provenance import get_sha
-from util.random_state import seed_everything
-
-_AT_LEAST_ONE = (
-    *("batch_size", "eval_batch_size", "epochs", "lr_drop", "max_size", "num_classes"),
-    *("dec_layers", "hidden_dim", "nheads", "num_queries", "dim_feedforward"),
-    *("keep_last", "patience", "accum_steps", "dist_timeout"),
-)
-_NOT_NEGATIVE = (
-    *("lr", "lr_backbone", "lr_min", "weight_decay", "clip_max_norm", "dropout", "enc_layers"),
-    *("eos_coef", "num_workers", "seed", "start_epoch", "panoptic_threshold", "crop_prob"),
-    *("save_every", "max_skipped_steps", "skip_bad_images", "ema_decay"),
-)
+from util.cli.early_interrupt import end_at_once_on_interrupt
+from util.options import fill_in_new_flags
 
 
-def get_args_parser() -> argparse.ArgumentParser:
-    """All flags, as a parent parser: without ``--help``."""
+def main(
+    args: argparse.Namespace, given: Collection[str] | None = None, run_name: str = ""
+) -> None:
+    """Train or evaluate as the flags say.
+
+    Called with ``args`` alone, by a notebook or a script, it behaves as the original does: without
+    ``args.output_dir`` nothing is written.
+
+    Args:
+        args: all flags. Missing new flags get their defaults. ``args.output_dir`` is set where
+            ``run_name`` chooses it, and so is the place among several processes (``args.rank`` …).
+        given: names of the flags on the command line; other flags may come from a checkpoint.
+            None: flags that differ from their default.
+        run_name: training without ``args.output_dir`` writes to ``outputs/{run_name}-N``, with the
+            first free N; empty: it writes nothing.
+
+    Raises:
+        UserError: a mistake in flags, files or data.
+        DivergenceError: training has diverged.
+        ConnectionLostError: another process is gone or stuck.
+    """
+    from training.flags import check_flags
+    from training.output_folder import build_output_folder
+    from util.determinism import explained_refusals
+    from util.devices import check_device
+    from util.distributed.processes import connected, use_gpu
+    from util.provenance import get_sha
+
+    fill_in_new_flags(args)
+    check_flags(args)
+    given = _changed_flags(args) if given is None else given
+    with connected(args), explained_refusals():
+        check_device(args.device)
+        use_gpu(args.device)
+        print(f"git:\n  {get_sha()}\n")
+        with build_output_folder(args, run_name) as args.output_dir:
+            _train_or_evaluate(args, given)
+
+
+def _train_or_evaluate(args: argparse.Namespace, given: Collection[str]) -> None:
+    """Build everything from the flags, restore a checkpoint, then train or evaluate."""
+    from datasets import build_scales
+    from training.bad_steps import BadSteps
+    from training.checkpoint import TrainingState
+    from training.data import build_data, build_loaders
+    from training.flags import check_flags, require_same_flags
+    from training.folder import RunFolder
+    from training.loop import Run, build_loop_settings
+    from training.network import build_network, build_optimization, distribute, num_trainable
+    from training.resume import averaged_model, find_start, load_weights, resume_training
+    from training.saved_flags import settle_flags
+    from training.state import RunState
+    from util.determinism import make_deterministic
+    from util.distributed.processes import get_rank
+    from util.random_state import seed_everything
+
+    start = find_start(
+        RunFolder(args.output_dir),
+        args.auto_resume,
+        args.resume,
+        args.finetune,
+        args.frozen_weights,
+    )
+    args = settle_flags(args, start, given, _is_valid)
+    check_flags(args)
+    print(args)
+    if args.deterministic:
+        make_deterministic()
+    seed_everything(args.seed + get_rank())
+    folder = RunFolder(args.output_dir, args.keep_last)
+    require_same_flags(args)
+
+    args.scales = build_scales(args)
+    data = build_data(args, start.resume)
+    args.num_classes = data.num_classes
+    model, criterion, postprocessors = build_network(args, data.classes.is_thing)
+    print("number of params:", num_trainable(model))
+    optimization = build_optimization(args, model)
+
+    load_weights(model, start, args.backbone, args.backbone_weights)
+    training = TrainingState(model, *optimization, RunState(epoch=args.start_epoch))
+    if start.resume is not None and not args.eval:
+        resume_training(training, start.resume, vars(args), folder)
+        args.start_epoch = training.progress.epoch
+    parallel_model = distribute(model)
+    training.averaged = averaged_model(training, args.ema_decay, start.resume)
+
+    train_loader, val_loader = build_loaders(args, data, training.progress.bad_images)
+    run = Run(
+        settings=build_loop_settings(args),
+        flags=vars(args),
+        folder=folder,
+        data=data,
+        train_loader=train_loader,
+        val_loader=val_loader,
+        training=training,
+        parallel_model=parallel_model,
+        criterion=criterion,
+        postprocessors=postprocessors,
+        bad_steps=BadSteps(args, model, criterion, folder.path),
+    )
+    if args.eval:
+        run.score()
+    else:
+        run.train()
+
+
+def _changed_flags(args: argparse.Namespace) -> set[str]:
+    defaults = vars(get_args_parser().parse_args([]))
+    return {name for name, value in vars(args).items() if value != defaults.get(name, value)}
+
+
+def _is_valid(name: str, value: object) -> bool:
+    """Whether the flag ``name`` can have a value."""
+    actions = {action.dest: action for action in get_args_parser()._actions}
+    return name in actions and can_have(actions[name], value)
+
+
+def get_args_parser(device: str | None = None) -> argparse.ArgumentParser:
+    """All flags, as a parent parser: without ``--help``.
+
+    Args:
+        device: default of ``--device``; None: ``cuda`` if there is a GPU, else ``cpu``, for which
+            PyTorch is imported.
+    """
     parser = argparse.ArgumentParser("Set transformer detector", add_help=False)
     _add_training_flags(FlagGroup(parser, "training"))
     _add_model_flags(FlagGroup(parser, "model"))
     _add_loss_flags(FlagGroup(parser, "matching and loss"))
     _add_data_flags(FlagGroup(parser, "data"))
-    _add_run_flags(FlagGroup(parser, "run"))
+    _add_run_flags(FlagGroup(parser, "run"), _default_device() if device is None else device)
     return parser
 
 
@@ -127,12 +227,11 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--num_workers", "processes that load data, for each training process", default=2, type=int)
 
 
-def _add_run_flags(group: FlagGroup) -> None:
+def _add_run_flags(group: FlagGroup, device: str) -> None:
     add = group.add
     group.add_switch("--masks", "find masks too: segmentation")
     folder = "folder for checkpoints and logs; training without the flag: outputs/NAME-N, '': none"
     add("--output_dir", folder, default="")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", "cuda or cpu", default=device)
     add("--seed", "seed of weights, augmentation and order", default=42, type=int)
     group.add_switch("--deterministic", "the same bits on a GPU too; slower")
@@ -152,158 +251,46 @@ def _add_run_flags(group: FlagGroup) -> None:
     add("--dist_timeout", "seconds that processes wait for each other", type=int)
 
 
-def main(
-    args: argparse.Namespace, given: Collection[str] | None = None, run_name: str = ""
-) -> None:
-    """Train or evaluate as the flags say.
+class CommandLine(NamedTuple):
+    """A parsed command line: the arguments of `main`."""
 
-    Called with ``args`` alone, by a notebook or a script, it behaves as the original does: without
-    ``args.output_dir`` nothing is written.
-
-    Args:
-        args: all flags.
-        given: names of the flags that were given; the others may come from a checkpoint. None:
-            those that differ from their default.
-        run_name: a training run without ``args.output_dir`` writes to ``outputs/{run_name}-N``,
-            with the first free N, and ``args.output_dir`` is set to it; empty: it writes nothing.
-
-    Raises:
-        UserError: a mistake in flags, files or data.
-        DivergenceError: training has diverged.
-        ConnectionLostError: another process is gone or stuck.
-    """
-    fill_in_new_flags(args)
-    check_flags(args)
-    given = _changed_flags(args) if given is None else given
-    with connected(args), explained_refusals():
-        check_device(args.device)
-        use_gpu(args.device)
-        print(f"git:\n  {get_sha()}\n")
-        with _output_folder(args, run_name):
-            args, start = find_start(args, RunFolder(args.output_dir))
-            args = settle_flags(args, start, given, _is_valid)
-            check_flags(args)
-            print(args)
-            if args.deterministic:
-                make_deterministic()
-            seed_everything(args.seed + get_rank())
-            run = Run(args, start)
-            if args.eval:
-                run.score()
-            else:
-                run.train()
-
-
-@contextlib.contextmanager
-def _output_folder(args: argparse.Namespace, run_name: str) -> Iterator[None]:
-    """Settle ``args.output_dir`` before anything is loaded. Collective: call on every rank.
-
-    Raises:
-        UserError: the folder holds another run, or cannot be made.
-    """
-    with contextlib.ExitStack() as stack:
-        if run_name and not args.output_dir and not args.eval:
-            args.output_dir = stack.enter_context(numbered_folder(run_name))
-            print(
-                f"No --output_dir given: this run writes to {args.output_dir}; to continue it, add "
-                f"--output_dir {args.output_dir} --auto_resume"
-            )
-        elif args.output_dir and not (args.eval or args.auto_resume or args.overwrite):
-            refuse_used_folder(args.output_dir, args.resume)
-        if args.save_every and not args.output_dir:
-            raise UserError("--save_every needs --output_dir")
-        if not args.output_dir and not args.eval:
-            print("No --output_dir: this run keeps neither checkpoints nor logs")
-        yield
-
-
-def _changed_flags(args: argparse.Namespace) -> set[str]:
-    defaults = vars(get_args_parser().parse_args([]))
-    return {name for name, value in vars(args).items() if value != defaults.get(name, value)}
-
-
-def _is_valid(name: str, value: object) -> bool:
-    """Whether the flag ``name`` can have a value."""
-    actions = {action.dest: action for action in get_args_parser()._actions}
-    return name in actions and can_have(actions[name], value)
-
-
-def check_flags(args: argparse.Namespace) -> None:
-    """Refuse flags that no run can work with.
-
-    Raises:
-        UserError: names the flag and what it needs.
-    """
-    for names, least in ((_AT_LEAST_ONE, 1), (_NOT_NEGATIVE, 0)):
-        for name in names:
-            value = getattr(args, name)
-            if value is not None and not value >= least:
-                raise UserError(f"--{name} {value}: must be at least {least}")
-    parse_device(args.device)
-    if args.seed >= 2**31:
-        raise UserError(f"--seed {args.seed}: must be below {2**31}")
-    if args.ema_decay >= 1:
-        raise UserError(f"--ema_decay {args.ema_decay}: must be below 1")
-    for name in ("dropout", "panoptic_threshold", "crop_prob"):
-        if getattr(args, name) > 1:
-            raise UserError(f"--{name} {getattr(args, name)}: must be at most 1 (0.3 for 30 %)")
-    if args.dump_detections and not Path(args.dump_detections).absolute().parent.is_dir():
-        raise UserError(f"--dump_detections {args.dump_detections}: its folder does not exist")
-    if args.dump_detections and Path(args.dump_detections).is_dir():
-        raise UserError(f"--dump_detections {args.dump_detections}: is a folder, give a file")
-    if args.hidden_dim % args.nheads or args.hidden_dim % 4:
-        raise UserError(
-            f"--hidden_dim {args.hidden_dim}: must be a multiple of 4 and of --nheads {args.nheads}"
-        )
-    _check_start(args)
-    if args.masks and args.hidden_dim < 16:
-        raise UserError(f"--hidden_dim {args.hidden_dim}: --masks needs at least 16")
-    if args.panoptic_threshold != NEW_FLAG_DEFAULTS["panoptic_threshold"] and not args.masks:
-        raise UserError("--panoptic_threshold is about panoptic maps: it needs --masks")
-    if args.frozen_weights and not args.masks:
-        raise UserError("--frozen_weights trains a mask head on fixed weights: it needs --masks")
-    if args.eval and not (args.resume or args.auto_resume or args.finetune):
-        print("--eval without --resume: this evaluates random weights")
-
-
-def _check_start(args: argparse.Namespace) -> None:
-    """Refuse flags that contradict each other on where a run starts."""
-    if args.resume and args.finetune:
-        raise UserError(
-            "--resume continues a run and --finetune starts a new one: give one of them"
-        )
-    if args.auto_resume and not args.output_dir:
-        raise UserError("--auto_resume needs --output_dir: the folder of the run to continue")
-    if not args.overwrite:
-        return
-    if args.eval:
-        raise UserError("--overwrite is for training: --eval replaces no results of a training")
-    if not args.output_dir:
-        raise UserError("--overwrite needs --output_dir: the folder to start over in")
-    if args.auto_resume or (args.resume and lies_in(args.resume, Path(args.output_dir))):
-        raise UserError(
-            f"--overwrite starts over in {args.output_dir}, --auto_resume and --resume of a "
-            "checkpoint there continue: give one of them"
-        )
+    args: argparse.Namespace
+    given: set[str]
+    run_name: str
 
 
 def build_parser() -> ArgumentParser:
-    """The parser of the command line, with ``--help`` and argument files."""
+    """The parser of the command line, with ``--help`` and files of flags.
+
+    It leaves ``--device`` empty by default, see `parse_command_line`.
+    """
     return ArgumentParser(
         "main.py",
-        description="Train and evaluate DETR. Flags may stand in a file: @configs/NAME.txt",
-        parents=[get_args_parser()],
+        usage="main.py [@configs/NAME.txt] [flags]",
+        description="Train and evaluate DETR. @configs/NAME.txt reads flags from a file.",
+        parents=[get_args_parser(device="")],
         fromfile_prefix_chars="@",
     )
 
 
-def run(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit status, see `util.cli.command_line.run_command`."""
+def parse_command_line(argv: Sequence[str] | None = None) -> CommandLine:
+    """Parse a command line, by default the one of this process.
+
+    Raises:
+        SystemExit: after ``--help``, or a mistake.
+    """
     parser = build_parser()
     args = parser.parse_args(argv)
     given = parser.given_flags(argv)
+    args.device = args.device or _default_device()
     run_name = "" if "output_dir" in given else _run_name(argv, args.dataset_file)
-    return run_command("main.py", lambda: main(args, given, run_name))
+    return CommandLine(args, given, run_name)
+
+
+def _default_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _run_name(argv: Sequence[str] | None, dataset_file: str) -> str:
@@ -312,5 +299,16 @@ def _run_name(argv: Sequence[str] | None, dataset_file: str) -> str:
     return Path(configs[-1]).stem if configs else dataset_file
 
 
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status, see `util.cli.command_line.run_command`."""
+    command_line = parse_command_line(argv)
+    importlib.import_module("training.loop")  # while Ctrl-C still ends the process at once
+    return run_command("main.py", lambda: main(*command_line))
+
+
 if __name__ == "__main__":
+    end_at_once_on_interrupt("main.py")
+    parse_command_line()  # --help and mistakes end here, before the import of PyTorch
+    from util.distributed.processes import leave, status_of
+
     leave(status_of(run))
