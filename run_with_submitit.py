@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 import main
+from training.flags import check_flags
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command
 from util.distributed.processes import leave, status_of
 from util.errors import UserError
@@ -128,13 +129,13 @@ def submit(options: argparse.Namespace, argv: Sequence[str]) -> Any:
 
 def _checked(argv: Sequence[str]) -> list[str]:
     """Flags that a run can work with; a training among them continues where it was stopped."""
-    args = main.build_parser().parse_args(argv)
+    args = main.parse_command_line(argv).args
     if args.eval:
-        main.check_flags(args)
+        check_flags(args)
         return list(argv)
     args.output_dir = args.output_dir or "that of the job"
     args.auto_resume = True
-    main.check_flags(args)
+    check_flags(args)
     return [*argv, "--auto_resume"]
 
 

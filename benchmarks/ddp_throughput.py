@@ -77,10 +77,9 @@ def _images_a_second(args: argparse.Namespace, batch_size: int) -> float:
     flags = argparse.ArgumentParser(parents=[get_args_parser()]).parse_args(
         f"{args.model} --backbone_weights none --num_classes 91 --device cpu".split()
     )
-    flags.distributed = dist.is_initialized()
     torch.manual_seed(0)
     model, criterion, _ = build_model(flags)
-    parallel = distribute(model, flags)
+    parallel = distribute(model)
     optimizer = build_optimizer(model, flags.lr, flags.lr_backbone, flags.weight_decay)
     ends: list[float] = []
     progress = EpochProgress(after_step=lambda *_: ends.append(time.perf_counter()))

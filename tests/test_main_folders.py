@@ -62,7 +62,7 @@ def epochs_in(folder):
     "start", [[], ["--resume", "{}/elsewhere.pth"], ["--finetune", "{}/used/checkpoint.pth"]]
 )
 def test_a_start_in_a_used_folder_is_refused(data, used, capsys, monkeypatch, start):
-    monkeypatch.setattr(main, "Run", None)  # before anything is loaded
+    monkeypatch.setattr(loop, "Run", None)  # before anything is loaded
     before = content_of(used)
     flags = [word.format(used.parent) for word in start]
     status = run(data, "--epochs", "1", "--output_dir", used, *flags)

@@ -1,4 +1,4 @@
-"""The files of a run, under the names that the original gave them."""
+"""The files of a run: checkpoints, log and evaluations, named as in the original."""
 
 import contextlib
 import json
@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from training.checkpoint import best_checkpoint, position_in
 from training.output_folder import lies_in, set_earlier_run_aside
 from util.distributed.processes import is_main_process
 from util.errors import UserError
@@ -28,14 +29,13 @@ _HALF_WRITTEN = (".*.pth.*tmp", ".*.pth.tmp", f".{_LOG}.*tmp", "eval/.*.pth.*tmp
 
 
 class RunFolder:
-    """Writes checkpoints, log and evaluations of a run below ``--output_dir``.
+    """Writes checkpoints, log and evaluations of a run to ``--output_dir``.
 
-    Without a folder nothing is written, and outside the main process neither.
+    Only rank 0 writes.
 
     Args:
-        output_dir: the folder, made where it does not exist; empty for none.
-        keep_last: how many checkpoints stay: the newest, ``checkpoint.pth``, and of those before
-            it as many as are missing, ``checkpoint-step{step:09}.pth``.
+        output_dir: the folder, created if it does not exist; empty: nothing is written.
+        keep_last: number of most recent checkpoints to keep, ``checkpoint.pth`` included.
 
     Raises:
         UserError: the folder cannot be made, or nothing can be written to it.
@@ -60,12 +60,12 @@ class RunFolder:
         return self.path is not None and lies_in(path, self.path)
 
     def start_over(self) -> None:
-        """Move the results of an earlier run to a subfolder, for ``--overwrite``."""
+        """Move the files of an earlier run to a subfolder, for ``--overwrite``."""
         if self.path is not None and is_main_process():
             set_earlier_run_aside(self.path)
 
     def sweep(self) -> None:
-        """Remove what a killed run has left half written, before training goes on here."""
+        """Remove half-written files of a killed run."""
         if self.path is not None and is_main_process():
             for pattern in _HALF_WRITTEN:
                 for half in self.path.glob(pattern):
@@ -73,36 +73,37 @@ class RunFolder:
 
     # ---- checkpoints
 
-    def save_checkpoint(self, state: dict[str, Any], epoch: int | None, lr_drop: int) -> None:
-        """Write ``checkpoint.pth``; at times and before a drop of the learning rate one that stays.
+    def save_checkpoint(self, content: dict[str, Any], epoch: int | None, lr_drop: int) -> None:
+        """Write ``checkpoint.pth``.
 
-        That is ``checkpoint{epoch:04}.pth``, every 100 and every ``lr_drop`` epochs.
+        Every 100 and every ``lr_drop`` epochs a copy stays as ``checkpoint{epoch:04}.pth``, and
+        with ``keep_last`` above 1 a copy of the last ones as ``checkpoint-step{step:09}.pth``.
 
         Args:
-            state: of the run; its ``step`` names the copy that ``keep_last`` asks for.
-            epoch: the one that has just ended; None in the middle of one.
-            lr_drop: of the flags.
+            content: entries by key, see `training.checkpoint.KEYS`.
+            epoch: the epoch that has just ended; None during an epoch.
+            lr_drop: value of the flag.
         """
         if self.path is None:
             return
         newest = self.path / _NEWEST
-        save_on_master(state, newest)
+        save_on_master(content, newest)
         if not is_main_process():
             return
         if epoch is not None and ((epoch + 1) % lr_drop == 0 or (epoch + 1) % _KEEP_EVERY == 0):
             _same_file(newest, self.path / f"checkpoint{epoch:04}.pth")
         if self._keep_last > 1:
-            _same_file(newest, self.path / f"{_LAST}{state['step']:09}.pth")
+            _same_file(newest, self.path / f"{_LAST}{position_in(content)[1]:09}.pth")
             for old in sorted(self.path.glob(f"{_LAST}*.pth"))[: -self._keep_last]:
                 old.unlink(missing_ok=True)
 
     def keep_as_best(self, checkpoint: StrPath | None = None, weights: str = "model") -> None:
-        """Let ``best.pth`` be what a checkpoint of the folder, by default the newest, is now.
+        """Make ``best.pth`` a copy of a checkpoint.
 
         Args:
-            checkpoint: path.
-            weights: key of the weights that scored best. Where it is not ``model``, ``best.pth`` is
-                a file of its own, with this key as the entry ``best_weights``.
+            checkpoint: its path; None: the newest checkpoint.
+            weights: key of the weights that scored best; saved as ``best_weights`` unless it is
+                ``model``.
 
         Raises:
             UserError: the file cannot be written.
@@ -113,12 +114,12 @@ class RunFolder:
         if weights == "model":
             _same_file(source, best)
         else:
-            save_on_master({**load_checkpoint(source), "best_weights": weights}, best)
+            save_on_master(best_checkpoint(load_checkpoint(source), weights), best)
 
     def load_newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest checkpoint that can be read, and its path; None where there is none at all.
+        """Path and content of the newest readable checkpoint; None if there is no checkpoint.
 
-        Where ``checkpoint.pth`` cannot be read, the copies are tried, those written last first.
+        If ``checkpoint.pth`` cannot be read, the copies are tried, the newest first.
 
         Raises:
             UserError: there are checkpoints, and none can be read.
@@ -141,15 +142,15 @@ class RunFolder:
         return None
 
     def go_back_to(self, epoch: int, step: int) -> None:
-        """Put aside what a run that went further has left here, before training goes on earlier.
+        """Rename files of later steps before training continues from an earlier checkpoint.
 
-        Its lines of the log stay in ``log-before-epoch{epoch:04}.txt``, its later checkpoints as
+        A copy of the log stays as ``log-before-epoch{epoch:04}.txt``; later checkpoints become
         ``abandoned-step{step:09}.pth``, ``abandoned-checkpoint-epoch{epoch:04}.pth`` and
         ``abandoned-best-epoch{epoch:04}.pth``.
 
         Args:
-            epoch: the one that training goes on with.
-            step: the last one that is done.
+            epoch: the epoch that training continues with.
+            step: the last step that is done.
         """
         if self.path is None or not is_main_process():
             return
@@ -164,7 +165,7 @@ class RunFolder:
         self._cut_log(epoch)
 
     def _put_aside_if_later(self, path: Path, kind: str, epoch: int, step: int) -> None:
-        """Rename a checkpoint that was written after the place where training goes on."""
+        """Rename a checkpoint that was written after this epoch and step."""
         reached = _progress_in(path)
         if reached is not None and reached > (epoch - 1, step):
             name = f"abandoned-{kind}-epoch{reached[0]:04}"
@@ -173,7 +174,7 @@ class RunFolder:
     # ---- log
 
     def append_log(self, entry: dict[str, Any]) -> None:
-        """Add a line to ``log.txt``: one JSON object. Numbers that are not finite become null."""
+        """Append a JSON object to ``log.txt``. Numbers that are not finite become null."""
         if self.path is None or not is_main_process():
             return
         with (self.path / _LOG).open("a", encoding="utf-8") as file:
@@ -182,20 +183,20 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The entries of ``log.txt``, without lines that are damaged."""
+        """The entries of ``log.txt``, without damaged lines."""
         return [entry for _, entry in self._log_lines() if entry is not None]
 
     def _log_lines(self) -> list[tuple[str, dict[str, Any] | None]]:
-        """Each line of ``log.txt``, and its entry; None where it is damaged or not whole."""
+        """Lines of ``log.txt`` with their entries; None for damaged or incomplete lines."""
         if self.path is None or not (self.path / _LOG).exists():
             return []
         text = (self.path / _LOG).read_text(encoding="utf-8", errors="replace")
         return [(line, _entry_of(line)) for line in text.splitlines(keepends=True)]
 
     def _cut_log(self, epoch: int) -> None:
-        """Take lines of that epoch and later ones, and damaged ones, out of ``log.txt``.
+        """Remove lines of this and later epochs, and damaged lines, from ``log.txt``.
 
-        They stay in a copy of the file, save a last line that was cut short by a kill.
+        A copy keeps them, unless only the last line was cut short by a kill.
         """
         assert self.path is not None
         lines, log = self._log_lines(), self.path / _LOG
@@ -215,7 +216,7 @@ class RunFolder:
     # ---- evaluations
 
     def save_epoch_evaluation(self, evaluation: dict[str, Any], epoch: int) -> None:
-        """Write precision and recall to ``eval/latest.pth``; every 50 epochs one that stays."""
+        """Write precision and recall to ``eval/latest.pth``; every 50 epochs keep a copy."""
         if self.path is None:
             return
         names = ["latest.pth"]
@@ -232,7 +233,7 @@ class RunFolder:
 
 
 def _entry_of(line: str) -> dict[str, Any] | None:
-    """The entry in a line of the log, None where the line is none."""
+    """The entry in a line of the log; None for a damaged or incomplete line."""
     try:
         entry = json.loads(line) if line.endswith("\n") else None
     except (ValueError, RecursionError):
@@ -241,17 +242,17 @@ def _entry_of(line: str) -> dict[str, Any] | None:
 
 
 def _progress_in(path: Path) -> tuple[int, int] | None:
-    """Last complete epoch and number of steps of a checkpoint; None where it cannot be read."""
+    """Last complete epoch and number of steps of a checkpoint; None if it cannot be read."""
     try:
         checkpoint = load_checkpoint(path, mmap=True)
     except UserError:
         return None
-    epoch, step = checkpoint.get("epoch"), checkpoint.get("step", 0)
+    epoch, step = position_in(checkpoint)
     return (epoch, step) if type(epoch) is int and type(step) is int else None
 
 
 def _put_aside(path: Path, stem: str, after: str) -> None:
-    """Rename a checkpoint that comes after the place where training goes on."""
+    """Rename a checkpoint, and print why."""
     target = _free(path.with_name(f"{stem}.pth"), path)
     path.rename(target)
     path.unlink(missing_ok=True)  # two names of one file: the rename did nothing
@@ -259,7 +260,7 @@ def _put_aside(path: Path, stem: str, after: str) -> None:
 
 
 def _free(target: Path, source: Path) -> Path:
-    """``target``, with a number added where that is a file other than ``source``."""
+    """``target``, with a number added if it exists and is not ``source``."""
     free, number = target, 1
     while free.exists() and not free.samefile(source):
         number += 1
@@ -268,7 +269,7 @@ def _free(target: Path, source: Path) -> Path:
 
 
 def _same_file(source: Path, target: Path) -> None:
-    """Let ``target`` hold what ``source`` does, now and when ``source`` is replaced."""
+    """Make ``target`` a hard link or copy that keeps this content when ``source`` is replaced."""
     beside = target.with_name(f".{target.name}.tmp")
     beside.unlink(missing_ok=True)
     try:
@@ -284,7 +285,7 @@ def _same_file(source: Path, target: Path) -> None:
 
 
 def _strict(value: Any) -> Any:
-    """JSON knows no NaN and no infinity."""
+    """Replace NaN and infinity, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {key: _strict(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -1,197 +1,146 @@
-"""A run of main.py: its data, model and optimizer, and what it does with them."""
+"""The epochs of a run: training, checkpoints, evaluation, and stopping on signals."""
 
 import argparse
 import contextlib
 import datetime
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
-import torch
 from torch import nn
 
-from datasets import build_dataset, build_ground_truth, build_scales
-from datasets.annotations.run_classes import classes_of_run
 from datasets.coco_eval import CocoEvaluator
 from datasets.evaluation.report import serialisable_eval, write_detections
-from datasets.loading.bad_samples import refuse_too_many
-from datasets.loading.loaders import TrainLoader, build_val_loader
+from datasets.loading.bad_samples import ReportingLoader, refuse_too_many
+from datasets.loading.loaders import TrainLoader
 from datasets.loading.worker_faults import explain_worker_fault
 from engine import EpochProgress, evaluate, train_one_epoch
-from models.weights import load_model_state, model_state
-from training.averaging import AveragedModel
+from models.criterion import SetCriterion
+from training.checkpoint import TrainingState, checkpoint_of
+from training.data import Data
 from training.folder import RunFolder
-from training.network import (
-    build_network,
-    count_classes,
-    distribute,
-    load_weights,
-    require_same_data,
-    require_same_flags,
-    take_num_classes,
-)
+from training.network import num_trainable
 from training.nonfinite.policy import NonFinitePolicy
 from training.reporting import all_detections, draw_detections, draw_panoptic_maps, report
-from training.resume import (
-    Start,
-    apply_schedule,
-    restore_optimizer,
-    tell_other_versions,
-)
-from training.state import RunState, score_name, validation_score
+from training.state import score_name, validation_score
 from util.distributed.gathering import tell_all
 from util.distributed.processes import all_gather, get_world_size, is_main_process
 from util.errors import DivergenceError, UserError
 from util.metric_logger import MetricLogger
 from util.nonfinite_steps import StepWatch
-from util.optimizer import build_lr_scheduler, build_optimizer
-from util.provenance import versions
 from util.random_state import seeded
 from util.signals import StopRequested, StopSignals
 
 
+@dataclass(frozen=True)
+class LoopSettings:
+    """Values of the flags of the same names that the loop reads."""
+
+    epochs: int
+    patience: int | None
+    batch_size: int
+    accum_steps: int
+    clip_max_norm: float
+    amp: str
+    lr_drop: int
+    save_every: int
+    skip_bad_images: int
+    dump_detections: str
+    overwrite: bool
+    eval: bool
+    seed: int
+    resume: str
+
+
+def build_loop_settings(args: argparse.Namespace) -> LoopSettings:
+    """The settings of the loop, from all flags."""
+    return LoopSettings(**{field.name: getattr(args, field.name) for field in fields(LoopSettings)})
+
+
+@dataclass
 class Run:
-    """Data, model and optimizer, restored from a checkpoint where the flags name one.
+    """Trains and evaluates epoch by epoch.
 
-    Args:
-        args: all flags; what is read from data or checkpoint is filled in.
-        start: the checkpoints that the flags name.
-
-    Raises:
-        UserError: a mistake in flags, files or data.
+    Attributes:
+        settings: flags of the loop.
+        flags: all flags, by name, for checkpoints.
+        folder: for the files of the run.
+        data: data sets, classes and ground truth.
+        train_loader: training batches; None with ``--eval``.
+        val_loader: validation batches.
+        training: model, optimizer and progress: saved in checkpoints.
+        parallel_model: the model, wrapped for several processes.
+        criterion: computes the losses.
+        postprocessors: by kind, as in `engine.evaluate`.
+        non_finite: handles non-finite steps.
     """
 
-    def __init__(self, args: argparse.Namespace, start: Start):
-        self.args = args
-        checkpoint = start.resume
-        self.device = torch.device(args.device)
-        self.folder = RunFolder(args.output_dir, args.keep_last)
-        self.state = RunState(epoch=args.start_epoch)
-        self.signals = StopSignals()
-        take_num_classes(args, "--resume", args.resume, checkpoint)
-        take_num_classes(args, "--frozen_weights", args.frozen_weights, start.frozen)
-        require_same_flags(args)
-        args.scales = build_scales(args)
-        self.val_set: Any = build_dataset("val", args)
-        self.train_set: Any = None if args.eval else build_dataset("train", args)
-        require_same_data(training=self.train_set, validation=self.val_set)
-        self.classes = classes_of_run(
-            self.val_set, self.train_set, checkpoint, args.resume, args.skip_checks
-        )
-        self.ground_truth = build_ground_truth(self.val_set, args)
-        if args.num_classes is None:
-            args.num_classes = count_classes(args, self.val_set, self.train_set)
-        self.model, self.criterion, self.postprocessors = build_network(args, self.classes.is_thing)
-        self.num_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        print("number of params:", self.num_parameters)
-        self.optimizer = build_optimizer(self.model, args.lr, args.lr_backbone, args.weight_decay)
-        self.lr_scheduler = build_lr_scheduler(
-            self.optimizer, args.lr_scheduler, args.epochs, args.lr_drop, args.lr_min
-        )
-        self.scaler = torch.amp.GradScaler(self.device.type) if args.amp == "fp16" else None
-        load_weights(self.model, args, start)
-        if checkpoint is not None and not args.eval:
-            self._resume_training(checkpoint)
-        self.parallel_model = distribute(self.model, args)
-        policy = NonFinitePolicy(self.model, self.criterion, self.folder.path, vars(args))
-        self.watch = StepWatch(self.device, lambda records: policy.handle(records, self.state))
-        # After `distribute`: a copy of the weights of rank 0.
-        self.averaged = AveragedModel(self.model, args.ema_decay) if args.ema_decay else None
-        if self.averaged is not None and checkpoint is not None and checkpoint.get("ema"):
-            averages = model_state({"model": checkpoint["ema"]}, args.resume)
-            load_model_state(self.averaged.module, averages, args.resume)
-            self.averaged.num_updates = self.state.step
-        self.val_loader = build_val_loader(
-            self.val_set,
-            args.eval_batch_size or args.batch_size,
-            args.num_workers,
-            pin_memory=self.device.type == "cuda",
-            skip_bad_images=args.skip_bad_images,
-            bad_images=self.state.bad_images,
-        )
+    settings: LoopSettings
+    flags: Mapping[str, Any]
+    folder: RunFolder
+    data: Data
+    train_loader: TrainLoader | None
+    val_loader: ReportingLoader
+    training: TrainingState
+    parallel_model: nn.Module
+    criterion: SetCriterion
+    postprocessors: dict[str, nn.Module]
+    non_finite: NonFinitePolicy
 
-    def _resume_training(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where a checkpoint was written; from its weights alone where it holds no more."""
-        args = self.args
-        if not all(k in checkpoint for k in ("optimizer", "lr_scheduler", "epoch")):
-            print(f"{args.resume} holds weights alone: training starts at epoch {args.start_epoch}")
-            if self.folder.holds(args.resume):
-                self.folder.go_back_to(args.start_epoch, 0)
-            return
-        restore_optimizer(self.optimizer, self.lr_scheduler, self.scaler, checkpoint, args.resume)
-        tell_other_versions(checkpoint)
-        self.state = RunState.restored(checkpoint)
-        args.start_epoch = self.state.epoch
-        if apply_schedule(self.optimizer, self.lr_scheduler, args, self.state.epoch):
-            print("Learning rates, their schedule and weight decay are now those of the flags")
-        where = f"epoch {self.state.epoch}"
-        if self.state.images_done:
-            where += f", after {self.state.images_done} of its images"
-        print(f"Resuming with {where}")
-        if tell_all(self.folder.holds(args.resume)):
-            self.state.take_scores(self.folder.read_log())
-            # They decide what all do next.
-            scores = tell_all((self.state.scores, self.state.ema_scores))
-            self.state.scores, self.state.ema_scores = scores
-            self.folder.go_back_to(self.state.epoch, self.state.step)
-            if self.state.images_done == 0 and self.state.best_epoch == self.state.epoch - 1:
-                self.folder.keep_as_best(args.resume, self.state.best_weights)
+    def __post_init__(self) -> None:
+        self.state = self.training.progress
+        self.device = next(self.training.model.parameters()).device
+        self.signals = StopSignals()
+        self.watch = StepWatch(
+            self.device, lambda records: self.non_finite.handle(records, self.state)
+        )
 
     def score(self) -> None:
         """Evaluate once, for ``--eval``."""
         with self._explained_worker_faults():
-            self._score()
-
-    def _score(self) -> None:
-        self._evaluate_averaged()
-        _, evaluator = self._evaluate(self.parallel_model)
-        if is_main_process():
-            self.folder.save_evaluation(serialisable_eval(evaluator.coco_eval["bbox"].eval))
+            self._evaluate_averaged()
+            _, evaluator = self._evaluate(self.parallel_model)
+            if is_main_process():
+                self.folder.save_evaluation(serialisable_eval(evaluator.coco_eval["bbox"].eval))
 
     def train(self) -> None:
-        """Train to the last epoch, evaluating after each.
+        """Train to the last epoch, and evaluate after each epoch.
 
         Raises:
-            DivergenceError: more steps than allowed were not finite.
-            StopRequested: a signal came; what can be saved is saved.
+            DivergenceError: more non-finite steps than ``--max_skipped_steps`` allows.
+            StopRequested: a signal came. A checkpoint is saved, if there is an output folder.
         """
-        args, state = self.args, self.state
-        loader = TrainLoader(
-            self.train_set,
-            args.batch_size,
-            args.num_workers,
-            pin_memory=self.device.type == "cuda",
-            seed=args.seed,
-            accum_steps=args.accum_steps,
-            skip_bad_images=args.skip_bad_images,
-            bad_images=state.bad_images,
-        )
-        if args.overwrite:
+        settings, state = self.settings, self.state
+        if settings.overwrite:
             self.folder.start_over()
         self.folder.sweep()
         print("Start training")
-        if state.epoch >= args.epochs:
-            print(f"Nothing left to do: epoch {state.epoch} of --epochs {args.epochs} is done")
+        if state.epoch >= settings.epochs:
+            print(f"Nothing left to do: epoch {state.epoch} of --epochs {settings.epochs} is done")
         started = time.monotonic()
         with self.signals, self._explained_worker_faults():
             if self._owes_an_evaluation():
-                self._end_epoch(args.resume)
-            while state.epoch < args.epochs and not self._has_lost_patience():
-                self._train_epoch(loader)
+                self._end_epoch(settings.resume)
+            while state.epoch < settings.epochs and not self._has_lost_patience():
+                self._train_epoch()
+                self._save(epoch=state.epoch - 1)
+                if self.watch.stop_agreed:
+                    self._stop()
                 self._end_epoch()
         print("Training time", datetime.timedelta(seconds=int(time.monotonic() - started)))
 
     def _owes_an_evaluation(self) -> bool:
-        """Whether the run was interrupted between the end of an epoch and its line in the log."""
+        """Whether the run was interrupted after an epoch, before its line in the log."""
         state = self.state
         ended = state.images_done == 0 and state.train_stats is not None
         if not ended or state.epoch - 1 in state.scores:
             return False
-        return tell_all(self.folder.holds(self.args.resume))
+        return tell_all(self.folder.holds(self.settings.resume))
 
     def _has_lost_patience(self) -> bool:
-        best, patience = self.state.best_epoch, self.args.patience
+        best, patience = self.state.best_epoch, self.settings.patience
         if best is None or patience is None or self.state.epoch - 1 - best < patience:
             return False
         averaged = " (averaged weights)" if self.state.best_weights == "ema" else ""
@@ -201,22 +150,23 @@ class Run:
         )
         return True
 
-    def _train_epoch(self, loader: TrainLoader) -> None:
-        """Train one epoch, or what is left of it, and save a checkpoint."""
-        args, state = self.args, self.state
-        steps_done = state.images_done // self._images_a_step
-        loader.start_at(state.epoch, steps_done * args.accum_steps)
+    def _train_epoch(self) -> None:
+        """Train one epoch, or the rest of it after a checkpoint inside an epoch."""
+        assert self.train_loader is not None
+        settings, state, training = self.settings, self.state, self.training
+        steps_done = state.images_done // self._images_per_step
+        self.train_loader.start_at(state.epoch, steps_done * settings.accum_steps)
         state.train_stats = train_one_epoch(
             self.parallel_model,
             self.criterion,
-            loader,
-            self.optimizer,
+            self.train_loader,
+            training.optimizer,
             self.device,
             state.epoch,
-            args.clip_max_norm,
-            args.amp,
-            accum_steps=args.accum_steps,
-            scaler=self.scaler,
+            settings.clip_max_norm,
+            settings.amp,
+            accum_steps=settings.accum_steps,
+            scaler=training.scaler,
             watch=self.watch,
             progress=EpochProgress(
                 steps_done,
@@ -225,36 +175,34 @@ class Run:
                 self._after_step,
             ),
         )
-        self.lr_scheduler.step()
+        training.lr_scheduler.step()
         state.epoch, state.images_done, state.meters = state.epoch + 1, 0, {}
-        self._save(state.epoch - 1)
-        if self.watch.stop_agreed:
-            self._stop()
 
     @property
-    def _images_a_step(self) -> int:
-        return self.args.batch_size * self.args.accum_steps * get_world_size()
+    def _images_per_step(self) -> int:
+        return self.settings.batch_size * self.settings.accum_steps * get_world_size()
 
     def _after_step(self, steps_done: int, logger: MetricLogger) -> None:
-        """Save where the flags or a signal ask for it; in the latter case end the run."""
-        state, every = self.state, self.args.save_every
+        """Update averaged weights; save for ``--save_every``; on a signal save and stop."""
+        state, every = self.state, self.settings.save_every
         state.step += 1
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
-        state.images_done = steps_done * self._images_a_step
+        if self.training.averaged is not None:
+            self.training.averaged.update_parameters(self.training.model)
+        state.images_done = steps_done * self._images_per_step
         if not self.watch.stop_agreed and not (every and state.step % every == 0):
             return
         self.watch.read_flags()
         state.meters = logger.state_dict()
         if self.folder.path is not None:
-            self._save(None)
+            self._save(epoch=None)
         if self.watch.stop_agreed:
             self._stop()
 
     def _stop(self) -> NoReturn:
-        # Signals reach machines one after the other, and some processes not at all.
-        told = [one for one in all_gather(self.signals.received) if one is not None]
-        signum = signal.SIGUSR1 if signal.SIGUSR1 in told else told[0]
+        """Raise StopRequested on every rank. Collective: call on every rank."""
+        # A signal reaches machines at different times, and some processes not at all.
+        received = [signum for signum in all_gather(self.signals.received) if signum is not None]
+        signum = signal.SIGUSR1 if signal.SIGUSR1 in received else received[0]
         saved = f"saved, continue with --output_dir {self.folder.path} --auto_resume"
         raise StopRequested(
             signum,
@@ -264,38 +212,29 @@ class Run:
         )
 
     def _save(self, epoch: int | None) -> None:
-        """Write a checkpoint: plain values, so that it loads without trust.
+        """Write a checkpoint. Collective: call on every rank.
+
+        Args:
+            epoch: the epoch that has just ended; None during an epoch.
 
         Raises:
-            DivergenceError: an update has overflowed; the checkpoint before stays.
+            DivergenceError: an update has overflowed; the last checkpoint stays.
         """
-        if not nn.utils.get_total_norm(p.detach() for p in self.model.parameters()).isfinite():
+        parameters = self.training.model.parameters()
+        if not nn.utils.get_total_norm(p.detach() for p in parameters).isfinite():
             raise DivergenceError(
                 f"epoch {self.state.epoch}: weights are no longer finite after {self.state.step} "
                 "steps; the checkpoint before is kept, continue from it with a lower --lr"
             )
-        progress = self.state.gathered()
-        if not is_main_process():
-            return
-        content = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "lr_scheduler": self.lr_scheduler.state_dict(),
-            "args": vars(self.args),
-            "categories": self.classes.names,
-            "is_thing": self.classes.is_thing or None,
-            "ema": None if self.averaged is None else self.averaged.module.state_dict(),
-            "scaler": None if self.scaler is None else self.scaler.state_dict(),
-            "versions": versions(),
-            **progress,
-        }
-        self.folder.save_checkpoint(content, epoch, self.args.lr_drop)
+        classes = self.data.classes
+        content = checkpoint_of(self.training, self.flags, classes.names, classes.is_thing)
+        self.folder.save_checkpoint(content, epoch, self.settings.lr_drop)
 
     def _end_epoch(self, saved_as: str | None = None) -> None:
-        """Evaluate the epoch that is done, write it down, and keep the best.
+        """Evaluate the last epoch, write log and evaluation, and update ``best.pth``.
 
         Args:
-            saved_as: where it was saved, if not as the newest checkpoint.
+            saved_as: path of its checkpoint, if that is not the newest one.
         """
         state = self.state
         epoch = state.epoch - 1
@@ -308,7 +247,7 @@ class Run:
                 **{f"test_{name}": value for name, value in test_stats.items()},
                 **{f"ema_{name}": value for name, value in ema_stats.items()},
                 "epoch": epoch,
-                "n_parameters": self.num_parameters,
+                "n_parameters": num_trainable(self.training.model),
                 **state.left_out(),
             }
         )
@@ -320,14 +259,14 @@ class Run:
             state.ema_scores[epoch] = validation_score(ema_stats)
         if state.best_epoch == epoch:
             self._keep_best(score_name(test_stats), saved_as)
-        refuse_too_many(state.bad_images, self.args.skip_bad_images)
+        refuse_too_many(state.bad_images, self.settings.skip_bad_images)
 
     def _keep_best(self, name: str, saved_as: str | None) -> None:
-        """Make the epoch that is done ``best.pth``, and say so.
+        """Make the last epoch ``best.pth``, and print its score.
 
         Args:
             name: of the validation score.
-            saved_as: where the epoch was saved, if not as the newest checkpoint.
+            saved_as: path of its checkpoint, if that is not the newest one.
         """
         state, epoch = self.state, self.state.epoch - 1
         self.folder.keep_as_best(saved_as, state.best_weights)
@@ -338,9 +277,13 @@ class Run:
 
     @contextlib.contextmanager
     def _explained_worker_faults(self) -> Iterator[None]:
-        """A data worker's death reaches the process as a signal: anywhere, not only in its loader.
+        """Explain the death of a data worker, which is raised anywhere, not only in its loader.
 
-        One that was just starting may die of a signal that the whole process group got.
+        A signal to the whole process group may kill a worker that is still starting.
+
+        Raises:
+            UserError: how the worker died, and what to do.
+            StopRequested: a signal has also reached this process.
         """
         try:
             yield
@@ -357,42 +300,42 @@ class Run:
             raise UserError(f"{explanation}; then continue with --auto_resume") from err
 
     def _stop_evaluation(self) -> None:
-        """Between two batches, where nothing is lost; several processes could not agree there."""
+        """Stop between two batches of an evaluation, in a run of one process."""
         if self.signals.received is not None and get_world_size() == 1:
             self._stop()
 
     def _evaluate_averaged(self) -> dict[str, Any]:
-        """Statistics of the averaged weights, where there are any."""
-        if self.averaged is None:
+        """Evaluate the averaged weights, if there are any, and return their statistics."""
+        if self.training.averaged is None:
             return {}
         print("Averaged weights:")
-        return self._evaluate(self.averaged.module)[0]
+        return self._evaluate(self.training.averaged.module)[0]
 
     def _evaluate(self, model: nn.Module) -> tuple[dict[str, Any], CocoEvaluator]:
-        """Evaluate, and report in words, in pictures and as a file where asked for."""
-        with seeded(self.args.seed % 2**32):  # training goes on as if there had been no evaluation
+        """Evaluate a model, print and draw its results, and write ``--dump_detections``."""
+        with seeded(self.settings.seed % 2**32):  # leaves the random state of training as it is
             stats, evaluator = evaluate(
                 model,
                 self.criterion,
                 self.postprocessors,
                 self.val_loader,
-                self.ground_truth,
+                self.data.ground_truth,
                 self.device,
-                self.args.output_dir,
-                self.args.amp,
+                "" if self.folder.path is None else self.folder.path,
+                self.settings.amp,
                 between_batches=self._stop_evaluation,
             )
         if is_main_process():
-            report(evaluator, self.classes.names, training=not self.args.eval)
+            report(evaluator, self.data.classes.names, training=not self.settings.eval)
             self._draw_and_dump(evaluator)
         return stats, evaluator
 
     def _draw_and_dump(self, evaluator: CocoEvaluator) -> None:
         detections = all_detections(evaluator)
-        if self.args.dump_detections:
-            write_detections(detections, self.args.dump_detections)
+        if self.settings.dump_detections:
+            write_detections(detections, self.settings.dump_detections)
         if self.folder.path is None:
             return
-        draw_detections(detections, self.ground_truth, self.val_set, self.folder.path)
+        draw_detections(detections, self.data.ground_truth, self.data.val_set, self.folder.path)
         if "panoptic" in self.postprocessors:
-            draw_panoptic_maps(self.val_set, self.folder.path)
+            draw_panoptic_maps(self.data.val_set, self.folder.path)

@@ -1,5 +1,6 @@
-"""Which folder a training run writes to, so that it never overwrites an earlier run."""
+"""The output folder of a training run; files of an earlier run are never overwritten."""
 
+import argparse
 import contextlib
 import re
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from util.distributed.processes import is_main_process
 from util.errors import UserError
 
 _OUTPUTS = Path("outputs")  # below the current directory
-# What makes a folder a used one, and all that a training run writes.
+# Files that mark a folder as used, and all files that a training run writes.
 _RESULTS = ("checkpoint*.pth", "best.pth")
 _WRITTEN = (
     *(*_RESULTS, "abandoned-*.pth", "bad_step.pth", "log.txt", "log-before-epoch*.txt"),
@@ -19,7 +20,7 @@ _WRITTEN = (
 
 
 def results_in(folder: Path) -> list[str]:
-    """Names of the log in a folder, if that has lines, and of the checkpoints."""
+    """Names of the checkpoints in a folder, and of the log unless it is empty."""
     log = folder / "log.txt"
     logs = [log] if log.is_file() and log.stat().st_size > 0 else []
     return [path.name for path in logs + _matching(folder, _RESULTS)]
@@ -30,15 +31,47 @@ def lies_in(path: str, folder: Path) -> bool:
     return Path(path).resolve().parent == folder.resolve()
 
 
+@contextlib.contextmanager
+def build_output_folder(args: argparse.Namespace, run_name: str) -> Iterator[str]:
+    """Choose the output folder before anything is loaded. Collective: call on every rank.
+
+    Args:
+        args: all flags.
+        run_name: training without ``args.output_dir`` gets the folder ``outputs/{run_name}-N``;
+            empty: it gets none.
+
+    Yields:
+        the folder; empty for none.
+
+    Raises:
+        UserError: the folder holds another run, or cannot be made.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = args.output_dir
+        if run_name and not folder and not args.eval:
+            folder = stack.enter_context(numbered_folder(run_name))
+            print(
+                f"No --output_dir given: this run writes to {folder}; to continue it, add "
+                f"--output_dir {folder} --auto_resume"
+            )
+        elif folder and not (args.eval or args.auto_resume or args.overwrite):
+            refuse_used_folder(folder, args.resume)
+        if args.save_every and not folder:
+            raise UserError("--save_every needs --output_dir")
+        if not folder and not args.eval:
+            print("No --output_dir: this run keeps neither checkpoints nor logs")
+        yield folder
+
+
 def refuse_used_folder(output_dir: str, resume: str = "") -> None:
     """Refuse to start a run in the folder of an earlier run. Collective: call on every rank.
 
     Args:
         output_dir: folder that the new run would write to; it need not exist.
-        resume: checkpoint that the run continues, if any; one in the folder itself is fine.
+        resume: checkpoint that the run continues, if any; it may be in the folder itself.
 
     Raises:
-        UserError: on every rank; names what the folder holds and the ways out.
+        UserError: on every rank; names the files in the folder and the ways out.
     """
 
     def refuse() -> None:
@@ -86,9 +119,9 @@ def numbered_folder(name: str) -> Iterator[str]:
 
 
 def set_earlier_run_aside(folder: Path) -> None:
-    """Move everything that a run has written to a folder into its new subfolder ``earlier-N``.
+    """Move the files of an earlier run in a folder to its new subfolder ``earlier-N``.
 
-    Files of other names stay. Called on the main process alone.
+    Other files stay. Call it on rank 0 only.
     """
     if not results_in(folder):
         return

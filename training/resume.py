@@ -1,233 +1,257 @@
-"""What a resumed run takes from its checkpoint, beside flags: optimizer, schedule, scaler."""
+"""Where a run starts: from which checkpoints, with which weights, and in which epoch."""
 
-import argparse
-import copy
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
+from models.backbone import BODY, load_resnet_weights
+from models.segmentation import DETRsegm
+from models.weights import (
+    finetune_model,
+    has_backbone_of,
+    load_frozen_weights,
+    model_state,
+    without_ddp_prefix,
+)
+from training.averaging import AveragedModel
+from training.checkpoint import (
+    SCHEDULE_FLAGS,
+    TrainingState,
+    can_resume,
+    report_other_versions,
+    restore_average,
+    restore_optimizer,
+    restore_weights,
+    restored_progress,
+)
 from training.folder import RunFolder
 from util.distributed.agreement import fingerprint
+from util.distributed.gathering import tell_all
 from util.distributed.processes import all_gather, get_world_size
 from util.errors import UserError
 from util.files.checkpoint import load_checkpoint
 from util.optimizer import CappedCosineLR
-from util.provenance import versions
 
-# What flags decide on, and its attribute in the schedule.
-_SHAPES: dict[type, dict[str, str]] = {
-    CappedCosineLR: {"T_max": "epochs", "eta_min": "lr_min"},
-    StepLR: {"step_size": "lr_drop"},
-}
+
+class LoadedCheckpoint(NamedTuple):
+    """A checkpoint that has been read.
+
+    Attributes:
+        path: of the file, or its address.
+        content: entries by key, see `training.checkpoint.KEYS`.
+    """
+
+    path: str
+    content: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: str) -> "LoadedCheckpoint":
+        """Read a file.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        return cls(path, load_checkpoint(path))
 
 
 @dataclass(frozen=True)
 class Start:
-    """The checkpoints that a run starts from; None where there is none.
+    """The checkpoints that a run starts from.
 
     Attributes:
-        resume: continued, or evaluated: of ``--resume`` or ``--auto_resume``.
+        resume: of ``--resume`` or ``--auto_resume``: continued, or evaluated.
         finetune: of ``--finetune``.
-        frozen: of ``--frozen_weights``; not read where a checkpoint is resumed, which holds them.
+        frozen: of ``--frozen_weights``; None with ``resume``, which holds these weights.
     """
 
-    resume: dict[str, Any] | None = None
-    finetune: dict[str, Any] | None = None
-    frozen: dict[str, Any] | None = None
+    resume: LoadedCheckpoint | None = None
+    finetune: LoadedCheckpoint | None = None
+    frozen: LoadedCheckpoint | None = None
 
 
-def find_start(args: argparse.Namespace, folder: RunFolder) -> tuple[argparse.Namespace, Start]:
+# ---- which checkpoints
+
+
+def find_start(
+    folder: RunFolder, auto_resume: bool, resume: str, finetune: str, frozen_weights: str | None
+) -> Start:
     """Read the checkpoints that the flags name. Collective: call on every rank.
 
     Args:
-        args: all flags; not changed.
-        folder: searched for ``--auto_resume``.
-
-    Returns:
-        the flags with the file that was found under ``--resume``, and the checkpoints.
+        folder: searched if ``auto_resume`` is set; what is found there comes first.
+        auto_resume: value of the flag, as are the other arguments.
+        resume: path, or empty.
+        finetune: path, or empty.
+        frozen_weights: path, or None.
 
     Raises:
-        UserError: a file cannot be read, or not all processes find the same.
+        UserError: a file cannot be read, or not all ranks find the same checkpoint.
     """
-    args = copy.copy(args)
     complaint: UserError | None = None
     start = Start()
     try:
-        if args.auto_resume and (newest := folder.load_newest()):
-            args.resume, args.finetune = str(newest[0]), ""
-            print(f"Continuing from {args.resume}")
-            start = Start(resume=newest[1])
-        elif args.resume:
-            start = Start(resume=load_checkpoint(args.resume))
+        newest = folder.load_newest() if auto_resume else None
+        if newest is not None:
+            start = Start(resume=LoadedCheckpoint(str(newest[0]), newest[1]))
+            print(f"Continuing from {newest[0]}")
+        elif resume:
+            start = Start(resume=LoadedCheckpoint.read(resume))
         else:
             start = Start(
-                finetune=load_checkpoint(args.finetune) if args.finetune else None,
-                frozen=load_checkpoint(args.frozen_weights) if args.frozen_weights else None,
+                finetune=LoadedCheckpoint.read(finetune) if finetune else None,
+                frozen=LoadedCheckpoint.read(frozen_weights) if frozen_weights else None,
             )
     except UserError as err:
         complaint = err
-    _refuse_different(_mark(start.resume, complaint))
+    _refuse_different(_description(start.resume, complaint))
     if complaint is not None:
         raise complaint
-    return args, start
+    return start
 
 
-def _mark(checkpoint: dict[str, Any] | None, complaint: UserError | None) -> str:
-    """By which processes see whether they have found the same."""
+def _description(checkpoint: LoadedCheckpoint | None, complaint: UserError | None) -> str:
+    """Text that differs between ranks if they have not found the same checkpoint."""
     if complaint is not None:
         return complaint.one_line()
     if checkpoint is None:
         return "none"
-    where = f"one of epoch {checkpoint.get('epoch')}, step {checkpoint.get('step')}"
-    # Another file of the same step has other moments, which would let weights drift apart.
-    return where if get_world_size() == 1 else f"{where} (hash {fingerprint(checkpoint)})"
+    epoch, step = checkpoint.content.get("epoch"), checkpoint.content.get("step")
+    where = f"one of epoch {epoch}, step {step}"
+    # Files of the same step may hold other moments, with which weights would drift apart.
+    one_rank = get_world_size() == 1
+    return where if one_rank else f"{where} (hash {fingerprint(checkpoint.content)})"
 
 
-def _refuse_different(mark: str) -> None:
-    marks = all_gather(mark)
-    other = next((rank for rank, one in enumerate(marks) if one != marks[0]), None)
-    if other is not None:
-        raise UserError(
-            "--output_dir, --auto_resume, --resume: the processes find different checkpoints "
-            f"(process 0: {marks[0]}; process {other}: {marks[other]}); "
-            "all machines must see one folder"
-        )
-
-
-def restore_optimizer(
-    optimizer: Optimizer,
-    scheduler: LRScheduler,
-    scaler: torch.amp.GradScaler | None,
-    checkpoint: dict[str, Any],
-    source: str,
-) -> None:
-    """Load the state of optimizer, schedule and scaler.
-
-    Raises:
-        UserError: they belong to other parameters, or make no sense.
-    """
-    try:
-        optimizer.load_state_dict(_in_own_layout(optimizer, checkpoint["optimizer"]))
-        _restore_schedule(scheduler, checkpoint["lr_scheduler"])
-        if scaler is not None and checkpoint.get("scaler"):
-            own, saved = scaler.state_dict(), checkpoint["scaler"]
-            scaler.load_state_dict({name: _number(saved[name], type(own[name])) for name in own})
-    except Exception as err:  # whatever a foreign file holds in these places
-        raise UserError(
-            f"--resume {source}: its optimizer, schedule or scaler does not fit ({err}); give the "
-            f"same --lr_backbone, --backbone_norm and --frozen_weights, or --finetune {source}"
-        ) from err
-
-
-def _in_own_layout(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-    """A state dict with the rates and moments of ``saved``, all else as the optimizer has it.
-
-    Files written without the fused kernel, as those of the original are, go on with it. PyTorch
-    compares no more than the number of parameters.
-
-    Raises:
-        ValueError: parameters differ in number or shape.
-    """
-    groups = optimizer.state_dict()["param_groups"]
-    sizes = [[len(group["params"]) for group in side] for side in (saved["param_groups"], groups)]
-    if sizes[0] != sizes[1]:
-        raise ValueError(f"{sizes[0]} parameters in its groups, not {sizes[1]}")
-    state = {}
-    for own, given, live in zip(groups, saved["param_groups"], optimizer.param_groups, strict=True):
-        own.update({name: _number(given[name]) for name in ("lr", "initial_lr", "weight_decay")})
-        for number, theirs, p in zip(own["params"], given["params"], live["params"], strict=True):
-            if theirs in saved["state"]:
-                state[number] = _moments(saved["state"][theirs], p, number)
-    return {"state": state, "param_groups": groups}
-
-
-def _moments(saved: dict[str, Any], parameter: Tensor, number: int) -> dict[str, Tensor]:
-    """Adam's state of a parameter, in the parameter's memory layout.
-
-    The fused kernel reads parameter, gradient and moments in the order of memory. With ``--amp``
-    convolution weights are channels-last, so moments saved without it would be permuted.
-    """
-    moments = {name: saved[name] for name in ("exp_avg", "exp_avg_sq")}
-    for name, values in moments.items():
-        if values.shape != parameter.shape:
-            raise ValueError(
-                f"{name} of parameter {number} is {tuple(values.shape)}, not "
-                f"{tuple(parameter.shape)}"
+def _refuse_different(description: str) -> None:
+    descriptions = all_gather(description)
+    for rank, other in enumerate(descriptions):
+        if other != descriptions[0]:
+            raise UserError(
+                "--output_dir, --auto_resume, --resume: the processes find different checkpoints "
+                f"(process 0: {descriptions[0]}; process {rank}: {other}); "
+                "all machines must see one folder"
             )
-        moments[name] = torch.empty_like(parameter, requires_grad=False).copy_(values)
-    return {"step": torch.tensor(_number(float(saved["step"]))), **moments}
 
 
-def _number(value: Any, kind: type = float) -> Any:
-    """``value``, if it is a finite number, and an integer where ``kind`` is ``int``.
+# ---- weights
+
+
+def load_weights(model: nn.Module, start: Start, backbone: str, backbone_weights: str) -> None:
+    """Load the weights of ``--resume``, else of ``--finetune`` and ``--frozen_weights``.
+
+    Args:
+        model: random, or with a pretrained backbone; changed in place.
+        start: the checkpoints.
+        backbone: name of the backbone.
+        backbone_weights: for a backbone that ``--finetune`` does not provide.
 
     Raises:
-        ValueError: it is not.
+        UserError: weights do not fit.
     """
-    kinds = (int,) if kind is int else (int, float)
-    if type(value) not in kinds or not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a finite {kind.__name__}")
-    return value
+    if start.finetune is not None:
+        _finetune(model, start.finetune, backbone, backbone_weights)
+    if start.frozen is not None:
+        assert isinstance(model, DETRsegm)  # check_flags: --frozen_weights needs --masks
+        path, content = start.frozen
+        load_frozen_weights(model, model.detr, model_state(content, path), path)
+    if start.resume is not None:
+        restore_weights(model, start.resume.content, start.resume.path)
 
 
-def _restore_schedule(scheduler: LRScheduler, saved: dict[str, Any]) -> None:
-    """Load a schedule, or of one of another kind no more than how far it is."""
-    if type(saved["last_epoch"]) is not int or saved["last_epoch"] < 0:
-        raise ValueError(f"{saved['last_epoch']!r} epochs are done")
-    scheduler.last_epoch = saved["last_epoch"]
-    scheduler._step_count = saved["last_epoch"] + 1
-    for name in _SHAPES[type(scheduler)]:
-        # None, so that `apply_schedule` sees a change
-        setattr(scheduler, name, _number(saved[name]) if name in saved else None)
-    scheduler.base_lrs = [group["initial_lr"] for group in scheduler.optimizer.param_groups]
-    scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
-
-
-def tell_other_versions(checkpoint: dict[str, Any]) -> None:
-    """Print which versions have changed since a checkpoint was written: bits may differ then."""
-    saved = checkpoint.get("versions")
-    if not isinstance(saved, dict):
-        return
-    changed = [
-        f"{name} {saved[name]} -> {now}"
-        for name, now in versions().items()
-        if name in saved and saved[name] != now
-    ]
-    if changed:
+def _finetune(
+    model: nn.Module, checkpoint: LoadedCheckpoint, backbone: str, backbone_weights: str
+) -> None:
+    """Load what fits; a backbone that does not fit whole comes from ``--backbone_weights``."""
+    path, content = checkpoint
+    state = without_ddp_prefix(model_state(content, path))
+    has_backbone = has_backbone_of(model, state)
+    if not has_backbone:
+        state = {key: value for key, value in state.items() if BODY not in key}
         print(
-            f"Versions since the checkpoint: {', '.join(changed)}; numbers may differ by rounding"
+            f"{path} has another backbone than --backbone {backbone}: the backbone "
+            f"starts from --backbone_weights {backbone_weights}"
         )
+    print(finetune_model(model, state))
+    if not has_backbone:
+        detector: Any = model.detr if isinstance(model, DETRsegm) else model
+        resnet: Any = detector.get_submodule(BODY.removesuffix("."))
+        load_resnet_weights(resnet, backbone, backbone_weights)
+
+
+# ---- optimizer, schedule and progress
+
+
+def resume_training(
+    state: TrainingState,
+    checkpoint: LoadedCheckpoint,
+    flags: Mapping[str, Any],
+    folder: RunFolder,
+) -> None:
+    """Continue where a checkpoint was written. Collective: call on every rank.
+
+    A checkpoint that only holds weights starts a new run from them.
+
+    Args:
+        state: changed in place; its weights are loaded already.
+        checkpoint: of ``--resume``.
+        flags: all flags, by name; rates and schedule are set by them.
+        folder: of the run. Files of later steps in it are renamed.
+
+    Raises:
+        UserError: the checkpoint belongs to other parameters, or holds invalid values.
+    """
+    path, content = checkpoint
+    if not can_resume(content):
+        print(f"{path} holds weights alone: training starts at epoch {state.progress.epoch}")
+        if folder.holds(path):
+            folder.go_back_to(state.progress.epoch, 0)
+        return
+    restore_optimizer(state.optimizer, state.lr_scheduler, state.scaler, content, path)
+    report_other_versions(content)
+    progress = state.progress = restored_progress(content)
+    if apply_schedule(state.optimizer, state.lr_scheduler, flags, progress.epoch):
+        print("Learning rates, their schedule and weight decay are now those of the flags")
+    done = f", after {progress.images_done} of its images" if progress.images_done else ""
+    print(f"Resuming with epoch {progress.epoch}{done}")
+    if tell_all(folder.holds(path)):
+        progress.take_scores(folder.read_log())
+        # The scores decide when all ranks stop.
+        progress.scores, progress.ema_scores = tell_all((progress.scores, progress.ema_scores))
+        folder.go_back_to(progress.epoch, progress.step)
+        if progress.images_done == 0 and progress.best_epoch == progress.epoch - 1:
+            folder.keep_as_best(path, progress.best_weights)
 
 
 def apply_schedule(
-    optimizer: Optimizer, scheduler: LRScheduler, args: argparse.Namespace, epochs_done: int
+    optimizer: Optimizer, scheduler: LRScheduler, flags: Mapping[str, Any], epochs_done: int
 ) -> bool:
-    """Let rates, weight decay and schedule be those of the flags, if they are not already.
+    """Set learning rates, weight decay and schedule to the flags, where they differ.
 
     Args:
         optimizer: restored.
         scheduler: restored.
-        args: what `training.saved_flags.settle_resumed` returned.
-        epochs_done: how far the schedule is.
+        flags: by name, see `training.saved_flags.settle_flags`.
+        epochs_done: complete epochs.
 
     Returns:
         whether anything has changed.
     """
+    base_lrs = [flags["lr"], flags["lr_backbone"]]
+    weight_decay = flags["weight_decay"]
     changed = False
-    for group, base in zip(optimizer.param_groups, (args.lr, args.lr_backbone), strict=True):
-        changed |= group["weight_decay"] != args.weight_decay or group["initial_lr"] != base
-        changed |= group["lr"] > base  # of a cosine schedule that was written without its cap
-        group["weight_decay"], group["initial_lr"] = args.weight_decay, base
-    wanted = {name: getattr(args, flag) for name, flag in _SHAPES[type(scheduler)].items()}
+    for group, base in zip(optimizer.param_groups, base_lrs, strict=True):
+        changed |= group["weight_decay"] != weight_decay or group["initial_lr"] != base
+        changed |= group["lr"] > base  # a cosine schedule written without its cap
+        group["weight_decay"], group["initial_lr"] = weight_decay, base
+    wanted = {name: flags[flag] for name, flag in SCHEDULE_FLAGS[type(scheduler)].items()}
     changed |= any(getattr(scheduler, name) != value for name, value in wanted.items())
     if not changed:
         return False
-    vars(scheduler).update(wanted, base_lrs=[args.lr, args.lr_backbone], last_epoch=epochs_done)
+    vars(scheduler).update(wanted, base_lrs=base_lrs, last_epoch=epochs_done)
     for group, lr in zip(optimizer.param_groups, _closed_form(scheduler), strict=True):
         group["lr"] = lr
     scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
@@ -235,6 +259,28 @@ def apply_schedule(
 
 
 def _closed_form(scheduler: LRScheduler) -> list[float]:
-    """Learning rates of a schedule by its own formula, whatever they were before."""
+    """Learning rates of the current epoch, computed from ``base_lrs`` alone."""
     assert isinstance(scheduler, CappedCosineLR | StepLR)
     return list(map(float, scheduler._get_closed_form_lr()))
+
+
+def averaged_model(
+    training: TrainingState, decay: float, checkpoint: LoadedCheckpoint | None
+) -> AveragedModel | None:
+    """Averaged weights for ``--ema_decay``: a copy of the model, or restored from a checkpoint.
+
+    Args:
+        training: its model has the same weights on all ranks.
+        decay: value of the flag; 0: None is returned.
+        checkpoint: of ``--resume``, if there is one.
+
+    Raises:
+        UserError: the averaged weights of the checkpoint do not fit.
+    """
+    if not decay:
+        return None
+    averaged = AveragedModel(training.model, decay)
+    if checkpoint is not None:
+        path, content = checkpoint
+        restore_average(averaged, content, path, training.progress.step)
+    return averaged

@@ -1,6 +1,6 @@
-"""Flags that a run takes from the checkpoint it starts from.
+"""The flags of a run that starts from a checkpoint.
 
-Command line first, then the checkpoint, then the defaults.
+The command line comes first, then the flags saved in the checkpoint, then the defaults.
 """
 
 import argparse
@@ -13,15 +13,22 @@ from torch import Tensor
 
 from datasets.shapes.directory import is_drawn
 from models.backbone import resnet_of
-from models.weights import DETECTOR_PREFIX, architecture_flags, model_state, without_ddp_prefix
-from training.resume import Start
+from models.weights import (
+    DETECTOR_PREFIX,
+    architecture_flags,
+    model_state,
+    num_classes_of,
+    without_ddp_prefix,
+)
+from training.checkpoint import flags_in, is_of_original, report_better_average
+from training.resume import LoadedCheckpoint, Start
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
 
 Flags = dict[str, Any]
 IsValid = Callable[[str, Any], bool]  # whether a flag, by name, can have a value
 
-# Weights fit no model with other values, or give other outputs there.
+# With another value the weights do not fit, or the outputs differ.
 _DETECTOR = (
     *("backbone", "dilation", "position_embedding", "enc_layers", "dec_layers"),
     *("dim_feedforward", "hidden_dim", "nheads", "num_queries", "pre_norm"),
@@ -32,20 +39,13 @@ _DATA_PATHS = (
     *("coco_path", "coco_panoptic_path"),
     *("train_images", "train_ann", "val_images", "val_ann"),
 )
-# They tell where a process runs, reads and writes, and never come from a checkpoint. The number of
-# classes is read from the weights themselves.
+# Where a process runs, reads and writes: never taken from a checkpoint. The number of classes is
+# read from the weights.
 _OF_THIS_START = frozenset(
     {
         *("resume", "auto_resume", "finetune", "start_epoch", "eval", "num_classes"),
-        *(
-            "output_dir",
-            "overwrite",
-            "skip_checks",
-            "dump_detections",
-            "device",
-            "num_workers",
-            "dist_timeout",
-        ),
+        *("output_dir", "overwrite", "skip_checks", "dump_detections"),
+        *("device", "num_workers", "dist_timeout"),
         *("rank", "world_size", "gpu", "dist_url", "dist_backend", "distributed"),
     }
 )
@@ -54,40 +54,60 @@ _OF_THIS_START = frozenset(
 def settle_flags(
     args: argparse.Namespace, start: Start, given: Collection[str], is_valid: IsValid
 ) -> argparse.Namespace:
-    """The flags of a run: as given, else from the checkpoint that it starts from, else the default.
+    """The flags of a run: from the command line, else from its checkpoint, else the default.
+
+    ``resume`` is the path of the checkpoint that ``--auto_resume`` has found, and ``num_classes``
+    the number of classes in the head that is continued, evaluated or frozen.
 
     Args:
         args: all flags; not changed.
-        start: the checkpoints that they name.
+        start: the checkpoints.
         given: names of the flags on the command line.
         is_valid: whether a flag can have a value.
 
+    Returns:
+        A copy with the values that hold.
+
     Raises:
-        UserError: a given flag contradicts the weights, or a saved one has an impossible value.
+        UserError: a given flag contradicts the weights, or a saved flag has an invalid value.
     """
+    args = copy.copy(args)
     if start.resume is not None:
-        args = settle_resumed(args, start.resume, given, is_valid)
+        args.resume, args.finetune = start.resume.path, ""  # --auto_resume found it
+        args = settle_resumed(args, start.resume.content, given, is_valid)
     for flag, checkpoint in (("finetune", start.finetune), ("frozen_weights", start.frozen)):
         if checkpoint is not None:
-            args = settle_started(args, flag, checkpoint, given, is_valid)
+            args = settle_started(args, flag, checkpoint.content, given, is_valid)
+    for flag, checkpoint in (("resume", start.resume), ("frozen_weights", start.frozen)):
+        if checkpoint is not None:
+            args.num_classes = _num_classes(args.num_classes, flag, checkpoint)
+    _report_better_averages(args, start)
     return args
 
 
-def flags_in(checkpoint: Mapping[str, Any], source: str) -> Flags:
-    """The flags that a checkpoint was trained with; empty for released files, which hold none.
+def _num_classes(asked: int | None, flag: str, checkpoint: LoadedCheckpoint) -> int:
+    """Number of classes in the head of a checkpoint.
 
     Raises:
-        UserError: its ``args`` are something else.
+        UserError: ``--num_classes`` asks for another number.
     """
-    saved: Any = checkpoint.get("args")
-    if isinstance(saved, argparse.Namespace):
-        return vars(saved)
-    if saved is None or isinstance(saved, dict):
-        return saved or {}
-    raise UserError(
-        f"{source}: its 'args' are not flags but {type(saved).__name__}; load its weights alone "
-        "with --finetune"
-    )
+    path, content = checkpoint
+    found = num_classes_of(model_state(content, path), f"--{flag} {path}")
+    if asked not in (None, found):
+        raise UserError(
+            f"--num_classes {asked}: the head in {path} has {found} classes; "
+            f"to start from its other weights give --finetune {path} instead of --{flag}"
+        )
+    return found
+
+
+def _report_better_averages(args: argparse.Namespace, start: Start) -> None:
+    if start.finetune is not None:
+        way_out = "write them to a file with python -m export.weights --ema"
+        report_better_average(start.finetune.content, args.finetune, way_out)
+    if start.resume is not None and args.eval and not args.ema_decay:
+        way_out = "--ema_decay 0.9998 scores both"
+        report_better_average(start.resume.content, args.resume, way_out)
 
 
 def settle_resumed(
@@ -98,8 +118,8 @@ def settle_resumed(
 ) -> argparse.Namespace:
     """The flags of a run that resumes or evaluates a checkpoint.
 
-    From one of ours every flag that was not given is taken, from one of the original only the
-    architecture and the learning-rate schedule. What is taken and what differs is printed.
+    Every flag that was not given comes from the checkpoint; from a checkpoint of the original only
+    architecture and learning-rate schedule do. Values that are taken or differ are printed.
 
     Args:
         args: all flags; not changed.
@@ -108,7 +128,7 @@ def settle_resumed(
         is_valid: whether a flag can have a value.
 
     Raises:
-        UserError: a given flag contradicts the weights, or a saved one has an impossible value.
+        UserError: a given flag contradicts the weights, or a saved flag has an invalid value.
     """
     source = f"--resume {args.resume}"
     saved = flags_in(checkpoint, source)
@@ -117,8 +137,9 @@ def settle_resumed(
     _refuse_contradictions(args, saved, _NEEDED_BY_WEIGHTS, given, source)
     for sentence in _other_processes(saved, args):
         print(sentence)
-    is_ours = isinstance(checkpoint["args"], dict)
-    names: Iterable[str] = vars(args) if is_ours else (*_NEEDED_BY_WEIGHTS, *_SCHEDULE)
+    names: Iterable[str] = vars(args)
+    if is_of_original(checkpoint):
+        names = (*_NEEDED_BY_WEIGHTS, *_SCHEDULE)
     if not set(_DATA_PATHS).isdisjoint(given):
         names = [name for name in names if name not in _DATA_PATHS]
     names = [name for name in names if name not in _OF_THIS_START]
@@ -138,18 +159,18 @@ def settle_started(
 ) -> argparse.Namespace:
     """The flags of a new run whose detector starts from a checkpoint's weights.
 
-    The architecture of the detector is taken from the checkpoint, as far as it was not given.
+    Flags of the detector's architecture that were not given come from the checkpoint.
 
     Args:
         args: all flags; not changed.
-        flag: ``finetune``, which loads what fits a given architecture, or ``frozen_weights``.
-        checkpoint: the file that it names.
+        flag: ``finetune``, which loads weights that fit, or ``frozen_weights``.
+        checkpoint: content of the file that the flag names.
         given: names of the flags on the command line.
         is_valid: whether a flag can have a value.
 
     Raises:
         UserError: with ``frozen_weights``: a given flag contradicts the weights. A saved flag has
-            an impossible value.
+            an invalid value.
     """
     path = getattr(args, flag)
     source = f"--{flag} {path}"
@@ -161,7 +182,7 @@ def settle_started(
 
 
 def _architecture_of(state: Mapping[str, Tensor]) -> Flags:
-    """The architecture as far as shapes tell, of files without flags."""
+    """Flags of the architecture, as far as shapes determine them, for files without flags."""
     parts = {k.removeprefix(DETECTOR_PREFIX): v for k, v in without_ddp_prefix(state).items()}
     if "class_embed.bias" not in parts:
         return {}
@@ -198,7 +219,7 @@ def _take(
     is_valid: IsValid,
     source: str,
 ) -> argparse.Namespace:
-    """A copy of the flags with saved values in place of those that were not given; prints them."""
+    """A copy of the flags with saved values for flags that were not given; prints these values."""
     settled = copy.copy(args)
     taken = []
     for name in names:
@@ -217,7 +238,7 @@ def _take(
 
 
 def _read_as_coco_unless_drawn(args: argparse.Namespace) -> None:
-    """Own data under ``--coco_path`` is no drawn data, even for a model trained on drawn shapes."""
+    """Read a ``--coco_path`` without drawn shapes as COCO, also for a model trained on shapes."""
     path = args.coco_path
     if path and Path(path).is_dir() and not is_drawn(path):
         args.dataset_file = args.dataset_file.replace("shapes_panoptic", "coco_panoptic")
@@ -225,7 +246,7 @@ def _read_as_coco_unless_drawn(args: argparse.Namespace) -> None:
 
 
 def _print_differences(saved: Flags, args: argparse.Namespace) -> None:
-    # A flag that is younger than the checkpoint had its default.
+    # Flags that are newer than the checkpoint had their defaults.
     saved = {k: v for k, v in NEW_FLAG_DEFAULTS.items() if v is not None} | saved
     for name, now in sorted(vars(args).items()):
         if name not in _OF_THIS_START and name in saved and _differ(saved[name], now):
@@ -240,14 +261,14 @@ def _other_processes(saved: Flags, args: argparse.Namespace) -> list[str]:
 
 
 def _differ(saved: Any, now: Any) -> bool:
-    """Whether two values of a flag differ; a foreign file may hold what cannot be compared."""
+    """Whether two values of a flag differ; a foreign file may hold values of any type."""
     if isinstance(saved, int | float) and isinstance(now, int | float):
         return saved != now
     return repr(saved) != repr(now)
 
 
 def as_flag(name: str, value: Any) -> str:
-    """A flag as it is typed: ``--nheads 8``, ``--dilation``."""
+    """A flag as typed on the command line: ``--nheads 8``, ``--dilation``."""
     if name == "aux_loss":
         return "--aux_loss" if value else "--no_aux_loss"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""How far a training run is: everything of a checkpoint that is neither weights nor flags."""
+"""How far a training run is, and how its epochs have scored."""
 
 import contextlib
 import math
@@ -6,30 +6,34 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from util.distributed.processes import all_gather, get_rank
-from util.errors import UserError
-from util.metric_logger import MetricLogger
-from util.random_state import random_state, set_random_state
+from util.distributed.processes import all_gather
 
-_PROGRESS = ("images_done", "train_stats", "scores", "ema_scores", "skipped_steps", "bad_images")
+# Saved in a checkpoint under the key "progress".
+PROGRESS_FIELDS = (
+    "images_done",
+    "train_stats",
+    "scores",
+    "ema_scores",
+    "skipped_steps",
+    "bad_images",
+)
 
 
 @dataclass
 class RunState:
-    """Where a run stands between two steps.
+    """How far a run is, between two steps.
 
     Attributes:
-        epoch: the epoch under way, or the next one where none is.
-        images_done: images of that epoch that all processes together have trained on.
-        step: steps of the optimizer since the run began, skipped ones included.
-        meters: statistics of the epoch under way, of this process.
-        train_stats: averages of the epoch before, where it has just ended; its evaluation may be
-            still to come.
-        scores: validation score of each epoch that was evaluated, see `validation_score`.
-        ema_scores: the same of the averaged weights, for epochs that have them.
-        skipped_steps: steps that were not finite and left out.
-        bad_images: what was said of each image that could not be read and was replaced; those of
-            the epoch under way as far as this process has met them.
+        epoch: current epoch, from 0; between two epochs the next one.
+        images_done: images of the current epoch that all ranks together have trained on.
+        step: optimizer steps since the start of the run, skipped steps included.
+        meters: running statistics of the current epoch on this rank.
+        train_stats: averages of the last epoch, if it has just ended; it may not be evaluated yet.
+        scores: validation score by epoch, see `validation_score`.
+        ema_scores: validation score of the averaged weights by epoch.
+        skipped_steps: number of skipped non-finite steps.
+        bad_images: message for each image that could not be read and was replaced; of the current
+            epoch only images of this rank.
     """
 
     epoch: int = 0
@@ -44,7 +48,7 @@ class RunState:
 
     @property
     def best_epoch(self) -> int | None:
-        """Best-scoring epoch, with raw or averaged weights (the first on ties), or None."""
+        """Best-scoring epoch, with raw or averaged weights (earliest on ties), or None."""
         return max(self.scores, key=lambda epoch: (self.score_of(epoch), -epoch), default=None)
 
     @property
@@ -59,15 +63,15 @@ class RunState:
         return max(self.scores[epoch], self.ema_scores.get(epoch, -math.inf))
 
     def left_out(self) -> dict[str, Any]:
-        """What a line of the log says of steps and images left out so far; nothing, if none."""
-        told = {"skipped_steps": self.skipped_steps, "bad_images": self.bad_images}
-        return {name: value for name, value in told.items() if value}
+        """Entries of the log for skipped steps and replaced images; empty if there are none."""
+        entries = {"skipped_steps": self.skipped_steps, "bad_images": self.bad_images}
+        return {name: value for name, value in entries.items() if value}
 
     def take_scores(self, log: Iterable[Mapping[str, Any]]) -> None:
-        """Learn the scores of epochs that are done from the lines of a log.
+        """Read the scores of complete epochs from the entries of a log.
 
-        It may know one epoch more than the checkpoint, whose evaluation comes after it. Lines
-        without a score are passed over.
+        An epoch is evaluated after its checkpoint is written, so that the log may have one score
+        more than the checkpoint. Entries without a score are ignored.
         """
         for entry in log:
             if entry["epoch"] >= self.epoch:
@@ -78,50 +82,12 @@ class RunState:
                     scores[entry["epoch"]] = validation_score(stats)
 
     def share_bad_images(self) -> None:
-        """Learn of those that other processes have met; every process must ask."""
+        """Merge the messages of all ranks. Collective: call on every rank."""
         everywhere = {one for known in all_gather(self.bad_images) for one in known}
         self.bad_images[:] = sorted(everywhere)  # loaders hold this very list
 
-    def gathered(self) -> dict[str, Any]:
-        """What a checkpoint holds of it; every process must ask."""
-        self.share_bad_images()
-        own = {"random": random_state(), "meters": self.meters}
-        return {
-            # As in the original: the last epoch that is complete.
-            "epoch": self.epoch - 1,
-            "step": self.step,
-            "rng": all_gather(own),
-            "progress": {name: getattr(self, name) for name in _PROGRESS},
-        }
-
-    @classmethod
-    def restored(cls, checkpoint: dict[str, Any]) -> "RunState":
-        """The state that a checkpoint holds; of one of the original, the beginning of an epoch.
-
-        The random generators of this process are put back too.
-
-        Raises:
-            UserError: what the checkpoint holds of it makes no sense.
-        """
-        try:
-            progress = checkpoint.get("progress", {})
-            known = {name: progress[name] for name in _PROGRESS if name in progress}
-            state = cls(epoch=checkpoint["epoch"] + 1, step=checkpoint.get("step", 0), **known)
-            state._check()
-            processes = checkpoint.get("rng", [])
-            if get_rank() < len(processes):
-                state.meters = processes[get_rank()]["meters"]
-                MetricLogger().load_state_dict(state.meters)
-                set_random_state(processes[get_rank()]["random"])
-        except Exception as err:  # whatever a foreign file holds in these places
-            raise UserError(
-                f"the checkpoint's state of the run cannot be used ({err}); start from its weights "
-                "with --finetune"
-            ) from err
-        return state
-
-    def _check(self) -> None:
-        """Raise a ValueError where a field is nothing that a run could have counted."""
+    def check(self) -> None:
+        """Raise a ValueError where a field has an impossible value."""
         for name in ("epoch", "images_done", "step", "skipped_steps"):
             number = getattr(self, name)
             if type(number) is not int or number < 0:
@@ -138,10 +104,10 @@ class RunState:
 
 
 def validation_score(stats: dict[str, Any]) -> float:
-    """The number by which epochs are compared: PQ, else AP of masks, else AP of boxes.
+    """Score that epochs are compared by: PQ, else AP of masks, else AP of boxes.
 
     Args:
-        stats: as `engine.evaluate` returns them, or as they stand in the log.
+        stats: returned by `engine.evaluate`, or read from the log.
     """
     if "PQ_all" in stats:
         score = stats["PQ_all"]["pq"]
@@ -151,7 +117,7 @@ def validation_score(stats: dict[str, Any]) -> float:
 
 
 def score_name(stats: Mapping[str, Any]) -> str:
-    """What `validation_score` of some statistics is: PQ, AP of masks, or AP."""
+    """Name of the `validation_score` of some statistics: PQ, AP of masks, or AP."""
     if "PQ_all" in stats:
         return "PQ"
     return "AP of masks" if "coco_eval_masks" in stats else "AP"

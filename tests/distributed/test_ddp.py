@@ -1,6 +1,5 @@
 """Several processes and several batches a step: the same updates, whoever computes them."""
 
-import argparse
 import copy
 import functools
 import itertools
@@ -49,11 +48,10 @@ def build_parallel(dtype, flags, plain=False):
     """
     model, criterion, _ = build(f"{SMALL} {flags}")
     model, criterion = model.to(dtype), criterion.to(dtype)
-    args = argparse.Namespace(distributed=get_world_size() > 1, device="cpu")
     optimizer: Any = build_optimizer(model, 1e-4, 1e-5, 1e-4)
     if plain:
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    return model, network.distribute(model, args), criterion, optimizer
+    return model, network.distribute(model), criterion, optimizer
 
 
 def train(dtype, accum_steps=1, flags="", counts=COUNTS, scaler=None, plain=False):

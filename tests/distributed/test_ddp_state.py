@@ -10,10 +10,10 @@ import torch
 import torch.distributed as dist
 import torchvision
 
-import main
 from datasets.shapes.directory import write_shapes
 from tests.distributed.processes import run_connected
 from tests.test_main import read_checkpoint, run
+from training import loop
 from util.distributed.processes import get_rank
 
 PANOPTIC = ["--dataset_file", "shapes_panoptic", "--batch_size", "1", "--epochs", "1"]
@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-class WatchedRun(main.Run):
+class WatchedRun(loop.Run):
     """Keeps its state of the beginning and of the end."""
 
     kept: list = []  # noqa: RUF012  # of all runs of a process
@@ -60,13 +60,13 @@ class WatchedRun(main.Run):
 def state_of(run):
     panoptic = run.postprocessors.get("panoptic")
     state = {
-        "model": run.model.state_dict(),
-        "ema": run.averaged.module.state_dict(),
+        "model": run.training.model.state_dict(),
+        "ema": run.training.averaged.module.state_dict(),
         "criterion": run.criterion.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "schedule": run.lr_scheduler.state_dict(),
+        "optimizer": run.training.optimizer.state_dict(),
+        "schedule": run.training.lr_scheduler.state_dict(),
         "things": None if panoptic is None else panoptic.is_thing_map,
-        "classes": run.args.num_classes,
+        "classes": run.flags["num_classes"],
         "scores": run.state.scores,
     }
     return copy.deepcopy(state)
@@ -78,7 +78,7 @@ def run_all(folder):
     dist.destroy_process_group()  # each run connects for itself
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ["TORCH_HOME"] = str(folder)
-    main.Run = WatchedRun
+    loop.Run = WatchedRun
     seen = {}
 
     def together(name, *flags, data="data"):

@@ -12,7 +12,7 @@ from engine import train_one_epoch
 from models.criterion import SetCriterion
 from tests.test_engine import CPU, batch, build
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
-from training import loop
+from training import network
 from training.network import prepare_for_mixed_precision
 from training.nonfinite import replay
 from util.errors import DivergenceError
@@ -209,7 +209,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def broken_decoder(monkeypatch):
     """From its third step on the decoder gives NaN."""
-    build_network = loop.build_network
+    build_network = network.build_network
 
     def broken(*args):
         model, criterion, postprocessors = build_network(*args)
@@ -223,7 +223,7 @@ def broken_decoder(monkeypatch):
         model.transformer.decoder.layers[0].norm1.register_forward_hook(hook)
         return model, criterion, postprocessors
 
-    monkeypatch.setattr(loop, "build_network", broken)
+    monkeypatch.setattr(network, "build_network", broken)
 
 
 @pytest.mark.usefixtures("broken_decoder")
@@ -244,7 +244,7 @@ def test_a_run_ends_with_epoch_step_images_layer_and_a_dump(data, tmp_path, caps
 @pytest.mark.parametrize("flags", [["--dropout", "0"], ["--masks"]], ids=["no dropout", "masks"])
 @pytest.mark.parametrize("amp", ["off", "bf16"])
 def test_a_saved_step_has_the_same_losses_to_the_last_bit(data, tmp_path, monkeypatch, amp, flags):
-    build_network = loop.build_network
+    build_network = network.build_network
 
     def broken(*args):
         model, *rest = build_network(*args)
@@ -258,7 +258,7 @@ def test_a_saved_step_has_the_same_losses_to_the_last_bit(data, tmp_path, monkey
         losses.append(compute(*args))
         return losses[-1]
 
-    monkeypatch.setattr(loop, "build_network", broken)
+    monkeypatch.setattr(network, "build_network", broken)
     monkeypatch.setattr(SetCriterion, "forward", keep)
     assert run(data, "--epochs", "1", "--amp", amp, *flags, "--output_dir", tmp_path) == 1
     dump = tmp_path / "bad_step.pth"

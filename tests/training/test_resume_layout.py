@@ -9,9 +9,9 @@ from torch import nn
 
 from datasets.shapes.directory import write_shapes
 from tests.test_main import read_checkpoint, run
-from training import loop
+from training import resume
+from training.checkpoint import restore_optimizer
 from training.network import prepare_for_mixed_precision
-from training.resume import restore_optimizer
 from util.optimizer import build_lr_scheduler, build_optimizer
 
 
@@ -94,7 +94,7 @@ def test_a_run_goes_on_with_another_amp(data, tmp_path, monkeypatch, before, aft
                 assert moment.stride() == parameter.stride()
                 checked.append(moment.stride())
 
-    monkeypatch.setattr(loop, "restore_optimizer", check)
+    monkeypatch.setattr(resume, "restore_optimizer", check)
     source = tmp_path / ("other.pth" if foreign else "checkpoint.pth")
     assert run(data, "--epochs", "2", "--amp", after, "--resume", source) == 0
     assert len(checked) > 100

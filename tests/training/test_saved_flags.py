@@ -13,6 +13,7 @@ from tests.test_main import FLAGS, assert_one_line, read_checkpoint, read_log, r
 from training import loop
 from training.saved_flags import as_flag, settle_resumed
 from util.errors import UserError
+from util.options import NEW_FLAG_DEFAULTS
 
 BARE = ["--num_workers", "0", "--device", "cpu"]
 HERE = ["--backbone_weights", "none", *BARE]
@@ -106,7 +107,7 @@ def test_a_resumed_run_keeps_its_flags(data, trained, tmp_path, capsys):
 
 def with_flags_of_the_original(path, folder, **changed):
     checkpoint = read_checkpoint(path)
-    flags = {k: v for k, v in checkpoint["args"].items() if k not in main.NEW_FLAG_DEFAULTS}
+    flags = {k: v for k, v in checkpoint["args"].items() if k not in NEW_FLAG_DEFAULTS}
     checkpoint["args"] = argparse.Namespace(**{**flags, **changed})
     torch.save(checkpoint, folder / "original.pth")
     return folder / "original.pth"

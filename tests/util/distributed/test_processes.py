@@ -15,6 +15,8 @@ import torch
 import main
 from datasets.shapes.directory import write_shapes
 from tests.test_main import FLAGS
+from training import data
+from util import devices, random_state
 from util.distributed import processes as distributed
 from util.errors import UserError
 
@@ -262,17 +264,17 @@ def test_an_unexpected_error_is_printed_and_gives_status_1(capsys):
 def test_a_single_process_makes_the_gpu_of_its_flag_the_current_one(monkeypatch, device, current):
     claimed = []
     monkeypatch.setattr(torch.cuda, "set_device", claimed.append)
-    monkeypatch.setattr(main, "check_device", lambda name: claimed.clear())
-    monkeypatch.setattr(main, "seed_everything", lambda seed: None)
+    monkeypatch.setattr(devices, "check_device", lambda name: claimed.clear())
+    monkeypatch.setattr(random_state, "seed_everything", lambda seed: None)
     seen = []
-    monkeypatch.setattr(main, "Run", lambda *_: seen.append(list(claimed)) or FakeRun())
-    assert main.run(["--device", device]) == 0
+
+    def build_data(*_):
+        seen.append(list(claimed))
+        raise UserError("no data")
+
+    monkeypatch.setattr(data, "build_data", build_data)
+    assert main.run(["--device", device]) == 2
     assert seen == [current]  # before data, model and random states
-
-
-class FakeRun:
-    def train(self):
-        pass
 
 
 def test_a_connection_of_somebody_else_stays(tmp_path):

@@ -1,0 +1,120 @@
+"""Checks of flags, before anything is loaded."""
+
+import argparse
+from pathlib import Path
+
+from training.output_folder import lies_in
+from util.devices import parse_device
+from util.distributed.agreement import require_same
+from util.errors import UserError
+from util.options import NEW_FLAG_DEFAULTS
+
+_AT_LEAST_ONE = (
+    *("batch_size", "eval_batch_size", "epochs", "lr_drop", "max_size", "num_classes"),
+    *("dec_layers", "hidden_dim", "nheads", "num_queries", "dim_feedforward"),
+    *("keep_last", "patience", "accum_steps", "dist_timeout"),
+)
+_NOT_NEGATIVE = (
+    *("lr", "lr_backbone", "lr_min", "weight_decay", "clip_max_norm", "dropout", "enc_layers"),
+    *("eos_coef", "num_workers", "seed", "start_epoch", "panoptic_threshold", "crop_prob"),
+    *("save_every", "max_skipped_steps", "skip_bad_images", "ema_decay"),
+)
+# Flags that may differ between ranks, and paths, which may differ between machines.
+_OF_A_RANK = frozenset({"rank", "gpu", "device", "num_workers", "dist_url", "dist_timeout"})
+_PATHS = frozenset(
+    {
+        *("coco_path", "coco_panoptic_path", "train_images", "train_ann", "val_images", "val_ann"),
+        *("resume", "finetune", "frozen_weights", "backbone_weights"),
+        *("output_dir", "dump_detections"),
+    }
+)
+
+SAME_ON_ALL_RANKS = "give every rank the same flags, and every machine the same files"
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Refuse flags that no run can work with.
+
+    Raises:
+        UserError: names the flag and the values that it can have.
+    """
+    _check_numbers(args)
+    parse_device(args.device)
+    _check_dump_file(args.dump_detections)
+    _check_start(args)
+    _check_overwrite(args)
+    _check_masks(args)
+    if args.eval and not (args.resume or args.auto_resume or args.finetune):
+        print("--eval without --resume: this evaluates random weights")
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    for names, least in ((_AT_LEAST_ONE, 1), (_NOT_NEGATIVE, 0)):
+        for name in names:
+            value = getattr(args, name)
+            if value is not None and not value >= least:
+                raise UserError(f"--{name} {value}: must be at least {least}")
+    if args.seed >= 2**31:
+        raise UserError(f"--seed {args.seed}: must be below {2**31}")
+    if args.ema_decay >= 1:
+        raise UserError(f"--ema_decay {args.ema_decay}: must be below 1")
+    for name in ("dropout", "panoptic_threshold", "crop_prob"):
+        if getattr(args, name) > 1:
+            raise UserError(f"--{name} {getattr(args, name)}: must be at most 1 (0.3 for 30 %)")
+    if args.hidden_dim % args.nheads or args.hidden_dim % 4:
+        raise UserError(
+            f"--hidden_dim {args.hidden_dim}: must be a multiple of 4 and of --nheads {args.nheads}"
+        )
+
+
+def _check_dump_file(path: str) -> None:
+    if path and not Path(path).absolute().parent.is_dir():
+        raise UserError(f"--dump_detections {path}: its folder does not exist")
+    if path and Path(path).is_dir():
+        raise UserError(f"--dump_detections {path}: is a folder, give a file")
+
+
+def _check_start(args: argparse.Namespace) -> None:
+    if args.resume and args.finetune:
+        raise UserError(
+            "--resume continues a run and --finetune starts a new one: give one of them"
+        )
+    if args.auto_resume and not args.output_dir:
+        raise UserError("--auto_resume needs --output_dir: the folder of the run to continue")
+
+
+def _check_overwrite(args: argparse.Namespace) -> None:
+    if not args.overwrite:
+        return
+    if args.eval:
+        raise UserError("--overwrite is for training: --eval replaces no results of a training")
+    if not args.output_dir:
+        raise UserError("--overwrite needs --output_dir: the folder to start over in")
+    if args.auto_resume or (args.resume and lies_in(args.resume, Path(args.output_dir))):
+        raise UserError(
+            f"--overwrite starts over in {args.output_dir}, --auto_resume and --resume of a "
+            "checkpoint there continue: give one of them"
+        )
+
+
+def _check_masks(args: argparse.Namespace) -> None:
+    if args.masks and args.hidden_dim < 16:
+        raise UserError(f"--hidden_dim {args.hidden_dim}: --masks needs at least 16")
+    if args.panoptic_threshold != NEW_FLAG_DEFAULTS["panoptic_threshold"] and not args.masks:
+        raise UserError("--panoptic_threshold is about panoptic maps: it needs --masks")
+    if args.frozen_weights and not args.masks:
+        raise UserError("--frozen_weights trains a mask head on fixed weights: it needs --masks")
+
+
+def require_same_flags(args: argparse.Namespace) -> None:
+    """Refuse flags that differ between ranks; of paths, only whether they are given. Collective.
+
+    Raises:
+        UserError: names the flag and its values.
+    """
+    facts = {
+        f"--{name}": ("given" if value else "not given") if name in _PATHS else value
+        for name, value in sorted(vars(args).items())
+        if name not in _OF_A_RANK
+    }
+    require_same(facts, SAME_ON_ALL_RANKS)
