@@ -177,6 +177,19 @@ def test_a_batch_without_objects_stays_out_of_class_error():
     assert math.isnan(none["class_error"]) and math.isfinite(none["loss"])
 
 
+@pytest.mark.parametrize(
+    ("amp", "dtype"), [("off", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_layers_run_in_the_precision_asked_for(amp, dtype):
+    model, criterion, _ = build()
+    seen = []
+    layer = model.transformer.decoder.layers[0].linear1
+    layer.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    optimizer = build_optimizer(model, 0.0, 0.0, 0.0)
+    train_one_epoch(model, criterion, [batch(0)], optimizer, CPU, 0, amp=amp)
+    assert seen == [dtype]
+
+
 def test_bf16_trains_with_boxes_in_float32():
     model, criterion, _ = build()
     optimizer = build_optimizer(model, 1e-4, 1e-4, 0)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from engine import _clip_gradients
-from util.nonfinite_steps import reduce_step, update_weights
+from util.nonfinite_steps import StepRecord, StepWatch, reduce_step, update_weights
 
 
 def log_of(loss, error):
@@ -31,6 +31,24 @@ def test_a_bad_batch_makes_the_step_bad(losses, norm):
     reduced, bad, stop = reduce_step(logs, torch.tensor(norm), wants_to_stop=True)
     assert bad and stop
     assert all(math.isnan(value) for value in reduced.values())
+
+
+def test_flags_are_handled_once_and_a_request_to_stop_stays():
+    skipped = []
+    watch = StepWatch(torch.device("cpu"), skipped.append)
+    record = StepRecord(0, 0, None, [], 1.0, {}, {})
+    yes, no = torch.tensor(True), torch.tensor(False)
+    watch.read_flags()
+    watch.send_flags(yes, no, [record])
+    assert skipped == [] and not watch.stop_agreed
+    for _ in range(2):  # before a checkpoint, and in the next step
+        watch.read_flags()
+        assert skipped == [[record]] and not watch.stop_agreed
+    for stop in (yes, no):
+        watch.send_flags(no, stop, [record])
+        watch.read_flags()
+        assert watch.stop_agreed
+    assert skipped == [[record]]
 
 
 def step_of(fused, skip, scaler, clipped=True):
