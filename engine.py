@@ -15,7 +15,7 @@ from datasets.panoptic_eval import PanopticEvaluator
 from gradients import Batch, Gradients, Targets, predict, to_device
 from models.criterion import SetCriterion
 from util.accumulation import Steps
-from util.distributed.gathering import broadcast_tensors, tell_all
+from util.distributed.gathering import broadcast_object, broadcast_tensors
 from util.metric_logger import MetricLogger, SmoothedValue
 from util.optimizer import NormGuard, batch_norms, clip, update
 from util.step_log import reduce_logs, weigh
@@ -234,7 +234,7 @@ def _takes(module: nn.Module, parameter: str) -> bool:
 
 def _panoptic_quality(evaluator: PanopticEvaluator) -> dict[str, Any]:
     evaluator.synchronize_between_processes()
-    quality: Any = tell_all(evaluator.summarize())
+    quality: Any = broadcast_object(evaluator.summarize())
     return {"PQ_all": quality["All"], "PQ_th": quality["Things"], "PQ_st": quality["Stuff"]}
 
 

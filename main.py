@@ -21,7 +21,7 @@ from training.saved_flags import settle_flags
 from util.cli.command_line import ArgumentParser, FlagGroup, can_have, run_command
 from util.determinism import explained_refusals, make_deterministic
 from util.devices import check_device, parse_device
-from util.distributed.processes import connected, get_rank, leave, status_of, use_gpu
+from util.distributed.processes import connected, exit_process, exit_status_of, get_rank, use_gpu
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS, fill_in_new_flags
 from util.provenance import get_sha
@@ -313,4 +313,4 @@ def _run_name(argv: Sequence[str] | None, dataset_file: str) -> str:
 
 
 if __name__ == "__main__":
-    leave(status_of(run))
+    exit_process(exit_status_of(run))

@@ -46,7 +46,7 @@ STUFF_NAMES: dict[int, str] = _by_id(_STUFF)
 CATEGORY_NAMES = {"coco": THING_NAMES, "coco_panoptic": {**THING_NAMES, **STUFF_NAMES}}
 
 
-def num_classes_for(dataset_file: str, largest_category_id: int) -> int:
+def default_num_classes(dataset_file: str, largest_category_id: int) -> int:
     """How many classes a model for this data gets where ``--num_classes`` does not say.
 
     Args:

@@ -32,7 +32,7 @@ def model_state(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]
     raise UserError(f"{source}: has no weights under the key 'model' (it holds {keys})")
 
 
-def tell_better_average(checkpoint: Mapping[str, Any], source: str, way_out: str) -> None:
+def report_better_average(checkpoint: Mapping[str, Any], source: str, way_out: str) -> None:
     """Print that the averaged weights in a ``best.pth`` are better than the raw ones, if so.
 
     Args:
@@ -44,7 +44,7 @@ def tell_better_average(checkpoint: Mapping[str, Any], source: str, way_out: str
         print(f"{source}: raw weights are used, its averaged weights scored better: {way_out}")
 
 
-def num_classes_of(state: Mapping[str, Tensor], source: str) -> int:
+def num_classes_in_head(state: Mapping[str, Tensor], source: str) -> int:
     """How many classes the head in some weights has, without "no object".
 
     Args:

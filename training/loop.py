@@ -40,7 +40,7 @@ from training.resume import (
     tell_other_versions,
 )
 from training.state import RunState, score_name, validation_score
-from util.distributed.gathering import tell_all
+from util.distributed.gathering import broadcast_object
 from util.distributed.processes import all_gather, get_world_size, is_main_process
 from util.errors import DivergenceError, UserError
 from util.metric_logger import MetricLogger
@@ -129,10 +129,10 @@ class Run:
         if self.state.images_done:
             where += f", after {self.state.images_done} of its images"
         print(f"Resuming with {where}")
-        if tell_all(self.folder.holds(args.resume)):
+        if broadcast_object(self.folder.holds(args.resume)):
             self.state.take_scores(self.folder.read_log())
             # They decide what all do next.
-            scores = tell_all((self.state.scores, self.state.ema_scores))
+            scores = broadcast_object((self.state.scores, self.state.ema_scores))
             self.state.scores, self.state.ema_scores = scores
             self.folder.go_back_to(self.state.epoch, self.state.step)
             if self.state.images_done == 0 and self.state.best_epoch == self.state.epoch - 1:
@@ -188,7 +188,7 @@ class Run:
         ended = state.images_done == 0 and state.train_stats is not None
         if not ended or state.epoch - 1 in state.scores:
             return False
-        return tell_all(self.folder.holds(self.args.resume))
+        return broadcast_object(self.folder.holds(self.args.resume))
 
     def _has_lost_patience(self) -> bool:
         best, patience = self.state.best_epoch, self.args.patience

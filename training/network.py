@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models import build_model
 from models.backbone import BODY, load_resnet_weights
-from models.coco_categories import num_classes_for
+from models.coco_categories import default_num_classes
 from models.criterion import SetCriterion
 from models.fast.convolution import use_small_map_convolutions
 from models.segmentation import DETRsegm
@@ -20,8 +20,8 @@ from models.weights import (
     load_frozen_weights,
     load_model_state,
     model_state,
-    num_classes_of,
-    tell_better_average,
+    num_classes_in_head,
+    report_better_average,
     without_ddp_prefix,
 )
 from training.resume import Start
@@ -95,13 +95,13 @@ def load_weights(model: nn.Module, args: argparse.Namespace, start: Start) -> No
     if start.resume is not None:
         load_model_state(model, model_state(start.resume, args.resume), args.resume)
         if args.eval and not args.ema_decay:
-            tell_better_average(start.resume, args.resume, "--ema_decay 0.9998 scores both")
+            report_better_average(start.resume, args.resume, "--ema_decay 0.9998 scores both")
 
 
 def _finetune(model: nn.Module, checkpoint: dict[str, Any], args: argparse.Namespace) -> None:
     """Load what fits; a backbone that does not fit whole comes from ``--backbone_weights``."""
     way_out = "write them to a file with python -m export.weights --ema"
-    tell_better_average(checkpoint, args.finetune, way_out)
+    report_better_average(checkpoint, args.finetune, way_out)
     state = without_ddp_prefix(model_state(checkpoint, args.finetune))
     brings_backbone = has_backbone_of(model, state)
     if not brings_backbone:
@@ -123,7 +123,7 @@ def take_num_classes(
     if checkpoint is None:
         return
     state = model_state(checkpoint, path)
-    found = num_classes_of(state, f"{flag} {path}")
+    found = num_classes_in_head(state, f"{flag} {path}")
     if args.num_classes not in (None, found):
         raise UserError(
             f"--num_classes {args.num_classes}: the head in {path} has {found} classes; "
@@ -135,7 +135,7 @@ def take_num_classes(
 def count_classes(args: argparse.Namespace, *datasets: Any) -> int:
     """How many classes a model for some data sets, or None in their place, needs."""
     largest_id = max(dataset.largest_category_id for dataset in datasets if dataset is not None)
-    return num_classes_for(args.dataset_file, largest_id)
+    return default_num_classes(args.dataset_file, largest_id)
 
 
 def require_same_flags(args: argparse.Namespace) -> None:

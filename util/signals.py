@@ -61,7 +61,7 @@ class StopSignals:
             raise KeyboardInterrupt
 
 
-def shield_worker(worker_id: int) -> None:
+def ignore_stop_signals(worker_id: int) -> None:
     """Let a data-loading worker outlive a signal that its whole process group gets.
 
     Its main process decides when it ends. A second SIGTERM, as PyTorch sends to a worker that does

@@ -6,7 +6,7 @@ from models.coco_categories import (
     CATEGORY_NAMES,
     STUFF_NAMES,
     THING_NAMES,
-    num_classes_for,
+    default_num_classes,
 )
 
 
@@ -23,6 +23,6 @@ def test_stuff_follows_the_things():
 
 
 def test_the_least_number_of_classes_is_that_of_the_released_models():
-    counts = [num_classes_for(name, 7) for name in ("coco", "coco_panoptic", "shapes")]
+    counts = [default_num_classes(name, 7) for name in ("coco", "coco_panoptic", "shapes")]
     assert counts == [91, 250, 8]
-    assert num_classes_for("coco", 91) == 92
+    assert default_num_classes("coco", 91) == 92

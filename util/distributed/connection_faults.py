@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch.distributed as dist
 
-from util.distributed.launch import Place
+from util.distributed.launch import Launch
 from util.errors import ConnectionLostError, UserError
 
 _TIMED_OUT = re.compile(r"timed?[ -]?out", re.IGNORECASE)
@@ -23,13 +23,15 @@ _TRANSPORT = re.compile(
 
 
 @contextlib.contextmanager
-def explained_faults(place: Place | None = None, action: str = "communication") -> Iterator[None]:
+def explained_connection_errors(
+    launch: Launch | None = None, action: str = "communication"
+) -> Iterator[None]:
     """Turn what `torch.distributed` raises when a process is gone or stuck into one line.
 
     Of a process that neither connects nor is connected every error passes.
 
     Args:
-        place: of this process, before it is connected or where that may be over.
+        launch: of this process, before it is connected or where that may be over.
         action: what the body does; told where no collective is known.
 
     Raises:
@@ -47,9 +49,9 @@ def explained_faults(place: Place | None = None, action: str = "communication") 
                 "set MASTER_PORT to another, or give torchrun --rdzv_endpoint localhost:0"
             ) from err
         reason = _reason(err)
-        if reason is None or not (place is not None or _is_connected()):
+        if reason is None or not (launch is not None or _is_connected()):
             raise
-        rank, world_size = _own_number(place)
+        rank, world_size = _rank_and_world_size(launch)
         raise ConnectionLostError(
             f"rank {rank} of {world_size}: {_collective_in(err) or action} {reason}: another "
             "process is gone, stuck or never came, look at its output; what was saved can be "
@@ -61,9 +63,9 @@ def _is_connected() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _own_number(place: Place | None) -> tuple[int, int]:
-    if place is not None:
-        return place.rank, place.world_size
+def _rank_and_world_size(launch: Launch | None) -> tuple[int, int]:
+    if launch is not None:
+        return launch.rank, launch.world_size
     return dist.get_rank(), dist.get_world_size()
 
 

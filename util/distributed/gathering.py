@@ -42,7 +42,7 @@ def gather_to_main(items: Sequence[T], items_a_round: int = _ITEMS_A_ROUND) -> l
     return [item for own in gathered for item in own]
 
 
-def tell_all(value: T) -> T:
+def broadcast_object(value: T) -> T:
     """The main process's ``value``, in every process; all must call it.
 
     Args:
@@ -92,7 +92,7 @@ def decide_on_main(decide: Callable[[], T]) -> T:
             result = decide()
         except UserError as err:
             complaint = err.one_line()
-    result, complaint = tell_all((result, complaint))
+    result, complaint = broadcast_object((result, complaint))
     if complaint is not None:
         raise UserError(complaint)
     return result

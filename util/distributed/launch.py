@@ -1,4 +1,4 @@
-"""Who started this process, and what place that gave it: torchrun, Slurm, or nobody.
+"""Who started this process, and what launch that gave it: torchrun, Slurm, or nobody.
 
 Only environment variables are read; nothing is started or connected here.
 """
@@ -21,7 +21,7 @@ _STEPS_OF_A_JOB = 16  # that may run at once with a port each
 
 
 @dataclass(frozen=True)
-class Place:
+class Launch:
     """Where a process stands among those that train together.
 
     Attributes:
@@ -37,8 +37,8 @@ class Place:
     local_rank: int
 
 
-def find_place(environment: Environment) -> Place | None:
-    """The place of this process, or None where it was started alone.
+def detect_launch(environment: Environment) -> Launch | None:
+    """The launch of this process, or None where it was started alone.
 
     Torchrun comes first: ``srun torchrun …`` sets the variables of both.
 
@@ -48,11 +48,11 @@ def find_place(environment: Environment) -> Place | None:
     Raises:
         UserError: variables of a launcher are missing, or contradict each other.
     """
-    return place_from_torchrun(environment) or place_from_slurm(environment)
+    return launch_from_torchrun(environment) or launch_from_slurm(environment)
 
 
-def place_from_torchrun(environment: Environment) -> Place | None:
-    """The place that RANK, WORLD_SIZE and LOCAL_RANK give; None without the first two.
+def launch_from_torchrun(environment: Environment) -> Launch | None:
+    """The launch that RANK, WORLD_SIZE and LOCAL_RANK give; None without the first two.
 
     Raises:
         UserError: some are missing, or contradict each other.
@@ -60,11 +60,11 @@ def place_from_torchrun(environment: Environment) -> Place | None:
     if not any(name in environment for name in ("RANK", "WORLD_SIZE")):
         return None
     _require(environment, _TORCHRUN_VARIABLES, "start with torchrun, or unset the others")
-    return _place("torchrun", environment, _TORCHRUN_VARIABLES)
+    return _launch("torchrun", environment, _TORCHRUN_VARIABLES)
 
 
-def place_from_slurm(environment: Environment) -> Place | None:
-    """The place that SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID give.
+def launch_from_slurm(environment: Environment) -> Launch | None:
+    """The launch that SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID give.
 
     None for one task: Slurm sets these variables in interactive shells and batch scripts too.
 
@@ -75,15 +75,15 @@ def place_from_slurm(environment: Environment) -> Place | None:
     if rank is None or (rank, environment.get("SLURM_NTASKS", "1")) == ("0", "1"):
         return None
     _require(environment, _SLURM_VARIABLES, "start with srun, or unset the others")
-    return _place("slurm", environment, _SLURM_VARIABLES)
+    return _launch("slurm", environment, _SLURM_VARIABLES)
 
 
-def rendezvous_address(dist_url: str, place: Place, environment: Environment) -> str:
+def rendezvous_address(dist_url: str, launch: Launch, environment: Environment) -> str:
     """Where the processes of a run find each other.
 
     Args:
         dist_url: of the flags; anything but ``env://`` is taken as it is.
-        place: of this process.
+        launch: of this process.
         environment: MASTER_ADDR and MASTER_PORT in it win. Slurm gives what they leave open: the
             first node of the job, and a port by the number of job and step.
 
@@ -95,7 +95,7 @@ def rendezvous_address(dist_url: str, place: Place, environment: Environment) ->
     """
     if not dist_url.startswith("env://"):
         return dist_url
-    if place.launcher != "slurm":
+    if launch.launcher != "slurm":
         way_out = "start with torchrun, set them, or give --dist_url tcp://HOST:PORT or file://PATH"
         _require(environment, _RENDEZVOUS_VARIABLES, way_out)
         return dist_url
@@ -191,11 +191,11 @@ def _number(environment: Environment, name: str) -> int:
         raise UserError(f"environment: {name}={environment[name]!r} is not a number") from None
 
 
-def _place(launcher: str, environment: Environment, names: tuple[str, ...]) -> Place:
+def _launch(launcher: str, environment: Environment, names: tuple[str, ...]) -> Launch:
     rank, world_size, local_rank = (_number(environment, name) for name in names)
     if not 0 <= rank < world_size or local_rank < 0:
         raise UserError(
             f"rank {rank} (local rank {local_rank}) of {world_size} processes: ranks count from 0, "
             f"check {', '.join(names)} or how the job was started"
         )
-    return Place(launcher, rank, world_size, local_rank)
+    return Launch(launcher, rank, world_size, local_rank)

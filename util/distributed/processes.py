@@ -17,10 +17,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from util.distributed.connection_faults import explained_faults
-from util.distributed.launch import Place, find_place, rendezvous_address
+from util.distributed.connection_faults import explained_connection_errors
+from util.distributed.launch import Launch, detect_launch, rendezvous_address
 from util.distributed.process_output import only_main_prints
-from util.distributed.rendezvous import store_of_attempt
+from util.distributed.rendezvous import attempt_store
 from util.errors import UserError
 from util.options import option
 
@@ -76,9 +76,9 @@ def init_distributed_mode(args: Any) -> None:
         UserError: the environment is half set or contradicts itself, or a GPU is missing.
         ConnectionLostError: the others have not come in time.
     """
-    place = _connect(args)
-    if place is not None:
-        setup_for_distributed(place.rank == 0)
+    launch = _connect(args)
+    if launch is not None:
+        setup_for_distributed(launch.rank == 0)
 
 
 @contextlib.contextmanager
@@ -89,8 +89,8 @@ def connected(args: Any) -> Iterator[None]:
     SLURM_LOCALID), see `util.distributed.launch`. GPUs talk over NCCL, each process owning
     the GPU of its local rank; CPUs talk over gloo. The main process alone writes to stdout. However
     the body ends, stdout is as before and the process group is destroyed, but for one of NCCL after
-    an error: it would wait for the others, who wait for this process. `status_of` and `leave` end
-    such a process.
+    an error: it would wait for the others, who wait for this process. `exit_status_of`
+    and `exit_process` end such a process.
 
     Args:
         args: namespace of `main.get_args_parser`; ``device``, ``dist_url`` and ``dist_timeout``
@@ -105,8 +105,8 @@ def connected(args: Any) -> Iterator[None]:
     was_connected = is_dist_avail_and_initialized()
     failed = True
     try:
-        place = _connect(args)
-        with only_main_prints(place.rank if place else 0), explained_faults(place):
+        launch = _connect(args)
+        with only_main_prints(launch.rank if launch else 0), explained_connection_errors(launch):
             yield
         failed = False
     finally:
@@ -119,7 +119,7 @@ def _disconnect(failed: bool) -> None:
         dist.destroy_process_group()
 
 
-def leave(status: int) -> NoReturn:
+def exit_process(status: int) -> NoReturn:
     """End this process, at once where it has failed and is still connected, see `connected`."""
     if status and is_dist_avail_and_initialized():
         sys.stdout.flush()
@@ -133,8 +133,8 @@ def leave(status: int) -> NoReturn:
     sys.exit(status)
 
 
-def status_of(run: Callable[[], int]) -> int:
-    """The exit status that ``run`` returns, for `leave`.
+def exit_status_of(run: Callable[[], int]) -> int:
+    """The exit status that ``run`` returns, for `exit_process`.
 
     An unexpected exception in a process that stays connected is printed with its traceback and
     gives status 1: the interpreter's own way to end would wait for the other ranks.
@@ -170,7 +170,7 @@ def all_gather(data: T) -> list[T]:
     if get_world_size() == 1:
         return [data]
     gathered: list[Any] = [None] * get_world_size()
-    with explained_faults():
+    with explained_connection_errors():
         dist.all_gather_object(gathered, data)
     return gathered
 
@@ -191,7 +191,7 @@ def reduce_dict(input_dict: dict[str, Tensor], average: bool = True) -> dict[str
     if world_size == 1 or not input_dict:
         return input_dict
     names = sorted(input_dict)  # the order of insertion may differ between processes
-    with torch.no_grad(), explained_faults():
+    with torch.no_grad(), explained_connection_errors():
         values = torch.stack([input_dict[name] for name in names])
         dist.all_reduce(values)
         if average:
@@ -203,45 +203,45 @@ def reduce_dict(input_dict: dict[str, Tensor], average: bool = True) -> dict[str
 def barrier() -> None:
     """Wait until every process is here."""
     if is_dist_avail_and_initialized():
-        with explained_faults():
+        with explained_connection_errors():
             dist.barrier()
 
 
-def _connect(args: Any) -> Place | None:
-    """Find this process's place, write it into ``args``, and connect; None in a single process."""
-    place = find_place(os.environ)
-    args.distributed = place is not None
-    if place is None:
+def _connect(args: Any) -> Launch | None:
+    """Find this process's launch, write it into ``args``, and connect; None in a single process."""
+    launch = detect_launch(os.environ)
+    args.distributed = launch is not None
+    if launch is None:
         print("Not using distributed mode")
         return None
-    address = rendezvous_address(args.dist_url, place, os.environ)
-    gpu = _claim_gpu(place, args.device) if torch.device(args.device).type == "cuda" else None
-    args.rank, args.world_size = place.rank, place.world_size
-    args.gpu = place.local_rank if gpu is None else gpu.index
+    address = rendezvous_address(args.dist_url, launch, os.environ)
+    gpu = _assign_gpu(launch, args.device) if torch.device(args.device).type == "cuda" else None
+    args.rank, args.world_size = launch.rank, launch.world_size
+    args.gpu = launch.local_rank if gpu is None else gpu.index
     args.dist_backend = "gloo" if gpu is None else "nccl"
-    print(f"| distributed init (rank {place.rank}): {address}", flush=True)
+    print(f"| distributed init (rank {launch.rank}): {address}", flush=True)
     timeout = timedelta(seconds=option(args, "dist_timeout"))
-    with explained_faults(place, "the start"):
+    with explained_connection_errors(launch, "the start"):
         of_env = address.startswith("env://")
-        store = store_of_attempt(os.environ, place, timeout) if of_env else None
+        store = attempt_store(os.environ, launch, timeout) if of_env else None
         dist.init_process_group(
             args.dist_backend,
             init_method=None if store else address,
             store=store,
-            world_size=place.world_size,
-            rank=place.rank,
+            world_size=launch.world_size,
+            rank=launch.rank,
             timeout=timeout,
             device_id=gpu,
         )
         dist.barrier()
-    return place
+    return launch
 
 
-def _claim_gpu(place: Place, device: str) -> torch.device:
+def _assign_gpu(launch: Launch, device: str) -> torch.device:
     """Make the GPU of this process its current one: that of its local rank.
 
     Args:
-        place: of this process.
+        launch: of this process.
         device: of the flags; with a number it must be that GPU.
 
     Slurm may show each task its own GPU alone (``--gpus-per-task``): then that is the one.
@@ -250,17 +250,17 @@ def _claim_gpu(place: Place, device: str) -> torch.device:
         UserError: there is no such GPU, or ``device`` is another.
     """
     visible = torch.cuda.device_count()
-    own_alone = place.launcher == "slurm" and visible == 1
-    index = 0 if own_alone else place.local_rank
+    own_alone = launch.launcher == "slurm" and visible == 1
+    index = 0 if own_alone else launch.local_rank
     if index >= visible:
         raise UserError(
-            f"local rank {place.local_rank} has no GPU, {visible} are visible: "
+            f"local rank {launch.local_rank} has no GPU, {visible} are visible: "
             "start one process a GPU, or give --device cpu"
         )
     if torch.device(device).index not in (None, index):
         raise UserError(
-            f"--device {device}: the process of local rank {place.local_rank} has cuda:{index}; of "
-            "several processes each takes the GPU of its local rank, give --device cuda"
+            f"--device {device}: local rank {launch.local_rank} uses cuda:{index}; in a distributed "
+            "run each process uses the GPU of its local rank, give --device cuda"
         )
     torch.cuda.set_device(index)
     return torch.device("cuda", index)

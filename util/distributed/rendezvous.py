@@ -11,20 +11,20 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from util.distributed.launch import Environment, Place
+from util.distributed.launch import Environment, Launch
 from util.errors import ConnectionLostError
 
 _POLL_SECONDS = 0.05
 
 
-def store_of_attempt(
-    environment: Environment, place: Place, timeout: timedelta
+def attempt_store(
+    environment: Environment, launch: Launch, timeout: timedelta
 ) -> dist.Store | None:
     """A store that only the processes of this attempt write to.
 
     Args:
         environment: usually ``os.environ``.
-        place: of this process.
+        launch: of this process.
         timeout: for the others to come.
 
     Returns:
@@ -39,14 +39,14 @@ def store_of_attempt(
     host, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
     shared = dist.TCPStore(host, port, is_master=False, timeout=timeout)
     meeting = dist.PrefixStore("detr_meeting", shared)
-    if place.rank == 0:
-        name = call_together(meeting, place.world_size, timeout)
+    if launch.rank == 0:
+        name = open_attempt(meeting, launch.world_size, timeout)
     else:
-        name = join(meeting, place.rank)
+        name = join(meeting, launch.rank)
     return dist.PrefixStore(name, shared)
 
 
-def call_together(store: dist.Store, world_size: int, timeout: timedelta) -> str:
+def open_attempt(store: dist.Store, world_size: int, timeout: timedelta) -> str:
     """Give a new name to an attempt and tell it to everyone who asks; for rank 0.
 
     A process asks under a name of its own that is new too. The dead cannot take an answer.
@@ -83,7 +83,7 @@ def join(store: dist.Store, rank: int) -> str:
     """Ask rank 0 for the name of the attempt; for all others.
 
     Args:
-        store: as for `call_together`; its timeout holds.
+        store: as for `open_attempt`; its timeout holds.
         rank: of this process.
 
     Raises:

@@ -74,7 +74,7 @@ def safetensors_bytes(state: Mapping[str, Tensor], metadata: Mapping[str, str]) 
     return content
 
 
-def checkpoint_notes(checkpoint: Mapping[str, Any]) -> dict[str, str]:
+def checkpoint_metadata(checkpoint: Mapping[str, Any]) -> dict[str, str]:
     """What `read_safetensors_checkpoint` finds again beside the weights."""
     return {name: json.dumps(checkpoint[name]) for name in _NOTES if name in checkpoint}
 

@@ -113,26 +113,26 @@ def _draw_outlines(
 
 
 def _place_names(
-    outlines: Sequence[RectangleXYXY], sizes_wh: Sequence[SizeWH], picture_wh: tuple[int, int]
+    outlines: Sequence[RectangleXYXY], sizes_wh: Sequence[SizeWH], image_wh: tuple[int, int]
 ) -> Iterator[RectangleXYXY]:
     """A ground for each box's name, where possible over none of those before it."""
     taken: list[RectangleXYXY] = []
     for outline, size in zip(outlines, sizes_wh, strict=True):
-        places = list(_places_for_name(outline, size, picture_wh))
+        places = list(_places_for_name(outline, size, image_wh))
         free = (place for place in places if not any(_overlap(place, other) for other in taken))
         taken.append(next(free, places[0]))
         yield taken[-1]
 
 
 def _places_for_name(
-    outline: RectangleXYXY, size_wh: SizeWH, picture_wh: tuple[int, int]
+    outline: RectangleXYXY, size_wh: SizeWH, image_wh: tuple[int, int]
 ) -> Iterator[RectangleXYXY]:
     """Where a name may stand, best first: above its box where there is room, inside, below."""
     width, height = size_wh
-    left = max(0, min(outline[0], picture_wh[0] - width))
+    left = max(0, min(outline[0], image_wh[0] - width))
     above, inside, below = outline[1] - height, outline[1], outline[3]
     for top in (above, inside, below):
-        if top >= 0 and (top == inside or top + height < picture_wh[1]):
+        if top >= 0 and (top == inside or top + height < image_wh[1]):
             yield left, top, left + width, top + height
 
 

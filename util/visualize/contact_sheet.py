@@ -60,7 +60,7 @@ def contact_sheet(rows: Iterable[Sequence[Image.Image]]) -> Image.Image:
     return sheet
 
 
-def save_picture(picture: Image.Image, path: str | Path) -> None:
+def save_image(picture: Image.Image, path: str | Path) -> None:
     """Write a picture, whole or not at all, in the format that the ending of ``path`` names.
 
     Raises:

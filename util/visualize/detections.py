@@ -14,7 +14,7 @@ from util.visualize.contact_sheet import (
     contact_sheet,
     count,
     fit_column,
-    save_picture,
+    save_image,
     with_caption,
 )
 from util.visualize.drawing import class_colour, resize_nearest
@@ -109,7 +109,7 @@ def save_detection_samples(
 
     image_ids = _choose_images(coco_gt, set(by_image), num_images)
     if image_ids:
-        save_picture(detections_beside_ground_truth(map(row, image_ids)), path)
+        save_image(detections_beside_ground_truth(map(row, image_ids)), path)
 
 
 def _read_stored(image_folder: str | Path, row: Entry) -> Image.Image:

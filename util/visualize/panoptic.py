@@ -11,7 +11,7 @@ from util.visualize.contact_sheet import (
     contact_sheet,
     count,
     fit_column,
-    save_picture,
+    save_image,
     with_caption,
 )
 from util.visualize.drawing import (
@@ -105,7 +105,7 @@ def save_panoptic_samples(samples: Iterable[PanopticSample], path: str | Path) -
     """
     rows = [_draw_row(sample) for sample in samples]
     if rows:
-        save_picture(contact_sheet(rows), path)
+        save_image(contact_sheet(rows), path)
 
 
 def _draw_row(sample: PanopticSample) -> tuple[Image.Image, Image.Image]:

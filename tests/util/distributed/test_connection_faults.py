@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from util.distributed.connection_faults import explained_faults
-from util.distributed.launch import Place
+from util.distributed.connection_faults import explained_connection_errors
+from util.distributed.launch import Launch
 from util.errors import ConnectionLostError, UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 SLOW = pytest.mark.slow
-PLACE = Place("torchrun", rank=3, world_size=8, local_rank=1)
+LAUNCH = Launch("torchrun", rank=3, world_size=8, local_rank=1)
 CLOSED = "[/src/gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.7]:7900"
 
 
 def told(error: Exception) -> str:
-    with pytest.raises(ConnectionLostError) as raised, explained_faults(PLACE):
+    with pytest.raises(ConnectionLostError) as raised, explained_connection_errors(LAUNCH):
         raise error
     message = str(raised.value)
     assert "\n" not in message and message.startswith("rank 3 of 8: communication ")
@@ -68,7 +68,7 @@ def test_faults_between_processes_become_one_line(error, words):
     ],
 )
 def test_other_errors_pass(error):
-    with pytest.raises(type(error)) as raised, explained_faults(PLACE):
+    with pytest.raises(type(error)) as raised, explained_connection_errors(LAUNCH):
         raise error
     assert raised.value is error
 
@@ -82,13 +82,13 @@ def test_other_errors_pass(error):
     ],
 )
 def test_every_error_of_a_process_without_others_passes(error):
-    with pytest.raises(type(error)) as raised, explained_faults():
+    with pytest.raises(type(error)) as raised, explained_connection_errors():
         raise error
     assert raised.value is error
 
 
 def test_a_port_that_is_taken_is_told_with_the_way_out():
-    with pytest.raises(UserError, match="set MASTER_PORT"), explained_faults(PLACE):
+    with pytest.raises(UserError, match="set MASTER_PORT"), explained_connection_errors(LAUNCH):
         raise dist.DistNetworkError(
             "port: 29500, code: -98, name: EADDRINUSE, address already in use"
         )

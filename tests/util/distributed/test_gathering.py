@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.distributed.processes import run_connected
-from util.distributed.gathering import gather_to_main, tell_all
+from util.distributed.gathering import broadcast_object, gather_to_main
 from util.distributed.processes import get_rank
 
 
@@ -14,7 +14,7 @@ def test_a_single_process_gathers_its_own() -> None:
     gathered = gather_to_main(items)
     assert gathered == items and gathered is not items
     assert gather_to_main([]) == []
-    assert tell_all(items) is items
+    assert broadcast_object(items) is items
 
 
 def shares(sizes: list[int]) -> list[list[tuple[int, str]]]:
@@ -32,7 +32,7 @@ def gather_and_tell() -> Any:
         for sizes in SIZES
         for items_a_round in (1, 4, 1000)
     ]
-    return gathered, tell_all({"from": rank})
+    return gathered, broadcast_object({"from": rank})
 
 
 @pytest.mark.distributed

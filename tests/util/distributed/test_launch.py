@@ -2,13 +2,13 @@
 
 import pytest
 
-from util.distributed.launch import Place, expand_nodes, find_place, rendezvous_address
+from util.distributed.launch import Launch, detect_launch, expand_nodes, rendezvous_address
 from util.errors import UserError
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
 SLURM = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
 SLURM_JOB = SLURM | {"SLURM_JOB_NODELIST": "node[003-006]", "SLURM_JOB_ID": "1234567"}
-SLURM_PLACE = Place("slurm", 5, 8, 1)
+SLURM_LAUNCH = Launch("slurm", 5, 8, 1)
 
 
 def without(environment, *names):
@@ -23,13 +23,13 @@ def without(environment, *names):
         ({"SLURM_NTASKS": "8"}, None),  # the shell of salloc
         ({"SLURM_PROCID": "0"}, None),  # a batch script
         (SLURM | {"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, None),
-        (TORCHRUN, Place("torchrun", 3, 8, 1)),
-        (SLURM, SLURM_PLACE),
-        (SLURM | TORCHRUN, Place("torchrun", 3, 8, 1)),
+        (TORCHRUN, Launch("torchrun", 3, 8, 1)),
+        (SLURM, SLURM_LAUNCH),
+        (SLURM | TORCHRUN, Launch("torchrun", 3, 8, 1)),
     ],
 )
 def test_place(environment, place):
-    assert find_place(environment) == place
+    assert detect_launch(environment) == place
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_place(environment, place):
 )
 def test_a_half_set_environment_is_a_mistake(environment, message):
     with pytest.raises(UserError, match=message):
-        find_place(environment)
+        detect_launch(environment)
 
 
 # ---- where they meet
@@ -53,11 +53,11 @@ def test_a_half_set_environment_is_a_mistake(environment, message):
 
 def test_an_address_that_is_given_is_taken():
     for url in ("tcp://10.0.0.1:4000", "file:///shared/x"):
-        assert rendezvous_address(url, SLURM_PLACE, {}) == url
+        assert rendezvous_address(url, SLURM_LAUNCH, {}) == url
 
 
 def test_torchrun_leaves_the_address_in_the_environment():
-    place = Place("torchrun", 0, 2, 0)
+    place = Launch("torchrun", 0, 2, 0)
     variables = {"MASTER_ADDR": "a", "MASTER_PORT": "1"}
     assert rendezvous_address("env://", place, variables) == "env://"
     with pytest.raises(UserError, match=r"^MASTER_PORT missing .*--dist_url"):
@@ -65,7 +65,7 @@ def test_torchrun_leaves_the_address_in_the_environment():
 
 
 def slurm_address(environment):
-    scheme, host, port = rendezvous_address("env://", SLURM_PLACE, environment).split(":")
+    scheme, host, port = rendezvous_address("env://", SLURM_LAUNCH, environment).split(":")
     assert scheme == "tcp"
     return host.removeprefix("//"), int(port)
 

@@ -223,8 +223,8 @@ def test_an_unexpected_error_of_a_single_process_is_raised():
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        distributed.status_of(fail)
-    assert distributed.status_of(lambda: 3) == 3
+        distributed.exit_status_of(fail)
+    assert distributed.exit_status_of(lambda: 3) == 3
 
 
 @pytest.mark.parametrize(("device", "current"), [("cuda:1", [1]), ("cuda", []), ("cpu", [])])

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
-from util.distributed.launch import Place
-from util.distributed.rendezvous import call_together, join, store_of_attempt
+from util.distributed.launch import Launch
+from util.distributed.rendezvous import attempt_store, join, open_attempt
 from util.errors import ConnectionLostError
 
 LONG = timedelta(seconds=30)
@@ -26,15 +26,15 @@ def agent():
     del store
 
 
-def place(rank, world_size):
-    return Place("torchrun", rank, world_size, rank)
+def launch(rank, world_size):
+    return Launch("torchrun", rank, world_size, rank)
 
 
 def attempt(environment, world_size, order=None):
     """What each rank has written under the same key, as rank 0 reads it; started in an order."""
     with ThreadPoolExecutor(world_size) as pool:
         futures = {
-            rank: pool.submit(store_of_attempt, environment, place(rank, world_size), LONG)
+            rank: pool.submit(attempt_store, environment, launch(rank, world_size), LONG)
             for rank in order or range(world_size)
         }
         stores = [futures[rank].result(timeout=60) for rank in range(world_size)]
@@ -45,8 +45,8 @@ def attempt(environment, world_size, order=None):
 
 
 def test_without_an_agent_there_is_no_store_to_share():
-    assert store_of_attempt({}, place(0, 2), LONG) is None
-    assert store_of_attempt({"TORCHELASTIC_USE_AGENT_STORE": "False"}, place(0, 2), LONG) is None
+    assert attempt_store({}, launch(0, 2), LONG) is None
+    assert attempt_store({"TORCHELASTIC_USE_AGENT_STORE": "False"}, launch(0, 2), LONG) is None
 
 
 def test_attempts_do_not_see_each_other(agent):
@@ -61,7 +61,7 @@ def test_those_who_died_while_they_met_are_left_behind(agent):
         with pytest.raises(dist.DistStoreError):
             join(meeting, rank)
     with pytest.raises(ConnectionLostError):  # it answers the dead, and is gone too
-        call_together(meeting, 3, timedelta(seconds=0.2))
+        open_attempt(meeting, 3, timedelta(seconds=0.2))
     attempt(agent, 3, [1, 0, 2])
 
 
@@ -71,6 +71,6 @@ def test_those_who_never_came_are_named(agent):
     thread.start()
     own = dist.TCPStore("localhost", int(agent["MASTER_PORT"]), timeout=LONG)
     with pytest.raises(ConnectionLostError, match=r"after 0.5 s: rank 1, 3 never came"):
-        call_together(dist.PrefixStore("m", own), 4, timedelta(seconds=0.5))
+        open_attempt(dist.PrefixStore("m", own), 4, timedelta(seconds=0.5))
     thread.join(timeout=30)
     assert not thread.is_alive()

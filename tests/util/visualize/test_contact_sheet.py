@@ -7,7 +7,7 @@ from util.visualize.contact_sheet import (
     contact_sheet,
     count,
     fit_column,
-    save_picture,
+    save_image,
     with_caption,
 )
 
@@ -60,14 +60,14 @@ def test_a_caption_stands_above_the_whole_picture():
 
 class TestSavePicture:
     def test_the_ending_says_the_format(self, tmp_path):
-        save_picture(Image.new("RGB", (8, 8), RED), tmp_path / "a.JPG")
+        save_image(Image.new("RGB", (8, 8), RED), tmp_path / "a.JPG")
         with Image.open(tmp_path / "a.JPG") as picture:
             assert picture.format == "JPEG"
 
     @pytest.mark.parametrize("name", ["picture", "picture.nothing"])
     def test_an_unknown_ending_is_told_and_nothing_written(self, tmp_path, name):
         with pytest.raises(UserError, match=rf"{name}: no picture format ends in"):
-            save_picture(Image.new("RGB", (8, 8)), tmp_path / name)
+            save_image(Image.new("RGB", (8, 8)), tmp_path / name)
         assert not list(tmp_path.iterdir())
 
 
