@@ -226,7 +226,7 @@ def test_another_number_of_classes_keeps_the_rest_and_says_so(name, serve, capsy
 def test_a_file_whose_hash_is_wrong_is_refused_in_one_line(table, tmp_path):
     (tmp_path / "detr-test-0123abcd.pth").write_bytes(b"other bytes")
     table("detr_resnet50", "detr-test-0123abcd.pth")
-    with pytest.raises(UserError, match="is not the file that its name promises") as raised:
+    with pytest.raises(UserError, match="does not match the hash in its name") as raised:
         hubconf.detr_resnet50(pretrained=True)
     message = raised.value.one_line()
     assert (tmp_path / "detr-test-0123abcd.pth").as_uri() in message and "0123abcd" in message

@@ -208,9 +208,9 @@ def test_a_local_task_finds_the_place_that_slurm_would_give():
         global_rank, local_rank, num_tasks, job_id = 1, 1, 2, "77"
 
     variables = run_with_submitit.variables_of_slurm(Job)
-    place = detect_launch(variables)
-    assert place == Launch("slurm", 1, 2, 1)
-    assert rendezvous_address("env://", place, variables) == "tcp://localhost:13232"
+    launch = detect_launch(variables)
+    assert launch == Launch("slurm", 1, 2, 1)
+    assert rendezvous_address("env://", launch, variables) == "tcp://localhost:13232"
 
 
 def test_an_unexpected_error_of_a_connected_task_ends_it_at_once(monkeypatch, capsys, tmp_path):

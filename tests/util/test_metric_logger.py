@@ -97,7 +97,7 @@ def test_takes_one_number_at_a_time():
     meter = SmoothedValue()
     meter.update(torch.tensor([[2.0]]))
     assert meter.value == 2
-    with pytest.raises(ValueError, match=r"one number at a time, not shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"one number per update, not shape \(2,\)"):
         meter.update(torch.zeros(2))
 
 

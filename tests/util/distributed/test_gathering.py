@@ -28,9 +28,9 @@ SIZES = [[5, 0, 3], [0, 0, 0], [1, 7, 2]]
 def gather_and_tell() -> Any:
     rank = get_rank()
     gathered = [
-        gather_to_main(shares(sizes)[rank], items_a_round)
+        gather_to_main(shares(sizes)[rank], items_per_round)
         for sizes in SIZES
-        for items_a_round in (1, 4, 1000)
+        for items_per_round in (1, 4, 1000)
     ]
     return gathered, broadcast_object({"from": rank})
 

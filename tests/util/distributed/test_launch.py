@@ -1,4 +1,4 @@
-"""util/distributed/launch.py: the place of a process, from every kind of environment."""
+"""Launcher, ranks and rendezvous address from every kind of environment."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def without(environment, *names):
 
 
 @pytest.mark.parametrize(
-    ("environment", "place"),
+    ("environment", "launch"),
     [
         ({}, None),
         ({"LOCAL_RANK": "0"}, None),
@@ -28,8 +28,8 @@ def without(environment, *names):
         (SLURM | TORCHRUN, Launch("torchrun", 3, 8, 1)),
     ],
 )
-def test_place(environment, place):
-    assert detect_launch(environment) == place
+def test_place(environment, launch):
+    assert detect_launch(environment) == launch
 
 
 @pytest.mark.parametrize(
@@ -57,11 +57,11 @@ def test_an_address_that_is_given_is_taken():
 
 
 def test_torchrun_leaves_the_address_in_the_environment():
-    place = Launch("torchrun", 0, 2, 0)
+    launch = Launch("torchrun", 0, 2, 0)
     variables = {"MASTER_ADDR": "a", "MASTER_PORT": "1"}
-    assert rendezvous_address("env://", place, variables) == "env://"
+    assert rendezvous_address("env://", launch, variables) == "env://"
     with pytest.raises(UserError, match=r"^MASTER_PORT missing .*--dist_url"):
-        rendezvous_address("env://", place, without(variables, "MASTER_PORT"))
+        rendezvous_address("env://", launch, without(variables, "MASTER_PORT"))
 
 
 def slurm_address(environment):
@@ -103,7 +103,7 @@ def test_what_the_user_sets_wins_over_slurm():
         (without(SLURM_JOB, "SLURM_JOB_NODELIST"), "SLURM_JOB_NODELIST .*MASTER_ADDR"),
         (without(SLURM_JOB, "SLURM_JOB_ID"), "SLURM_JOB_ID missing .*MASTER_PORT"),
         (SLURM_JOB | {"SLURM_JOB_ID": "x"}, "SLURM_JOB_ID='x' is not a number"),
-        (SLURM_JOB | {"SLURM_JOB_NODELIST": "n[1-"}, r"'n\[1-': a bracket is not closed"),
+        (SLURM_JOB | {"SLURM_JOB_NODELIST": "n[1-"}, r"'n\[1-': unbalanced brackets"),
     ],
 )
 def test_a_half_set_slurm_job_is_a_mistake(environment, message):
@@ -136,5 +136,5 @@ def test_the_first_of_very_many_nodes_comes_at_once():
 
 @pytest.mark.parametrize("nodes", ["n[1-2", "n1-2]", "n[[1]]", "n[a-b]", "n[1-]", "n[]", "n[1,,2]"])
 def test_a_list_of_nodes_that_makes_no_sense(nodes):
-    with pytest.raises(UserError, match="list of nodes"):
+    with pytest.raises(UserError, match="node list"):
         list(expand_nodes(nodes))

@@ -164,7 +164,7 @@ def test_files_that_are_no_checkpoint_are_named(tmp_path, kind):
     path.write_bytes(DAMAGED[kind])
     with pytest.raises(UserError, match=re.escape(str(path))) as error:
         load_checkpoint(path)
-    reason = "damaged or cut short" if "cut" in kind or kind == "empty" else "not "
+    reason = "damaged or truncated" if "cut" in kind or kind == "empty" else "not "
     assert reason in one_line(error)
 
 

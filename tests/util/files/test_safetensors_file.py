@@ -42,7 +42,7 @@ def test_a_checkpoint_keeps_flags_and_names(tmp_path):
 
 def test_notes_that_are_not_ours(tmp_path):
     path = write(tmp_path / "f.safetensors", {"args": "{", "categories": "[]"})
-    with pytest.raises(UserError, match="its metadata is not ours"):
+    with pytest.raises(UserError, match="its metadata is invalid"):
         load_checkpoint(path)
 
 

@@ -128,5 +128,5 @@ class TestMasks:
     def test_sizes_and_lengths_must_agree(self):
         with pytest.raises(ValueError, match=r"as boxes \(1\), got 1 labels, 2 masks"):
             draw_boxes(blank(), [BOX], ["cat"], masks=[mask_of()] * 2)
-        with pytest.raises(ValueError, match=r"mask 0 is of shape \(600, 400\)"):
+        with pytest.raises(ValueError, match=r"mask 0 has shape \(600, 400\)"):
             draw_boxes(blank(), [BOX], ["cat"], masks=[mask_of().T])
