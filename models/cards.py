@@ -1,4 +1,4 @@
-"""Pages about the released models, written from their table: ``python -m models.cards``."""
+"""Model cards of the released models in docs/: ``python -m models.cards`` writes them."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ _BEGIN, _END = "<!-- begin: python -m models.cards -->\n", "<!-- end -->\n"
 
 
 def overview_table() -> str:
-    """A Markdown table with a line for each model."""
+    """Markdown table with a row per model."""
     head = (
         "| name | box AP | AP50 | mask AP | PQ | parameters | file | size |\n"
         "|---|---|---|---|---|---|---|---|\n"
@@ -31,7 +31,7 @@ def _table_line(name: str, model: ReleasedModel) -> str:
 
 
 def model_card(name: str) -> str:
-    """The page about a model, in Markdown.
+    """Model card in Markdown.
 
     Args:
         name: key of `models.zoo.RELEASED_MODELS`.
@@ -135,21 +135,21 @@ def _list(items: list[str]) -> str:
 
 
 def with_current_table(page: str) -> str:
-    """The overview page with the table between its two marks made anew."""
+    """Replace the table between the markers of the overview page."""
     before, _, rest = page.partition(_BEGIN)
     after = rest.partition(_END)[2]
     return before + _BEGIN + overview_table() + _END + after
 
 
 def pages() -> dict[Path, str]:
-    """What each file should hold: the overview and a card for each model."""
+    """Content of each file: the overview and one card per model."""
     overview = DOCS / "models.md"
     cards = {DOCS / "cards" / f"{name}.md": model_card(name) for name in RELEASED_MODELS}
     return {overview: with_current_table(overview.read_text(encoding="utf-8")), **cards}
 
 
 def write_pages() -> None:
-    """Write all of `pages`."""
+    """Write all `pages`."""
     for path, text in pages().items():
         with atomic_write(path, "w") as file:
             file.write(text)

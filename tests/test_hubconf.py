@@ -86,7 +86,7 @@ def table(monkeypatch, tmp_path):
         monkeypatch.setitem(RELEASED_MODELS, name, replace(RELEASED_MODELS[name], file=file))
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
-    monkeypatch.setattr(zoo, "BASE_ADDRESS", tmp_path.as_uri() + "/")
+    monkeypatch.setattr(zoo, "BASE_URL", tmp_path.as_uri() + "/")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     return change
 
@@ -198,13 +198,13 @@ def test_released_weights_are_downloaded_checked_and_loaded(serve):
 
 def test_the_minimal_model_loads_over_http(serve, loopback, monkeypatch):
     state = serve("detr_demo")
-    monkeypatch.setattr(zoo, "BASE_ADDRESS", loopback)
+    monkeypatch.setattr(zoo, "BASE_URL", loopback)
     assert same_weights(hubconf.detr_demo(pretrained=True), state)
 
 
 def test_a_file_that_is_missing_on_the_server_is_one_line(table, loopback, monkeypatch):
     table("detr_demo", "detr-none-0123abcd.pth")
-    monkeypatch.setattr(zoo, "BASE_ADDRESS", loopback)
+    monkeypatch.setattr(zoo, "BASE_URL", loopback)
     with pytest.raises(UserError, match=r"abcd.pth: cannot be downloaded .*404") as raised:
         hubconf.detr_demo(pretrained=True)
     assert raised.value.one_line().endswith("hub/checkpoints/detr-none-0123abcd.pth")

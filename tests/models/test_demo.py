@@ -85,5 +85,5 @@ def test_weights_without_batch_counters_load_too():
 def test_the_largest_image():
     model = build()
     assert model(image(32, 1600))["pred_boxes"].shape == (1, 100, 4)
-    with pytest.raises(UserError, match="at most 1600 pixels a side"):
+    with pytest.raises(UserError, match="at most 1600 pixels per side"):
         model(image(32, 1601))

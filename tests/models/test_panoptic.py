@@ -72,9 +72,9 @@ def test_instance_masks_without_queries():
 
 def test_as_many_sizes_as_images_are_needed():
     sizes = torch.tensor([[8, 8], [8, 8]])
-    with pytest.raises(ValueError, match=r"one entry an image, got \(1, 1, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"one entry per image, got \(1, 1, 2, 2\)"):
         PostProcessSegm()([{}], {"pred_masks": torch.zeros(1, 2, 4, 4)}, sizes, sizes)
-    with pytest.raises(ValueError, match="one size for each of 1 images"):
+    with pytest.raises(ValueError, match="one size per image for 1 images"):
         PostProcessPanoptic(THINGS)(outputs_of([1], torch.zeros(1, 4, 4)), [(8, 8)], [])
 
 

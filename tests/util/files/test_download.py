@@ -84,9 +84,7 @@ def test_a_file_that_will_be_kept_may_be_put_there(tmp_path, hub_folder):
 
 
 def test_safetensors_files_are_not_downloaded():
-    with pytest.raises(
-        UserError, match="cannot be read from a URL: download the file"
-    ):
+    with pytest.raises(UserError, match="cannot be read from a URL: download the file"):
         load_checkpoint("https://example.org/model.safetensors")
 
 
