@@ -11,11 +11,11 @@ from util.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
 from util.distributed.processes import get_world_size, is_dist_avail_and_initialized
 from util.tensor_ops import accuracy
 
-from . import batched_losses
-from .batched_losses import DecoderLayers, at_least_float32
+from .fast import batched_losses
+from .fast.batched_losses import DecoderLayers, at_least_float32
 from .fast.deferred_masks import DeferredMasks, select_queries
 from .mask_losses import dice_loss, pad_masks, sigmoid_focal_loss
-from .matcher import Indices, Matches, image_and_index, match_layers, matched_objects
+from .matcher import Indices, MatchedPairs, image_and_index, match_layers, matched_objects
 
 Losses = dict[str, Tensor]
 Outputs = dict[str, Any]
@@ -27,8 +27,8 @@ class SetCriterion(nn.Module):
 
     The methods ``loss_labels``, ``loss_cardinality``, ``loss_boxes`` and ``loss_masks`` define the
     losses of one decoder layer. A subclass may override them and add others, see
-    ``docs/extending.md``. Where a method is not overridden, `models.batched_losses` computes the
-    same numbers for all decoder layers at once.
+    ``docs/extending.md``. `models.fast.batched_losses` computes the same numbers for all decoder
+    layers together, for each method that is not overridden.
 
     Args:
         num_classes: number of object classes; this index is the no-object class.
@@ -200,7 +200,7 @@ class SetCriterion(nn.Module):
             raise ValueError('the loss "masks" needs "pred_masks" and targets with "masks"')
         logits = outputs["pred_logits"]
         counts = [len(target["masks"]) for target in targets]
-        matches = Matches.of([indices], logits.shape[1], counts, logits.device)
+        matches = MatchedPairs.of([indices], logits.shape[1], counts, logits.device)
         masks = at_least_float32(select_queries(outputs["pred_masks"], matches.query[0]))
         padded = pad_masks([target["masks"] for target in targets])
         target = padded[matches.target[0]].to(masks.dtype)
@@ -263,14 +263,14 @@ class SetCriterion(nn.Module):
         return getattr(getattr(self, method), "__func__", None) is not _ORIGINAL[method]
 
     def _has_batched_form(self, name: str) -> bool:
-        """Whether `models.batched_losses` can replace ``get_loss(name, …)``."""
+        """Whether `models.fast.batched_losses` can replace ``get_loss(name, …)``."""
         if name == "masks" or name not in _LOSSES:
             return False
         methods = ("get_loss", f"loss_{name}", "_get_src_permutation_idx")
         return not any(self._is_overridden(method) for method in methods)
 
     def _all_layers_at_once(
-        self, name: str, layers: DecoderLayers, matches: Matches, num_boxes: Tensor | float
+        self, name: str, layers: DecoderLayers, matches: MatchedPairs, num_boxes: Tensor | float
     ) -> list[Losses]:
         if name == "labels":
             return batched_losses.loss_labels(layers, matches, self.num_classes, self.empty_weight)
@@ -337,7 +337,7 @@ def _join_layers(losses: Sequence[Losses]) -> Losses:
 
 
 _LOSSES = ("labels", "boxes", "masks", "cardinality")
-# `models.batched_losses` replaces these methods, unless a subclass overrides them.
+# `models.fast.batched_losses` replaces these methods, unless a subclass overrides them.
 _ORIGINAL = {
     name: getattr(SetCriterion, name)
     for name in ("get_loss", "_get_src_permutation_idx", *(f"loss_{loss}" for loss in _LOSSES))

@@ -41,7 +41,7 @@ class Objects(NamedTuple):
         )
 
 
-class Matches(NamedTuple):
+class MatchedPairs(NamedTuple):
     """Matched pairs of L decoder layers, P per layer, with indices into the whole batch.
 
     Attributes:
@@ -59,7 +59,7 @@ class Matches(NamedTuple):
         num_queries: int,
         counts: Sequence[int],
         device: torch.device,
-    ) -> "Matches":
+    ) -> "MatchedPairs":
         """Convert the matched pairs of layers with equal numbers of pairs.
 
         Args:

@@ -226,7 +226,7 @@ class MaskHeadSmallConv(nn.Module):
         the contribution of ``x`` is computed once per image.
 
         Returns:
-            output of the first layer for ``x`` alone, and the projected features of ``fpns``.
+            output of the first layer for ``x``, and the projected features of ``fpns``.
         """
         weight = self.lay1.weight[:, : x.shape[1]]
         return [

@@ -85,9 +85,9 @@ def load_model_state(
         if flags_of_main:
             flags = " ".join(_matching_flags(model.state_dict(), state))
             start = f"give {flags}, or" if flags else "use"
-            way_out = f"{start} --finetune {source} to load what fits"
+            way_out = f"{start} --finetune {source} to load matching weights"
         raise UserError(
-            f"{source} does not fit the model: {_first_of(differences, limit=2)}; {way_out}"
+            f"{source} does not match the model: {_first_of(differences, limit=2)}; {way_out}"
         ) from err
 
 
@@ -114,9 +114,9 @@ class FinetuneReport:
         lines = [f"Fine-tuning: {len(self.loaded)} of {total} tensors of the model loaded"]
         for title, entries in (
             ("loaded in part", self.resized),
-            ("not loaded, starts fresh", self.skipped),
-            ("not in the file, starts fresh", self.missing),
-            ("in the file only, not used", self.unused),
+            ("shape differs, not loaded", self.skipped),
+            ("not in the file, initial values kept", self.missing),
+            ("only in the file, not used", self.unused),
         ):
             if entries:
                 lines.append(f"  {title}: {_first_of(entries, limit=_MAX_LISTED)}")
@@ -227,7 +227,7 @@ def _differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list
     ]
     missing = [f"{key} is not in the file" for key in own if key not in state]
     extra = [key for key in state if key not in own and not _is_counter(key)]
-    return shapes + missing + [f"{key} is in the file only" for key in extra]
+    return shapes + missing + [f"{key} is only in the file" for key in extra]
 
 
 def _shape_difference(key: str, mine: Tensor, given: Tensor) -> str:

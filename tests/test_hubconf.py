@@ -236,7 +236,7 @@ def test_a_file_whose_hash_is_wrong_is_refused_in_one_line(table, tmp_path):
 def test_weights_of_another_model_are_refused(serve, table):
     serve("detr_demo")
     table("detr_resnet50", RELEASED_MODELS["detr_demo"].file)
-    with pytest.raises(UserError, match=r"does not fit .* give weights of the same architecture"):
+    with pytest.raises(UserError, match=r"does not match .* give weights of the same architecture"):
         hubconf.detr_resnet50(pretrained=True)
 
 

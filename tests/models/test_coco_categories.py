@@ -10,7 +10,7 @@ from models.coco_categories import (
 )
 
 
-def test_things_are_those_that_torchvision_knows():
+def test_things_match_torchvision():
     known = FasterRCNN_ResNet50_FPN_Weights.DEFAULT.meta["categories"]
     things = {i: name for i, name in enumerate(known) if i and name != "N/A"}
     assert things == THING_NAMES

@@ -15,7 +15,7 @@ THINGS = {label: label < 4 for label in range(NO_OBJECT)}
 
 
 def outputs_of(labels, masks, sure=9.0):
-    """Outputs for one image: queries that are sure of their labels, with these mask logits."""
+    """Outputs for one image: confident labels, with these mask logits."""
     logits = torch.zeros(1, len(labels), NO_OBJECT + 1)
     for query, label in enumerate(labels):
         logits[0, query, label] = sure
@@ -31,7 +31,7 @@ def rectangles(size_hw, *boxes, inside=6.0, outside=-6.0):
 
 
 def panoptic(outputs, size_hw, target_hw=None, **options):
-    """The one map as (ids, segments)."""
+    """The single map as (ids, segments)."""
     targets = None if target_hw is None else [target_hw]
     (result,) = PostProcessPanoptic(THINGS, **options)(outputs, [size_hw], targets)
     return decode_id_map(io.BytesIO(result["png_string"])), result["segments_info"]

@@ -43,7 +43,7 @@ def test_place(environment, launch):
         (SLURM | {"SLURM_LOCALID": "first"}, "SLURM_LOCALID='first' is not a number"),
     ],
 )
-def test_a_half_set_environment_is_a_mistake(environment, message):
+def test_an_incomplete_environment_is_refused(environment, message):
     with pytest.raises(UserError, match=message):
         detect_launch(environment)
 
@@ -51,7 +51,7 @@ def test_a_half_set_environment_is_a_mistake(environment, message):
 # ---- where they meet
 
 
-def test_an_address_that_is_given_is_taken():
+def test_a_given_address_is_used():
     for url in ("tcp://10.0.0.1:4000", "file:///shared/x"):
         assert rendezvous_address(url, SLURM_LAUNCH, {}) == url
 
@@ -76,7 +76,7 @@ def test_slurm_gives_an_address_that_all_tasks_agree_on():
     assert slurm_address(SLURM_JOB | {"SLURM_PROCID": "0", "SLURM_LOCALID": "0"}) == (host, port)
 
 
-def test_jobs_and_steps_on_one_machine_have_ports_of_their_own():
+def test_jobs_and_steps_on_a_machine_have_different_ports():
     ports = {
         slurm_address(SLURM_JOB | {"SLURM_JOB_ID": str(job), "SLURM_STEP_ID": str(step)})[1]
         for job in range(1000, 1100)
@@ -85,12 +85,12 @@ def test_jobs_and_steps_on_one_machine_have_ports_of_their_own():
     assert len(ports) == 1600
 
 
-def test_a_step_on_other_nodes_meets_on_its_own():
+def test_a_step_uses_the_first_of_its_own_nodes():
     host, _ = slurm_address(SLURM_JOB | {"SLURM_STEP_NODELIST": "node[005-006]"})
     assert host == "node005"
 
 
-def test_what_the_user_sets_wins_over_slurm():
+def test_variables_of_the_user_override_slurm():
     given = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "4000"}
     assert slurm_address(SLURM_JOB | given) == ("10.0.0.1", 4000)
     assert slurm_address(SLURM | given) == ("10.0.0.1", 4000)
@@ -106,7 +106,7 @@ def test_what_the_user_sets_wins_over_slurm():
         (SLURM_JOB | {"SLURM_JOB_NODELIST": "n[1-"}, r"'n\[1-': unbalanced brackets"),
     ],
 )
-def test_a_half_set_slurm_job_is_a_mistake(environment, message):
+def test_an_incomplete_slurm_job_is_refused(environment, message):
     with pytest.raises(UserError, match=message):
         slurm_address(environment)
 
@@ -130,11 +130,11 @@ def test_nodes(nodes, names):
     assert list(expand_nodes(nodes)) == names
 
 
-def test_the_first_of_very_many_nodes_comes_at_once():
+def test_the_first_of_very_many_nodes_is_fast():
     assert next(expand_nodes("n[0-99999999999]")) == "n0"
 
 
 @pytest.mark.parametrize("nodes", ["n[1-2", "n1-2]", "n[[1]]", "n[a-b]", "n[1-]", "n[]", "n[1,,2]"])
-def test_a_list_of_nodes_that_makes_no_sense(nodes):
+def test_an_invalid_node_list_is_refused(nodes):
     with pytest.raises(UserError, match="node list"):
         list(expand_nodes(nodes))

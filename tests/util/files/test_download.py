@@ -45,7 +45,7 @@ def test_a_kept_file_that_was_damaged_is_not_used(tmp_path, hub_folder):
     assert load_checkpoint(published.as_uri()) == {"epoch": 7}
 
 
-def test_files_of_one_name_are_not_taken_for_each_other(tmp_path, hub_folder):
+def test_files_with_the_same_name_are_distinguished(tmp_path, hub_folder):
     addresses = []
     for number in (1, 2):
         folder = tmp_path / f"run{number}"

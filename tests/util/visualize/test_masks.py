@@ -62,16 +62,16 @@ class TestPaint:
 
     def test_later_masks_lie_on_top(self):
         mask = np.ones((9, 9), dtype=bool)
-        picture = paint_masks(Image.new("RGB", (9, 9), GREY), [mask, mask], [RED, BLUE], 1)
-        assert picture.getpixel((0, 0)) == BLUE
-        red, _, blue = picture.getpixel((4, 4))
+        canvas = paint_masks(Image.new("RGB", (9, 9), GREY), [mask, mask], [RED, BLUE], 1)
+        assert canvas.getpixel((0, 0)) == BLUE
+        red, _, blue = canvas.getpixel((4, 4))
         assert blue > red > 64
 
     def test_segments_are_tinted_and_void_is_not(self):
         index_map = np.full((20, 30), -1)
         index_map[:, 10:20], index_map[:, 20:] = 0, 1
-        picture = paint_segments(Image.new("RGB", (30, 20), GREY), index_map, [RED, BLUE], 2)
-        pixels = np.asarray(picture)
+        canvas = paint_segments(Image.new("RGB", (30, 20), GREY), index_map, [RED, BLUE], 2)
+        pixels = np.asarray(canvas)
         assert (pixels[:, :10] == GREY).all()
         assert (pixels[:, 12:18] == (192, 64, 64)).all()
         assert (pixels[:, 22:] == (64, 64, 192)).all()
@@ -119,7 +119,7 @@ class TestPlaceNames:
         corners = place_labels(index_map, [(40, 18), (40, 18)])
         assert corners[0] is not None and corners[1] is None
 
-    def test_a_name_wider_than_the_picture_has_none(self):
+    def test_a_label_wider_than_the_image_is_dropped(self):
         assert place_labels(np.zeros((100, 30), dtype=int), [(40, 18)]) == [None]
 
     def test_large_maps_are_searched_on_a_grid(self):

@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.matcher import Indices, MatchedPairs, Objects
 from util.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
 from util.tensor_ops import accuracy
 from util.transfer import to_device
-
-from .matcher import Indices, Matches, Objects
 
 
 class DecoderLayers(NamedTuple):
@@ -49,16 +48,16 @@ class DecoderLayers(NamedTuple):
             Objects.of(targets),
         )
 
-    def matches(self, indices: Sequence[Indices]) -> Matches | None:
+    def matches(self, indices: Sequence[Indices]) -> MatchedPairs | None:
         """Matched pairs of all layers; None if the layers differ in their number of pairs."""
         if len({sum(len(query) for query, _ in layer) for layer in indices}) > 1:
             return None
         num_queries, counts = self.logits.shape[2], self.objects.counts
-        return Matches.of(indices, num_queries, counts, self.logits.device)
+        return MatchedPairs.of(indices, num_queries, counts, self.logits.device)
 
 
 def loss_labels(
-    layers: DecoderLayers, matches: Matches, num_classes: int, empty_weight: Tensor
+    layers: DecoderLayers, matches: MatchedPairs, num_classes: int, empty_weight: Tensor
 ) -> list[dict[str, Tensor]]:
     """``loss_ce`` of each layer, and ``class_error`` of the last decoder layer."""
     num_layers, batch_size, num_queries, num_logits = layers.logits.shape
@@ -78,7 +77,7 @@ def loss_labels(
 
 
 def loss_boxes(
-    layers: DecoderLayers, matches: Matches, num_boxes: Tensor | float
+    layers: DecoderLayers, matches: MatchedPairs, num_boxes: Tensor | float
 ) -> list[dict[str, Tensor]]:
     """``loss_bbox`` and ``loss_giou`` of each layer."""
     index = matches.query[..., None].expand(-1, -1, 4)
