@@ -1,4 +1,4 @@
-"""Pages about the released models."""
+"""Model cards of the released models."""
 
 import json
 import re
