@@ -17,7 +17,7 @@ from datasets.coco_eval import CocoEvaluator
 from datasets.evaluation.batch_results import Targets, detections, panoptic_maps
 from datasets.panoptic_eval import PanopticEvaluator
 from models.criterion import SetCriterion, mean_number_of_objects
-from util.distributed.gathering import broadcast_tensors, tell_all
+from util.distributed.gathering import broadcast_object, broadcast_tensors
 from util.metric_logger import MetricLogger, SmoothedValue
 from util.nested_tensor import NestedTensor
 from util.nonfinite_steps import (
@@ -309,7 +309,7 @@ def _panoptic_evaluator(
 
 def _panoptic_quality(evaluator: PanopticEvaluator) -> dict[str, Any]:
     evaluator.synchronize_between_processes()
-    quality: Any = tell_all(evaluator.summarize())
+    quality: Any = broadcast_object(evaluator.summarize())
     return {"PQ_all": quality["All"], "PQ_th": quality["Things"], "PQ_st": quality["Stuff"]}
 
 

@@ -322,6 +322,6 @@ def run(argv: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     end_at_once_on_interrupt("main.py")
     parse_command_line()  # --help and mistakes end here, before the import of PyTorch
-    from util.distributed.processes import leave, status_of
+    from util.distributed.processes import exit_process, exit_status_of
 
-    leave(status_of(run))
+    exit_process(exit_status_of(run))

@@ -22,7 +22,7 @@ from typing import Any
 import main
 from training.flags import check_flags
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command
-from util.distributed.processes import leave, status_of
+from util.distributed.processes import exit_process, exit_status_of
 from util.errors import UserError
 
 _PROJECT = str(Path(__file__).resolve().parent)
@@ -54,11 +54,11 @@ class Training:
         if job.cluster == "local":
             os.environ.update(variables_of_slurm(job))
         argv = _in_folder(self.argv, job.paths.folder)
-        status = status_of(lambda: main.run(argv))
+        status = exit_status_of(lambda: main.run(argv))
         if status == 128 + _PREEMPTED and self.requeue:
             self._put_into_queue_again(job)
         if status:
-            leave(status)
+            exit_process(status)
 
     def checkpoint(self) -> Any:
         """What submitit puts into the queue where a signal comes before the run takes them."""

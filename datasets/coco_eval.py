@@ -29,7 +29,7 @@ from datasets.evaluation.image_detections import (
     extent_of,
     result_entries,
 )
-from util.distributed.gathering import gather_to_main, tell_all
+from util.distributed.gathering import broadcast_object, gather_to_main
 from util.distributed.processes import all_gather, get_world_size, is_main_process
 from util.errors import UserError
 
@@ -142,7 +142,7 @@ class CocoEvaluator:
                 print(f"IoU metric: {iou_type}")
                 score.summarize()
             if self._is_shared:
-                score.stats = tell_all(score.stats)
+                score.stats = broadcast_object(score.stats)
 
     @property
     def _has_all(self) -> bool:

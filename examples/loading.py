@@ -20,7 +20,7 @@ from util.cli.command_line import ArgumentParser, FlagGroup, share
 from util.devices import check_device
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
-from util.visualize.contact_sheet import save_picture
+from util.visualize.contact_sheet import save_image
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def read_and_save(args: argparse.Namespace) -> tuple[Image.Image, Any]:
     """
 
     def save(picture: Image.Image) -> None:
-        save_picture(picture, args.output)
+        save_image(picture, args.output)
         print(f"{args.output}: {picture.width} x {picture.height} pixels")
 
     return read_upright(args.image), save

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from export.architecture import FLAG_NAMES
 from export.detectron2 import from_detectron2, is_detectron2
-from models.weights import model_state, tell_better_average
+from models.weights import model_state, report_better_average
 from util.cli.command_line import ArgumentParser, run_command
 from util.errors import UserError
 from util.files.checkpoint import StrPath, atomic_write, load_checkpoint, save_checkpoint
-from util.files.safetensors_file import SUFFIX, checkpoint_notes, safetensors_bytes
+from util.files.safetensors_file import SUFFIX, checkpoint_metadata, safetensors_bytes
 
 EMA_HELP = "take the averaged weights of a run with --ema_decay"
 _PROGRAM = "python -m export.weights"
@@ -56,7 +56,7 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
             raise UserError(f"{source}: holds no averaged weights (--ema_decay): leave out --ema")
         checkpoint["model"] = checkpoint["ema"]
     else:
-        tell_better_average(checkpoint, source, "--ema takes them")
+        report_better_average(checkpoint, source, "--ema takes them")
     state = model_state(checkpoint, source)
     if not is_detectron2(state):
         return checkpoint
@@ -95,7 +95,7 @@ def write_weights(path: StrPath, checkpoint: Mapping[str, Any]) -> None:
     if Path(path).suffix != SUFFIX:
         save_checkpoint({"model": state, **notes}, path)
         return
-    write_safetensors_file(path, state, checkpoint_notes(notes))
+    write_safetensors_file(path, state, checkpoint_metadata(notes))
 
 
 def write_safetensors_file(

@@ -11,5 +11,5 @@ __all__ = ["build_model"]
 
 
 def build_model(args: Any) -> tuple[nn.Module, SetCriterion, dict[str, nn.Module]]:
-    """Model, criterion and post-processors (by kind: ``bbox``) that the flags describe."""
+    """Build model, criterion and post-processors from the flags, see `models.detr.build`."""
     return build(args)

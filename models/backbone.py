@@ -1,4 +1,4 @@
-"""Backbone: a torchvision ResNet with padding masks, joined with a position encoding."""
+"""Backbone: a torchvision ResNet with padding masks and positional encodings (paper, 3.2)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models._utils import IntermediateLayerGetter
 
-from models.weights import model_state
+from models.weights import DETECTOR_PREFIX, model_state
 from util.distributed.processes import is_main_process
 from util.errors import UserError
 from util.files.checkpoint import load_checkpoint
@@ -19,17 +19,14 @@ from util.options import option
 
 from .position_encoding import build_position_encoding
 
-BODY = "backbone.0.body."  # of the ResNet's keys in a detector
+BODY = "backbone.0.body."  # prefix of the ResNet's keys in a detector
 _RESNETS = ("resnet*", "resnext*", "wide_resnet*")
 _RESNET50_CHANNELS = (256, 512, 1024, 2048)
 _LATE_STAGES = ("layer2", "layer3", "layer4")
 
 
 class _FrozenBatchNorm(torch.autograd.Function):
-    """`torch.nn.functional.batch_norm` in evaluation mode, without saving its input for backward.
-
-    The gradient with respect to the input is the same map without mean and bias.
-    """
+    """`torch.nn.functional.batch_norm` in evaluation mode; does not save its input for backward."""
 
     @staticmethod
     def forward(
@@ -47,10 +44,10 @@ class _FrozenBatchNorm(torch.autograd.Function):
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch normalisation with fixed statistics and a fixed affine map, kept as buffers.
+    """Batch normalization with fixed running statistics and a fixed affine map, all buffers.
 
-    Small detection batches give useless statistics, so the ImageNet ones stay. State-dict keys are
-    those of `torch.nn.BatchNorm2d` without ``num_batches_tracked``.
+    Detection batches are too small for reliable statistics, so the pretrained statistics are kept.
+    State-dict keys: as `torch.nn.BatchNorm2d`, without ``num_batches_tracked``.
 
     Args:
         num_features: number of channels.
@@ -66,10 +63,8 @@ class FrozenBatchNorm2d(nn.Module):
     def __init__(self, num_features: int):
         super().__init__()
         self.eps = 1e-5
-        self.register_buffer("weight", torch.ones(num_features))
-        self.register_buffer("bias", torch.zeros(num_features))
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features))
+        for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
+            self.register_buffer(name, torch.full((num_features,), float(value)))
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -78,16 +73,16 @@ class FrozenBatchNorm2d(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (B, C, H, W) channel by channel; the result has the dtype of ``x``."""
+        """Normalize (B, C, H, W) per channel; the result has the dtype of ``x``."""
         if x.dtype == torch.bfloat16 or x.dtype == torch.float16:
             return self._forward_low_precision(x)
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
-        # One factor and one summand a channel: two passes over the feature map instead of four.
+        # One scale and one shift per channel: two passes over the feature map instead of four.
         return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.to(x.dtype).view(1, -1, 1, 1)
 
     def _forward_low_precision(self, x: Tensor) -> Tensor:
-        """Compute in float32 and round once, in one pass over the feature map."""
+        """Compute in float32, in one pass over the feature map."""
         mean, var = self.running_mean.float(), self.running_var.float()
         weight, bias = self.weight.float(), self.bias.float()
         if torch.jit.is_scripting() or torch.jit.is_tracing() or torch.compiler.is_compiling():
@@ -97,14 +92,14 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 class BackboneBase(nn.Module):
-    """A ResNet that gives the outputs of some stages, with the padding mask scaled to each.
+    """ResNet that returns the feature maps of some stages, each with its padding mask.
 
     Args:
         backbone: a torchvision ResNet, or a module with children ``layer1`` … ``layer4`` in order
-        of execution.
-        train_backbone: train stages 2 to 4; stem and stage 1 stay fixed.
+            of execution.
+        train_backbone: train stages 2 to 4; the stem and stage 1 are frozen.
         num_channels: channels of the last stage.
-        return_interm_layers: return all four stages ("0" … "3") instead of the last alone ("0").
+        return_interm_layers: return all four stages ("0" … "3") instead of only the last ("0").
         train_all: with ``train_backbone``, train the stem and stage 1 too (training from scratch).
     """
 
@@ -134,7 +129,8 @@ class BackboneBase(nn.Module):
             tensor_list: images (B, 3, H, W) with a padding mask (B, H, W).
 
         Returns:
-            feature maps by name, each with the mask of its resolution (nearest pixel).
+            feature maps (B, C, H / stride, W / stride) by name, each with its padding mask, resized
+            by nearest neighbour.
         """
         features: dict[str, Tensor] = self.body(tensor_list.tensors)
         padding_mask = tensor_list.mask
@@ -147,19 +143,18 @@ class BackboneBase(nn.Module):
 
 
 class Backbone(BackboneBase):
-    """A torchvision ResNet, ResNeXt or wide ResNet by name.
+    """A ResNet, ResNeXt or wide ResNet of torchvision.
 
     Args:
         name: name in ``torchvision.models``, such as ``resnet50``.
         train_backbone: train stages 2 to 4 (all stages with ``norm="batch"``).
-        return_interm_layers: return all four stages instead of the last alone.
+        return_interm_layers: return all four stages instead of only the last.
         dilation: DC5: dilate the last stage instead of halving its resolution.
         weights: ``"imagenet"`` (downloaded), ``"none"`` (random), or the path of a weights file.
-        norm: ``"frozen"`` or ``"batch"``.
+        norm: ``"frozen"`` (`FrozenBatchNorm2d`) or ``"batch"`` (trainable `torch.nn.BatchNorm2d`).
 
     Raises:
-        UserError: an unknown name; dilation with ResNet-18 or 34; weights that cannot be had or do
-        not fit.
+        UserError: unknown name, dilation with ResNet-18 or 34, or weights that cannot be loaded.
     """
 
     def __init__(
@@ -173,13 +168,9 @@ class Backbone(BackboneBase):
     ):
         backbone = _build_resnet(name, dilation, norm)
         load_resnet_weights(backbone, name, weights)
-        super().__init__(
-            backbone,
-            train_backbone,
-            _output_channels(backbone.layer4),
-            return_interm_layers,
-            train_all=norm == "batch",
-        )
+        num_channels = _output_channels(backbone.layer4)
+        train_all = norm == "batch"
+        super().__init__(backbone, train_backbone, num_channels, return_interm_layers, train_all)
 
 
 def _build_resnet(name: str, dilation: bool, norm: str) -> Any:
@@ -198,7 +189,7 @@ def _build_resnet(name: str, dilation: bool, norm: str) -> Any:
         )
     except NotImplementedError:
         raise UserError(
-            f"--dilation: {name} is made of basic blocks, which cannot be dilated; "
+            f"--dilation: {name} has basic blocks, which do not support dilation; "
             "use --backbone resnet50 or deeper"
         ) from None
 
@@ -208,7 +199,7 @@ def _known_resnets() -> list[str]:
 
 
 def resnet_of(state: Mapping[str, Tensor]) -> str | None:
-    """Name of the torchvision ResNet whose shapes the backbone of a detector has, or None.
+    """Name of the torchvision ResNet that matches the backbone of a detector by shapes, or None.
 
     Args:
         state: state dict of a `models.detr.DETR`.
@@ -218,7 +209,7 @@ def resnet_of(state: Mapping[str, Tensor]) -> str | None:
         for key, value in state.items()
         if key.startswith(BODY) and value.dim() == 4
     }
-    for name in ("resnet50", "resnet101", *_known_resnets()):  # the likely ones first
+    for name in ("resnet50", "resnet101", *_known_resnets()):  # the most frequent first
         with torch.device("meta"):
             candidate = torchvision.models.get_model(name, weights=None)
         shapes = {key: v.shape for key, v in candidate.state_dict().items() if v.dim() == 4}
@@ -228,20 +219,20 @@ def resnet_of(state: Mapping[str, Tensor]) -> str | None:
 
 
 def _output_channels(stage: nn.Module) -> int:
-    """Output channels of a ResNet stage: those of the last convolution of its last block."""
+    """Output channels of the last convolution of a ResNet stage."""
     last_block = list(stage.children())[-1]
     convolutions = [m for m in last_block.children() if isinstance(m, nn.Conv2d)]
     return convolutions[-1].out_channels
 
 
 def stage_channels(backbone: nn.Module) -> list[int]:
-    """Channels of the four feature maps, fine to coarse, of a backbone that returns them all.
+    """Channels of the four feature maps of a backbone, fine to coarse.
 
-    A backbone other than `BackboneBase` says them in an attribute ``stage_channels``; without it
-    they are the channels of ResNet-50, as in the original.
+    A backbone other than `BackboneBase` may have an attribute ``stage_channels``; the default are
+    the channels of ResNet-50, as in the original.
 
     Raises:
-        ValueError: a `BackboneBase` returns the last feature map alone.
+        ValueError: a `BackboneBase` returns only the last feature map.
     """
     if not isinstance(backbone, BackboneBase):
         return list(getattr(backbone, "stage_channels", _RESNET50_CHANNELS))
@@ -257,13 +248,13 @@ def load_resnet_weights(resnet: nn.Module, name: str, weights: str) -> None:
     Args:
         resnet: a torchvision ResNet, with or without ``fc``.
         name: its name in ``torchvision.models``.
-        weights: as for `Backbone`.
+        weights: see `Backbone`.
 
     Raises:
-        UserError: weights that cannot be had or do not fit.
+        UserError: the weights cannot be loaded.
     """
     if weights == "imagenet":
-        if is_main_process():  # the other ranks get theirs from `training.network.distribute`
+        if is_main_process():  # `training.network.distribute` broadcasts them
             resnet.load_state_dict(_fetch_imagenet_weights(name), strict=False)
     elif weights != "none":
         _load_weights_file(resnet, Path(weights))
@@ -281,44 +272,43 @@ def _fetch_imagenet_weights(name: str) -> dict[str, Tensor]:
 
 
 def _load_weights_file(backbone: nn.Module, path: Path) -> None:
-    """Load a torchvision file, or the backbone of a DETR checkpoint; ``fc`` is not needed."""
+    """Load a torchvision file or the backbone of a DETR checkpoint; ``fc`` may be missing."""
     state = model_state(load_checkpoint(path), str(path))
-    prefixes = ("detr.backbone.0.body.", "backbone.0.body.", "")
+    prefixes = (DETECTOR_PREFIX + BODY, BODY, "")
     prefix = next(p for p in prefixes if any(key.startswith(p) for key in state))
     state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    wanted = backbone.state_dict()
-    wrong = [
+    expected = backbone.state_dict()
+    mismatched = [
         key
-        for key, tensor in wanted.items()
+        for key, tensor in expected.items()
         if not key.startswith("fc.")
         and not key.endswith("num_batches_tracked")
         and (key not in state or state[key].shape != tensor.shape)
     ]
-    if wrong:
+    if mismatched:
         raise UserError(
-            f"--backbone_weights {path}: {len(wrong)} tensors are missing or have another shape, "
-            f"the first is {wrong[0]}; does the file belong to this --backbone?"
+            f"--backbone_weights {path}: {len(mismatched)} tensors are missing or differ in shape, "
+            f"the first is {mismatched[0]}; give a file for this --backbone"
         )
-    usable = {k: v for k, v in state.items() if k in wanted and v.shape == wanted[k].shape}
+    usable = {k: v for k, v in state.items() if k in expected and v.shape == expected[k].shape}
     backbone.load_state_dict(usable, strict=False)
 
 
 class Joiner(nn.Sequential):
-    """Backbone and position encoding in a row."""
+    """Backbone and positional encoding in sequence."""
 
     def __init__(self, backbone: nn.Module, position_embedding: nn.Module):
         super().__init__(backbone, position_embedding)
         self.num_channels: int = backbone.num_channels  # type: ignore[assignment]
 
     def forward(self, tensor_list: NestedTensor):  # type: ignore[no-untyped-def]
-        """Compute features and positions.
+        """Compute feature maps and their positional encodings.
 
         Args:
-            tensor_list: images (B, 3, H, W) with a padding mask.
+            tensor_list: images (B, 3, H, W) with a padding mask (B, H, W).
 
         Returns:
-            the feature maps from fine to coarse, and for each its encoding (B, C, H, W) in the same
-            dtype.
+            the feature maps, fine to coarse, and their encodings (B, C, H, W) in the same dtype.
         """
         features: dict[str, NestedTensor] = self[0](tensor_list)
         out: list[NestedTensor] = []
@@ -330,28 +320,29 @@ class Joiner(nn.Sequential):
 
 
 def build_backbone(args: Any) -> Joiner:
-    """The backbone with its position encoding, as the flags ask for.
+    """Build backbone and positional encoding from the flags.
 
-    ImageNet weights are not fetched where ``--resume``, ``--finetune`` or ``--frozen_weights``
-    brings the backbone.
+    ImageNet weights are not downloaded if ``--resume``, ``--finetune`` or ``--frozen_weights``
+    provides the backbone.
 
     Raises:
-        UserError: flags that contradict each other or weights that cannot be had.
+        UserError: contradictory flags, or weights that cannot be loaded.
     """
-    trained = args.lr_backbone > 0
+    is_trained = args.lr_backbone > 0
     norm, weights = option(args, "backbone_norm"), option(args, "backbone_weights")
-    if norm == "batch" and not trained:
+    if norm == "batch" and not is_trained:
         raise UserError(
             "--backbone_norm batch with --lr_backbone 0: "
-            "a fixed backbone needs --backbone_norm frozen"
+            "a frozen backbone needs --backbone_norm frozen"
         )
-    brought = any(getattr(args, flag, None) for flag in ("resume", "finetune", "frozen_weights"))
+    flags = ("resume", "finetune", "frozen_weights")
+    is_provided = any(getattr(args, flag, None) for flag in flags)
     backbone = Backbone(
         args.backbone,
-        train_backbone=trained,
+        train_backbone=is_trained,
         return_interm_layers=bool(args.masks),
         dilation=bool(args.dilation),
-        weights="none" if brought else weights,
+        weights="none" if is_provided else weights,
         norm=norm,
     )
     return Joiner(backbone, build_position_encoding(args))

@@ -1,10 +1,10 @@
-"""COCO's category ids and names, and how many classes the released models have.
+"""COCO's category ids and names, and the number of classes.
 
-Labels of the released models are COCO's own ids, which have gaps: 80 things between 1 and 90, and
-53 kinds of stuff between 92 and 200.
+Labels of the released models are COCO's category ids, which have gaps: 80 thing classes between 1
+and 90, and 53 stuff classes between 92 and 200.
 """
 
-# Classes of the released models, by the value of --dataset_file that they were trained with.
+# Number of classes of the released models, by the --dataset_file of their training.
 RELEASED_NUM_CLASSES = {"coco": 91, "coco_panoptic": 250}
 
 _THINGS = """
@@ -42,17 +42,18 @@ def _by_id(listing: str) -> dict[int, str]:
 THING_NAMES: dict[int, str] = _by_id(_THINGS)
 STUFF_NAMES: dict[int, str] = _by_id(_STUFF)
 
-# Names by label, for each kind of data that a released model was trained with.
+# Category names by label, for each --dataset_file of the released models.
 CATEGORY_NAMES = {"coco": THING_NAMES, "coco_panoptic": {**THING_NAMES, **STUFF_NAMES}}
 
 
-def num_classes_for(dataset_file: str, largest_category_id: int) -> int:
-    """How many classes a model for this data gets where ``--num_classes`` does not say.
+def default_num_classes(dataset_file: str, largest_category_id: int = 19) -> int:
+    """Number of classes of a model if ``--num_classes`` is not given.
 
     Args:
-        dataset_file: value of the flag. The released models' counts are the least for COCO, so that
-            their weights load.
-        largest_category_id: of the annotation file; labels are category ids, so there is one class
-            more than this.
+        dataset_file: ``--dataset_file``. For COCO the result is at least the number of classes of
+            the released models, so that their weights load.
+        largest_category_id: largest category id in the annotations. Labels are category ids, so
+            this is one less than the number of classes. The default gives 20 classes, as in the
+            original, to programs that build a model without data.
     """
     return max(RELEASED_NUM_CLASSES.get(dataset_file, 0), largest_category_id + 1)

@@ -11,11 +11,11 @@ from util.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
 from util.distributed.processes import get_world_size, is_dist_avail_and_initialized
 from util.tensor_ops import accuracy
 
-from . import batched_losses
-from .batched_losses import DecoderLayers, at_least_float32
+from .fast import batched_losses
+from .fast.batched_losses import DecoderLayers, at_least_float32
 from .fast.deferred_masks import DeferredMasks, select_queries
 from .mask_losses import dice_loss, pad_masks, sigmoid_focal_loss
-from .matcher import Indices, Matches, image_and_index, match_layers, matched_objects
+from .matcher import Indices, MatchedPairs, image_and_index, match_layers, matched_objects
 
 Losses = dict[str, Tensor]
 Outputs = dict[str, Any]
@@ -23,24 +23,24 @@ Targets = Sequence[Mapping[str, Tensor]]
 
 
 class SetCriterion(nn.Module):
-    """Loss between the predictions of a batch and its objects, after an optimal matching.
+    """Set prediction loss: match queries to objects, and compute the losses of all decoder layers.
 
     The methods ``loss_labels``, ``loss_cardinality``, ``loss_boxes`` and ``loss_masks`` define the
     losses of one decoder layer. A subclass may override them and add others, see
-    ``docs/extending.md``. Where a method is not overridden, `models.batched_losses` computes the
-    same numbers for all decoder layers at once.
+    ``docs/extending.md``. `models.fast.batched_losses` computes the same numbers for all decoder
+    layers together, for each method that is not overridden.
 
     Args:
-        num_classes: number of object classes; the class of this index is "no object".
+        num_classes: number of object classes; this index is the no-object class.
         matcher: a `models.matcher.HungarianMatcher`, or any callable that takes the outputs of a
             decoder layer and the targets and returns the matched pairs in the same format.
-        weight_dict: weight of each loss by name. Not applied here; the training loop does.
+        weight_dict: weight of each loss by name; applied in the training loop, not here.
         eos_coef: weight of the no-object class in the classification loss.
         losses: the losses to compute: ``labels``, ``boxes``, ``masks``, ``cardinality``, and what
-            a subclass adds: ``NAME`` for a method ``loss_NAME``, or what its ``get_loss`` knows.
+            a subclass adds: ``NAME`` for a method ``loss_NAME``, or any name for its ``get_loss``.
 
     Raises:
-        ValueError: an unknown loss.
+        ValueError: unknown loss.
     """
 
     empty_weight: Tensor
@@ -54,7 +54,7 @@ class SetCriterion(nn.Module):
         losses: Sequence[str],
     ):
         super().__init__()
-        if not self._is_overridden("get_loss"):  # another get_loss may know other losses
+        if not self._is_overridden("get_loss"):  # a subclass may accept other names
             self._refuse_unknown(losses)
         self.num_classes = num_classes
         self.matcher = matcher
@@ -73,27 +73,26 @@ class SetCriterion(nn.Module):
     ) -> Losses:
         """Compute the losses.
 
-        In evaluation mode processes do not wait for each other: they may have different numbers of
-        batches.
+        Evaluation mode uses no collectives, since ranks may have different numbers of batches.
 
         Args:
-            outputs: ``pred_logits`` (B, Q, K), ``pred_boxes`` (B, Q, 4) cxcywh relative to the
-                image, and optionally ``aux_outputs``, a list of the same for the earlier decoder
-                layers; for masks ``pred_masks``, logits (B, Q, H, W).
+            outputs: ``pred_logits`` (B, Q, K), K = ``num_classes`` + 1; ``pred_boxes`` (B, Q, 4)
+                cxcywh in [0, 1]; optionally ``aux_outputs``, a list of such dicts for the earlier
+                decoder layers; for masks ``pred_masks``, logits (B, Q, H, W).
             targets: for each image ``labels`` (n,) below ``num_classes`` and ``boxes`` (n, 4)
-                cxcywh; for masks ``masks`` (n, H, W), 1 inside.
-            num_boxes: divisor of the losses of matched pairs. By default the objects of the batch,
-                in training mode `mean_number_of_objects` over the batches of all processes.
+                cxcywh in [0, 1]; for masks ``masks`` (n, H, W), 1 inside.
+            num_boxes: divisor of the losses of matched pairs. Default: number of objects in the
+                batch; in training mode `mean_number_of_objects`.
 
         Returns:
-            scalars: ``loss_ce``, ``loss_bbox``, ``loss_giou``, ``cardinality_error``, the same with
-            ``_0``, ``_1``, … for the auxiliary layers, ``class_error`` in percent (100 where the
-            batch has no objects, which `engine` leaves out of its averages), and with masks
+            0-d tensors: ``loss_ce``, ``loss_bbox``, ``loss_giou``, ``cardinality_error``, and with
+            the suffixes ``_0``, ``_1``, … the same losses of the auxiliary layers; ``class_error``
+            in percent (100 without objects, which `engine` excludes from its averages); with masks
             ``loss_mask`` and ``loss_dice``.
 
         Raises:
-            DivergenceError: a prediction is not finite (in evaluation mode).
-            ValueError: masks are asked for and not there.
+            DivergenceError: in evaluation mode, a prediction is not finite.
+            ValueError: the loss ``masks`` without masks in outputs or targets.
         """
         layers = [outputs, *outputs.get("aux_outputs", [])]
         stacked = DecoderLayers.of(layers, targets)
@@ -109,7 +108,7 @@ class SetCriterion(nn.Module):
                 found = self._all_layers_at_once(name, stacked, matches, num_boxes)
             else:
                 found = self._layer_by_layer(name, layers, targets, indices, num_boxes)
-            for of_layer, new in zip(losses, found, strict=False):  # masks: the last layer alone
+            for of_layer, new in zip(losses, found, strict=False):  # masks: only the last layer
                 of_layer.update(new)
         return _join_layers(losses)
 
@@ -121,17 +120,17 @@ class SetCriterion(nn.Module):
         num_boxes: Tensor | float,
         log: bool = True,
     ) -> Losses:
-        """Cross-entropy over all queries, weighted by class.
+        """Cross-entropy over all queries; the no-object class has the weight ``eos_coef``.
 
         Args:
             outputs: predictions of one decoder layer, as in `forward`.
             targets: as in `forward`.
             indices: matched pairs, as `models.matcher.HungarianMatcher` returns them.
-            num_boxes: divisor of the losses of matched pairs, not used here.
-            log: return the error rate of the matched queries too.
+            num_boxes: divisor of the losses of matched pairs; unused here.
+            log: also return the classification error of the matched queries.
 
         Returns:
-            ``loss_ce``; with ``log`` ``class_error`` in percent.
+            ``loss_ce``, and with ``log`` ``class_error`` in percent.
         """
         logits = at_least_float32(outputs["pred_logits"])
         matched = self._get_src_permutation_idx(indices)
@@ -148,7 +147,7 @@ class SetCriterion(nn.Module):
     def loss_cardinality(
         self, outputs: Outputs, targets: Targets, indices: Indices, num_boxes: Tensor | float
     ) -> Losses:
-        """Mean absolute error of the number of predicted objects: logged, not trained on.
+        """Mean absolute error of the number of predicted objects; for logging only.
 
         Args: as in `loss_labels`.
 
@@ -164,7 +163,7 @@ class SetCriterion(nn.Module):
     def loss_boxes(
         self, outputs: Outputs, targets: Targets, indices: Indices, num_boxes: Tensor | float
     ) -> Losses:
-        """L1 and generalized IoU losses of the matched pairs, divided by ``num_boxes``.
+        """L1 and generalized IoU losses of the matched boxes, divided by ``num_boxes``.
 
         Args: as in `loss_labels`.
 
@@ -187,7 +186,7 @@ class SetCriterion(nn.Module):
     ) -> Losses:
         """Focal and dice losses of the matched masks, at the size of the padded target masks.
 
-        Padding counts as outside of every object, as it did for the released weights.
+        Padding is background, as in the training of the released weights.
 
         Args: as in `loss_labels`.
 
@@ -195,13 +194,13 @@ class SetCriterion(nn.Module):
             ``loss_mask`` and ``loss_dice``.
 
         Raises:
-            ValueError: there are no masks.
+            ValueError: outputs or targets have no masks.
         """
         if "pred_masks" not in outputs or not all("masks" in target for target in targets):
             raise ValueError('the loss "masks" needs "pred_masks" and targets with "masks"')
         logits = outputs["pred_logits"]
         counts = [len(target["masks"]) for target in targets]
-        matches = Matches.of([indices], logits.shape[1], counts, logits.device)
+        matches = MatchedPairs.of([indices], logits.shape[1], counts, logits.device)
         masks = at_least_float32(select_queries(outputs["pred_masks"], matches.query[0]))
         padded = pad_masks([target["masks"] for target in targets])
         target = padded[matches.target[0]].to(masks.dtype)
@@ -225,12 +224,12 @@ class SetCriterion(nn.Module):
 
         Args:
             loss: the name.
-            outputs, targets, indices, num_boxes: as in `loss_labels`. The outputs of the last
-                decoder layer have everything that the model returned.
+            outputs, targets, indices, num_boxes: as in `loss_labels`. For the last decoder layer
+                ``outputs`` has all keys that the model returned.
             kwargs: ``log=False`` for ``labels`` of an auxiliary layer.
 
         Raises:
-            ValueError: an unknown loss.
+            ValueError: unknown loss.
         """
         self._refuse_unknown([loss])
         if loss == "masks" and self._is_overridden("loss_masks"):
@@ -239,11 +238,11 @@ class SetCriterion(nn.Module):
         return method(outputs, targets, indices, num_boxes, **kwargs)
 
     def _get_src_permutation_idx(self, indices: Indices) -> tuple[Tensor, Tensor]:
-        """Image and query (P,) of each matched pair: the index of predictions (B, Q, …)."""
+        """Index of the matched predictions in (B, Q, …): image (P,) and query (P,)."""
         return image_and_index([query for query, _ in indices])
 
     def _get_tgt_permutation_idx(self, indices: Indices) -> tuple[Tensor, Tensor]:
-        """Image and object (P,) of each matched pair: the index of padded targets (B, n, …)."""
+        """Index of the matched objects in padded targets (B, n, …): image (P,) and object (P,)."""
         return image_and_index([target for _, target in indices])
 
     def _number_of_objects(self, outputs: Outputs, targets: Targets) -> Tensor | float:
@@ -256,22 +255,22 @@ class SetCriterion(nn.Module):
         unknown = sorted(name for name in losses if not hasattr(self, f"loss_{name}"))
         if unknown:
             raise ValueError(
-                f"unknown losses {unknown}, the known ones are {list(_LOSSES)}; "
+                f"unknown losses {unknown}, expected {list(_LOSSES)}; "
                 "a subclass adds NAME with a method loss_NAME, or in get_loss"
             )
 
     def _is_overridden(self, method: str) -> bool:
-        return getattr(getattr(self, method), "__func__", None) is not _OURS[method]
+        return getattr(getattr(self, method), "__func__", None) is not _ORIGINAL[method]
 
     def _has_batched_form(self, name: str) -> bool:
-        """Whether `models.batched_losses` computes the same as ``get_loss(name, …)``."""
+        """Whether `models.fast.batched_losses` can replace ``get_loss(name, …)``."""
         if name == "masks" or name not in _LOSSES:
             return False
         methods = ("get_loss", f"loss_{name}", "_get_src_permutation_idx")
         return not any(self._is_overridden(method) for method in methods)
 
     def _all_layers_at_once(
-        self, name: str, layers: DecoderLayers, matches: Matches, num_boxes: Tensor | float
+        self, name: str, layers: DecoderLayers, matches: MatchedPairs, num_boxes: Tensor | float
     ) -> list[Losses]:
         if name == "labels":
             return batched_losses.loss_labels(layers, matches, self.num_classes, self.empty_weight)
@@ -287,7 +286,7 @@ class SetCriterion(nn.Module):
         indices: Sequence[Indices],
         num_boxes: Tensor | float,
     ) -> list[Losses]:
-        """A loss of the last decoder layer, then of the auxiliary layers, which have no masks."""
+        """Compute a loss for the last decoder layer, then the auxiliary layers (without masks)."""
         if name == "masks":
             layers = layers[:1]
         losses = []
@@ -302,14 +301,12 @@ class SetCriterion(nn.Module):
 def mean_number_of_objects(
     own_count: int, device: torch.device, num_batches: int = 1
 ) -> Tensor | float:
-    """Objects in a batch of a training step, on average over those of all processes, at least 1.
-
-    All processes must ask.
+    """Mean number of objects per batch, over all ranks and micro-batches; at least 1. Collective.
 
     Args:
-        own_count: objects in the batches of this process together.
-        device: where the losses are.
-        num_batches: how many batches of the step each process has.
+        own_count: number of objects in all micro-batches of this rank.
+        device: device of the losses.
+        num_batches: micro-batches per optimizer step and rank.
     """
     if not is_dist_avail_and_initialized():
         return max(own_count / num_batches, 1.0)
@@ -319,18 +316,18 @@ def mean_number_of_objects(
 
 
 def _first(outputs: Mapping[str, Any]) -> Tensor:
-    """The first output, for the device and the dtype of the losses."""
+    """First output; it has the device and the dtype of the losses."""
     return next(iter(outputs.values()))
 
 
 def _with_all_masks(outputs: Outputs) -> Outputs:
-    """Masks of all queries as a tensor (B, Q, H, W), as a model returns them in evaluation."""
+    """Replace `DeferredMasks` by the mask logits (B, Q, H, W) of all queries."""
     masks = outputs.get("pred_masks")
     return {**outputs, "pred_masks": masks.dense()} if isinstance(masks, DeferredMasks) else outputs
 
 
 def _join_layers(losses: Sequence[Losses]) -> Losses:
-    """One dict, layer by layer: the last layer has no suffix, the others ``_0``, ``_1``, …"""
+    """Merge the losses of all layers: no suffix for the last, ``_0``, ``_1``, … for the others."""
     suffixes = ["", *(f"_{number}" for number in range(len(losses) - 1))]
     return {
         name + suffix: value
@@ -340,8 +337,8 @@ def _join_layers(losses: Sequence[Losses]) -> Losses:
 
 
 _LOSSES = ("labels", "boxes", "masks", "cardinality")
-# The methods that `models.batched_losses` stands for, as long as nobody has replaced them.
-_OURS = {
+# `models.fast.batched_losses` replaces these methods, unless a subclass overrides them.
+_ORIGINAL = {
     name: getattr(SetCriterion, name)
     for name in ("get_loss", "_get_src_permutation_idx", *(f"loss_{loss}" for loss in _LOSSES))
 }

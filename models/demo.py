@@ -1,8 +1,8 @@
-"""The paper's minimal DETR (appendix A.6): a ResNet-50, PyTorch's own transformer, two heads.
+"""The minimal DETR of the paper (appendix A.6): ResNet-50, `torch.nn.Transformer` and two heads.
 
-It shows the idea in one screenful. Against `models.detr` it leaves out what costs accuracy or
-comfort: positions enter once, at the input; one linear layer predicts the boxes; images of a batch
-have one size, since there is no padding mask; and there are no auxiliary losses.
+Differences to `models.detr`: positional encodings are added only at the input; one linear layer
+predicts the boxes; all images of a batch have the same size, since there is no padding mask; and
+there are no auxiliary losses. Each makes it less accurate or less convenient.
 """
 
 import torch
@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from util.errors import UserError
 
-_LARGEST_GRID = 50  # rows and columns of features that have a learned position
+_LARGEST_GRID = 50  # rows and columns of the learned positional encoding
 _NUM_QUERIES = 100
 
 
 class MinimalDETR(nn.Module):
-    """DETR in its shortest form, with the parameter names of the released demo weights.
+    """Minimal DETR, with the parameter names of the released demo weights.
 
     Args:
-        num_classes: number of object classes; one logit more stands for "no object".
+        num_classes: number of object classes; the last logit is an additional no-object class.
         hidden_dim: channels of the transformer.
         nheads: attention heads.
-        num_encoder_layers, num_decoder_layers: depth of the two stacks.
+        num_encoder_layers, num_decoder_layers: numbers of layers.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class MinimalDETR(nn.Module):
         self.col_embed = nn.Parameter(torch.rand(_LARGEST_GRID, hidden_dim // 2))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Detect.
+        """Predict classes and boxes.
 
         Args:
-            images: (B, 3, H, W) RGB, normalised with the ImageNet mean and standard deviation; at
-                most 1600 pixels a side.
+            images: (B, 3, H, W) RGB, normalized with the ImageNet mean and standard deviation; at
+                most 1600 pixels per side.
 
         Returns:
             ``pred_logits`` (B, 100, num_classes + 1) and ``pred_boxes`` (B, 100, 4) cxcywh in
@@ -62,7 +62,7 @@ class MinimalDETR(nn.Module):
         """
         features = self.conv(self._features(images))
         position = self._positions(*features.shape[-2:])
-        # The weights were trained with features scaled down against positions.
+        # The released weights were trained with scaled-down features.
         tokens = position + 0.1 * features.flatten(2).transpose(1, 2)  # (B, H * W, C)
         states = self.transformer(tokens, self.query_pos.expand(len(images), -1, -1))
         return {
@@ -71,19 +71,19 @@ class MinimalDETR(nn.Module):
         }
 
     def _features(self, x: Tensor) -> Tensor:
-        """The output of the backbone's last stage, (B, 2048, H / 32, W / 32)."""
+        """Output of the last stage of the backbone, (B, 2048, H / 32, W / 32)."""
         for stage in self.backbone.children():
             if stage is not self.backbone.avgpool:
                 x = stage(x)
         return x
 
     def _positions(self, height: int, width: int) -> Tensor:
-        """(height * width, C): for each cell the channels of its column, then those of its row."""
+        """Positional encodings (height * width, C): channels of the column, then of the row."""
         if max(height, width) > _LARGEST_GRID:
             raise UserError(
-                f"the minimal model knows positions for {_LARGEST_GRID} x {_LARGEST_GRID} feature "
-                f"cells, the image has {height} x {width}: use images of at most "
-                f"{32 * _LARGEST_GRID} pixels a side, or another model"
+                f"the minimal model supports {_LARGEST_GRID} x {_LARGEST_GRID} feature cells, the "
+                f"image has {height} x {width}: use images of at most "
+                f"{32 * _LARGEST_GRID} pixels per side, or another model"
             )
         columns = self.col_embed[:width].expand(height, width, -1)
         rows = self.row_embed[:height, None].expand(height, width, -1)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.coco_categories import RELEASED_NUM_CLASSES
+from models.coco_categories import default_num_classes
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 from util.options import option
 
@@ -21,19 +21,19 @@ from .transformer import build_transformer
 
 __all__ = ["DETR", "MLP", "PostProcess", "SetCriterion", "build"]
 
-# As in the original, for callers that do not count the classes of their data as main.py does.
-_NUM_CLASSES_OF_OTHER_DATA = 20
 _PANOPTIC_DATA = ("coco_panoptic", "shapes_panoptic")
 
 
 class DETR(nn.Module):
-    """Predicts a set of boxes with classes, one for each query, in a single pass.
+    """DETR: backbone, transformer and prediction heads (paper, section 3.2 and figure 2).
+
+    Predicts a set of ``num_queries`` boxes with class scores in a single pass.
 
     Args:
-        backbone: gives features and positions, see `models.backbone.Joiner`.
+        backbone: returns feature maps and positional encodings, see `models.backbone.Joiner`.
         transformer: see `models.transformer.Transformer`.
-        num_classes: number of object classes; one logit more stands for "no object".
-        num_queries: largest number of objects that can be found in an image.
+        num_classes: number of object classes; the last logit is an additional no-object class.
+        num_queries: number of queries: the maximum number of detections per image.
         aux_loss: return the predictions of all decoder layers, for the auxiliary losses.
     """
 
@@ -47,7 +47,7 @@ class DETR(nn.Module):
     ):
         super().__init__()
         hidden_dim: int = transformer.d_model  # type: ignore[assignment]
-        # Optimizer states in checkpoints are numbered by the order of these lines.
+        # Optimizer states in checkpoints depend on the order of these assignments.
         self.num_queries = num_queries
         self.transformer = transformer
         self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
@@ -58,16 +58,16 @@ class DETR(nn.Module):
         self.aux_loss = aux_loss
 
     def forward(self, samples: NestedTensor):  # type: ignore[no-untyped-def]
-        """Detect.
+        """Predict classes and boxes.
 
         Args:
-            samples: a padded batch; or a list of images (3, H, W), or a tensor (B, 3, H, W). RGB,
-                normalised with the ImageNet mean and standard deviation.
+            samples: padded batch, list of images (3, H, W), or tensor (B, 3, H, W). RGB, normalized
+                with the ImageNet mean and standard deviation.
 
         Returns:
             ``pred_logits`` (B, Q, num_classes + 1), ``pred_boxes`` (B, Q, 4) cxcywh in [0, 1]
-            relative to the image without padding, and with ``aux_loss`` a list ``aux_outputs`` of
-            the same for the earlier decoder layers.
+            relative to the image without padding, and with ``aux_loss`` ``aux_outputs``: a list of
+            such dicts for the earlier decoder layers.
         """
         if isinstance(samples, (list, tuple, torch.Tensor)):
             samples = nested_tensor_from_tensor_list(samples)  # type: ignore[arg-type]
@@ -76,10 +76,14 @@ class DETR(nn.Module):
         return self.predict(states)
 
     def decode(self, feature: NestedTensor, position: Tensor):  # type: ignore[no-untyped-def]
-        """Run the transformer on the coarsest feature map.
+        """Project the coarsest feature map and run the transformer.
+
+        Args:
+            feature: (B, num_channels, H, W) with a padding mask (B, H, W).
+            position: positional encodings (B, C, H, W).
 
         Returns:
-            query states (L, B, Q, C); projected features and encoded image, both (B, C, H, W).
+            decoder outputs (L, B, Q, C); projected features and encoder memory, both (B, C, H, W).
         """
         mask = feature.mask
         assert mask is not None
@@ -88,9 +92,9 @@ class DETR(nn.Module):
         return decoded[0], projected, decoded[1]
 
     def predict(self, states: Tensor):  # type: ignore[no-untyped-def]
-        """Classes and boxes of query states (L, B, Q, C), as in `forward`."""
+        """Predict classes and boxes from decoder outputs (L, B, Q, C), as in `forward`."""
         if not self.aux_loss:
-            states = states[-1:]  # nobody asks for the other layers
+            states = states[-1:]  # the other layers are not needed
         logits, boxes_cxcywh = self._heads(states)
         out: dict[str, Tensor] = {"pred_logits": logits[-1], "pred_boxes": boxes_cxcywh[-1]}
         if self.aux_loss:
@@ -114,16 +118,16 @@ class DETR(nn.Module):
     def _heads(self, states: Tensor):  # type: ignore[no-untyped-def]
         if torch.jit.is_scripting():
             return self.class_embed(states), self.bbox_embed(states).sigmoid()
-        # Boxes need more than the 8 bits of bfloat16, so the heads leave mixed precision.
+        # Boxes need more than the 8 bits of bfloat16, so the heads run in float32.
         with torch.autocast(states.device.type, enabled=False):
             return self.class_embed(states), self.bbox_embed(states).sigmoid()
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLU between them.
+    """Multi-layer perceptron (FFN): linear layers with ReLU between them.
 
     Args:
-        input_dim, hidden_dim, output_dim: widths.
+        input_dim, hidden_dim, output_dim: numbers of channels.
         num_layers: number of linear layers.
     """
 
@@ -141,14 +145,12 @@ class MLP(nn.Module):
 
 
 def build(args: Any) -> tuple[nn.Module, SetCriterion, dict[str, nn.Module]]:
-    """Model, criterion and post-processors as the flags ask for.
+    """Build model, criterion and post-processors (``bbox``, ``segm``, ``panoptic``) from the flags.
 
     Raises:
-        UserError: flags that contradict each other or weights that cannot be had.
+        UserError: contradictory flags, or weights that cannot be loaded.
     """
-    num_classes = option(args, "num_classes") or RELEASED_NUM_CLASSES.get(
-        args.dataset_file, _NUM_CLASSES_OF_OTHER_DATA
-    )
+    num_classes = option(args, "num_classes") or default_num_classes(args.dataset_file)
     detr = DETR(
         build_backbone(args),
         build_transformer(args),
@@ -169,7 +171,7 @@ def build(args: Any) -> tuple[nn.Module, SetCriterion, dict[str, nn.Module]]:
 
 
 def _postprocessors(args: Any, num_classes: int) -> dict[str, nn.Module]:
-    """By kind. Which classes are things is COCO's rule, until somebody knows the data better."""
+    """Post-processors by kind; thing classes follow COCO's rule, see `coco_is_thing`."""
     postprocessors: dict[str, nn.Module] = {"bbox": PostProcess()}
     if args.masks:
         postprocessors["segm"] = PostProcessSegm()
@@ -181,7 +183,7 @@ def _postprocessors(args: Any, num_classes: int) -> dict[str, nn.Module]:
 
 
 def _loss_weights(args: Any) -> dict[str, float]:
-    """Weights by name of the loss, the same for every decoder layer."""
+    """Weight of each loss by name, the same for every decoder layer."""
     weights = {"loss_ce": 1, "loss_bbox": args.bbox_loss_coef, "loss_giou": args.giou_loss_coef}
     if args.masks:
         weights.update(loss_mask=args.mask_loss_coef, loss_dice=args.dice_loss_coef)

@@ -1,4 +1,4 @@
-"""Losses between predicted and true masks (DETR paper, section 4.4 and appendix A.2)."""
+"""Losses of predicted masks (DETR paper, section 4.4 and appendix A.2)."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def dice_loss(inputs: Tensor, targets: Tensor, num_boxes: Tensor | float) -> Tensor:
-    """One minus the dice coefficient (F1 of pixels), smoothed by a pixel, summed over the masks.
+    """Dice loss: 1 - dice coefficient, smoothed by one pixel, summed over masks.
 
     Args:
         inputs: mask logits (P, ...).
@@ -17,9 +17,9 @@ def dice_loss(inputs: Tensor, targets: Tensor, num_boxes: Tensor | float) -> Ten
 
     Source: Milletari et al., "V-Net", 2016.
     """
-    probabilities, wanted = inputs.sigmoid().flatten(1), targets.flatten(1)
-    overlap = (probabilities * wanted).sum(1)
-    total = probabilities.sum(1) + wanted.sum(1)
+    probabilities, targets = inputs.sigmoid().flatten(1), targets.flatten(1)
+    overlap = (probabilities * targets).sum(1)
+    total = probabilities.sum(1) + targets.sum(1)
     return (1 - (2 * overlap + 1) / (total + 1)).sum() / num_boxes
 
 
@@ -30,20 +30,20 @@ def sigmoid_focal_loss(
     alpha: float = 0.25,
     gamma: float = 2,
 ) -> Tensor:
-    """Binary cross-entropy with well-classified pixels weighted down, averaged over each mask.
+    """Focal loss (binary cross-entropy with a lower weight of easy pixels), averaged per mask.
 
     Args:
         inputs: mask logits (P, N).
         targets: (P, N), 1 inside, 0 outside.
         num_boxes: divisor of the sum over masks.
-        alpha: weight of the pixels inside, those outside have ``1 - alpha``; negative: no weights.
-        gamma: exponent of the probability of being wrong.
+        alpha: weight of pixels inside, ``1 - alpha`` for pixels outside; negative: no weights.
+        gamma: focusing exponent.
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", 2017, equation 5.
     """
     entropy = F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
     probabilities = inputs.sigmoid()
-    error = probabilities + targets - 2 * probabilities * targets  # of hard targets: |p - t|
+    error = probabilities + targets - 2 * probabilities * targets  # |p - t| for t in {0, 1}
     loss = entropy * error**gamma
     if alpha >= 0:
         loss = loss * (1 - alpha + (2 * alpha - 1) * targets)
@@ -51,13 +51,13 @@ def sigmoid_focal_loss(
 
 
 def pad_masks(masks: Sequence[Tensor]) -> Tensor:
-    """Concatenate the masks of a batch, padded with zeros at the right and the bottom.
+    """Concatenate the masks of a batch, padded with zeros at the right and bottom.
 
     Args:
         masks: (n, H, W) of each image, 1 inside.
 
     Returns:
-        (N, H, W) uint8 with the largest height and the largest width.
+        (N, H, W) uint8, with the maximum height and width.
     """
     height, width = (max(mask.shape[axis] for mask in masks) for axis in (1, 2))
     padded = [

@@ -1,4 +1,4 @@
-"""Matching: one query for each object, at the smallest total cost (DETR paper, section 3.1)."""
+"""Bipartite matching of queries and objects (DETR paper, section 3.1)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -13,8 +13,8 @@ from util.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
 from util.errors import DivergenceError, UserError
 from util.transfer import to_device
 
-# Matched pairs of one decoder layer: for each image the indices of the queries and of their
-# objects, two int64 tensors of equal length on the CPU.
+# Matched pairs of one decoder layer: for each image the indices of the matched queries and objects,
+# two int64 tensors of equal length on the CPU.
 Indices = list[tuple[Tensor, Tensor]]
 
 
@@ -23,7 +23,7 @@ class Objects(NamedTuple):
 
     Attributes:
         labels: (N,) class ids.
-        boxes_cxcywh: (N, 4), relative to the image.
+        boxes_cxcywh: (N, 4) in [0, 1], relative to the image.
         counts: number of objects in each image.
     """
 
@@ -33,7 +33,7 @@ class Objects(NamedTuple):
 
     @classmethod
     def of(cls, targets: Any) -> "Objects":
-        """Concatenate the targets of a batch: ``labels`` (n,) and ``boxes`` (n, 4) cxcywh."""
+        """Concatenate the ``labels`` (n,) and ``boxes`` (n, 4) cxcywh of the targets of a batch."""
         return cls(
             torch.cat([target["labels"] for target in targets]),
             torch.cat([target["boxes"] for target in targets]),
@@ -41,12 +41,12 @@ class Objects(NamedTuple):
         )
 
 
-class Matches(NamedTuple):
-    """Matched pairs of L decoder layers, P in each layer, numbered over the whole batch.
+class MatchedPairs(NamedTuple):
+    """Matched pairs of L decoder layers, P per layer, with indices into the whole batch.
 
     Attributes:
-        query: (L, P) index among the B * Q queries of the batch.
-        target: (L, P) index among the N objects of the batch.
+        query: (L, P) index of the query: image * Q + query.
+        target: (L, P) index of the object among the N objects of the batch.
     """
 
     query: Tensor
@@ -59,8 +59,8 @@ class Matches(NamedTuple):
         num_queries: int,
         counts: Sequence[int],
         device: torch.device,
-    ) -> "Matches":
-        """Convert the matched pairs of layers that all have the same number of pairs.
+    ) -> "MatchedPairs":
+        """Convert the matched pairs of layers with equal numbers of pairs.
 
         Args:
             indices: pairs of each layer, on the CPU.
@@ -85,13 +85,13 @@ def starts(counts: Sequence[int]) -> list[int]:
 
 
 class HungarianMatcher(nn.Module):
-    """Optimal assignment between queries and objects.
+    """Optimal bipartite matching of queries and objects (Hungarian algorithm).
 
-    The cost of a pair is a weighted sum of minus the predicted probability of the object's class,
-    the L1 distance of the boxes (cxcywh, relative), and minus their generalized IoU.
+    The cost of a pair is the weighted sum of the negative probability of the object's class, the L1
+    distance of the boxes (cxcywh in [0, 1]), and their negative generalized IoU.
 
     Args:
-        cost_class, cost_bbox, cost_giou: the weights.
+        cost_class, cost_bbox, cost_giou: weights of the three costs.
 
     Raises:
         UserError: all weights are zero.
@@ -111,14 +111,14 @@ class HungarianMatcher(nn.Module):
 
     @torch.no_grad()
     def forward(self, outputs: dict[str, Any], targets: Any) -> Indices:
-        """Match one set of predictions.
+        """Match the predictions of one decoder layer.
 
         Args:
             outputs: ``pred_logits`` (B, Q, K) and ``pred_boxes`` (B, Q, 4) cxcywh.
             targets: for each image a dict with ``labels`` (n,) and ``boxes`` (n, 4) cxcywh.
 
         Returns:
-            for each image the indices of the matched queries, ascending, and of their objects: two
+            for each image the indices of the matched queries, ascending, and of the objects: two
             int64 tensors on the CPU of length min(Q, n).
 
         Raises:
@@ -134,19 +134,19 @@ class HungarianMatcher(nn.Module):
     def match_layers(
         self, logits: Tensor, boxes_cxcywh: Tensor, objects: Objects, targets: Any
     ) -> list[Indices]:
-        """Match the predictions of all decoder layers, with a single transfer to the host.
+        """Match the predictions of all decoder layers, with one transfer to the host.
 
-        In training mode predictions that are not finite are matched as if their costs were 0: their
-        loss is not finite either, and all processes have to get that far.
+        In training mode non-finite costs are replaced by 0. The loss of these predictions is not
+        finite either, and is handled on all ranks together.
 
         Args:
             logits: (L, B, Q, K).
             boxes_cxcywh: (L, B, Q, 4).
             objects: the objects of the batch.
-            targets: the targets of the batch, only read to name an image in an error.
+            targets: the targets of the batch; used in error messages only.
 
         Returns:
-            for each layer what `forward` returns.
+            for each layer the result of `forward`.
 
         Raises:
             DivergenceError: in evaluation mode, a prediction is not finite.
@@ -159,30 +159,30 @@ class HungarianMatcher(nn.Module):
         return [_assign_images(layer, objects.counts) for layer in costs]
 
     def _costs_on_host(self, logits: Tensor, boxes_cxcywh: Tensor, objects: Objects) -> np.ndarray:
-        """Costs (L, N, Q) of each object with the queries of its own image."""
+        """Costs (L, N, Q) as a NumPy array; see `_costs`."""
         num_layers, batch_size, num_queries, _ = logits.shape
         if len(objects.labels) == 0:
             return np.empty((num_layers, 0, num_queries))
         image = np.repeat(np.arange(batch_size), objects.counts)
         cost_on_device = self._costs(logits, boxes_cxcywh, objects, to_device(image, logits.device))
-        return cost_on_device.cpu().numpy()  # the one wait for the device in a training step
+        return cost_on_device.cpu().numpy()  # the only synchronization of a training step
 
     def _costs(
         self, logits: Tensor, boxes_cxcywh: Tensor, objects: Objects, image: Tensor
     ) -> Tensor:
-        """Costs (L, N, Q): only pairs within an image are computed."""
+        """Costs (L, N, Q) of each object with the queries of its image (N,)."""
         predicted = boxes_cxcywh.index_select(1, image)  # (L, B, Q, 4) -> (L, N, Q, 4)
-        wanted = objects.boxes_cxcywh.to(boxes_cxcywh.dtype)[:, None]  # (N, 1, 4)
-        distance = torch.cdist(predicted, wanted, p=1).squeeze(-1)
+        target = objects.boxes_cxcywh.to(boxes_cxcywh.dtype)[:, None]  # (N, 1, 4)
+        distance = torch.cdist(predicted, target, p=1).squeeze(-1)
         giou = elementwise_generalized_box_iou(
-            box_cxcywh_to_xyxy(predicted), box_cxcywh_to_xyxy(wanted)
+            box_cxcywh_to_xyxy(predicted), box_cxcywh_to_xyxy(target)
         )
         # Two index tensors around a slice: (N, L, Q).
         score = logits.softmax(-1)[:, image, :, objects.labels].transpose(0, 1)
         return self.cost_bbox * distance - self.cost_class * score - self.cost_giou * giou
 
 
-# The method that `HungarianMatcher.match_layers` stands for, as long as nobody has replaced it.
+# `HungarianMatcher.match_layers` replaces this method, unless a subclass overrides it.
 _MATCHING = HungarianMatcher.forward
 
 
@@ -192,15 +192,15 @@ def match_layers(
     targets: Any,
     stacked: tuple[Tensor, Tensor, Objects] | None,
 ) -> list[Indices]:
-    """Match each decoder layer: with one call of the matcher per layer, or all layers together.
+    """Match each decoder layer, with one call of the matcher per layer or for all layers.
 
     Args:
-        matcher: takes the outputs of a layer and the targets, and returns the matched pairs. A
-            `HungarianMatcher` whose ``forward`` is not overridden takes all layers together.
+        matcher: called with the outputs of a layer and the targets; returns the matched pairs. A
+            `HungarianMatcher` with the original ``forward`` matches all layers in one call.
         layers: the outputs of each layer.
         targets: the targets of the batch.
         stacked: logits (L, B, Q, K) and boxes (L, B, Q, 4) of all layers, and the objects of the
-            batch; None where the layers have different shapes.
+            batch; None if the layers have different shapes.
     """
     is_ours = isinstance(matcher, HungarianMatcher)
     if stacked is not None and is_ours and getattr(matcher.forward, "__func__", 0) is _MATCHING:
@@ -210,18 +210,18 @@ def match_layers(
 
 
 def matched_objects(name: str, targets: Any, indices: Indices) -> Tensor:
-    """A field of the objects of all matched pairs, image by image."""
+    """Values of the target key ``name`` for all matched pairs, image by image."""
     return torch.cat([t[name][objects] for t, (_, objects) in zip(targets, indices, strict=True)])
 
 
 def image_and_index(of_images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Concatenate the indices of all images, with the number of the image beside each index."""
+    """Concatenate the indices of all images: image index (P,) and index (P,)."""
     image = [torch.full_like(index, number) for number, index in enumerate(of_images)]
     return torch.cat(image), torch.cat(list(of_images))
 
 
 def _as_indices(pairs: Sequence[tuple[Any, Any]]) -> Indices:
-    """The result of a matcher as int64 tensors on the CPU."""
+    """Convert the result of a matcher to int64 tensors on the CPU."""
     as_index = partial(torch.as_tensor, dtype=torch.int64, device="cpu")
     return [(as_index(query), as_index(target)) for query, target in pairs]
 
@@ -240,18 +240,18 @@ def _refuse_non_finite(costs: np.ndarray, objects: Objects, targets: Any) -> Non
 
 
 def _assign_images(costs: np.ndarray, counts: Sequence[int]) -> Indices:
-    """Cheapest assignment in each image, from the costs (N, Q) of all objects of the batch."""
+    """Optimal assignment in each image, from the costs (N, Q) of all objects of the batch."""
     images = zip(starts(counts), counts, strict=True)
     pairs = [_assign(costs[start : start + count]) for start, count in images]
     return [(torch.from_numpy(query), torch.from_numpy(target)) for query, target in pairs]
 
 
 def _assign(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cheapest assignment of n objects to Q queries from costs (n, Q), ordered by query."""
-    # scipy is imported here because models are also loaded, without it, for inference (torch.hub).
+    """Optimal assignment for costs (n, Q): query and object indices, ordered by query."""
+    # Imported here: inference (torch.hub) does not need scipy.
     from scipy.optimize import linear_sum_assignment
 
-    # Queries in rows, as in the original: scipy breaks ties by the orientation.
+    # Queries in rows, as in the original: the orientation decides ties.
     query, target = linear_sum_assignment(cost.T)
     return query, target
 
@@ -262,5 +262,5 @@ def _image_name(targets: Any, index: int) -> str:
 
 
 def build_matcher(args: Any) -> HungarianMatcher:
-    """The matcher with the weights of the flags ``--set_cost_{class,bbox,giou}``."""
+    """Build the matcher with the weights ``--set_cost_{class,bbox,giou}``."""
     return HungarianMatcher(args.set_cost_class, args.set_cost_bbox, args.set_cost_giou)

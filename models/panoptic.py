@@ -1,4 +1,4 @@
-"""From mask logits to instance masks and to panoptic maps at the size of the original image."""
+"""Post-processing of masks: instance masks and panoptic maps at the original image size."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,20 +13,20 @@ from util.panoptic_coding import LARGEST_THING_ID, encode_id_map
 
 SizeHW = tuple[int, int]
 
-_QUERIES_AT_ONCE = 16  # masks that are enlarged at once: 70 MB at 800 x 1333 pixels
+_QUERIES_AT_ONCE = 16  # masks per chunk: 70 MB at 800 x 1333 pixels
 _SMALLEST_AREA = 4  # segments of this many pixels or fewer are dropped
 
 
 def coco_is_thing(num_classes: int) -> dict[int, bool]:
-    """For every class of a released panoptic model whether it is a thing: ids up to 90 are."""
+    """Thing (True) or stuff (False) by COCO category id: ids up to 90 are things."""
     return {category_id: category_id <= LARGEST_THING_ID for category_id in range(num_classes)}
 
 
 class PostProcessSegm(nn.Module):
-    """Turn mask logits into binary masks, beside what `models.postprocess.PostProcess` gives.
+    """Convert mask logits to binary masks and add them to the results of `PostProcess`.
 
     Args:
-        threshold: pixels with a larger probability are inside.
+        threshold: pixels with a higher probability are inside.
     """
 
     def __init__(self, threshold: float = 0.5):
@@ -44,17 +44,17 @@ class PostProcessSegm(nn.Module):
         """Add masks to the detections of a batch.
 
         Args:
-            results: one dict an image, which gets the key ``masks``.
-            outputs: ``pred_masks`` (B, Q, H, W), logits over the padded image.
+            results: one dict per image; the key ``masks`` is added.
+            outputs: ``pred_masks`` (B, Q, H, W), logits of the padded image.
             orig_target_sizes: (B, 2) height and width of the original images.
-            max_target_sizes: (B, 2) height and width of the images without padding; the largest of
-                each is the padded size.
+            max_target_sizes: (B, 2) height and width of the images without padding; the maximum
+                height and width are the padded size.
 
         Returns:
-            ``results``; ``masks`` is uint8 (Q, 1, height, width) on the CPU, 1 inside.
+            ``results``, with ``masks`` uint8 (Q, 1, height, width) on the CPU, 1 inside.
 
         Raises:
-            ValueError: numbers of results, masks and sizes differ.
+            ValueError: the numbers of results, masks and sizes differ.
         """
         masks = outputs["pred_masks"]
         if masks.dim() == 5:  # (B, Q, 1, H, W)
@@ -63,7 +63,7 @@ class PostProcessSegm(nn.Module):
         if len(set(lengths)) > 1:
             raise ValueError(
                 "results, pred_masks, orig_target_sizes and max_target_sizes must have one entry "
-                f"an image, got {lengths}"
+                f"per image, got {lengths}"
             )
         (padded_hw,) = _as_tuples(max_target_sizes.amax(0, keepdim=True))
         sizes = zip(_as_tuples(max_target_sizes), _as_tuples(orig_target_sizes), strict=True)
@@ -80,22 +80,22 @@ class PostProcessSegm(nn.Module):
     ) -> Tensor:
         """Binary masks (q, 1, height, width) of the original image from logits (q, H, W).
 
-        The threshold comes before the last change of size, as in the published evaluation.
+        The threshold is applied before the last resizing, as in the published evaluation.
         """
         height, width = size_hw
         enlarged = F.interpolate(logits[:, None], size=padded_hw, mode="bilinear")
         inside = enlarged[..., :height, :width].sigmoid() > self.threshold
-        # On the host, where the masks of a large image have room.
+        # On the host, to limit device memory for large images.
         return F.interpolate(inside.byte().cpu(), size=orig_hw, mode="nearest")
 
 
 class PostProcessPanoptic(nn.Module):
-    """Turn class and mask logits into a panoptic map: each pixel belongs to one segment.
+    """Convert class and mask logits to panoptic maps: each pixel belongs to one segment.
 
     Args:
-        is_thing_map: whether a class is a thing. Classes that it lacks are stuff.
-        threshold: queries with a lower score are left out.
-        return_scores: give each segment its ``score`` too.
+        is_thing_map: thing (True) or stuff (False) by class; the default is stuff.
+        threshold: queries with a lower score are dropped.
+        return_scores: add ``score`` to each segment.
 
     Source: DETR paper, section 4.4.
     """
@@ -120,14 +120,14 @@ class PostProcessPanoptic(nn.Module):
         *,
         padded_size: SizeHW | None = None,
     ) -> list[dict[str, Any]]:
-        """Make the panoptic maps of a batch.
+        """Compute the panoptic maps of a batch.
 
         Args:
             outputs: ``pred_logits`` (B, Q, K) and ``pred_masks`` (B, Q, H, W).
-            processed_sizes: B heights and widths that the network saw.
-            target_sizes: B heights and widths of the maps; None: ``processed_sizes``.
-            padded_size: height and width of the batch with its padding, which the masks cover;
-                None: each image is taken to fill it, which is right for images of one size.
+            processed_sizes: B pairs (height, width) of the network input, without padding.
+            target_sizes: B pairs (height, width) of the maps; None: ``processed_sizes``.
+            padded_size: (height, width) of the padded batch, which the masks cover; None: no
+                padding, for batches with images of one size.
 
         Returns:
             for each image ``png_string``, a PNG of segment ids (see `util.panoptic_coding`), and
@@ -135,7 +135,7 @@ class PostProcessPanoptic(nn.Module):
             ``area`` in pixels.
 
         Raises:
-            ValueError: numbers of images and sizes differ.
+            ValueError: the numbers of images and sizes differ.
         """
         if target_sizes is None:
             target_sizes = processed_sizes
@@ -143,7 +143,7 @@ class PostProcessPanoptic(nn.Module):
         lengths = (len(logits), len(processed_sizes), len(target_sizes))
         if len(set(lengths)) > 1:
             raise ValueError(
-                f"expected one size for each of {lengths[0]} images, got {lengths[1:]}"
+                f"expected one size per image for {lengths[0]} images, got {lengths[1:]}"
             )
         return [
             self._segment_image(*image, padded_size)
@@ -160,7 +160,7 @@ class PostProcessPanoptic(nn.Module):
         target_hw: SizeHW,
         padded_hw: SizeHW | None,
     ) -> dict[str, Any]:
-        """The panoptic map of one image from logits (Q, K) and masks (Q, H, W)."""
+        """Panoptic map of one image from class logits (Q, K) and mask logits (Q, H, W)."""
         scores, labels = logits.softmax(-1).max(-1)
         keep = (labels != logits.shape[-1] - 1) & (scores > self.threshold)
         masks, scores, labels = masks[keep], scores[keep].cpu(), labels[keep].cpu()
@@ -177,7 +177,7 @@ class PostProcessPanoptic(nn.Module):
         return {"png_string": encode_id_map(id_map), "segments_info": segments}
 
     def _merge_stuff(self, id_map: np.ndarray, labels: Tensor) -> np.ndarray:
-        """Give all segments of one stuff class the id of the first."""
+        """Merge all segments of a stuff class into the first."""
         first_of_class: dict[int, int] = {}
         merged = [
             index if self._is_thing(label) else first_of_class.setdefault(label, index)
@@ -207,22 +207,22 @@ def _as_tuples(sizes: Tensor | Sequence[SizeHW]) -> list[SizeHW]:
 
 
 def _enlarged(masks: Tensor, size_hw: SizeHW, padded_hw: SizeHW) -> Tensor:
-    """Mask logits (N, height, width) of an image out of (N, H, W) over the padded batch."""
+    """Resize mask logits (N, H, W) to the padded size, and crop them to the image size."""
     height, width = size_hw
     if len(masks) == 0:
         return masks.new_empty(0, height, width)
-    # In half precision many pixels would be a tie.
+    # Half precision would give many ties.
     masks = masks.float() if masks.dtype in (torch.float16, torch.bfloat16) else masks
     enlarged = F.interpolate(masks[:, None], size=padded_hw, mode="bilinear").squeeze(1)
     return enlarged[:, :height, :width]
 
 
 def _strongest(masks: Tensor) -> np.ndarray:
-    """Index of the largest of the mask logits (N, H, W) at each pixel; zeros without masks."""
+    """Index of the largest mask logit (N, H, W) at each pixel; zeros without masks."""
     if len(masks) == 0:
         return np.zeros(masks.shape[1:], dtype=np.int32)
-    # Probabilities, not logits: values that round to the same one go to the first query, as in the
-    # published evaluation.
+    # Probabilities, not logits: equal after rounding, the first query wins, as in the published
+    # evaluation.
     return masks.softmax(0).argmax(0).int().cpu().numpy()
 
 
@@ -235,5 +235,5 @@ def _resize_nearest(id_map: np.ndarray, size_hw: SizeHW) -> np.ndarray:
 
 
 def _areas(id_map: np.ndarray, num_segments: int) -> np.ndarray:
-    """Pixels of each segment; of an image without segments, nothing."""
+    """Area of each segment in pixels; empty without segments."""
     return np.bincount(id_map.ravel(), minlength=num_segments)[:num_segments]

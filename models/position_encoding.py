@@ -1,4 +1,4 @@
-"""Encodings of the position of each feature cell, for the attention (DETR paper, section 3.2)."""
+"""Positional encodings of the feature map, for the attention (DETR paper, section 3.2)."""
 
 import math
 from typing import Any
@@ -11,13 +11,13 @@ from util.nested_tensor import NestedTensor
 
 
 class PositionEmbeddingSine(nn.Module):
-    """Sines and cosines of the row and column of a cell, counted over the valid part of the image.
+    """Sine and cosine encoding of rows and columns, counted over the image without padding.
 
     Args:
-        num_pos_feats: channels for each of the two axes.
+        num_pos_feats: channels per axis.
         temperature: base of the geometric series of wavelengths.
-        normalize: scale positions so that the last valid row or column lies at ``scale``.
-        scale: 2π where None; needs ``normalize``.
+        normalize: scale positions so that the last valid row or column is at ``scale``.
+        scale: default: 2π; needs ``normalize``.
 
     Raises:
         ValueError: ``scale`` without ``normalize``.
@@ -34,7 +34,7 @@ class PositionEmbeddingSine(nn.Module):
     ):
         super().__init__()
         if scale is not None and not normalize:
-            raise ValueError("scale has no meaning without normalize=True")
+            raise ValueError("scale needs normalize=True")
         self.num_pos_feats = num_pos_feats
         self.temperature = temperature
         self.normalize = normalize
@@ -47,8 +47,7 @@ class PositionEmbeddingSine(nn.Module):
             tensor_list: features (B, C, H, W) with a padding mask (B, H, W).
 
         Returns:
-            (B, 2 * num_pos_feats, H, W) float32: first the channels of the row, then those of the
-            column.
+            (B, 2 * num_pos_feats, H, W) float32: channels of the row, then of the column.
         """
         mask = tensor_list.mask
         assert mask is not None
@@ -62,21 +61,21 @@ class PositionEmbeddingSine(nn.Module):
         return encoded.permute(0, 3, 1, 2)
 
     def _waves(self, position: Tensor) -> Tensor:
-        """(B, H, W) -> (B, H, W, num_pos_feats): sine and cosine in turn for each wavelength."""
+        """(B, H, W) -> (B, H, W, num_pos_feats): alternating sine and cosine of each wavelength."""
         channel = torch.arange(self.num_pos_feats, dtype=torch.float32, device=position.device)
         exponent = 2 * torch.div(channel, 2, rounding_mode="floor") / self.num_pos_feats
         angle = position[..., None] / self.temperature**exponent
         return torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), dim=4).flatten(3)
 
 
-LEARNED_CELLS = 50
+LEARNED_CELLS = 50  # rows and columns of the learned encoding
 
 
 class PositionEmbeddingLearned(nn.Module):
-    """A learned vector for each row and each column, for feature maps of up to 50 by 50 cells.
+    """Learned encoding of rows and columns, for feature maps of up to 50 by 50 cells.
 
     Args:
-        num_pos_feats: channels for each of the two axes.
+        num_pos_feats: channels per axis.
 
     Source: DETR paper, section 4.2 (table 3, "learned at attn.").
     """
@@ -92,10 +91,10 @@ class PositionEmbeddingLearned(nn.Module):
         """Encode the positions of a batch.
 
         Args:
-            tensor_list: features (B, C, H, W); the mask is not looked at.
+            tensor_list: features (B, C, H, W); the mask is not used.
 
         Returns:
-            (B, 2 * num_pos_feats, H, W): first the channels of the column, then those of the row.
+            (B, 2 * num_pos_feats, H, W): channels of the column, then of the row.
 
         Raises:
             UserError: more rows or columns than there are learned vectors.
@@ -116,10 +115,10 @@ class PositionEmbeddingLearned(nn.Module):
 
 
 def build_position_encoding(args: Any) -> PositionEmbeddingSine | PositionEmbeddingLearned:
-    """The position encoding that ``--position_embedding`` and ``--hidden_dim`` ask for.
+    """Build the positional encoding from ``--position_embedding`` and ``--hidden_dim``.
 
     Raises:
-        ValueError: an unknown name (``v2`` and ``v3`` are older names of ``sine`` and ``learned``).
+        ValueError: unknown name (``v2`` and ``v3`` are older names of ``sine`` and ``learned``).
     """
     num_pos_feats = args.hidden_dim // 2
     if args.position_embedding in ("sine", "v2"):

@@ -1,4 +1,4 @@
-"""From network outputs to detections in the format that COCO evaluation reads."""
+"""Convert model outputs to detections in the format of COCO evaluation."""
 
 import torch
 from torch import Tensor, nn
@@ -7,28 +7,28 @@ from util.box_ops import box_cxcywh_to_xyxy
 
 
 class PostProcess(nn.Module):
-    """Turn class logits and relative boxes into scores, labels and boxes in pixels."""
+    """Convert class logits and relative boxes to scores, labels and boxes in pixels."""
 
     @torch.no_grad()
     def forward(self, outputs: dict[str, Tensor], target_sizes: Tensor) -> list[dict[str, Tensor]]:
         """Convert the predictions of a batch.
 
         Args:
-            outputs: ``pred_logits`` (B, Q, K) and ``pred_boxes`` (B, Q, 4) cxcywh, relative.
-            target_sizes: (B, 2) height and width in pixels to express boxes in: the size of the
-                original image for evaluation, the size before padding for pictures.
+            outputs: ``pred_logits`` (B, Q, K) and ``pred_boxes`` (B, Q, 4) cxcywh in [0, 1].
+            target_sizes: (B, 2) height and width in pixels that the boxes refer to: the original
+                image for evaluation, the network input without padding for visualization.
 
         Returns:
             for each image ``scores`` (Q,) in [0, 1], ``labels`` (Q,) and ``boxes`` (Q, 4) xyxy in
-            pixels: every query with its most probable class other than "no object".
+            pixels: for every query the most probable class other than the no-object class.
 
         Raises:
-            ValueError: ``target_sizes`` does not hold one (height, width) for each image.
+            ValueError: the shape of ``target_sizes`` is not (B, 2).
         """
         logits, boxes_cxcywh = outputs["pred_logits"], outputs["pred_boxes"]
         if target_sizes.shape != (len(logits), 2):
             raise ValueError(
-                f"target_sizes must have shape ({len(logits)}, 2), one (height, width) an image, "
+                f"target_sizes must have shape ({len(logits)}, 2), one (height, width) per image, "
                 f"not {tuple(target_sizes.shape)}"
             )
         scores, labels = logits.softmax(-1)[..., :-1].max(-1)

@@ -27,18 +27,16 @@ __all__ = [
     "sigmoid_focal_loss",
 ]
 
-# Number of queries per image whose masks are computed at once in evaluation. 16 take about half a
-# gigabyte for an image of 800 x 1333 pixels.
+# Queries per chunk in evaluation; 16 queries take about 0.5 GB for an image of 800 x 1333 pixels.
 _QUERIES_AT_ONCE = 16
 
 
 class DETRsegm(nn.Module):
-    """DETR that also predicts a mask per query.
+    """DETR with a mask head: predicts a mask per query (paper, section 4.4 and figure 8).
 
     Args:
         detr: the detector; its backbone returns the features of all four stages.
-        freeze_detr: train only the mask head; running statistics of batch norms in ``detr`` do not
-            change either.
+        freeze_detr: train only the mask head; running statistics in ``detr`` are frozen too.
     """
 
     def __init__(self, detr: "DETR", freeze_detr: bool = False):
@@ -57,7 +55,7 @@ class DETRsegm(nn.Module):
         )
 
     def train(self, mode: bool = True) -> "DETRsegm":
-        """Set training mode; batch norms of a frozen detector stay in evaluation mode."""
+        """Set the mode; batch norms of a frozen detector stay in evaluation mode."""
         super().train(mode)
         if self.freeze_detr:
             for module in self.detr.modules():
@@ -74,7 +72,7 @@ class DETRsegm(nn.Module):
         Returns:
             the outputs of `models.detr.DETR`, and ``pred_masks``: mask logits (B, Q, H, W) of the
             padded images, at the resolution of the backbone's first stage. In training mode with
-            gradients a `models.fast.deferred_masks.DeferredMasks`, which computes them on request.
+            gradients a `models.fast.deferred_masks.DeferredMasks`, which computes masks on request.
         """
         if isinstance(samples, (list, tuple, torch.Tensor)):
             samples = nested_tensor_from_tensor_list(samples)  # type: ignore[arg-type]
@@ -120,7 +118,7 @@ class MHAttentionMap(nn.Module):
         hidden_dim: channels of the projections.
         num_heads: attention heads; divides ``hidden_dim``.
         dropout: dropout probability of the weights.
-        bias: whether the projections have biases.
+        bias: add biases to the projections.
     """
 
     def __init__(
@@ -149,11 +147,11 @@ class MHAttentionMap(nn.Module):
         Args:
             q: queries (B, Q, query_dim).
             k: feature map (B, query_dim, H, W).
-            mask: (B, H, W), True = padding, where weights are 0.
+            mask: (B, H, W), True = padding, which gets weight 0.
 
         Returns:
             weights (B, Q, num_heads, H, W). The softmax is taken over heads and cells together,
-            as in the training of the released weights, so one head does not add up to 1.
+            as in the training of the released weights, so the weights of one head do not sum to 1.
         """
         q = self.q_linear(q)
         k = F.conv2d(k, self.k_linear.weight[:, :, None, None], self.k_linear.bias)
@@ -168,10 +166,10 @@ class MHAttentionMap(nn.Module):
 
 
 class MaskHeadSmallConv(nn.Module):
-    """Convolutions that upsample attention maps to masks, with the backbone's finer features.
+    """FPN-like mask head: upsample attention maps to masks, with the backbone's finer features.
 
-    `image_maps` computes the part that all queries of an image share, once per image; `masks`
-    computes the rest for chosen queries.
+    `image_maps` computes the part shared by all queries of an image, once per image; `masks`
+    computes the rest for selected queries.
 
     Args:
         dim: channels of the projected image features, plus the number of attention heads.
@@ -218,17 +216,17 @@ class MaskHeadSmallConv(nn.Module):
         if fpns[0].shape[0] == batch_size:
             return self.batched_masks(bbox_mask, maps).flatten(0, 1).unsqueeze(1)
         maps[0] = maps[0].repeat_interleave(num_queries, 0)
-        every = torch.arange(batch_size * num_queries, device=x.device)
-        return self.masks(bbox_mask.flatten(0, 1), maps, every)
+        index = torch.arange(batch_size * num_queries, device=x.device)
+        return self.masks(bbox_mask.flatten(0, 1), maps, index)
 
     def image_maps(self, x: Tensor, fpns: list[Tensor]) -> list[Tensor]:
-        """Compute the part that all queries of an image share; for the arguments see `forward`.
+        """Compute the part shared by all queries of an image; for the arguments see `forward`.
 
         The first layer convolves ``x`` and the attention maps together. A convolution is linear, so
-        the part of ``x`` is computed once per image.
+        the contribution of ``x`` is computed once per image.
 
         Returns:
-            output of the first layer for ``x`` alone, and the projected features of ``fpns``.
+            output of the first layer for ``x``, and the projected features of ``fpns``.
         """
         weight = self.lay1.weight[:, : x.shape[1]]
         return [
@@ -247,7 +245,7 @@ class MaskHeadSmallConv(nn.Module):
         return masks.view(batch_size, num_queries, masks.shape[-2], masks.shape[-1])
 
     def masks(self, attention: Tensor, maps: list[Tensor], image: Tensor) -> Tensor:
-        """Compute the masks of chosen queries.
+        """Compute the masks of selected queries.
 
         Args:
             attention: attention maps of these queries (P, heads, H, W).
@@ -268,7 +266,7 @@ class MaskHeadSmallConv(nn.Module):
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm with 8 groups as in the released models; fewer if 8 does not divide channels."""
+    """Group norm with 8 groups, or fewer if 8 does not divide ``channels``."""
     return nn.GroupNorm(math.gcd(8, channels), channels)
 
 

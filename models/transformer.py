@@ -1,10 +1,10 @@
 """The encoder-decoder transformer of DETR (paper, section 3.2 and appendix A.3).
 
-It differs from the original transformer in three points: positional encodings are added to the
-queries and keys of every attention layer, not only at the input; the decoder processes all queries
-in parallel; and the outputs of all decoder layers can be returned, for the auxiliary losses.
-Sequences are (length, batch, channel). Attention layers compute their weights only while a forward
-hook reads them; otherwise they choose the fastest kernel (`models.fast.attention`).
+It differs from Vaswani et al. 2017 in three points: positional encodings are added to the queries
+and keys of every attention layer, not only at the input; the decoder processes all queries in
+parallel; and the outputs of all decoder layers can be returned, for the auxiliary losses.
+Sequences have shape (length, batch, channels): S = H * W image features, or Q queries. Attention
+weights are computed only for forward hooks, see `models.fast.attention`.
 """
 
 import copy
@@ -23,15 +23,15 @@ def _with_position(x: Tensor, position: Tensor | None) -> Tensor:
 
 
 class TransformerEncoderLayer(nn.Module):
-    """Self-attention and feed-forward network (FFN), each with residual connection and layer norm.
+    """Self-attention and feed-forward network (FFN), each with residual connection and LayerNorm.
 
     Args:
         d_model: channels.
         nhead: attention heads.
-        dim_feedforward: hidden width of the FFN.
+        dim_feedforward: hidden channels of the FFN.
         dropout: dropout probability of attention weights, FFN and both residual branches.
         activation: ``relu``, ``gelu`` or ``glu``.
-        normalize_before: normalize the input of each branch (pre-norm), not the sum after it.
+        normalize_before: pre-norm: normalize the input of each branch, not the sum after it.
     """
 
     def __init__(
@@ -71,23 +71,17 @@ class TransformerEncoderLayer(nn.Module):
         x = self.norm1(src) if self.normalize_before else src
         query = _with_position(x, pos)
         attended = self.self_attn(
-            query,
-            query,
-            x,
-            attn_mask=src_mask,
-            key_padding_mask=src_key_padding_mask,
-            need_weights=self.self_attn.needs_weights(),
+            query, query, x, src_key_padding_mask, self.self_attn.needs_weights(), src_mask
         )[0]
         src = src + self.dropout1(attended)
-        if not self.normalize_before:
-            src = self.norm1(src)
+        src = src if self.normalize_before else self.norm1(src)
         x = self.norm2(src) if self.normalize_before else src
         src = src + self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
         return src if self.normalize_before else self.norm2(src)
 
 
 class TransformerDecoderLayer(nn.Module):
-    """Self-attention of the queries, cross-attention to the image, and FFN.
+    """Self-attention of the queries, cross-attention to the memory, and FFN.
 
     Args: see `TransformerEncoderLayer`.
     """
@@ -128,7 +122,7 @@ class TransformerDecoderLayer(nn.Module):
         pos: Tensor | None = None,
         query_pos: Tensor | None = None,
     ) -> Tensor:
-        """Update the decoder output of each query.
+        """Compute the next output of each query.
 
         Args:
             tgt: output of the previous decoder layer (Q, B, C).
@@ -144,16 +138,10 @@ class TransformerDecoderLayer(nn.Module):
         x = self.norm1(tgt) if self.normalize_before else tgt
         query = _with_position(x, query_pos)
         attended = self.self_attn(
-            query,
-            query,
-            x,
-            attn_mask=tgt_mask,
-            key_padding_mask=tgt_key_padding_mask,
-            need_weights=self.self_attn.needs_weights(),
+            query, query, x, tgt_key_padding_mask, self.self_attn.needs_weights(), tgt_mask
         )[0]
         tgt = tgt + self.dropout1(attended)
-        if not self.normalize_before:
-            tgt = self.norm1(tgt)
+        tgt = tgt if self.normalize_before else self.norm1(tgt)
         x = self.norm2(tgt) if self.normalize_before else tgt
         attended = self.multihead_attn(
             _with_position(x, query_pos),
@@ -164,8 +152,7 @@ class TransformerDecoderLayer(nn.Module):
             need_weights=self.multihead_attn.needs_weights(),
         )[0]
         tgt = tgt + self.dropout2(attended)
-        if not self.normalize_before:
-            tgt = self.norm2(tgt)
+        tgt = tgt if self.normalize_before else self.norm2(tgt)
         x = self.norm3(tgt) if self.normalize_before else tgt
         tgt = tgt + self.dropout3(self.linear2(self.dropout(self.activation(self.linear1(x)))))
         return tgt if self.normalize_before else self.norm3(tgt)
@@ -177,7 +164,7 @@ class TransformerEncoder(nn.Module):
     Args:
         encoder_layer: deep-copied for each layer.
         num_layers: number of layers.
-        norm: layer norm of the output; needed with pre-norm layers.
+        norm: LayerNorm of the output; for pre-norm layers.
     """
 
     def __init__(self, encoder_layer: nn.Module, num_layers: int, norm: nn.Module | None = None):
@@ -205,8 +192,8 @@ class TransformerDecoder(nn.Module):
     Args:
         decoder_layer: deep-copied for each layer.
         num_layers: number of layers.
-        norm: layer norm, the same for the outputs of all layers.
-        return_intermediate: return the outputs of all layers, not only of the last.
+        norm: LayerNorm, shared by the outputs of all layers.
+        return_intermediate: return the outputs of all layers instead of only the last.
     """
 
     def __init__(
@@ -236,7 +223,7 @@ class TransformerDecoder(nn.Module):
         """Decode the queries; for the arguments see `TransformerDecoderLayer`.
 
         Returns:
-            (L, Q, B, C), one entry per layer, or (1, Q, B, C) without ``return_intermediate``.
+            (L, Q, B, C) for L layers, or (1, Q, B, C) without ``return_intermediate``.
         """
         outputs = []
         for layer in self.layers:
@@ -263,7 +250,7 @@ class Transformer(nn.Module):
         d_model: channels.
         nhead: attention heads.
         num_encoder_layers, num_decoder_layers: numbers of layers.
-        dim_feedforward: hidden width of the FFNs.
+        dim_feedforward: hidden channels of the FFNs.
         dropout: dropout probability of all layers.
         activation: ``relu``, ``gelu`` or ``glu``.
         normalize_before: pre-norm layers.
@@ -314,8 +301,8 @@ class Transformer(nn.Module):
             pos_embed: positional encodings (B, C, H, W).
 
         Returns:
-            decoder outputs (L, B, Q, C), L = 1 without ``return_intermediate_dec``, and the encoder
-            output (B, C, H, W).
+            decoder outputs (L, B, Q, C), L = 1 without ``return_intermediate_dec``, and memory
+            (B, C, H, W).
         """
         batch_size, _, height, width = src.shape
         tokens = src.flatten(2).permute(2, 0, 1)  # (B, C, H, W) -> (HW, B, C)
@@ -330,8 +317,8 @@ class Transformer(nn.Module):
             pos=positions,
             query_pos=query_pos,
         )
-        encoded = memory.permute(1, 2, 0).unflatten(2, (height, width))
-        return states.transpose(1, 2), encoded
+        memory = memory.permute(1, 2, 0).unflatten(2, (height, width))  # (HW, B, C) -> (B, C, H, W)
+        return states.transpose(1, 2), memory
 
 
 _ACTIVATIONS: dict[str, Callable[..., Tensor]] = {"relu": F.relu, "gelu": F.gelu, "glu": F.glu}
@@ -344,7 +331,7 @@ def _activation_function(name: str) -> Callable[..., Tensor]:
 
 
 def _inner_width(dim_feedforward: int, activation: str) -> int:
-    """Output width of the first linear layer; a gated linear unit (glu) halves it."""
+    """Output channels of the first linear layer; a gated linear unit (glu) halves them."""
     return 2 * dim_feedforward if activation == "glu" else dim_feedforward
 
 

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint, and how they get into a model: all of them, or what fits."""
+"""Load the weights of a checkpoint into a model: exactly, or as far as keys and shapes match."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,69 +10,69 @@ from torch import Tensor, nn
 from util.errors import UserError
 
 _MAX_LISTED = 5
-DETECTOR_PREFIX = "detr."  # of the detector's keys in a segmentation model
-# A switch of the command line, and the key that only models built with it have.
+DETECTOR_PREFIX = "detr."  # prefix of the detector's keys in a segmentation model
+# Boolean flags of main.py, each with a key of the models that are built with it.
 _SWITCHES = (("--masks", "mask_head.lay1.weight"), ("--pre_norm", "encoder.norm.weight"))
 
 
 def model_state(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """The weights in a checkpoint.
+    """State dict of the model in a checkpoint.
 
     Args:
-        checkpoint: has the weights under ``model``, or is a bare state dict itself.
-        source: where it came from, for the message.
+        checkpoint: dict with the state dict under ``model``, or a bare state dict.
+        source: file name for the error message.
 
     Raises:
-        UserError: there are no weights in it.
+        UserError: the checkpoint has no weights.
     """
     state = checkpoint.get("model", checkpoint)
     if isinstance(state, Mapping) and state and all(isinstance(v, Tensor) for v in state.values()):
         return dict(state)
-    keys = ", ".join(map(str, list(checkpoint)[:_MAX_LISTED])) or "nothing"
-    raise UserError(f"{source}: has no weights under the key 'model' (it holds {keys})")
+    keys = ", ".join(map(str, list(checkpoint)[:_MAX_LISTED])) or "none"
+    raise UserError(f"{source}: has no weights under the key 'model' (its keys: {keys})")
 
 
-def tell_better_average(checkpoint: Mapping[str, Any], source: str, way_out: str) -> None:
-    """Print that the averaged weights in a ``best.pth`` are better than the raw ones, if so.
+def report_better_average(checkpoint: Mapping[str, Any], source: str, way_out: str) -> None:
+    """Print a notice if the averaged (EMA) weights of a ``best.pth`` scored better than the raw.
 
     Args:
-        checkpoint: of which the raw weights are used.
-        source: where it came from.
+        checkpoint: checkpoint whose raw weights are used.
+        source: file name for the notice.
         way_out: how to use the averaged weights.
     """
     if checkpoint.get("best_weights") == "ema" and checkpoint.get("ema"):
         print(f"{source}: raw weights are used, its averaged weights scored better: {way_out}")
 
 
-def num_classes_of(state: Mapping[str, Tensor], source: str) -> int:
-    """How many classes the head in some weights has, without "no object".
+def num_classes_in_head(state: Mapping[str, Tensor], source: str) -> int:
+    """Number of classes of the classification head, without the no-object class.
 
     Args:
         state: state dict of a detection or segmentation model.
-        source: where it came from, for the message.
+        source: file name for the error message.
 
     Raises:
-        UserError: there is no such head.
+        UserError: there is no classification head.
     """
-    heads = [value for key, value in state.items() if key.endswith("class_embed.bias")]
-    if not heads:
-        raise UserError(f"{source}: holds no DETR model (no class_embed)")
-    return len(heads[0]) - 1  # the last logit is the no-object class
+    num_classes = architecture_flags(without_ddp_prefix(state)).get("--num_classes")
+    if num_classes is None:
+        raise UserError(f"{source}: not a DETR checkpoint (no class_embed)")
+    return int(num_classes)
 
 
 def load_model_state(
     model: nn.Module, state: Mapping[str, Tensor], source: str, flags_of_main: bool = True
 ) -> None:
-    """Load all weights of a model, which must fit exactly.
+    """Load a state dict whose keys and shapes must match the model exactly.
 
     Args:
         model: receives the weights.
-        state: state dict, with or without the ``module.`` of DistributedDataParallel.
-        source: where it came from, for the message.
-        flags_of_main: the message may name flags of main.py as the way out.
+        state: state dict, with or without the prefix ``module.`` of DistributedDataParallel.
+        source: file name for the error message.
+        flags_of_main: suggest flags of main.py in the error message.
 
     Raises:
-        UserError: keys or shapes differ; names the first of them and the flags that would fit.
+        UserError: keys or shapes differ; names the first differences and the flags that match.
     """
     state = without_ddp_prefix(state)
     try:
@@ -83,24 +83,24 @@ def load_model_state(
             raise
         way_out = "give weights of the same architecture"
         if flags_of_main:
-            flags = " ".join(_fitting_flags(model.state_dict(), state))
+            flags = " ".join(_matching_flags(model.state_dict(), state))
             start = f"give {flags}, or" if flags else "use"
-            way_out = f"{start} --finetune {source} to load what fits"
+            way_out = f"{start} --finetune {source} to load matching weights"
         raise UserError(
-            f"{source} does not fit the model: {_first_of(differences, limit=2)}; {way_out}"
+            f"{source} does not match the model: {_first_of(differences, limit=2)}; {way_out}"
         ) from err
 
 
 @dataclass
 class FinetuneReport:
-    """What `finetune_model` did; ``str()`` tells it in words.
+    """Result of `finetune_model`; ``str()`` is a summary for the log.
 
     Attributes:
-        loaded: keys taken as they are.
-        resized: what was taken in part, in words.
-        skipped: what has another shape, in words.
-        missing: keys of the model that the file lacks.
-        unused: keys of the file that the model lacks.
+        loaded: keys of tensors loaded completely.
+        resized: descriptions of tensors loaded in part.
+        skipped: descriptions of tensors not loaded because the shapes differ.
+        missing: keys of the model that are not in the file.
+        unused: keys of the file that are not in the model.
     """
 
     loaded: list[str] = field(default_factory=list)
@@ -112,69 +112,70 @@ class FinetuneReport:
     def __str__(self) -> str:
         total = len(self.loaded) + len(self.resized) + len(self.skipped) + len(self.missing)
         lines = [f"Fine-tuning: {len(self.loaded)} of {total} tensors of the model loaded"]
-        for what, entries in (
+        for title, entries in (
             ("loaded in part", self.resized),
-            ("not loaded, starts fresh", self.skipped),
-            ("not in the file, starts fresh", self.missing),
-            ("in the file only, not used", self.unused),
+            ("shape differs, not loaded", self.skipped),
+            ("not in the file, initial values kept", self.missing),
+            ("only in the file, not used", self.unused),
         ):
             if entries:
-                lines.append(f"  {what}: {_first_of(entries, limit=_MAX_LISTED)}")
+                lines.append(f"  {title}: {_first_of(entries, limit=_MAX_LISTED)}")
         return "\n".join(lines)
 
 
 def load_frozen_weights(
     model: nn.Module, detector: nn.Module, state: Mapping[str, Tensor], source: str
 ) -> None:
-    """Load the detector inside a segmentation model, from a box or a segmentation checkpoint.
+    """Load the detector of a segmentation model from a box or a segmentation checkpoint.
 
     Args:
-        model: the segmentation model. A segmentation checkpoint gives it its mask head too.
-        detector: ``model.detr``, all that a box checkpoint holds.
-        state: state dict, with or without the ``module.`` of DistributedDataParallel.
-        source: where it came from, for the message.
+        model: the segmentation model; a segmentation checkpoint also loads its mask head.
+        detector: ``model.detr``; a box checkpoint loads this part only.
+        state: state dict, with or without the prefix ``module.`` of DistributedDataParallel.
+        source: file name for the error message.
 
     Raises:
         UserError: keys or shapes differ, as in `load_model_state`.
     """
     state = without_ddp_prefix(state)
-    load_model_state(model if _has_detector_inside(state) else detector, state, source)
+    load_model_state(model if _is_segmentation(state) else detector, state, source)
 
 
 def finetune_model(model: nn.Module, state: Mapping[str, Tensor]) -> FinetuneReport:
-    """Load what fits and leave the rest of the model as it is.
+    """Load the tensors with matching keys and shapes; the rest of the model does not change.
 
-    A head for other classes is left out. Of the query embeddings the rows that both have are taken.
-    Boxes go into a segmentation model and the other way round.
+    A classification head for another number of classes is not loaded. Query embeddings are loaded
+    up to the smaller number of queries. Box checkpoints load into segmentation models and
+    vice versa.
 
     Args:
         model: receives the weights.
-        state: state dict, with or without the ``module.`` of DistributedDataParallel.
+        state: state dict, with or without the prefix ``module.`` of DistributedDataParallel.
 
     Returns:
-        What was loaded and what was not.
+        the loaded, resized, skipped, missing and unused tensors.
 
     Raises:
-        UserError: nothing fits.
+        UserError: no tensor matches.
     """
     own = model.state_dict()
-    state = _wrapped_as(own, without_ddp_prefix(state))
+    state = _with_prefix_of(own, without_ddp_prefix(state))
     report = FinetuneReport(unused=[k for k in state if k not in own and not _is_counter(k)])
-    fitting = {}
-    for key, mine in own.items():
-        weight = _fit(key, mine, state.get(key), report)
+    matching = {}
+    for key, current in own.items():
+        weight = _match(key, current, state.get(key), report)
         if weight is not None:
-            fitting[key] = weight
-    if not fitting:
+            matching[key] = weight
+    if not matching:
         raise UserError(
-            "--finetune: nothing in the checkpoint fits the model, is it a DETR checkpoint?"
+            "--finetune: no tensor of the checkpoint matches the model; give a DETR checkpoint"
         )
-    model.load_state_dict(fitting, strict=False)
+    model.load_state_dict(matching, strict=False)
     return report
 
 
-def _fit(key: str, mine: Tensor, given: Tensor | None, report: FinetuneReport) -> Tensor | None:
-    """The tensor to load under ``key``, noted in ``report``; None to keep what the model has."""
+def _match(key: str, mine: Tensor, given: Tensor | None, report: FinetuneReport) -> Tensor | None:
+    """Tensor to load for ``key``, or None to keep the current values; recorded in ``report``."""
     if given is None:
         if not _is_counter(key):
             report.missing.append(key)
@@ -192,32 +193,32 @@ def _fit(key: str, mine: Tensor, given: Tensor | None, report: FinetuneReport) -
 
 
 def without_ddp_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights without the ``module.`` that DistributedDataParallel puts before every key."""
-    wrapped = bool(state) and all(key.startswith("module.") for key in state)
-    return {key.removeprefix("module.") if wrapped else key: v for key, v in state.items()}
+    """Remove the prefix ``module.`` of DistributedDataParallel from all keys."""
+    has_prefix = bool(state) and all(key.startswith("module.") for key in state)
+    return {key.removeprefix("module.") if has_prefix else key: v for key, v in state.items()}
 
 
-def _has_detector_inside(state: Mapping[str, Tensor]) -> bool:
-    """Whether these are weights of a segmentation model, whose detector is its part ``detr``."""
+def _is_segmentation(state: Mapping[str, Tensor]) -> bool:
+    """Whether this is the state dict of a segmentation model."""
     return any(key.startswith(DETECTOR_PREFIX) for key in state)
 
 
-def _wrapped_as(own: Mapping[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` with the detector's keys as in the state dict ``own``: inside or at the top."""
-    if _has_detector_inside(own) == _has_detector_inside(state):
+def _with_prefix_of(own: Mapping[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add or remove the prefix ``detr.`` of ``state``, as in the state dict ``own``."""
+    if _is_segmentation(own) == _is_segmentation(state):
         return state
-    if _has_detector_inside(own):
+    if _is_segmentation(own):
         return {DETECTOR_PREFIX + key: value for key, value in state.items()}
     return {key.removeprefix(DETECTOR_PREFIX): value for key, value in state.items()}
 
 
 def _is_counter(key: str) -> bool:
-    """Batch counters come and go with the kind of batch norm and matter to nobody."""
+    """Whether this is a batch counter: present in some kinds of batch norm, and never needed."""
     return key.endswith(".num_batches_tracked")
 
 
 def _differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """In words: shapes that differ, then keys that only one side has."""
+    """Describe tensors that differ in shape, then keys that are missing on one side."""
     common = [key for key in own if key in state]
     shapes = [
         _shape_difference(key, own[key], state[key])
@@ -226,7 +227,7 @@ def _differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list
     ]
     missing = [f"{key} is not in the file" for key in own if key not in state]
     extra = [key for key in state if key not in own and not _is_counter(key)]
-    return shapes + missing + [f"{key} is in the file only" for key in extra]
+    return shapes + missing + [f"{key} is only in the file" for key in extra]
 
 
 def _shape_difference(key: str, mine: Tensor, given: Tensor) -> str:
@@ -238,10 +239,10 @@ def _first_of(entries: Sequence[str], limit: int) -> str:
     return ", ".join(entries[:limit]) + more
 
 
-def _fitting_flags(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """The flags, with their values, that would give a model with the weights of ``state``."""
-    mine, wanted = architecture_flags(own), architecture_flags(state)
-    flags = [f"{flag} {wanted[flag]}" for flag in wanted if wanted[flag] != mine.get(flag)]
+def _matching_flags(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """Flags of main.py that would build a model with the shapes of ``state``."""
+    current, target = architecture_flags(own), architecture_flags(state)
+    flags = [f"{flag} {target[flag]}" for flag in target if target[flag] != current.get(flag)]
     for flag, marker in _SWITCHES:
         has, needs = (any(key.endswith(marker) for key in side) for side in (own, state))
         if has != needs:
@@ -252,7 +253,11 @@ def _fitting_flags(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> li
 
 
 def architecture_flags(state: Mapping[str, Tensor]) -> dict[str, int | str]:
-    """Flag of main.py (``--num_queries``) -> value, as far as the shapes of a state dict tell."""
+    """Values of the flags of main.py (by ``--num_queries``, …) that the shapes determine.
+
+    Args:
+        state: state dict of a detection or segmentation model, without the prefix ``module.``.
+    """
     parts = {key.removeprefix(DETECTOR_PREFIX): value for key, value in state.items()}
     found: dict[str, int | str] = {}
     for flag, key, offset in (
@@ -272,7 +277,7 @@ def architecture_flags(state: Mapping[str, Tensor]) -> dict[str, int | str]:
 
 
 def has_backbone_of(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
-    """Whether weights hold the whole backbone of a model, and no other layers of one."""
+    """Whether a state dict has exactly the backbone of a model, by keys and shapes."""
     return _backbone_shapes(model.state_dict()) == _backbone_shapes(state)
 
 

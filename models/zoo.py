@@ -1,10 +1,10 @@
-"""The table of the released models: how each is built, where its weights are, what it scores."""
+"""Table of the released models: architecture, weights file and published metrics."""
 
 from dataclasses import dataclass
 
 from models.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
 
-BASE_ADDRESS = "https://dl.fbaipublicfiles.com/detr/"
+BASE_URL = "https://dl.fbaipublicfiles.com/detr/"
 
 _BOXES_500 = "500 epochs, learning rate ÷10 after 400"
 _MASKS = (
@@ -15,23 +15,23 @@ _MASKS = (
 
 @dataclass(frozen=True)
 class ReleasedModel:
-    """A released model; numbers are those its authors published for COCO val2017.
+    """A released model; metrics as published for COCO val2017.
 
     Attributes:
-        title: what it is, in a few words.
+        title: short description.
         backbone: name of the torchvision ResNet.
-        file: of the weights, below `BASE_ADDRESS`; ends in the first digits of its SHA-256.
-        size_mb: of that file.
-        num_parameters: all of the model's, frozen ones included; batch statistics are none.
-        schedule: how it was trained.
-        dilation: DC5, the last stage of the backbone is dilated.
-        masks: segments too.
-        minimal: the paper's minimal model (`models.demo`), not `models.detr`.
+        file: name of the weights file at `BASE_URL`; ends in the first digits of its SHA-256.
+        size_mb: size of the file in MB.
+        num_parameters: number of parameters, including frozen parameters, without batch statistics.
+        schedule: training schedule.
+        dilation: DC5: dilated last stage of the backbone.
+        masks: has a mask head.
+        minimal: the minimal model of the paper (`models.demo`), not `models.detr`.
         box_ap: box AP in percent.
         box_ap50: box AP at IoU 0.5 in percent.
         mask_ap: mask AP in percent.
         pq: panoptic quality in percent.
-        remark: what the numbers leave unsaid.
+        remark: note for the model card.
     """
 
     title: str
@@ -51,31 +51,31 @@ class ReleasedModel:
 
     @property
     def url(self) -> str:
-        """Address of the weights."""
-        return BASE_ADDRESS + self.file
+        """URL of the weights file."""
+        return BASE_URL + self.file
 
     @property
     def sha256_prefix(self) -> str:
-        """The first eight hexadecimal digits of the file's SHA-256."""
+        """First eight hexadecimal digits of the SHA-256 of the file."""
         return self.file.removesuffix(".pth").rpartition("-")[2]
 
     @property
     def categories(self) -> str:
-        """What its labels are ids of: ``coco`` (things) or ``coco_panoptic`` (things and stuff)."""
+        """Category table: ``coco`` (things) or ``coco_panoptic`` (things and stuff)."""
         return "coco_panoptic" if self.masks else "coco"
 
     @property
     def num_classes(self) -> int:
-        """Classes of its head, besides "no object"."""
+        """Number of classes, without the no-object class."""
         return RELEASED_NUM_CLASSES[self.categories]
 
     @property
     def category_names(self) -> dict[int, str]:
-        """Names of the labels that occur."""
+        """Category names by label."""
         return CATEGORY_NAMES[self.categories]
 
 
-# By the name of the torch.hub entry.
+# By torch.hub entry point.
 RELEASED_MODELS: dict[str, ReleasedModel] = {
     "detr_resnet50": ReleasedModel(
         "DETR with ResNet-50",
@@ -164,6 +164,6 @@ RELEASED_MODELS: dict[str, ReleasedModel] = {
         num_parameters=41_459_616,
         schedule="not published",
         minimal=True,
-        remark="about 40 box AP by its authors' account",
+        remark="about 40 box AP according to its authors",
     ),
 }

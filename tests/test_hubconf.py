@@ -86,7 +86,7 @@ def table(monkeypatch, tmp_path):
         monkeypatch.setitem(RELEASED_MODELS, name, replace(RELEASED_MODELS[name], file=file))
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
-    monkeypatch.setattr(zoo, "BASE_ADDRESS", tmp_path.as_uri() + "/")
+    monkeypatch.setattr(zoo, "BASE_URL", tmp_path.as_uri() + "/")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     return change
 
@@ -198,13 +198,13 @@ def test_released_weights_are_downloaded_checked_and_loaded(serve):
 
 def test_the_minimal_model_loads_over_http(serve, loopback, monkeypatch):
     state = serve("detr_demo")
-    monkeypatch.setattr(zoo, "BASE_ADDRESS", loopback)
+    monkeypatch.setattr(zoo, "BASE_URL", loopback)
     assert same_weights(hubconf.detr_demo(pretrained=True), state)
 
 
 def test_a_file_that_is_missing_on_the_server_is_one_line(table, loopback, monkeypatch):
     table("detr_demo", "detr-none-0123abcd.pth")
-    monkeypatch.setattr(zoo, "BASE_ADDRESS", loopback)
+    monkeypatch.setattr(zoo, "BASE_URL", loopback)
     with pytest.raises(UserError, match=r"abcd.pth: cannot be downloaded .*404") as raised:
         hubconf.detr_demo(pretrained=True)
     assert raised.value.one_line().endswith("hub/checkpoints/detr-none-0123abcd.pth")
@@ -226,7 +226,7 @@ def test_another_number_of_classes_keeps_the_rest_and_says_so(name, serve, capsy
 def test_a_file_whose_hash_is_wrong_is_refused_in_one_line(table, tmp_path):
     (tmp_path / "detr-test-0123abcd.pth").write_bytes(b"other bytes")
     table("detr_resnet50", "detr-test-0123abcd.pth")
-    with pytest.raises(UserError, match="is not the file that its name promises") as raised:
+    with pytest.raises(UserError, match="does not match the hash in its name") as raised:
         hubconf.detr_resnet50(pretrained=True)
     message = raised.value.one_line()
     assert (tmp_path / "detr-test-0123abcd.pth").as_uri() in message and "0123abcd" in message
@@ -236,7 +236,7 @@ def test_a_file_whose_hash_is_wrong_is_refused_in_one_line(table, tmp_path):
 def test_weights_of_another_model_are_refused(serve, table):
     serve("detr_demo")
     table("detr_resnet50", RELEASED_MODELS["detr_demo"].file)
-    with pytest.raises(UserError, match=r"does not fit .* give weights of the same architecture"):
+    with pytest.raises(UserError, match=r"does not match .* give weights of the same architecture"):
         hubconf.detr_resnet50(pretrained=True)
 
 

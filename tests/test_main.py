@@ -194,7 +194,7 @@ MISTAKES = {
     "a folder for detections": (["--dump_detections", "/"], "--dump_detections"),
     "no such device": (["--device", "meta"], "--device meta: PyTorch cannot compute on meta here"),
     "device": (["--device", "cuda:77"], "--device cuda:77: "),
-    "kind of device": (["--device", "gpu"], "--device gpu: there is no such kind of device; give"),
+    "kind of device": (["--device", "gpu"], "--device gpu: unknown device type; give"),
     "classes": (["--num_classes", "1"], "the largest category id is 5, so 6 are needed; leave"),
     "heads": (["--nheads", "5"], "--hidden_dim"),
     "batch size": (["--batch_size", "0"], "--batch_size 0"),
@@ -265,7 +265,7 @@ def test_a_broken_image_is_named_when_it_is_read(data, capsys, tmp_path, num_wor
 def test_a_wrong_device_is_told_before_processes_connect(data, capsys, monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "1" if name == "WORLD_SIZE" else "0")
-    assert_one_line(capsys, run(data, "--device", "gpu"), "--device gpu: there is no such kind")
+    assert_one_line(capsys, run(data, "--device", "gpu"), "--device gpu: unknown device type")
 
 
 def test_foreign_and_unfitting_checkpoints(data, trained, capsys, tmp_path):

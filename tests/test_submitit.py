@@ -16,7 +16,7 @@ from tests import fake_slurm
 from tests.test_main import FLAGS, ROOT
 from tests.training.test_resume import assert_same_runs
 from util.distributed import processes as distributed
-from util.distributed.launch import Place, find_place, rendezvous_address
+from util.distributed.launch import Launch, detect_launch, rendezvous_address
 
 # Five steps an epoch of two processes with an image each.
 RUN = ["--epochs", "3", "--lr_drop", "2", "--lr", "1e-3", "--batch_size", "1"]
@@ -208,9 +208,9 @@ def test_a_local_task_finds_the_place_that_slurm_would_give():
         global_rank, local_rank, num_tasks, job_id = 1, 1, 2, "77"
 
     variables = run_with_submitit.variables_of_slurm(Job)
-    place = find_place(variables)
-    assert place == Place("slurm", 1, 2, 1)
-    assert rendezvous_address("env://", place, variables) == "tcp://localhost:13232"
+    launch = detect_launch(variables)
+    assert launch == Launch("slurm", 1, 2, 1)
+    assert rendezvous_address("env://", launch, variables) == "tcp://localhost:13232"
 
 
 def test_an_unexpected_error_of_a_connected_task_ends_it_at_once(monkeypatch, capsys, tmp_path):
@@ -222,7 +222,7 @@ def test_an_unexpected_error_of_a_connected_task_ends_it_at_once(monkeypatch, ca
     monkeypatch.setattr(run_with_submitit, "_submitit", lambda: submitit)
     monkeypatch.setattr(run_with_submitit.main, "run", fail)
     statuses = []
-    monkeypatch.setattr(run_with_submitit, "leave", statuses.append)
+    monkeypatch.setattr(run_with_submitit, "exit_process", statuses.append)
     with pytest.raises(RuntimeError, match="out of memory"):
         run_with_submitit.Training([])()
     monkeypatch.setattr(distributed, "is_dist_avail_and_initialized", lambda: True)

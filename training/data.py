@@ -11,7 +11,7 @@ from datasets import build_dataset, build_ground_truth
 from datasets.annotations.run_classes import ClassTable, classes_of_run
 from datasets.loading.bad_samples import ReportingLoader
 from datasets.loading.loaders import TrainLoader, build_val_loader
-from models.coco_categories import num_classes_for
+from models.coco_categories import default_num_classes
 from training.flags import SAME_ON_ALL_RANKS
 from training.resume import LoadedCheckpoint
 from util.distributed.agreement import fingerprint, require_same
@@ -61,7 +61,7 @@ def build_data(args: argparse.Namespace, checkpoint: LoadedCheckpoint | None) ->
     largest_id = max(dataset.largest_category_id for dataset in used)
     num_classes = args.num_classes
     if num_classes is None:
-        num_classes = num_classes_for(args.dataset_file, largest_id)
+        num_classes = default_num_classes(args.dataset_file, largest_id)
     return Data(train_set, val_set, classes, ground_truth, num_classes)
 
 

@@ -25,7 +25,7 @@ from training.network import num_trainable
 from training.nonfinite.policy import NonFinitePolicy
 from training.reporting import all_detections, draw_detections, draw_panoptic_maps, report
 from training.state import score_name, validation_score
-from util.distributed.gathering import tell_all
+from util.distributed.gathering import broadcast_object
 from util.distributed.processes import all_gather, get_world_size, is_main_process
 from util.errors import DivergenceError, UserError
 from util.metric_logger import MetricLogger
@@ -137,7 +137,7 @@ class Run:
         ended = state.images_done == 0 and state.train_stats is not None
         if not ended or state.epoch - 1 in state.scores:
             return False
-        return tell_all(self.folder.holds(self.settings.resume))
+        return broadcast_object(self.folder.holds(self.settings.resume))
 
     def _has_lost_patience(self) -> bool:
         best, patience = self.state.best_epoch, self.settings.patience

@@ -30,7 +30,7 @@ from training.checkpoint import (
 )
 from training.folder import RunFolder
 from util.distributed.agreement import fingerprint
-from util.distributed.gathering import tell_all
+from util.distributed.gathering import broadcast_object
 from util.distributed.processes import all_gather, get_world_size
 from util.errors import UserError
 from util.files.checkpoint import load_checkpoint
@@ -217,10 +217,12 @@ def resume_training(
         print("Learning rates, their schedule and weight decay are now those of the flags")
     done = f", after {progress.images_done} of its images" if progress.images_done else ""
     print(f"Resuming with epoch {progress.epoch}{done}")
-    if tell_all(folder.holds(path)):
+    if broadcast_object(folder.holds(path)):
         progress.take_scores(folder.read_log())
         # The scores decide when all ranks stop.
-        progress.scores, progress.ema_scores = tell_all((progress.scores, progress.ema_scores))
+        progress.scores, progress.ema_scores = broadcast_object(
+            (progress.scores, progress.ema_scores)
+        )
         folder.go_back_to(progress.epoch, progress.step)
         if progress.images_done == 0 and progress.best_epoch == progress.epoch - 1:
             folder.keep_as_best(path, progress.best_weights)

@@ -17,7 +17,7 @@ from models.weights import (
     DETECTOR_PREFIX,
     architecture_flags,
     model_state,
-    num_classes_of,
+    num_classes_in_head,
     without_ddp_prefix,
 )
 from training.checkpoint import flags_in, is_of_original, report_better_average
@@ -92,7 +92,7 @@ def _num_classes(asked: int | None, flag: str, checkpoint: LoadedCheckpoint) -> 
         UserError: ``--num_classes`` asks for another number.
     """
     path, content = checkpoint
-    found = num_classes_of(model_state(content, path), f"--{flag} {path}")
+    found = num_classes_in_head(model_state(content, path), f"--{flag} {path}")
     if asked not in (None, found):
         raise UserError(
             f"--num_classes {asked}: the head in {path} has {found} classes; "

@@ -1,3 +1,1 @@
-"""Helpers without knowledge of models or data sets: boxes, batches, processes, meters, checkpoints,
-pictures.
-"""
+"""Utilities without knowledge of models or datasets: boxes, batches, distributed runs, files."""

@@ -1,14 +1,13 @@
-"""Boxes: conversions between formats, (generalized) intersection over union, boxes around masks.
+"""Boxes: format conversions, intersection over union (IoU), generalized IoU, boxes of masks.
 
-Formats are part of every name: ``cxcywh`` is (centre x, centre y, width, height), ``xyxy`` is
-(left, top, right, bottom).
+Names end in the format: ``cxcywh`` is (centre x, centre y, width, height), ``xyxy`` is (left, top,
+right, bottom).
 """
 
 import torch
 from torch import Tensor
 
-# Smallest area that is divided by. Its square is still a normal float32, so that gradients stay
-# finite as well.
+# Smallest divisor. Its square is a normal float32, so gradients stay finite too.
 _SMALLEST_AREA = 1e-12
 
 
@@ -27,7 +26,7 @@ def box_xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
 def _intersection_union(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Areas of intersection and union, and the signed overlap along x and y, of xyxy boxes.
 
-    The signed overlap is negative for boxes that are apart: minus the gap between them.
+    For separate boxes the signed overlap is minus the gap between them.
     """
     left1, top1, right1, bottom1 = boxes1.unbind(-1)
     left2, top2, right2, bottom2 = boxes2.unbind(-1)
@@ -40,45 +39,45 @@ def _intersection_union(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor,
 
 
 def box_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
-    """Intersection over union of every box of one set with every box of another.
+    """Pairwise intersection over union of two sets of boxes.
 
     Args:
         boxes1: (N, 4) xyxy.
         boxes2: (M, 4) xyxy.
 
     Returns:
-        IoU (N, M) in [0, 1], 0 where both boxes have no area, and the area of the union (N, M).
+        IoU (N, M) in [0, 1], 0 if both boxes have no area, and the area of the union (N, M).
     """
     intersection, union, _, _ = _intersection_union(boxes1[:, None], boxes2[None])
     return intersection / union.clamp(min=_SMALLEST_AREA), union
 
 
 def elementwise_generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Generalized IoU of boxes taken in pairs, finite for boxes of no area as well.
+    """Elementwise generalized IoU, finite for boxes without area too.
 
     Args:
         boxes1: (..., 4) xyxy.
         boxes2: (..., 4) xyxy, broadcast against ``boxes1``.
 
     Returns:
-        GIoU (...) in [-1, 1]: IoU minus the empty share of the smallest box around both.
+        GIoU (...) in [-1, 1]: IoU minus the share of the smallest enclosing box outside the union.
 
     Source: Rezatofighi et al., Generalized Intersection over Union, CVPR 2019.
     """
     intersection, union, overlap_x, overlap_y = _intersection_union(boxes1, boxes2)
-    # max(a, b) = a + b - min(a, b): the sides of the hull follow from the overlap.
+    # max(a, b) = a + b - min(a, b): the enclosing box follows from the overlap.
     size1, size2 = boxes1[..., 2:] - boxes1[..., :2], boxes2[..., 2:] - boxes2[..., :2]
-    hull_width = size1[..., 0] + size2[..., 0] - overlap_x
-    hull_height = size1[..., 1] + size2[..., 1] - overlap_y
-    hull = hull_width * hull_height
+    enclosing_width = size1[..., 0] + size2[..., 0] - overlap_x
+    enclosing_height = size1[..., 1] + size2[..., 1] - overlap_y
+    enclosing = enclosing_width * enclosing_height
     iou = intersection / union.clamp(min=_SMALLEST_AREA)
-    return iou - (hull - union) / hull.clamp(min=_SMALLEST_AREA)
+    return iou - (enclosing - union) / enclosing.clamp(min=_SMALLEST_AREA)
 
 
 def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Generalized IoU of every box of one set with every box of another.
+    """Pairwise generalized IoU of two sets of boxes.
 
-    Checks its input, which waits for the device; `elementwise_generalized_box_iou` does neither.
+    Checks its input, which synchronizes with the device, unlike `elementwise_generalized_box_iou`.
 
     Args:
         boxes1: (N, 4) xyxy.
@@ -88,7 +87,7 @@ def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         (N, M) in [-1, 1].
 
     Raises:
-        ValueError: a box has its right or bottom edge before its left or top edge, or is NaN.
+        ValueError: a box has x1 < x0 or y1 < y0, or contains NaN.
     """
     for name, boxes in (("boxes1", boxes1), ("boxes2", boxes2)):
         in_order = (boxes[:, 2:] >= boxes[:, :2]).all(dim=1)
@@ -104,7 +103,7 @@ def masks_to_boxes(masks: Tensor) -> Tensor:
     """Tight boxes around masks; right and bottom edges are the indices of the last pixels inside.
 
     Args:
-        masks: (N, H, W), bool or any dtype whose non-zero values are inside.
+        masks: (N, H, W) of any dtype, non-zero inside.
 
     Returns:
         (N, 4) float32 xyxy; zeros for a mask without pixels.
@@ -112,14 +111,14 @@ def masks_to_boxes(masks: Tensor) -> Tensor:
     if masks.numel() == 0:
         return torch.zeros((masks.shape[0], 4), device=masks.device)
     values = masks if masks.dtype in (torch.bool, torch.uint8) else masks != 0
-    # On the CPU ``amax`` of bytes is many times as fast as ``any``.
+    # On the CPU ``amax`` of bytes is many times faster than ``any``.
     left, right = _first_and_last(values.amax(dim=1) != 0)
     top, bottom = _first_and_last(values.amax(dim=2) != 0)
     return torch.stack((left, top, right, bottom), dim=1).float()
 
 
 def _first_and_last(occupied: Tensor) -> tuple[Tensor, Tensor]:
-    """Index of the first and the last True in each row of (N, S); 0 and 0 without any."""
+    """Index of the first and the last True in each row of (N, S); 0 and 0 for a row of False."""
     index = torch.arange(occupied.shape[1], device=occupied.device)
     last = (index * occupied).amax(dim=1)
     first = torch.where(occupied, index, occupied.shape[1]).amin(dim=1)

@@ -1,4 +1,4 @@
-"""The same bits for the same work, on a GPU too: ``--deterministic``."""
+"""Deterministic algorithms (``--deterministic``)."""
 
 import contextlib
 import os
@@ -13,9 +13,9 @@ _REFUSED = re.compile(r"(\w+) does not have a deterministic implementation")
 
 
 def make_deterministic() -> None:
-    """Let PyTorch use kernels that always add in the same order, and refuse work without such.
+    """Make PyTorch use deterministic algorithms, or raise an error where there is none.
 
-    Call it before the first work on a GPU: cuBLAS looks at its setting once.
+    Call this before the first GPU operation: cuBLAS reads its setting once.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
@@ -24,7 +24,7 @@ def make_deterministic() -> None:
 
 @contextlib.contextmanager
 def explained_refusals() -> Iterator[None]:
-    """Turn PyTorch's refusal of a kernel into a mistake of the user.
+    """Convert PyTorch's error about a missing deterministic algorithm to a UserError.
 
     Raises:
         UserError: names the operation.
@@ -36,6 +36,6 @@ def explained_refusals() -> Iterator[None]:
         if refused is None:
             raise
         raise UserError(
-            f"--deterministic: {refused[1]} has no kernel that always gives the same bits here; "
+            f"--deterministic: {refused[1]} has no deterministic implementation here; "
             "train without the flag, or with --device cpu"
         ) from err

@@ -1,29 +1,29 @@
-"""The value of ``--device``: whether it names a device, and whether that device is there."""
+"""Parse and check ``--device``."""
 
 import torch
 
 from util.errors import UserError
 
-_WAY_OUT = "give --device cpu, --device cuda, or one GPU by its number as in --device cuda:0"
+_WAY_OUT = "give --device cpu, --device cuda, or a single GPU such as --device cuda:0"
 
 
 def parse_device(name: str) -> torch.device:
-    """The device of a flag; it need not be there.
+    """Parse a device name, without checking that the device is available.
 
     Raises:
-        UserError: the name is not a device name.
+        UserError: not a device name.
     """
     try:
         return torch.device(name)
     except (RuntimeError, ValueError):  # PyTorch's message lists some twenty device types
-        raise UserError(f"--device {name}: there is no such kind of device; {_WAY_OUT}") from None
+        raise UserError(f"--device {name}: unknown device type; {_WAY_OUT}") from None
 
 
 def check_device(name: str) -> None:
-    """Refuse a device that is not there. In a distributed run: after each rank has its GPU.
+    """Check that a device is available. In a distributed run call this after `connected`.
 
     Raises:
-        UserError: names the device and why it cannot be used.
+        UserError: the device is not available.
     """
     device = parse_device(name)
     if device.type == "cuda":
@@ -44,5 +44,5 @@ def _check_cuda(device: torch.device) -> None:
         raise UserError(f"--device {device}: no GPU is available{built}; give --device cpu")
     count = torch.cuda.device_count()
     if device.index is not None and device.index >= count:
-        there = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
-        raise UserError(f"--device {device}: there is no such GPU, only {there}; give one of them")
+        existing = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise UserError(f"--device {device}: there is no such GPU, only {existing}; choose one")

@@ -1,8 +1,8 @@
-"""Running statistics of a training or evaluation loop, and the lines that report them.
+"""Running statistics of a training or evaluation loop, and their log lines.
 
-Recording a value never waits for the device: tensors are kept as they are and read when somebody
-looks, all meters of a logger in one transfer. NaN stands for "nothing to observe" (the class error
-of a batch without objects) and stays out of every statistic.
+Recording a value does not synchronize with the device: tensors are stored and read on demand, with
+one transfer for all meters of a logger. NaN means "no observation" (the class error of a batch
+without objects) and is excluded from all statistics.
 """
 
 import math
@@ -21,15 +21,15 @@ from util.distributed.processes import all_gather, get_world_size
 T = TypeVar("T")
 Number: TypeAlias = float | Tensor
 
-# Unread values hold device memory; this many of them is still next to nothing.
+# Limits the device memory of unread values.
 _MAX_PENDING = 1000
 
 
 class SmoothedValue:
-    """A series of numbers, described over its last values and over all of them.
+    """Statistics of a series of values, over a window of the last values and over all values.
 
     Args:
-        window_size: how many of the last values the windowed statistics cover.
+        window_size: number of values in the window.
         fmt: format of ``str()``, with ``median``, ``avg``, ``global_avg``, ``max`` and ``value``.
     """
 
@@ -44,16 +44,16 @@ class SmoothedValue:
         """Record a value.
 
         Args:
-            value: a number, or a tensor of one element that nobody changes in place afterwards.
-            n: how many observations it stands for in `global_avg`.
+            value: a number, or a tensor of one element that is not changed in place afterwards.
+            n: weight of the value in `global_avg`.
 
         Raises:
-            ValueError: a tensor of more or fewer elements.
+            ValueError: the tensor does not have one element.
         """
         if not isinstance(value, Tensor):
             value = float(value)
         elif value.numel() != 1:
-            raise ValueError(f"a meter takes one number at a time, not shape {tuple(value.shape)}")
+            raise ValueError(f"a meter takes one number per update, not shape {tuple(value.shape)}")
         else:
             value = value.detach().reshape(())
         self._pending.append((value, n))
@@ -61,14 +61,14 @@ class SmoothedValue:
             _settle([self])
 
     def synchronize_between_processes(self) -> None:
-        """Make `count`, `total` and `global_avg` those of all processes; the window stays local."""
+        """Sum `count` and `total` over all ranks. Collective. The window stays local."""
         _settle([self])
         states = all_gather((self._count, self._total))
         self._set_totals(states)
 
     @property
     def median(self) -> float:
-        """Median of the window; of two middle values the lower one."""
+        """Median of the window; the lower of two middle values."""
         window = self._read_window()
         return statistics.median_low(window) if window else math.nan
 
@@ -80,7 +80,7 @@ class SmoothedValue:
 
     @property
     def global_avg(self) -> float:
-        """Mean of all observations, NaN where there is none."""
+        """Mean of all observations; NaN if there are none."""
         return self.total / self._count if self.count else math.nan
 
     @property
@@ -90,7 +90,7 @@ class SmoothedValue:
 
     @property
     def value(self) -> float:
-        """The last value that was observed."""
+        """Last observed value."""
         window = self._read_window()
         return window[-1] if window else math.nan
 
@@ -126,12 +126,12 @@ class SmoothedValue:
             self._total += value * n
 
     def state_dict(self) -> dict[str, Any]:
-        """What the meter has seen, as plain numbers."""
+        """Window, total and count, as plain numbers."""
         _settle([self])
         return {"window": list(self._window), "total": self._total, "count": self._count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore the result of `state_dict`."""
         self._window.extend(map(float, state["window"]))
         self._total, self._count = float(state["total"]), int(state["count"])
 
@@ -141,12 +141,12 @@ class SmoothedValue:
 
 
 class MetricLogger:
-    """Named meters, made on first use, and a loop that reports them.
+    """Named meters, created on first use, and a loop that logs them.
 
     A meter is also an attribute: ``logger.update(loss=0.5)``, then ``logger.loss.global_avg``.
 
     Args:
-        delimiter: what stands between two entries of a line.
+        delimiter: separator between the entries of a log line.
     """
 
     def __init__(self, delimiter: str = "\t") -> None:
@@ -154,28 +154,28 @@ class MetricLogger:
         self.delimiter = delimiter
 
     def update(self, **kwargs: Number) -> None:
-        """Record one value for each name; see `SmoothedValue.update`."""
+        """Record one value per name; see `SmoothedValue.update`."""
         for name, value in kwargs.items():
             self.meters[name].update(value)
 
     def add_meter(self, name: str, meter: SmoothedValue) -> None:
-        """Use ``meter`` under ``name``, for a window or format of its own."""
+        """Use ``meter`` for ``name``, with its own window and format."""
         self.meters[name] = meter
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
-        """What every meter has seen, as plain numbers."""
+        """State of every meter, as plain numbers."""
         _settle(self.meters.values())
         return {name: meter.state_dict() for name, meter in self.meters.items()}
 
     def load_state_dict(self, state: dict[str, dict[str, Any]]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore the result of `state_dict`."""
         for name, meter in state.items():
             self.meters[name].load_state_dict(meter)
 
     def synchronize_between_processes(self) -> None:
-        """Make the global statistics those of all processes, with one collective.
+        """Sum counts and totals of all meters over all ranks, with one collective.
 
-        A process may lack meters that others have, because its share of the data was empty.
+        A rank may lack meters that others have, if its share of the data was empty.
         """
         _settle(self.meters.values())
         mine = {name: (meter.count, meter.total) for name, meter in self.meters.items()}
@@ -191,25 +191,25 @@ class MetricLogger:
         batch_size: int | None = None,
         first: int = 0,
     ) -> Iterator[T]:
-        """Pass on the items of ``iterable`` and print a line for some of them.
+        """Yield the items of ``iterable`` and print a log line for some of them.
 
-        A line holds the place in the loop, the time left, every meter, the seconds for a step and
-        for waiting for its data, the peak GPU memory in MiB, and the images of all processes per
-        second.
+        A line has the index of the item, the remaining time, all meters, the seconds per step and
+        the seconds spent waiting for data, the peak GPU memory in MiB, and the images per second
+        over all ranks.
 
         Args:
-            iterable: what to loop over, usually a data loader; it need not have a length.
-            print_freq: a line for every so many items, and one for the last item.
-            header: beginning of each line.
-            batch_size: images in an item; by default the targets of an ``(images, targets)`` pair
-                are counted.
-            first: number of the first item, of a loop that was begun before.
+            iterable: usually a data loader; its length may be unknown.
+            print_freq: print a line every ``print_freq`` items, and for the last item.
+            header: start of each line.
+            batch_size: images per item; by default the number of targets in an
+                ``(images, targets)`` pair.
+            first: index of the first item, in a loop that is continued.
         """
         header = header or ""
         length = _length(iterable)
         length = None if length is None else length + first
         clock = _LoopClock(length)
-        for index, item in enumerate(clock.wait_for_each(iterable), start=first):
+        for index, item in enumerate(clock.timed(iterable), start=first):
             yield item
             clock.end_step(_count_images(item) if batch_size is None else batch_size)
             if index % print_freq == 0 or index + 1 == length:
@@ -232,7 +232,7 @@ class MetricLogger:
 
 
 class _LoopClock:
-    """Times the steps of a loop and describes how it gets on."""
+    """Measures the steps of a loop."""
 
     def __init__(self, length: int | None) -> None:
         self._length = length
@@ -242,14 +242,14 @@ class _LoopClock:
         self._num_images = SmoothedValue()
         self._started = self._step_started = time.perf_counter()
 
-    def wait_for_each(self, iterable: Iterable[T]) -> Iterator[T]:
-        """The items, each with the time it let the loop wait."""
+    def timed(self, iterable: Iterable[T]) -> Iterator[T]:
+        """Yield the items and record the time spent waiting for each."""
         for item in iterable:
             self._data_time.update(time.perf_counter() - self._step_started)
             yield item
 
     def end_step(self, num_images: float) -> None:
-        """The work on an item is done; NaN for an unknown number of images."""
+        """Record the end of a step; NaN for an unknown number of images."""
         now = time.perf_counter()
         self._step_time.update(now - self._step_started)
         self._num_images.update(num_images)
@@ -257,15 +257,15 @@ class _LoopClock:
         self._steps += 1
 
     def progress(self, index: int) -> list[str]:
-        """Place in the loop and time left, ``?`` where the length is unknown."""
+        """Index and remaining time; ``?`` if the length is unknown."""
         if self._length is None:
             return [f"[{index}/?]", "eta: ?"]
         width = len(str(self._length))
         seconds_left = self._step_time.global_avg * (self._length - index - 1)
-        return [f"[{index:{width}d}/{self._length}]", f"eta: {_clock_face(seconds_left)}"]
+        return [f"[{index:{width}d}/{self._length}]", f"eta: {_format_duration(seconds_left)}"]
 
     def speed(self) -> list[str]:
-        """Seconds a step, peak memory and images a second, as far as they are known."""
+        """Seconds per step, peak memory and images per second, as far as known."""
         entries = [f"time: {self._step_time}", f"data: {self._data_time}"]
         if torch.cuda.is_initialized():
             entries.append(f"max mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}")
@@ -275,13 +275,13 @@ class _LoopClock:
         return entries
 
     def summary(self) -> str:
-        """Time since the start, as a whole and for a step."""
+        """Time since the start, in total and per step."""
         seconds = time.perf_counter() - self._started
-        return f"{_clock_face(seconds)} ({seconds / max(self._steps, 1):.4f} s / it)"
+        return f"{_format_duration(seconds)} ({seconds / max(self._steps, 1):.4f} s / it)"
 
 
 def _settle(meters: Iterable[SmoothedValue]) -> None:
-    """Read the pending values of all ``meters`` at once."""
+    """Read the pending values of all ``meters`` together."""
     meters = list(meters)
     pending = [(meter, value, n) for meter in meters for value, n in meter._pending]
     numbers = _read([value for _, value, _ in pending])
@@ -292,14 +292,14 @@ def _settle(meters: Iterable[SmoothedValue]) -> None:
 
 
 def _read(values: Sequence[Number]) -> list[float]:
-    """Bring numbers to the host: one transfer for each device and type among them."""
+    """Copy numbers to the host, with one transfer per device and dtype."""
     numbers = [math.nan if isinstance(value, Tensor) else value for value in values]
     groups: defaultdict[tuple[torch.device, torch.dtype], dict[int, Tensor]] = defaultdict(dict)
     for position, value in enumerate(values):
         if isinstance(value, Tensor):
             groups[value.device, value.dtype][position] = value
     for group in groups.values():
-        on_host = torch.stack(list(group.values())).tolist()  # the only wait for the device
+        on_host = torch.stack(list(group.values())).tolist()  # synchronizes with the device
         for position, number in zip(group, on_host, strict=True):
             numbers[position] = float(number)
     return numbers
@@ -308,16 +308,16 @@ def _read(values: Sequence[Number]) -> list[float]:
 def _length(iterable: Iterable[Any]) -> int | None:
     try:
         return len(iterable)  # type: ignore[arg-type]
-    except TypeError:  # also of a DataLoader, which only seems to have a length
+    except TypeError:  # also for a DataLoader over an iterable dataset
         return None
 
 
 def _count_images(item: Any) -> float:
-    """Images in an ``(images, targets)`` pair, NaN for anything else."""
+    """Number of images in an ``(images, targets)`` pair; NaN for other items."""
     if isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[1], tuple | list):
         return len(item[1])
     return math.nan
 
 
-def _clock_face(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     return str(timedelta(seconds=int(seconds)))

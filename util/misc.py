@@ -1,4 +1,4 @@
-"""A face: the names of the original's ``util.misc``, from where they live here."""
+"""The public names of the original's ``util.misc``, re-exported."""
 
 from util.distributed.processes import (
     all_gather,

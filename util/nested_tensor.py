@@ -1,4 +1,4 @@
-"""Batches of images of different sizes: padded tensors, and masks of the padding."""
+"""Padded batches of images of different sizes, with padding masks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ class NestedTensor:
 
     Attributes:
         tensors: (B, C, H, W), zeros in the padding.
-        mask: (B, H, W) bool, True = padding; None where nothing is known about padding.
+        mask: (B, H, W) bool, True = padding; None if unknown.
     """
 
     def __init__(self, tensors: Tensor, mask: Tensor | None):
@@ -21,13 +21,13 @@ class NestedTensor:
 
     @torch.jit.unused
     def to(self, device: Any, non_blocking: bool = False) -> "NestedTensor":
-        """A copy on ``device`` (the same tensors where they are there already)."""
+        """Move to ``device``, as `torch.Tensor.to`."""
         mask = None if self.mask is None else self.mask.to(device, non_blocking=non_blocking)
         return NestedTensor(self.tensors.to(device, non_blocking=non_blocking), mask)
 
     @torch.jit.unused
     def pin_memory(self) -> "NestedTensor":
-        """A copy in page-locked memory; a `DataLoader` with ``pin_memory=True`` asks for it."""
+        """Copy to page-locked memory; called by a `DataLoader` with ``pin_memory=True``."""
         mask = None if self.mask is None else self.mask.pin_memory()
         return NestedTensor(self.tensors.pin_memory(), mask)
 
@@ -44,11 +44,11 @@ def nested_tensor_from_tensor_list(tensor_list: list[Tensor]) -> NestedTensor:
     """Pad images at the right and the bottom to a common size and stack them.
 
     Args:
-        tensor_list: images (C, H, W) of any sizes, or a tensor (B, C, H, W). Channel counts may
-            differ too (stacks of masks); missing channels are zeros.
+        tensor_list: images (C, H, W) of any sizes, or a tensor (B, C, H, W). The number of channels
+            may differ too (stacks of masks); missing channels are zeros.
 
     Returns:
-        the batch (B, C, H, W), in dtype and on the device of the first image, with its mask.
+        the batch (B, C, H, W) with its mask, in the dtype and on the device of the first image.
 
     Raises:
         ValueError: the entries do not have three dimensions.
@@ -72,6 +72,6 @@ def nested_tensor_from_tensor_list(tensor_list: list[Tensor]) -> NestedTensor:
 
 
 def collate_fn(batch: Sequence[tuple[Tensor, Any]]) -> tuple[Any, ...]:
-    """Join samples (image, target) to (NestedTensor, tuple of targets), for a `DataLoader`."""
+    """Collate samples (image, target) to (NestedTensor, tuple of targets), for a `DataLoader`."""
     images, *rest = zip(*batch, strict=True)
     return nested_tensor_from_tensor_list(list(images)), *rest

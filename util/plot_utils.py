@@ -1,7 +1,4 @@
-"""Curves of training logs and of saved evaluations.
-
-Needs matplotlib, which is imported when a figure is drawn, and no display.
-"""
+"""Plots of training logs and of saved evaluations. Needs matplotlib, but no display."""
 
 import json
 import math
@@ -28,21 +25,21 @@ def plot_logs(
     ewm_col: float = 0,
     log_name: str = "log.txt",
 ) -> tuple[Any, Any]:
-    """Draws fields of one or more training logs over the epochs, side by side.
+    """Plot fields of one or more training logs over epochs, side by side.
 
     Args:
-        logs: output folders of training runs, or one of them.
+        logs: one or more output folders of training runs.
         fields: names without the prefix: "loss" draws ``train_loss`` solid and ``test_loss``
             dashed. "mAP" is the box AP at IoU 0.50 of the evaluation (``test_coco_eval_bbox``).
-        ewm_col: how strongly the curves are smoothed: the centre of mass, in epochs, of an
-            exponentially weighted mean; 0 draws the values themselves.
-        log_name: name of the log in each folder, one JSON object a line.
+        ewm_col: smoothing: the centre of mass, in epochs, of an exponentially weighted mean; 0: no
+            smoothing.
+        log_name: name of the log in each folder, with one JSON object per line.
 
     Returns:
-        The matplotlib figure and its axes, one for each field.
+        the matplotlib figure and its axes, one per field.
 
     Raises:
-        UserError: matplotlib or a log is missing, a log is broken, or no log has one of the fields.
+        UserError: matplotlib or a log is missing, a log is broken, or no log has a given field.
     """
     folders = _as_paths(logs)
     runs = {folder: read_log(folder / log_name) for folder in folders}
@@ -69,22 +66,22 @@ def plot_logs(
 
 
 def plot_precision_recall(files: Paths, naming_scheme: str = "iter") -> tuple[Any, Any]:
-    """Draws precision and score over recall for saved evaluations, and prints their means.
+    """Plot precision and score over recall for saved evaluations, and print their means.
 
-    The curves are those at IoU 0.50, for objects of all sizes and the largest number of detections
-    an image, as a mean over the classes that have objects.
+    The curves are for IoU 0.50, objects of all sizes and the largest number of detections per
+    image, averaged over the classes that have objects.
 
     Args:
-        files: ``eval*.pth`` files, or one of them.
+        files: one or more ``eval*.pth`` files.
         naming_scheme: "iter" names a curve after its file (``latest``, ``050``), "exp_id" after the
             output folder of the run.
 
     Returns:
-        The matplotlib figure and its two axes.
+        the matplotlib figure and its two axes.
 
     Raises:
         UserError: matplotlib or a file is missing, or a file cannot be read.
-        ValueError: there is no such naming scheme.
+        ValueError: unknown naming scheme.
     """
     paths = _as_paths(files)
     names = [_evaluation_name(path, naming_scheme) for path in paths]
@@ -105,14 +102,14 @@ def plot_precision_recall(files: Paths, naming_scheme: str = "iter") -> tuple[An
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """The epochs of a ``log.txt``.
+    """Read a ``log.txt``: one dict per epoch.
 
     Args:
-        path: one JSON object a line. A last line that was cut off (the run was killed, or is
-            writing it now) is left out.
+        path: file with one JSON object per line. An incomplete last line (the run was killed, or is
+            writing the line) is ignored.
 
     Raises:
-        UserError: there is no such file, another line is no JSON object, or there is no epoch.
+        UserError: there is no such file, another line is not a JSON object, or there is no epoch.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -128,18 +125,18 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
             if number < len(lines):
                 raise UserError(f"{path}, line {number} is not JSON: {error}; remove it") from error
     if not epochs:
-        raise UserError(f"{path} holds no finished epoch: plot it when the first one is over")
+        raise UserError(f"{path} has no finished epoch: plot it after the first epoch")
     return epochs
 
 
 def load_eval(path: str | Path) -> dict[str, Any]:
-    """Reads an ``eval*.pth`` file without running code from it.
+    """Read an ``eval*.pth`` file without running code from it.
 
     Args:
-        path: written by ``main.py``: arrays as tensors, ``params`` as an argparse.Namespace.
+        path: file written by ``main.py``: arrays as tensors, ``params`` as an argparse.Namespace.
 
     Raises:
-        UserError: there is no such file, or it is not readable in this way.
+        UserError: there is no such file, or it is not a saved evaluation.
     """
     try:
         evaluation = load_checkpoint(path)
@@ -147,11 +144,11 @@ def load_eval(path: str | Path) -> dict[str, Any]:
         if not Path(path).exists():
             raise
         raise UserError(
-            f"{error} (evaluations saved by the original codebase hold pycocotools objects: make "
-            "the file anew with main.py --eval)"
+            f"{error} (evaluations saved by the original codebase contain pycocotools objects: "
+            "create the file again with main.py --eval)"
         ) from error
     if not {"params", "precision", "recall", "scores"} <= evaluation.keys():
-        raise UserError(f"{path} is no saved evaluation: those are in eval/ of an --output_dir")
+        raise UserError(f"{path} is not a saved evaluation: see eval/ in an --output_dir")
     return evaluation
 
 
@@ -172,14 +169,14 @@ def _import_pyplot() -> Any:
 
 
 def _colours(plt: Any, count: int) -> list[Any]:
-    """Colours that stay apart, also for many curves."""
+    """Distinct colours, also for many curves."""
     return [plt.get_cmap("viridis")(x) for x in np.linspace(0, 0.9, count)]
 
 
 def _curves_of(
     field: str, runs: dict[Path, list[dict[str, Any]]], ewm_col: float
 ) -> list[tuple[int, Curve]]:
-    """The curves of all runs that log ``field``, each with the index of its run."""
+    """Curves of ``field``, each with the index of its run."""
     curves = [
         (index, (split, epochs, smooth(values, ewm_col)))
         for index, log in enumerate(runs.values())
@@ -194,7 +191,7 @@ def _curves_of(
 
 
 def _points(log: list[dict[str, Any]], split: str, field: str) -> tuple[list[int], list[float]]:
-    """Epochs and values of a field, leaving out epochs without it (not evaluated, for example)."""
+    """Epochs and values of a field, without epochs that lack it (not evaluated, for example)."""
     points = []
     for index, epoch in enumerate(log):
         value = epoch.get(f"{split}_coco_eval_bbox" if field == "mAP" else f"{split}_{field}")
@@ -206,14 +203,14 @@ def _points(log: list[dict[str, Any]], split: str, field: str) -> tuple[list[int
 
 
 def smooth(values: Iterable[float], centre_of_mass: float) -> np.ndarray:
-    """Exponentially weighted running mean; a value n steps back weighs (c / (1 + c)) ** n.
+    """Exponentially weighted mean; a value n steps back has the weight (c / (1 + c)) ** n.
 
     Args:
-        values: NaN leaves the mean as it was.
-        centre_of_mass: c, how many steps back the weights lie on average; 0 changes nothing.
+        values: a NaN does not change the mean.
+        centre_of_mass: c, the mean of n; 0: no smoothing.
 
     Returns:
-        As many values as given.
+        one mean per value.
     """
     decay = centre_of_mass / (1 + centre_of_mass)
     weighted_sum = total_weight = 0.0
@@ -239,7 +236,7 @@ def _evaluation_name(path: Path, naming_scheme: str) -> str:
 def _curves_at_iou_50(
     evaluation: dict[str, Any],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Recall thresholds [R], and precision [R] and score [R] there."""
+    """Recall thresholds [R], and precision [R] and score [R] at these."""
     recall = np.asarray(evaluation["params"].recThrs)
     return (
         recall,
@@ -249,7 +246,7 @@ def _curves_at_iou_50(
 
 
 def _mean_over_classes(values: Any) -> np.ndarray:
-    """From [T, R, K, A, M] the first IoU threshold, all areas, most detections: [R]."""
+    """Select the first IoU threshold, all areas and most detections of [T, R, K, A, M]: [R]."""
     by_class = np.asarray(values)[0, :, :, 0, -1]
     has_objects = (by_class > -1).all(axis=0)
     if not has_objects.any():

@@ -1,20 +1,20 @@
-"""Requests to stop that come as signals: noticed at once, obeyed when a step is done."""
+"""Signals that stop training after the current step."""
 
 import os
 import signal
 from types import FrameType
 from typing import Any
 
-# Ctrl-C; kill and pre-emption; what Slurm sends on request before the time is up.
+# Ctrl-C; kill and pre-emption; the signal of Slurm before the time limit.
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopRequested(Exception):  # noqa: N818  # not an error
-    """A run has ended early because a signal asked for it.
+    """A signal ended a run early.
 
     Args:
         signum: the signal.
-        message: what was saved, and how to go on.
+        message: names the saved checkpoint and how to continue.
     """
 
     def __init__(self, signum: int, message: str) -> None:
@@ -23,18 +23,18 @@ class StopRequested(Exception):  # noqa: N818  # not an error
 
     @property
     def exit_status(self) -> int:
-        """128 plus the number of the signal, as shells have it: 130, 143 or 138."""
+        """128 plus the signal number, as in shells: 130, 143 or 138."""
         return 128 + self.signum
 
 
 class StopSignals:
-    """While open, keeps signals that ask for an end, so that a step can be finished and saved.
+    """Context manager that records stop signals, so that a step can finish and be saved.
 
-    A second Ctrl-C interrupts at once. Outside the main thread nothing is kept.
+    A second Ctrl-C raises KeyboardInterrupt. Outside the main thread nothing is recorded.
 
     Attributes:
-        received: number of the first signal, or SIGUSR1 once that has come, which puts a job of
-            Slurm into its queue again; None if there was none.
+        received: number of the first signal, but SIGUSR1 (requeue the Slurm job) replaces others;
+            None if there was none.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class StopSignals:
     def __enter__(self) -> "StopSignals":
         try:
             for signum in _STOPPING:
-                self._before[signum] = signal.signal(signum, self._note)
+                self._before[signum] = signal.signal(signum, self._record)
         except ValueError:  # not the main thread
             self._before.clear()
         return self
@@ -54,26 +54,26 @@ class StopSignals:
             signal.signal(signum, handler)
         self._before.clear()
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
+    def _record(self, signum: int, frame: FrameType | None) -> None:
         if self.received is None or signum == signal.SIGUSR1:  # pre-emption may send SIGTERM too
             self.received = signum
         elif signum == signal.SIGINT:
             raise KeyboardInterrupt
 
 
-def shield_worker(worker_id: int) -> None:
-    """Let a data-loading worker outlive a signal that its whole process group gets.
+def ignore_stop_signals(worker_id: int) -> None:
+    """Make a data-loader worker ignore the stop signals that its process group receives.
 
-    Its main process decides when it ends. A second SIGTERM, as PyTorch sends to a worker that does
-    not end by itself, ends it.
+    Its main process ends it. A second SIGTERM, which PyTorch sends to a worker that does not exit,
+    ends it too.
 
     Args:
-        worker_id: not used; a data loader passes it.
+        worker_id: unused; passed by the data loader.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _die_at_the_second)
+    signal.signal(signal.SIGTERM, _exit_on_next_signal)
 
 
-def _die_at_the_second(signum: int, frame: FrameType | None) -> None:
+def _exit_on_next_signal(signum: int, frame: FrameType | None) -> None:
     signal.signal(signum, lambda *_: os._exit(128 + signum))

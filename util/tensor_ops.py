@@ -1,4 +1,4 @@
-"""Small tensor functions that several rooms use."""
+"""Top-k accuracy, and interpolation of empty tensors."""
 
 from collections.abc import Sequence
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 @torch.no_grad()
 def accuracy(output: Tensor, target: Tensor, topk: Sequence[int] = (1,)) -> list[Tensor]:
-    """Share of rows whose target is among the k highest scores.
+    """Top-k accuracy in percent.
 
     Args:
         output: scores (N, classes).
         target: class indices (N,), int64.
-        topk: the values of k; one beyond the number of classes counts as that number.
+        topk: the values of k, limited to the number of classes.
 
     Returns:
-        One 0-d tensor in [0, 100] for each k; zeros where N is 0.
+        one 0-d tensor in [0, 100] per k; zeros if N is 0.
 
     >>> accuracy(torch.eye(2), torch.tensor([0, 0]))
     [tensor(50.)]
@@ -36,21 +36,21 @@ def interpolate(
     mode: str = "nearest",
     align_corners: bool | None = None,
 ) -> Tensor:
-    """`torch.nn.functional.interpolate`, also for tensors without channels.
+    """`torch.nn.functional.interpolate` that also accepts tensors with 0 channels.
 
     Args:
-        input: (B, C, H, W) of floats; B and C may be 0.
+        input: (B, C, H, W), floating point; B and C may be 0.
         size: output (height, width), or one number for both.
         scale_factor: instead of ``size``.
         mode: ``nearest``, ``bilinear``, ``bicubic`` or ``area``.
         align_corners: for bilinear and bicubic: corner pixels keep their values.
 
     Returns:
-        (B, C, height, width), with the type of ``input``.
+        (B, C, height, width), with the dtype of ``input``.
     """
     if input.shape[1] > 0:
         return F.interpolate(input, size, scale_factor, mode, align_corners)
-    # PyTorch refuses tensors without channels, but not those without images.
+    # PyTorch refuses 0 channels, but accepts 0 images.
     as_images = input.reshape(-1, 1, *input.shape[2:])
     resized = F.interpolate(as_images, size, scale_factor, mode, align_corners)
     return resized.reshape(*input.shape[:2], *resized.shape[2:])

@@ -11,7 +11,7 @@ from datasets.loading.samplers import EpochBatchSampler, ShareSampler
 from datasets.loading.seeded import SeededDataset
 from util.distributed.processes import get_world_size
 from util.errors import UserError
-from util.signals import shield_worker
+from util.signals import ignore_stop_signals
 from util.visualize.contact_sheet import count
 
 
@@ -110,6 +110,6 @@ def _loader(dataset: Dataset, num_workers: int, pin_memory: bool, **batching: An
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),
-        worker_init_fn=shield_worker,
+        worker_init_fn=ignore_stop_signals,
         **batching,
     )

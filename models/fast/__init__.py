@@ -1,1 +1,1 @@
-"""Code that is there for speed or memory alone; each file says when it is used."""
+"""Optimizations of speed or memory; each module says when it is used."""

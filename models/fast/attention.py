@@ -29,7 +29,7 @@ class Attention(nn.MultiheadAttention):
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float):
         super().__init__(embed_dim, num_heads, dropout=dropout)
-        self._hooks_without_weights: set[int] = set()  # ids of their handles
+        self._hooks_without_weights: set[int] = set()  # ids of the hooks' handles
 
     def register_forward_hook(
         self, hook: Callable[..., Any], *, needs_weights: bool = True, **options: Any
@@ -49,7 +49,7 @@ class Attention(nn.MultiheadAttention):
         return handle
 
     def needs_weights(self) -> bool:
-        """Whether a forward hook is registered that reads the weights.
+        """Whether a registered forward hook reads the weights.
 
         Counts hooks on this module and hooks on all modules
         (`torch.nn.modules.module.register_module_forward_hook`).
@@ -70,7 +70,7 @@ class Attention(nn.MultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend; arguments as in `torch.nn.MultiheadAttention`.
+        """Compute attention; arguments as in `torch.nn.MultiheadAttention`.
 
         Returns:
             output (L, B, C), and attention weights (B, L, S) averaged over the heads, or None
@@ -128,10 +128,9 @@ class Attention(nn.MultiheadAttention):
 
 
 def _trains_on_cpu(query: Tensor, key: Tensor, padding_mask: Tensor | None) -> bool:
-    """Whether this is training in mixed precision on a CPU, with inputs as DETR gives them.
+    """Whether this is training in mixed precision on a CPU, with batched inputs and a bool mask.
 
-    False for inputs without a batch dimension, in float64, and for masks that are not bool (B, S):
-    PyTorch computes these, or raises an error that names the problem.
+    PyTorch handles other inputs (unbatched, float64, other masks), or raises an error.
     """
     if query.device.type != "cpu" or query.dim() != 3 or query.dtype == torch.float64:
         return False

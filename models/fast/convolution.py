@@ -1,8 +1,8 @@
 """Convolutions of small feature maps as matrix products; used in mixed precision on CPUs.
 
-A ResNet's last stage has few cells for small images, but millions of weights. In mixed precision on
-a CPU PyTorch's convolution takes up to 2.7 times as long there as a matrix product, forward and
-backward (``benchmarks/convolution.py``).
+For small images the last stage of a ResNet has few cells, but millions of weights. There PyTorch's
+convolution takes up to 2.7 times as long as a matrix product, forward and backward
+(``benchmarks/convolution.py``).
 """
 
 import torch
@@ -13,17 +13,14 @@ from torch import Tensor, nn
 class SmallMapConv2d(nn.Conv2d):
     """`torch.nn.Conv2d` that uses a matrix product for small outputs in mixed precision on a CPU.
 
-    Small means fewer cells, over the whole batch, than output channels. All other cases run
-    PyTorch's convolution: full precision, other devices, larger outputs, groups, dilation, and
-    padding other than zeros.
+    Small: fewer cells in the whole batch than output channels. PyTorch's convolution computes all
+    other cases: full precision, other devices, larger outputs, groups, dilation, and padding other
+    than zeros.
     """
 
     @classmethod
     def from_conv(cls, conv: nn.Conv2d) -> "SmallMapConv2d":
-        """Wrap the parameters of a convolution, which are shared, not copied.
-
-        Hooks of ``conv`` are not carried over.
-        """
+        """Create a module that shares the parameters of ``conv``, without its hooks."""
         new = cls(
             conv.in_channels,
             conv.out_channels,
@@ -34,7 +31,7 @@ class SmallMapConv2d(nn.Conv2d):
             conv.groups,
             bias=conv.bias is not None,
             padding_mode=conv.padding_mode,
-            device="meta",  # no memory and no random numbers for weights that are replaced
+            device="meta",  # no memory or random numbers for weights that are replaced
         )
         new.weight, new.bias = conv.weight, conv.bias
         return new.train(conv.training)

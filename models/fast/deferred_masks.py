@@ -1,9 +1,8 @@
-"""Masks of chosen queries only; used in training, where the loss needs the matched queries.
+"""Masks of selected queries only; used in training, where the loss needs the matched queries.
 
-The activations of the mask head are the largest of the whole model. Which of the queries are
-matched, a few of a hundred, is known only after the matching. `models.segmentation.DETRsegm`
-therefore returns `DeferredMasks` in training, and the criterion runs the mask head for the matched
-queries (memory: ``benchmarks/RESULTS.md``).
+The mask head has the largest activations of the model, but only a few of the 100 queries are
+matched. In training `models.segmentation.DETRsegm` therefore returns `DeferredMasks`, and the
+criterion runs the mask head for the matched queries (memory: ``benchmarks/RESULTS.md``).
 """
 
 from typing import Any, NoReturn, Protocol
@@ -24,7 +23,7 @@ class _MaskHead(Protocol):
 class DeferredMasks:
     """Mask logits of a training batch, computed on request by `of_queries` or `dense`.
 
-    Use as a tensor raises an error that names these two methods.
+    Operations on tensors raise an error that names these two methods.
 
     Args:
         head: the mask head, see `models.segmentation.MaskHeadSmallConv.masks`.
@@ -43,10 +42,10 @@ class DeferredMasks:
         )
 
     def of_queries(self, indices: Tensor) -> Tensor:
-        """Compute the masks of some queries.
+        """Compute the masks of selected queries.
 
         Args:
-            indices: (P,) int64, counted over the batch: query q of image b is b * Q + q.
+            indices: (P,) int64, image * Q + query.
 
         Returns:
             mask logits (P, H, W).
@@ -73,16 +72,16 @@ class DeferredMasks:
 
     @classmethod
     def __torch_function__(cls, *args: Any, **kwargs: Any) -> NoReturn:
-        """Called by functions and methods of PyTorch that are given this object."""
+        """Called by PyTorch functions with this object as an argument."""
         raise TypeError(_NOT_A_TENSOR)
 
 
 def select_queries(masks: Tensor | DeferredMasks, indices: Tensor) -> Tensor:
-    """Mask logits (P, H, W) of some queries.
+    """Mask logits (P, H, W) of selected queries.
 
     Args:
         masks: mask logits (B, Q, H, W).
-        indices: (P,) int64, counted over the batch: query q of image b is b * Q + q.
+        indices: (P,) int64, image * Q + query.
     """
     if isinstance(masks, DeferredMasks):
         return masks.of_queries(indices)

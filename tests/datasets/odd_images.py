@@ -107,7 +107,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "zeros.jpg": (lambda: bytes(5000), "it is in no known image format and begins with b'\\x00"),
     "text.jpg": (lambda: b"hello", "it is in no known image format and begins with b'hello'"),
     "page.jpg": (lambda: b"<!DOCTYPE html><html>404</html>", "begins with b'<!DOCTYPE html>"),
-    "program.jpg": (lambda: EPS, "EPS is a program, not a picture"),
+    "program.jpg": (lambda: EPS, "EPS is a program, not an image"),
     "bomb.png": (lambda: png_that_claims(60_000, 60_000), "is too large: Image size (3600000000"),
     "long.png": (lambda: png_that_claims(70_000, 1), "is too large: 70000 x 1 pixels"),
     "longest.png": (lambda: png_that_claims(2**31 - 1, 1), "is too large"),

@@ -256,7 +256,7 @@ def test_segments_cover_the_image(photo, tmp_path, capsys, told_by):
         (detect, ["--checkpoint", "none.pth"], "none.pth: cannot be read"),
         (detect, ["--checkpoint", "C", "--random_weights"], "--random_weights is for --model"),
         (detect, ["--checkpoint", "C", "--output", "no/folder/out.png"], "--output no/folder"),
-        (detect, ["--checkpoint", "C", "--output", "out.xyz"], "no picture format ends in '.xyz'"),
+        (detect, ["--checkpoint", "C", "--output", "out.xyz"], "'.xyz' is not an image format"),
         (detect, ["--checkpoint", "C", "--device", "nowhere"], "--device nowhere"),
         (detect, ["--random_weights", "--ema"], "--ema belong to --checkpoint"),
         (detect, ["--checkpoint", "C", "--ema"], "holds no averaged weights"),

@@ -142,7 +142,7 @@ def test_weights_for_a_hub_model_may_have_other_classes(tmp_path):
     assert (source.architecture.dilation, source.architecture.num_classes) == (True, 3)
     with pytest.raises(UserError, match="needs the weights of a segmentation model"):
         source_for("--hub", "detr_resnet50_panoptic", "--weights", path)
-    with pytest.raises(UserError, match="does not fit the model"):
+    with pytest.raises(UserError, match="does not match the model"):
         source_for("--hub", "detr_resnet101", "--weights", path)
 
 

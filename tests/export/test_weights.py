@@ -89,5 +89,5 @@ def test_the_command_takes_averages(tmp_path):
 def test_metadata_that_is_not_ours(tmp_path):
     package = pytest.importorskip("safetensors.torch", reason="safetensors is not installed")
     package.save_file(TinyDetr().state_dict(), tmp_path / "f.safetensors", {"args": "{"})
-    with pytest.raises(UserError, match="metadata is not ours"):
+    with pytest.raises(UserError, match="metadata is invalid"):
         read_weights(tmp_path / "f.safetensors")

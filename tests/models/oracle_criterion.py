@@ -27,10 +27,10 @@ def match(outputs: dict[str, Any], targets: list[dict[str, Tensor]], weights: We
         probs = outputs["pred_logits"].flatten(0, 1).softmax(-1)
         boxes = outputs["pred_boxes"].flatten(0, 1)
         labels = torch.cat([t["labels"] for t in targets])
-        wanted = torch.cat([t["boxes"] for t in targets])
+        expected = torch.cat([t["boxes"] for t in targets])
         cost_class = -probs[:, labels]
-        cost_bbox = torch.cdist(boxes, wanted, p=1)
-        cost_giou = -generalized_box_iou(box_cxcywh_to_xyxy(boxes), box_cxcywh_to_xyxy(wanted))
+        cost_bbox = torch.cdist(boxes, expected, p=1)
+        cost_giou = -generalized_box_iou(box_cxcywh_to_xyxy(boxes), box_cxcywh_to_xyxy(expected))
         cost = weights[0] * cost_class + weights[1] * cost_bbox + weights[2] * cost_giou
         cost = cost.view(batch_size, num_queries, -1).cpu()
         blocks = cost.split([len(t["labels"]) for t in targets], dim=-1)
@@ -55,17 +55,17 @@ def layer_losses(
     )
     classes = torch.full(logits.shape[:2], no_object, dtype=torch.int64, device=logits.device)
     classes[image, query] = labels
-    wanted = torch.cat(
+    expected = torch.cat(
         [t["boxes"][target] for t, (_, target) in zip(targets, indices, strict=True)]
     )
     predicted = boxes[image, query]
-    giou = generalized_box_iou(box_cxcywh_to_xyxy(predicted), box_cxcywh_to_xyxy(wanted)).diag()
+    giou = generalized_box_iou(box_cxcywh_to_xyxy(predicted), box_cxcywh_to_xyxy(expected)).diag()
     counts = torch.as_tensor([len(t["labels"]) for t in targets], device=logits.device)
     correct = (logits[image, query].argmax(-1) == labels).float().mean() * 100
     return {
         "loss_ce": F.cross_entropy(logits.transpose(1, 2), classes, empty_weight),
         "class_error": 100 - correct.detach(),
-        "loss_bbox": F.l1_loss(predicted, wanted, reduction="none").sum() / num_boxes,
+        "loss_bbox": F.l1_loss(predicted, expected, reduction="none").sum() / num_boxes,
         "loss_giou": (1 - giou).sum() / num_boxes,
         "cardinality_error": F.l1_loss(
             (logits.argmax(-1) != no_object).sum(1).float(), counts.float()

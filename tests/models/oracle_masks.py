@@ -26,7 +26,7 @@ def head_masks(head, x, attention, fpns):
 
 
 def forward(model, images):
-    """What `DETRsegm.forward` gives, with the masks of all queries in one go."""
+    """Result of `DETRsegm.forward`, with the masks of all queries computed together."""
     samples = nested_tensor_from_tensor_list(images) if isinstance(images, list) else images
     features, positions = model.detr.backbone(samples)
     states, projected, memory = model.detr.decode(features[-1], positions[-1])

@@ -34,7 +34,7 @@ def flags(**changes):
 
 @pytest.fixture
 def downloads(monkeypatch):
-    """Addresses that were asked for; every file holds ones."""
+    """Requested URLs; every file contains ones."""
     asked = []
 
     def serve(url, *args, **kwargs):
@@ -86,11 +86,12 @@ def test_frozen_batch_norm_rounds_once_in_low_precision(dtype, memory_format):
     grad = torch.randn_like(x)
     y.backward(grad)
     y64.backward(grad.double())
-    for found, wanted in ((y, y64), (x.grad, x64.grad)):
+    for found, expected in ((y, y64), (x.grad, x64.grad)):
         assert found.dtype == dtype and found.is_contiguous(memory_format=memory_format)
         # Half a unit in the last place, and the rounding of float32 where terms cancel.
         assert (
-            (found.double() - wanted).abs() <= 0.505 * torch.finfo(dtype).eps * wanted.abs() + 2e-6
+            (found.double() - expected).abs()
+            <= 0.505 * torch.finfo(dtype).eps * expected.abs() + 2e-6
         ).all()
 
 
@@ -145,8 +146,8 @@ def test_strides_and_masks(dilation, stride):
     batch = nested_tensor_from_tensor_list([torch.rand(3, 64, 128), torch.rand(3, 64, 64)])
     features = backbone(batch)
     assert list(features) == ["0", "1", "2", "3"]
-    for feature, wanted in zip(features.values(), (4, 8, 16, stride), strict=True):
-        assert feature.tensors.shape[-2:] == (64 // wanted, 128 // wanted)
+    for feature, expected in zip(features.values(), (4, 8, 16, stride), strict=True):
+        assert feature.tensors.shape[-2:] == (64 // expected, 128 // expected)
         assert feature.mask.dtype == torch.bool and not feature.mask[0].any()
         half = feature.mask.shape[-1] // 2
         assert not feature.mask[1, :, :half].any() and feature.mask[1, :, half:].all()

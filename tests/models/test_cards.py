@@ -1,4 +1,4 @@
-"""Pages about the released models."""
+"""Model cards of the released models."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def test_the_code_of_a_card_is_code(name):
     assert json.dumps(name) in code
 
 
-def test_the_table_takes_the_place_of_the_old_one():
+def test_the_table_replaces_the_old_table():
     page = f"before\n{model_cards._BEGIN}old\n{model_cards._END}after\n"
     made = model_cards.with_current_table(page)
     assert made.startswith("before\n") and made.endswith(f"{model_cards._END}after\n")

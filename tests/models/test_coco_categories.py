@@ -6,11 +6,11 @@ from models.coco_categories import (
     CATEGORY_NAMES,
     STUFF_NAMES,
     THING_NAMES,
-    num_classes_for,
+    default_num_classes,
 )
 
 
-def test_things_are_those_that_torchvision_knows():
+def test_things_match_torchvision():
     known = FasterRCNN_ResNet50_FPN_Weights.DEFAULT.meta["categories"]
     things = {i: name for i, name in enumerate(known) if i and name != "N/A"}
     assert things == THING_NAMES
@@ -23,6 +23,6 @@ def test_stuff_follows_the_things():
 
 
 def test_the_least_number_of_classes_is_that_of_the_released_models():
-    counts = [num_classes_for(name, 7) for name in ("coco", "coco_panoptic", "shapes")]
+    counts = [default_num_classes(name, 7) for name in ("coco", "coco_panoptic", "shapes")]
     assert counts == [91, 250, 8]
-    assert num_classes_for("coco", 91) == 92
+    assert default_num_classes("coco", 91) == 92

@@ -1,4 +1,4 @@
-"""What a subclass of `SetCriterion` may override, and what matcher it may have."""
+"""Subclasses of `SetCriterion`, and other matchers."""
 
 import pytest
 import torch
@@ -203,7 +203,7 @@ def test_a_method_adds_a_loss_and_leaves_the_others_batched():
     assert not criterion._has_batched_form("masks")
 
 
-def test_a_loss_that_nobody_knows_is_refused():
+def test_an_unknown_loss_is_refused():
     outputs, targets, _ = layered(3, 5, COUNTS, 1)
     with pytest.raises(ValueError, match=r"\['zzz'\].*get_loss"):
         build(["labels", "zzz"])

@@ -19,7 +19,7 @@ def image(*size_hw, number=1):
 
 @torch.no_grad()
 def step_by_step(model, x):
-    """The paper's computation for one image (1, 3, H, W), cell by cell where that is slow."""
+    """The computation in the paper for one image (1, 3, H, W), cell by cell."""
     body = model.backbone
     x = body.maxpool(body.relu(body.bn1(body.conv1(x))))
     x = model.conv(body.layer4(body.layer3(body.layer2(body.layer1(x)))))[0]
@@ -42,7 +42,7 @@ def test_equals_the_computation_step_by_step():
 
 
 @torch.no_grad()
-def test_a_batch_is_its_images_one_by_one():
+def test_a_batch_equals_its_images_separately():
     model, batch = build(), image(64, 96, number=3)
     together = model(batch)
     assert together["pred_logits"].shape == (3, 100, 5)
@@ -51,10 +51,10 @@ def test_a_batch_is_its_images_one_by_one():
         torch.testing.assert_close(together["pred_boxes"][index], alone["pred_boxes"][0])
 
 
-def test_keys_are_those_of_the_released_weights():
+def test_keys_match_the_released_weights():
     state = MinimalDETR(91).state_dict()
     shapes = {key: tuple(value.shape) for key, value in state.items()}
-    wanted = {
+    expected = {
         "query_pos": (100, 256),
         "row_embed": (50, 128),
         "col_embed": (50, 128),
@@ -66,9 +66,9 @@ def test_keys_are_those_of_the_released_weights():
         "transformer.decoder.norm.weight": (256,),
         "backbone.layer4.2.conv3.weight": (2048, 512, 1, 1),
     }
-    assert {key: shapes[key] for key in wanted} == wanted
+    assert {key: shapes[key] for key in expected} == expected
     rooms = {key.split(".")[0] for key in state}
-    assert rooms == {key.split(".")[0] for key in wanted}
+    assert rooms == {key.split(".")[0] for key in expected}
     assert not any(key.startswith("backbone.fc") for key in state)
 
 
@@ -85,5 +85,5 @@ def test_weights_without_batch_counters_load_too():
 def test_the_largest_image():
     model = build()
     assert model(image(32, 1600))["pred_boxes"].shape == (1, 100, 4)
-    with pytest.raises(UserError, match="at most 1600 pixels a side"):
+    with pytest.raises(UserError, match="at most 1600 pixels per side"):
         model(image(32, 1601))

@@ -5,7 +5,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from models.matcher import HungarianMatcher, Matches, Objects, match_layers
+from models.matcher import HungarianMatcher, MatchedPairs, Objects, match_layers
 from tests.models import oracle_criterion
 from util.errors import DivergenceError
 
@@ -65,7 +65,7 @@ def test_indices_are_sorted_int64_on_the_cpu():
         assert query.tolist() == sorted(set(query.tolist()))
 
 
-def test_layers_are_matched_as_one_by_one():
+def test_layers_are_matched_as_separately():
     layers = [case(seed, 6, [2, 7, 0, 3])[0] for seed in range(4)]
     _, targets = case(9, 6, [2, 7, 0, 3])
     matcher = HungarianMatcher(*WEIGHTS)
@@ -76,7 +76,7 @@ def test_layers_are_matched_as_one_by_one():
         targets,
     )
     assert [pairs(layer) for layer in indices] == [pairs(matcher(x, targets)) for x in layers]
-    matches = Matches.of(indices, 6, [2, 7, 0, 3], torch.device("cpu"))
+    matches = MatchedPairs.of(indices, 6, [2, 7, 0, 3], torch.device("cpu"))
     first_objects = [0, 2, 9, 9]
     for layer, query_row, target_row in zip(indices, matches.query, matches.target, strict=True):
         expected = [

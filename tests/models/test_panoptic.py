@@ -15,7 +15,7 @@ THINGS = {label: label < 4 for label in range(NO_OBJECT)}
 
 
 def outputs_of(labels, masks, sure=9.0):
-    """Outputs for one image: queries that are sure of their labels, with these mask logits."""
+    """Outputs for one image: confident labels, with these mask logits."""
     logits = torch.zeros(1, len(labels), NO_OBJECT + 1)
     for query, label in enumerate(labels):
         logits[0, query, label] = sure
@@ -31,7 +31,7 @@ def rectangles(size_hw, *boxes, inside=6.0, outside=-6.0):
 
 
 def panoptic(outputs, size_hw, target_hw=None, **options):
-    """The one map as (ids, segments)."""
+    """The single map as (ids, segments)."""
     targets = None if target_hw is None else [target_hw]
     (result,) = PostProcessPanoptic(THINGS, **options)(outputs, [size_hw], targets)
     return decode_id_map(io.BytesIO(result["png_string"])), result["segments_info"]
@@ -72,9 +72,9 @@ def test_instance_masks_without_queries():
 
 def test_as_many_sizes_as_images_are_needed():
     sizes = torch.tensor([[8, 8], [8, 8]])
-    with pytest.raises(ValueError, match=r"one entry an image, got \(1, 1, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"one entry per image, got \(1, 1, 2, 2\)"):
         PostProcessSegm()([{}], {"pred_masks": torch.zeros(1, 2, 4, 4)}, sizes, sizes)
-    with pytest.raises(ValueError, match="one size for each of 1 images"):
+    with pytest.raises(ValueError, match="one size per image for 1 images"):
         PostProcessPanoptic(THINGS)(outputs_of([1], torch.zeros(1, 4, 4)), [(8, 8)], [])
 
 

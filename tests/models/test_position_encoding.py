@@ -28,14 +28,14 @@ def test_sine_equals_a_loop(normalize):
     for image, (height, width) in enumerate(sizes):
         for y in range(height):
             for x in range(width):
-                wanted = []
+                expected = []
                 for place, extent in ((y + 1, height), (x + 1, width)):
                     if normalize:
                         place = place / (extent + 1e-6) * 2 * math.pi
                     for pair in range(2):
                         angle = place / 20 ** (2 * pair / 4)
-                        wanted += [math.sin(angle), math.cos(angle)]
-                assert encoded[image, :, y, x].tolist() == pytest.approx(wanted, abs=1e-5)
+                        expected += [math.sin(angle), math.cos(angle)]
+                assert encoded[image, :, y, x].tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_sine_has_no_state_and_refuses_a_scale_alone():
@@ -54,7 +54,7 @@ def test_learned_is_a_sum_of_rows_and_columns():
 
 
 @pytest.mark.parametrize(("height", "width"), [(51, 3), (3, 51)])
-def test_learned_says_where_its_range_ends(height, width):
+def test_learned_refuses_large_maps(height, width):
     with pytest.raises(ValueError, match=f"50 x 50.*{height} x {width}.*--position_embedding sine"):
         PositionEmbeddingLearned(2)(padded((1, 1), height=height, width=width))
 

@@ -82,7 +82,7 @@ def test_model_scripts():
             assert torch.allclose(expected[name], found[name], atol=1e-5)
 
 
-def test_wrapper_that_takes_a_list_scripts():
+def test_a_wrapper_with_a_list_can_be_scripted():
     model = TakesList(build_model())
     scripted = torch.jit.script(model)
     batch = images((64, 64), (32, 80))

@@ -1,4 +1,4 @@
-"""DETRsegm: equal to the plain way, in training for matched queries alone, and frozen as asked."""
+"""DETRsegm against the oracle; masks of matched queries in training; freezing."""
 
 import argparse
 import copy
@@ -134,7 +134,7 @@ def test_masks_in_training_without_gradients_are_a_tensor():
 # ---- what is trained
 
 
-def test_freezing_leaves_the_mask_head_alone_to_train():
+def test_freezing_trains_only_the_mask_head():
     model = build_segmenter(freeze_detr=True)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {n for n, _ in model.named_parameters() if not n.startswith("detr.")}

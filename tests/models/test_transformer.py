@@ -36,7 +36,7 @@ def build(**options):
 
 
 def plain_attention(layer, query, key, value, padding):
-    """Attention of one image written out; (length, channels), padding (source length,)."""
+    """Naive attention of one image; (length, channels), padding (source length,)."""
     heads, channels = layer.num_heads, layer.embed_dim
     projected = [
         F.linear(x, weight, bias).view(len(x), heads, -1).transpose(0, 1)
@@ -207,7 +207,7 @@ def test_attention_weights_appear_for_hooks_only(precision, tolerance):
     assert seen[0][1].view(5, 3, 4)[:, :, 2:].abs().max() == 0  # padding
 
 
-def test_keys_are_those_of_the_released_files():
+def test_keys_match_the_released_files():
     keys = list(build().state_dict())
     first = [key for key in keys if key.startswith("encoder.layers.0.")]
     assert [key.removeprefix("encoder.layers.0.") for key in first] == [

@@ -1,4 +1,4 @@
-"""models/weights.py: what fits goes in, and what does not is told in one line."""
+"""Loading of weights: exact, fine-tuning, and error messages."""
 
 import pytest
 import torch
@@ -24,12 +24,12 @@ def test_weights_of_a_checkpoint_or_a_bare_state_dict():
     state = {"weight": torch.ones(2)}
     assert model_state({"model": state, "epoch": 3}, "a.pth") == state
     assert model_state(state, "a.pth") == state
-    with pytest.raises(UserError, match=r"a\.pth: has no weights .*holds epoch, lr"):
+    with pytest.raises(UserError, match=r"a\.pth: has no weights .*its keys: epoch, lr"):
         model_state({"epoch": 3, "lr": 0.1}, "a.pth")
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_strict_loading_takes_every_weight(prefix):
+def test_strict_loading_loads_every_weight(prefix):
     theirs, ours = TinyDetr(), TinyDetr()
     load_model_state(ours, {prefix + k: v for k, v in theirs.state_dict().items()}, "a.pth")
     assert same_weights(ours, theirs)
@@ -41,14 +41,14 @@ def test_strict_loading_takes_every_weight(prefix):
         ({"classes": 91}, "class_embed.weight is (92, 8) in the file", "--num_classes 91"),
         ({"queries": 7}, "query_embed.weight is (7, 8) in the file", "--num_queries 7"),
         ({"width": 4}, "in_proj_weight is (12, 4) in the file", "--hidden_dim 4"),
-        ({"layers": 3}, "encoder.layers.1.self_attn.in_proj_weight is in", "--enc_layers 3"),
-        ({"pre_norm": True}, "transformer.encoder.norm.weight is in the file", "--pre_norm"),
+        ({"layers": 3}, "encoder.layers.1.self_attn.in_proj_weight is only in", "--enc_layers 3"),
+        ({"pre_norm": True}, "transformer.encoder.norm.weight is only in the file", "--pre_norm"),
         ({"channels": 6}, "backbone.0.body.conv1.weight is (6, 3", "another --backbone"),
     ],
 )
 def test_a_model_of_other_flags_names_them(options, difference, flags):
     state = TinyDetr(**options).state_dict()
-    with pytest.raises(UserError, match=r"a\.pth does not fit the model") as error:
+    with pytest.raises(UserError, match=r"a\.pth does not match the model") as error:
         load_model_state(TinyDetr(), state, "a.pth")
     message = one_line(error)
     assert difference in message
@@ -69,14 +69,14 @@ def test_every_difference_counts_but_only_the_first_are_listed():
         load_model_state(TinyDetr(), state, "a.pth")
 
 
-def test_masks_are_told_by_their_head():
+def test_flags_of_masks_are_detected():
     state = {f"detr.{key}": value for key, value in TinyDetr().state_dict().items()}
     state["mask_head.lay1.weight"] = torch.ones(1)
     with pytest.raises(UserError, match="give --masks, or"):
         load_model_state(TinyDetr(), state, "a.pth")
 
 
-def test_finetuning_with_the_same_model_takes_everything():
+def test_finetuning_the_same_model_loads_everything():
     theirs, ours = TinyDetr(), TinyDetr()
     report = finetune_model(ours, theirs.state_dict())
     assert same_weights(ours, theirs)
@@ -86,7 +86,7 @@ def test_finetuning_with_the_same_model_takes_everything():
 
 
 @pytest.mark.parametrize(("theirs_count", "ours_count"), [(7, 4), (4, 7)])
-def test_finetuning_takes_the_queries_that_both_have(theirs_count, ours_count):
+def test_finetuning_loads_the_common_queries(theirs_count, ours_count):
     theirs, ours = TinyDetr(queries=theirs_count), TinyDetr(queries=ours_count)
     fresh = ours.query_embed.weight.detach().clone()
     report = finetune_model(ours, theirs.state_dict())
@@ -96,7 +96,7 @@ def test_finetuning_takes_the_queries_that_both_have(theirs_count, ours_count):
     assert f"loaded in part: query_embed.weight ({counts})" in str(report)
 
 
-def test_finetuning_leaves_out_another_head_and_says_so():
+def test_finetuning_reports_a_skipped_head():
     theirs, ours = TinyDetr(classes=91), TinyDetr(classes=3)
     head = ours.class_embed.weight.detach().clone()
     state = {"module." + key: value for key, value in theirs.state_dict().items()}
@@ -106,9 +106,9 @@ def test_finetuning_leaves_out_another_head_and_says_so():
     assert torch.equal(ours.class_embed.weight, head)
     assert torch.equal(ours.input_proj.weight, theirs.input_proj.weight)
     words = str(report)
-    assert "not loaded, starts fresh: class_embed.weight is (92, 8) in the file" in words
-    assert "not in the file, starts fresh: input_proj.bias" in words
-    assert "in the file only, not used: unknown" in words
+    assert "shape differs, not loaded: class_embed.weight is (92, 8) in the file" in words
+    assert "not in the file, initial values kept: input_proj.bias" in words
+    assert "only in the file, not used: unknown" in words
 
 
 def test_batch_counters_are_not_worth_a_word():
@@ -119,8 +119,8 @@ def test_batch_counters_are_not_worth_a_word():
     assert finetune_model(TinyDetr(), state).unused == []
 
 
-def test_finetuning_with_something_else_is_a_mistake():
-    with pytest.raises(UserError, match="nothing in the checkpoint fits"):
+def test_finetuning_from_another_model_is_refused():
+    with pytest.raises(UserError, match="no tensor of the checkpoint matches"):
         finetune_model(TinyDetr(), {"fc.weight": torch.ones(1)})
 
 
@@ -133,12 +133,12 @@ class TinySegmenter(nn.Module):
         self.mask_head = nn.ModuleDict({"lay1": nn.Conv2d(2, 2, 1)})
 
 
-def test_a_segmentation_model_told_from_boxes():
+def test_flags_of_a_segmentation_model_for_boxes():
     with pytest.raises(UserError, match="give no --masks, or"):
         load_model_state(TinySegmenter(), TinyDetr().state_dict(), "a.pth")
 
 
-def test_finetuning_puts_boxes_into_a_segmentation_model_and_takes_them_out():
+def test_finetuning_between_boxes_and_masks():
     boxes, masks = TinyDetr(), TinySegmenter()
     report = finetune_model(masks, boxes.state_dict())
     assert same_weights(masks.detr, boxes)

@@ -201,7 +201,7 @@ def test_auto_resume_goes_back_to_an_earlier_checkpoint(data, uninterrupted, tmp
         (tmp_path / name).unlink()
         (tmp_path / name).write_bytes(content[: len(content) // 2])
     assert run(data, *flags) == 0
-    assert "damaged or cut short" in capsys.readouterr().out
+    assert "damaged or truncated" in capsys.readouterr().out
     assert_same_runs(tmp_path, uninterrupted)
 
 

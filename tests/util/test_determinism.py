@@ -1,4 +1,4 @@
-"""Work without a deterministic kernel is refused in one line."""
+"""Operations without a deterministic implementation are refused in one line."""
 
 import pytest
 import torch
@@ -25,10 +25,10 @@ def test_a_refusal_names_the_operation():
         "grid_sampler_2d_backward_cuda does not have a deterministic implementation, but you set "
         "'torch.use_deterministic_algorithms(True)'"
     )
-    wanted = pytest.raises(
+    expected = pytest.raises(
         UserError, match=r"--deterministic: grid_sampler_2d_backward_cuda has no"
     )
-    with wanted, explained_refusals():
+    with expected, explained_refusals():
         raise RuntimeError(complaint)
 
 

@@ -23,7 +23,7 @@ def test_the_cpu_is_there():
 
 @pytest.mark.parametrize("name", ["gpu", "cuda0", "cuda:", "0,1", "", "GPU:0"])
 def test_what_is_no_device(name):
-    assert "no such kind of device; give --device cpu, --device cuda" in refusal(name)
+    assert "unknown device type; give --device cpu, --device cuda" in refusal(name)
 
 
 def test_devices_of_other_makers():

@@ -1,4 +1,4 @@
-"""util/metric_logger.py: statistics beside naive ones, no waiting for the device, log lines."""
+"""Statistics against naive statistics, no synchronization with the device, log lines."""
 
 import math
 import random
@@ -35,7 +35,7 @@ def filled_logger(values: list[float]) -> MetricLogger:
 
 
 @pytest.mark.parametrize("window_size", [1, 4, 20])
-def test_statistics_are_those_of_a_list(window_size):
+def test_statistics_match_a_list(window_size):
     rng = random.Random(window_size)
     meter = SmoothedValue(window_size=window_size)
     observed, weights = [], []
@@ -93,11 +93,11 @@ def test_format(fmt, text):
     assert str(meter) == text
 
 
-def test_takes_one_number_at_a_time():
+def test_an_update_takes_one_number():
     meter = SmoothedValue()
     meter.update(torch.tensor([[2.0]]))
     assert meter.value == 2
-    with pytest.raises(ValueError, match=r"one number at a time, not shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"one number per update, not shape \(2,\)"):
         meter.update(torch.zeros(2))
 
 
@@ -158,7 +158,7 @@ def test_line_of_all_meters_in_order_of_appearance():
     assert str(logger) == "loss: 1.5000 (2.0000)  lr: 0.5000 (0.5000)  rate: 0.25"
 
 
-def test_meters_are_attributes_and_nothing_else_is():
+def test_meters_are_attributes():
     logger = filled_logger([1.0])
     assert logger.loss is logger.meters["loss"]
     with pytest.raises(AttributeError, match="nor a meter 'loos'"):

@@ -5,7 +5,7 @@ import inspect
 from util import misc
 
 
-def test_all_names_come_from_other_rooms():
+def test_all_names_are_reexported():
     for name in misc.__all__:
         assert inspect.getmodule(getattr(misc, name)).__name__ != "util.misc", name
 

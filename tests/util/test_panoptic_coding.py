@@ -67,5 +67,5 @@ def test_maps_too_large_or_too_deep_are_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"mode I;16, but segment ids are coded in 8-bit RGB"):
         decode_id_map(path)
     monkeypatch.setattr("util.files.image_files.MAX_PIXELS", 5)
-    with pytest.raises(ImageTooLargeError, match=r"3 x 2 pixels .* 5 pixels are read"):
+    with pytest.raises(ImageTooLargeError, match=r"3 x 2 pixels .* 5 in all"):
         decode_id_map(path)

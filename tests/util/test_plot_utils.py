@@ -171,5 +171,5 @@ class TestLoadEval:
 
     def test_another_kind_of_file(self, tmp_path):
         torch.save({"model": {}}, tmp_path / "checkpoint.pth")
-        with pytest.raises(UserError, match="no saved evaluation"):
+        with pytest.raises(UserError, match="not a saved evaluation"):
             load_eval(tmp_path / "checkpoint.pth")

@@ -8,9 +8,9 @@ from util.tensor_ops import accuracy, interpolate
 
 def slow_accuracy(output: torch.Tensor, target: torch.Tensor, k: int) -> float:
     hits = 0
-    for scores, wanted in zip(output.tolist(), target.tolist(), strict=True):
+    for scores, expected in zip(output.tolist(), target.tolist(), strict=True):
         ranking = sorted(range(len(scores)), key=lambda index: -scores[index])
-        hits += wanted in ranking[:k]
+        hits += expected in ranking[:k]
     return 100 * hits / len(target)
 
 

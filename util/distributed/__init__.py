@@ -1,1 +1,1 @@
-"""Processes that train together: launch, connection, collectives, faults."""
+"""Distributed training: launch, process group, collectives and connection errors."""

@@ -16,8 +16,8 @@ def require_same(facts: Mapping[str, Any], way_out: str) -> None:
     """Refuse facts that differ between ranks. Collective: call on every rank.
 
     Args:
-        facts: printable values by name, which begins the message.
-        way_out: what to do about a difference; ends the message.
+        facts: printable values by name; the message starts with the name.
+        way_out: how to fix a difference; the message ends with it.
 
     Raises:
         UserError: on every rank; names the first difference from rank 0.
@@ -32,10 +32,10 @@ def require_same(facts: Mapping[str, Any], way_out: str) -> None:
 
 
 def fingerprint(content: Any) -> str:
-    """Short hash of the content of a checkpoint, or of other nested values.
+    """Short hash of a checkpoint or of other nested values.
 
     Args:
-        content: dicts, lists, tuples and namespaces of dense tensors on the CPU and plain values.
+        content: nested dicts, lists, tuples and namespaces of dense CPU tensors and plain values.
 
     Returns:
         eight hexadecimal digits.

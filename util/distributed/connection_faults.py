@@ -1,4 +1,4 @@
-"""Faults between processes that train together, told in one line that names rank and collective."""
+"""Connection errors of `torch.distributed` as one line that names rank and collective."""
 
 import contextlib
 import re
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 
 import torch.distributed as dist
 
-from util.distributed.launch import Place
+from util.distributed.launch import Launch
 from util.errors import ConnectionLostError, UserError
 
 _TIMED_OUT = re.compile(r"timed?[ -]?out", re.IGNORECASE)
-_WAITED = re.compile(r"(\d+) ?(ms|seconds)")
+_DURATION = re.compile(r"(\d+) ?(ms|seconds)")
 _LOST = re.compile(r"Connection \w+ by peer|Connection refused|Broken pipe|Socket closed")
-_TAKEN = re.compile(r"EADDRINUSE|[Aa]ddress already in use")
-# A line of Gloo's source, a library, its process group or an error code of NCCL. Names that are
-# part of a path, such as /mnt/gloo/x.jpg or libnccl.so, do not count.
+_IN_USE = re.compile(r"EADDRINUSE|[Aa]ddress already in use")
+# Matches a line of Gloo's source, a process group of Gloo or NCCL, and an NCCL error code, but not
+# a path such as /mnt/gloo/x.jpg or libnccl.so.
 _TRANSPORT = re.compile(
     r"\[[^]\n]*\bgloo/\S+:\d+\]"
     r"|(?<![\w/.-])(?:(?:ProcessGroup)?(?:Gloo|NCCL)|nccl[A-Z]\w+)(?![\w/-]|\.\w)"
@@ -23,37 +23,40 @@ _TRANSPORT = re.compile(
 
 
 @contextlib.contextmanager
-def explained_faults(place: Place | None = None, action: str = "communication") -> Iterator[None]:
-    """Turn what `torch.distributed` raises when a process is gone or stuck into one line.
+def explained_connection_errors(
+    launch: Launch | None = None, action: str = "communication"
+) -> Iterator[None]:
+    """Convert errors of `torch.distributed` about lost or stuck processes to one line.
 
-    Of a process that neither connects nor is connected every error passes.
+    All other errors pass unchanged, and so do all errors of a process without a process group and
+    without ``launch``.
 
     Args:
-        place: of this process, before it is connected or where that may be over.
-        action: what the body does; told where no collective is known.
+        launch: rank of this process; needed where the process group may not exist.
+        action: what the body does; used in the message if the traceback shows no collective.
 
     Raises:
-        ConnectionLostError: in place of such an error. Others pass.
-        UserError: the port to meet at is taken.
+        ConnectionLostError: another process is lost or stuck.
+        UserError: the rendezvous port is in use.
     """
     try:
         yield
     except ConnectionLostError:
         raise
     except RuntimeError as err:
-        if isinstance(err, dist.DistError) and _TAKEN.search(str(err)):
+        if isinstance(err, dist.DistError) and _IN_USE.search(str(err)):
             raise UserError(
-                f"the port for the processes to meet at is taken ({_TAKEN.findall(str(err))[0]}): "
-                "set MASTER_PORT to another, or give torchrun --rdzv_endpoint localhost:0"
+                f"the rendezvous port is in use ({_IN_USE.findall(str(err))[0]}): "
+                "set MASTER_PORT to another port, or give torchrun --rdzv_endpoint localhost:0"
             ) from err
         reason = _reason(err)
-        if reason is None or not (place is not None or _is_connected()):
+        if reason is None or not (launch is not None or _is_connected()):
             raise
-        rank, world_size = _own_number(place)
+        rank, world_size = _rank_and_world_size(launch)
         raise ConnectionLostError(
             f"rank {rank} of {world_size}: {_collective_in(err) or action} {reason}: another "
-            "process is gone, stuck or never came, look at its output; what was saved can be "
-            "continued with --auto_resume"
+            "process ended, is stuck or never connected, see its output; --auto_resume continues "
+            "from the last checkpoint"
         ) from err
 
 
@@ -61,25 +64,27 @@ def _is_connected() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _own_number(place: Place | None) -> tuple[int, int]:
-    if place is not None:
-        return place.rank, place.world_size
+def _rank_and_world_size(launch: Launch | None) -> tuple[int, int]:
+    if launch is not None:
+        return launch.rank, launch.world_size
     return dist.get_rank(), dist.get_world_size()
 
 
 def _reason(err: RuntimeError) -> str | None:
-    """What went wrong between the processes; None where it was something else."""
+    """Describe a connection error; None for any other error."""
     text = str(err)
-    of_transport = isinstance(err, dist.DistError) or _TRANSPORT.search(text)
-    if of_transport and _TIMED_OUT.search(text):
-        return f"timed out{_waited(text)}"
-    if of_transport and (lost := _LOST.search(text)):
+    is_transport_error = isinstance(err, dist.DistError) or _TRANSPORT.search(text)
+    if not is_transport_error:
+        return None
+    if _TIMED_OUT.search(text):
+        return f"timed out{_duration(text)}"
+    if lost := _LOST.search(text):
         return f"lost its connection ({lost[0]})"
-    return f"failed ({text.strip().splitlines()[0]})" if of_transport and text.strip() else None
+    return f"failed ({text.strip().splitlines()[0]})" if text.strip() else None
 
 
-def _waited(text: str) -> str:
-    found = _WAITED.search(text)
+def _duration(text: str) -> str:
+    found = _DURATION.search(text)
     if found is None:
         return ""
     seconds = int(found[1]) / (1000 if found[2] == "ms" else 1)
@@ -87,7 +92,7 @@ def _waited(text: str) -> str:
 
 
 def _collective_in(err: RuntimeError) -> str | None:
-    """The call of `torch.distributed` that an error came from, as far as its traceback tells."""
+    """Name of the collective in the traceback of an error, or None."""
     for frame, _ in traceback.walk_tb(err.__traceback__):
         module = frame.f_globals.get("__name__", "")
         if module == "torch.distributed.distributed_c10d":

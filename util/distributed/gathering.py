@@ -1,7 +1,7 @@
-"""What the main process collects from the others, and what it tells them.
+"""Gather to rank 0 and broadcast from rank 0.
 
-For results that grow with the data set. `util.distributed.all_gather` would hold all of them in
-every process, padded to the largest share, twice.
+`gather_to_main` is for results that grow with the dataset: `all_gather` would hold them twice on
+every rank, padded to the largest share.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,23 +16,23 @@ from util.errors import UserError
 
 T = TypeVar("T")
 
-# Of all processes together. The detections of an image are some kilobytes, with masks some hundred.
-_ITEMS_A_ROUND = 256
+# Over all ranks. The detections of an image take a few kilobytes, with masks a few hundred.
+_ITEMS_PER_ROUND = 256
 
 
-def gather_to_main(items: Sequence[T], items_a_round: int = _ITEMS_A_ROUND) -> list[T]:
-    """Collect items from every process, in rounds of a few; all processes must call it.
+def gather_to_main(items: Sequence[T], items_per_round: int = _ITEMS_PER_ROUND) -> list[T]:
+    """Gather the items of all ranks on rank 0, in several rounds. Collective.
 
     Args:
-        items: picklable; the processes may have different numbers of them.
-        items_a_round: how many are on their way at once, of all processes together.
+        items: picklable objects; their number may differ between ranks.
+        items_per_round: number of items per round, over all ranks.
 
     Returns:
-        The items of all processes in order of rank, in the main process; nothing in the others.
+        on rank 0 the items of all ranks, in the order of the ranks; on other ranks an empty list.
     """
     if get_world_size() == 1:
         return list(items)
-    chunk = max(1, items_a_round // get_world_size())
+    chunk = max(1, items_per_round // get_world_size())
     gathered: list[list[T]] = [[] for _ in range(get_world_size())]
     for first in range(0, max(all_gather(len(items))), chunk):
         received: list[Any] | None = [None] * get_world_size() if is_main_process() else None
@@ -42,11 +42,11 @@ def gather_to_main(items: Sequence[T], items_a_round: int = _ITEMS_A_ROUND) -> l
     return [item for own in gathered for item in own]
 
 
-def tell_all(value: T) -> T:
-    """The main process's ``value``, in every process; all must call it.
+def broadcast_object(value: T) -> T:
+    """Broadcast a picklable object from rank 0 and return it on every rank. Collective.
 
     Args:
-        value: picklable; that of other processes is not looked at.
+        value: the object; ignored on other ranks.
     """
     if get_world_size() == 1:
         return value
@@ -60,8 +60,8 @@ def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
     """Overwrite tensors with the values of rank 0, one collective per data type.
 
     Args:
-        tensors: on the device that the process group communicates on; every rank gives the same
-            number of tensors, with the same shapes and data types, in the same order.
+        tensors: on the device of the process group; the same number, shapes, data types and order
+            on every rank.
     """
     if get_world_size() == 1:
         return
@@ -80,19 +80,19 @@ def decide_on_main(decide: Callable[[], T]) -> T:
     """Call a function on rank 0 and return its result on every rank. Collective.
 
     Args:
-        decide: returns something picklable; not called on other ranks.
+        decide: returns a picklable object; not called on other ranks.
 
     Raises:
-        UserError: on every rank, where the function raises one on rank 0.
+        UserError: on every rank, if the function raises one on rank 0.
     """
     result: Any = None
-    complaint: str | None = None
+    error: str | None = None
     if is_main_process():
         try:
             result = decide()
         except UserError as err:
-            complaint = err.one_line()
-    result, complaint = tell_all((result, complaint))
-    if complaint is not None:
-        raise UserError(complaint)
+            error = err.one_line()
+    result, error = broadcast_object((result, error))
+    if error is not None:
+        raise UserError(error)
     return result

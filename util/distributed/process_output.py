@@ -1,4 +1,4 @@
-"""What processes that train together write to the terminal."""
+"""Terminal output of a distributed run: stdout from rank 0 only."""
 
 import contextlib
 import logging
@@ -9,14 +9,13 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def only_main_prints(rank: int) -> Iterator[None]:
-    """Leave stdout to the main process for a while.
+    """Silence stdout on all ranks but 0 inside the ``with`` block.
 
-    In the others ``sys.stdout`` leads nowhere, and logging shows warnings and errors alone, on
-    stderr, with the rank in front. Stderr itself stays, so that no error is lost. All is put back
-    at the end. ``print`` is never touched.
+    On these ranks logging writes warnings and errors only, to stderr, after the rank. Other output
+    to stderr is unchanged, and so is ``print`` itself.
 
     Args:
-        rank: of this process; 0 is the main one.
+        rank: rank of this process.
     """
     if rank == 0:
         yield

@@ -1,6 +1,6 @@
-"""Processes that train together: who am I, connecting and ending, small collectives.
+"""Process group of a distributed run: rank and world size, start and end, small collectives.
 
-Every function also works, and costs nothing, in a program of a single process.
+Every function also works without a process group, as rank 0 of 1.
 """
 
 import builtins
@@ -17,10 +17,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from util.distributed.connection_faults import explained_faults
-from util.distributed.launch import Place, find_place, rendezvous_address
+from util.distributed.connection_faults import explained_connection_errors
+from util.distributed.launch import Launch, detect_launch, rendezvous_address
 from util.distributed.process_output import only_main_prints
-from util.distributed.rendezvous import store_of_attempt
+from util.distributed.rendezvous import attempt_store
 from util.errors import UserError
 from util.options import option
 
@@ -28,30 +28,30 @@ T = TypeVar("T")
 
 
 def is_dist_avail_and_initialized() -> bool:
-    """Whether this program runs as several connected processes."""
+    """Whether the process group is initialized."""
     return dist.is_available() and dist.is_initialized()
 
 
 def get_world_size() -> int:
-    """Number of processes, 1 without distribution."""
+    """Number of processes; 1 without a process group."""
     return dist.get_world_size() if is_dist_avail_and_initialized() else 1
 
 
 def get_rank() -> int:
-    """Number of this process, from 0; 0 without distribution."""
+    """Rank of this process; 0 without a process group."""
     return dist.get_rank() if is_dist_avail_and_initialized() else 0
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that prints and writes files."""
+    """Whether this is rank 0, the process that prints and writes files."""
     return get_rank() == 0
 
 
 def setup_for_distributed(is_master: bool) -> None:
-    """Silence ``print`` in all but the main process; ``print(..., force=True)`` always prints.
+    """Silence ``print`` on all ranks but 0; ``print(..., force=True)`` always prints.
 
     Args:
-        is_master: whether the calling process is the main one.
+        is_master: whether this process is rank 0.
     """
     plain_print: Callable[..., None] = getattr(builtins.print, "plain_print", builtins.print)
 
@@ -64,49 +64,46 @@ def setup_for_distributed(is_master: bool) -> None:
 
 
 def init_distributed_mode(args: Any) -> None:
-    """Connect to the other processes, if the environment says that there are any, for good.
+    """Initialize the process group, if the environment describes one, as in the original.
 
-    As in the original, ``print`` is silenced outside the main process. What ends is better written
-    with `connected`, which leaves ``print`` alone and disconnects.
+    ``print`` is silenced on all ranks but 0. New code uses `connected`, which also destroys the
+    process group and does not change ``print``.
 
     Args:
         args: see `connected`.
 
     Raises:
-        UserError: the environment is half set or contradicts itself, or a GPU is missing.
-        ConnectionLostError: the others have not come in time.
+        UserError: environment variables are missing or contradict each other, or a GPU is missing.
+        ConnectionLostError: other processes have not connected in time.
     """
-    place = _connect(args)
-    if place is not None:
-        setup_for_distributed(place.rank == 0)
+    launch = _connect(args)
+    if launch is not None:
+        setup_for_distributed(launch.rank == 0)
 
 
 @contextlib.contextmanager
 def connected(args: Any) -> Iterator[None]:
-    """Be connected to the other processes, if the environment says that there are any.
+    """Keep a process group inside the ``with`` block, if the environment describes one.
 
-    Understands torchrun (RANK, WORLD_SIZE, LOCAL_RANK) and Slurm (SLURM_PROCID, SLURM_NTASKS,
-    SLURM_LOCALID), see `util.distributed.launch`. GPUs talk over NCCL, each process owning
-    the GPU of its local rank; CPUs talk over gloo. The main process alone writes to stdout. However
-    the body ends, stdout is as before and the process group is destroyed, but for one of NCCL after
-    an error: it would wait for the others, who wait for this process. `status_of` and `leave` end
-    such a process.
+    Supports torchrun and Slurm, see `util.distributed.launch`. The backend is NCCL for GPUs, with
+    the GPU of the local rank, and gloo for CPUs. Only rank 0 writes to stdout. At the end the
+    process group is destroyed, except with NCCL after an error: that would wait for the other
+    ranks, which wait for this one. End such a process with `exit_status_of` and `exit_process`.
 
     Args:
-        args: namespace of `main.get_args_parser`; ``device``, ``dist_url`` and ``dist_timeout``
-            (seconds for a collective) are read, ``distributed`` is set, and with it ``rank``,
-            ``world_size``, ``gpu`` and ``dist_backend`` where there are several processes.
+        args: namespace of `main.get_args_parser`. Reads ``device``, ``dist_url`` and
+            ``dist_timeout`` (seconds per collective). Sets ``distributed``, and in a distributed
+            run ``rank``, ``world_size``, ``gpu`` and ``dist_backend``.
 
     Raises:
-        UserError: the environment is half set or contradicts itself, or a GPU is missing.
-        ConnectionLostError: a collective of the body has failed, those of
-            DistributedDataParallel included.
+        UserError: environment variables are missing or contradict each other, or a GPU is missing.
+        ConnectionLostError: a collective of the body failed, also inside DistributedDataParallel.
     """
     was_connected = is_dist_avail_and_initialized()
     failed = True
     try:
-        place = _connect(args)
-        with only_main_prints(place.rank if place else 0), explained_faults(place):
+        launch = _connect(args)
+        with only_main_prints(launch.rank if launch else 0), explained_connection_errors(launch):
             yield
         failed = False
     finally:
@@ -119,22 +116,22 @@ def _disconnect(failed: bool) -> None:
         dist.destroy_process_group()
 
 
-def leave(status: int) -> NoReturn:
-    """End this process, at once where it has failed and is still connected, see `connected`."""
+def exit_process(status: int) -> NoReturn:
+    """End this process; at once if it failed while the process group exists, see `connected`."""
     if status and is_dist_avail_and_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
-    # Data workers outlive the one SIGTERM by which Python ends its children at exit, and it would
-    # wait for them forever. PyTorch's handler would report killed workers as a fault.
+    # At exit Python sends its children one SIGTERM, which data workers ignore, and waits forever.
+    # PyTorch's SIGCHLD handler would report killed workers as an error.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for child in multiprocessing.active_children():
         child.kill()
     sys.exit(status)
 
 
-def status_of(run: Callable[[], int]) -> int:
-    """Exit status that ``run`` returns, for `leave`; 1 after an unexpected exception.
+def exit_status_of(run: Callable[[], int]) -> int:
+    """Exit status that ``run`` returns, for `exit_process`; 1 after an unexpected exception.
 
     The traceback is printed here and not left to the interpreter, whose own way to end would wait
     for data workers and for the other ranks.
@@ -142,14 +139,14 @@ def status_of(run: Callable[[], int]) -> int:
     try:
         return run()
     except Exception as err:
-        sys.excepthook(type(err), err, err.__traceback__)  # with the rank before each line
+        sys.excepthook(type(err), err, err.__traceback__)  # prints the rank before each line
         return 1
 
 
 def use_gpu(device: str) -> None:
-    """Make a GPU that is given with its number, as ``cuda:1``, the current device.
+    """Make a GPU with an index, such as ``cuda:1``, the current device.
 
-    Random states, memory figures and pinned memory belong to the current device.
+    Random states, memory statistics and pinned memory belong to the current device.
     """
     chosen = torch.device(device)
     if chosen.type == "cuda" and chosen.index is not None:
@@ -157,39 +154,40 @@ def use_gpu(device: str) -> None:
 
 
 def all_gather(data: T) -> list[T]:
-    """Collect one picklable object from every process.
+    """Gather one picklable object from every rank. Collective.
 
     Args:
-        data: the object of this process; sizes may differ between processes.
+        data: the object of this rank; sizes may differ between ranks.
 
     Returns:
-        The objects of all processes in order of rank, the same list everywhere.
+        the objects in the order of the ranks, on every rank.
     """
     if get_world_size() == 1:
         return [data]
     gathered: list[Any] = [None] * get_world_size()
-    with explained_faults():
+    with explained_connection_errors():
         dist.all_gather_object(gathered, data)
     return gathered
 
 
 def reduce_dict(input_dict: dict[str, Tensor], average: bool = True) -> dict[str, Tensor]:
-    """Add up or average values over all processes, with one collective for all of them.
+    """Sum or average values over all ranks, with one all-reduce. Collective.
 
-    NaN of one process makes the result NaN, so that no process trains on past a lost one.
+    A NaN on one rank makes the result NaN on all ranks.
 
     Args:
-        input_dict: tensors of one shape and type; every process has the same keys.
-        average: divide the sums by the number of processes.
+        input_dict: tensors of the same shape and dtype, with the same keys on every rank.
+        average: divide the sums by the world size.
 
     Returns:
-        The same keys in the same order; the very ``input_dict`` in a single process.
+        the reduced values, with the keys in the same order; ``input_dict`` itself if the world size
+        is 1.
     """
     world_size = get_world_size()
     if world_size == 1 or not input_dict:
         return input_dict
-    names = sorted(input_dict)  # the order of insertion may differ between processes
-    with torch.no_grad(), explained_faults():
+    names = sorted(input_dict)  # the order of insertion may differ between ranks
+    with torch.no_grad(), explained_connection_errors():
         values = torch.stack([input_dict[name] for name in names])
         dist.all_reduce(values)
         if average:
@@ -199,66 +197,66 @@ def reduce_dict(input_dict: dict[str, Tensor], average: bool = True) -> dict[str
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until all ranks call this. Collective."""
     if is_dist_avail_and_initialized():
-        with explained_faults():
+        with explained_connection_errors():
             dist.barrier()
 
 
-def _connect(args: Any) -> Place | None:
-    """Find this process's place, write it into ``args``, and connect; None in a single process."""
-    place = find_place(os.environ)
-    args.distributed = place is not None
-    if place is None:
+def _connect(args: Any) -> Launch | None:
+    """Initialize the process group and set fields of ``args``; None for a run of one process."""
+    launch = detect_launch(os.environ)
+    args.distributed = launch is not None
+    if launch is None:
         print("Not using distributed mode")
         return None
-    address = rendezvous_address(args.dist_url, place, os.environ)
-    gpu = _claim_gpu(place, args.device) if torch.device(args.device).type == "cuda" else None
-    args.rank, args.world_size = place.rank, place.world_size
-    args.gpu = place.local_rank if gpu is None else gpu.index
+    address = rendezvous_address(args.dist_url, launch, os.environ)
+    gpu = _assign_gpu(launch, args.device) if torch.device(args.device).type == "cuda" else None
+    args.rank, args.world_size = launch.rank, launch.world_size
+    args.gpu = launch.local_rank if gpu is None else gpu.index
     args.dist_backend = "gloo" if gpu is None else "nccl"
-    print(f"| distributed init (rank {place.rank}): {address}", flush=True)
+    print(f"| distributed init (rank {launch.rank}): {address}", flush=True)
     timeout = timedelta(seconds=option(args, "dist_timeout"))
-    with explained_faults(place, "the start"):
-        of_env = address.startswith("env://")
-        store = store_of_attempt(os.environ, place, timeout) if of_env else None
+    with explained_connection_errors(launch, "the start"):
+        by_environment = address.startswith("env://")
+        store = attempt_store(os.environ, launch, timeout) if by_environment else None
         dist.init_process_group(
             args.dist_backend,
             init_method=None if store else address,
             store=store,
-            world_size=place.world_size,
-            rank=place.rank,
+            world_size=launch.world_size,
+            rank=launch.rank,
             timeout=timeout,
             device_id=gpu,
         )
         dist.barrier()
-    return place
+    return launch
 
 
-def _claim_gpu(place: Place, device: str) -> torch.device:
-    """Make the GPU of this process its current one: that of its local rank.
+def _assign_gpu(launch: Launch, device: str) -> torch.device:
+    """Make the GPU with the index of the local rank the current device.
+
+    If Slurm makes a single GPU visible to each task (``--gpus-per-task``), use that GPU.
 
     Args:
-        place: of this process.
-        device: of the flags; with a number it must be that GPU.
-
-    Slurm may show each task its own GPU alone (``--gpus-per-task``): then that is the one.
+        launch: launcher and ranks of this process.
+        device: ``--device``; an index in it must be the index of this GPU.
 
     Raises:
-        UserError: there is no such GPU, or ``device`` is another.
+        UserError: there is no such GPU, or ``device`` names another.
     """
     visible = torch.cuda.device_count()
-    own_alone = place.launcher == "slurm" and visible == 1
-    index = 0 if own_alone else place.local_rank
+    has_single_gpu = launch.launcher == "slurm" and visible == 1
+    index = 0 if has_single_gpu else launch.local_rank
     if index >= visible:
         raise UserError(
-            f"local rank {place.local_rank} has no GPU, {visible} are visible: "
-            "start one process a GPU, or give --device cpu"
+            f"local rank {launch.local_rank} has no GPU, {visible} are visible: "
+            "start one process per GPU, or give --device cpu"
         )
     if torch.device(device).index not in (None, index):
         raise UserError(
-            f"--device {device}: the process of local rank {place.local_rank} has cuda:{index}; of "
-            "several processes each takes the GPU of its local rank, give --device cuda"
+            f"--device {device}: local rank {launch.local_rank} uses cuda:{index}, in a "
+            "distributed run each process uses the GPU of its local rank; give --device cuda"
         )
     torch.cuda.set_device(index)
     return torch.device("cuda", index)

@@ -1,8 +1,8 @@
-"""How the processes of one attempt find each other where a store outlives attempts.
+"""A separate store for each attempt of a torchrun job.
 
-An agent of torchrun keeps one store for all attempts of its workers. After a restart the addresses
-of dead workers are still in it, and a worker that comes first would connect to them. The number of
-restarts in the environment is no help: every agent counts its own.
+The agent of torchrun keeps one store for all attempts (restarts) of its workers. After a restart
+the store still has the addresses of the previous workers, and a new worker would connect to them.
+The restart count in the environment does not help: each agent counts its own restarts.
 """
 
 import secrets
@@ -11,56 +11,56 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from util.distributed.launch import Environment, Place
+from util.distributed.launch import Environment, Launch
 from util.errors import ConnectionLostError
 
 _POLL_SECONDS = 0.05
 
 
-def store_of_attempt(
-    environment: Environment, place: Place, timeout: timedelta
+def attempt_store(
+    environment: Environment, launch: Launch, timeout: timedelta
 ) -> dist.Store | None:
-    """A store that only the processes of this attempt write to.
+    """Store that only the processes of this attempt use.
 
     Args:
         environment: usually ``os.environ``.
-        place: of this process.
-        timeout: for the others to come.
+        launch: launcher and ranks of this process.
+        timeout: maximum time for all ranks to join.
 
     Returns:
-        None where no agent of torchrun keeps a store, and a new one comes with each start.
+        the store, or None if torchrun's agent keeps no store, so that each attempt has a new store.
 
     Raises:
-        ConnectionLostError: some have not come; in rank 0.
-        torch.distributed.DistStoreError: rank 0 has not come; in others.
+        ConnectionLostError: on rank 0, a rank has not joined in time.
+        torch.distributed.DistStoreError: on other ranks, rank 0 has not answered in time.
     """
     if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     host, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
     shared = dist.TCPStore(host, port, is_master=False, timeout=timeout)
-    meeting = dist.PrefixStore("detr_meeting", shared)
-    if place.rank == 0:
-        name = call_together(meeting, place.world_size, timeout)
+    rendezvous = dist.PrefixStore("detr_rendezvous", shared)
+    if launch.rank == 0:
+        name = open_attempt(rendezvous, launch.world_size, timeout)
     else:
-        name = join(meeting, place.rank)
+        name = join_attempt(rendezvous, launch.rank)
     return dist.PrefixStore(name, shared)
 
 
-def call_together(store: dist.Store, world_size: int, timeout: timedelta) -> str:
-    """Give a new name to an attempt and tell it to everyone who asks; for rank 0.
+def open_attempt(store: dist.Store, world_size: int, timeout: timedelta) -> str:
+    """On rank 0: choose a new name for an attempt, and send it to all other ranks.
 
-    A process asks under a name of its own that is new too. The dead cannot take an answer.
+    Each request contains a new random key, so requests of previous workers are harmless.
 
     Args:
-        store: may hold what earlier attempts have left.
+        store: shared by all attempts; may contain keys of earlier attempts.
         world_size: number of processes.
-        timeout: for all of them to come.
+        timeout: maximum time for all ranks to join.
 
     Returns:
         the name.
 
     Raises:
-        ConnectionLostError: not all have come.
+        ConnectionLostError: a rank has not joined in time.
     """
     name = secrets.token_hex(8)
     missing = list(range(1, world_size))
@@ -69,28 +69,28 @@ def call_together(store: dist.Store, world_size: int, timeout: timedelta) -> str
         if time.monotonic() > deadline:
             raise ConnectionLostError(
                 f"rank 0 of {world_size}: the start timed out after {timeout.total_seconds():g} s: "
-                f"rank {', '.join(map(str, missing))} never came"
+                f"rank {', '.join(map(str, missing))} never connected"
             )
         for rank in missing:
-            if store.check([f"asks{rank}"]):
-                store.set(f"answer{store.get(f'asks{rank}').decode()}", name)
+            if store.check([f"request{rank}"]):
+                store.set(f"answer{store.get(f'request{rank}').decode()}", name)
         missing = [rank for rank in missing if not store.check([f"{name}{rank}"])]
         time.sleep(_POLL_SECONDS if missing else 0)
     return name
 
 
-def join(store: dist.Store, rank: int) -> str:
-    """Ask rank 0 for the name of the attempt; for all others.
+def join_attempt(store: dist.Store, rank: int) -> str:
+    """On other ranks: request the name of the attempt from rank 0, and confirm it.
 
     Args:
-        store: as for `call_together`; its timeout holds.
-        rank: of this process.
+        store: as for `open_attempt`; its timeout applies.
+        rank: rank of this process.
 
     Raises:
-        torch.distributed.DistStoreError: no answer has come in time.
+        torch.distributed.DistStoreError: rank 0 has not answered in time.
     """
-    own = secrets.token_hex(8)
-    store.set(f"asks{rank}", own)
-    name = str(store.get(f"answer{own}").decode())
-    store.set(f"{name}{rank}", "here")
+    key = secrets.token_hex(8)
+    store.set(f"request{rank}", key)
+    name = str(store.get(f"answer{key}").decode())
+    store.set(f"{name}{rank}", "joined")
     return name

@@ -1,4 +1,4 @@
-"""Checkpoints: written so that no crash leaves half a file, read without running their code."""
+"""Checkpoints: atomic writing, and reading without running code from the file."""
 
 import argparse
 import contextlib
@@ -27,37 +27,37 @@ _FORBIDDEN_NAME = re.compile(r"GLOBAL ([\w.]+)")
 
 @contextlib.contextmanager
 def atomic_write(path: StrPath, mode: str = "wb", durable: bool = True) -> Iterator[IO[Any]]:
-    """Open a file that takes the place of ``path`` only once it is complete and on the disk.
+    """Open a file for writing that replaces ``path`` only when it is complete.
 
-    It is written under another name in the same folder and renamed when the block ends. Where the
-    block raises, it is removed and ``path`` stays as it was. A symbolic link stays one.
+    The content is written to a temporary file in the same folder, which is renamed at the end of
+    the ``with`` block. If the block raises, ``path`` does not change. A symbolic link is kept.
 
     Args:
-        path: file to make or to replace; its folder must exist.
-        mode: ``wb``, or ``w`` for text in UTF-8.
-        durable: wait until the disk has it; without, a power failure may take the file again.
+        path: file to create or replace; its folder must exist.
+        mode: ``wb``, or ``w`` for UTF-8 text.
+        durable: sync to disk, so that the file survives a power failure.
     """
     target = Path(os.path.realpath(path))
-    beside = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        with open(beside, mode, encoding=None if "b" in mode else "utf-8") as file:
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        os.replace(beside, target)
+        os.replace(temporary, target)
         if durable:
             sync_folder(target.parent)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def save_checkpoint(obj: Any, f: StrPath | IO[bytes]) -> None:
-    """`torch.save` that replaces a file as a whole or not at all.
+    """`torch.save` with atomic replacement of the file.
 
     Args:
-        obj: tensors, numbers, text, lists and dicts, which ``torch.load(weights_only=True)`` reads.
-        f: path, or a file open for writing bytes (written directly).
+        obj: tensors, numbers, text, lists and dicts, as ``torch.load(weights_only=True)`` accepts.
+        f: path, or a binary file object (written directly).
 
     Raises:
         UserError: the file cannot be written (no space, no such folder, no permission).
@@ -68,18 +68,18 @@ def save_checkpoint(obj: Any, f: StrPath | IO[bytes]) -> None:
     try:
         with atomic_write(f) as file:
             torch.save(obj, file)
-    except (OSError, RuntimeError) as complaint:
-        err = _what_stopped(complaint)
+    except (OSError, RuntimeError) as raised:
+        err = _cause(raised)
         if not isinstance(err, OSError):
             raise err from None
         raise UserError(
-            f"{os.fspath(f)} cannot be written ({err.strerror}), a file that was there is whole: "
-            "make room or choose another folder"
+            f"{os.fspath(f)} cannot be written ({err.strerror}), an existing file is unchanged: "
+            "free disk space or choose another folder"
         ) from err
 
 
-def _what_stopped(error: BaseException) -> BaseException:
-    """The interrupt or disk error that PyTorch's writer hides behind a complaint of its own."""
+def _cause(error: BaseException) -> BaseException:
+    """The interrupt or disk error behind an error of PyTorch's writer."""
     found: BaseException | None = error
     while found is not None and not isinstance(found, OSError | KeyboardInterrupt):
         found = found.__context__
@@ -87,13 +87,13 @@ def _what_stopped(error: BaseException) -> BaseException:
 
 
 def save_on_master(*args: Any, **kwargs: Any) -> None:
-    """`save_checkpoint` in the main process, nothing in the others."""
+    """`save_checkpoint` on rank 0; other ranks do nothing."""
     if is_main_process():
         save_checkpoint(*args, **kwargs)
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a rename to the disk; syncing the file alone does not."""
+    """Sync a folder to disk, so that a rename in it survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -110,24 +110,25 @@ def load_checkpoint(
     """Read a checkpoint file without running code from it.
 
     Args:
-        path_or_url: a path, also of a safetensors file, or an ``https://``, ``http://`` or
-            ``file://`` address, see `util.files.download.load_from_url`.
-        map_location: where tensors go, as for `torch.load`.
-        mmap: read a tensor from the disk when it is used, as for `torch.load`; paths only.
+        path_or_url: path of a PyTorch or safetensors file, or an ``https://``, ``http://`` or
+            ``file://`` URL, see `util.files.download.load_from_url`.
+        map_location: device of the tensors, as for `torch.load`.
+        mmap: read tensors from disk on first use, as for `torch.load`; paths only.
 
     Returns:
-        What was saved: tensors, plain values, and `argparse.Namespace` in files of the original.
+        the saved dict: tensors, plain values, and `argparse.Namespace` in files of the original.
 
     Raises:
-        UserError: no such file, failed download, damaged or foreign file, one that would run code.
+        UserError: no such file, failed download, damaged or foreign file, or a file that would run
+            code.
     """
     source = os.fspath(path_or_url)
     from_url = is_url(source)
     if source.endswith(SUFFIX):
         if from_url:
             raise UserError(
-                f"{source}: safetensors files are not read from addresses: download it and give "
-                "its path"
+                f"{source}: safetensors files cannot be read from a URL: download the file and "
+                "give its path"
             )
         return read_safetensors_checkpoint(source)
     try:
@@ -142,14 +143,16 @@ def load_checkpoint(
     except UserError:
         raise
     except Exception as err:  # a foreign file can make the unpickler raise anything
-        raise UserError(f"{source}: {_why_unreadable(err, source)}") from err
+        raise UserError(f"{source}: {_reading_problem(err, source)}") from err
     if not isinstance(content, dict):
-        raise UserError(f"{source}: holds a {type(content).__name__}, not the dict of a checkpoint")
+        raise UserError(
+            f"{source}: contains a {type(content).__name__}, not the dict of a checkpoint"
+        )
     return content
 
 
-def _why_unreadable(err: Exception, source: str) -> str:
-    """What is wrong with the file, and what to do, from what reading it raised."""
+def _reading_problem(err: Exception, source: str) -> str:
+    """Problem and fix for an exception raised while reading a file."""
     text = str(err)
     forbidden = _FORBIDDEN_NAME.search(text)
     if forbidden:
@@ -162,7 +165,7 @@ def _why_unreadable(err: Exception, source: str) -> str:
     if isinstance(err, OSError):
         return f"cannot be read ({err.strerror}): give the path of a checkpoint file"
     if "invalid hash value" in text:
-        return f"is not the file that its name promises ({text}): try again"
+        return f"does not match the hash in its name ({text}): try again"
     if isinstance(err, EOFError) or "PytorchStreamReader" in text or "unexpected EOF" in text:
-        return "is damaged or cut short: copy it again, or take an earlier one"
+        return "is damaged or truncated: copy it again, or use an earlier checkpoint"
     return "is not a checkpoint that PyTorch can read"

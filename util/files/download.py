@@ -1,4 +1,4 @@
-"""Checkpoints from addresses, verified by the hash in their name."""
+"""Checkpoints from URLs, verified by the hash in the file name."""
 
 import hashlib
 import os
@@ -13,50 +13,50 @@ from util.distributed.processes import is_main_process
 from util.errors import UserError
 
 _URL = re.compile(r"^(https?|file)://")
-_PROMISED = re.compile(r"-([0-9a-f]{8,64})\.")  # as in detr-r50-e632da11.pth
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")  # as in detr-r50-e632da11.pth
 
 
 def is_url(source: str) -> bool:
-    """Whether this is an ``https://``, ``http://`` or ``file://`` address."""
+    """Whether this is an ``https://``, ``http://`` or ``file://`` URL."""
     return _URL.match(source) is not None
 
 
 def load_from_url(url: str, map_location: Any) -> Any:
-    """Read a file from an address with `torch.hub`, without running code from it.
+    """Download and read a file with `torch.hub`, without running code from it.
 
-    It is kept for the next time, in the folder ``checkpoints`` of `torch.hub`, where its name has a
-    hash by which it is known. Of another name there may be another file each time.
+    A file with a hash in its name is cached in the folder ``checkpoints`` of `torch.hub`. Other
+    files are downloaded each time.
 
     Args:
-        url: an address, see `is_url`.
-        map_location: where tensors go, as for `torch.load`.
+        url: URL, see `is_url`.
+        map_location: device of the tensors, as for `torch.load`.
 
     Raises:
-        UserError: what an earlier download has left has not the hash of its name.
-        OSError: it cannot be downloaded.
-        RuntimeError: what is downloaded has not the hash of its name.
+        UserError: the cached file does not match the hash in its name.
+        OSError: the download failed.
+        RuntimeError: the downloaded file does not match the hash in its name.
     """
-    place = _place(url)
-    promise = _PROMISED.search(place.name)
-    if promise:
-        _check_kept(place, promise[1])
-        return _load(url, map_location, place.name)
-    passing = f"{os.getpid()}-{place.name}"
+    path = _cache_path(url)
+    expected_hash = _HASH_IN_NAME.search(path.name)
+    if expected_hash:
+        _check_cached(path, expected_hash[1])
+        return _load(url, map_location, path.name)
+    temporary = f"{os.getpid()}-{path.name}"
     try:
-        return _load(url, map_location, passing)
+        return _load(url, map_location, temporary)
     finally:
-        place.with_name(passing).unlink(missing_ok=True)
+        path.with_name(temporary).unlink(missing_ok=True)
 
 
 def advice_without_network(url: str) -> str:
-    """What to do where the file of an address cannot be downloaded."""
-    place = _place(url)
-    kept = _PROMISED.search(place.name)
-    return "fetch it on another machine and " + (f"put it at {place}" if kept else "give its path")
+    """What to do if a URL cannot be downloaded; the end of an error message."""
+    path = _cache_path(url)
+    fix = f"put it at {path}" if _HASH_IN_NAME.search(path.name) else "give its path"
+    return f"download it on another machine and {fix}"
 
 
-def _place(url: str) -> Path:
-    """Where `torch.hub` puts the file of an address."""
+def _cache_path(url: str) -> Path:
+    """Path of the cached file of `torch.hub`."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
 
 
@@ -71,14 +71,14 @@ def _load(url: str, map_location: Any, file_name: str) -> Any:
     )
 
 
-def _check_kept(path: Path, expected: str) -> None:
-    """PyTorch compares hashes of what it downloads, not of what it finds."""
+def _check_cached(path: Path, expected: str) -> None:
+    """Verify the hash of a cached file; PyTorch verifies only downloads."""
     if not path.exists():
         return
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(expected):
         raise UserError(
-            f"{path}: is damaged or another file, its hash is {found[:8]}: rename it, so that "
-            "it is downloaded again"
+            f"{path}: is damaged or another file, its hash is {found[:8]}: rename it to "
+            "download it again"
         )

@@ -1,8 +1,8 @@
-"""Opening image files that nobody vouches for.
+"""Safe opening of untrusted image files.
 
-A file of a few kilobytes can claim to hold any number of pixels. What is larger than the limits
-here is refused by its header, before memory is taken for it; so is what reading would run a program
-for, and what is no file at all and would be waited for.
+A file of a few kilobytes can declare any number of pixels. Images above the limits are refused by
+their header, before memory is allocated. Formats that run another program, and pipes or other
+special files, are refused too.
 """
 
 import os
@@ -16,29 +16,29 @@ from PIL import Image, UnidentifiedImageError
 
 from util.errors import UserError
 
-MAX_SIDE = 65_535  # pixels; the largest that JPEG can store
-MAX_PIXELS = 178_956_970  # width times height; also where Pillow by itself refuses to go on
+MAX_SIDE = 65_535  # pixels; the limit of JPEG
+MAX_PIXELS = 178_956_970  # width times height; also the limit of Pillow
 
-_RUN_A_PROGRAM = {"EPS"}  # formats that Pillow hands to another program, here Ghostscript
+_RUN_A_PROGRAM = {"EPS"}  # formats that Pillow reads with another program, here Ghostscript
 _SNIFFED_BYTES = 24
 
 
 class ImageTooLargeError(UserError):
-    """An image has more pixels than are ever read."""
+    """An image exceeds `MAX_SIDE` or `MAX_PIXELS`."""
 
 
 @contextmanager
 def open_image(file: str | Path | BinaryIO, name: str) -> Iterator[Image.Image]:
-    """Open an image for the time of a ``with`` block, in which its pixels are to be read.
+    """Open an image for a ``with`` block, which must read the pixels.
 
     Args:
         file: a path, or a binary file.
-        name: what messages call it.
+        name: the name of the file in error messages.
 
     Raises:
-        ImageTooLargeError: it has a side above `MAX_SIDE` or more than `MAX_PIXELS` pixels.
-        UserError: the file is missing, truncated, broken or no image; also for any error that is
-            raised in the block.
+        ImageTooLargeError: a side exceeds `MAX_SIDE`, or the image has more than `MAX_PIXELS`.
+        UserError: the file is missing, truncated, broken or not an image; also replaces any other
+            error that the block raises.
     """
     try:
         if isinstance(file, str | Path):
@@ -55,7 +55,7 @@ def open_image(file: str | Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         reason = str(error).rstrip(".")
         raise ImageTooLargeError(f"{name} is too large: {reason}; scale it down") from error
-    except Exception as error:  # Pillow's decoders raise nearly anything on broken files
+    except Exception as error:  # broken files can raise any exception in Pillow's decoders
         reason = _reason(file, error)
         raise UserError(
             f"{name} cannot be read: {reason}; replace it with a readable copy"
@@ -63,7 +63,7 @@ def open_image(file: str | Path | BinaryIO, name: str) -> Iterator[Image.Image]:
 
 
 def _check_regular(path: str | Path) -> None:
-    """Raise if there is something else than a file: reading a pipe would wait forever."""
+    """Raise if the path is not a regular file: reading a pipe could block forever."""
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
         raise IsADirectoryError
@@ -75,33 +75,33 @@ def _check_header(image: Image.Image, name: str) -> None:
     width, height = image.size
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise ImageTooLargeError(
-            f"{name} is too large: {width} x {height} pixels (width x height), where sides up to "
-            f"{MAX_SIDE} and {MAX_PIXELS} pixels are read; scale it down"
+            f"{name} is too large: {width} x {height} pixels (width x height), the limits are "
+            f"{MAX_SIDE} per side and {MAX_PIXELS} in all; scale it down"
         )
     if image.format in _RUN_A_PROGRAM:
-        raise ValueError(f"{image.format} is a program, not a picture; save it as PNG")
+        raise ValueError(f"{image.format} is a program, not an image; save it as PNG")
 
 
 def _name_an_image_in(folder: str | Path | BinaryIO) -> str:
-    """Which file to give in place of a folder."""
+    """Advice for a folder in place of an image: names an image file in it."""
     known, names = Image.registered_extensions(), []
     if isinstance(folder, str | Path) and os.access(folder, os.R_OK):
-        names = [one for one in os.listdir(folder) if Path(one).suffix.lower() in known]
+        names = [name for name in os.listdir(folder) if Path(name).suffix.lower() in known]
     return "give an image file" + (f" in it, such as {min(names)}" if names else "")
 
 
 def _reason(file: str | Path | BinaryIO, error: Exception) -> str:
-    """Why a file cannot be read, in words."""
+    """Why a file cannot be read."""
     if isinstance(error, UnidentifiedImageError):
-        return _instead_of_an_image(file)
+        return _describe_unknown_format(file)
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _instead_of_an_image(file: str | Path | BinaryIO) -> str:
-    """What a file is that holds no image, as far as its beginning shows."""
+def _describe_unknown_format(file: str | Path | BinaryIO) -> str:
+    """Describe a file that is not an image by its first bytes."""
     unknown = "it is in no known image format"
     if not isinstance(file, str | Path):
         return unknown
     with open(file, "rb") as opened:
-        beginning = opened.read(_SNIFFED_BYTES)
-    return f"{unknown} and begins with {beginning!r}" if beginning else "it is empty"
+        first_bytes = opened.read(_SNIFFED_BYTES)
+    return f"{unknown} and begins with {first_bytes!r}" if first_bytes else "it is empty"

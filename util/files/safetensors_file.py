@@ -1,4 +1,4 @@
-"""Weights in safetensors files: tensors by name, and what a checkpoint says beside them as text."""
+"""Checkpoints as safetensors files: tensors, and some of the other keys as metadata."""
 
 import json
 import os
@@ -10,19 +10,19 @@ from torch import Tensor
 from util.errors import UserError
 
 SUFFIX = ".safetensors"
-# What a checkpoint says beside the weights, kept as JSON.
-_NOTES = ("args", "categories", "is_thing", "epoch")
+# Keys of a checkpoint that are stored in the metadata as JSON.
+_METADATA_KEYS = ("args", "categories", "is_thing", "epoch")
 _BY_CATEGORY_ID = ("categories", "is_thing")
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a file.
+    """Read a safetensors file.
 
     Returns:
         tensors by name on the CPU, and the metadata.
 
     Raises:
-        UserError: no such file, not a whole safetensors file, or the package is not installed.
+        UserError: no such file, damaged or not a safetensors file, or missing package.
     """
     source = os.fspath(path)
     package = _package(source)
@@ -41,46 +41,46 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
 
 
 def read_safetensors_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a file as a checkpoint: its tensors are the ``model``.
+    """Read a safetensors file as a checkpoint; the tensors are under the key ``model``.
 
     Raises:
-        UserError: as `read_safetensors`, or its notes are not JSON.
+        UserError: as `read_safetensors`, or the metadata is not valid JSON.
     """
     source = os.fspath(path)
     tensors, metadata = read_safetensors(source)
     try:
-        notes = {name: json.loads(metadata[name]) for name in _NOTES if name in metadata}
+        values = {name: json.loads(metadata[name]) for name in _METADATA_KEYS if name in metadata}
         for name in _BY_CATEGORY_ID:
-            if name in notes:
-                notes[name] = {int(k): v for k, v in notes[name].items()}
+            if name in values:
+                values[name] = {int(k): v for k, v in values[name].items()}
     except (ValueError, AttributeError, RecursionError) as err:
-        raise UserError(f"{source}: its metadata is not ours ({err}): convert it again") from err
-    return {**notes, "model": tensors}
+        raise UserError(f"{source}: its metadata is invalid ({err}): convert it again") from err
+    return {**values, "model": tensors}
 
 
 def safetensors_bytes(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """The content of a safetensors file.
+    """Encode a safetensors file.
 
     Args:
-        state: tensors; views and such as share memory are copied.
+        state: tensors by name; shared memory is copied.
         metadata: text by name.
     """
     _package("the file")
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
-    # "format" is what Hugging Face's reader asks for.
+    # Hugging Face requires "format".
     content: bytes = save(plain, {"format": "pt", **metadata})
     return content
 
 
-def checkpoint_notes(checkpoint: Mapping[str, Any]) -> dict[str, str]:
-    """What `read_safetensors_checkpoint` finds again beside the weights."""
-    return {name: json.dumps(checkpoint[name]) for name in _NOTES if name in checkpoint}
+def checkpoint_metadata(checkpoint: Mapping[str, Any]) -> dict[str, str]:
+    """Metadata from which `read_safetensors_checkpoint` restores the keys other than weights."""
+    return {name: json.dumps(checkpoint[name]) for name in _METADATA_KEYS if name in checkpoint}
 
 
 def _package(source: str) -> Any:
-    """The package, imported when it is needed: models also load without it (torch.hub)."""
+    """Import safetensors on demand: torch.hub models load without it."""
     try:
         import safetensors
     except ImportError:

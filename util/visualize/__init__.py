@@ -1,1 +1,1 @@
-"""Pictures of boxes, masks and panoptic maps."""
+"""Drawings of boxes, masks and panoptic maps."""

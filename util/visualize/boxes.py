@@ -1,4 +1,4 @@
-"""Boxes, with or without masks, drawn with their names on one image."""
+"""Draw boxes, with or without masks, and their labels on an image."""
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
 
@@ -31,30 +31,30 @@ def draw_boxes(
     scores: Sequence[float] | None = None,
     masks: Sequence[np.ndarray] | np.ndarray | None = None,
 ) -> Image.Image:
-    """Draws labelled boxes on a copy of an image, each class in a colour of its own.
+    """Draw labelled boxes on a copy of an image, with one colour per class.
 
-    With masks, each object is filled half-transparently and outlined, and the objects of a class
-    differ in shade, from left to right, so that they can be told apart where they touch.
+    With masks, each object has a half-transparent fill and an outline. Adjacent objects of a class,
+    from left to right, have different shades.
 
     Args:
-        image: stays as it is.
-        boxes_xyxy: [N] corners in pixels of ``image``; parts outside are cut off.
+        image: not changed.
+        boxes_xyxy: [N] in pixels of ``image``; clipped to the image.
         labels: [N] class names.
-        scores: [N] in [0, 1], shown behind the names; None shows names only.
-        masks: (N, H, W) at the size of ``image``, not 0 inside; None shows boxes only.
+        scores: [N] in [0, 1], shown after the labels; None: labels only.
+        masks: (N, H, W) at the size of ``image``, non-zero inside; None: boxes only.
 
     Returns:
-        An RGB image of the same size, or enlarged by a whole factor where the text would not be
-        legible otherwise.
+        an RGB image of the same size; small images are enlarged by an integer factor, so that the
+        text is legible.
 
     Raises:
-        ValueError: boxes, labels, scores and masks are not of one length, or a mask is not of the
-            size of the image.
+        ValueError: boxes, labels, scores and masks differ in length, or a mask and the image differ
+            in size.
     """
     _check_lengths(len(boxes_xyxy), labels=labels, scores=scores, masks=masks)
     factor = enlargement(image)
-    picture = enlarged(image)
-    outlines = [_inside(box, factor, picture.size) for box in boxes_xyxy]
+    canvas = enlarged(image)
+    outlines = [_inside(box, factor, canvas.size) for box in boxes_xyxy]
     if masks is None:
         colours = [class_colour(label) for label in labels]
     else:
@@ -62,11 +62,11 @@ def draw_boxes(
         centres = [left + right for left, _, right, _ in outlines]
         ranks = ranks_within(labels, centres)
         colours = [object_colour(label, r) for label, r in zip(labels, ranks, strict=True)]
-        grown = (resize_nearest(mask, picture.size) for mask in masks)
-        picture = paint_masks(picture, grown, colours, line_width(picture))
+        grown = (resize_nearest(mask, canvas.size) for mask in masks)
+        canvas = paint_masks(canvas, grown, colours, line_width(canvas))
     texts = labels if scores is None else with_scores(labels, scores)
-    _draw_outlines(picture, outlines, texts, colours)
-    return picture
+    _draw_outlines(canvas, outlines, texts, colours)
+    return canvas
 
 
 def _check_lengths(num_boxes: int, **others: Sized | None) -> None:
@@ -82,13 +82,13 @@ def _check_sizes(masks: Iterable[np.ndarray], image: Image.Image) -> None:
     for index, mask in enumerate(masks):
         if mask.shape != (image.height, image.width):
             raise ValueError(
-                f"mask {index} is of shape {mask.shape}, the image of height and width "
+                f"mask {index} has shape {mask.shape}, the image has height and width "
                 f"{(image.height, image.width)}"
             )
 
 
 def _inside(box_xyxy: BoxXYXY, factor: int, size_wh: tuple[int, int]) -> RectangleXYXY:
-    """The box in pixels of the enlarged picture, cut to it, its corners in order."""
+    """Scale a box to the enlarged image, clip it, and order its corners."""
     x0, y0, x1, y1 = (float(value) * factor for value in box_xyxy)
     right, bottom = size_wh[0] - 1, size_wh[1] - 1
     left, top = min(max(min(x0, x1), 0), right), min(max(min(y0, y1), 0), bottom)
@@ -96,46 +96,45 @@ def _inside(box_xyxy: BoxXYXY, factor: int, size_wh: tuple[int, int]) -> Rectang
 
 
 def _draw_outlines(
-    picture: Image.Image,
+    canvas: Image.Image,
     outlines: Sequence[RectangleXYXY],
     texts: Sequence[str],
     colours: Sequence[Colour],
 ) -> None:
-    """Boxes with their names, the last ones on top and with the first choice of place."""
-    draw, style = ImageDraw.Draw(picture), TextStyle(picture.size)
+    """Draw boxes and labels; the last box is on top and its label is placed first."""
+    draw, style = ImageDraw.Draw(canvas), TextStyle(canvas.size)
     for outline, colour in zip(outlines, colours, strict=True):
-        draw.rectangle(outline, outline=colour, width=line_width(picture))
+        draw.rectangle(outline, outline=colour, width=line_width(canvas))
     sizes = [style.size_of(text) for text in texts]
-    grounds = list(_place_names(outlines[::-1], sizes[::-1], picture.size))[::-1]
-    # Names come after all outlines, so that no outline crosses a name.
-    for (left, top, _, _), text, colour in zip(grounds, texts, colours, strict=True):
+    places = list(_place_labels(outlines[::-1], sizes[::-1], canvas.size))[::-1]
+    # Labels come after all outlines, so that no outline crosses a label.
+    for (left, top, _, _), text, colour in zip(places, texts, colours, strict=True):
         style.write(draw, (left, top), text, colour)
 
 
-def _place_names(
-    outlines: Sequence[RectangleXYXY], sizes_wh: Sequence[SizeWH], picture_wh: tuple[int, int]
+def _place_labels(
+    outlines: Sequence[RectangleXYXY], sizes_wh: Sequence[SizeWH], image_wh: tuple[int, int]
 ) -> Iterator[RectangleXYXY]:
-    """A ground for each box's name, where possible over none of those before it."""
+    """Choose a rectangle for the label of each box, if possible without overlap."""
     taken: list[RectangleXYXY] = []
     for outline, size in zip(outlines, sizes_wh, strict=True):
-        places = list(_places_for_name(outline, size, picture_wh))
+        places = list(_label_places(outline, size, image_wh))
         free = (place for place in places if not any(_overlap(place, other) for other in taken))
         taken.append(next(free, places[0]))
         yield taken[-1]
 
 
-def _places_for_name(
-    outline: RectangleXYXY, size_wh: SizeWH, picture_wh: tuple[int, int]
+def _label_places(
+    outline: RectangleXYXY, size_wh: SizeWH, image_wh: tuple[int, int]
 ) -> Iterator[RectangleXYXY]:
-    """Where a name may stand, best first: above its box where there is room, inside, below."""
+    """Possible rectangles of a label, best first: above its box, inside, below."""
     width, height = size_wh
-    left = max(0, min(outline[0], picture_wh[0] - width))
+    left = max(0, min(outline[0], image_wh[0] - width))
     above, inside, below = outline[1] - height, outline[1], outline[3]
     for top in (above, inside, below):
-        if top >= 0 and (top == inside or top + height < picture_wh[1]):
+        if top >= 0 and (top == inside or top + height < image_wh[1]):
             yield left, top, left + width, top + height
 
 
-def _overlap(one: RectangleXYXY, other: RectangleXYXY) -> bool:
-    across = one[0] < other[2] and other[0] < one[2]
-    return across and one[1] < other[3] and other[1] < one[3]
+def _overlap(a: RectangleXYXY, b: RectangleXYXY) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

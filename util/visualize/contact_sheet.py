@@ -1,4 +1,4 @@
-"""Contact sheets: pictures in rows and columns, each below its caption, written as one file."""
+"""Contact sheets: images with captions in rows and columns, written to one file."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ _INK = (20, 20, 20)
 
 
 def fit_column(image: Image.Image) -> Image.Image:
-    """A copy in RGB whose longer side is at most the width of a column."""
+    """RGB copy whose longer side is at most the width of a column."""
     rgb = image.convert("RGB")
     factor = min(1.0, _COLUMN_WIDTH / max(rgb.size))
     if factor == 1:
@@ -25,21 +25,21 @@ def fit_column(image: Image.Image) -> Image.Image:
     return rgb.resize((max(1, round(rgb.width * factor)), max(1, round(rgb.height * factor))))
 
 
-def with_caption(picture: Image.Image, caption: str) -> Image.Image:
-    """The picture below a line of text; wider than before if the text is."""
+def with_caption(image: Image.Image, caption: str) -> Image.Image:
+    """Add a line of text above an image; the result is as wide as the wider of both."""
     font = ImageFont.load_default(FONT_SIZE)
-    width = max(picture.width, round(font.getlength(caption)))
-    framed = Image.new("RGB", (width, picture.height + _CAPTION_HEIGHT), _BACKGROUND)
+    width = max(image.width, round(font.getlength(caption)))
+    framed = Image.new("RGB", (width, image.height + _CAPTION_HEIGHT), _BACKGROUND)
     ImageDraw.Draw(framed).text((0, 2), caption, fill=_INK, font=font)
-    framed.paste(picture, (0, _CAPTION_HEIGHT))
+    framed.paste(image, (0, _CAPTION_HEIGHT))
     return framed
 
 
 def contact_sheet(rows: Iterable[Sequence[Image.Image]]) -> Image.Image:
-    """Pictures in rows, in columns of one width.
+    """Arrange images in rows, with columns of equal width.
 
     Args:
-        rows: pictures from left to right, as many in each row.
+        rows: images from left to right.
 
     Raises:
         ValueError: there are no rows.
@@ -47,35 +47,35 @@ def contact_sheet(rows: Iterable[Sequence[Image.Image]]) -> Image.Image:
     drawn = list(rows)
     if not drawn:
         raise ValueError("a contact sheet needs at least one row")
-    column_width = max(picture.width for row in drawn for picture in row) + _MARGIN
-    row_heights = [max(picture.height for picture in row) + _MARGIN for row in drawn]
+    column_width = max(image.width for row in drawn for image in row) + _MARGIN
+    row_heights = [max(image.height for image in row) + _MARGIN for row in drawn]
     num_columns = max(len(row) for row in drawn)
     size = (num_columns * column_width + _MARGIN, sum(row_heights) + _MARGIN)
     sheet = Image.new("RGB", size, _BACKGROUND)
     top = _MARGIN
     for row, height in zip(drawn, row_heights, strict=True):
-        for column, picture in enumerate(row):
-            sheet.paste(picture, (_MARGIN + column * column_width, top))
+        for column, image in enumerate(row):
+            sheet.paste(image, (_MARGIN + column * column_width, top))
         top += height
     return sheet
 
 
-def save_picture(picture: Image.Image, path: str | Path) -> None:
-    """Write a picture, whole or not at all, in the format that the ending of ``path`` names.
+def save_image(image: Image.Image, path: str | Path) -> None:
+    """Write an image atomically; the suffix of ``path`` determines the format.
 
     Raises:
-        UserError: Pillow knows no format with that ending.
+        UserError: Pillow knows no format with this suffix.
     """
-    ending = Path(path).suffix.lower()
-    format_name = Image.registered_extensions().get(ending)
+    suffix = Path(path).suffix.lower()
+    format_name = Image.registered_extensions().get(suffix)
     if format_name not in Image.SAVE:
-        raise UserError(f"{path}: no picture format ends in {ending!r}; write a .png or a .jpg")
+        raise UserError(f"{path}: {suffix!r} is not an image format; write a .png or .jpg file")
     with atomic_write(path) as file:
-        picture.save(file, format_name)
+        image.save(file, format_name)
 
 
 def count(number: int, noun: str) -> str:
-    """A number with its noun, in the plural where it is not one.
+    """A number with its noun, in the plural if needed.
 
     >>> count(1, "object"), count(2, "object")
     ('1 object', '2 objects')

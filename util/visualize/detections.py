@@ -1,4 +1,4 @@
-"""Contact sheets of detections beside ground truth, with boxes and, if wanted, masks."""
+"""Contact sheets of ground truth and detections side by side, as boxes or masks."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from util.visualize.contact_sheet import (
     contact_sheet,
     count,
     fit_column,
-    save_picture,
+    save_image,
     with_caption,
 )
 from util.visualize.drawing import class_colour, resize_nearest
@@ -34,16 +34,16 @@ ReadImage = Callable[[str | Path, dict[str, Any]], Image.Image]
 
 
 class Panel(NamedTuple):
-    """An image with what is to be drawn on it.
+    """An image and the objects to draw on it.
 
     Attributes:
         image: any mode.
         boxes_xyxy: [N] boxes in pixels of ``image``.
         labels: [N] class names.
         scores: [N] in [0, 1], or None for ground truth.
-        caption: a line above the image.
-        masks: [N] of (H, W), not 0 inside, or None for boxes alone. They are taken once and one at
-            a time, so that a generator keeps a single one of full size in memory.
+        caption: text above the image.
+        masks: [N] of (H, W), non-zero inside, or None for boxes only. A generator is read once, so
+            one mask of full size at a time is in memory.
     """
 
     image: Image.Image
@@ -55,10 +55,10 @@ class Panel(NamedTuple):
 
 
 def detections_beside_ground_truth(rows: Iterable[tuple[Panel, Panel]]) -> Image.Image:
-    """A contact sheet with a row for each image: ground truth on the left, detections on the right.
+    """Contact sheet with a row per image: ground truth on the left, detections on the right.
 
     Args:
-        rows: pairs of panels. Large images are shrunk to the width of a column.
+        rows: pairs of panels. Large images are scaled down to the width of a column.
 
     Raises:
         ValueError: there are no rows.
@@ -76,24 +76,24 @@ def save_detection_samples(
     read_image: ReadImage | None = None,
     masks: bool = False,
 ) -> None:
-    """Saves a picture of detections beside ground truth, for images spread over the whole set.
+    """Save a contact sheet of ground truth and detections for images spread over a dataset.
 
     Args:
         coco_gt: a pycocotools COCO object with the ground truth.
         detections: COCO result entries with ``image_id``, ``category_id``, ``bbox`` and ``score``.
-        image_folder: where the files named in ``coco_gt`` are.
-        path: the picture to write, ending in .png, .jpg or another format of Pillow. Without any
-            image nothing is written.
-        num_images: how many images to show at most, those with ground truth first.
-        threshold: detections with a lower score are left out.
-        read_image: reads an image, given ``image_folder`` and the row of the image in ``coco_gt``;
-            `datasets.loading.listed_images.read_row_image` knows every mode and turns photos
-            upright. None: the pixels as they are stored.
-        masks: show the ``segmentation`` of annotations and detections too: polygons or an RLE,
-            plain or compressed. The images of ``coco_gt`` must have ``height`` and ``width``.
+        image_folder: folder of the image files in ``coco_gt``.
+        path: image file to write: .png, .jpg or another format of Pillow. Not written if there are
+            no images.
+        num_images: maximum number of images; images with ground truth are preferred.
+        threshold: detections with a lower score are not drawn.
+        read_image: reads an image, given ``image_folder`` and the entry of the image in
+            ``coco_gt``, such as `datasets.loading.listed_images.read_row_image`, which handles all
+            modes and EXIF orientation. None: the pixels as stored.
+        masks: draw the ``segmentation`` of annotations and detections too: polygons or RLE, plain
+            or compressed. The images of ``coco_gt`` must have ``height`` and ``width``.
 
     Raises:
-        UserError: Pillow knows no format with that ending.
+        UserError: Pillow knows no format with this suffix.
     """
     by_image = defaultdict(list)
     for entry in detections:
@@ -109,7 +109,7 @@ def save_detection_samples(
 
     image_ids = _choose_images(coco_gt, set(by_image), num_images)
     if image_ids:
-        save_picture(detections_beside_ground_truth(map(row, image_ids)), path)
+        save_image(detections_beside_ground_truth(map(row, image_ids)), path)
 
 
 def _read_stored(image_folder: str | Path, row: Entry) -> Image.Image:
@@ -117,7 +117,7 @@ def _read_stored(image_folder: str | Path, row: Entry) -> Image.Image:
 
 
 def _choose_images(coco_gt: Any, detected: set[int], num_images: int) -> list[int]:
-    """Ids at equal distances among the images with detections (all, if there are none)."""
+    """Evenly spaced ids of images with detections (of all images, if there are none)."""
     candidates = sorted(detected or coco_gt.imgs)
     with_objects = [i for i in candidates if coco_gt.getAnnIds(imgIds=[i])]
     candidates = with_objects or candidates
@@ -126,10 +126,10 @@ def _choose_images(coco_gt: Any, detected: set[int], num_images: int) -> list[in
 
 
 def _decode_mask(coco_gt: Any, entry: Mapping[str, Any]) -> np.ndarray:
-    """The mask (H, W) of an annotation or result entry; empty where it has no segmentation."""
+    """Mask (H, W) of an annotation or result entry; empty if it has no segmentation."""
     segmentation = entry.get("segmentation")
     if isinstance(segmentation, list):
-        # Fewer than three points enclose nothing, and pycocotools would take two for a box.
+        # A polygon needs three points; pycocotools would read two points as a box.
         segmentation = [polygon for polygon in segmentation if len(polygon) >= 6]
     if not segmentation:
         info = coco_gt.imgs[entry["image_id"]]
@@ -170,7 +170,7 @@ def _detection_panel(
 def _boxes_and_labels(
     entries: Iterable[Entry], names: Mapping[int, str]
 ) -> tuple[list[BoxXYXY], list[str]]:
-    """Corners and class names of COCO annotations or result entries, whose boxes are xywh."""
+    """Boxes (xyxy) and class names of COCO annotations or result entries (xywh)."""
     boxes: list[BoxXYXY] = []
     labels = []
     for entry in entries:
@@ -181,12 +181,12 @@ def _boxes_and_labels(
 
 
 def _draw_panel(panel: Panel) -> Image.Image:
-    """The image with its objects, at most a column wide, below its caption."""
+    """Draw a panel, at most as wide as a column."""
     image = fit_column(panel.image)
     factor = max(image.size) / max(panel.image.size)
     boxes = [[factor * value for value in box] for box in panel.boxes_xyxy]
     masks = panel.masks
     if masks is not None:
         masks = [resize_nearest(mask, image.size) for mask in masks]
-    picture = draw_boxes(image, boxes, panel.labels, panel.scores, masks)
-    return with_caption(picture, panel.caption)
+    canvas = draw_boxes(image, boxes, panel.labels, panel.scores, masks)
+    return with_caption(canvas, panel.caption)

@@ -1,4 +1,4 @@
-"""Masks and segments painted over a picture: half-transparent, outlined, named where they lie."""
+"""Draw masks and segments over an image: half-transparent, outlined and labelled."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,27 +9,27 @@ from util.visualize.drawing import Colour
 
 _OPACITY = 0.5
 _BORDER_COLOUR = (20, 20, 20)
-_NAME_GRID = 320  # places for names are looked for on a grid with this many steps at most
+_LABEL_GRID = 320  # maximum number of cells per side of the grid on which labels are placed
 _SAME_DEPTH = 1e-9
-_SHARE_UNDER_NAME = 0.5  # of a name's ground that its segment must fill to carry it
+_SHARE_UNDER_LABEL = 0.5  # minimum share of the label's rectangle inside its segment
 
 
 def paint_masks(
-    picture: Image.Image, masks: Iterable[np.ndarray], colours: Sequence[Colour], line_width: int
+    image: Image.Image, masks: Iterable[np.ndarray], colours: Sequence[Colour], line_width: int
 ) -> Image.Image:
-    """Fills masks half-transparently, each with an outline along the inside of its edge.
+    """Draw masks half-transparently, with an outline along the inside of the edge.
 
     Args:
-        picture: RGB, stays as it is.
-        masks: [N] of (H, W) at the size of ``picture``, not 0 inside, taken one at a time. Later
-            ones lie on top.
-        colours: [N].
-        line_width: of the outlines, in pixels.
+        image: RGB, not changed.
+        masks: [N] of (H, W) at the size of ``image``, non-zero inside; later masks are on top. A
+            generator is read one mask at a time.
+        colours: [N] RGB.
+        line_width: width of the outlines in pixels.
 
     Returns:
-        A picture of the same size.
+        an image of the same size.
     """
-    pixels = np.array(picture)
+    pixels = np.array(image)
     for mask, colour in zip(masks, colours, strict=True):
         window = _bounding_window(mask)
         surrounded = np.pad(mask[window] != 0, 1)
@@ -42,23 +42,23 @@ def paint_masks(
 
 
 def paint_segments(
-    picture: Image.Image,
+    image: Image.Image,
     index_map: np.ndarray,
     colours: Sequence[Colour],
     line_width: int,
 ) -> Image.Image:
-    """Tints every segment and draws a dark line where one meets another or void.
+    """Draw segments half-transparently, with dark lines along their borders.
 
     Args:
-        picture: RGB, stays as it is.
+        image: RGB, not changed.
         index_map: int (H, W) index of the segment at each pixel, -1 for void.
-        colours: [N], one a segment.
-        line_width: of the borders, in pixels.
+        colours: [N] RGB, one per segment.
+        line_width: width of the borders in pixels.
 
     Returns:
-        A picture of the same size, with the pixels of void unchanged.
+        an image of the same size; void pixels are unchanged.
     """
-    pixels = np.array(picture)
+    pixels = np.array(image)
     inside = index_map >= 0
     palette = np.array(colours, dtype=np.float32).reshape(-1, 3)
     pixels[inside] = _blend(pixels[inside], palette[index_map[inside]])
@@ -67,11 +67,11 @@ def paint_segments(
 
 
 def near_border(regions: np.ndarray, line_width: int) -> np.ndarray:
-    """Pixels on the lines between regions of different values, without the image's border.
+    """Pixels near a border between regions of different values.
 
     Args:
         regions: (H, W) bool or int.
-        line_width: of the lines in pixels, at least 1.
+        line_width: width of the borders in pixels, at least 1.
 
     Returns:
         bool (H, W).
@@ -87,27 +87,28 @@ def near_border(regions: np.ndarray, line_width: int) -> np.ndarray:
     return near
 
 
-def place_names(
+def place_labels(
     index_map: np.ndarray, sizes_wh: Sequence[tuple[float, float]]
 ) -> list[tuple[int, int] | None]:
-    """Finds room for the name of each segment: inside it, far from its border, over no other name.
+    """Place the label of each segment inside it, far from its border, without overlap.
+
+    Labels of large segments are placed first.
 
     Args:
         index_map: int (H, W) index of the segment at each pixel, -1 for void.
-        sizes_wh: [N] width and height of each segment's name, in pixels.
+        sizes_wh: [N] width and height of each label in pixels.
 
     Returns:
-        [N] left and top corners in pixels, None where the segment is too small for its name. The
-        names of large segments find their places first.
+        [N] left and top in pixels, or None for a segment that is too small for its label.
     """
-    step = -(-max(index_map.shape) // _NAME_GRID)
+    step = -(-max(index_map.shape) // _LABEL_GRID)
     grid = index_map[::step, ::step]
     areas = np.bincount(grid[grid >= 0], minlength=len(sizes_wh))
     taken = np.zeros(grid.shape, dtype=bool)
     corners: list[tuple[int, int] | None] = [None] * len(sizes_wh)
     for index in np.argsort(-areas, kind="stable"):
         width, height = (int(size) // step + 1 for size in sizes_wh[index])
-        if areas[index] < _SHARE_UNDER_NAME * width * height:
+        if areas[index] < _SHARE_UNDER_LABEL * width * height:
             continue
         place = _deepest_place(grid == index, taken, width, height)
         if place is not None:
@@ -120,14 +121,14 @@ def place_names(
 def _deepest_place(
     segment: np.ndarray, taken: np.ndarray, width: int, height: int
 ) -> tuple[int, int] | None:
-    """Left and top of the rectangle that lies deepest in a segment, None if it has no room.
+    """Left and top of the deepest free rectangle inside a segment, or None.
 
-    A place is the deeper, the more the segment fills of the windows around it, which have the
-    rectangle's proportions and are each twice as large as the one before.
+    The depth of a place is the share of the segment in windows around it, summed over windows of
+    doubling size.
     """
     rows, columns = segment.shape
     depth = _filled_share(segment, width, height)
-    room = segment & (depth >= _SHARE_UNDER_NAME) & (_filled_share(taken, width, height) == 0)
+    room = segment & (depth >= _SHARE_UNDER_LABEL) & (_filled_share(taken, width, height) == 0)
     top, left = np.ogrid[:rows, :columns]
     top, left = top - height // 2, left - width // 2
     room &= (top >= 0) & (top + height <= rows) & (left >= 0) & (left + width <= columns)
@@ -138,13 +139,13 @@ def _deepest_place(
         depth = depth + _filled_share(segment, factor * width, factor * height)
         factor *= 2
     deepest = np.argwhere(room & (depth >= depth[room].max() - _SAME_DEPTH))
-    # Of many places equally deep the middle one, or that nearest to the middle.
+    # Of several places with the same depth, the place nearest to their mean.
     row, column = deepest[((deepest - deepest.mean(axis=0)) ** 2).sum(axis=1).argmin()]
     return int(column) - width // 2, int(row) - height // 2
 
 
 def _filled_share(mask: np.ndarray, width: int, height: int) -> np.ndarray:
-    """How much of the window around each pixel of a mask (H, W) is inside, from 0 to 1."""
+    """Share in [0, 1] of the window around each pixel that is inside a mask (H, W)."""
     sums = np.pad(mask.cumsum(0, dtype=np.int64).cumsum(1), ((1, 0), (1, 0)))
     rows, columns = (np.arange(size) for size in mask.shape)
     top, bottom = _span(rows - height // 2, height, mask.shape[0])
@@ -158,13 +159,13 @@ def _span(starts: np.ndarray, length: int, limit: int) -> tuple[np.ndarray, np.n
 
 
 def _blend(pixels: np.ndarray, colour: Colour | np.ndarray) -> np.ndarray:
-    """Pixels (N, 3) uint8 seen through a colour (or N of them)."""
+    """Blend pixels (N, 3) uint8 with one colour, or with N colours."""
     mixed = (1 - _OPACITY) * pixels + _OPACITY * np.asarray(colour, dtype=np.float32)
     return np.rint(mixed).astype(np.uint8)
 
 
 def _bounding_window(mask: np.ndarray) -> tuple[slice, slice]:
-    """The rows and columns from the first to the last that a mask touches; empty if none."""
+    """Rows and columns of the bounding box of a mask; empty for an empty mask."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         return slice(0), slice(0)

@@ -1,4 +1,4 @@
-"""Pictures of panoptic maps: drawn over one image, and predictions beside truth on a sheet."""
+"""Draw panoptic maps over an image, and contact sheets of ground truth and predictions."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from util.visualize.contact_sheet import (
     contact_sheet,
     count,
     fit_column,
-    save_picture,
+    save_image,
     with_caption,
 )
 from util.visualize.drawing import (
@@ -25,23 +25,23 @@ from util.visualize.drawing import (
     stuff_colour,
     with_scores,
 )
-from util.visualize.masks import paint_segments, place_names
+from util.visualize.masks import paint_segments, place_labels
 
 SegmentInfo = Mapping[str, Any]
 Names = Mapping[int, str]
 
 
 class PanopticSample(NamedTuple):
-    """An image with what its panoptic map should be and what was predicted.
+    """An image with its ground-truth and predicted panoptic map.
 
     Attributes:
-        image: of any mode, or a function that reads it when its turn has come.
-        truth_map: int (H, W) of segment ids.
-        truth_segments: as `draw_panoptic` takes them.
-        predicted_map: int (H, W) of segment ids.
-        predicted_segments: as `draw_panoptic` takes them.
-        names: of the categories, by id.
-        caption: which image it is.
+        image: any mode, or a function that reads the image on demand.
+        truth_map: int (H, W) segment ids.
+        truth_segments: see `draw_panoptic`.
+        predicted_map: int (H, W) segment ids.
+        predicted_segments: see `draw_panoptic`.
+        names: category names by id.
+        caption: name of the image.
     """
 
     image: Image.Image | Callable[[], Image.Image]
@@ -56,22 +56,22 @@ class PanopticSample(NamedTuple):
 def draw_panoptic(
     image: Image.Image, id_map: np.ndarray, segments: Sequence[SegmentInfo], names: Names
 ) -> Image.Image:
-    """Draws a panoptic map over a copy of an image.
+    """Draw a panoptic map over a copy of an image.
 
-    Things are bright, those of one class in different shades of its hue; stuff is pale. Names, with
-    scores where there are any, stand inside the segments that are large enough to carry them.
+    Things are bright, with different shades within a class; stuff is pale. Segments that are large
+    enough are labelled with their class name and score.
 
     Args:
-        image: stays as it is.
-        id_map: int (H, W) segment ids, at the size of ``image``. Pixels with an id that
-            ``segments`` does not list are void and left as they are.
-        segments: dicts with ``id``, ``category_id`` and, each optional, ``isthing`` (a segment
-            without it is drawn as a thing) and ``score`` in [0, 1].
-        names: of the categories, by id.
+        image: not changed.
+        id_map: int (H, W) segment ids at the size of ``image``. Pixels with an id that is not in
+            ``segments`` are void and unchanged.
+        segments: dicts with ``id``, ``category_id`` and optionally ``isthing`` (default: True) and
+            ``score`` in [0, 1].
+        names: category names by id.
 
     Returns:
-        An RGB image of the same size, or enlarged by a whole factor where the text would not be
-        legible otherwise.
+        an RGB image of the same size; small images are enlarged by an integer factor, so that the
+        text is legible.
 
     Raises:
         ValueError: image and map differ in size.
@@ -81,40 +81,40 @@ def draw_panoptic(
             f"expected a map of {image.height} x {image.width} (height x width) ids like the "
             f"image, got {' x '.join(map(str, id_map.shape))}"
         )
-    picture = enlarged(image)
-    index_map = resize_nearest(_index_map(id_map, segments), picture.size)
+    canvas = enlarged(image)
+    index_map = resize_nearest(_index_map(id_map, segments), canvas.size)
     labels = [names.get(s["category_id"], f"class {s['category_id']}") for s in segments]
     colours = _colours(index_map, segments, labels)
-    picture = paint_segments(picture, index_map, colours, line_width(picture))
+    canvas = paint_segments(canvas, index_map, colours, line_width(canvas))
     texts = with_scores(labels, [segment.get("score") for segment in segments])
-    _write_names(picture, index_map, texts, colours)
-    return picture
+    _write_labels(canvas, index_map, texts, colours)
+    return canvas
 
 
 def save_panoptic_samples(samples: Iterable[PanopticSample], path: str | Path) -> None:
-    """Saves a picture with a row for each image: panoptic truth on the left, prediction right.
+    """Save a contact sheet with a row per image: ground truth on the left, prediction on the right.
 
     Args:
-        samples: taken one at a time, so that a generator keeps one image in memory. Large ones are
-            shrunk to the width of a column. Maps may differ from their image in size.
-        path: the picture to write, ending in .png, .jpg or another format of Pillow. Without any
-            sample nothing is written.
+        samples: a generator is read one sample at a time. Large images are scaled down to the width
+            of a column. Maps may differ from their image in size.
+        path: image file to write: .png, .jpg or another format of Pillow. Not written if there are
+            no samples.
 
     Raises:
-        UserError: Pillow knows no format with that ending.
+        UserError: Pillow knows no format with this suffix.
     """
     rows = [_draw_row(sample) for sample in samples]
     if rows:
-        save_picture(contact_sheet(rows), path)
+        save_image(contact_sheet(rows), path)
 
 
 def _draw_row(sample: PanopticSample) -> tuple[Image.Image, Image.Image]:
     image = fit_column(sample.image() if callable(sample.image) else sample.image)
 
-    def draw(id_map: np.ndarray, segments: Sequence[SegmentInfo], what: str) -> Image.Image:
+    def draw(id_map: np.ndarray, segments: Sequence[SegmentInfo], title: str) -> Image.Image:
         fitted = resize_nearest(id_map, image.size)
-        picture = draw_panoptic(image, fitted, segments, sample.names)
-        return with_caption(picture, f"{what}, {count(len(segments), 'segment')}")
+        canvas = draw_panoptic(image, fitted, segments, sample.names)
+        return with_caption(canvas, f"{title}, {count(len(segments), 'segment')}")
 
     return (
         draw(sample.truth_map, sample.truth_segments, f"{sample.caption}: ground truth"),
@@ -123,7 +123,7 @@ def _draw_row(sample: PanopticSample) -> tuple[Image.Image, Image.Image]:
 
 
 def _index_map(id_map: np.ndarray, segments: Sequence[SegmentInfo]) -> np.ndarray:
-    """The place in ``segments`` of the id at each pixel, -1 where it is not among them."""
+    """Index in ``segments`` of the id at each pixel; -1 for other ids."""
     ids, inverse = np.unique(id_map, return_inverse=True)
     index_of = {segment["id"]: index for index, segment in enumerate(segments)}
     indices = np.array([index_of.get(segment_id, -1) for segment_id in ids.tolist()])
@@ -133,7 +133,7 @@ def _index_map(id_map: np.ndarray, segments: Sequence[SegmentInfo]) -> np.ndarra
 def _colours(
     index_map: np.ndarray, segments: Sequence[SegmentInfo], labels: Sequence[str]
 ) -> list[Colour]:
-    """A shade for each segment; from left to right, so that neighbours of one class differ."""
+    """Colour of each segment; adjacent segments of a class, from left to right, differ in shade."""
     ranks = ranks_within(labels, _mean_columns(index_map, len(segments)))
     return [
         object_colour(label, rank) if segment.get("isthing", True) else stuff_colour(label)
@@ -142,7 +142,7 @@ def _colours(
 
 
 def _mean_columns(index_map: np.ndarray, num_segments: int) -> list[float]:
-    """The mean x of the pixels of each segment, 0 for one without pixels."""
+    """Mean x of the pixels of each segment; 0 for a segment without pixels."""
     inside = index_map >= 0
     indices, columns = index_map[inside], np.nonzero(inside)[1]
     sums = np.bincount(indices, weights=columns, minlength=num_segments)
@@ -151,11 +151,11 @@ def _mean_columns(index_map: np.ndarray, num_segments: int) -> list[float]:
     return means
 
 
-def _write_names(
-    picture: Image.Image, index_map: np.ndarray, texts: Sequence[str], colours: Sequence[Colour]
+def _write_labels(
+    canvas: Image.Image, index_map: np.ndarray, texts: Sequence[str], colours: Sequence[Colour]
 ) -> None:
-    draw, style = ImageDraw.Draw(picture), TextStyle(picture.size)
-    corners = place_names(index_map, [style.size_of(text) for text in texts])
+    draw, style = ImageDraw.Draw(canvas), TextStyle(canvas.size)
+    corners = place_labels(index_map, [style.size_of(text) for text in texts])
     for corner, text, colour in zip(corners, texts, colours, strict=True):
         if corner is not None:
             style.write(draw, corner, text, colour)

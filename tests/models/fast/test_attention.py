@@ -57,7 +57,7 @@ def test_mixed_precision_is_close_to_full_forward_and_backward():
     ],
     ids=["double", "single", "float mask", "short mask", "causal", "attention mask", "weights"],
 )
-def test_mixed_precision_leaves_to_pytorch_what_is_not_detr_s(changed, options):
+def test_other_inputs_use_pytorch_in_mixed_precision(changed, options):
     torch.manual_seed(0)
     attention, stock = Attention(16, 4, 0.0), nn.MultiheadAttention(16, 4)
     stock.load_state_dict(attention.state_dict())

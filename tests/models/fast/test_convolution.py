@@ -94,7 +94,7 @@ def test_other_inputs_are_left_to_pytorch(shape, precision):
         assert torch.equal(ours(image), stock(image))
 
 
-def test_a_kernel_larger_than_the_map_is_refused_as_ever():
+def test_a_kernel_larger_than_the_map_is_refused():
     _, ours = plain_and_ours(kernel_size=9, padding=0)
     with mixed_precision(), pytest.raises(RuntimeError, match="greater than actual input size"):
         ours(torch.randn(1, 8, 4, 4))
@@ -141,7 +141,7 @@ def test_networks_with_them_can_be_copied_and_saved():
 
 
 @pytest.mark.parametrize(("amp", "kind"), [("bf16", SmallMapConv2d), ("off", nn.Conv2d)])
-def test_mixed_precision_alone_uses_them(amp, kind):
+def test_only_mixed_precision_uses_them(amp, kind):
     args = get_args_parser().parse_args(["--backbone", "resnet18", "--backbone_weights", "none"])
     args.num_classes, args.amp, args.device = 3, amp, "cpu"
     model, _, _ = build_network(args, None)

@@ -62,7 +62,7 @@ def test_help_shows_defaults_where_there_are_any():
 
 
 @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
-def test_faults_of_the_disk_end_in_one_line(capsys, fault):
+def test_disk_errors_end_in_one_line(capsys, fault):
     def command():
         raise OSError(fault, os.strerror(fault), "log.txt")
 

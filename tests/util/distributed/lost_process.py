@@ -1,4 +1,4 @@
-"""One of two connected processes, of which number 1 goes missing in a given way, or is stuck.
+"""One of two connected processes; rank 1 ends in a given way, or is stuck.
 
 Started by test_connection_faults.py: ``lost_process.py WHERE HOW TIMEOUT``.
 """
@@ -18,7 +18,7 @@ from util.distributed import processes as distributed
 from util.errors import UserError
 
 
-def go_missing(how: str) -> None:
+def end_or_hang(how: str) -> None:
     if how == "stuck":
         time.sleep(60)
     elif how == "killed":
@@ -29,7 +29,7 @@ def go_missing(how: str) -> None:
     raise UserError("broken.jpg is no image")
 
 
-def meet(where: str) -> None:
+def call_collective(where: str) -> None:
     if where == "all_gather":
         distributed.all_gather({"a": 1})
     elif where == "reduce_dict":
@@ -42,21 +42,21 @@ def backward(how: str) -> None:
     model = DistributedDataParallel(nn.Linear(3, 1))
     loss = model(torch.ones(2, 3)).sum()
     if distributed.get_rank() == 1:
-        go_missing(how)
+        end_or_hang(how)
     loss.backward()
 
 
 def main(where: str, how: str, timeout: int) -> None:
     args = argparse.Namespace(device="cpu", dist_url="env://", dist_timeout=timeout)
     if where == "start" and os.environ["RANK"] == "1":
-        go_missing(how)
+        end_or_hang(how)
     with distributed.connected(args):
         print("printed by", distributed.get_rank())
         if where == "backward":
             backward(how)
         elif distributed.get_rank() == 1:
-            go_missing(how)
-        meet(where)
+            end_or_hang(how)
+        call_collective(where)
     assert not distributed.is_dist_avail_and_initialized()
 
 

@@ -1,4 +1,4 @@
-"""What is told of a process that is gone, by the one that is left."""
+"""Connection errors, alone and with two processes of which one ends or is stuck."""
 
 import os
 import socket
@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from util.distributed.connection_faults import explained_faults
-from util.distributed.launch import Place
+from util.distributed.connection_faults import explained_connection_errors
+from util.distributed.launch import Launch
 from util.errors import ConnectionLostError, UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 SLOW = pytest.mark.slow
-PLACE = Place("torchrun", rank=3, world_size=8, local_rank=1)
+LAUNCH = Launch("torchrun", rank=3, world_size=8, local_rank=1)
 CLOSED = "[/src/gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.7]:7900"
 
 
-def told(error: Exception) -> str:
-    with pytest.raises(ConnectionLostError) as raised, explained_faults(PLACE):
+def message_of(error: Exception) -> str:
+    with pytest.raises(ConnectionLostError) as raised, explained_connection_errors(LAUNCH):
         raise error
     message = str(raised.value)
     assert "\n" not in message and message.startswith("rank 3 of 8: communication ")
@@ -44,8 +44,8 @@ def told(error: Exception) -> str:
         ),
     ],
 )
-def test_faults_between_processes_become_one_line(error, words):
-    assert words in told(error)
+def test_connection_errors_become_one_line(error, words):
+    assert words in message_of(error)
 
 
 @pytest.mark.parametrize(
@@ -64,11 +64,11 @@ def test_faults_between_processes_become_one_line(error, words):
         RuntimeError("libnccl.so.2: cannot open shared object file"),
         ValueError(CLOSED),
         UserError("broken.jpg"),
-        ConnectionLostError("told already"),
+        ConnectionLostError("reported already"),
     ],
 )
 def test_other_errors_pass(error):
-    with pytest.raises(type(error)) as raised, explained_faults(PLACE):
+    with pytest.raises(type(error)) as raised, explained_connection_errors(LAUNCH):
         raise error
     assert raised.value is error
 
@@ -81,20 +81,20 @@ def test_other_errors_pass(error):
         dist.DistBackendError("NCCL error: invalid usage"),
     ],
 )
-def test_every_error_of_a_process_without_others_passes(error):
-    with pytest.raises(type(error)) as raised, explained_faults():
+def test_all_errors_pass_without_a_process_group(error):
+    with pytest.raises(type(error)) as raised, explained_connection_errors():
         raise error
     assert raised.value is error
 
 
-def test_a_port_that_is_taken_is_told_with_the_way_out():
-    with pytest.raises(UserError, match="set MASTER_PORT"), explained_faults(PLACE):
+def test_a_port_in_use_is_reported_with_the_fix():
+    with pytest.raises(UserError, match="set MASTER_PORT"), explained_connection_errors(LAUNCH):
         raise dist.DistNetworkError(
             "port: 29500, code: -98, name: EADDRINUSE, address already in use"
         )
 
 
-# ---- two processes, of which one goes missing
+# ---- two processes, of which one ends or is stuck
 
 
 def free_port() -> int:
@@ -104,7 +104,7 @@ def free_port() -> int:
 
 
 def two_processes(where, how, timeout):
-    """Exit status and stderr of both; one that is stuck is killed once the other has ended."""
+    """Exit status and output of both; a stuck process is killed after the other has ended."""
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
     shared |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     script = Path(__file__).with_name("lost_process.py")
@@ -141,8 +141,8 @@ def two_processes(where, how, timeout):
         pytest.param(*("start", "killed", -9, "init_process_group timed out after "), marks=SLOW),
     ],
 )
-def test_the_process_that_is_left_ends_in_one_line(where, how, status_of_other, words):
-    # What comes of a mistake and of Ctrl-C takes no timeout to be noticed.
+def test_the_other_process_ends_in_one_line(where, how, status_of_other, words):
+    # A user error and Ctrl-C are noticed without a timeout.
     timeout = 3 if how in ("stuck", "killed") else 300
     (status, out, error), (other_status, other_out, other_error) = two_processes(
         where, how, timeout

@@ -1,14 +1,14 @@
-"""util/distributed/launch.py: the place of a process, from every kind of environment."""
+"""Launcher, ranks and rendezvous address from every kind of environment."""
 
 import pytest
 
-from util.distributed.launch import Place, expand_nodes, find_place, rendezvous_address
+from util.distributed.launch import Launch, detect_launch, expand_nodes, rendezvous_address
 from util.errors import UserError
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
 SLURM = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
 SLURM_JOB = SLURM | {"SLURM_JOB_NODELIST": "node[003-006]", "SLURM_JOB_ID": "1234567"}
-SLURM_PLACE = Place("slurm", 5, 8, 1)
+SLURM_LAUNCH = Launch("slurm", 5, 8, 1)
 
 
 def without(environment, *names):
@@ -16,20 +16,20 @@ def without(environment, *names):
 
 
 @pytest.mark.parametrize(
-    ("environment", "place"),
+    ("environment", "launch"),
     [
         ({}, None),
         ({"LOCAL_RANK": "0"}, None),
         ({"SLURM_NTASKS": "8"}, None),  # the shell of salloc
         ({"SLURM_PROCID": "0"}, None),  # a batch script
         (SLURM | {"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, None),
-        (TORCHRUN, Place("torchrun", 3, 8, 1)),
-        (SLURM, SLURM_PLACE),
-        (SLURM | TORCHRUN, Place("torchrun", 3, 8, 1)),
+        (TORCHRUN, Launch("torchrun", 3, 8, 1)),
+        (SLURM, SLURM_LAUNCH),
+        (SLURM | TORCHRUN, Launch("torchrun", 3, 8, 1)),
     ],
 )
-def test_place(environment, place):
-    assert find_place(environment) == place
+def test_place(environment, launch):
+    assert detect_launch(environment) == launch
 
 
 @pytest.mark.parametrize(
@@ -43,29 +43,29 @@ def test_place(environment, place):
         (SLURM | {"SLURM_LOCALID": "first"}, "SLURM_LOCALID='first' is not a number"),
     ],
 )
-def test_a_half_set_environment_is_a_mistake(environment, message):
+def test_an_incomplete_environment_is_refused(environment, message):
     with pytest.raises(UserError, match=message):
-        find_place(environment)
+        detect_launch(environment)
 
 
 # ---- where they meet
 
 
-def test_an_address_that_is_given_is_taken():
+def test_a_given_address_is_used():
     for url in ("tcp://10.0.0.1:4000", "file:///shared/x"):
-        assert rendezvous_address(url, SLURM_PLACE, {}) == url
+        assert rendezvous_address(url, SLURM_LAUNCH, {}) == url
 
 
 def test_torchrun_leaves_the_address_in_the_environment():
-    place = Place("torchrun", 0, 2, 0)
+    launch = Launch("torchrun", 0, 2, 0)
     variables = {"MASTER_ADDR": "a", "MASTER_PORT": "1"}
-    assert rendezvous_address("env://", place, variables) == "env://"
+    assert rendezvous_address("env://", launch, variables) == "env://"
     with pytest.raises(UserError, match=r"^MASTER_PORT missing .*--dist_url"):
-        rendezvous_address("env://", place, without(variables, "MASTER_PORT"))
+        rendezvous_address("env://", launch, without(variables, "MASTER_PORT"))
 
 
 def slurm_address(environment):
-    scheme, host, port = rendezvous_address("env://", SLURM_PLACE, environment).split(":")
+    scheme, host, port = rendezvous_address("env://", SLURM_LAUNCH, environment).split(":")
     assert scheme == "tcp"
     return host.removeprefix("//"), int(port)
 
@@ -76,7 +76,7 @@ def test_slurm_gives_an_address_that_all_tasks_agree_on():
     assert slurm_address(SLURM_JOB | {"SLURM_PROCID": "0", "SLURM_LOCALID": "0"}) == (host, port)
 
 
-def test_jobs_and_steps_on_one_machine_have_ports_of_their_own():
+def test_jobs_and_steps_on_a_machine_have_different_ports():
     ports = {
         slurm_address(SLURM_JOB | {"SLURM_JOB_ID": str(job), "SLURM_STEP_ID": str(step)})[1]
         for job in range(1000, 1100)
@@ -85,12 +85,12 @@ def test_jobs_and_steps_on_one_machine_have_ports_of_their_own():
     assert len(ports) == 1600
 
 
-def test_a_step_on_other_nodes_meets_on_its_own():
+def test_a_step_uses_the_first_of_its_own_nodes():
     host, _ = slurm_address(SLURM_JOB | {"SLURM_STEP_NODELIST": "node[005-006]"})
     assert host == "node005"
 
 
-def test_what_the_user_sets_wins_over_slurm():
+def test_variables_of_the_user_override_slurm():
     given = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "4000"}
     assert slurm_address(SLURM_JOB | given) == ("10.0.0.1", 4000)
     assert slurm_address(SLURM | given) == ("10.0.0.1", 4000)
@@ -103,10 +103,10 @@ def test_what_the_user_sets_wins_over_slurm():
         (without(SLURM_JOB, "SLURM_JOB_NODELIST"), "SLURM_JOB_NODELIST .*MASTER_ADDR"),
         (without(SLURM_JOB, "SLURM_JOB_ID"), "SLURM_JOB_ID missing .*MASTER_PORT"),
         (SLURM_JOB | {"SLURM_JOB_ID": "x"}, "SLURM_JOB_ID='x' is not a number"),
-        (SLURM_JOB | {"SLURM_JOB_NODELIST": "n[1-"}, r"'n\[1-': a bracket is not closed"),
+        (SLURM_JOB | {"SLURM_JOB_NODELIST": "n[1-"}, r"'n\[1-': unbalanced brackets"),
     ],
 )
-def test_a_half_set_slurm_job_is_a_mistake(environment, message):
+def test_an_incomplete_slurm_job_is_refused(environment, message):
     with pytest.raises(UserError, match=message):
         slurm_address(environment)
 
@@ -130,11 +130,11 @@ def test_nodes(nodes, names):
     assert list(expand_nodes(nodes)) == names
 
 
-def test_the_first_of_very_many_nodes_comes_at_once():
+def test_the_first_of_very_many_nodes_is_fast():
     assert next(expand_nodes("n[0-99999999999]")) == "n0"
 
 
 @pytest.mark.parametrize("nodes", ["n[1-2", "n1-2]", "n[[1]]", "n[a-b]", "n[1-]", "n[]", "n[1,,2]"])
-def test_a_list_of_nodes_that_makes_no_sense(nodes):
-    with pytest.raises(UserError, match="list of nodes"):
+def test_an_invalid_node_list_is_refused(nodes):
+    with pytest.raises(UserError, match="node list"):
         list(expand_nodes(nodes))

@@ -1,4 +1,4 @@
-"""util/distributed/process_output.py: who writes to the terminal, and that all is put back."""
+"""Terminal output of rank 0 and of other ranks."""
 
 import builtins
 import logging
@@ -9,7 +9,7 @@ import pytest
 from util.distributed.process_output import only_main_prints
 
 
-def test_the_main_process_is_left_as_it_is(capsys):
+def test_rank_0_is_unchanged(capsys):
     before = sys.stdout, logging.getLogger().handlers, logging.getLogger().level
     with only_main_prints(0):
         assert (sys.stdout, logging.getLogger().handlers, logging.getLogger().level) == before
@@ -17,7 +17,7 @@ def test_the_main_process_is_left_as_it_is(capsys):
     assert capsys.readouterr().out == "told\n"
 
 
-def test_another_one_writes_to_stderr_alone(capsys):
+def test_other_ranks_write_only_to_stderr(capsys):
     plain_print = builtins.print
     with only_main_prints(3):
         assert builtins.print is plain_print
@@ -31,7 +31,7 @@ def test_another_one_writes_to_stderr_alone(capsys):
     assert captured.err == "an error\nrank 3: WARNING: 2 images\n"
 
 
-def test_all_is_put_back_after_an_error(capsys):
+def test_everything_is_restored_after_an_error(capsys):
     before = sys.stdout, logging.getLogger().handlers, logging.getLogger().level
     with pytest.raises(KeyboardInterrupt), only_main_prints(1):
         raise KeyboardInterrupt

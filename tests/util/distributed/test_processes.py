@@ -1,4 +1,4 @@
-"""Processes alone, from every kind of environment, and as two connected processes."""
+"""A single process, every kind of environment, and two connected processes."""
 
 import argparse
 import builtins
@@ -39,7 +39,7 @@ TORCHRUN = {
 
 @pytest.fixture(autouse=True)
 def no_launcher(monkeypatch):
-    """As if no launcher had started the tests, and with our own ``print`` undone at the end."""
+    """Remove the variables of launchers, and restore ``print`` at the end."""
     for name in (*TORCHRUN, *SLURM):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(builtins, "print", builtins.print)
@@ -47,7 +47,7 @@ def no_launcher(monkeypatch):
 
 @pytest.fixture
 def connect(monkeypatch):
-    """`init_distributed_mode` under given variables, and what it would have connected to."""
+    """Call `init_distributed_mode` with given variables; record the process group's arguments."""
     asked = {}
 
     def fake_init(backend, **options):
@@ -73,13 +73,13 @@ def without(*names: str) -> dict[str, str]:
 # ---- one process ---------------------------------------------------------------------------------
 
 
-def test_a_single_process_is_the_main_one_of_one():
+def test_a_single_process_is_rank_0_of_1():
     assert not distributed.is_dist_avail_and_initialized()
     assert (distributed.get_rank(), distributed.get_world_size()) == (0, 1)
     assert distributed.is_main_process()
 
 
-def test_collectives_of_a_single_process_hand_back_their_input():
+def test_collectives_of_a_single_process_return_their_input():
     data, values = {"a": 1}, {"loss": torch.ones(())}
     gathered = distributed.all_gather(data)
     assert len(gathered) == 1 and gathered[0] is data
@@ -131,7 +131,7 @@ def test_slurm(connect, dist_url, address):
 
 
 @pytest.mark.parametrize(("visible", "gpu"), [(4, 2), (1, 0)])
-def test_a_task_of_slurm_may_see_its_own_gpu_alone(connect, monkeypatch, visible, gpu):
+def test_slurm_may_make_one_gpu_visible_per_task(connect, monkeypatch, visible, gpu):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
     monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
     args, asked = connect(SLURM, device="cuda")
@@ -140,12 +140,12 @@ def test_a_task_of_slurm_may_see_its_own_gpu_alone(connect, monkeypatch, visible
 
 
 @pytest.mark.parametrize(("given", "seconds"), [({}, 1800), ({"dist_timeout": 7}, 7)])
-def test_processes_wait_for_each_other_as_long_as_the_flag_says(connect, given, seconds):
+def test_dist_timeout_is_the_timeout_of_collectives(connect, given, seconds):
     _, asked = connect(TORCHRUN, **given)
     assert asked["timeout"].total_seconds() == seconds
 
 
-def test_a_gpu_process_claims_its_gpu(connect, monkeypatch):
+def test_a_gpu_process_uses_the_gpu_of_its_local_rank(connect, monkeypatch):
     claimed = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", claimed.append)
@@ -169,14 +169,14 @@ def test_a_gpu_process_claims_its_gpu(connect, monkeypatch):
         (TORCHRUN, "cuda", "local rank 1 has no GPU, 0 are visible: .*--device cpu"),
     ],
 )
-def test_a_half_set_environment_is_a_mistake(connect, monkeypatch, variables, device, message):
+def test_an_incomplete_environment_is_refused(connect, monkeypatch, variables, device, message):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(UserError, match=message) as error:
         connect(variables, device=device)
     assert "\n" not in str(error.value)
 
 
-def test_what_ends_is_as_before_and_leaves_print_alone(tmp_path, monkeypatch, capsys):
+def test_connected_restores_stdout_and_keeps_print(tmp_path, monkeypatch, capsys):
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")):
         monkeypatch.setenv(name, value)
     before = builtins.print, sys.stdout
@@ -255,9 +255,9 @@ def test_an_unexpected_error_is_printed_and_gives_status_1(capsys):
     def fail():
         raise RuntimeError("out of memory")
 
-    assert distributed.status_of(fail) == 1
+    assert distributed.exit_status_of(fail) == 1
     assert capsys.readouterr().err.splitlines()[-1].endswith("RuntimeError: out of memory")
-    assert distributed.status_of(lambda: 3) == 3
+    assert distributed.exit_status_of(lambda: 3) == 3
 
 
 @pytest.mark.parametrize(("device", "current"), [("cuda:1", [1]), ("cuda", []), ("cpu", [])])
@@ -294,7 +294,7 @@ def test_a_connection_of_somebody_else_stays(tmp_path):
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
-    """What each of two connected processes saw, what they printed, and the folder they wrote to."""
+    """Results and output of two connected processes, and the folder that they wrote to."""
     folder = tmp_path_factory.mktemp("two")
     script = Path(__file__).with_name("two_processes.py")
     command = [sys.executable, str(script), f"file://{folder}/rendezvous", str(folder)]
@@ -315,7 +315,7 @@ def two_processes(tmp_path_factory):
 
 
 @pytest.mark.distributed
-def test_two_processes_know_their_places(two_processes):
+def test_two_processes_have_ranks(two_processes):
     seen, printed, _ = two_processes
     assert [s["place"] for s in seen] == [[0, 2, True, "gloo"], [1, 2, True, "gloo"]]
     assert ["printed by the main process only" in out for out in printed] == [True, False]
@@ -347,6 +347,6 @@ def test_two_processes_share_their_meters(two_processes):
 
 
 @pytest.mark.distributed
-def test_of_two_processes_one_writes(two_processes):
+def test_only_rank_0_writes(two_processes):
     _, _, folder = two_processes
     assert torch.load(folder / "checkpoint.pth", weights_only=True) == {"rank": 0}

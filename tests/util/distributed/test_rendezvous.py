@@ -1,4 +1,4 @@
-"""Attempts that share a store, and what earlier ones have left in it."""
+"""Attempts that share a store with keys of earlier attempts."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
-from util.distributed.launch import Place
-from util.distributed.rendezvous import call_together, join, store_of_attempt
+from util.distributed.launch import Launch
+from util.distributed.rendezvous import attempt_store, join_attempt, open_attempt
 from util.errors import ConnectionLostError
 
 LONG = timedelta(seconds=30)
@@ -16,7 +16,7 @@ LONG = timedelta(seconds=30)
 
 @pytest.fixture
 def agent():
-    """Environment of the workers of an agent that keeps a store, and the store."""
+    """Environment of the workers of an agent that keeps a store."""
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     yield {
         "TORCHELASTIC_USE_AGENT_STORE": "True",
@@ -26,15 +26,15 @@ def agent():
     del store
 
 
-def place(rank, world_size):
-    return Place("torchrun", rank, world_size, rank)
+def launch(rank, world_size):
+    return Launch("torchrun", rank, world_size, rank)
 
 
 def attempt(environment, world_size, order=None):
-    """What each rank has written under the same key, as rank 0 reads it; started in an order."""
+    """Start the ranks in ``order``, and check that their stores share the same keys."""
     with ThreadPoolExecutor(world_size) as pool:
         futures = {
-            rank: pool.submit(store_of_attempt, environment, place(rank, world_size), LONG)
+            rank: pool.submit(attempt_store, environment, launch(rank, world_size), LONG)
             for rank in order or range(world_size)
         }
         stores = [futures[rank].result(timeout=60) for rank in range(world_size)]
@@ -44,33 +44,33 @@ def attempt(environment, world_size, order=None):
         assert {other.get("address") for other in stores} == {str(rank).encode()}
 
 
-def test_without_an_agent_there_is_no_store_to_share():
-    assert store_of_attempt({}, place(0, 2), LONG) is None
-    assert store_of_attempt({"TORCHELASTIC_USE_AGENT_STORE": "False"}, place(0, 2), LONG) is None
+def test_without_an_agent_there_is_no_shared_store():
+    assert attempt_store({}, launch(0, 2), LONG) is None
+    assert attempt_store({"TORCHELASTIC_USE_AGENT_STORE": "False"}, launch(0, 2), LONG) is None
 
 
-def test_attempts_do_not_see_each_other(agent):
+def test_attempts_have_separate_keys(agent):
     for world_size, order in [(1, None), (3, None), (3, [2, 1, 0]), (2, [1, 0])]:
         attempt(agent, world_size, order)
 
 
-def test_those_who_died_while_they_met_are_left_behind(agent):
+def test_requests_of_lost_workers_are_harmless(agent):
     shared = dist.TCPStore("localhost", int(agent["MASTER_PORT"]), timeout=timedelta(seconds=0.3))
-    meeting = dist.PrefixStore("detr_meeting", shared)
-    for rank in (1, 2):  # they ask, and are gone before rank 0 comes
+    rendezvous = dist.PrefixStore("detr_rendezvous", shared)
+    for rank in (1, 2):  # their requests stay in the store
         with pytest.raises(dist.DistStoreError):
-            join(meeting, rank)
-    with pytest.raises(ConnectionLostError):  # it answers the dead, and is gone too
-        call_together(meeting, 3, timedelta(seconds=0.2))
+            join_attempt(rendezvous, rank)
+    with pytest.raises(ConnectionLostError):
+        open_attempt(rendezvous, 3, timedelta(seconds=0.2))
     attempt(agent, 3, [1, 0, 2])
 
 
-def test_those_who_never_came_are_named(agent):
+def test_missing_ranks_are_named(agent):
     shared = dist.TCPStore("localhost", int(agent["MASTER_PORT"]), timeout=LONG)
-    thread = threading.Thread(target=join, args=(dist.PrefixStore("m", shared), 2))
+    thread = threading.Thread(target=join_attempt, args=(dist.PrefixStore("m", shared), 2))
     thread.start()
     own = dist.TCPStore("localhost", int(agent["MASTER_PORT"]), timeout=LONG)
-    with pytest.raises(ConnectionLostError, match=r"after 0.5 s: rank 1, 3 never came"):
-        call_together(dist.PrefixStore("m", own), 4, timedelta(seconds=0.5))
+    with pytest.raises(ConnectionLostError, match=r"after 0.5 s: rank 1, 3 never connected"):
+        open_attempt(dist.PrefixStore("m", own), 4, timedelta(seconds=0.5))
     thread.join(timeout=30)
     assert not thread.is_alive()

@@ -1,4 +1,4 @@
-"""Nothing is half written, nothing run by reading, mistakes are told in one line."""
+"""Atomic writing, safe reading, and error messages in one line."""
 
 import argparse
 import io
@@ -76,7 +76,7 @@ def test_permissions_follow_the_umask(tmp_path):
     assert stat.S_IMODE(os.stat(tmp_path / "shared.pth").st_mode) == 0o640
 
 
-def test_a_link_stays_a_link(tmp_path):
+def test_a_symbolic_link_is_kept(tmp_path):
     elsewhere = tmp_path / "big_disk"
     elsewhere.mkdir()
     link = tmp_path / "checkpoint.pth"
@@ -86,7 +86,7 @@ def test_a_link_stays_a_link(tmp_path):
     assert torch.load(elsewhere / "real.pth", weights_only=True) == {"epoch": 1}
 
 
-def test_what_cannot_be_written_is_told_with_the_way_out(tmp_path):
+def test_a_failed_write_is_reported_with_the_fix(tmp_path):
     with pytest.raises(UserError, match=r"No such file or directory.*another folder") as error:
         save_checkpoint({}, tmp_path / "missing" / "checkpoint.pth")
     assert "missing/checkpoint.pth" in one_line(error)
@@ -164,7 +164,7 @@ def test_files_that_are_no_checkpoint_are_named(tmp_path, kind):
     path.write_bytes(DAMAGED[kind])
     with pytest.raises(UserError, match=re.escape(str(path))) as error:
         load_checkpoint(path)
-    reason = "damaged or cut short" if "cut" in kind or kind == "empty" else "not "
+    reason = "damaged or truncated" if "cut" in kind or kind == "empty" else "not "
     assert reason in one_line(error)
 
 

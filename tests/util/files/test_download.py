@@ -45,7 +45,7 @@ def test_a_kept_file_that_was_damaged_is_not_used(tmp_path, hub_folder):
     assert load_checkpoint(published.as_uri()) == {"epoch": 7}
 
 
-def test_files_of_one_name_are_not_taken_for_each_other(tmp_path, hub_folder):
+def test_files_with_the_same_name_are_distinguished(tmp_path, hub_folder):
     addresses = []
     for number in (1, 2):
         folder = tmp_path / f"run{number}"
@@ -61,7 +61,7 @@ def test_files_of_one_name_are_not_taken_for_each_other(tmp_path, hub_folder):
 def test_an_address_with_another_hash_in_its_name(tmp_path, hub_folder):
     published = tmp_path / "detr-r50-e632da11.pth"
     torch.save({"model": {}}, published)
-    with pytest.raises(UserError, match="is not the file that its name promises"):
+    with pytest.raises(UserError, match="does not match the hash in its name"):
         load_checkpoint(published.as_uri())
     assert list(hub_folder.iterdir()) == []
 
@@ -84,7 +84,7 @@ def test_a_file_that_will_be_kept_may_be_put_there(tmp_path, hub_folder):
 
 
 def test_safetensors_files_are_not_downloaded():
-    with pytest.raises(UserError, match="not read from addresses: download it and give its path"):
+    with pytest.raises(UserError, match="cannot be read from a URL: download the file"):
         load_checkpoint("https://example.org/model.safetensors")
 
 

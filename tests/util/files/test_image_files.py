@@ -1,4 +1,4 @@
-"""What must not be opened is refused by its header, and every fault is named."""
+"""Limits of image files, and error messages."""
 
 import io
 import os
@@ -48,11 +48,11 @@ def test_sizes_at_the_limits(size_wh):
         assert image.size == size_wh
 
 
-def test_the_limits_hold_without_those_of_pillow(monkeypatch):
+def test_limits_do_not_depend_on_pillow(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     error = refusal(io.BytesIO(png_that_claims(60_000, 60_000)))
     assert isinstance(error, ImageTooLargeError)
-    assert f"60000 x 60000 pixels (width x height), where sides up to {MAX_SIDE}" in str(error)
+    assert f"60000 x 60000 pixels (width x height), the limits are {MAX_SIDE}" in str(error)
 
 
 def test_what_is_no_file(tmp_path):

@@ -7,7 +7,7 @@ import torch
 
 from util.errors import UserError
 from util.files.checkpoint import load_checkpoint
-from util.files.safetensors_file import checkpoint_notes, read_safetensors, safetensors_bytes
+from util.files.safetensors_file import checkpoint_metadata, read_safetensors, safetensors_bytes
 
 TENSORS = {
     "weight": torch.arange(6.0).view(2, 3),
@@ -33,7 +33,7 @@ def test_what_is_written_is_read(tmp_path):
 
 
 def test_a_checkpoint_keeps_flags_and_names(tmp_path):
-    notes = checkpoint_notes({"args": {"hidden_dim": 8}, **BY_ID, "optimizer": 1})
+    notes = checkpoint_metadata({"args": {"hidden_dim": 8}, **BY_ID, "optimizer": 1})
     checkpoint = load_checkpoint(write(tmp_path / "f.safetensors", notes))
     assert checkpoint.pop("args") == {"hidden_dim": 8}
     assert checkpoint == {**BY_ID, "model": checkpoint["model"]}
@@ -42,7 +42,7 @@ def test_a_checkpoint_keeps_flags_and_names(tmp_path):
 
 def test_notes_that_are_not_ours(tmp_path):
     path = write(tmp_path / "f.safetensors", {"args": "{", "categories": "[]"})
-    with pytest.raises(UserError, match="its metadata is not ours"):
+    with pytest.raises(UserError, match="its metadata is invalid"):
         load_checkpoint(path)
 
 

@@ -13,33 +13,33 @@ def blank(width=600, height=400, mode="RGB"):
     return Image.new("RGB", (width, height), GREY).convert(mode)
 
 
-def coloured(picture, colour):
-    return (np.asarray(picture) == colour).all(axis=-1)
+def coloured(canvas, colour):
+    return (np.asarray(canvas) == colour).all(axis=-1)
 
 
 class TestDrawBoxes:
     def test_the_outline_follows_the_box(self):
-        picture = draw_boxes(blank(), [BOX], ["cat"])
-        rows, columns = coloured(picture, class_colour("cat")).nonzero()
+        canvas = draw_boxes(blank(), [BOX], ["cat"])
+        rows, columns = coloured(canvas, class_colour("cat")).nonzero()
         assert (columns.min(), columns.max(), rows.max()) == (100, 300, 250)
-        assert picture.getpixel((200, 200)) == GREY and picture.size == (600, 400)
+        assert canvas.getpixel((200, 200)) == GREY and canvas.size == (600, 400)
 
-    def test_the_image_given_stays_as_it_is(self):
+    def test_the_image_is_not_changed(self):
         image = blank()
         draw_boxes(image, [BOX], ["cat"])
         assert image.tobytes() == blank().tobytes()
 
     def test_small_images_grow_by_a_whole_factor(self):
-        picture = draw_boxes(blank(96, 64), [(10, 10, 40, 50)], ["cat"])
-        assert picture.size == (96 * 5, 64 * 5)
-        assert coloured(picture, class_colour("cat")).nonzero()[0].max() == 50 * 5
+        canvas = draw_boxes(blank(96, 64), [(10, 10, 40, 50)], ["cat"])
+        assert canvas.size == (96 * 5, 64 * 5)
+        assert coloured(canvas, class_colour("cat")).nonzero()[0].max() == 50 * 5
 
     def test_on_large_images_the_names_grow(self):
         def ground_of_name(size):
-            picture = draw_boxes(
+            canvas = draw_boxes(
                 blank(size, size), [(size / 4, size / 4, size / 2, size / 2)], ["i"]
             )
-            return coloured(picture, class_colour("i"))[: size // 4 - 5].any(axis=1).sum()
+            return coloured(canvas, class_colour("i"))[: size // 4 - 5].any(axis=1).sum()
 
         assert ground_of_name(3000) > 2 * ground_of_name(600) > 20
 
@@ -54,8 +54,8 @@ class TestDrawBoxes:
         ids=["around everything", "out of the corner", "outside", "empty"],
     )
     def test_any_box_can_be_drawn(self, box):
-        picture = draw_boxes(blank(), [box], ["a name that is longer than the space beside it"])
-        assert coloured(picture, GREY).any() and not coloured(picture, GREY).all()
+        canvas = draw_boxes(blank(), [box], ["a name that is longer than the space beside it"])
+        assert coloured(canvas, GREY).any() and not coloured(canvas, GREY).all()
 
     @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK"])
     def test_any_mode_becomes_rgb(self, mode):
@@ -71,16 +71,16 @@ class TestDrawBoxes:
         with pytest.raises(ValueError, match=r"as boxes \(1\)"):
             draw_boxes(blank(), [BOX], labels, scores)
 
-    def test_names_of_boxes_at_one_place_stand_apart(self):
+    def test_labels_of_equal_boxes_do_not_overlap(self):
         names = ["one", "two", "three"]
-        picture = draw_boxes(blank(), [BOX] * 3, names)
-        grounds = [coloured(picture, class_colour(name))[:, 105:115].sum() for name in names]
+        canvas = draw_boxes(blank(), [BOX] * 3, names)
+        grounds = [coloured(canvas, class_colour(name))[:, 105:115].sum() for name in names]
         assert min(grounds) > 80
 
     def test_the_last_of_crowded_names_is_on_top(self):
         names = ["one", "two", "three", "four", "five"]
-        picture = draw_boxes(blank(), [BOX] * 5, names)
-        assert coloured(picture, class_colour("five"))[85:95, 102:115].any()
+        canvas = draw_boxes(blank(), [BOX] * 5, names)
+        assert coloured(canvas, class_colour("five"))[85:95, 102:115].any()
 
 
 def mask_of(*boxes, width=600, height=400):
@@ -93,19 +93,19 @@ def mask_of(*boxes, width=600, height=400):
 class TestMasks:
     LEFT, RIGHT = (100, 100, 200, 250), (200, 100, 300, 250)
 
-    def middle(self, picture, box):
-        return picture.getpixel(((box[0] + box[2]) // 2, (box[1] + box[3]) // 2))
+    def middle(self, canvas, box):
+        return canvas.getpixel(((box[0] + box[2]) // 2, (box[1] + box[3]) // 2))
 
     def test_the_image_shines_through(self):
-        picture = draw_boxes(blank(), [BOX], ["cat"], masks=[mask_of(BOX)])
+        canvas = draw_boxes(blank(), [BOX], ["cat"], masks=[mask_of(BOX)])
         expected = (np.array(GREY) + class_colour("cat")) / 2
-        assert self.middle(picture, BOX) == pytest.approx(tuple(expected), abs=1)
-        assert picture.getpixel((50, 50)) == GREY
+        assert self.middle(canvas, BOX) == pytest.approx(tuple(expected), abs=1)
+        assert canvas.getpixel((50, 50)) == GREY
 
     def test_touching_objects_of_a_class_differ_from_left_to_right(self):
         masks = np.stack([mask_of(self.RIGHT), mask_of(self.LEFT)]).astype(np.uint8)
-        picture = draw_boxes(blank(), [self.RIGHT, self.LEFT], ["cat", "cat"], [0.9, 0.8], masks)
-        shades = [self.middle(picture, box) for box in (self.LEFT, self.RIGHT)]
+        canvas = draw_boxes(blank(), [self.RIGHT, self.LEFT], ["cat", "cat"], [0.9, 0.8], masks)
+        shades = [self.middle(canvas, box) for box in (self.LEFT, self.RIGHT)]
         for rank, shade in enumerate(shades):
             expected = (np.array(GREY) + object_colour("cat", rank)) / 2
             assert shade == pytest.approx(tuple(expected), abs=1)
@@ -113,8 +113,8 @@ class TestMasks:
 
     def test_masks_grow_with_small_images(self):
         mask = mask_of((20, 20, 40, 40), width=96, height=64)
-        picture = draw_boxes(blank(96, 64), [(0, 0, 95, 63)], ["cat"], masks=[mask])
-        outline = coloured(picture, class_colour("cat"))[50:-50, 50:-50].nonzero()
+        canvas = draw_boxes(blank(96, 64), [(0, 0, 95, 63)], ["cat"], masks=[mask])
+        outline = coloured(canvas, class_colour("cat"))[50:-50, 50:-50].nonzero()
         assert [(a.min() + 50, a.max() + 51) for a in outline] == [(100, 200), (100, 200)]
 
     def test_an_empty_mask_shows_the_box_alone(self):
@@ -122,11 +122,11 @@ class TestMasks:
         assert with_mask.tobytes() == draw_boxes(blank(), [BOX], ["cat"]).tobytes()
 
     def test_no_objects(self):
-        picture = draw_boxes(blank(), [], [], masks=np.zeros((0, 400, 600), dtype=bool))
-        assert picture.tobytes() == blank().tobytes()
+        canvas = draw_boxes(blank(), [], [], masks=np.zeros((0, 400, 600), dtype=bool))
+        assert canvas.tobytes() == blank().tobytes()
 
     def test_sizes_and_lengths_must_agree(self):
         with pytest.raises(ValueError, match=r"as boxes \(1\), got 1 labels, 2 masks"):
             draw_boxes(blank(), [BOX], ["cat"], masks=[mask_of()] * 2)
-        with pytest.raises(ValueError, match=r"mask 0 is of shape \(600, 400\)"):
+        with pytest.raises(ValueError, match=r"mask 0 has shape \(600, 400\)"):
             draw_boxes(blank(), [BOX], ["cat"], masks=[mask_of().T])

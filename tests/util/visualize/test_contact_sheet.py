@@ -7,15 +7,15 @@ from util.visualize.contact_sheet import (
     contact_sheet,
     count,
     fit_column,
-    save_picture,
+    save_image,
     with_caption,
 )
 
 RED, BLUE, GREEN = (255, 0, 0), (0, 0, 255), (0, 255, 0)
 
 
-def bounds(picture, colour):
-    rows, columns = (np.asarray(picture) == colour).all(axis=-1).nonzero()
+def bounds(canvas, colour):
+    rows, columns = (np.asarray(canvas) == colour).all(axis=-1).nonzero()
     return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
 
 
@@ -59,15 +59,15 @@ def test_a_caption_stands_above_the_whole_picture():
 
 
 class TestSavePicture:
-    def test_the_ending_says_the_format(self, tmp_path):
-        save_picture(Image.new("RGB", (8, 8), RED), tmp_path / "a.JPG")
-        with Image.open(tmp_path / "a.JPG") as picture:
-            assert picture.format == "JPEG"
+    def test_the_suffix_determines_the_format(self, tmp_path):
+        save_image(Image.new("RGB", (8, 8), RED), tmp_path / "a.JPG")
+        with Image.open(tmp_path / "a.JPG") as canvas:
+            assert canvas.format == "JPEG"
 
-    @pytest.mark.parametrize("name", ["picture", "picture.nothing"])
-    def test_an_unknown_ending_is_told_and_nothing_written(self, tmp_path, name):
-        with pytest.raises(UserError, match=rf"{name}: no picture format ends in"):
-            save_picture(Image.new("RGB", (8, 8)), tmp_path / name)
+    @pytest.mark.parametrize("name", ["sheet", "sheet.nothing"])
+    def test_an_unknown_suffix_is_refused(self, tmp_path, name):
+        with pytest.raises(UserError, match=rf"{name}: '.*' is not an image format"):
+            save_image(Image.new("RGB", (8, 8)), tmp_path / name)
         assert not list(tmp_path.iterdir())
 
 

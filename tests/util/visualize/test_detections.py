@@ -22,8 +22,8 @@ def blank(width=600, height=400, mode="RGB"):
     return Image.new("RGB", (width, height), GREY).convert(mode)
 
 
-def coloured(picture, colour):
-    return (np.asarray(picture) == colour).all(axis=-1)
+def coloured(canvas, colour):
+    return (np.asarray(canvas) == colour).all(axis=-1)
 
 
 class TestContactSheet:
@@ -103,7 +103,7 @@ class TestSaveDetectionSamples:
             assert not coloured(sheet.convert("RGB"), class_colour("class 77")).any()
         assert opened == [3]
 
-    def test_images_are_spread_over_those_with_objects(self, coco, tmp_path):
+    def test_images_are_spread_over_images_with_objects(self, coco, tmp_path):
         detections = [self.entry(i) for i in coco.imgs]
         assert self.save(coco, tmp_path, detections, num_images=3)[0] == [2, 4, 6]
         assert self.save(coco, tmp_path, detections)[0] == [2, 3, 4, 5, 6, 7]
@@ -116,7 +116,7 @@ class TestSaveDetectionSamples:
         _, none = self.save(coco, tmp_path, [self.entry(3, score=0.1)], "lower.png")
         assert told.read_bytes() != none.read_bytes()
 
-    def test_the_ending_says_the_format(self, coco, tmp_path):
+    def test_the_suffix_determines_the_format(self, coco, tmp_path):
         _, path = self.save(coco, tmp_path, [self.entry(3)], "sheet.JPG")
         with Image.open(path) as sheet:
             assert sheet.format == "JPEG"
@@ -166,7 +166,7 @@ class TestSaveDetectionSamplesWithMasks:
             return np.asarray(sheet.convert("RGB"))
 
     def tinted(self, sheet):
-        """Numbers of tinted pixels in the left and right picture."""
+        """Numbers of tinted pixels in the left and right image."""
         colour = (np.array(GREY) + class_colour("cat")) / 2
         is_tinted = (np.abs(sheet - colour) <= 1).all(axis=-1)
         return is_tinted[:, :408].sum(), is_tinted[:, 408:].sum()

@@ -49,7 +49,7 @@ class TestRanksWithin:
         classes, positions = ["b", "a", "b", "a", "b"], [5, 4, 3, 2, 1]
         assert ranks_within(classes, positions) == [2, 1, 1, 0, 0]
 
-    def test_objects_at_one_place_still_differ(self):
+    def test_objects_at_the_same_position_differ(self):
         assert sorted(ranks_within(["a"] * 3, [7, 7, 7])) == [0, 1, 2]
 
     def test_nothing(self):
@@ -72,17 +72,17 @@ class TestResizeNearest:
         assert (resize_nearest(mask, (6, 3)) == np.repeat(np.repeat(mask, 3, 0), 3, 1)).all()
 
 
-def test_small_images_grow_and_large_ones_are_copied():
+def test_small_images_are_enlarged():
     small, large = Image.new("L", (100, 50)), Image.new("RGB", (400, 10))
     assert enlarged(small).size == (400, 200) and enlarged(small).mode == "RGB"
     assert enlarged(large).size == large.size and enlarged(large) is not large
 
 
 def test_the_ground_is_as_large_as_said():
-    picture = Image.new("RGB", (400, 100))
-    style = TextStyle(picture.size)
-    style.write(ImageDraw.Draw(picture), (10, 20), "jpqy 0.50", (0, 0, 255))
-    left, top, right, bottom = picture.getbbox()
+    canvas = Image.new("RGB", (400, 100))
+    style = TextStyle(canvas.size)
+    style.write(ImageDraw.Draw(canvas), (10, 20), "jpqy 0.50", (0, 0, 255))
+    left, top, right, bottom = canvas.getbbox()
     width, height = style.size_of("jpqy 0.50")
     assert (left, top) == (10, 20)
     assert (right - 11, bottom - 21) == pytest.approx((width, height), abs=1)

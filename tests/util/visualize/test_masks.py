@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from util.visualize.masks import near_border, paint_masks, paint_segments, place_names
+from util.visualize.masks import near_border, paint_masks, paint_segments, place_labels
 
 GREY = (128, 128, 128)
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -62,16 +62,16 @@ class TestPaint:
 
     def test_later_masks_lie_on_top(self):
         mask = np.ones((9, 9), dtype=bool)
-        picture = paint_masks(Image.new("RGB", (9, 9), GREY), [mask, mask], [RED, BLUE], 1)
-        assert picture.getpixel((0, 0)) == BLUE
-        red, _, blue = picture.getpixel((4, 4))
+        canvas = paint_masks(Image.new("RGB", (9, 9), GREY), [mask, mask], [RED, BLUE], 1)
+        assert canvas.getpixel((0, 0)) == BLUE
+        red, _, blue = canvas.getpixel((4, 4))
         assert blue > red > 64
 
     def test_segments_are_tinted_and_void_is_not(self):
         index_map = np.full((20, 30), -1)
         index_map[:, 10:20], index_map[:, 20:] = 0, 1
-        picture = paint_segments(Image.new("RGB", (30, 20), GREY), index_map, [RED, BLUE], 2)
-        pixels = np.asarray(picture)
+        canvas = paint_segments(Image.new("RGB", (30, 20), GREY), index_map, [RED, BLUE], 2)
+        pixels = np.asarray(canvas)
         assert (pixels[:, :10] == GREY).all()
         assert (pixels[:, 12:18] == (192, 64, 64)).all()
         assert (pixels[:, 22:] == (64, 64, 192)).all()
@@ -86,13 +86,13 @@ class TestPlaceNames:
     def test_the_middle_of_a_rectangle(self):
         index_map = np.full((200, 300), -1)
         index_map[50:150, 100:300] = 0
-        ((left, top),) = place_names(index_map, [(40, 18)])
+        ((left, top),) = place_labels(index_map, [(40, 18)])
         assert (left + 20, top + 9) == pytest.approx((200, 100), abs=4)
 
     def test_a_ring_carries_its_name_on_its_band(self):
         index_map = np.zeros((300, 300), dtype=int)
         index_map[60:240, 60:240] = -1
-        ((left, top),) = place_names(index_map, [(40, 18)])
+        ((left, top),) = place_labels(index_map, [(40, 18)])
         assert index_map[top + 9, left + 20] == 0
 
     def test_names_lie_in_their_segments_and_never_on_each_other(self):
@@ -101,7 +101,7 @@ class TestPlaceNames:
         sizes = [(30 + 10 * i, 18) for i in range(12)]
         covered = np.zeros(index_map.shape, dtype=int)
         placed = 0
-        for index, corner in enumerate(place_names(index_map, sizes)):
+        for index, corner in enumerate(place_labels(index_map, sizes)):
             if corner is None:
                 continue
             (left, top), (width, height) = corner, sizes[index]
@@ -116,18 +116,18 @@ class TestPlaceNames:
     def test_a_small_segment_has_none(self, side):
         index_map = np.zeros((100, 100), dtype=int)
         index_map[:side, :side] = 1
-        corners = place_names(index_map, [(40, 18), (40, 18)])
+        corners = place_labels(index_map, [(40, 18), (40, 18)])
         assert corners[0] is not None and corners[1] is None
 
-    def test_a_name_wider_than_the_picture_has_none(self):
-        assert place_names(np.zeros((100, 30), dtype=int), [(40, 18)]) == [None]
+    def test_a_label_wider_than_the_image_is_dropped(self):
+        assert place_labels(np.zeros((100, 30), dtype=int), [(40, 18)]) == [None]
 
     def test_large_maps_are_searched_on_a_grid(self):
         index_map = np.zeros((2000, 3000), dtype=int)
         index_map[:, 1000:] = 1
-        corners = place_names(index_map, [(200, 54)] * 2)
+        corners = place_labels(index_map, [(200, 54)] * 2)
         centres = [left + 100 for left, _ in corners]
         assert centres == pytest.approx([500, 2000], abs=80)
 
     def test_nothing(self):
-        assert place_names(np.full((4, 4), -1), []) == []
+        assert place_labels(np.full((4, 4), -1), []) == []

@@ -35,21 +35,21 @@ def tint(colour):
     return pytest.approx(tuple((np.array(GREY) + colour) / 2), abs=1)
 
 
-def coloured(picture, colour):
-    return (np.asarray(picture) == colour).all(axis=-1)
+def coloured(canvas, colour):
+    return (np.asarray(canvas) == colour).all(axis=-1)
 
 
 class TestDrawPanoptic:
     def test_each_segment_has_its_tint_and_void_none(self):
-        picture = draw_panoptic(blank(), id_map(), segments(), NAMES)
-        assert picture.getpixel((50, 120)) == tint(class_colour("cat"))
-        assert picture.getpixel((550, 120)) == tint(object_colour("cat", 1))
-        assert picture.getpixel((50, 380)) == tint(stuff_colour("grass"))
-        assert coloured(picture, GREY)[:95].all()
+        canvas = draw_panoptic(blank(), id_map(), segments(), NAMES)
+        assert canvas.getpixel((50, 120)) == tint(class_colour("cat"))
+        assert canvas.getpixel((550, 120)) == tint(object_colour("cat", 1))
+        assert canvas.getpixel((50, 380)) == tint(stuff_colour("grass"))
+        assert coloured(canvas, GREY)[:95].all()
 
     def test_borders_are_drawn_between_segments(self):
-        picture = np.asarray(draw_panoptic(blank(), id_map(), segments(), NAMES))
-        line = np.flatnonzero((picture[120] < 50).all(axis=-1))
+        canvas = np.asarray(draw_panoptic(blank(), id_map(), segments(), NAMES))
+        line = np.flatnonzero((canvas[120] < 50).all(axis=-1))
         assert line.tolist() == [299, 300]
 
     @pytest.mark.parametrize(
@@ -62,29 +62,29 @@ class TestDrawPanoptic:
         ids=["cat", "other cat", "grass"],
     )
     def test_names_stand_in_the_middle_of_their_segments(self, colour, rows, columns):
-        picture = draw_panoptic(blank(), id_map(), segments(), NAMES)
-        y, x = coloured(picture, colour).nonzero()
+        canvas = draw_panoptic(blank(), id_map(), segments(), NAMES)
+        y, x = coloured(canvas, colour).nonzero()
         assert (y.min() + y.max()) / 2 == pytest.approx(sum(rows) / 2, abs=12)
         assert (x.min() + x.max()) / 2 == pytest.approx(sum(columns) / 2, abs=12)
 
     def test_scores_are_shown_where_there_are_any(self):
-        pictures = [
+        images = [
             draw_panoptic(blank(), id_map(), segments(**score), NAMES).tobytes()
             for score in ({}, {"score": 0.9}, {"score": 0.2})
         ]
-        assert len(set(pictures)) == 3
+        assert len(set(images)) == 3
 
     def test_small_segments_go_without_a_name(self):
         ids = np.full((400, 600), GRASS)
         ids[10:20, 10:20] = CAT
-        picture = draw_panoptic(blank(), ids, segments(), NAMES)
-        assert not coloured(picture, class_colour("cat")).any()
-        assert coloured(picture, stuff_colour("grass")).any()
+        canvas = draw_panoptic(blank(), ids, segments(), NAMES)
+        assert not coloured(canvas, class_colour("cat")).any()
+        assert coloured(canvas, stuff_colour("grass")).any()
 
     def test_the_first_id_may_be_zero(self):
         ids = np.zeros((400, 600), dtype=np.int32)
-        picture = draw_panoptic(blank(), ids, [{"id": 0, "category_id": 1}], NAMES)
-        assert picture.getpixel((0, 0)) == tint(class_colour("cat"))
+        canvas = draw_panoptic(blank(), ids, [{"id": 0, "category_id": 1}], NAMES)
+        assert canvas.getpixel((0, 0)) == tint(class_colour("cat"))
 
     def test_an_image_without_segments_stays(self):
         assert draw_panoptic(blank(), id_map(), [], NAMES).tobytes() == blank().tobytes()
@@ -95,16 +95,16 @@ class TestDrawPanoptic:
         expected = draw_panoptic(blank(), ids, segments(), NAMES)
         assert draw_panoptic(blank(), ids, listed, NAMES).tobytes() == expected.tobytes()
         ids[:100] = 9
-        picture = draw_panoptic(blank(), ids, listed, NAMES)
-        assert picture.getpixel((0, 0)) == tint(class_colour("class 77"))
+        canvas = draw_panoptic(blank(), ids, listed, NAMES)
+        assert canvas.getpixel((0, 0)) == tint(class_colour("class 77"))
 
     def test_small_images_grow_by_a_whole_factor(self):
-        picture = draw_panoptic(blank(96, 64), id_map(96, 64), segments(), NAMES)
-        assert picture.size == (480, 320)
-        assert picture.getpixel((5, 5 * 16 + 5)) == tint(class_colour("cat"))
-        assert coloured(picture, GREY)[: 5 * 16 - 2].all()
+        canvas = draw_panoptic(blank(96, 64), id_map(96, 64), segments(), NAMES)
+        assert canvas.size == (480, 320)
+        assert canvas.getpixel((5, 5 * 16 + 5)) == tint(class_colour("cat"))
+        assert coloured(canvas, GREY)[: 5 * 16 - 2].all()
 
-    def test_arguments_stay_as_they_are(self):
+    def test_arguments_are_not_changed(self):
         image, ids = blank(), id_map()
         draw_panoptic(image, ids, segments(), NAMES)
         assert image.tobytes() == blank().tobytes() and (ids == id_map()).all()

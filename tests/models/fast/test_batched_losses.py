@@ -1,10 +1,10 @@
-"""Losses of all decoder layers at once against the methods of `SetCriterion`, layer by layer."""
+"""Losses of all decoder layers together against the methods of `SetCriterion`, layer by layer."""
 
 import pytest
 import torch
 
-from models import batched_losses
-from models.batched_losses import DecoderLayers
+from models.fast import batched_losses
+from models.fast.batched_losses import DecoderLayers
 from tests.models.test_criterion import NUM_CLASSES, build, layered
 
 CASES = {

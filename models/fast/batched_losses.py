@@ -1,7 +1,7 @@
-"""Losses of all decoder layers at once: the numbers of `SetCriterion`'s methods in fewer kernels.
+"""Losses of all decoder layers together: same numbers as `SetCriterion`, with fewer kernels.
 
 The methods ``loss_labels``, ``loss_boxes`` and ``loss_cardinality`` of
-`models.criterion.SetCriterion` define the losses; tests compare the functions here with them.
+`models.criterion.SetCriterion` define the losses; tests compare these functions with them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.matcher import Indices, MatchedPairs, Objects
 from util.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
 from util.tensor_ops import accuracy
 from util.transfer import to_device
-
-from .matcher import Indices, Matches, Objects
 
 
 class DecoderLayers(NamedTuple):
@@ -23,7 +22,7 @@ class DecoderLayers(NamedTuple):
 
     Attributes:
         logits: (L, B, Q, K), float32 or wider.
-        boxes_cxcywh: (L, B, Q, 4), relative to the image.
+        boxes_cxcywh: (L, B, Q, 4) in [0, 1], relative to the image.
         objects: the objects of the batch.
     """
 
@@ -33,7 +32,7 @@ class DecoderLayers(NamedTuple):
 
     @classmethod
     def of(cls, layers: Sequence[Mapping[str, Any]], targets: Any) -> "DecoderLayers | None":
-        """Stack the layers; None where they have no logits and boxes, or of different shapes.
+        """Stack the layers; None if logits or boxes are missing or differ in shape.
 
         Args:
             layers: ``pred_logits`` (B, Q, K) and ``pred_boxes`` (B, Q, 4) of each layer.
@@ -49,16 +48,16 @@ class DecoderLayers(NamedTuple):
             Objects.of(targets),
         )
 
-    def matches(self, indices: Sequence[Indices]) -> Matches | None:
-        """The matched pairs of all layers; None where the layers differ in their number."""
+    def matches(self, indices: Sequence[Indices]) -> MatchedPairs | None:
+        """Matched pairs of all layers; None if the layers differ in their number of pairs."""
         if len({sum(len(query) for query, _ in layer) for layer in indices}) > 1:
             return None
         num_queries, counts = self.logits.shape[2], self.objects.counts
-        return Matches.of(indices, num_queries, counts, self.logits.device)
+        return MatchedPairs.of(indices, num_queries, counts, self.logits.device)
 
 
 def loss_labels(
-    layers: DecoderLayers, matches: Matches, num_classes: int, empty_weight: Tensor
+    layers: DecoderLayers, matches: MatchedPairs, num_classes: int, empty_weight: Tensor
 ) -> list[dict[str, Tensor]]:
     """``loss_ce`` of each layer, and ``class_error`` of the last decoder layer."""
     num_layers, batch_size, num_queries, num_logits = layers.logits.shape
@@ -78,7 +77,7 @@ def loss_labels(
 
 
 def loss_boxes(
-    layers: DecoderLayers, matches: Matches, num_boxes: Tensor | float
+    layers: DecoderLayers, matches: MatchedPairs, num_boxes: Tensor | float
 ) -> list[dict[str, Tensor]]:
     """``loss_bbox`` and ``loss_giou`` of each layer."""
     index = matches.query[..., None].expand(-1, -1, 4)
@@ -99,7 +98,7 @@ def loss_boxes(
 def loss_cardinality(layers: DecoderLayers) -> list[dict[str, Tensor]]:
     """``cardinality_error`` of each layer."""
     logits = layers.logits
-    # The same as argmax != K - 1, since argmax takes the first of several maxima.
+    # Same as argmax != K - 1, since argmax returns the first of several maxima.
     predicted = (logits[..., :-1].amax(-1) >= logits[..., -1]).sum(-1)  # (L, B)
     counts = to_device(torch.tensor(layers.objects.counts, dtype=logits.dtype), logits.device)
     errors = (predicted - counts).abs().mean(1)
@@ -107,10 +106,10 @@ def loss_cardinality(layers: DecoderLayers) -> list[dict[str, Tensor]]:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """``x`` in float32 where its dtype has 16 bits, else ``x``."""
+    """Convert float16 and bfloat16 to float32; other dtypes are unchanged."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _same_shape(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether all of them are there, with the same shape."""
+    """Whether no tensor is missing and all have the same shape."""
     return len({None if t is None else t.shape for t in tensors}) == 1 and tensors[0] is not None
