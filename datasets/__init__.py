@@ -43,11 +43,13 @@ def _fill_in_classes(dataset: Any, dataset_file: str) -> None:
     coco_api = get_coco_api_from_dataset(dataset)
     if coco_api is None:
         return
-    names = {number: str(row.get("name", number)) for number, row in coco_api.cats.items()}
+    from datasets.annotations.coco_file import category_names, largest_category_id
+
+    names = category_names(coco_api.cats.values())
     attributes = {
         "ids": sorted(coco_api.imgs),
         "categories": names,
-        "largest_category_id": max(names, default=0),
+        "largest_category_id": largest_category_id(names),
         "ann_file": f"--dataset_file {dataset_file}",
     }
     for name, value in attributes.items():

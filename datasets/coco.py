@@ -18,9 +18,10 @@ from datasets.annotations.coco_file import (
     box_area,
     category_names,
     fill_optional_fields,
+    largest_category_id,
     load_annotations,
 )
-from datasets.annotations.layouts import check_layout
+from datasets.annotations.layouts import coco_paths
 from datasets.annotations.segmentations import MAX_MASK_PIXELS, encode_segmentation
 from datasets.annotations.start_checks import check_boxes_and_counts
 from datasets.annotations.table_checks import warn_about_paths
@@ -103,8 +104,8 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         self.coco.dataset = data
         self.coco.createIndex()
         self.ids: list[int] = sorted(self.coco.imgs)
-        self.categories = category_names(data)
-        self.largest_category_id = max(self.categories, default=0)
+        self.categories = category_names(data["categories"])
+        self.largest_category_id = largest_category_id(self.categories)
 
     def __getitem__(self, index: int) -> tuple[Any, Target]:
         """The picture and the target at ``index``, transformed.
@@ -309,37 +310,3 @@ def build(image_set: str, args: Any) -> CocoDetection:
         num_queries=getattr(args, "num_queries", None),
         skip_checks=option(args, "skip_checks"),
     )
-
-
-def coco_paths(
-    image_set: str, coco_path: str | None, images: str | None, annotations: str | None
-) -> tuple[Path, Path]:
-    """Image folder and annotation file: those named by a flag, else COCO 2017's layout.
-
-    Args:
-        image_set: "train" or "val".
-        coco_path: value of the flag; it is not needed where both others are given.
-        images: value of ``--train_images`` or ``--val_images``.
-        annotations: value of ``--train_ann`` or ``--val_ann``.
-
-    Raises:
-        UserError: the flags do not say where the data is, or ``coco_path`` has another layout.
-    """
-    if not coco_path and not (images and annotations):
-        raise UserError(_explain_no_data(image_set, images, annotations))
-    root = Path(coco_path or "")
-    img_folder = root / f"{image_set}2017"
-    ann_file = root / "annotations" / f"instances_{image_set}2017.json"
-    if coco_path:
-        pairs = ((images, img_folder), (annotations, ann_file))
-        check_layout(image_set, root, [path for named, path in pairs if not named])
-    return Path(images or img_folder), Path(annotations or ann_file)
-
-
-def _explain_no_data(image_set: str, images: str | None, annotations: str | None) -> str:
-    """Which flag is missing, where ``--coco_path`` is not given either."""
-    flags = {f"--{image_set}_images": images, f"--{image_set}_ann": annotations}
-    missing = " and ".join(flag for flag, value in flags.items() if not value)
-    given = "".join(f"{flag} is given, but " for flag, value in flags.items() if value)
-    words = {"train": "training data", "val": "validation data, which every epoch is scored on"}
-    return f"{given}there is no {words[image_set]}: give {missing}, or --coco_path"

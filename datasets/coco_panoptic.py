@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from datasets import coco
 from datasets.annotations.checks import check_image_folder
-from datasets.annotations.coco_file import Row, category_names
+from datasets.annotations.coco_file import Row, category_names, largest_category_id
 from datasets.annotations.panoptic import (
     check_ids,
     check_panoptic,
@@ -95,9 +95,9 @@ class CocoPanoptic(Dataset):
         self.transforms = transforms
         self.return_masks = return_masks
         self.ids: list[int] = [row["id"] for row in data["images"]]
-        self.categories = category_names(data)
+        self.categories = category_names(data["categories"])
         self.is_thing = thing_flags(data)
-        self.largest_category_id = max(self.categories, default=0)
+        self.largest_category_id = largest_category_id(self.categories)
 
     def __len__(self) -> int:
         return len(self.ids)

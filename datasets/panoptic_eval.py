@@ -14,13 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets.annotations.coco_file import Row
-from datasets.evaluation.panoptic_quality import (
-    Matches,
-    PanopticTruth,
-    Quality,
-    SegmentMap,
-    num_threads,
-)
+from datasets.evaluation.panoptic_files import PanopticTruth, num_threads
+from datasets.evaluation.panoptic_quality import Quality, SegmentMap, SegmentMatches
 from util.distributed.gathering import gather_to_main
 from util.distributed.processes import is_main_process
 from util.files.checkpoint import atomic_write
@@ -35,7 +30,7 @@ class _Scored(NamedTuple):
     """An image: what is written about it, and what came of its comparison."""
 
     entry: Row
-    matches: Matches
+    matches: SegmentMatches
 
 
 class PanopticEvaluator:

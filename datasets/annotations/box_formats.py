@@ -59,6 +59,21 @@ def box_arrays(
     return boxes[:, :2], boxes[:, 2:], limits
 
 
+def useless_boxes(
+    start: np.ndarray, extent: np.ndarray, limits: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find boxes that training leaves out; arguments as returned by `box_arrays`.
+
+    Returns:
+        Two bool arrays (N,): boxes without area, and other boxes that lie outside their image.
+    """
+    empty = np.any(extent <= 0, axis=1)
+    # Numbers near the end of the range of floats may overflow; infinity compares as it should.
+    with np.errstate(over="ignore", invalid="ignore"):
+        outside = np.any((start >= limits) | (start + extent <= 0), axis=1)
+    return empty, np.logical_and(~empty, outside)
+
+
 def suspect_format(
     start: np.ndarray, extent: np.ndarray, limits: np.ndarray
 ) -> SuspectedFormat | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.annotations.box_formats import box_arrays
+from datasets.annotations.box_formats import box_arrays, useless_boxes
 from datasets.annotations.coco_file import (
     LARGEST_COORDINATE,
     Row,
@@ -33,7 +33,7 @@ from datasets.annotations.table_checks import (
     ID_RULE,
     IMAGE_ID_RULE,
     LABEL_RULE,
-    Findings,
+    FileProblems,
     Rule,
     check_files_exist,
     check_image_sizes,
@@ -42,7 +42,7 @@ from datasets.annotations.table_checks import (
     check_references,
     check_table,
     first_few,
-    size_hw,
+    sizes_wh_by_id,
 )
 from util.errors import UserError
 
@@ -135,7 +135,7 @@ def check_annotations(
         raise UserError(
             f"annotation file {ann_file} has crowd annotations alone; training needs single objects"
         )
-    found = Findings(ann_file)
+    found = FileProblems(ann_file)
     check_table(found, "images", images, [ID_RULE, FILE_NAME_RULE])
     check_table(found, "categories", categories, CATEGORY_RULES)
     check_table(found, "annotations", annotations, _ANNOTATION_RULES)
@@ -151,14 +151,14 @@ def check_annotations(
     found.raise_if_any()
 
 
-def _check_segmentations(found: Findings, annotations: list[Row], images: list[Row]) -> None:
+def _check_segmentations(found: FileProblems, annotations: list[Row], images: list[Row]) -> None:
     """A mask needs polygons that can be drawn, or an RLE of the picture's size."""
-    sizes_hw = {row["id"]: size_hw(row) for row in images if is_integer(row.get("id"))}
+    sizes_wh = sizes_wh_by_id(images)
     faults: dict[str, list[Row]] = {text: [] for text in _SEGMENTATION_FAULTS}
     for row in annotations:
-        image_id = row.get("image_id")
-        image_hw = sizes_hw.get(image_id) if is_integer(image_id) else None
-        if (fault := _segmentation_fault(row.get("segmentation"), image_hw)) is not None:
+        image_id: Any = row.get("image_id")
+        image_wh = sizes_wh.get(image_id) if is_integer(image_id) else None
+        if (fault := _segmentation_fault(row.get("segmentation"), image_wh)) is not None:
             faults[fault].append(row)
     for text, rows in faults.items():
         found.add("annotations", rows, text)
@@ -170,12 +170,12 @@ def _check_segmentations(found: Findings, annotations: list[Row], images: list[R
     check_mask_memory(found, images, objects)
 
 
-def _segmentation_fault(segmentation: Any, image_hw: tuple[int, int] | None) -> str | None:
+def _segmentation_fault(segmentation: Any, image_wh: tuple[int, int] | None) -> str | None:
     """Which of `_SEGMENTATION_FAULTS` a segmentation has, if any."""
     if type(segmentation) is dict:
         if not is_rle(segmentation):
             return _BROKEN_RLE
-        return None if tuple(segmentation["size"]) == image_hw else _MISFIT_RLE
+        return None if image_wh and segmentation["size"] == [*image_wh[::-1]] else _MISFIT_RLE
     usable = usable_polygons(segmentation)
     if usable and len(usable) == len(segmentation):
         return None
@@ -194,10 +194,7 @@ def warn_about_boxes(data: dict[str, Any], ann_file: str | Path) -> None:
     annotations = data["annotations"]
     if not annotations:
         return
-    sizes_wh = {row["id"]: size[::-1] for row in data["images"] if (size := size_hw(row))}
-    start, extent, limits = box_arrays(annotations, sizes_wh)
-    empty = (extent <= 0).any(axis=1)
-    outside = ~empty & ((start >= limits) | (start + extent <= 0)).any(axis=1)
+    empty, outside = useless_boxes(*box_arrays(annotations, sizes_wh_by_id(data["images"])))
     if (left_out := np.flatnonzero(empty | outside)).size:
         rows = [annotations[index] for index in left_out]
         logger.warning(

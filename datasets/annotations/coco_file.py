@@ -16,10 +16,12 @@ All sizes are in pixels.
 """
 
 import math
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from datasets.annotations.json_files import in_short, read_json
+from datasets.annotations.json_files import read_json
+from datasets.annotations.wording import in_short
 from util.errors import UserError
 
 Row = dict[str, Any]
@@ -107,15 +109,23 @@ def are_coordinates(values: Any) -> bool:
     )
 
 
-def category_names(data: dict[str, Any]) -> dict[int, str]:
-    """Name of each category id of a checked file, in its words where it has none.
+def category_names(categories: Iterable[Row]) -> dict[int, str]:
+    """Class name of each category id; the id itself where a category has no name.
 
-    Halves of UTF-16 pairs, which JSON can hold but no terminal or file takes, are spelt out.
+    Lone UTF-16 surrogates, which are valid in JSON but cannot be printed, are escaped.
+
+    Args:
+        categories: rows of the table "categories", each with a valid id.
     """
     return {
         row["id"]: str(row.get("name", row["id"])).encode("utf-8", "backslashreplace").decode()
-        for row in data["categories"]
+        for row in categories
     }
+
+
+def largest_category_id(category_ids: Collection[int]) -> int:
+    """The largest category id; 0 where there are no categories."""
+    return max(category_ids, default=0)
 
 
 def box_area(annotation: Row) -> float:

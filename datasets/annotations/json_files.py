@@ -1,17 +1,11 @@
 """Reading JSON files that nobody vouches for, and telling what is in them."""
 
 import json
-import reprlib
 from pathlib import Path
 from typing import Any
 
 from datasets.annotations.foreign_formats import recognise_binary, recognise_folder, recognise_text
 from util.errors import UserError
-
-_VALUE_LENGTH = 60  # characters
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel = 3
-_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = _VALUE_LENGTH
 
 
 def read_json(path: str | Path, name: str, way_out: str) -> Any:
@@ -65,12 +59,3 @@ def _place_of_fault(error: json.JSONDecodeError) -> str:
     if error.msg.startswith("Unterminated") or error.pos >= len(error.doc.rstrip()):
         return f"ends in the middle, after {len(error.doc)} characters; copy it again"
     return f"is not JSON: {error}"
-
-
-def in_short(value: Any) -> str:
-    """A value in few characters, however long it is and however deeply nested.
-
-    >>> in_short([[[[0]]], "a"])
-    "[[[[...]]], 'a']"
-    """
-    return _SHORT.repr(value)[:_VALUE_LENGTH]

@@ -28,6 +28,40 @@ _FOLDERS_TRIED = 50
 _FILES_LISTED = 5
 
 
+def coco_paths(
+    image_set: str, coco_path: str | None, images: str | None, annotations: str | None
+) -> tuple[Path, Path]:
+    """Image folder and annotation file: those named by a flag, else COCO 2017's layout.
+
+    Args:
+        image_set: "train" or "val".
+        coco_path: value of the flag; it is not needed where both others are given.
+        images: value of ``--train_images`` or ``--val_images``.
+        annotations: value of ``--train_ann`` or ``--val_ann``.
+
+    Raises:
+        UserError: the flags do not say where the data is, or ``coco_path`` has another layout.
+    """
+    if not coco_path and not (images and annotations):
+        raise UserError(_explain_no_data(image_set, images, annotations))
+    root = Path(coco_path or "")
+    img_folder = root / f"{image_set}2017"
+    ann_file = root / "annotations" / f"instances_{image_set}2017.json"
+    if coco_path:
+        pairs = ((images, img_folder), (annotations, ann_file))
+        check_layout(image_set, root, [path for named, path in pairs if not named])
+    return Path(images or img_folder), Path(annotations or ann_file)
+
+
+def _explain_no_data(image_set: str, images: str | None, annotations: str | None) -> str:
+    """Which flag is missing, where ``--coco_path`` is not given either."""
+    flags = {f"--{image_set}_images": images, f"--{image_set}_ann": annotations}
+    missing = " and ".join(flag for flag, value in flags.items() if not value)
+    given = "".join(f"{flag} is given, but " for flag, value in flags.items() if value)
+    words = {"train": "training data", "val": "validation data, which every epoch is scored on"}
+    return f"{given}there is no {words[image_set]}: give {missing}, or --coco_path"
+
+
 def check_layout(image_set: str, coco_path: str | Path, expected: Sequence[Path]) -> None:
     """Refuse a ``--coco_path`` without COCO's layout, if it is known what else it is.
 

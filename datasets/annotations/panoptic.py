@@ -25,7 +25,7 @@ from datasets.annotations.table_checks import (
     ID_RULE,
     IMAGE_ID_RULE,
     LABEL_RULE,
-    Findings,
+    FileProblems,
     Rule,
     check_fields,
     check_files_exist,
@@ -40,6 +40,7 @@ from datasets.annotations.table_checks import (
     is_id,
     warn_about_paths,
 )
+from datasets.annotations.wording import EXAMPLES_SHOWN, with_rest
 from util.errors import UserError
 from util.files.image_files import MAX_PIXELS
 from util.panoptic_coding import LARGEST_THING_ID, MAX_ID, VOID_ID, decode_id_map
@@ -74,7 +75,7 @@ _SEGMENT_RULES = [
 ]
 _PREDICTION_RULES = [
     Rule("id", _is_predicted_id, f"an integer from 0 to {MAX_ID}"),
-    Rule("category_id", is_id, "an integer of 64 bits"),
+    Rule("category_id", is_id, "a 64-bit integer"),
 ]
 _THING_RULE = Rule("isthing", is_flag, "0 or 1", required=False)
 
@@ -116,7 +117,7 @@ def check_panoptic(
     _check_folder(ann_folder)
     if not images:
         raise UserError(f"annotation file {ann_file} has no images; a split needs at least one")
-    found = Findings(ann_file)
+    found = FileProblems(ann_file)
     check_table(found, "images", images, [ID_RULE, FILE_NAME_RULE])
     check_image_sizes(found, images)
     check_table(found, "categories", categories, [*CATEGORY_RULES, _THING_RULE])
@@ -150,7 +151,7 @@ def check_predictions(maps: list[Row], pred_file: str | Path) -> None:
     Raises:
         UserError: one line with everything that is wrong, naming the first few ids of each kind.
     """
-    found = Findings(pred_file)
+    found = FileProblems(pred_file)
     check_fields(found, _MAPS, maps, _MAP_RULES)
     check_fields(found, "segments", _segments_with_image_ids(maps), _PREDICTION_RULES)
     found.raise_if_any()
@@ -163,7 +164,7 @@ def _check_folder(ann_folder: str | Path) -> None:
         )
 
 
-def _check_images_have_maps(found: Findings, images: list[Row], maps: list[Row]) -> None:
+def _check_images_have_maps(found: FileProblems, images: list[Row], maps: list[Row]) -> None:
     mapped = {row["image_id"] for row in maps if is_integer(row.get("image_id"))}
     bare = [row for row in images if is_integer(row.get("id")) and row["id"] not in mapped]
     found.add("images", bare, 'have no entry in "annotations"')
@@ -184,7 +185,7 @@ def _count_by_image(segments: list[Row]) -> Counter[int]:
 
 
 def _check_segments(
-    found: Findings, segments: list[Row], categories: list[Row], num_classes: int | None
+    found: FileProblems, segments: list[Row], categories: list[Row], num_classes: int | None
 ) -> None:
     check_fields(found, "segments", segments, _SEGMENT_RULES)
     check_references(found, "segments", segments, "category_id", categories)
@@ -262,6 +263,5 @@ def check_ids(ids_in_map: set[int], ids_in_json: set[int], where: str) -> None:
         (ids_in_json - ids_in_map, "lacks segment ids of its segments_info"),
     ):
         if ids:
-            few = ", ".join(map(str, sorted(ids)[:3]))
-            more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
-            raise UserError(f"{where} {problem}: {few}{more}")
+            examples = with_rest(sorted(ids)[:EXAMPLES_SHOWN], len(ids))
+            raise UserError(f"{where} {problem}: {examples}")

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from datasets.annotations.class_tables import Difference, name_conflicts, only_in, thing_conflicts
-from datasets.annotations.start_checks import EXAMPLES_SHOWN, stop_or_warn, with_rest
+from datasets.annotations.start_checks import stop_or_warn
+from datasets.annotations.wording import EXAMPLES_SHOWN, with_rest
 
 
 class ClassTable(NamedTuple):

@@ -9,11 +9,11 @@ from typing import Any
 
 from datasets.annotations.box_formats import LOOKS_LIKE, box_arrays, suspect_format
 from datasets.annotations.coco_file import Row
-from datasets.annotations.table_checks import size_hw
+from datasets.annotations.table_checks import sizes_wh_by_id
+from datasets.annotations.wording import EXAMPLES_SHOWN, box_in_words, with_rest
 from util.errors import UserError
 from util.files.image_files import open_image
 
-EXAMPLES_SHOWN = 3
 _OPENED_IMAGES = 200  # to learn the sizes of images that the annotation file does not give
 # So many training images with more objects than queries are an error; fewer are outliers.
 _CROWDED_IMAGES = 3
@@ -113,7 +113,7 @@ def _format_problem(
     chosen = [row for row, one in zip(rows, suspected.impossible.tolist(), strict=True) if one]
     examples = [
         f"annotation id {row['id']} of image id {row['image_id']} ({file_names[row['image_id']]}) "
-        f"has bbox {_in_words(row['bbox'])}{_size_in_words(sizes_wh.get(row['image_id']))}"
+        f"has bbox {box_in_words(row['bbox'])}{_size_in_words(sizes_wh.get(row['image_id']))}"
         for row in chosen[:EXAMPLES_SHOWN]
     ]
     found = f"{len(chosen)} of {len(rows)} boxes {LOOKS_LIKE[suspected.kind]}"
@@ -122,17 +122,13 @@ def _format_problem(
 
 def _known_sizes(images: Sequence[Row], img_folder: str | Path) -> dict[int, tuple[int, int]]:
     """Width and height of images by id, from the file; some of those without from their headers."""
-    sizes = {row["id"]: size[::-1] for row in images if (size := size_hw(row))}
+    sizes = sizes_wh_by_id(images)
     unknown = [row for row in images if row["id"] not in sizes]
     for row in unknown[:: max(1, len(unknown) // _OPENED_IMAGES)]:
         # What cannot be opened is named when it is read.
         with suppress(UserError), open_image(os.path.join(img_folder, row["file_name"]), "") as one:
             sizes[row["id"]] = one.size
     return sizes
-
-
-def _in_words(box: Sequence[float]) -> str:
-    return "[" + ", ".join(f"{number:.6g}" for number in box) + "]"
 
 
 def _size_in_words(size_wh: tuple[int, int] | None) -> str:
@@ -167,9 +163,3 @@ def _count_problems(
         return [sentence]
     print(sentence)
     return []
-
-
-def with_rest(examples: Sequence[str], total: int) -> str:
-    """The examples, and how many more there are."""
-    more = f" and {total - len(examples)} more" if total > len(examples) else ""
-    return ", ".join(examples) + more

@@ -1,6 +1,6 @@
 """Checks of the tables of annotation files, whatever they annotate.
 
-A file's faults are collected in `Findings`, so that one error tells them all.
+A file's faults are collected in `FileProblems`, so that one error tells them all.
 """
 
 import logging
@@ -11,19 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 from datasets.annotations.coco_file import Row, is_integer
-from datasets.annotations.json_files import in_short
 from datasets.annotations.missing_files import explain_missing_files
 from datasets.annotations.segmentations import MAX_MASK_PIXELS
+from datasets.annotations.wording import EXAMPLES_SHOWN, counted, in_short, singular, with_rest
 from util.errors import UserError
 from util.files.image_files import MAX_PIXELS, MAX_SIDE
 
-_EXAMPLES_SHOWN = 3
-_SINGULAR = {
-    "annotations": "annotation",
-    "segments": "segment",
-    "images": "image",
-    "categories": "category",
-}
 LARGEST_LABEL = 100_000  # a model has a logit for every id up to the largest
 NO_FILE = "have no file in"  # how the problem of missing files begins
 _LARGEST_ID = 2**63 - 1  # of an integer tensor
@@ -71,8 +64,8 @@ def is_flag(value: Any) -> bool:
     return type(value) in (int, bool) and value in (0, 1)
 
 
-ID_RULE = Rule("id", is_id, "an integer of 64 bits")
-IMAGE_ID_RULE = Rule("image_id", is_id, "an integer of 64 bits")
+ID_RULE = Rule("id", is_id, "a 64-bit integer")
+IMAGE_ID_RULE = Rule("image_id", is_id, "a 64-bit integer")
 FILE_NAME_RULE = Rule("file_name", is_file_name, "a file name")
 _SIDE_RULES = [
     Rule(side, is_side, f"an integer from 1 to {MAX_SIDE}") for side in ("width", "height")
@@ -102,8 +95,8 @@ class Problem(NamedTuple):
     def __str__(self) -> str:
         """How many rows, what is wrong, the first few, and the way out."""
         examples = first_few(self.table, self.rows, self.field)
-        told = f"{len(self.rows)} of the {self.table} {self.text}: {examples}"
-        return f"{told}; {self.way_out}" if self.way_out else told
+        problem = f"{counted(len(self.rows), f'{self.table} {self.text}')}: {examples}"
+        return f"{problem}; {self.way_out}" if self.way_out else problem
 
 
 class AnnotationFileError(UserError):
@@ -118,7 +111,7 @@ class AnnotationFileError(UserError):
         self.problems = list(problems)
 
 
-class Findings:
+class FileProblems:
     """What is wrong with one annotation file, collected so that one error can tell it all."""
 
     def __init__(self, ann_file: str | Path) -> None:
@@ -147,40 +140,39 @@ class Findings:
 
 def first_few(table: str, rows: Sequence[Row], field: str | None) -> str:
     """The first few rows in words, and how many more there are."""
-    few = [_describe(table, row, field) for row in rows[:_EXAMPLES_SHOWN]]
-    more = len(rows) - len(few)
-    return ", ".join(few) + (f" and {more} more" if more else "")
+    few = [_describe(table, row, field) for row in rows[:EXAMPLES_SHOWN]]
+    return with_rest(few, len(rows))
 
 
 def _describe(table: str, row: Row, field: str | None) -> str:
     """The name by which a user finds a row again, and what stands in the field at fault."""
     owner = f"image id {in_short(row.get('image_id'))}"
     if table == "segment maps":
-        name = f"that of {owner}"
+        name = f"segment map of {owner}"
     else:
-        name = f"{_SINGULAR[table]} id {in_short(row.get('id'))}"
+        name = f"{singular(table)} id {in_short(row.get('id'))}"
         name += f" of {owner}" if table in ("annotations", "segments") else ""
     return name if field is None else f"{name} ({field} {in_short(row.get(field))})"
 
 
-def check_table(found: Findings, table: str, rows: list[Row], rules: list[Rule]) -> None:
+def check_table(found: FileProblems, table: str, rows: list[Row], rules: list[Rule]) -> None:
     """Every row must keep every rule, and no two rows may have the same id."""
     check_fields(found, table, rows, rules)
     check_unique(found, table, rows, "id")
 
 
-def check_fields(found: Findings, table: str, rows: list[Row], rules: list[Rule]) -> None:
+def check_fields(found: FileProblems, table: str, rows: list[Row], rules: list[Rule]) -> None:
     """Every row must keep every rule."""
     for field, is_valid, must_be, required in rules:
         wrong = [row for row in rows if not is_valid(row.get(field))]
         absent = [row for row in wrong if row.get(field) is None]
         present = [row for row in wrong if row.get(field) is not None]
-        found.add(table, present, f"have a wrong {field}, which must be {must_be}", field)
+        found.add(table, present, f"have an invalid {field} (must be {must_be})", field)
         if required:
             found.add(table, absent, f"have no {field}")
 
 
-def check_unique(found: Findings, table: str, rows: list[Row], field: str) -> None:
+def check_unique(found: FileProblems, table: str, rows: list[Row], field: str) -> None:
     """No two rows may have the same integer in a field."""
     counts = Counter(row[field] for row in rows if is_integer(row.get(field)))
     if len(counts) < len(rows):
@@ -188,20 +180,26 @@ def check_unique(found: Findings, table: str, rows: list[Row], field: str) -> No
         found.add(table, repeated, f"share their {field} with another")
 
 
-def check_image_sizes(found: Findings, images: list[Row]) -> None:
+def check_image_sizes(found: FileProblems, images: list[Row]) -> None:
     """Every image must tell its width and height, and be one that can be read."""
     check_fields(found, "images", images, _SIDE_RULES)
-    wide = [row for row in images if (size := size_hw(row)) and size[0] * size[1] > MAX_PIXELS]
+    wide = [row for row in images if (size := size_wh(row)) and size[0] * size[1] > MAX_PIXELS]
     found.add("images", wide, f"have a width times height above {MAX_PIXELS}, more than is read")
 
 
-def size_hw(image: Row) -> tuple[int, int] | None:
-    """Height and width in pixels that an image tells; None where it does not."""
-    height, width = image.get("height"), image.get("width")
-    return (height, width) if is_side(height) and is_side(width) else None
+def size_wh(image: Row) -> tuple[int, int] | None:
+    """Width and height in pixels in a row of "images"; None where they are missing or invalid."""
+    width, height = image.get("width"), image.get("height")
+    return (width, height) if is_side(width) and is_side(height) else None
 
 
-def check_mask_memory(found: Findings, images: list[Row], objects: Mapping[Any, int]) -> None:
+def sizes_wh_by_id(images: Iterable[Row]) -> dict[int, tuple[int, int]]:
+    """Width and height in pixels of the images that have them, by image id."""
+    identified = (row for row in images if is_integer(row.get("id")))
+    return {row["id"]: size for row in identified if (size := size_wh(row))}
+
+
+def check_mask_memory(found: FileProblems, images: list[Row], objects: Mapping[Any, int]) -> None:
     """The masks of an image must fit into memory.
 
     Args:
@@ -213,7 +211,7 @@ def check_mask_memory(found: Findings, images: list[Row], objects: Mapping[Any, 
         row
         for row in images
         if is_id(row.get("id"))
-        and (size := size_hw(row))
+        and (size := size_wh(row))
         and objects.get(row["id"], 0) * size[0] * size[1] > MAX_MASK_PIXELS
     ]
     text = f"have more than {MAX_MASK_PIXELS} pixels in all their masks; scale them down or cut up"
@@ -221,7 +219,7 @@ def check_mask_memory(found: Findings, images: list[Row], objects: Mapping[Any, 
 
 
 def check_files_exist(
-    found: Findings, table: str, rows: list[Row], folder: str | Path, flag: str | None = None
+    found: FileProblems, table: str, rows: list[Row], folder: str | Path, flag: str | None = None
 ) -> None:
     """Every file that rows name must be in the folder; folders are listed, files not touched.
 
@@ -277,11 +275,9 @@ def warn_about_paths(ann_file: str | Path, table: str, rows: list[Row], folder: 
     outside = [row for row in rows if leads_outside(row["file_name"], folder)]
     if outside:
         logger.warning(
-            "%s: %d of the %s have a file_name that leads out of %s; the files are read: %s",
+            "%s: %s; the files are read: %s",
             ann_file,
-            len(outside),
-            table,
-            folder,
+            counted(len(outside), f"{table} have a file_name that leads out of {folder}"),
             first_few(table, outside, "file_name"),
         )
 
@@ -295,7 +291,7 @@ def leads_outside(file_name: str, folder: str | Path) -> bool:
 
 
 def check_references(
-    found: Findings, table: str, rows: list[Row], field: str, referred: list[Row]
+    found: FileProblems, table: str, rows: list[Row], field: str, referred: list[Row]
 ) -> None:
     """What rows refer to must be in the file. Values of a wrong type are told elsewhere.
 
@@ -313,7 +309,7 @@ def check_references(
 
 
 def check_labels_below(
-    found: Findings, table: str, rows: list[Row], num_classes: int, categories: list[Row]
+    found: FileProblems, table: str, rows: list[Row], num_classes: int, categories: list[Row]
 ) -> None:
     """The label is the category id, so a number of classes must leave room for the largest."""
     beyond = [

@@ -8,8 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets.annotations.box_formats import EDGE_SLACK_PIXELS, box_arrays, suspect_format
+from datasets.annotations.box_formats import (
+    EDGE_SLACK_PIXELS,
+    box_arrays,
+    suspect_format,
+    useless_boxes,
+)
 from datasets.annotations.coco_file import Row, is_number
+from datasets.annotations.wording import box_in_words
 from datasets.check.findings import Example, Findings, id_of
 
 _OVERSIZED = 2.0  # times the width or height of the image
@@ -57,7 +63,7 @@ class Boxes(NamedTuple):
     def example(self, index: int, detail: str = "") -> Example:
         """The place of a box, with its numbers."""
         row, (width, height) = self.rows[index], self.limits[index]
-        box = "bbox [" + ", ".join(f"{number:.6g}" for number in row["bbox"]) + "]"
+        box = f"bbox {box_in_words(row['bbox'])}"
         size = f"image {width:.0f}x{height:.0f}" if np.isfinite(width) else ""
         return annotation_example(
             row, self.file_names, ", ".join(filter(None, [box, size, detail]))
@@ -84,34 +90,38 @@ def check_boxes(findings: Findings, boxes: Boxes) -> None:
     """Note everything suspicious about boxes."""
     if not boxes.rows:
         return
-    # Numbers near the end of the range of floats may overflow; infinity compares as it should.
-    with np.errstate(over="ignore", invalid="ignore"):
-        empty = np.any(boxes.extent <= 0, axis=1)
-        boxes.note_all(findings, "empty_box", empty)
-        suspected = suspect_format(boxes.start, boxes.extent, boxes.limits)
-        if suspected is not None:
-            boxes.note_all(findings, suspected.kind, suspected.impossible)
-        else:
-            _check_places(findings, boxes, empty)
+    empty, outside = useless_boxes(boxes.start, boxes.extent, boxes.limits)
+    boxes.note_all(findings, "empty_box", empty)
+    suspected = suspect_format(boxes.start, boxes.extent, boxes.limits)
+    if suspected is not None:
+        boxes.note_all(findings, suspected.kind, suspected.impossible)
+    else:
+        boxes.note_all(findings, "box_outside_image", outside)
+        _check_places(findings, boxes, ~empty & ~outside)
     _check_areas(findings, boxes)
     _check_duplicates(findings, boxes)
 
 
-def _check_places(findings: Findings, boxes: Boxes, empty: np.ndarray) -> None:
-    """Note boxes that lie or reach out of their image, and those of an absurd size."""
+def _check_places(findings: Findings, boxes: Boxes, inside: np.ndarray) -> None:
+    """Note boxes that cross an edge of their image or have an implausible size.
+
+    Args:
+        findings: receives the boxes.
+        boxes: all boxes of a split.
+        inside: (N,) bool, boxes that overlap their image.
+    """
     start, extent, limits = boxes.start, boxes.extent, boxes.limits
-    end = start + extent
-    outside = ~empty & np.any((start >= limits) | (end <= 0), axis=1)
-    inside = ~empty & ~outside
-    oversized = inside & np.any(extent > _OVERSIZED * limits, axis=1)
-    off_limits = (start < -EDGE_SLACK_PIXELS) | (end > limits + EDGE_SLACK_PIXELS)
+    # Numbers near the end of the range of floats may overflow; infinity compares as it should.
+    with np.errstate(over="ignore", invalid="ignore"):
+        end = start + extent
+        oversized = inside & np.any(extent > _OVERSIZED * limits, axis=1)
+        off_limits = (start < -EDGE_SLACK_PIXELS) | (end > limits + EDGE_SLACK_PIXELS)
+        clipped = np.minimum(end, limits) - np.maximum(start, 0)
+        whole = inside & (clipped.prod(axis=1) >= _WHOLE_IMAGE * limits.prod(axis=1))
     over_edge = inside & ~oversized & np.any(off_limits, axis=1)
-    boxes.note_all(findings, "box_outside_image", outside)
     boxes.note_all(findings, "oversized_box", oversized)
     boxes.note_all(findings, "box_beyond_edge", over_edge)
     boxes.note_all(findings, "tiny_box", inside & np.any(extent < _TINY_PIXELS, axis=1))
-    clipped = np.minimum(end, limits) - np.maximum(start, 0)
-    whole = inside & (clipped.prod(axis=1) >= _WHOLE_IMAGE * limits.prod(axis=1))
     if len(whole) >= _FEWEST_BOXES_FOR_MOST and whole.mean() > _MOST:
         boxes.note_all(findings, "whole_image_boxes", whole)
 

@@ -13,10 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datasets.annotations.checks import check_annotations
-from datasets.annotations.coco_file import Row, are_numbers, is_integer, load_annotations
+from datasets.annotations.coco_file import (
+    Row,
+    are_numbers,
+    category_names,
+    is_integer,
+    load_annotations,
+)
 from datasets.annotations.missing_files import explain_missing_files
 from datasets.annotations.start_checks import are_too_many, crowded_images, is_object
-from datasets.annotations.table_checks import leads_outside, size_hw
+from datasets.annotations.table_checks import leads_outside, size_wh
 from datasets.check.boxes import Boxes, check_boxes
 from datasets.check.facts import ClassCount, Split, SplitFacts, count_by_size
 from datasets.check.findings import KINDS, Example, Findings
@@ -95,21 +101,15 @@ def _listed_images(data: dict[str, Any], split: Split) -> dict[int, ListedImage]
     for row in data["images"]:
         image_id, name = row.get("id"), row.get("file_name")
         if is_integer(image_id) and isinstance(name, str) and name:
-            size = size_hw(row)
-            size_wh = None if size is None else size[::-1]
-            images.setdefault(
-                image_id, ListedImage(image_id, split.img_folder / name, name, size_wh)
-            )
+            listed = ListedImage(image_id, split.img_folder / name, name, size_wh(row))
+            images.setdefault(image_id, listed)
     return images
 
 
 def _classes(data: dict[str, Any]) -> dict[int, ClassCount]:
     """The classes of a file by id, sorted; rows that training refuses are passed over."""
-    rows = [row for row in data["categories"] if is_integer(row.get("id"))]
-    return {
-        row["id"]: ClassCount(str(row.get("name", row["id"])))
-        for row in sorted(rows, key=lambda row: row["id"])
-    }
+    names = category_names([row for row in data["categories"] if is_integer(row.get("id"))])
+    return {number: ClassCount(names[number]) for number in sorted(names)}
 
 
 def _file_names(facts: SplitFacts) -> dict[int, str]:

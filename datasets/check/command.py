@@ -13,12 +13,12 @@ from pathlib import Path
 from PIL import Image
 
 from datasets.annotations.checks import check_image_folder
+from datasets.annotations.layouts import coco_paths
 from datasets.check.coco import CocoSplit, Settings, check_coco_split
 from datasets.check.facts import Split
 from datasets.check.pictures import save_pictures
 from datasets.check.report import Report, as_json, as_text
 from datasets.check.splits import compare_splits
-from datasets.coco import coco_paths
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command
 from util.errors import UserError
 from util.files.checkpoint import atomic_write

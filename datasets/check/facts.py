@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from datasets.annotations.coco_file import largest_category_id
 from datasets.check.findings import EXAMPLES_KEPT, Finding
 from datasets.check.images import ImageSurvey, ListedImage
 
@@ -149,4 +150,5 @@ def count_by_size(extents: np.ndarray) -> dict[str, int]:
 
 def unused_ids(category_ids: Collection[int]) -> Iterator[int]:
     """Ids from 1 up to the largest that no class has, each an output of the model for nothing."""
-    return (one for one in range(1, max(category_ids, default=0)) if one not in category_ids)
+    used = range(1, largest_category_id(category_ids))
+    return (number for number in used if number not in category_ids)

@@ -1,38 +1,18 @@
 """The report of a check, for people and as JSON."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from datasets.annotations.wording import EXAMPLES_SHOWN, counted
 from datasets.check.facts import SplitFacts, Spread, unused_ids
 from datasets.check.findings import EXAMPLES_KEPT, Example, Finding, Severity
 from util.visualize.contact_sheet import count
 
-_EXAMPLES_SHOWN = 3
 _CLASSES_SHOWN = 100
 _IDS_SHOWN = 10
 _NAME_WIDTH = 24
-# How messages about several places begin, and the same about one; longer beginnings first.
-_SINGULAR_BEGINNINGS = {
-    "image files ": "image file ",
-    "images have ": "image has ",
-    "images share ": "image shares ",
-    "images ": "image ",
-    "training images ": "training image ",
-    "annotations have ": "annotation has ",
-    "annotations share ": "annotation shares ",
-    "annotations ": "annotation ",
-    "categories have ": "category has ",
-    "categories share ": "category shares ",
-    "classes that share ": "class that shares ",
-    "classes ": "class ",
-    "boxes that look ": "box that looks ",
-    "boxes ": "box ",
-    "areas ": "area ",
-    "polygons that overlap ": "polygon that overlaps ",
-}
 
 
 @dataclass(frozen=True)
@@ -179,10 +159,10 @@ def _cells(facts: SplitFacts, number: int) -> str:
 
 def _finding_lines(finding: Finding) -> Iterator[str]:
     # What concerns the whole file has no place, and is not counted.
-    number = "" if finding.examples == [Example()] else f"{finding.count} "
-    message = finding.message if finding.count != 1 else _in_the_singular(finding.message)
-    yield f"  {finding.split}: {number}{_printable(message)} [{finding.kind}]"
-    shown = finding.examples[:_EXAMPLES_SHOWN]
+    is_counted = finding.examples != [Example()]
+    message = counted(finding.count, finding.message) if is_counted else finding.message
+    yield f"  {finding.split}: {_printable(message)} [{finding.kind}]"
+    shown = finding.examples[:EXAMPLES_SHOWN]
     yield from (f"      {_place(example)}" for example in shown if _place(example))
     if finding.count > len(shown):
         yield f"      and {finding.count - len(shown)} more"
@@ -210,19 +190,6 @@ def _verdict(report: Report) -> str:
         for number, noun in ((errors, "error"), (warnings, "warning"))
     ]
     return ", ".join(told).capitalize()
-
-
-def _in_the_singular(message: str) -> str:
-    """What a message about several places says of one.
-
-    >>> _in_the_singular("boxes that look flat; training leaves them out")
-    'box that looks flat; training leaves it out'
-    """
-    for several, one in _SINGULAR_BEGINNINGS.items():
-        if message.startswith(several):
-            message = one + message.removeprefix(several)
-            break
-    return re.sub(r"\bthem\b", "it", re.sub(r"\btheir\b", "its", message))
 
 
 def _enumerate(values: Sequence[int], most: int) -> str:

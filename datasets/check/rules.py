@@ -6,8 +6,8 @@ Training's own check, `datasets.annotations.checks.check_annotations`, decides.
 from collections.abc import Mapping
 
 from datasets.annotations.coco_file import Row
-from datasets.annotations.json_files import in_short
 from datasets.annotations.table_checks import NO_FILE, AnnotationFileError, Problem
+from datasets.annotations.wording import in_short
 from datasets.check.findings import EXAMPLES_KEPT, Example, Findings, id_of
 from util.errors import UserError
 

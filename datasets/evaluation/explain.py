@@ -13,6 +13,7 @@ import numpy as np
 from pycocotools import mask as rle_tools
 from pycocotools.coco import COCO
 
+from datasets.annotations.wording import with_rest
 from datasets.coco_eval import CocoEvaluator
 from datasets.evaluation.coco_scoring import Annotation, CocoScore
 
@@ -81,9 +82,7 @@ def explain_scores(
 
 def some_of(things: Sequence[object]) -> str:
     """The first few things, and how many there are besides."""
-    more = len(things) - _THINGS_SHOWN
-    shown = ", ".join(str(thing) for thing in things[:_THINGS_SHOWN])
-    return shown + (f" and {more} more" if more > 0 else "")
+    return with_rest(things[:_THINGS_SHOWN], len(things))
 
 
 class _Boxes(NamedTuple):

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from datasets.annotations.coco_file import Row
-from datasets.annotations.table_checks import size_hw
+from datasets.annotations.table_checks import size_wh
 from datasets.loading.images import SizeMatch, read_listed_image
 from util.errors import UserError
 
@@ -24,7 +24,7 @@ def read_row_image(img_folder: str | Path, row: Row) -> Image.Image:
     Raises:
         UserError: the file cannot be read.
     """
-    return read_listed_image(os.path.join(img_folder, row["file_name"]), _size_wh(row))[0]
+    return read_listed_image(os.path.join(img_folder, row["file_name"]), size_wh(row))[0]
 
 
 class ListedImages:
@@ -48,17 +48,17 @@ class ListedImages:
         Raises:
             UserError: the file cannot be read, or its size is another than the row says.
         """
-        path, size_wh = os.path.join(self._img_folder, row["file_name"]), _size_wh(row)
+        path, listed_wh = os.path.join(self._img_folder, row["file_name"]), size_wh(row)
         name = f"image id {row['id']}: image file {path}"
-        image, match = read_listed_image(path, size_wh, name)
+        image, match = read_listed_image(path, listed_wh, name)
         if match is SizeMatch.TURNED:
             self._turned = name
         elif match is SizeMatch.DIFFERENT and not self._skip_checks:
-            assert size_wh is not None
+            assert listed_wh is not None
             raise UserError(
                 f"{name} is {image.height} x {image.width} pixels (height x width), "
-                f"{self._ann_file} says {size_wh[1]} x {size_wh[0]}; fix either, or take images as "
-                "they are stored with --skip_checks"
+                f"but {listed_wh[1]} x {listed_wh[0]} in {self._ann_file}; fix the image or the "
+                "annotation file, or take images as they are stored with --skip_checks"
             )
         return image
 
@@ -71,8 +71,3 @@ class ListedImages:
             f"{turned} is stored sideways and turned upright by its EXIF orientation: "
             f"{self._ann_file} has the upright size; so is every image like it"
         )
-
-
-def _size_wh(row: Row) -> tuple[int, int] | None:
-    size = size_hw(row)
-    return None if size is None else (size[1], size[0])

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from datasets.annotations.json_files import in_short, read_json
+from datasets.annotations.json_files import read_json
+from datasets.annotations.wording import in_short
 from util.errors import UserError
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 import main
-from datasets.annotations.layouts import find_split
-from datasets.coco import coco_paths
+from datasets.annotations.layouts import coco_paths, find_split
 from util.errors import UserError
 
 

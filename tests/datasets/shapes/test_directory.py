@@ -16,8 +16,9 @@ from pycocotools.coco import COCO
 from datasets.shapes import directory as shapes
 from datasets.shapes import drawing as shapes_drawing
 from datasets.shapes import paint as shapes_paint
-from datasets.shapes.directory import encode_png, run_lengths, write_shapes
+from datasets.shapes.directory import write_shapes
 from datasets.shapes.drawing import STUFF_CLASSES, THING_CLASSES, draw_scene, tight_box
+from datasets.shapes.encoding import encode_png, run_lengths
 from util.errors import UserError
 
 # pycocotools, not we: its compiled decoder speaks numpy 1's protocol.
