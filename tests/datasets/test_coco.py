@@ -137,7 +137,7 @@ def test_segmentations_of_another_picture_are_named(tmp_path):
 
     edit_val(coco, turn)
     dataset = val_split(coco, masks=True, skip_checks=True)
-    with pytest.raises(UserError, match=r"^image id \d+ \(.*\): RLE of size .* for a picture of"):
+    with pytest.raises(UserError, match=r"^image id \d+ \(.*\): the RLE has size .*, but "):
         for index in range(len(dataset)):
             dataset[index]
 

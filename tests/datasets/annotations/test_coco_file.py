@@ -54,7 +54,7 @@ def test_keys_of_another_format_are_named(tmp_path):
     with pytest.raises(UserError, match=r'"images" .*the file has only .*shapes.*imagePath'):
         load_annotations(path)
     path.write_text("{}")
-    with pytest.raises(UserError, match="the file is an empty object"):
+    with pytest.raises(UserError, match="but the file is empty"):
         load_annotations(path)
 
 

@@ -131,8 +131,8 @@ def test_images_without_segments(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 
     with caplog.at_level(logging.WARNING):
         check(write_panoptic(tmp_path, empty_first), training=True)
-    assert "1 images have no segment" in caplog.text and "image id 10" in caplog.text
-    with pytest.raises(UserError, match="has no segments; training needs some"):
+    assert "1 image has no segments" in caplog.text and "image id 10" in caplog.text
+    with pytest.raises(UserError, match="has no segments; training needs at least one object"):
         check(write_panoptic(tmp_path, empty_all), training=True)
 
 
@@ -144,10 +144,10 @@ def test_images_without_segments(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         (png_that_claims(WIDTH, HEIGHT), ["30.png cannot be read"]),
         (saved(Image.new("I;16", (WIDTH, HEIGHT)), "PNG"), ["30.png cannot be read: mode I;16"]),
         (encode_id_map(id_map_of(30)[1:]), [f"{HEIGHT - 1} x {WIDTH}", f"{HEIGHT} x {WIDTH}"]),
-        (encode_id_map(id_map_of(30) + 7), ["its segments_info lacks: 7, 30008"]),
+        (encode_id_map(id_map_of(30) + 7), ["segments_info lacks: 7, 30008"]),
         (
             encode_id_map(np.where(np.indices((HEIGHT, WIDTH)).any(0), id_map_of(30), 9)),
-            ["has segment ids that its segments_info lacks: 9"],
+            ["has segment ids that segments_info lacks: 9"],
         ),
         (encode_id_map(id_map_of(30).clip(30003)), ["lacks segment ids", "30001, 30002"]),
     ],
@@ -202,5 +202,5 @@ def test_files_out_of_their_folders_are_reported_once(
 
 def test_file_that_is_no_json(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text(json.dumps([1]))
-    with pytest.raises(UserError, match="it is a list, and must be an object"):
+    with pytest.raises(UserError, match="it is a list, but must be an object"):
         load_panoptic(tmp_path / "bad.json")

@@ -79,7 +79,7 @@ def test_segmentations_are_needed_with_masks_only(tmp_path, data):
     assert findings_of(tmp_path, data) == {}
     finding = findings_of(tmp_path, data, masks=True)["refused"]
     assert finding.count == 8
-    assert "no segmentation" in finding.message
+    assert "no usable segmentation" in finding.message
     for one in data["annotations"]:
         one["segmentation"] = {"counts": [1, 2], "size": [HEIGHT, WIDTH]}
     finding = findings_of(tmp_path, data, masks=True)["refused"]

@@ -63,7 +63,7 @@ def test_images_in_another_folder_are_told_with_the_flag(coco, capsys):
     edit(coco, "val2017", lambda data: [set_folder(row, "val2017") for row in data["images"]])
     assert run(["--coco_path", str(coco)]) == 1
     output = capsys.readouterr().out
-    assert "val: 4 images without a file; they exist without val2017/, which" in output
+    assert "val: 4 images without a file; every file_name already begins with val2017/" in output
     assert f"use --val_images {coco} [missing_file]" in output
 
 
