@@ -45,10 +45,10 @@ Transform = Callable[[Any, Any], tuple[Any, Any]]  # called with image (or tenso
 
 
 class RandomCrop:
-    """Cut a region of a fixed size at a random place.
+    """Crop a region of fixed size at a random place.
 
     Args:
-        size: height and width in pixels; the picture must be at least as large.
+        size: height and width in pixels; the image must not be smaller.
     """
 
     def __init__(self, size: Sequence[int]) -> None:
@@ -59,11 +59,11 @@ class RandomCrop:
 
 
 class RandomSizeCrop:
-    """Cut a region of random size at a random place.
+    """Crop a region of random size at a random place.
 
     Args:
-        min_size: smallest side in pixels; a picture with a shorter side keeps that side whole.
-        max_size: longest side in pixels.
+        min_size: minimum side in pixels; a shorter side of the image is not cropped.
+        max_size: maximum side in pixels.
     """
 
     def __init__(self, min_size: int, max_size: int) -> None:
@@ -80,10 +80,10 @@ class RandomSizeCrop:
 
 
 class CenterCrop:
-    """Cut a region of a fixed size out of the middle.
+    """Crop a region of fixed size from the centre.
 
     Args:
-        size: height and width in pixels; where the picture is smaller, the rest is black.
+        size: height and width in pixels; black outside the image.
     """
 
     def __init__(self, size: Sequence[int]) -> None:
@@ -96,7 +96,7 @@ class CenterCrop:
 
 
 class RandomHorizontalFlip:
-    """Mirror with probability ``p``."""
+    """Flip horizontally with probability ``p``."""
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = p
@@ -106,11 +106,11 @@ class RandomHorizontalFlip:
 
 
 class RandomResize:
-    """Scale to a short side drawn from a list.
+    """Resize to a size drawn from a list.
 
     Args:
-        sizes: short sides in pixels (or (width, height) pairs), each equally likely.
-        max_size: cap for the long side in pixels.
+        sizes: short sides or (width, height) pairs in pixels, all equally likely.
+        max_size: approximate limit for the long side in pixels.
     """
 
     def __init__(self, sizes: Sequence[int | Sequence[int]], max_size: int | None = None) -> None:
@@ -147,19 +147,19 @@ class RandomSelect:
 
 
 class ToTensor:
-    """Turn a picture with 8 bits a channel into a float32 tensor (C, H, W), from 0 to 1."""
+    """Convert an 8-bit image to a float32 tensor (C, H, W) in [0, 1]."""
 
     def __call__(self, image: Image.Image, target: Target | None) -> tuple[Tensor, Target | None]:
         pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
         if pixels.ndim == 2:
             pixels = pixels.unsqueeze(-1)
-        # (H, W, C) -> (C, H, W): converted and moved in one pass over memory
+        # (H, W, C) -> (C, H, W), converted and permuted in one pass
         channels = pixels.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
         return channels.div_(255), target
 
 
 class RandomErasing:
-    """Erase a random region of a picture tensor; arguments as of torchvision's RandomErasing."""
+    """Erase a random region of an image tensor; arguments of torchvision's RandomErasing."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.eraser = T.RandomErasing(*args, **kwargs)
@@ -169,11 +169,11 @@ class RandomErasing:
 
 
 class Normalize:
-    """Standardise a picture tensor (C, H, W); its boxes go from xyxy pixels to cxcywh from 0 to 1.
+    """Normalize an image tensor (C, H, W), and convert boxes from xyxy pixels to cxcywh in [0, 1].
 
     Args:
-        mean: of each channel.
-        std: of each channel, positive.
+        mean: mean of each channel.
+        std: standard deviation of each channel.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:

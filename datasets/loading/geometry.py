@@ -31,17 +31,17 @@ COCO_KEYPOINTS_MIRRORED = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16,
 def crop(
     image: Image.Image, target: Target | None, region: tuple[int, int, int, int] | list[int]
 ) -> Sample:
-    """Cut a region out of the picture and leave out the objects of which nothing remains.
+    """Crop an image, and remove objects outside the region.
 
     Args:
-        image: the picture.
-        target: see the module; boxes in xyxy pixels. ``area`` becomes that of the cut boxes.
-        region: top, left, height, width in pixels. Beyond the picture it is black.
+        image: the image.
+        target: see the module. ``area`` becomes the area of the clipped boxes.
+        region: top, left, height, width in pixels; black outside the image.
 
     Returns:
-        The region and its target. An object stays if its cut box has a positive size or, where
-        there are no boxes, if its cut mask has a pixel. Keypoints outside the region become not
-        labelled.
+        The cropped image and its target. An object is kept if its clipped box has a positive size
+        or, without boxes, if its cropped mask is not empty. Keypoints outside the region become
+        not labelled.
     """
     top, left, height, width = region
     cropped = image.crop((left, top, left + width, top + height))
@@ -65,20 +65,20 @@ def crop(
 
 
 def _clip_boxes(boxes: Tensor, left: int, top: int, width: int, height: int) -> Tensor:
-    """Boxes (N, 4) xyxy as seen from a region, cut at its edges."""
+    """Move boxes (N, 4) xyxy into the coordinates of a region, and clip them to it."""
     limit = boxes.new_tensor([width, height, width, height])
     return (boxes - boxes.new_tensor([left, top, left, top])).min(limit).clamp(min=0)
 
 
 def _clip_keypoints(keypoints: Tensor, left: int, top: int, width: int, height: int) -> Tensor:
-    """Keypoints (N, K, 3) as seen from a region; those outside become not labelled."""
+    """Move keypoints (N, K, 3) into the coordinates of a region; outside: not labelled."""
     x, y, visibility = (keypoints - keypoints.new_tensor([left, top, 0])).unbind(-1)
-    seen = (visibility > 0) & (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
-    return torch.stack([x, y, visibility], dim=-1).masked_fill(~seen.unsqueeze(-1), 0)
+    inside = (visibility > 0) & (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
+    return torch.stack([x, y, visibility], dim=-1).masked_fill(~inside.unsqueeze(-1), 0)
 
 
 def _select(target: Target, keep: Tensor) -> Target:
-    """The target with only the objects that ``keep`` (N,) bool marks."""
+    """Keep the objects marked by ``keep``, (N,) bool."""
     if keep.all():
         return target
     return {
@@ -87,11 +87,10 @@ def _select(target: Target, keep: Tensor) -> Target:
 
 
 def hflip(image: Image.Image, target: Target | None) -> Sample:
-    """Mirror the picture left to right.
+    """Flip an image horizontally.
 
-    Keypoints are mirrored as boxes are (x becomes width - x). Where there are 17 of them they are
-    taken for COCO's person and left and right change places; for any other count their order stays,
-    because what is left and right is not known.
+    Coordinates x become width - x. Left and right keypoints are exchanged if there are 17, as for
+    COCO's persons; otherwise their order is kept, since left and right are unknown.
     """
     flipped = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if target is None:
@@ -108,7 +107,7 @@ def hflip(image: Image.Image, target: Target | None) -> Sample:
 
 
 def _mirror_keypoints(keypoints: Tensor, width: int) -> Tensor:
-    """Keypoints (N, K, 3) in a mirrored picture, left and right swapped for COCO's 17."""
+    """Flip keypoints (N, K, 3), and exchange left and right for COCO's 17."""
     if keypoints.shape[1] == len(COCO_KEYPOINTS_MIRRORED):
         keypoints = keypoints[:, COCO_KEYPOINTS_MIRRORED]
     x, y, visibility = keypoints.unbind(-1)
@@ -122,13 +121,13 @@ def resize(
     size: int | Sequence[int],
     max_size: int | None = None,
 ) -> Sample:
-    """Scale the picture, bilinear with antialiasing; masks by their nearest pixel.
+    """Resize an image: bilinear with antialiasing; masks: nearest neighbour.
 
     Args:
-        image: the picture.
-        target: see the module; boxes, area, masks and keypoints follow.
-        size: the length of the short side, or (width, height), in pixels.
-        max_size: the long side becomes no longer than about this; only for a short-side ``size``.
+        image: the image.
+        target: see the module; boxes, area, masks and keypoints are scaled.
+        size: short side or (width, height), in pixels.
+        max_size: approximate limit for the long side in pixels, if ``size`` is the short side.
     """
     if isinstance(size, Sequence):
         width, height = size
@@ -156,15 +155,15 @@ def resize(
 def _scaled_size(
     size_wh: tuple[int, int], short_side: int, max_size: int | None
 ) -> tuple[int, int]:
-    """Width and height, at least one pixel each, with that short side and the aspect ratio kept.
+    """Return width and height with the given short side and the same aspect ratio.
 
-    The short side gives way where the long one would exceed ``max_size``; because it is rounded
-    first, the long side of a thin picture can exceed ``max_size`` a little, as in the original.
+    The short side is reduced if the long side would exceed ``max_size``. As in the original the
+    short side is rounded first, so that the long side can exceed ``max_size`` slightly.
     """
     short, long = min(size_wh), max(size_wh)
     if max_size is not None and long / short * short_side > max_size:
         short_side = round(max_size * short / long)
-    if short_side < 1:  # a picture so thin that the original would leave nothing of it
+    if short_side < 1:  # very thin image
         short_side, long_side = 1, max_size or 1
     else:
         long_side = int(short_side * long / short)
@@ -172,26 +171,26 @@ def _scaled_size(
 
 
 def _resize_masks(masks: Tensor, height: int, width: int) -> Tensor:
-    """Masks (N, H, W) at another size, bool; each pixel takes its nearest neighbour."""
+    """Resize masks (N, H, W) by nearest neighbour; bool."""
     rows = _nearest_positions(masks.shape[-2], height)
     columns = _nearest_positions(masks.shape[-1], width)
-    # columns first: the second selection then copies whole rows
+    # Columns first: the second selection then copies whole rows.
     return masks.bool().index_select(2, columns).index_select(1, rows)
 
 
 def _nearest_positions(length: int, new_length: int) -> Tensor:
-    """(new_length,) the old positions that torch's nearest-neighbour interpolation picks."""
+    """Source indices (new_length,) of torch's nearest-neighbour interpolation."""
     positions = torch.arange(length, dtype=torch.float32).view(1, 1, -1)
     return interpolate(positions, new_length, mode="nearest").flatten().long()
 
 
 def pad(image: Image.Image, target: Target | None, padding: Sequence[int]) -> Sample:
-    """Add black pixels at the right and at the bottom, so that nothing annotated moves.
+    """Pad an image with black pixels at the right and at the bottom.
 
     Args:
-        image: the picture.
+        image: the image.
         target: see the module; only ``size`` and ``masks`` change.
-        padding: pixels to add at the right, pixels to add at the bottom.
+        padding: pixels at the right and at the bottom.
     """
     right, bottom = padding
     width, height = image.width + right, image.height + bottom

@@ -1,4 +1,4 @@
-"""The images that an annotation file lists, read in the orientation of their annotations."""
+"""Read the images listed in an annotation file."""
 
 import os
 from pathlib import Path
@@ -12,11 +12,11 @@ from util.errors import UserError
 
 
 def read_row_image(img_folder: str | Path, row: Row) -> Image.Image:
-    """Read the image of a row for drawing, whether or not its size is as the row says.
+    """Read the image of a row for drawing, without checking its size.
 
     Args:
         img_folder: folder that the file name is relative to.
-        row: of the table "images".
+        row: a row of the table "images".
 
     Returns:
         The image in mode RGB, in the orientation of its annotations.
@@ -28,12 +28,12 @@ def read_row_image(img_folder: str | Path, row: Row) -> Image.Image:
 
 
 class ListedImages:
-    """Reads the images of an annotation file, and compares their sizes with the file.
+    """Reads the images of an annotation file, and checks their sizes.
 
     Args:
         img_folder: folder that the file names are relative to.
         ann_file: path of the annotation file, for messages.
-        skip_checks: take an image of another size as it is stored, in place of an error.
+        skip_checks: accept images of another size, as stored.
     """
 
     def __init__(self, img_folder: str | Path, ann_file: str | Path, skip_checks: bool) -> None:
@@ -46,7 +46,7 @@ class ListedImages:
         """Read the image of a row of the table "images" as 8-bit RGB.
 
         Raises:
-            UserError: the file cannot be read, or its size is another than the row says.
+            UserError: the file cannot be read, or its size differs from the row.
         """
         path, listed_wh = os.path.join(self._img_folder, row["file_name"]), size_wh(row)
         name = f"image id {row['id']}: image file {path}"
@@ -63,11 +63,11 @@ class ListedImages:
         return image
 
     def take_note(self) -> str | None:
-        """A sentence about the image that was turned upright since the last call, if any was."""
+        """Return a sentence if an image was turned upright since the last call, else None."""
         turned, self._turned = self._turned, None
         if turned is None:
             return None
         return (
-            f"{turned} is stored sideways and turned upright by its EXIF orientation: "
-            f"{self._ann_file} has the upright size; so is every image like it"
+            f"{turned} is stored sideways and is turned upright by its EXIF orientation, because "
+            f"{self._ann_file} has the upright size (the same for all such images)"
         )
