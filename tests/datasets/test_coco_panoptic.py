@@ -111,7 +111,7 @@ def test_build_follows_the_flags(tmp_path: Path) -> None:
     [
         ({"coco_panoptic_path": None}, "needs --coco_panoptic_path"),
         ({"coco_path": None}, "give --coco_path, or --val_images"),
-        ({"train_ann": "x.json"}, "--train_ann names instance annotations"),
+        ({"train_ann": "x.json"}, "--train_ann is for instance annotations"),
     ],
 )
 def test_flags_that_do_not_fit(tmp_path: Path, change: dict[str, Any], message: str) -> None:
