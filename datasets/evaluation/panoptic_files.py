@@ -15,6 +15,7 @@ from datasets.annotations.panoptic import (
     read_id_map,
     thing_flags,
 )
+from datasets.annotations.wording import counted
 from datasets.evaluation.panoptic_quality import (
     Quality,
     SegmentMap,
@@ -31,19 +32,19 @@ def pq_compute(
     gt_folder: str | Path | None = None,
     pred_folder: str | Path | None = None,
 ) -> Quality:
-    """Score the files of a prediction against those of the truth, and print a table.
+    """Evaluate predicted files against ground-truth files, and print a table.
 
     Args:
-        gt_json_file: COCO panoptic JSON; every image of it must be predicted.
-        pred_json_file: JSON with ``annotations`` as in the truth.
-        gt_folder: its PNGs; None: the path of the JSON without ".json".
-        pred_folder: likewise.
+        gt_json_file: COCO panoptic JSON; every image must have a prediction.
+        pred_json_file: JSON with ``annotations`` as in the ground truth.
+        gt_folder: folder of its PNGs; default: the path of the JSON without ".json".
+        pred_folder: the same for the predictions.
 
     Returns:
         As `summarize_matches`.
 
     Raises:
-        UserError: a file is missing or wrong, or an image has no prediction.
+        UserError: a file is missing or invalid, or an image has no prediction.
     """
     gt_folder = gt_folder or str(gt_json_file).removesuffix(".json")
     pred_folder = Path(pred_folder or str(pred_json_file).removesuffix(".json"))
@@ -53,7 +54,7 @@ def pq_compute(
     if missing:
         raise UserError(
             f"{pred_json_file} has no prediction for {len(missing)} images of {gt_json_file}, "
-            f"first of all image id {missing[0]}; predict every image"
+            f"such as image id {missing[0]}; predict every image"
         )
 
     def score(image_id: int) -> SegmentMatches:
@@ -67,21 +68,21 @@ def pq_compute(
 
 
 def num_threads() -> int:
-    """Threads to score images with, of each process of this host; decoding holds no lock."""
+    """Number of threads per process for evaluating images; PNG decoding releases the GIL."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(8, (cores or 1) // processes))
 
 
 class PanopticTruth:
-    """The panoptic annotations that predictions are scored against.
+    """Panoptic ground truth.
 
     Args:
         ann_file: COCO panoptic JSON.
-        ann_folder: its PNGs.
+        ann_folder: folder of its PNGs.
 
     Raises:
-        UserError: a file is missing, or not as `datasets.annotations.panoptic` says.
+        UserError: a file is missing or invalid.
     """
 
     def __init__(self, ann_file: str | Path, ann_folder: str | Path) -> None:
@@ -96,7 +97,7 @@ class PanopticTruth:
 
     @property
     def image_ids(self) -> list[int]:
-        """All images, ascending."""
+        """Ids of all images, sorted."""
         return sorted(self._annotations)
 
     def size_hw(self, image_id: int) -> tuple[int, int]:
@@ -104,17 +105,16 @@ class PanopticTruth:
         return self._sizes_hw[image_id]
 
     def match(self, image_id: int, predicted: SegmentMap) -> SegmentMatches:
-        """Compare the prediction for an image.
+        """Match the predicted segments of an image.
 
         Raises:
-            UserError: there is no such image, its files are wrong, or the prediction is not of its
-                size or not of one piece.
+            UserError: the image is unknown, or its files or the prediction are invalid.
         """
         row = self._annotations.get(image_id)
         if row is None:
             raise UserError(
                 f"prediction for image id {image_id}, which is not in {self.ann_file}: evaluate "
-                "with the annotation file that belongs to the images"
+                "with the annotation file of these images"
             )
         segments = row["segments_info"]
         path = self._folder / row["file_name"]
@@ -122,7 +122,7 @@ class PanopticTruth:
         return match_segments(SegmentMap(id_map, segments), predicted, image_id)
 
     def summarize(self, matches: Sequence[SegmentMatches]) -> Quality:
-        """`summarize_matches`, printed as a table with what it does not count."""
+        """`summarize_matches`, printed as a table, with a line about unknown categories."""
         quality = summarize_matches(matches, self._is_thing)
         print(quality_table(quality, self._names))
         unknown = Counter(
@@ -133,24 +133,27 @@ class PanopticTruth:
         )
         if unknown:
             print(
-                f"{unknown.total()} predicted segments are of categories that {self.ann_file} does "
-                f"not have and count for none: ids {', '.join(map(str, sorted(unknown)))}"
+                counted(
+                    unknown.total(),
+                    f"segments have a predicted category that {self.ann_file} lacks; "
+                    f"ignored ids: {', '.join(map(str, sorted(unknown)))}",
+                )
             )
         return quality
 
 
 def _load_predictions(path: str | Path) -> list[Row]:
-    """The ``annotations`` of a file of predictions.
+    """Return the ``annotations`` of a prediction file.
 
     Raises:
-        UserError: the file cannot be read, or they are not such as a truth has.
+        UserError: the file cannot be read or is invalid.
     """
-    way_out = "name the JSON file that the evaluation has written"
+    way_out = "give the JSON file that the evaluation wrote"
     data = read_json(path, "predictions", way_out)
     rows = data.get("annotations") if type(data) is dict else None
     if not are_objects(rows):
         raise UserError(
-            f'predictions {path} hold no panoptic predictions ("annotations" with image_id, '
+            f'file {path} has no panoptic predictions ("annotations" with image_id, '
             f"file_name and segments_info); {way_out}"
         )
     check_predictions(rows, path)
@@ -158,11 +161,11 @@ def _load_predictions(path: str | Path) -> list[Row]:
 
 
 def quality_table(quality: Quality, names: Mapping[int, str]) -> str:
-    """PQ, SQ and RQ in percent: the three groups, then the classes that occur.
+    """Format PQ, SQ and RQ in percent: three groups, then the classes that occur.
 
     Args:
-        quality: as of `summarize_matches`.
-        names: of category ids.
+        quality: result of `summarize_matches`.
+        names: class name of each category id.
     """
     lines = [f"{'':<24}|    PQ     SQ     RQ  categories", "-" * 58]
     for group in ("All", "Things", "Stuff"):

@@ -1,17 +1,16 @@
 """Panoptic quality of segment maps.
 
-A predicted and a true segment of the same category match if their IoU is above 0.5, where the union
-leaves out what the prediction claims of void; no segment can have two such matches. Crowds of the
-truth never match. Unmatched true segments, save crowds, are false negatives. Unmatched predicted
-segments are false positives, unless more than half of their area is void or crowd of their own
-category. Then, for a category,
+A predicted and a true segment of the same category match if their IoU is above 0.5; void pixels of
+the ground truth are removed from the union. No segment can have two matches, and crowds never
+match. Other unmatched true segments are false negatives. Unmatched predicted segments are false
+positives, unless more than half of their area is void or crowd of their category. For a category,
 
     SQ = mean IoU of the matches,  RQ = TP / (TP + FP / 2 + FN / 2),  PQ = SQ * RQ
 
-and PQ, SQ and RQ of a group are the means over its categories with any TP, FP or FN.
+PQ, SQ and RQ of a group are means over its categories with any TP, FP or FN.
 
-Source: Kirillov et al., Panoptic Segmentation, CVPR 2019, sections 3 and 4; the rules on crowds are
-those of the COCO panoptic task.
+Source: Kirillov et al., Panoptic Segmentation, CVPR 2019, sections 3 and 4; crowds as in the COCO
+panoptic task.
 """
 
 import math
@@ -30,12 +29,12 @@ Quality = dict[str, Any]
 
 
 class SegmentMap(NamedTuple):
-    """The panoptic segmentation of an image.
+    """Panoptic segmentation of an image.
 
     Attributes:
-        id_map: integers (H, W), the segment of each pixel.
-        segments: ``id`` and ``category_id`` of each, in the truth perhaps ``iscrowd``. Pixels of id
-            0 are void, unless a prediction lists a segment 0.
+        id_map: (H, W) integers, the segment id of each pixel; 0 is void unless a prediction lists a
+            segment 0.
+        segments: dicts with ``id`` and ``category_id``, in the ground truth optionally ``iscrowd``.
     """
 
     id_map: np.ndarray
@@ -43,12 +42,12 @@ class SegmentMap(NamedTuple):
 
 
 class SegmentMatches(NamedTuple):
-    """What came of the comparison of an image.
+    """Matches between the predicted and the true segments of an image.
 
     Attributes:
-        true_positives: category and IoU of each match.
-        false_positives: categories of predicted segments.
-        false_negatives: categories of true segments.
+        true_positives: category id and IoU of each match.
+        false_positives: category ids of unmatched predicted segments.
+        false_negatives: category ids of unmatched true segments.
     """
 
     true_positives: list[tuple[int, float]]
@@ -57,10 +56,10 @@ class SegmentMatches(NamedTuple):
 
 
 def match_segments(truth: SegmentMap, predicted: SegmentMap, image_id: int) -> SegmentMatches:
-    """Compare the segments of one image.
+    """Match the segments of an image.
 
     Raises:
-        UserError: sizes differ, or a map does not belong to its segments.
+        UserError: the sizes differ, or a map does not match its list of segments.
     """
     if truth.id_map.shape != predicted.id_map.shape:
         raise UserError(
@@ -98,7 +97,7 @@ def _categories(segmented: SegmentMap) -> np.ndarray:
 
 
 def _compact(segmented: SegmentMap, where: str) -> tuple[np.ndarray, int]:
-    """Each pixel's place among the segments, from 1, or 0 for void; and the number of places."""
+    """Replace segment ids by their index + 1, or 0 for void; also return the number of values."""
     ids = np.array([one["id"] for one in segmented.segments], dtype=np.int64)
     order = np.argsort(ids, kind="stable")
     known = ids[order]
@@ -118,13 +117,13 @@ def _compact(segmented: SegmentMap, where: str) -> tuple[np.ndarray, int]:
 def _overlap(
     truth: np.ndarray, num_true: int, predicted: np.ndarray, num_predicted: int
 ) -> np.ndarray:
-    """Common pixels of every pair: (num_true, num_predicted)."""
+    """Count the common pixels of all pairs: (num_true, num_predicted)."""
     joint = truth.ravel() * num_predicted + predicted.ravel()
     return np.bincount(joint, minlength=num_true * num_predicted).reshape(num_true, num_predicted)
 
 
 def _iou_outside_void(overlap: np.ndarray) -> np.ndarray:
-    """IoU of all pairs of segments (T, P), given overlaps (1 + T, 1 + P) with void first."""
+    """IoU of all pairs of segments (T, P), from overlaps (1 + T, 1 + P) with void first."""
     true_area, predicted_area = overlap.sum(axis=1)[1:], overlap.sum(axis=0)[1:]
     inner = overlap[1:, 1:]
     union = true_area[:, None] + predicted_area[None, :] - inner - overlap[0, 1:]
@@ -132,29 +131,27 @@ def _iou_outside_void(overlap: np.ndarray) -> np.ndarray:
 
 
 def _excused(overlap: np.ndarray, own_crowd: np.ndarray) -> np.ndarray:
-    """Whether predicted segments (P,) lie mostly where nothing can be said against them.
+    """Whether predicted segments (P,) lie mostly in void or in crowds of their category.
 
     Args:
         overlap: (1 + T, 1 + P) pixels, void first.
-        own_crowd: (T, P), whether the true segment is a crowd of the predicted one's category.
+        own_crowd: (T, P), whether the true segment is a crowd of the predicted category.
     """
     forgiven = overlap[0, 1:] + (overlap[1:, 1:] * own_crowd).sum(axis=0)
     return forgiven > 0.5 * overlap.sum(axis=0)[1:]
 
 
 def summarize_matches(matches: Iterable[SegmentMatches], is_thing: Mapping[int, bool]) -> Quality:
-    """PQ, SQ and RQ of all images together.
-
-    Sums are rounded once, at the end, so that the order of images does not show in the last bit.
+    """Compute PQ, SQ and RQ over all images; the result does not depend on their order.
 
     Args:
-        matches: of each image.
-        is_thing: by category id; predictions of other categories count for none.
+        matches: matches of each image.
+        is_thing: whether each category id is a thing; other categories are ignored.
 
     Returns:
-        ``All``, ``Things`` and ``Stuff``: ``pq``, ``sq``, ``rq`` in [0, 1], means over the ``n``
-        categories that occur (0 where none does). ``per_class``: the same three by category id,
-        0 for a category that does not occur, and the counts ``tp``, ``fp``, ``fn``.
+        ``All``, ``Things`` and ``Stuff``: dicts with ``pq``, ``sq``, ``rq`` in [0, 1], means over
+        the ``n`` categories that occur (0 if ``n`` is 0). ``per_class``: by category id ``pq``,
+        ``sq``, ``rq`` (0 if it does not occur) and the counts ``tp``, ``fp``, ``fn``.
     """
     ious: dict[int, list[float]] = {category: [] for category in is_thing}
     fp: Counter[int] = Counter()

@@ -239,14 +239,14 @@ def test_category_that_the_truth_lacks_never_fails(
 
     quality = score(tmp_path, dog_is_unknown)
     assert pq_by_class(quality) == pytest.approx([1, 1 / 1.5, 1, 1])
-    assert "1 predicted segments are of categories" in capsys.readouterr().out
+    assert "1 segment has a predicted category" in capsys.readouterr().out
 
 
 def test_file_without_a_prediction_for_every_image(tmp_path: Path) -> None:
     root = write_panoptic(tmp_path)
     truth = root / "annotations" / "panoptic_val2017.json"
     (root / "none.json").write_text('{"annotations": []}')
-    with pytest.raises(UserError, match=r"no prediction for 2 images .*first of all image id 10"):
+    with pytest.raises(UserError, match=r"no prediction for 2 images .*such as image id 10"):
         pq_compute(truth, root / "none.json", root / "panoptic_val2017", root)
     (root / "none.json").write_text('{"annotations": [{"image_id": 10}]}')
     with pytest.raises(UserError, match="1 segment map has no segments_info"):
@@ -258,9 +258,9 @@ def test_file_without_a_prediction_for_every_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("[]", "hold no panoptic predictions"),
-        ('{"annotations": {}}', "hold no panoptic predictions"),
-        ('{"annotations": [3]}', "hold no panoptic predictions"),
+        ("[]", "has no panoptic predictions"),
+        ('{"annotations": {}}', "has no panoptic predictions"),
+        ('{"annotations": [3]}', "has no panoptic predictions"),
         ("[" * 100_000, "nested too deeply"),
         ("", "is empty"),
         ('{"annotations": [{"image_id": "10"}]}', "invalid image_id"),
