@@ -7,14 +7,14 @@ import numpy as np
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:
-    """COCO's uncompressed run-length coding of a mask.
+    """Encode a mask as COCO's uncompressed RLE.
 
     Args:
-        mask: bool [height, width].
+        mask: bool (height, width).
 
     Returns:
-        ``counts``: lengths of the runs of 0 and 1 in turn, down the columns, the first of 0 (its
-        length may be 0); ``size``: [height, width].
+        ``counts``: lengths of alternating runs of 0 and 1, column by column, beginning with 0;
+        ``size``: [height, width].
     """
     pixels = mask.ravel(order="F")
     starts = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
@@ -24,16 +24,13 @@ def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """An RGB image as a PNG file: twice as fast as Pillow's, and the same from any Pillow.
+    """Encode an RGB image as PNG: twice as fast as Pillow, and independent of its version.
 
     Args:
-        image: uint8 [height, width, 3].
-
-    Returns:
-        The file's content.
+        image: uint8 (height, width, 3).
     """
     height, width, _ = image.shape
-    rows = np.zeros((height, 1 + 3 * width), dtype=np.uint8)  # each row after its filter type, 0
+    rows = np.zeros((height, 1 + 3 * width), dtype=np.uint8)  # first byte: filter type 0
     rows[:, 1:] = image.reshape(height, -1)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB, not interlaced
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), level=1)), (b"IEND", b""))
