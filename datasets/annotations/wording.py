@@ -23,6 +23,8 @@ _SINGULAR = {
     "maps": "map",
     "polygons": "polygon",
     "segments": "segment",
+    "are": "is",
+    "exceed": "exceeds",
     "have": "has",
     "look": "looks",
     "overlap": "overlaps",

@@ -110,7 +110,7 @@ def test_classes_of_one_name(tmp_path, data):
     data["categories"].append({"id": 9, "name": "cat"})
     finding = findings_of(tmp_path, data)["duplicate_class_name"]
     assert [(one.category_id, one.detail) for one in finding.examples] == [
-        (9, "'cat', as category id 1")
+        (9, "'cat', same as category id 1")
     ]
 
 

@@ -42,7 +42,7 @@ def test_what_concerns_the_whole_file_is_not_counted():
 
 def test_a_single_place_is_told_in_the_singular():
     text = as_text(report_of(some_findings(1)))
-    assert "  train: 1 box without area; training leaves it out [empty_box]" in text
+    assert "  train: 1 box has no area; training leaves it out [empty_box]" in text
     assert text.endswith("\nNo errors, 1 warning")
     assert "classes: 1, id 3" in as_text(report_of(classes={3: ClassCount("cat")}))
     assert "0 objects; 0 crowds in 0 images" in text
