@@ -96,11 +96,14 @@ def build_ground_truth(dataset: Any, args: Any) -> "COCO":
             f"--dataset_file {args.dataset_file}: the {type(dataset).__name__} cannot be evaluated;"
             f" give it an attribute `coco`, the pycocotools COCO index, in {module.__name__}"
         )
+    from datasets.annotations.wording import counted
+
     coco_api = module.build_instances(args)
     missing = [image_id for image_id in dataset.ids if image_id not in coco_api.imgs]
     if missing:
         raise UserError(
-            f"the instance annotations lack {len(missing)} images of {dataset.ann_file}, such as "
+            f"the instance annotations lack {counted(len(missing), 'images')} of "
+            f"{dataset.ann_file}, such as "
             f"image id {missing[0]}; give the matching file with --val_ann"
         )
     return coco_api

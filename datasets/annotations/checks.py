@@ -44,6 +44,7 @@ from datasets.annotations.table_checks import (
     first_few,
     sizes_wh_by_id,
 )
+from datasets.annotations.wording import counted
 from util.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -196,9 +197,9 @@ def warn_about_boxes(data: dict[str, Any], ann_file: str | Path) -> None:
     if (left_out := np.flatnonzero(empty | outside)).size:
         rows = [annotations[index] for index in left_out]
         logger.warning(
-            "%s: training leaves out %d boxes of non-positive size and %d outside their image: %s",
+            "%s: training leaves out %s and %s: %s",
             ann_file,
-            empty.sum(),
-            outside.sum(),
+            counted(int(empty.sum()), "boxes of non-positive size"),
+            counted(int(outside.sum()), "boxes outside their image"),
             first_few("annotations", rows, "bbox"),
         )

@@ -53,8 +53,8 @@ def pq_compute(
     missing = [image_id for image_id in truth.image_ids if image_id not in predicted]
     if missing:
         raise UserError(
-            f"{pred_json_file} has no prediction for {len(missing)} images of {gt_json_file}, "
-            f"such as image id {missing[0]}; predict every image"
+            f"{pred_json_file} has no prediction for {counted(len(missing), 'images')} of "
+            f"{gt_json_file}, such as image id {missing[0]}; predict every image"
         )
 
     def score(image_id: int) -> SegmentMatches:

@@ -127,7 +127,7 @@ def test_ground_truth_of_boxes_is_that_of_the_instances(tmp_path: Path) -> None:
     assert sorted(ground_truth.imgs) == dataset.ids
     assert {one["category_id"] for one in ground_truth.anns.values()} == {PERSON}
     dataset.ids.append(77)
-    with pytest.raises(UserError, match=r"lack 1 images.*image id 77.*--val_ann"):
+    with pytest.raises(UserError, match=r"lack 1 image .*image id 77.*--val_ann"):
         build_ground_truth(dataset, args)
 
 

@@ -206,7 +206,7 @@ def test_boxes_without_area_in_the_picture_are_counted_in_one_line(caplog):
         warn_about_boxes(data, "file.json")
     assert len(caplog.records) == 1
     text = caplog.text
-    assert "file.json: training leaves out 2 boxes of non-positive size and 2 outside" in text
+    assert "file.json: training leaves out 2 boxes of non-positive size and 2 boxes outside" in text
     assert "annotation id 1 of image id 1" in text
     assert "and 1 more" in text
     assert json.dumps(data) == before
