@@ -1,4 +1,4 @@
-"""Data sets by name."""
+"""Build the data set of ``--dataset_file``."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 from util.errors import UserError
 from util.options import option
 
-if TYPE_CHECKING:  # these imports take seconds, and a command that starts need not wait for them
+if TYPE_CHECKING:  # these imports take seconds
     from pycocotools.coco import COCO
     from torch.utils.data import Dataset
 
-# Where the builder of each --dataset_file is; imported when asked for, so that one need not have
-# what another needs.
+# Module of each --dataset_file, imported on use.
 _BUILDERS = {
     "coco": "datasets.coco",
     "coco_panoptic": "datasets.coco_panoptic",
@@ -21,14 +20,14 @@ _BUILDERS = {
 
 
 def build_dataset(image_set: str, args: Any) -> "Dataset":
-    """The dataset that the flags describe.
+    """Build a split of the data set.
 
     Args:
         image_set: "train" or "val".
-        args: ``dataset_file`` chooses the kind; the rest is for its builder.
+        args: ``dataset_file`` selects the builder, which reads the other flags.
 
     Raises:
-        ValueError: there is no such ``dataset_file``; a UserError, as is any fault in the data.
+        UserError: ``dataset_file`` is unknown, or the data is invalid.
     """
     if args.dataset_file not in _BUILDERS:
         choices = ", ".join(_BUILDERS)
@@ -39,15 +38,17 @@ def build_dataset(image_set: str, args: Any) -> "Dataset":
 
 
 def _fill_in_classes(dataset: Any, dataset_file: str) -> None:
-    """Set the attributes that main.py reads, from the COCO index, where a dataset lacks them."""
+    """Set attributes that the dataset lacks and training needs, from its COCO index."""
     coco_api = get_coco_api_from_dataset(dataset)
     if coco_api is None:
         return
-    names = {number: str(row.get("name", number)) for number, row in coco_api.cats.items()}
+    from datasets.annotations.coco_file import category_names, largest_category_id
+
+    names = category_names(coco_api.cats.values())
     attributes = {
         "ids": sorted(coco_api.imgs),
         "categories": names,
-        "largest_category_id": max(names, default=0),
+        "largest_category_id": largest_category_id(names),
         "ann_file": f"--dataset_file {dataset_file}",
     }
     for name, value in attributes.items():
@@ -56,9 +57,9 @@ def _fill_in_classes(dataset: Any, dataset_file: str) -> None:
 
 
 def build_scales(args: Any) -> list[int] | None:
-    """Short sides of training images in pixels, in words of ``--scales``; None: the published ones.
+    """Short sides of training images in pixels; None: the published scales.
 
-    Drawn images have scales of their own, which a checkpoint keeps.
+    Drawn images have default scales of their own.
     """
     if args.dataset_file in ("shapes", "shapes_panoptic"):
         return importlib.import_module("datasets.shapes.directory").build_scales(args)
@@ -66,7 +67,7 @@ def build_scales(args: Any) -> list[int] | None:
 
 
 def get_coco_api_from_dataset(dataset: Any) -> Any:
-    """The pycocotools index behind a dataset, through any nesting of `Subset`; None without one."""
+    """Return the pycocotools index of a dataset or of a (nested) `Subset`; None without one."""
     from pycocotools.coco import COCO
     from torch.utils.data import Subset
 
@@ -77,14 +78,14 @@ def get_coco_api_from_dataset(dataset: Any) -> Any:
 
 
 def build_ground_truth(dataset: Any, args: Any) -> "COCO":
-    """The pycocotools index to score boxes and masks against.
+    """Return the ground truth of boxes and masks.
 
     Args:
-        dataset: the validation set that the flags describe.
-        args: the flags; for panoptic data they say where the instance annotations are.
+        dataset: validation data.
+        args: flags; they locate the instance annotations of panoptic data.
 
     Raises:
-        UserError: there are no instance annotations, or not of all images.
+        UserError: instance annotations are missing, or lack images.
     """
     coco_api = get_coco_api_from_dataset(dataset)
     if coco_api is not None:
@@ -92,14 +93,17 @@ def build_ground_truth(dataset: Any, args: Any) -> "COCO":
     module = importlib.import_module(_BUILDERS[args.dataset_file])
     if not hasattr(module, "build_instances"):
         raise UserError(
-            f"--dataset_file {args.dataset_file}: the {type(dataset).__name__} cannot be scored; "
-            f"give it an attribute `coco`, the pycocotools COCO index, in {module.__name__}"
+            f"--dataset_file {args.dataset_file}: the {type(dataset).__name__} cannot be evaluated;"
+            f" give it an attribute `coco`, the pycocotools COCO index, in {module.__name__}"
         )
+    from datasets.annotations.wording import counted
+
     coco_api = module.build_instances(args)
     missing = [image_id for image_id in dataset.ids if image_id not in coco_api.imgs]
     if missing:
         raise UserError(
-            f"the instance annotations lack {len(missing)} images of {dataset.ann_file}, first of "
-            f"all image id {missing[0]}; name the file that belongs to them with --val_ann"
+            f"the instance annotations lack {counted(len(missing), 'images')} of "
+            f"{dataset.ann_file}, such as "
+            f"image id {missing[0]}; give the matching file with --val_ann"
         )
     return coco_api

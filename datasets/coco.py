@@ -1,4 +1,4 @@
-"""Detection data in COCO format: a directory becomes a dataset of pictures and targets."""
+"""COCO detection data: dataset, target conversion and augmentation."""
 
 import time
 from collections.abc import Sequence
@@ -18,9 +18,10 @@ from datasets.annotations.coco_file import (
     box_area,
     category_names,
     fill_optional_fields,
+    largest_category_id,
     load_annotations,
 )
-from datasets.annotations.layouts import check_layout
+from datasets.annotations.layouts import coco_paths
 from datasets.annotations.segmentations import MAX_MASK_PIXELS, encode_segmentation
 from datasets.annotations.start_checks import check_boxes_and_counts
 from datasets.annotations.table_checks import warn_about_paths
@@ -36,17 +37,14 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class CocoDetection(torchvision.datasets.CocoDetection):
-    """Pictures and detection targets of a COCO annotation file.
-
-    The file is loaded once, and checked as `datasets.annotations.checks` says.
+    """Images and detection targets of a COCO instance annotation file.
 
     Attributes:
-        ann_file: the file.
-        coco: the pycocotools index of the file; as in the file, save that a missing ``area`` or
-            ``iscrowd`` is filled in.
+        ann_file: path of the file.
+        coco: pycocotools index of the file; missing ``area`` and ``iscrowd`` are filled in.
         ids: image ids, sorted.
         categories: name of each category id.
-        largest_category_id: a classifier needs more classes than this.
+        largest_category_id: the number of classes must be larger.
     """
 
     def __init__(
@@ -64,27 +62,25 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         """Load and check the annotation file.
 
         Args:
-            img_folder: folder that the file names in the annotation file are relative to.
-            ann_file: COCO JSON of instances.
-            transforms: called with picture and target, returns both; None to leave them as they
-                are.
+            img_folder: folder that image file names are relative to.
+            ann_file: COCO instances JSON.
+            transforms: called with image and target, returns both; or None.
             return_masks: whether targets have masks.
-            training: whether the dataset is to be trained on; then it must have annotations.
-            num_classes: category ids must be below this; None: any number of classes.
-            num_queries: images of the training split must not have more objects; None: unlimited.
-            skip_checks: print what `datasets.annotations.start_checks` finds as warnings, and
-                take images of another size than the annotation file says.
+            training: whether the data is for training and must therefore have annotations.
+            num_classes: category ids must be below this; None: no limit.
+            num_queries: maximum number of objects per training image; None: no limit.
+            skip_checks: print the errors of `datasets.annotations.start_checks` as warnings, and
+                accept images of another size than in the annotation file.
 
         Raises:
-            UserError: a file is missing, or the annotation file is not what training and evaluation
-                need.
+            UserError: a file is missing or invalid.
         """
-        # Past torchvision's own constructor: it would load the file a second time, unchecked.
+        # Skip torchvision's constructor, which would load the file again, unchecked.
         super(torchvision.datasets.CocoDetection, self).__init__(img_folder)
         self._transforms = transforms
         self.prepare = ConvertCocoPolysToMask(return_masks)
         check_image_folder(img_folder, "train" if training else "val")
-        data = _load_aloud(ann_file)
+        data = _load_with_log(ann_file)
         check_annotations(
             data,
             ann_file,
@@ -103,15 +99,15 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         self.coco.dataset = data
         self.coco.createIndex()
         self.ids: list[int] = sorted(self.coco.imgs)
-        self.categories = category_names(data)
-        self.largest_category_id = max(self.categories, default=0)
+        self.categories = category_names(data["categories"])
+        self.largest_category_id = largest_category_id(self.categories)
 
     def __getitem__(self, index: int) -> tuple[Any, Target]:
-        """The picture and the target at ``index``, transformed.
+        """Return the transformed image and target at ``index``.
 
         Raises:
-            UserError: the image file cannot be read, its size is another than the annotation file
-                says, or it is not that of its segmentations.
+            UserError: the image cannot be read, or its size differs from the annotation file or
+                from its RLEs.
         """
         image_id = self.ids[index]
         annotations = {"image_id": image_id, "annotations": self._load_target(image_id)}
@@ -120,21 +116,23 @@ class CocoDetection(torchvision.datasets.CocoDetection):
             image, target = self.prepare(image, annotations)
         except ValueError as error:
             file_name = self.coco.imgs[image_id]["file_name"]
-            raise UserError(f"image id {image_id} ({file_name}): {error}; mend either") from error
+            raise UserError(
+                f"image id {image_id} ({file_name}): {error}; fix the image or its annotations"
+            ) from error
         if self._transforms is None:
             return image, target
         return self._transforms(image, target)
 
     def take_note(self) -> str | None:
-        """A sentence about an image turned upright since the last call, if there was any."""
+        """Return a sentence if an image was turned upright since the last call, else None."""
         return self._images.take_note()
 
     def _load_image(self, id: int) -> Image.Image:
         return self._images.read(self.coco.imgs[id])
 
 
-def _load_aloud(ann_file: str | Path) -> dict[str, Any]:
-    """Load an annotation file with the log lines of pycocotools, which would load it unchecked."""
+def _load_with_log(ann_file: str | Path) -> dict[str, Any]:
+    """Load an annotation file, and print the log lines of pycocotools."""
     print("loading annotations into memory...")
     started = time.perf_counter()
     data = load_annotations(ann_file)
@@ -143,30 +141,29 @@ def _load_aloud(ann_file: str | Path) -> dict[str, Any]:
 
 
 class ConvertCocoPolysToMask:
-    """Turn the COCO annotations of one picture into a target of tensors.
+    """Convert the COCO annotations of an image to a target.
 
-    Crowd annotations are left out, as are boxes of which nothing is inside the picture.
+    Crowd annotations and boxes outside the image are left out.
 
     Args:
-        return_masks: whether to make masks too.
+        return_masks: whether targets have masks.
     """
 
     def __init__(self, return_masks: bool = False) -> None:
         self.return_masks = return_masks
 
     def __call__(self, image: Image.Image, target: dict[str, Any]) -> tuple[Image.Image, Target]:
-        """Convert.
+        """Convert the annotations of an image.
 
         Args:
-            image: the picture, for its size.
+            image: the image.
             target: ``image_id``, and ``annotations`` as in a COCO file.
 
         Returns:
-            The picture, and N objects: ``boxes`` (N, 4) float32 xyxy pixels, clipped to the
-            picture; ``labels`` (N,) int64 category ids; ``area`` (N,) float32 square pixels;
+            The image, and a target for N objects: ``boxes`` (N, 4) float32 xyxy pixels, clipped to
+            the image; ``labels`` (N,) int64 category ids; ``area`` (N,) float32 square pixels;
             ``iscrowd`` (N,) int64; ``image_id`` (1,); ``orig_size`` and ``size`` (2,) height and
-            width; where annotations have them ``keypoints`` (N, K, 3); on request ``masks`` (N, H,
-            W) uint8.
+            width; ``keypoints`` (N, K, 3) if annotated; ``masks`` (N, H, W) uint8 if requested.
         """
         width, height = image.size
         objects = [one for one in target["annotations"] if not one.get("iscrowd")]
@@ -194,24 +191,23 @@ def convert_coco_poly_to_mask(segmentations: Sequence[Any], height: int, width: 
     """Rasterise segmentations.
 
     Args:
-        segmentations: one an object: a list of polygons (x, y, x, y, … in pixels) whose union is
-            meant, or an RLE, plain or compressed.
-        height: of the picture in pixels.
-        width: of the picture in pixels.
+        segmentations: one per object: a list of polygons (x, y, x, y, … in pixels), of which the
+            union is taken, or an RLE.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
 
     Returns:
-        (N, H, W) uint8, 1 inside.
+        Masks (N, H, W) uint8, 1 inside.
 
     Raises:
-        ValueError: a segmentation has neither a polygon of three points nor an RLE of that size; or
-            there are more than `MAX_MASK_PIXELS` pixels in all masks.
+        ValueError: as `encode_segmentation`, or all masks together exceed `MAX_MASK_PIXELS`.
     """
     if not segmentations:
         return torch.zeros((0, height, width), dtype=torch.uint8)
     if len(segmentations) * height * width > MAX_MASK_PIXELS:
         raise ValueError(
-            f"{len(segmentations)} masks of {height} x {width} pixels are more than "
-            f"{MAX_MASK_PIXELS} pixels together"
+            f"{len(segmentations)} masks of {height} x {width} pixels exceed the limit of "
+            f"{MAX_MASK_PIXELS} pixels in total"
         )
     encoded = [encode_segmentation(segmentation, height, width) for segmentation in segmentations]
     # (H, W, N) -> (N, H, W)
@@ -224,22 +220,21 @@ def make_coco_transforms(
     max_size: int = 1333,
     crop_prob: float = 0.5,
 ) -> Transform:
-    """The published augmentation.
+    """Build the published augmentation.
 
-    Training: mirrored with probability one half; then scaled, or with ``crop_prob`` scaled, cropped
-    and scaled again. Evaluation: scaled to the largest of the scales. The sizes of the crop branch
-    (scaled to 400, 500 or 600, cropped to sides from 384 to 600) belong to scales up to 800 and
-    grow and shrink with the largest scale.
+    Training: flip with probability 0.5, then resize to a random scale; with ``crop_prob`` first
+    resize to a short side of 400, 500 or 600 and crop to sides from 384 to 600. These sizes are
+    multiplied by the largest scale over 800. Evaluation: resize to the largest scale.
 
     Args:
         image_set: "train" or "val".
         scales: short sides in pixels; None: the published 480, 512, … 800.
-        max_size: cap for the long side in pixels.
+        max_size: approximate limit for the long side in pixels.
         crop_prob: probability that a training image is cropped.
 
     Raises:
-        ValueError: for another ``image_set``.
-        UserError: a scale is not positive, or there is none.
+        ValueError: ``image_set`` is unknown.
+        UserError: there are no scales, or a size is not positive.
 
     Source: appendix A.4 of the paper.
     """
@@ -268,11 +263,11 @@ def make_coco_transforms(
 
 
 def build_transforms(image_set: str, args: Any) -> Transform:
-    """The augmentation that the flags ``scales``, ``max_size`` and ``crop_prob`` describe.
+    """Build the augmentation of the flags ``scales``, ``max_size`` and ``crop_prob``.
 
     Args:
         image_set: "train" or "val".
-        args: any namespace; it may be older than these flags.
+        args: namespace; missing flags have their defaults.
 
     Raises:
         UserError: as `make_coco_transforms`.
@@ -282,16 +277,15 @@ def build_transforms(image_set: str, args: Any) -> Transform:
 
 
 def build(image_set: str, args: Any) -> CocoDetection:
-    """The dataset that the flags describe.
+    """Build the dataset of a split.
 
     Args:
         image_set: "train" or "val".
-        args: ``coco_path``, ``masks``, and the newer ``{train,val}_{images,ann}``, ``scales``,
-            ``max_size``, ``crop_prob``, ``num_classes``, ``skip_checks``; ``num_queries`` may be
-            missing.
+        args: ``coco_path``, ``masks``; optional: ``{train,val}_{images,ann}``, ``scales``,
+            ``max_size``, ``crop_prob``, ``num_classes``, ``num_queries``, ``skip_checks``.
 
     Raises:
-        UserError: a path is missing, or its content is not what training and evaluation need.
+        UserError: a path is missing, or the data is invalid.
     """
     img_folder, ann_file = coco_paths(
         image_set,
@@ -309,37 +303,3 @@ def build(image_set: str, args: Any) -> CocoDetection:
         num_queries=getattr(args, "num_queries", None),
         skip_checks=option(args, "skip_checks"),
     )
-
-
-def coco_paths(
-    image_set: str, coco_path: str | None, images: str | None, annotations: str | None
-) -> tuple[Path, Path]:
-    """Image folder and annotation file: those named by a flag, else COCO 2017's layout.
-
-    Args:
-        image_set: "train" or "val".
-        coco_path: value of the flag; it is not needed where both others are given.
-        images: value of ``--train_images`` or ``--val_images``.
-        annotations: value of ``--train_ann`` or ``--val_ann``.
-
-    Raises:
-        UserError: the flags do not say where the data is, or ``coco_path`` has another layout.
-    """
-    if not coco_path and not (images and annotations):
-        raise UserError(_explain_no_data(image_set, images, annotations))
-    root = Path(coco_path or "")
-    img_folder = root / f"{image_set}2017"
-    ann_file = root / "annotations" / f"instances_{image_set}2017.json"
-    if coco_path:
-        pairs = ((images, img_folder), (annotations, ann_file))
-        check_layout(image_set, root, [path for named, path in pairs if not named])
-    return Path(images or img_folder), Path(annotations or ann_file)
-
-
-def _explain_no_data(image_set: str, images: str | None, annotations: str | None) -> str:
-    """Which flag is missing, where ``--coco_path`` is not given either."""
-    flags = {f"--{image_set}_images": images, f"--{image_set}_ann": annotations}
-    missing = " and ".join(flag for flag, value in flags.items() if not value)
-    given = "".join(f"{flag} is given, but " for flag, value in flags.items() if value)
-    words = {"train": "training data", "val": "validation data, which every epoch is scored on"}
-    return f"{given}there is no {words[image_set]}: give {missing}, or --coco_path"

@@ -1,10 +1,8 @@
-"""COCO evaluation of a model's detections, in one process or many.
+"""COCO evaluation of detections, in one or more processes.
 
-`CocoEvaluator` has the interface of the original codebase. It differs inside:
-`CocoEvaluator.update` only collects, and the whole set is scored once, by
-`datasets.evaluation.coco_scoring`, when `CocoEvaluator.accumulate` is called. The functions
-`evaluate`, `merge` and `create_common_coco_eval` keep the original's other way, batch by batch on
-pycocotools objects, for code that uses it.
+`CocoEvaluator` has the interface of the original codebase, but `CocoEvaluator.update` only collects
+detections, and `CocoEvaluator.accumulate` evaluates all of them once. The functions `evaluate`,
+`merge` and `create_common_coco_eval` evaluate batch by batch with pycocotools, as the original.
 """
 
 import contextlib
@@ -43,35 +41,34 @@ __all__ = [
 
 
 class CocoEvaluator:
-    """Collects detections image by image and scores them against COCO ground truth.
+    """Collects detections, and evaluates them against COCO ground truth.
 
     Call `update` for each batch, then `synchronize_between_processes`, `accumulate` and
-    `summarize`. Only images that some `update` has named count. An image named twice, as a padded
-    distributed sampler does, counts once: the first time, in the order of the processes.
+    `summarize`. Only images passed to `update` are evaluated, each once: duplicates, as from a
+    padded distributed sampler, are ignored (the lowest rank counts).
 
-    After `synchronize_between_processes` the main process has everything. The others have nothing
-    but, after `summarize`, the numbers in ``coco_eval[iou_type].stats``.
+    Only the main process has the results after `synchronize_between_processes`; the other processes
+    receive ``coco_eval[iou_type].stats`` from `summarize`.
 
     Attributes:
-        coco_gt: the ground truth, a COCO object of its own; its annotations are read, never
-            written.
-        iou_types: what is scored, of "bbox", "segm" and "keypoints".
-        coco_eval: for each IoU type a `CocoScore` with ``params``, ``eval`` and ``stats``. Settings
-            such as ``params.maxDets`` may be changed until `accumulate`.
-        img_ids: the images seen, ascending after `synchronize_between_processes`.
-        engine: what computes the score, one of `datasets.evaluation.coco_scoring.ENGINES`.
+        coco_gt: the ground truth (not modified).
+        iou_types: some of "bbox", "segm" and "keypoints".
+        coco_eval: a `CocoScore` per IoU type, with ``params``, ``eval`` and ``stats``. Settings
+            such as ``params.maxDets`` may be changed before `accumulate`.
+        img_ids: ids of collected images, sorted after `synchronize_between_processes`.
+        engine: one of `datasets.evaluation.coco_scoring.ENGINES`.
     """
 
     def __init__(self, coco_gt: COCO, iou_types: Sequence[str], engine: str = "auto") -> None:
         """
         Args:
-            coco_gt: the annotations of the images to come; stays untouched.
-            iou_types: one or more of "bbox", "segm" and "keypoints", as a list or tuple.
-            engine: "auto" is faster-coco-eval where installed, else pycocotools.
+            coco_gt: the ground truth; it is not modified.
+            iou_types: one or more of "bbox", "segm" and "keypoints".
+            engine: "auto" uses faster-coco-eval if installed, else pycocotools.
 
         Raises:
-            UserError: the engine is asked for by name and not installed.
-            ValueError: an IoU type or engine that does not exist.
+            UserError: the engine "faster" is not installed.
+            ValueError: an IoU type or the engine is unknown.
         """
         for iou_type in iou_types:
             check_iou_type(iou_type)
@@ -83,26 +80,26 @@ class CocoEvaluator:
             kind: CocoScore(kind, list(coco_gt.imgs), list(coco_gt.cats)) for kind in iou_types
         }
         self._collected: dict[int, ImageDetections] = {}
-        self._is_shared = False  # whether the main process has it all
+        self._is_shared = False  # whether the detections have been moved to the main process
 
     @property
     def img_ids(self) -> list[int]:
-        """The images seen so far."""
+        """Ids of the collected images."""
         return list(self._collected)
 
     def update(self, predictions: Mapping[int, Prediction]) -> None:
-        """Adds the detections of some images.
+        """Add the detections of some images.
 
         Args:
-            predictions: by image id a dictionary with ``scores`` [N], ``labels`` [N] (category ids)
-                and, as the IoU types need, ``boxes`` [N, 4] in absolute xyxy pixels, ``masks`` [N,
-                1, H, W] at the image's size (a pixel counts above 0.5) and ``keypoints`` [N, K, 3].
-                An empty dictionary is an image without detections.
+            predictions: for each image id, a dict with ``scores`` (N,), ``labels`` (N,) (category
+                ids) and, depending on the IoU types, ``boxes`` (N, 4) xyxy pixels, ``masks``
+                (N, 1, H, W) at the image's size (foreground above 0.5) and ``keypoints`` (N, K, 3).
+                An empty dict is an image without detections.
 
         Raises:
-            UserError: an image id that the ground truth does not have, masks of another size than
-                its image, or numbers that are not finite.
-            ValueError: a field is missing or of another length than the others.
+            UserError: an image id is not in the ground truth, masks do not have the image's size,
+                or a number is not finite.
+            ValueError: a field is missing, or fields differ in length.
         """
         for image_id, prediction in predictions.items():
             self._check_image(image_id, prediction)
@@ -112,7 +109,7 @@ class CocoEvaluator:
                 )
 
     def synchronize_between_processes(self) -> None:
-        """Gives the main process the detections of all; all must call it, and a single one may."""
+        """Gather all detections in the main process. Collective."""
         first_seen: dict[int, ImageDetections] = {}
         for image_id, collected in gather_to_main(list(self._collected.items())):
             first_seen.setdefault(image_id, collected)
@@ -120,7 +117,7 @@ class CocoEvaluator:
         self._is_shared = get_world_size() > 1
 
     def accumulate(self) -> None:
-        """Scores everything collected; the result is in ``coco_eval[iou_type].eval``."""
+        """Evaluate all collected detections; the result is in ``coco_eval[iou_type].eval``."""
         if not self._has_all:
             return
         for iou_type, score in self.coco_eval.items():
@@ -133,9 +130,9 @@ class CocoEvaluator:
             print(f"DONE (t={time.perf_counter() - start:.2f}s).")
 
     def summarize(self) -> None:
-        """Prints the COCO table of each IoU type and fills ``coco_eval[iou_type].stats``.
+        """Print the COCO summary of each IoU type, and set ``coco_eval[iou_type].stats``.
 
-        After `synchronize_between_processes` all processes must call it.
+        Collective after `synchronize_between_processes`.
         """
         for iou_type, score in self.coco_eval.items():
             if self._has_all:
@@ -146,22 +143,22 @@ class CocoEvaluator:
 
     @property
     def _has_all(self) -> bool:
-        """Whether this process has what it is to score."""
+        """Whether this process has all detections that it must evaluate."""
         return not self._is_shared or is_main_process()
 
     def prepare(self, predictions: Mapping[int, Prediction], iou_type: str) -> list[Annotation]:
-        """The COCO result entries of some predictions, without adding them.
+        """Convert predictions to COCO result entries, without adding them.
 
         Args:
-            predictions: as `update` takes them.
+            predictions: as in `update`.
             iou_type: "bbox", "segm" or "keypoints".
 
         Returns:
-            One dictionary a detection with ``image_id``, ``category_id``, ``score`` and ``bbox``
-            (xywh, absolute pixels), ``segmentation`` (compressed RLE) or ``keypoints`` (flat list).
+            One dict per detection with ``image_id``, ``category_id``, ``score`` and ``bbox`` (xywh
+            pixels), ``segmentation`` (compressed RLE) or ``keypoints`` (flat list).
 
         Raises:
-            ValueError: no such IoU type.
+            ValueError: the IoU type is unknown.
         """
         check_iou_type(iou_type)
         return [
@@ -187,10 +184,10 @@ class CocoEvaluator:
         return self.prepare(predictions, "keypoints")
 
     def detections(self, iou_type: str = "bbox") -> list[Annotation]:
-        """Everything collected, as COCO result entries (see `prepare`).
+        """Return all collected detections as COCO result entries (see `prepare`).
 
-        The order is that of the image ids and, within an image, of the model's output. Every number
-        is exactly the model's, so that equal detections give equal files.
+        They are sorted by image id, and in the model's order within an image. Numbers are not
+        rounded, so that equal detections give equal files.
         """
         check_iou_type(iou_type)
         return [
@@ -200,13 +197,13 @@ class CocoEvaluator:
         ]
 
     def _check_image(self, image_id: int, prediction: Prediction) -> None:
-        """Ground truth and predictions must be about the same picture."""
+        """Check image id and mask size of a prediction."""
         image = self.coco_gt.imgs.get(image_id)
         if image is None:
             raise UserError(
-                f"detections for image id {image_id!r}, which is none of the "
+                f"detections for image id {image_id!r}, which is not among the "
                 f"{len(self.coco_gt.imgs)} images of the ground truth: evaluate with the "
-                "annotation file that belongs to the images"
+                "annotation file of these images"
             )
         if "segm" not in self.iou_types or not len(prediction.get("masks", ())):
             return
@@ -219,17 +216,16 @@ class CocoEvaluator:
             )
 
     def _scorable(self, iou_type: str) -> list[Annotation]:
-        """`detections` with what scoring needs besides: a positive id, an area, not a crowd."""
+        """Return `detections` with the fields that the engines need: id, area and iscrowd."""
         entries = self.detections(iou_type)
         for detection_id, entry in enumerate(entries, start=1):
             entry.update(extent_of(entry), id=detection_id, iscrowd=0)
         return entries
 
     def _ground_truth(self, iou_type: str) -> list[Annotation]:
-        """Copies of the annotations of the images seen.
+        """Copy the annotations of the collected images, with new ids from 1.
 
-        The engines mark a match by the annotation's id and take 0 for "no match", so ids are
-        counted anew from 1: files that count from 0 are scored like any other.
+        The engines use 0 for "no match", but an annotation id in a file may be 0.
         """
         copies: list[Annotation] = []
         for image_id in sorted(self._collected):
@@ -248,7 +244,7 @@ class CocoEvaluator:
         return copies
 
     def _shape_fields(self, annotation: Annotation, iou_type: str) -> Annotation:
-        """What an annotation has besides its box for the IoU types other than ``bbox``."""
+        """Return the fields that the IoU types "segm" and "keypoints" need."""
         if iou_type == "keypoints":
             return {name: annotation[name] for name in ("keypoints", "num_keypoints")}
         if iou_type == "segm":
@@ -259,20 +255,20 @@ class CocoEvaluator:
             except ValueError as error:
                 raise UserError(
                     f"annotation {annotation['id']} of image {annotation['image_id']}: {error}; "
-                    "scoring masks needs one: mend it, or evaluate without --masks"
+                    "correct the segmentation, or evaluate without --masks"
                 ) from error
         return {}
 
 
 def evaluate(self: COCOeval) -> tuple[list[int], np.ndarray]:
-    """Scores the images of a pycocotools evaluation one by one, without printing.
+    """Run a pycocotools evaluation per image, without printing.
 
     Args:
-        self: with ``cocoGt``, ``cocoDt`` and ``params.imgIds`` set.
+        self: a pycocotools evaluation with ``cocoGt``, ``cocoDt`` and ``params.imgIds``.
 
     Returns:
-        The image ids, ascending, and pycocotools' results per image: [K categories, A area ranges,
-        I images] objects, dictionaries or None.
+        The sorted image ids, and the results per image: an object array (K categories, A area
+        ranges, I images) of dicts or None.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         self.evaluate()
@@ -284,14 +280,15 @@ def evaluate(self: COCOeval) -> tuple[list[int], np.ndarray]:
 
 
 def merge(img_ids: Iterable[int], eval_imgs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Joins the per-image results of all processes, keeping each image once, from the first.
+    """Merge the per-image results of all processes. Collective.
 
     Args:
-        img_ids: ids of this process's I images.
-        eval_imgs: [K, A, I], as `evaluate` returns them.
+        img_ids: ids of the I images of this process.
+        eval_imgs: (K, A, I), as returned by `evaluate`.
 
     Returns:
-        The ids [J] of all images, ascending, and their results [K, A, J].
+        The sorted ids (J,) of all images, and their results (K, A, J), the lowest rank's for
+        duplicate images.
     """
     all_ids = np.concatenate([np.asarray(ids) for ids in all_gather(list(img_ids))])
     all_results = np.concatenate(all_gather(eval_imgs), axis=2)
@@ -302,12 +299,12 @@ def merge(img_ids: Iterable[int], eval_imgs: np.ndarray) -> tuple[np.ndarray, np
 def create_common_coco_eval(
     coco_eval: COCOeval, img_ids: Iterable[int], eval_imgs: np.ndarray
 ) -> None:
-    """Puts the merged results of all processes into ``coco_eval``, ready for its ``accumulate()``.
+    """Store the merged results of all processes in ``coco_eval``, for ``accumulate()``. Collective.
 
     Args:
-        coco_eval: a pycocotools evaluation, changed in place.
-        img_ids: as for `merge`.
-        eval_imgs: as for `merge`.
+        coco_eval: a pycocotools evaluation, modified in place.
+        img_ids: as in `merge`.
+        eval_imgs: as in `merge`.
     """
     merged_ids, merged_results = merge(img_ids, eval_imgs)
     coco_eval.params.imgIds = merged_ids.tolist()

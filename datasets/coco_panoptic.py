@@ -1,4 +1,4 @@
-"""COCO's panoptic data: a directory becomes a dataset of pictures and targets, things and stuff."""
+"""COCO panoptic data: things and stuff."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from datasets import coco
 from datasets.annotations.checks import check_image_folder
-from datasets.annotations.coco_file import Row, category_names
+from datasets.annotations.coco_file import Row, category_names, largest_category_id
 from datasets.annotations.panoptic import (
     check_ids,
     check_panoptic,
@@ -29,20 +29,19 @@ from util.panoptic_coding import VOID_ID
 
 
 class CocoPanoptic(Dataset):
-    """Pictures and targets of a COCO panoptic annotation file: every segment is an object.
+    """Images and targets of a COCO panoptic annotation file: every segment is an object.
 
-    The file is checked as `datasets.annotations.panoptic` says, a segment map when it is read.
-    Crowd segments stay among the objects, as in the published models' training.
+    Crowd segments are kept, as in the training of the published models.
 
     Attributes:
-        img_folder: folder of the images; ``root`` is the same.
+        img_folder: folder of the images; also ``root``.
         ann_folder: folder of the PNGs.
-        ann_file: the JSON.
-        coco: its object, images and annotations in the order of image ids.
+        ann_file: path of the JSON file.
+        coco: content of the file, with images and annotations sorted by image id.
         ids: image ids, sorted.
         categories: name of each category id.
-        is_thing: whether a category id is that of a thing.
-        largest_category_id: a classifier needs more classes than this.
+        is_thing: whether each category id is a thing.
+        largest_category_id: the number of classes must be larger.
     """
 
     def __init__(
@@ -61,21 +60,18 @@ class CocoPanoptic(Dataset):
         """Load and check the annotation file.
 
         Args:
-            img_folder: folder that the file names of images are relative to.
-            ann_folder: folder that the file names of annotations are relative to.
-            ann_file: COCO JSON of panoptic segments.
-            transforms: called with picture and target, returns both; None to leave them as they
-                are.
+            img_folder: folder that image file names are relative to.
+            ann_folder: folder that the file names of segment maps are relative to.
+            ann_file: COCO panoptic JSON.
+            transforms: called with image and target, returns both; or None.
             return_masks: whether targets have masks.
-            training: whether the dataset is to be trained on; then it must have segments.
-            num_classes: category ids must be below this; None: any number of classes.
-            num_queries: images of the training split must not have more segments; None: unlimited.
-            skip_checks: print what `datasets.annotations.start_checks` finds as warnings, and
-                take images of another size than the annotation file says.
+            training: as the following, see `datasets.coco.CocoDetection`.
+            num_classes: see there.
+            num_queries: see there.
+            skip_checks: see there.
 
         Raises:
-            UserError: a file is missing, or the annotation file is not what training and evaluation
-                need.
+            UserError: a file is missing or invalid.
         """
         check_image_folder(img_folder, "train" if training else "val")
         data = load_panoptic(ann_file)
@@ -95,25 +91,24 @@ class CocoPanoptic(Dataset):
         self.transforms = transforms
         self.return_masks = return_masks
         self.ids: list[int] = [row["id"] for row in data["images"]]
-        self.categories = category_names(data)
+        self.categories = category_names(data["categories"])
         self.is_thing = thing_flags(data)
-        self.largest_category_id = max(self.categories, default=0)
+        self.largest_category_id = largest_category_id(self.categories)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> tuple[Any, Target]:
-        """The picture and the target at ``index``, transformed.
+        """Return the transformed image and target at ``index``.
 
         Returns:
-            The picture, and N objects: ``boxes`` (N, 4) float32 xyxy pixels around their masks;
-            ``labels`` (N,) int64 category ids; ``area`` (N,) square pixels; ``iscrowd`` (N,)
-            int64; ``image_id`` (1,); ``orig_size`` and ``size`` (2,) height and width; on request
-            ``masks`` (N, H, W) uint8.
+            The image, and a target for N segments: ``boxes`` (N, 4) float32 xyxy pixels around the
+            masks; ``labels`` (N,) int64 category ids; ``area`` (N,) square pixels; ``iscrowd``
+            (N,) int64; ``image_id`` (1,); ``orig_size`` and ``size`` (2,) height and width;
+            ``masks`` (N, H, W) uint8 if requested.
 
         Raises:
-            UserError: the image or its segment map cannot be read, or they and the JSON do not
-                belong together.
+            UserError: the image or its segment map cannot be read or does not match the JSON.
         """
         image = self._images.read(self.coco["images"][index])
         annotation = self.coco["annotations"][index]
@@ -139,22 +134,22 @@ class CocoPanoptic(Dataset):
         return (image, target) if self.transforms is None else self.transforms(image, target)
 
     def get_height_and_width(self, index: int) -> tuple[int, int]:
-        """Height and width in pixels of the picture at ``index``, without reading it."""
+        """Height and width in pixels of the image at ``index``, without reading it."""
         row = self.coco["images"][index]
         return row["height"], row["width"]
 
     def take_note(self) -> str | None:
-        """A sentence about an image turned upright since the last call, if there was any."""
+        """Return a sentence if an image was turned upright since the last call, else None."""
         return self._images.take_note()
 
     def _masks(self, annotation: Row, size_hw: tuple[int, int]) -> Tensor:
-        """(N, H, W) uint8 of the segments."""
+        """Read the masks of the segments, (N, H, W) uint8."""
         image_id, path = annotation["image_id"], Path(self.ann_folder) / annotation["file_name"]
         id_map = read_id_map(path, image_id, size_hw)
         ids = np.array([one["id"] for one in annotation["segments_info"]], dtype=np.int32)
         masks = id_map == ids[:, None, None]
         covered = masks.any(axis=0) | (id_map == VOID_ID)
-        # All ids of the map are looked for only where some do not fit, which takes much longer.
+        # Slow, hence only if the ids differ: collect all ids of the map for the error message.
         if not (covered.all() and masks.any(axis=(1, 2)).all()):
             where = f"image id {image_id}: {path}"
             check_ids(set(np.unique(id_map).tolist()), set(ids.tolist()), where)
@@ -162,22 +157,22 @@ class CocoPanoptic(Dataset):
 
 
 def _area(segment: Row, mask: Tensor) -> int:
-    """Square pixels of a segment, as the JSON gives them or else counted."""
+    """Area of a segment in square pixels, from the JSON or else counted."""
     area: int | None = segment.get("area")
     return int(mask.count_nonzero()) if area is None else area
 
 
 def build(image_set: str, args: Any) -> CocoPanoptic:
-    """The dataset that the flags describe, in the layout of COCO 2017.
+    """Build the dataset of a split, in the layout of COCO 2017.
 
     Args:
         image_set: "train" or "val".
-        args: ``coco_path`` (images), ``coco_panoptic_path`` (segment maps and JSON), ``masks``,
-            and the newer ``{train,val}_images``, ``scales``, ``max_size``,
-            ``crop_prob``, ``num_classes``, ``skip_checks``; ``num_queries`` may be missing.
+        args: ``coco_path`` (images), ``coco_panoptic_path`` (segment maps and JSON), ``masks``;
+            optional: ``{train,val}_images``, ``scales``, ``max_size``, ``crop_prob``,
+            ``num_classes``, ``num_queries``, ``skip_checks``.
 
     Raises:
-        UserError: a path is missing, or its content is not what training and evaluation need.
+        UserError: a path is missing, or the data is invalid.
     """
     img_folder, root = _image_folder(image_set, args), Path(_panoptic_root(args))
     return CocoPanoptic(
@@ -194,13 +189,9 @@ def build(image_set: str, args: Any) -> CocoPanoptic:
 
 
 def build_instances(args: Any) -> COCO:
-    """The instance annotations of the validation images, for AP of boxes and masks beside PQ.
+    """Load the instance annotations of the validation images, to compute AP besides PQ.
 
-    Args:
-        args: as for `datasets.coco.build`.
-
-    Raises:
-        UserError: as `datasets.coco.build`.
+    Arguments and errors are those of `datasets.coco.build`.
     """
     return coco.build("val", args).coco
 
@@ -219,7 +210,7 @@ def _panoptic_root(args: Any) -> str:
         raise UserError("--dataset_file coco_panoptic needs --coco_panoptic_path")
     if option(args, "train_ann"):
         raise UserError(
-            "--train_ann names instance annotations, but panoptic data is trained on the files "
-            "under --coco_panoptic_path; leave --train_ann out"
+            "--train_ann is for instance annotations, but panoptic training uses the files under "
+            "--coco_panoptic_path; leave out --train_ann"
         )
     return root

@@ -1,8 +1,7 @@
-"""Panoptic evaluation of a model's segment maps, in one process or many.
+"""Panoptic evaluation of segment maps, in one or more processes.
 
-`PanopticEvaluator` has the interface and the files of the original codebase. It differs inside:
-each process scores its own images as they come, so that no map is read back from the disk and
-processes exchange counts, not pictures.
+`PanopticEvaluator` has the interface and the files of the original codebase, but each process
+evaluates its own images in `PanopticEvaluator.update`, and processes exchange only matches.
 """
 
 import io
@@ -14,13 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets.annotations.coco_file import Row
-from datasets.evaluation.panoptic_quality import (
-    Matches,
-    PanopticTruth,
-    Quality,
-    SegmentMap,
-    num_threads,
-)
+from datasets.evaluation.panoptic_files import PanopticTruth, num_threads
+from datasets.evaluation.panoptic_quality import Quality, SegmentMap, SegmentMatches
 from util.distributed.gathering import gather_to_main
 from util.distributed.processes import is_main_process
 from util.files.checkpoint import atomic_write
@@ -32,27 +26,26 @@ _PREDICTIONS = "predictions.json"
 
 
 class _Scored(NamedTuple):
-    """An image: what is written about it, and what came of its comparison."""
+    """Entry of ``predictions.json`` and matched segments of an image."""
 
     entry: Row
-    matches: Matches
+    matches: SegmentMatches
 
 
 class PanopticEvaluator:
-    """Collects segment maps image by image, scores and writes them.
+    """Evaluates segment maps, and writes them to files.
 
     Call `update` for each batch, then `synchronize_between_processes` and `summarize`. Only images
-    that some `update` has named count. An image named twice, as a padded distributed sampler does,
-    counts once.
+    passed to `update` are evaluated, each once.
 
     Args:
-        ann_file: COCO panoptic JSON of the truth.
-        ann_folder: its PNGs.
-        output_dir: folder for a PNG an image and ``predictions.json``, in the format of the truth;
-            None: nothing is written.
+        ann_file: COCO panoptic JSON of the ground truth.
+        ann_folder: folder of its PNGs.
+        output_dir: folder for the predicted PNGs and ``predictions.json``, in the format of the
+            ground truth; None: nothing is written.
 
     Raises:
-        UserError: the truth is missing or wrong.
+        UserError: the ground truth is missing or invalid.
     """
 
     def __init__(
@@ -65,21 +58,21 @@ class PanopticEvaluator:
         self.output_dir = output_dir
         if output_dir is not None:
             os.makedirs(output_dir, exist_ok=True)
-            if is_main_process():  # it comes back when the maps beside it are all new
+            if is_main_process():  # written again by `summarize`, after all maps
                 (Path(output_dir) / _PREDICTIONS).unlink(missing_ok=True)
         self._scored: dict[int, _Scored] = {}
 
     def update(self, predictions: Iterable[Prediction]) -> None:
-        """Score the maps of some images, and write their PNGs.
+        """Evaluate the segment maps of some images, and write their PNGs.
 
         Args:
-            predictions: dictionaries with ``image_id``, ``file_name``, ``png_string`` (the PNG of
-                the map, at the image's size) and ``segments_info``, a list with ``id`` and
-                ``category_id`` of each segment.
+            predictions: dicts with ``image_id``, ``file_name``, ``png_string`` (the map as PNG, at
+                the image's size) and ``segments_info``, a list of dicts with ``id`` and
+                ``category_id``.
 
         Raises:
-            UserError: an image is not in the truth, or a map has another size or is not that of its
-                ``segments_info``.
+            UserError: an image is not in the ground truth, or a map has another size or does not
+                match its ``segments_info``.
         """
         new: dict[int, Prediction] = {}
         for prediction in predictions:
@@ -90,7 +83,7 @@ class PanopticEvaluator:
             self._scored.update(zip(new, pool.map(self._score, new.values()), strict=True))
 
     def synchronize_between_processes(self) -> None:
-        """Give the main process the results of all; all must call it, and a single one may."""
+        """Gather the results in the main process. Collective."""
         first_seen: dict[int, _Scored] = {}
         for image_id, scored in gather_to_main(list(self._scored.items())):
             first_seen.setdefault(image_id, scored)
@@ -100,8 +93,7 @@ class PanopticEvaluator:
         """Print the table of panoptic quality and write ``predictions.json``, in the main process.
 
         Returns:
-            as `datasets.evaluation.panoptic_quality.summarize_matches`; None in the other
-            processes.
+            As `datasets.evaluation.panoptic_quality.summarize_matches`; None in other processes.
         """
         if not is_main_process():
             return None

@@ -1,19 +1,9 @@
-"""Transforms of a picture and its annotations: pure functions under thin random classes.
+"""Training and evaluation transforms: classes called with an image and its target.
 
-A target is a dict of tensors, N objects each. The transforms know these keys and carry all others
-along unchanged:
+`datasets.loading.geometry` describes the target and holds the functions behind the classes. Random
+numbers come from Python's ``random``, except for the place of a crop and the erased region, which
+come from torch: equal seeds give the same augmentation as in the original codebase.
 
-- ``boxes``: (N, 4) xyxy in pixels of the picture; after `Normalize` cxcywh relative to its size.
-- ``labels``, ``area``, ``iscrowd``: (N,) each. ``area`` is in square pixels and follows every
-  change of scale.
-- ``masks``: (N, H, W) 0/1 or bool.
-- ``keypoints``: (N, K, 3) x and y in pixels (after `Normalize` too), visibility as in COCO: 0 not
-  labelled, 1 hidden, 2 visible. A point with visibility 0 stays at (0, 0).
-- ``size``: (2,) height and width of the picture as it is now.
-
-Neither the picture nor the target that comes in is changed. Random draws come from python's
-``random``, except the place of a crop and the erased region, which come from torch: the same seeds
-give the same draws as the original codebase.
 Source: section 4 and appendix A.4 of the paper (arXiv 2005.12872).
 """
 
@@ -26,203 +16,39 @@ import torch
 import torchvision.transforms as T
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
-from torch.nn.functional import pad as pad_tensor
 
+from datasets.loading.geometry import Sample, Target, crop, hflip, pad, resize
 from util.box_ops import box_xyxy_to_cxcywh
 
-Target = dict[str, Tensor]
-Transform = Callable[[Any, Any], tuple[Any, Any]]  # picture or tensor, target or None
-Sample = tuple[Image.Image, Target | None]
+__all__ = [
+    "CenterCrop",
+    "Compose",
+    "Normalize",
+    "RandomCrop",
+    "RandomErasing",
+    "RandomHorizontalFlip",
+    "RandomPad",
+    "RandomResize",
+    "RandomSelect",
+    "RandomSizeCrop",
+    "Sample",
+    "Target",
+    "ToTensor",
+    "Transform",
+    "crop",
+    "hflip",
+    "pad",
+    "resize",
+]
 
-PER_OBJECT_FIELDS = ("labels", "area", "iscrowd", "boxes", "masks", "keypoints")
-
-# The nose, then eight pairs from eyes to ankles, each right before left as in a mirror.
-COCO_KEYPOINTS_MIRRORED = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
-
-
-def crop(
-    image: Image.Image, target: Target | None, region: tuple[int, int, int, int] | list[int]
-) -> Sample:
-    """Cut a region out of the picture and leave out the objects of which nothing remains.
-
-    Args:
-        image: the picture.
-        target: see the module; boxes in xyxy pixels. ``area`` becomes that of the cut boxes.
-        region: top, left, height, width in pixels. Beyond the picture it is black.
-
-    Returns:
-        The region and its target. An object stays if its cut box has a positive size or, where
-        there are no boxes, if its cut mask has a pixel. Keypoints outside the region become not
-        labelled.
-    """
-    top, left, height, width = region
-    cropped = image.crop((left, top, left + width, top + height))
-    if target is None:
-        return cropped, None
-    target = target.copy()
-    target["size"] = torch.tensor([height, width])
-    if "masks" in target:
-        right, bottom = left + width - image.width, top + height - image.height
-        target["masks"] = pad_tensor(target["masks"], (-left, right, -top, bottom))
-    if "keypoints" in target:
-        target["keypoints"] = _clip_keypoints(target["keypoints"], left, top, width, height)
-    if "boxes" in target:
-        boxes = _clip_boxes(target["boxes"], left, top, width, height)
-        extent = boxes[:, 2:] - boxes[:, :2]
-        target.update(boxes=boxes, area=extent.prod(dim=1))
-        return cropped, _select(target, (extent > 0).all(dim=1))
-    if "masks" in target:
-        return cropped, _select(target, target["masks"].bool().flatten(1).any(dim=1))
-    return cropped, target
-
-
-def _clip_boxes(boxes: Tensor, left: int, top: int, width: int, height: int) -> Tensor:
-    """Boxes (N, 4) xyxy as seen from a region, cut at its edges."""
-    limit = boxes.new_tensor([width, height, width, height])
-    return (boxes - boxes.new_tensor([left, top, left, top])).min(limit).clamp(min=0)
-
-
-def _clip_keypoints(keypoints: Tensor, left: int, top: int, width: int, height: int) -> Tensor:
-    """Keypoints (N, K, 3) as seen from a region; those outside become not labelled."""
-    x, y, visibility = (keypoints - keypoints.new_tensor([left, top, 0])).unbind(-1)
-    seen = (visibility > 0) & (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
-    return torch.stack([x, y, visibility], dim=-1).masked_fill(~seen.unsqueeze(-1), 0)
-
-
-def _select(target: Target, keep: Tensor) -> Target:
-    """The target with only the objects that ``keep`` (N,) bool marks."""
-    if keep.all():
-        return target
-    return {
-        key: value[keep] if key in PER_OBJECT_FIELDS else value for key, value in target.items()
-    }
-
-
-def hflip(image: Image.Image, target: Target | None) -> Sample:
-    """Mirror the picture left to right.
-
-    Keypoints are mirrored as boxes are (x becomes width - x). Where there are 17 of them they are
-    taken for COCO's person and left and right change places; for any other count their order stays,
-    because what is left and right is not known.
-    """
-    flipped = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if target is None:
-        return flipped, None
-    target = target.copy()
-    if "boxes" in target:
-        x0, y0, x1, y1 = target["boxes"].unbind(-1)
-        target["boxes"] = torch.stack([image.width - x1, y0, image.width - x0, y1], dim=-1)
-    if "masks" in target:
-        target["masks"] = target["masks"].flip(-1)
-    if "keypoints" in target:
-        target["keypoints"] = _mirror_keypoints(target["keypoints"], image.width)
-    return flipped, target
-
-
-def _mirror_keypoints(keypoints: Tensor, width: int) -> Tensor:
-    """Keypoints (N, K, 3) in a mirrored picture, left and right swapped for COCO's 17."""
-    if keypoints.shape[1] == len(COCO_KEYPOINTS_MIRRORED):
-        keypoints = keypoints[:, COCO_KEYPOINTS_MIRRORED]
-    x, y, visibility = keypoints.unbind(-1)
-    mirrored = torch.stack([width - x, y, visibility], dim=-1)
-    return mirrored.masked_fill((visibility == 0).unsqueeze(-1), 0)
-
-
-def resize(
-    image: Image.Image,
-    target: Target | None,
-    size: int | Sequence[int],
-    max_size: int | None = None,
-) -> Sample:
-    """Scale the picture, bilinear with antialiasing; masks by their nearest pixel.
-
-    Args:
-        image: the picture.
-        target: see the module; boxes, area, masks and keypoints follow.
-        size: the length of the short side, or (width, height), in pixels.
-        max_size: the long side becomes no longer than about this; only for a short-side ``size``.
-    """
-    if isinstance(size, Sequence):
-        width, height = size
-    else:
-        width, height = _scaled_size(image.size, size, max_size)
-    scaled = image.resize((width, height), Image.Resampling.BILINEAR)
-    if target is None:
-        return scaled, None
-    target = target.copy()
-    target["size"] = torch.tensor([height, width])
-    ratio_x, ratio_y = width / image.width, height / image.height
-    if "boxes" in target:
-        boxes = target["boxes"]
-        target["boxes"] = boxes * boxes.new_tensor([ratio_x, ratio_y, ratio_x, ratio_y])
-    if "area" in target:
-        target["area"] = target["area"] * (ratio_x * ratio_y)
-    if "masks" in target:
-        target["masks"] = _resize_masks(target["masks"], height, width)
-    if "keypoints" in target:
-        keypoints = target["keypoints"]
-        target["keypoints"] = keypoints * keypoints.new_tensor([ratio_x, ratio_y, 1])
-    return scaled, target
-
-
-def _scaled_size(
-    size_wh: tuple[int, int], short_side: int, max_size: int | None
-) -> tuple[int, int]:
-    """Width and height, at least one pixel each, with that short side and the aspect ratio kept.
-
-    The short side gives way where the long one would exceed ``max_size``; because it is rounded
-    first, the long side of a thin picture can exceed ``max_size`` a little, as in the original.
-    """
-    short, long = min(size_wh), max(size_wh)
-    if max_size is not None and long / short * short_side > max_size:
-        short_side = round(max_size * short / long)
-    if short_side < 1:  # a picture so thin that the original would leave nothing of it
-        short_side, long_side = 1, max_size or 1
-    else:
-        long_side = int(short_side * long / short)
-    return (short_side, long_side) if size_wh[0] < size_wh[1] else (long_side, short_side)
-
-
-def _resize_masks(masks: Tensor, height: int, width: int) -> Tensor:
-    """Masks (N, H, W) at another size, bool; each pixel takes its nearest neighbour."""
-    rows = _nearest_positions(masks.shape[-2], height)
-    columns = _nearest_positions(masks.shape[-1], width)
-    # columns first: the second selection then copies whole rows
-    return masks.bool().index_select(2, columns).index_select(1, rows)
-
-
-def _nearest_positions(length: int, new_length: int) -> Tensor:
-    """(new_length,) the old positions that torch's nearest-neighbour interpolation picks."""
-    positions = torch.arange(length, dtype=torch.float32).view(1, 1, -1)
-    return interpolate(positions, new_length, mode="nearest").flatten().long()
-
-
-def pad(image: Image.Image, target: Target | None, padding: Sequence[int]) -> Sample:
-    """Add black pixels at the right and at the bottom, so that nothing annotated moves.
-
-    Args:
-        image: the picture.
-        target: see the module; only ``size`` and ``masks`` change.
-        padding: pixels to add at the right, pixels to add at the bottom.
-    """
-    right, bottom = padding
-    width, height = image.width + right, image.height + bottom
-    padded = image.crop((0, 0, width, height))
-    if target is None:
-        return padded, None
-    target = target.copy()
-    target["size"] = torch.tensor([height, width])
-    if "masks" in target:
-        target["masks"] = pad_tensor(target["masks"], (0, right, 0, bottom))
-    return padded, target
+Transform = Callable[[Any, Any], tuple[Any, Any]]  # called with image (or tensor) and target
 
 
 class RandomCrop:
-    """Cut a region of a fixed size at a random place.
+    """Crop a region of fixed size at a random place.
 
     Args:
-        size: height and width in pixels; the picture must be at least as large.
+        size: height and width in pixels; the image must not be smaller.
     """
 
     def __init__(self, size: Sequence[int]) -> None:
@@ -233,11 +59,11 @@ class RandomCrop:
 
 
 class RandomSizeCrop:
-    """Cut a region of random size at a random place.
+    """Crop a region of random size at a random place.
 
     Args:
-        min_size: smallest side in pixels; a picture with a shorter side keeps that side whole.
-        max_size: longest side in pixels.
+        min_size: minimum side in pixels; a shorter side of the image is not cropped.
+        max_size: maximum side in pixels.
     """
 
     def __init__(self, min_size: int, max_size: int) -> None:
@@ -254,10 +80,10 @@ class RandomSizeCrop:
 
 
 class CenterCrop:
-    """Cut a region of a fixed size out of the middle.
+    """Crop a region of fixed size from the centre.
 
     Args:
-        size: height and width in pixels; where the picture is smaller, the rest is black.
+        size: height and width in pixels; black outside the image.
     """
 
     def __init__(self, size: Sequence[int]) -> None:
@@ -270,7 +96,7 @@ class CenterCrop:
 
 
 class RandomHorizontalFlip:
-    """Mirror with probability ``p``."""
+    """Flip horizontally with probability ``p``."""
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = p
@@ -280,11 +106,11 @@ class RandomHorizontalFlip:
 
 
 class RandomResize:
-    """Scale to a short side drawn from a list.
+    """Resize to a size drawn from a list.
 
     Args:
-        sizes: short sides in pixels (or (width, height) pairs), each equally likely.
-        max_size: cap for the long side in pixels.
+        sizes: short sides or (width, height) pairs in pixels, all equally likely.
+        max_size: approximate limit for the long side in pixels.
     """
 
     def __init__(self, sizes: Sequence[int | Sequence[int]], max_size: int | None = None) -> None:
@@ -321,19 +147,19 @@ class RandomSelect:
 
 
 class ToTensor:
-    """Turn a picture with 8 bits a channel into a float32 tensor (C, H, W), from 0 to 1."""
+    """Convert an 8-bit image to a float32 tensor (C, H, W) in [0, 1]."""
 
     def __call__(self, image: Image.Image, target: Target | None) -> tuple[Tensor, Target | None]:
         pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
         if pixels.ndim == 2:
             pixels = pixels.unsqueeze(-1)
-        # (H, W, C) -> (C, H, W): converted and moved in one pass over memory
+        # (H, W, C) -> (C, H, W), converted and permuted in one pass
         channels = pixels.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
         return channels.div_(255), target
 
 
 class RandomErasing:
-    """Erase a random region of a picture tensor; arguments as of torchvision's RandomErasing."""
+    """Erase a random region of an image tensor; arguments of torchvision's RandomErasing."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.eraser = T.RandomErasing(*args, **kwargs)
@@ -343,11 +169,11 @@ class RandomErasing:
 
 
 class Normalize:
-    """Standardise a picture tensor (C, H, W); its boxes go from xyxy pixels to cxcywh from 0 to 1.
+    """Normalize an image tensor (C, H, W), and convert boxes from xyxy pixels to cxcywh in [0, 1].
 
     Args:
-        mean: of each channel.
-        std: of each channel, positive.
+        mean: mean of each channel.
+        std: standard deviation of each channel.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:

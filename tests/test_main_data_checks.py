@@ -68,7 +68,7 @@ def test_a_class_of_one_split_is_reported_and_saved(copied, capsys, tmp_path):
     assert run(copied, "--epochs", "1", "--output_dir", tmp_path / "out") == 0
     names = read_checkpoint(tmp_path / "out" / "checkpoint.pth")["categories"]
     assert names[60] == "only here" and 3 in names
-    (line,) = [one for one in capsys.readouterr().out.splitlines() if "in one table only" in one]
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if "in only one of" in one]
     assert f"{names[3]!r} in training only" in line and "'only here' in validation only" in line
 
 
@@ -93,7 +93,7 @@ def test_evaluation_reports_with_the_names_of_the_checkpoint(copied, trained, ca
 
 def test_more_objects_than_queries_stop_training(data, capsys):  # noqa: F811
     assert run(data, "--epochs", "1", "--num_queries", "1") == 2
-    assert "instances_train2017.json: images with more objects" in error_line(capsys)
+    assert "instances_train2017.json: some images have more objects" in error_line(capsys)
     assert run(data, "--epochs", "1", "--num_queries", "1", "--skip_checks") == 0
 
 

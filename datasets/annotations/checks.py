@@ -1,7 +1,6 @@
-"""Checks of a COCO annotation file, before training starts and without opening a picture.
+"""Check a COCO instance annotation file and its image folder without opening an image.
 
-`check_annotations` compares a file with itself and with the image folder and tells everything it
-finds in one error; `warn_about_boxes` reports boxes that can be lived with.
+`check_annotations` raises one error with all problems; `warn_about_boxes` logs a warning.
 """
 
 import logging
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.annotations.box_formats import box_arrays
+from datasets.annotations.box_formats import box_arrays, useless_boxes
 from datasets.annotations.coco_file import (
     LARGEST_COORDINATE,
     Row,
@@ -33,17 +32,19 @@ from datasets.annotations.table_checks import (
     ID_RULE,
     IMAGE_ID_RULE,
     LABEL_RULE,
-    Findings,
+    FileProblems,
     Rule,
     check_files_exist,
     check_image_sizes,
     check_labels_below,
     check_mask_memory,
+    check_not_empty,
     check_references,
     check_table,
     first_few,
-    size_hw,
+    sizes_wh_by_id,
 )
+from datasets.annotations.wording import counted
 from util.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -62,37 +63,37 @@ def _are_keypoints(value: Any) -> bool:
 
 
 _LARGEST_AREA = LARGEST_COORDINATE**2
-_FOUR_NUMBERS = f"four finite numbers [x, y, width, height], none beyond {LARGEST_COORDINATE:.0e}"
+_FOUR_NUMBERS = f"four finite numbers [x, y, width, height] of at most {LARGEST_COORDINATE:.0e}"
 _ANNOTATION_RULES = [
     ID_RULE,
     IMAGE_ID_RULE,
     LABEL_RULE,
     Rule("bbox", _is_box, _FOUR_NUMBERS),
-    Rule("area", _is_area, f"a finite number, not beyond {_LARGEST_AREA:.0e}", required=False),
+    Rule("area", _is_area, f"a finite number of at most {_LARGEST_AREA:.0e}", required=False),
     CROWD_RULE,
     Rule("keypoints", _are_keypoints, "a list of x, y, visibility triples", required=False),
 ]
-_SHAPELESS = "have no segmentation to make a mask of (no polygon of three points, no RLE)"
-_ENDLESS = f"have a polygon that is longer, or farther away, than {LONGEST_OUTLINE} pixels"
-_BROKEN_RLE = "have an RLE whose counts are not runs of pixels that fill its size"
+_SHAPELESS = "have no usable segmentation (a polygon of three or more points, or an RLE)"
+_ENDLESS = f"have a polygon longer than {LONGEST_OUTLINE} pixels or that far outside the image"
+_BROKEN_RLE = "have an RLE whose counts do not add up to its size"
 _MISFIT_RLE = "have an RLE whose size is not the [height, width] of the image"
 _SEGMENTATION_FAULTS = (_SHAPELESS, _ENDLESS, _BROKEN_RLE, _MISFIT_RLE)
 
 
 def check_image_folder(img_folder: str | Path, image_set: str) -> None:
-    """Refuse an image folder that is not there, or is not a folder.
+    """Check that the image folder of a split exists.
 
     Args:
-        img_folder: where the images of a split should be.
+        img_folder: folder of the images.
         image_set: "train" or "val", for the name of the flag.
 
     Raises:
-        UserError: names the folder and the flags.
+        UserError: the folder does not exist or is a file.
     """
     if os.path.isfile(img_folder):
         raise UserError(
-            f"image folder {img_folder} is a file; give the folder of the images as "
-            f"--{image_set}_images, and their annotation file as --{image_set}_ann"
+            f"image folder {img_folder} is a file; give the folder of the images with "
+            f"--{image_set}_images, and their annotation file with --{image_set}_ann"
         )
     if not os.path.isdir(img_folder):
         raise UserError(
@@ -110,32 +111,30 @@ def check_annotations(
     num_classes: int | None = None,
     masks: bool = False,
 ) -> None:
-    """Check what `load_annotations` has read; the module says what a file must look like.
+    """Check an annotation file against the format described in `datasets.annotations.coco_file`.
 
     Args:
-        data: the file's object.
-        ann_file: where it was read, for the message.
-        img_folder: folder of the pictures; it and its subfolders that pictures name are listed
-            once.
-        training: whether it is to be trained on; then it must have annotations.
-        num_classes: category ids must be below this; None: any number of classes.
+        data: content of the file, as returned by `load_annotations`.
+        ann_file: path of the file, for messages.
+        img_folder: folder of the images; it is listed once, as is each subfolder in file names.
+        training: whether the file is for training and must therefore have annotations.
+        num_classes: category ids must be below this; None: no limit.
         masks: whether masks will be made from ``segmentation``.
 
     Raises:
-        UserError: one line with everything that is wrong, naming the first few ids of each kind.
+        UserError: all problems in one line, each with the ids of the first few rows.
     """
     images, annotations, categories = data["images"], data["annotations"], data["categories"]
-    if not images:
-        raise UserError(f"annotation file {ann_file} has no images; a split needs at least one")
+    check_not_empty(images, ann_file)
     if training and not annotations:
         raise UserError(
-            f"annotation file {ann_file} has no annotations; training needs at least one"
+            f"annotation file {ann_file} has no annotations; training needs at least one object"
         )
     if training and all(isinstance(one, dict) and one.get("iscrowd") == 1 for one in annotations):
         raise UserError(
-            f"annotation file {ann_file} has crowd annotations alone; training needs single objects"
+            f"annotation file {ann_file} has only crowd annotations; training needs single objects"
         )
-    found = Findings(ann_file)
+    found = FileProblems(ann_file)
     check_table(found, "images", images, [ID_RULE, FILE_NAME_RULE])
     check_table(found, "categories", categories, CATEGORY_RULES)
     check_table(found, "annotations", annotations, _ANNOTATION_RULES)
@@ -151,14 +150,14 @@ def check_annotations(
     found.raise_if_any()
 
 
-def _check_segmentations(found: Findings, annotations: list[Row], images: list[Row]) -> None:
-    """A mask needs polygons that can be drawn, or an RLE of the picture's size."""
-    sizes_hw = {row["id"]: size_hw(row) for row in images if is_integer(row.get("id"))}
+def _check_segmentations(found: FileProblems, annotations: list[Row], images: list[Row]) -> None:
+    """Each segmentation must be polygons that can be rasterised, or an RLE of the image's size."""
+    sizes_wh = sizes_wh_by_id(images)
     faults: dict[str, list[Row]] = {text: [] for text in _SEGMENTATION_FAULTS}
     for row in annotations:
-        image_id = row.get("image_id")
-        image_hw = sizes_hw.get(image_id) if is_integer(image_id) else None
-        if (fault := _segmentation_fault(row.get("segmentation"), image_hw)) is not None:
+        image_id: Any = row.get("image_id")
+        image_wh = sizes_wh.get(image_id) if is_integer(image_id) else None
+        if (fault := _segmentation_fault(row.get("segmentation"), image_wh)) is not None:
             faults[fault].append(row)
     for text, rows in faults.items():
         found.add("annotations", rows, text)
@@ -170,12 +169,12 @@ def _check_segmentations(found: Findings, annotations: list[Row], images: list[R
     check_mask_memory(found, images, objects)
 
 
-def _segmentation_fault(segmentation: Any, image_hw: tuple[int, int] | None) -> str | None:
-    """Which of `_SEGMENTATION_FAULTS` a segmentation has, if any."""
+def _segmentation_fault(segmentation: Any, image_wh: tuple[int, int] | None) -> str | None:
+    """Return the entry of `_SEGMENTATION_FAULTS` that applies, or None."""
     if type(segmentation) is dict:
         if not is_rle(segmentation):
             return _BROKEN_RLE
-        return None if tuple(segmentation["size"]) == image_hw else _MISFIT_RLE
+        return None if image_wh and segmentation["size"] == [*image_wh[::-1]] else _MISFIT_RLE
     usable = usable_polygons(segmentation)
     if usable and len(usable) == len(segmentation):
         return None
@@ -185,26 +184,22 @@ def _segmentation_fault(segmentation: Any, image_hw: tuple[int, int] | None) -> 
 
 
 def warn_about_boxes(data: dict[str, Any], ann_file: str | Path) -> None:
-    """Log one line about boxes that training leaves out, if there are any.
+    """Log one warning if training leaves out boxes.
 
     Args:
-        data: a file's object that `check_annotations` has passed.
-        ann_file: where it was read, for the message.
+        data: content of an annotation file that passed `check_annotations`.
+        ann_file: path of the file, for the message.
     """
     annotations = data["annotations"]
     if not annotations:
         return
-    sizes_wh = {row["id"]: size[::-1] for row in data["images"] if (size := size_hw(row))}
-    start, extent, limits = box_arrays(annotations, sizes_wh)
-    empty = (extent <= 0).any(axis=1)
-    outside = ~empty & ((start >= limits) | (start + extent <= 0)).any(axis=1)
+    empty, outside = useless_boxes(*box_arrays(annotations, sizes_wh_by_id(data["images"])))
     if (left_out := np.flatnonzero(empty | outside)).size:
         rows = [annotations[index] for index in left_out]
         logger.warning(
-            "%s: %d boxes of non-positive size and %d wholly outside their image "
-            "are left out of training targets: %s",
+            "%s: training leaves out %s and %s: %s",
             ann_file,
-            empty.sum(),
-            outside.sum(),
+            counted(int(empty.sum()), "boxes of non-positive size"),
+            counted(int(outside.sum()), "boxes outside their image"),
             first_few("annotations", rows, "bbox"),
         )

@@ -1,4 +1,4 @@
-"""Comparison of class tables: category ids and names of two splits, or of a checkpoint and data."""
+"""Compare the category ids and class names of two splits, or of a checkpoint and a data set."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,8 +8,8 @@ class Difference(NamedTuple):
     """A class that differs between two tables.
 
     Attributes:
-        category_id: id of the class; of a name under two ids the id in the second table.
-        detail: what the tables say, in words.
+        category_id: id of the class; if its id differs, the id in the second table.
+        detail: the difference in words.
     """
 
     category_id: int
@@ -21,12 +21,12 @@ Names = Mapping[int, str]
 
 
 def name_conflicts(first: Names, second: Names, labels: Labels) -> list[Difference]:
-    """Ids that have another name in each table, and names that have another id in each table.
+    """Find ids with different names, and names with different ids.
 
     Args:
         first: class name of each category id.
-        second: likewise, of the other table.
-        labels: what messages call the tables, e.g. ("train", "val").
+        second: the same for the other table.
+        labels: names of the tables in messages, e.g. ("train", "val").
     """
     one, other = labels
     ids_in_first, ids_in_second = _ids_by_name(first), _ids_by_name(second)
@@ -45,12 +45,12 @@ def name_conflicts(first: Names, second: Names, labels: Labels) -> list[Differen
 def thing_conflicts(
     first: Mapping[int, bool], second: Mapping[int, bool], labels: Labels
 ) -> list[Difference]:
-    """Ids that are a thing in one table and stuff in the other.
+    """Find ids that are a thing in one table and stuff in the other.
 
     Args:
         first: whether each category id is a thing.
-        second: likewise, of the other table.
-        labels: what messages call the tables.
+        second: the same for the other table.
+        labels: names of the tables in messages.
     """
     kinds = {True: "thing", False: "stuff"}
     return [
@@ -61,12 +61,12 @@ def thing_conflicts(
 
 
 def only_in(label: str, here: Names, there: Names) -> list[Difference]:
-    """Classes whose id is in one table alone.
+    """Find ids in table ``here`` that table ``there`` lacks.
 
     Args:
-        label: what messages call the table ``here``.
+        label: name of the table ``here`` in messages.
         here: class name of each category id.
-        there: likewise, of the other table.
+        there: the same for the other table.
     """
     return [
         Difference(number, f"{name!r} in {label} only")

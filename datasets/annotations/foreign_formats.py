@@ -1,4 +1,4 @@
-"""Recognise what a file or folder is that is given in place of COCO annotations."""
+"""Recognise files and folders in other formats than COCO JSON."""
 
 import contextlib
 import os
@@ -23,12 +23,12 @@ _FOLDERS_SNIFFED = 100
 
 
 def recognise_binary(content: bytes) -> str | None:
-    """What a file looks like that is not text, by its beginning; None where nothing is known."""
+    """Describe a binary file by its first bytes; None if unknown."""
     return next((what for start, what in _BEGINNINGS if content.startswith(start)), None)
 
 
 def recognise_text(text: str) -> str | None:
-    """What a text that is not JSON looks like, and what to do; None where nothing is known.
+    """Describe a text that is not JSON, and say what to do; None if unknown.
 
     >>> recognise_text("<annotation><folder>images</folder></annotation>")
     'Pascal VOC XML: convert it to COCO JSON'
@@ -62,10 +62,10 @@ def _recognise_markup(beginning: str) -> str:
 
 
 def recognise_folder(folder: Path) -> str | None:
-    """What a folder holds if its annotations are in another format than COCO's, and what to do.
+    """Describe a folder with annotations in another format, and say what to do; None if unknown.
 
     Args:
-        folder: looked into, with three levels of folders in it.
+        folder: searched three levels deep.
     """
     with contextlib.suppress(PermissionError):
         for place in islice(_with_folders_in(folder, levels=3), _FOLDERS_SNIFFED):

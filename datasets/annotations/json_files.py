@@ -1,31 +1,25 @@
-"""Reading JSON files that nobody vouches for, and telling what is in them."""
+"""Read JSON files, and explain in the error message why a file cannot be read."""
 
 import json
-import reprlib
 from pathlib import Path
 from typing import Any
 
 from datasets.annotations.foreign_formats import recognise_binary, recognise_folder, recognise_text
 from util.errors import UserError
 
-_VALUE_LENGTH = 60  # characters
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel = 3
-_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = _VALUE_LENGTH
-
 
 def read_json(path: str | Path, name: str, way_out: str) -> Any:
     """Read a JSON file.
 
-    Numbers may be NaN or infinite; of equal keys the last counts.
+    Numbers may be NaN or infinite; the last of several equal keys counts.
 
     Args:
-        path: of a text in UTF-8.
-        name: what messages call it.
-        way_out: what the user can do where it cannot be read.
+        path: a file in UTF-8.
+        name: description of the file in messages.
+        way_out: end of the error message: how to fix the problem.
 
     Raises:
-        UserError: the file cannot be read, or does not hold JSON that Python can hold.
+        UserError: the file cannot be read, or is not JSON that Python can parse.
     """
     try:
         with open(path, encoding="utf-8-sig") as file:
@@ -37,40 +31,31 @@ def read_json(path: str | Path, name: str, way_out: str) -> Any:
     except UnicodeDecodeError as error:
         found = recognise_binary(error.object)
         reason = "is not JSON: it "
-        reason += f"looks like {found}" if found else "is no text in UTF-8; save it as such"
+        reason += f"looks like {found}" if found else "is not UTF-8 text; save it as UTF-8"
     except RecursionError:
-        reason = "is nested too deeply to be read; write it anew"
+        reason = "is nested too deeply; write it again"
     except json.JSONDecodeError as error:
-        reason = _place_of_fault(error)
-    except ValueError:  # Python's limit against numbers whose conversion takes forever
-        reason = "has an integer of thousands of digits; write it anew"
+        reason = _describe_syntax_error(error)
+    except ValueError:  # Python's limit on the length of integers
+        reason = "has an integer of thousands of digits; correct it"
     raise UserError(f"{name} {path} {reason}; {way_out}")
 
 
 def _describe_folder(folder: Path) -> str:
-    """What a folder holds that is given in place of a JSON file."""
+    """Describe a folder that was given instead of a JSON file."""
     files = sorted(folder.glob("*.json"))
     if files:
         return f"is a folder; give a file in it, such as {files[0]}"
     foreign = recognise_folder(folder)
-    return f"is a folder, which looks like {foreign}" if foreign else "is a folder without JSON"
+    return f"is a folder; it looks like {foreign}" if foreign else "is a folder without JSON files"
 
 
-def _place_of_fault(error: json.JSONDecodeError) -> str:
-    """What is wrong with a text that is not JSON."""
+def _describe_syntax_error(error: json.JSONDecodeError) -> str:
+    """Describe a text that is not JSON."""
     if not error.doc.strip():
         return "is empty"
     if (found := recognise_text(error.doc)) is not None:
         return f"is not JSON: it looks like {found}"
     if error.msg.startswith("Unterminated") or error.pos >= len(error.doc.rstrip()):
-        return f"ends in the middle, after {len(error.doc)} characters; copy it again"
+        return f"is truncated after {len(error.doc)} characters; copy it again"
     return f"is not JSON: {error}"
-
-
-def in_short(value: Any) -> str:
-    """A value in few characters, however long it is and however deeply nested.
-
-    >>> in_short([[[[0]]], "a"])
-    "[[[[...]]], 'a']"
-    """
-    return _SHORT.repr(value)[:_VALUE_LENGTH]

@@ -1,4 +1,4 @@
-"""Recognise how a user's folder is laid out, and name the flags with which it can be read."""
+"""Find the images and annotations of a split, and explain how to read other folder layouts."""
 
 import contextlib
 import shlex
@@ -10,14 +10,14 @@ from datasets.annotations.foreign_formats import recognise_folder
 from util.cli.suggestions import did_you_mean
 from util.errors import UserError
 
-# Names that tools give to the folders of images and to annotation files; {} is the split.
+# Usual paths of annotation files and image folders; {} is the name of the split.
 _ROBOFLOW_FILE = "{}/_annotations.coco.json"
 _ANNOTATION_FILES = (
     _ROBOFLOW_FILE,
     "{}/labels.json",  # FiftyOne
     "{}/annotations.json",
     "annotations/instances_{}2017.json",
-    "annotations/instances_{}.json",  # CVAT, for a subset of that name
+    "annotations/instances_{}.json",  # CVAT: {} is the name of the subset
     "annotations/{}.json",
     "{}.json",
 )
@@ -28,17 +28,51 @@ _FOLDERS_TRIED = 50
 _FILES_LISTED = 5
 
 
-def check_layout(image_set: str, coco_path: str | Path, expected: Sequence[Path]) -> None:
-    """Refuse a ``--coco_path`` without COCO's layout, if it is known what else it is.
+def coco_paths(
+    image_set: str, coco_path: str | None, images: str | None, annotations: str | None
+) -> tuple[Path, Path]:
+    """Return image folder and annotation file of a split: from its flags, else as in COCO 2017.
 
     Args:
         image_set: "train" or "val".
-        coco_path: value of the flag.
-        expected: image folder and annotation file of the split under it, without those that other
-            flags name.
+        coco_path: value of ``--coco_path``; not needed if both other values are given.
+        images: value of ``--train_images`` or ``--val_images``.
+        annotations: value of ``--train_ann`` or ``--val_ann``.
 
     Raises:
-        UserError: says what was found in their place, and the flags that read it.
+        UserError: a flag is missing, or ``coco_path`` has another layout.
+    """
+    if not coco_path and not (images and annotations):
+        raise UserError(_explain_no_data(image_set, images, annotations))
+    root = Path(coco_path or "")
+    img_folder = root / f"{image_set}2017"
+    ann_file = root / "annotations" / f"instances_{image_set}2017.json"
+    if coco_path:
+        pairs = ((images, img_folder), (annotations, ann_file))
+        check_layout(image_set, root, [path for named, path in pairs if not named])
+    return Path(images or img_folder), Path(annotations or ann_file)
+
+
+def _explain_no_data(image_set: str, images: str | None, annotations: str | None) -> str:
+    """Name the missing flags."""
+    flags = {f"--{image_set}_images": images, f"--{image_set}_ann": annotations}
+    missing = " and ".join(flag for flag, value in flags.items() if not value)
+    given = "".join(f"{flag} is given, but " for flag, value in flags.items() if value)
+    words = {"train": "training data", "val": "validation data, which every epoch is evaluated on"}
+    return f"{given}there is no {words[image_set]}: give {missing}, or --coco_path"
+
+
+def check_layout(image_set: str, coco_path: str | Path, expected: Sequence[Path]) -> None:
+    """Explain a ``--coco_path`` without COCO's layout if its layout is recognised.
+
+    Args:
+        image_set: "train" or "val".
+        coco_path: value of ``--coco_path``.
+        expected: paths under it that must exist: image folder and annotation file of the split,
+            unless given by other flags.
+
+    Raises:
+        UserError: names what was found instead, and the flags to read it.
     """
     root = Path(coco_path)
     missing = [path for path in expected if not path.exists()]
@@ -46,12 +80,12 @@ def check_layout(image_set: str, coco_path: str | Path, expected: Sequence[Path]
         return
     if not root.exists():
         others = [one.name for one in root.absolute().parent.glob("*/")]
-        hint = did_you_mean(root.name, others) or "; give the folder of the data"
+        hint = did_you_mean(root.name, others) or "; give the folder of the data set"
         raise UserError(f"--coco_path {root} does not exist{hint}")
     if root.is_file():
         raise UserError(
-            f"--coco_path {root} is a file, not a folder; an annotation file is given with "
-            f"--{image_set}_ann, its images with --{image_set}_images"
+            f"--coco_path {root} is a file, not a folder; give an annotation file with "
+            f"--{image_set}_ann, and its images with --{image_set}_images"
         )
     found = None
     with contextlib.suppress(PermissionError):
@@ -61,7 +95,7 @@ def check_layout(image_set: str, coco_path: str | Path, expected: Sequence[Path]
 
 
 def find_split(root: Path, image_set: str) -> tuple[Path, Path] | None:
-    """Image folder and annotation file of a split under ``root`` by their usual names, or None.
+    """Find image folder and annotation file of a split by their usual names; None if missing.
 
     Args:
         root: folder of a data set.
@@ -84,19 +118,19 @@ def _first(
 
 
 def _explain(image_set: str, root: Path) -> str | None:
-    """What ``root`` is in place of COCO's layout, and the way out."""
+    """Describe the layout of ``root``, and name the flags to read it; None if unknown."""
     splits = {name: find_split(root, name) for name in _SPLIT_NAMES}
     found = {name: split for name, split in splits.items() if split is not None}
     flags = " ".join(_flags(name, *split) for name, split in found.items())
     if image_set in found:
         is_roboflow = any(file.name == Path(_ROBOFLOW_FILE).name for _, file in found.values())
-        what = "it looks like a Roboflow export" if is_roboflow else "its layout is another one"
-        return f"{what}: in place of --coco_path give {flags}"
+        what = "it looks like a Roboflow export" if is_roboflow else "it has another layout"
+        return f"{what}: instead of --coco_path give {flags}"
     if found:
         (other, split), *_ = found.items()
         return (
             f"there is no {_SPLIT_IN_WORDS[image_set]} data: give --{image_set}_images and "
-            f"--{image_set}_ann; to try things out {_SPLIT_IN_WORDS[other]} data will do: {flags} "
+            f"--{image_set}_ann; for a first trial use the {_SPLIT_IN_WORDS[other]} data: {flags} "
             + _flags(image_set, *split)
         )
     folders = sorted(one for one in root.iterdir() if one.is_dir())[:_FOLDERS_TRIED]
@@ -118,6 +152,6 @@ def _list_json_files(image_set: str, root: Path) -> str | None:
     if not files:
         return None
     return (
-        f"give --{image_set}_images and --{image_set}_ann; JSON files there: "
+        f"give --{image_set}_images and --{image_set}_ann; JSON files in the folder: "
         f"{', '.join(str(one) for one in sorted(files))}"
     )

@@ -1,4 +1,4 @@
-"""Why the image files that an annotation file names are not found, and which flag finds them."""
+"""Explain why image files in an annotation file are not found, and which flag would find them."""
 
 import os
 import shlex
@@ -10,22 +10,22 @@ _NAMES_TRIED = 20
 _SPELLINGS_TRIED = 3
 _FOLDERS_TRIED = 200
 _PARENTS_TRIED = 3
-_MASK_FOLDERS = ("panoptic", "mask", "label", "segment", "depth")  # files named as their images
+_MASK_FOLDERS = ("panoptic", "mask", "label", "segment", "depth")  # with the images' file names
 
 
 def explain_missing_files(names: Sequence[str], folder: str | Path, flag: str | None) -> str:
-    """Why image files are not found, and what the user can do.
+    """Explain why image files are not found, and what to do.
 
-    Only the first few names are tried, and only folders near ``folder``.
+    Only the first few names are looked up, and only in folders near ``folder``.
 
     Args:
-        names: file names as in the annotation file, none of which is in the folder.
-        folder: where they were looked for.
-        flag: flag whose value the folder is, such as ``--train_images``; None where another
-            folder cannot help.
+        names: file names from the annotation file, none of which exists in the folder.
+        folder: the folder that was searched.
+        flag: flag that sets the folder, such as ``--train_images``; None if another folder cannot
+            be right.
 
     Returns:
-        One clause.
+        One clause of an error message.
     """
     folder, tried = Path(folder), list(names[:_NAMES_TRIED])
     if flag is not None and (found := _folder_that_has(tried, folder, flag)) is not None:
@@ -42,16 +42,16 @@ def explain_missing_files(names: Sequence[str], folder: str | Path, flag: str | 
 
 
 def _compare_folders(names: Sequence[str], folder: Path, found: Path) -> str:
-    """How the folder that was searched and the folder that has the files differ."""
+    """Describe the difference between the searched folder and the folder with the files."""
     if found in folder.parents:
         prefix = f"{folder.relative_to(found)}/"
         if all(name.startswith(prefix) for name in names):
-            return f"they exist without {prefix}, which file_name has in it already"
-    return f"they exist in {found}"
+            return f"every file_name already begins with {prefix}"
+    return f"the files exist in {found}"
 
 
 def _folder_that_has(names: Sequence[str], folder: Path, flag: str) -> Path | None:
-    """The folder nearby in which all the names are files; folders of masks are tried last."""
+    """Find a folder nearby that contains all files; folders of masks are tried last."""
     other_split = "val" if "train" in flag else "train"
 
     def doubt(candidate: Path) -> tuple[bool, bool]:
@@ -65,7 +65,7 @@ def _folder_that_has(names: Sequence[str], folder: Path, flag: str) -> Path | No
 
 
 def _folders_near(folder: Path) -> Iterator[Path]:
-    """Parents, then folders in ``folder`` and its parents, then the folders in the former."""
+    """Yield parents, their subfolders and subfolders of ``folder``, then one level below it."""
     parents = list(folder.parents)[:_PARENTS_TRIED]
     yield from parents
     for parent in (folder, *parents):
@@ -82,7 +82,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return list(entries)
-    except (OSError, ValueError):  # not there, or names that no file system takes
+    except (OSError, ValueError):  # missing, or an invalid name
         return []
 
 
@@ -94,18 +94,18 @@ def _is_file(path: Path) -> bool:
 
 
 def _explain_folders(names: Sequence[str], folder: Path) -> str | None:
-    """Names of folders in place of names of files."""
+    """Detect names of folders."""
     for name in names:
         try:
             if (folder / name).is_dir():
-                return f"{folder / name} is a folder: file_name must be the name of an image file"
+                return f"{folder / name} is a folder, but file_name must name an image file"
         except (OSError, ValueError):
             continue
     return None
 
 
 def _explain_spelling(names: Sequence[str], folder: Path) -> str | None:
-    """Names that differ from the name of a file in upper and lower case, or in the extension."""
+    """Detect names that differ from an existing file only in case or extension."""
     for name in names[:_SPELLINGS_TRIED]:
         parent, own = (folder / name).parent, Path(name).name
         others = sorted(entry.name for entry in _entries(parent))
@@ -124,15 +124,15 @@ def _stem(name: str) -> str:
 
 
 def _explain_prefix(names: Sequence[str], folder: Path) -> str | None:
-    """Names with folders that are not there, such as folders of another machine."""
+    """Detect names with folders that do not exist, such as folders of another machine."""
     prefix = names[0].removesuffix(_last_part(names[0]))
     if prefix and all(_is_file(folder / _last_part(name)) for name in names):
-        return f"they exist without {prefix}: remove that from file_name in the annotation file"
+        return f"the files exist without {prefix}: remove it from file_name in the annotation file"
     return None
 
 
 def _last_part(name: str) -> str:
-    r"""A name without its folders, which may be separated as on Windows.
+    r"""Return a name without its folders, which may be separated as on Windows.
 
     >>> _last_part("train/a.jpg"), _last_part(r"train\a.jpg")
     ('a.jpg', 'a.jpg')
@@ -142,8 +142,8 @@ def _last_part(name: str) -> str:
 
 def _describe_content(folder: Path, flag: str | None) -> str:
     if flag is None:
-        return "put them there, or remove them from the annotation file"
+        return "add the files, or remove them from the annotation file"
     files = (entry.name for entry in _entries(folder) if entry.is_file())
     first = next(files, None)
-    content = "no file" if first is None else f"{first} and others"
-    return f"the folder holds {content}: name the folder of these images with {flag}"
+    content = "no files" if first is None else f"files such as {first}"
+    return f"the folder contains {content}: give the folder of these images with {flag}"

@@ -1,12 +1,14 @@
-"""COCO's panoptic annotations: a JSON of segments beside a PNG of segment ids for each image.
+"""Read and check COCO panoptic annotations: a JSON file, and a PNG of segment ids per image.
 
-- images: as in a file of instances; ``width`` and ``height`` are required.
-- annotations: one an image, with ``image_id``, ``file_name`` of the PNG and ``segments_info``, a
-  list of segments: ``id`` integer from 1, unique in its image, colour of the segment in the PNG
-  (see `util.panoptic_coding`); ``category_id`` of a category of the file. Missing may be
-  ``iscrowd`` (then 0), ``area`` (then that of the segment) and ``bbox``, which is not used.
-- categories: ``id`` integer from 0, unique; ``isthing`` 0 or 1, where it is missing COCO's rule
-  holds: ids up to 90 are things; ``name`` may be missing.
+Format of the tables:
+
+- images: as in `datasets.annotations.coco_file`, but ``width`` and ``height`` are required.
+- annotations: one per image, with ``image_id``, ``file_name`` of the PNG and ``segments_info``, a
+  list of segments: ``id``, an integer from 1, unique per image, the segment's colour in the PNG
+  (see `util.panoptic_coding`); ``category_id``. Optional: ``iscrowd`` (default: 0) and ``area``
+  (default: counted pixels). ``bbox`` is ignored.
+- categories: ``id``, a unique non-negative integer; ``isthing``, 0 or 1 (default as in COCO: ids up
+  to 90 are things); ``name``, optional.
 """
 
 import logging
@@ -25,13 +27,14 @@ from datasets.annotations.table_checks import (
     ID_RULE,
     IMAGE_ID_RULE,
     LABEL_RULE,
-    Findings,
+    FileProblems,
     Rule,
     check_fields,
     check_files_exist,
     check_image_sizes,
     check_labels_below,
     check_mask_memory,
+    check_not_empty,
     check_references,
     check_table,
     check_unique,
@@ -40,11 +43,12 @@ from datasets.annotations.table_checks import (
     is_id,
     warn_about_paths,
 )
+from datasets.annotations.wording import EXAMPLES_SHOWN, counted, with_rest
 from util.errors import UserError
 from util.files.image_files import MAX_PIXELS
 from util.panoptic_coding import LARGEST_THING_ID, MAX_ID, VOID_ID, decode_id_map
 
-_MAPS = "segment maps"  # what messages call the rows of "annotations"
+_MAPS = "segment maps"  # name of the rows of "annotations" in messages
 
 logger = logging.getLogger(__name__)
 
@@ -70,20 +74,20 @@ _SEGMENT_RULES = [
     Rule("id", _is_segment_id, f"an integer from 1 to {MAX_ID}"),
     LABEL_RULE,
     CROWD_RULE,
-    Rule("area", _is_area, f"a number of pixels, at most {MAX_PIXELS}", required=False),
+    Rule("area", _is_area, f"an integer from 0 to {MAX_PIXELS}", required=False),
 ]
 _PREDICTION_RULES = [
     Rule("id", _is_predicted_id, f"an integer from 0 to {MAX_ID}"),
-    Rule("category_id", is_id, "an integer of 64 bits"),
+    Rule("category_id", is_id, "a 64-bit integer"),
 ]
 _THING_RULE = Rule("isthing", is_flag, "0 or 1", required=False)
 
 
 def load_panoptic(ann_file: str | Path) -> dict[str, Any]:
-    """Read an annotation file; `check_panoptic` holds it to what this module says.
+    """Read a panoptic annotation file; `check_panoptic` checks its content.
 
     Raises:
-        UserError: the file cannot be read, is not JSON, or has not the tables.
+        UserError: as `load_annotations`.
     """
     return load_annotations(ann_file, way_out="check --coco_panoptic_path")
 
@@ -97,26 +101,25 @@ def check_panoptic(
     training: bool = False,
     num_classes: int | None = None,
 ) -> None:
-    """Check what `load_panoptic` has read, without opening a picture.
+    """Check a panoptic annotation file without opening an image.
 
-    Warnings name images without any segment, and files out of their folder.
+    Images without segments and files outside their folder are logged as warnings.
 
     Args:
-        data: the file's object.
-        ann_file: where it was read, for the message.
+        data: content of the file, as returned by `load_panoptic`.
+        ann_file: path of the file, for messages.
         ann_folder: folder of the PNGs; it is listed once.
-        img_folder: folder of the images; None: they are not needed.
-        training: whether it is to be trained on; then there must be segments.
-        num_classes: category ids must be below this; None: any number of classes.
+        img_folder: folder of the images; None: image files are not needed.
+        training: whether the file is for training and must therefore have segments.
+        num_classes: category ids must be below this; None: no limit.
 
     Raises:
-        UserError: one line with everything that is wrong, naming the first few ids of each kind.
+        UserError: all problems in one line, each with the ids of the first few rows.
     """
     images, maps, categories = data["images"], data["annotations"], data["categories"]
     _check_folder(ann_folder)
-    if not images:
-        raise UserError(f"annotation file {ann_file} has no images; a split needs at least one")
-    found = Findings(ann_file)
+    check_not_empty(images, ann_file)
+    found = FileProblems(ann_file)
     check_table(found, "images", images, [ID_RULE, FILE_NAME_RULE])
     check_image_sizes(found, images)
     check_table(found, "categories", categories, [*CATEGORY_RULES, _THING_RULE])
@@ -136,21 +139,23 @@ def check_panoptic(
     if img_folder is not None:
         warn_about_paths(ann_file, "images", images, img_folder)
     if training and not segments:
-        raise UserError(f"annotation file {ann_file} has no segments; training needs some")
+        raise UserError(
+            f"annotation file {ann_file} has no segments; training needs at least one object"
+        )
     _warn_about_empty_maps(ann_file, maps)
 
 
 def check_predictions(maps: list[Row], pred_file: str | Path) -> None:
-    """Check predicted segment maps by themselves; their categories may be any.
+    """Check predicted segment maps. Category ids may be unknown.
 
     Args:
-        maps: of which each has ``image_id``, ``file_name`` and ``segments_info``.
-        pred_file: where they were read, for the message.
+        maps: rows with ``image_id``, ``file_name`` and ``segments_info``.
+        pred_file: path of the file, for messages.
 
     Raises:
-        UserError: one line with everything that is wrong, naming the first few ids of each kind.
+        UserError: all problems in one line, each with the ids of the first few rows.
     """
-    found = Findings(pred_file)
+    found = FileProblems(pred_file)
     check_fields(found, _MAPS, maps, _MAP_RULES)
     check_fields(found, "segments", _segments_with_image_ids(maps), _PREDICTION_RULES)
     found.raise_if_any()
@@ -159,18 +164,18 @@ def check_predictions(maps: list[Row], pred_file: str | Path) -> None:
 def _check_folder(ann_folder: str | Path) -> None:
     if not os.path.isdir(ann_folder):
         raise UserError(
-            f"folder of segment maps {ann_folder} does not exist; check --coco_panoptic_path"
+            f"segment map folder {ann_folder} does not exist; check --coco_panoptic_path"
         )
 
 
-def _check_images_have_maps(found: Findings, images: list[Row], maps: list[Row]) -> None:
+def _check_images_have_maps(found: FileProblems, images: list[Row], maps: list[Row]) -> None:
     mapped = {row["image_id"] for row in maps if is_integer(row.get("image_id"))}
     bare = [row for row in images if is_integer(row.get("id")) and row["id"] not in mapped]
     found.add("images", bare, 'have no entry in "annotations"')
 
 
 def _segments_with_image_ids(maps: list[Row]) -> list[Row]:
-    """All segments, each with the ``image_id`` that messages tell."""
+    """Return all segments, each with its ``image_id`` for messages."""
     return [
         {**segment, "image_id": row.get("image_id")}
         for row in maps
@@ -184,7 +189,7 @@ def _count_by_image(segments: list[Row]) -> Counter[int]:
 
 
 def _check_segments(
-    found: Findings, segments: list[Row], categories: list[Row], num_classes: int | None
+    found: FileProblems, segments: list[Row], categories: list[Row], num_classes: int | None
 ) -> None:
     check_fields(found, "segments", segments, _SEGMENT_RULES)
     check_references(found, "segments", segments, "category_id", categories)
@@ -199,22 +204,22 @@ def _check_segments(
         if key in seen:
             repeated.append(segment)
         seen.add(key)
-    found.add("segments", repeated, "share their id with another of their image")
+    found.add("segments", repeated, "share their id with another segment of the image")
 
 
 def _warn_about_empty_maps(ann_file: str | Path, maps: list[Row]) -> None:
     empty = [row for row in maps if not row["segments_info"]]
     if empty:
         logger.warning(
-            "%s: %d images have no segment, they count as images without objects: %s",
+            "%s: %s: %s",
             ann_file,
-            len(empty),
+            counted(len(empty), "images have no segments, that is, no objects"),
             first_few(_MAPS, empty, None),
         )
 
 
 def thing_flags(data: dict[str, Any]) -> dict[int, bool]:
-    """Whether each category id of a checked file is a thing: countable, not stuff."""
+    """For each category id of a checked file, whether it is a thing (not stuff)."""
     return {
         row["id"]: bool(
             row["id"] <= LARGEST_THING_ID if row.get("isthing") is None else row["isthing"]
@@ -227,12 +232,12 @@ def read_id_map(path: str | Path, image_id: int, size_hw: tuple[int, int]) -> np
     """Read the segment ids of an image.
 
     Args:
-        path: the PNG.
-        image_id: for the message.
-        size_hw: height and width that it must have.
+        path: a PNG.
+        image_id: id of the image, for messages.
+        size_hw: height and width of the image.
 
     Returns:
-        int32 (H, W), 0 where no segment is.
+        int32 (H, W), 0 outside all segments.
 
     Raises:
         UserError: the PNG cannot be read or has another size.
@@ -241,27 +246,27 @@ def read_id_map(path: str | Path, image_id: int, size_hw: tuple[int, int]) -> np
     if id_map.shape != size_hw:
         raise UserError(
             f"image id {image_id}: segment map {path} is {id_map.shape[0]} x {id_map.shape[1]} "
-            f"pixels (height x width), the image {size_hw[0]} x {size_hw[1]}; make them equal"
+            f"pixels (height x width), but the image is {size_hw[0]} x {size_hw[1]}; "
+            "make their sizes equal"
         )
     return id_map
 
 
 def check_ids(ids_in_map: set[int], ids_in_json: set[int], where: str) -> None:
-    """A map and its JSON must speak of the same segments; void in the map needs no entry.
+    """Check that a segment map and its ``segments_info`` have the same ids, apart from void.
 
     Args:
-        ids_in_map: all ids of the map.
-        ids_in_json: of ``segments_info``.
-        where: image and file, for the message.
+        ids_in_map: all ids in the map.
+        ids_in_json: all ids in ``segments_info``.
+        where: image and file, for messages.
 
     Raises:
-        UserError: they differ.
+        UserError: the ids differ.
     """
     for ids, problem in (
-        (ids_in_map - ids_in_json - {VOID_ID}, "has segment ids that its segments_info lacks"),
-        (ids_in_json - ids_in_map, "lacks segment ids of its segments_info"),
+        (ids_in_map - ids_in_json - {VOID_ID}, "has segment ids that segments_info lacks"),
+        (ids_in_json - ids_in_map, "lacks segment ids of segments_info"),
     ):
         if ids:
-            few = ", ".join(map(str, sorted(ids)[:3]))
-            more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
-            raise UserError(f"{where} {problem}: {few}{more}")
+            examples = with_rest(sorted(ids)[:EXAMPLES_SHOWN], len(ids))
+            raise UserError(f"{where} {problem}: {examples}")

@@ -1,20 +1,21 @@
-"""Classes of a run: training data, validation data and checkpoint, compared and merged."""
+"""Compare and merge the classes of training data, validation data and checkpoint."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from datasets.annotations.class_tables import Difference, name_conflicts, only_in, thing_conflicts
-from datasets.annotations.start_checks import EXAMPLES_SHOWN, stop_or_warn, with_rest
+from datasets.annotations.start_checks import stop_or_warn
+from datasets.annotations.wording import EXAMPLES_SHOWN, with_rest
 
 
 class ClassTable(NamedTuple):
     """Classes by category id.
 
     Attributes:
-        label: what messages call the table: "training", "validation" or "checkpoint".
+        label: name of the table in messages: "training", "validation" or "checkpoint".
         source: path of the file.
         names: class names.
-        is_thing: of panoptic data: whether a class is a thing; else empty.
+        is_thing: whether a class is a thing; empty except for panoptic data.
     """
 
     label: str
@@ -30,14 +31,14 @@ def classes_of_run(
     checkpoint_path: str,
     skip_checks: bool,
 ) -> ClassTable:
-    """Classes of the training data, or without any of the checkpoint; others only add ids.
+    """Merge the classes of training data, checkpoint and validation data, in this priority.
 
     Args:
-        val_set: validation data, of `datasets.build_dataset`.
-        train_set: training data; None: the checkpoint is evaluated.
-        checkpoint: content of the checkpoint that is resumed or evaluated, if there is one.
+        val_set: validation data, from `datasets.build_dataset`.
+        train_set: training data; None for evaluation.
+        checkpoint: content of the resumed or evaluated checkpoint, if any.
         checkpoint_path: path of the checkpoint.
-        skip_checks: value of the flag: print conflicts as warnings.
+        skip_checks: value of ``--skip_checks``: print conflicts as warnings.
 
     Raises:
         UserError: as `check_classes`.
@@ -51,11 +52,11 @@ def classes_of_run(
 
 
 def table_of_dataset(label: str, dataset: Any) -> ClassTable:
-    """Classes of a data set, none where it does not tell them.
+    """Return the classes of a data set.
 
     Args:
-        label: what messages call it.
-        dataset: may have ``ann_file``, ``categories`` and, of panoptic data, ``is_thing``.
+        label: name of the table in messages.
+        dataset: has ``ann_file``, ``categories`` and ``is_thing`` (panoptic data), all optional.
     """
     source = str(getattr(dataset, "ann_file", type(dataset).__name__))
     return ClassTable(
@@ -64,11 +65,11 @@ def table_of_dataset(label: str, dataset: Any) -> ClassTable:
 
 
 def table_of_checkpoint(source: str, checkpoint: Mapping[str, Any]) -> ClassTable:
-    """Classes in a checkpoint; none in files of the original and in what has another layout.
+    """Return the classes stored in a checkpoint; checkpoints of the original have none.
 
     Args:
         source: path of the checkpoint.
-        checkpoint: its content.
+        checkpoint: content of the checkpoint.
     """
     names, is_thing = (
         {number: value for number, value in saved.items() if type(number) is int}
@@ -85,14 +86,14 @@ def table_of_checkpoint(source: str, checkpoint: Mapping[str, Any]) -> ClassTabl
 
 
 def merge_classes(tables: Sequence[ClassTable], skip_checks: bool) -> ClassTable:
-    """The classes of the first table, with those ids of the others that it lacks.
+    """Add the ids of further tables to the first table.
 
     Args:
-        tables: at least one; tables without classes are passed over.
-        skip_checks: value of the flag: print conflicts as warnings.
+        tables: at least one; tables without classes are ignored.
+        skip_checks: value of ``--skip_checks``: print conflicts as warnings.
 
     Raises:
-        UserError: as `check_classes`, for the first table and any other.
+        UserError: as `check_classes`.
     """
     known, *others = [table for table in tables if table.names] or tables[:1]
     for other in others:
@@ -104,30 +105,30 @@ def merge_classes(tables: Sequence[ClassTable], skip_checks: bool) -> ClassTable
 
 
 def check_classes(first: ClassTable, second: ClassTable, skip_checks: bool) -> None:
-    """Compare two tables; classes in one of them only are printed in one line.
+    """Compare two tables, and print the classes that only one of them has.
 
     Args:
-        first: of the training data, or of the checkpoint.
-        second: to be compared with it.
-        skip_checks: value of the flag: print conflicts as warnings.
+        first: classes of the training data or the checkpoint.
+        second: classes to compare.
+        skip_checks: value of ``--skip_checks``: print conflicts as warnings.
 
     Raises:
-        UserError: an id has another name in each table, a name another id, or a class is a thing
-            in one table and stuff in the other.
+        UserError: the tables disagree on the name of an id, the id of a name, or on whether a
+            class is a thing.
     """
     labels = first.label, second.label
     where = f"{first.label} ({first.source}) and {second.label} ({second.source})"
     conflicts = name_conflicts(first.names, second.names, labels)
     conflicts += thing_conflicts(first.is_thing, second.is_thing, labels)
     problems = [f"classes differ between {where}: {_in_words(conflicts)}"] if conflicts else []
-    stop_or_warn(problems, "make the class tables agree", skip_checks)
+    stop_or_warn(problems, "make the categories agree", skip_checks)
     lone = only_in(first.label, first.names, second.names)
     lone += only_in(second.label, second.names, first.names)
     if lone:
-        print(f"Classes in one table only, of {where}: {_in_words(lone)}")
+        print(f"Classes in only one of {where}: {_in_words(lone)}")
 
 
 def _in_words(differences: Sequence[Difference]) -> str:
-    """The first few differences, and how many more there are."""
+    """List the first few differences."""
     few = [f"id {one.category_id}: {one.detail}" for one in differences[:EXAMPLES_SHOWN]]
     return with_rest(few, len(differences))

@@ -1,14 +1,14 @@
-"""Segmentations in annotation files: which can be made a mask of, safely.
+"""Check segmentations and convert them to RLE.
 
-What rasterises them trusts its input: outlines far out of the picture take any amount of memory or
-crash, and runs that do not fill a mask leave it with what was in memory before. So nothing goes
-there that has not been looked at here.
+pycocotools does not check its input: polygons far outside the image exhaust memory or crash, and
+run lengths that do not fill a mask expose uninitialised memory. Every segmentation is therefore
+checked here first.
 
-- polygons: lists x, y, x, y, … in pixels of at least three points.
-- RLE: ``size`` [height, width], and ``counts``, the lengths of runs of pixels out and in, column
-  by column: a list, or COCO's compressed text. Lengths are written in it in groups of five bits,
-  lowest first, as characters from "0"; 32 is added to all but the last group of a number. From the
-  fourth on, the difference to the length two before is written.
+- polygons: lists x, y, x, y, … in pixels, of at least three points.
+- RLE: ``size`` [height, width], and ``counts``, lengths of alternating runs of pixels outside and
+  inside, column by column: a list, or COCO's compressed text. The text has five bits per character
+  (from "0"), lowest first, plus 32 in all but the last character of a number; from the fourth
+  number on, the difference to the second last number is stored.
 """
 
 import re
@@ -19,17 +19,17 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from datasets.annotations.coco_file import Row, are_numbers
-from datasets.annotations.json_files import in_short
+from datasets.annotations.wording import in_short
 
-LONGEST_OUTLINE = 4_000_000  # pixels; also the farthest that a corner may be away
-MAX_MASK_PIXELS = 2**32  # of all masks of an image together, a byte each
+LONGEST_OUTLINE = 4_000_000  # pixels; also the largest coordinate of a polygon
+MAX_MASK_PIXELS = 2**32  # in all masks of an image together, one byte each
 
-# Six groups hold 30 bits, more than a mask has pixels.
+# Six characters hold 30 bits, more than a mask has pixels.
 _COMPRESSED = re.compile(rb"(?:[P-o]{0,5}[0-O])+")
 
 
 def is_rle(segmentation: Any) -> TypeGuard[Row]:
-    """Whether a segmentation is run-length encoded, and its runs fill its size."""
+    """Whether a segmentation is an RLE whose runs add up to its size."""
     if type(segmentation) is not dict:
         return False
     size = segmentation.get("size")
@@ -39,7 +39,7 @@ def is_rle(segmentation: Any) -> TypeGuard[Row]:
 
 
 def _total_length(counts: Any) -> int | None:
-    """The sum of all runs; None where they are none."""
+    """Sum of all runs; None for invalid counts."""
     if type(counts) is list:
         are_runs = all(type(count) is int and count >= 0 for count in counts)
         return sum(counts) if are_runs else None
@@ -52,7 +52,7 @@ def _total_length(counts: Any) -> int | None:
 
 
 def run_lengths(compressed: bytes) -> np.ndarray:
-    """The lengths (N,) int64 that a compressed RLE holds.
+    """Decode the run lengths, (N,) int64, of a compressed RLE.
 
     >>> run_lengths(b"52203").tolist()
     [5, 2, 2, 2, 5]
@@ -70,14 +70,14 @@ def run_lengths(compressed: bytes) -> np.ndarray:
 
 
 def usable_polygons(segmentation: Any) -> list[list[float]]:
-    """The polygons of a segmentation that have at least three points and can be drawn."""
+    """Return the polygons of a segmentation that have three or more points and can be drawn."""
     if type(segmentation) is not list:
         return []
     return [one for one in segmentation if _is_polygon(one) and _is_drawable(one)]
 
 
 def has_endless_polygon(segmentation: Any) -> bool:
-    """Whether a polygon of a segmentation is too long, or too far away, to be drawn."""
+    """Whether a polygon is too long or too far outside the image to be drawn."""
     return type(segmentation) is list and any(
         _is_polygon(one) and not _is_drawable(one) for one in segmentation
     )
@@ -88,7 +88,7 @@ def _is_polygon(value: Any) -> bool:
 
 
 def _is_drawable(polygon: list[float]) -> bool:
-    """Whether the outline of a polygon is of a length that can be followed pixel by pixel."""
+    """Whether the outline of a polygon has at most `LONGEST_OUTLINE` pixels."""
     reach = max(max(polygon), -min(polygon))
     if reach > LONGEST_OUTLINE:
         return False
@@ -100,20 +100,20 @@ def _is_drawable(polygon: list[float]) -> bool:
 
 
 def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """Compressed RLE of one segmentation, as pycocotools has it.
+    """Convert a segmentation to a compressed RLE of pycocotools.
 
     Args:
-        segmentation: a list of polygons whose union is meant, or an RLE, plain or compressed.
-        height: of the picture in pixels.
-        width: of the picture in pixels.
+        segmentation: a list of polygons, of which the union is taken, or an RLE.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
 
     Raises:
-        ValueError: it has neither a polygon of three points nor an RLE of that size.
+        ValueError: there is no polygon of three or more points, or the RLE has another size.
     """
     if is_rle(segmentation):
         if list(segmentation["size"]) != [height, width]:
             raise ValueError(
-                f"RLE of size {segmentation['size']} for a picture of size {[height, width]}"
+                f"the RLE has size {segmentation['size']}, but the image {[height, width]}"
             )
         if isinstance(segmentation["counts"], list):
             return coco_mask.frPyObjects(segmentation, height, width)
@@ -121,6 +121,7 @@ def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str,
     polygons = usable_polygons(segmentation)
     if not polygons:
         raise ValueError(
-            f"segmentation {in_short(segmentation)} has no polygon of three points and is no RLE"
+            f"segmentation {in_short(segmentation)} is neither polygons of three or more points "
+            "nor an RLE"
         )
     return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))

@@ -1,4 +1,4 @@
-"""Checks of data before a run starts: they stop it, or with ``--skip_checks`` print warnings."""
+"""Data checks that stop a run before it starts, or print warnings with ``--skip_checks``."""
 
 import os
 from collections import Counter
@@ -9,23 +9,23 @@ from typing import Any
 
 from datasets.annotations.box_formats import LOOKS_LIKE, box_arrays, suspect_format
 from datasets.annotations.coco_file import Row
-from datasets.annotations.table_checks import size_hw
+from datasets.annotations.table_checks import sizes_wh_by_id
+from datasets.annotations.wording import EXAMPLES_SHOWN, box_in_words, with_rest
 from util.errors import UserError
 from util.files.image_files import open_image
 
-EXAMPLES_SHOWN = 3
-_OPENED_IMAGES = 200  # to learn the sizes of images that the annotation file does not give
-# So many training images with more objects than queries are an error; fewer are outliers.
+_OPENED_IMAGES = 200  # images opened for their size if the annotation file does not have it
+# From this number on, training images with more objects than queries are an error, not outliers.
 _CROWDED_IMAGES = 3
 
 
 def stop_or_warn(problems: Sequence[str], way_out: str, skip_checks: bool) -> None:
-    """Stop the run because of the problems; with ``skip_checks`` print each as a warning.
+    """Raise an error for the problems, or print each as a warning with ``skip_checks``.
 
     Args:
-        problems: one sentence each, with the file; none: nothing happens.
-        way_out: what the user can do besides ``--skip_checks``.
-        skip_checks: value of the flag.
+        problems: one sentence each, naming the file; may be empty.
+        way_out: how to fix the problems.
+        skip_checks: value of ``--skip_checks``.
 
     Raises:
         UserError: there are problems, and ``skip_checks`` is off.
@@ -37,19 +37,19 @@ def stop_or_warn(problems: Sequence[str], way_out: str, skip_checks: bool) -> No
 
 
 def is_object(row: Row) -> bool:
-    """Whether an annotation counts as an object: it is no crowd, and its box has an area."""
+    """Whether an annotation is an object to train on: not a crowd, and its box has an area."""
     return not row.get("iscrowd") and min(row["bbox"][2:]) > 0
 
 
 def crowded_images(counts: Counter[int], num_queries: int | None) -> list[tuple[int, int]]:
-    """Images with more objects than queries: id and number of objects, most objects first."""
+    """Return id and number of objects of images with more objects than queries, most first."""
     if num_queries is None:
         return []
     return [(image_id, count) for image_id, count in counts.most_common() if count > num_queries]
 
 
 def are_too_many(crowded: Sequence[tuple[int, int]]) -> bool:
-    """Whether images with more objects than queries are an error in training data, not outliers."""
+    """Whether there are enough of these images to be an error in training data."""
     return len(crowded) >= _CROWDED_IMAGES
 
 
@@ -61,16 +61,15 @@ def check_boxes_and_counts(
     num_queries: int | None,
     skip_checks: bool,
 ) -> None:
-    """Check the format of boxes, and that the model has a query for each object of an image.
+    """Check the format of the boxes, and that no image has more objects than the model has queries.
 
     Args:
-        data: object of an instance annotation file that
-            `datasets.annotations.checks.check_annotations` has accepted.
+        data: content of an instance annotation file that passed `check_annotations`.
         ann_file: path of the file, for messages.
-        img_folder: folder of the images; some are opened where the file does not give their sizes.
-        training: whether it is trained on: there, from three images on, more objects than queries
-            are an error; otherwise they are reported in one printed line.
-        num_queries: largest number of objects that the model finds in an image; None: unlimited.
+        img_folder: folder of the images; some are opened if the file lacks their sizes.
+        training: whether the file is for training. Three or more training images with more objects
+            than queries are an error; otherwise such images are only printed.
+        num_queries: number of queries; None: no limit.
         skip_checks: print errors as warnings.
 
     Raises:
@@ -90,10 +89,9 @@ def check_segment_counts(
     num_queries: int | None,
     skip_checks: bool,
 ) -> None:
-    """As `check_boxes_and_counts` for a panoptic file, whose segments are the objects.
+    """Check that no image of a panoptic file has more segments than the model has queries.
 
-    Raises:
-        UserError: training images have more segments than there are queries.
+    Arguments and errors are as in `check_boxes_and_counts`.
     """
     counts = Counter({row["image_id"]: len(row["segments_info"]) for row in data["annotations"]})
     problems = _count_problems(counts, data["images"], ann_file, training, num_queries)
@@ -103,7 +101,7 @@ def check_segment_counts(
 def _format_problem(
     data: dict[str, Any], ann_file: str | Path, img_folder: str | Path
 ) -> str | None:
-    """A sentence about boxes that look like another format than COCO's, if they do."""
+    """Describe boxes that look like another format than xywh pixels; None if there are none."""
     sizes_wh = _known_sizes(data["images"], img_folder)
     rows = [row for row in data["annotations"] if row["image_id"] in sizes_wh]
     suspected = suspect_format(*box_arrays(rows, sizes_wh))
@@ -113,26 +111,22 @@ def _format_problem(
     chosen = [row for row, one in zip(rows, suspected.impossible.tolist(), strict=True) if one]
     examples = [
         f"annotation id {row['id']} of image id {row['image_id']} ({file_names[row['image_id']]}) "
-        f"has bbox {_in_words(row['bbox'])}{_size_in_words(sizes_wh.get(row['image_id']))}"
+        f"has bbox {box_in_words(row['bbox'])}{_size_in_words(sizes_wh.get(row['image_id']))}"
         for row in chosen[:EXAMPLES_SHOWN]
     ]
-    found = f"{len(chosen)} of {len(rows)} boxes {LOOKS_LIKE[suspected.kind]}"
-    return f"{ann_file}: {found}: {with_rest(examples, len(chosen))}"
+    problem = f"{len(chosen)} of {len(rows)} boxes {LOOKS_LIKE[suspected.kind]}"
+    return f"{ann_file}: {problem}: {with_rest(examples, len(chosen))}"
 
 
 def _known_sizes(images: Sequence[Row], img_folder: str | Path) -> dict[int, tuple[int, int]]:
-    """Width and height of images by id, from the file; some of those without from their headers."""
-    sizes = {row["id"]: size[::-1] for row in images if (size := size_hw(row))}
+    """Width and height of images by id, from the file or (for a sample) from image headers."""
+    sizes = sizes_wh_by_id(images)
     unknown = [row for row in images if row["id"] not in sizes]
     for row in unknown[:: max(1, len(unknown) // _OPENED_IMAGES)]:
-        # What cannot be opened is named when it is read.
+        # Unreadable images are reported when they are read.
         with suppress(UserError), open_image(os.path.join(img_folder, row["file_name"]), "") as one:
             sizes[row["id"]] = one.size
     return sizes
-
-
-def _in_words(box: Sequence[float]) -> str:
-    return "[" + ", ".join(f"{number:.6g}" for number in box) + "]"
 
 
 def _size_in_words(size_wh: tuple[int, int] | None) -> str:
@@ -146,10 +140,7 @@ def _count_problems(
     training: bool,
     num_queries: int | None,
 ) -> list[str]:
-    """A sentence about images with more objects than queries, if that is an error.
-
-    Otherwise the sentence is printed: other data than training data, and few images.
-    """
+    """Describe images with more objects than queries; print the sentence if it is not an error."""
     crowded = crowded_images(counts, num_queries)
     if not crowded:
         return []
@@ -159,17 +150,11 @@ def _count_problems(
         for image_id, count in crowded[:EXAMPLES_SHOWN]
     ]
     sentence = (
-        f"{ann_file}: images with more objects than --num_queries {num_queries}, the model cannot "
-        f"find all of them: {with_rest(examples, len(crowded))}; --num_queries {crowded[0][1]} "
-        "is enough"
+        f"{ann_file}: some images have more objects than --num_queries {num_queries}, so the model "
+        f"cannot find all of them: {with_rest(examples, len(crowded))}; "
+        f"--num_queries {crowded[0][1]} is enough"
     )
     if training and are_too_many(crowded):
         return [sentence]
     print(sentence)
     return []
-
-
-def with_rest(examples: Sequence[str], total: int) -> str:
-    """The examples, and how many more there are."""
-    more = f" and {total - len(examples)} more" if total > len(examples) else ""
-    return ", ".join(examples) + more

@@ -1,6 +1,6 @@
-"""Checks of the tables of annotation files, whatever they annotate.
+"""Checks of tables that instance and panoptic annotation files have in common.
 
-A file's faults are collected in `Findings`, so that one error tells them all.
+The problems of a file are collected in `FileProblems` and raised as one error.
 """
 
 import logging
@@ -11,28 +11,21 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 from datasets.annotations.coco_file import Row, is_integer
-from datasets.annotations.json_files import in_short
 from datasets.annotations.missing_files import explain_missing_files
 from datasets.annotations.segmentations import MAX_MASK_PIXELS
+from datasets.annotations.wording import EXAMPLES_SHOWN, counted, in_short, singular, with_rest
 from util.errors import UserError
 from util.files.image_files import MAX_PIXELS, MAX_SIDE
 
-_EXAMPLES_SHOWN = 3
-_SINGULAR = {
-    "annotations": "annotation",
-    "segments": "segment",
-    "images": "image",
-    "categories": "category",
-}
-LARGEST_LABEL = 100_000  # a model has a logit for every id up to the largest
-NO_FILE = "have no file in"  # how the problem of missing files begins
-_LARGEST_ID = 2**63 - 1  # of an integer tensor
+LARGEST_LABEL = 100_000  # the model has a logit for every id up to the largest
+NO_FILE = "have no file in"  # beginning of the text about missing files
+_LARGEST_ID = 2**63 - 1  # in an int64 tensor
 
 logger = logging.getLogger(__name__)
 
 
 class Rule(NamedTuple):
-    """What one field of a table must be."""
+    """Requirement on a field of a table."""
 
     field: str
     is_valid: Callable[[Any], bool]
@@ -46,7 +39,7 @@ def is_label(value: Any) -> bool:
 
 
 def is_id(value: Any) -> bool:
-    """Whether a value is an integer that a tensor can hold."""
+    """Whether a value is an integer that fits into an int64 tensor."""
     return type(value) is int and -_LARGEST_ID <= value <= _LARGEST_ID
 
 
@@ -61,7 +54,7 @@ def is_file_name(value: Any) -> bool:
         return False
     try:
         os.fsencode(value)
-    except UnicodeEncodeError:  # half of a UTF-16 pair
+    except UnicodeEncodeError:  # a lone UTF-16 surrogate
         return False
     return True
 
@@ -71,8 +64,8 @@ def is_flag(value: Any) -> bool:
     return type(value) in (int, bool) and value in (0, 1)
 
 
-ID_RULE = Rule("id", is_id, "an integer of 64 bits")
-IMAGE_ID_RULE = Rule("image_id", is_id, "an integer of 64 bits")
+ID_RULE = Rule("id", is_id, "a 64-bit integer")
+IMAGE_ID_RULE = Rule("image_id", is_id, "a 64-bit integer")
 FILE_NAME_RULE = Rule("file_name", is_file_name, "a file name")
 _SIDE_RULES = [
     Rule(side, is_side, f"an integer from 1 to {MAX_SIDE}") for side in ("width", "height")
@@ -83,14 +76,14 @@ CROWD_RULE = Rule("iscrowd", is_flag, "0 or 1", required=False)
 
 
 class Problem(NamedTuple):
-    """What is wrong with some rows of a table.
+    """A problem of some rows of a table.
 
     Attributes:
-        table: name of the rows.
-        rows: those concerned.
-        text: what they do wrong.
-        field: where, or None.
-        way_out: what the user can do, where that is not to correct the rows.
+        table: name of the table in messages, plural.
+        rows: the invalid rows.
+        text: predicate of the message, plural: "have no id".
+        field: the invalid field, shown with its value; or None.
+        way_out: how to fix the problem, unless by correcting the rows.
     """
 
     table: str
@@ -100,17 +93,17 @@ class Problem(NamedTuple):
     way_out: str = ""
 
     def __str__(self) -> str:
-        """How many rows, what is wrong, the first few, and the way out."""
+        """Number of rows, problem, the first few rows, and the way out."""
         examples = first_few(self.table, self.rows, self.field)
-        told = f"{len(self.rows)} of the {self.table} {self.text}: {examples}"
-        return f"{told}; {self.way_out}" if self.way_out else told
+        problem = f"{counted(len(self.rows), f'{self.table} {self.text}')}: {examples}"
+        return f"{problem}; {self.way_out}" if self.way_out else problem
 
 
 class AnnotationFileError(UserError):
-    """An annotation file that cannot be used as it is.
+    """An invalid annotation file.
 
     Attributes:
-        problems: all that is wrong with it.
+        problems: all problems of the file.
     """
 
     def __init__(self, message: str, problems: Iterable[Problem] = ()) -> None:
@@ -118,8 +111,8 @@ class AnnotationFileError(UserError):
         self.problems = list(problems)
 
 
-class Findings:
-    """What is wrong with one annotation file, collected so that one error can tell it all."""
+class FileProblems:
+    """Collects the problems of an annotation file, to raise them as one error."""
 
     def __init__(self, ann_file: str | Path) -> None:
         self.ann_file = ann_file
@@ -128,109 +121,124 @@ class Findings:
     def add(
         self, table: str, rows: list[Row], text: str, field: str | None = None, way_out: str = ""
     ) -> None:
-        """Note a problem of some rows of a table, if there are any."""
+        """Add a problem if it has any rows; see `Problem` for the arguments."""
         if rows:
             self.problems.append(Problem(table, rows, text, field, way_out))
 
     def raise_if_any(self) -> None:
-        """Raise the one error that tells everything noted.
+        """Raise one error with all problems.
 
         Raises:
-            AnnotationFileError: something has been noted.
+            AnnotationFileError: there are problems.
         """
         if self.problems:
-            told = "; ".join(map(str, self.problems))
-            # A way out may be a flag, with nothing to correct in the file.
+            text = "; ".join(map(str, self.problems))
+            # If every problem has a way out of its own, the file may be right.
             verb = "" if all(one.way_out for one in self.problems) else " must be corrected"
-            raise AnnotationFileError(f"{self.ann_file}{verb}: {told}", self.problems)
+            raise AnnotationFileError(f"{self.ann_file}{verb}: {text}", self.problems)
 
 
 def first_few(table: str, rows: Sequence[Row], field: str | None) -> str:
-    """The first few rows in words, and how many more there are."""
-    few = [_describe(table, row, field) for row in rows[:_EXAMPLES_SHOWN]]
-    more = len(rows) - len(few)
-    return ", ".join(few) + (f" and {more} more" if more else "")
+    """Describe the first few rows."""
+    few = [_describe(table, row, field) for row in rows[:EXAMPLES_SHOWN]]
+    return with_rest(few, len(rows))
 
 
 def _describe(table: str, row: Row, field: str | None) -> str:
-    """The name by which a user finds a row again, and what stands in the field at fault."""
+    """Identify a row by its ids, and show the value of the invalid field."""
     owner = f"image id {in_short(row.get('image_id'))}"
     if table == "segment maps":
-        name = f"that of {owner}"
+        name = f"segment map of {owner}"
     else:
-        name = f"{_SINGULAR[table]} id {in_short(row.get('id'))}"
+        name = f"{singular(table)} id {in_short(row.get('id'))}"
         name += f" of {owner}" if table in ("annotations", "segments") else ""
     return name if field is None else f"{name} ({field} {in_short(row.get(field))})"
 
 
-def check_table(found: Findings, table: str, rows: list[Row], rules: list[Rule]) -> None:
-    """Every row must keep every rule, and no two rows may have the same id."""
+def check_not_empty(images: list[Row], ann_file: str | Path) -> None:
+    """Check that an annotation file lists images.
+
+    Raises:
+        UserError: there are no images.
+    """
+    if not images:
+        raise UserError(f"annotation file {ann_file} has no images; a split needs at least one")
+
+
+def check_table(found: FileProblems, table: str, rows: list[Row], rules: list[Rule]) -> None:
+    """Check that rows follow the rules and have unique ids."""
     check_fields(found, table, rows, rules)
     check_unique(found, table, rows, "id")
 
 
-def check_fields(found: Findings, table: str, rows: list[Row], rules: list[Rule]) -> None:
-    """Every row must keep every rule."""
+def check_fields(found: FileProblems, table: str, rows: list[Row], rules: list[Rule]) -> None:
+    """Check that rows follow the rules."""
     for field, is_valid, must_be, required in rules:
-        wrong = [row for row in rows if not is_valid(row.get(field))]
-        absent = [row for row in wrong if row.get(field) is None]
-        present = [row for row in wrong if row.get(field) is not None]
-        found.add(table, present, f"have a wrong {field}, which must be {must_be}", field)
+        invalid = [row for row in rows if not is_valid(row.get(field))]
+        absent = [row for row in invalid if row.get(field) is None]
+        present = [row for row in invalid if row.get(field) is not None]
+        found.add(table, present, f"have an invalid {field} (must be {must_be})", field)
         if required:
             found.add(table, absent, f"have no {field}")
 
 
-def check_unique(found: Findings, table: str, rows: list[Row], field: str) -> None:
-    """No two rows may have the same integer in a field."""
+def check_unique(found: FileProblems, table: str, rows: list[Row], field: str) -> None:
+    """Check that no two rows have the same integer in a field."""
     counts = Counter(row[field] for row in rows if is_integer(row.get(field)))
     if len(counts) < len(rows):
         repeated = [row for row in rows if is_integer(row.get(field)) and counts[row[field]] > 1]
         found.add(table, repeated, f"share their {field} with another")
 
 
-def check_image_sizes(found: Findings, images: list[Row]) -> None:
-    """Every image must tell its width and height, and be one that can be read."""
+def check_image_sizes(found: FileProblems, images: list[Row]) -> None:
+    """Check that images have a width and a height within the limits of `util.files.image_files`."""
     check_fields(found, "images", images, _SIDE_RULES)
-    wide = [row for row in images if (size := size_hw(row)) and size[0] * size[1] > MAX_PIXELS]
-    found.add("images", wide, f"have a width times height above {MAX_PIXELS}, more than is read")
+    wide = [row for row in images if (size := size_wh(row)) and size[0] * size[1] > MAX_PIXELS]
+    found.add("images", wide, f"have a width times height above the limit of {MAX_PIXELS} pixels")
 
 
-def size_hw(image: Row) -> tuple[int, int] | None:
-    """Height and width in pixels that an image tells; None where it does not."""
-    height, width = image.get("height"), image.get("width")
-    return (height, width) if is_side(height) and is_side(width) else None
+def size_wh(image: Row) -> tuple[int, int] | None:
+    """Width and height in pixels in a row of "images"; None where they are missing or invalid."""
+    width, height = image.get("width"), image.get("height")
+    return (width, height) if is_side(width) and is_side(height) else None
 
 
-def check_mask_memory(found: Findings, images: list[Row], objects: Mapping[Any, int]) -> None:
-    """The masks of an image must fit into memory.
+def sizes_wh_by_id(images: Iterable[Row]) -> dict[int, tuple[int, int]]:
+    """Width and height in pixels of the images that have them, by image id."""
+    identified = (row for row in images if is_integer(row.get("id")))
+    return {row["id"]: size for row in identified if (size := size_wh(row))}
+
+
+def check_mask_memory(found: FileProblems, images: list[Row], objects: Mapping[Any, int]) -> None:
+    """Check that the masks of each image fit into memory.
 
     Args:
-        found: takes the faults.
-        images: rows of a file.
+        found: receives the problems.
+        images: rows of the table "images".
         objects: number of masks by image id.
     """
     crowded = [
         row
         for row in images
         if is_id(row.get("id"))
-        and (size := size_hw(row))
+        and (size := size_wh(row))
         and objects.get(row["id"], 0) * size[0] * size[1] > MAX_MASK_PIXELS
     ]
-    text = f"have more than {MAX_MASK_PIXELS} pixels in all their masks; scale them down or cut up"
+    text = f"have more than {MAX_MASK_PIXELS} pixels in all their masks; scale down or cut up"
     found.add("images", crowded, text)
 
 
 def check_files_exist(
-    found: Findings, table: str, rows: list[Row], folder: str | Path, flag: str | None = None
+    found: FileProblems, table: str, rows: list[Row], folder: str | Path, flag: str | None = None
 ) -> None:
-    """Every file that rows name must be in the folder; folders are listed, files not touched.
+    """Check that every ``file_name`` exists, by listing the folders.
 
     Args:
-        found: takes the faults.
-        table: name of the rows.
-        rows: to be checked.
-        folder: that the names are relative to.
-        flag: of the command line that names the folder, for the way out; None: there is none.
+        found: receives the problems.
+        table: name of the rows in messages.
+        rows: rows with a ``file_name``.
+        folder: folder that the names are relative to.
+        flag: flag that sets the folder, for the way out; None if there is none.
     """
     named = [row for row in rows if is_file_name(row.get("file_name"))]
     listings: dict[str, set[str]] = {}
@@ -243,51 +251,49 @@ def check_files_exist(
             missing.append(row)
     if missing:
         names = [row["file_name"] for row in missing]
-        # Where only some are missing, no other folder is the right one.
+        # If some files exist, the folder is right.
         way_out = explain_missing_files(names, folder, flag if missing == named else None)
         found.add(table, missing, f"{NO_FILE} {folder}", "file_name", way_out)
 
 
 def _listing(folder: str) -> set[str]:
-    """Names of the files in a folder; none where there can be no such folder.
+    """Names of the files in a folder; empty if the folder does not exist.
 
     Raises:
-        UserError: the folder may not be looked into.
+        UserError: the folder must not be listed.
     """
     try:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
     except PermissionError as error:
         raise UserError(
-            f"folder {folder} cannot be listed ({error.strerror}); give yourself the right to"
+            f"folder {folder} cannot be listed ({error.strerror}); check its permissions"
         ) from None
-    except OSError:  # besides folders that are not there: names too long, circles of links
+    except OSError:  # also names that are too long, and circular links
         return set()
 
 
 def warn_about_paths(ann_file: str | Path, table: str, rows: list[Row], folder: str | Path) -> None:
-    """Log one line about files that are named by a path out of the folder, if there are any.
+    """Log one warning if file names lead out of the folder.
 
     Args:
-        ann_file: where the rows were read, for the message.
-        table: name of the rows.
-        rows: with a ``file_name`` each.
-        folder: that the names are relative to.
+        ann_file: path of the annotation file, for the message.
+        table: name of the rows in the message.
+        rows: rows with a ``file_name``.
+        folder: folder that the names are relative to.
     """
     outside = [row for row in rows if leads_outside(row["file_name"], folder)]
     if outside:
         logger.warning(
-            "%s: %d of the %s have a file_name that leads out of %s; the files are read: %s",
+            "%s: %s; they are read nevertheless: %s",
             ann_file,
-            len(outside),
-            table,
-            folder,
+            counted(len(outside), f"{table} have a file_name that leads out of {folder}"),
             first_few(table, outside, "file_name"),
         )
 
 
 def leads_outside(file_name: str, folder: str | Path) -> bool:
-    """Whether a path, which may be absolute, leads out of a folder; links are not followed."""
+    """Whether a relative or absolute path leads out of a folder; links are not followed."""
     if not os.path.isabs(file_name) and ".." not in file_name:
         return False
     inner = os.path.abspath(folder)
@@ -295,16 +301,16 @@ def leads_outside(file_name: str, folder: str | Path) -> bool:
 
 
 def check_references(
-    found: Findings, table: str, rows: list[Row], field: str, referred: list[Row]
+    found: FileProblems, table: str, rows: list[Row], field: str, referred: list[Row]
 ) -> None:
-    """What rows refer to must be in the file. Values of a wrong type are told elsewhere.
+    """Check that the images or categories of rows exist; `check_fields` reports invalid types.
 
     Args:
-        found: takes the faults.
-        table: name of the rows.
-        rows: to be checked.
+        found: receives the problems.
+        table: name of the rows in messages.
+        rows: rows to check.
         field: "image_id" or "category_id".
-        referred: the table of images or categories.
+        referred: the table "images" or "categories".
     """
     known = {row["id"] for row in referred if is_integer(row.get("id"))}
     stray = [row for row in rows if is_integer(row.get(field)) and row[field] not in known]
@@ -313,9 +319,9 @@ def check_references(
 
 
 def check_labels_below(
-    found: Findings, table: str, rows: list[Row], num_classes: int, categories: list[Row]
+    found: FileProblems, table: str, rows: list[Row], num_classes: int, categories: list[Row]
 ) -> None:
-    """The label is the category id, so a number of classes must leave room for the largest."""
+    """Check that category ids, which are the labels, are below the number of classes."""
     beyond = [
         row
         for row in rows
@@ -328,8 +334,8 @@ def check_labels_below(
     largest = max(labels)
     way_out = (
         f"--num_classes {num_classes} is too small: the largest category id is {largest}, so "
-        f"{largest + 1} are needed; leave the flag out to have it counted, or where the number "
-        "comes from a checkpoint start with --finetune"
+        f"{largest + 1} are needed; leave out --num_classes, or use --finetune if the number "
+        "comes from a checkpoint"
     )
-    problem = f"have a category_id not below {num_classes}, the number of classes"
+    problem = f"have a category_id of at least {num_classes}, the number of classes"
     found.add(table, beyond, problem, "category_id", way_out)

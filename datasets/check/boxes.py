@@ -1,35 +1,38 @@
-"""Suspicious boxes: written in another format, out of the image, empty, tiny, twice.
-
-Boxes are xywh, in pixels.
-"""
+"""Check xywh boxes: other formats, outside the image, empty, tiny, oversized, duplicate."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets.annotations.box_formats import EDGE_SLACK_PIXELS, box_arrays, suspect_format
+from datasets.annotations.box_formats import (
+    EDGE_SLACK_PIXELS,
+    box_arrays,
+    suspect_format,
+    useless_boxes,
+)
 from datasets.annotations.coco_file import Row, is_number
+from datasets.annotations.wording import box_in_words
 from datasets.check.findings import Example, Findings, id_of
 
-_OVERSIZED = 2.0  # times the width or height of the image
+_OVERSIZED = 2.0  # multiple of the width or height of the image
 _TINY_PIXELS = 1.0
-_WHOLE_IMAGE = 0.99  # of the area of the image
+_WHOLE_IMAGE = 0.99  # share of the area of the image
 _MOST = 0.5
 _FEWEST_BOXES_FOR_MOST = 10
-# An outline is counted in pixels, a box in fractions of them.
+# The pixels of a mask may exceed the area of a box with fractional sides.
 _AREA_SLACK = 1.02
 
 
 class Boxes(NamedTuple):
-    """The boxes of a split and what belongs to them.
+    """The boxes of a split; arrays as in `box_arrays`.
 
     Attributes:
-        rows: [N] annotations.
+        rows: N annotations.
         start: (N, 2) left and top.
         extent: (N, 2) width and height.
         limits: (N, 2) width and height of the image, infinite where unknown.
-        file_names: of each image id.
+        file_names: file name of each image id.
     """
 
     rows: Sequence[Row]
@@ -48,29 +51,29 @@ class Boxes(NamedTuple):
         """Collect the boxes of annotations.
 
         Args:
-            rows: annotations with an ``image_id``, and a ``bbox`` of four finite numbers.
-            sizes_wh: width and height in pixels of images by id, as far as known.
-            file_names: of each image id.
+            rows: annotations with an ``image_id`` and a ``bbox`` of four finite numbers.
+            sizes_wh: known image sizes: width and height in pixels by image id.
+            file_names: file name of each image id.
         """
         return cls(rows, *box_arrays(rows, sizes_wh), file_names)
 
     def example(self, index: int, detail: str = "") -> Example:
-        """The place of a box, with its numbers."""
+        """Return the box at ``index`` as an example, with its numbers."""
         row, (width, height) = self.rows[index], self.limits[index]
-        box = "bbox [" + ", ".join(f"{number:.6g}" for number in row["bbox"]) + "]"
+        box = f"bbox {box_in_words(row['bbox'])}"
         size = f"image {width:.0f}x{height:.0f}" if np.isfinite(width) else ""
         return annotation_example(
             row, self.file_names, ", ".join(filter(None, [box, size, detail]))
         )
 
     def note_all(self, findings: Findings, kind: str, chosen: np.ndarray) -> None:
-        """Note the boxes for which ``chosen``, (N,) bool, holds."""
+        """Note the boxes marked by ``chosen``, (N,) bool."""
         for index in np.flatnonzero(chosen).tolist():
             findings.note(kind, self.example(index))
 
 
 def annotation_example(row: Row, file_names: Mapping[int, str], detail: str) -> Example:
-    """The place of an annotation of a listed image."""
+    """Return an annotation of a listed image as an example."""
     return Example(
         image_id=row["image_id"],
         annotation_id=id_of(row.get("id")),
@@ -81,58 +84,61 @@ def annotation_example(row: Row, file_names: Mapping[int, str], detail: str) -> 
 
 
 def check_boxes(findings: Findings, boxes: Boxes) -> None:
-    """Note everything suspicious about boxes."""
+    """Note all suspicious boxes."""
     if not boxes.rows:
         return
-    # Numbers near the end of the range of floats may overflow; infinity compares as it should.
-    with np.errstate(over="ignore", invalid="ignore"):
-        empty = np.any(boxes.extent <= 0, axis=1)
-        boxes.note_all(findings, "empty_box", empty)
-        suspected = suspect_format(boxes.start, boxes.extent, boxes.limits)
-        if suspected is not None:
-            boxes.note_all(findings, suspected.kind, suspected.impossible)
-        else:
-            _check_places(findings, boxes, empty)
+    empty, outside = useless_boxes(boxes.start, boxes.extent, boxes.limits)
+    boxes.note_all(findings, "empty_box", empty)
+    suspected = suspect_format(boxes.start, boxes.extent, boxes.limits)
+    if suspected is not None:
+        boxes.note_all(findings, suspected.kind, suspected.impossible)
+    else:
+        boxes.note_all(findings, "box_outside_image", outside)
+        _check_places(findings, boxes, ~empty & ~outside)
     _check_areas(findings, boxes)
     _check_duplicates(findings, boxes)
 
 
-def _check_places(findings: Findings, boxes: Boxes, empty: np.ndarray) -> None:
-    """Note boxes that lie or reach out of their image, and those of an absurd size."""
+def _check_places(findings: Findings, boxes: Boxes, inside: np.ndarray) -> None:
+    """Note boxes that cross an edge of their image or have an implausible size.
+
+    Args:
+        findings: receives the boxes.
+        boxes: all boxes of a split.
+        inside: (N,) bool, boxes that overlap their image.
+    """
     start, extent, limits = boxes.start, boxes.extent, boxes.limits
-    end = start + extent
-    outside = ~empty & np.any((start >= limits) | (end <= 0), axis=1)
-    inside = ~empty & ~outside
-    oversized = inside & np.any(extent > _OVERSIZED * limits, axis=1)
-    off_limits = (start < -EDGE_SLACK_PIXELS) | (end > limits + EDGE_SLACK_PIXELS)
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity compares correctly
+        end = start + extent
+        oversized = inside & np.any(extent > _OVERSIZED * limits, axis=1)
+        off_limits = (start < -EDGE_SLACK_PIXELS) | (end > limits + EDGE_SLACK_PIXELS)
+        clipped = np.minimum(end, limits) - np.maximum(start, 0)
+        whole = inside & (clipped.prod(axis=1) >= _WHOLE_IMAGE * limits.prod(axis=1))
     over_edge = inside & ~oversized & np.any(off_limits, axis=1)
-    boxes.note_all(findings, "box_outside_image", outside)
     boxes.note_all(findings, "oversized_box", oversized)
     boxes.note_all(findings, "box_beyond_edge", over_edge)
     boxes.note_all(findings, "tiny_box", inside & np.any(extent < _TINY_PIXELS, axis=1))
-    clipped = np.minimum(end, limits) - np.maximum(start, 0)
-    whole = inside & (clipped.prod(axis=1) >= _WHOLE_IMAGE * limits.prod(axis=1))
     if len(whole) >= _FEWEST_BOXES_FOR_MOST and whole.mean() > _MOST:
         boxes.note_all(findings, "whole_image_boxes", whole)
 
 
 def _check_areas(findings: Findings, boxes: Boxes) -> None:
-    """Note given areas that a box cannot have."""
+    """Note areas that are impossible for the box."""
     for index, row in enumerate(boxes.rows):
         area: Any = row.get("area")
         width, height = map(float, row["bbox"][2:])
         if not is_number(area) or width <= 0 or height <= 0:
-            continue  # told elsewhere
+            continue  # reported by other checks
         if area <= 0 or area > _AREA_SLACK * (width + 1) * (height + 1):
             findings.note("wrong_area", boxes.example(index, f"area {area:.6g}"))
 
 
 def _check_duplicates(findings: Findings, boxes: Boxes) -> None:
-    """Note annotations that repeat class and box of another on the same image."""
+    """Note annotations with the class and box of another annotation of the image."""
     first: dict[tuple[float, ...], int] = {}
     for index, row in enumerate(boxes.rows):
         key = (row["image_id"], row["category_id"], *row["bbox"])
         earlier = first.setdefault(key, index)
         if earlier != index:
-            detail = f"as annotation id {boxes.rows[earlier].get('id')}"
+            detail = f"same as annotation id {boxes.rows[earlier].get('id')}"
             findings.note("duplicate_box", boxes.example(index, detail))

@@ -1,8 +1,6 @@
-"""One split in COCO's instance format under check.
+"""Check a split in COCO instance format.
 
-The rules for annotation files are those of `datasets.annotations.checks`, which training applies.
-Other formats need a function like `check_coco_split`: what it returns is all that a report and a
-comparison of splits ask for.
+Annotation files are checked by the same rules as before training, `datasets.annotations.checks`.
 """
 
 import os
@@ -13,10 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datasets.annotations.checks import check_annotations
-from datasets.annotations.coco_file import Row, are_numbers, is_integer, load_annotations
+from datasets.annotations.coco_file import (
+    Row,
+    are_numbers,
+    category_names,
+    is_integer,
+    load_annotations,
+)
 from datasets.annotations.missing_files import explain_missing_files
 from datasets.annotations.start_checks import are_too_many, crowded_images, is_object
-from datasets.annotations.table_checks import leads_outside, size_hw
+from datasets.annotations.table_checks import leads_outside, size_wh
 from datasets.check.boxes import Boxes, check_boxes
 from datasets.check.facts import ClassCount, Split, SplitFacts, count_by_size
 from datasets.check.findings import KINDS, Example, Findings
@@ -28,15 +32,15 @@ from util.errors import UserError
 
 
 class Settings(NamedTuple):
-    """What a check is to look at.
+    """Settings of a check.
 
     Attributes:
-        num_queries: objects that the model can find in an image.
-        num_classes: category ids must be below this; None: any number of classes.
-        masks: whether segmentations are needed too.
+        num_queries: number of queries of the model.
+        num_classes: category ids must be below this; None: no limit.
+        masks: whether segmentations are checked.
         open_images: whether image files are decoded.
-        num_workers: threads for that; with 0 the caller's thread does it.
-        num_pictures: images of a split to be drawn at most.
+        num_workers: threads that decode images; 0: the calling thread.
+        num_pictures: maximum number of images drawn per split.
     """
 
     num_queries: int = 100
@@ -52,7 +56,7 @@ class CocoSplit(NamedTuple):
 
     Attributes:
         facts: counts and findings.
-        samples: images to be drawn.
+        samples: images to draw.
     """
 
     facts: SplitFacts
@@ -90,26 +94,20 @@ def check_coco_split(split: Split, settings: Settings) -> CocoSplit:
 
 
 def _listed_images(data: dict[str, Any], split: Split) -> dict[int, ListedImage]:
-    """The images of a file by id; rows that training refuses are passed over."""
+    """Return the images of a file by id, without invalid rows."""
     images: dict[int, ListedImage] = {}
     for row in data["images"]:
         image_id, name = row.get("id"), row.get("file_name")
         if is_integer(image_id) and isinstance(name, str) and name:
-            size = size_hw(row)
-            size_wh = None if size is None else size[::-1]
-            images.setdefault(
-                image_id, ListedImage(image_id, split.img_folder / name, name, size_wh)
-            )
+            listed = ListedImage(image_id, split.img_folder / name, name, size_wh(row))
+            images.setdefault(image_id, listed)
     return images
 
 
 def _classes(data: dict[str, Any]) -> dict[int, ClassCount]:
-    """The classes of a file by id, sorted; rows that training refuses are passed over."""
-    rows = [row for row in data["categories"] if is_integer(row.get("id"))]
-    return {
-        row["id"]: ClassCount(str(row.get("name", row["id"])))
-        for row in sorted(rows, key=lambda row: row["id"])
-    }
+    """Return the classes of a file by sorted id, without invalid rows."""
+    names = category_names([row for row in data["categories"] if is_integer(row.get("id"))])
+    return {number: ClassCount(names[number]) for number in sorted(names)}
 
 
 def _file_names(facts: SplitFacts) -> dict[int, str]:
@@ -117,7 +115,7 @@ def _file_names(facts: SplitFacts) -> dict[int, str]:
 
 
 def _check_paths(findings: Findings, facts: SplitFacts) -> list[ListedImage]:
-    """Note images without a file, and paths that leave the image folder; the images with a file."""
+    """Note missing files and paths outside the image folder; return the images with a file."""
     present, missing, folder = [], [], facts.split.img_folder
     for image in facts.images.values():
         if image.is_there():
@@ -139,7 +137,7 @@ def _check_paths(findings: Findings, facts: SplitFacts) -> list[ListedImage]:
 def _check_against_rules(
     findings: Findings, data: dict[str, Any], facts: SplitFacts, settings: Settings
 ) -> None:
-    """Note what training refuses."""
+    """Note the problems for which training refuses the annotation file."""
     split = facts.split
     try:
         check_annotations(
@@ -159,12 +157,12 @@ def _check_class_names(findings: Findings, facts: SplitFacts) -> None:
     for number, entry in facts.classes.items():
         earlier = first.setdefault(entry.name, number)
         if earlier != number:
-            detail = f"{entry.name!r}, as category id {earlier}"
+            detail = f"{entry.name!r}, same as category id {earlier}"
             findings.note("duplicate_class_name", Example(category_id=number, detail=detail))
 
 
 def _is_usable(row: Row, facts: SplitFacts) -> bool:
-    """Whether an annotation has a box, and an image and a class that are listed."""
+    """Whether an annotation has a box, a listed image and a listed class."""
     box = row.get("bbox")
     return (
         is_integer(row.get("image_id"))
@@ -197,7 +195,7 @@ def _count_annotations(facts: SplitFacts, usable: Iterable[Row]) -> None:
 
 
 def _check_counts(findings: Findings, facts: SplitFacts, settings: Settings) -> None:
-    """Note images with more objects than the model can find, and a split to learn nothing from."""
+    """Note images with more objects than queries, and training data without objects."""
     training = facts.split.name == "train"
     crowded = crowded_images(facts.objects, settings.num_queries)
     is_error = training and are_too_many(crowded)

@@ -1,7 +1,7 @@
-"""Check a data set before it is trained on: ``python -m datasets.check --help``.
+"""Check a data set before training: ``python -m datasets.check --help``.
 
-Exit status: 0, nothing wrong or warnings only; 1, errors found; 2, a mistake on the command line or
-an annotation file that cannot be read; 130, interrupted.
+Exit status: 0: no errors; 1: errors; 2: invalid command line or unreadable annotation file; 130:
+interrupted.
 """
 
 import argparse
@@ -13,12 +13,12 @@ from pathlib import Path
 from PIL import Image
 
 from datasets.annotations.checks import check_image_folder
+from datasets.annotations.layouts import coco_paths
 from datasets.check.coco import CocoSplit, Settings, check_coco_split
 from datasets.check.facts import Split
 from datasets.check.pictures import save_pictures
 from datasets.check.report import Report, as_json, as_text
 from datasets.check.splits import compare_splits
-from datasets.coco import coco_paths
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command
 from util.errors import UserError
 from util.files.checkpoint import atomic_write
@@ -28,33 +28,33 @@ _TO_STDOUT = "-"
 
 
 def build_parser() -> ArgumentParser:
-    """The command's flags; those of the data are the flags of main.py."""
+    """Build the parser; the data flags are those of main.py."""
     parser = ArgumentParser(
         prog=_PROGRAM,
-        description="Check a COCO-format data set and print a report. Exit status: 0 without "
-        "errors, 1 with errors, 2 after a mistake on the command line.",
+        description="Check a COCO-format data set and print a report. Exit status: 0: no errors, "
+        "1: errors, 2: invalid command line or unreadable annotation file.",
         fromfile_prefix_chars="@",
     )
     data = FlagGroup(parser, "data")
     data.add("--coco_path", "COCO directory: train2017/, val2017/, annotations/")
     for split, images in (("train", "training"), ("val", "validation")):
-        data.add(f"--{split}_images", f"folder of the {images} images, wherever it is")
+        data.add(f"--{split}_images", f"folder of the {images} images")
         data.add(f"--{split}_ann", f"COCO annotation file of the {images} images")
     check = FlagGroup(parser, "check")
-    check.add("--num_queries", "objects that the model can find", default=100, type=int)
-    check.add("--num_classes", "classes of the model; category ids must be below it", type=int)
-    check.add_switch("--masks", "check segmentations too")
-    check.add_switch("--skip_images", "check annotations only, open no image")
+    check.add("--num_queries", "number of object queries of the model", default=100, type=int)
+    check.add("--num_classes", "number of classes; category ids must be smaller", type=int)
+    check.add_switch("--masks", "check segmentations")
+    check.add_switch("--skip_images", "check annotations only, without opening images")
     check.add("--num_workers", "threads that open images", default=2, type=int)
     report = FlagGroup(parser, "report")
-    report.add("--json", 'file for the report as JSON; "-": to stdout, in place of the text')
-    report.add("--pictures", "file for a picture of sample images with boxes (.png, .jpg, …)")
-    report.add("--num_pictures", "images of each split on it", default=8, type=int)
+    report.add("--json", 'write the report as JSON to this file; "-": stdout, instead of text')
+    report.add("--pictures", "draw sample images with boxes to this file (.png, .jpg, …)")
+    report.add("--num_pictures", "number of images drawn per split", default=8, type=int)
     return parser
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status, as the module describes it."""
+    """Run the command, and return its exit status (see the module)."""
     reports: list[Report] = []
 
     def command() -> None:
@@ -65,10 +65,10 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> Report:
-    """Check what the flags name, and write what they ask for.
+    """Check the data set, and write report and pictures.
 
     Raises:
-        UserError: a flag is wrong, or an annotation file cannot be read.
+        UserError: a flag is invalid, or an annotation file cannot be read.
     """
     _check_flags(args)
     splits = _splits(args)
@@ -87,7 +87,7 @@ def _check(args: argparse.Namespace) -> Report:
 
 
 def _check_flags(args: argparse.Namespace) -> None:
-    """Find mistakes before the work begins, not after it."""
+    """Check the flags before the work begins."""
     for name, least in (("num_queries", 1), ("num_classes", 1), ("num_workers", 0)):
         if (value := getattr(args, name)) is not None and value < least:
             raise UserError(f"--{name} {value} must be at least {least}")
@@ -96,14 +96,14 @@ def _check_flags(args: argparse.Namespace) -> None:
     if args.pictures:
         suffix = Path(args.pictures).suffix.lower()
         if Image.registered_extensions().get(suffix) not in Image.SAVE:
-            raise UserError(f"--pictures {args.pictures}: no picture format is called {suffix!r}")
+            raise UserError(f"--pictures {args.pictures}: {suffix!r} is not an image format")
     for flag, target in (("--json", args.json), ("--pictures", args.pictures)):
         if target and target != _TO_STDOUT and not Path(target).absolute().parent.is_dir():
-            raise UserError(f"{flag} {target}: its folder does not exist; make it first")
+            raise UserError(f"{flag} {target}: its folder does not exist; create it first")
 
 
 def _splits(args: argparse.Namespace) -> list[Split]:
-    """The splits that the flags name, each of which must be there."""
+    """Return the splits given by the flags, and check that their files exist."""
     named = [
         name
         for name in ("train", "val")
@@ -123,7 +123,7 @@ def _splits(args: argparse.Namespace) -> list[Split]:
         if not split.ann_file.is_file():
             raise UserError(
                 f"annotation file {split.ann_file} does not exist; "
-                f"check --coco_path, or name the file with --{split.name}_ann"
+                f"check --coco_path, or give the file with --{split.name}_ann"
             )
     return splits
 
@@ -147,4 +147,4 @@ def _write(report: Report, checked: Sequence[CocoSplit], args: argparse.Namespac
             [one for split in checked for one in split.samples], Path(args.pictures)
         )
         if drawn == 0:
-            print(f"no image to draw: {args.pictures} is not written", file=sys.stderr)
+            print(f"no images to draw: {args.pictures} was not written", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What a check tells of a split beside its faults: counts, sizes and classes."""
+"""Statistics of a split: counts, sizes and classes."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -8,19 +8,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from datasets.annotations.coco_file import largest_category_id
 from datasets.check.findings import EXAMPLES_KEPT, Finding
 from datasets.check.images import ImageSurvey, ListedImage
 
-# Sides in pixels of the squares that part COCO's small, medium and large objects.
+# Limits of COCO's small and medium objects: sides of squares in pixels.
 _SMALL_SIDE, _MEDIUM_SIDE = 32, 96
 
 
 class Split(NamedTuple):
-    """Where a split is.
+    """Location of a split.
 
     Attributes:
         name: "train" or "val".
-        img_folder: what the names of images are relative to.
+        img_folder: folder that image file names are relative to.
         ann_file: annotation file.
     """
 
@@ -31,12 +32,12 @@ class Split(NamedTuple):
 
 @dataclass
 class ClassCount:
-    """How often a class occurs in a split.
+    """Counts of a class in a split.
 
     Attributes:
-        name: of the class.
-        objects: annotations, crowds and empty boxes aside.
-        images: with at least one of these objects.
+        name: name of the class.
+        objects: number of annotations, without crowds and empty boxes.
+        images: number of images with such objects.
     """
 
     name: str
@@ -45,7 +46,7 @@ class ClassCount:
 
 
 class Spread(NamedTuple):
-    """How numbers are spread; all 0 where there are none."""
+    """Distribution of numbers; all 0 if there are none."""
 
     smallest: float
     median: float
@@ -55,7 +56,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, numbers: Iterable[float]) -> "Spread":
-        """Measure."""
+        """Compute the distribution of numbers."""
         values = np.fromiter(numbers, dtype=np.float64)
         if values.size == 0:
             return cls(0, 0, 0, 0, 0)
@@ -66,20 +67,20 @@ class Spread(NamedTuple):
 
 @dataclass
 class SplitFacts:
-    """Counts of a split, and what two splits are compared by.
+    """Statistics and findings of a split.
 
     Attributes:
-        split: where it is.
-        images: those listed, by id.
-        classes: by category id.
-        num_annotations: rows of the file.
-        num_crowd: of the usable ones.
-        num_images_with_crowd: likewise.
-        objects: of each image that has any: annotations, crowds and empty boxes aside.
-        box_areas: number of objects that are small, medium and large by their box.
-        sizes_wh: of images by id: as training reads them, or else as the file says.
-        survey: of the image files; None where they have not been opened.
-        findings: what is wrong.
+        split: location of the split.
+        images: listed images by id.
+        classes: classes by category id.
+        num_annotations: number of annotations in the file.
+        num_crowd: number of valid crowd annotations.
+        num_images_with_crowd: number of images with crowd annotations.
+        objects: number of objects by image id, without crowds and empty boxes.
+        box_areas: number of small, medium and large objects by box area.
+        sizes_wh: width and height by image id, as training reads the image, else from the file.
+        survey: result for the image files; None if they were not opened.
+        findings: problems of the split.
     """
 
     split: Split
@@ -99,15 +100,15 @@ class SplitFacts:
         return {number: entry.name for number, entry in self.classes.items()}
 
     def images_without_objects(self) -> list[int]:
-        """Ids of the images without any object that training would learn."""
+        """Ids of the images without objects to train on."""
         return [image_id for image_id in self.images if self.objects[image_id] == 0]
 
     def objects_per_image(self) -> Spread:
-        """Over all images."""
+        """Distribution of the number of objects over all images."""
         return Spread.of(self.objects[image_id] for image_id in self.images)
 
     def as_json(self) -> dict[str, Any]:
-        """The facts as plain values; the classes are not among them."""
+        """Convert to JSON values, without the classes."""
         without = self.images_without_objects()
         facts: dict[str, Any] = {
             "annotation_file": str(self.split.ann_file),
@@ -131,7 +132,7 @@ class SplitFacts:
 
 
 def count_by_size(extents: np.ndarray) -> dict[str, int]:
-    """How many boxes are small, medium and large in COCO's sense.
+    """Count small, medium and large boxes as defined by COCO.
 
     Args:
         extents: (N, 2) width and height in pixels.
@@ -148,5 +149,6 @@ def count_by_size(extents: np.ndarray) -> dict[str, int]:
 
 
 def unused_ids(category_ids: Collection[int]) -> Iterator[int]:
-    """Ids from 1 up to the largest that no class has, each an output of the model for nothing."""
-    return (one for one in range(1, max(category_ids, default=0)) if one not in category_ids)
+    """Yield unused ids between 1 and the largest id; the model has a logit for each of them."""
+    used = range(1, largest_category_id(category_ids))
+    return (number for number in used if number not in category_ids)

@@ -1,27 +1,24 @@
-"""What a check of a data set can find, and where it was found.
-
-Any format can be checked with this: a check notes kinds of faults and their places.
-"""
+"""Kinds of problems that a check can find, and their places."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from datasets.annotations.box_formats import LOOKS_LIKE
-from datasets.annotations.json_files import in_short
+from datasets.annotations.wording import in_short
 
 Severity = Literal["error", "warning"]
 
-# Places kept of each finding; the count goes on. Bounds memory and the JSON report.
+# Examples kept per finding, to limit memory and the JSON report.
 EXAMPLES_KEPT = 1000
 
 
 class Kind(NamedTuple):
-    """A kind of fault.
+    """A kind of problem.
 
     Attributes:
-        severity: "error": training refuses the data, breaks off, or learns something wrong.
-            "warning": it can be lived with, but should be known.
-        means: what the places have in common, and what comes of it.
+        severity: "error": training refuses the data, stops, or learns something wrong; "warning":
+            suspicious, but training runs.
+        means: message in the plural: problem and consequence.
     """
 
     severity: Severity
@@ -31,76 +28,83 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     # ---- annotation file ----
     "refused": Kind("error", "training refuses the annotation file"),
-    "missing_file": Kind("error", "images without a file"),
-    "path_outside_folder": Kind("warning", "images whose path leads out of the image folder"),
+    "missing_file": Kind("error", "images have no file"),
+    "path_outside_folder": Kind(
+        "warning", "images have a file_name that leads out of the image folder"
+    ),
     "more_objects_than_queries": Kind(
-        "error", "training images with more objects than --num_queries; training stops there"
+        "error", "training images have more objects than --num_queries; training refuses them"
     ),
     "few_with_more_objects_than_queries": Kind(
-        "warning",
-        "validation images, or one or two training images, with more objects than --num_queries; "
-        "the model cannot find all of them",
+        "warning", "images have more objects than --num_queries; the model cannot find all objects"
     ),
     "no_objects": Kind("error", "no box that a model could learn"),
-    "duplicate_class_name": Kind("warning", "classes that share their name with another id"),
+    "duplicate_class_name": Kind("warning", "classes share their name with another id"),
     # ---- boxes ----
-    **{kind: Kind("error", f"boxes that {text}") for kind, text in LOOKS_LIKE.items()},
-    "empty_box": Kind("warning", "boxes without area; training leaves them out"),
-    "box_outside_image": Kind("warning", "boxes wholly outside; training leaves them out"),
-    "box_beyond_edge": Kind("warning", "boxes over an edge by over 2 pixels; training clips them"),
-    "oversized_box": Kind("warning", "boxes more than twice as wide or high as their image"),
-    "tiny_box": Kind("warning", "boxes less than a pixel wide or high"),
-    "whole_image_boxes": Kind("warning", "more than half of all boxes cover their whole image"),
-    "duplicate_box": Kind("warning", "annotations with class and box of another on the same image"),
-    "wrong_area": Kind(
-        "warning", "areas not positive or larger than the box; scores by object size will be wrong"
+    **{kind: Kind("error", f"boxes {text}") for kind, text in LOOKS_LIKE.items()},
+    "empty_box": Kind("warning", "boxes have no area; training leaves them out"),
+    "box_outside_image": Kind(
+        "warning", "boxes are entirely outside their image; training leaves them out"
     ),
-    "mask_off_box": Kind("warning", "polygons that overlap their box by less than half (IoU)"),
+    "box_beyond_edge": Kind(
+        "warning", "boxes exceed their image by more than 2 pixels; training clips them"
+    ),
+    "oversized_box": Kind("warning", "boxes are more than twice as wide or high as their image"),
+    "tiny_box": Kind("warning", "boxes are less than a pixel wide or high"),
+    "whole_image_boxes": Kind("warning", "more than half of all boxes cover their whole image"),
+    "duplicate_box": Kind(
+        "warning", "annotations have the class and box of another annotation of the image"
+    ),
+    "wrong_area": Kind(
+        "warning",
+        "annotations have an area of 0 or less, or larger than the box; AP by size will be wrong",
+    ),
+    "mask_off_box": Kind("warning", "polygons overlap their box by an IoU of less than 0.5"),
     # ---- image files ----
-    "unreadable_image": Kind("error", "image files that cannot be read; training stops there"),
-    "decompression_bomb": Kind("error", "images above the size limits; training refuses them"),
+    "unreadable_image": Kind("error", "image files are unreadable; training stops at them"),
+    "decompression_bomb": Kind("error", "images exceed the size limits; training refuses them"),
     "size_mismatch": Kind(
-        "error", "images of another size than the annotation file says; training stops there"
+        "error", "images have another size than in the annotation file; training stops at them"
     ),
     "exif_rotated": Kind(
         "warning",
-        "images that are stored sideways: the annotation file has the size after EXIF rotation; "
+        "images are stored sideways: the annotation file has the size after EXIF rotation; "
         "training turns them upright",
     ),
     "exif_ambiguous": Kind(
         "warning",
-        "images with an EXIF orientation, and no telling by size whether boxes follow it; "
+        "images have an EXIF orientation, but their size does not show whether boxes follow it; "
         "training reads stored pixels",
     ),
-    "huge_image": Kind("warning", "images above Pillow's size limit; slow, and large in memory"),
-    "duplicate_image": Kind("warning", "images with the pixels of another image of the split"),
+    "huge_image": Kind("warning", "images exceed Pillow's size limit; slow and large in memory"),
+    "duplicate_image": Kind("warning", "images have the pixels of another image of the split"),
     # ---- between splits ----
     "duplicate_across_splits": Kind(
-        "warning", "training images that validation has too; its scores will be too good"
+        "warning", "training images are also in validation; its AP will be too high"
     ),
     "same_name_across_splits": Kind(
         "warning",
-        "training images with the file name of a validation image; "
-        "without --skip_images the pixels are compared",
+        "training images have the file name of a validation image; "
+        "leave out --skip_images to compare the pixels",
     ),
-    "class_conflict": Kind("error", "classes whose ids or names differ between the splits"),
-    "class_table_differs": Kind("warning", "classes listed in one of the splits only"),
-    "class_without_training": Kind("warning", "classes with objects in validation alone"),
+    "class_conflict": Kind("error", "classes have another id or name in the other split"),
+    "class_table_differs": Kind("warning", "classes are listed in only one split"),
+    "class_without_training": Kind("warning", "classes have objects only in validation"),
     "class_without_validation": Kind(
-        "warning", "classes with objects in training alone; their AP will be -1"
+        "warning", "classes have objects only in training; their AP will be -1"
     ),
 }
 
 
 class Example(NamedTuple):
-    """One place of a finding; what does not apply is None or empty.
+    """A place of a finding; fields that do not apply are None or empty.
 
     Attributes:
-        image_id: as in the file; of a wrong type in its words.
-        annotation_id: likewise.
-        category_id: likewise.
-        file_name: of the image, as in the annotation file.
-        detail: what stands there.
+        image_id: id in the file; as text if it is not an integer.
+        annotation_id: id in the file.
+        category_id: id in the file.
+        file_name: file name of the image in the annotation file.
+        detail: details in words.
     """
 
     image_id: int | str | None = None
@@ -112,14 +116,14 @@ class Example(NamedTuple):
 
 @dataclass
 class Finding:
-    """What was found of one kind in one split.
+    """A problem of a split with all its places.
 
     Attributes:
         kind: key of `KINDS`.
-        split: "train", "val", or both with a comma.
-        message: what the places have in common.
+        split: "train", "val" or "train, val".
+        message: the problem in the plural.
         count: number of places.
-        examples: the first `EXAMPLES_KEPT` of them.
+        examples: the first `EXAMPLES_KEPT` places.
     """
 
     kind: str
@@ -134,10 +138,10 @@ class Finding:
 
 
 class Findings:
-    """Collects findings, in the order in which their kinds first occur.
+    """Collects findings in the order of their first occurrence.
 
     Args:
-        split: where they are found.
+        split: "train", "val" or "train, val".
     """
 
     def __init__(self, split: str) -> None:
@@ -145,12 +149,12 @@ class Findings:
         self._found: dict[tuple[str, str], Finding] = {}
 
     def note(self, kind: str, example: Example, message: str | None = None) -> None:
-        """Count one place.
+        """Add a place.
 
         Args:
             kind: key of `KINDS`.
             example: the place.
-            message: what is wrong, where that is more exact than the kind.
+            message: the problem in the plural; default: as in `KINDS`.
         """
         message = KINDS[kind].means if message is None else message
         finding = self._found.setdefault((kind, message), Finding(kind, self._split, message))
@@ -159,7 +163,7 @@ class Findings:
             finding.examples.append(example)
 
     def note_many(self, kind: str, count: int, examples: list[Example], message: str) -> None:
-        """Count places of which only some are known."""
+        """Add ``count`` places, of which only some are given as examples."""
         for example in examples:
             self.note(kind, example, message)
         self._found[kind, message].count += count - len(examples)
@@ -168,10 +172,10 @@ class Findings:
         return any(noted == kind for noted, _ in self._found)
 
     def all(self) -> list[Finding]:
-        """Everything found."""
+        """Return all findings."""
         return list(self._found.values())
 
 
 def id_of(value: Any) -> int | str | None:
-    """An id as a report shows it: wrong types in words, so that any report is strict JSON."""
+    """Convert an id for a report: other types than integers become text, to be valid JSON."""
     return value if value is None or type(value) is int else in_short(value)

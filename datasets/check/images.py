@@ -1,4 +1,4 @@
-"""Image files under check: each is decoded as training would, a few at a time, and none is kept."""
+"""Check image files: decode each as training does."""
 
 import hashlib
 import os
@@ -33,13 +33,13 @@ _QUEUED_PER_WORKER = 4
 
 
 class ListedImage(NamedTuple):
-    """An image as a data set lists it.
+    """An image listed in an annotation file.
 
     Attributes:
-        image_id: unique.
-        path: the file.
-        file_name: how the data set calls the file.
-        size_wh: width and height in pixels that the data set tells, or None.
+        image_id: id of the image.
+        path: path of the image file.
+        file_name: file name in the annotation file.
+        size_wh: width and height in pixels in the annotation file, or None.
     """
 
     image_id: int
@@ -48,10 +48,10 @@ class ListedImage(NamedTuple):
     size_wh: tuple[int, int] | None
 
     def is_there(self) -> bool:
-        """Whether there is anything under the path, readable or not."""
+        """Whether the path exists, readable or not."""
         try:
             return os.path.lexists(self.path)
-        except (OSError, ValueError):  # names that no file system takes
+        except (OSError, ValueError):  # invalid names
             return False
 
     def example(self, detail: str = "") -> Example:
@@ -59,15 +59,15 @@ class ListedImage(NamedTuple):
 
 
 class StoredImage(NamedTuple):
-    """What an image file turned out to be.
+    """Properties of an image file.
 
     Attributes:
-        listed: how the data set lists it.
+        listed: the image in the annotation file.
         size_wh: stored width and height in pixels.
-        mode: Pillow's name for the kind of pixels.
-        orientation: of EXIF, 1 (upright) to 8.
-        match: how the stored size compares with the annotation file.
-        digest: equal for equal pixels.
+        mode: Pillow's mode.
+        orientation: EXIF orientation, 1 (upright) to 8.
+        match: comparison of the stored size with the annotation file.
+        digest: hash of the pixels.
     """
 
     listed: ListedImage
@@ -83,7 +83,7 @@ class StoredImage(NamedTuple):
 
 
 class UnreadableImage(NamedTuple):
-    """An image file that training could not read, and why."""
+    """An image file that training cannot read, and the reason."""
 
     listed: ListedImage
     reason: str
@@ -92,14 +92,14 @@ class UnreadableImage(NamedTuple):
 
 @dataclass
 class ImageSurvey:
-    """What is known of all image files of a split.
+    """Statistics of the image files of a split.
 
     Attributes:
-        num_read: files that could be read.
-        modes: files by Pillow's mode.
-        num_with_orientation: files with an EXIF orientation other than upright.
+        num_read: number of readable files.
+        modes: number of files by Pillow mode.
+        num_with_orientation: number of files with an EXIF orientation other than upright.
         sizes_wh: width and height in pixels by image id, as training reads the images.
-        by_digest: the first image of each content.
+        by_digest: the first image with each hash of pixels.
     """
 
     num_read: int = 0
@@ -112,17 +112,17 @@ class ImageSurvey:
 def survey_images(
     images: Sequence[ListedImage], findings: Findings, num_workers: int, title: str
 ) -> ImageSurvey:
-    """Decode every image and note what is wrong with it.
+    """Decode images and note their problems.
 
     Args:
-        images: those to open.
-        findings: gets what is wrong.
-        num_workers: threads; with 0 the caller's thread does the work.
-        title: of the progress line.
+        images: images to open.
+        findings: receives the problems.
+        num_workers: threads; 0: the calling thread.
+        title: title of the progress line.
     """
     survey = ImageSurvey()
     with warnings.catch_warnings():
-        # Pillow warns of what is counted here, and of harmless oddities of headers.
+        # Pillow warns about large images, which are noted here, and about harmless header faults.
         warnings.filterwarnings("ignore", module="PIL")
         inspected = _map_in_threads(inspect_image, images, num_workers)
         for outcome in with_progress(inspected, title, len(images)):
@@ -136,7 +136,7 @@ def survey_images(
 
 
 def inspect_image(listed: ListedImage) -> StoredImage | UnreadableImage:
-    """Decode a file."""
+    """Decode an image file."""
     try:
         with open_image(listed.path, "it") as image:
             mode = image.mode
@@ -153,7 +153,7 @@ def inspect_image(listed: ListedImage) -> StoredImage | UnreadableImage:
 def _map_in_threads(
     function: Callable[[In], Out], items: Iterable[In], num_workers: int
 ) -> Iterator[Out]:
-    """`map` in threads, in order, that reads only a little ahead."""
+    """`map` in threads, in order, with few results in memory."""
     if num_workers == 0:
         yield from map(function, items)
         return
@@ -171,11 +171,11 @@ def _map_in_threads(
 
 
 def _note_faults(findings: Findings, image: StoredImage) -> None:
-    """Compare a readable file with what the data set says of it."""
-    listed, stored_wh, told_wh = image.listed, image.size_wh, image.listed.size_wh
+    """Compare a readable image file with the annotation file."""
+    listed, stored_wh, listed_wh = image.listed, image.size_wh, image.listed.size_wh
     sizes = f"file {_in_words(stored_wh)}"
-    if told_wh is not None:
-        sizes += f", annotation file {_in_words(told_wh)}"
+    if listed_wh is not None:
+        sizes += f", annotation file {_in_words(listed_wh)}"
     if image.orientation != _UPRIGHT:
         sizes += f", EXIF orientation {image.orientation}"
     if image.match is not SizeMatch.EQUAL:
@@ -183,8 +183,8 @@ def _note_faults(findings: Findings, image: StoredImage) -> None:
         findings.note(kind, listed.example(sizes))
     elif image.orientation != _UPRIGHT:
         turned = image.orientation in QUARTER_TURNS
-        size_tells = turned and told_wh is not None and stored_wh[0] != stored_wh[1]
-        if not size_tells:
+        is_clear = turned and listed_wh is not None and stored_wh[0] != stored_wh[1]
+        if not is_clear:
             findings.note("exif_ambiguous", listed.example(sizes))
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and stored_wh[0] * stored_wh[1] > limit:
@@ -198,7 +198,7 @@ def _add_to_survey(survey: ImageSurvey, findings: Findings, image: StoredImage) 
     survey.sizes_wh[image.listed.image_id] = image.read_size_wh()
     first = survey.by_digest.setdefault(image.digest, image.listed)
     if first is not image.listed:
-        detail = f"as image id {first.image_id} ({first.file_name})"
+        detail = f"same as image id {first.image_id} ({first.file_name})"
         findings.note("duplicate_image", image.listed.example(detail))
 
 

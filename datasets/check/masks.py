@@ -1,4 +1,4 @@
-"""Segmentations under check: what rasterises, but not to the object that the box shows."""
+"""Check that segmentations agree with their boxes."""
 
 import numpy as np
 
@@ -10,10 +10,7 @@ _LEAST_OVERLAP = 0.5
 
 
 def check_masks(findings: Findings, boxes: Boxes) -> None:
-    """Note polygons that lie elsewhere than their box.
-
-    Segmentations that no mask can be made of are left to the check of training.
-    """
+    """Note polygons that do not agree with their box; other checks report invalid segmentations."""
     for index, row in enumerate(boxes.rows):
         polygons = usable_polygons(row.get("segmentation"))
         if polygons and (overlap := _overlap(polygons, row["bbox"])) < _LEAST_OVERLAP:
@@ -21,7 +18,7 @@ def check_masks(findings: Findings, boxes: Boxes) -> None:
 
 
 def _overlap(polygons: list[list[float]], box_xywh: list[float]) -> float:
-    """IoU of a box and the rectangle round polygons; 1 where the box is empty (told elsewhere)."""
+    """IoU of a box and the bounding box of polygons; 1 for an empty box (reported elsewhere)."""
     points = np.array([number for polygon in polygons for number in polygon], dtype=float)
     points = points.reshape(-1, 2)
     box = np.array(box_xywh, dtype=float)

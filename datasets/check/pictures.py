@@ -1,4 +1,4 @@
-"""Pictures of a data set under check: a sample of its images with the boxes drawn on them."""
+"""Draw sample images with their boxes."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,14 +16,14 @@ from util.visualize.detections import Panel, detections_beside_ground_truth
 
 
 class Sample(NamedTuple):
-    """An image to be drawn.
+    """An image to draw.
 
     Attributes:
-        title: what it is called above the picture.
-        path: of the image file.
+        title: title above the image.
+        path: path of the image file.
         size_wh: width and height in pixels in the annotation file, or None.
-        boxes_xyxy: [N] corners in pixels.
-        labels: [N] class names.
+        boxes_xyxy: N boxes in pixels.
+        labels: N class names.
     """
 
     title: str
@@ -40,14 +40,14 @@ def choose_samples(
     class_names: Mapping[int, str],
     count: int,
 ) -> list[Sample]:
-    """At most ``count`` images at equal distances among those with annotations.
+    """Choose evenly spaced images with annotations.
 
     Args:
-        split_name: for the titles.
-        images: by id.
-        annotations: with an id of ``images``, one of ``class_names``, and a ``bbox``.
-        class_names: by category id.
-        count: of images.
+        split_name: name of the split, for titles.
+        images: listed images by id.
+        annotations: annotations with a valid ``image_id``, ``category_id`` and ``bbox``.
+        class_names: class names by category id.
+        count: maximum number of images.
     """
     by_image = defaultdict(list)
     for row in annotations:
@@ -71,14 +71,14 @@ def _corners(box_xywh: Sequence[float]) -> list[float]:
 
 
 def save_pictures(samples: Iterable[Sample], path: Path) -> int:
-    """Draw samples, two in a row, into one picture.
+    """Draw samples into one image, two per row.
 
     Args:
-        samples: those that cannot be read are left out.
-        path: the file to write, with an ending that Pillow knows; not written without a sample.
+        samples: images to draw; unreadable images are left out.
+        path: file to write, in a format that Pillow knows; not written without images.
 
     Returns:
-        How many were drawn.
+        Number of images drawn.
     """
     panels = [panel for panel in map(_panel, samples) if panel is not None]
     count = len(panels)
@@ -93,7 +93,7 @@ def save_pictures(samples: Iterable[Sample], path: Path) -> int:
 
 
 def _panel(sample: Sample) -> Panel | None:
-    """What is drawn of an image; None where the file cannot be read, which is told elsewhere."""
+    """Read an image to draw; None if unreadable (reported elsewhere)."""
     try:
         image, _ = read_listed_image(sample.path, sample.size_wh)
     except UserError:

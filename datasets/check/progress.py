@@ -1,4 +1,4 @@
-"""A line on a terminal that counts along with long work."""
+"""Progress line on a terminal."""
 
 import sys
 import time
@@ -14,14 +14,14 @@ _SECONDS_BETWEEN_UPDATES = 0.2
 def with_progress(
     items: Iterable[T], title: str, total: int, stream: TextIO | None = None
 ) -> Iterator[T]:
-    """Pass items through, and show how many have come and when the rest will have.
+    """Yield items, and show their count, rate and remaining time.
 
     Args:
-        items: what is passed through.
-        title: stands before the count.
-        total: how many items there will be.
-        stream: where the line goes, stderr by default. Nothing is written unless it is a terminal;
-            the line is gone at the end.
+        items: items to yield.
+        title: text before the count.
+        total: number of items.
+        stream: output, by default stderr. Nothing is written unless it is a terminal; the line is
+            erased at the end.
     """
     stream = sys.stderr if stream is None else stream
     if not stream.isatty():

@@ -1,48 +1,28 @@
-"""The report of a check, for people and as JSON."""
+"""Report of a check, as text and as JSON."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from datasets.annotations.wording import EXAMPLES_SHOWN, counted
 from datasets.check.facts import SplitFacts, Spread, unused_ids
 from datasets.check.findings import EXAMPLES_KEPT, Example, Finding, Severity
 from util.visualize.contact_sheet import count
 
-_EXAMPLES_SHOWN = 3
 _CLASSES_SHOWN = 100
 _IDS_SHOWN = 10
 _NAME_WIDTH = 24
-# How messages about several places begin, and the same about one; longer beginnings first.
-_SINGULAR_BEGINNINGS = {
-    "image files ": "image file ",
-    "images have ": "image has ",
-    "images share ": "image shares ",
-    "images ": "image ",
-    "training images ": "training image ",
-    "annotations have ": "annotation has ",
-    "annotations share ": "annotation shares ",
-    "annotations ": "annotation ",
-    "categories have ": "category has ",
-    "categories share ": "category shares ",
-    "classes that share ": "class that shares ",
-    "classes ": "class ",
-    "boxes that look ": "box that looks ",
-    "boxes ": "box ",
-    "areas ": "area ",
-    "polygons that overlap ": "polygon that overlaps ",
-}
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a check has brought.
+    """Result of a check.
 
     Attributes:
-        splits: one or two.
-        between: findings between two splits.
-        num_queries: objects that the model can find in an image.
+        splits: one or two splits.
+        between: findings from comparing the splits.
+        num_queries: number of queries of the model.
     """
 
     splits: Sequence[SplitFacts]
@@ -59,7 +39,7 @@ class Report:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """The report as plain values; `docs/dataset_check.md` says what they mean."""
+    """Convert the report to JSON values, as described in `docs/dataset_check.md`."""
     return {
         "num_queries": report.num_queries,
         "has_errors": report.has_errors(),
@@ -96,7 +76,7 @@ def _classes_as_json(report: Report) -> dict[str, Any]:
 
 
 def _class_ids(report: Report) -> dict[int, str]:
-    """Names by id, of all splits, the first split's name where they differ."""
+    """Class names by id, from all splits; the first split's name if they differ."""
     names = {
         number: entry.name
         for facts in reversed(report.splits)
@@ -106,7 +86,7 @@ def _class_ids(report: Report) -> dict[int, str]:
 
 
 def as_text(report: Report) -> str:
-    """The report to be read, without a line break at the end."""
+    """Convert the report to text, without a final newline."""
     lines = []
     for facts in report.splits:
         lines += [*_split_lines(facts, report.num_queries), ""]
@@ -121,12 +101,12 @@ def _split_lines(facts: SplitFacts, num_queries: int) -> Iterator[str]:
     yield f"{facts.split.name}: {_printable(str(facts.split.ann_file))}"
     yield f"  image folder      {_printable(str(facts.split.img_folder))}"
     without = len(facts.images_without_objects())
-    yield f"  images            {len(facts.images)}, of these {without} without objects"
+    yield f"  images            {len(facts.images)}, {without} of them without objects"
     yield (
         f"  annotations       {facts.num_annotations}: {count(facts.objects.total(), 'object')}; "
         f"{count(facts.num_crowd, 'crowd')} in {count(facts.num_images_with_crowd, 'image')}"
     )
-    yield f"  objects an image  {_spread(facts.objects_per_image())} (--num_queries {num_queries})"
+    yield f"  objects per image {_spread(facts.objects_per_image())} (--num_queries {num_queries})"
     sizes = ", ".join(f"{number} {name}" for name, number in facts.box_areas.items())
     yield f"  object sizes      {sizes} (box area below 32², below 96², above)"
     widths, heights = zip(*facts.sizes_wh.values(), strict=True) if facts.sizes_wh else ((), ())
@@ -149,7 +129,7 @@ def _spread(spread: Spread) -> str:
 
 
 def _class_lines(report: Report) -> Iterator[str]:
-    """A histogram: each class with its objects and images in each split."""
+    """Table of classes with their objects and images in each split."""
     names = _class_ids(report)
     if not names:
         yield "classes: none"
@@ -178,11 +158,11 @@ def _cells(facts: SplitFacts, number: int) -> str:
 
 
 def _finding_lines(finding: Finding) -> Iterator[str]:
-    # What concerns the whole file has no place, and is not counted.
-    number = "" if finding.examples == [Example()] else f"{finding.count} "
-    message = finding.message if finding.count != 1 else _in_the_singular(finding.message)
-    yield f"  {finding.split}: {number}{_printable(message)} [{finding.kind}]"
-    shown = finding.examples[:_EXAMPLES_SHOWN]
+    # A problem of the whole file has no place, and is not counted.
+    is_counted = finding.examples != [Example()]
+    message = counted(finding.count, finding.message) if is_counted else finding.message
+    yield f"  {finding.split}: {_printable(message)} [{finding.kind}]"
+    shown = finding.examples[:EXAMPLES_SHOWN]
     yield from (f"      {_place(example)}" for example in shown if _place(example))
     if finding.count > len(shown):
         yield f"      and {finding.count - len(shown)} more"
@@ -205,24 +185,11 @@ def _verdict(report: Report) -> str:
     errors, warnings = (len(report.findings(severity)) for severity in ("error", "warning"))
     if not errors and not warnings:
         return "No errors, no warnings"
-    told = [
+    counts = [
         count(number, noun) if number else f"no {noun}s"
         for number, noun in ((errors, "error"), (warnings, "warning"))
     ]
-    return ", ".join(told).capitalize()
-
-
-def _in_the_singular(message: str) -> str:
-    """What a message about several places says of one.
-
-    >>> _in_the_singular("boxes that look flat; training leaves them out")
-    'box that looks flat; training leaves it out'
-    """
-    for several, one in _SINGULAR_BEGINNINGS.items():
-        if message.startswith(several):
-            message = one + message.removeprefix(several)
-            break
-    return re.sub(r"\bthem\b", "it", re.sub(r"\btheir\b", "its", message))
+    return ", ".join(counts).capitalize()
 
 
 def _enumerate(values: Sequence[int], most: int) -> str:
@@ -230,5 +197,5 @@ def _enumerate(values: Sequence[int], most: int) -> str:
 
 
 def _printable(text: str) -> str:
-    """Text that cannot upset a terminal: control characters and lone surrogates are escaped."""
+    """Escape control characters and lone surrogates."""
     return text if text.isprintable() else ascii(text)

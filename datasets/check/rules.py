@@ -1,24 +1,21 @@
-"""What training refuses in an annotation file, as findings of a report.
-
-Training's own check, `datasets.annotations.checks.check_annotations`, decides.
-"""
+"""Convert the errors of `datasets.annotations.checks.check_annotations` to findings."""
 
 from collections.abc import Mapping
 
 from datasets.annotations.coco_file import Row
-from datasets.annotations.json_files import in_short
 from datasets.annotations.table_checks import NO_FILE, AnnotationFileError, Problem
+from datasets.annotations.wording import in_short
 from datasets.check.findings import EXAMPLES_KEPT, Example, Findings, id_of
 from util.errors import UserError
 
 
 def note_refusal(findings: Findings, refusal: UserError, file_names: Mapping[int, str]) -> None:
-    """Note each problem that training's check of the annotation file has told.
+    """Note each problem for which training refuses the annotation file.
 
     Args:
-        findings: gets an error for each. Missing files that it has already are not told again.
-        refusal: what the check has raised.
-        file_names: of each image id.
+        findings: receives the problems, except missing files if already noted.
+        refusal: error raised by the check.
+        file_names: file name of each image id.
     """
     if not isinstance(refusal, AnnotationFileError):
         findings.note("refused", Example(), str(refusal))

@@ -1,4 +1,4 @@
-"""Training and validation under check: whether they fit together, and share no image."""
+"""Compare the classes and images of training and validation data."""
 
 import os
 
@@ -8,7 +8,7 @@ from datasets.check.findings import Example, Finding, Findings
 
 
 def compare_splits(train: SplitFacts, val: SplitFacts) -> list[Finding]:
-    """What is wrong between two splits, each of which may be right by itself."""
+    """Return problems that only the comparison of two splits shows."""
     findings = Findings("train, val")
     _compare_class_tables(findings, train, val)
     _compare_class_counts(findings, train, val)
@@ -40,7 +40,7 @@ def _compare_class_counts(findings: Findings, train: SplitFacts, val: SplitFacts
 
 
 def _find_shared_images(findings: Findings, train: SplitFacts, val: SplitFacts) -> None:
-    """Note images of equal pixels; where these were not read, of one file, or else of one name."""
+    """Note images with equal pixels or, if images were not opened, with equal path or name."""
     if train.survey is not None and val.survey is not None:
         for digest, image in train.survey.by_digest.items():
             if twin := val.survey.by_digest.get(digest):

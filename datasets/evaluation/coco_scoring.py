@@ -1,8 +1,6 @@
-"""Turns ground truth and detections into COCO's precision and recall, with one of two engines.
+"""COCO precision and recall, computed by faster-coco-eval (if installed) or pycocotools.
 
-``faster-coco-eval`` (compiled) is used where it is installed, ``pycocotools`` is the reference and
-the fallback. Both get exactly the annotations to be scored, so that neither has to index or filter
-a data set again.
+Both engines receive exactly the annotations to evaluate, so that they need not index or filter.
 """
 
 import contextlib
@@ -27,9 +25,9 @@ Images = Mapping[int, Mapping[str, Any]]
 
 
 class ScoringTask(NamedTuple):
-    """Everything an engine needs, cut down to the images and categories under evaluation.
+    """Input of an engine, limited to the evaluated images and categories.
 
-    The engines add fields of their own to the annotations: these must be copies.
+    The engines add fields to the annotations, which must therefore be copies.
     """
 
     ground_truth: list[Annotation]
@@ -42,9 +40,9 @@ Engine = Callable[[ScoringTask], dict[str, np.ndarray]]
 
 
 class SummaryRow(NamedTuple):
-    """One line of the COCO summary: which mean over precision (AP) or recall (AR) it shows.
+    """A line of the COCO summary: a mean over precision (AP) or recall (AR).
 
-    ``iou_threshold`` None is the mean over all thresholds; ``max_dets_index`` points into
+    ``iou_threshold`` None is the mean over all thresholds; ``max_dets_index`` is an index into
     ``params.maxDets``.
     """
 
@@ -82,20 +80,20 @@ _KEYPOINT_SUMMARY = tuple(
 
 
 class CocoScore:
-    """The result for one IoU type: settings before, numbers after the evaluation.
+    """Settings and results of the evaluation of an IoU type.
 
     Attributes:
         params: pycocotools parameters. ``iouThrs``, ``recThrs``, ``maxDets``, ``areaRng``,
-            ``areaRngLbl``, ``catIds`` and ``useCats`` may be changed before `evaluate`; ``imgIds``
-            are afterwards the images evaluated, ascending.
-        eval: after `evaluate` the keys ``params``, ``counts`` ([T, R, K, A, M]), ``date``,
-            ``precision`` and ``scores`` ([T, R, K, A, M]) and ``recall`` ([T, K, A, M]), float64,
-            -1 where there is no ground truth. T IoU thresholds, R recall thresholds, K categories,
-            A area ranges, M limits of detections per image.
-        stats: after `summarize` COCO's 12 numbers (10 for keypoints) in [0, 1], or -1 where there
-            is no ground truth.
-        objects_per_category: after `evaluate` the number of ground-truth objects that are no crowd,
-            by category id.
+            ``areaRngLbl``, ``catIds`` and ``useCats`` may be changed before `evaluate`, which sets
+            ``imgIds`` to the sorted ids of the evaluated images.
+        eval: set by `evaluate`: ``params``, ``counts`` [T, R, K, A, M], ``date``, and float64
+            arrays ``precision`` and ``scores`` (T, R, K, A, M) and ``recall`` (T, K, A, M), -1
+            without ground truth. T IoU thresholds, R recall thresholds, K categories, A area
+            ranges, M limits of detections per image.
+        stats: set by `summarize`: COCO's 12 numbers (10 for keypoints) in [0, 1], -1 without
+            ground truth.
+        objects_per_category: set by `evaluate`: number of ground-truth objects, without crowds, by
+            category id.
     """
 
     def __init__(
@@ -110,7 +108,7 @@ class CocoScore:
 
     @property
     def summary_rows(self) -> tuple[SummaryRow, ...]:
-        """What each entry of ``stats`` is."""
+        """Meaning of each entry of ``stats``."""
         return _KEYPOINT_SUMMARY if self.params.iouType == "keypoints" else _BOX_SUMMARY
 
     def evaluate(
@@ -120,30 +118,28 @@ class CocoScore:
         images: Images,
         engine: str = "auto",
     ) -> None:
-        """Fills ``eval`` with the score of all ``images`` at once.
+        """Evaluate ``images``, and set ``eval``.
 
         Args:
-            ground_truth: COCO annotations with distinct positive ids; changed in place by the
-                engine. For ``segm`` their ``segmentation`` is compressed RLE.
-            detections: COCO result entries of the same kind, with ``id``, ``area`` and ``iscrowd``;
-                changed in place.
-            images: the images evaluated, by id, with ``height`` and ``width`` where the IoU type is
-                ``segm``.
+            ground_truth: COCO annotations with distinct positive ids, modified by the engine. For
+                ``segm`` their ``segmentation`` is a compressed RLE.
+            detections: COCO result entries with ``id``, ``area`` and ``iscrowd``, modified by the
+                engine.
+            images: images to evaluate, by id; with ``height`` and ``width`` for ``segm``.
             engine: one of `ENGINES`.
         """
         params = self.params
         params.imgIds = sorted(images)
-        # Plain numbers, no numpy scalars: what is saved must be readable without running code.
+        # Python numbers, not numpy scalars, so that saved files load with weights_only.
         params.catIds = sorted({int(i) for i in params.catIds})
         params.maxDets = sorted(params.maxDets)
-        wanted = set(params.catIds)
-        ground_truth = [a for a in ground_truth if a["category_id"] in wanted]
+        category_ids = set(params.catIds)
+        ground_truth = [a for a in ground_truth if a["category_id"] in category_ids]
         self.objects_per_category = Counter(
             a["category_id"] for a in ground_truth if not a["iscrowd"]
         )
-        task = ScoringTask(
-            ground_truth, [d for d in detections if d["category_id"] in wanted], images, params
-        )
+        detections = [d for d in detections if d["category_id"] in category_ids]
+        task = ScoringTask(ground_truth, detections, images, params)
         with _garbage_collection_paused():
             arrays = choose_engine(engine, params.iouType)(task)
         self.eval = {
@@ -154,10 +150,10 @@ class CocoScore:
         }
 
     def summarize(self) -> None:
-        """Prints the COCO summary table and keeps its numbers in ``stats``.
+        """Print the COCO summary table, and store its numbers in ``stats``.
 
         Raises:
-            RuntimeError: nothing has been evaluated yet.
+            RuntimeError: `evaluate` has not been called.
         """
         if not self.eval:
             raise RuntimeError("nothing to summarize: call accumulate() before summarize()")
@@ -166,14 +162,14 @@ class CocoScore:
             print(self._line(row, value))
 
     def class_mean(self, row: SummaryRow, class_index: int) -> float:
-        """What ``row`` shows, for ``params.catIds[class_index]`` alone; -1 without objects."""
+        """Return the value of ``row`` for ``params.catIds[class_index]``; -1 without objects."""
         return _mean_of_valid(self._select(row)[..., class_index])
 
     def _mean(self, row: SummaryRow) -> float:
         return _mean_of_valid(self._select(row))
 
     def _select(self, row: SummaryRow) -> np.ndarray:
-        """What ``row`` takes the mean of: [T', R, K] of precision or [T', K] of recall."""
+        """Return the values averaged by ``row``: precision (T', R, K) or recall (T', K)."""
         values = self.eval["precision" if row.metric == "AP" else "recall"]
         if row.iou_threshold is not None:
             values = values[np.isclose(self.params.iouThrs, row.iou_threshold)]
@@ -198,16 +194,15 @@ class CocoScore:
 
 
 def choose_engine(name: str, iou_type: str) -> Engine:
-    """The scoring function behind an engine's name.
+    """Return the scoring function of an engine.
 
     Args:
-        name: "faster" (faster-coco-eval), "pycocotools", or "auto": the first of the two that is
-            installed.
-        iou_type: one of `IOU_TYPES`. Keypoints are always scored by pycocotools.
+        name: "faster" (faster-coco-eval), "pycocotools", or "auto" (faster-coco-eval if installed).
+        iou_type: one of `IOU_TYPES`. Keypoints are always evaluated by pycocotools.
 
     Raises:
-        UserError: "faster" is asked for and not installed.
-        ValueError: there is no engine of that name.
+        UserError: "faster" is not installed.
+        ValueError: the name is unknown.
     """
     if name not in ENGINES:
         raise ValueError(f"engine is {name!r}, expected one of {', '.join(ENGINES)}")
@@ -219,14 +214,14 @@ def choose_engine(name: str, iou_type: str) -> Engine:
         if name == "faster":
             raise UserError(
                 f"the evaluation engine 'faster' needs the package faster-coco-eval ({error}): "
-                "pip install faster-coco-eval, or choose the engine 'pycocotools'"
+                "pip install faster-coco-eval, or use the engine 'pycocotools'"
             ) from error
         return _score_with_pycocotools
     return _score_with_faster_coco_eval
 
 
 def _score_with_pycocotools(task: ScoringTask) -> dict[str, np.ndarray]:
-    """The reference: loops in Python over images, categories and thresholds."""
+    """Evaluate with pycocotools: slow reference in Python."""
     evaluation = COCOeval(*_as_coco_pair(task), iouType=task.params.iouType)
     _hand_over_settings(task.params, evaluation.params)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -236,11 +231,11 @@ def _score_with_pycocotools(task: ScoringTask) -> dict[str, np.ndarray]:
 
 
 def _score_with_faster_coco_eval(task: ScoringTask) -> dict[str, np.ndarray]:
-    """The same in compiled code."""
+    """Evaluate with faster-coco-eval: compiled."""
     from faster_coco_eval import COCOeval_faster
 
     evaluation = COCOeval_faster(
-        *_as_coco_pair(task), iouType=task.params.iouType, print_function=_say_nothing
+        *_as_coco_pair(task), iouType=task.params.iouType, print_function=_print_nothing
     )
     _hand_over_settings(task.params, evaluation.params)
     evaluation.evaluate()
@@ -249,10 +244,9 @@ def _score_with_faster_coco_eval(task: ScoringTask) -> dict[str, np.ndarray]:
 
 
 def _as_coco_pair(task: ScoringTask) -> tuple[SimpleNamespace, SimpleNamespace]:
-    """Ground truth and detections as the engines want to see them: as two COCO objects.
+    """Wrap ground truth and detections in objects with the COCO methods that the engines call.
 
-    Real ones would index every annotation and answer each question by filtering; here everything
-    asked for is everything there is.
+    Unlike real COCO objects these do not index or filter: the engines ask for all annotations.
     """
 
     def as_coco(annotations: list[Annotation]) -> SimpleNamespace:
@@ -269,7 +263,7 @@ def _as_coco_pair(task: ScoringTask) -> tuple[SimpleNamespace, SimpleNamespace]:
 
 
 def _hand_over_settings(params: Params, engine_params: Any) -> None:
-    """Copies the settings of a run; the engines sort and replace the lists they get."""
+    """Copy the settings; the engines sort and replace the lists."""
     for name in ("imgIds", "catIds", "maxDets", "areaRng", "areaRngLbl"):
         setattr(engine_params, name, list(getattr(params, name)))
     for name in ("iouThrs", "recThrs"):
@@ -288,13 +282,13 @@ def _mean_of_valid(values: np.ndarray) -> float:
     return float(valid.mean()) if valid.size else -1.0
 
 
-def _say_nothing(*_: object) -> None:
+def _print_nothing(*_: object) -> None:
     pass
 
 
 @contextlib.contextmanager
 def _garbage_collection_paused() -> Iterator[None]:
-    """Half a million dictionaries hold no cycles; looking for them would take seconds."""
+    """Pause garbage collection, which takes seconds for half a million dicts without cycles."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Says in words when detections hardly differ between images, although the objects do."""
+"""Report detections that hardly differ between images although the objects do."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,30 +12,30 @@ from datasets.evaluation.coco_scoring import Annotation
 
 _FEWEST_IMAGES = 5
 _IMAGES_COMPARED = 200
-_MOST_BOXES = 10  # of an image, those with the highest scores
-# Of the distance between objects, see `_distance_between_images`. On drawn shapes and boxes it was
-# 0.13 while only an average box was learned, 0.30 to 0.92 in later epochs and with other recipes.
+_MOST_BOXES = 10  # boxes per image with the highest scores
+# Maximum ratio of the distances (`_distance_between_images`) of detections and objects. On drawn
+# shapes it was 0.13 for a model that predicted the mean box, 0.30 to 0.92 later and otherwise.
 _COLLAPSED = 0.2
-_LEAST_OBJECT_DISTANCE = 0.2  # below, objects are in the same place in all images
+_LEAST_OBJECT_DISTANCE = 0.2  # below this, objects are in the same place in all images
 
 _ADVICE = {
     True: (
-        "this is normal in the first epochs. If it lasts, start from a trained model (--finetune), "
-        "or try lower --bbox_loss_coef and --giou_loss_coef or another --lr"
+        "this is normal in the first epochs. If it persists, start from a trained model "
+        "(--finetune), or try lower --bbox_loss_coef and --giou_loss_coef or another --lr"
     ),
-    False: "AP says little then. Train it longer, or start from a trained model (--finetune)",
+    False: "its AP means little. Train it longer, or start from a trained model (--finetune)",
 }
 
 
 def explain_collapse(evaluator: CocoEvaluator, training: bool = False) -> str | None:
-    """Says when the best boxes are nearly the same in all images while the objects are not.
+    """Report best boxes that are nearly equal in all images while the objects are not.
 
     Args:
-        evaluator: after ``summarize()``, with boxes.
-        training: whether the model is being trained, in place of evaluated alone.
+        evaluator: evaluator of boxes, after ``summarize()``.
+        training: whether the model is being trained.
 
     Returns:
-        A sentence, None where detections follow the images or too few images tell.
+        A sentence; None if detections differ between images, or there are too few images.
     """
     return explain_equal_boxes(evaluator.coco_gt, evaluator.detections("bbox"), training)
 
@@ -43,15 +43,15 @@ def explain_collapse(evaluator: CocoEvaluator, training: bool = False) -> str | 
 def explain_equal_boxes(
     coco_gt: COCO, detections: Sequence[Annotation], training: bool = False
 ) -> str | None:
-    """`explain_collapse` for detections that come from elsewhere, a results file for example.
+    """`explain_collapse` for detections from another source, such as a results file.
 
     Args:
-        coco_gt: the ground truth, with the sizes of the images.
-        detections: COCO result entries; if any has a category of ``coco_gt``, only these count.
-        training: as for `explain_collapse`.
+        coco_gt: the ground truth, with image sizes.
+        detections: COCO result entries; if any has a category of ``coco_gt``, others are ignored.
+        training: as in `explain_collapse`.
     """
     objects = _by_image(coco_gt, [a for a in coco_gt.anns.values() if not a.get("iscrowd")])
-    # Without the stuff of panoptic data. An untrained model may have found none of the categories.
+    # Ignore the stuff of panoptic data, unless no detection has a known category (untrained model).
     known = [entry for entry in detections if entry["category_id"] in coco_gt.cats]
     found = _by_image(coco_gt, sorted(known or detections, key=lambda entry: -entry["score"]))
     image_ids = [i for i in sorted(objects) if i in found][:_IMAGES_COMPARED]
@@ -66,13 +66,13 @@ def explain_equal_boxes(
     boxes = "box hardly differs" if per_image == 1 else f"{per_image} boxes hardly differ"
     return (
         f"The best {boxes} between images: mean IoU {1 - found_apart:.2f} between two images, "
-        f"where the objects have {1 - apart:.2f}. The model has not yet learned to look at the "
-        f"image; {_ADVICE[training]}"
+        f"but {1 - apart:.2f} for the objects. The model does not use the image yet; "
+        f"{_ADVICE[training]}"
     )
 
 
 def _by_image(coco_gt: COCO, entries: Sequence[Annotation]) -> dict[int, np.ndarray]:
-    """Boxes [N, 4] of each image, xywh relative to its size, in the order of the entries."""
+    """Boxes (N, 4) of each image, xywh relative to its size, in the order of the entries."""
     boxes = defaultdict(list)
     for entry in entries:
         boxes[entry["image_id"]].append(entry["bbox"])
@@ -88,12 +88,13 @@ def _by_image(coco_gt: COCO, entries: Sequence[Annotation]) -> dict[int, np.ndar
 def _distance_between_images(boxes: list[np.ndarray], best: int | None = None) -> float:
     """Mean of 1 - IoU between a box of an image and the most similar box of another image.
 
-    Each image is compared with the image half the list further: neighbours may be frames of a film.
+    Each image is compared with the image half the list further, since neighbours may be frames of
+    a video.
 
     Args:
-        boxes: [N, 4] of each image, xywh, N at least 1.
-        best: number of first boxes that are compared, with twice as many of the other image, since
-            equal boxes may have another order; None: all with all.
+        boxes: (N, 4) xywh of each image, N at least 1.
+        best: compare only the first boxes of an image, with twice as many of the other image, since
+            their order may differ; None: compare all.
     """
     half = len(boxes) // 2
     others = boxes[half:] + boxes[:half]
@@ -101,6 +102,6 @@ def _distance_between_images(boxes: list[np.ndarray], best: int | None = None) -
     for own, other in zip(boxes, others, strict=True):
         own, other = own[:best], other[: best and 2 * best]
         ious = np.asarray(rle_tools.iou(own, other, [0] * len(other)))  # [own, other]
-        ious = np.nan_to_num(ious)  # of two boxes without area
+        ious = np.nan_to_num(ious)  # two boxes without area
         distances.append(1 - ious.max(axis=1).mean())
     return float(np.mean(distances))

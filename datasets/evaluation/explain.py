@@ -1,9 +1,4 @@
-"""Says in words why the AP of an evaluation is -1 or 0.
-
--1 is COCO's sign for "nothing to find", 0 means that nothing was found. Both usually come from a
-mistake in the data or in how the model is called, and each mistake leaves a sign that is looked for
-here.
-"""
+"""Explain why an AP is -1 (no ground truth) or 0 (nothing found), usually a mistake in the data."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -13,14 +8,15 @@ import numpy as np
 from pycocotools import mask as rle_tools
 from pycocotools.coco import COCO
 
+from datasets.annotations.wording import with_rest
 from datasets.coco_eval import CocoEvaluator
 from datasets.evaluation.coco_scoring import Annotation, CocoScore
 
-# What the summary prints as 0.000.
+# Values below this are printed as 0.000.
 _BELOW_ANY_DISPLAY = 5e-4
 _THINGS_SHOWN = 8
 
-# Signs by which a mistake is told from a bad model, each measured over all detections.
+# Thresholds that distinguish a mistake from a bad model.
 _SHARE_OF_A_SYSTEMATIC_FAULT = 0.1
 _LARGEST_NORMALISED = 2.0
 _SHARE_OUTSIDE_OF_WRONG_SCALE = 0.5
@@ -34,15 +30,15 @@ _CLASSES_LATER = "normal in the first epochs, before the model tells classes apa
 def explain_missing_ap(
     evaluator: CocoEvaluator, iou_type: str = "bbox", training: bool = False
 ) -> list[str]:
-    """Says why numbers of an evaluation are -1 or 0.
+    """Explain results that are -1 or 0.
 
     Args:
-        evaluator: after ``summarize()``.
-        iou_type: "bbox" or "segm"; causes that lie in the boxes are looked for with "bbox" only.
-        training: whether the model is being trained on these classes, in place of evaluated alone.
+        evaluator: evaluator after ``summarize()``.
+        iou_type: "bbox" or "segm"; invalid boxes are detected for "bbox" only.
+        training: whether the model is being trained on these classes.
 
     Returns:
-        Sentences, most telling first; none where every number is above 0.
+        Sentences, the most important first; empty if all results are above 0.
     """
     score = evaluator.coco_eval[iou_type]
     if (score.stats >= _BELOW_ANY_DISPLAY).all():
@@ -53,13 +49,13 @@ def explain_missing_ap(
 def explain_scores(
     score: CocoScore, coco_gt: COCO, detections: Sequence[Annotation], training: bool = False
 ) -> list[str]:
-    """`explain_missing_ap` for detections that come from elsewhere, a results file for example.
+    """`explain_missing_ap` for detections from another source, such as a results file.
 
     Args:
         score: an evaluation after ``summarize()``.
-        coco_gt: the ground truth it was made with.
+        coco_gt: the ground truth of the evaluation.
         detections: COCO result entries.
-        training: as for `explain_missing_ap`.
+        training: as in `explain_missing_ap`.
 
     Returns:
         As `explain_missing_ap`.
@@ -80,14 +76,12 @@ def explain_scores(
 
 
 def some_of(things: Sequence[object]) -> str:
-    """The first few things, and how many there are besides."""
-    more = len(things) - _THINGS_SHOWN
-    shown = ", ".join(str(thing) for thing in things[:_THINGS_SHOWN])
-    return shown + (f" and {more} more" if more > 0 else "")
+    """List the first few things, and the number of the others."""
+    return with_rest(things[:_THINGS_SHOWN], len(things))
 
 
 class _Boxes(NamedTuple):
-    """Result entries as columns: ids [N], boxes [N, 4] in xywh pixels."""
+    """Result entries as arrays: ids (N,), labels (N,), boxes (N, 4) in xywh pixels."""
 
     image_ids: np.ndarray
     labels: np.ndarray
@@ -95,7 +89,7 @@ class _Boxes(NamedTuple):
 
 
 def _why_nothing_to_find(score: CocoScore, coco_gt: COCO, objects: list[Annotation]) -> str | None:
-    """Why there is no ground truth at all, or None."""
+    """Explain why there is no ground truth; None if there is."""
     image_ids = score.params.imgIds
     if not image_ids:
         return "AP and AR are -1: no image was evaluated; is the validation set empty?"
@@ -106,21 +100,21 @@ def _why_nothing_to_find(score: CocoScore, coco_gt: COCO, objects: list[Annotati
         )
     if not objects:
         return (
-            "AP and AR are -1: the images evaluated have crowd regions (iscrowd 1) only, and those "
-            "are never counted as objects to find"
+            "AP and AR are -1: the images evaluated have only crowd regions (iscrowd 1), which are "
+            "never counted as objects"
         )
     if not score.objects_per_category.total():
         used = sorted({annotation["category_id"] for annotation in objects})
         return (
             f"AP and AR are -1: the annotations use the category ids {some_of(used)}, but the "
-            f"categories under evaluation are {some_of(score.params.catIds)}; correct the list "
+            f"evaluated categories are {some_of(score.params.catIds)}; correct the list "
             "'categories' of the annotation file"
         )
     return None
 
 
 def _size_ranges(score: CocoScore) -> Iterator[tuple[str, float]]:
-    """The area ranges other than "all", each with its AP."""
+    """Yield the area ranges except "all", each with its AP."""
     for row, value in zip(score.summary_rows, score.stats, strict=True):
         if row.metric == "AP" and row.area != "all" and row.area in score.params.areaRngLbl:
             yield row.area, value
@@ -152,28 +146,23 @@ def _missed_size_ranges(score: CocoScore) -> list[str]:
 def _why_nothing_found(
     coco_gt: COCO, objects: list[Annotation], detections: Sequence[Annotation], training: bool
 ) -> list[str]:
-    """Why detections match no object, although there are some."""
+    """Explain why detections match no object."""
     if not detections:
-        return [
-            "AP is 0: there are no detections; the model or a score threshold has dropped them all"
-        ]
+        return ["AP is 0: there are no detections; the model or a score threshold removed all"]
     image_ids = {annotation["image_id"] for annotation in objects}
     detections = [entry for entry in detections if entry["image_id"] in image_ids]
     if not detections:
-        return [
-            "AP is 0: the detections are for other images than those with ground truth; check the "
-            "image ids"
-        ]
+        return ["AP is 0: no detection is for an image with ground truth; check the image ids"]
     low_scores = _low_scores(detections, training)
     disjoint = _labels_disjoint(objects, detections, training)
-    reasons = [None if low_scores else disjoint]  # labels of such scores mean nothing
+    reasons = [None if low_scores else disjoint]  # labels with low scores mean nothing
     if "bbox" in detections[0]:
         found = _columns(detections)
         fault = _box_fault(coco_gt, objects, found)
         reasons += [fault, None if fault or disjoint else _overlap_fault(objects, found, training)]
     reasons.append(low_scores)
     return [f"AP is 0: {reason}" for reason in reasons if reason] or [
-        "AP is 0: hardly any detection agrees with a ground-truth object in place and class"
+        "AP is 0: hardly any detection matches a ground-truth object in place and class"
     ]
 
 
@@ -188,7 +177,7 @@ def _columns(detections: Sequence[Annotation]) -> _Boxes:
 def _labels_disjoint(
     objects: list[Annotation], detections: Sequence[Annotation], training: bool
 ) -> str | None:
-    """Detected labels and annotated category ids with nothing in common."""
+    """Detect labels that have no category id in common with the annotations."""
     detected = {entry["category_id"] for entry in detections}
     annotated = {annotation["category_id"] for annotation in objects}
     if detected & annotated:
@@ -206,33 +195,33 @@ def _labels_disjoint(
 
 
 def _box_fault(coco_gt: COCO, objects: list[Annotation], found: _Boxes) -> str | None:
-    """Boxes in another format or scale than pixels xyxy."""
+    """Detect predicted boxes in another format or scale than xyxy pixels."""
     left_top, sides = found.boxes_xywh[:, :2], found.boxes_xywh[:, 2:]
     if (sides < 0).any(axis=1).mean() > _SHARE_OF_A_SYSTEMATIC_FAULT:
         return (
-            "many detected boxes have a negative width or height; they were probably handed over "
-            "as xywh or cxcywh, but expected are the corners (x0, y0, x1, y1)"
+            "many detected boxes have a negative width or height; they are probably xywh or "
+            "cxcywh, but must be corners (x0, y0, x1, y1)"
         )
     largest = (left_top + sides).max()
     annotated = np.array([a["bbox"] for a in objects], dtype=np.float64)
     if largest <= _LARGEST_NORMALISED < annotated.max():
         return (
-            f"the detected boxes reach no further than {largest:.2f}, so they are normalised to "
-            "the image; expected are pixels: multiply by the original image size (as PostProcess "
-            "does with sizes as height, width)"
+            f"no coordinate of the detected boxes exceeds {largest:.2f}, so they are normalised; "
+            "convert them to pixels of the original image (as PostProcess does with sizes as "
+            "height, width)"
         )
     sizes_wh = _image_sizes_wh(coco_gt, found.image_ids)
     outside = ((left_top + sides / 2) > sizes_wh).any(axis=1).mean()
     if outside > _SHARE_OUTSIDE_OF_WRONG_SCALE:
         return (
-            f"{outside:.0%} of the detected boxes have their centre outside of the image; they "
-            "were scaled to another size than the original image's"
+            f"{outside:.0%} of the detected boxes have their centre outside the image; they were "
+            "scaled to another size than the original image size"
         )
     return None
 
 
 def _image_sizes_wh(coco_gt: COCO, image_ids: np.ndarray) -> np.ndarray:
-    """Width and height [N, 2]; infinite where the annotation file does not say."""
+    """Width and height (N, 2); infinite where unknown."""
     sizes = {
         int(i): (coco_gt.imgs[i].get("width", np.inf), coco_gt.imgs[i].get("height", np.inf))
         for i in np.unique(image_ids)
@@ -241,7 +230,7 @@ def _image_sizes_wh(coco_gt: COCO, image_ids: np.ndarray) -> np.ndarray:
 
 
 def _overlap_fault(objects: list[Annotation], found: _Boxes, training: bool) -> str:
-    """Whether it is the classes or the places that are wrong, from the first images."""
+    """Decide from the first images whether the classes or the places of detections are wrong."""
     best_any, best_same = _best_overlaps(objects, found)
     if (best_any >= 0.5).mean() >= _SHARE_OF_OBJECTS_COVERED:
         return (
@@ -260,11 +249,10 @@ def _overlap_fault(objects: list[Annotation], found: _Boxes, training: bool) -> 
 
 
 def _best_overlaps(objects: list[Annotation], found: _Boxes) -> tuple[np.ndarray, np.ndarray]:
-    """The best IoU of each object of the first images with any detection, and with one of its
-    class.
+    """Best IoU of each object in the first images.
 
     Returns:
-        Two arrays [objects], IoU in [0, 1].
+        Two arrays (objects,): best IoU with any detection, and with a detection of its class.
     """
     by_image = defaultdict(list)
     for annotation in objects:
@@ -291,6 +279,6 @@ def _low_scores(detections: Sequence[Annotation], training: bool) -> str | None:
     if training:
         return f"the scores are still near zero (at most {highest:.3f}): normal in the first epochs"
     return (
-        f"the highest score is {highest:.3f}: the model is not trained, or not the one you meant "
-        "to load"
+        f"the highest score is {highest:.3f}: the model is not trained, or the wrong checkpoint "
+        "was loaded"
     )

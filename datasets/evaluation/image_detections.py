@@ -1,4 +1,4 @@
-"""The detections of one image: from a model's tensors to compact arrays to COCO result entries."""
+"""Detections of an image: from tensors to compact arrays to COCO result entries."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ _HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class ImageDetections:
-    """The detections of one image, on the host and as COCO writes them; None is "not asked for".
+    """Detections of an image on the host, in COCO's formats; None for shapes not collected.
 
     Attributes:
-        scores: [N] in [0, 1].
-        labels: [N] category ids.
-        boxes_xywh: [N, 4] absolute pixels.
-        rles: N masks as compressed RLE with text counts, as JSON can hold them.
-        keypoints: [N, 3 K], x, y and score of each.
+        scores: (N,) in [0, 1].
+        labels: (N,) category ids.
+        boxes_xywh: (N, 4) pixels.
+        rles: N masks as compressed RLE with text counts, as in JSON.
+        keypoints: (N, 3 K), x, y and score of each keypoint.
     """
 
     scores: np.ndarray
@@ -38,12 +38,12 @@ class ImageDetections:
 
 
 def convert_to_xywh(boxes: Tensor) -> Tensor:
-    """Boxes [N, 4] from (x0, y0, x1, y1) to (x0, y0, width, height), in the same units."""
+    """Convert boxes (N, 4) from (x0, y0, x1, y1) to (x0, y0, width, height)."""
     return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
 
 
 def check_iou_type(iou_type: str) -> None:
-    """Refuses what is none of `datasets.evaluation.coco_scoring.IOU_TYPES`, with a ValueError."""
+    """Raise a ValueError unless the IoU type is in `datasets.evaluation.coco_scoring.IOU_TYPES`."""
     if iou_type not in IOU_TYPES:
         raise ValueError(f"IoU type is {iou_type!r}, expected one of {', '.join(IOU_TYPES)}")
 
@@ -51,16 +51,16 @@ def check_iou_type(iou_type: str) -> None:
 def collect_detections(
     image_id: int, prediction: Prediction, iou_types: Sequence[str]
 ) -> ImageDetections:
-    """One image's prediction as compact arrays on the host.
+    """Convert the prediction for an image to compact arrays on the host.
 
     Args:
-        image_id: for messages.
-        prediction: as `datasets.coco_eval.CocoEvaluator.update` takes it; may be empty.
-        iou_types: which shapes to keep.
+        image_id: id of the image, for messages.
+        prediction: as in `datasets.coco_eval.CocoEvaluator.update`; may be empty.
+        iou_types: shapes to collect.
 
     Raises:
         UserError: scores or shapes are not finite.
-        ValueError: a field is missing or of another length than the others.
+        ValueError: a field is missing, or fields differ in length.
     """
     if len(prediction) == 0:
         return no_detections()
@@ -79,7 +79,7 @@ def collect_detections(
 
 
 def no_detections() -> ImageDetections:
-    """An image in which nothing was found, for every IoU type."""
+    """Return empty detections for all IoU types."""
     return ImageDetections(
         scores=np.empty(0, np.float32),
         labels=np.empty(0, np.int64),
@@ -90,15 +90,15 @@ def no_detections() -> ImageDetections:
 
 
 def result_entries(image_id: int, collected: ImageDetections, iou_type: str) -> list[Annotation]:
-    """The COCO result entries of one image, in the order of the detections.
+    """Return the COCO result entries of an image, in the order of the detections.
 
     Args:
-        image_id: goes into every entry.
-        collected: the detections.
-        iou_type: whether an entry has a ``bbox`` (xywh), a ``segmentation`` (RLE) or ``keypoints``.
+        image_id: id of the image.
+        collected: its detections.
+        iou_type: selects the field ``bbox`` (xywh), ``segmentation`` (RLE) or ``keypoints``.
 
     Raises:
-        ValueError: the shapes for this IoU type were not collected.
+        ValueError: the shapes of this IoU type were not collected.
     """
     name, shapes = _shapes(collected, iou_type)
     return [
@@ -110,7 +110,7 @@ def result_entries(image_id: int, collected: ImageDetections, iou_type: str) -> 
 
 
 def extent_of(entry: Annotation) -> Annotation:
-    """The area of a detection in square pixels; for keypoints the box around them besides."""
+    """Return the area of a detection in square pixels, and for keypoints also their box."""
     if "bbox" in entry:
         return {"area": entry["bbox"][2] * entry["bbox"][3]}
     if "segmentation" in entry:
@@ -146,20 +146,20 @@ def _check_finite(image_id: int, collected: ImageDetections) -> None:
 
 
 def _to_numpy(values: Tensor) -> np.ndarray:
-    """On the host; half precision, which numpy has in part, becomes float32 without loss."""
+    """Copy to the host; convert half precision, which numpy does not fully support, to float32."""
     values = values.detach()
     return (values.float() if values.dtype in _HALF_PRECISION else values).cpu().numpy()
 
 
 def _encode_masks(masks: Tensor) -> list[dict[str, Any]]:
-    """Masks [N, 1, H, W] or [N, H, W], probabilities or 0/1, as compressed RLE with text counts."""
+    """Encode masks (N, 1, H, W) or (N, H, W), in [0, 1], as compressed RLE with text counts."""
     binary = (masks.flatten(0, -3) > 0.5).permute(1, 2, 0).cpu().numpy()  # [H, W, N]
     rles = rle_tools.encode(np.asfortranarray(binary, dtype=np.uint8))
     return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in rles]
 
 
 def _shapes(collected: ImageDetections, iou_type: str) -> tuple[str, list[Any]]:
-    """The field of a result entry that holds the shape, and its value for each detection."""
+    """Return the name of the field for the IoU type, and its value for each detection."""
     name, values = {
         "bbox": ("bbox", collected.boxes_xywh),
         "segm": ("segmentation", collected.rles),

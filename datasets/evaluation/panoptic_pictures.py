@@ -1,4 +1,4 @@
-"""What a picture of panoptic predictions beside the truth is made of."""
+"""Read the samples for an image of panoptic predictions beside the ground truth."""
 
 import json
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from util.visualize.panoptic import PanopticSample
 def panoptic_samples(
     dataset: CocoPanoptic, prediction_folder: str | Path, num_images: int = 6
 ) -> Iterator[PanopticSample]:
-    """Read some images of a dataset, their truth and what was predicted for them, one at a time.
+    """Yield some images with ground truth and prediction.
 
     Args:
-        dataset: with the truth.
-        prediction_folder: what `datasets.panoptic_eval.PanopticEvaluator` has written.
-        num_images: how many, at equal distances among those with a prediction.
+        dataset: data set with the ground truth.
+        prediction_folder: output folder of `datasets.panoptic_eval.PanopticEvaluator`.
+        num_images: number of images, evenly spaced among the predictions.
     """
     folder = Path(prediction_folder)
     predictions = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))

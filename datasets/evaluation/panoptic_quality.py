@@ -1,39 +1,27 @@
 """Panoptic quality of segment maps.
 
-A predicted and a true segment of the same category match if their IoU is above 0.5, where the union
-leaves out what the prediction claims of void; no segment can have two such matches. Crowds of the
-truth never match. Unmatched true segments, save crowds, are false negatives. Unmatched predicted
-segments are false positives, unless more than half of their area is void or crowd of their own
-category. Then, for a category,
+A predicted and a true segment of the same category match if their IoU is above 0.5; void pixels of
+the ground truth are removed from the union. No segment can have two matches, and crowds never
+match. Other unmatched true segments are false negatives. Unmatched predicted segments are false
+positives, unless more than half of their area is void or crowd of their category. For a category,
 
     SQ = mean IoU of the matches,  RQ = TP / (TP + FP / 2 + FN / 2),  PQ = SQ * RQ
 
-and PQ, SQ and RQ of a group are the means over its categories with any TP, FP or FN.
+PQ, SQ and RQ of a group are means over its categories with any TP, FP or FN.
 
-Source: Kirillov et al., Panoptic Segmentation, CVPR 2019, sections 3 and 4; the rules on crowds are
-those of the COCO panoptic task.
+Source: Kirillov et al., Panoptic Segmentation, CVPR 2019, sections 3 and 4; crowds as in the COCO
+panoptic task.
 """
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets.annotations.coco_file import Row, are_objects, category_names
-from datasets.annotations.json_files import read_json
-from datasets.annotations.panoptic import (
-    check_ids,
-    check_panoptic,
-    check_predictions,
-    load_panoptic,
-    read_id_map,
-    thing_flags,
-)
+from datasets.annotations.coco_file import Row
+from datasets.annotations.panoptic import check_ids
 from util.errors import UserError
 from util.panoptic_coding import VOID_ID
 
@@ -41,25 +29,25 @@ Quality = dict[str, Any]
 
 
 class SegmentMap(NamedTuple):
-    """The panoptic segmentation of an image.
+    """Panoptic segmentation of an image.
 
     Attributes:
-        id_map: integers (H, W), the segment of each pixel.
-        segments: ``id`` and ``category_id`` of each, in the truth perhaps ``iscrowd``. Pixels of id
-            0 are void, unless a prediction lists a segment 0.
+        id_map: (H, W) integers, the segment id of each pixel; 0 is void unless a prediction lists a
+            segment 0.
+        segments: dicts with ``id`` and ``category_id``, in the ground truth optionally ``iscrowd``.
     """
 
     id_map: np.ndarray
     segments: Sequence[Row]
 
 
-class Matches(NamedTuple):
-    """What came of the comparison of an image.
+class SegmentMatches(NamedTuple):
+    """Matches between the predicted and the true segments of an image.
 
     Attributes:
-        true_positives: category and IoU of each match.
-        false_positives: categories of predicted segments.
-        false_negatives: categories of true segments.
+        true_positives: category id and IoU of each match.
+        false_positives: category ids of unmatched predicted segments.
+        false_negatives: category ids of unmatched true segments.
     """
 
     true_positives: list[tuple[int, float]]
@@ -67,11 +55,11 @@ class Matches(NamedTuple):
     false_negatives: list[int]
 
 
-def match_segments(truth: SegmentMap, predicted: SegmentMap, image_id: int) -> Matches:
-    """Compare the segments of one image.
+def match_segments(truth: SegmentMap, predicted: SegmentMap, image_id: int) -> SegmentMatches:
+    """Match the segments of an image.
 
     Raises:
-        UserError: sizes differ, or a map does not belong to its segments.
+        UserError: the sizes differ, or a map does not match its list of segments.
     """
     if truth.id_map.shape != predicted.id_map.shape:
         raise UserError(
@@ -89,7 +77,7 @@ def match_segments(truth: SegmentMap, predicted: SegmentMap, image_id: int) -> M
     pairs = np.argwhere(same & (iou > 0.5) & ~crowd[:, None])
     matched_truth, matched_predicted = set(pairs[:, 0].tolist()), set(pairs[:, 1].tolist())
     excused = _excused(overlap, same & crowd[:, None])
-    return Matches(
+    return SegmentMatches(
         [(truth.segments[i]["category_id"], float(iou[i, j])) for i, j in pairs.tolist()],
         [
             one["category_id"]
@@ -109,7 +97,7 @@ def _categories(segmented: SegmentMap) -> np.ndarray:
 
 
 def _compact(segmented: SegmentMap, where: str) -> tuple[np.ndarray, int]:
-    """Each pixel's place among the segments, from 1, or 0 for void; and the number of places."""
+    """Replace segment ids by their index + 1, or 0 for void; also return the number of values."""
     ids = np.array([one["id"] for one in segmented.segments], dtype=np.int64)
     order = np.argsort(ids, kind="stable")
     known = ids[order]
@@ -129,13 +117,13 @@ def _compact(segmented: SegmentMap, where: str) -> tuple[np.ndarray, int]:
 def _overlap(
     truth: np.ndarray, num_true: int, predicted: np.ndarray, num_predicted: int
 ) -> np.ndarray:
-    """Common pixels of every pair: (num_true, num_predicted)."""
+    """Count the common pixels of all pairs: (num_true, num_predicted)."""
     joint = truth.ravel() * num_predicted + predicted.ravel()
     return np.bincount(joint, minlength=num_true * num_predicted).reshape(num_true, num_predicted)
 
 
 def _iou_outside_void(overlap: np.ndarray) -> np.ndarray:
-    """IoU of all pairs of segments (T, P), given overlaps (1 + T, 1 + P) with void first."""
+    """IoU of all pairs of segments (T, P), from overlaps (1 + T, 1 + P) with void first."""
     true_area, predicted_area = overlap.sum(axis=1)[1:], overlap.sum(axis=0)[1:]
     inner = overlap[1:, 1:]
     union = true_area[:, None] + predicted_area[None, :] - inner - overlap[0, 1:]
@@ -143,29 +131,27 @@ def _iou_outside_void(overlap: np.ndarray) -> np.ndarray:
 
 
 def _excused(overlap: np.ndarray, own_crowd: np.ndarray) -> np.ndarray:
-    """Whether predicted segments (P,) lie mostly where nothing can be said against them.
+    """Whether predicted segments (P,) lie mostly in void or in crowds of their category.
 
     Args:
         overlap: (1 + T, 1 + P) pixels, void first.
-        own_crowd: (T, P), whether the true segment is a crowd of the predicted one's category.
+        own_crowd: (T, P), whether the true segment is a crowd of the predicted category.
     """
     forgiven = overlap[0, 1:] + (overlap[1:, 1:] * own_crowd).sum(axis=0)
     return forgiven > 0.5 * overlap.sum(axis=0)[1:]
 
 
-def summarize_matches(matches: Iterable[Matches], is_thing: Mapping[int, bool]) -> Quality:
-    """PQ, SQ and RQ of all images together.
-
-    Sums are rounded once, at the end, so that the order of images does not show in the last bit.
+def summarize_matches(matches: Iterable[SegmentMatches], is_thing: Mapping[int, bool]) -> Quality:
+    """Compute PQ, SQ and RQ over all images; the result does not depend on their order.
 
     Args:
-        matches: of each image.
-        is_thing: by category id; predictions of other categories count for none.
+        matches: matches of each image.
+        is_thing: whether each category id is a thing; other categories are ignored.
 
     Returns:
-        ``All``, ``Things`` and ``Stuff``: ``pq``, ``sq``, ``rq`` in [0, 1], means over the ``n``
-        categories that occur (0 where none does). ``per_class``: the same three by category id,
-        0 for a category that does not occur, and the counts ``tp``, ``fp``, ``fn``.
+        ``All``, ``Things`` and ``Stuff``: dicts with ``pq``, ``sq``, ``rq`` in [0, 1], means over
+        the ``n`` categories that occur (0 if ``n`` is 0). ``per_class``: by category id ``pq``,
+        ``sq``, ``rq`` (0 if it does not occur) and the counts ``tp``, ``fp``, ``fn``.
     """
     ious: dict[int, list[float]] = {category: [] for category in is_thing}
     fp: Counter[int] = Counter()
@@ -208,158 +194,3 @@ def _mean_quality(classes: list[dict[str, float]]) -> dict[str, float]:
         for name in ("pq", "sq", "rq")
     }
     return {**means, "n": n}
-
-
-def pq_compute(
-    gt_json_file: str | Path,
-    pred_json_file: str | Path,
-    gt_folder: str | Path | None = None,
-    pred_folder: str | Path | None = None,
-) -> Quality:
-    """Score the files of a prediction against those of the truth, and print a table.
-
-    Args:
-        gt_json_file: COCO panoptic JSON; every image of it must be predicted.
-        pred_json_file: JSON with ``annotations`` as in the truth.
-        gt_folder: its PNGs; None: the path of the JSON without ".json".
-        pred_folder: likewise.
-
-    Returns:
-        As `summarize_matches`.
-
-    Raises:
-        UserError: a file is missing or wrong, or an image has no prediction.
-    """
-    gt_folder = gt_folder or str(gt_json_file).removesuffix(".json")
-    pred_folder = Path(pred_folder or str(pred_json_file).removesuffix(".json"))
-    truth = PanopticTruth(gt_json_file, gt_folder)
-    predicted = {row["image_id"]: row for row in _load_predictions(pred_json_file)}
-    missing = [image_id for image_id in truth.image_ids if image_id not in predicted]
-    if missing:
-        raise UserError(
-            f"{pred_json_file} has no prediction for {len(missing)} images of {gt_json_file}, "
-            f"first of all image id {missing[0]}; predict every image"
-        )
-
-    def score(image_id: int) -> Matches:
-        row = predicted[image_id]
-        id_map = read_id_map(pred_folder / row["file_name"], image_id, truth.size_hw(image_id))
-        return truth.match(image_id, SegmentMap(id_map, row["segments_info"]))
-
-    with ThreadPoolExecutor(num_threads()) as pool:
-        matches = list(pool.map(score, truth.image_ids))
-    return truth.summarize(matches)
-
-
-def num_threads() -> int:
-    """Threads to score images with, of each process of this host; decoding holds no lock."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(8, (cores or 1) // processes))
-
-
-class PanopticTruth:
-    """The panoptic annotations that predictions are scored against.
-
-    Args:
-        ann_file: COCO panoptic JSON.
-        ann_folder: its PNGs.
-
-    Raises:
-        UserError: a file is missing, or not as `datasets.annotations.panoptic` says.
-    """
-
-    def __init__(self, ann_file: str | Path, ann_folder: str | Path) -> None:
-        data = load_panoptic(ann_file)
-        check_panoptic(data, ann_file, ann_folder)
-        self.ann_file = ann_file
-        self._folder = Path(ann_folder)
-        self._annotations: dict[int, Row] = {row["image_id"]: row for row in data["annotations"]}
-        self._sizes_hw = {row["id"]: (row["height"], row["width"]) for row in data["images"]}
-        self._names = category_names(data)
-        self._is_thing = thing_flags(data)
-
-    @property
-    def image_ids(self) -> list[int]:
-        """All images, ascending."""
-        return sorted(self._annotations)
-
-    def size_hw(self, image_id: int) -> tuple[int, int]:
-        """Height and width of an image in pixels."""
-        return self._sizes_hw[image_id]
-
-    def match(self, image_id: int, predicted: SegmentMap) -> Matches:
-        """Compare the prediction for an image.
-
-        Raises:
-            UserError: there is no such image, its files are wrong, or the prediction is not of its
-                size or not of one piece.
-        """
-        row = self._annotations.get(image_id)
-        if row is None:
-            raise UserError(
-                f"prediction for image id {image_id}, which is not in {self.ann_file}: evaluate "
-                "with the annotation file that belongs to the images"
-            )
-        segments = row["segments_info"]
-        path = self._folder / row["file_name"]
-        id_map = read_id_map(path, image_id, self._sizes_hw[image_id])
-        return match_segments(SegmentMap(id_map, segments), predicted, image_id)
-
-    def summarize(self, matches: Sequence[Matches]) -> Quality:
-        """`summarize_matches`, printed as a table with what it does not count."""
-        quality = summarize_matches(matches, self._is_thing)
-        print(quality_table(quality, self._names))
-        unknown = Counter(
-            category
-            for image in matches
-            for category in image.false_positives
-            if category not in self._is_thing
-        )
-        if unknown:
-            print(
-                f"{unknown.total()} predicted segments are of categories that {self.ann_file} does "
-                f"not have and count for none: ids {', '.join(map(str, sorted(unknown)))}"
-            )
-        return quality
-
-
-def _load_predictions(path: str | Path) -> list[Row]:
-    """The ``annotations`` of a file of predictions.
-
-    Raises:
-        UserError: the file cannot be read, or they are not such as a truth has.
-    """
-    way_out = "name the JSON file that the evaluation has written"
-    data = read_json(path, "predictions", way_out)
-    rows = data.get("annotations") if type(data) is dict else None
-    if not are_objects(rows):
-        raise UserError(
-            f'predictions {path} hold no panoptic predictions ("annotations" with image_id, '
-            f"file_name and segments_info); {way_out}"
-        )
-    check_predictions(rows, path)
-    return rows
-
-
-def quality_table(quality: Quality, names: Mapping[int, str]) -> str:
-    """PQ, SQ and RQ in percent: the three groups, then the classes that occur.
-
-    Args:
-        quality: as of `summarize_matches`.
-        names: of category ids.
-    """
-    lines = [f"{'':<24}|    PQ     SQ     RQ  categories", "-" * 58]
-    for group in ("All", "Things", "Stuff"):
-        lines.append(f"{_percents(group, quality[group])}  {quality[group]['n']:>10}")
-    lines += ["", f"{'':<24}|    PQ     SQ     RQ      TP     FP     FN", "-" * 67]
-    for category, one in quality["per_class"].items():
-        counts = [one["tp"], one["fp"], one["fn"]]
-        if any(counts):
-            numbers = "".join(f"{count:>7}" for count in counts)
-            lines.append(f"{_percents(names[category], one)} {numbers}")
-    return "\n".join(lines)
-
-
-def _percents(name: str, quality: Mapping[str, float]) -> str:
-    return f"{name:<24.24}|" + "".join(f"{100 * quality[key]:7.1f}" for key in ("pq", "sq", "rq"))

@@ -1,4 +1,4 @@
-"""What an evaluation is turned into: a table for people, and the contents of files."""
+"""Output of an evaluation: table by class, ``eval*.pth`` and COCO results JSON."""
 
 import json
 from argparse import Namespace
@@ -21,15 +21,15 @@ _CLASS_COLUMNS = {
 
 
 def per_class_table(score: CocoScore, categories: Mapping[int, str]) -> str:
-    """A line for each class that occurs in the images: its objects, AP, AP50, AP75 and AR.
+    """Format number of objects, AP, AP50, AP75 and AR of each class that occurs in the images.
 
     Args:
         score: an evaluation after ``accumulate()``.
-        categories: names by category id; where one is missing the id is shown.
+        categories: class names by category id; default: the id.
 
     Returns:
-        A table in plain text. AR is that with the largest number of detections an image. Below it
-        the classes without any object.
+        A text table, followed by the classes without objects. AR is for the largest number of
+        detections per image.
     """
     class_ids: list[int] = score.params.catIds
     present = [i for i in class_ids if score.objects_per_category[i]]
@@ -48,14 +48,14 @@ def per_class_table(score: CocoScore, categories: Mapping[int, str]) -> str:
 
 
 def serialisable_eval(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of an ``eval*.pth`` file.
+    """Convert a result to the content of an ``eval*.pth`` file.
 
     Args:
         evaluation: ``CocoScore.eval`` after ``accumulate()``.
 
     Returns:
-        The same keys, readable by ``torch.load(..., weights_only=True)`` once argparse.Namespace is
-        allowed: arrays are float64 tensors, and ``params`` is a Namespace of ``CocoScore.params``.
+        The same keys; arrays are float64 tensors, and ``params`` is an argparse.Namespace. Loads
+        with ``torch.load(..., weights_only=True)`` if argparse.Namespace is allowed.
     """
     return {
         name: Namespace(**{key: _plain(item) for key, item in vars(value).items()})
@@ -66,13 +66,10 @@ def serialisable_eval(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_detections(detections: Sequence[Annotation], path: StrPath) -> None:
-    """Writes COCO result entries as JSON, an entry a line, and replaces the file once complete.
-
-    Numbers are written so that reading gives the same float again; equal detections give equal
-    bytes.
+    """Write COCO result entries as JSON, one entry per line, atomically and without rounding.
 
     Args:
-        detections: `datasets.coco_eval.CocoEvaluator.detections`.
+        detections: from `datasets.coco_eval.CocoEvaluator.detections`.
         path: the file; its folder must exist.
     """
     with atomic_write(path, "w") as file:
@@ -84,7 +81,7 @@ def _name(category_id: int, categories: Mapping[int, str]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays as tensors, numpy's numbers as Python's, also within lists."""
+    """Convert arrays to tensors and numpy scalars to Python numbers, also within lists."""
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
     if isinstance(value, list):

@@ -1,7 +1,6 @@
-"""Reports on images in the order of batches: images that cannot be read, or are turned upright.
+"""Replace unreadable images, up to ``--skip_bad_images``, and report them in the main process.
 
-Data workers are processes of their own, so what they find travels with the samples, and the process
-that trains prints it once. Images that cannot be read are tolerated up to ``--skip_bad_images``.
+Data workers return their reports with the samples; `ReportingLoader` logs each report once.
 """
 
 import logging
@@ -17,13 +16,13 @@ logger = logging.getLogger(__name__)
 
 
 class _Sample(NamedTuple):
-    """The sample of an index, or of a later index where images cannot be read.
+    """The first readable sample from an index on.
 
     Attributes:
-        image: of the data set.
-        target: likewise.
-        complaints: why the images before it cannot be read.
-        note: sentence of the data set about how it was read, if there is any.
+        image: image from the data set.
+        target: target from the data set.
+        complaints: error messages of unreadable images before this sample.
+        note: remark of the data set about reading this sample, or None.
     """
 
     image: Any
@@ -33,13 +32,13 @@ class _Sample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Samples put together.
+    """A collated batch.
 
     Attributes:
-        images: as `util.nested_tensor.collate_fn` makes them.
-        targets: likewise.
-        complaints: of all samples.
-        note: the first of the samples' notes, if there is any.
+        images: images from `util.nested_tensor.collate_fn`.
+        targets: targets from `util.nested_tensor.collate_fn`.
+        complaints: error messages of all samples.
+        note: first note of the samples, or None.
     """
 
     images: Any
@@ -49,13 +48,12 @@ class Batch(NamedTuple):
 
 
 class ReplacingDataset(Dataset):
-    """Puts the next sample that can be read in the place of one that cannot.
+    """Replaces unreadable samples by the next readable sample.
 
     Args:
-        dataset: a map-style data set, whose items raise a UserError where they cannot be read.
-            Its method ``take_note``, if there is one, returns a sentence about the item just read,
-            or None.
-        allowed: how many may be replaced; 0: the error goes on.
+        dataset: a map-style data set that raises a UserError for unreadable items. An optional
+            method ``take_note`` returns a remark about the last item read, or None.
+        allowed: maximum number of replacements; 0: the error is raised.
     """
 
     def __init__(self, dataset: Dataset, allowed: int) -> None:
@@ -74,27 +72,27 @@ class ReplacingDataset(Dataset):
             except UserError as error:
                 complaints.append(error.one_line())
                 refuse_too_many(complaints, self._allowed)
-        raise UserError("no image of the data set can be read")
+        raise UserError("none of the images of the data set can be read")
 
 
 def _note_of(dataset: Any) -> str | None:
-    """The data set's note about the item just read, if it makes notes."""
+    """Return the data set's remark about the last item read, if any."""
     return dataset.take_note() if hasattr(dataset, "take_note") else None
 
 
 def refuse_too_many(complaints: list[str], allowed: int) -> None:
-    """Raise a UserError with the last of the complaints where there are more than allowed."""
+    """Raise a UserError with the last complaint if there are more than allowed."""
     if len(complaints) <= allowed:
         return
     if allowed == 0:
-        raise UserError(f"{complaints[-1]} (or let training go on without it: --skip_bad_images N)")
+        raise UserError(f"{complaints[-1]} (or skip unreadable images with --skip_bad_images N)")
     raise UserError(
         f"{complaints[-1]}; more images than --skip_bad_images {allowed} cannot be read"
     )
 
 
 def collate_samples(samples: list[_Sample]) -> Batch:
-    """`util.nested_tensor.collate_fn`, and the reports of all samples."""
+    """Collate samples with `util.nested_tensor.collate_fn`, and combine their reports."""
     images, targets = collate_fn([(sample.image, sample.target) for sample in samples])
     complaints = [one for sample in samples for one in sample.complaints]
     note = next((sample.note for sample in samples if sample.note), None)
@@ -102,13 +100,13 @@ def collate_samples(samples: list[_Sample]) -> Batch:
 
 
 class ReportingLoader:
-    """Passes on batches; reports each replaced image once, and the first note of the data set.
+    """Yields (images, targets); logs each replaced image once, and prints the first note.
 
     Args:
-        loader: of a `ReplacingDataset`, with `collate_samples`.
-        dataset: what it wraps, for those who ask the loader for its data set.
-        allowed: how many images may be replaced in a run.
-        known: what was said of images before; new complaints are added.
+        loader: loads a `ReplacingDataset` with `collate_samples`.
+        dataset: the original data set, available as attribute ``dataset``.
+        allowed: maximum number of replaced images per run.
+        known: complaints logged earlier in the run; new complaints are appended.
     """
 
     def __init__(
@@ -126,24 +124,24 @@ class ReportingLoader:
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         for images, targets, complaints, note in self._loader:
             for complaint in complaints:
-                self._tell(complaint)
+                self._report(complaint)
             if note is not None and not self._has_noted:
                 self._has_noted = True
                 print(note)
             yield images, targets
 
-    def _tell(self, complaint: str) -> None:
-        """Log a complaint that is new.
+    def _report(self, complaint: str) -> None:
+        """Log a new complaint.
 
         Raises:
-            UserError: it is one too many.
+            UserError: there are more complaints than allowed.
         """
         if complaint in self._known:
             return
         self._known.append(complaint)
         refuse_too_many(self._known, self._allowed)
         logger.warning(
-            "%s; another image takes its place, number %d of --skip_bad_images %d",
+            "%s; replaced by another image, number %d of --skip_bad_images %d",
             complaint,
             len(self._known),
             self._allowed,

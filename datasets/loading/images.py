@@ -1,8 +1,8 @@
-"""Reading image files: 8-bit RGB from every mode that Pillow knows, upright or as stored.
+"""Read image files of any Pillow mode as 8-bit RGB.
 
-An image of a data set has the orientation in which its annotations were made, which its width and
-height tell: `read_listed_image`. A photo without annotations is turned upright: `read_upright`.
-There is no colour management, and an alpha channel is dropped, not blended.
+`read_listed_image` returns an image in the orientation of its annotations (recognised by width and
+height), `read_upright` applies the EXIF orientation, `read_image` returns the stored pixels. Colour
+profiles are ignored, and alpha channels are dropped, not blended.
 """
 
 from enum import Enum
@@ -13,13 +13,12 @@ from PIL import ExifTags, Image, ImageCms
 
 from util.files.image_files import open_image
 
-# Modes that Pillow does not turn into RGB in one step (or not without a warning), and the step in
-# between.
+# Modes that Pillow converts to RGB only (or only without a warning) through another mode.
 _MODE_BETWEEN = {"P": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
 
 _AS_STORED = 1
 QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-# What makes an image upright, by its EXIF orientation.
+# Transposition that makes an image upright, by EXIF orientation.
 _TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -30,7 +29,7 @@ _TO_UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# 64-bit copies of a large picture would take many times its memory, so it is scaled in parts.
+# Grey images are scaled in parts: a float64 copy of a large image takes much memory.
 _VALUES_AT_ONCE = 2**20
 
 
@@ -38,36 +37,28 @@ def read_image(path: str | Path, name: str | None = None) -> Image.Image:
     """Read an image file as 8-bit RGB.
 
     Args:
-        path: any file that Pillow reads; of an animation the first frame.
-        name: what messages call it; None: by its path.
+        path: any file that Pillow reads; the first frame of an animation.
+        name: description of the file in messages; default: its path.
 
     Returns:
-        The picture in mode RGB, in stored orientation. See `to_rgb` for how other modes become RGB.
+        The image in mode RGB (see `to_rgb`), in stored orientation.
 
     Raises:
-        UserError: the file is missing, truncated, broken, no image, or larger than the limits of
-            `util.files.image_files` (then an `ImageTooLargeError`).
+        UserError: the file is missing, truncated, corrupt or not an image.
+        ImageTooLargeError: a UserError: the image exceeds the limits of `util.files.image_files`.
     """
     with open_image(path, name or f"image file {path}") as image:
         return to_rgb(image)
 
 
 def read_upright(path: str | Path, name: str | None = None) -> Image.Image:
-    """Read a photo without annotations as 8-bit RGB, turned or mirrored as EXIF says.
-
-    Args:
-        path: as for `read_image`.
-        name: as for `read_image`.
-
-    Raises:
-        UserError: as `read_image`.
-    """
+    """Read an image as 8-bit RGB and apply its EXIF orientation; otherwise as `read_image`."""
     with open_image(path, name or f"image file {path}") as image:
         return _turn_upright(to_rgb(image), exif_orientation(image))
 
 
 class SizeMatch(Enum):
-    """How the size of an image file compares with the size in its annotation file."""
+    """Comparison of an image's stored size with its size in the annotation file."""
 
     EQUAL = "equal, or the annotation file has no size"
     TURNED = "equal after the quarter turn of the EXIF orientation"
@@ -79,16 +70,16 @@ def read_listed_image(
 ) -> tuple[Image.Image, SizeMatch]:
     """Read an image file as 8-bit RGB, in the orientation of its annotations.
 
-    The pixels stay as they are stored, as COCO has them, unless the annotation file has the size
-    of the upright image: an EXIF orientation from 5 to 8, width and height exchanged.
+    The EXIF orientation is ignored, as in COCO, unless it exchanges width and height (5 to 8) and
+    the annotation file has the exchanged size.
 
     Args:
-        path: as for `read_image`.
-        size_wh: width and height in the annotation file; None: not given.
-        name: as for `read_image`.
+        path: as in `read_image`.
+        size_wh: width and height in the annotation file; None if missing.
+        name: as in `read_image`.
 
     Returns:
-        The image, and how its stored size compares with ``size_wh``.
+        The image, and the comparison of its stored size with ``size_wh``.
 
     Raises:
         UserError: as `read_image`.
@@ -106,9 +97,9 @@ def compare_sizes(
     """Compare the stored size of an image with the size in its annotation file.
 
     Args:
-        stored_wh: width and height in pixels as stored.
-        listed_wh: width and height in the annotation file; None: not given.
-        orientation: of EXIF, 1 to 8.
+        stored_wh: stored width and height in pixels.
+        listed_wh: width and height in the annotation file; None if missing.
+        orientation: EXIF orientation, 1 to 8.
     """
     if listed_wh in (None, stored_wh):
         return SizeMatch.EQUAL
@@ -118,14 +109,14 @@ def compare_sizes(
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 (upright) to 8; 1 where there is none or it makes no sense.
+    """EXIF orientation, 1 (upright) to 8; 1 if missing or invalid.
 
     Args:
-        image: whose pixels have been read: formats such as TIFF are turned upright by Pillow then.
+        image: an image whose pixels have been loaded; Pillow turns TIFF upright on loading.
     """
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, _AS_STORED)
-    except Exception:  # broken EXIF data makes Pillow raise nearly anything
+    except Exception:  # Pillow raises many types for corrupt EXIF data
         return _AS_STORED
     is_known = type(orientation) is int and 1 <= orientation <= 8
     return orientation if is_known else _AS_STORED
@@ -137,11 +128,10 @@ def _turn_upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A copy of the picture in 8-bit RGB.
+    """Convert an image to 8-bit RGB.
 
-    Grey, bilevel, palette, CMYK, YCbCr, HSV and alpha modes are converted as Pillow does. Modes
-    with more than 8 bits (I;16, I, F), which Pillow would clip to white, are scaled as
-    `grey_to_8_bits` describes.
+    Modes with more than 8 bits (I;16, I, F), which Pillow would clip to white, are scaled by
+    `grey_to_8_bits`; all others are converted by Pillow.
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = Image.fromarray(grey_to_8_bits(np.asarray(image)))
@@ -154,16 +144,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def grey_to_8_bits(values: np.ndarray) -> np.ndarray:
-    """Scale grey values of any depth to 8 bits, with nothing clipped and little contrast lost.
+    """Scale grey values of any depth to 8 bits without clipping.
 
-    Integers: the full scale is that of the fewest bits, at least 8, that hold the largest value:
-    12-bit data in a 16-bit file uses the whole range, 8-bit data stays as it is. Floats from 0 to 1
-    are multiplied by 255, other floats up to 255 stay. Everything else (negative values, larger
-    floats) is stretched from its smallest to its largest value.
+    Integers: white is the largest value of the fewest bits (at least 8) that hold all values, so
+    that 12-bit data in a 16-bit file uses the whole range. Floats from 0 to 1 are multiplied by
+    255, other floats from 0 to 255 are rounded. All other values are scaled from their minimum
+    (black) to their maximum (white).
 
     Args:
-        values: (H, W), integers or floats. NaN counts as the smallest value, infinity as the
-            nearest finite one.
+        values: (H, W), integers or floats. NaN counts as the minimum, infinity as the nearest
+            finite value.
 
     Returns:
         (H, W) uint8.
@@ -185,7 +175,7 @@ def grey_to_8_bits(values: np.ndarray) -> np.ndarray:
 
 
 def _finite_range(values: np.ndarray) -> tuple[float, float]:
-    """The smallest and the largest finite value; zeros where there is none."""
+    """Smallest and largest finite value; zeros if there are none."""
     if values.dtype.kind == "f":
         finite = np.isfinite(values)
         if not finite.all():

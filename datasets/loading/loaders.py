@@ -1,4 +1,4 @@
-"""Batches of a data set, for training and for evaluation."""
+"""Data loaders for training and evaluation."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,23 +16,23 @@ from util.visualize.contact_sheet import count
 
 
 class TrainLoader:
-    """Training batches, a function of seed and epoch, whatever the number of workers.
+    """Training batches. They depend on seed and epoch only, not on the number of workers.
 
-    Every sample draws from generators of its own, and workers are seeded from a generator of the
-    loader, so that loading leaves the generators of the process, of which dropout draws, alone.
+    Samples use random generators of their own, so that loading does not change the global
+    generators, which dropout uses.
 
     Args:
-        dataset: gives (image, target).
-        batch_size: images of a batch in this process.
-        num_workers: processes that load data.
+        dataset: returns (image, target).
+        batch_size: images per batch and process.
+        num_workers: data-loading processes.
         pin_memory: put batches into page-locked memory, for copies to a GPU.
-        seed: of the run; the same in all processes.
-        accum_steps: batches of a step; an epoch has whole steps.
-        skip_bad_images: how many images may be replaced because they cannot be read.
-        bad_images: what was said of them; new complaints are added.
+        seed: seed of the run, equal in all processes.
+        accum_steps: batches per optimizer step; an epoch has whole steps.
+        skip_bad_images: maximum number of unreadable images that are replaced.
+        bad_images: error messages of images replaced earlier in the run; new ones are appended.
 
     Raises:
-        UserError: there are fewer images than make a step in every process.
+        UserError: there are fewer images than one optimizer step takes.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class TrainLoader:
         self._loader = ReportingLoader(loader, dataset, skip_bad_images, known)
 
     def start_at(self, epoch: int, batch: int = 0) -> None:
-        """Choose the epoch, and the number of its batches that are done already."""
+        """Set the epoch, and the number of its batches to skip."""
         self._samples.set_epoch(epoch)
         self._batches.start_at(epoch, batch)
 
@@ -68,7 +68,7 @@ class TrainLoader:
 
 
 def _explain_no_step(num_images: int, batch_size: int, accum_steps: int) -> str:
-    """Why an epoch has no step, and the largest batch size that gives one."""
+    """Explain that an epoch has no optimizer step, and name the largest possible batch size."""
     num_processes = get_world_size()
     largest = num_images // (num_processes * accum_steps)
     flags, way_out = f"--batch_size {batch_size}", f"give --batch_size {largest} or less"
@@ -80,7 +80,7 @@ def _explain_no_step(num_images: int, batch_size: int, accum_steps: int) -> str:
     if largest == 0:
         way_out = "start fewer processes" if accum_steps == 1 else "lower --accum_steps"
     data = count(num_images, "training image")
-    return f"{flags}: the data has only {data}, less than one step takes; {way_out}"
+    return f"{flags}: the data has only {data}, fewer than one optimizer step needs; {way_out}"
 
 
 def build_val_loader(
@@ -92,7 +92,7 @@ def build_val_loader(
     skip_bad_images: int = 0,
     bad_images: list[str] | None = None,
 ) -> ReportingLoader:
-    """Batches in order of the image ids, each image in one process; arguments as in `TrainLoader`.
+    """Batches in the order of the data set, each image in one process; arguments as `TrainLoader`.
 
     Processes may have different numbers of batches, even none.
     """

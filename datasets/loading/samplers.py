@@ -1,4 +1,4 @@
-"""Which images a process sees, and in which order."""
+"""Samplers that assign images to processes."""
 
 from collections.abc import Iterator
 
@@ -9,16 +9,16 @@ from util.distributed.processes import get_rank, get_world_size
 
 
 class EpochBatchSampler(Sampler[list[int]]):
-    """Batches of an epoch in an order drawn from (seed, epoch), shared out among the processes.
+    """Batches of an epoch in an order drawn from (seed, epoch), divided among the processes.
 
-    Every process has the same number of batches, all of full size, that make up whole steps: what
-    is left over at the end of an epoch waits for another. An epoch can be entered in its middle.
+    Every process has the same number of full batches and of whole optimizer steps; leftover images
+    are dropped. An epoch can be started at any batch.
 
     Args:
-        num_images: of the data set.
-        batch_size: images of a batch of one process.
-        seed: of the run.
-        accum_steps: batches of a step in each process.
+        num_images: size of the data set.
+        batch_size: images per batch and process.
+        seed: seed of the run.
+        accum_steps: batches per optimizer step and process.
     """
 
     def __init__(self, num_images: int, batch_size: int, seed: int, accum_steps: int = 1) -> None:
@@ -31,12 +31,12 @@ class EpochBatchSampler(Sampler[list[int]]):
 
     @property
     def num_batches(self) -> int:
-        """Batches of a whole epoch in this process."""
+        """Batches per epoch in this process."""
         images_a_step = self._batch_size * self._accum_steps * get_world_size()
         return self._num_images // images_a_step * self._accum_steps
 
     def start_at(self, epoch: int, batch: int = 0) -> None:
-        """Choose the epoch, and the number of its batches that are done already."""
+        """Set the epoch, and the number of its batches to skip."""
         self._epoch, self._first_batch = epoch, batch
 
     def __len__(self) -> int:
@@ -45,7 +45,7 @@ class EpochBatchSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(_mix(self._seed, self._epoch))
         order = torch.randperm(self._num_images, generator=generator).tolist()
-        # The processes take turns, so that together they see the order of a single one.
+        # Processes take turns: together they follow the order of a single process.
         stride = self._batch_size * get_world_size()
         first = self._batch_size * get_rank()
         for batch in range(self._first_batch, self.num_batches):
@@ -54,12 +54,12 @@ class EpochBatchSampler(Sampler[list[int]]):
 
 
 class ShareSampler(Sampler[int]):
-    """The images of a data set in order, each in one process alone.
+    """Divides a data set among processes in order, without repeating images.
 
-    Nothing is repeated to make the shares equal: they differ by an image, and may be empty.
+    Shares differ by at most one image, and may be empty.
 
     Args:
-        num_images: of the data set.
+        num_images: size of the data set.
     """
 
     def __init__(self, num_images: int) -> None:
@@ -73,5 +73,5 @@ class ShareSampler(Sampler[int]):
 
 
 def _mix(seed: int, epoch: int) -> int:
-    """One number for both; the order of epoch 1 of seed 0 is not that of epoch 0 of seed 1."""
+    """Combine both numbers into a seed; (0, 1) and (1, 0) give different seeds."""
     return (seed * 1_000_003 + epoch) % 2**63

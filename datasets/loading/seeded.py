@@ -1,4 +1,4 @@
-"""Randomness of samples that depends on the seed of a run, the epoch and the image alone."""
+"""Random augmentation that depends only on seed, epoch and image."""
 
 import hashlib
 from collections.abc import Sized
@@ -11,27 +11,26 @@ from util.random_state import seeded
 
 
 class SeededDataset(Dataset):
-    """A data set whose items draw from generators seeded for (seed, epoch, index).
+    """A data set whose items use generators seeded with (seed, epoch, index).
 
-    Without it the augmentation of an image depends on what its worker did before, and with that on
-    the number of workers and on where a run was interrupted.
+    Otherwise augmentation would depend on the number of workers and on where a run was resumed.
 
     Args:
-        dataset: a map-style data set; its items may draw from the global generators.
-        seed: of the run.
+        dataset: a map-style data set; its items may use the global generators.
+        seed: seed of the run.
 
     Attributes:
-        dataset: the same.
+        dataset: the wrapped data set.
     """
 
     def __init__(self, dataset: Dataset, seed: int) -> None:
         self.dataset = dataset
         self._seed = seed
-        # In shared memory, so that workers which live on see a new epoch.
+        # In shared memory, so that persistent workers see a new epoch.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the items to come."""
+        """Set the epoch of the following items."""
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
@@ -43,6 +42,6 @@ class SeededDataset(Dataset):
 
 
 def _seed_of(*numbers: int) -> int:
-    """32 bits that look random, and are the same everywhere for the same numbers."""
+    """Hash the numbers to a 32-bit seed, equal on all platforms."""
     digest = hashlib.blake2s(repr(numbers).encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little")

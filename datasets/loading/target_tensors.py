@@ -1,4 +1,4 @@
-"""Tensors of training targets from the annotations of one image."""
+"""Convert the annotations of an image to target tensors."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from datasets.annotations.coco_file import Row
 
 
 def boxes_xyxy(annotations: list[Row], width: int, height: int) -> Tensor:
-    """Boxes (N, 4) of annotations as xyxy pixels, clipped to the image."""
+    """Convert boxes to (N, 4) float32 xyxy pixels, clipped to the image."""
     boxes = torch.tensor([one["bbox"] for one in annotations], dtype=torch.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     boxes[:, 0::2].clamp_(min=0, max=width)
@@ -16,7 +16,7 @@ def boxes_xyxy(annotations: list[Row], width: int, height: int) -> Tensor:
 
 
 def keypoints_of(annotations: list[Row]) -> Tensor:
-    """Keypoints (N, K, 3) float32; missing ones are (0, 0, 0), COCO's "not labelled"."""
+    """Convert keypoints to (N, K, 3) float32; missing keypoints are (0, 0, 0), not labelled."""
     flat = [one.get("keypoints") or [] for one in annotations]
     longest = max(map(len, flat))
     padded = [points + [0] * (longest - len(points)) for points in flat]

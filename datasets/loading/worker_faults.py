@@ -1,4 +1,4 @@
-"""Why a data-loading process has died, and what to do about it."""
+"""Explain why a data-loading process died, and what to do."""
 
 import re
 
@@ -6,7 +6,7 @@ _FULL_SHARED_MEMORY = (
     "shared memory is full: enlarge /dev/shm (docker run --shm-size 8g), or lower --num_workers or "
     "--batch_size"
 )
-# Looked for in this order.
+# The first pattern that matches decides.
 _REMEDIES = {
     r"Bus error": _FULL_SHARED_MEMORY,
     r"shared memory|/torch_\d|No space left on device": _FULL_SHARED_MEMORY,
@@ -14,16 +14,16 @@ _REMEDIES = {
         "too many files are open: raise the limit (ulimit -n 65536), or lower --num_workers"
     ),
     r"signal: Killed": (
-        "the system killed it, most likely for want of memory: lower --num_workers, --batch_size "
+        "the system killed it, probably because memory ran out: lower --num_workers, --batch_size "
         "or --max_size"
     ),
     r"signal: (Segmentation fault|Aborted)": (
-        "a library crashed while it read an image: look for it with python -m datasets.check, or "
-        "train with --num_workers 0"
+        "a library crashed while it read an image: find the image with python -m datasets.check, "
+        "or train with --num_workers 0"
     ),
     r"signal: |exited unexpectedly": (
-        "something ended it: look into the system's log, or train with --num_workers 0 to see the "
-        "error itself"
+        "it ended unexpectedly: check the system log, or train with --num_workers 0 to see the "
+        "error"
     ),
 }
 _FAULT_OF_A_WORKER = re.compile(
@@ -32,22 +32,22 @@ _FAULT_OF_A_WORKER = re.compile(
 
 
 def explain_worker_fault(error: BaseException) -> str | None:
-    """One line on what PyTorch says when a worker has died or cannot hand over its data.
+    """Explain PyTorch's error for a worker that died or could not return its data.
 
     Args:
-        error: what training raised.
+        error: error raised by training.
 
     Returns:
-        what has happened, and the remedy; None where it is not about workers.
+        One line with cause and remedy; None for other errors.
     """
     if not isinstance(error, RuntimeError | OSError):
         return None
-    # The signal is often told by the error behind the error.
+    # The signal is often named by the causing error.
     behind = error.__cause__ or error.__context__
     text = " ".join(f"{behind or ''} {error}".split())
     if not _FAULT_OF_A_WORKER.search(text):
         return None
-    remedy = next((what for sign, what in _REMEDIES.items() if re.search(sign, text)), None)
+    remedy = next((way for sign, way in _REMEDIES.items() if re.search(sign, text)), None)
     if remedy is None:
         return None
     return f"a data-loading process failed ({text:.160}); {remedy}"

@@ -1,21 +1,18 @@
-"""The embedded data set, ``--dataset_file shapes``: drawn once, then read like any COCO directory.
+"""The embedded data set, ``--dataset_file shapes``: drawn once, then read as a COCO directory.
 
-The directory holds what COCO 2017's does: ``train2017/`` and ``val2017/`` (PNG images),
-``annotations/instances_*.json`` with boxes and run-length masks, and ``panoptic_*/`` (ids coded in
-RGB) with ``annotations/panoptic_*.json``. Shapes are things, in colours that do not depend on their
-class; background textures are stuff, and each leans to a hue of its own. A thing has the same id,
-box and area in both, all taken from its visible pixels, as in COCO. Instance annotations carry one
-field more than COCO's: ``visible_share``, the share of the object's pixels that no other object
-covers.
+Its layout is that of COCO 2017: ``train2017/`` and ``val2017/`` (PNG images),
+``annotations/instances_*.json`` with boxes and RLE masks, and ``panoptic_*/`` with
+``annotations/panoptic_*.json``. Shapes are things, in random colours; background textures are
+stuff, each with a typical hue. A thing has the same id, box and area (of its visible pixels) in
+both annotation files. Instance annotations have an additional field ``visible_share``, the share of
+the object's pixels that no other object covers.
 """
 
 import copy
 import json
 import os
 import shutil
-import struct
 import uuid
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -32,37 +29,35 @@ from datasets.shapes.drawing import (
     draw_scene,
     tight_box,
 )
+from datasets.shapes.encoding import encode_png, run_lengths
 from util.errors import UserError
 from util.options import option
 
-FORMAT_VERSION = 2  # raise it whenever the same settings would give other files
+FORMAT_VERSION = 2  # increase if equal settings would give other files
 DEFAULT_NUM_TRAIN = 4000
 DEFAULT_NUM_VAL = 200
 DEFAULT_IMAGE_SIZE = 128
 DEFAULT_SEED = 0
 DEFAULT_ROOT = Path(__file__).resolve().parents[2] / "data" / "shapes"
-TRAIN_SCALES = (0.75, 0.875, 1.0)  # of the drawn size; the largest is also that of evaluation
+TRAIN_SCALES = (0.75, 0.875, 1.0)  # relative to the drawn size; evaluation uses the largest
 
 SETTINGS_FILE = "shapes.json"
-FIRST_IMAGE_ID = {"train": 100_001, "val": 1}  # ids of the splits stay apart
+FIRST_IMAGE_ID = {"train": 100_001, "val": 1}  # ids differ between splits
 MAX_IMAGES = 100_000  # per split, for the same reason
-SEGMENTS_PER_IMAGE = 10  # segment id = image id * this + number: unique, and small enough for RGB
+SEGMENTS_PER_IMAGE = 10  # segment id = image id * this + number: unique, and fits into RGB
 
 CATEGORY_IDS = {name: index for index, name in enumerate((*THING_CLASSES, *STUFF_CLASSES), start=1)}
 
 
 def build(image_set: str, args: Any) -> coco.CocoDetection:
-    """The embedded data set as a `CocoDetection`; writes its directory first where there is none.
+    """Build a split as `CocoDetection`; write the data set first if it does not exist.
 
     Args:
-        image_set: ``"train"`` or ``"val"``.
-        args: the namespace of ``main.py``, see `build_coco_args`; it is not changed.
-
-    Returns:
-        The data set of that split.
+        image_set: "train" or "val".
+        args: namespace of main.py, see `build_coco_args`.
 
     Raises:
-        UserError: the directory holds something else, or cannot be written.
+        UserError: the directory contains other data or cannot be written.
     """
     return coco.build(image_set, build_coco_args(args))
 
@@ -73,7 +68,7 @@ def is_drawn(root: str | Path) -> bool:
 
 
 def build_scales(args: Any) -> list[int]:
-    """Short sides of training images: ``--scales``, else `TRAIN_SCALES` of the drawn size.
+    """Short sides of training images in pixels: ``--scales``, else `TRAIN_SCALES`.
 
     Raises:
         UserError: as `build_coco_args`.
@@ -82,21 +77,20 @@ def build_scales(args: Any) -> list[int]:
 
 
 def build_coco_args(args: Any) -> Any:
-    """Write the directory where there is none, and say how it is read as one of COCO.
+    """Write the data set if it does not exist, and return flags that read it as COCO data.
 
-    The directory is ``args.coco_path`` or else ``data/shapes`` beside ``main.py``. One that was
-    written with other counts, size or seed is read as it is where the user names it.
+    The directory is ``args.coco_path``, by default ``data/shapes`` beside main.py. A data set at
+    ``args.coco_path`` may have other settings than the default.
 
     Args:
-        args: the namespace of ``main.py``; it is not changed.
+        args: namespace of main.py; it is not modified.
 
     Returns:
-        A namespace with ``coco_path`` and ``coco_panoptic_path``, and ``scales`` in any case:
-        without ``--scales`` images are trained on at `TRAIN_SCALES` of their drawn size and
-        evaluated at that size.
+        A copy of the namespace with ``coco_path``, ``coco_panoptic_path`` and ``scales`` (default:
+        `TRAIN_SCALES` times the drawn size).
 
     Raises:
-        UserError: the directory holds something else, or cannot be written.
+        UserError: the directory contains other data or cannot be written.
     """
     named = getattr(args, "coco_path", None)
     root = Path(named or DEFAULT_ROOT)
@@ -118,22 +112,22 @@ def write_shapes(
     image_size: int = DEFAULT_IMAGE_SIZE,
     seed: int = DEFAULT_SEED,
 ) -> None:
-    """Write the data set, or leave a directory that already holds it with the same settings.
+    """Write the data set, unless the directory already has it with the same settings.
 
-    The files are written beside ``root`` and renamed into place when complete, so that ``root``
-    never holds half a data set, and several processes may do this at once: the first to finish
-    wins. An image depends on seed, split and its place in the split alone.
+    The files are written to a temporary directory beside ``root`` and renamed when complete.
+    Several processes may write at once: the first to finish wins. An image depends only on seed,
+    split and index.
 
     Args:
-        root: directory to write; it may exist if it is empty.
+        root: directory to write; must be empty or missing.
         num_train: number of training images, 1 to `MAX_IMAGES`.
         num_val: number of validation images, 1 to `MAX_IMAGES`.
         image_size: side of the square images in pixels, at least 64.
-        seed: not negative.
+        seed: non-negative seed.
 
     Raises:
-        UserError: ``root`` holds something else or cannot be written.
-        ValueError: a count, the size or the seed is out of range.
+        UserError: ``root`` contains other data or cannot be written.
+        ValueError: a setting is out of range.
     """
     root = Path(root).resolve()
     settings = {
@@ -152,7 +146,7 @@ def write_shapes(
     except OSError as error:
         raise UserError(
             f"cannot write the shapes data set to {root} ({error.strerror or error}): "
-            "name a writable directory with --coco_path"
+            "give a writable directory with --coco_path"
         ) from error
     _checked_settings(root, settings)
 
@@ -178,7 +172,7 @@ def _holds_anything(root: Path) -> bool:
 
 
 def _read_settings(root: Path) -> dict[str, int] | None:
-    """The settings that a finished directory was written with, None where ``root`` is not one."""
+    """Read the settings of a complete data set; None if ``root`` is not a shapes data set."""
     try:
         settings = json.loads((root / SETTINGS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -187,21 +181,21 @@ def _read_settings(root: Path) -> dict[str, int] | None:
 
 
 def _checked_settings(root: Path, expected: dict[str, int] | None = None) -> dict[str, int]:
-    """Settings of a finished directory: of this version and, if given, equal to the expected ones.
+    """Return the settings of a complete data set, and check version and expected settings.
 
-    Whatever else the directory holds belongs to the user: no message suggests to delete it.
+    No message suggests to delete the directory: it may contain the user's data.
     """
     found = _read_settings(root)
     if found is None:
         raise UserError(
-            f"{root} holds other data than the shapes data set: for your own data add "
-            "--dataset_file coco; to draw shapes name a new folder with --coco_path"
+            f"{root} contains other data than the shapes data set: for your own data add "
+            "--dataset_file coco; to draw shapes give a new folder with --coco_path"
         )
     for name, value in (expected or {"format_version": FORMAT_VERSION}).items():
         if found.get(name) != value:
             raise UserError(
-                f"{root} holds a shapes data set with {name} {found.get(name)}, not {value}: "
-                f"to draw it anew name a new folder with --coco_path, or rename {root}"
+                f"{root} contains a shapes data set with {name} {found.get(name)}, not {value}: "
+                f"to draw it again give a new folder with --coco_path, or rename {root}"
             )
     return found
 
@@ -213,7 +207,7 @@ def _write_in_one_move(root: Path, settings: dict[str, int]) -> None:
         _write_directory(unfinished, settings)
         os.rename(unfinished, root)
     except OSError:
-        if _read_settings(root) is None:  # otherwise another process was faster: use its directory
+        if _read_settings(root) is None:  # otherwise another process was faster
             raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -240,7 +234,7 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def _write_split(root: Path, split: str, scenes: Iterable[Scene]) -> None:
-    """Write images and panoptic maps as the scenes come, then both annotation files."""
+    """Write images and segment maps, then both annotation files."""
     image_folder, panoptic_folder = root / f"{split}2017", root / f"panoptic_{split}2017"
     image_folder.mkdir()
     panoptic_folder.mkdir()
@@ -281,7 +275,7 @@ def _categories(names: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def _segment_rows(image_id: int, scene: Scene) -> list[tuple[dict[str, Any], Segment]]:
-    """The segments, things first, each with the fields that both annotation files give it."""
+    """Return the segments, things first, with the fields common to both annotation files."""
     return [
         (
             {
@@ -315,46 +309,8 @@ def _instance_annotations(
 
 
 def _panoptic_map(rows: list[tuple[dict[str, Any], Segment]]) -> np.ndarray:
-    """uint8 [size, size, 3]: each pixel's segment id as red + 256 green + 256**2 blue."""
+    """Encode segment ids as uint8 (size, size, 3): red + 256 green + 256**2 blue."""
     segment_ids = np.zeros(rows[0][1].mask.shape, dtype="<u4")
     for fields, segment in rows:
         segment_ids[segment.mask] = fields["id"]
     return segment_ids.view(np.uint8).reshape(*segment_ids.shape, 4)[..., :3]
-
-
-def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:
-    """COCO's uncompressed run-length coding of a mask.
-
-    Args:
-        mask: bool [height, width].
-
-    Returns:
-        ``counts``: lengths of the runs of 0 and 1 in turn, down the columns, the first of 0 (its
-        length may be 0); ``size``: [height, width].
-    """
-    pixels = mask.ravel(order="F")
-    starts = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    edges = np.concatenate(([0], starts, [pixels.size]))
-    counts = np.diff(edges).tolist()
-    return {"counts": [0, *counts] if pixels[0] else counts, "size": list(mask.shape)}
-
-
-def encode_png(image: np.ndarray) -> bytes:
-    """An RGB image as a PNG file: twice as fast as Pillow's, and the same from any Pillow.
-
-    Args:
-        image: uint8 [height, width, 3].
-
-    Returns:
-        The file's content.
-    """
-    height, width, _ = image.shape
-    rows = np.zeros((height, 1 + 3 * width), dtype=np.uint8)  # each row after its filter type, 0
-    rows[:, 1:] = image.reshape(height, -1)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB, not interlaced
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), level=1)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_png_chunk(*chunk) for chunk in chunks)
-
-
-def _png_chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

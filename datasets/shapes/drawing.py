@@ -1,8 +1,7 @@
-"""The pictures of the embedded data set: coloured shapes on textured ground, and their masks.
+"""Draw the images of the embedded data set: coloured shapes on a textured background, and masks.
 
-A shape is the region where a level function is negative. Level functions are close to signed
-distances, so that one evaluation at each pixel centre gives both the antialiased drawing (coverage)
-and the exact mask (the sign).
+A shape is the region where a level function is negative. Level functions approximate signed
+distances: their values at the pixel centres give the antialiased coverage and, by sign, the mask.
 """
 
 import math
@@ -30,33 +29,33 @@ from datasets.shapes.paint import (
 
 LevelFunction = Callable[[Array, Array], Array]
 
-MIN_IMAGE_SIZE = 64  # pixels; below it the smallest shapes lose their form
+MIN_IMAGE_SIZE = 64  # pixels; smaller shapes are not recognisable
 MAX_OBJECTS = 5
-MIN_SIDE = 0.15  # of the image side; holds for width and height of the whole and the visible box
+MIN_SIDE = 0.15  # share of the image side; for the sides of the whole and of the visible box
 MAX_SIDE = 0.60
-MIN_VISIBLE_SHARE = 0.5  # of an object's own pixels; below it one could not tell what it is
-MAX_TURN_DEGREES = 20.0  # away from upright, either way
-MIN_STRETCH = 0.8  # narrower by at most this factor across the shape's own axis
-# The first colour of a ground is dim, and one channel of it (index in RGB) leads by its class; the
-# second colour is near the first.
+MIN_VISIBLE_SHARE = 0.5  # share of an object's pixels
+MAX_TURN_DEGREES = 20.0  # rotation in either direction
+MIN_STRETCH = 0.8  # smallest horizontal scale of a shape
+# The first colour of a background is dark; its strongest channel (RGB index) depends on its class.
+# The second colour is near the first.
 LEADING_CHANNELS = {"stripes": 2, "checks": 1, "mosaic": 0}
 LEADING_LEVEL = (0.2, 0.3)
-OTHER_LEVEL = (0.0, 0.1)  # of the two other channels
-GROUND_CONTRAST = (0.10, 0.20)  # Euclidean distance of the two, of RGB in [0, 1]
-FILL_CONTRAST = (0.0, 0.10)  # likewise, of the two colours of an object's texture
-TWO_GROUNDS_PROBABILITY = 0.5
-MAX_HORIZON = 0.2  # distance of the line between two grounds from the middle, of the image side
+OTHER_LEVEL = (0.0, 0.1)  # the two other channels
+BACKGROUND_CONTRAST = (0.10, 0.20)  # Euclidean distance of the two colours, RGB in [0, 1]
+FILL_CONTRAST = (0.0, 0.10)  # the same for the two colours of an object's texture
+TWO_BACKGROUNDS_PROBABILITY = 0.5
+MAX_HORIZON = 0.2  # distance of the line between two backgrounds from the centre / image side
 PLACING_ATTEMPTS = 50
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One thing or one stretch of background of a scene.
+    """A thing or a region of background in a scene.
 
     Attributes:
         class_name: one of `THING_CLASSES` or `STUFF_CLASSES`.
-        mask: bool [size, size], the visible pixels.
-        visible_share: visible pixels over all pixels of the object, in (0, 1]; 1 for stuff.
+        mask: bool (size, size), visible pixels.
+        visible_share: share of the object's pixels that are visible, in (0, 1]; 1 for stuff.
     """
 
     class_name: str
@@ -66,11 +65,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn image and its segments, which share out its pixels: each pixel lies in exactly one.
+    """A drawn image and its segments. Each pixel is in exactly one segment.
 
     Attributes:
-        image: uint8 [size, size, 3], RGB.
-        things: 1 to 5 segments, those drawn first (and so covered by the others) first.
+        image: uint8 (size, size, 3), RGB.
+        things: 1 to 5 segments in drawing order (later ones cover earlier ones).
         stuff: 1 or 2 segments of different classes.
     """
 
@@ -81,7 +80,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Placed:
-    """A shape at its place: float [height, width] coverage in [0, 1] of a window of the image."""
+    """A placed shape: float coverage (height, width) in [0, 1] of a window of the image."""
 
     class_name: str
     window: Window
@@ -103,23 +102,19 @@ class _Placed:
 def draw_scene(rng: np.random.Generator, image_size: int) -> Scene:
     """Draw a random scene.
 
-    Class, place, colour and texture of an object are drawn independently. Objects lie wholly inside
-    the image; later ones may cover earlier ones, but never more than ``1 - MIN_VISIBLE_SHARE`` of
-    an object.
+    Class, place, colour and texture of an object are independent. Objects are entirely inside the
+    image; at least `MIN_VISIBLE_SHARE` of each object is visible.
 
     Args:
-        rng: the only source of chance; the same state gives the same scene.
+        rng: random generator; equal states give equal scenes.
         image_size: side of the square image in pixels, at least `MIN_IMAGE_SIZE`.
-
-    Returns:
-        The scene.
 
     Raises:
         ValueError: ``image_size`` is too small.
     """
     if image_size < MIN_IMAGE_SIZE:
         raise ValueError(f"image_size must be at least {MIN_IMAGE_SIZE} pixels, got {image_size}")
-    canvas, grounds, palette = _draw_ground(rng, image_size)
+    canvas, backgrounds, palette = _draw_backgrounds(rng, image_size)
     placed, labels = _place_objects(rng, image_size)
     for item in placed:
         palette.append(distinct_colour(rng, palette))
@@ -128,7 +123,7 @@ def draw_scene(rng: np.random.Generator, image_size: int) -> Scene:
     for number, item in enumerate(placed, start=1):
         mask = labels == number
         things.append(Segment(item.class_name, mask, int(np.count_nonzero(mask)) / item.area))
-    stuff = [Segment(name, mask & (labels == 0), 1.0) for name, mask in grounds]
+    stuff = [Segment(name, mask & (labels == 0), 1.0) for name, mask in backgrounds]
     return Scene(
         develop(canvas, random_light(rng, image_size)),
         things,
@@ -137,10 +132,10 @@ def draw_scene(rng: np.random.Generator, image_size: int) -> Scene:
 
 
 def tight_box(mask: Array) -> tuple[int, int, int, int]:
-    """The smallest box around a mask.
+    """Return the bounding box of a mask.
 
     Args:
-        mask: bool [height, width] with at least one true pixel.
+        mask: bool (height, width) with at least one true pixel.
 
     Returns:
         (x, y, width, height) in pixels, COCO's order.
@@ -156,12 +151,12 @@ def tight_box(mask: Array) -> tuple[int, int, int, int]:
 
 
 def _extent(occupied: Array) -> tuple[int, int]:
-    """Start and length of the smallest range that holds all true entries of bool [size]."""
+    """Start and length of the smallest range with all true entries of bool (size,)."""
     start = int(occupied.argmax())
     return start, len(occupied) - int(occupied[::-1].argmax()) - start
 
 
-# ---- shapes: negative inside, in units of the circle around the shape
+# ---- level functions: negative inside, in units of the circumscribed circle
 
 
 def _ellipse(u: Array, v: Array) -> Array:
@@ -184,7 +179,7 @@ def _cross(u: Array, v: Array) -> Array:
 
 
 def _star(u: Array, v: Array) -> Array:
-    """A pentagram: the points on the inner side of at least four of its five lines."""
+    """Pentagram: points on the inner side of at least four of its five lines."""
     largest = second = np.full_like(u, -np.inf)
     for tip in range(5):
         cosine, sine = unit_axis(72 * tip - 90)
@@ -205,18 +200,18 @@ THING_CLASSES = tuple(_SHAPES)
 
 
 def _place_objects(rng: np.random.Generator, image_size: int) -> tuple[list[_Placed], Array]:
-    """Choose the shapes of a scene; fewer than drawn by lot where no room is found for one.
+    """Place a random number of shapes; shapes without room are left out.
 
     Returns:
-        The shapes in drawing order; uint8 [size, size] with the number, counted from 1, of the
-        shape seen at each pixel, 0 for none.
+        The shapes in drawing order; uint8 (size, size), the number of the visible shape at each
+        pixel, from 1, or 0 for background.
     """
     labels = np.zeros((image_size, image_size), dtype=np.uint8)
     placed: list[_Placed] = []
     for _ in range(int(rng.integers(1, MAX_OBJECTS + 1))):
         class_name = THING_CLASSES[int(rng.integers(len(THING_CLASSES)))]
         for _ in range(PLACING_ATTEMPTS):
-            tried = [*placed, _random_placing(rng, class_name, image_size)]
+            tried = [*placed, _random_shape(rng, class_name, image_size)]
             tried_labels = labels.copy()
             tried_labels[tried[-1].window][tried[-1].mask] = len(tried)
             if _all_readable(tried, tried_labels):
@@ -225,9 +220,9 @@ def _place_objects(rng: np.random.Generator, image_size: int) -> tuple[list[_Pla
     return placed, labels
 
 
-def _random_placing(rng: np.random.Generator, class_name: str, image_size: int) -> _Placed:
-    """A shape of random size, turn and stretch, wholly inside the image."""
-    # The larger of two draws: small shapes are rarer, and more of them fit in between anyway.
+def _random_shape(rng: np.random.Generator, class_name: str, image_size: int) -> _Placed:
+    """Return a shape of random place, size, rotation and stretch, entirely inside the image."""
+    # The larger of two draws, because small shapes find room more often.
     side = max(uniform(rng, MIN_SIDE, MAX_SIDE), uniform(rng, MIN_SIDE, MAX_SIDE))
     radius = side * image_size / 2
     centre_x, centre_y = (uniform(rng, radius, image_size - radius) for _ in range(2))
@@ -244,7 +239,7 @@ def _window(centre: float, radius: float, image_size: int) -> slice:
 
 
 def _all_readable(placed: list[_Placed], labels: Array) -> bool:
-    """Whether each shape shows enough of itself and its whole and visible box keep the sides."""
+    """Whether enough of each shape is visible, and all box sides are within the limits."""
     low, high = MIN_SIDE * len(labels), MAX_SIDE * len(labels)
     for number, item in enumerate(placed, start=1):
         visible = labels[item.window] == number
@@ -257,7 +252,7 @@ def _all_readable(placed: list[_Placed], labels: Array) -> bool:
 
 
 def _paint(rng: np.random.Generator, canvas: Array, item: _Placed, colour: Array) -> None:
-    """Blend a shape, filled with its own faint texture, into float [3, size, size] in place."""
+    """Blend a textured shape into the canvas, float (3, size, size), in place."""
     texture = STUFF_CLASSES[int(rng.integers(len(STUFF_CLASSES)))]
     second = nearby_colour(rng, colour, FILL_CONTRAST)
     fill = textured(rng, texture, (colour, second), canvas.shape[-1], item.window)
@@ -265,33 +260,36 @@ def _paint(rng: np.random.Generator, canvas: Array, item: _Placed, colour: Array
     under += (fill - under) * item.coverage
 
 
-def _draw_ground(
+def _draw_backgrounds(
     rng: np.random.Generator, image_size: int
 ) -> tuple[Array, list[tuple[str, Array]], list[Array]]:
-    """One texture, or two parted by a straight line.
+    """Draw one background, or two separated by a straight line.
 
     Returns:
-        float [3, size, size] in [0, 1]; class and bool [size, size] of each texture; the colours.
+        Canvas, float (3, size, size) in [0, 1]; class and mask, bool (size, size), of each
+        background; their colours.
     """
     first = int(rng.integers(len(STUFF_CLASSES)))
-    canvas, palette = _ground(rng, STUFF_CLASSES[first], image_size)
-    if rng.random() >= TWO_GROUNDS_PROBABILITY:
+    canvas, palette = _background(rng, STUFF_CLASSES[first], image_size)
+    if rng.random() >= TWO_BACKGROUNDS_PROBABILITY:
         everywhere = np.ones((image_size, image_size), dtype=bool)
         return canvas, [(STUFF_CLASSES[first], everywhere)], palette
     second = (first + int(rng.integers(1, len(STUFF_CLASSES)))) % len(STUFF_CLASSES)
-    canvas_beyond, palette_beyond = _ground(rng, STUFF_CLASSES[second], image_size)
+    canvas_beyond, palette_beyond = _background(rng, STUFF_CLASSES[second], image_size)
     across, _ = turned_grid(rng, image_size, whole(image_size), 180)
     beyond = across > np.float32(uniform(rng, -MAX_HORIZON, MAX_HORIZON) * image_size)
-    grounds = [(STUFF_CLASSES[first], ~beyond), (STUFF_CLASSES[second], beyond)]
+    backgrounds = [(STUFF_CLASSES[first], ~beyond), (STUFF_CLASSES[second], beyond)]
     np.copyto(canvas, canvas_beyond, where=beyond)
-    return canvas, grounds, palette + palette_beyond
+    return canvas, backgrounds, palette + palette_beyond
 
 
-def _ground(rng: np.random.Generator, texture: str, image_size: int) -> tuple[Array, list[Array]]:
-    """A whole canvas of one texture, and its two colours; the first leans to its hue."""
+def _background(
+    rng: np.random.Generator, texture: str, image_size: int
+) -> tuple[Array, list[Array]]:
+    """Return a canvas of one texture, and its two colours."""
     levels = [uniform(rng, *OTHER_LEVEL) for _ in range(3)]
     levels[LEADING_CHANNELS[texture]] = uniform(rng, *LEADING_LEVEL)
     colour = np.array(levels)
-    second = nearby_colour(rng, colour, GROUND_CONTRAST)
+    second = nearby_colour(rng, colour, BACKGROUND_CONTRAST)
     canvas = textured(rng, texture, (colour, second), image_size, whole(image_size))
     return canvas, [colour, second]

@@ -1,8 +1,8 @@
-"""Colours, textures, light and coordinates of the embedded data set's pictures.
+"""Colours, textures, light and coordinates of the embedded data set.
 
-Random numbers come from ``Generator.random`` and ``Generator.integers`` alone, and arrays meet only
-exactly rounded arithmetic (no array sine or power): that keeps the pixels of a seed the same on
-every machine. Colours are float [3] of RGB in [0, 1], canvases float32 [3, height, width].
+To give the same pixels on all machines, random numbers come only from ``Generator.random`` and
+``Generator.integers``, and arrays use only exactly rounded arithmetic (no sine or power). Colours
+are float (3,) RGB in [0, 1], canvases float32 (3, height, width).
 """
 
 import math
@@ -14,36 +14,36 @@ Array = np.ndarray
 Window = tuple[slice, slice]  # rows and columns of an image
 TextureFunction = Callable[[np.random.Generator, Array, Array], Array]
 
-MIN_OBJECT_LEVEL = 0.3  # of each colour channel: objects are lighter than the ground
-MIN_COLOUR_GAP = 0.45  # between an object and everything around it; Euclidean, of RGB in [0, 1]
-TEXTURE_CELL = (0.030, 0.070)  # of the image side: half a stripe's period, a check, a mosaic stone
-MAX_SHADE = 0.2  # the light falls off by at most this share towards one side of the image
+MIN_OBJECT_LEVEL = 0.3  # of each colour channel: objects are lighter than the background
+MIN_COLOUR_GAP = 0.45  # Euclidean distance between an object's colour and all others
+TEXTURE_CELL = (0.030, 0.070)  # share of the image side: half a stripe period, a check, a tile
+MAX_SHADE = 0.2  # largest loss of light towards one side of the image
 COLOUR_CANDIDATES = 32
 
 
-# ---- chance
+# ---- random numbers
 
 
 def uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """A number drawn evenly from [low, high)."""
+    """Draw a number uniformly from [low, high)."""
     return low + (high - low) * float(rng.random())
 
 
 def unit_axis(turn_degrees: float) -> tuple[float, float]:
-    """Cosine and sine, rounded: the last bits of libm differ between machines."""
+    """Cosine and sine, rounded because the last bits differ between machines."""
     angle = math.radians(turn_degrees)
     return round(math.cos(angle), 9), round(math.sin(angle), 9)
 
 
 def distinct_colour(rng: np.random.Generator, palette: list[Array]) -> Array:
-    """The first of some random colours that keeps `MIN_COLOUR_GAP` from all, else the farthest.
+    """Draw a colour at least `MIN_COLOUR_GAP` from others, else the farthest of the candidates.
 
     Args:
-        rng: source of chance.
-        palette: the colours to stay away from, at least one.
+        rng: random generator.
+        palette: colours to differ from, at least one.
 
     Returns:
-        float [3] in [0, 1].
+        float (3,) in [0, 1].
     """
     candidates = MIN_OBJECT_LEVEL + (1 - MIN_OBJECT_LEVEL) * rng.random((COLOUR_CANDIDATES, 3))
     offsets = candidates[:, None] - np.stack(palette)
@@ -52,15 +52,15 @@ def distinct_colour(rng: np.random.Generator, palette: list[Array]) -> Array:
 
 
 def nearby_colour(rng: np.random.Generator, colour: Array, contrast: tuple[float, float]) -> Array:
-    """A random colour not far from another.
+    """Draw a colour near another colour.
 
     Args:
-        rng: source of chance.
-        colour: float [3] in [0, 1].
-        contrast: smallest and largest Euclidean distance from it, below 0.5 so that there is room.
+        rng: random generator.
+        colour: float (3,) in [0, 1].
+        contrast: minimum and maximum Euclidean distance, below 0.5.
 
     Returns:
-        float [3] in [0, 1].
+        float (3,) in [0, 1].
     """
     distance = uniform(rng, *contrast)
     while True:
@@ -72,7 +72,7 @@ def nearby_colour(rng: np.random.Generator, colour: Array, contrast: tuple[float
                 return second
 
 
-# ---- textures: the weight of the second of two colours, in [0, 1]
+# ---- textures: weight of the second of two colours, in [0, 1]
 
 
 def _stripes(rng: np.random.Generator, u: Array, v: Array) -> Array:
@@ -86,12 +86,12 @@ def _checks(rng: np.random.Generator, u: Array, v: Array) -> Array:
 
 def _mosaic(rng: np.random.Generator, u: Array, v: Array) -> Array:
     column, row = (np.floor(axis - axis.min()).astype(np.int64) for axis in (u, v))
-    stones = rng.random((int(row.max()) + 1, int(column.max()) + 1)).astype(np.float32)
-    return stones[row, column]
+    tiles = rng.random((int(row.max()) + 1, int(column.max()) + 1)).astype(np.float32)
+    return tiles[row, column]
 
 
 def _bands(axis: Array) -> Array:
-    """Bands around the integers, 1 at the even and 0 at the odd ones, with slopes in between."""
+    """Bands: 1 at even and 0 at odd integers, with linear transitions."""
     phase = axis * 0.5
     phase -= np.floor(phase)
     phase -= 0.5
@@ -112,17 +112,17 @@ def textured(
     image_size: int,
     window: Window,
 ) -> Array:
-    """Paint a window with a texture of random cell size and turn.
+    """Paint a window with a texture of random cell size and rotation.
 
     Args:
-        rng: source of chance.
+        rng: random generator.
         texture: one of `STUFF_CLASSES`.
-        colours: the two colours, float [3] each.
-        image_size: side of the image in pixels; cells are sized by it.
+        colours: two colours, float (3,) each.
+        image_size: side of the image in pixels.
         window: rows and columns to paint.
 
     Returns:
-        float32 [3, height, width] of the window, in [0, 1].
+        float32 (3, height, width) in [0, 1].
     """
     cell = uniform(rng, *TEXTURE_CELL) * image_size
     u, v = turned_grid(rng, image_size, window, 90)
@@ -134,14 +134,14 @@ def textured(
 
 
 def develop(canvas: Array, light: Array) -> Array:
-    """Turn a canvas into an image.
+    """Convert a canvas to an image.
 
     Args:
-        canvas: float32 [3, size, size] in [0, 1]; overwritten.
-        light: float32 [size, size] in [0, 1], the share of each pixel's colour that is kept.
+        canvas: float32 (3, size, size) in [0, 1]; overwritten.
+        light: float32 (size, size) in [0, 1], factor of each pixel.
 
     Returns:
-        uint8 [size, size, 3], RGB.
+        uint8 (size, size, 3), RGB.
     """
     canvas *= light * np.float32(255)
     np.rint(canvas, out=canvas)
@@ -149,7 +149,7 @@ def develop(canvas: Array, light: Array) -> Array:
 
 
 def random_light(rng: np.random.Generator, image_size: int) -> Array:
-    """float32 [size, size] in [1 - MAX_SHADE, 1], falling off evenly in a random direction."""
+    """Light, float32 (size, size) in [1 - MAX_SHADE, 1], with a gradient in a random direction."""
     across, _ = turned_grid(rng, image_size, whole(image_size), 180)
     depth = across / np.float32(image_size * math.sqrt(2)) + np.float32(0.5)
     return 1 - np.float32(uniform(rng, 0, MAX_SHADE)) * depth
@@ -159,14 +159,14 @@ def random_light(rng: np.random.Generator, image_size: int) -> Array:
 
 
 def whole(image_size: int) -> Window:
-    """The window that is all of a square image."""
+    """Window of a whole square image."""
     return slice(0, image_size), slice(0, image_size)
 
 
 def turned_grid(
     rng: np.random.Generator, image_size: int, window: Window, max_turn_degrees: float
 ) -> tuple[Array, Array]:
-    """`grid` around the middle of the image, turned at random."""
+    """`grid` around the centre of the image with a random rotation."""
     turn = unit_axis(uniform(rng, -max_turn_degrees, max_turn_degrees))
     return grid(window, image_size / 2, image_size / 2, turn)
 
@@ -174,16 +174,16 @@ def turned_grid(
 def grid(
     window: Window, centre_x: float, centre_y: float, turn: tuple[float, float]
 ) -> tuple[Array, Array]:
-    """Coordinates of the window's pixel centres in a turned frame.
+    """Coordinates of the window's pixel centres in a rotated frame.
 
     Args:
         window: rows and columns of the image.
-        centre_x: the frame's origin in pixels.
-        centre_y: likewise.
-        turn: cosine and sine of the frame's turn.
+        centre_x: origin of the frame in pixels.
+        centre_y: origin of the frame in pixels.
+        turn: cosine and sine of the rotation.
 
     Returns:
-        Two float32 [height, width], in pixels.
+        Two float32 arrays (height, width) in pixels.
     """
     rows, columns = window
     x = np.arange(columns.stop - columns.start, dtype=np.float32)

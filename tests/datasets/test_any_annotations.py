@@ -16,7 +16,7 @@ from datasets.check.facts import Split
 from datasets.check.report import Report, as_json, as_text
 from datasets.coco import CocoDetection, make_coco_transforms
 from datasets.coco_panoptic import CocoPanoptic
-from datasets.evaluation.panoptic_quality import pq_compute
+from datasets.evaluation.panoptic_files import pq_compute
 from tests.datasets.json_strategies import edited, edits, wild_files, write_json
 from tests.datasets.panoptic_cases import HEIGHT, WIDTH, write_panoptic
 from util.errors import UserError

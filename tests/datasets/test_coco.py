@@ -137,7 +137,7 @@ def test_segmentations_of_another_picture_are_named(tmp_path):
 
     edit_val(coco, turn)
     dataset = val_split(coco, masks=True, skip_checks=True)
-    with pytest.raises(UserError, match=r"^image id \d+ \(.*\): RLE of size .* for a picture of"):
+    with pytest.raises(UserError, match=r"^image id \d+ \(.*\): the RLE has size .*, but "):
         for index in range(len(dataset)):
             dataset[index]
 
@@ -155,7 +155,7 @@ def test_images_out_of_the_folder_are_read_and_reported_once(tmp_path, caplog):
     edit_val(coco, move)
     dataset = val_split(coco)
     assert len([dataset[index] for index in range(len(dataset))]) == 3
-    assert caplog.text.count("1 of the images have a file_name that leads out of") == 1
+    assert caplog.text.count("1 image has a file_name that leads out of") == 1
     assert "image id 30 (file_name '../elsewhere.jpg')" in caplog.text
 
 

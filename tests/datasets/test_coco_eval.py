@@ -170,7 +170,7 @@ class TestMistakes:
         coco = coco_of([annotation(12, BOX, segmentation=[])])
         evaluator = CocoEvaluator(coco, ["segm"])
         evaluator.update(with_masks({1: prediction([BOX])}))
-        with pytest.raises(UserError, match=r"annotation 12 of image 1: segmentation \[\] has no"):
+        with pytest.raises(UserError, match=r"annotation 12 of image 1: segmentation \[\] is "):
             evaluator.accumulate()
 
     def test_an_unknown_iou_type(self):

@@ -111,7 +111,7 @@ def test_build_follows_the_flags(tmp_path: Path) -> None:
     [
         ({"coco_panoptic_path": None}, "needs --coco_panoptic_path"),
         ({"coco_path": None}, "give --coco_path, or --val_images"),
-        ({"train_ann": "x.json"}, "--train_ann names instance annotations"),
+        ({"train_ann": "x.json"}, "--train_ann is for instance annotations"),
     ],
 )
 def test_flags_that_do_not_fit(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -127,7 +127,7 @@ def test_ground_truth_of_boxes_is_that_of_the_instances(tmp_path: Path) -> None:
     assert sorted(ground_truth.imgs) == dataset.ids
     assert {one["category_id"] for one in ground_truth.anns.values()} == {PERSON}
     dataset.ids.append(77)
-    with pytest.raises(UserError, match=r"lack 1 images.*image id 77.*--val_ann"):
+    with pytest.raises(UserError, match=r"lack 1 image .*image id 77.*--val_ann"):
         build_ground_truth(dataset, args)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import datasets.panoptic_eval as panoptic_eval
-from datasets.evaluation.panoptic_quality import pq_compute
+from datasets.evaluation.panoptic_files import pq_compute
 from datasets.panoptic_eval import PanopticEvaluator
 from tests.datasets.panoptic_cases import id_map_of, segments_of, write_panoptic
 from util.errors import UserError

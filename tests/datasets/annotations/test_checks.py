@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from datasets.annotations.checks import check_annotations, check_image_folder, warn_about_boxes
+from datasets.annotations.wording import singular
 from util.errors import UserError
 
 
@@ -72,27 +73,27 @@ def test_optional_fields_may_be_missing_without_masks(folder):
         ("annotations", "category_id", True, "category_id True"),
         ("annotations", "category_id", 3, "not among the categories"),
         ("annotations", "image_id", 99, "not among the images"),
-        ("annotations", "image_id", "1", "wrong image_id"),
+        ("annotations", "image_id", "1", "invalid image_id"),
         ("annotations", "bbox", [1, 2, 3], "four finite numbers"),
         ("annotations", "bbox", [1, 2, 3, math.nan], "nan"),
         ("annotations", "bbox", [1, 2, 3, math.inf], "inf"),
         ("annotations", "bbox", [1, 2, 3, "4"], "four finite numbers"),
         ("annotations", "bbox", [1, 2, 3, None], "four finite numbers"),
         ("annotations", "bbox", 5, "four finite numbers"),
-        ("annotations", "area", "large", "wrong area"),
-        ("annotations", "area", math.nan, "wrong area"),
-        ("annotations", "iscrowd", 2, "wrong iscrowd"),
-        ("annotations", "keypoints", [1, 2], "wrong keypoints"),
+        ("annotations", "area", "large", "invalid area"),
+        ("annotations", "area", math.nan, "invalid area"),
+        ("annotations", "iscrowd", 2, "invalid iscrowd"),
+        ("annotations", "keypoints", [1, 2], "invalid keypoints"),
         ("annotations", "id", 12, "share their id"),
-        ("annotations", "id", "a", "wrong id"),
+        ("annotations", "id", "a", "invalid id"),
         ("images", "id", 2, "share their id"),
-        ("images", "id", "one", "wrong id"),
-        ("images", "file_name", "gone.jpg", "have no file in"),
+        ("images", "id", "one", "invalid id"),
+        ("images", "file_name", "gone.jpg", "no file in"),
         ("images", "file_name", "nowhere/1.jpg", "nowhere/1.jpg"),
-        ("images", "file_name", "1.jpg/1.jpg", "have no file in"),
-        ("images", "file_name", 5, "wrong file_name"),
-        ("categories", "id", -1, "wrong id"),
-        ("categories", "id", "0", "wrong id"),
+        ("images", "file_name", "1.jpg/1.jpg", "no file in"),
+        ("images", "file_name", 5, "invalid file_name"),
+        ("categories", "id", -1, "invalid id"),
+        ("categories", "id", "0", "invalid id"),
         ("categories", "id", 7, "share their id"),
     ],
 )
@@ -127,18 +128,18 @@ def test_missing_field_is_named(folder, table, field, null):
         data[table][1][field] = None
     else:
         del data[table][1][field]
-    assert f"1 of the {table} have no {field}: " in complaint(data, folder)
+    assert f"1 {singular(table)} has no {field}: " in complaint(data, folder)
 
 
 @pytest.mark.parametrize(
     ("table", "field", "value", "says"),
     [
-        ("annotations", "segmentation", [], "no segmentation"),
-        ("annotations", "segmentation", None, "no segmentation"),
-        ("annotations", "segmentation", [[1, 2, 3, 4]], "no segmentation"),
+        ("annotations", "segmentation", [], "no usable segmentation"),
+        ("annotations", "segmentation", None, "no usable segmentation"),
+        ("annotations", "segmentation", [[1, 2, 3, 4]], "no usable segmentation"),
         ("annotations", "segmentation", {"counts": [100], "size": [10, 10]}, "RLE whose size"),
-        ("images", "width", None, "have no width"),
-        ("images", "height", 0, "wrong height"),
+        ("images", "width", None, "has no width"),
+        ("images", "height", 0, "invalid height"),
     ],
 )
 def test_masks_need_more(folder, table, field, value, says):
@@ -170,7 +171,7 @@ def test_all_problems_come_in_one_line_with_counts(folder):
     ]
     data["images"][1]["file_name"] = "gone.jpg"
     message = complaint(data, folder)
-    assert "10 of the annotations have a wrong category_id" in message
+    assert "10 annotations have an invalid category_id" in message
     assert "annotation id 2 of" in message
     assert "annotation id 3 of" not in message
     assert "and 7 more" in message
@@ -181,7 +182,7 @@ def test_all_problems_come_in_one_line_with_counts(folder):
 def test_images_elsewhere_are_told_with_the_flag(folder, training, flag):
     (folder / "empty").mkdir()
     message = complaint(good_file(), folder / "empty", training=training)
-    assert message.endswith(f"they exist in {folder}: use {flag} {folder}")
+    assert message.endswith(f"the files exist in {folder}: use {flag} {folder}")
 
 
 def test_missing_image_folder(folder):
@@ -205,7 +206,7 @@ def test_boxes_without_area_in_the_picture_are_counted_in_one_line(caplog):
         warn_about_boxes(data, "file.json")
     assert len(caplog.records) == 1
     text = caplog.text
-    assert "file.json: 2 boxes of non-positive size and 2 wholly outside" in text
+    assert "file.json: training leaves out 2 boxes of non-positive size and 2 boxes outside" in text
     assert "annotation id 1 of image id 1" in text
     assert "and 1 more" in text
     assert json.dumps(data) == before
@@ -228,13 +229,13 @@ def test_a_category_id_that_no_model_could_have(folder, label):
     ("field", "value", "says"),
     [
         ("bbox", [0, 0, 10**400, 5], "four finite numbers"),
-        ("bbox", [0, 0, 1e308, 5], "none beyond 1e+09: annotation id 11 of image id 1"),
-        ("bbox", [-1e308, 0, 5, 5], "none beyond 1e+09"),
-        ("area", 1e300, "wrong area"),
-        ("area", 10**400, "wrong area"),
-        ("keypoints", [2**70, 0, 2], "wrong keypoints"),
-        ("id", 2**63, "wrong id, which must be an integer of 64 bits"),
-        ("image_id", 2**70, "wrong image_id"),
+        ("bbox", [0, 0, 1e308, 5], "at most 1e+09): annotation id 11 of image id 1"),
+        ("bbox", [-1e308, 0, 5, 5], "at most 1e+09"),
+        ("area", 1e300, "invalid area"),
+        ("area", 10**400, "invalid area"),
+        ("keypoints", [2**70, 0, 2], "invalid keypoints"),
+        ("id", 2**63, "invalid id (must be a 64-bit integer)"),
+        ("image_id", 2**70, "invalid image_id"),
     ],
 )
 def test_numbers_that_no_picture_has(folder, field, value, says):
@@ -258,8 +259,8 @@ def test_negative_extents_and_areas_are_read(folder):
         ({"counts": [-1, 4801], "size": [60, 80]}, "RLE whose counts"),
         ({"counts": "ooooo", "size": [60, 80]}, "RLE whose counts"),
         ({}, "RLE whose counts"),
-        ([[0, 0, 1e9, 0, 5, 5]], "longer, or farther away, than 4000000 pixels"),
-        ([[0, 0, 9, 0, 5, 5], [0, 0, 1e308, 0, 5, 5]], "longer, or farther away"),
+        ([[0, 0, 1e9, 0, 5, 5]], "longer than 4000000 pixels"),
+        ([[0, 0, 9, 0, 5, 5], [0, 0, 1e308, 0, 5, 5]], "that far outside"),
     ],
 )
 def test_segmentations_that_would_take_all_memory_or_crash(folder, segmentation, says):
@@ -273,7 +274,7 @@ def test_segmentations_that_would_take_all_memory_or_crash(folder, segmentation,
 def test_sizes_that_would_take_all_memory(folder):
     data = good_file()
     data["images"][0] |= {"width": 10**9, "height": 10**9}
-    assert "wrong width, which must be an integer from 1 to 65535" in complaint(
+    assert "invalid width (must be an integer from 1 to 65535)" in complaint(
         data, folder, masks=True
     )
     check_annotations(data, "file.json", folder)  # without masks nobody asks for the size
@@ -281,7 +282,7 @@ def test_sizes_that_would_take_all_memory(folder):
     data = good_file()
     data["images"][0] |= {"width": 13_000, "height": 13_000}
     data["annotations"] = [data["annotations"][0] | {"id": number} for number in range(26)]
-    assert "pixels in all their masks" in complaint(data, folder, masks=True)
+    assert "pixels in all its masks" in complaint(data, folder, masks=True)
 
 
 def test_a_deeply_nested_value_is_told(folder):

@@ -54,7 +54,7 @@ def test_keys_of_another_format_are_named(tmp_path):
     with pytest.raises(UserError, match=r'"images" .*the file has only .*shapes.*imagePath'):
         load_annotations(path)
     path.write_text("{}")
-    with pytest.raises(UserError, match="the file is an empty object"):
+    with pytest.raises(UserError, match="but the file is empty"):
         load_annotations(path)
 
 
@@ -88,7 +88,7 @@ def test_only_missing_fields_are_filled():
 
 def test_names_are_words_that_can_be_printed():
     rows = [{"id": 3, "name": "cat"}, {"id": 4}, {"id": 5, "name": "\ud800x"}, {"id": 6, "name": 7}]
-    names = category_names({"categories": rows})
+    names = category_names(rows)
     assert names == {3: "cat", 4: "4", 5: "\\ud800x", 6: "7"}
     "".join(names.values()).encode()
 

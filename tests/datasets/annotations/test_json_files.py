@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from datasets.annotations.json_files import in_short, read_json
+from datasets.annotations.json_files import read_json
+from datasets.annotations.wording import in_short
 from util.errors import UserError
 
 
@@ -25,8 +26,8 @@ def refusal(path: Path) -> str:
     [
         (b"", "is empty"),
         (b" \n", "is empty"),
-        (b'{"images": [{"id": 1}, {"i', "ends in the middle, after 26 characters"),
-        (b'{"images": [{"id": 1},', "ends in the middle"),
+        (b'{"images": [{"id": 1}, {"i', "is truncated after 26 characters"),
+        (b'{"images": [{"id": 1},', "is truncated"),
         (b'{"images" 3}', "is not JSON: Expecting ':' delimiter: line 1 column 11"),
         (b"<!DOCTYPE html><html>404", "looks like a web page: download the file itself"),
         (b'{"id": 1}\n{"id": 2}\n', "looks like JSON Lines"),
@@ -39,9 +40,9 @@ def refusal(path: Path) -> str:
         (b"0 0.5 0.5 0.25 .25\n", "looks like YOLO labels"),
         (b"PK\x03\x04\xff", "looks like a zip archive: unpack it"),
         (b"\xff\xd8\xff\xe0", "looks like an image"),
-        (b"\x80\x04\x95\x00\x00\x00", "no text in UTF-8"),  # a pickle
+        (b"\x80\x04\x95\x00\x00\x00", "not UTF-8 text"),  # a pickle
         (b"\x1f\x8b\x08\x00\xff\xfe", "looks like a gzip archive: unpack it"),
-        ('{"images": []}'.encode("utf-16"), "no text in UTF-8; save it as such"),
+        ('{"images": []}'.encode("utf-16"), "not UTF-8 text; save it as UTF-8"),
         (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested too deeply"),
         (b'{"id": ' + b"9" * 5000 + b"}", "integer of thousands of digits"),
@@ -57,7 +58,7 @@ def test_what_is_no_file(tmp_path):
     assert "No such file" in refusal(tmp_path / "gone.json")
     assert "is a folder without JSON" in refusal(tmp_path)
     (tmp_path / "a.xml").write_text("<annotation>")
-    assert "is a folder, which looks like Pascal VOC" in refusal(tmp_path)
+    assert "is a folder; it looks like Pascal VOC" in refusal(tmp_path)
     (tmp_path / "b.json").touch()
     assert f"is a folder; give a file in it, such as {tmp_path / 'b.json'}" in refusal(tmp_path)
     assert "too long" in refusal(tmp_path / ("x" * 5000))

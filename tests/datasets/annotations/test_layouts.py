@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 import main
-from datasets.annotations.layouts import find_split
-from datasets.coco import coco_paths
+from datasets.annotations.layouts import coco_paths, find_split
 from util.errors import UserError
 
 
@@ -66,7 +65,7 @@ def flags_in(message: str) -> list[str]:
 def test_the_flags_that_read_it_are_told(tmp_path, files, train, val, image_set):
     root = write(tmp_path / "my data", *files)
     message = refusal(root, image_set)
-    assert "in place of --coco_path give --train_images " in message
+    assert "instead of --coco_path give --train_images " in message
     expected = dict(zip(("train", "val"), (train, val), strict=True))
     args = main.build_parser().parse_args(flags_in(message))
     for split, (images, annotations) in expected.items():
@@ -110,12 +109,12 @@ def test_the_right_folder_is_inside(tmp_path):
 
 def test_other_json_files_are_listed(tmp_path):
     write(tmp_path, "annotations/mine.json")
-    assert f"JSON files there: {tmp_path}/annotations/mine.json" in refusal(tmp_path)
+    assert f"JSON files in the folder: {tmp_path}/annotations/mine.json" in refusal(tmp_path)
 
 
 def test_a_path_that_is_no_folder(tmp_path):
     write(tmp_path, "a.json", "dataset/1.jpg")
-    assert "is a file, not a folder; an annotation file is given with --val_ann" in refusal(
+    assert "is a file, not a folder; give an annotation file with --val_ann" in refusal(
         tmp_path / "a.json"
     )
     assert "does not exist, did you mean dataset?" in refusal(tmp_path / "datasets")

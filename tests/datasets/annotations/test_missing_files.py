@@ -27,7 +27,7 @@ def explain(folder: Path, *names: str, flag: str | None = "--train_images") -> s
 def test_a_prefix_that_the_folder_has_already(root):
     for folder, prefix in (("images", "images/"), ("images/train", "images/train/")):
         text = explain(root / folder, *(f"images/train/{name}" for name in NAMES))
-        assert text.startswith(f"they exist without {prefix}, ")
+        assert text.startswith(f"every file_name already begins with {prefix}: ")
         assert text.endswith(f": use --train_images {root}")
 
 
@@ -40,7 +40,9 @@ def test_a_folder_nearby(root, folder):
     if folder == "labels/gone":  # as far away as is searched
         assert "use --val_images" not in text
     else:
-        assert text == f"they exist in {root}/images/train: use --val_images {root}/images/train"
+        assert (
+            text == f"the files exist in {root}/images/train: use --val_images {root}/images/train"
+        )
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -75,7 +77,9 @@ def test_a_name_with_a_space_is_quoted(root):
 )
 def test_a_prefix_that_no_folder_has(root, names, prefix):
     text = explain(root / "images/train", *names)
-    assert text == f"they exist without {prefix}: remove that from file_name in the annotation file"
+    assert (
+        text == f"the files exist without {prefix}: remove it from file_name in the annotation file"
+    )
 
 
 def test_only_the_case_differs(root):
@@ -91,7 +95,7 @@ def test_only_the_extension_differs(root):
 
 def test_a_folder_in_place_of_a_file(root):
     text = explain(root / "images", "train")
-    assert text == f"{root}/images/train is a folder: file_name must be the name of an image file"
+    assert text == f"{root}/images/train is a folder, but file_name must name an image file"
 
 
 def test_one_folder_has_some_of_the_files_only(root):
@@ -102,9 +106,11 @@ def test_one_folder_has_some_of_the_files_only(root):
 
 def test_nothing_alike(root):
     text = explain(root / "images/train", "a.gif")
-    assert ".jpg and others: name the folder of these images with --train_images" in text
-    assert "holds no file: name the folder" in explain(root, "a.gif")
-    assert explain(root, "a.gif", flag=None).startswith("put them there, or remove them")
+    assert (
+        "files such as " in text and "give the folder of these images with --train_images" in text
+    )
+    assert "contains no files: give the folder" in explain(root, "a.gif")
+    assert explain(root, "a.gif", flag=None).startswith("add the files, or remove them")
 
 
 @pytest.mark.parametrize("name", ["\ud800.jpg", "\ud800/a.jpg", "x" * 5000, "a\0b", "..", "/", "~"])

@@ -53,28 +53,28 @@ def test_a_good_file_passes(tmp_path: Path) -> None:
 
 
 FAULTS: list[tuple[Callable[[Data], Any], list[str]]] = [
-    (lambda d: segment(d, category_id=55), ["1 of the segments", "category_id", "id 10002", "55"]),
-    (lambda d: segment(d, category_id="dog"), ["wrong category_id", "image id 10"]),
-    (lambda d: segment(d, id=0), ["wrong id", f"from 1 to {MAX_ID}", "id 0 of image id 10"]),
-    (lambda d: segment(d, id=MAX_ID + 1), ["wrong id", str(MAX_ID + 1)]),
-    (lambda d: segment(d, id=10001), ["share their id with another", "segment id 10001"]),
-    (lambda d: segment(d, iscrowd=2), ["wrong iscrowd", "0 or 1"]),
-    (lambda d: segment(d, area=1.5), ["wrong area", "1.5"]),
-    (lambda d: d["annotations"].pop(), ["1 of the images", 'no entry in "annotations"', "id 30"]),
+    (lambda d: segment(d, category_id=55), ["1 segment has", "category_id", "id 10002", "55"]),
+    (lambda d: segment(d, category_id="dog"), ["invalid category_id", "image id 10"]),
+    (lambda d: segment(d, id=0), ["invalid id", f"from 1 to {MAX_ID}", "id 0 of image id 10"]),
+    (lambda d: segment(d, id=MAX_ID + 1), ["invalid id", str(MAX_ID + 1)]),
+    (lambda d: segment(d, id=10001), ["shares its id with another", "segment id 10001"]),
+    (lambda d: segment(d, iscrowd=2), ["invalid iscrowd", "0 or 1"]),
+    (lambda d: segment(d, area=1.5), ["invalid area", "1.5"]),
+    (lambda d: d["annotations"].pop(), ["1 image has", 'no entry in "annotations"', "id 30"]),
     (lambda d: d["images"].pop(), ["image_id that is not among the images", "image id 10"]),
     (lambda d: d["annotations"].append(d["annotations"][0]), ["share their image_id"]),
     (lambda d: d["images"][0].update(id=10), ["share their id", "image id 10"]),
-    (lambda d: d["images"][0].pop("width"), ["have no width", "image id 30"]),
-    (lambda d: d["images"][0].update(file_name="no.jpg"), ["have no file in", "no.jpg"]),
-    (lambda d: d["annotations"][0].update(file_name="no.png"), ["have no file in", "no.png"]),
-    (lambda d: d["annotations"][0].pop("segments_info"), ["have no segments_info", "image id 10"]),
+    (lambda d: d["images"][0].pop("width"), ["has no width", "image id 30"]),
+    (lambda d: d["images"][0].update(file_name="no.jpg"), ["no file in", "no.jpg"]),
+    (lambda d: d["annotations"][0].update(file_name="no.png"), ["no file in", "no.png"]),
+    (lambda d: d["annotations"][0].pop("segments_info"), ["has no segments_info", "image id 10"]),
     (lambda d: d["annotations"][0].update(segments_info=[3]), ["must be a list of objects"]),
-    (lambda d: d["images"][0].update(width=10**9), ["wrong width", "from 1 to 65535", "id 30"]),
+    (lambda d: d["images"][0].update(width=10**9), ["invalid width", "from 1 to 65535", "id 30"]),
     (lambda d: d["images"][0].update(width=60_000, height=60_000), ["width times height above"]),
-    (lambda d: segment(d, area=10**300), ["wrong area", "image id 10"]),
-    (lambda d: d["annotations"][0].update(file_name="a\0.png"), ["wrong file_name", "image id 10"]),
-    (lambda d: d["categories"][0].update(isthing="yes"), ["wrong isthing", "category id 1"]),
-    (lambda d: d["categories"][0].pop("id"), ["1 of the categories have no id"]),
+    (lambda d: segment(d, area=10**300), ["invalid area", "image id 10"]),
+    (lambda d: d["annotations"][0].update(file_name="a\0.png"), ["invalid file_name", "id 10"]),
+    (lambda d: d["categories"][0].update(isthing="yes"), ["invalid isthing", "category id 1"]),
+    (lambda d: d["categories"][0].pop("id"), ["1 category has no id"]),
     (lambda d: d["images"].clear(), ["has no images"]),
     (lambda d: d.pop("categories"), ['"categories" must be a list of objects']),
 ]
@@ -117,7 +117,7 @@ def test_path_that_is_not_there(tmp_path: Path, gone: str) -> None:
 
 def test_missing_png_is_counted_before_training(tmp_path: Path) -> None:
     (write_panoptic(tmp_path) / "panoptic_val2017" / "30.png").unlink()
-    with pytest.raises(UserError, match=r"1 of the segment maps have no file in .*image id 30"):
+    with pytest.raises(UserError, match=r"1 segment map has no file in .*image id 30"):
         check(tmp_path)
 
 
@@ -131,8 +131,8 @@ def test_images_without_segments(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 
     with caplog.at_level(logging.WARNING):
         check(write_panoptic(tmp_path, empty_first), training=True)
-    assert "1 images have no segment" in caplog.text and "image id 10" in caplog.text
-    with pytest.raises(UserError, match="has no segments; training needs some"):
+    assert "1 image has no segments" in caplog.text and "image id 10" in caplog.text
+    with pytest.raises(UserError, match="has no segments; training needs at least one object"):
         check(write_panoptic(tmp_path, empty_all), training=True)
 
 
@@ -144,10 +144,10 @@ def test_images_without_segments(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         (png_that_claims(WIDTH, HEIGHT), ["30.png cannot be read"]),
         (saved(Image.new("I;16", (WIDTH, HEIGHT)), "PNG"), ["30.png cannot be read: mode I;16"]),
         (encode_id_map(id_map_of(30)[1:]), [f"{HEIGHT - 1} x {WIDTH}", f"{HEIGHT} x {WIDTH}"]),
-        (encode_id_map(id_map_of(30) + 7), ["its segments_info lacks: 7, 30008"]),
+        (encode_id_map(id_map_of(30) + 7), ["segments_info lacks: 7, 30008"]),
         (
             encode_id_map(np.where(np.indices((HEIGHT, WIDTH)).any(0), id_map_of(30), 9)),
-            ["has segment ids that its segments_info lacks: 9"],
+            ["has segment ids that segments_info lacks: 9"],
         ),
         (encode_id_map(id_map_of(30).clip(30003)), ["lacks segment ids", "30001, 30002"]),
     ],
@@ -181,7 +181,7 @@ def test_more_masks_than_memory(tmp_path: Path) -> None:
         assert row["image_id"] == data["images"][0]["id"]
         row["segments_info"] = [{"id": k + 1, "category_id": 1} for k in range(26)]
 
-    with pytest.raises(UserError, match=r"pixels in all their masks; .*: image id 30"):
+    with pytest.raises(UserError, match=r"pixels in all its masks; .*: image id 30"):
         check(write_panoptic(tmp_path, claim))
 
 
@@ -196,11 +196,11 @@ def test_files_out_of_their_folders_are_reported_once(
     with caplog.at_level(logging.WARNING):
         check(write_panoptic(tmp_path, move))
     segment_maps, images = (record.getMessage() for record in caplog.records)
-    assert "1 of the segment maps have a file_name that leads out of" in segment_maps
-    assert "1 of the images have a file_name that leads out of" in images
+    assert "1 segment map has a file_name that leads out of" in segment_maps
+    assert "1 image has a file_name that leads out of" in images
 
 
 def test_file_that_is_no_json(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text(json.dumps([1]))
-    with pytest.raises(UserError, match="it is a list, and must be an object"):
+    with pytest.raises(UserError, match="it is a list, but must be an object"):
         load_panoptic(tmp_path / "bad.json")

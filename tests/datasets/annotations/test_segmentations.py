@@ -128,5 +128,5 @@ def test_polygons_that_cannot_be_drawn_do_not_hinder_others(junk):
 
 
 def test_what_has_no_mask_is_told_in_short():
-    with pytest.raises(ValueError, match=r"^segmentation \[\[\[\[\.\.\.\]\]\]\] has no polygon"):
+    with pytest.raises(ValueError, match=r"^segmentation \[\[\[\[\.\.\.\]\]\]\] is neither"):
         encode_segmentation([[[[[[1]]]]]], 6, 8)

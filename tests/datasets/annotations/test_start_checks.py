@@ -107,7 +107,7 @@ def test_two_images_with_more_objects_than_queries_are_outliers(capsys):
 def test_all_errors_come_in_one_line():
     data = file_with(OTHER_FORMATS["x1, y1, x2, y2"])
     data["annotations"] += [row(90 + k, k, data["annotations"][k]["bbox"]) for k in range(3)]
-    with pytest.raises(UserError, match=r"x1, y1, x2, y2.*; a.json: images with more objects"):
+    with pytest.raises(UserError, match=r"x1, y1, x2, y2.*; a.json: some images have more objects"):
         check(data, num_queries=1)
 
 

@@ -12,7 +12,7 @@ import pytest
 from datasets.annotations.segmentations import MAX_MASK_PIXELS
 from datasets.annotations.table_checks import (
     AnnotationFileError,
-    Findings,
+    FileProblems,
     check_files_exist,
     check_image_sizes,
     check_labels_below,
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def missing(folder: Path, *names: Any) -> list[Any]:
-    found = Findings("a.json")
+    found = FileProblems("a.json")
     check_files_exist(found, "images", images_named(*names), folder)
     return [row["file_name"] for problem in found.problems for row in problem.rows]
 
@@ -50,7 +50,7 @@ def test_files_that_are_there(folder):
 
 
 def test_the_number_of_classes_that_is_needed():
-    found = Findings("a.json")
+    found = FileProblems("a.json")
     rows = [{"id": 1, "category_id": 1}]
     check_labels_below(found, "annotations", rows, 1, [])
     check_labels_below(found, "annotations", rows, 1, [{"id": 1}, {"id": 3}, {"id": "x"}])
@@ -61,7 +61,7 @@ def test_the_number_of_classes_that_is_needed():
 
 
 def way_out(folder: Path, *names: Any) -> str:
-    found = Findings("a.json")
+    found = FileProblems("a.json")
     check_files_exist(found, "images", images_named(*names), folder, "--val_images")
     (problem,) = found.problems
     with pytest.raises(AnnotationFileError) as caught:
@@ -139,7 +139,7 @@ def test_paths_out_of_the_folder_are_reported_once(folder, caplog):
         warn_about_paths("a.json", "images", images_named(*names), folder)
     (record,) = caplog.records
     text = record.getMessage()
-    assert text.startswith("a.json: 6 of the images have a file_name that leads out of ")
+    assert text.startswith("a.json: 6 images have a file_name that leads out of ")
     assert "image id 2 (file_name '../other/0.png')" in text
     assert text.endswith("and 3 more")
     caplog.clear()
@@ -153,22 +153,22 @@ def test_paths_out_of_the_folder_are_reported_once(folder, caplog):
         ((MAX_SIDE, 1), None),
         ((MAX_SIDE, MAX_PIXELS // MAX_SIDE), None),
         ((MAX_SIDE, MAX_PIXELS // MAX_SIDE + 1), "width times height above"),
-        ((10**9, 10**9), "wrong width"),
-        ((10**400, 5), "wrong width"),
-        ((5, -5), "wrong height"),
-        ((5.0, 5), "wrong width"),
-        ((5, None), "have no height"),
+        ((10**9, 10**9), "invalid width"),
+        ((10**400, 5), "invalid width"),
+        ((5, -5), "invalid height"),
+        ((5.0, 5), "invalid width"),
+        ((5, None), "has no height"),
     ],
 )
 def test_sizes_of_images(size_wh, says):
-    found = Findings("a.json")
+    found = FileProblems("a.json")
     check_image_sizes(found, [{"id": 1, "width": size_wh[0], "height": size_wh[1]}])
     assert [says in str(problem) for problem in found.problems][:1] == ([] if says is None else [1])
 
 
 @pytest.mark.parametrize(("objects", "fits"), [(0, True), (4, True), (5, False)])
 def test_masks_must_fit_into_memory(objects, fits):
-    found = Findings("a.json")
+    found = FileProblems("a.json")
     row = {"id": 1, "width": 2**15, "height": MAX_MASK_PIXELS // 2**17}
     check_mask_memory(found, [row, {"id": [], "width": 1, "height": 1}], Counter({1: objects}))
     assert (found.problems == []) == fits
@@ -183,7 +183,7 @@ def test_ids_fit_into_a_tensor(value, valid):
 
 
 def test_problems_stay_with_the_error_and_survive_a_worker():
-    found = Findings("a.json")
+    found = FileProblems("a.json")
     rows = images_named(3, 4)
     found.add("images", rows, "are odd", "file_name")
     found.add("images", [], "are not there")
@@ -191,7 +191,7 @@ def test_problems_stay_with_the_error_and_survive_a_worker():
         found.raise_if_any()
     (problem,) = caught.value.problems
     assert problem == ("images", rows, "are odd", "file_name", "")
-    message = "a.json must be corrected: 2 of the images are odd: "
+    message = "a.json must be corrected: 2 images are odd: "
     message += "image id 1 (file_name 3), image id 2 (file_name 4)"
     assert str(caught.value) == message
     assert str(pickle.loads(pickle.dumps(caught.value))) == message

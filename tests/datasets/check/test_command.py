@@ -63,7 +63,7 @@ def test_images_in_another_folder_are_told_with_the_flag(coco, capsys):
     edit(coco, "val2017", lambda data: [set_folder(row, "val2017") for row in data["images"]])
     assert run(["--coco_path", str(coco)]) == 1
     output = capsys.readouterr().out
-    assert "val: 4 images without a file; they exist without val2017/, which" in output
+    assert "val: 4 images have no file; every file_name already begins with val2017/" in output
     assert f"use --val_images {coco} [missing_file]" in output
 
 
@@ -127,7 +127,7 @@ def test_pictures_of_files_that_cannot_be_read(coco, tmp_path, capsys):
     target = tmp_path / "sample.png"
     assert run(["--coco_path", str(coco), "--pictures", str(target)]) == 1
     assert not target.exists()
-    assert "is not written" in capsys.readouterr().err
+    assert "was not written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,9 @@ from datasets.check.report import Report, as_json, as_text
 ROOT = Path(__file__).parents[3]
 
 
+PLACE = Example(image_id=1)
+
+
 def report_of(*findings: Finding, classes=None) -> Report:
     facts = SplitFacts(Split("train", Path("images"), Path("a.json")), {}, classes or {})
     facts.findings = list(findings)
@@ -42,8 +45,11 @@ def test_what_concerns_the_whole_file_is_not_counted():
 
 def test_a_single_place_is_told_in_the_singular():
     text = as_text(report_of(some_findings(1)))
-    assert "  train: 1 box without area; training leaves it out [empty_box]" in text
+    assert "  train: 1 box has no area; training leaves it out [empty_box]" in text
     assert text.endswith("\nNo errors, 1 warning")
+    assert "1 box exceeds its image by more than 2 pixels; training clips it" in as_text(
+        report_of(Finding("box_beyond_edge", "val", KINDS["box_beyond_edge"].means, 1, [PLACE]))
+    )
     assert "classes: 1, id 3" in as_text(report_of(classes={3: ClassCount("cat")}))
     assert "0 objects; 0 crowds in 0 images" in text
 
@@ -102,5 +108,5 @@ def test_many_classes_are_cut_in_the_text_only():
 
 def test_every_kind_is_in_the_guide():
     guide = (ROOT / "docs" / "dataset_check.md").read_text(encoding="utf-8")
-    for kind in KINDS:
-        assert f"`{kind}`" in guide
+    for name, kind in KINDS.items():
+        assert f"| `{name}` | {kind.severity} | {kind.means} |" in guide

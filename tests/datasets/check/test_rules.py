@@ -33,7 +33,7 @@ def test_counts_messages_and_places(tmp_path):
     label, number, area, stray = found.values()
     assert (label.examples[0].category_id, label.examples[0].detail) == (-3, "id -3")
     assert (number.examples[0].annotation_id, number.examples[0].image_id) == ("'seven'", 1)
-    assert area.message.startswith("annotations have a wrong area, which must be a finite number")
+    assert area.message.startswith("annotations have an invalid area (must be a finite number")
     assert [one.annotation_id for one in area.examples] == [0, 1, 2, 3, 4]
     assert {one.file_name for one in area.examples} == {"1.jpg"}
     assert all("area 'a; 2 of" in one.detail for one in area.examples)

@@ -56,7 +56,7 @@ def test_the_same_boxes_in_all_images(rng, per_image):
     assert "\n" not in sentence and "normal in the first epochs" in sentence
     assert ("box hardly differs" if per_image == 1 else "3 boxes hardly differ") in sentence
     evaluated = explain_equal_boxes(truth, entries_of(found, rng))
-    assert "first epochs" not in evaluated and "AP says little" in evaluated
+    assert "first epochs" not in evaluated and "AP means little" in evaluated
 
 
 def test_many_queries_at_the_average_box_with_scores_in_any_order(rng):

@@ -47,12 +47,12 @@ class TestMinusOne:
 
     def test_crowds_only(self):
         crowd = [annotation(1, MEDIUM, iscrowd=1)]
-        assert "crowd regions (iscrowd 1) only" in the_reason(crowd, [{1: prediction(BOXES)}])
+        assert "only crowd regions (iscrowd 1)" in the_reason(crowd, [{1: prediction(BOXES)}])
 
     def test_categories_that_the_file_does_not_list(self):
         strangers = [annotation(1, MEDIUM, category_id=77)]
         reason = the_reason(strangers, [{1: prediction(BOXES)}])
-        assert "category ids 77," in reason and "under evaluation are 1, 3, 4" in reason
+        assert "category ids 77," in reason and "evaluated categories are 1, 3, 4" in reason
 
     def test_a_size_range_without_objects(self):
         reasons = explain(OBJECTS[1:], [{1: prediction(BOXES[1:])}])
@@ -68,7 +68,7 @@ class TestZero:
 
     def test_detections_of_other_images_only(self):
         found = [{1: {}, 2: prediction(BOXES)}]
-        assert "other images than those with" in the_reason(OBJECTS, found, num_images=2)
+        assert "no detection is for an image with" in the_reason(OBJECTS, found, num_images=2)
 
     @pytest.mark.parametrize(("label", "hint"), [(0, "adding 1"), (2, "adding -1")])
     def test_labels_shifted_by_one(self, label, hint):
@@ -87,7 +87,7 @@ class TestZero:
     def test_boxes_normalised_to_the_image(self):
         boxes = [[0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.9, 0.98]]
         reason = the_reason(OBJECTS, [{1: corners(boxes)}])
-        assert "no further than 0.98, so they are normalised" in reason
+        assert "exceeds 0.98, so they are normalised" in reason
 
     def test_boxes_in_the_scale_of_another_image_size(self):
         scaled = [[4 * value for value in box] for box in BOXES[1:]]
@@ -125,7 +125,7 @@ class TestZero:
     def test_masks(self):
         found = with_masks({1: prediction([(0, 150, 9, 9)])})
         reason = the_reason(OBJECTS, [found], iou_type="segm")
-        assert reason.startswith("AP is 0: hardly any detection agrees")
+        assert reason.startswith("AP is 0: hardly any detection matches")
 
 
 class TestZeroDuringTraining:

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from datasets.evaluation.panoptic_files import pq_compute, quality_table
 from datasets.evaluation.panoptic_quality import (
-    Matches,
     SegmentMap,
+    SegmentMatches,
     match_segments,
-    pq_compute,
-    quality_table,
     summarize_matches,
 )
 from tests.datasets.panoptic_cases import (
@@ -41,7 +40,7 @@ def segment_map(rows: list[str], categories: dict[int, int], crowds: tuple[int, 
     return SegmentMap(id_map, segments)
 
 
-def slow_matches(truth: SegmentMap, predicted: SegmentMap) -> Matches:
+def slow_matches(truth: SegmentMap, predicted: SegmentMap) -> SegmentMatches:
     """The definition, segment by segment on masks."""
     void = truth.id_map == 0
     tp, used_truth, used_predicted = [], set(), set()
@@ -63,7 +62,7 @@ def slow_matches(truth: SegmentMap, predicted: SegmentMap) -> Matches:
         if p["id"] not in used_predicted and (mask & ignored).sum() <= 0.5 * mask.sum():
             fp.append(p["category_id"])
     unmatched = [t for t in truth.segments if t["id"] not in used_truth and not t["iscrowd"]]
-    return Matches(tp, fp, [t["category_id"] for t in unmatched])
+    return SegmentMatches(tp, fp, [t["category_id"] for t in unmatched])
 
 
 def random_map(rng: np.random.Generator, lowest_id: int) -> SegmentMap:
@@ -158,8 +157,8 @@ def test_id_listed_twice() -> None:
 
 def test_means_over_what_occurs() -> None:
     images = [
-        Matches([(PERSON, 0.8), (SKY, 0.6)], [PERSON], []),
-        Matches([(PERSON, 0.6)], [999], [SKY]),
+        SegmentMatches([(PERSON, 0.8), (SKY, 0.6)], [PERSON], []),
+        SegmentMatches([(PERSON, 0.6)], [999], [SKY]),
     ]
     quality = summarize_matches(images, IS_THING)
     person, sky = quality["per_class"][PERSON], quality["per_class"][SKY]
@@ -240,17 +239,17 @@ def test_category_that_the_truth_lacks_never_fails(
 
     quality = score(tmp_path, dog_is_unknown)
     assert pq_by_class(quality) == pytest.approx([1, 1 / 1.5, 1, 1])
-    assert "1 predicted segments are of categories" in capsys.readouterr().out
+    assert "1 segment has a predicted category" in capsys.readouterr().out
 
 
 def test_file_without_a_prediction_for_every_image(tmp_path: Path) -> None:
     root = write_panoptic(tmp_path)
     truth = root / "annotations" / "panoptic_val2017.json"
     (root / "none.json").write_text('{"annotations": []}')
-    with pytest.raises(UserError, match=r"no prediction for 2 images .*first of all image id 10"):
+    with pytest.raises(UserError, match=r"no prediction for 2 images .*such as image id 10"):
         pq_compute(truth, root / "none.json", root / "panoptic_val2017", root)
     (root / "none.json").write_text('{"annotations": [{"image_id": 10}]}')
-    with pytest.raises(UserError, match="1 of the segment maps have no segments_info"):
+    with pytest.raises(UserError, match="1 segment map has no segments_info"):
         pq_compute(truth, root / "none.json", root / "panoptic_val2017", root)
     with pytest.raises(UserError, match=r"nowhere\.json cannot be read"):
         pq_compute(truth, root / "nowhere.json", root / "panoptic_val2017", root)
@@ -259,16 +258,16 @@ def test_file_without_a_prediction_for_every_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("[]", "hold no panoptic predictions"),
-        ('{"annotations": {}}', "hold no panoptic predictions"),
-        ('{"annotations": [3]}', "hold no panoptic predictions"),
+        ("[]", "has no panoptic predictions"),
+        ('{"annotations": {}}', "has no panoptic predictions"),
+        ('{"annotations": [3]}', "has no panoptic predictions"),
         ("[" * 100_000, "nested too deeply"),
         ("", "is empty"),
-        ('{"annotations": [{"image_id": "10"}]}', "wrong image_id"),
+        ('{"annotations": [{"image_id": "10"}]}', "invalid image_id"),
         (
             '{"annotations": [{"image_id": 10, "file_name": "10.png", "segments_info": '
             '[{"id": 16777216, "category_id": 1e3}]}]}',
-            "wrong category_id, which must be an integer of 64 bits: segment id 16777216 of image",
+            "invalid category_id (must be a 64-bit integer): segment id 16777216 of image",
         ),
     ],
 )

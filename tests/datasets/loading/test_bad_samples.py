@@ -42,7 +42,7 @@ def test_none_is_allowed_by_default():
 
 
 def test_nothing_can_be_read():
-    with pytest.raises(UserError, match="no image of the data set"):
+    with pytest.raises(UserError, match="none of the images of the data set"):
         ReplacingDataset(Broken(*range(8)), allowed=100)[0]
 
 

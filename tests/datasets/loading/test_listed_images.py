@@ -109,7 +109,7 @@ def test_an_image_of_another_size_is_named(tmp_path):
         dataset[0]
     message = str(caught.value)
     assert message.startswith(f"image id 0: image file {tmp_path / 'images' / '0.jpg'} is 32 x 48 ")
-    assert f"{tmp_path / 'photos.json'} says 33 x 48" in message and "--skip_checks" in message
+    assert f"but 33 x 48 in {tmp_path / 'photos.json'};" in message and "--skip_checks" in message
 
 
 @pytest.mark.parametrize("orientation", [1, 3])

@@ -27,7 +27,7 @@ class Dying(torch.utils.data.Dataset):
 @pytest.mark.parametrize(
     ("signum", "remedy"),
     [
-        (signal.SIGKILL, "want of memory"),
+        (signal.SIGKILL, "memory ran out"),
         (signal.SIGBUS, "/dev/shm"),
         (signal.SIGSEGV, "datasets.check"),
     ],

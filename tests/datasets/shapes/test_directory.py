@@ -16,8 +16,9 @@ from pycocotools.coco import COCO
 from datasets.shapes import directory as shapes
 from datasets.shapes import drawing as shapes_drawing
 from datasets.shapes import paint as shapes_paint
-from datasets.shapes.directory import encode_png, run_lengths, write_shapes
+from datasets.shapes.directory import write_shapes
 from datasets.shapes.drawing import STUFF_CLASSES, THING_CLASSES, draw_scene, tight_box
+from datasets.shapes.encoding import encode_png, run_lengths
 from util.errors import UserError
 
 # pycocotools, not we: its compiled decoder speaks numpy 1's protocol.
@@ -363,14 +364,14 @@ def test_writing_says_so_in_one_line_and_leaves_nothing_beside(tmp_path, capsys)
     ],
 )
 def test_other_settings_are_refused_with_the_way_out(root, changed, message):
-    with pytest.raises(UserError, match=f"{root}.*{message}: .*name a new folder .*--coco_path"):
+    with pytest.raises(UserError, match=f"{root}.*{message}: .*give a new folder .*--coco_path"):
         write_shapes(root, **(SMALL | changed))
 
 
 def test_a_directory_of_another_kind_is_refused(tmp_path):
     (tmp_path / "train2017").mkdir()
     with pytest.raises(
-        UserError, match=r"holds other data .*for your own data add --dataset_file coco"
+        UserError, match=r"contains other data .*for your own data add --dataset_file coco"
     ):
         write_shapes(tmp_path, **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["train2017"]

@@ -1,0 +1,183 @@
+"""Panoptic quality of files: the ground truth, written predictions, and the table of results."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from datasets.annotations.coco_file import Row, are_objects, category_names
+from datasets.annotations.json_files import read_json
+from datasets.annotations.panoptic import (
+    check_panoptic,
+    check_predictions,
+    load_panoptic,
+    read_id_map,
+    thing_flags,
+)
+from datasets.annotations.wording import counted
+from datasets.evaluation.panoptic_quality import (
+    Quality,
+    SegmentMap,
+    SegmentMatches,
+    match_segments,
+    summarize_matches,
+)
+from util.errors import UserError
+
+
+def pq_compute(
+    gt_json_file: str | Path,
+    pred_json_file: str | Path,
+    gt_folder: str | Path | None = None,
+    pred_folder: str | Path | None = None,
+) -> Quality:
+    """Evaluate predicted files against ground-truth files, and print a table.
+
+    Args:
+        gt_json_file: COCO panoptic JSON; every image must have a prediction.
+        pred_json_file: JSON with ``annotations`` as in the ground truth.
+        gt_folder: folder of its PNGs; default: the path of the JSON without ".json".
+        pred_folder: the same for the predictions.
+
+    Returns:
+        As `summarize_matches`.
+
+    Raises:
+        UserError: a file is missing or invalid, or an image has no prediction.
+    """
+    gt_folder = gt_folder or str(gt_json_file).removesuffix(".json")
+    pred_folder = Path(pred_folder or str(pred_json_file).removesuffix(".json"))
+    truth = PanopticTruth(gt_json_file, gt_folder)
+    predicted = {row["image_id"]: row for row in _load_predictions(pred_json_file)}
+    missing = [image_id for image_id in truth.image_ids if image_id not in predicted]
+    if missing:
+        raise UserError(
+            f"{pred_json_file} has no prediction for {counted(len(missing), 'images')} of "
+            f"{gt_json_file}, such as image id {missing[0]}; predict every image"
+        )
+
+    def score(image_id: int) -> SegmentMatches:
+        row = predicted[image_id]
+        id_map = read_id_map(pred_folder / row["file_name"], image_id, truth.size_hw(image_id))
+        return truth.match(image_id, SegmentMap(id_map, row["segments_info"]))
+
+    with ThreadPoolExecutor(num_threads()) as pool:
+        matches = list(pool.map(score, truth.image_ids))
+    return truth.summarize(matches)
+
+
+def num_threads() -> int:
+    """Number of threads per process for evaluating images; PNG decoding releases the GIL."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(8, (cores or 1) // processes))
+
+
+class PanopticTruth:
+    """Panoptic ground truth.
+
+    Args:
+        ann_file: COCO panoptic JSON.
+        ann_folder: folder of its PNGs.
+
+    Raises:
+        UserError: a file is missing or invalid.
+    """
+
+    def __init__(self, ann_file: str | Path, ann_folder: str | Path) -> None:
+        data = load_panoptic(ann_file)
+        check_panoptic(data, ann_file, ann_folder)
+        self.ann_file = ann_file
+        self._folder = Path(ann_folder)
+        self._annotations: dict[int, Row] = {row["image_id"]: row for row in data["annotations"]}
+        self._sizes_hw = {row["id"]: (row["height"], row["width"]) for row in data["images"]}
+        self._names = category_names(data["categories"])
+        self._is_thing = thing_flags(data)
+
+    @property
+    def image_ids(self) -> list[int]:
+        """Ids of all images, sorted."""
+        return sorted(self._annotations)
+
+    def size_hw(self, image_id: int) -> tuple[int, int]:
+        """Height and width of an image in pixels."""
+        return self._sizes_hw[image_id]
+
+    def match(self, image_id: int, predicted: SegmentMap) -> SegmentMatches:
+        """Match the predicted segments of an image.
+
+        Raises:
+            UserError: the image is unknown, or its files or the prediction are invalid.
+        """
+        row = self._annotations.get(image_id)
+        if row is None:
+            raise UserError(
+                f"prediction for image id {image_id}, which is not in {self.ann_file}: evaluate "
+                "with the annotation file of these images"
+            )
+        segments = row["segments_info"]
+        path = self._folder / row["file_name"]
+        id_map = read_id_map(path, image_id, self._sizes_hw[image_id])
+        return match_segments(SegmentMap(id_map, segments), predicted, image_id)
+
+    def summarize(self, matches: Sequence[SegmentMatches]) -> Quality:
+        """`summarize_matches`, printed as a table, with a line about unknown categories."""
+        quality = summarize_matches(matches, self._is_thing)
+        print(quality_table(quality, self._names))
+        unknown = Counter(
+            category
+            for image in matches
+            for category in image.false_positives
+            if category not in self._is_thing
+        )
+        if unknown:
+            print(
+                counted(
+                    unknown.total(),
+                    f"segments have a predicted category that {self.ann_file} lacks; "
+                    f"ignored ids: {', '.join(map(str, sorted(unknown)))}",
+                )
+            )
+        return quality
+
+
+def _load_predictions(path: str | Path) -> list[Row]:
+    """Return the ``annotations`` of a prediction file.
+
+    Raises:
+        UserError: the file cannot be read or is invalid.
+    """
+    way_out = "give the JSON file that the evaluation wrote"
+    data = read_json(path, "predictions", way_out)
+    rows = data.get("annotations") if type(data) is dict else None
+    if not are_objects(rows):
+        raise UserError(
+            f'file {path} has no panoptic predictions ("annotations" with image_id, '
+            f"file_name and segments_info); {way_out}"
+        )
+    check_predictions(rows, path)
+    return rows
+
+
+def quality_table(quality: Quality, names: Mapping[int, str]) -> str:
+    """Format PQ, SQ and RQ in percent: three groups, then the classes that occur.
+
+    Args:
+        quality: result of `summarize_matches`.
+        names: class name of each category id.
+    """
+    lines = [f"{'':<24}|    PQ     SQ     RQ  categories", "-" * 58]
+    for group in ("All", "Things", "Stuff"):
+        lines.append(f"{_percents(group, quality[group])}  {quality[group]['n']:>10}")
+    lines += ["", f"{'':<24}|    PQ     SQ     RQ      TP     FP     FN", "-" * 67]
+    for category, one in quality["per_class"].items():
+        counts = [one["tp"], one["fp"], one["fn"]]
+        if any(counts):
+            numbers = "".join(f"{count:>7}" for count in counts)
+            lines.append(f"{_percents(names[category], one)} {numbers}")
+    return "\n".join(lines)
+
+
+def _percents(name: str, quality: Mapping[str, float]) -> str:
+    return f"{name:<24.24}|" + "".join(f"{100 * quality[key]:7.1f}" for key in ("pq", "sq", "rq"))
