@@ -1,59 +1,82 @@
 """Entry points for ``torch.hub.load``: the released DETR models.
 
-model = torch.hub.load(REPO, "detr_resnet50", pretrained=True).eval()
-outputs = model(images)  # (B, 3, H, W) RGB, normalised with the ImageNet mean and deviation
+    model = torch.hub.load(REPO, "detr_resnet50", pretrained=True).eval()
+    outputs = model(images)  # (B, 3, H, W) RGB, normalised with the ImageNet mean and deviation
 
-torch.hub lists every callable of this file as an entry point, so it imports modules only.
+torch.hub lists every callable of this file as an entry point: import modules, not classes.
 """
 
+import collections.abc
 import os
 import sys
 
 dependencies = ["torch", "torchvision"]
 
-
-def _refuse_foreign_packages() -> None:
-    """Stop where another project's package has the name of one of ours.
-
-    Raises:
-        ImportError: names its file and the way out.
-    """
-    folder = os.path.dirname(os.path.realpath(__file__))
-    for name in ("models", "util"):
-        module = sys.modules.get(name)
-        if module is None:
-            continue
-        places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
-        place = next(filter(None, places), "a module without a file")
-        if os.path.dirname(os.path.realpath(place)) != os.path.join(folder, name):
-            raise ImportError(
-                f"the DETR hub entries need their own package {name!r} in {folder}, but {place} "
-                f"is imported under that name: rename that one, or load the model in a process "
-                "that does not import it"
-            )
+_FOLDER = os.path.dirname(os.path.realpath(__file__))
 
 
-_refuse_foreign_packages()
+def _refuse_foreign_package(name: str) -> None:
+    """Raise an ImportError if another project's package is imported as ``name``."""
+    module = sys.modules.get(name)
+    paths = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
+    path = next(filter(None, paths), "a module without a file")
+    if module and os.path.dirname(os.path.realpath(path)) != os.path.join(_FOLDER, name):
+        raise ImportError(
+            f"the DETR hub entries need their own package {name!r} in {_FOLDER}, but {path} "
+            "is imported under that name: rename that package, or load the model in a process "
+            "that does not import it"
+        )
+
+
+_refuse_foreign_package("models")
+_refuse_foreign_package("util")
 
 from torch import nn  # noqa: E402
 
-from models import backbone, demo, detr, panoptic, position_encoding, segmentation, weights, zoo  # noqa: E402  # noqa: E402
+from models import backbone, demo, detr, panoptic, position_encoding, segmentation, weights, zoo  # noqa: E402
 from models import transformer as transformers  # noqa: E402
 from util import errors  # noqa: E402
 from util.files import checkpoint  # noqa: E402
 
 _HIDDEN_DIM = 256
+_Result = nn.Module | tuple[nn.Module, nn.Module]
+_Entry = collections.abc.Callable[..., _Result]
+
+_ARGUMENTS = """
+Args:
+    pretrained: load the released weights. With another ``num_classes`` the classification head is
+        initialised randomly, and a report of the loaded weights is printed.
+    num_classes: number of classes without "no object". Default: COCO category ids, 91, or 250
+        (things and stuff) in panoptic models.
+    threshold: minimum score of a segment in the panoptic post-processor; panoptic models only.
+    return_postprocessor: return (model, post-processor) instead of the model. The post-processor
+        is a `models.detr.PostProcess`, in panoptic models a `models.panoptic.PostProcessPanoptic`
+        with classes up to 90 as things (change its ``is_thing_map`` for other classes).
+    backbone_weights: initial weights of the backbone without ``pretrained``: ``imagenet``
+        (downloaded), ``none`` (random), or the path of a weights file; not in detr_demo.
+
+Returns:
+    The model in training mode: call ``.eval()``. It takes a list of images (3, H, W) or a batch
+    (B, 3, H, W), RGB, normalised with the ImageNet mean and deviation (detr_demo: a batch only, of
+    at most 1600 pixels per side), and returns ``pred_logits`` (B, 100, num_classes + 1) and
+    ``pred_boxes`` (B, 100, 4), cxcywh in [0, 1]. Panoptic models add ``pred_masks``
+    (B, 100, H / 4, W / 4), logits.
+
+Raises:
+    UserError: ``num_classes`` is invalid, or weights cannot be downloaded or do not fit.
+"""
 
 
-def _build(name: str, pretrained: bool, num_classes: int, backbone_weights: str) -> nn.Module:
-    """Build a model of the table, with its released weights where asked for."""
+def _build(
+    name: str, pretrained: bool, num_classes: int, backbone_weights: str = "none"
+) -> nn.Module:
+    """Build a model of `models.zoo.RELEASED_MODELS`, with its released weights if `pretrained`."""
     if not isinstance(num_classes, int) or num_classes < 1:
-        raise errors.UserError(f"{name}: num_classes {num_classes!r} must be a number from 1 on")
+        raise errors.UserError(f"{name}: num_classes {num_classes!r} must be a positive integer")
     released = zoo.RELEASED_MODELS[name]
     if released.minimal:
         model: nn.Module = demo.MinimalDETR(num_classes)
-    else:
-        # A checkpoint brings the backbone.
+    else:  # the released weights include the backbone
         model = _build_detr(released, num_classes, "none" if pretrained else backbone_weights)
     if pretrained:
         _load_released_weights(model, released, num_classes)
@@ -83,202 +106,63 @@ def _load_released_weights(model: nn.Module, released: zoo.ReleasedModel, num_cl
         print(weights.finetune_model(model, state))
 
 
-def _box_model(
-    name: str, pretrained: bool, num_classes: int, with_postprocessor: bool, backbone_weights: str
-) -> nn.Module | tuple[nn.Module, nn.Module]:
-    model = _build(name, pretrained, num_classes, backbone_weights)
-    return (model, detr.PostProcess()) if with_postprocessor else model
+def _with_help(entry: _Entry, name: str) -> _Entry:
+    """Give an entry its name and the text of ``torch.hub.help``."""
+    released = zoo.RELEASED_MODELS[name]
+    scores = {"PQ": released.pq, "box AP": released.box_ap, "mask AP": released.mask_ap}
+    numbers = ", ".join(f"{metric} {score}" for metric, score in scores.items() if score)
+    summary = f"{released.title}: {numbers or released.remark} on COCO val2017."
+    if released.dilation:
+        summary += "\n\nTrained with one image per GPU; larger batches reduce the AP."
+    entry.__name__ = entry.__qualname__ = name
+    entry.__doc__ = f"{summary}\n{_ARGUMENTS}"
+    return entry
 
 
-def _panoptic_model(
-    name: str,
-    pretrained: bool,
-    num_classes: int,
-    threshold: float,
-    with_postprocessor: bool,
-    backbone_weights: str,
-) -> nn.Module | tuple[nn.Module, nn.Module]:
-    model = _build(name, pretrained, num_classes, backbone_weights)
-    if not with_postprocessor:
-        return model
-    is_thing = panoptic.coco_is_thing(num_classes)
-    return model, panoptic.PostProcessPanoptic(is_thing, threshold)
+def _box_entry(name: str) -> _Entry:
+    def entry(
+        pretrained: bool = False,
+        num_classes: int = 91,
+        return_postprocessor: bool = False,
+        backbone_weights: str = "imagenet",
+    ) -> _Result:
+        model = _build(name, pretrained, num_classes, backbone_weights)
+        return (model, detr.PostProcess()) if return_postprocessor else model
+
+    return _with_help(entry, name)
 
 
-def detr_resnet50(
-    pretrained: bool = False,
-    num_classes: int = 91,
-    return_postprocessor: bool = False,
-    backbone_weights: str = "imagenet",
-) -> nn.Module | tuple[nn.Module, nn.Module]:
-    """DETR with ResNet-50, 6 encoder and 6 decoder layers: 42.0 box AP on COCO val2017.
+def _panoptic_entry(name: str) -> _Entry:
+    def entry(
+        pretrained: bool = False,
+        num_classes: int = 250,
+        threshold: float = 0.85,
+        return_postprocessor: bool = False,
+        backbone_weights: str = "imagenet",
+    ) -> _Result:
+        model = _build(name, pretrained, num_classes, backbone_weights)
+        if not return_postprocessor:
+            return model
+        return model, panoptic.PostProcessPanoptic(panoptic.coco_is_thing(num_classes), threshold)
 
-    Args:
-        pretrained: load the released weights. With another ``num_classes`` the classification head
-            starts fresh, and what was loaded is printed.
-        num_classes: number of object classes: 91 for COCO category ids.
-        return_postprocessor: return (model, post-processor) instead of the model. The second turns
-            outputs and image sizes into scores, labels and boxes.
-        backbone_weights: where the backbone starts without ``pretrained``: ``imagenet`` (a
-            download), ``none`` (random), or the path of a weights file.
-
-    Returns:
-        the model, in training mode: call ``.eval()``. It takes a list of images (3, H, W) or a
-        batch (B, 3, H, W), RGB, normalised with the ImageNet mean and deviation, and returns
-        ``pred_logits`` (B, 100, num_classes + 1) and ``pred_boxes`` (B, 100, 4), cxcywh in [0, 1].
-
-    Raises:
-        UserError: weights that cannot be had, or that are not what their name promises.
-    """
-    return _box_model(
-        "detr_resnet50", pretrained, num_classes, return_postprocessor, backbone_weights
-    )
+    return _with_help(entry, name)
 
 
-def detr_resnet50_dc5(
-    pretrained: bool = False,
-    num_classes: int = 91,
-    return_postprocessor: bool = False,
-    backbone_weights: str = "imagenet",
-) -> nn.Module | tuple[nn.Module, nn.Module]:
-    """DETR with a dilated last stage of ResNet-50 (DC5): 43.3 box AP on COCO val2017.
+def _demo_entry(name: str) -> _Entry:
+    def entry(
+        pretrained: bool = False, num_classes: int = 91, return_postprocessor: bool = False
+    ) -> _Result:
+        model = _build(name, pretrained, num_classes)
+        return (model, detr.PostProcess()) if return_postprocessor else model
 
-    Arguments and result as of `detr_resnet50`. Trained with one image a GPU; larger batches cost
-    AP.
-    """
-    return _box_model(
-        "detr_resnet50_dc5", pretrained, num_classes, return_postprocessor, backbone_weights
-    )
+    return _with_help(entry, name)
 
 
-def detr_resnet101(
-    pretrained: bool = False,
-    num_classes: int = 91,
-    return_postprocessor: bool = False,
-    backbone_weights: str = "imagenet",
-) -> nn.Module | tuple[nn.Module, nn.Module]:
-    """DETR with ResNet-101: 43.5 box AP on COCO val2017.
-
-    Arguments and result as of `detr_resnet50`.
-    """
-    return _box_model(
-        "detr_resnet101", pretrained, num_classes, return_postprocessor, backbone_weights
-    )
-
-
-def detr_resnet101_dc5(
-    pretrained: bool = False,
-    num_classes: int = 91,
-    return_postprocessor: bool = False,
-    backbone_weights: str = "imagenet",
-) -> nn.Module | tuple[nn.Module, nn.Module]:
-    """DETR with a dilated last stage of ResNet-101 (DC5): 44.9 box AP on COCO val2017.
-
-    Arguments and result as of `detr_resnet50`. Trained with one image a GPU; larger batches cost
-    AP.
-    """
-    return _box_model(
-        "detr_resnet101_dc5", pretrained, num_classes, return_postprocessor, backbone_weights
-    )
-
-
-def detr_resnet50_panoptic(
-    pretrained: bool = False,
-    num_classes: int = 250,
-    threshold: float = 0.85,
-    return_postprocessor: bool = False,
-    backbone_weights: str = "imagenet",
-) -> nn.Module | tuple[nn.Module, nn.Module]:
-    """DETR with masks and ResNet-50: PQ 43.4, box AP 38.8, mask AP 31.1 on COCO val2017.
-
-    Args:
-        pretrained: load the released weights. With another ``num_classes`` the classification head
-            starts fresh, and what was loaded is printed.
-        num_classes: number of classes, things and stuff: 250 for COCO category ids.
-        threshold: the post-processor leaves out queries with a lower score.
-        return_postprocessor: return (model, panoptic post-processor) instead of the model. To the
-            second, classes up to 90 are things; its ``is_thing_map`` may be changed.
-        backbone_weights: where the backbone starts without ``pretrained``: ``imagenet`` (a
-            download), ``none`` (random), or the path of a weights file.
-
-    Returns:
-        the model, in training mode: call ``.eval()``. Input and outputs as of `detr_resnet50`, and
-        ``pred_masks`` (B, 100, H / 4, W / 4), logits.
-
-    Raises:
-        UserError: weights that cannot be had, or that are not what their name promises.
-    """
-    return _panoptic_model(
-        "detr_resnet50_panoptic",
-        pretrained,
-        num_classes,
-        threshold,
-        return_postprocessor,
-        backbone_weights,
-    )
-
-
-def detr_resnet50_dc5_panoptic(
-    pretrained: bool = False,
-    num_classes: int = 250,
-    threshold: float = 0.85,
-    return_postprocessor: bool = False,
-    backbone_weights: str = "imagenet",
-) -> nn.Module | tuple[nn.Module, nn.Module]:
-    """DETR with masks, ResNet-50-DC5: PQ 44.6, box AP 40.2, mask AP 31.9 on COCO val2017.
-
-    Arguments and result as of `detr_resnet50_panoptic`. Trained with one image a GPU; larger
-    batches cost AP.
-    """
-    return _panoptic_model(
-        "detr_resnet50_dc5_panoptic",
-        pretrained,
-        num_classes,
-        threshold,
-        return_postprocessor,
-        backbone_weights,
-    )
-
-
-def detr_resnet101_panoptic(
-    pretrained: bool = False,
-    num_classes: int = 250,
-    threshold: float = 0.85,
-    return_postprocessor: bool = False,
-    backbone_weights: str = "imagenet",
-) -> nn.Module | tuple[nn.Module, nn.Module]:
-    """DETR with masks and ResNet-101: PQ 45.1, box AP 40.1, mask AP 33.0 on COCO val2017.
-
-    Arguments and result as of `detr_resnet50_panoptic`.
-    """
-    return _panoptic_model(
-        "detr_resnet101_panoptic",
-        pretrained,
-        num_classes,
-        threshold,
-        return_postprocessor,
-        backbone_weights,
-    )
-
-
-def detr_demo(
-    pretrained: bool = False, num_classes: int = 91, return_postprocessor: bool = False
-) -> nn.Module | tuple[nn.Module, nn.Module]:
-    """The paper's minimal DETR with ResNet-50 (`models.demo`), for reading and for first steps.
-
-    Args:
-        pretrained: load the released weights; without, all weights are random. With another
-            ``num_classes`` the classification head starts fresh, and what was loaded is printed.
-        num_classes: number of object classes: 91 for COCO category ids.
-        return_postprocessor: return (model, post-processor) instead of the model. The second turns
-            outputs and image sizes into scores, labels and boxes.
-
-    Returns:
-        the model, in training mode: call ``.eval()``. It takes a batch (B, 3, H, W) of RGB images
-        of at most 1600 pixels a side, normalised with the ImageNet mean and deviation, and returns
-        ``pred_logits`` (B, 100, num_classes + 1) and ``pred_boxes`` (B, 100, 4), cxcywh in [0, 1].
-
-    Raises:
-        UserError: weights that cannot be had, or that are not what their name promises.
-    """
-    return _box_model("detr_demo", pretrained, num_classes, return_postprocessor, "none")
+detr_resnet50 = _box_entry("detr_resnet50")
+detr_resnet50_dc5 = _box_entry("detr_resnet50_dc5")
+detr_resnet101 = _box_entry("detr_resnet101")
+detr_resnet101_dc5 = _box_entry("detr_resnet101_dc5")
+detr_resnet50_panoptic = _panoptic_entry("detr_resnet50_panoptic")
+detr_resnet50_dc5_panoptic = _panoptic_entry("detr_resnet50_dc5_panoptic")
+detr_resnet101_panoptic = _panoptic_entry("detr_resnet101_panoptic")
+detr_demo = _demo_entry("detr_demo")

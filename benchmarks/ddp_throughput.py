@@ -1,10 +1,10 @@
-"""Images a second of one training process against two with half the threads each.
+"""Training throughput of one process, compared with two processes with half the threads each.
 
     python -m benchmarks.ddp_throughput
 
-Both ways take turns on the same machine and train on the same number of images a step, through
-`engine.train_one_epoch`. Data loading is left out. The fastest turn of each way counts: other work
-on the machine only slows them down, and two threads that wait for each other more than one.
+Both train with `engine.train_one_epoch` on the same number of images per step, in turns, without
+data loading. The fastest turn of each is compared: other work on the machine slows turns down, and
+more so with two threads that synchronise.
 """
 
 import argparse
@@ -37,43 +37,47 @@ def main() -> None:
         torch.multiprocessing.spawn(_work, (args, folder, turns, results), nprocs=2)
     rates = [results.get() for _ in range(args.rounds)]
     alone, together = (sorted(rate[i] for rate in rates) for i in range(2))
-    print(f"{args.batch_size} images of {args.size} x {args.size} a step, {args.model}")
-    for name, turns_of_it in (("1 process", alone), ("2 processes", together)):
-        print(f"{name}: {turns_of_it[-1]:.2f} images/s (slowest turn {turns_of_it[0]:.2f})")
-    print(f"{args.threads} threads in all, ratio {together[-1] / alone[-1]:.2f}")
+    print(f"{args.batch_size} images of {args.size} x {args.size} per step, {args.model}")
+    for name, sorted_rates in (("1 process", alone), ("2 processes", together)):
+        print(f"{name}: {sorted_rates[-1]:.2f} images/s (slowest turn {sorted_rates[0]:.2f})")
+    print(f"{args.threads} threads in total, ratio {together[-1] / alone[-1]:.2f}")
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--threads", type=int, default=2, help="of both ways in all")
-    parser.add_argument("--batch_size", type=int, default=4, help="images a step, of all processes")
+    parser.add_argument("--threads", type=int, default=2, help="total threads of each variant")
+    parser.add_argument(
+        "--batch_size", type=int, default=4, help="images per step, over all processes"
+    )
     parser.add_argument("--size", type=int, default=256, help="height and width of an image")
-    parser.add_argument("--steps", type=int, default=4, help="timed in a turn, after one more")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each way")
+    parser.add_argument(
+        "--steps", type=int, default=4, help="timed steps per turn, after one warm-up step"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each variant")
     parser.add_argument("--model", default="--backbone resnet50", help="flags of main.py")
     return parser.parse_args()
 
 
 def _work(rank: int, args: argparse.Namespace, folder: str, turns: Any, results: Any) -> None:
-    """One of the two processes; the first one also works alone while the second waits."""
+    """Run one of two processes; rank 0 also trains alone while rank 1 waits."""
     for turn in range(args.rounds):
         alone = 0.0
         if rank == 0:
             torch.set_num_threads(args.threads)
-            alone = _images_a_second(args, args.batch_size)
+            alone = _images_per_second(args, args.batch_size)
         turns.wait()
         torch.set_num_threads(max(1, args.threads // 2))
         rendezvous = f"file://{Path(folder) / f'rendezvous{turn}'}"
         dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
-        together = 2 * _images_a_second(args, args.batch_size // 2)
+        together = 2 * _images_per_second(args, args.batch_size // 2)
         dist.destroy_process_group()
         if rank == 0:
             results.put((alone, together))
         turns.wait()
 
 
-def _images_a_second(args: argparse.Namespace, batch_size: int) -> float:
-    """Of this process."""
+def _images_per_second(args: argparse.Namespace, batch_size: int) -> float:
+    """Throughput of this process."""
     flags = argparse.ArgumentParser(parents=[get_args_parser()]).parse_args(
         f"{args.model} --backbone_weights none --num_classes 91 --device cpu".split()
     )
@@ -90,7 +94,7 @@ def _images_a_second(args: argparse.Namespace, batch_size: int) -> float:
 
 
 def _batch(batch_size: int, size: int) -> tuple[Any, list[dict[str, torch.Tensor]]]:
-    """Random images with seven objects each."""
+    """A batch of random images with seven objects each."""
     images = torch.randn(batch_size, 3, size, size)
     targets = [
         {"labels": torch.randint(0, 91, (7,)), "boxes": torch.rand(7, 4) * 0.4 + 0.2}

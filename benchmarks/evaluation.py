@@ -1,12 +1,10 @@
-"""Times the evaluation of many images: ours, against pycocotools fed batch by batch.
-
-Both get the same generated detections in one run, so that the ratio does not depend on the
-machine's mood:
+"""Time of COCO evaluation, compared with pycocotools called batch by batch.
 
     python -m benchmarks.evaluation --images 5000 --detections 100
 
-The baseline is what the original codebase does: every batch of two images becomes a pycocotools
-result set and is scored by itself, the per-image results are joined, accumulated and summarized.
+Both get the same random detections. The baseline works like the original codebase: pycocotools
+scores every batch of two images separately; the per-image results are concatenated, accumulated and
+summarized.
 """
 
 import argparse
@@ -38,16 +36,16 @@ BATCH_SIZE = 2
 
 
 def main() -> None:
-    """Makes the data, runs both ways and prints times, their ratio and the largest difference."""
+    """Measure, and print times, their ratio and the largest difference."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--detections", type=int, default=100, help="detections of each image")
+    parser.add_argument("--detections", type=int, default=100, help="detections per image")
     parser.add_argument("--engine", default="auto", help="auto, faster or pycocotools")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     coco_gt, predictions = make_data(args.images, args.detections, args.seed)
     print(f"{args.images} images, {len(coco_gt.anns)} objects, {NUM_CATEGORIES} classes, ", end="")
-    print(f"{args.detections} detections an image; {describe_machine()}")
+    print(f"{args.detections} detections per image; {describe_machine()}")
     ours, our_seconds = timed(lambda: score_at_once(coco_gt, predictions, args.engine))
     print(f"ours, engine {args.engine}: {our_seconds:.1f} s")
     stock, stock_seconds = timed(lambda: score_by_batch(coco_gt, predictions))
@@ -59,7 +57,7 @@ def main() -> None:
 
 
 def score_at_once(coco_gt: COCO, predictions: Predictions, engine: str) -> np.ndarray:
-    """The 12 numbers by `CocoEvaluator`."""
+    """The 12 COCO metrics by `CocoEvaluator`."""
     evaluator = CocoEvaluator(coco_gt, ["bbox"], engine)
     for batch in batches(predictions):
         evaluator.update(batch)
@@ -70,7 +68,7 @@ def score_at_once(coco_gt: COCO, predictions: Predictions, engine: str) -> np.nd
 
 
 def score_by_batch(coco_gt: COCO, predictions: Predictions) -> np.ndarray:
-    """The 12 numbers by pycocotools, one batch after the other."""
+    """The 12 COCO metrics by pycocotools, batch by batch."""
     prepare = CocoEvaluator(coco_gt, ["bbox"]).prepare
     evaluation = COCOeval(coco_gt, iouType="bbox")
     image_ids: list[int] = []
@@ -88,13 +86,13 @@ def score_by_batch(coco_gt: COCO, predictions: Predictions) -> np.ndarray:
 
 
 def batches(predictions: Predictions) -> list[Predictions]:
-    """The predictions in the portions in which a data loader would deliver them."""
+    """The predictions, split into the batches of a data loader."""
     items = list(predictions.items())
     return [dict(items[i : i + BATCH_SIZE]) for i in range(0, len(items), BATCH_SIZE)]
 
 
 def timed(work: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
-    """The result of ``work`` and how many seconds it took; what it prints is swallowed."""
+    """Run ``work`` without its printed output; returns its result and seconds."""
     start = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         result = work()
@@ -102,7 +100,7 @@ def timed(work: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
 
 
 def describe_machine() -> str:
-    """Processor and the versions that matter."""
+    """Processor and package versions."""
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}"
         for name in ("faster-coco-eval", "pycocotools", "numpy")
@@ -112,7 +110,7 @@ def describe_machine() -> str:
 
 
 def make_data(num_images: int, num_detections: int, seed: int) -> tuple[COCO, Predictions]:
-    """Ground truth with COCO-like statistics and detections of it: noisy copies, false alarms."""
+    """Ground truth with COCO-like statistics, and detections: noisy copies and false positives."""
     rng = np.random.default_rng(seed)
     dataset: dict[str, Any] = {
         "images": [{"id": i, "width": 640, "height": 480} for i in range(1, num_images + 1)],
@@ -134,20 +132,20 @@ def make_data(num_images: int, num_detections: int, seed: int) -> tuple[COCO, Pr
 
 
 def random_objects(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Labels [N] of the few classes that one image shows, and boxes xywh [N, 4] in pixels."""
+    """Labels [N] of a few classes, and boxes xywh [N, 4] in pixels, for an image."""
     count = rng.poisson(OBJECTS_PER_IMAGE)
     present = random_labels(rng, CATEGORIES_PER_IMAGE)
     return rng.choice(present, count), random_boxes_xywh(rng, count)
 
 
 def random_labels(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Labels [count], the c-th class with a probability proportional to 1 / c."""
+    """Labels [count]; the probability of class c is proportional to 1 / c."""
     weights = 1 / np.arange(1, NUM_CATEGORIES + 1)
     return rng.choice(NUM_CATEGORIES, count, p=weights / weights.sum()) + 1
 
 
 def random_boxes_xywh(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Boxes [count, 4] inside the image, the logarithm of their sides uniform."""
+    """Boxes xywh [count, 4] inside the image, with log-uniform sides."""
     shortest, longest = SIDES_IN_PIXELS
     sides = shortest * (longest / shortest) ** rng.uniform(0, 1, (count, 2))
     corners = rng.uniform(0, 1, (count, 2)) * (IMAGE_SIZE_WH - sides)
@@ -157,7 +155,7 @@ def random_boxes_xywh(rng: np.random.Generator, count: int) -> np.ndarray:
 def annotate(
     rng: np.random.Generator, image_id: int, labels: np.ndarray, boxes_xywh: np.ndarray, taken: int
 ) -> list[dict[str, Any]]:
-    """COCO annotations of one image, their ids following the ``taken`` first ones."""
+    """COCO annotations of an image, with ids after ``taken`` existing annotations."""
     return [
         {
             "id": taken + k + 1,
@@ -174,7 +172,7 @@ def annotate(
 def detect(
     rng: np.random.Generator, labels: np.ndarray, boxes_xywh: np.ndarray, count: int
 ) -> dict[str, Tensor]:
-    """``count`` detections: each object up to twice with noise, the rest anywhere."""
+    """``count`` detections: each object up to twice with noise, the rest at random positions."""
     found = rng.permutation(np.repeat(np.arange(len(labels)), 2))[:count]
     noise = rng.normal(0, 0.06, (len(found), 4)) * np.tile(boxes_xywh[found][:, 2:], 2)
     missing = count - len(found)

@@ -1,11 +1,11 @@
-"""Kill a small training run again and again, and compare its end with a run left alone.
+"""Kill and resume a small training run many times, and compare it with an uninterrupted run.
 
     python -m benchmarks.kill_resume [--kills 50]
 
-Each kill is a SIGKILL to the whole process group at a random moment; every fifth falls into the
-writing of a checkpoint: when its temporary file appears. After each kill the newest checkpoint must
-be readable. At the end weights, their averages, optimizer and log must equal those of the
-uninterrupted run bit for bit. Prints a line a kill and a summary; exit status 1 on any difference.
+Each kill is a SIGKILL to the process group at a random time; every fifth kill hits a checkpoint
+write, when its temporary file exists. After each kill the newest checkpoint must be readable. At
+the end weights, averaged weights, optimizer and log must be bit-identical to the uninterrupted run.
+Prints a line per kill and a summary; exit status 1 on any difference.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import torch
 from datasets.shapes.directory import write_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
-# Two checkpoints an epoch besides its own, dropout and augmentation on.
+# Two checkpoints within each epoch, with dropout and augmentation.
 FLAGS = shlex.split(
     "--backbone resnet18 --backbone_weights none --hidden_dim 32 --nheads 4 --enc_layers 1 "
     "--dec_layers 2 --num_queries 6 --dim_feedforward 32 --num_workers 1 --batch_size 2 "
@@ -35,12 +35,12 @@ FLAGS = shlex.split(
 
 
 class Killed:
-    """A run that is started again after each kill, until it is done.
+    """A run that is restarted after each kill until it is complete.
 
     Args:
-        data: a shapes directory.
-        folder: of the run.
-        epochs: to train.
+        data: directory of a shapes data set.
+        folder: output folder of the run.
+        epochs: number of epochs.
     """
 
     def __init__(self, data: Path, folder: Path, epochs: int) -> None:
@@ -52,7 +52,7 @@ class Killed:
         self._command += ["--epochs", str(epochs)]
 
     def start(self) -> subprocess.Popen:
-        """Start or continue it, in a process group of its own."""
+        """Start or resume the run in a process group of its own."""
         return subprocess.Popen(
             self._command,
             stdout=subprocess.DEVNULL,
@@ -62,20 +62,20 @@ class Killed:
             cwd=ROOT,
         )
 
-    def run_until(self, moment: Callable[[float], bool]) -> bool:
-        """Start it and kill it when ``moment``, asked with its age in seconds, says so.
+    def run_until(self, should_kill: Callable[[float], bool]) -> bool:
+        """Start the run and kill it as soon as ``should_kill(seconds since start)`` is true.
 
         Returns:
-            whether it was done before.
+            Whether the run was complete before.
 
         Raises:
-            RuntimeError: it failed by itself.
+            RuntimeError: the run failed without a kill.
         """
         self._left_over = self._half_written()
         process = self.start()
         started = time.monotonic()
         while process.poll() is None:
-            if moment(time.monotonic() - started):
+            if should_kill(time.monotonic() - started):
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
                 self.kills += 1
@@ -84,11 +84,11 @@ class Killed:
             time.sleep(0.0005)
         _, error = process.communicate()
         if process.returncode:
-            raise RuntimeError(f"the run failed by itself: {error.decode()[-2000:]}")
+            raise RuntimeError(f"the run failed without a kill: {error.decode()[-2000:]}")
         return True
 
     def is_writing(self) -> bool:
-        """Whether a checkpoint is half written, and not by a run before."""
+        """Whether the current process is writing a checkpoint."""
         return bool(self._half_written() - self._left_over)
 
     def _half_written(self) -> set[Path]:
@@ -96,44 +96,44 @@ class Killed:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint, but for the flags, which name the folder."""
+    """Read a checkpoint without its flags, which contain the output folder."""
     checkpoint: dict[str, Any] = torch.load(path, weights_only=True)
     del checkpoint["args"]
     return checkpoint
 
 
-def differences(found: Any, wanted: Any, where: str = "checkpoint") -> list[str]:
-    """Places at which two nested values differ, in words."""
-    if isinstance(wanted, dict) and isinstance(found, dict) and found.keys() == wanted.keys():
-        return [d for k in wanted for d in differences(found[k], wanted[k], f"{where}.{k}")]
-    if isinstance(wanted, list | tuple) and len(found) == len(wanted):
-        pairs = zip(found, wanted, strict=True)
+def differences(found: Any, expected: Any, where: str = "checkpoint") -> list[str]:
+    """Paths of the entries in which two nested values differ."""
+    if isinstance(expected, dict) and isinstance(found, dict) and found.keys() == expected.keys():
+        return [d for k in expected for d in differences(found[k], expected[k], f"{where}.{k}")]
+    if isinstance(expected, list | tuple) and len(found) == len(expected):
+        pairs = zip(found, expected, strict=True)
         return [d for i, pair in enumerate(pairs) for d in differences(*pair, f"{where}[{i}]")]
-    if isinstance(wanted, torch.Tensor):
-        return [] if torch.equal(found, wanted) else [where]
-    return [] if found == wanted else [where]
+    if isinstance(expected, torch.Tensor):
+        return [] if torch.equal(found, expected) else [where]
+    return [] if found == expected else [where]
 
 
-def compare(folder: Path, wanted: Path) -> list[str]:
-    """What differs between the newest and best checkpoints and the logs of two runs, in words."""
+def compare(folder: Path, expected: Path) -> list[str]:
+    """The differences between newest checkpoints, best checkpoints and logs of two runs."""
     found = []
     for name in ("checkpoint.pth", "best.pth"):
-        found += differences(read(folder / name), read(wanted / name), name)
-    logs = [(run / "log.txt").read_text() for run in (folder, wanted)]
+        found += differences(read(folder / name), read(expected / name), name)
+    logs = [(run / "log.txt").read_text() for run in (folder, expected)]
     return found + ["log.txt"] * (logs[0] != logs[1])
 
 
 def kill_and_compare(folder: Path, kills: int, epochs: int, seed: int = 0) -> list[str]:
-    """Do the whole experiment; its first half is the uninterrupted run.
+    """Run the experiment, the uninterrupted run first.
 
     Args:
-        folder: empty.
-        kills: how many at least, if the run does not end before.
-        epochs: to train.
-        seed: of the moments.
+        folder: empty folder.
+        kills: number of kills, fewer if the run is complete before.
+        epochs: number of epochs.
+        seed: seed of the random times.
 
     Returns:
-        what differs; nothing, if all is well.
+        The differences; empty if both runs are identical.
     """
     rng = random.Random(seed)
     write_shapes(folder / "data", num_train=16, num_val=2, image_size=64)
@@ -142,32 +142,32 @@ def kill_and_compare(folder: Path, kills: int, epochs: int, seed: int = 0) -> li
     assert whole.run_until(lambda age: False)
     print(f"uninterrupted: {time.monotonic() - began:.0f} s", flush=True)
     killed = Killed(folder / "data", folder / "killed", epochs)
-    done = False
-    while not done:
-        done = killed.run_until(_moment(killed, kills, rng))
+    complete = False
+    while not complete:
+        complete = killed.run_until(_next_kill(killed, kills, rng))
         newest = killed.folder / "checkpoint.pth"
-        step = read(newest)["step"] if newest.exists() else 0  # raises where it cannot be read
+        step = read(newest)["step"] if newest.exists() else 0  # raises if it cannot be read
         print(f"kill {killed.kills}: newest checkpoint at step {step}", flush=True)
     print(f"{killed.kills} kills, {killed.kills_while_writing} of them inside a checkpoint write")
     return compare(killed.folder, whole.folder)
 
 
-def _moment(run: Killed, kills: int, rng: random.Random) -> Callable[[float], bool]:
-    """When to kill next: at a random age, every fifth time in a write, never after enough kills."""
+def _next_kill(run: Killed, kills: int, rng: random.Random) -> Callable[[float], bool]:
+    """The condition of the next kill: a random time, or every fifth time a checkpoint write."""
     if run.kills >= kills:
         return lambda age: False
     if run.kills % 5 == 4:
         return lambda age: age > 1 and run.is_writing()
-    after = rng.uniform(3, 6) + rng.expovariate(0.5)
-    return lambda age: age > after
+    kill_time = rng.uniform(3, 6) + rng.expovariate(0.5)
+    return lambda age: age > kill_time
 
 
 def run(experiment: Callable[[Path, int, int], list[str]], kills: int) -> int:
-    """Do an experiment in a folder of its own, from the command line, and tell how it ended.
+    """Run an experiment from the command line in a temporary folder, and return its exit status.
 
     Args:
-        experiment: called with the folder, the kills and the epochs; returns what differs.
-        kills: where the command line names no other number.
+        experiment: called with folder, kills and epochs; returns the differences.
+        kills: default number of kills.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=kills)

@@ -1,12 +1,12 @@
-"""Kill one of two processes that train together, again and again, and compare their end.
+"""Kill one of two distributed processes many times, and compare with an uninterrupted run.
 
     python -m benchmarks.kill_worker [--kills 20]
 
-Both runs are of two processes under torchrun; in the second a SIGKILL hits one of them, either one,
-at a random moment, every fourth time inside the writing of a checkpoint. torchrun restarts both
-from the newest checkpoint, which must be readable after each kill. At the end weights, optimizer
-and log must equal those of the run left alone bit for bit. Prints a line a kill and a summary; exit
-status 1 on any difference. Needs Linux.
+Both runs have two processes under torchrun. In the second run a random process gets a SIGKILL at
+random times, every fourth time during a checkpoint write. torchrun restarts both processes from the
+newest checkpoint, which must be readable after each kill. At the end weights, optimizer and log
+must be bit-identical to the uninterrupted run. Prints a line per kill and a summary; exit status 1
+on any difference. Needs Linux.
 """
 
 import os
@@ -21,17 +21,17 @@ from benchmarks import kill_resume
 from benchmarks.kill_resume import FLAGS, ROOT, compare, read
 from datasets.shapes.directory import write_shapes
 
-_SLOWEST_START = 120  # seconds until both processes have begun
+_SLOWEST_START = 120  # seconds until both processes run
 
 
 class Together:
     """A run of two processes under torchrun.
 
     Args:
-        data: a shapes directory.
-        folder: of the run.
-        epochs: to train.
-        restarts: how many torchrun may do.
+        data: directory of a shapes data set.
+        folder: output folder of the run.
+        epochs: number of epochs.
+        restarts: maximum number of restarts by torchrun.
     """
 
     def __init__(self, data: Path, folder: Path, epochs: int, restarts: int) -> None:
@@ -50,11 +50,11 @@ class Together:
         )
 
     def is_running(self) -> bool:
-        """Whether torchrun is."""
+        """Whether torchrun is running."""
         return self._agent.poll() is None
 
     def processes(self) -> list[int]:
-        """Of main.py, those of them that torchrun has started and that live."""
+        """Ids of the running processes that torchrun has started."""
         pid = self._agent.pid
         try:
             return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
@@ -62,33 +62,33 @@ class Together:
             return []
 
     def half_written(self) -> set[Path]:
-        """Checkpoints on their way."""
+        """Temporary files of checkpoint writes."""
         return set(self.folder.glob(".checkpoint.pth.*.tmp"))
 
     def end(self) -> None:
-        """Wait for the end.
+        """Wait for the end of the run.
 
         Raises:
-            RuntimeError: the run has failed.
+            RuntimeError: the run failed.
         """
         status = self._agent.wait()
         self._log.close()
         if status:
             text = self.folder.with_suffix(".txt").read_text()
-            raise RuntimeError(f"the run failed by itself: {text[-3000:]}")
+            raise RuntimeError(f"the run failed: {text[-3000:]}")
 
 
 def kill_one(run: Together, before: list[int], inside_a_write: bool, rng: random.Random) -> bool:
-    """Wait for two new processes, and kill one of them at some moment.
+    """Wait for two new processes, and kill one of them.
 
     Args:
-        run: under way.
-        before: processes of the attempt before.
-        inside_a_write: as soon as a checkpoint is being written, not at a random moment.
-        rng: chooses.
+        run: the run.
+        before: ids of earlier processes.
+        inside_a_write: kill during the next checkpoint write instead of at a random time.
+        rng: chooses time and process.
 
     Returns:
-        whether there was time for it; not, if the run was done first.
+        Whether a process was killed; False if the run ended before.
     """
     deadline = time.monotonic() + _SLOWEST_START
     while len(new := [pid for pid in run.processes() if pid not in before]) < 2:
@@ -96,31 +96,31 @@ def kill_one(run: Together, before: list[int], inside_a_write: bool, rng: random
             return False
         time.sleep(0.05)
     left_over = run.half_written()
-    moment = time.monotonic() + rng.uniform(3, 6) + rng.expovariate(0.5)
-    while not (run.half_written() - left_over if inside_a_write else time.monotonic() > moment):
+    kill_time = time.monotonic() + rng.uniform(3, 6) + rng.expovariate(0.5)
+    while not (run.half_written() - left_over if inside_a_write else time.monotonic() > kill_time):
         if not run.is_running():
             return False
         time.sleep(0.0005)
     try:
         os.kill(rng.choice(new), signal.SIGKILL)
-    except ProcessLookupError:  # it has just ended
+    except ProcessLookupError:  # the process has just ended
         return False
     return True
 
 
 def kill_and_compare(folder: Path, kills: int, epochs: int, seed: int = 0) -> list[str]:
-    """Do the whole experiment; arguments and value as of `benchmarks.kill_resume`."""
+    """Run the experiment, see `benchmarks.kill_resume.kill_and_compare`."""
     rng = random.Random(seed)
     write_shapes(folder / "data", num_train=16, num_val=3, image_size=64)
     whole = Together(folder / "data", folder / "whole", epochs, restarts=0)
     whole.end()
     killed = Together(folder / "data", folder / "killed", epochs, restarts=kills)
-    done, seen = 0, []
-    while done < kills and kill_one(killed, seen, done % 4 == 3, rng):
-        seen = killed.processes() + seen
+    done, earlier = 0, []
+    while done < kills and kill_one(killed, earlier, done % 4 == 3, rng):
+        earlier = killed.processes() + earlier
         done += 1
         newest = killed.folder / "checkpoint.pth"
-        step = read(newest)["step"] if newest.exists() else 0  # raises where it cannot be read
+        step = read(newest)["step"] if newest.exists() else 0  # raises if it cannot be read
         print(f"kill {done}: newest checkpoint at step {step}", flush=True)
     killed.end()
     print(f"{done} kills of one of two processes")

@@ -1,12 +1,11 @@
-"""Peak memory of a training step and of an evaluation with masks, against the plain way, which
-computes the masks of all queries at once (kept in the tests as the oracle).
+"""Peak memory of a training step and an evaluation with masks, compared with a naive mask head.
 
     python -m benchmarks.mask_memory [--device cuda]
 
-Both run in turn in this process on the same made-up images and weights. Memory is what a step
-allocates above the weights: on the CPU traced allocation by allocation with PyTorch's profiler, on
-a GPU by its own counter. Prints megabytes, their ratio, and the largest difference of losses,
-gradients and masks.
+The naive mask head (`benchmarks.oracle_masks`) computes the masks of all queries at once. Both get
+the same random images and weights. Memory is the peak of allocations on top of the weights, from
+PyTorch's profiler on the CPU and from the CUDA counters on a GPU. Prints megabytes of both, their
+ratio, and the largest difference of losses, gradients and masks.
 """
 
 import argparse
@@ -19,15 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks import oracle_masks
 from main import get_args_parser
 from models import build_model
-from tests.models import oracle_masks
 
 Targets = list[dict[str, Tensor]]
 
 
 def peak_megabytes(step: Callable[[], Any], device: str) -> tuple[Any, float]:
-    """What ``step`` returns, and the most memory that it had at once."""
+    """Run ``step``; returns its result and its peak memory in MB."""
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -51,7 +50,7 @@ def peak_megabytes(step: Callable[[], Any], device: str) -> tuple[Any, float]:
 
 
 def make_targets(batch_size: int, num_objects: int, size_hw: tuple[int, int]) -> Targets:
-    """Rectangular objects a fifth of the image in size."""
+    """Targets with rectangular objects, a fifth of the image in height and width."""
     generator = torch.Generator().manual_seed(0)
     targets = []
     for _ in range(batch_size):
@@ -67,14 +66,14 @@ def make_targets(batch_size: int, num_objects: int, size_hw: tuple[int, int]) ->
 
 
 def build(args: argparse.Namespace, *flags: str) -> tuple[nn.Module, nn.Module]:
-    """The default model with ResNet-50, random weights and without dropout, and its criterion."""
+    """The default model with random weights and without dropout, and its criterion."""
     argv = ["--masks", "--backbone_weights", "none", "--dropout", "0", "--device", args.device]
     model, criterion, _ = build_model(get_args_parser().parse_args([*argv, *flags]))
     return model.to(args.device), criterion
 
 
 def measure_training(args: argparse.Namespace, *flags: str) -> None:
-    """A forward and a backward pass at 640 x 640."""
+    """Measure a forward and backward pass at 640 x 640 pixels."""
     torch.manual_seed(0)
     model, criterion = build(args, *flags)
     model.train()
@@ -91,7 +90,7 @@ def measure_training(args: argparse.Namespace, *flags: str) -> None:
         gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
         return {k: v.detach() for k, v in {**losses, **gradients}.items()}
 
-    step(model)  # buffers that are made once
+    step(model)  # allocates buffers that persist
     compare(
         f"training step {' '.join(flags)}",
         lambda: step(lambda samples: oracle_masks.forward(model, list(samples))),
@@ -101,7 +100,7 @@ def measure_training(args: argparse.Namespace, *flags: str) -> None:
 
 
 def measure_evaluation(args: argparse.Namespace) -> None:
-    """The outputs of one image of 800 x 1333."""
+    """Measure a forward pass for one image of 800 x 1333 pixels."""
     model, _ = build(args)
     model.eval()
     image = torch.rand(1, 3, 800, 1333).to(args.device)
@@ -120,17 +119,17 @@ def measure_evaluation(args: argparse.Namespace) -> None:
 
 
 def compare(
-    name: str, plain: Callable[[], dict[str, Tensor]], ours: Callable[[], Any], device: str
+    name: str, naive: Callable[[], dict[str, Tensor]], ours: Callable[[], Any], device: str
 ) -> None:
-    """Run both and print."""
-    expected, plain_peak = peak_megabytes(plain, device)
+    """Run both and print peak memory and differences."""
+    expected, naive_peak = peak_megabytes(naive, device)
     result, our_peak = peak_megabytes(ours, device)
     difference = max(
         float((result[k] - v).abs().max() / v.abs().max().clamp(min=1)) for k, v in expected.items()
     )
     print(
-        f"{name}: plain {plain_peak:.0f} MB, ours {our_peak:.0f} MB, "
-        f"ratio {our_peak / plain_peak:.2f}, largest difference {difference:.1e}",
+        f"{name}: naive {naive_peak:.0f} MB, ours {our_peak:.0f} MB, "
+        f"ratio {our_peak / naive_peak:.2f}, largest difference {difference:.1e}",
         flush=True,
     )
 
@@ -140,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--batch_size", type=int, default=2, help="images")
-    parser.add_argument("--objects", type=int, default=8, help="objects an image")
+    parser.add_argument("--objects", type=int, default=8, help="objects per image")
     args = parser.parse_args()
     print(f"torch {torch.__version__}, {args.device}")
     measure_training(args)

@@ -1,9 +1,9 @@
-"""Show where a DETR looks: attention maps of its best queries, or of chosen ones.
+"""Draw attention maps of the best queries of a DETR, or of chosen queries.
 
-For each query the picture has a row: its box; the decoder's attention of the query to the image,
-which in trained models lies on the ends of the object; and the encoder's attention of the cell at
-the middle of the box to all others, which tells the object from its neighbours (paper, section
-4.3).
+Each row of the picture shows a query: its box; the decoder's cross-attention of the query to the
+image, which in trained models lies on the extremities of the object; and the encoder's
+self-attention at the centre of the box, which separates the object from its neighbours (paper,
+section 4.3).
 
 python examples/attention.py photo.jpg
 python examples/attention.py photo.jpg --queries 3 17 --checkpoint checkpoint.pth
@@ -26,7 +26,9 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from examples.loading import Detections, Detector, example_parser, load_detector, read_and_save
+from datasets.loading.images import read_upright
+from examples.loading import Detections, example_parser, load_model, save_output
+from export.source import LoadedModel
 from models.zoo import RELEASED_MODELS
 from util.cli.command_line import run_command
 from util.errors import UserError
@@ -35,18 +37,18 @@ from util.visualize.detections import draw_boxes
 from util.visualize.drawing import enlarged
 
 MODELS = [name for name, model in RELEASED_MODELS.items() if not model.minimal]
-_MOST_ROWS = 5
+_MAX_ROWS = 5
 
 
 class AttentionMaps:
-    """The attention weights of the last layers while an image goes through a model.
+    """Attention weights of the last encoder and decoder layer, recorded in a forward pass.
 
     Args:
         model: a `models.detr.DETR`, or a segmentation model around one.
 
     Attributes:
-        decoder: (Q, H, W) of each query to each cell of the feature map.
-        encoder: (H, W, H, W) of each cell to each cell.
+        decoder: (Q, H, W), cross-attention of each query to each cell of the feature map.
+        encoder: (H, W, H, W), self-attention of each cell to each cell.
     """
 
     decoder: np.ndarray
@@ -58,7 +60,7 @@ class AttentionMaps:
             raise UserError("the model has no encoder layer (--enc_layers 0): no map to show")
         self._grid_hw = (0, 0)
         detr.input_proj.register_forward_hook(self._keep_grid)
-        # Weights are averaged over the heads.
+        # The recorded weights are averages over the heads.
         detr.transformer.encoder.layers[-1].self_attn.register_forward_hook(self._keep_encoder)
         detr.transformer.decoder.layers[-1].multihead_attn.register_forward_hook(self._keep_decoder)
 
@@ -72,20 +74,17 @@ class AttentionMaps:
         self.decoder = output[1][0].cpu().numpy().reshape(-1, *self._grid_hw)
 
     def cell_at(self, x: float, y: float) -> tuple[int, int]:
-        """Row and column of the cell at a point in [0, 1] of the image's width and height."""
+        """Row and column of the feature cell at a point, in [0, 1] of image width and height."""
         height, width = self._grid_hw
         return min(max(int(y * height), 0), height - 1), min(max(int(x * width), 0), width - 1)
 
 
 def overlay(image: Image.Image, weights: np.ndarray) -> Image.Image:
-    """An image in dark grey with attention on top: black, red, yellow from none to the most.
+    """Draw attention weights over an image in dark grey, as a heat map of the same size.
 
     Args:
-        image: of any mode.
-        weights: (h, w), not negative.
-
-    Returns:
-        A picture of the same size.
+        image: image of any mode.
+        weights: (h, w), not negative; the maximum is yellow, half of it red, zero transparent.
     """
     heat = Image.fromarray((weights / max(float(weights.max()), 1e-12)).astype(np.float32))
     share = np.asarray(heat.resize(image.size, Image.Resampling.BILINEAR))[..., None]
@@ -98,31 +97,31 @@ def overlay(image: Image.Image, weights: np.ndarray) -> Image.Image:
 
 
 def row_of_query(
-    image: Image.Image, found: Detections, place: int, maps: AttentionMaps
+    image: Image.Image, found: Detections, index: int, maps: AttentionMaps
 ) -> list[Image.Image]:
-    """Box, decoder attention and encoder attention of a query.
+    """Draw box, decoder attention and encoder attention of a query.
 
     Args:
-        image: as it was before scaling.
-        found: the detections.
-        place: of the query among them.
-        maps: of the image.
+        image: the original image, before scaling.
+        found: detections in the image.
+        index: index of the query in ``found``.
+        maps: attention maps of the image.
     """
-    query, box = found.queries[place], found.boxes_xyxy[place]
+    query, box = found.queries[index], found.boxes_xyxy[index]
     x, y = (box[0] + box[2]) / 2 / image.width, (box[1] + box[3]) / 2 / image.height
     row, column = maps.cell_at(x, y)
-    boxed = draw_boxes(image, [box], [found.labels[place]], [found.scores[place]])
+    boxed = draw_boxes(image, [box], [found.labels[index]], [found.scores[index]])
     canvas = enlarged(image)
     encoder = _marked(overlay(canvas, maps.encoder[row, column]), x, y)
     return [
         with_caption(fit_column(boxed), f"query {query}"),
         with_caption(fit_column(overlay(canvas, maps.decoder[query])), "decoder: query to image"),
-        with_caption(fit_column(encoder), "encoder: middle of the box to image"),
+        with_caption(fit_column(encoder), "encoder: centre of the box to image"),
     ]
 
 
 def _marked(picture: Image.Image, x: float, y: float) -> Image.Image:
-    """The picture with a ring at a point in [0, 1] of its width and height."""
+    """Draw a ring at a point, in [0, 1] of width and height."""
     radius = max(picture.size) / 80
     centre = x * picture.width, y * picture.height
     ImageDraw.Draw(picture).circle(
@@ -132,18 +131,18 @@ def _marked(picture: Image.Image, x: float, y: float) -> Image.Image:
 
 
 def _choose(
-    detector: Detector, outputs: dict[str, Tensor], image: Image.Image, args: argparse.Namespace
+    loaded: LoadedModel, outputs: dict[str, Tensor], image: Image.Image, args: argparse.Namespace
 ) -> Detections:
-    """The queries of the flag, else the best above the threshold, else the very best."""
+    """The queries of --queries, else the best above the threshold, else the best of all."""
     num_queries = outputs["pred_boxes"].shape[1]
     wrong = [query for query in args.queries if not 0 <= query < num_queries]
     if wrong:
         raise UserError(f"--queries {wrong[0]}: the model has queries 0 to {num_queries - 1}")
     if args.queries:
-        return Detections.of(detector, outputs, image, 0, args.queries)
-    found = Detections.of(detector, outputs, image, args.threshold)
-    best = (found.queries or Detections.of(detector, outputs, image, 0).queries)[:_MOST_ROWS]
-    return Detections.of(detector, outputs, image, 0, best)
+        return Detections.of(loaded, outputs, image, 0, args.queries)
+    found = Detections.of(loaded, outputs, image, args.threshold)
+    best = (found.queries or Detections.of(loaded, outputs, image, 0).queries)[:_MAX_ROWS]
+    return Detections.of(loaded, outputs, image, 0, best)
 
 
 @torch.no_grad()
@@ -151,23 +150,23 @@ def show_attention(args: argparse.Namespace) -> None:
     """Draw the attention maps of an image.
 
     Raises:
-        UserError: a mistake in flags or files.
+        UserError: invalid flags or files.
     """
-    detector = load_detector(args)
-    image, save = read_and_save(args)
-    maps = AttentionMaps(detector.model)
-    outputs = detector.model(detector.batch_of(image))
-    found = _choose(detector, outputs, image, args)
-    rows = [row_of_query(image, found, place, maps) for place in range(len(found.queries))]
+    loaded = load_model(args)
+    image = read_upright(args.image)
+    maps = AttentionMaps(loaded.model)
+    outputs = loaded.model(loaded.batch_of(image))
+    found = _choose(loaded, outputs, image, args)
+    rows = [row_of_query(image, found, index, maps) for index in range(len(found.queries))]
     for query, label, score in zip(found.queries, found.labels, found.scores, strict=True):
         print(f"query {query}: {label} {score:.2f}")
-    save(contact_sheet(rows))
+    save_output(contact_sheet(rows), args.output)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the example and return its exit status."""
-    parser = example_parser("attention.py", "Show where a DETR looks.", MODELS, threshold=0.7)
-    help_text = f"numbers of queries (default: the best, at most {_MOST_ROWS})"
+    parser = example_parser("attention.py", "Draw attention maps of a DETR.", MODELS, threshold=0.7)
+    help_text = f"indices of queries (default: the best, at most {_MAX_ROWS})"
     parser.add_argument("--queries", type=int, nargs="+", default=[], metavar="N", help=help_text)
     args = parser.parse_args(argv)
     return run_command("attention.py", lambda: show_attention(args))

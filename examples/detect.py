@@ -1,6 +1,6 @@
-"""Detect objects in an image, with a released model or your own, and save a picture.
+"""Detect objects in an image and draw them, with a released model or your own checkpoint.
 
-python examples/detect.py photo.jpg                                        # the minimal model
+python examples/detect.py photo.jpg                                        # detr_demo
 python examples/detect.py photo.jpg --model detr_resnet50
 python examples/detect.py photo.jpg --checkpoint outputs/shapes/checkpoint.pth
 """
@@ -18,7 +18,8 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 import torch
 
-from examples.loading import Detections, example_parser, load_detector, read_and_save
+from datasets.loading.images import read_upright
+from examples.loading import Detections, example_parser, load_model, save_output
 from models.zoo import RELEASED_MODELS
 from util.cli.command_line import run_command
 from util.visualize.contact_sheet import count, with_caption
@@ -32,18 +33,18 @@ def detect(args: argparse.Namespace) -> None:
     """Print and draw the detections in an image.
 
     Raises:
-        UserError: a mistake in flags or files.
+        UserError: invalid flags or files.
     """
-    detector = load_detector(args)
-    image, save = read_and_save(args)
-    outputs = detector.model(detector.batch_of(image))
-    found = Detections.of(detector, outputs, image, args.threshold)
+    loaded = load_model(args)
+    image = read_upright(args.image)
+    outputs = loaded.model(loaded.batch_of(image))
+    found = Detections.of(loaded, outputs, image, args.threshold)
     for label, score, box in zip(found.labels, found.scores, found.boxes_xyxy, strict=True):
         print(f"{score:.2f}  {label:16s}", " ".join(f"{value:7.1f}" for value in box))
     caption = f"{count(len(found.queries), 'detection')} with a score of {args.threshold} or more"
-    # The best come last, on top.
+    # Reversed: the highest score is drawn last, on top.
     picture = draw_boxes(image, found.boxes_xyxy[::-1], found.labels[::-1], found.scores[::-1])
-    save(with_caption(picture, caption))
+    save_output(with_caption(picture, caption), args.output)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,9 +1,9 @@
-"""Detect objects with an exported model; needs onnxruntime, numpy and Pillow, no other code.
+"""Detect objects with an exported model; requires only onnxruntime, numpy and Pillow.
 
     python -m export.onnx --checkpoint outputs/checkpoint.pth --output detr.onnx
     python examples/onnx_client.py detr.onnx photo.jpg another.jpg --output pictures
 
-Prints one line of JSON an image, and with --output draws boxes, and masks where there are any.
+Prints a line of JSON per image. With --output it draws boxes, and masks of segmentation models.
 """
 
 import argparse
@@ -19,43 +19,43 @@ from PIL import Image, ImageDraw, ImageOps
 
 FLOAT32 = np.float32
 COLOUR = (255, 64, 0)
-# What the file must say about its model, as JSON; tools that change files add other metadata.
-FACTS = ("image_mean", "image_std", "short_side", "max_size", "categories")
+# Required metadata of the file, as JSON; other tools may add more.
+METADATA = ("image_mean", "image_std", "short_side", "max_size", "categories")
 
 
 class MistakeError(Exception):
-    """What is wrong with a file, in one line."""
+    """A user error, described in one line."""
 
 
 def open_model(path: str) -> tuple[onnxruntime.InferenceSession, dict[str, Any]]:
-    """The model of a file, and its `FACTS`.
+    """Load a model and its `METADATA`.
 
     Raises:
-        MistakeError: it is no such model.
+        MistakeError: the file is no exported detector.
     """
     if not Path(path).is_file():
-        raise MistakeError(f"{path}: there is no such file")
+        raise MistakeError(f"{path}: the file does not exist")
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except Exception as err:  # onnxruntime has no error of its own that all others are
+    except Exception as err:  # its exceptions have no common base class
         why = str(err).splitlines()[0]
         raise MistakeError(f"{path}: onnxruntime cannot read it ({why})") from err
     if "scores" not in {output.name for output in session.get_outputs()}:
-        raise MistakeError(f"{path}: gives no scores; export it without --raw")
+        raise MistakeError(f"{path}: has no output scores; export it without --raw")
     metadata = session.get_modelmeta().custom_metadata_map
     try:
-        return session, {name: json.loads(metadata[name]) for name in FACTS}
+        return session, {name: json.loads(metadata[name]) for name in METADATA}
     except (KeyError, ValueError) as err:
         raise MistakeError(
-            f"{path}: its metadata lack {' or '.join(FACTS)} ({err}); take a file of export.onnx"
+            f"{path}: its metadata lack {' or '.join(METADATA)} ({err}); use a file of export.onnx"
         ) from err
 
 
 def read_image(path: str) -> Image.Image:
-    """The image of a file in RGB, turned upright by its EXIF orientation.
+    """Read an image as RGB, with its EXIF orientation applied.
 
     Raises:
-        MistakeError: it cannot be read.
+        MistakeError: the file cannot be read.
     """
     try:
         with Image.open(path) as image:
@@ -64,11 +64,11 @@ def read_image(path: str) -> Image.Image:
                 ImageOps.exif_transpose(image, in_place=True)
             return image.convert("RGB")
     except OSError as err:
-        raise MistakeError(f"{path}: is no image that can be read ({err})") from err
+        raise MistakeError(f"{path}: cannot be read as an image ({err})") from err
 
 
 def scaled(image: Image.Image, short_side: int, max_size: int) -> Image.Image:
-    """The image at the size that the model was trained for, with its aspect ratio."""
+    """Scale an image to the input size of the model, with its aspect ratio."""
     short, long = min(image.size), max(image.size)
     short_side = max(1, min(short_side, round(max_size * short / long)))
     long_side = int(short_side * long / short)
@@ -76,12 +76,12 @@ def scaled(image: Image.Image, short_side: int, max_size: int) -> Image.Image:
     return image.resize(size_wh, Image.Resampling.BILINEAR)
 
 
-def make_batch(images: Sequence[Image.Image], facts: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Normalised images (B, 3, H, W), zeros in the padding, and the padding mask (B, H, W)."""
+def make_batch(images: Sequence[Image.Image], metadata: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Normalised images (B, 3, H, W) with zeros in the padding, and padding mask (B, H, W)."""
     height, width = max(i.height for i in images), max(i.width for i in images)
     batch = np.zeros((len(images), 3, height, width), FLOAT32)
     padding_mask = np.ones((len(images), height, width), bool)
-    mean, std = np.array(facts["image_mean"], FLOAT32), np.array(facts["image_std"], FLOAT32)
+    mean, std = np.array(metadata["image_mean"], FLOAT32), np.array(metadata["image_std"], FLOAT32)
     for i, image in enumerate(images):
         pixels = (np.asarray(image, FLOAT32) / 255 - mean) / std  # (h, w, 3)
         batch[i, :, : image.height, : image.width] = pixels.transpose(2, 0, 1)
@@ -92,7 +92,7 @@ def make_batch(images: Sequence[Image.Image], facts: dict[str, Any]) -> dict[str
 def detections(
     outputs: dict[str, np.ndarray], index: int, size_wh: tuple[int, int], threshold: float
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Detections of an image, best first, with boxes in its pixels; and the queries they are of."""
+    """Detections of an image by descending score, with boxes in pixels, and their query indices."""
     scores = outputs["scores"][index]
     queries = np.argsort(-scores)[: (scores > threshold).sum()]
     boxes = outputs["boxes"][index, queries] * (size_wh * 2)  # width, height, width, height
@@ -108,21 +108,24 @@ def detections(
 
 
 def object_masks(
-    logits: np.ndarray, padded: np.ndarray, part_wh: tuple[int, int], size_wh: tuple[int, int]
+    logits: np.ndarray,
+    padding_mask: np.ndarray,
+    scaled_wh: tuple[int, int],
+    size_wh: tuple[int, int],
 ) -> list[Image.Image]:
-    """Masks at the size of the original image, 255 inside.
+    """Masks at the size of the original image, 255 inside the object.
 
     Args:
-        logits: (n, h, w) over the padded image.
-        padded: the padding mask (H, W) of the image.
-        part_wh: width and height of the image without padding.
+        logits: (n, h, w) of the padded image.
+        padding_mask: (H, W), True = padding.
+        scaled_wh: width and height of the scaled image, without padding.
         size_wh: width and height of the original image.
     """
-    height, width = padded.shape
+    height, width = padding_mask.shape
     masks = []
     for mask in logits:
         whole = Image.fromarray(mask).resize((width, height), Image.Resampling.BILINEAR)
-        inside = np.asarray(whole.crop((0, 0, *part_wh))) > 0
+        inside = np.asarray(whole.crop((0, 0, *scaled_wh))) > 0
         masks.append(Image.fromarray(inside.astype(np.uint8) * 255).resize(size_wh))
     return masks
 
@@ -130,7 +133,7 @@ def object_masks(
 def draw(
     image: Image.Image, found: Sequence[dict[str, Any]], masks: Sequence[Image.Image]
 ) -> Image.Image:
-    """A copy of the image with boxes, names and scores, and half-transparent masks."""
+    """Draw boxes, names, scores and transparent masks on a copy of the image."""
     picture = image.copy()
     for mask in masks:
         picture.paste(COLOUR, mask=mask.point(lambda value: value // 3))
@@ -143,17 +146,17 @@ def draw(
 
 
 def detect(args: argparse.Namespace) -> None:
-    """Detect in all images at once; print, and draw where asked for.
+    """Detect objects in all images as one batch; print and, with --output, draw them.
 
     Raises:
-        MistakeError: a file cannot be read, or the threshold is no score.
+        MistakeError: a file cannot be read, or the threshold is not in [0, 1].
     """
     if not 0 <= args.threshold <= 1:
         raise MistakeError(f"--threshold {args.threshold:g}: must be 0 to 1, 0.3 for 30 %")
-    session, facts = open_model(args.model)
+    session, metadata = open_model(args.model)
     originals = [read_image(path) for path in args.images]
-    parts = [scaled(image, facts["short_side"], facts["max_size"]) for image in originals]
-    batch = make_batch(parts, facts)
+    parts = [scaled(image, metadata["short_side"], metadata["max_size"]) for image in originals]
+    batch = make_batch(parts, metadata)
     names = [output.name for output in session.get_outputs()]
     outputs = dict(zip(names, session.run(names, batch), strict=True))
 
@@ -161,7 +164,7 @@ def detect(args: argparse.Namespace) -> None:
         found, queries = detections(outputs, i, image.size, args.threshold)
         for detection in found:
             label = str(detection["label"])
-            detection["name"] = facts["categories"].get(label, label)
+            detection["name"] = metadata["categories"].get(label, label)
         print(json.dumps({"image": path, "detections": found}))
         if args.output:
             masks = []
@@ -173,12 +176,12 @@ def detect(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read the flags and detect; a mistake ends in one line and status 2."""
+    """Run the command; a user error gives one line on stderr and exit status 2."""
     parser = argparse.ArgumentParser(description="Detect objects with an ONNX file of export.onnx.")
     parser.add_argument("model", help="ONNX file, exported without --raw")
-    parser.add_argument("images", nargs="+", help="image files, one batch")
-    parser.add_argument("--threshold", type=float, default=0.7, help="least score that is shown")
-    parser.add_argument("--output", type=Path, help="folder for pictures with the detections")
+    parser.add_argument("images", nargs="+", help="image files, processed as one batch")
+    parser.add_argument("--threshold", type=float, default=0.7, help="minimum score (default: 0.7)")
+    parser.add_argument("--output", type=Path, help="folder for images with the detections drawn")
     args = parser.parse_args(argv)
     try:
         detect(args)

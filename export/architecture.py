@@ -1,4 +1,4 @@
-"""What a DETR is made of, as far as a file with weights tells, and the model built from that."""
+"""The architecture flags of a DETR, read from its weights, and the model that they build."""
 
 import math
 from collections.abc import Mapping
@@ -19,9 +19,9 @@ from util.errors import UserError
 
 @dataclass(frozen=True)
 class Architecture:
-    """The flags of main.py that decide on keys, shapes and numbers of a model.
+    """The flags of main.py that determine keys, shapes and outputs of a model.
 
-    Shapes tell all but two of them: ``dilation`` and ``nheads`` leave no trace in the weights.
+    The shapes of the weights determine all flags except ``dilation`` and ``nheads``.
     """
 
     backbone: str = "resnet50"
@@ -39,17 +39,17 @@ class Architecture:
 
     @classmethod
     def of(
-        cls, state: Mapping[str, Tensor], told: Mapping[str, Any], source: str
+        cls, state: Mapping[str, Tensor], known: Mapping[str, Any], source: str
     ) -> "Architecture":
-        """The architecture that weights belong to.
+        """Infer the architecture from weights.
 
         Args:
-            state: state dict of a DETR, as of `models.detr` or `models.segmentation`.
-            told: what is known beside the shapes, by name of the flag; other names are passed over.
-            source: where the weights came from, for the message.
+            state: state dict of a model of `models.detr` or `models.segmentation`.
+            known: flags by name, for ``dilation``, ``nheads`` and ``backbone``; others are ignored.
+            source: file or address of the weights, for error messages.
 
         Raises:
-            UserError: these are no weights of a DETR, or cannot have that number of heads.
+            UserError: the weights are not of a DETR, or do not fit the number of heads.
         """
         parts = {key.removeprefix(DETECTOR_PREFIX): value for key, value in state.items()}
         if "class_embed.bias" not in parts or BODY + "conv1.weight" not in parts:
@@ -58,34 +58,34 @@ class Architecture:
                 "give a checkpoint of main.py or a released file"
             )
         shapes = {k.removeprefix("--"): v for k, v in architecture_flags(state).items()}
-        seen: dict[str, Any] = {
+        inferred: dict[str, Any] = {
             **shapes,
             "masks": "mask_head.lay1.weight" in parts,
             "pre_norm": "transformer.encoder.norm.weight" in parts,
         }
-        silent = {k: told[k] for k in ("dilation", "nheads") if told.get(k) is not None}
-        backbone = told.get("backbone") or resnet_of(parts)
+        given = {k: known[k] for k in ("dilation", "nheads") if known.get(k) is not None}
+        backbone = known.get("backbone") or resnet_of(parts)
         if backbone is None:
             raise UserError(f"{source}: its backbone has the shapes of no ResNet of torchvision")
-        found = cls(backbone=backbone, **{**seen, **silent})
-        _check_heads(found, source)
-        return found
+        architecture = cls(backbone=backbone, **inferred, **given)
+        _check_heads(architecture, source)
+        return architecture
 
     @property
     def largest_side(self) -> float:
-        """Most pixels that a side of an image may have: infinite but for learned positions."""
+        """Maximum side of an image in pixels; infinite except for learned positions."""
         stride = 16 if self.dilation else 32
         return LEARNED_CELLS * stride if self.position_embedding == "learned" else math.inf
 
     def flags(self) -> dict[str, Any]:
-        """As the ``args`` of a checkpoint."""
+        """The flags by name, as in the ``args`` of a checkpoint."""
         return asdict(self)
 
     def build(self) -> nn.Module:
-        """The model in evaluation mode, with random weights, the same every time; see `liven`.
+        """Build the model in evaluation mode, with the random weights of a fixed seed.
 
         Raises:
-            UserError: there is no such model.
+            UserError: the backbone does not exist, or flags contradict each other.
         """
         flags = _Flags(**self.flags())
         with torch.random.fork_rng(devices=[]):
@@ -102,7 +102,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class _Flags(Architecture):
-    """All flags that the builders read; batch norm computes the same frozen or not."""
+    """All flags that the builders read; in evaluation, frozen and plain batch norm are equal."""
 
     lr_backbone: float = 0.0
     dropout: float = 0.0
@@ -114,15 +114,15 @@ FLAG_NAMES = tuple(field.name for field in fields(Architecture))
 
 
 @torch.no_grad()
-def liven(model: nn.Module) -> None:
-    """Enlarge random weights, so that outputs depend on image, padding mask and query.
+def amplify_random_weights(model: nn.Module) -> None:
+    """Scale up random weights so that outputs depend on image, padding mask and query.
 
-    With the weights that training starts from all queries give nearly the same boxes, and comparing
-    outputs would not notice queries that change places.
+    With the initial weights of training, all queries predict nearly the same box, and a comparison
+    of outputs would not detect exchanged queries.
     """
     for name, parameter in model.named_parameters():
         if name.endswith("in_proj_weight"):
-            parameter[: len(parameter) * 2 // 3].mul_(3)  # queries and keys: attention that selects
+            parameter[: len(parameter) * 2 // 3].mul_(3)  # query and key projections
         elif name.endswith("query_embed.weight"):
             parameter.mul_(3)
         elif name.endswith(("class_embed.weight", "bbox_embed.layers.2.weight")):
@@ -130,7 +130,7 @@ def liven(model: nn.Module) -> None:
 
 
 def _check_heads(architecture: Architecture, source: str) -> None:
-    """Each head takes an equal share of the channels."""
+    """Raise a UserError if the channels cannot be divided among the heads."""
     channels, heads = architecture.hidden_dim, architecture.nheads
     if not isinstance(heads, int) or heads < 1 or channels % heads:
         raise UserError(f"{source}: --nheads {heads} does not divide its {channels} channels")

@@ -1,4 +1,4 @@
-"""Comparing an exported model with the one that it was made from."""
+"""Compare the outputs of an exported model with PyTorch."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from export.detector import Detector, detections_of
+from export.wrapper import ExportWrapper, detections_of
 from util.box_ops import box_cxcywh_to_xyxy
 from util.nested_tensor import NestedTensor
 
-# Takes images and padding mask, gives outputs by name.
+# Maps images and padding mask to outputs by name.
 Exported = Callable[[Tensor, Tensor], dict[str, Tensor]]
 SizeHW = tuple[int, int]
 
@@ -21,17 +21,17 @@ TOLERANCE = 1e-3
 
 
 class CheckFailedError(Exception):
-    """The exported model computes something else."""
+    """The outputs of the exported model differ from PyTorch."""
 
 
 class Differences(NamedTuple):
-    """Largest absolute differences; NaN where one side has NaN.
+    """Largest absolute differences; NaN if an output has NaN.
 
     Attributes:
-        scores: of probabilities. A label that differs counts as the difference between the
-            probability of the best class and its own.
-        boxes: of relative coordinates.
-        masks: of the probability that a pixel is inside; None without masks.
+        scores: difference of class probabilities. A wrong label counts as the difference between
+            the probabilities of the best class and of that label.
+        boxes: difference of relative coordinates.
+        masks: difference of mask probabilities; None without masks.
     """
 
     scores: float
@@ -39,7 +39,7 @@ class Differences(NamedTuple):
     masks: float | None
 
     def largest(self) -> float:
-        """The largest of all; NaN where there is one."""
+        """The maximum of all differences; NaN if any is NaN."""
         values = [value for value in self if value is not None]
         return math.nan if any(map(math.isnan, values)) else max(values)
 
@@ -49,34 +49,35 @@ class Differences(NamedTuple):
 
 
 def check(
-    detector: Detector,
+    wrapper: ExportWrapper,
     exported: Exported,
     sizes_hw: Sequence[SizeHW],
     batch_sizes: Sequence[int],
     tolerance: float,
 ) -> Differences:
-    """Compare at all sizes with all batch sizes, and print a line for each.
+    """Compare for all sizes and batch sizes, and print a line for each combination.
 
     Args:
-        detector: the model, in evaluation mode.
-        exported: what was made of it.
+        wrapper: the PyTorch model, in evaluation mode.
+        exported: the exported model.
         sizes_hw: heights and widths of the padded batches.
-        batch_sizes: numbers of images.
-        tolerance: largest difference that passes.
+        batch_sizes: numbers of images per batch.
+        tolerance: maximum allowed difference.
 
     Returns:
-        the largest differences.
+        The largest differences.
 
     Raises:
-        CheckFailedError: one is above the tolerance, or an output is missing or has another shape.
+        CheckFailedError: a difference exceeds the tolerance, or an output is missing or has the
+            wrong shape.
     """
     found = []
     for images, padding_mask in padded_batches(sizes_hw, batch_sizes):
-        differences = compare(detector, exported, images, padding_mask)
+        differences = compare(wrapper, exported, images, padding_mask)
         found.append(differences)
         batch_size, _, height, width = images.shape
         print(f"  {height}x{width}, batch {batch_size}: {differences}", flush=True)
-        if not differences.largest() <= tolerance:  # NaN is above
+        if not differences.largest() <= tolerance:  # also fails for NaN
             raise CheckFailedError(
                 f"differs from PyTorch at {height}x{width}, batch {batch_size} by more than "
                 f"{tolerance:g}: {differences}"
@@ -85,10 +86,10 @@ def check(
 
 
 def _largest_of(found: Sequence[Differences]) -> Differences:
-    masks = [one.masks for one in found if one.masks is not None]
+    masks = [differences.masks for differences in found if differences.masks is not None]
     return Differences(
-        scores=max(one.scores for one in found),
-        boxes=max(one.boxes for one in found),
+        scores=max(differences.scores for differences in found),
+        boxes=max(differences.boxes for differences in found),
         masks=max(masks, default=None),
     )
 
@@ -96,10 +97,9 @@ def _largest_of(found: Sequence[Differences]) -> Differences:
 def padded_batches(
     sizes_hw: Sequence[SizeHW], batch_sizes: Sequence[int]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Noise images (B, 3, H, W) with padding masks (B, H, W), the same every time.
+    """Random images (B, 3, H, W) with padding masks (B, H, W), from a fixed seed.
 
-    Each image fills the batch in one direction at most: there is padding at the right of the first,
-    at the bottom of the second, and so on.
+    Even images have padding at the right, odd images at the bottom.
     """
     generator = torch.Generator().manual_seed(0)
     for height, width in sizes_hw:
@@ -115,17 +115,17 @@ def padded_batches(
 
 @torch.no_grad()
 def compare(
-    detector: Detector, exported: Exported, images: Tensor, padding_mask: Tensor
+    wrapper: ExportWrapper, exported: Exported, images: Tensor, padding_mask: Tensor
 ) -> Differences:
-    """Differences on one batch.
+    """Largest differences for one batch.
 
     Raises:
-        CheckFailedError: an output is missing or has another shape.
+        CheckFailedError: an output is missing or has the wrong shape.
     """
-    outputs = detector.model(NestedTensor(images, padding_mask))
+    outputs = wrapper.model(NestedTensor(images, padding_mask))
     found = exported(images, padding_mask)
-    _check_shapes(outputs if detector.raw else detections_of(outputs), found)
-    if detector.raw:
+    _check_shapes(outputs if wrapper.raw else detections_of(outputs), found)
+    if wrapper.raw:
         scores = _distance(outputs["pred_logits"].softmax(-1), found["pred_logits"].softmax(-1))
         boxes = _distance(outputs["pred_boxes"], found["pred_boxes"])
     else:
@@ -146,7 +146,7 @@ def _check_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
 def _differences_of_detections(
     outputs: Mapping[str, Tensor], found: Mapping[str, Tensor]
 ) -> tuple[float, float]:
-    """Largest difference of scores and of boxes."""
+    """Largest differences of scores and of boxes."""
     probabilities = outputs["pred_logits"].softmax(-1)[..., :-1]
     best = probabilities.amax(-1)
     of_label = probabilities.gather(-1, found["labels"][..., None]).squeeze(-1)
@@ -157,4 +157,4 @@ def _differences_of_detections(
 
 
 def _distance(expected: Tensor, found: Tensor) -> float:
-    return float((expected - found).abs().amax())  # NaN on either side gives NaN
+    return float((expected - found).abs().amax())  # NaN if either side has NaN

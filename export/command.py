@@ -1,4 +1,4 @@
-"""What the exporters share: flags, the check of the written file, exit statuses."""
+"""The command line of the exporters: flags, export, check of the written file, exit status."""
 
 import argparse
 import importlib.util
@@ -25,35 +25,35 @@ from export.check import (
     check,
     padded_batches,
 )
-from export.detector import Detector
 from export.source import Source, add_model_flags, source_of
 from export.weights import cannot_be_written, check_output_file
+from export.wrapper import ExportWrapper
 from util.cli.command_line import ArgumentParser, FlagGroup, positive_number, run_command
 from util.errors import UserError
 from util.files.checkpoint import atomic_write
 
-# Any size will do that differs in height, width and from what is checked; small is quick.
+# Any size with different height and width that is not among the checked sizes; small is fast.
 _EXAMPLE_HW = (96, 128)
 
 
 @dataclass(frozen=True)
 class Format:
-    """A file format that models are exported to.
+    """A file format for exported models.
 
     Attributes:
-        program: the command, for messages.
-        description: of the command.
-        packages: what must be installed.
-        write: exports the detector, called with example images and padding mask, into an open file,
-            with metadata (text by name).
-        load: makes a callable of the file at a path.
-        smallest_side: in pixels, of the images that it takes.
+        program: name of the command, for messages.
+        description: description of the command for ``--help``.
+        packages: packages that must be installed.
+        write: exports a wrapped model, traced with example images and padding mask, to an open
+            file, with metadata (text by name).
+        load: loads an exported file as a callable.
+        smallest_side: minimum side of input images in pixels.
     """
 
     program: str
     description: str
     packages: tuple[str, ...]
-    write: Callable[[Detector, tuple[Tensor, Tensor], Mapping[str, str], IO[bytes]], None]
+    write: Callable[[ExportWrapper, tuple[Tensor, Tensor], Mapping[str, str], IO[bytes]], None]
     load: Callable[[Path], Exported]
     smallest_side: int = 1
 
@@ -62,8 +62,8 @@ def run_export(export_format: Format, argv: Sequence[str] | None = None) -> int:
     """Export a model, check the file against PyTorch, and return the exit status.
 
     Returns:
-        0: written and checked. 1: the file computes something else, and is not kept. 2: a mistake
-        of the user. 130: interrupted. All but the first leave one line on stderr.
+        0: written and checked. 1: the check failed, and the file is removed. 2: user error.
+        130: interrupted. Every status except 0 comes with one line on stderr.
     """
 
     def command() -> None:
@@ -81,7 +81,7 @@ def run_export(export_format: Format, argv: Sequence[str] | None = None) -> int:
 
 
 def run_checked(program: str, command: Callable[[], None]) -> int:
-    """As `util.cli.command_line.run_command`; a check that fails gives one line and status 1."""
+    """Like `util.cli.command_line.run_command`, with status 1 and one line for a failed check."""
     failed = False
 
     def guarded() -> None:
@@ -96,10 +96,10 @@ def run_checked(program: str, command: Callable[[], None]) -> int:
 
 
 def require(packages: Sequence[str], program: str) -> None:
-    """See that packages are installed.
+    """Check that packages are installed.
 
     Raises:
-        UserError: one is not.
+        UserError: a package is missing.
     """
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
@@ -116,30 +116,30 @@ def _parser(export_format: Format) -> ArgumentParser:
     add_model_flags(parser)
     group = FlagGroup(parser, "export")
     group.add("--output", "file to write", required=True)
-    group.add_switch("--raw", "outputs pred_logits and pred_boxes in place of detections")
+    group.add_switch("--raw", "output pred_logits and pred_boxes instead of detections")
     add_check_flags(parser, TOLERANCE)
     return parser
 
 
 def add_check_flags(parser: ArgumentParser, tolerance: float) -> None:
-    """Add the flags of the comparison with PyTorch."""
+    """Add the flags for the comparison with PyTorch."""
     group = FlagGroup(parser, "check")
     sizes = [f"{height}x{width}" for height, width in SIZES_HW]
     group.add(
         "--check_sizes",
-        f"heights and widths to compare at (default: {' '.join(sizes)})",
+        f"image sizes HEIGHTxWIDTH to compare (default: {' '.join(sizes)})",
         nargs="+",
         type=_size_hw,
         default=None,
     )
     group.add(
         "--check_batches",
-        f"batch sizes to compare at (default: {' '.join(map(str, BATCH_SIZES))})",
+        f"batch sizes to compare (default: {' '.join(map(str, BATCH_SIZES))})",
         nargs="+",
         type=positive_number,
         default=None,
     )
-    group.add("--tolerance", "largest difference that passes", type=float, default=tolerance)
+    group.add("--tolerance", "maximum allowed difference", type=float, default=tolerance)
 
 
 def _size_hw(text: str) -> SizeHW:
@@ -150,44 +150,46 @@ def _size_hw(text: str) -> SizeHW:
 
 
 def _export(export_format: Format, source: Source, args: argparse.Namespace) -> None:
-    """Write the file beside, check that, and only then give it its name."""
-    detector = Detector(source.model, args.raw).eval().requires_grad_(False)
+    """Write to a temporary file, check it, and rename it to --output."""
+    wrapper = ExportWrapper(source.model, args.raw).eval().requires_grad_(False)
     example = next(padded_batches([_EXAMPLE_HW], [2]))
     with atomic_write(args.output) as file:
-        export_format.write(detector, example, metadata_of(source), file)
+        export_format.write(wrapper, example, metadata_of(source), file)
         file.flush()
         written = Path(file.name)
         size = written.stat().st_size / 2**20
         print(f"{source.name}: {size:.0f} MB; largest differences from PyTorch:", flush=True)
-        differences = check_as_asked(detector, export_format.load(written), args)
-        print(f"  in all: {differences}")
+        differences = check_with_flags(wrapper, export_format.load(written), args)
+        print(f"  overall: {differences}")
     print(f"written to {args.output}")
 
 
 def refuse_sizes(args: argparse.Namespace, smallest_side: int, largest_side: float) -> None:
-    """Find sizes of the flags that cannot be compared at, before the work.
+    """Check the image sizes of the comparison.
 
     Args:
-        args: with the flags of `add_check_flags`.
-        smallest_side: in pixels, of images that the file takes.
-        largest_side: in pixels, of images that the model takes.
+        args: has the flags of `add_check_flags`.
+        smallest_side: minimum side of images in pixels, for the file format.
+        largest_side: maximum side of images in pixels, for the model.
 
     Raises:
-        UserError: there is one.
+        UserError: a size is out of range.
     """
     for height, width in args.check_sizes or SIZES_HW:
         if min(height, width) < smallest_side or max(height, width) > largest_side:
-            limit = f"to {largest_side:.0f} pixels" if largest_side < math.inf else "pixels on"
+            most = f" and at most {largest_side:.0f}" if largest_side < math.inf else ""
             raise UserError(
-                f"--check_sizes {height}x{width}: this export takes sides from {smallest_side} "
-                f"{limit}"
+                f"--check_sizes {height}x{width}: each side must have at least {smallest_side}"
+                f"{most} pixels"
             )
 
 
-def check_as_asked(detector: Detector, exported: Exported, args: argparse.Namespace) -> Differences:
-    """`export.check.check` with the sizes of the flags."""
+def check_with_flags(
+    wrapper: ExportWrapper, exported: Exported, args: argparse.Namespace
+) -> Differences:
+    """Run `export.check.check` with the flags of `add_check_flags`."""
     return check(
-        detector,
+        wrapper,
         exported,
         args.check_sizes or SIZES_HW,
         args.check_batches or BATCH_SIZES,
@@ -196,7 +198,7 @@ def check_as_asked(detector: Detector, exported: Exported, args: argparse.Namesp
 
 
 def metadata_of(source: Source) -> dict[str, str]:
-    """What a client has to know, as text by name."""
+    """Metadata that a client needs to run the model, as text by name."""
     return {
         "name": source.name,
         "image_mean": json.dumps(IMAGENET_MEAN),

@@ -1,4 +1,4 @@
-"""Key names of a ResNet in Detectron2, and of a DETR that was trained inside it."""
+"""Convert key names of Detectron2: a ResNet, or a DETR trained in Detectron2."""
 
 from collections.abc import Mapping
 
@@ -7,8 +7,8 @@ from torch import Tensor
 from export.renaming import Renaming, inside_detector, rename_all, with_prefixes
 from models.weights import DETECTOR_PREFIX
 
-# A ResNet of torchvision, and one of Detectron2. Their norm is a part of the convolution, so it
-# comes first: what remains belongs to the convolution itself.
+# torchvision's names and Detectron2's. There, the norm is a submodule of the convolution; its pairs
+# come first, so that the other keys of the convolution match afterwards.
 _RESNET = [
     ("bn1.{name*}", "stem.conv1.norm.{name*}"),
     ("conv1.{name*}", "stem.conv1.{name*}"),
@@ -25,38 +25,39 @@ _BACKBONE = Renaming(
 )
 _BARE_RESNET = Renaming(with_prefixes(_RESNET, "", ""))
 _STEM = "stem.conv1.weight"
-# Of a head for the 80 classes of COCO without the gaps between their ids, and "no object".
+# Rows of a head for COCO's 80 classes, without the gaps in the category ids, and "no object".
 _ROWS_OF_80 = 81
-# Beside the model: what the wrapper around it normalises with, and the weights of the loss.
+# Tensors outside the model: image normalisation of the meta-architecture, weights of the loss.
 _NOT_OF_THE_MODEL = ("pixel_mean", "pixel_std", "criterion.empty_weight")
 
 
 def is_detectron2(state: Mapping[str, Tensor]) -> bool:
-    """Whether the ResNet in these weights has the key names of Detectron2."""
+    """Whether the ResNet in a state dict has the key names of Detectron2."""
     return any(key.endswith(_STEM) for key in state)
 
 
 def from_detectron2(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Weights under our key names.
+    """Convert weights to our key names.
 
     Args:
-        state: a DETR whose backbone has Detectron2's names, alone or as part ``detr`` of
-            Detectron2's meta-architecture; or a ResNet alone, which becomes one of torchvision.
-        source: where it came from, for the message.
+        state: a DETR whose backbone has Detectron2's names, on its own or under ``detr.`` in
+            Detectron2's meta-architecture; or only a ResNet, converted to torchvision's names.
+        source: file or address of the weights, for messages.
 
     Raises:
-        UserError: a key that is none of these.
+        UserError: a key is unknown.
     """
     parts = {key: v for key, v in state.items() if not key.startswith(_NOT_OF_THE_MODEL)}
     if _STEM in parts:
         bare = {key: v for key, v in parts.items() if not key.startswith(("linear.", "fc."))}
         return rename_all(bare, _BARE_RESNET.to_ours, source)
-    if all(key.startswith(DETECTOR_PREFIX) for key in parts):  # the part of the meta-architecture
+    if all(key.startswith(DETECTOR_PREFIX) for key in parts):  # inside the meta-architecture
         parts = {key.removeprefix(DETECTOR_PREFIX): value for key, value in parts.items()}
     renamed = rename_all(parts, inside_detector(_BACKBONE.to_ours), source)
     if any(k.endswith("class_embed.bias") and len(v) == _ROWS_OF_80 for k, v in renamed.items()):
         print(
-            f"{source}: the head has 81 rows: labels are COCO's 80 in a row, not category ids; a "
-            'head from the original\'s converter lacks "no object", see docs/export.md'
+            f"{source}: the head has 81 rows: labels are indices of COCO's 80 classes, not "
+            'category ids; a head from the original\'s converter lacks "no object", see '
+            "docs/export.md"
         )
     return renamed

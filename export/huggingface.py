@@ -1,7 +1,7 @@
 """Convert to and from Hugging Face's DETR: ``python -m export.huggingface --help``.
 
-``to`` writes a folder that ``DetrForObjectDetection.from_pretrained`` (``DetrForSegmentation`` with
-masks) loads offline; ``from`` reads such a folder into a checkpoint.
+``to`` writes a folder for ``DetrForObjectDetection.from_pretrained`` (with masks:
+``DetrForSegmentation``); ``from`` converts such a folder to a checkpoint.
 """
 
 from util.cli.early_interrupt import end_at_once_on_interrupt
@@ -24,13 +24,7 @@ from torch import Tensor
 
 from export.architecture import Architecture
 from export.check import CheckFailedError, Exported
-from export.command import (
-    add_check_flags,
-    check_as_asked,
-    refuse_sizes,
-    run_checked,
-)
-from export.detector import Detector
+from export.command import add_check_flags, check_with_flags, refuse_sizes, run_checked
 from export.huggingface_config import preprocessor_config, read_config, write_config
 from export.huggingface_keys import from_huggingface, to_huggingface
 from export.quiet import quiet
@@ -42,6 +36,7 @@ from export.weights import (
     write_safetensors_file,
     write_weights,
 )
+from export.wrapper import ExportWrapper
 from models.weights import load_model_state, model_state
 from util.cli.command_line import ArgumentParser, FlagGroup
 from util.errors import UserError
@@ -55,14 +50,14 @@ _TOLERANCE = 1e-4
 
 
 def write_folder(source: Source, folder: Path) -> None:
-    """Write weights and configurations of a model.
+    """Write a model as a Hugging Face folder.
 
     Args:
         source: the model.
-        folder: is there already.
+        folder: existing folder.
 
     Raises:
-        UserError: they have no such model, or the folder cannot be written to.
+        UserError: Hugging Face has no equivalent model, or the folder cannot be written.
     """
     state = source.model.state_dict()
     config = write_config(source.architecture, state, source.categories)
@@ -77,17 +72,17 @@ def write_folder(source: Source, folder: Path) -> None:
 
 
 def read_folder(folder: Path) -> dict[str, Any]:
-    """Read a folder of theirs as a checkpoint.
+    """Read a Hugging Face folder as a checkpoint.
 
     Returns:
-        ``model``: the weights under our key names; ``args``: the flags that decide on the model;
+        ``model``: the weights under our key names; ``args``: the flags of the architecture;
         ``categories``: names by category id.
 
     Raises:
-        UserError: a file is missing, or not of a DETR that we have.
+        UserError: a file is missing, or we have no equivalent model.
     """
     config = _read_config_file(folder / _CONFIG)
-    told, categories = read_config(config, str(folder / _CONFIG))
+    flags, categories = read_config(config, str(folder / _CONFIG))
     path = folder / _WEIGHTS
     if path.exists():
         theirs = read_safetensors(path)[0]
@@ -97,8 +92,8 @@ def read_folder(folder: Path) -> dict[str, Any]:
             raise UserError(f"{folder}: has neither {_WEIGHTS} nor {_OLD_WEIGHTS}")
         theirs = model_state(load_checkpoint(path), str(path))
     state = from_huggingface(theirs, str(path))
-    architecture = Architecture.of(state, told, str(path))
-    # All there, and of the right shapes.
+    architecture = Architecture.of(state, flags, str(path))
+    # Checks that all tensors are present and have the right shapes.
     load_model_state(architecture.build(), state, str(path), flags_of_main=False)
     return {"model": state, "args": architecture.flags(), "categories": categories}
 
@@ -108,7 +103,7 @@ def _read_config_file(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as err:
         raise UserError(
-            f"{path}: cannot be read ({err.strerror}): give a folder of a Hugging Face model"
+            f"{path}: cannot be read ({err.strerror}): give the folder of a Hugging Face model"
         ) from err
     except ValueError as err:
         raise UserError(f"{path}: is not JSON ({err})") from err
@@ -117,11 +112,11 @@ def _read_config_file(path: Path) -> dict[str, Any]:
     return config
 
 
-def load_their_model(folder: Path) -> Exported:
-    """Their model of a folder, called with our padding mask; outputs are raw.
+def load_huggingface_model(folder: Path) -> Exported:
+    """Load the Hugging Face model of a folder; call it with our padding mask, outputs are raw.
 
     Raises:
-        CheckFailedError: it does not take exactly the tensors in the folder.
+        CheckFailedError: the model has missing or unexpected keys.
     """
     transformers: Any = importlib.import_module("transformers")
     config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
@@ -132,11 +127,11 @@ def load_their_model(folder: Path) -> Exported:
         )
     wrong = [key for side in ("missing_keys", "unexpected_keys") for key in report[side]]
     if wrong:
-        raise CheckFailedError(f"transformers finds {len(wrong)} keys wrong, one is {wrong[0]}")
+        raise CheckFailedError(f"{len(wrong)} missing or unexpected keys, such as {wrong[0]}")
     model.eval()
 
     def run(images: Tensor, padding_mask: Tensor) -> dict[str, Tensor]:
-        outputs = model(pixel_values=images, pixel_mask=(~padding_mask).long())  # 1: valid
+        outputs = model(pixel_values=images, pixel_mask=(~padding_mask).long())  # 1: no padding
         named = {"pred_logits": outputs.logits, "pred_boxes": outputs.pred_boxes}
         return named | ({"pred_masks": outputs.pred_masks} if "pred_masks" in outputs else {})
 
@@ -144,7 +139,7 @@ def load_their_model(folder: Path) -> Exported:
 
 
 def _export(args: argparse.Namespace) -> None:
-    """Write the folder beside, check it, and only then move its files where they belong."""
+    """Write to a temporary folder, check it, and move its files to --output."""
     output = Path(args.output)
     check_folder_of(args.output)
     if output.exists() and not output.is_dir():
@@ -160,34 +155,34 @@ def _export(args: argparse.Namespace) -> None:
 
 def _write_checked(source: Source, output: Path, args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=".export-") as name:
-        beside = Path(name)
-        write_folder(source, beside)
-        _check_round_trip(source.model.state_dict(), beside)
-        _check_their_model(source, beside, args)
+        temporary = Path(name)
+        write_folder(source, temporary)
+        _check_round_trip(source.model.state_dict(), temporary)
+        _check_outputs(source, temporary, args)
         output.mkdir(exist_ok=True)
-        for file in sorted(beside.iterdir(), reverse=True):  # weights first, config.json last
+        for file in sorted(temporary.iterdir(), reverse=True):  # weights first, config.json last
             file.replace(output / file.name)
 
 
 def _check_round_trip(state: Mapping[str, Tensor], folder: Path) -> None:
-    back = read_folder(folder)["model"]
+    reread = read_folder(folder)["model"]
     ours = {key: v for key, v in state.items() if not key.endswith(".num_batches_tracked")}
-    wrong = [key for key in ours if key not in back or not torch.equal(ours[key], back[key])]
-    if wrong or len(back) != len(ours):
-        raise CheckFailedError(f"{len(wrong)} tensors do not come back, such as {wrong[:1]}")
-    print(f"{len(ours)} tensors come back bit for bit")
+    wrong = [key for key in ours if key not in reread or not torch.equal(ours[key], reread[key])]
+    if wrong or len(reread) != len(ours):
+        raise CheckFailedError(f"{len(wrong)} tensors change in a round trip, such as {wrong[:1]}")
+    print(f"{len(ours)} tensors are identical after a round trip")
 
 
-def _check_their_model(source: Source, folder: Path, args: argparse.Namespace) -> None:
+def _check_outputs(source: Source, folder: Path, args: argparse.Namespace) -> None:
     needed = ["transformers", *(["timm"] if source.architecture.dilation else [])]
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
-        print(f"{' and '.join(missing)} not installed: their model is not compared with ours")
+        print(f"{' and '.join(missing)} not installed: outputs are not compared")
         return
-    print("largest differences of their model from ours:")
-    detector = Detector(source.model, raw=True).eval()
-    differences = check_as_asked(detector, load_their_model(folder), args)
-    print(f"  in all: {differences}")
+    print("largest differences between Hugging Face's model and ours:")
+    wrapper = ExportWrapper(source.model, raw=True).eval()
+    differences = check_with_flags(wrapper, load_huggingface_model(folder), args)
+    print(f"  overall: {differences}")
 
 
 def _import(args: argparse.Namespace) -> None:
@@ -198,19 +193,19 @@ def _import(args: argparse.Namespace) -> None:
 
 
 def build_parser() -> ArgumentParser:
-    """Flags of both directions."""
+    """Create the parser with one subcommand per direction."""
     parser = ArgumentParser(
         prog=_PROGRAM,
         description="Convert to and from Hugging Face's DETR, offline.",
         fromfile_prefix_chars="@",
     )
     directions = parser.add_subparsers(dest="direction", required=True)
-    to = directions.add_parser("to", help="write a folder for transformers")
+    to = directions.add_parser("to", help="write a Hugging Face folder")
     add_model_flags(to)
-    FlagGroup(to, "export").add("--output", "folder to write, made where missing", required=True)
+    FlagGroup(to, "export").add("--output", "folder to write, created if missing", required=True)
     add_check_flags(to, _TOLERANCE)
-    back = directions.add_parser("from", help="read such a folder into a checkpoint")
-    back.add_argument("folder", help="has config.json and model.safetensors")
+    back = directions.add_parser("from", help="convert a Hugging Face folder to a checkpoint")
+    back.add_argument("folder", help="folder with config.json and model.safetensors")
     FlagGroup(back, "import").add("--output", "file: .pth or .safetensors", required=True)
     return parser
 

@@ -1,4 +1,4 @@
-"""``config.json`` and ``preprocessor_config.json`` of Hugging Face's DETR."""
+"""Write and read ``config.json`` and ``preprocessor_config.json`` of Hugging Face's DETR."""
 
 import math
 from collections.abc import Mapping
@@ -10,29 +10,29 @@ from datasets.coco import IMAGENET_MEAN, IMAGENET_STD
 from export.architecture import Architecture
 from util.errors import UserError
 
-_NAMELESS = "LABEL_"  # what their library calls a class without a name; their models: "N/A"
+_UNNAMED = "LABEL_"  # prefix of class names that transformers generates; released models: "N/A"
 _DC5_STRIDE = 16
 
 
 def write_config(
     architecture: Architecture, state: Mapping[str, Tensor], categories: Mapping[int, str]
 ) -> dict[str, Any]:
-    """Their configuration of one of our models.
+    """Create the ``config.json`` of a model.
 
-    The ResNet is their own, which needs no further package; a dilated one (DC5) they have through
-    timm alone.
+    The backbone is the ResNet of transformers; DC5 models use timm, because the ResNet of
+    transformers has no dilation.
 
     Args:
-        architecture: of the model.
-        state: its weights under our key names.
+        architecture: architecture of the model.
+        state: weights under our key names.
         categories: names by category id.
 
     Raises:
-        UserError: they have no such model.
+        UserError: Hugging Face has no equivalent model.
     """
     a = architecture
-    _refuse_what_they_lack(a)
-    names = {i: categories.get(i, f"{_NAMELESS}{i}") for i in range(a.num_classes)}
+    _refuse_unsupported(a)
+    names = {i: categories.get(i, f"{_UNNAMED}{i}") for i in range(a.num_classes)}
     return {
         "model_type": "detr",
         "architectures": ["DetrForSegmentation" if a.masks else "DetrForObjectDetection"],
@@ -59,16 +59,16 @@ def _sizes_of_stacks(architecture: Architecture) -> dict[str, int]:
     return sizes
 
 
-def _refuse_what_they_lack(architecture: Architecture) -> None:
+def _refuse_unsupported(architecture: Architecture) -> None:
     a = architecture
     if a.pre_norm:
-        raise UserError("--pre_norm: Hugging Face's DETR has no such layers")
+        raise UserError("--pre_norm: Hugging Face's DETR has post-norm layers only")
     if a.masks:
         widths = [a.hidden_dim + a.nheads, *(a.hidden_dim // 2**k for k in range(1, 5))]
         if any(min(8, width) != math.gcd(8, width) for width in widths):
             raise UserError(
                 f"--hidden_dim {a.hidden_dim}, --nheads {a.nheads}: Hugging Face's mask head needs "
-                f"layers (here {widths}) whose widths are multiples of 8, or 1, 2 or 4"
+                f"layers of 1, 2, 4 or a multiple of 8 channels, here {widths}"
             )
 
 
@@ -77,7 +77,7 @@ def _timm_backbone(architecture: Architecture) -> dict[str, Any]:
 
 
 def _own_backbone(architecture: Architecture, state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Their ResNet, by the shapes of its stages."""
+    """The ResNet of transformers, from the shapes of the stages."""
     body = {k.split("0.body.")[1]: v for k, v in state.items() if "0.body." in k}
     stages = [
         {k: v for k, v in body.items() if k.startswith(f"layer{i}.") and v.dim() == 4}
@@ -106,48 +106,49 @@ def _own_backbone(architecture: Architecture, state: Mapping[str, Tensor]) -> di
 def _refuse_other_resnets(
     architecture: Architecture, body: Mapping[str, Tensor], widths: list[int] | None
 ) -> None:
-    """Their bottleneck is a quarter as wide as the stage, and has no groups."""
+    """Raise a UserError for bottlenecks with groups or another width than stage / 4."""
     if widths is None:
         return
     inner = tuple(body["layer1.0.conv2.weight"].shape[:2])
     if inner != (widths[0] // 4, widths[0] // 4):
         raise UserError(
-            f"--backbone {architecture.backbone}: Hugging Face's ResNet has no such blocks"
+            f"--backbone {architecture.backbone}: Hugging Face's ResNet has no groups or wide "
+            "blocks"
         )
 
 
 def read_config(config: Mapping[str, Any], source: str) -> tuple[dict[str, Any], dict[int, str]]:
-    """What a configuration of theirs says beside the shapes of the weights.
+    """Read the flags that the shapes of the weights do not determine, and the class names.
 
     Args:
         config: content of ``config.json``.
-        source: its place, for the message.
+        source: path of the file, for error messages.
 
     Returns:
-        flags for `export.architecture.Architecture.of`, and names by category id.
+        Flags for `export.architecture.Architecture.of`, and names by category id.
 
     Raises:
-        UserError: it is not of a DETR, or of one that we do not have.
+        UserError: the model is no DETR, or we have no equivalent model.
     """
     if config.get("model_type") != "detr":
-        raise UserError(f"{source}: is of a {config.get('model_type')} model, not of a detr")
+        raise UserError(f"{source}: model_type is {config.get('model_type')}, not detr")
     heads = {config.get(f"{stack}_attention_heads", 8) for stack in ("encoder", "decoder")}
     activation = config.get("activation_function", "relu")
     if len(heads) > 1 or activation != "relu":
         raise UserError(
-            f"{source}: our DETR has relu and as many heads in the encoder as in the decoder, this "
-            f"one {activation} and {sorted(heads)}"
+            f"{source}: has {activation} and {sorted(heads)} attention heads; our DETR has relu, "
+            "and as many heads in the encoder as in the decoder"
         )
     backbone = {**(config.get("backbone_kwargs") or {}), **(config.get("backbone_config") or {})}
     dilation = bool(config.get("dilation")) or backbone.get("output_stride") == _DC5_STRIDE
     labels = {int(i): str(name) for i, name in (config.get("id2label") or {}).items()}
-    nameless = ("N/A", *(f"{_NAMELESS}{i}" for i in labels))
-    categories = {i: name for i, name in labels.items() if name not in nameless}
+    unnamed = ("N/A", *(f"{_UNNAMED}{i}" for i in labels))
+    categories = {i: name for i, name in labels.items() if name not in unnamed}
     return {"nheads": heads.pop(), "dilation": dilation}, categories
 
 
 def preprocessor_config(panoptic: bool, short_side: int, max_size: int) -> dict[str, Any]:
-    """What their image processor does before the model: the transforms of our evaluation."""
+    """The configuration of their image processor: the same transforms as in our evaluation."""
     return {
         "image_processor_type": "DetrImageProcessor",
         "format": "coco_panoptic" if panoptic else "coco_detection",

@@ -1,8 +1,8 @@
-"""Key names of Hugging Face's DETR, in its files, and how its tensors differ from ours.
+"""Convert state dicts between our key names and Hugging Face's DETR.
 
-The names are those of files that ``save_pretrained`` writes; versions from 5 on have others in
-memory and translate. Two things differ beside names: query, key and value projections of an
-attention are three tensors there and one here, and the ResNet has names of its own or timm's.
+The names are the keys of files that ``save_pretrained`` writes; transformers 5 uses other names in
+memory and converts. Besides names, attention differs: Hugging Face stores query, key and value
+projections as three tensors, we store one. The ResNet has the names of transformers or of timm.
 """
 
 import re
@@ -15,7 +15,7 @@ from export.renaming import Renaming, inside_detector, rename_all, with_prefixes
 
 _OURS_BODY = "backbone.0.body."
 _THEIR_BODY = "model.backbone.conv_encoder.model."
-_EMBEDDER = ".embedder."  # only their own ResNet has it
+_EMBEDDER = ".embedder."  # only in the ResNet of transformers
 _PROJECTION = re.compile(r"(.*_attn\.)([qkv])_proj\.(weight|bias)")
 _PROJECTIONS = re.compile(r"(.*_attn\.)in_proj_(weight|bias)")
 
@@ -28,7 +28,7 @@ _RESNET = [
     ("layer{i}.{k}.downsample.0.{name*}", _BLOCK + "shortcut.convolution.{name*}"),
     ("layer{i}.{k}.downsample.1.{name*}", _BLOCK + "shortcut.normalization.{name*}"),
 ]
-_TIMM_RESNET = [("{name*}", "{name*}")]  # timm and torchvision agree
+_TIMM_RESNET = [("{name*}", "{name*}")]  # same names in timm and torchvision
 _LAYER = [
     ("self_attn.{name*}", "self_attn.{name*}"),
     ("linear{i}.{name*}", "fc{i}.{name*}"),
@@ -67,29 +67,29 @@ _RENAMINGS = {
 
 
 def to_huggingface(state: Mapping[str, Tensor], timm: bool, source: str) -> dict[str, Tensor]:
-    """Our weights under their key names.
+    """Convert our weights to their key names, without batch counters (their norms are frozen).
 
     Args:
-        state: state dict of a DETR. Batch counters are left out: norms are frozen there.
-        timm: name the ResNet as timm does, not as their own.
-        source: where it came from, for the message.
+        state: state dict of a DETR.
+        timm: use timm's names for the ResNet instead of transformers'.
+        source: file or address of the weights, for error messages.
 
     Raises:
-        UserError: a key that their model does not have.
+        UserError: a key has no equivalent.
     """
     kept = {k: v for k, v in state.items() if not k.endswith(".num_batches_tracked")}
     return rename_all(_split_projections(kept), inside_detector(_RENAMINGS[timm].to_theirs), source)
 
 
 def from_huggingface(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Their weights under our key names.
+    """Convert their weights to our key names.
 
     Args:
-        state: as read from a file that ``save_pretrained`` wrote.
-        source: where it came from, for the message.
+        state: content of a file of ``save_pretrained``.
+        source: path of the file, for error messages.
 
     Raises:
-        UserError: a key that our model does not have.
+        UserError: a key has no equivalent.
     """
     timm = not any(_EMBEDDER in key for key in state)
     renamed = rename_all(state, inside_detector(_RENAMINGS[timm].to_ours), source)

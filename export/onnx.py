@@ -6,7 +6,8 @@ if __name__ == "__main__":  # before the imports below, which take seconds
     end_at_once_on_interrupt("python -m export.onnx")
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,31 +16,34 @@ from torch import Tensor
 
 from export.check import Exported
 from export.command import Format, run_export
-from export.detector import INPUTS, Detector, dynamic_shapes, output_names
 from export.quiet import quiet
+from export.wrapper import INPUTS, ExportWrapper, dynamic_shapes, output_names
 
-# PyTorch goes up to 23, which has attention as one operator; ONNX Runtime 1.31 refuses that with a
-# mask to be broadcast over heads and queries, as a padding mask is.
+# Opset 23 adds an attention operator, but ONNX Runtime 1.31 rejects it with a mask that is
+# broadcast over heads and queries, such as a padding mask.
 OPSET = 22
 
 
 def write(
-    detector: Detector, example: tuple[Tensor, Tensor], metadata: Mapping[str, str], file: IO[bytes]
+    wrapper: ExportWrapper,
+    example: tuple[Tensor, Tensor],
+    metadata: Mapping[str, str],
+    file: IO[bytes],
 ) -> None:
-    """Export to one ONNX file with weights inside.
+    """Export to a single ONNX file, weights included.
 
     Args:
-        detector: in evaluation mode.
-        example: images and padding mask, of any size.
-        metadata: kept in the file as ``metadata_props``.
-        file: open for writing bytes.
+        wrapper: module in evaluation mode.
+        example: images and padding mask of any size.
+        metadata: stored in the file as ``metadata_props``.
+        file: binary file to write.
     """
     with quiet():
         program: Any = torch.onnx.export(
-            detector,
+            wrapper,
             example,
             input_names=INPUTS,
-            output_names=output_names(detector),
+            output_names=output_names(wrapper),
             dynamic_shapes=dynamic_shapes(),
             opset_version=OPSET,
             dynamo=True,
@@ -50,11 +54,11 @@ def write(
 
 
 def load(path: Path, threads: int = 0) -> Exported:
-    """The model of a file in ONNX Runtime, on the CPU.
+    """Load an ONNX file in ONNX Runtime on the CPU.
 
     Args:
-        path: of an ONNX file.
-        threads: to compute with; 0: as many as there are cores.
+        path: ONNX file.
+        threads: number of threads; 0: one per core.
     """
     import onnxruntime
 
@@ -73,18 +77,15 @@ def load(path: Path, threads: int = 0) -> Exported:
 
 ONNX = Format(
     program="python -m export.onnx",
-    description="Export a model to ONNX with any batch size, height and width, and compare it with "
-    "PyTorch in ONNX Runtime.",
+    description="Export a model to ONNX with dynamic batch size, height and width, and compare it "
+    "in ONNX Runtime with PyTorch.",
     packages=("onnx", "onnxscript", "onnxruntime"),
     write=write,
     load=load,
 )
 
 
-def run(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status, see `export.command.run_export`."""
-    return run_export(ONNX, argv)
-
+run = partial(run_export, ONNX)  # argv -> exit status
 
 if __name__ == "__main__":
     sys.exit(run())

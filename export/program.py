@@ -6,7 +6,8 @@ if __name__ == "__main__":  # before the imports below, which take seconds
     end_at_once_on_interrupt("python -m export.program")
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -15,24 +16,27 @@ from torch import Tensor
 
 from export.check import Exported
 from export.command import Format, run_export
-from export.detector import SMALLEST_SIDE, Detector, dynamic_shapes
 from export.quiet import quiet
+from export.wrapper import SMALLEST_SIDE, ExportWrapper, dynamic_shapes
 
 
 def write(
-    detector: Detector, example: tuple[Tensor, Tensor], metadata: Mapping[str, str], file: IO[bytes]
+    wrapper: ExportWrapper,
+    example: tuple[Tensor, Tensor],
+    metadata: Mapping[str, str],
+    file: IO[bytes],
 ) -> None:
-    """Export to a ``.pt2`` file, with any batch size, height and width.
+    """Export to a ``.pt2`` file with dynamic batch size, height and width.
 
     Args:
-        detector: in evaluation mode.
-        example: images and padding mask, of any size.
-        metadata: kept in the file as extra files.
-        file: open for writing bytes.
+        wrapper: module in evaluation mode.
+        example: images and padding mask of any size.
+        metadata: stored in the file as extra files.
+        file: binary file to write.
     """
     with quiet():
         program = torch.export.export(
-            detector,
+            wrapper,
             example,
             dynamic_shapes=dynamic_shapes(),
             prefer_deferred_runtime_asserts_over_guards=True,
@@ -42,10 +46,10 @@ def write(
 
 
 def _remove_size_assertions(program: torch.export.ExportedProgram) -> None:
-    """Remove what tracing took for granted about the sizes of the example.
+    """Remove assertions that hold only for the sizes of the example.
 
-    On the way to the output size of a pooling layer PyTorch asks whether a remainder is zero, does
-    the same in both cases, and would refuse every image whose remainder is another.
+    To compute the output size of a pooling layer, PyTorch tests whether a remainder is zero. The
+    result is the same in both cases, but the assertion would reject images with other remainders.
     """
     for node in list(program.graph.nodes):
         if node.target is torch.ops.aten._assert_scalar.default:
@@ -55,16 +59,16 @@ def _remove_size_assertions(program: torch.export.ExportedProgram) -> None:
 
 
 def load(path: Path) -> Exported:
-    """The exported program of a file, on the CPU."""
-    with quiet(), open(path, "rb") as file:  # a path would have to end in .pt2
+    """Load the exported program of a file on the CPU."""
+    with quiet(), open(path, "rb") as file:  # torch.export.load requires paths to end in .pt2
         module: Exported = torch.export.load(file).module()
     return module
 
 
 PROGRAM = Format(
     program="python -m export.program",
-    description="Export a model with torch.export, as ExecuTorch and AOTInductor take it, and "
-    "compare it with PyTorch.",
+    description="Export a model with torch.export, for ExecuTorch and AOTInductor, and compare it "
+    "with PyTorch.",
     packages=(),
     write=write,
     load=load,
@@ -72,10 +76,7 @@ PROGRAM = Format(
 )
 
 
-def run(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status, see `export.command.run_export`."""
-    return run_export(PROGRAM, argv)
-
+run = partial(run_export, PROGRAM)  # argv -> exit status
 
 if __name__ == "__main__":
     sys.exit(run())

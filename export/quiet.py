@@ -1,21 +1,21 @@
-"""Silence for exporters that talk about their own insides."""
+"""Suppress warnings and log messages of PyTorch's exporters."""
 
 import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
 
-_TALKATIVE = ("onnxscript", "onnx_ir", "torch.onnx")
+_LOGGERS = ("onnxscript", "onnx_ir", "torch.onnx")
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hide warnings, and log messages short of an error, of PyTorch's exporters.
+    """Suppress warnings, and log messages below the level ERROR.
 
-    They announce their own deprecations and missed optimisations, which nobody can act on; whether
-    the result is right shows in the check.
+    The exporters report deprecations and missed optimisations of their own code, about which users
+    can do nothing. `export.check` verifies the exported model.
     """
-    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

@@ -1,4 +1,4 @@
-"""Renaming the keys of state dicts, both ways, by pairs of patterns."""
+"""Rename the keys of state dicts in both directions, by pairs of patterns."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,12 +13,12 @@ _FIELD = re.compile(r"\{(\w+)([+-]\d+)?(\*?)\}")
 
 
 class Renaming:
-    """Names that two codebases have for the same tensors.
+    """A mapping between the key names of two codebases.
 
     Args:
-        pairs: pattern of ours and pattern of theirs. ``{i}`` stands for a number, the same on both
-            sides; ``{i-1}`` and ``{i+1}`` for the number before and after it; ``{rest*}`` for any
-            text. The first pair that matches a whole key renames it.
+        pairs: (our pattern, their pattern). ``{i}`` matches a number, ``{i-1}`` and ``{i+1}`` the
+            number minus and plus one, ``{rest*}`` any text. The first pair that matches a whole key
+            renames it.
 
     >>> renaming = Renaming([("layer{i}.conv{k}.{rest*}", "stages.{i-1}.layer.{k-1}.{rest*}")])
     >>> renaming.to_theirs("layer1.conv2.weight")
@@ -31,11 +31,11 @@ class Renaming:
         self._pairs = list(pairs)
 
     def to_theirs(self, key: str) -> str | None:
-        """Their name of ``key``; None where no pair has it."""
+        """Their name of ``key``; None if no pair matches."""
         return _rename(key, self._pairs)
 
     def to_ours(self, key: str) -> str | None:
-        """Our name of ``key``; None where no pair has it."""
+        """Our name of ``key``; None if no pair matches."""
         return _rename(key, [(theirs, ours) for ours, theirs in self._pairs])
 
 
@@ -44,13 +44,13 @@ def _rename(key: str, pairs: Sequence[tuple[str, str]]) -> str | None:
         match = re.fullmatch(_as_expression(source), key)
         if match:
             values = _values(source, match)
-            return _FIELD.sub(partial(_shown, values=values), target)
+            return _FIELD.sub(partial(_format_field, values=values), target)
     return None
 
 
 @cache
 def _as_expression(pattern: str) -> str:
-    """The regular expression of a pattern, with one group for each field."""
+    """The regular expression of a pattern, with one group per field."""
     expression, position = "", 0
     for found in _FIELD.finditer(pattern):
         expression += re.escape(pattern[position : found.start()])
@@ -60,14 +60,14 @@ def _as_expression(pattern: str) -> str:
 
 
 def _values(pattern: str, match: re.Match[str]) -> dict[str, str | int]:
-    """Field -> text or number, with the shift of the pattern taken back."""
+    """Values of the fields in a matched key; numbers without the offset of the pattern."""
     values: dict[str, str | int] = {}
     for found, text in zip(_FIELD.finditer(pattern), match.groups(), strict=True):
         values[found[1]] = text if found[3] else int(text) - int(found[2] or 0)
     return values
 
 
-def _shown(found: re.Match[str], values: Mapping[str, str | int]) -> str:
+def _format_field(found: re.Match[str], values: Mapping[str, str | int]) -> str:
     value = values[found[1]]
     return value if isinstance(value, str) else str(value + int(found[2] or 0))
 
@@ -75,12 +75,12 @@ def _shown(found: re.Match[str], values: Mapping[str, str | int]) -> str:
 def with_prefixes(
     pairs: Iterable[tuple[str, str]], ours: str, theirs: str
 ) -> list[tuple[str, str]]:
-    """The pairs with a prefix put before each side."""
+    """The pairs with a prefix added to each side."""
     return [(ours + left, theirs + right) for left, right in pairs]
 
 
 def inside_detector(rename: Callable[[str], str | None]) -> Callable[[str], str | None]:
-    """``rename`` for models too whose detector is their part ``detr``, on both sides."""
+    """Extend ``rename`` to segmentation models, which hold the detector under ``detr.``."""
 
     def rename_inside(key: str) -> str | None:
         prefix = DETECTOR_PREFIX if key.startswith(DETECTOR_PREFIX) else ""
@@ -93,15 +93,15 @@ def inside_detector(rename: Callable[[str], str | None]) -> Callable[[str], str 
 def rename_all(
     state: Mapping[str, Tensor], rename: Callable[[str], str | None], source: str
 ) -> dict[str, Tensor]:
-    """The tensors under their new names.
+    """Rename all keys of a state dict.
 
     Args:
         state: tensors by old name.
-        rename: gives the new name, or None where there is none.
-        source: where they came from, for the message.
+        rename: returns the new name, or None for an unknown key.
+        source: file or address of the tensors, for error messages.
 
     Raises:
-        UserError: a key without a new name.
+        UserError: a key is unknown.
     """
     names = {key: rename(key) for key in state}
     unknown = [key for key, name in names.items() if name is None]

@@ -1,4 +1,4 @@
-"""The model to export, from the name of a released model or from a file with weights."""
+"""Load a DETR from a checkpoint or by the name of a released model, for export and examples."""
 
 import argparse
 from collections.abc import Mapping
@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from PIL import Image
+from torch import Tensor, nn
 
 import hubconf
-from datasets.coco import PUBLISHED_SCALES
-from export.architecture import Architecture, liven
+from datasets.coco import PUBLISHED_SCALES, make_coco_transforms
+from export.architecture import Architecture, amplify_random_weights
 from export.weights import EMA_HELP, flags_of, mapping_of, read_weights
 from models.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
 from models.weights import load_model_state, model_state, without_ddp_prefix
@@ -19,33 +21,56 @@ from util.cli.command_line import ArgumentParser, FlagGroup, positive_number
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
 
-# The paper's minimal model takes no padding mask and is left out.
+# detr_demo takes no padding mask and cannot be exported.
 HUB_MODELS = tuple(name for name, released in RELEASED_MODELS.items() if not released.minimal)
 RELEASED = "released"
 _BY_FILE = {RELEASED_MODELS[name].file: RELEASED_MODELS[name] for name in HUB_MODELS}
 
 
-@dataclass(frozen=True)
-class Source:
-    """A model in evaluation mode, and what is known about it.
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model in evaluation mode, with its class names and the size of its input images.
 
     Attributes:
-        name: for messages and metadata.
+        model: takes a batch (B, 3, H, W).
+        num_classes: number of classes without "no object".
+        categories: class names by category id, as far as known.
+        is_thing: thing (True) or stuff by category id, as far as known.
+        short_side: short side of input images in pixels.
+        max_size: maximum long side of input images in pixels.
+    """
+
+    model: nn.Module
+    num_classes: int
+    categories: Mapping[int, str]
+    is_thing: Mapping[int, bool] = field(default_factory=dict)
+    short_side: int = max(PUBLISHED_SCALES)
+    max_size: int = NEW_FLAG_DEFAULTS["max_size"]
+
+    def batch_of(self, image: Image.Image) -> Tensor:
+        """The image as a batch (1, 3, H, W), scaled and normalised, on the model's device."""
+        preprocess = make_coco_transforms("val", [self.short_side], self.max_size)
+        device = next(self.model.parameters()).device
+        batch: Tensor = preprocess(image, None)[0][None].to(device)
+        return batch
+
+    def name_of(self, label: int) -> str:
+        """The class name of a label, or ``class <label>`` if it is unknown."""
+        return self.categories.get(label, f"class {label}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(LoadedModel):
+    """A DETR to export.
+
+    Attributes:
+        name: name of the model in messages and metadata.
         model: a `models.detr.DETR` or `models.segmentation.DETRsegm`.
-        architecture: how it is made.
-        categories: name of each category id, as far as they are known.
-        is_thing: by category id, as far as it is known.
-        short_side: length in pixels to which evaluation scales the short side of images.
-        max_size: and what the long side may not exceed.
+        architecture: the flags that build the model.
     """
 
     name: str
-    model: nn.Module
     architecture: Architecture
-    categories: Mapping[int, str]
-    short_side: int = max(PUBLISHED_SCALES)
-    max_size: int = NEW_FLAG_DEFAULTS["max_size"]
-    is_thing: Mapping[int, bool] = field(default_factory=dict)
 
 
 def add_model_flags(parser: ArgumentParser) -> None:
@@ -53,117 +78,115 @@ def add_model_flags(parser: ArgumentParser) -> None:
     group = FlagGroup(parser, "model")
     group.add(
         "--hub",
-        "a released model by its name in torch.hub; not detr_demo, which takes no padding mask",
+        "name of a released model in torch.hub; without detr_demo, which takes no padding mask",
         choices=HUB_MODELS,
     )
     group.add(
         "--weights",
-        f'weights for --hub: a file, or "{RELEASED}" to fetch them; random ones without',
+        f'weights for --hub: a file, or "{RELEASED}" to download them (default: random weights)',
     )
     add_checkpoint_flags(group)
 
 
 def add_checkpoint_flags(group: FlagGroup) -> None:
-    """Add ``--checkpoint`` and the flags that `told_by` and `from_file` read."""
+    """Add ``--checkpoint`` and the flags that `known_flags` and `from_file` read."""
     group.add(
         "--checkpoint",
-        "model and weights of a file: a checkpoint of main.py, a released one, safetensors",
+        "file with model and weights: checkpoint of main.py, released file or safetensors file",
     )
-    group.add_switch(
-        "--dilation", "the --checkpoint is a DC5 model, which a file without flags does not say"
-    )
+    group.add_switch("--dilation", "DC5 model, for a --checkpoint without stored flags")
     group.add(
         "--nheads",
-        "attention heads, where the --checkpoint does not say (8)",
+        "attention heads, for a --checkpoint without stored flags (default: 8)",
         type=positive_number,
     )
     group.add_switch("--ema", EMA_HELP)
 
 
-def told_by(args: argparse.Namespace) -> dict[str, Any]:
-    """What the flags of `add_checkpoint_flags` say about a model; None where they do not."""
+def known_flags(args: argparse.Namespace) -> dict[str, Any]:
+    """Model flags given on the command line (see `add_checkpoint_flags`); None if not given."""
     return {"dilation": args.dilation or None, "nheads": args.nheads}
 
 
 def source_of(args: argparse.Namespace) -> Source:
-    """The model that the flags name.
+    """Load the model that the flags select.
 
     Raises:
-        UserError: flags that contradict each other, or a file that holds no such model.
+        UserError: contradictory flags, or a file without a DETR.
     """
     if bool(args.hub) == bool(args.checkpoint):
         raise UserError("give either --hub NAME or --checkpoint FILE")
     if args.checkpoint:
         if args.weights:
-            raise UserError("--weights belongs to --hub; --checkpoint brings its own")
-        return from_file(args.checkpoint, told_by(args), averaged=args.ema)
+            raise UserError("--weights belongs to --hub; --checkpoint has weights of its own")
+        return from_file(args.checkpoint, known_flags(args), averaged=args.ema)
     if args.dilation or args.nheads is not None:
-        raise UserError(f"--dilation and --nheads belong to --checkpoint; {args.hub} has its own")
+        raise UserError(f"--dilation and --nheads belong to --checkpoint, not to --hub {args.hub}")
     return from_hub(args.hub, args.weights, args.ema)
 
 
 def from_file(
-    path: str, told: Mapping[str, Any], name: str | None = None, averaged: bool = False
+    path: str, known: Mapping[str, Any], name: str | None = None, averaged: bool = False
 ) -> Source:
-    """The model of a file with weights.
+    """Load the model of a file with weights.
 
     Args:
-        path: anything that `export.weights.read_weights` reads.
-        told: flags that go before those in the file; None for those that nobody told.
-        name: the file's name, where None.
-        averaged: the averaged weights in the file, in place of the last.
+        path: a file in any format of `export.weights.read_weights`.
+        known: flags of the model by name, which replace the flags in the file; None: not known.
+        name: name of the model; None: the name of the file.
+        averaged: load the averaged (EMA) weights.
 
     Raises:
         UserError: the file cannot be read, or holds no DETR.
     """
     checkpoint = read_weights(path, averaged)
-    released = _BY_FILE.get(Path(path).name)
-    known: dict[str, Any] = {}
-    if released is not None:
-        known = {"dilation": released.dilation, "dataset_file": released.categories}
-    told = {**known, **flags_of(checkpoint), **{k: v for k, v in told.items() if v is not None}}
+    flags: dict[str, Any] = {}
+    if released := _BY_FILE.get(Path(path).name):
+        flags = {"dilation": released.dilation, "dataset_file": released.categories}
+    flags |= flags_of(checkpoint) | {k: v for k, v in known.items() if v is not None}
     state = without_ddp_prefix(model_state(checkpoint, path))
-    architecture = Architecture.of(state, told, path)
-    if "dilation" not in told:
-        print(f"{path} does not say whether it is a DC5 model: taken as none (see --dilation)")
+    architecture = Architecture.of(state, flags, path)
+    if "dilation" not in flags:
+        print(f"{path} does not say whether it is a DC5 model: loaded without --dilation")
     model = architecture.build()
     load_model_state(model, state, path, flags_of_main=False)
-    coco_names = _coco_names(told.get("dataset_file"), architecture.num_classes)
+    coco_names = _coco_names(flags.get("dataset_file"), architecture.num_classes)
     return Source(
-        name or Path(path).stem,
-        model,
-        architecture,
-        mapping_of(checkpoint, "categories") or coco_names,
-        short_side=max(told.get("scales") or PUBLISHED_SCALES),
-        max_size=told.get("max_size", NEW_FLAG_DEFAULTS["max_size"]),
+        name=name or Path(path).stem,
+        model=model,
+        architecture=architecture,
+        num_classes=architecture.num_classes,
+        categories=mapping_of(checkpoint, "categories") or coco_names,
         is_thing=mapping_of(checkpoint, "is_thing"),
+        short_side=max(flags.get("scales") or PUBLISHED_SCALES),
+        max_size=flags.get("max_size", NEW_FLAG_DEFAULTS["max_size"]),
     )
 
 
 def _coco_names(dataset_file: Any, num_classes: int) -> Mapping[int, str]:
-    """Names for files without any, of the original, where the head is that of COCO."""
+    """COCO's class names for files of the original, which store none, if the head has its size."""
     is_coco = RELEASED_NUM_CLASSES.get(dataset_file) == num_classes
     return CATEGORY_NAMES[dataset_file] if is_coco else {}
 
 
 def from_hub(name: str, weights: str | None, averaged: bool = False) -> Source:
-    """A released model by name.
+    """Load a released model by name.
 
     Args:
         name: one of `HUB_MODELS`.
         weights: a file, ``released``, or None for random weights.
-        averaged: the averaged weights in the file, in place of the last.
+        averaged: load the averaged (EMA) weights of the file.
 
     Raises:
-        UserError: the weights cannot be had or do not fit.
+        UserError: the weights cannot be read or downloaded, or do not fit.
     """
     released = RELEASED_MODELS[name]
-    told = {"backbone": released.backbone, "dilation": released.dilation, "nheads": 8}
     if weights not in (None, RELEASED):
-        source = from_file(weights, told, name, averaged)
+        flags = {"backbone": released.backbone, "dilation": released.dilation, "nheads": 8}
+        source = from_file(weights, flags, name, averaged)
         if source.architecture.masks != released.masks:
-            kind = "of a segmentation model" if released.masks else "of a box model"
-            raise UserError(f"--weights {weights}: {name} needs the weights {kind}")
+            kind = "segmentation" if released.masks else "box"
+            raise UserError(f"--weights {weights}: {name} needs the weights of a {kind} model")
         return source
     if averaged:
         raise UserError("--ema needs a file of your own: give --checkpoint FILE or --weights FILE")
@@ -176,7 +199,35 @@ def from_hub(name: str, weights: str | None, averaged: bool = False) -> Source:
     if weights == RELEASED:
         model: nn.Module = getattr(hubconf, name)(pretrained=True)
     else:
-        print(f"{name}: weights are random; for trained ones give --weights released, or a file")
+        print(f"{name}: random weights; for trained weights give --weights released, or a file")
         model = architecture.build()
-        liven(model)
-    return Source(name, model.eval(), architecture, released.category_names)
+        amplify_random_weights(model)
+    return Source(
+        name=name,
+        model=model.eval(),
+        architecture=architecture,
+        num_classes=released.num_classes,
+        categories=released.category_names,
+    )
+
+
+def released_model(name: str, random_weights: bool, device: torch.device) -> LoadedModel:
+    """Load any released model, including detr_demo.
+
+    Args:
+        name: key of `models.zoo.RELEASED_MODELS`.
+        random_weights: keep the random initial weights of a fixed seed.
+        device: device of the model.
+
+    Raises:
+        UserError: the weights cannot be downloaded.
+    """
+    released = RELEASED_MODELS[name]
+    options: dict[str, Any] = {} if released.minimal else {"backbone_weights": "none"}
+    torch.manual_seed(0)
+    model = getattr(hubconf, name)(pretrained=not random_weights, **options)
+    return LoadedModel(
+        model=model.to(device).eval(),
+        num_classes=released.num_classes,
+        categories=released.category_names,
+    )

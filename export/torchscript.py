@@ -6,7 +6,8 @@ if __name__ == "__main__":  # before the imports below, which take seconds
     end_at_once_on_interrupt("python -m export.torchscript")
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -15,27 +16,30 @@ from torch import Tensor
 
 from export.check import Exported
 from export.command import Format, run_export
-from export.detector import Detector
 from export.quiet import quiet
+from export.wrapper import ExportWrapper
 
 
 def write(
-    detector: Detector, example: tuple[Tensor, Tensor], metadata: Mapping[str, str], file: IO[bytes]
+    wrapper: ExportWrapper,
+    example: tuple[Tensor, Tensor],
+    metadata: Mapping[str, str],
+    file: IO[bytes],
 ) -> None:
-    """Script and save.
+    """Export to a TorchScript file with `torch.jit.script`.
 
     Args:
-        detector: in evaluation mode.
-        example: not needed; scripting reads the code.
-        metadata: kept in the file as extra files.
-        file: open for writing bytes.
+        wrapper: module in evaluation mode.
+        example: not used; scripting compiles the code.
+        metadata: stored in the file as extra files.
+        file: binary file to write.
     """
     with quiet():
-        torch.jit.save(torch.jit.script(detector), file, _extra_files=dict(metadata))
+        torch.jit.save(torch.jit.script(wrapper), file, _extra_files=dict(metadata))
 
 
 def load(path: Path) -> Exported:
-    """The scripted model of a file, on the CPU."""
+    """Load the scripted model of a file on the CPU."""
     with quiet():
         scripted: Exported = torch.jit.load(path, map_location="cpu")
     return scripted
@@ -43,7 +47,7 @@ def load(path: Path) -> Exported:
 
 TORCHSCRIPT = Format(
     program="python -m export.torchscript",
-    description="Export a model to TorchScript, which C++ and Python load without this code, and "
+    description="Export a model to TorchScript, for C++ and for Python without this code, and "
     "compare it with PyTorch.",
     packages=(),
     write=write,
@@ -51,10 +55,7 @@ TORCHSCRIPT = Format(
 )
 
 
-def run(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status, see `export.command.run_export`."""
-    return run_export(TORCHSCRIPT, argv)
-
+run = partial(run_export, TORCHSCRIPT)  # argv -> exit status
 
 if __name__ == "__main__":
     sys.exit(run())

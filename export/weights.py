@@ -1,7 +1,7 @@
-"""Weights in any format that we read, as a plain checkpoint: ``python -m export.weights --help``.
+"""Convert weights between file formats: ``python -m export.weights --help``.
 
-Reads checkpoints of main.py, released files, addresses, safetensors files, and any of these with
-Detectron2's key names. Writes a checkpoint (.pth) or a safetensors file.
+Reads checkpoints of main.py, released files, URLs and safetensors files, with our key names or
+Detectron2's. Writes a checkpoint (.pth) or a safetensors file.
 """
 
 from util.cli.early_interrupt import end_at_once_on_interrupt
@@ -26,10 +26,9 @@ from util.errors import UserError
 from util.files.checkpoint import StrPath, atomic_write, load_checkpoint, save_checkpoint
 from util.files.safetensors_file import SUFFIX, checkpoint_metadata, safetensors_bytes
 
-EMA_HELP = "take the averaged weights of a run with --ema_decay"
+EMA_HELP = "use the averaged weights of a run with --ema_decay"
 _PROGRAM = "python -m export.weights"
-# Flags that go along with weights: those of the model, and the sizes of the images it is made for.
-# And what the ids of its labels are those of.
+# Flags that are stored with the weights: architecture, image sizes, meaning of the category ids.
 _KEPT_FLAGS = (*FLAG_NAMES, "scales", "max_size", "dataset_file")
 
 
@@ -37,17 +36,17 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
     """Read weights of any format as a checkpoint.
 
     Args:
-        path_or_url: whatever `util.files.checkpoint.load_checkpoint` reads, perhaps with
-            Detectron2's key names.
-        averaged: the weights that training with ``--ema_decay`` has averaged, in place of the last.
+        path_or_url: a file or address that `util.files.checkpoint.load_checkpoint` reads, with
+            our key names or Detectron2's.
+        averaged: return the averaged (EMA) weights of a run with ``--ema_decay``.
 
     Returns:
-        a checkpoint with the weights under ``model``, in our key names, and where the file says so
-        ``args`` (a dict of flags), ``categories`` (names by category id) and ``is_thing`` (by
+        A checkpoint with the weights under ``model``, in our key names, and, if the file has them,
+        ``args`` (flags by name), ``categories`` (names by category id) and ``is_thing`` (by
         category id).
 
     Raises:
-        UserError: no such file, a damaged or foreign one, or one without averages.
+        UserError: the file is missing, damaged, of another kind, or has no averaged weights.
     """
     source = os.fspath(path_or_url)
     checkpoint = load_checkpoint(source)
@@ -65,31 +64,31 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
 
 
 def flags_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags of the run that wrote a checkpoint; none where it does not say."""
+    """The flags of the run that wrote a checkpoint; empty if it stores none."""
     args = checkpoint.get("args")
     return dict(vars(args)) if isinstance(args, Namespace) else mapping_of(checkpoint, "args")
 
 
 def mapping_of(checkpoint: Mapping[str, Any], name: str) -> dict[Any, Any]:
-    """An entry of a checkpoint that is a mapping; empty where it is none, or not there."""
+    """An entry of a checkpoint as a dict; empty if it is missing or not a mapping."""
     entry = checkpoint.get(name)
     return dict(entry) if isinstance(entry, Mapping) else {}
 
 
 def write_weights(path: StrPath, checkpoint: Mapping[str, Any]) -> None:
-    """Write the weights of a checkpoint and what tells its architecture, and nothing else.
+    """Write the weights of a checkpoint with flags and classes, without the training state.
 
     Args:
-        path: a name in ``.safetensors``, or any other for a file of `torch.save`.
-        checkpoint: as of `read_weights`.
+        path: a safetensors file if it ends in ``.safetensors``, else a file of `torch.save`.
+        checkpoint: a checkpoint of `read_weights`.
 
     Raises:
         UserError: the file cannot be written.
     """
     state = model_state(checkpoint, "the checkpoint")
     flags = {k: v for k, v in flags_of(checkpoint).items() if k in _KEPT_FLAGS}
-    told = {"args": flags, **{k: mapping_of(checkpoint, k) for k in ("categories", "is_thing")}}
-    notes: dict[str, Any] = {name: entries for name, entries in told.items() if entries}
+    entries = {"args": flags} | {k: mapping_of(checkpoint, k) for k in ("categories", "is_thing")}
+    notes: dict[str, Any] = {name: entry for name, entry in entries.items() if entry}
     if "epoch" in checkpoint:
         notes["epoch"] = checkpoint["epoch"]
     if Path(path).suffix != SUFFIX:
@@ -101,7 +100,7 @@ def write_weights(path: StrPath, checkpoint: Mapping[str, Any]) -> None:
 def write_safetensors_file(
     path: StrPath, state: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Write a safetensors file that replaces another as a whole or not at all.
+    """Write a safetensors file atomically.
 
     Raises:
         UserError: the file cannot be written.
@@ -114,25 +113,25 @@ def write_safetensors_file(
 
 
 def cannot_be_written(output: StrPath, err: OSError) -> UserError:
-    """The mistake that an error of the disk stands for."""
+    """The error message for a failed write."""
     return UserError(f"{output} cannot be written ({err.strerror}): choose another place")
 
 
 def check_folder_of(output: StrPath) -> None:
-    """See that there is a folder to write ``output`` into, before the work.
+    """Check that the folder of ``output`` exists.
 
     Raises:
-        UserError: there is none.
+        UserError: it does not.
     """
     if not Path(output).absolute().parent.is_dir():
-        raise UserError(f"{output}: its folder does not exist; make it first")
+        raise UserError(f"{output}: its folder does not exist; create it first")
 
 
 def check_output_file(output: StrPath) -> None:
-    """See that a file ``output`` can be written.
+    """Check that ``output`` can be written as a file.
 
     Raises:
-        UserError: it is a folder, or there is none to write it into.
+        UserError: it is a folder, or its folder does not exist.
     """
     if Path(output).is_dir():
         raise UserError(f"{output}: is a folder; give the name of a file")
@@ -140,11 +139,11 @@ def check_output_file(output: StrPath) -> None:
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0, or 2 after a mistake of the user."""
+    """Run the command and return its exit status: 0, or 2 after a user error."""
     parser = ArgumentParser(
         prog=_PROGRAM, description="Convert weights between formats, bit for bit."
     )
-    parser.add_argument("input", help="checkpoint (.pth), its address, or safetensors file")
+    parser.add_argument("input", help="checkpoint (.pth) or safetensors file, or its URL")
     parser.add_argument("output", help="file to write: .pth or .safetensors")
     parser.add_argument("--ema", action="store_true", help=EMA_HELP)
 

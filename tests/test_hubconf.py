@@ -153,9 +153,11 @@ def test_the_entries_are_what_torch_hub_lists(cached):
 def test_help_says_what_the_table_says(name, cached):
     text = torch.hub.help(model=name, **cached)
     released = RELEASED_MODELS[name]
-    for what, number in (("box AP", released.box_ap), ("PQ", released.pq)):
-        assert number is None or f"{what} {number}" in text or f"{number} {what}" in text
-    assert "pretrained" in text or "Arguments and result as of `detr_resnet50" in text
+    for metric, score in (("box AP", released.box_ap), ("PQ", released.pq)):
+        assert score is None or f"{metric} {score}" in text
+    assert released.title in text and "pretrained: load the released weights" in text
+    assert ("one image per GPU" in text) == released.dilation
+    assert getattr(hubconf, name).__name__ == name
 
 
 def write_package(folder, name, kind):
@@ -208,6 +210,7 @@ def test_a_file_that_is_missing_on_the_server_is_one_line(table, loopback, monke
     with pytest.raises(UserError, match=r"abcd.pth: cannot be downloaded .*404") as raised:
         hubconf.detr_demo(pretrained=True)
     assert raised.value.one_line().endswith("hub/checkpoints/detr-none-0123abcd.pth")
+    raised.value.__cause__.close()  # the socket of the HTTPError
 
 
 @pytest.mark.parametrize("name", ["detr_resnet50", "detr_demo", "detr_resnet50_panoptic"])
@@ -242,7 +245,7 @@ def test_weights_of_another_model_are_refused(serve, table):
 
 @pytest.mark.parametrize("num_classes", [0, "5", 2.5, None])
 def test_a_number_of_classes_that_is_none_is_refused(num_classes):
-    with pytest.raises(UserError, match=r"num_classes .* must be a number from 1 on"):
+    with pytest.raises(UserError, match=r"num_classes .* must be a positive integer"):
         hubconf.detr_resnet50(num_classes=num_classes)
 
 

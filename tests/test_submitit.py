@@ -16,7 +16,7 @@ from tests import fake_slurm
 from tests.test_main import FLAGS, ROOT
 from tests.training.test_resume import assert_same_runs
 from util.distributed import processes as distributed
-from util.distributed.launch import Launch, detect_launch, rendezvous_address
+from util.distributed.launch import detect_launch, rendezvous_address
 
 # Five steps an epoch of two processes with an image each.
 RUN = ["--epochs", "3", "--lr_drop", "2", "--lr", "1e-3", "--batch_size", "1"]
@@ -177,8 +177,8 @@ def test_mistakes_are_found_before_anything_is_submitted(tmp_path, capsys, monke
     for flags, words in [
         (["--lr", "-1"], "--lr -1.0: must be at least 0"),
         (["--overwrite"], "--overwrite starts over in "),
-        (["--local", "--nodes", "2"], "--nodes 2: --local has one machine"),
-        ([], "no Slurm here (srun is not found)"),
+        (["--local", "--nodes", "2"], "--nodes 2: --local runs on one machine"),
+        ([], "Slurm is not available (srun not found)"),
     ]:
         assert run_with_submitit.run([*shared, *flags]) == 2
         (line,) = capsys.readouterr().err.splitlines()
@@ -207,7 +207,7 @@ def test_a_local_task_finds_the_place_that_slurm_would_give():
     class Job:
         global_rank, local_rank, num_tasks, job_id = 1, 1, 2, "77"
 
-    variables = run_with_submitit.variables_of_slurm(Job)
+    variables = run_with_submitit.slurm_variables(Job)
     launch = detect_launch(variables)
     assert launch == Launch("slurm", 1, 2, 1)
     assert rendezvous_address("env://", launch, variables) == "tcp://localhost:13232"

@@ -59,6 +59,11 @@ def test_imports_point_one_way(name):
     assert not wrong, f"{name} imports {wrong}, against main -> engine -> models, datasets -> util"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.name)
+def test_benchmarks_do_not_import_tests(path):
+    assert "tests" not in imported_rooms(ast.parse(path.read_text(encoding="utf-8")))
+
+
 def test_the_rule_about_imports_can_be_broken():
     assert may_import("engine", "models") and may_import("datasets", "numpy")
     broken = [

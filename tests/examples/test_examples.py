@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from examples import attention, detect, loading, panoptic
-from examples.loading import Detections, Detector
+from examples.loading import Detections
+from export.source import LoadedModel, from_file, released_model
 from main import get_args_parser
 from models import build_model
 from tests.datasets.photo_cases import PATCH_XYWH, UPRIGHT_WH, red_share, write_photo
@@ -19,7 +20,6 @@ from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
 
 ROOT = Path(loading.__file__).resolve().parents[1]
-CPU = torch.device("cpu")
 SMALL = (
     "--backbone resnet18 --enc_layers 1 --dec_layers 2 --hidden_dim 16 --nheads 2 --num_queries 6 "
     "--dim_feedforward 16 --dropout 0 --device cpu"
@@ -56,17 +56,17 @@ def checkpoint(tmp_path):
 @torch.no_grad()
 def test_a_checkpoint_becomes_the_model_that_it_was(tmp_path):
     model = make_checkpoint(tmp_path / "c.pth")
-    detector = loading.from_checkpoint(str(tmp_path / "c.pth"), CPU, {})
-    assert (detector.short_side, detector.max_size, detector.num_classes) == (64, 1333, 5)
-    assert [detector.name_of(label) for label in (2, 3)] == ["bar", "class 3"]
-    assert not detector.model.training
-    batch = detector.batch_of(Image.new("L", (100, 50)))
+    loaded = from_file(str(tmp_path / "c.pth"), {})
+    assert (loaded.short_side, loaded.max_size, loaded.num_classes) == (64, 1333, 5)
+    assert [loaded.name_of(label) for label in (2, 3)] == ["bar", "class 3"]
+    assert not loaded.model.training
+    batch = loaded.batch_of(Image.new("L", (100, 50)))
     assert batch.shape == (1, 3, 64, 128)
     expected = model.state_dict()
-    for name, values in detector.model.state_dict().items():
+    for name, values in loaded.model.state_dict().items():
         assert torch.equal(values, expected[name])
     # Threads may share the sums out differently from call to call.
-    outputs, expected = detector.model(batch), model(batch)
+    outputs, expected = loaded.model(batch), model(batch)
     for name, values in outputs.items():
         torch.testing.assert_close(values, expected[name], rtol=0, atol=1e-5)
 
@@ -78,16 +78,16 @@ def test_a_checkpoint_of_the_original_has_no_new_flags_and_no_names(num_classes,
     content = torch.load(tmp_path / "new.pth", weights_only=True)
     old = {k: v for k, v in content["args"].items() if k not in NEW_FLAG_DEFAULTS}
     torch.save({"model": content["model"], "args": argparse.Namespace(**old)}, tmp_path / "old.pth")
-    detector = loading.from_checkpoint(str(tmp_path / "old.pth"), CPU, {})
-    assert (detector.short_side, detector.num_classes) == (800, num_classes)
-    assert detector.name_of(18) == name
+    loaded = from_file(str(tmp_path / "old.pth"), {})
+    assert (loaded.short_side, loaded.num_classes) == (800, num_classes)
+    assert loaded.name_of(18) == name
 
 
 def test_a_file_of_weights_alone(tmp_path):
     model = make_checkpoint(tmp_path / "c.pth", args=None, categories=None)
-    detector = loading.from_checkpoint(str(tmp_path / "c.pth"), CPU, {"nheads": 2})
-    assert detector.name_of(1) == "class 1" and detector.short_side == 800
-    assert detector.model.transformer.nhead == model.transformer.nhead == 2
+    loaded = from_file(str(tmp_path / "c.pth"), {"nheads": 2})
+    assert loaded.name_of(1) == "class 1" and loaded.short_side == 800
+    assert loaded.model.transformer.nhead == model.transformer.nhead == 2
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_file_of_weights_alone(tmp_path):
 def test_a_file_that_is_no_checkpoint_of_a_model(changes, message, tmp_path):
     make_checkpoint(tmp_path / "c.pth", **changes)
     with pytest.raises(UserError, match=f"c.pth: {message}"):
-        loading.from_checkpoint(str(tmp_path / "c.pth"), CPU, {})
+        from_file(str(tmp_path / "c.pth"), {})
 
 
 @pytest.mark.parametrize(("available", "device"), [(True, "cuda"), (False, "cpu")])
@@ -111,7 +111,7 @@ def test_a_gpu_is_used_where_there_is_one(available, device, monkeypatch):
 
 
 def test_random_weights_are_the_same_every_time():
-    first, second = (loading.released("detr_demo", True, CPU) for _ in range(2))
+    first, second = (released_model("detr_demo", True, torch.device("cpu")) for _ in range(2))
     assert torch.equal(first.model.query_pos, second.model.query_pos)
     assert first.name_of(18) == "dog"
 
@@ -130,23 +130,26 @@ def outputs_for(scores):
 
 
 def test_detections_come_best_first_and_above_the_threshold():
-    detector = Detector(torch.nn.Identity(), {0: "cat"}, 3, 8, 8, CPU)
+    loaded = LoadedModel(model=torch.nn.Identity(), num_classes=3, categories={0: "cat"})
     image, outputs = Image.new("RGB", (40, 20)), outputs_for([0.6, 0.9, 0.3, 0.8])
-    found = Detections.of(detector, outputs, image, threshold=0.5)
+    found = Detections.of(loaded, outputs, image, threshold=0.5)
     assert found.queries == [1, 3, 0]
     assert found.scores == pytest.approx([0.9, 0.8, 0.6])
     assert found.labels == ["class 1", "cat", "cat"]
     assert found.boxes_xyxy == [[10, 5, 30, 15]] * 3
-    chosen = Detections.of(detector, outputs, image, threshold=0.5, queries=[2, 0])
+    chosen = Detections.of(loaded, outputs, image, threshold=0.5, queries=[2, 0])
     assert chosen.queries == [2, 0] and chosen.labels == ["class 2", "cat"]
 
 
-def test_photos_are_read_upright(tmp_path):
+def test_photos_are_read_upright(checkpoint, tmp_path, monkeypatch):
     write_photo(tmp_path / "photo.jpg", 6)
-    args = argparse.Namespace(image=str(tmp_path / "photo.jpg"), output="unused.png")
-    image, _ = loading.read_and_save(args)
+    drawn = []
+    monkeypatch.setattr(detect, "draw_boxes", lambda image, *_: drawn.append(image) or image)
+    arguments = ["--checkpoint", checkpoint, "--output", str(tmp_path / "out.png")]
+    assert detect.main([str(tmp_path / "photo.jpg"), *arguments]) == 0
     x, y, width, height = PATCH_XYWH
-    assert image.size == UPRIGHT_WH and red_share(image, [x, y, x + width, y + height]) > 0.95
+    assert drawn[0].size == UPRIGHT_WH
+    assert red_share(drawn[0], [x, y, x + width, y + height]) > 0.95
 
 
 # ---- attention -----------------------------------------------------------------------------------
@@ -235,12 +238,12 @@ def test_the_chosen_queries_are_shown(photo, checkpoint, tmp_path, capsys):
     assert heights[1] == pytest.approx(3 * heights[0], rel=0.05)
 
 
-@pytest.mark.parametrize("told_by", ["flag", "checkpoint"])
-def test_segments_cover_the_image(photo, tmp_path, capsys, told_by):
+@pytest.mark.parametrize("stuff_from", ["flag", "checkpoint"])
+def test_segments_cover_the_image(photo, tmp_path, capsys, stuff_from):
     by_checkpoint = {"is_thing": dict.fromkeys(range(5), False)}
     path = tmp_path / "c.pth"
-    make_checkpoint(path, "--masks", **(by_checkpoint if told_by == "checkpoint" else {}))
-    flags = ["--stuff", "0", "1", "2", "3", "4"] if told_by == "flag" else []
+    make_checkpoint(path, "--masks", **(by_checkpoint if stuff_from == "checkpoint" else {}))
+    flags = ["--stuff", "0", "1", "2", "3", "4"] if stuff_from == "flag" else []
     arguments = [photo, "--checkpoint", str(path), "--output", str(tmp_path / "out.png")]
     assert panoptic.main([*arguments, "--threshold", "0", *flags]) == 0
     lines = capsys.readouterr().out.splitlines()[:-1]

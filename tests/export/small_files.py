@@ -1,8 +1,8 @@
-"""Small models and files with their weights, which tests of several exporters share."""
+"""Small models and checkpoints for the tests of several exporters."""
 
 import dataclasses
 
-from export.architecture import Architecture, liven
+from export.architecture import Architecture, amplify_random_weights
 from export.source import Source
 from export.weights import write_weights
 
@@ -22,19 +22,25 @@ SIZES = ("--check_sizes", "96x128", "70x133", "--check_batches", "1", "3")
 
 
 def build(architecture):
-    """A model whose random weights tell images and queries apart."""
+    """A model with outputs that depend on image and query."""
     model = architecture.build()
-    liven(model)
+    amplify_random_weights(model)
     return model
 
 
 def source(architecture, **changes):
     changed = dataclasses.replace(architecture, **changes)
-    return Source("small", build(changed), changed, CATEGORIES)
+    return Source(
+        name="small",
+        model=build(changed),
+        architecture=changed,
+        num_classes=changed.num_classes,
+        categories=CATEGORIES,
+    )
 
 
 def write_checkpoint(path, architecture=BOXES):
-    """Write a checkpoint as main.py does, as far as exporters read it, and give its model."""
+    """Write the entries of a checkpoint of main.py that exporters read, and return its model."""
     model = build(architecture)
     args = {**architecture.flags(), "scales": [96, 64], "max_size": 160}
     state = model.state_dict()

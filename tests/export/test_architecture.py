@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchvision
 
-from export.architecture import Architecture, liven
+from export.architecture import Architecture, amplify_random_weights
 from tests.export.small_files import BOXES, MASKS, build
 from util.errors import UserError
 
@@ -62,13 +62,13 @@ def test_random_weights_are_the_same_every_time_and_leave_the_generator_alone():
     assert all(torch.equal(value, second[key]) for key, value in first.state_dict().items())
 
 
-def test_a_livened_model_tells_queries_apart():
+def test_a_amplified_model_tells_queries_apart():
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    plain, livened = BOXES.build(), build(BOXES)
+    plain, amplified = BOXES.build(), build(BOXES)
     with torch.no_grad():
-        spread = [model([image[0]])["pred_logits"].std(1).mean() for model in (plain, livened)]
+        spread = [model([image[0]])["pred_logits"].std(1).mean() for model in (plain, amplified)]
     assert spread[1] > 10 * spread[0]
-    before = livened.state_dict()["transformer.encoder.layers.0.self_attn.in_proj_weight"].clone()
-    liven(livened)
-    after = livened.state_dict()["transformer.encoder.layers.0.self_attn.in_proj_weight"]
+    before = amplified.state_dict()["transformer.encoder.layers.0.self_attn.in_proj_weight"].clone()
+    amplify_random_weights(amplified)
+    after = amplified.state_dict()["transformer.encoder.layers.0.self_attn.in_proj_weight"]
     assert torch.equal(after[:64], before[:64] * 3) and torch.equal(after[64:], before[64:])

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from export.check import CheckFailedError, Differences, check, compare, padded_batches
-from export.detector import Detector
+from export.wrapper import ExportWrapper
 from tests.export.small_files import BOXES, MASKS, build
 
 SIZES_HW = ((64, 96), (70, 50))
 
 
 @pytest.fixture(scope="module", params=[(BOXES, False), (MASKS, True), (MASKS, False)])
-def detector(request):
+def wrapper(request):
     architecture, raw = request.param
-    return Detector(build(architecture), raw).eval()
+    return ExportWrapper(build(architecture), raw).eval()
 
 
 @pytest.fixture
@@ -23,11 +23,11 @@ def batch():
     return next(padded_batches([(64, 96)], [3]))
 
 
-def changed(detector, **changes):
-    """The detector with some outputs changed."""
+def changed(wrapper, **changes):
+    """The wrapper with some outputs changed."""
 
     def run(images, padding_mask):
-        outputs = detector(images, padding_mask)
+        outputs = wrapper(images, padding_mask)
         return outputs | {k: change(outputs[k]) for k, change in changes.items() if k in outputs}
 
     return run
@@ -43,8 +43,8 @@ def test_batches_have_padding_and_images_that_fill_them():
         assert not padding_mask.all(2).all(0).any(), "no row that no image reaches"
 
 
-def test_the_model_itself_passes(detector, capsys):
-    found = check(detector, detector, SIZES_HW, (1, 3), tolerance=0)
+def test_the_model_itself_passes(wrapper, capsys):
+    found = check(wrapper, wrapper, SIZES_HW, (1, 3), tolerance=0)
     assert found.largest() == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0].strip() for line in lines] == [
@@ -62,53 +62,53 @@ def test_the_model_itself_passes(detector, capsys):
     ],
     ids=["no padding mask", "other channels", "other queries", "other images"],
 )
-def test_a_wrong_model_does_not_pass(detector, wrong):
+def test_a_wrong_model_does_not_pass(wrapper, wrong):
     with pytest.raises(CheckFailedError, match=r"64x96, batch 3 by more than 0\.001: scores"):
-        check(detector, wrong(detector), [(64, 96)], [3], tolerance=1e-3)
+        check(wrapper, wrong(wrapper), [(64, 96)], [3], tolerance=1e-3)
 
 
 @pytest.mark.parametrize(
     ("field", "outputs"),
     [("scores", ("scores", "pred_logits")), ("boxes", ("boxes", "pred_boxes"))],
 )
-def test_every_output_is_compared(detector, batch, field, outputs):
-    wrong = changed(detector, **{name: lambda x: x + torch.rand_like(x) for name in outputs})
-    differences = compare(detector, wrong, *batch)._asdict()
+def test_every_output_is_compared(wrapper, batch, field, outputs):
+    wrong = changed(wrapper, **{name: lambda x: x + torch.rand_like(x) for name in outputs})
+    differences = compare(wrapper, wrong, *batch)._asdict()
     assert differences.pop(field) > 0.01
     assert set(differences.values()) <= {0.0, None}
 
 
 def test_masks_are_compared(batch):
-    detector = Detector(build(MASKS)).eval()
-    shifted = compare(detector, changed(detector, pred_masks=lambda x: x + 1), *batch)
+    wrapper = ExportWrapper(build(MASKS)).eval()
+    shifted = compare(wrapper, changed(wrapper, pred_masks=lambda x: x + 1), *batch)
     assert shifted.masks > 0.01 and (shifted.scores, shifted.boxes) == (0, 0)
 
 
 def test_a_label_costs_what_its_class_is_less_probable(batch):
-    detector = Detector(build(BOXES)).eval()
-    swapped = compare(detector, changed(detector, labels=lambda x: (x + 1) % 7), *batch)
+    wrapper = ExportWrapper(build(BOXES)).eval()
+    swapped = compare(wrapper, changed(wrapper, labels=lambda x: (x + 1) % 7), *batch)
     assert swapped.scores > 0.01 and swapped.boxes == 0
 
 
 @pytest.mark.parametrize("name", ["scores", "boxes", "pred_masks"])
 def test_nan_does_not_pass(name):
-    detector = Detector(build(MASKS)).eval()
-    wrong = changed(detector, **{name: lambda x: x * math.nan})
+    wrapper = ExportWrapper(build(MASKS)).eval()
+    wrong = changed(wrapper, **{name: lambda x: x * math.nan})
     with pytest.raises(CheckFailedError, match="nan"):
-        check(detector, wrong, [(64, 96)], [1], tolerance=1e9)
+        check(wrapper, wrong, [(64, 96)], [1], tolerance=1e9)
 
 
 def test_outputs_that_are_missing_or_of_another_shape(batch):
-    detector = Detector(build(BOXES)).eval()
+    wrapper = ExportWrapper(build(BOXES)).eval()
     with pytest.raises(CheckFailedError, match=r"output boxes is \(3, 4, 4\), not \(3, 5, 4\)"):
-        compare(detector, changed(detector, boxes=lambda x: x[:, 1:]), *batch)
+        compare(wrapper, changed(wrapper, boxes=lambda x: x[:, 1:]), *batch)
 
     def without_labels(images, padding_mask):
-        outputs = detector(images, padding_mask)
+        outputs = wrapper(images, padding_mask)
         return {name: value for name, value in outputs.items() if name != "labels"}
 
     with pytest.raises(CheckFailedError, match="output labels is missing"):
-        compare(detector, without_labels, *batch)
+        compare(wrapper, without_labels, *batch)
 
 
 def test_words():

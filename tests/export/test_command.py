@@ -1,4 +1,4 @@
-"""What the exporters share: files, messages and exit statuses."""
+"""The command line of the exporters: files, messages and exit statuses."""
 
 import dataclasses
 import json
@@ -12,18 +12,18 @@ from tests.export.small_files import BOXES, CATEGORIES, SIZES, write_checkpoint
 WRITTEN = {}
 
 
-def write(detector, example, metadata, file):
-    WRITTEN.update(detector=detector, example=example, metadata=metadata)
+def write(wrapper, example, metadata, file):
+    WRITTEN.update(wrapper=wrapper, example=example, metadata=metadata)
     file.write(b"exported")
 
 
 def load_same(path):
     assert path.read_bytes() == b"exported"  # the file is whole before it is checked
-    return WRITTEN["detector"]
+    return WRITTEN["wrapper"]
 
 
 def load_other(path):
-    return lambda images, mask: WRITTEN["detector"](images, torch.zeros_like(mask))
+    return lambda images, mask: WRITTEN["wrapper"](images, torch.zeros_like(mask))
 
 
 def make_format(load=load_same, packages=()):
@@ -43,7 +43,7 @@ def test_a_file_is_written_and_its_differences_are_shown(flags, tmp_path, capsys
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["f"]
     out = capsys.readouterr().out
     assert "96x128, batch 1: scores 0.0e+00, boxes 0.0e+00" in out
-    assert "70x133, batch 3" in out and "in all: scores" in out
+    assert "70x133, batch 3" in out and "overall: scores" in out
     assert out.endswith(f"written to {tmp_path / 'out' / 'f'}\n")
 
 
@@ -56,7 +56,7 @@ def test_a_file_gets_metadata(flags):
     assert (facts["short_side"], facts["max_size"]) == (96, 160)
     assert facts["architecture"] == BOXES.flags()
     assert len(facts["image_mean"]) == len(facts["image_std"]) == 3
-    assert WRITTEN["detector"].raw and not WRITTEN["detector"].training
+    assert WRITTEN["wrapper"].raw and not WRITTEN["wrapper"].training
 
 
 @pytest.mark.parametrize("before", [None, b"an older file"])
@@ -95,7 +95,7 @@ def test_sizes_that_the_format_does_not_take(flags, capsys):
     big = Format("export-test", "", (), write, load_same, smallest_side=33)
     assert run_export(big, [*flags, "--check_sizes", "64x64", "64x32"]) == 2
     line = capsys.readouterr().err
-    assert "--check_sizes 64x32: this export takes sides from 33 pixels on" in line
+    assert "--check_sizes 64x32: each side must have at least 33 pixels" in line
 
 
 def test_sizes_that_learned_positions_do_not_cover(tmp_path, capsys):
@@ -106,7 +106,7 @@ def test_sizes_that_learned_positions_do_not_cover(tmp_path, capsys):
         write_checkpoint(tmp_path / "f.pth", learned)
         flags = ["--checkpoint", str(tmp_path / "f.pth"), "--output", str(tmp_path / "f")]
         assert run_export(make_format(), [*flags, "--check_sizes", f"64x{most + 1}"]) == 2
-        assert f"takes sides from 1 to {most} pixels" in capsys.readouterr().err
+        assert f"at least 1 and at most {most} pixels" in capsys.readouterr().err
         write = [*flags, "--check_sizes", f"64x{most}", "--check_batches", "1"]
         assert run_export(make_format(), write) == 0
 

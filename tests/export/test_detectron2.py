@@ -43,7 +43,7 @@ def test_labels_in_a_row_are_told(capsys):
         state = dataclasses.replace(BOXES, num_classes=num_classes).build().state_dict()
         from_detectron2({as_detectron2(key): value for key, value in state.items()}, "file")
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("file: the head has 81 rows: labels are COCO's 80 in a row")
+    assert line.startswith("file: the head has 81 rows: labels are indices of COCO's 80 classes")
 
 
 def test_a_resnet_alone_becomes_one_of_torchvision():

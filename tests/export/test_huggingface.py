@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from export.check import CheckFailedError, compare, padded_batches
-from export.detector import Detector
-from export.huggingface import load_their_model, read_folder, run, write_folder
+from export.huggingface import load_huggingface_model, read_folder, run, write_folder
 from export.huggingface_config import read_config
 from export.huggingface_keys import from_huggingface, to_huggingface
 from export.source import from_file
+from export.wrapper import ExportWrapper
 from tests.export.small_files import (
     BOXES,
     CATEGORIES,
@@ -61,10 +61,10 @@ def test_their_model_gives_our_outputs(tmp_path, architecture):
     pytest.importorskip("transformers", reason="transformers is not installed")
     given = source(architecture)
     write_folder(given, tmp_path)
-    theirs = load_their_model(tmp_path)
-    detector = Detector(given.model, raw=True).eval()
+    theirs = load_huggingface_model(tmp_path)
+    wrapper = ExportWrapper(given.model, raw=True).eval()
     for batch in padded_batches([(96, 128), (131, 70)], [1, 3]):
-        assert compare(detector, theirs, *batch).largest() < 1e-4
+        assert compare(wrapper, theirs, *batch).largest() < 1e-4
 
 
 def test_their_dilated_model_gives_our_outputs(tmp_path):
@@ -74,9 +74,9 @@ def test_their_dilated_model_gives_our_outputs(tmp_path):
     )
     given = source(DC5)
     write_folder(given, tmp_path)
-    detector = Detector(given.model, raw=True).eval()
+    wrapper = ExportWrapper(given.model, raw=True).eval()
     for batch in padded_batches([(131, 70)], [3]):
-        assert compare(detector, load_their_model(tmp_path), *batch).largest() < 1e-4
+        assert compare(wrapper, load_huggingface_model(tmp_path), *batch).largest() < 1e-4
 
 
 @pytest.mark.slow
@@ -85,7 +85,7 @@ def test_a_model_of_full_size_gives_our_outputs(tmp_path, capsys):
     argv = ["to", "--hub", "detr_resnet50_panoptic", "--output", str(tmp_path / "theirs")]
     assert run([*argv, "--check_sizes", "480x640", "--check_batches", "1"]) == 0
     out = capsys.readouterr().out
-    assert "tensors come back bit for bit" in out and "480x640, batch 1: scores" in out
+    assert "tensors are identical after a round trip" in out and "480x640, batch 1: scores" in out
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -122,7 +122,7 @@ def test_the_command_goes_there_and_back(tmp_path, suffix, capsys):
     assert names == {"config.json", "model.safetensors", "preprocessor_config.json"}
     assert run(["from", str(folder), "--output", str(end)]) == 0
     num_tensors = len(model.state_dict())
-    assert f"{num_tensors} tensors come back bit for bit" in capsys.readouterr().out
+    assert f"{num_tensors} tensors are identical after a round trip" in capsys.readouterr().out
     back = from_file(str(end), {})
     assert_same_weights(back.model.state_dict(), model.state_dict())
     assert back.architecture == BOXES
@@ -133,7 +133,8 @@ def test_a_model_of_theirs_that_differs_leaves_no_folder(tmp_path, capsys, monke
     write_checkpoint(tmp_path / "a.pth")
     other = build(dataclasses.replace(BOXES, nheads=2))
     monkeypatch.setattr(
-        "export.huggingface.load_their_model", lambda folder: Detector(other, raw=True).eval()
+        "export.huggingface.load_huggingface_model",
+        lambda folder: ExportWrapper(other, raw=True).eval(),
     )
     argv = ["to", "--checkpoint", str(tmp_path / "a.pth"), "--output", str(tmp_path / "theirs")]
     assert run([*argv, *SIZES]) == 1
@@ -161,17 +162,17 @@ def test_keys_that_their_model_does_not_take(tmp_path):
     write_folder(source(BOXES), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "decoder_layers": 2}))
-    with pytest.raises(CheckFailedError, match="keys wrong"):
-        load_their_model(tmp_path)
+    with pytest.raises(CheckFailedError, match="missing or unexpected keys"):
+        load_huggingface_model(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"pre_norm": True}, "no such layers"),
-        ({"masks": True, "nheads": 4}, "multiples of 8"),
-        ({"backbone": "wide_resnet50_2"}, "no such blocks"),
-        ({"backbone": "resnext50_32x4d"}, "no such blocks"),
+        ({"pre_norm": True}, "post-norm layers only"),
+        ({"masks": True, "nheads": 4}, "multiple of 8 channels"),
+        ({"backbone": "wide_resnet50_2"}, "no groups or wide blocks"),
+        ({"backbone": "resnext50_32x4d"}, "no groups or wide blocks"),
     ],
 )
 def test_models_that_they_do_not_have(tmp_path, changes, words):
@@ -182,7 +183,7 @@ def test_models_that_they_do_not_have(tmp_path, changes, words):
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"model_type": "yolos"}, "of a yolos model"),
+        ({"model_type": "yolos"}, "model_type is yolos"),
         ({"model_type": "detr", "decoder_attention_heads": 4}, "as many heads"),
         ({"model_type": "detr", "activation_function": "gelu"}, "gelu"),
     ],

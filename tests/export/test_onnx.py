@@ -5,8 +5,8 @@ import json
 import pytest
 
 from export.check import compare, padded_batches
-from export.detector import Detector
 from export.onnx import OPSET, load, run
+from export.wrapper import ExportWrapper
 from tests.export.small_files import BOXES, write_checkpoint
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -17,9 +17,9 @@ FEW = ["--check_sizes", "70x133", "--check_batches", "1"]
 
 def test_the_file_computes_what_the_model_does_at_any_size(onnx_export):
     model, path = onnx_export
-    detector, in_onnx_runtime = Detector(model).eval(), load(path)
+    wrapper, in_onnx_runtime = ExportWrapper(model).eval(), load(path)
     for batch in padded_batches([(96, 97), (98, 99), (101, 66), (33, 131), (20, 30)], [1, 3]):
-        assert compare(detector, in_onnx_runtime, *batch).largest() < 1e-4
+        assert compare(wrapper, in_onnx_runtime, *batch).largest() < 1e-4
 
 
 def test_the_file_says_what_goes_in_and_out(onnx_export):
@@ -49,8 +49,8 @@ def test_raw_outputs_of_a_box_model(tmp_path):
     argv = ["--checkpoint", str(tmp_path / "small.pth"), "--output", str(tmp_path / "f.onnx")]
     assert run([*argv, *FEW, "--raw"]) == 0
     batch = next(padded_batches([(64, 99)], [2]))
-    detector = Detector(model, raw=True).eval()
-    assert compare(detector, load(tmp_path / "f.onnx"), *batch).largest() < 1e-4
+    wrapper = ExportWrapper(model, raw=True).eval()
+    assert compare(wrapper, load(tmp_path / "f.onnx"), *batch).largest() < 1e-4
 
 
 ALL_SIZES = ("480x640", "800x1066", "1333x800")

@@ -83,12 +83,12 @@ def test_mistakes_end_in_one_line(onnx_export, pictures, tmp_path, capsys):
     good = onnx_export[1]
     (tmp_path / "text.onnx").write_text("text")
     for model, image, words in (
-        (tmp_path / "none.onnx", pictures[0], "none.onnx: there is no such file"),
+        (tmp_path / "none.onnx", pictures[0], "none.onnx: the file does not exist"),
         (tmp_path / "text.onnx", pictures[0], "text.onnx: onnxruntime cannot read it"),
         (change(good, tmp_path / "raw.onnx", raw=True), pictures[0], "export it without --raw"),
         (change(good, tmp_path / "f.onnx", metadata={"max_size": ""}), pictures[0], "max_size"),
-        (good, str(tmp_path / "none.jpg"), "none.jpg: is no image that can be read"),
-        (good, str(tmp_path / "text.onnx"), "text.onnx: is no image that can be read"),
+        (good, str(tmp_path / "none.jpg"), "none.jpg: cannot be read as an image"),
+        (good, str(tmp_path / "text.onnx"), "text.onnx: cannot be read as an image"),
     ):
         with pytest.raises(SystemExit) as raised:
             main([str(model), image])

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from export.check import compare, padded_batches
-from export.detector import Detector
 from export.program import load, run
+from export.wrapper import ExportWrapper
 from tests.export.small_files import BOXES, MASKS, write_checkpoint
 
 # Heights and widths of every remainder that stages of stride 2 can leave, even and odd, and the
@@ -23,9 +23,9 @@ def test_a_model_of_either_kind(tmp_path, architecture, flags):
     output = tmp_path / "model.pt2"
     argv = ["--checkpoint", str(tmp_path / "small.pth"), "--output", str(output)]
     assert run([*argv, *flags, "--check_sizes", "70x133", "--check_batches", "1"]) == 0
-    detector, program = Detector(model, raw=bool(flags)).eval(), load(output)
+    wrapper, program = ExportWrapper(model, raw=bool(flags)).eval(), load(output)
     for batch in padded_batches(ODD_SIZES_HW, [1, 3]):
-        assert compare(detector, program, *batch).largest() < 1e-5
+        assert compare(wrapper, program, *batch).largest() < 1e-5
     extra = {"name": ""}
     torch.export.load(output, extra_files=extra)
     assert extra["name"] == "small"
@@ -35,4 +35,4 @@ def test_sides_of_one_cell_are_refused_before_the_work(tmp_path, capsys):
     write_checkpoint(tmp_path / "small.pth")
     argv = ["--checkpoint", str(tmp_path / "small.pth"), "--output", str(tmp_path / "model.pt2")]
     assert run([*argv, "--check_sizes", "20x30"]) == 2
-    assert "--check_sizes 20x30: this export takes sides from 33" in capsys.readouterr().err
+    assert "--check_sizes 20x30: each side must have at least 33" in capsys.readouterr().err

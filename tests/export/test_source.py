@@ -131,7 +131,7 @@ def test_averaged_weights(tmp_path):
 def test_random_weights_are_told(capsys):
     with torch.device("meta"):
         from_hub("detr_resnet50", None)
-    assert "detr_resnet50: weights are random; for trained ones" in capsys.readouterr().out
+    assert "detr_resnet50: random weights; for trained weights" in capsys.readouterr().out
 
 
 def test_weights_for_a_hub_model_may_have_other_classes(tmp_path):

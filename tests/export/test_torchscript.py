@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from export.check import compare, padded_batches
-from export.detector import Detector
 from export.torchscript import load, run
+from export.wrapper import ExportWrapper
 from tests.export.small_files import BOXES, MASKS, SIZES, write_checkpoint
 
 # torch.jit announces its end in every call; it is a contract of this project all the same.
@@ -21,9 +21,9 @@ def test_a_model_of_either_kind(tmp_path, architecture, flags):
     output = tmp_path / "model.ts"
     argv = ["--checkpoint", str(tmp_path / "small.pth"), "--output", str(output)]
     assert run([*argv, *SIZES, *flags]) == 0
-    detector = Detector(model, raw=bool(flags)).eval()
+    wrapper = ExportWrapper(model, raw=bool(flags)).eval()
     batch = next(padded_batches([(61, 99)], [2]))
-    assert compare(detector, load(output), *batch).largest() < 1e-5
+    assert compare(wrapper, load(output), *batch).largest() < 1e-5
     extra = {"name": ""}
     torch.jit.load(output, _extra_files=extra)
     assert extra["name"] in ("small", b"small")

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from benchmarks import oracle_criterion
 from models.criterion import SetCriterion, mean_number_of_objects
 from models.matcher import HungarianMatcher
-from tests.models import oracle_criterion
 from tests.models.test_matcher import WEIGHTS, case
 
 NUM_CLASSES = 6

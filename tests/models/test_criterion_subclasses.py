@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from benchmarks import oracle_criterion
 from models.criterion import SetCriterion
 from models.matcher import HungarianMatcher
-from tests.models import oracle_criterion, small_models
+from tests.models import small_models
 from tests.models.test_criterion import LOSS_WEIGHTS, NUM_CLASSES, TERMS, build, layered, total
 from tests.models.test_matcher import WEIGHTS
 

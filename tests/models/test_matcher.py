@@ -5,8 +5,8 @@ from itertools import permutations
 import pytest
 import torch
 
+from benchmarks import oracle_criterion
 from models.matcher import HungarianMatcher, MatchedPairs, Objects, match_layers
-from tests.models import oracle_criterion
 from util.errors import DivergenceError
 
 WEIGHTS = (1.0, 5.0, 2.0)

@@ -6,12 +6,12 @@ import copy
 import pytest
 import torch
 
+from benchmarks import oracle_masks
 from models import build_model
 from models.criterion import SetCriterion
 from models.fast.deferred_masks import DeferredMasks
 from models.matcher import HungarianMatcher
 from models.segmentation import DETRsegm, MaskHeadSmallConv, MHAttentionMap
-from tests.models import oracle_masks
 from tests.models.small_models import build_segmenter, images, targets_for
 
 SIZES = [(64, 96), (70, 50)]

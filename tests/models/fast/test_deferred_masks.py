@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import oracle_masks
 from models.criterion import SetCriterion
 from models.fast.deferred_masks import DeferredMasks, select_queries
 from models.matcher import HungarianMatcher
 from models.panoptic import PostProcessSegm
-from tests.models import oracle_masks
 from tests.models.small_models import build_segmenter, images, targets_for
 
 SIZES = [(64, 96), (70, 50)]

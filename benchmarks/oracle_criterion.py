@@ -1,9 +1,9 @@
-"""The original's matching and loss algorithm, written plainly: the oracle for `models.matcher` and
-`models.criterion`.
+"""The original's matching and loss algorithm, as a reference for `models.matcher` and
+`models.criterion` in tests and benchmarks.
 
-One matcher call and one set of loss terms for each decoder layer; costs between all queries of the
-batch and all objects of the batch, of which only the blocks within an image are used; the GIoU loss
-takes the diagonal of a full pairwise matrix. Vectorised over boxes, slow in the large.
+Each decoder layer has its own matching and its own losses. The cost matrix has all queries and all
+objects of the batch, although only the blocks within an image are needed; the GIoU loss takes the
+diagonal of a full pairwise matrix.
 """
 
 from typing import Any
@@ -19,18 +19,18 @@ Weights = tuple[float, float, float]
 
 
 def match(outputs: dict[str, Any], targets: list[dict[str, Tensor]], weights: Weights) -> list[Any]:
-    """Matched (query, object) indices of each image; ``weights`` are those of class, L1 and GIoU
-    costs.
-    """
+    """Matched (query, object) indices per image; ``weights`` for class, L1 and GIoU cost."""
     with torch.no_grad():
         batch_size, num_queries = outputs["pred_logits"].shape[:2]
         probs = outputs["pred_logits"].flatten(0, 1).softmax(-1)
         boxes = outputs["pred_boxes"].flatten(0, 1)
         labels = torch.cat([t["labels"] for t in targets])
-        expected = torch.cat([t["boxes"] for t in targets])
+        target_boxes = torch.cat([t["boxes"] for t in targets])
         cost_class = -probs[:, labels]
-        cost_bbox = torch.cdist(boxes, expected, p=1)
-        cost_giou = -generalized_box_iou(box_cxcywh_to_xyxy(boxes), box_cxcywh_to_xyxy(expected))
+        cost_bbox = torch.cdist(boxes, target_boxes, p=1)
+        cost_giou = -generalized_box_iou(
+            box_cxcywh_to_xyxy(boxes), box_cxcywh_to_xyxy(target_boxes)
+        )
         cost = weights[0] * cost_class + weights[1] * cost_bbox + weights[2] * cost_giou
         cost = cost.view(batch_size, num_queries, -1).cpu()
         blocks = cost.split([len(t["labels"]) for t in targets], dim=-1)
@@ -45,7 +45,7 @@ def layer_losses(
     num_boxes: float,
     empty_weight: Tensor,
 ) -> dict[str, Tensor]:
-    """Loss terms of one decoder layer."""
+    """Losses of one decoder layer."""
     logits, boxes = outputs["pred_logits"], outputs["pred_boxes"]
     no_object = logits.shape[-1] - 1
     image = torch.cat([torch.full_like(query, i) for i, (query, _) in enumerate(indices)])
@@ -55,17 +55,19 @@ def layer_losses(
     )
     classes = torch.full(logits.shape[:2], no_object, dtype=torch.int64, device=logits.device)
     classes[image, query] = labels
-    expected = torch.cat(
+    target_boxes = torch.cat(
         [t["boxes"][target] for t, (_, target) in zip(targets, indices, strict=True)]
     )
     predicted = boxes[image, query]
-    giou = generalized_box_iou(box_cxcywh_to_xyxy(predicted), box_cxcywh_to_xyxy(expected)).diag()
+    giou = generalized_box_iou(
+        box_cxcywh_to_xyxy(predicted), box_cxcywh_to_xyxy(target_boxes)
+    ).diag()
     counts = torch.as_tensor([len(t["labels"]) for t in targets], device=logits.device)
     correct = (logits[image, query].argmax(-1) == labels).float().mean() * 100
     return {
         "loss_ce": F.cross_entropy(logits.transpose(1, 2), classes, empty_weight),
         "class_error": 100 - correct.detach(),
-        "loss_bbox": F.l1_loss(predicted, expected, reduction="none").sum() / num_boxes,
+        "loss_bbox": F.l1_loss(predicted, target_boxes, reduction="none").sum() / num_boxes,
         "loss_giou": (1 - giou).sum() / num_boxes,
         "cardinality_error": F.l1_loss(
             (logits.argmax(-1) != no_object).sum(1).float(), counts.float()
@@ -79,7 +81,7 @@ def losses(
     weights: Weights,
     empty_weight: Tensor,
 ) -> dict[str, Tensor]:
-    """All losses of a batch, named as by `models.criterion.SetCriterion`."""
+    """All losses of a batch, under the names of `models.criterion.SetCriterion`."""
     num_boxes = max(float(sum(len(t["labels"]) for t in targets)), 1.0)
     named = {}
     for layer, suffix in [(outputs, "")] + [

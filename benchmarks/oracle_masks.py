@@ -1,7 +1,7 @@
-"""The mask head computed plainly, for all queries at once: the oracle for `models.segmentation`.
+"""A naive mask head, as a reference for `models.segmentation` in tests and benchmarks.
 
-Image features are repeated for every query and put beside its attention maps, and losses are taken
-of the masks selected afterwards.
+Image features are repeated for every query and concatenated with its attention maps. The masks of
+all queries are computed at once; the losses use the matched ones.
 """
 
 import torch
@@ -26,7 +26,7 @@ def head_masks(head, x, attention, fpns):
 
 
 def forward(model, images):
-    """Result of `DETRsegm.forward`, with the masks of all queries computed together."""
+    """The outputs of `DETRsegm.forward`, with the masks of all queries computed at once."""
     samples = nested_tensor_from_tensor_list(images) if isinstance(images, list) else images
     features, positions = model.detr.backbone(samples)
     states, projected, memory = model.detr.decode(features[-1], positions[-1])
@@ -37,7 +37,7 @@ def forward(model, images):
 
 
 def mask_losses(masks, indices, targets, num_boxes):
-    """Focal and dice loss, mask by mask and pixel by pixel probabilities, over padded images."""
+    """Focal and dice loss, computed mask by mask, over padded images."""
     height = max(t["masks"].shape[1] for t in targets)
     width = max(t["masks"].shape[2] for t in targets)
     resized = F.interpolate(masks, (height, width), mode="bilinear", align_corners=False)

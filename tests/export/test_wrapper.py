@@ -1,9 +1,9 @@
-"""The model as it travels, against the model and its post-processor."""
+"""The exported module against the model and its post-processor."""
 
 import pytest
 import torch
 
-from export.detector import Detector, output_names
+from export.wrapper import ExportWrapper, output_names
 from models.postprocess import PostProcess
 from tests.export.small_files import BOXES, MASKS, build
 from tests.models.small_models import images
@@ -19,10 +19,10 @@ def batch():
 @torch.no_grad()
 def test_detections_are_those_of_the_postprocessor(batch, architecture):
     model = build(architecture)
-    detector = Detector(model).eval()
+    wrapper = ExportWrapper(model).eval()
     outputs = model(batch)
-    found = detector(batch.tensors, batch.mask)
-    assert list(found) == output_names(detector)
+    found = wrapper(batch.tensors, batch.mask)
+    assert list(found) == output_names(wrapper)
     expected = PostProcess()(outputs, torch.ones(2, 2))  # relative: an image of one pixel
     for i, image in enumerate(expected):
         for name in ("scores", "labels", "boxes"):
@@ -35,7 +35,7 @@ def test_detections_are_those_of_the_postprocessor(batch, architecture):
 @torch.no_grad()
 def test_raw_outputs_are_those_of_the_model(batch, architecture):
     model = build(architecture)
-    detector = Detector(model, raw=True).eval()
-    outputs, found = model(batch), detector(batch.tensors, batch.mask)
-    assert list(found) == list(outputs) == output_names(detector)
+    wrapper = ExportWrapper(model, raw=True).eval()
+    outputs, found = model(batch), wrapper(batch.tensors, batch.mask)
+    assert list(found) == list(outputs) == output_names(wrapper)
     assert all(torch.equal(found[name], outputs[name]) for name in outputs)

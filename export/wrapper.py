@@ -1,4 +1,4 @@
-"""The model as it travels: tensors in, named tensors out."""
+"""The module that is exported: a DETR with tensors as inputs and named tensors as outputs."""
 
 import torch
 from torch import Tensor, nn
@@ -8,15 +8,15 @@ from util.box_ops import box_cxcywh_to_xyxy
 from util.nested_tensor import NestedTensor
 
 INPUTS = ("images", "padding_mask")
-SMALLEST_SIDE = 33  # two feature cells; a single one counts as a constant in torch.export
+SMALLEST_SIDE = 33  # two feature cells: torch.export treats a size of 1 as a constant
 
 
-class Detector(nn.Module):
-    """A DETR that takes two tensors and gives detections by name.
+class ExportWrapper(nn.Module):
+    """A DETR that takes images and padding mask as tensors and returns detections by name.
 
     Args:
         model: a `models.detr.DETR` or `models.segmentation.DETRsegm` without auxiliary outputs.
-        raw: give the network's outputs as they are.
+        raw: return the outputs of the model instead of detections.
     """
 
     def __init__(self, model: nn.Module, raw: bool = False):
@@ -25,7 +25,7 @@ class Detector(nn.Module):
         self.raw = raw
 
     def forward(self, images: Tensor, padding_mask: Tensor) -> dict[str, Tensor]:
-        """Detect.
+        """Detect objects.
 
         Args:
             images: (B, 3, H, W) float32, RGB, normalised with the ImageNet mean and deviation,
@@ -34,17 +34,17 @@ class Detector(nn.Module):
 
         Returns:
             ``scores`` (B, Q) in [0, 1] and ``labels`` (B, Q) int64 of the most probable class
-            other than "no object", ``boxes`` (B, Q, 4) xyxy in [0, 1] relative to the image without
-            padding (they may stick out of it by a little). With ``raw``: ``pred_logits`` and
-            ``pred_boxes`` as of `models.detr.DETR`. Segmentation models add ``pred_masks``, mask
-            logits (B, Q, H / 4, W / 4), over the padded image.
+            other than "no object", ``boxes`` (B, Q, 4) xyxy relative to the image without padding
+            (coordinates may lie slightly outside of [0, 1]). With ``raw``: ``pred_logits`` and
+            ``pred_boxes`` of `models.detr.DETR`. Segmentation models add ``pred_masks``, mask
+            logits (B, Q, H / 4, W / 4) of the padded image.
         """
         outputs: dict[str, Tensor] = self.model(NestedTensor(images, padding_mask))
         return outputs if self.raw else detections_of(outputs)
 
 
 def detections_of(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Scores, labels and boxes, as `Detector` describes them, from the network's outputs."""
+    """Convert the outputs of a DETR to detections, see `ExportWrapper.forward`."""
     scores, labels = outputs["pred_logits"].softmax(-1)[..., :-1].max(-1)
     boxes_xyxy = box_cxcywh_to_xyxy(outputs["pred_boxes"])
     detections = {"scores": scores, "labels": labels, "boxes": boxes_xyxy}
@@ -53,14 +53,14 @@ def detections_of(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
     return detections
 
 
-def output_names(detector: Detector) -> list[str]:
+def output_names(wrapper: ExportWrapper) -> list[str]:
     """Names of the outputs, in order."""
-    names = ["pred_logits", "pred_boxes"] if detector.raw else ["scores", "labels", "boxes"]
-    return names + (["pred_masks"] if isinstance(detector.model, DETRsegm) else [])
+    names = ["pred_logits", "pred_boxes"] if wrapper.raw else ["scores", "labels", "boxes"]
+    return names + (["pred_masks"] if isinstance(wrapper.model, DETRsegm) else [])
 
 
 def dynamic_shapes() -> dict[str, dict[int, torch.export.Dim]]:
-    """Batch, height and width of the inputs may change, for `torch.export`."""
+    """Dynamic batch size, height and width of the inputs, for `torch.export`."""
     batch = torch.export.Dim("batch")
     height, width = (torch.export.Dim(name, min=SMALLEST_SIDE) for name in ("height", "width"))
     return {
