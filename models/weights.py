@@ -32,18 +32,6 @@ def model_state(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]
     raise UserError(f"{source}: has no weights under the key 'model' (it holds {keys})")
 
 
-def tell_better_average(checkpoint: Mapping[str, Any], source: str, way_out: str) -> None:
-    """Print that the averaged weights in a ``best.pth`` are better than the raw ones, if so.
-
-    Args:
-        checkpoint: of which the raw weights are used.
-        source: where it came from.
-        way_out: how to use the averaged weights.
-    """
-    if checkpoint.get("best_weights") == "ema" and checkpoint.get("ema"):
-        print(f"{source}: raw weights are used, its averaged weights scored better: {way_out}")
-
-
 def num_classes_of(state: Mapping[str, Tensor], source: str) -> int:
     """How many classes the head in some weights has, without "no object".
 
