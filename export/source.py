@@ -13,10 +13,11 @@ from torch import Tensor, nn
 import hubconf
 from datasets.coco import PUBLISHED_SCALES, make_coco_transforms
 from export.architecture import Architecture, amplify_random_weights
-from export.weights import EMA_HELP, flags_of, mapping_of, read_weights
+from export.weights import EMA_HELP, flags_of, read_weights
 from models.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
 from models.weights import load_model_state, model_state, without_ddp_prefix
 from models.zoo import RELEASED_MODELS
+from training.checkpoint import classes_in
 from util.cli.command_line import ArgumentParser, FlagGroup, positive_number
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
@@ -150,14 +151,15 @@ def from_file(
         print(f"{path} does not say whether it is a DC5 model: loaded without --dilation")
     model = architecture.build()
     load_model_state(model, state, path, flags_of_main=False)
+    categories, is_thing = classes_in(checkpoint)
     coco_names = _coco_names(flags.get("dataset_file"), architecture.num_classes)
     return Source(
         name=name or Path(path).stem,
         model=model,
         architecture=architecture,
         num_classes=architecture.num_classes,
-        categories=mapping_of(checkpoint, "categories") or coco_names,
-        is_thing=mapping_of(checkpoint, "is_thing"),
+        categories=categories or coco_names,
+        is_thing=is_thing,
         short_side=max(flags.get("scales") or PUBLISHED_SCALES),
         max_size=flags.get("max_size", NEW_FLAG_DEFAULTS["max_size"]),
     )

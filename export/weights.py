@@ -11,7 +11,6 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 import os
 import sys
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from torch import Tensor
 
 from export.architecture import FLAG_NAMES
 from export.detectron2 import from_detectron2, is_detectron2
-from models.weights import model_state, report_better_average
+from models.weights import model_state
+from training.checkpoint import averaged_weights_in, classes_in, flags_in, report_better_average
 from util.cli.command_line import ArgumentParser, run_command
 from util.errors import UserError
 from util.files.checkpoint import StrPath, atomic_write, load_checkpoint, save_checkpoint
@@ -51,9 +51,10 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
     source = os.fspath(path_or_url)
     checkpoint = load_checkpoint(source)
     if averaged:
-        if not checkpoint.get("ema"):
+        weights = averaged_weights_in(checkpoint, source)
+        if weights is None:
             raise UserError(f"{source}: holds no averaged weights (--ema_decay): leave out --ema")
-        checkpoint["model"] = checkpoint["ema"]
+        checkpoint["model"] = weights
     else:
         report_better_average(checkpoint, source, "--ema takes them")
     state = model_state(checkpoint, source)
@@ -65,14 +66,10 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
 
 def flags_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """The flags of the run that wrote a checkpoint; empty if it stores none."""
-    args = checkpoint.get("args")
-    return dict(vars(args)) if isinstance(args, Namespace) else mapping_of(checkpoint, "args")
-
-
-def mapping_of(checkpoint: Mapping[str, Any], name: str) -> dict[Any, Any]:
-    """An entry of a checkpoint as a dict; empty if it is missing or not a mapping."""
-    entry = checkpoint.get(name)
-    return dict(entry) if isinstance(entry, Mapping) else {}
+    try:
+        return dict(flags_in(checkpoint, ""))
+    except UserError:  # weights are exported whatever else a file holds
+        return {}
 
 
 def write_weights(path: StrPath, checkpoint: Mapping[str, Any]) -> None:
@@ -87,7 +84,8 @@ def write_weights(path: StrPath, checkpoint: Mapping[str, Any]) -> None:
     """
     state = model_state(checkpoint, "the checkpoint")
     flags = {k: v for k, v in flags_of(checkpoint).items() if k in _KEPT_FLAGS}
-    entries = {"args": flags} | {k: mapping_of(checkpoint, k) for k in ("categories", "is_thing")}
+    categories, is_thing = classes_in(checkpoint)
+    entries = {"args": flags, "categories": categories, "is_thing": is_thing}
     notes: dict[str, Any] = {name: entry for name, entry in entries.items() if entry}
     if "epoch" in checkpoint:
         notes["epoch"] = checkpoint["epoch"]

@@ -32,18 +32,6 @@ def model_state(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]
     raise UserError(f"{source}: has no weights under the key 'model' (its keys: {keys})")
 
 
-def report_better_average(checkpoint: Mapping[str, Any], source: str, way_out: str) -> None:
-    """Print a notice if the averaged (EMA) weights of a ``best.pth`` scored better than the raw.
-
-    Args:
-        checkpoint: checkpoint whose raw weights are used.
-        source: file name for the notice.
-        way_out: how to use the averaged weights.
-    """
-    if checkpoint.get("best_weights") == "ema" and checkpoint.get("ema"):
-        print(f"{source}: raw weights are used, its averaged weights scored better: {way_out}")
-
-
 def num_classes_in_head(state: Mapping[str, Tensor], source: str) -> int:
     """Number of classes of the classification head, without the no-object class.
 

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -302,6 +304,22 @@ def test_imagenet_weights_out_of_reach(data, capsys, monkeypatch):
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     assert_one_line(capsys, run(data, "--backbone_weights", "imagenet"), "--backbone_weights")
+
+
+def test_help_needs_no_slow_imports_and_no_screen_of_usage():
+    script = "import sys, main; print(main.build_parser().format_help().index('options:'));"
+    script += "print({'torch', 'numpy', 'torchvision', 'pycocotools'} & sys.modules.keys())"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    place, slow = done.stdout.splitlines()
+    assert int(place) < 200 and slow == "set()"
+
+
+def test_the_command_line_chooses_the_device_of_the_parser():
+    wanted = main.get_args_parser().parse_args([]).device
+    assert main.parse_command_line(["--coco_path", "x"]).args.device == wanted
+    assert main.parse_command_line(["--device", "cuda:7"]).args.device == "cuda:7"
 
 
 def test_wrong_flags_end_like_other_mistakes(capsys):

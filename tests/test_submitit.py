@@ -16,7 +16,7 @@ from tests import fake_slurm
 from tests.test_main import FLAGS, ROOT
 from tests.training.test_resume import assert_same_runs
 from util.distributed import processes as distributed
-from util.distributed.launch import detect_launch, rendezvous_address
+from util.distributed.launch import Launch, detect_launch, rendezvous_address
 
 # Five steps an epoch of two processes with an image each.
 RUN = ["--epochs", "3", "--lr_drop", "2", "--lr", "1e-3", "--batch_size", "1"]

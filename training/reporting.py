@@ -1,4 +1,4 @@
-"""What an evaluation tells: tables, reasons and pictures."""
+"""Reports of an evaluation: tables, explanations and images."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,12 +19,12 @@ from util.visualize.panoptic import save_panoptic_samples
 
 
 def report(evaluator: CocoEvaluator, categories: Mapping[int, str], training: bool) -> None:
-    """Print a table by class for each IoU type, why an AP is -1 or 0, and equal detections.
+    """Print a table per class for each IoU type, and explain an AP of -1 or 0 and collapsed boxes.
 
     Args:
         evaluator: accumulated.
         categories: names by id.
-        training: whether the model is being trained, in place of evaluated alone.
+        training: whether this is an evaluation during training, not ``--eval``.
     """
     for iou_type, score in evaluator.coco_eval.items():
         print(f"By class, {iou_type}:")
@@ -36,7 +36,7 @@ def report(evaluator: CocoEvaluator, categories: Mapping[int, str], training: bo
 
 
 def all_detections(evaluator: CocoEvaluator) -> list[dict[str, Any]]:
-    """COCO result entries with boxes, and with masks where they were evaluated."""
+    """COCO result entries with boxes, and with masks if they were evaluated."""
     detections = evaluator.detections("bbox")
     if "segm" not in evaluator.coco_eval:
         return detections
@@ -47,18 +47,18 @@ def all_detections(evaluator: CocoEvaluator) -> list[dict[str, Any]]:
 def draw_detections(
     detections: list[dict[str, Any]], ground_truth: COCO, dataset: Any, folder: Path
 ) -> None:
-    """Write ``detections.png``, a sample of detections beside ground truth.
+    """Draw ``detections.png``: a sample of detections beside ground truth.
 
     Args:
         detections: COCO result entries.
         ground_truth: of the images.
-        dataset: its ``root`` is the folder of the images; nothing is drawn without a folder.
+        dataset: its ``root`` is the folder of the images; without ``root`` nothing is drawn.
         folder: of the run.
     """
     if not hasattr(dataset, "root"):
         return
     picture = folder / "detections.png"
-    # Of panoptic data the instance annotations know things alone, and AP counts nothing else.
+    # Instance annotations of panoptic data only have things, and AP only counts these.
     detections = [one for one in detections if one["category_id"] in ground_truth.cats]
     save_detection_samples(
         ground_truth,
@@ -72,11 +72,11 @@ def draw_detections(
 
 
 def draw_panoptic_maps(dataset: CocoPanoptic, folder: Path) -> None:
-    """Write ``panoptic.png``, a sample of panoptic maps beside ground truth.
+    """Draw ``panoptic.png``: a sample of panoptic maps beside ground truth.
 
     Args:
-        dataset: with the truth.
-        folder: of the run; its `engine.PANOPTIC_FOLDER` holds the maps.
+        dataset: with the ground truth.
+        folder: of the run; the maps are in its `engine.PANOPTIC_FOLDER`.
     """
     picture = folder / "panoptic.png"
     save_panoptic_samples(panoptic_samples(dataset, folder / PANOPTIC_FOLDER), picture)

@@ -1,8 +1,7 @@
 """Defaults of the flags that the original codebase does not have.
 
-The parser in ``main.py`` and the ``build*(args)`` functions read the same table, so that a
-namespace which holds only the original's names (an old checkpoint, a notebook, a script) means what
-it always meant.
+The parser in ``main.py`` and the ``build*(args)`` functions read this table, so that a namespace
+with only the original's flags (an old checkpoint, a notebook, a script) works as before.
 """
 
 from typing import Any
@@ -41,7 +40,7 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
 
 
 def option(args: Any, name: str) -> Any:
-    """The new flag ``name`` of ``args``, or its default where ``args`` is older than the flag.
+    """Value of a new flag, or its default if ``args`` does not have the flag.
 
     Args:
         args: any namespace with attributes, usually of argparse.
@@ -54,7 +53,7 @@ def option(args: Any, name: str) -> Any:
 
 
 def fill_in_new_flags(args: Any) -> None:
-    """Give ``args`` every new flag that it lacks, with its default."""
+    """Add missing new flags to ``args``, with their defaults."""
     for name, default in NEW_FLAG_DEFAULTS.items():
         if not hasattr(args, name):
             setattr(args, name, default)

@@ -1,4 +1,4 @@
-"""Which code is running: a line for logs, and versions for checkpoints."""
+"""Versions of the code and its packages, for logs and checkpoints."""
 
 import functools
 import importlib.metadata
@@ -32,7 +32,7 @@ def get_sha() -> str:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of what computes, by name, and the commit of this checkout as the process began."""
+    """Versions of Python, CUDA and packages, and the commit at the first call, by name."""
     return {
         "commit": get_sha(),
         "python": platform.python_version(),
@@ -49,8 +49,8 @@ def _version_of(package: str) -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git prints about this checkout, None where it fails."""
-    # Without optional locks: several processes may start in one checkout at the same moment.
+    """Output of a git command in this checkout; None if it fails."""
+    # Without optional locks: several processes may start in one checkout at the same time.
     command = ["git", "--no-optional-locks", "-C", str(_ROOT), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)

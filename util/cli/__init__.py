@@ -1,1 +1,1 @@
-"""What the command lines of the project share."""
+"""Parsing of command lines, exit statuses and error messages."""

@@ -1,4 +1,4 @@
-"""What every command of the project shares: flags with help, argument files, errors in one line."""
+"""Command lines: flags with help, argument files, errors in one line."""
 
 import argparse
 import errno
@@ -15,19 +15,19 @@ from util.errors import ConnectionLostError, DivergenceError, UserError
 from util.options import NEW_FLAG_DEFAULTS
 from util.signals import StopRequested
 
-# No space, over quota, a device that fails, one that may not be written.
+# No space, over quota, input/output error, read-only file system, no permission.
 _DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES})
 
 
 def positive_number(text: str) -> int:
-    """Type of a flag: a whole number from 1 on."""
+    """Type of a flag: a positive integer."""
     if not re.fullmatch(r"[1-9]\d*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
 
 
 def can_have(action: argparse.Action, value: Any) -> bool:
-    """Whether ``value`` is one that the flag of a parser can have."""
+    """Whether the flag of a parser can have this value."""
     if action.nargs == 0:
         return isinstance(value, bool)
     if value is None:
@@ -58,7 +58,7 @@ def share(text: str) -> float:
 
 
 class FlagGroup:
-    """A titled group of flags in ``--help``. The newer flags have their default in `util.options`.
+    """A titled group of flags in ``--help``. Defaults of new flags come from `util.options`.
 
     Args:
         parser: gets the group.
@@ -69,7 +69,7 @@ class FlagGroup:
         self._group = parser.add_argument_group(title)
 
     def add(self, flag: str, help: str, **options: Any) -> None:
-        """Add a flag with a value; its default is shown where it has one."""
+        """Add a flag with a value; its help shows the default, if there is one."""
         options.setdefault("default", NEW_FLAG_DEFAULTS.get(flag.removeprefix("--")))
         if options["default"] not in (None, ""):
             help += " (default: %(default)s)"
@@ -81,7 +81,7 @@ class FlagGroup:
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """Reads ``@file`` lines as a shell would, with comments, and reports errors in one line."""
+    """Splits lines of an ``@file`` like a shell, with comments, and reports errors in one line."""
 
     def parse_args(  # type: ignore[override]
         self, argv: Sequence[str] | None = None, namespace: Any = None
@@ -112,7 +112,7 @@ class ArgumentParser(argparse.ArgumentParser):
             self.error(f"line {arg_line!r} of an argument file: {err}")
 
     def given_flags(self, argv: Sequence[str] | None = None) -> set[str]:
-        """Names of the flags that a command line gives, in place of leaving their default."""
+        """Names of the flags on a command line; all others have their defaults."""
         default = object()
         names = [action.dest for action in self._actions]
         parsed = self.parse_args(argv, argparse.Namespace(**dict.fromkeys(names, default)))
@@ -132,8 +132,8 @@ def run_command(name: str, command: Callable[[], None]) -> int:
 
     Returns:
         0: done. 1: training has diverged, or another process is gone. 2: a mistake of the user.
-        130, 143, 138: stopped by Ctrl-C, SIGTERM, SIGUSR1. All but the first leave one line on
-        stderr.
+        130, 143, 138: stopped by Ctrl-C, SIGTERM, SIGUSR1. Every status except 0 comes with one
+        line on stderr.
     """
     try:
         raise_on_interrupt()
