@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from util.cli.command_line import ArgumentParser, FlagGroup, can_have, run_command
+from util.cli.command_line import ArgumentParser, FlagGroup, run_command
 from util.cli.early_interrupt import end_at_once_on_interrupt
 from util.options import fill_in_new_flags
 
@@ -27,8 +27,8 @@ def main(
     Args:
         args: all flags. Missing new flags get their defaults. ``args.output_dir`` is set where
             ``run_name`` chooses it, and so is the place among several processes (``args.rank`` …).
-        given: names of the flags on the command line; other flags may come from a checkpoint.
-            None: flags that differ from their default.
+        given: names of the flags on the command line; other flags may come from a checkpoint, see
+            `training.saved_flags.settle_flags`.
         run_name: training without ``args.output_dir`` writes to ``outputs/{run_name}-N``, with the
             first free N; empty: it writes nothing.
 
@@ -46,7 +46,6 @@ def main(
 
     fill_in_new_flags(args)
     check_flags(args)
-    given = _changed_flags(args) if given is None else given
     with connected(args), explained_refusals():
         check_device(args.device)
         use_gpu(args.device)
@@ -55,7 +54,7 @@ def main(
             _train_or_evaluate(args, given)
 
 
-def _train_or_evaluate(args: argparse.Namespace, given: Collection[str]) -> None:
+def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) -> None:
     """Build everything from the flags, restore a checkpoint, then train or evaluate."""
     from datasets import build_scales
     from training.checkpoint import TrainingState
@@ -65,7 +64,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str]) -> None
     from training.loop import Run, build_loop_settings
     from training.network import build_network, build_optimization, distribute, num_trainable
     from training.nonfinite.policy import NonFinitePolicy
-    from training.resume import averaged_model, find_start, load_weights, resume_training
+    from training.resume import Start, averaged_model, find_start, load_weights, resume_training
     from training.saved_flags import settle_flags
     from training.state import RunState
     from util.determinism import make_deterministic
@@ -79,8 +78,10 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str]) -> None
         args.finetune,
         args.frozen_weights,
     )
-    args = settle_flags(args, start, given, _is_valid)
+    args = settle_flags(args, start, given, flag_actions())
     check_flags(args)
+    if args.eval and start == Start():
+        print("--eval without a checkpoint: random weights are evaluated")
     print(args)
     if args.deterministic:
         make_deterministic()
@@ -123,15 +124,9 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str]) -> None
         run.train()
 
 
-def _changed_flags(args: argparse.Namespace) -> set[str]:
-    defaults = vars(get_args_parser().parse_args([]))
-    return {name for name, value in vars(args).items() if value != defaults.get(name, value)}
-
-
-def _is_valid(name: str, value: object) -> bool:
-    """Whether the flag ``name`` can have a value."""
-    actions = {action.dest: action for action in get_args_parser()._actions}
-    return name in actions and can_have(actions[name], value)
+def flag_actions() -> dict[str, argparse.Action]:
+    """The flags by name."""
+    return {action.dest: action for action in get_args_parser()._actions}
 
 
 def get_args_parser(device: str | None = None) -> argparse.ArgumentParser:
@@ -232,7 +227,10 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--max_size", "maximum long side of images in pixels", type=int)
     add("--crop_prob", "probability of cropping a training image", type=float)
     add("--skip_bad_images", "maximum number of unreadable images to replace by others", type=int)
-    add_switch("--skip_checks", "only print errors found by the data checks, and start")
+    add_switch(
+        "--skip_checks",
+        "only warn about class names, box formats, queries and image sizes that do not fit",
+    )
     add("--num_workers", "data-loading workers per process", default=2, type=int)
 
 

@@ -44,8 +44,6 @@ def check_flags(args: argparse.Namespace) -> None:
     _check_start(args)
     _check_overwrite(args)
     _check_masks(args)
-    if args.eval and not (args.resume or args.auto_resume or args.finetune):
-        print("--eval without --resume: this evaluates random weights")
 
 
 def _check_numbers(args: argparse.Namespace) -> None:

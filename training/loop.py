@@ -24,6 +24,7 @@ from training.folder import RunFolder
 from training.network import num_trainable
 from training.nonfinite.policy import NonFinitePolicy
 from training.reporting import all_detections, draw_detections, draw_panoptic_maps, report
+from training.resume import set_aside_later_files
 from training.state import score_name, validation_score
 from util.distributed.gathering import broadcast_object
 from util.distributed.processes import all_gather, get_world_size, is_main_process
@@ -115,6 +116,8 @@ class Run:
         settings, state = self.settings, self.state
         if settings.overwrite:
             self.folder.start_over()
+        if settings.resume:
+            set_aside_later_files(self.folder, settings.resume, state)
         self.folder.sweep()
         print("Start training")
         if state.epoch >= settings.epochs:

@@ -29,6 +29,7 @@ from training.checkpoint import (
     restored_progress,
 )
 from training.folder import RunFolder
+from training.state import RunState
 from util.distributed.agreement import fingerprint
 from util.distributed.gathering import broadcast_object
 from util.distributed.processes import all_gather, get_world_size
@@ -199,7 +200,7 @@ def resume_training(
         state: changed in place; its weights are loaded already.
         checkpoint: of ``--resume``.
         flags: all flags, by name; rates and schedule are set by them.
-        folder: of the run. Files of later steps in it are renamed.
+        folder: of the run; its log has the scores of epochs that the checkpoint does not hold.
 
     Raises:
         UserError: the checkpoint belongs to other parameters, or holds invalid values.
@@ -207,8 +208,6 @@ def resume_training(
     path, content = checkpoint
     if not can_resume(content):
         print(f"{path} holds weights alone: training starts at epoch {state.progress.epoch}")
-        if folder.holds(path):
-            folder.go_back_to(state.progress.epoch, 0)
         return
     restore_optimizer(state.optimizer, state.lr_scheduler, state.scaler, content, path)
     report_other_versions(content)
@@ -223,9 +222,23 @@ def resume_training(
         progress.scores, progress.ema_scores = broadcast_object(
             (progress.scores, progress.ema_scores)
         )
-        folder.go_back_to(progress.epoch, progress.step)
-        if progress.images_done == 0 and progress.best_epoch == progress.epoch - 1:
-            folder.keep_as_best(path, progress.best_weights)
+
+
+def set_aside_later_files(folder: RunFolder, checkpoint: str, progress: RunState) -> None:
+    """Rename files that a run wrote after the checkpoint of its folder that it now continues from.
+
+    Call it when training starts: a mistake in flags or data must not change the folder.
+
+    Args:
+        folder: of the run.
+        checkpoint: path of the checkpoint; if it is in another folder, nothing happens.
+        progress: of the checkpoint.
+    """
+    if not folder.holds(checkpoint):
+        return
+    folder.go_back_to(progress.epoch, progress.step)
+    if progress.images_done == 0 and progress.best_epoch == progress.epoch - 1:
+        folder.keep_as_best(checkpoint, progress.best_weights)
 
 
 def apply_schedule(

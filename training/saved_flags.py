@@ -5,7 +5,7 @@ The command line comes first, then the flags saved in the checkpoint, then the d
 
 import argparse
 import copy
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from models.weights import (
 )
 from training.checkpoint import flags_in, is_of_original, report_better_average
 from training.resume import LoadedCheckpoint, Start
+from util.cli.command_line import can_have
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
 
 Flags = dict[str, Any]
-IsValid = Callable[[str, Any], bool]  # whether a flag, by name, can have a value
+Actions = Mapping[str, argparse.Action]  # the flags of main.py by name
 
 # With another value the weights do not fit, or the outputs differ.
 _DETECTOR = (
@@ -34,6 +35,7 @@ _DETECTOR = (
     *("dim_feedforward", "hidden_dim", "nheads", "num_queries", "pre_norm"),
 )
 _NEEDED_BY_WEIGHTS = (*_DETECTOR, "masks")
+_IMAGE_SIZES = ("scales", "max_size")
 _SCHEDULE = ("lr", "lr_backbone", "weight_decay", "lr_scheduler", "lr_drop", "lr_min")
 _DATA_PATHS = (
     *("coco_path", "coco_panoptic_path"),
@@ -52,7 +54,7 @@ _OF_THIS_START = frozenset(
 
 
 def settle_flags(
-    args: argparse.Namespace, start: Start, given: Collection[str], is_valid: IsValid
+    args: argparse.Namespace, start: Start, given: Collection[str] | None, actions: Actions
 ) -> argparse.Namespace:
     """The flags of a run: from the command line, else from its checkpoint, else the default.
 
@@ -62,8 +64,10 @@ def settle_flags(
     Args:
         args: all flags; not changed.
         start: the checkpoints.
-        given: names of the flags on the command line.
-        is_valid: whether a flag can have a value.
+        given: names of the flags on the command line; None, for a caller without one: flags that
+            differ from their default. Then only what the weights need, image sizes and
+            learning-rate schedule come from a checkpoint, as with a checkpoint of the original.
+        actions: the flags of main.py.
 
     Returns:
         A copy with the values that hold.
@@ -72,17 +76,22 @@ def settle_flags(
         UserError: a given flag contradicts the weights, or a saved flag has an invalid value.
     """
     args = copy.copy(args)
+    is_script, given = given is None, _changed_flags(args, actions) if given is None else given
     if start.resume is not None:
         args.resume, args.finetune = start.resume.path, ""  # --auto_resume found it
-        args = settle_resumed(args, start.resume.content, given, is_valid)
+        args = settle_resumed(args, start.resume.content, given, actions, is_script)
     for flag, checkpoint in (("finetune", start.finetune), ("frozen_weights", start.frozen)):
         if checkpoint is not None:
-            args = settle_started(args, flag, checkpoint.content, given, is_valid)
+            args = settle_started(args, flag, checkpoint.content, given, actions)
     for flag, checkpoint in (("resume", start.resume), ("frozen_weights", start.frozen)):
         if checkpoint is not None:
             args.num_classes = _num_classes(args.num_classes, flag, checkpoint)
     _report_better_averages(args, start)
     return args
+
+
+def _changed_flags(args: argparse.Namespace, actions: Actions) -> set[str]:
+    return {n for n, v in vars(args).items() if n in actions and v != actions[n].default}
 
 
 def _num_classes(asked: int | None, flag: str, checkpoint: LoadedCheckpoint) -> int:
@@ -102,9 +111,10 @@ def _num_classes(asked: int | None, flag: str, checkpoint: LoadedCheckpoint) -> 
 
 
 def _report_better_averages(args: argparse.Namespace, start: Start) -> None:
-    if start.finetune is not None:
-        way_out = "write them to a file with python -m export.weights --ema"
-        report_better_average(start.finetune.content, args.finetune, way_out)
+    for checkpoint in (start.finetune, start.frozen):
+        if checkpoint is not None:
+            way_out = "write them to a file with python -m export.weights --ema"
+            report_better_average(checkpoint.content, checkpoint.path, way_out)
     if start.resume is not None and args.eval and not args.ema_decay:
         way_out = "--ema_decay 0.9998 scores both"
         report_better_average(start.resume.content, args.resume, way_out)
@@ -114,7 +124,8 @@ def settle_resumed(
     args: argparse.Namespace,
     checkpoint: Mapping[str, Any],
     given: Collection[str],
-    is_valid: IsValid,
+    actions: Actions,
+    is_script: bool = False,
 ) -> argparse.Namespace:
     """The flags of a run that resumes or evaluates a checkpoint.
 
@@ -125,7 +136,8 @@ def settle_resumed(
         args: all flags; not changed.
         checkpoint: of ``--resume``.
         given: names of the flags on the command line.
-        is_valid: whether a flag can have a value.
+        actions: the flags of main.py.
+        is_script: take from any checkpoint what is taken from one of the original, and image sizes.
 
     Raises:
         UserError: a given flag contradicts the weights, or a saved flag has an invalid value.
@@ -137,15 +149,16 @@ def settle_resumed(
     _refuse_contradictions(args, saved, _NEEDED_BY_WEIGHTS, given, source)
     for sentence in _other_processes(saved, args):
         print(sentence)
-    names: Iterable[str] = vars(args)
-    if is_of_original(checkpoint):
-        names = (*_NEEDED_BY_WEIGHTS, *_SCHEDULE)
-    if not set(_DATA_PATHS).isdisjoint(given):
+    names: Iterable[str] = [name for name in vars(args) if name in actions]
+    if is_of_original(checkpoint) or is_script:
+        names = (*_NEEDED_BY_WEIGHTS, *_IMAGE_SIZES, *_SCHEDULE)
+    own_data = not set(_DATA_PATHS).isdisjoint(given)
+    if own_data:
         names = [name for name in names if name not in _DATA_PATHS]
     names = [name for name in names if name not in _OF_THIS_START]
-    settled = _take(args, saved, names, given, is_valid, source)
-    if settled.dataset_file != args.dataset_file:
-        _read_as_coco_unless_drawn(settled)
+    settled = _take(args, saved, names, given, actions, source)
+    if own_data and settled.dataset_file != args.dataset_file:
+        _read_as_coco(settled, saved)
     _print_differences(saved, settled)
     return settled
 
@@ -155,7 +168,7 @@ def settle_started(
     flag: str,
     checkpoint: Mapping[str, Any],
     given: Collection[str],
-    is_valid: IsValid,
+    actions: Actions,
 ) -> argparse.Namespace:
     """The flags of a new run whose detector starts from a checkpoint's weights.
 
@@ -166,7 +179,7 @@ def settle_started(
         flag: ``finetune``, which loads weights that fit, or ``frozen_weights``.
         checkpoint: content of the file that the flag names.
         given: names of the flags on the command line.
-        is_valid: whether a flag can have a value.
+        actions: the flags of main.py.
 
     Raises:
         UserError: with ``frozen_weights``: a given flag contradicts the weights. A saved flag has
@@ -178,7 +191,10 @@ def settle_started(
     saved = {**_architecture_of(state), **flags_in(checkpoint, source)}
     if flag == "frozen_weights":
         _refuse_contradictions(args, saved, _DETECTOR, given, source)
-    return _take(args, saved, _DETECTOR, given, is_valid, source)
+    for name in _DETECTOR:
+        if name in given and name in saved and _differ(saved[name], getattr(args, name)):
+            print(f"--{name}: {saved[name]} in {path}, now {getattr(args, name)}")
+    return _take(args, saved, _DETECTOR, given, actions, source)
 
 
 def _architecture_of(state: Mapping[str, Tensor]) -> Flags:
@@ -216,7 +232,7 @@ def _take(
     saved: Flags,
     names: Iterable[str],
     given: Collection[str],
-    is_valid: IsValid,
+    actions: Actions,
     source: str,
 ) -> argparse.Namespace:
     """A copy of the flags with saved values for flags that were not given; prints these values."""
@@ -225,7 +241,7 @@ def _take(
     for name in names:
         if name in given or name not in saved or not _differ(saved[name], getattr(args, name)):
             continue
-        if not is_valid(name, saved[name]):
+        if not can_have(actions[name], saved[name]):
             raise UserError(
                 f"{source}: its flag --{name} is {saved[name]!r}, which main.py does not take; "
                 "give the flag on the command line"
@@ -237,12 +253,19 @@ def _take(
     return settled
 
 
-def _read_as_coco_unless_drawn(args: argparse.Namespace) -> None:
-    """Read a ``--coco_path`` without drawn shapes as COCO, also for a model trained on shapes."""
-    path = args.coco_path
-    if path and Path(path).is_dir() and not is_drawn(path):
-        args.dataset_file = args.dataset_file.replace("shapes_panoptic", "coco_panoptic")
+def _read_as_coco(args: argparse.Namespace, saved: Flags) -> None:
+    """Let the kind of data of a checkpoint fit the paths on the command line, in place.
+
+    Paths that do not lead to drawn shapes hold COCO data, also for a model trained on shapes.
+    Panoptic data of a single folder need no ``--coco_panoptic_path``.
+    """
+    if not (args.coco_path and is_drawn(args.coco_path)):
         args.dataset_file = args.dataset_file.replace("shapes", "coco")
+    if args.dataset_file == "coco_panoptic" and args.coco_path and not args.coco_panoptic_path:
+        here = Path(args.coco_path)
+        has_maps = (here / "annotations" / "panoptic_val2017.json").is_file()
+        before = saved.get("coco_panoptic_path")
+        args.coco_panoptic_path = str(here) if has_maps or before is None else before
 
 
 def _print_differences(saved: Flags, args: argparse.Namespace) -> None:

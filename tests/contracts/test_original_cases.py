@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import hubconf
-from export.detector import INPUTS, dynamic_shapes
 from export.onnx import OPSET
 from export.quiet import quiet
+from export.wrapper import INPUTS, dynamic_shapes
 from models.backbone import Backbone, Joiner
 from models.matcher import HungarianMatcher
 from models.position_encoding import PositionEmbeddingLearned, PositionEmbeddingSine

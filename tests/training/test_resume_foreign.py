@@ -73,7 +73,7 @@ def settled(checkpoint):
     args = main.get_args_parser().parse_args([])
     args.resume = "x.pth"
     fill_in_new_flags(args)
-    args = settle_resumed(args, checkpoint, (), main._is_valid)
+    args = settle_resumed(args, checkpoint, (), main.flag_actions())
     check_flags(args)
     return args
 

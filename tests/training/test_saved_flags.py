@@ -139,9 +139,9 @@ def test_data_paths_come_as_a_whole_or_not_at_all(trained):
     args = main.get_args_parser().parse_args(["--val_ann", "mine.json", "--val_images", "mine"])
     args.resume = str(trained)
     checkpoint = read_checkpoint(trained)
-    settled = settle_resumed(args, checkpoint, {"val_ann", "val_images"}, main._is_valid)
+    settled = settle_resumed(args, checkpoint, {"val_ann", "val_images"}, main.flag_actions())
     assert settled.coco_path is None and settled.val_ann == "mine.json"
-    settled = settle_resumed(args, checkpoint, set(), main._is_valid)
+    settled = settle_resumed(args, checkpoint, set(), main.flag_actions())
     assert settled.coco_path == checkpoint["args"]["coco_path"]
 
 
@@ -152,7 +152,7 @@ def test_a_model_of_drawn_shapes_reads_own_data_as_coco(data, trained, tmp_path,
     path = data if drawn else tmp_path
     args = main.get_args_parser().parse_args(["--coco_path", str(path)])
     args.resume = str(trained)
-    settled = settle_resumed(args, checkpoint, {"coco_path"}, main._is_valid)
+    settled = settle_resumed(args, checkpoint, {"coco_path"}, main.flag_actions())
     assert settled.dataset_file == ("shapes" if drawn else "coco")
 
 
@@ -243,4 +243,4 @@ def test_flags_are_shown_as_they_are_typed(name, value, typed):
 def test_flags_that_are_something_else_are_refused():
     args = argparse.Namespace(resume="x.pth")
     with pytest.raises(UserError, match=r"x\.pth: its 'args' are not flags but int"):
-        settle_resumed(args, {"args": 3}, (), main._is_valid)
+        settle_resumed(args, {"args": 3}, (), main.flag_actions())
