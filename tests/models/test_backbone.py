@@ -49,6 +49,12 @@ def downloads(monkeypatch):
 # ---- frozen batch norm
 
 
+def test_a_new_frozen_batch_norm_equals_a_new_batch_norm():
+    fresh, plain = FrozenBatchNorm2d(3), torch.nn.BatchNorm2d(3).state_dict()
+    assert all(torch.equal(value, plain[name]) for name, value in fresh.state_dict().items())
+    assert list(fresh.state_dict()) == ["weight", "bias", "running_mean", "running_var"]
+
+
 def test_frozen_batch_norm_equals_batch_norm_in_evaluation():
     reference = nn.BatchNorm2d(5).double().eval()
     for tensor in (*reference.parameters(), reference.running_mean, reference.running_var):
