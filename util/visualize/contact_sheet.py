@@ -71,7 +71,7 @@ def save_picture(picture: Image.Image, path: str | Path) -> None:
     if format_name not in Image.SAVE:
         raise UserError(f"{path}: no picture format ends in {ending!r}; write a .png or a .jpg")
     with atomic_write(path) as file:
-        picture.save(file, format_name)
+        picture.save(file, format_name, compress_level=1)  # of PNG: saves most of the time
 
 
 def count(number: int, noun: str) -> str:
