@@ -11,6 +11,7 @@ import torch
 
 import main
 from datasets.shapes.directory import write_shapes
+from tests.narrow_resnet import NARROW
 from training import loop
 from util.options import NEW_FLAG_DEFAULTS
 
@@ -40,8 +41,8 @@ def trained(data, tmp_path_factory):
 
 
 def run(data, *flags):
-    """A command line; without ``--output_dir`` among the flags nothing is written."""
-    flags = ["--output_dir", "", *map(str, flags)]
+    """Run a command line in this process, with a narrow backbone and no output by default."""
+    flags = ["--backbone", NARROW, "--output_dir", "", *map(str, flags)]
     return main.run([*FLAGS, "--coco_path", str(data), *flags])
 
 

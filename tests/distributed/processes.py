@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 _SECONDS = 240
+_PRELOADED = ["pytest", "torchvision", "tests.test_main"]
 
 
 def run_connected(
@@ -17,7 +18,8 @@ def run_connected(
 ) -> list[Any]:
     """What ``work`` returns in groups of connected processes of several sizes, one after the other.
 
-    Starting processes takes longer than most work in them: all groups are made of the same ones.
+    Starting processes takes longer than most work in them: all groups are made of the same ones,
+    forked from a server that has imported PyTorch and main.py.
 
     Args:
         work: a function of a module, called with ``given``; its value is saved by `torch.save`.
@@ -28,9 +30,10 @@ def run_connected(
         for each of ``worlds`` the values of its processes, in order of rank.
     """
     folder.mkdir(parents=True)
-    context = torch.multiprocessing.get_context("spawn")
+    context = torch.multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
     processes = [
-        context.Process(target=_live, args=(work, folder, rank, worlds, given))
+        context.Process(target=_live, args=(work, folder, rank, worlds, given, dict(os.environ)))
         for rank in range(max(worlds))
     ]
     for process in processes:
@@ -50,8 +53,15 @@ def run_connected(
 
 
 def _live(
-    work: Callable[..., Any], folder: Path, rank: int, worlds: tuple[int, ...], given: Any
+    work: Callable[..., Any],
+    folder: Path,
+    rank: int,
+    worlds: tuple[int, ...],
+    given: Any,
+    environment: dict[str, str],
 ) -> None:
+    os.environ.clear()
+    os.environ |= environment  # the server has that of its own start
     torch.set_num_threads(1)
     try:
         for world in worlds:

@@ -17,7 +17,8 @@ from training import loop
 from util.distributed.processes import get_rank
 
 PANOPTIC = ["--dataset_file", "shapes_panoptic", "--batch_size", "1", "--epochs", "1"]
-BOXES = [*PANOPTIC, "--backbone_weights", "imagenet", "--ema_decay", "0.9"]
+BOXES = [*PANOPTIC, "--backbone", "resnet18", "--backbone_weights", "imagenet"]
+BOXES += ["--ema_decay", "0.9"]
 MASKS = [*BOXES, "--masks", "--panoptic_threshold", "0"]
 STARTS = {
     "frozen": MASKS,

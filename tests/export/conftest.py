@@ -3,7 +3,7 @@
 import pytest
 
 from export.onnx import run
-from tests.export.small_files import MASKS, write_checkpoint
+from tests.export.small_files import NARROW_MASKS, write_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -12,7 +12,7 @@ def onnx_export(tmp_path_factory):
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     folder = tmp_path_factory.mktemp("onnx")
-    model = write_checkpoint(folder / "small.pth", MASKS)
+    model = write_checkpoint(folder / "small.pth", NARROW_MASKS)
     argv = ["--checkpoint", str(folder / "small.pth"), "--output", str(folder / "small.onnx")]
     assert run([*argv, "--check_sizes", "70x133", "--check_batches", "1"]) == 0
     return model, folder / "small.onnx"

@@ -7,7 +7,7 @@ import pytest
 from export.check import compare, padded_batches
 from export.onnx import OPSET, load, run
 from export.wrapper import ExportWrapper
-from tests.export.small_files import BOXES, write_checkpoint
+from tests.export.small_files import NARROW_BOXES, write_checkpoint
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
@@ -45,7 +45,7 @@ def test_the_file_is_one_and_of_the_opset(onnx_export):
 
 @pytest.mark.slow
 def test_raw_outputs_of_a_box_model(tmp_path):
-    model = write_checkpoint(tmp_path / "small.pth", BOXES)
+    model = write_checkpoint(tmp_path / "small.pth", NARROW_BOXES)
     argv = ["--checkpoint", str(tmp_path / "small.pth"), "--output", str(tmp_path / "f.onnx")]
     assert run([*argv, *FEW, "--raw"]) == 0
     batch = next(padded_batches([(64, 99)], [2]))

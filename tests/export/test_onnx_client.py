@@ -33,7 +33,7 @@ def pictures(tmp_path):
 def test_it_detects_what_the_model_does(onnx_export, pictures, tmp_path):
     model, path = onnx_export
     command = [sys.executable, str(CLIENT), str(path), *pictures]
-    command += ["--threshold", "0.01", "--output", str(tmp_path / "drawn")]
+    command += ["--threshold", "1e-6", "--output", str(tmp_path / "drawn")]
     done = subprocess.run(
         command, check=True, capture_output=True, text=True, cwd=tmp_path, timeout=120
     )

@@ -6,7 +6,7 @@ import torch
 from export.check import compare, padded_batches
 from export.program import load, run
 from export.wrapper import ExportWrapper
-from tests.export.small_files import BOXES, MASKS, write_checkpoint
+from tests.export.small_files import NARROW_BOXES, NARROW_MASKS, write_checkpoint
 
 # Heights and widths of every remainder that stages of stride 2 can leave, even and odd, and the
 # smallest that is allowed.
@@ -16,7 +16,7 @@ ODD_SIZES_HW = [(96, 97), (98, 99), (101, 66), (33, 131)]
 @pytest.mark.filterwarnings("ignore:The given buffer is not writable", "ignore::FutureWarning")
 @pytest.mark.parametrize(
     ("architecture", "flags"),
-    [(BOXES, ["--raw"]), pytest.param(MASKS, [], marks=pytest.mark.slow)],
+    [(NARROW_BOXES, ["--raw"]), pytest.param(NARROW_MASKS, [], marks=pytest.mark.slow)],
 )
 def test_a_model_of_either_kind(tmp_path, architecture, flags):
     model = write_checkpoint(tmp_path / "small.pth", architecture)
@@ -32,7 +32,7 @@ def test_a_model_of_either_kind(tmp_path, architecture, flags):
 
 
 def test_sides_of_one_cell_are_refused_before_the_work(tmp_path, capsys):
-    write_checkpoint(tmp_path / "small.pth")
+    write_checkpoint(tmp_path / "small.pth", NARROW_BOXES)
     argv = ["--checkpoint", str(tmp_path / "small.pth"), "--output", str(tmp_path / "model.pt2")]
     assert run([*argv, "--check_sizes", "20x30"]) == 2
     assert "--check_sizes 20x30: each side must have at least 33" in capsys.readouterr().err

@@ -9,13 +9,13 @@ import torch
 from export.check import compare, padded_batches
 from export.torchscript import load, run
 from export.wrapper import ExportWrapper
-from tests.export.small_files import BOXES, MASKS, SIZES, write_checkpoint
+from tests.export.small_files import NARROW_BOXES, NARROW_MASKS, SIZES, write_checkpoint
 
 # torch.jit announces its end in every call; it is a contract of this project all the same.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 
 
-@pytest.mark.parametrize(("architecture", "flags"), [(BOXES, ["--raw"]), (MASKS, [])])
+@pytest.mark.parametrize(("architecture", "flags"), [(NARROW_BOXES, ["--raw"]), (NARROW_MASKS, [])])
 def test_a_model_of_either_kind(tmp_path, architecture, flags):
     model = write_checkpoint(tmp_path / "small.pth", architecture)
     output = tmp_path / "model.ts"
@@ -39,7 +39,7 @@ assert not {"models", "util", "export"} & set(sys.modules)
 
 
 def test_the_file_needs_none_of_this_code(tmp_path):
-    write_checkpoint(tmp_path / "small.pth")
+    write_checkpoint(tmp_path / "small.pth", NARROW_BOXES)
     argv = ["--checkpoint", str(tmp_path / "small.pth"), "--output", str(tmp_path / "model.ts")]
     assert run([*argv, "--check_sizes", "64x64", "--check_batches", "1"]) == 0
     command = [sys.executable, "-c", LOAD_ALONE, str(tmp_path / "model.ts")]

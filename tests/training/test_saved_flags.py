@@ -31,6 +31,7 @@ def trained(data, tmp_path_factory):
     """A run whose flags are far from the defaults."""
     folder = tmp_path_factory.mktemp("run")
     flags = ["--pre_norm", "--max_size", "90", "--epochs", "1", "--bbox_loss_coef", "2"]
+    flags += ["--backbone", "resnet18"]  # its last stage is as wide as ResNet-34's
     assert run(data, *flags, "--output_dir", folder) == 0
     return folder / "checkpoint.pth"
 
@@ -126,7 +127,8 @@ def test_a_file_without_flags_is_read_as_before(data, trained, tmp_path, capsys)
     bare = tmp_path / "bare.pth"
     torch.save({"model": read_checkpoint(trained)["model"]}, bare)
     assert_one_line(capsys, bare_run(data, "--eval", "--resume", bare), "--hidden_dim 32")
-    assert run(data, "--eval", "--resume", bare, "--pre_norm") == 0
+    fitting = ["--pre_norm", "--backbone", "resnet18"]
+    assert run(data, "--eval", "--resume", bare, *fitting) == 0
 
 
 def test_an_impossible_saved_value_is_named(data, trained, tmp_path, capsys):

@@ -71,7 +71,7 @@ def save_image(image: Image.Image, path: str | Path) -> None:
     if format_name not in Image.SAVE:
         raise UserError(f"{path}: {suffix!r} is not an image format; write a .png or .jpg file")
     with atomic_write(path) as file:
-        image.save(file, format_name)
+        image.save(file, format_name, compress_level=1)  # of PNG: saves most of the time
 
 
 def count(number: int, noun: str) -> str:
