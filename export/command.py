@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from torch import Tensor
-
 from datasets.coco import IMAGENET_MEAN, IMAGENET_STD
 from export.check import (
     BATCH_SIZES,
@@ -27,7 +25,7 @@ from export.check import (
 )
 from export.source import Source, add_model_flags, source_of
 from export.weights import cannot_be_written, check_output_file
-from export.wrapper import ExportWrapper
+from export.wrapper import Example, ExportWrapper
 from util.cli.command_line import ArgumentParser, FlagGroup, positive_number, run_command
 from util.errors import UserError
 from util.files.checkpoint import atomic_write
@@ -53,7 +51,7 @@ class Format:
     program: str
     description: str
     packages: tuple[str, ...]
-    write: Callable[[ExportWrapper, tuple[Tensor, Tensor], Mapping[str, str], IO[bytes]], None]
+    write: Callable[[ExportWrapper, Example, Mapping[str, str], IO[bytes]], None]
     load: Callable[[Path], Exported]
     smallest_side: int = 1
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from export.check import Exported
 from export.command import Format, run_export
 from export.quiet import quiet
-from export.wrapper import INPUTS, ExportWrapper, dynamic_shapes, output_names
+from export.wrapper import INPUTS, Example, ExportWrapper, dynamic_shapes, output_names
 
 # Opset 23 adds an attention operator, but ONNX Runtime 1.31 rejects it with a mask that is
 # broadcast over heads and queries, such as a padding mask.
@@ -25,10 +25,7 @@ OPSET = 22
 
 
 def write(
-    wrapper: ExportWrapper,
-    example: tuple[Tensor, Tensor],
-    metadata: Mapping[str, str],
-    file: IO[bytes],
+    wrapper: ExportWrapper, example: Example, metadata: Mapping[str, str], file: IO[bytes]
 ) -> None:
     """Export to a single ONNX file, weights included.
 

@@ -12,19 +12,15 @@ from pathlib import Path
 from typing import IO
 
 import torch
-from torch import Tensor
 
 from export.check import Exported
 from export.command import Format, run_export
 from export.quiet import quiet
-from export.wrapper import SMALLEST_SIDE, ExportWrapper, dynamic_shapes
+from export.wrapper import SMALLEST_SIDE, Example, ExportWrapper, dynamic_shapes
 
 
 def write(
-    wrapper: ExportWrapper,
-    example: tuple[Tensor, Tensor],
-    metadata: Mapping[str, str],
-    file: IO[bytes],
+    wrapper: ExportWrapper, example: Example, metadata: Mapping[str, str], file: IO[bytes]
 ) -> None:
     """Export to a ``.pt2`` file with dynamic batch size, height and width.
 

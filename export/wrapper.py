@@ -7,6 +7,7 @@ from models.segmentation import DETRsegm
 from util.box_ops import box_cxcywh_to_xyxy
 from util.nested_tensor import NestedTensor
 
+Example = tuple[Tensor, Tensor]  # images and padding mask
 INPUTS = ("images", "padding_mask")
 SMALLEST_SIDE = 33  # two feature cells: torch.export treats a size of 1 as a constant
 
