@@ -219,3 +219,10 @@ def test_equal_boxes_are_reported_in_training_and_evaluation(two_epochs, tmp_pat
     assert run(tmp_path / "shapes", "--eval", "--resume", tmp_path / "equal.pth") == 0
     evaluated = capsys.readouterr().out
     assert "AP means little" in evaluated and "first epochs" not in evaluated
+
+
+def test_going_back_changes_nothing_before_training_starts(data, used, capsys):
+    before = content_of(used)
+    flags = ["--resume", used / "checkpoint0000.pth", "--output_dir", used, "--batch_size", "100"]
+    assert_one_line(capsys, run(data, *flags), "--batch_size 100")
+    assert content_of(used) == before

@@ -11,7 +11,8 @@ from datasets.shapes.directory import write_shapes
 from models import backbone
 from tests.test_main import FLAGS, assert_one_line, read_checkpoint, read_log, run
 from training import loop
-from training.saved_flags import as_flag, settle_resumed
+from training.resume import LoadedCheckpoint, Start
+from training.saved_flags import as_flag, settle_flags, settle_resumed
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
 
@@ -246,3 +247,66 @@ def test_flags_that_are_something_else_are_refused():
     args = argparse.Namespace(resume="x.pth")
     with pytest.raises(UserError, match=r"x\.pth: its 'args' are not flags but int"):
         settle_resumed(args, {"args": 3}, (), main.flag_actions())
+
+
+# ---- what a review found
+
+
+def settled(trained, *argv, given, **changed):
+    args = main.get_args_parser().parse_args(["--resume", str(trained), *map(str, argv)])
+    checkpoint = read_checkpoint(trained)
+    checkpoint["args"] |= changed
+    return settle_resumed(args, checkpoint, given, main.flag_actions())
+
+
+def test_a_mistyped_path_is_not_drawn_to(trained, tmp_path):
+    args = settled(
+        trained, "--coco_path", tmp_path / "typo", given={"coco_path"}, dataset_file="shapes"
+    )
+    assert args.dataset_file == "coco"
+
+
+def test_own_validation_files_are_not_read_as_shapes(trained):
+    flags = ["--val_images", "mine", "--val_ann", "mine.json"]
+    args = settled(trained, *flags, given={"val_images", "val_ann"}, dataset_file="shapes")
+    assert args.dataset_file == "coco"
+
+
+@pytest.mark.parametrize("has_maps", [True, False])
+def test_panoptic_data_of_a_single_folder_needs_one_path(trained, tmp_path, has_maps):
+    if has_maps:
+        (tmp_path / "annotations").mkdir()
+        (tmp_path / "annotations" / "panoptic_val2017.json").write_text("{}")
+    saved = {"dataset_file": "coco_panoptic", "coco_panoptic_path": "/maps"}
+    args = settled(trained, "--coco_path", tmp_path, given={"coco_path"}, **saved)
+    assert args.dataset_file == "coco_panoptic"
+    assert args.coco_panoptic_path == (str(tmp_path) if has_maps else "/maps")
+
+
+def test_a_script_keeps_its_training_flags_and_its_own_attributes(trained):
+    args = main.get_args_parser().parse_args([])
+    args.alpha, args.lr = 3, 0.5
+    start = Start(resume=LoadedCheckpoint(str(trained), read_checkpoint(trained)))
+    found = settle_flags(args, start, None, main.flag_actions())
+    assert (found.nheads, found.scales, found.max_size) == (4, [64], 90)
+    assert (found.epochs, found.bbox_loss_coef, found.alpha, found.lr) == (300, 5, 3, 0.5)
+
+
+def test_finetuning_reports_a_given_flag_that_shapes_do_not_show(data, trained, tmp_path, capsys):
+    finetuned(data, trained, tmp_path, "--scales", "64", "--nheads", "8")
+    assert f"--nheads: 4 in {trained}, now 8" in capsys.readouterr().out
+
+
+def test_frozen_weights_report_a_better_average(data, trained, tmp_path, capsys):
+    checkpoint = read_checkpoint(trained)
+    torch.save(
+        {**checkpoint, "best_weights": "ema", "ema": checkpoint["model"]}, tmp_path / "b.pth"
+    )
+    flags = ["--frozen_weights", tmp_path / "b.pth", "--masks", "--epochs", "1", "--scales", "64"]
+    assert bare_run(data, *flags, "--output_dir", "") == 0
+    assert "averaged weights scored better" in capsys.readouterr().out
+
+
+def test_random_weights_are_told_once(data, tmp_path, capsys):
+    assert run(data, "--eval", "--auto_resume", "--output_dir", tmp_path) == 0
+    assert capsys.readouterr().out.count("random weights are evaluated") == 1
