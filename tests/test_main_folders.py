@@ -9,6 +9,7 @@ import torch
 
 import main
 from datasets.shapes.directory import write_shapes
+from tests.narrow_resnet import NARROW
 from tests.test_main import FLAGS, assert_one_line, read_checkpoint, read_log, run
 from training import loop
 
@@ -166,7 +167,8 @@ def here(tmp_path, monkeypatch):
 
 
 def without_folder(data, *flags):
-    return main.run([*map(str, flags), *FLAGS, "--coco_path", str(data), "--epochs", "1"])
+    narrow = ["--backbone", NARROW]
+    return main.run([*map(str, flags), *FLAGS, *narrow, "--coco_path", str(data), "--epochs", "1"])
 
 
 def test_a_training_without_a_folder_is_kept(data, here, capsys):
