@@ -9,7 +9,7 @@ from torchvision.models import list_models
 from torchvision.models._api import register_model
 from torchvision.models.resnet import BasicBlock, ResNet
 
-NARROW = "resnet12_narrow"
+NARROW = "resnet14_narrow"
 
 
 class _NarrowResNet(ResNet):
@@ -20,7 +20,7 @@ class _NarrowResNet(ResNet):
 
 
 def _build(weights: None = None, **kwargs: Any) -> ResNet:
-    return _NarrowResNet(BasicBlock, [2, 1, 1, 1], **kwargs)
+    return _NarrowResNet(BasicBlock, [2, 1, 1, 2], **kwargs)
 
 
 _build.__module__ = ResNet.__module__  # where `list_models` looks

@@ -304,7 +304,8 @@ def test_imagenet_weights_out_of_reach(data, capsys, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    assert_one_line(capsys, run(data, "--backbone_weights", "imagenet"), "--backbone_weights")
+    flags = ["--backbone", "resnet18", "--backbone_weights", "imagenet"]
+    assert_one_line(capsys, run(data, *flags), "--backbone_weights")
 
 
 def test_help_needs_no_slow_imports_and_no_screen_of_usage():

@@ -167,8 +167,8 @@ def here(tmp_path, monkeypatch):
 
 
 def without_folder(data, *flags):
-    narrow = ["--backbone", NARROW]
-    return main.run([*map(str, flags), *FLAGS, *narrow, "--coco_path", str(data), "--epochs", "1"])
+    small = [*FLAGS, "--backbone", NARROW, "--coco_path", str(data), "--epochs", "1"]
+    return main.run([*map(str, flags), *small])
 
 
 def test_a_training_without_a_folder_is_kept(data, here, capsys):
@@ -182,7 +182,7 @@ def test_a_training_without_a_folder_is_kept(data, here, capsys):
     assert without_folder(data, "@tiny.txt") == 0
     assert epochs_in(here / "outputs/tiny-1") == [0]
     ways = ["--output_dir", "outputs/tiny-1", "--auto_resume", "--epochs", "2"]
-    assert main.run([*FLAGS, "--coco_path", str(data), *ways]) == 0
+    assert main.run([*FLAGS, "--backbone", NARROW, "--coco_path", str(data), *ways]) == 0
     assert epochs_in(here / "outputs/tiny-1") == [0, 1]
 
 
