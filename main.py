@@ -9,11 +9,14 @@ import importlib
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command
 from util.cli.early_interrupt import end_at_once_on_interrupt
 from util.options import fill_in_new_flags
+
+if TYPE_CHECKING:
+    from training.resume import Start
 
 
 def main(
@@ -59,36 +62,15 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     from datasets import build_scales
     from training.checkpoint import TrainingState
     from training.data import build_data, build_loaders
-    from training.flags import check_flags, require_same_flags
     from training.folder import RunFolder
     from training.loop import Run, build_loop_settings
     from training.network import build_network, build_optimization, distribute, num_trainable
     from training.nonfinite.policy import NonFinitePolicy
-    from training.resume import Start, averaged_model, find_start, load_weights, resume_training
-    from training.saved_flags import settle_flags
+    from training.resume import averaged_model, load_weights, resume_training
     from training.state import RunState
-    from util.determinism import make_deterministic
-    from util.distributed.processes import get_rank
-    from util.random_state import seed_everything
 
-    start = find_start(
-        RunFolder(args.output_dir),
-        args.auto_resume,
-        args.resume,
-        args.finetune,
-        args.frozen_weights,
-    )
-    args = settle_flags(args, start, given, flag_actions())
-    check_flags(args)
-    if args.eval and start == Start():
-        print("--eval without a checkpoint: random weights are evaluated")
-    print(args)
-    if args.deterministic:
-        make_deterministic()
-    seed_everything(args.seed + get_rank())
+    args, start = _settle_flags(args, given)
     folder = RunFolder(args.output_dir, args.keep_last)
-    require_same_flags(args)
-
     args.scales = build_scales(args)
     data = build_data(args, start.resume)
     args.num_classes = data.num_classes
@@ -122,6 +104,36 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
         run.score()
     else:
         run.train()
+
+
+def _settle_flags(
+    args: argparse.Namespace, given: Collection[str] | None
+) -> "tuple[argparse.Namespace, Start]":
+    """Read the checkpoints, take flags from them, and seed the run. Collective.
+
+    Returns:
+        a copy of the flags with the values in force, and the checkpoints.
+    """
+    from training.flags import check_flags, require_same_flags
+    from training.folder import RunFolder
+    from training.resume import Start, find_start
+    from training.saved_flags import settle_flags
+    from util.determinism import make_deterministic
+    from util.distributed.processes import get_rank
+    from util.random_state import seed_everything
+
+    folder = RunFolder(args.output_dir)
+    start = find_start(folder, args.auto_resume, args.resume, args.finetune, args.frozen_weights)
+    args = settle_flags(args, start, given, flag_actions())
+    check_flags(args)
+    require_same_flags(args)
+    if args.eval and start == Start():
+        print("--eval without a checkpoint: random weights are evaluated")
+    print(args)
+    if args.deterministic:
+        make_deterministic()
+    seed_everything(args.seed + get_rank())
+    return args, start
 
 
 def flag_actions() -> dict[str, argparse.Action]:

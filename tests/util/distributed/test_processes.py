@@ -194,10 +194,10 @@ def test_connected_restores_stdout_and_keeps_print(tmp_path, monkeypatch, capsys
 
 AS_IF_OVER_NCCL = """
 import atexit, runpy, sys, torch.distributed
-from training import loop
+from training import data
 def run_out_of_memory(*_):
     raise RuntimeError("CUDA out of memory")
-loop.Run.__init__ = run_out_of_memory
+data.build_data = run_out_of_memory
 _, backend, url = sys.argv
 torch.distributed.get_backend = lambda *_: backend
 atexit.register(print, "waits for the others at exit")
