@@ -121,7 +121,10 @@ def check_classes(first: ClassTable, second: ClassTable, skip_checks: bool) -> N
     conflicts = name_conflicts(first.names, second.names, labels)
     conflicts += thing_conflicts(first.is_thing, second.is_thing, labels)
     problems = [f"classes differ between {where}: {_in_words(conflicts)}"] if conflicts else []
-    stop_or_warn(problems, "make the categories agree", skip_checks)
+    way_out = "make the categories agree"
+    if "checkpoint" in labels:
+        way_out += ", start a new run from the weights with --finetune"
+    stop_or_warn(problems, way_out, skip_checks)
     lone = only_in(first.label, first.names, second.names)
     lone += only_in(second.label, second.names, first.names)
     if lone:

@@ -43,6 +43,12 @@ def test_swapped_names_stop_the_run():
     assert "\n" not in message
 
 
+def test_a_conflict_with_a_checkpoint_names_finetuning():
+    own = data("t", {1: "cat"})
+    with pytest.raises(UserError, match="start a new run from the weights with --finetune"):
+        merge(own, own, {"categories": {1: "dog"}})
+
+
 def test_skipped_checks_keep_the_names_of_training(capsys):
     train, val = data("t", {1: "cat", 2: "dog"}), data("v", {1: "dog", 2: "cat"})
     assert merge(train, val, skip_checks=True).names == {1: "cat", 2: "dog"}
