@@ -241,7 +241,7 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--skip_bad_images", "maximum number of unreadable images to replace by others", type=int)
     add_switch(
         "--skip_checks",
-        "only warn about class names, box formats, queries and image sizes that do not fit",
+        "only warn where class names, box formats, queries, image sizes or ranks disagree",
     )
     add("--num_workers", "data-loading workers per process", default=2, type=int)
 

@@ -48,7 +48,7 @@ def build_data(args: argparse.Namespace, checkpoint: LoadedCheckpoint | None) ->
     """
     val_set: Any = build_dataset("val", args)
     train_set: Any = None if args.eval else build_dataset("train", args)
-    _require_same_data(training=train_set, validation=val_set)
+    _require_same_data(args.skip_checks, training=train_set, validation=val_set)
     classes = classes_of_run(
         val_set,
         train_set,
@@ -65,10 +65,11 @@ def build_data(args: argparse.Namespace, checkpoint: LoadedCheckpoint | None) ->
     return Data(train_set, val_set, classes, ground_truth, num_classes)
 
 
-def _require_same_data(**splits: Any) -> None:
+def _require_same_data(skip_checks: bool, **splits: Any) -> None:
     """Refuse data sets whose images or classes differ between ranks. Collective.
 
     Args:
+        skip_checks: value of ``--skip_checks``.
         splits: data set, or None, by name.
 
     Raises:
@@ -80,7 +81,7 @@ def _require_same_data(**splits: Any) -> None:
             names = ("ids", "categories", "is_thing")
             content = [getattr(data, name, None) for name in names]
             facts[f"{name} data"] = f"{len(data)} images (hash {fingerprint(content)})"
-    require_same(facts, SAME_ON_ALL_RANKS)
+    require_same(facts, SAME_ON_ALL_RANKS, skip_checks)
 
 
 def build_loaders(

@@ -115,4 +115,4 @@ def require_same_flags(args: argparse.Namespace) -> None:
         for name, value in sorted(vars(args).items())
         if name not in _OF_A_RANK
     }
-    require_same(facts, SAME_ON_ALL_RANKS)
+    require_same(facts, SAME_ON_ALL_RANKS, args.skip_checks)

@@ -12,23 +12,27 @@ from util.distributed.processes import all_gather
 from util.errors import UserError
 
 
-def require_same(facts: Mapping[str, Any], way_out: str) -> None:
+def require_same(facts: Mapping[str, Any], way_out: str, skip_checks: bool = False) -> None:
     """Refuse facts that differ between ranks. Collective: call on every rank.
 
     Args:
-        facts: printable values by name; the message starts with the name.
-        way_out: how to fix a difference; the message ends with it.
+        facts: printable values by name; names start the message.
+        way_out: how to remove a difference; ends the message.
+        skip_checks: value of ``--skip_checks``; if it is set on all ranks, print a warning.
 
     Raises:
         UserError: on every rank; names the first difference from rank 0.
     """
-    everywhere = all_gather({name: str(value) for name, value in facts.items()})
-    for rank, theirs in enumerate(everywhere):
-        for name, value in everywhere[0].items():
+    own = {name: str(value) for name, value in facts.items()}
+    gathered = all_gather((own, skip_checks))
+    only_warn = all(skips for _, skips in gathered)
+    for rank, (theirs, _) in enumerate(gathered):
+        for name, value in gathered[0][0].items():
             if theirs.get(name) != value:
-                raise UserError(
-                    f"{name}: {value} in rank 0, {theirs.get(name)} in rank {rank}; {way_out}"
-                )
+                difference = f"{name}: {value} in rank 0, {theirs.get(name)} in rank {rank}"
+                if not only_warn:
+                    raise UserError(f"{difference}; {way_out}")
+                print(f"Warning (--skip_checks): {difference}")
 
 
 def fingerprint(content: Any) -> str:
