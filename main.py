@@ -178,7 +178,7 @@ def _add_training_flags(group: FlagGroup) -> None:
     )
     add("--clip_max_norm", "clip the gradient norm to this value; 0: off", default=0.1, type=float)
     precisions = ["off", "bf16", "fp16"]
-    add("--amp", "mixed precision of the model; fp16 only on a GPU", choices=precisions)
+    add("--amp", "mixed precision of the model; fp16 is meant for GPUs", choices=precisions)
     add("--max_skipped_steps", "non-finite steps to skip before training aborts", type=int)
     add("--ema_decay", "decay of averaged (EMA) weights, e.g. 0.9998; 0: no averaging", type=float)
     add("--patience", "early stopping: epochs without a better validation score", type=int)
