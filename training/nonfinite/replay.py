@@ -57,6 +57,7 @@ def examine(model: nn.Module, criterion: SetCriterion, record: StepRecord, amp: 
     if not record.samples.tensors.isfinite().all():
         return "the images themselves are not finite"
     model = copy.deepcopy(model).train()
+    keep_frozen_norms(model)
     criterion.train()
     device = next(model.parameters()).device
     samples, targets = to_device((record.samples, record.targets), device)
