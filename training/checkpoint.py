@@ -16,8 +16,8 @@ from training.state import PROGRESS_FIELDS, RunState
 from util.distributed.processes import all_gather, get_rank
 from util.errors import UserError
 from util.metric_logger import MetricLogger
-from util.provenance import versions
-from util.random_state import random_state, set_random_state
+from util.reproducibility.provenance import versions
+from util.reproducibility.random_state import random_state, set_random_state
 
 Checkpoint = Mapping[str, Any]
 

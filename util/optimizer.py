@@ -11,7 +11,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
 DEFAULT_MOMENTUM = 0.9  # of SGD
-_BACKBONE_GROUP = 1  # of the parameter groups
+_BACKBONE = "backbone"  # in the names of its parameters, which are the second group
+_BACKBONE_GROUP = 1
 
 
 def build_optimizer(
@@ -38,8 +39,8 @@ def build_optimizer(
     """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
-        {"params": [p for name, p in trained if "backbone" not in name]},
-        {"params": [p for name, p in trained if "backbone" in name], "lr": lr_backbone},
+        {"params": [p for name, p in trained if _BACKBONE not in name]},
+        {"params": [p for name, p in trained if _BACKBONE in name], "lr": lr_backbone},
     ]
     # Fused: one kernel for all parameters instead of a dozen kernels per parameter.
     if kind == "adamw":
@@ -84,6 +85,13 @@ def set_backbone_trained(optimizer: torch.optim.Optimizer, trained: bool) -> boo
     for parameter in backbone:
         parameter.requires_grad_(trained)
     return changed
+
+
+def freeze_backbone(model: nn.Module) -> None:
+    """Freeze all parameters of the backbone of a model that is not trained."""
+    for name, parameter in model.named_parameters():
+        if _BACKBONE in name:
+            parameter.requires_grad_(False)
 
 
 def num_optimized(optimizer: torch.optim.Optimizer) -> int:
