@@ -17,6 +17,7 @@ from util.cli.early_interrupt import end_at_once_on_interrupt
 from util.options import fill_in_new_flags
 
 if TYPE_CHECKING:
+    from training.optimization.plan import TrainingPlan
     from training.resume import Start
 
 
@@ -109,7 +110,18 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     if args.eval:
         run.score()
     else:
+        _warn_of_few_steps(plan, len(data.train_set), start)
         run.train()
+
+
+def _warn_of_few_steps(plan: "TrainingPlan", num_images: int, start: "Start") -> None:
+    """Print a warning if a new run has far fewer optimizer steps than DETR needs."""
+    from training.optimization.step_estimate import warning_of_few_steps
+
+    if start.resume is None and start.frozen is None:
+        warning = warning_of_few_steps(plan, num_images, start.finetune is not None)
+        if warning is not None:
+            print(warning)
 
 
 def _settle_flags(
