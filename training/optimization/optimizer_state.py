@@ -41,7 +41,8 @@ def restore_optimizer(
     except Exception as err:  # a foreign file may hold anything here
         raise UserError(
             f"--resume {source}: its optimizer, schedule or scaler does not fit ({err}); give the "
-            f"same --lr_backbone, --backbone_norm and --frozen_weights, or --finetune {source}"
+            "same --optimizer, --lr_backbone, --backbone_norm and --frozen_weights, or "
+            f"--finetune {source}"
         ) from err
 
 
