@@ -72,7 +72,6 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     from training.optimization.plan import build_plan
     from training.resume import averaged_model, load_weights, resume_training
     from training.state import RunState
-    from util.optimizer import set_backbone_trained
 
     args, start = _settle_flags(args, given)
     folder = RunFolder(args.output_dir, args.keep_last)
@@ -88,15 +87,13 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     if start.resume is not None and not args.eval:
         resume_training(training, start.resume, vars(args), folder)
         args.start_epoch = training.progress.epoch
-    plan = build_plan(args)
-    set_backbone_trained(training.optimizer, not plan.freezes_backbone(args.start_epoch))
     parallel_model = distribute(model)
     training.averaged = averaged_model(training, args.ema_decay, start.resume)
 
     train_loader, val_loader = build_loaders(args, data, training.progress.bad_images)
     run = Run(
         settings=build_loop_settings(args),
-        plan=plan,
+        plan=build_plan(args),
         flags=vars(args),
         folder=folder,
         classes=data.classes,
@@ -110,7 +107,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     if args.eval:
         run.score()
     else:
-        _warn_of_few_steps(plan, len(data.train_set), start)
+        _warn_of_few_steps(run.plan, len(data.train_set), start)
         run.train()
 
 

@@ -181,9 +181,14 @@ class Run:
 
     def _start_stage(self) -> None:
         """Freeze the backbone or train it, as planned for the current epoch."""
-        is_trained = not self.plan.freezes_backbone(self.state.epoch)
-        if set_backbone_trained(self.training.optimizer, is_trained):
-            print(f"The backbone is {'trained' if is_trained else 'frozen'} from now on")
+        plan, epoch = self.plan, self.state.epoch
+        is_frozen = plan.freezes_backbone(epoch)
+        if set_backbone_trained(self.training.optimizer, not is_frozen):
+            first = plan.freeze_backbone_epochs
+            which = (
+                f"is frozen before epoch {first}" if is_frozen else f"is trained from epoch {first}"
+            )
+            print(f"The backbone {which}; batch size {plan.batch_size_in(epoch)}")
             self.parallel_model = distribute(self.training.model)  # expects all gradients
 
     def _after_step(self, steps_done: int, logger: MetricLogger) -> None:

@@ -15,11 +15,12 @@ from training import loop
 from util.distributed.processes import get_rank
 
 # Of 13 images an epoch has 3 steps of 4 images with a frozen backbone, then 6 steps of 2.
-STAGES = ["--epochs", "2", "--lr", "1e-2", "--lr_backbone", "1e-2", "--optimizer", "sgd"]
+STAGES = ["--epochs", "2", "--lr", "1e-2", "--lr_backbone", "10", "--optimizer", "sgd"]
 STAGES += ["--freeze_backbone_epochs", "1", "--warmup_steps", "5", "--dropout", "0"]
 STAGES += ["--lr_drop", "1"]
 TWO = ["--freeze_batch_size", "2", "--batch_size", "1"]
 BATCH_NORM = ["--backbone_norm", "batch", "--optimizer", "adamw", "--lr_scale_batch"]
+BATCH_NORM += ["--lr_backbone", "1e-3"]
 
 pytestmark = pytest.mark.distributed
 

@@ -57,10 +57,15 @@ def test_another_kind_is_refused_in_one_line(before, after):
     assert "\n" not in str(caught.value)
 
 
-def test_momentum_that_begins_on_resume_starts_at_zero():
+@pytest.mark.parametrize("entry", [None, {"momentum_buffer": None}])
+def test_momentum_that_begins_on_resume_starts_at_zero(entry):
+    """PyTorch saves no state without momentum, and earlier versions of it an empty one."""
     run, resumed = build("sgd", momentum=0.0), build("sgd")
     train(*run)
-    restore_optimizer(*resumed[1:], None, saved(*run[1:]), "x.pth")
+    content = saved(*run[1:])
+    if entry is not None:
+        content["optimizer"]["state"] = dict.fromkeys(range(4), entry)
+    restore_optimizer(*resumed[1:], None, content, "x.pth")
     buffers = [state["momentum_buffer"] for state in resumed[1].state.values()]
     assert len(buffers) == 4 and not any(buffer.any() for buffer in buffers)
     resumed[0].load_state_dict(run[0].state_dict())

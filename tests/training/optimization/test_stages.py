@@ -151,6 +151,16 @@ def test_crashed_between_the_stages_and_continued(
     assert_same_runs(tmp_path, uninterrupted(kind))
 
 
+def test_crashed_after_the_log_line_of_an_epoch_without_evaluation(data, tmp_path, monkeypatch):
+    flags = ["--epochs", "3", "--eval_every", "3", "--output_dir", tmp_path, "--auto_resume"]
+    with monkeypatch.context() as patch:
+        Interrupt(patch, loop.Run, "_after_step", 6, crash)  # the first step of the second epoch
+        with pytest.raises(RuntimeError, match="lightning"):
+            run(data, *flags)
+    assert run(data, *flags) == 0
+    assert [entry["epoch"] for entry in read_log(tmp_path)] == [0, 1, 2]
+
+
 # ---- rates
 
 
