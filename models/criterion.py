@@ -108,9 +108,8 @@ class SetCriterion(nn.Module):
                 found = self._all_layers_at_once(name, stacked, matches, num_boxes)
             else:
                 found = self._layer_by_layer(name, layers, targets, indices, num_boxes)
-            for of_layer, new in zip(
-                losses, found, strict=False
-            ):  # masks: only the last decoder layer, which comes first
+            # Masks have losses for the last decoder layer only, which comes first.
+            for of_layer, new in zip(losses, found, strict=False):
                 of_layer.update(new)
         return _join_layers(losses)
 
