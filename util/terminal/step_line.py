@@ -1,0 +1,121 @@
+"""The text about a step beside its progress bar, shortened to the width of the terminal."""
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+# Entries that are left out first where the terminal is too narrow.
+_LEAST_IMPORTANT_FIRST = ("lr", "speed", "parts", "left", "error", "loss")
+_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """What is shown of a step; None or NaN: unknown.
+
+    Attributes:
+        loss: weighted sum of all losses.
+        parts: parts of the loss by their names in the line.
+        class_error: wrongly classified objects, in percent.
+        lr: learning rate of all layers except the backbone.
+        images_per_second: of all processes together.
+        seconds_left: estimated time to the end of the loop, and to the end of the run.
+    """
+
+    loss: float = math.nan
+    parts: Mapping[str, float] = field(default_factory=dict)
+    class_error: float = math.nan
+    lr: float | None = None
+    images_per_second: float = math.nan
+    seconds_left: tuple[float | None, ...] = ()
+
+
+def step_line(facts: StepFacts, width: int) -> str:
+    """Losses, class error, learning rate, speed and remaining time of a step.
+
+    Numbers have fewer digits where the line would be too long; then entries are left out, the least
+    important first.
+
+    Args:
+        facts: of the step.
+        width: maximum length in characters.
+    """
+    for digits in (4, 3):
+        entries = _entries(facts, digits)
+        if len(_join(entries)) <= width:
+            return _join(entries)
+    for name in _LEAST_IMPORTANT_FIRST:
+        entries.pop(name, None)
+        if len(_join(entries)) <= width:
+            break
+    return _join(entries)
+
+
+def short_number(value: float, length: int = 4) -> str:
+    """A number with at most two decimals, in about ``length`` characters.
+
+    >>> [short_number(x) for x in (0.123, 1.234, 12.34, 123.4, 123456.0)]
+    ['0.12', '1.23', '12.3', '123', '1e5']
+    >>> [short_number(x, length=3) for x in (0.123, 1.234, 12.34)]
+    ['.12', '1.2', '12']
+    """
+    if not math.isfinite(value):
+        return str(value)
+    for decimals in (2, 1, 0):
+        text = f"{value:.{decimals}f}"
+        if length < 4:
+            text = text.removeprefix("0") if "." in text else text
+        if len(text) <= length:
+            return text
+    return scientific(value, decimals=0)
+
+
+def scientific(value: float, decimals: int = 1) -> str:
+    """A number in scientific notation, without needless zeros.
+
+    >>> [scientific(x) for x in (1e-4, 3.46e-5, 0.0)]
+    ['1e-4', '3.5e-5', '0']
+    """
+    if not value or not math.isfinite(value):
+        return f"{value:.0f}"
+    mantissa, exponent = f"{value:.{decimals}e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def short_duration(seconds: float | None) -> str:
+    """A duration in its two largest units; ``?`` if it is unknown.
+
+    >>> [short_duration(x) for x in (7, 62, 7380, 273600, None)]
+    ['7s', '1m02', '2h03', '3d04', '?']
+    """
+    if seconds is None or not math.isfinite(seconds):
+        return "?"
+    whole = int(seconds)
+    units = list(_SECONDS.items())
+    for (unit, size), (_, smaller) in itertools.pairwise(units):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // smaller:02d}"
+    return f"{whole}s"
+
+
+def _entries(facts: StepFacts, digits: int) -> dict[str, str]:
+    """Texts by name, in the order of the line; unknown entries are left out."""
+    entries = {"loss": f"loss {short_number(facts.loss)}"}
+    if facts.parts:
+        parts = (f"{name} {short_number(value, digits)}" for name, value in facts.parts.items())
+        entries["parts"] = " ".join(parts)
+    if not math.isnan(facts.class_error):
+        entries["error"] = f"err {facts.class_error:.0f}%"
+    if facts.lr is not None:
+        entries["lr"] = f"lr {scientific(facts.lr)}"
+    if math.isfinite(facts.images_per_second):
+        entries["speed"] = f"{short_number(facts.images_per_second, digits)} img/s"
+    if facts.seconds_left:
+        left = "/".join(map(short_duration, facts.seconds_left))
+        entries["left"] = f"ETA {left}" if digits > 3 else left
+    return entries
+
+
+def _join(entries: Mapping[str, str]) -> str:
+    return " ".join(entries.values())
