@@ -70,7 +70,7 @@ def train_one_epoch(
     watch: StepWatch | None = None,
     progress: EpochProgress | None = None,
 ) -> dict[str, float]:
-    """Train for one epoch. A non-finite step leaves the weights unchanged.
+    """Train for one epoch. A non-finite step leaves the weights unchanged, see docs/code_tour.md.
 
     Args:
         model: in a `DistributedDataParallel` if there are several processes.
@@ -103,7 +103,7 @@ def train_one_epoch(
         norms.save()
         optimizer.zero_grad()
         records = _compute_gradients(model, criterion, batches, device, amp, scaler, epoch, step)
-        watch.read_flags()  # of the previous step; the matching has waited for the device
+        watch.read_flags()  # of the previous step; the matching has usually waited for the device
         norm = _clip_gradients(model, optimizer, max_norm, scaler)
         logs = [record.losses for record in records]
         log, is_bad, stop = reduce_step(logs, norm, progress.wants_to_stop())
@@ -145,7 +145,12 @@ def _compute_gradients(
 
 
 def predict(model: nn.Module, samples: NestedTensor, device: torch.device, amp: str) -> Any:
-    """Run the model, in mixed precision if ``amp`` is ``bf16`` or ``fp16``."""
+    """Run the model, in mixed precision if ``amp`` is ``bf16`` or ``fp16``.
+
+    Float32 everywhere: matching and losses, which are outside; in the model the class and box heads
+    (`models.detr`), frozen batch norms (`models.backbone`), and on the CPU attention in training
+    without dropout (`models.fast.attention`).
+    """
     dtype = torch.float16 if amp == "fp16" else torch.bfloat16
     with torch.autocast(device.type, dtype=dtype, enabled=amp != "off"):
         return model(samples)

@@ -2,7 +2,8 @@
 
 `CocoEvaluator` has the interface of the original codebase, but `CocoEvaluator.update` only collects
 detections, and `CocoEvaluator.accumulate` evaluates all of them once. The functions `evaluate`,
-`merge` and `create_common_coco_eval` evaluate batch by batch with pycocotools, as the original.
+`merge` and `create_common_coco_eval`, which `main` does not use, evaluate batch by batch with
+pycocotools, as the original.
 """
 
 import contextlib
