@@ -1,5 +1,6 @@
 """A pseudo-terminal for tests: what a program writes to it, and what a person sees there."""
 
+import contextlib
 import fcntl
 import os
 import re
@@ -9,10 +10,10 @@ import threading
 
 
 class Terminal:
-    """A pseudo-terminal of this process.
+    """A pseudo-terminal: inside its ``with`` block stdout and stderr of this process.
 
     Attributes:
-        stream: text stream that is a terminal, in the place of ``sys.stdout``.
+        stream: text stream that is a terminal.
     """
 
     def __init__(self, columns=100):
@@ -23,6 +24,15 @@ class Terminal:
         self._written = b""
         self._thread = threading.Thread(target=self._drain, daemon=True)
         self._thread.start()
+
+    def __enter__(self):
+        self._redirections = contextlib.ExitStack()
+        self._redirections.enter_context(contextlib.redirect_stdout(self.stream))
+        self._redirections.enter_context(contextlib.redirect_stderr(self.stream))
+        return self
+
+    def __exit__(self, *error):
+        self._redirections.close()
 
     def resize(self, columns):
         self.columns = columns

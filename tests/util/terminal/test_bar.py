@@ -1,7 +1,8 @@
 """The progress bar on a pseudo-terminal: width, resizing, messages above it."""
 
+import contextlib
+import logging
 import sys
-import warnings
 
 import pytest
 
@@ -26,95 +27,94 @@ def every_step_is_drawn(monkeypatch):
     monkeypatch.setattr(bar_module, "_SECONDS_BETWEEN_READINGS", 0)
 
 
-@pytest.fixture
-def terminal(monkeypatch):
-    made = Terminal(columns=101)
-    monkeypatch.setattr(sys, "stdout", made.stream)
-    monkeypatch.setattr(sys, "stderr", made.stream)
-    return made
+def shown(title, total, first=0, steps=(), columns=101):
+    """What is written to a terminal for some steps."""
+    with Terminal(columns) as terminal:
+        bar = ProgressBar(title, total, first, 10)
+        for done in steps:
+            bar.show(done, lambda: FACTS)
+        bar.close()
+    return terminal.text()
 
 
-def test_a_step_takes_one_line_of_at_most_100_characters(terminal):
-    bar = ProgressBar("epoch 3", 20, 0, 10)
-    for done in range(1, 21):
-        bar.show(done, lambda: FACTS)
-    bar.close()
-    text = terminal.text()
+def test_a_step_takes_one_line_of_at_most_100_characters():
+    text = shown("epoch 3", 20, steps=range(1, 21))
     lines = drawn_lines(text)
     assert max(map(len, lines)) <= 100
     assert lines[10].startswith("epoch 3  50%|") and "█" in lines[10]
-    assert (
-        lines[10]
-        .rstrip()
-        .endswith(
-            "| loss 12.3 class 1.20 box 0.55 GIoU 0.98 err 43% lr 1e-4 12.3 img/s ETA 1m02/2h03"
-        )
+    assert lines[10].endswith(
+        "| loss 12.3 class 1.20 box 0.55 GIoU 0.98 err 43% lr 1e-4 12.3 img/s ETA 1m02/2h03"
     )
     assert screen(text) == [""] and "\n" not in text
 
 
-@pytest.mark.parametrize("columns", [20, 40, 60, 80, 300])
-def test_a_line_never_fills_a_narrow_terminal(terminal, columns):
-    terminal.resize(columns)
-    bar = ProgressBar("epoch 3", 20, 0, 10)
-    bar.show(5, lambda: FACTS)
-    bar.close()
-    assert max(map(len, drawn_lines(terminal.text()))) <= min(columns - 1, 100)
+@pytest.mark.parametrize("columns", [12, 20, 40, 60, 80, 300])
+def test_a_line_never_fills_a_narrow_terminal(columns):
+    lines = drawn_lines(shown("epoch 3", 20, steps=[5], columns=columns))
+    assert max(map(len, lines)) <= min(columns - 1, 100)
 
 
-def test_the_width_follows_the_terminal(terminal):
-    bar = ProgressBar("epoch 3", 20, 0, 10)
-    widths = []
-    for done, columns in enumerate((101, 60, 90), start=1):
-        terminal.resize(columns)
-        bar.show(done, lambda: FACTS)
-        widths.append(len(bar_module.step_line(FACTS, columns)))
-    bar.close()
+def test_the_width_follows_the_terminal():
+    with Terminal() as terminal:
+        bar = ProgressBar("epoch 3", 20, 0, 10)
+        for done, columns in enumerate((101, 60, 90), start=1):
+            terminal.resize(columns)
+            bar.show(done, lambda: FACTS)
+        bar.close()
     lines = [line.rstrip() for line in drawn_lines(terminal.text())]
     assert len(lines[1]) > 90 and len(lines[2]) < 60 < len(lines[3]) < 90
 
 
-def test_messages_appear_above_the_bar(terminal):
-    bar = ProgressBar("epoch 3", 3, 0, 10)
-    bar.show(1, lambda: FACTS)
-    print("a", "message")
-    bar.show(2, lambda: FACTS)
-    print("an error", file=sys.stderr)
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.warn("odd", stacklevel=1)
-    sys.stdout.write("half a line")
-    bar.show(3, lambda: FACTS)
-    bar.close()
-    print(" and its rest")
-    assert sys.stdout is terminal.stream and sys.stderr is terminal.stream
-    lines = screen(terminal.text())
-    assert lines[:2] == ["a message", "an error"] and "UserWarning: odd" in lines[2]
-    assert lines[-2:] == ["half a line and its rest", ""] or lines[-1] == "half a line and its rest"
+def test_messages_appear_above_the_bar():
+    with Terminal(columns=200) as terminal:
+        bar = ProgressBar("epoch 3", 3, 0, 10)
+        bar.show(1, lambda: FACTS)
+        print("a", "message")
+        bar.show(2, lambda: FACTS)
+        print("an error", file=sys.stderr)
+        logging.lastResort.emit(logging.makeLogRecord({"msg": "a warning"}))
+        sys.stdout.write("half a line")
+        bar.show(3, lambda: FACTS)
+        bar.close()
+        print(" and its rest")
+        assert sys.stdout is terminal.stream and sys.stderr is terminal.stream
+    lines = screen(terminal.text(), columns=200)
+    assert [line for line in lines if line] == [
+        *("a message", "an error", "a warning", "half a line and its rest")
+    ]
 
 
-def test_a_continued_loop_starts_where_it_stopped(terminal):
-    bar = ProgressBar("epoch 3", 20, 15, 10)
-    bar.show(16, lambda: FACTS)
-    bar.close()
-    assert any(line.startswith("epoch 3  80%") for line in drawn_lines(terminal.text()))
+def test_a_continued_loop_starts_where_it_stopped():
+    lines = drawn_lines(shown("epoch 3", 20, first=15, steps=[16]))
+    assert any(line.startswith("epoch 3  80%") for line in lines)
 
 
-def test_a_loop_of_unknown_length_counts(terminal):
-    bar = ProgressBar("epoch 3", None, 0, 10)
-    bar.show(7, lambda: FACTS)
-    bar.close()
-    assert any(line.startswith("epoch 3 7 loss 12.3") for line in drawn_lines(terminal.text()))
+def test_a_loop_of_unknown_length_counts():
+    lines = drawn_lines(shown("epoch 3", None, steps=[7]))
+    assert any(line.startswith("epoch 3 7 loss 12.3") for line in lines)
 
 
-def test_facts_are_read_rarely(terminal, monkeypatch):
+def test_facts_are_read_rarely(monkeypatch):
     monkeypatch.setattr(bar_module, "_SECONDS_BETWEEN_READINGS", 1000)
     readings = []
-    bar = ProgressBar("epoch 3", 50, 0, 10)
-    for done in range(1, 51):
-        bar.show(done, lambda: readings.append(1) or FACTS)
-    bar.close()
-    assert len(readings) == 2  # the first step and the last
+    with Terminal() as terminal:
+        bar = ProgressBar("epoch 3", 50, 0, 10)
+        for done in range(1, 51):
+            bar.show(done, lambda: readings.append("read") or FACTS)
+        bar.close()
+    terminal.text()
+    assert readings == ["read"] * 2  # after the first step and the last
+
+
+def test_stderr_in_a_file_is_left_alone(tmp_path):
+    errors = (tmp_path / "errors.txt").open("w")
+    with Terminal() as terminal, errors, contextlib.redirect_stderr(errors):
+        bar = ProgressBar("epoch 3", 20, 0, 10)
+        bar.show(1, lambda: FACTS)
+        print("an error", file=sys.stderr)
+        bar.close()
+    assert "an error" not in terminal.text()
+    assert (tmp_path / "errors.txt").read_text() == "an error\n"
 
 
 def test_a_file_gets_a_line_for_some_steps(capsys):
