@@ -18,7 +18,7 @@ from datasets.evaluation.batch_results import Targets, detections, panoptic_maps
 from datasets.panoptic_eval import PanopticEvaluator
 from models.criterion import SetCriterion, mean_number_of_objects
 from util.distributed.gathering import broadcast_object, broadcast_tensors
-from util.metric_logger import MetricLogger, SmoothedValue
+from util.metric_logger import MetricLogger
 from util.nested_tensor import NestedTensor
 from util.nonfinite_steps import (
     BatchNormBackup,
@@ -96,7 +96,8 @@ def train_one_epoch(
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
     watch = watch or StepWatch(device)
     progress = progress or EpochProgress()
-    logger = _with_latest_values(logger, lr="{value:.6f}", class_error="{value:.2f}")
+    logger = logger or MetricLogger(delimiter="  ")
+    logger.show_latest(lr="{value:.6f}", class_error="{value:.2f}")
     logger.load_state_dict(progress.meters)
     norms = BatchNormBackup(model)
     first, header = progress.steps_done, f"Epoch: [{epoch}]"
@@ -282,7 +283,8 @@ def evaluate(
     model.eval()
     model = _without_ddp(model)
     criterion.eval()
-    logger = _with_latest_values(logger, class_error="{value:.2f}")
+    logger = logger or MetricLogger(delimiter="  ")
+    logger.show_latest(class_error="{value:.2f}")
     kinds = tuple(k for k in ("segm", "bbox") if k in postprocessors)
     evaluator = CocoEvaluator(base_ds, kinds, print_tables=print_tables)
     panoptic = _panoptic_evaluator(postprocessors, data_loader, output_dir, print_tables)
@@ -331,14 +333,6 @@ def _without_ddp(model: nn.Module) -> nn.Module:
         model = model.module
     broadcast_tensors(buffer for norm in batch_norms(model) for buffer in norm.buffers())
     return model
-
-
-def _with_latest_values(logger: MetricLogger | None, **latest_value_formats: str) -> MetricLogger:
-    """The logger, or a new one; its lines begin with the latest values of the given meters."""
-    logger = logger or MetricLogger(delimiter="  ")
-    for name, fmt in latest_value_formats.items():
-        logger.add_meter(name, SmoothedValue(window_size=1, fmt=fmt))
-    return logger
 
 
 def _finish(logger: MetricLogger) -> dict[str, float]:

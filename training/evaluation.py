@@ -14,7 +14,13 @@ from engine import evaluate
 from models.criterion import SetCriterion
 from training.data import Data
 from training.folder import RunFolder
-from training.reporting import all_detections, draw_detections, draw_panoptic_maps, report
+from training.reporting import (
+    all_detections,
+    draw_detections,
+    draw_panoptic_maps,
+    explanations,
+    print_class_tables,
+)
 from training.terminal.output import FullOutput
 from util.distributed.processes import is_main_process
 from util.reproducibility.random_state import seeded
@@ -77,8 +83,9 @@ class Evaluation:
                 print_tables=not self.output.is_short,
             )
         if is_main_process():
-            with_classes = not (self.output.is_short and self.training)
-            report(evaluator, self.data.classes.names, self.training, with_classes)
+            if not (self.training and self.output.is_short):
+                print_class_tables(evaluator, self.data.classes.names)
+            self.output.explain(explanations(evaluator, self.training))
             self._draw_and_dump(evaluator)
         return stats, evaluator
 

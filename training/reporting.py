@@ -18,27 +18,28 @@ from util.visualize.detections import save_detection_samples
 from util.visualize.panoptic import save_panoptic_samples
 
 
-def report(
-    evaluator: CocoEvaluator,
-    categories: Mapping[int, str],
-    training: bool,
-    with_classes: bool = True,
-) -> None:
-    """Print a table per class for each IoU type, and explain an AP of -1 or 0 and collapsed boxes.
+def print_class_tables(evaluator: CocoEvaluator, categories: Mapping[int, str]) -> None:
+    """Print a table with the scores of each class, for each IoU type.
 
     Args:
         evaluator: accumulated.
         categories: names by id.
-        training: whether this is an evaluation during training, not ``--eval``.
-        with_classes: print the tables.
     """
-    for iou_type, score in evaluator.coco_eval.items() if with_classes else ():
+    for iou_type, score in evaluator.coco_eval.items():
         print(f"By class, {iou_type}:")
         print(per_class_table(score, categories))
-    for reason in explain_missing_ap(evaluator, training=training):
-        print(reason)
-    if collapse := explain_collapse(evaluator, training):
-        print(collapse)
+
+
+def explanations(evaluator: CocoEvaluator, training: bool) -> list[str]:
+    """Sentences that explain an AP of -1 or 0, and collapsed boxes; empty if all is well.
+
+    Args:
+        evaluator: accumulated.
+        training: whether this is an evaluation during training, not ``--eval``.
+    """
+    collapse = explain_collapse(evaluator, training)
+    reasons = explain_missing_ap(evaluator, training=training)
+    return reasons if collapse is None else [*reasons, collapse]
 
 
 def all_detections(evaluator: CocoEvaluator) -> list[dict[str, Any]]:

@@ -39,6 +39,15 @@ class MetricLogger:
         """Use ``meter`` for ``name``, with its own window and format."""
         self.meters[name] = meter
 
+    def show_latest(self, **formats: str) -> None:
+        """Begin the log lines with the latest values of some meters.
+
+        Args:
+            formats: format of each meter by its name, with ``value``.
+        """
+        for name, fmt in formats.items():
+            self.add_meter(name, SmoothedValue(window_size=1, fmt=fmt))
+
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """State of every meter, as plain numbers."""
         settle(self.meters.values())

@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from datasets.annotations.wording import counted, with_rest
+from datasets.annotations.wording import with_rest
 from training.data import Data
 from training.network import num_trainable
 from training.resume import Start
 from util.distributed.processes import get_world_size
+from util.visualize.contact_sheet import count
 
 _CLASSES_SHOWN = 20
 _LABEL_WIDTH = 12
 _WIDTH = 100
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def build_opening(args: argparse.Namespace, start: Start, data: Data, model: nn.Module) -> str:
@@ -60,7 +62,7 @@ def objects_by_class(dataset: Any) -> Counter[int]:
 
 
 def _split(dataset: Any, objects: Counter[int]) -> str:
-    return f"{counted(len(dataset), 'images')}, {objects.total()} objects"
+    return f"{count(len(dataset), 'image')}, {count(objects.total(), 'object')}"
 
 
 def _classes(counts: Mapping[str, Counter[int]], names: Mapping[int, str]) -> str:
@@ -68,11 +70,11 @@ def _classes(counts: Mapping[str, Counter[int]], names: Mapping[int, str]) -> st
     total = sum(counts.values(), Counter())
     ids = sorted(names, key=lambda i: (-total[i], names[i]))
     shown = [
-        f"{names[i]} {' / '.join(str(objects[i]) for objects in counts.values())}"
+        f"{names[i]} {'/'.join(str(objects[i]) for objects in counts.values())}"
         for i in ids[:_CLASSES_SHOWN]
     ]
-    splits = " / ".join(counts)
-    return f"{len(ids)}, with objects for {splits}: {with_rest(shown, len(ids))}"
+    listed = with_rest([name.replace(" ", _NO_BREAK) for name in shown], len(ids))
+    return f"{len(ids)}, with {'/'.join(counts)} objects: {listed}"
 
 
 def _model(args: argparse.Namespace, num_classes: int, model: nn.Module) -> str:
@@ -88,27 +90,31 @@ def _model(args: argparse.Namespace, num_classes: int, model: nn.Module) -> str:
 def _weights(args: argparse.Namespace, start: Start) -> str:
     if start.resume is not None:
         return f"from {start.resume.path}"
-    known = {"imagenet": "ImageNet", "none": "random"}
-    backbone = known.get(args.backbone_weights, args.backbone_weights)
     if start.finetune is not None:
         return f"from {start.finetune.path}, as far as they fit"
     if start.frozen is not None:
         return f"frozen detector from {start.frozen.path}, random mask head"
-    return f"backbone: {backbone}, transformer and heads: random"
+    if args.backbone_weights == "none":
+        return "random"
+    source = {"imagenet": "ImageNet"}.get(args.backbone_weights, args.backbone_weights)
+    return f"backbone from {source}, transformer and heads random"
 
 
 def _device(args: argparse.Namespace) -> str:
     device = torch.device(args.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device}"
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    if device.type == "cuda":
+        name = f"{device}, {torch.cuda.get_device_name(device)}"
+    else:
+        name = f"{device}, {count(torch.get_num_threads(), 'thread')}"
     processes = f", {get_world_size()} processes" if get_world_size() > 1 else ""
-    precision = {"off": "float32", "bf16": "bfloat16 and float32", "fp16": "float16 and float32"}
-    return f"{name}{threads}{processes}, {precision[args.amp]}"
+    precision = {"off": "float32", "bf16": "bfloat16 (--amp bf16)", "fp16": "float16 (--amp fp16)"}
+    return f"{name}{processes}, {precision[args.amp]}"
 
 
 def _epochs(args: argparse.Namespace, num_images: int) -> str:
     per_step = args.batch_size * args.accum_steps * get_world_size()
-    return f"{args.epochs}, {num_images // per_step} steps of {counted(per_step, 'images')} each"
+    steps = count(num_images // per_step, "step")
+    return f"{args.epochs}, each with {steps} of {count(per_step, 'image')}"
 
 
 def _wrapped(label: str, text: str) -> str:
@@ -120,4 +126,4 @@ def _wrapped(label: str, text: str) -> str:
         subsequent_indent=" " * _LABEL_WIDTH,
         break_long_words=False,
         break_on_hyphens=False,
-    )
+    ).replace(_NO_BREAK, " ")

@@ -1,7 +1,9 @@
 """What a run prints while it trains and evaluates, in the two styles of ``--log_style``."""
 
 import argparse
+import textwrap
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from training.terminal.closing import closing_lines
 from training.terminal.scores import ScoreTable, Stats
 from util.distributed.processes import is_main_process
 from util.metric_logger import MetricLogger
+from util.terminal.bar import MAX_WIDTH
 from util.terminal.bar_logger import BarLogger
 from util.terminal.style import prints_short
 
@@ -37,6 +40,11 @@ class FullOutput:
 
     def take_log(self, log: list[dict[str, Any]]) -> None:
         """Learn the scores of earlier epochs from the entries of the log."""
+
+    def explain(self, sentences: Sequence[str]) -> None:
+        """Print sentences about the results of an evaluation."""
+        for sentence in sentences:
+            print(sentence)
 
     def scores(self, state: RunState, stats: Stats, ema_stats: Stats) -> None:
         """Print the scores of an evaluation.
@@ -71,6 +79,7 @@ class ShortOutput(FullOutput):
         self._epoch = 0
         self._logger = BarLogger("")
         self._score_name = "AP"
+        self._explained: set[str] = set()
 
     def full(self, line: str) -> None:
         """Print nothing."""
@@ -91,6 +100,13 @@ class ShortOutput(FullOutput):
         """Learn the scores of the last evaluation from the entries of the log."""
         self._table.take_log(log)
 
+    def explain(self, sentences: Sequence[str]) -> None:
+        """Print sentences about the results, without those that the evaluation before had too."""
+        for sentence in sentences:
+            if sentence not in self._explained:
+                print(textwrap.fill(f"Note: {sentence}", MAX_WIDTH, subsequent_indent="      "))
+        self._explained = set(sentences)
+
     def scores(self, state: RunState, stats: Stats, ema_stats: Stats) -> None:
         """Print a table of the scores, with their change and the best so far."""
         self._score_name = score_name(stats)
@@ -99,7 +115,9 @@ class ShortOutput(FullOutput):
             print("\n".join(self._table.lines(ema_stats, "ema_")))
         best = state.best_epoch
         if best is not None:
-            print(f"best {self._score_name} so far: {state.score_of(best):.3f} in epoch {best}")
+            weights = " (averaged weights)" if state.best_weights == "ema" else ""
+            score = f"{state.score_of(best):.3f}"
+            print(f"best {self._score_name} so far: {score} in epoch {best}{weights}")
         print(flush=True)
 
     def end(self, state: RunState, folder: Path | None) -> None:

@@ -41,8 +41,8 @@ def step_line(facts: StepFacts, width: int) -> str:
         facts: of the step.
         width: maximum length in characters.
     """
-    for digits in (4, 3):
-        entries = _entries(facts, digits)
+    for is_narrow in (False, True):
+        entries = _entries(facts, is_narrow)
         if len(_join(entries)) <= width:
             return _join(entries)
     for name in _LEAST_IMPORTANT_FIRST:
@@ -83,37 +83,41 @@ def scientific(value: float, decimals: int = 1) -> str:
     return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
 
 
-def short_duration(seconds: float | None) -> str:
-    """A duration in its two largest units; ``?`` if it is unknown.
+def short_duration(seconds: float | None, units: int = 2) -> str:
+    """A duration in its two largest units, or in the largest; ``?`` if it is unknown.
 
     >>> [short_duration(x) for x in (7, 62, 7380, 273600, None)]
     ['7s', '1m02', '2h03', '3d04', '?']
+    >>> short_duration(7380, units=1)
+    '2h'
     """
     if seconds is None or not math.isfinite(seconds):
         return "?"
     whole = int(seconds)
-    units = list(_SECONDS.items())
-    for (unit, size), (_, smaller) in itertools.pairwise(units):
+    for (unit, size), (_, smaller) in itertools.pairwise(_SECONDS.items()):
         if whole >= size:
-            return f"{whole // size}{unit}{whole % size // smaller:02d}"
+            rest = f"{whole % size // smaller:02d}" if units > 1 else ""
+            return f"{whole // size}{unit}{rest}"
     return f"{whole}s"
 
 
-def _entries(facts: StepFacts, digits: int) -> dict[str, str]:
+def _entries(facts: StepFacts, is_narrow: bool) -> dict[str, str]:
     """Texts by name, in the order of the line; unknown entries are left out."""
-    entries = {"loss": f"loss {short_number(facts.loss)}"}
+    length = 3 if is_narrow else 4  # of numbers
+    entries = {"loss": f"loss {short_number(facts.loss, length)}"}
     if facts.parts:
-        parts = (f"{name} {short_number(value, digits)}" for name, value in facts.parts.items())
-        entries["parts"] = " ".join(parts)
+        parts = {"cls" if is_narrow and k == "class" else k: v for k, v in facts.parts.items()}
+        entries["parts"] = " ".join(f"{k} {short_number(v, length)}" for k, v in parts.items())
     if not math.isnan(facts.class_error):
         entries["error"] = f"err {facts.class_error:.0f}%"
     if facts.lr is not None:
         entries["lr"] = f"lr {scientific(facts.lr)}"
     if math.isfinite(facts.images_per_second):
-        entries["speed"] = f"{short_number(facts.images_per_second, digits)} img/s"
+        entries["speed"] = f"{short_number(facts.images_per_second, length)} img/s"
     if facts.seconds_left:
-        left = "/".join(map(short_duration, facts.seconds_left))
-        entries["left"] = f"ETA {left}" if digits > 3 else left
+        units = 1 if is_narrow else 2
+        left = "/".join(short_duration(seconds, units) for seconds in facts.seconds_left)
+        entries["left"] = left if is_narrow else f"ETA {left}"
     return entries
 
 
