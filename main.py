@@ -78,9 +78,9 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
 
     args, start = _settle_flags(args, given)
     output = build_output(args)
-    config = build_config(args, flag_actions())
     folder = RunFolder(args.output_dir, args.keep_last)
     args.scales = build_scales(args)
+    config = build_config(args, flag_actions())
     data = build_data(args, start.resume)
     args.num_classes = data.num_classes
     model, criterion, postprocessors = build_network(args, data.classes.is_thing)

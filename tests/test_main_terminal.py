@@ -94,6 +94,8 @@ def test_the_config_repeats_the_run(short, data, tmp_path):
 def test_a_continued_run_keeps_its_earlier_config(data, tmp_path):
     flags = ["--output_dir", tmp_path, "--save_every", "1"]
     assert run(data, "--epochs", "1", *flags) == 0
+    assert run(data, "--epochs", "1", "--auto_resume", *flags) == 0
+    assert not (tmp_path / "config-1.txt").exists()
     text, status = on_terminal(data, "--epochs", "2", "--auto_resume", *flags)
     assert status == 0 and "  change" in text
     assert "--epochs 1" in (tmp_path / "config-1.txt").read_text()

@@ -12,6 +12,7 @@ from util.files.checkpoint import atomic_write
 from util.reproducibility.provenance import versions
 
 CONFIG = "config.txt"
+_NO_FLAG = ("#", "--num_classes ")
 # How one start treats the output folder, and what a launcher of several processes sets: a run from
 # the file must not repeat it unasked.
 _OF_ONE_START = ("auto_resume", "overwrite", "start_epoch", "world_size", "dist_url")
@@ -26,7 +27,8 @@ def build_config(args: argparse.Namespace, actions: Mapping[str, argparse.Action
         args: all flags, with the values in force.
         actions: the flags of main.py by name.
     """
-    changed, others = [], []
+    changed: list[str] = []
+    others: list[str] = []
     for name, action in actions.items():
         value = getattr(args, name)
         line = flag_line(action, value)
@@ -54,7 +56,7 @@ def write_config(folder: Path, text: str) -> None:
     path = folder / CONFIG
     if path.exists():
         before = path.read_text(encoding="utf-8", errors="surrogateescape")
-        if _without_comments(before) == _without_comments(text):
+        if _flags_in(before) == _flags_in(text):
             return
         number = 1
         while (earlier := folder / f"config-{number}.txt").exists():
@@ -95,5 +97,6 @@ def _comments(lines: list[str]) -> list[str]:
     return [f"# {line}" for line in lines]
 
 
-def _without_comments(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line and not line.startswith("#")]
+def _flags_in(text: str) -> list[str]:
+    """Lines with flags, without the number of classes: a continued run has it from the weights."""
+    return [line for line in text.splitlines() if line and not line.startswith(_NO_FLAG)]

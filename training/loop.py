@@ -315,7 +315,7 @@ class Run:
         """Evaluate the averaged weights, if there are any, and return their statistics."""
         if self.training.averaged is None:
             return {}
-        self.output.full("Averaged weights:")
+        print("Averaged weights:")
         return self.evaluation.score(self.training.averaged.module, self._stop_evaluation)[0]
 
     def _stop_evaluation(self) -> None:

@@ -97,7 +97,7 @@ def test_lists_and_switches(actions):
 def test_earlier_flags_stay_where_they_differ(tmp_path, capsys):
     first, second, third = ("# a day\n--epochs 1\n", "# a day\n--epochs 2\n", "--epochs 3\n")
     write_config(tmp_path, first)
-    write_config(tmp_path, first.replace("a day", "another day"))
+    write_config(tmp_path, first.replace("a day", "another day") + "--num_classes 91\n")
     assert [path.name for path in tmp_path.iterdir()] == ["config.txt"]
     assert (tmp_path / "config.txt").read_text() == first
     assert capsys.readouterr().out == ""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from training.state import RunState
 from util.terminal.step_line import short_duration
+from util.visualize.contact_sheet import count
 
 # Files of the output folder, and what they are for.
 _FILES = {
@@ -29,7 +30,8 @@ def closing_lines(
         seconds: time that this start of the run has taken.
         folder: of the run; None: nothing was kept.
     """
-    lines = [f"Training has ended after {state.epoch} epochs, in {short_duration(seconds)}."]
+    epochs = count(state.epoch, "epoch")
+    lines = [f"Training has ended after {epochs}, in {short_duration(seconds)}."]
     best = state.best_epoch
     if best is not None:
         weights = ", averaged weights" if state.best_weights == "ema" else ""

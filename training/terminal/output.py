@@ -101,11 +101,11 @@ class ShortOutput(FullOutput):
         self._table.take_log(log)
 
     def explain(self, sentences: Sequence[str]) -> None:
-        """Print sentences about the results, without those that the evaluation before had too."""
+        """Print sentences about the results, each of them once in a run."""
         for sentence in sentences:
             if sentence not in self._explained:
                 print(textwrap.fill(f"Note: {sentence}", MAX_WIDTH, subsequent_indent="      "))
-        self._explained = set(sentences)
+        self._explained.update(sentences)
 
     def scores(self, state: RunState, stats: Stats, ema_stats: Stats) -> None:
         """Print a table of the scores, with their change and the best so far."""
