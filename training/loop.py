@@ -19,12 +19,14 @@ from datasets.loading.worker_faults import explain_worker_fault
 from engine import EpochProgress, train_one_epoch
 from models.criterion import SetCriterion
 from training.checkpoint import TrainingState, checkpoint_of
+from training.config_file import write_config
 from training.evaluation import Evaluation
 from training.folder import RunFolder
 from training.network import num_trainable
 from training.nonfinite.policy import NonFinitePolicy
 from training.resume import set_aside_later_files
 from training.state import score_name, validation_score
+from training.terminal.output import FullOutput
 from util.distributed.gathering import broadcast_object
 from util.distributed.processes import all_gather, get_world_size, is_main_process
 from util.errors import DivergenceError, UserError
@@ -62,7 +64,9 @@ class Run:
     Attributes:
         settings: flags of the loop.
         flags: all flags, by name, for checkpoints.
+        config: content of ``config.txt``.
         folder: for the files of the run.
+        output: prints steps and scores.
         classes: of the data, saved in checkpoints.
         train_loader: training batches; None with ``--eval``.
         training: model, optimizer and progress: saved in checkpoints.
@@ -74,7 +78,9 @@ class Run:
 
     settings: LoopSettings
     flags: Mapping[str, Any]
+    config: str
     folder: RunFolder
+    output: FullOutput
     classes: ClassTable
     train_loader: TrainLoader | None
     training: TrainingState
@@ -93,9 +99,10 @@ class Run:
 
     def score(self) -> None:
         """Evaluate once, for ``--eval``."""
-        with self._explained_worker_faults():
-            self._score_averaged()
-            _, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
+        with contextlib.closing(self.output), self._explained_worker_faults():
+            ema_stats = self._score_averaged()
+            stats, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
+            self.output.scores(self.state, stats, ema_stats)
             if is_main_process():
                 self.folder.save_evaluation(serialisable_eval(evaluator.coco_eval["bbox"].eval))
 
@@ -112,11 +119,14 @@ class Run:
         if settings.resume:
             set_aside_later_files(self.folder, settings.resume, state)
         self.folder.sweep()
-        print("Start training")
+        self.output.full("Start training")
         if state.epoch >= settings.epochs:
             print(f"Nothing left to do: epoch {state.epoch} of --epochs {settings.epochs} is done")
+        elif self.folder.path is not None and is_main_process():
+            write_config(self.folder.path, self.config)
+        self.output.take_log(self.folder.read_log())
         started = time.monotonic()
-        with self.signals, self._explained_worker_faults():
+        with contextlib.closing(self.output), self.signals, self._explained_worker_faults():
             if self._owes_an_evaluation():
                 self._end_epoch(settings.resume)
             while state.epoch < settings.epochs and not self._has_lost_patience():
@@ -125,7 +135,10 @@ class Run:
                 if self.watch.stop_agreed:
                     self._stop()
                 self._end_epoch()
-        print("Training time", datetime.timedelta(seconds=int(time.monotonic() - started)))
+        self.output.full(
+            f"Training time {datetime.timedelta(seconds=int(time.monotonic() - started))}"
+        )
+        self.output.end(state, self.folder.path)
 
     def _owes_an_evaluation(self) -> bool:
         """Whether the run was interrupted after an epoch, before its line in the log."""
@@ -170,6 +183,7 @@ class Run:
                 lambda: self.signals.received is not None,
                 self._after_step,
             ),
+            logger=self.output.epoch_logger(state.epoch),
         )
         training.lr_scheduler.step()
         state.epoch, state.images_done, state.meters = state.epoch + 1, 0, {}
@@ -256,6 +270,7 @@ class Run:
             state.ema_scores[epoch] = validation_score(ema_stats)
         if state.best_epoch == epoch:
             self._keep_best(score_name(test_stats), saved_as)
+        self.output.scores(state, test_stats, ema_stats)
         refuse_too_many(state.bad_images, self.settings.skip_bad_images)
 
     def _keep_best(self, name: str, saved_as: str | None) -> None:
@@ -270,7 +285,7 @@ class Run:
         if self.folder.path is not None:
             which = {"ema": "averaged weights, ", "model": "raw weights, "}[state.best_weights]
             which = which if epoch in state.ema_scores else ""
-            print(f"best.pth: epoch {epoch}, {which}{name} {state.score_of(epoch):.3f}")
+            self.output.full(f"best.pth: epoch {epoch}, {which}{name} {state.score_of(epoch):.3f}")
 
     @contextlib.contextmanager
     def _explained_worker_faults(self) -> Iterator[None]:
