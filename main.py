@@ -17,6 +17,7 @@ from util.cli.early_interrupt import end_at_once_on_interrupt
 from util.options import fill_in_new_flags
 
 if TYPE_CHECKING:
+    from training.optimization.plan import TrainingPlan
     from training.resume import Start
 
 
@@ -71,6 +72,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     from training.loop import Run, build_loop_settings
     from training.network import build_network, build_optimization, distribute, num_trainable
     from training.nonfinite.policy import NonFinitePolicy
+    from training.optimization.plan import build_plan
     from training.resume import averaged_model, load_weights, resume_training
     from training.state import RunState
     from training.terminal.opening import build_opening
@@ -100,6 +102,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     train_loader, val_loader = build_loaders(args, data, training.progress.bad_images)
     run = Run(
         settings=build_loop_settings(args),
+        plan=build_plan(args),
         flags=vars(args),
         config=config,
         folder=folder,
@@ -117,7 +120,18 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     if args.eval:
         run.score()
     else:
+        _warn_of_few_steps(run.plan, len(data.train_set), start)
         run.train()
+
+
+def _warn_of_few_steps(plan: "TrainingPlan", num_images: int, start: "Start") -> None:
+    """Print a warning if a new run has far fewer optimizer steps than DETR needs."""
+    from training.optimization.step_estimate import warning_of_few_steps
+
+    if start.resume is None and start.frozen is None:
+        warning = warning_of_few_steps(plan, num_images, start.finetune is not None)
+        if warning is not None:
+            print(warning)
 
 
 def _settle_flags(
@@ -128,7 +142,7 @@ def _settle_flags(
     Returns:
         a copy of the flags with the values in force, and the checkpoints.
     """
-    from training.flags import check_flags, require_same_flags
+    from training.flags import check_flags, check_training_flags, require_same_flags
     from training.folder import RunFolder
     from training.resume import Start, find_start
     from training.saved_flags import settle_flags
@@ -141,6 +155,7 @@ def _settle_flags(
     start = find_start(folder, args.auto_resume, args.resume, args.finetune, args.frozen_weights)
     args = settle_flags(args, start, given, flag_actions())
     check_flags(args)
+    check_training_flags(args)
     require_same_flags(args)
     if args.eval and start == Start():
         print("--eval without a checkpoint: random weights are evaluated")

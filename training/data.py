@@ -115,6 +115,7 @@ def build_loaders(
         pin_memory=pin_memory,
         seed=args.seed,
         accum_steps=args.accum_steps,
+        freeze_batch_size=args.freeze_batch_size,
         skip_bad_images=args.skip_bad_images,
         bad_images=bad_images,
     )

@@ -15,7 +15,7 @@ from training.flags import SAME_ON_ALL_RANKS
 from util.distributed.agreement import require_same
 from util.distributed.gathering import broadcast_tensors
 from util.distributed.processes import is_dist_avail_and_initialized
-from util.optimizer import batch_norms, build_lr_scheduler, build_optimizer
+from util.optimizer import DEFAULT_MOMENTUM, batch_norms, build_lr_scheduler, build_optimizer
 
 
 def build_network(
@@ -61,9 +61,12 @@ def build_optimization(
     torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, torch.amp.GradScaler | None
 ]:
     """Optimizer, learning-rate schedule, and gradient scaler for ``--amp fp16``."""
-    optimizer = build_optimizer(model, args.lr, args.lr_backbone, args.weight_decay)
+    momentum = DEFAULT_MOMENTUM if args.momentum is None else args.momentum
+    optimizer = build_optimizer(
+        model, args.lr, args.lr_backbone, args.weight_decay, args.optimizer, momentum
+    )
     lr_scheduler = build_lr_scheduler(
-        optimizer, args.lr_scheduler, args.epochs, args.lr_drop, args.lr_min
+        optimizer, args.lr_scheduler, args.epochs, args.lr_drop, args.lr_min, args.lr_min_ratio
     )
     device = torch.device(args.device)
     scaler = torch.amp.GradScaler(device.type) if args.amp == "fp16" else None

@@ -20,7 +20,7 @@ from models.weights import (
     num_classes_in_head,
     without_ddp_prefix,
 )
-from training.checkpoint import flags_in, is_of_original, report_better_average
+from training.checkpoint import can_resume, flags_in, is_of_original, report_better_average
 from training.resume import LoadedCheckpoint, Start
 from util.cli.command_line import can_have
 from util.errors import UserError
@@ -36,7 +36,11 @@ _DETECTOR = (
 )
 _NEEDED_BY_WEIGHTS = (*_DETECTOR, "masks")
 _IMAGE_SIZES = ("scales", "max_size")
-_SCHEDULE = ("lr", "lr_backbone", "weight_decay", "lr_scheduler", "lr_drop", "lr_min")
+_SCHEDULE = (
+    *("lr", "lr_backbone", "weight_decay", "lr_scheduler", "lr_drop", "lr_min", "lr_min_ratio"),
+    *("optimizer", "momentum", "warmup_steps", "lr_scale_batch"),
+    *("freeze_backbone_epochs", "freeze_batch_size"),
+)
 _DATA_PATHS = (
     *("coco_path", "coco_panoptic_path"),
     *("train_images", "train_ann", "val_images", "val_ann"),
@@ -148,6 +152,9 @@ def settle_resumed(
     if not saved:
         return args
     _refuse_contradictions(args, saved, _NEEDED_BY_WEIGHTS, given, source)
+    if can_resume(checkpoint) and not args.eval:
+        trained = {"optimizer": NEW_FLAG_DEFAULTS["optimizer"]} | saved  # moments are of this kind
+        _refuse_contradictions(args, trained, ["optimizer"], given, source)
     for sentence in _other_processes(saved, args):
         print(sentence)
     names: Iterable[str] = [name for name in vars(args) if name in actions]
