@@ -18,7 +18,7 @@ from datasets.evaluation.batch_results import Targets, detections, panoptic_maps
 from datasets.panoptic_eval import PanopticEvaluator
 from models.criterion import SetCriterion, mean_number_of_objects
 from util.distributed.gathering import broadcast_object, broadcast_tensors
-from util.metric_logger import MetricLogger, SmoothedValue
+from util.metric_logger import MetricLogger
 from util.nested_tensor import NestedTensor
 from util.nonfinite_steps import (
     BatchNormBackup,
@@ -71,8 +71,9 @@ def train_one_epoch(
     scaler: torch.amp.GradScaler | None = None,
     watch: StepWatch | None = None,
     progress: EpochProgress | None = None,
+    logger: MetricLogger | None = None,
 ) -> dict[str, float]:
-    """Train for one epoch. A non-finite step leaves the weights unchanged.
+    """Train for one epoch. A non-finite step leaves the weights unchanged, see docs/code_tour.md.
 
     Args:
         model: in a `DistributedDataParallel` if there are several processes.
@@ -83,6 +84,7 @@ def train_one_epoch(
         accum_steps: micro-batches per optimizer step; an incomplete last step is left out.
         scaler: loss scaler for ``fp16``.
         watch: handles non-finite steps; by default the first ends training.
+        logger: prints the steps; by default as log lines.
 
     Returns:
         averages of ``lr``, ``class_error`` in percent, ``loss``, the weighted losses by name, and
@@ -97,7 +99,8 @@ def train_one_epoch(
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
     watch = watch or StepWatch(device)
     progress = progress or EpochProgress()
-    logger = _make_logger(lr="{value:.6f}", class_error="{value:.2f}")
+    logger = logger or MetricLogger(delimiter="  ")
+    logger.show_latest(lr="{value:.6f}", class_error="{value:.2f}")
     logger.load_state_dict(progress.meters)
     norms = BatchNormBackup(model)
     first, header = progress.steps_done, f"Epoch: [{epoch}]"
@@ -106,7 +109,7 @@ def train_one_epoch(
         norms.save()
         optimizer.zero_grad()
         records = _compute_gradients(model, criterion, batches, device, amp, scaler, epoch, step)
-        watch.read_flags()  # of the previous step; the matching has waited for the device
+        watch.read_flags()  # of the previous step; the matching has usually waited for the device
         norm = _clip_gradients(model, optimizer, max_norm, scaler)
         logs = [record.losses for record in records]
         log, is_bad, stop = reduce_step(logs, norm, progress.wants_to_stop())
@@ -149,7 +152,12 @@ def _compute_gradients(
 
 
 def predict(model: nn.Module, samples: NestedTensor, device: torch.device, amp: str) -> Any:
-    """Run the model, in mixed precision if ``amp`` is ``bf16`` or ``fp16``."""
+    """Run the model, in mixed precision if ``amp`` is ``bf16`` or ``fp16``.
+
+    Float32 everywhere: matching and losses, which are outside; in the model the class and box heads
+    (`models.detr`), frozen batch norms (`models.backbone`), and on the CPU attention in training
+    without dropout (`models.fast.attention`).
+    """
     dtype = torch.float16 if amp == "fp16" else torch.bfloat16
     with torch.autocast(device.type, dtype=dtype, enabled=amp != "off"):
         return model(samples)
@@ -253,6 +261,8 @@ def evaluate(
     amp: str = "off",
     *,
     between_batches: Callable[[], None] = lambda: None,
+    logger: MetricLogger | None = None,
+    print_tables: bool = True,
 ) -> tuple[dict[str, Any], CocoEvaluator]:
     """Compute the losses and the COCO metrics of a data set. Each rank evaluates its own images.
 
@@ -262,6 +272,8 @@ def evaluate(
         base_ds: ground truth of boxes and masks, a ``pycocotools.coco.COCO``.
         output_dir: panoptic maps are written to `PANOPTIC_FOLDER` in it, unless it is empty.
         between_batches: called before each batch; may raise to end the evaluation.
+        logger: prints the steps; by default as log lines.
+        print_tables: print the tables of COCO and panoptic metrics.
 
     Returns:
         averages over images as of `train_one_epoch`, without ``lr``; the 12 COCO numbers under
@@ -275,9 +287,11 @@ def evaluate(
     model.eval()
     model = _without_ddp(model)
     criterion.eval()
-    logger = _make_logger(class_error="{value:.2f}")
-    evaluator = CocoEvaluator(base_ds, tuple(k for k in ("segm", "bbox") if k in postprocessors))
-    panoptic = _panoptic_evaluator(postprocessors, data_loader, output_dir)
+    logger = logger or MetricLogger(delimiter="  ")
+    logger.show_latest(class_error="{value:.2f}")
+    kinds = tuple(k for k in ("segm", "bbox") if k in postprocessors)
+    evaluator = CocoEvaluator(base_ds, kinds, print_tables=print_tables)
+    panoptic = _panoptic_evaluator(postprocessors, data_loader, output_dir, print_tables)
     for batch in logger.log_every(data_loader, PRINT_FREQ, "Test:"):
         between_batches()
         samples, targets = to_device(batch, device)
@@ -302,13 +316,13 @@ def evaluate(
 
 
 def _panoptic_evaluator(
-    postprocessors: Mapping[str, nn.Module], data_loader: Any, output_dir: Any
+    postprocessors: Mapping[str, nn.Module], data_loader: Any, output_dir: Any, print_table: bool
 ) -> PanopticEvaluator | None:
     if "panoptic" not in postprocessors:
         return None
     dataset = data_loader.dataset
     folder = Path(output_dir) / PANOPTIC_FOLDER if output_dir else None
-    return PanopticEvaluator(dataset.ann_file, dataset.ann_folder, output_dir=folder)
+    return PanopticEvaluator(dataset.ann_file, dataset.ann_folder, folder, print_table)
 
 
 def _panoptic_quality(evaluator: PanopticEvaluator) -> dict[str, Any]:
@@ -325,16 +339,8 @@ def _without_ddp(model: nn.Module) -> nn.Module:
     return model
 
 
-def _make_logger(**latest_value_formats: str) -> MetricLogger:
-    """A logger whose lines begin with the latest values of the given meters."""
-    logger = MetricLogger(delimiter="  ")
-    for name, fmt in latest_value_formats.items():
-        logger.add_meter(name, SmoothedValue(window_size=1, fmt=fmt))
-    return logger
-
-
 def _finish(logger: MetricLogger) -> dict[str, float]:
     """Join the meters of all ranks and return the averages by name. Collective."""
     logger.synchronize_between_processes()
-    print("Averaged stats:", logger)
+    logger.print_averages()
     return {name: meter.global_avg for name, meter in logger.meters.items()}

@@ -48,13 +48,15 @@ def main(
     from util.distributed.processes import connected, use_gpu
     from util.reproducibility.determinism import explained_refusals
     from util.reproducibility.provenance import get_sha
+    from util.terminal.style import prints_short
 
     fill_in_new_flags(args)
     check_flags(args)
     with connected(args), explained_refusals():
         check_device(args.device)
         use_gpu(args.device)
-        print(f"git:\n  {get_sha()}\n")
+        if not prints_short(args.log_style):
+            print(f"git:\n  {get_sha()}\n")
         with build_output_folder(args, run_name) as args.output_dir:
             _train_or_evaluate(args, given)
 
@@ -63,6 +65,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     """Build everything from the flags, restore a checkpoint, then train or evaluate."""
     from datasets import build_scales
     from training.checkpoint import TrainingState
+    from training.config_file import build_config
     from training.data import build_data, build_loaders
     from training.evaluation import build_evaluation
     from training.folder import RunFolder
@@ -72,14 +75,20 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     from training.optimization.plan import build_plan
     from training.resume import averaged_model, load_weights, resume_training
     from training.state import RunState
+    from training.terminal.opening import build_opening
+    from training.terminal.output import build_output
 
     args, start = _settle_flags(args, given)
+    output = build_output(args)
     folder = RunFolder(args.output_dir, args.keep_last)
     args.scales = build_scales(args)
+    config = build_config(args, flag_actions())
     data = build_data(args, start.resume)
     args.num_classes = data.num_classes
     model, criterion, postprocessors = build_network(args, data.classes.is_thing)
-    print("number of params:", num_trainable(model))
+    output.full(f"number of params: {num_trainable(model)}")
+    if output.is_short:
+        print(build_opening(args, start, data, model))
     optimization = build_optimization(args, model)
 
     load_weights(model, start, args.backbone, args.backbone_weights)
@@ -95,13 +104,17 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
         settings=build_loop_settings(args),
         plan=build_plan(args),
         flags=vars(args),
+        config=config,
         folder=folder,
+        output=output,
         classes=data.classes,
         train_loader=train_loader,
         training=training,
         parallel_model=parallel_model,
         criterion=criterion,
-        evaluation=build_evaluation(args, criterion, postprocessors, val_loader, data, folder),
+        evaluation=build_evaluation(
+            args, criterion, postprocessors, val_loader, data, folder, output
+        ),
         non_finite=NonFinitePolicy(model, criterion, folder.path, vars(args)),
     )
     if args.eval:
@@ -136,6 +149,7 @@ def _settle_flags(
     from util.distributed.processes import get_rank
     from util.reproducibility.determinism import make_deterministic
     from util.reproducibility.random_state import seed_everything
+    from util.terminal.style import prints_short
 
     folder = RunFolder(args.output_dir)
     start = find_start(folder, args.auto_resume, args.resume, args.finetune, args.frozen_weights)
@@ -145,7 +159,8 @@ def _settle_flags(
     require_same_flags(args)
     if args.eval and start == Start():
         print("--eval without a checkpoint: random weights are evaluated")
-    print(args)
+    if not prints_short(args.log_style):
+        print(args)
     if args.deterministic:
         make_deterministic()
     seed_everything(args.seed + get_rank())

@@ -157,6 +157,8 @@ def _add_run_flags(group: FlagGroup, device: str) -> None:
     add(
         "--dump_detections", "output file for detections of the last evaluation (COCO results JSON)"
     )
+    styles = "short: progress bar and tables; full: log lines; auto: short on a terminal"
+    add("--log_style", styles, choices=["auto", "short", "full"])
     add("--world_size", "number of processes; set by the launcher", default=1, type=int)
     add("--dist_url", "address for connecting the processes", default="env://")
     add("--dist_timeout", "timeout of communication between processes, in seconds", type=int)

@@ -1,4 +1,4 @@
-"""The checkpoint of a run: its keys, what is saved under them, and how a run is restored."""
+"""Content of a checkpoint: its keys, saving and restoring. `training.folder` writes the file."""
 
 from argparse import Namespace
 from collections.abc import Mapping

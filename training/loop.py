@@ -1,6 +1,7 @@
 """The epochs of a run: training, checkpoints, log, and stopping on signals."""
 
 import argparse
+import contextlib
 import datetime
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from datasets.loading.loaders import TrainLoader
 from engine import EpochProgress, train_one_epoch
 from models.criterion import SetCriterion
 from training.checkpoint import TrainingState, checkpoint_of
+from training.config_file import write_config
 from training.evaluation import Evaluation
 from training.folder import RunFolder
 from training.network import distribute
@@ -24,6 +26,7 @@ from training.optimization.plan import TrainingPlan
 from training.resume import set_aside_later_files
 from training.state import score_name, validation_score
 from training.stopping import explained_worker_faults, stop
+from training.terminal.output import FullOutput
 from util.distributed.gathering import broadcast_object
 from util.distributed.processes import get_world_size, is_main_process
 from util.errors import DivergenceError
@@ -60,7 +63,9 @@ class Run:
         settings: flags of the loop.
         plan: what each epoch does.
         flags: all flags, by name, for checkpoints.
+        config: content of ``config.txt``.
         folder: for the files of the run.
+        output: prints steps and scores.
         classes: of the data, saved in checkpoints.
         train_loader: training batches; None with ``--eval``.
         training: model, optimizer and progress: saved in checkpoints.
@@ -73,7 +78,9 @@ class Run:
     settings: LoopSettings
     plan: TrainingPlan
     flags: Mapping[str, Any]
+    config: str
     folder: RunFolder
+    output: FullOutput
     classes: ClassTable
     train_loader: TrainLoader | None
     training: TrainingState
@@ -92,9 +99,10 @@ class Run:
 
     def score(self) -> None:
         """Evaluate once, for ``--eval``."""
-        with explained_worker_faults(self.signals):
-            self._score_averaged()
-            _, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
+        with contextlib.closing(self.output), explained_worker_faults(self.signals):
+            ema_stats = self._score_averaged()
+            stats, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
+            self.output.scores(self.state, stats, ema_stats)
             if is_main_process():
                 self.folder.save_evaluation(serialisable_eval(evaluator.coco_eval["bbox"].eval))
 
@@ -111,11 +119,14 @@ class Run:
         if settings.resume:
             set_aside_later_files(self.folder, settings.resume, state)
         self.folder.sweep()
-        print("Start training")
+        self.output.full("Start training")
         if state.epoch >= epochs:
             print(f"Nothing left to do: epoch {state.epoch} of --epochs {epochs} is done")
+        elif self.folder.path is not None and is_main_process():
+            write_config(self.folder.path, self.config)
+        self.output.take_log(self.folder.read_log())
         started = time.monotonic()
-        with self.signals, explained_worker_faults(self.signals):
+        with contextlib.closing(self.output), self.signals, explained_worker_faults(self.signals):
             if self._owes_a_log_line():
                 self._end_epoch(settings.resume)
             while state.epoch < epochs and not self._has_lost_patience():
@@ -124,7 +135,10 @@ class Run:
                 if self.watch.stop_agreed:
                     self._stop()
                 self._end_epoch()
-        print("Training time", datetime.timedelta(seconds=int(time.monotonic() - started)))
+        self.output.full(
+            f"Training time {datetime.timedelta(seconds=int(time.monotonic() - started))}"
+        )
+        self.output.end(state, self.folder.path)
 
     def _owes_a_log_line(self) -> bool:
         """Whether the run was interrupted after an epoch, before its line in the log."""
@@ -175,6 +189,7 @@ class Run:
                 self._after_step,
                 lambda: plan.lr_factor(state.epoch, state.step),
             ),
+            logger=self.output.epoch_logger(state.epoch),
         )
         training.lr_scheduler.step()
         state.epoch, state.images_done, state.meters = state.epoch + 1, 0, {}
@@ -255,6 +270,7 @@ class Run:
             state.ema_scores[epoch] = validation_score(ema_stats)
         if state.best_epoch == epoch:
             self._keep_best(score_name(test_stats), saved_as)
+        self.output.scores(state, test_stats, ema_stats)
 
     def _log_epoch(self, test_stats: Mapping[str, Any], ema_stats: Mapping[str, Any]) -> None:
         """Write the line of the last epoch; without statistics it was not evaluated."""
@@ -284,7 +300,7 @@ class Run:
         if self.folder.path is not None:
             which = {"ema": "averaged weights, ", "model": "raw weights, "}[state.best_weights]
             which = which if epoch in state.ema_scores else ""
-            print(f"best.pth: epoch {epoch}, {which}{name} {state.score_of(epoch):.3f}")
+            self.output.full(f"best.pth: epoch {epoch}, {which}{name} {state.score_of(epoch):.3f}")
 
     def _score_averaged(self) -> dict[str, Any]:
         """Evaluate the averaged weights, if there are any, and return their statistics."""

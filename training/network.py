@@ -1,4 +1,4 @@
-"""The network of a run: built from the flags, and the same on all ranks."""
+"""Network, optimizer and learning-rate schedule of a run, the same on all ranks."""
 
 import argparse
 from collections.abc import Mapping
@@ -79,7 +79,8 @@ def distribute(model: nn.Module) -> nn.Module:
     All ranks start from the parameters and buffers of rank 0. DistributedDataParallel alone would
     send no buffers where ``broadcast_buffers`` is off, and frozen batch norms are buffers.
 
-    Every parameter gets a gradient in every step, if only zeros: ``find_unused_parameters`` is off.
+    Every parameter must get a gradient in every step, if only zeros, since
+    ``find_unused_parameters`` is off.
 
     Args:
         model: on its device.

@@ -50,7 +50,7 @@ _DATA_PATHS = (
 _OF_THIS_START = frozenset(
     {
         *("resume", "auto_resume", "finetune", "start_epoch", "eval", "num_classes"),
-        *("output_dir", "overwrite", "skip_checks", "dump_detections"),
+        *("output_dir", "overwrite", "skip_checks", "dump_detections", "log_style"),
         *("device", "num_workers", "dist_timeout"),
         *("rank", "world_size", "gpu", "dist_url", "dist_backend", "distributed"),
     }
@@ -62,7 +62,8 @@ def settle_flags(
 ) -> argparse.Namespace:
     """The flags of a run: from the command line, else from its checkpoint, else the default.
 
-    ``resume`` is the path of the checkpoint that ``--auto_resume`` has found, and ``num_classes``
+    ``resume`` is the path of the checkpoint to continue, whether ``--resume`` names it or
+    ``--auto_resume`` has found it, and ``num_classes``
     the number of classes in the head that is continued, evaluated or frozen.
 
     Args:
@@ -82,7 +83,7 @@ def settle_flags(
     args = copy.copy(args)
     is_script, given = given is None, _changed_flags(args, actions) if given is None else given
     if start.resume is not None:
-        args.resume, args.finetune = start.resume.path, ""  # --auto_resume found it
+        args.resume, args.finetune = start.resume.path, ""
         args = settle_resumed(args, start.resume.content, given, actions, is_script)
     for flag, checkpoint in (("finetune", start.finetune), ("frozen_weights", start.frozen)):
         if checkpoint is not None:

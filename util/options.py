@@ -44,6 +44,7 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "ema_decay": 0.0,
     "deterministic": False,
     "dist_timeout": 1800,
+    "log_style": "auto",
 }
 
 
