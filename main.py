@@ -74,13 +74,13 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     args, start = _settle_flags(args, given)
     folder = RunFolder(args.output_dir, args.keep_last)
     args.scales = build_scales(args)
-    data = build_data(args, start.resume)
+    data = build_data(args, start)
     args.num_classes = data.num_classes
-    model, criterion, postprocessors = build_network(args, data.classes.is_thing)
+    model, criterion, postprocessors = build_network(args, data.classes.is_thing, data.category_ids)
     print("number of params:", num_trainable(model))
     optimization = build_optimization(args, model)
 
-    load_weights(model, start, args.backbone, args.backbone_weights)
+    load_weights(model, start, args.backbone, args.backbone_weights, data.class_of_row())
     training = TrainingState(model, *optimization, RunState(epoch=args.start_epoch))
     if start.resume is not None and not args.eval:
         resume_training(training, start.resume, vars(args), folder)
@@ -93,7 +93,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
         settings=build_loop_settings(args),
         flags=vars(args),
         folder=folder,
-        classes=data.classes,
+        classes=data.checkpoint_entries(),
         train_loader=train_loader,
         training=training,
         parallel_model=parallel_model,

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 from torch import nn
 
-from datasets.annotations.run_classes import ClassTable
 from datasets.evaluation.report import serialisable_eval
 from datasets.loading.bad_samples import refuse_too_many
 from datasets.loading.loaders import TrainLoader
@@ -63,7 +62,7 @@ class Run:
         settings: flags of the loop.
         flags: all flags, by name, for checkpoints.
         folder: for the files of the run.
-        classes: of the data, saved in checkpoints.
+        classes: entries of checkpoints about the classes.
         train_loader: training batches; None with ``--eval``.
         training: model, optimizer and progress: saved in checkpoints.
         parallel_model: the model, wrapped for several processes.
@@ -75,7 +74,7 @@ class Run:
     settings: LoopSettings
     flags: Mapping[str, Any]
     folder: RunFolder
-    classes: ClassTable
+    classes: Mapping[str, Any]
     train_loader: TrainLoader | None
     training: TrainingState
     parallel_model: nn.Module
@@ -222,9 +221,7 @@ class Run:
                 f"epoch {self.state.epoch}: weights are no longer finite after {self.state.step} "
                 "steps; the checkpoint before is kept, continue from it with a lower --lr"
             )
-        content = checkpoint_of(
-            self.training, self.flags, self.classes.names, self.classes.is_thing
-        )
+        content = checkpoint_of(self.training, self.flags, self.classes)
         self.folder.save_checkpoint(content, epoch, self.settings.lr_drop)
 
     def _end_epoch(self, saved_as: str | None = None) -> None:

@@ -2,7 +2,6 @@
 
 import re
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -82,9 +81,9 @@ class CategoryIds:
         """Whether every category id is the number of its row."""
         return self.by_row == tuple(range(len(self.own)))
 
-    def own_ids(self) -> dict[int, OwnId]:
-        """The user's id by category id, for categories whose ids are strings in the user's files."""
-        return different_own_ids(self.own)
+    def text_ids(self) -> dict[int, str]:
+        """The user's id by category id, where it is a string."""
+        return {category_id_of(own_id): own_id for own_id in self.own if isinstance(own_id, str)}
 
     def rows_of(self, category_ids: Tensor) -> Tensor:
         """Rows of category ids, both (N,) int64.
@@ -94,8 +93,3 @@ class CategoryIds:
         """
         rows = [self.row_of[category_id] for category_id in category_ids.tolist()]
         return torch.tensor(rows, dtype=torch.int64, device=category_ids.device)
-
-
-def different_own_ids(own_ids: Iterable[OwnId]) -> dict[int, OwnId]:
-    """The user's id by category id, for ids that are not the category id itself: strings."""
-    return {category_id_of(own_id): own_id for own_id in own_ids if isinstance(own_id, str)}

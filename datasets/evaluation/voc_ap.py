@@ -8,12 +8,16 @@ Source: Everingham et al., The Pascal Visual Object Classes (VOC) Challenge, IJC
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools.coco import COCO
 
+from datasets.annotations.coco_file import category_names
+from datasets.coco_eval import CocoEvaluator
 from datasets.evaluation.coco_scoring import Annotation
+from util.distributed.gathering import broadcast_object
+from util.distributed.processes import is_main_process
 
 _IOU_THRESHOLD = 0.5
 
@@ -49,9 +53,29 @@ class _Boxes(NamedTuple):
         return cls(image_ids, boxes.reshape(-1, 4))
 
 
-def is_voc(ground_truth: COCO) -> bool:
-    """Whether the objects have Pascal VOC's field ``difficult``."""
-    return any("difficult" in one for one in ground_truth.anns.values())
+def voc_statistics(evaluator: CocoEvaluator) -> dict[str, float]:
+    """Print VOC's AP of boxes by class, and return the means. Collective: call on every rank.
+
+    Args:
+        evaluator: of boxes, synchronised between processes.
+
+    Returns:
+        ``voc_ap50`` (all-point) and ``voc_ap50_11point`` in [0, 1]; -1 without objects.
+    """
+    means = None
+    if is_main_process():
+        truth = evaluator.coco_gt
+        scores = voc_ap50(truth, evaluator.detections("bbox"), evaluator.img_ids)
+        print(voc_table(scores, category_names(truth.cats.values())))
+        means = scores.means()
+    means = broadcast_object(means)
+    return dict(zip(("voc_ap50", "voc_ap50_11point"), means, strict=True))
+
+
+def is_voc(ground_truth: Any) -> bool:
+    """Whether this is COCO ground truth whose objects have Pascal VOC's field ``difficult``."""
+    objects = ground_truth.anns.values() if isinstance(ground_truth, COCO) else ()
+    return any("difficult" in one for one in objects)
 
 
 def voc_ap50(

@@ -7,8 +7,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.loading.bad_samples import ReplacingDataset, ReportingLoader, collate_samples
+from datasets.loading.row_labels import with_row_labels
 from datasets.loading.samplers import EpochBatchSampler, ShareSampler
 from datasets.loading.seeded import SeededDataset
+from util.category_ids import CategoryIds
 from util.distributed.processes import get_world_size
 from util.errors import UserError
 from util.signals import ignore_stop_signals
@@ -30,6 +32,7 @@ class TrainLoader:
         accum_steps: batches per optimizer step; an epoch has whole steps.
         skip_bad_images: maximum number of unreadable images that are replaced.
         bad_images: error messages of images replaced earlier in the run; new ones are appended.
+        category_ids: of the class head: labels become its rows. None: labels are left unchanged.
 
     Raises:
         UserError: there are fewer images than one optimizer step takes.
@@ -46,8 +49,10 @@ class TrainLoader:
         accum_steps: int = 1,
         skip_bad_images: int = 0,
         bad_images: list[str] | None = None,
+        category_ids: CategoryIds | None = None,
     ) -> None:
-        self._samples = SeededDataset(ReplacingDataset(dataset, skip_bad_images), seed)
+        labelled = with_row_labels(dataset, category_ids)
+        self._samples = SeededDataset(ReplacingDataset(labelled, skip_bad_images), seed)
         self._batches = EpochBatchSampler(len(self._samples), batch_size, seed, accum_steps)
         if self._batches.num_batches == 0:
             raise UserError(_explain_no_step(len(self._samples), batch_size, accum_steps))
@@ -91,12 +96,13 @@ def build_val_loader(
     *,
     skip_bad_images: int = 0,
     bad_images: list[str] | None = None,
+    category_ids: CategoryIds | None = None,
 ) -> ReportingLoader:
     """Batches in the order of the data set, each image in one process; arguments as `TrainLoader`.
 
     Processes may have different numbers of batches, even none.
     """
-    samples = ReplacingDataset(dataset, skip_bad_images)
+    samples = ReplacingDataset(with_row_labels(dataset, category_ids), skip_bad_images)
     sampler = ShareSampler(len(samples))
     loader = _loader(samples, num_workers, pin_memory, batch_size=batch_size, sampler=sampler)
     known = [] if bad_images is None else bad_images
