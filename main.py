@@ -83,15 +83,15 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     folder = RunFolder(args.output_dir, args.keep_last)
     args.scales = build_scales(args)
     config = build_config(args, flag_actions())
-    data = build_data(args, start.resume)
+    data = build_data(args, start)
     args.num_classes = data.num_classes
-    model, criterion, postprocessors = build_network(args, data.classes.is_thing)
+    model, criterion, postprocessors = build_network(args, data.classes.is_thing, data.category_ids)
     output.full(f"number of params: {num_trainable(model)}")
     if output.is_short:
         print(build_opening(args, start, data, model))
     optimization = build_optimization(args, model)
 
-    load_weights(model, start, args.backbone, args.backbone_weights)
+    load_weights(model, start, args.backbone, args.backbone_weights, data.class_of_row())
     training = TrainingState(model, *optimization, RunState(epoch=args.start_epoch))
     if start.resume is not None and not args.eval:
         resume_training(training, start.resume, vars(args), folder)
@@ -107,7 +107,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
         config=config,
         folder=folder,
         output=output,
-        classes=data.classes,
+        classes=data.checkpoint_entries(),
         train_loader=train_loader,
         training=training,
         parallel_model=parallel_model,

@@ -1,7 +1,7 @@
 """Load a DETR from a checkpoint or by the name of a released model, for export and examples."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from models.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
 from models.weights import load_model_state, model_state, without_ddp_prefix
 from models.zoo import RELEASED_MODELS
 from training.checkpoint import classes_in
+from training.class_rows import category_ids_in
+from util.category_ids import CategoryIds, OwnId
 from util.cli.command_line import ArgumentParser, FlagGroup, positive_number
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
@@ -37,6 +39,8 @@ class LoadedModel:
         num_classes: number of classes without "no object".
         categories: class names by category id, as far as known.
         is_thing: thing (True) or stuff by category id, as far as known.
+        category_ids: id in the user's files of the class in each row of the class head, for
+            `models.postprocess.PostProcess`; None: category ids are row numbers.
         short_side: short side of input images in pixels.
         max_size: maximum long side of input images in pixels.
     """
@@ -45,6 +49,7 @@ class LoadedModel:
     num_classes: int
     categories: Mapping[int, str]
     is_thing: Mapping[int, bool] = field(default_factory=dict)
+    category_ids: Sequence[OwnId] | None = None
     short_side: int = max(PUBLISHED_SCALES)
     max_size: int = NEW_FLAG_DEFAULTS["max_size"]
 
@@ -55,9 +60,13 @@ class LoadedModel:
         batch: Tensor = preprocess(image, None)[0][None].to(device)
         return batch
 
-    def name_of(self, label: int) -> str:
-        """The class name of a label, or ``class <label>`` if it is unknown."""
-        return self.categories.get(label, f"class {label}")
+    def name_of(self, category_id: int) -> str:
+        """The class name of a category id, or ``class <id>`` if it is unknown."""
+        return self.categories.get(category_id, f"class {category_id}")
+
+    def rows(self) -> CategoryIds:
+        """Category ids by row of the class head."""
+        return CategoryIds(tuple(self.category_ids or range(self.num_classes)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +169,7 @@ def from_file(
         num_classes=architecture.num_classes,
         categories=categories or coco_names,
         is_thing=is_thing,
+        category_ids=category_ids_in(checkpoint, architecture.num_classes, path).saved(),
         short_side=max(flags.get("scales") or PUBLISHED_SCALES),
         max_size=flags.get("max_size", NEW_FLAG_DEFAULTS["max_size"]),
     )

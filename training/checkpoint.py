@@ -30,6 +30,7 @@ KEYS = {
     "args": "all flags, by name; an argparse.Namespace in files of the original",
     "categories": "class names by category id",
     "is_thing": "panoptic data: whether a category id is a thing; else None",
+    "category_ids": "user's id of the class in each row of the head; None: ids are row numbers",
     "ema": "state dict of the averaged weights; None without --ema_decay",
     "scaler": "state dict of the gradient scaler; None without --amp fp16",
     "rng": "per rank: random states, and running statistics of the current epoch",
@@ -66,18 +67,14 @@ class TrainingState:
 
 
 def checkpoint_of(
-    state: TrainingState,
-    flags: Mapping[str, Any],
-    categories: Mapping[int, str],
-    is_thing: Mapping[int, bool],
+    state: TrainingState, flags: Mapping[str, Any], classes: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Content of a checkpoint: tensors and plain values. Collective: call on every rank.
 
     Args:
         state: of the run.
         flags: all flags, by name.
-        categories: class names by category id.
-        is_thing: of panoptic data: whether a category id is a thing; else empty.
+        classes: values for ``categories``, ``is_thing`` and ``category_ids``.
 
     Returns:
         values for the keys in `KEYS`.
@@ -90,8 +87,7 @@ def checkpoint_of(
         "lr_scheduler": state.lr_scheduler.state_dict(),
         "epoch": progress.epoch - 1,
         "args": dict(flags),
-        "categories": categories,
-        "is_thing": is_thing or None,
+        **classes,
         "ema": None if state.averaged is None else state.averaged.module.state_dict(),
         "scaler": None if state.scaler is None else state.scaler.state_dict(),
         "rng": all_gather({"random": random_state(), "meters": progress.meters}),

@@ -92,7 +92,7 @@ class Evaluation:
     def _draw_and_dump(self, evaluator: CocoEvaluator) -> None:
         detections = all_detections(evaluator)
         if self.dump_detections:
-            write_detections(detections, self.dump_detections)
+            write_detections(detections, self.dump_detections, self.data.classes.text_ids)
         if self.folder.path is None:
             return
         val_set = self.data.val_set

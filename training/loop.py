@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 
 from torch import nn
 
-from datasets.annotations.run_classes import ClassTable
 from datasets.evaluation.report import serialisable_eval
 from datasets.loading.bad_samples import refuse_too_many
 from datasets.loading.loaders import TrainLoader
@@ -66,7 +65,7 @@ class Run:
         config: content of ``config.txt``.
         folder: for the files of the run.
         output: prints steps and scores.
-        classes: of the data, saved in checkpoints.
+        classes: entries of checkpoints about the classes.
         train_loader: training batches; None with ``--eval``.
         training: model, optimizer and progress: saved in checkpoints.
         parallel_model: the model, wrapped for several processes.
@@ -81,7 +80,7 @@ class Run:
     config: str
     folder: RunFolder
     output: FullOutput
-    classes: ClassTable
+    classes: Mapping[str, Any]
     train_loader: TrainLoader | None
     training: TrainingState
     parallel_model: nn.Module
@@ -241,9 +240,7 @@ class Run:
                 f"epoch {self.state.epoch}: weights are no longer finite after {self.state.step} "
                 "steps; the checkpoint before is kept, continue from it with a lower --lr"
             )
-        content = checkpoint_of(
-            self.training, self.flags, self.classes.names, self.classes.is_thing
-        )
+        content = checkpoint_of(self.training, self.flags, self.classes)
         self.folder.save_checkpoint(content, epoch, self.settings.lr_drop)
 
     def _end_epoch(self, saved_as: str | None = None) -> None:
