@@ -8,10 +8,11 @@ import torch
 from pycocotools.coco import COCO
 
 from datasets import build_dataset, build_ground_truth
-from datasets.annotations.run_classes import ClassTable, classes_of_run
+from datasets.annotations.run_classes import ClassTable, classes_of_run, table_of_checkpoint
 from datasets.loading.bad_samples import ReportingLoader
 from datasets.loading.loaders import TrainLoader, build_val_loader
 from models.coco_categories import default_num_classes
+from training.data_flags import OWN_DATA_PATHS
 from training.flags import SAME_ON_ALL_RANKS
 from training.resume import LoadedCheckpoint
 from util.distributed.agreement import fingerprint, require_same
@@ -46,8 +47,9 @@ def build_data(args: argparse.Namespace, checkpoint: LoadedCheckpoint | None) ->
     Raises:
         UserError: files cannot be read, or contradict each other, or differ between ranks.
     """
-    val_set: Any = build_dataset("val", args)
-    train_set: Any = None if args.eval else build_dataset("train", args)
+    known = None if checkpoint is None else table_of_checkpoint(*checkpoint).names
+    val_set: Any = build_dataset("val", args, known)
+    train_set: Any = None if args.eval else build_dataset("train", args, known)
     _require_same_data(args.skip_checks, training=train_set, validation=val_set)
     classes = classes_of_run(
         val_set,
@@ -61,8 +63,14 @@ def build_data(args: argparse.Namespace, checkpoint: LoadedCheckpoint | None) ->
     largest_id = max(dataset.largest_category_id for dataset in used)
     num_classes = args.num_classes
     if num_classes is None:
-        num_classes = default_num_classes(args.dataset_file, largest_id)
+        num_classes = _default_num_classes(args, largest_id)
     return Data(train_set, val_set, classes, ground_truth, num_classes)
+
+
+def _default_num_classes(args: argparse.Namespace, largest_id: int) -> int:
+    """Number of classes: at least as released with COCO's layout, else as few as possible."""
+    is_own = any(getattr(args, name) for name in OWN_DATA_PATHS)
+    return default_num_classes("" if is_own else args.dataset_file, largest_id)
 
 
 def _require_same_data(skip_checks: bool, **splits: Any) -> None:
