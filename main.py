@@ -199,14 +199,19 @@ def parse_command_line(argv: Sequence[str] | None = None) -> CommandLine:
     args = parser.parse_args(argv)
     given = parser.given_flags(argv)
     args.device = args.device or default_device()
-    run_name = "" if "output_dir" in given else _run_name(argv, args.dataset_file)
+    run_name = "" if "output_dir" in given else _run_name(argv, args)
     return CommandLine(args, given, run_name)
 
 
-def _run_name(argv: Sequence[str] | None, dataset_file: str) -> str:
+def _run_name(argv: Sequence[str] | None, args: argparse.Namespace) -> str:
     """The stem of the last ``@configs/NAME.txt`` on a command line, else the data set."""
     configs = [word[1:] for word in (sys.argv[1:] if argv is None else argv) if word[:1] == "@"]
-    return Path(configs[-1]).stem if configs else dataset_file
+    if configs:
+        return Path(configs[-1]).stem
+    if args.data:
+        data = Path(args.data).absolute()
+        return (data.parent if data.suffix else data).name
+    return args.dataset_file
 
 
 def run(argv: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 
+from datasets.formats.flags import add_format_flags
 from util.cli.command_line import FlagGroup
 
 
@@ -110,7 +111,8 @@ def _add_loss_flags(group: FlagGroup) -> None:
 
 def _add_data_flags(group: FlagGroup) -> None:
     add, add_switch = group.add, group.add_switch
-    kinds = "coco, coco_panoptic, or generated: shapes, shapes_panoptic"
+    add_format_flags(group)
+    kinds = "coco, coco_panoptic, voc, yolo, or generated: shapes, shapes_panoptic"
     add("--dataset_file", f"data set: {kinds}", default="coco")
     add("--coco_path", "COCO directory: train2017/, val2017/, annotations/", type=str)
     add(

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from training.data_flags import COCO_PATHS, OWN_DATA_PATHS, check_data_flags
 from training.output_folder import lies_in
 from util.devices import parse_device
 from util.distributed.agreement import require_same
@@ -24,7 +25,7 @@ _NOT_NEGATIVE = (
 _OF_A_RANK = frozenset({"rank", "gpu", "device", "num_workers", "dist_url", "dist_timeout"})
 _PATHS = frozenset(
     {
-        *("coco_path", "coco_panoptic_path", "train_images", "train_ann", "val_images", "val_ann"),
+        *(*COCO_PATHS, *OWN_DATA_PATHS, "classes"),
         *("resume", "finetune", "frozen_weights", "backbone_weights"),
         *("output_dir", "dump_detections"),
     }
@@ -42,6 +43,7 @@ def check_flags(args: argparse.Namespace) -> None:
     _check_numbers(args)
     parse_device(args.device)
     _check_dump_file(args.dump_detections)
+    check_data_flags(args)
     _check_start(args)
     _check_overwrite(args)
     _check_masks(args)

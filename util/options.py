@@ -9,6 +9,12 @@ from typing import Any
 NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "num_classes": None,
     "finetune": "",
+    "data": None,
+    "voc_path": None,
+    "yolo_path": None,
+    "val_fraction": None,
+    "classes": None,
+    "keep_difficult": False,
     "backbone_weights": "imagenet",
     "backbone_norm": "frozen",
     "train_images": None,
