@@ -28,7 +28,7 @@ from util.nonfinite_steps import (
     update_weights,
 )
 from util.optimizer import batch_norms
-from util.random_state import random_state
+from util.reproducibility.random_state import random_state
 from util.transfer import to_device
 
 PRINT_FREQ = 10

@@ -12,7 +12,7 @@ import torch
 import main
 from datasets.shapes.directory import write_shapes
 from tests.narrow_resnet import NARROW
-from training import loop
+from training import evaluation
 from util.options import NEW_FLAG_DEFAULTS
 
 ROOT = Path(main.__file__).parent
@@ -102,9 +102,9 @@ def test_a_finished_run_says_so(data, trained, capsys):
 
 def test_evaluation_alone_repeats_the_last_epoch(data, trained, tmp_path, monkeypatch):
     results = []
-    evaluate = loop.evaluate
+    evaluate = evaluation.evaluate
     monkeypatch.setattr(
-        loop, "evaluate", lambda *a, **k: results.append(evaluate(*a, **k)) or results[-1]
+        evaluation, "evaluate", lambda *a, **k: results.append(evaluate(*a, **k)) or results[-1]
     )
     found = tmp_path / "found.json"
     resume = ["--eval", "--resume", trained / "checkpoint.pth", "--output_dir", tmp_path]

@@ -11,7 +11,7 @@ import main
 from datasets.shapes.directory import write_shapes
 from tests.narrow_resnet import NARROW
 from tests.test_main import FLAGS, assert_one_line, read_checkpoint, read_log, run
-from training import loop
+from training import evaluation, loop
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +38,14 @@ def used(two_epochs, tmp_path):
 
 def let_epochs_score(monkeypatch, *scores):
     """Give evaluations these AP, one after the other."""
-    evaluate, left = loop.evaluate, list(scores)
+    evaluate, left = evaluation.evaluate, list(scores)
 
     def scored(*args, **kwargs):
         stats, evaluator = evaluate(*args, **kwargs)
         stats["coco_eval_bbox"][0] = left.pop(0)
         return stats, evaluator
 
-    monkeypatch.setattr(loop, "evaluate", scored)
+    monkeypatch.setattr(evaluation, "evaluate", scored)
 
 
 def content_of(folder):

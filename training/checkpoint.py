@@ -18,8 +18,8 @@ from util.distributed.processes import all_gather, get_rank
 from util.errors import UserError
 from util.metric_logger import MetricLogger
 from util.optimizer import CappedCosineLR
-from util.provenance import versions
-from util.random_state import random_state, set_random_state
+from util.reproducibility.provenance import versions
+from util.reproducibility.random_state import random_state, set_random_state
 
 Checkpoint = Mapping[str, Any]
 

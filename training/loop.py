@@ -1,4 +1,4 @@
-"""The epochs of a run: training, checkpoints, evaluation, and stopping on signals."""
+"""The epochs of a run: training, checkpoints, log, and stopping on signals."""
 
 import argparse
 import contextlib
@@ -11,19 +11,18 @@ from typing import Any, NoReturn
 
 from torch import nn
 
-from datasets.coco_eval import CocoEvaluator
-from datasets.evaluation.report import serialisable_eval, write_detections
-from datasets.loading.bad_samples import ReportingLoader, refuse_too_many
+from datasets.annotations.run_classes import ClassTable
+from datasets.evaluation.report import serialisable_eval
+from datasets.loading.bad_samples import refuse_too_many
 from datasets.loading.loaders import TrainLoader
 from datasets.loading.worker_faults import explain_worker_fault
-from engine import EpochProgress, evaluate, train_one_epoch
+from engine import EpochProgress, train_one_epoch
 from models.criterion import SetCriterion
 from training.checkpoint import TrainingState, checkpoint_of
-from training.data import Data
+from training.evaluation import Evaluation
 from training.folder import RunFolder
 from training.network import num_trainable
 from training.nonfinite.policy import NonFinitePolicy
-from training.reporting import all_detections, draw_detections, draw_panoptic_maps, report
 from training.resume import set_aside_later_files
 from training.state import score_name, validation_score
 from util.distributed.gathering import broadcast_object
@@ -31,7 +30,6 @@ from util.distributed.processes import all_gather, get_world_size, is_main_proce
 from util.errors import DivergenceError, UserError
 from util.metric_logger import MetricLogger
 from util.nonfinite_steps import StepWatch
-from util.random_state import seeded
 from util.signals import StopRequested, StopSignals
 
 
@@ -48,10 +46,7 @@ class LoopSettings:
     lr_drop: int
     save_every: int
     skip_bad_images: int
-    dump_detections: str
     overwrite: bool
-    eval: bool
-    seed: int
     resume: str
 
 
@@ -68,26 +63,24 @@ class Run:
         settings: flags of the loop.
         flags: all flags, by name, for checkpoints.
         folder: for the files of the run.
-        data: data sets, classes and ground truth.
+        classes: of the data, saved in checkpoints.
         train_loader: training batches; None with ``--eval``.
-        val_loader: validation batches.
         training: model, optimizer and progress: saved in checkpoints.
         parallel_model: the model, wrapped for several processes.
         criterion: computes the losses.
-        postprocessors: by kind, as in `engine.evaluate`.
+        evaluation: evaluates a model on the validation data.
         non_finite: handles non-finite steps.
     """
 
     settings: LoopSettings
     flags: Mapping[str, Any]
     folder: RunFolder
-    data: Data
+    classes: ClassTable
     train_loader: TrainLoader | None
-    val_loader: ReportingLoader
     training: TrainingState
     parallel_model: nn.Module
     criterion: SetCriterion
-    postprocessors: dict[str, nn.Module]
+    evaluation: Evaluation
     non_finite: NonFinitePolicy
 
     def __post_init__(self) -> None:
@@ -101,8 +94,8 @@ class Run:
     def score(self) -> None:
         """Evaluate once, for ``--eval``."""
         with self._explained_worker_faults():
-            self._evaluate_averaged()
-            _, evaluator = self._evaluate(self.parallel_model)
+            self._score_averaged()
+            _, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
             if is_main_process():
                 self.folder.save_evaluation(serialisable_eval(evaluator.coco_eval["bbox"].eval))
 
@@ -229,8 +222,9 @@ class Run:
                 f"epoch {self.state.epoch}: weights are no longer finite after {self.state.step} "
                 "steps; the checkpoint before is kept, continue from it with a lower --lr"
             )
-        classes = self.data.classes
-        content = checkpoint_of(self.training, self.flags, classes.names, classes.is_thing)
+        content = checkpoint_of(
+            self.training, self.flags, self.classes.names, self.classes.is_thing
+        )
         self.folder.save_checkpoint(content, epoch, self.settings.lr_drop)
 
     def _end_epoch(self, saved_as: str | None = None) -> None:
@@ -241,8 +235,8 @@ class Run:
         """
         state = self.state
         epoch = state.epoch - 1
-        ema_stats = self._evaluate_averaged()
-        test_stats, evaluator = self._evaluate(self.parallel_model)
+        ema_stats = self._score_averaged()
+        test_stats, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
         state.share_bad_images()
         self.folder.append_log(
             {
@@ -302,43 +296,14 @@ class Run:
                 ) from err
             raise UserError(f"{explanation}; then continue with --auto_resume") from err
 
-    def _stop_evaluation(self) -> None:
-        """Stop between two batches of an evaluation, in a run of one process."""
-        if self.signals.received is not None and get_world_size() == 1:
-            self._stop()
-
-    def _evaluate_averaged(self) -> dict[str, Any]:
+    def _score_averaged(self) -> dict[str, Any]:
         """Evaluate the averaged weights, if there are any, and return their statistics."""
         if self.training.averaged is None:
             return {}
         print("Averaged weights:")
-        return self._evaluate(self.training.averaged.module)[0]
+        return self.evaluation.score(self.training.averaged.module, self._stop_evaluation)[0]
 
-    def _evaluate(self, model: nn.Module) -> tuple[dict[str, Any], CocoEvaluator]:
-        """Evaluate a model, print and draw its results, and write ``--dump_detections``."""
-        with seeded(self.settings.seed % 2**32):  # leaves the random state of training as it is
-            stats, evaluator = evaluate(
-                model,
-                self.criterion,
-                self.postprocessors,
-                self.val_loader,
-                self.data.ground_truth,
-                self.device,
-                "" if self.folder.path is None else self.folder.path,
-                self.settings.amp,
-                between_batches=self._stop_evaluation,
-            )
-        if is_main_process():
-            report(evaluator, self.data.classes.names, training=not self.settings.eval)
-            self._draw_and_dump(evaluator)
-        return stats, evaluator
-
-    def _draw_and_dump(self, evaluator: CocoEvaluator) -> None:
-        detections = all_detections(evaluator)
-        if self.settings.dump_detections:
-            write_detections(detections, self.settings.dump_detections)
-        if self.folder.path is None:
-            return
-        draw_detections(detections, self.data.ground_truth, self.data.val_set, self.folder.path)
-        if "panoptic" in self.postprocessors:
-            draw_panoptic_maps(self.data.val_set, self.folder.path)
+    def _stop_evaluation(self) -> None:
+        """Stop between two batches of an evaluation, in a run of one process."""
+        if self.signals.received is not None and get_world_size() == 1:
+            self._stop()

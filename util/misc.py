@@ -13,7 +13,7 @@ from util.distributed.processes import (
 from util.files.checkpoint import save_on_master
 from util.metric_logger import MetricLogger, SmoothedValue
 from util.nested_tensor import NestedTensor, collate_fn, nested_tensor_from_tensor_list
-from util.provenance import get_sha
+from util.reproducibility.provenance import get_sha
 from util.tensor_ops import accuracy, interpolate
 
 __all__ = [

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from util.distributed.processes import reduce_dict
 from util.errors import DivergenceError
 from util.optimizer import batch_norms
-from util.random_state import State
+from util.reproducibility.random_state import State
 
 
 class StepRecord(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch.utils.data import Dataset
 
-from util.random_state import seeded
+from util.reproducibility.random_state import seeded
 
 
 class SeededDataset(Dataset):

@@ -59,7 +59,7 @@ class WatchedRun(loop.Run):
 
 
 def state_of(run):
-    panoptic = run.postprocessors.get("panoptic")
+    panoptic = run.evaluation.postprocessors.get("panoptic")
     state = {
         "model": run.training.model.state_dict(),
         "ema": run.training.averaged.module.state_dict(),

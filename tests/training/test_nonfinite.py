@@ -18,7 +18,7 @@ from training.nonfinite import replay
 from util.errors import DivergenceError
 from util.nonfinite_steps import StepRecord, StepWatch
 from util.optimizer import build_optimizer
-from util.random_state import random_state
+from util.reproducibility.random_state import random_state
 
 
 class BadGradient(torch.autograd.Function):

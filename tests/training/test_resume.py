@@ -14,7 +14,7 @@ import torch
 import main
 from datasets.shapes.directory import write_shapes
 from tests.test_main import FLAGS, ROOT, assert_one_line, read_checkpoint, read_log, run
-from training import loop
+from training import evaluation, loop
 from util.signals import StopRequested
 
 # Dropout, augmentation and auxiliary losses on; five steps an epoch.
@@ -119,7 +119,7 @@ def test_crashed_at_the_end_of_an_epoch_and_continued(
     data, uninterrupted, tmp_path, monkeypatch, owner, call
 ):
     flags = [*RUN, "--output_dir", tmp_path, "--auto_resume"]
-    holder = loop if owner == "evaluate" else loop.RunFolder
+    holder = evaluation if owner == "evaluate" else loop.RunFolder
     with monkeypatch.context() as patch:
         interrupt = Interrupt(patch, holder, owner, call, crash)
         try:

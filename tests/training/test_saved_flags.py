@@ -10,7 +10,7 @@ import main
 from datasets.shapes.directory import write_shapes
 from models import backbone
 from tests.test_main import FLAGS, assert_one_line, read_checkpoint, read_log, run
-from training import loop
+from training import evaluation
 from training.resume import LoadedCheckpoint, Start
 from training.saved_flags import as_flag, settle_flags, settle_resumed
 from util.errors import UserError
@@ -45,9 +45,9 @@ def bare_run(data, *flags):
 def scores(monkeypatch):
     """What evaluations return."""
     results = []
-    evaluate = loop.evaluate
+    evaluate = evaluation.evaluate
     monkeypatch.setattr(
-        loop, "evaluate", lambda *a, **k: results.append(evaluate(*a, **k)) or results[-1]
+        evaluation, "evaluate", lambda *a, **k: results.append(evaluate(*a, **k)) or results[-1]
     )
     return results
 

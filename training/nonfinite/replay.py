@@ -15,13 +15,13 @@ from models.fast.attention import Attention
 from models.weights import load_model_state, model_state
 from training.network import prepare_for_mixed_precision
 from util.cli.command_line import ArgumentParser, run_command
-from util.determinism import explained_refusals, make_deterministic
 from util.errors import UserError
 from util.files.checkpoint import load_checkpoint, save_checkpoint
 from util.nested_tensor import NestedTensor
 from util.nonfinite_steps import StepRecord
 from util.options import fill_in_new_flags
-from util.random_state import set_random_state
+from util.reproducibility.determinism import explained_refusals, make_deterministic
+from util.reproducibility.random_state import set_random_state
 from util.transfer import to_device
 
 NOTHING_FOUND = "everything is finite in the replay: the cause is not in this process"

@@ -8,7 +8,7 @@ import torch
 
 from datasets.loading.loaders import TrainLoader, build_val_loader
 from util.errors import UserError
-from util.random_state import random_state
+from util.reproducibility.random_state import random_state
 
 
 class Numbers(torch.utils.data.Dataset):

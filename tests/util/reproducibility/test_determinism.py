@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from util.determinism import explained_refusals, make_deterministic
 from util.errors import UserError
+from util.reproducibility.determinism import explained_refusals, make_deterministic
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
-"""util/provenance.py inside a checkout, changed and unchanged, and outside of any."""
+"""util/reproducibility/provenance.py: a clean checkout, a changed one, and no checkout."""
 
 import subprocess
 
 import pytest
 
-from util import provenance
+from util.reproducibility import provenance
 
 
 @pytest.fixture

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from util.random_state import random_state, seed_everything, seeded, set_random_state
+from util.reproducibility.random_state import (
+    random_state,
+    seed_everything,
+    seeded,
+    set_random_state,
+)
 
 
 def draw():

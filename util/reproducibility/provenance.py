@@ -12,7 +12,7 @@ _PACKAGES = (
     *("torch", "torchvision", "numpy", "scipy", "pillow", "pycocotools"),
     "faster-coco-eval",
 )
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 def get_sha() -> str:

@@ -1,0 +1,150 @@
+"""All command-line flags of a run. Nothing here imports PyTorch, except `default_device`."""
+
+import argparse
+
+from util.cli.command_line import FlagGroup
+
+
+def flag_actions() -> dict[str, argparse.Action]:
+    """The flags by name."""
+    return {action.dest: action for action in get_args_parser()._actions}
+
+
+def get_args_parser(device: str | None = None) -> argparse.ArgumentParser:
+    """All flags, as a parent parser: without ``--help``.
+
+    Args:
+        device: default of ``--device``; None: ``cuda`` if there is a GPU, else ``cpu``, for which
+            PyTorch is imported.
+    """
+    parser = argparse.ArgumentParser("Set transformer detector", add_help=False)
+    _add_training_flags(FlagGroup(parser, "training"))
+    _add_model_flags(FlagGroup(parser, "model"))
+    _add_loss_flags(FlagGroup(parser, "matching and loss"))
+    _add_data_flags(FlagGroup(parser, "data"))
+    _add_run_flags(FlagGroup(parser, "run"), default_device() if device is None else device)
+    return parser
+
+
+def _add_training_flags(group: FlagGroup) -> None:
+    add = group.add
+    add("--lr", "learning rate of all layers except the backbone", default=1e-4, type=float)
+    add("--lr_backbone", "learning rate of the backbone; 0: frozen", default=1e-5, type=float)
+    add("--batch_size", "batch size per process", default=2, type=int)
+    add("--accum_steps", "gradient accumulation: batches per optimizer step, per process", type=int)
+    add("--weight_decay", "weight decay of AdamW", default=1e-4, type=float)
+    add("--epochs", "number of training epochs", default=300, type=int)
+    add("--lr_drop", "divide the learning rate by 10 every so many epochs", default=200, type=int)
+    add(
+        "--lr_scheduler",
+        "step (--lr_drop) or cosine (to --lr_min) decay",
+        choices=["step", "cosine"],
+    )
+    add(
+        "--lr_min",
+        "final learning rate of the cosine schedule; lower rates stay constant",
+        type=float,
+    )
+    add("--clip_max_norm", "clip the gradient norm to this value; 0: off", default=0.1, type=float)
+    precisions = ["off", "bf16", "fp16"]
+    add("--amp", "mixed precision of the model; fp16 is meant for GPUs", choices=precisions)
+    add("--max_skipped_steps", "non-finite steps to skip before training aborts", type=int)
+    add("--ema_decay", "decay of averaged (EMA) weights, e.g. 0.9998; 0: no averaging", type=float)
+    add("--patience", "early stopping: epochs without a better validation score", type=int)
+
+
+def _add_model_flags(group: FlagGroup) -> None:
+    add, add_switch = group.add, group.add_switch
+    add("--frozen_weights", "checkpoint of a detector to freeze; needs --masks", type=str)
+    add("--backbone", "name of a torchvision ResNet or ResNeXt", default="resnet50", type=str)
+    add("--backbone_weights", "initial weights of the backbone: imagenet, none (random) or a file")
+    norms = "batch norm: frozen (FrozenBatchNorm2d), or batch: trainable, with the whole backbone"
+    add("--backbone_norm", norms, choices=["frozen", "batch"])
+    add_switch("--dilation", "DC5: dilation instead of stride in the last backbone stage")
+    choices = ("sine", "learned")
+    add("--position_embedding", "position encoding", default="sine", type=str, choices=choices)
+    add("--enc_layers", "number of encoder layers", default=6, type=int)
+    add("--dec_layers", "number of decoder layers", default=6, type=int)
+    add("--dim_feedforward", "feed-forward dimension of the transformer", default=2048, type=int)
+    add("--hidden_dim", "embedding dimension of the transformer", default=256, type=int)
+    add("--dropout", "dropout rate of the transformer", default=0.1, type=float)
+    add("--nheads", "number of attention heads; divides --hidden_dim", default=8, type=int)
+    add("--num_queries", "object queries: maximum detections per image", default=100, type=int)
+    add_switch("--pre_norm", "pre-norm transformer: layer norm before attention and FFN")
+    add("--num_classes", "classes without no-object; by default read from the data", type=int)
+
+
+def _add_loss_flags(group: FlagGroup) -> None:
+    add = group.add
+    group.add_switch(
+        "--no_aux_loss", "disable auxiliary decoding losses", dest="aux_loss", action="store_false"
+    )
+    add("--set_cost_class", "matching cost: weight of the class probability", default=1, type=float)
+    add("--set_cost_bbox", "matching cost: weight of the L1 box distance", default=5, type=float)
+    add("--set_cost_giou", "matching cost: weight of the generalized IoU", default=2, type=float)
+    add("--mask_loss_coef", "loss: weight of the focal mask loss", default=1, type=float)
+    add("--dice_loss_coef", "loss: weight of the dice mask loss", default=1, type=float)
+    add("--bbox_loss_coef", "loss: weight of the L1 box distance", default=5, type=float)
+    add("--giou_loss_coef", "loss: weight of the generalized IoU", default=2, type=float)
+    add("--eos_coef", "loss: class weight of no-object", default=0.1, type=float)
+
+
+def _add_data_flags(group: FlagGroup) -> None:
+    add, add_switch = group.add, group.add_switch
+    kinds = "coco, coco_panoptic, or generated: shapes, shapes_panoptic"
+    add("--dataset_file", f"data set: {kinds}", default="coco")
+    add("--coco_path", "COCO directory: train2017/, val2017/, annotations/", type=str)
+    add(
+        "--coco_panoptic_path",
+        "COCO panoptic directory: panoptic_val2017/, …, annotations/",
+        type=str,
+    )
+    add_switch("--remove_difficult", "no effect; accepted for old command lines")
+    add("--train_images", "folder of training images")
+    add("--train_ann", "COCO annotation file of the training images")
+    add("--val_images", "folder of validation images")
+    add("--val_ann", "COCO annotation file of the validation images")
+    add("--scales", "short sides of training images; evaluation: the largest", type=int, nargs="+")
+    add("--max_size", "maximum long side of images in pixels", type=int)
+    add("--crop_prob", "probability of cropping a training image", type=float)
+    add("--skip_bad_images", "maximum number of unreadable images to replace by others", type=int)
+    add_switch(
+        "--skip_checks",
+        "only warn where class names, box formats, queries, image sizes or ranks disagree",
+    )
+    add("--num_workers", "data-loading workers per process", default=2, type=int)
+
+
+def _add_run_flags(group: FlagGroup, device: str) -> None:
+    add = group.add
+    group.add_switch("--masks", "also train and predict masks (segmentation)")
+    folder = "folder for checkpoints and logs; default: outputs/NAME-N; empty string: none"
+    add("--output_dir", folder, default="")
+    add("--device", "cuda or cpu; by default cuda if there is a GPU", default=device)
+    add("--seed", "random seed of weights, augmentation and data order", default=42, type=int)
+    group.add_switch("--deterministic", "use deterministic algorithms (slower)")
+    add("--resume", "checkpoint (file or URL) to continue or evaluate", default="")
+    group.add_switch("--auto_resume", "continue from the newest checkpoint in --output_dir, if any")
+    group.add_switch(
+        "--overwrite", "start over in a used --output_dir; old files move to earlier-N/"
+    )
+    add("--save_every", "save a checkpoint every so many steps; 0: only after epochs", type=int)
+    add("--keep_last", "number of most recent checkpoints to keep", type=int)
+    add("--finetune", "checkpoint with initial weights; numbers of classes and queries may differ")
+    add("--start_epoch", "first epoch", default=0, type=int)
+    group.add_switch("--eval", "only evaluate the checkpoint of --resume")
+    add("--panoptic_threshold", "minimum score of segments in panoptic maps", type=float)
+    add("--eval_batch_size", "evaluation batch size per process (default: --batch_size)", type=int)
+    add(
+        "--dump_detections", "output file for detections of the last evaluation (COCO results JSON)"
+    )
+    add("--world_size", "number of processes; set by the launcher", default=1, type=int)
+    add("--dist_url", "address for connecting the processes", default="env://")
+    add("--dist_timeout", "timeout of communication between processes, in seconds", type=int)
+
+
+def default_device() -> str:
+    """``cuda`` if there is a GPU, else ``cpu``. Imports PyTorch."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

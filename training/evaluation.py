@@ -1,0 +1,110 @@
+"""Evaluation of a run's model: scores, tables, pictures and the detections as a file."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from datasets.coco_eval import CocoEvaluator
+from datasets.evaluation.report import write_detections
+from datasets.loading.bad_samples import ReportingLoader
+from engine import evaluate
+from models.criterion import SetCriterion
+from training.data import Data
+from training.folder import RunFolder
+from training.reporting import all_detections, draw_detections, draw_panoptic_maps, report
+from util.distributed.processes import is_main_process
+from util.reproducibility.random_state import seeded
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Evaluates models on the validation data.
+
+    Attributes:
+        criterion: computes the losses.
+        postprocessors: by kind, as in `engine.evaluate`.
+        loader: validation batches.
+        data: data sets, classes and ground truth.
+        folder: for pictures and panoptic maps.
+        amp: mixed precision, as in `engine.evaluate`.
+        seed: of the random state during an evaluation.
+        dump_detections: file for the detections of the last evaluation; empty: none.
+        training: whether this is an evaluation during training, not ``--eval``.
+    """
+
+    criterion: SetCriterion
+    postprocessors: dict[str, nn.Module]
+    loader: ReportingLoader
+    data: Data
+    folder: RunFolder
+    amp: str
+    seed: int
+    dump_detections: str
+    training: bool
+
+    def score(
+        self, model: nn.Module, between_batches: Callable[[], None]
+    ) -> tuple[dict[str, Any], CocoEvaluator]:
+        """Evaluate a model, print and draw its results, and write ``--dump_detections``.
+
+        Leaves the random state of training as it is. Collective: call on every rank.
+
+        Args:
+            model: the network, or its averaged copy.
+            between_batches: called before each batch; may raise to end the evaluation.
+
+        Returns:
+            as `engine.evaluate`.
+        """
+        with seeded(self.seed % 2**32):
+            stats, evaluator = evaluate(
+                model,
+                self.criterion,
+                self.postprocessors,
+                self.loader,
+                self.data.ground_truth,
+                next(model.parameters()).device,
+                self.folder.path or "",
+                self.amp,
+                between_batches=between_batches,
+            )
+        if is_main_process():
+            report(evaluator, self.data.classes.names, self.training)
+            self._draw_and_dump(evaluator)
+        return stats, evaluator
+
+    def _draw_and_dump(self, evaluator: CocoEvaluator) -> None:
+        detections = all_detections(evaluator)
+        if self.dump_detections:
+            write_detections(detections, self.dump_detections)
+        if self.folder.path is None:
+            return
+        val_set = self.data.val_set
+        draw_detections(detections, self.data.ground_truth, val_set, self.folder.path)
+        if "panoptic" in self.postprocessors:
+            draw_panoptic_maps(val_set, self.folder.path)
+
+
+def build_evaluation(
+    args: argparse.Namespace,
+    criterion: SetCriterion,
+    postprocessors: dict[str, nn.Module],
+    loader: ReportingLoader,
+    data: Data,
+    folder: RunFolder,
+) -> Evaluation:
+    """The evaluation of a run, with the flags ``amp``, ``seed``, ``dump_detections``, ``eval``."""
+    return Evaluation(
+        criterion=criterion,
+        postprocessors=postprocessors,
+        loader=loader,
+        data=data,
+        folder=folder,
+        amp=args.amp,
+        seed=args.seed,
+        dump_detections=args.dump_detections,
+        training=not args.eval,
+    )

@@ -1,0 +1,1 @@
+"""Random state, deterministic kernels, and versions of the software."""
