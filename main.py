@@ -61,6 +61,7 @@ def main(
 def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) -> None:
     """Build everything from the flags, restore a checkpoint, then train or evaluate."""
     from datasets import build_scales
+    from report.at_end import write_report_at_end
     from training.checkpoint import TrainingState
     from training.data import build_data, build_loaders
     from training.evaluation import build_evaluation
@@ -70,6 +71,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     from training.nonfinite.policy import NonFinitePolicy
     from training.resume import averaged_model, load_weights, resume_training
     from training.state import RunState
+    from training.tensorboard import build_tensorboard
 
     args, start = _settle_flags(args, given)
     folder = RunFolder(args.output_dir, args.keep_last)
@@ -100,11 +102,13 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
         criterion=criterion,
         evaluation=build_evaluation(args, criterion, postprocessors, val_loader, data, folder),
         non_finite=NonFinitePolicy(model, criterion, folder.path, vars(args)),
+        tensorboard=build_tensorboard(args, folder.path, training.progress.epoch),
     )
     if args.eval:
         run.score()
     else:
         run.train()
+        write_report_at_end(folder.path, data.val_set, data.ground_truth, data.train_set)
 
 
 def _settle_flags(

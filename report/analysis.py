@@ -52,10 +52,8 @@ def analyse(ground_truth: COCO, detections: Sequence[Mapping[str, Any]]) -> Anal
 
     Args:
         ground_truth: of all evaluated images.
-        detections: COCO result entries with ``bbox``. Classes that the ground truth does not have
-            are left out: AP does not count them either.
+        detections: COCO result entries with ``bbox``.
     """
-    detections = [one for one in detections if one["category_id"] in ground_truth.cats]
     matches = match_all(images_with_boxes(ground_truth, detections))
     best = best_operating_point(matches)
     threshold = _DEFAULT_THRESHOLD if best is None else best.threshold

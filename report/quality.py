@@ -54,7 +54,9 @@ def _class_curves(
     draw = partial(_draw_class_curves, evaluation=evaluation, by_class=by_class, names=names)
     few = len(by_class) <= _MOST_LABELLED_CURVES
     caption = "At IoU 0.5." if few else "At IoU 0.5; named: the best and the worst classes."
-    return Figure("precision_recall_by_class", "Precision and recall by class", draw, caption=caption)
+    return Figure(
+        "precision_recall_by_class", "Precision and recall by class", draw, caption=caption
+    )
 
 
 def _ap_by_class(by_class: Mapping[Any, ClassAP], names: Names) -> Figure:
@@ -151,7 +153,8 @@ def _confusion(analysis: Analysis, names: Names) -> Figure:
     counts = analysis.confusion.counts
     caption = (
         "Rows: class of the object; columns: class of the detection. Colour: share of the row. "
-        "Right column: objects that are not found. Bottom row: detections where no object is."
+        "Right column: objects that are not found. Bottom row: detections without an object of "
+        "their own: false, double or mislocalised."
     )
     if len(ids) > _MOST_CLASSES:
         wrong = counts.sum(axis=0)[:-1] + counts.sum(axis=1)[:-1] - 2 * counts.diagonal()[:-1]

@@ -129,5 +129,5 @@ def _how(results: Results) -> str:
         return ""
     return (
         f"; write it with python main.py --eval --resume {results.checkpoint} "
-        f"--output_dir {results.folder}"
+        f"--output_dir {results.folder} and make the report again"
     )

@@ -21,8 +21,8 @@ from util.files.checkpoint import atomic_write
 
 REPORT, FIGURES = "report.html", "figures"
 _PICTURES_TEXT = (
-    "Left: ground truth, right: detections with a score of {:.2f} or more. Dashed, with a cross: "
-    "objects without a correct detection, and false detections."
+    "Left: ground truth, right: detections with a score of {:.2f} or more. Dashed, with !: objects "
+    "without a correct detection, and false detections."
 )
 
 
@@ -142,7 +142,9 @@ def _class_table(
 
 
 def _point_cells(point: Operating | None) -> list[str]:
-    return ["–"] * 4 if point is None else [f"{point.threshold:.2f}", *(f"{v:.3f}" for v in point[1:])]
+    return (
+        ["–"] * 4 if point is None else [f"{point.threshold:.2f}", *(f"{v:.3f}" for v in point[1:])]
+    )
 
 
 def _error_sections(

@@ -82,6 +82,7 @@ class Evaluation:
             write_detections(detections, self.dump_detections)
         if self.folder.path is None:
             return
+        self.folder.save_detections(detections)
         val_set = self.data.val_set
         draw_detections(detections, self.data.ground_truth, val_set, self.folder.path)
         if "panoptic" in self.postprocessors:

@@ -18,13 +18,15 @@ from datasets.loading.loaders import TrainLoader
 from datasets.loading.worker_faults import explain_worker_fault
 from engine import EpochProgress, train_one_epoch
 from models.criterion import SetCriterion
-from training.checkpoint import TrainingState, checkpoint_of
+from training.checkpoint import Thresholds, TrainingState, checkpoint_of
 from training.evaluation import Evaluation
 from training.folder import RunFolder
 from training.network import num_trainable
 from training.nonfinite.policy import NonFinitePolicy
+from training.reporting import thresholds_in
 from training.resume import set_aside_later_files
 from training.state import score_name, validation_score
+from training.tensorboard import TensorboardLog
 from util.distributed.gathering import broadcast_object
 from util.distributed.processes import all_gather, get_world_size, is_main_process
 from util.errors import DivergenceError, UserError
@@ -70,6 +72,7 @@ class Run:
         criterion: computes the losses.
         evaluation: evaluates a model on the validation data.
         non_finite: handles non-finite steps.
+        tensorboard: of ``--tensorboard`` on rank 0, else None.
     """
 
     settings: LoopSettings
@@ -82,6 +85,7 @@ class Run:
     criterion: SetCriterion
     evaluation: Evaluation
     non_finite: NonFinitePolicy
+    tensorboard: TensorboardLog | None = None
 
     def __post_init__(self) -> None:
         self.state = self.training.progress
@@ -235,19 +239,24 @@ class Run:
         """
         state = self.state
         epoch = state.epoch - 1
-        ema_stats = self._score_averaged()
+        ema_stats, ema_thresholds = self._score_averaged()
         test_stats, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
+        found = thresholds_in(evaluator), ema_thresholds
+        if found != (state.thresholds, state.ema_thresholds):  # which the checkpoint has
+            state.thresholds, state.ema_thresholds = found
+            self.folder.add_thresholds(*found, saved_as)
         state.share_bad_images()
-        self.folder.append_log(
-            {
-                **{f"train_{name}": value for name, value in (state.train_stats or {}).items()},
-                **{f"test_{name}": value for name, value in test_stats.items()},
-                **{f"ema_{name}": value for name, value in ema_stats.items()},
-                "epoch": epoch,
-                "n_parameters": num_trainable(self.training.model),
-                **state.left_out(),
-            }
-        )
+        entry = {
+            **{f"train_{name}": value for name, value in (state.train_stats or {}).items()},
+            **{f"test_{name}": value for name, value in test_stats.items()},
+            **{f"ema_{name}": value for name, value in ema_stats.items()},
+            "epoch": epoch,
+            "n_parameters": num_trainable(self.training.model),
+            **state.left_out(),
+        }
+        self.folder.append_log(entry)
+        if self.tensorboard is not None:
+            self.tensorboard.write(entry)
         if is_main_process():
             evaluation = serialisable_eval(evaluator.coco_eval["bbox"].eval)
             self.folder.save_epoch_evaluation(evaluation, epoch)
@@ -296,12 +305,14 @@ class Run:
                 ) from err
             raise UserError(f"{explanation}; then continue with --auto_resume") from err
 
-    def _score_averaged(self) -> dict[str, Any]:
-        """Evaluate the averaged weights, if there are any, and return their statistics."""
+    def _score_averaged(self) -> tuple[dict[str, Any], Thresholds]:
+        """Evaluate the averaged weights, if there are any: their statistics and thresholds."""
         if self.training.averaged is None:
-            return {}
+            return {}, None
         print("Averaged weights:")
-        return self.evaluation.score(self.training.averaged.module, self._stop_evaluation)[0]
+        model = self.training.averaged.module
+        stats, evaluator = self.evaluation.score(model, self._stop_evaluation)
+        return stats, thresholds_in(evaluator)
 
     def _stop_evaluation(self) -> None:
         """Stop between two batches of an evaluation, in a run of one process."""

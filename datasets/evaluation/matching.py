@@ -66,13 +66,14 @@ def images_with_boxes(
 
     Args:
         ground_truth: of all images.
-        detections: COCO result entries with ``bbox``; the best 100 of an image count.
+        detections: COCO result entries with ``bbox``. The best 100 of an image count, of the
+            classes of ``ground_truth``, as in AP.
         image_ids: images to yield; default: all of ``ground_truth``, by id.
         min_score: detections with a lower score do not count.
     """
     by_image = defaultdict(list)
     for entry in detections:
-        if entry["score"] >= min_score:
+        if entry["score"] >= min_score and entry["category_id"] in ground_truth.cats:
             by_image[entry["image_id"]].append(entry)
     for image_id in sorted(ground_truth.imgs) if image_ids is None else image_ids:
         found = sorted(by_image[image_id], key=lambda e: -e["score"])[:MAX_DETECTIONS]

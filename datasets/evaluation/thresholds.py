@@ -1,5 +1,6 @@
 """Score thresholds with the best F1, over all classes and by class."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,25 +25,28 @@ class Operating(NamedTuple):
     f1: float
 
 
-def best_thresholds(ground_truth: COCO, detections: list[Entry]) -> dict[str, Any]:
+def best_thresholds(
+    ground_truth: COCO, detections: Iterable[Entry], image_ids: Iterable[int] | None = None
+) -> dict[str, Any] | None:
     """Thresholds for the checkpoint key ``thresholds``.
 
     Args:
         ground_truth: of the evaluated images.
         detections: COCO result entries with ``bbox``, of all scores.
+        image_ids: evaluated images; default: all of ``ground_truth``.
 
     Returns:
         ``best_f1``: threshold with the best F1 over all detections; ``by_class``: the same by
-        category id, for classes with a correct detection. Empty if no detection is correct.
+        category id, for classes with a correct detection. None if no detection is correct.
     """
-    return thresholds_of(match_all(images_with_boxes(ground_truth, detections)))
+    return thresholds_of(match_all(images_with_boxes(ground_truth, detections, image_ids)))
 
 
-def thresholds_of(matches: Matches) -> dict[str, Any]:
+def thresholds_of(matches: Matches) -> dict[str, Any] | None:
     """`best_thresholds` of matched detections."""
     overall = best_operating_point(matches)
     if overall is None:
-        return {}
+        return None
     by_class = {i: best_operating_point(matches, i) for i in sorted(matches.num_objects)}
     known = {i: point.threshold for i, point in by_class.items() if point is not None}
     return {"best_f1": overall.threshold, "by_class": known}

@@ -35,9 +35,9 @@ def draw_boxes(
 ) -> Image.Image:
     """Draw labelled boxes on a copy of an image, with one colour per class.
 
-    Labels do not overlap: a label without room beside, above, below or inside its box is left out,
-    and the last box has the first choice. With masks, each object has a half-transparent fill and an outline. Adjacent objects of a class,
-    from left to right, have different shades.
+    Labels do not overlap: a label without room at or inside its box is left out, and the last box
+    has the first choice. With masks, each object has a half-transparent fill and an outline, and
+    adjacent objects of a class, from left to right, have different shades.
 
     Args:
         image: not changed.
@@ -45,7 +45,7 @@ def draw_boxes(
         labels: [N] class names.
         scores: [N] in [0, 1], shown after the labels; None: labels only.
         masks: (N, H, W) at the size of ``image``, non-zero inside; None: boxes only.
-        dashed: [N] which boxes have a dashed line and a cross before their label; None: none.
+        dashed: [N] which boxes have a dashed line and "!" before their label; None: none.
 
     Returns:
         an RGB image of the same size; small images are enlarged by an integer factor, so that the
@@ -79,7 +79,8 @@ def _check_lengths(num_boxes: int, **others: Sized | None) -> None:
     if any(length != num_boxes for length in given.values()):
         lengths = ", ".join(f"{length} {name}" for name, length in given.items())
         raise ValueError(
-            f"expected as many labels, scores, masks and marks as boxes ({num_boxes}), got {lengths}"
+            f"expected as many labels, scores, masks and marks as boxes ({num_boxes}), "
+            f"got {lengths}"
         )
 
 
@@ -114,7 +115,7 @@ def _draw_outlines(
             dashed_rectangle(draw, outline, colour, width)
         else:
             draw.rectangle(outline, outline=colour, width=width)
-    texts = [f"× {t}" if broken else t for t, broken in zip(texts, dashed, strict=True)]
+    texts = [f"! {t}" if broken else t for t, broken in zip(texts, dashed, strict=True)]
     sizes = [style.size_of(text) for text in texts]
     places = list(_place_labels(outlines[::-1], sizes[::-1], canvas.size))[::-1]
     # Labels come after all outlines, so that no outline crosses a label.

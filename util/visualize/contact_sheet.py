@@ -9,14 +9,14 @@ from util.errors import UserError
 from util.files.checkpoint import atomic_write
 from util.visualize.drawing import FONT_SIZE
 
-_COLUMN_WIDTH = 640
+COLUMN_WIDTH = 640
 _MARGIN = 8
 _CAPTION_HEIGHT = FONT_SIZE + 8
 _BACKGROUND = (250, 250, 250)
 _INK = (20, 20, 20)
 
 
-def fit_column(image: Image.Image, width: int = _COLUMN_WIDTH) -> Image.Image:
+def fit_column(image: Image.Image, width: int = COLUMN_WIDTH) -> Image.Image:
     """RGB copy whose longer side is at most ``width`` pixels."""
     rgb = image.convert("RGB")
     factor = min(1.0, width / max(rgb.size))
