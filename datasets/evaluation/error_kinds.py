@@ -55,14 +55,12 @@ class ImageErrors:
         kinds: [D] of each detection; None: ignored, as it is matched to a crowd.
         matched: (D,) index of the object of each correct detection; below 0 for others.
         is_missed: (G,) whether an object is `ErrorKind.MISSED`.
-        num_unmatched: number of objects without a correct detection.
     """
 
     image: ImageBoxes
     kinds: list[ErrorKind | None]
     matched: np.ndarray
     is_missed: np.ndarray
-    num_unmatched: int
 
     def count(self) -> Counter[ErrorKind]:
         """Number of detections by kind, and of missed objects."""
@@ -93,7 +91,7 @@ def errors_in(image: ImageBoxes) -> ImageErrors:
         kinds.append(kind)
     unmatched = np.ones(len(image.object_labels), bool)
     unmatched[matched[matched >= 0]] = False
-    return ImageErrors(image, kinds, matched, unmatched & ~explained, int(unmatched.sum()))
+    return ImageErrors(image, kinds, matched, unmatched & ~explained)
 
 
 def _kind_of(own: np.ndarray, other: np.ndarray, matched: int) -> ErrorKind | None:
