@@ -64,6 +64,7 @@ def main(
 def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) -> None:
     """Build everything from the flags, restore a checkpoint, then train or evaluate."""
     from datasets import build_scales
+    from report.at_end import write_report_at_end
     from training.checkpoint import TrainingState
     from training.config_file import build_config
     from training.data import build_data, build_loaders
@@ -75,6 +76,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     from training.optimization.plan import build_plan
     from training.resume import averaged_model, load_weights, resume_training
     from training.state import RunState
+    from training.tensorboard import build_tensorboard
     from training.terminal.opening import build_opening
     from training.terminal.output import build_output
 
@@ -116,12 +118,14 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
             args, criterion, postprocessors, val_loader, data, folder, output
         ),
         non_finite=NonFinitePolicy(model, criterion, folder.path, vars(args)),
+        tensorboard=build_tensorboard(args, folder.path, training.progress.epoch),
     )
     if args.eval:
         run.score()
     else:
         _warn_of_few_steps(run.plan, len(data.train_set), start)
         run.train()
+        write_report_at_end(folder.path, data.val_set, data.ground_truth, data.train_set)
 
 
 def _warn_of_few_steps(plan: "TrainingPlan", num_images: int, start: "Start") -> None:

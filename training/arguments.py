@@ -161,6 +161,9 @@ def _add_run_flags(group: FlagGroup, device: str) -> None:
     )
     styles = "short: progress bar and tables; full: log lines; auto: short on a terminal"
     add("--log_style", styles, choices=["auto", "short", "full"])
+    group.add_switch(
+        "--tensorboard", "also write scalars and sample detections to tensorboard/ in --output_dir"
+    )
     add("--world_size", "number of processes; set by the launcher", default=1, type=int)
     add("--dist_url", "address for connecting the processes", default="env://")
     add("--dist_timeout", "timeout of communication between processes, in seconds", type=int)

@@ -20,6 +20,7 @@ from util.reproducibility.provenance import versions
 from util.reproducibility.random_state import random_state, set_random_state
 
 Checkpoint = Mapping[str, Any]
+Thresholds = dict[str, Any] | None
 
 # Files of the original have the first five keys; `models.weights.model_state` reads the first one.
 KEYS = {
@@ -37,6 +38,8 @@ KEYS = {
     "progress": "the fields of RunState in training.state.PROGRESS_FIELDS",
     "step": "optimizer steps since the start of the run, skipped steps included",
     "versions": "versions of Python and packages, and the commit",
+    "thresholds": "score thresholds with the best F1 in the last evaluation: best_f1 over all "
+    "classes, by_class by category id; None without a correct detection",
     "best_weights": "in best.pth: ema, if the averaged weights scored best; else no such key",
 }
 _NEEDED_TO_RESUME = ("optimizer", "lr_scheduler", "epoch")
@@ -94,17 +97,29 @@ def checkpoint_of(
         "progress": {name: getattr(progress, name) for name in PROGRESS_FIELDS},
         "step": progress.step,
         "versions": versions(),
+        "thresholds": progress.thresholds,
     }
 
 
+def with_thresholds(
+    checkpoint: Checkpoint, thresholds: Thresholds, ema_thresholds: Thresholds
+) -> dict[str, Any]:
+    """Content of a checkpoint with the thresholds of its evaluation, see `RunState`."""
+    progress = {**checkpoint["progress"], "ema_thresholds": ema_thresholds}
+    return {**checkpoint, "thresholds": thresholds, "progress": progress}
+
+
 def best_checkpoint(checkpoint: Checkpoint, weights: str) -> dict[str, Any]:
-    """Content of ``best.pth``.
+    """Content of ``best.pth``, with the thresholds of its best weights.
 
     Args:
         checkpoint: the best one.
         weights: key of its weights that scored best.
     """
-    return {**checkpoint, "best_weights": weights}
+    best = {**checkpoint, "best_weights": weights}
+    if weights == "ema":
+        best["thresholds"] = checkpoint["progress"].get("ema_thresholds")
+    return best
 
 
 # ---- reading single entries
@@ -231,7 +246,8 @@ def restored_progress(checkpoint: Checkpoint) -> RunState:
         saved = checkpoint.get("progress", {})
         known = {name: saved[name] for name in PROGRESS_FIELDS if name in saved}
         epoch, step = position_in(checkpoint)
-        progress = RunState(epoch=epoch + 1, step=step, **known)
+        thresholds = checkpoint.get("thresholds")
+        progress = RunState(epoch=epoch + 1, step=step, thresholds=thresholds, **known)
         progress.check()
         ranks = checkpoint.get("rng", [])
         if get_rank() < len(ranks):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from training.data_flags import COCO_PATHS, OWN_DATA_PATHS, check_data_flags
 from training.output_folder import lies_in
+from training.tensorboard import require_tensorboard
 from util.devices import parse_device
 from util.distributed.agreement import require_same
 from util.errors import UserError
@@ -47,6 +48,10 @@ def check_flags(args: argparse.Namespace) -> None:
     _check_start(args)
     _check_overwrite(args)
     _check_masks(args)
+    if args.tensorboard:
+        if args.eval:
+            raise UserError("--tensorboard writes the epochs of training: leave it out of --eval")
+        require_tensorboard()
 
 
 def _check_numbers(args: argparse.Namespace) -> None:

@@ -51,6 +51,7 @@ _OF_THIS_START = frozenset(
     {
         *("resume", "auto_resume", "finetune", "start_epoch", "eval", "num_classes"),
         *("output_dir", "overwrite", "skip_checks", "dump_detections", "log_style"),
+        "tensorboard",
         *("device", "num_workers", "dist_timeout"),
         *("rank", "world_size", "gpu", "dist_url", "dist_backend", "distributed"),
     }

@@ -48,6 +48,7 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "skip_checks": False,
     "accum_steps": 1,
     "ema_decay": 0.0,
+    "tensorboard": False,
     "deterministic": False,
     "dist_timeout": 1800,
     "log_style": "auto",
