@@ -13,15 +13,16 @@ from prediction.detector import Detector
 from prediction.inputs.reading import Item
 from prediction.outputs.pictures import save_below
 from prediction.result import Prediction
-from util.visualize.boxes import draw_boxes
 from util.visualize.contact_sheet import contact_sheet, with_caption
-from util.visualize.drawing import TextStyle, enlarged
+from util.visualize.drawing import TextStyle, class_colour
 
 MAX_DETECTIONS = 5
 
 Point = tuple[float, float]  # x and y in pixels
 
-_TILE = 320  # long side of an image in a picture, in pixels
+# Long side of the single images, in pixels.
+_ENCODER_TILE = 400
+_DECODER_TILE = 240
 _POINTS_PER_ROW = 3
 _RING = (0, 255, 255)
 
@@ -56,7 +57,7 @@ def encoder_picture(
     Returns:
         the image with numbered points, then a heat map per point.
     """
-    tile = tile_of(image)
+    tile = tile_of(image, _ENCODER_TILE)
     scale = tile.width / image.width
     places = [(x * scale, y * scale) for x, y in points]
     tiles = [with_caption(_marked(tile, places, numbered=True), "points")]
@@ -79,16 +80,16 @@ def decoder_picture(image: Image.Image, prediction: Prediction, maps: AttentionM
     Returns:
         a row per detection: its box, the mean over the heads, then each head.
     """
-    tile = tile_of(image)
+    tile = tile_of(image, _DECODER_TILE)
     scale = tile.width / image.width
     rows = []
     for index in range(min(len(prediction), MAX_DETECTIONS)):
-        heads = maps.decoder_heads[:, prediction.queries[index]]  # (heads, H, W)
+        query = int(prediction.queries[index])
+        heads = maps.decoder_heads[:, query]  # (heads, H, W)
         name, score = prediction.names[index], float(prediction.scores[index])
         box = (prediction.boxes_xyxy[index] * scale).tolist()
-        boxed = draw_boxes(tile, [box], [name], [score])
         row = [
-            with_caption(boxed, f"query {prediction.queries[index]}"),
+            with_caption(_boxed(tile, box, name), f"{name} {score:.2f} (query {query})"),
             with_caption(overlay(tile, heads.mean(axis=0)), f"mean of {len(heads)} heads"),
         ]
         for number, weights in enumerate(heads, 1):
@@ -97,11 +98,18 @@ def decoder_picture(image: Image.Image, prediction: Prediction, maps: AttentionM
     return contact_sheet(rows)
 
 
-def tile_of(image: Image.Image) -> Image.Image:
-    """RGB copy in the size of a tile: scaled down if it is larger, enlarged if it is small."""
-    factor = min(1.0, _TILE / max(image.size))
+def tile_of(image: Image.Image, side: int) -> Image.Image:
+    """RGB copy whose long side has this many pixels."""
+    factor = side / max(image.size)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    return enlarged(image.convert("RGB").resize(size))
+    return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+
+
+def _boxed(tile: Image.Image, box_xyxy: Sequence[float], name: str) -> Image.Image:
+    """Draw a box, in pixels of a copy of the tile, in the colour of its class."""
+    canvas = tile.copy()
+    ImageDraw.Draw(canvas).rectangle(tuple(box_xyxy), outline=class_colour(name), width=2)
+    return canvas
 
 
 def _marked(tile: Image.Image, places: Sequence[Point], numbered: bool) -> Image.Image:
