@@ -104,7 +104,7 @@ def test_classes_crops_and_counts(model, photos):
     assert {d["name"] for image in results()["images"] for d in image["detections"]} == {"other"}
     assert files_in("out/crops") == ["other/a_1.jpg", "other/sub/b_1.png"]
     with open("out/counts.csv", encoding="utf-8") as file:
-        assert next(csv.reader(file)) == ["file", "other", "all"]
+        assert next(csv.reader(file)) == ["file", "frame", "other", "all"]
 
 
 def test_no_pictures(model, photos):

@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -41,13 +42,13 @@ def frames(source: str, fps: float | None = None) -> Iterator[Frame]:
         UserError: neither PyAV nor OpenCV is installed, or the video cannot be read.
     """
     read = _read_with_av if reader_of(source) == "av" else _read_with_opencv
-    due = 0.0
+    last_interval = -1
     for frame in read(source):
-        if fps is not None:
-            if frame.seconds < due - 1e-6:
-                continue
-            due = max(due + 1 / fps, frame.seconds - 1 / fps)
-        yield frame
+        # The first frame of each interval of 1 / fps seconds.
+        interval = frame.index if fps is None else math.floor(frame.seconds * fps + 1e-6)
+        if interval > last_interval:
+            last_interval = interval
+            yield frame
 
 
 def reader_of(source: str) -> str:

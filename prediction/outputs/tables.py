@@ -5,6 +5,7 @@ import csv
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -35,7 +36,7 @@ class DetectionTable:
     def add(self, item: Item, image: Image.Image, prediction: Prediction) -> None:
         """Write a row per detection in an image."""
         seconds = "" if item.seconds is None else round(item.seconds, 3)
-        place = [printable(item.file), "" if item.frame is None else item.frame, seconds]
+        place = [*_place(item), seconds]
         for index, name in enumerate(prediction.names):
             score = round(float(prediction.scores[index]), 4)
             box = [round(float(value), 2) for value in prediction.boxes_xyxy[index]]
@@ -58,11 +59,11 @@ class CountTable:
     def __init__(self, folder: Path, classes: Sequence[str] | None) -> None:
         self._path = folder / "counts.csv"
         self._classes = classes
-        self._rows: list[tuple[str, Counter[str]]] = []
+        self._rows: list[tuple[list[Any], Counter[str]]] = []
 
     def add(self, item: Item, image: Image.Image, prediction: Prediction) -> None:
         """Count the objects in an image."""
-        self._rows.append((printable(item.title), Counter(prediction.names)))
+        self._rows.append((_place(item), Counter(prediction.names)))
 
     def close(self) -> None:
         """Write the file: its columns are known only at the end."""
@@ -70,6 +71,11 @@ class CountTable:
         classes = list(self._classes or occurring)
         with atomic_write(self._path, "w") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["file", *classes, "all"])
-            for title, counts in self._rows:
-                writer.writerow([title, *(counts[name] for name in classes), counts.total()])
+            writer.writerow(["file", "frame", *classes, "all"])
+            for place, counts in self._rows:
+                writer.writerow([*place, *(counts[name] for name in classes), counts.total()])
+
+
+def _place(item: Item) -> list[Any]:
+    """Cells for the file, and the frame of a video."""
+    return [printable(item.file), "" if item.frame is None else item.frame]

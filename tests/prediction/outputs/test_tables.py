@@ -30,10 +30,10 @@ def test_counts_by_class(tmp_path):
     table.add(item("c.mp4/1.jpg", frame=1, seconds=0), IMAGE, boxes_of())
     table.close()
     assert rows_of(tmp_path / "counts.csv") == [
-        ["file", "dot", "other", "red patch", "all"],
-        ["photos/a.jpg", "0", "1", "1", "2"],
-        ["photos/b.jpg", "2", "0", "0", "2"],
-        ["photos/c.mp4/1.jpg, frame 1", "0", "0", "0", "0"],
+        ["file", "frame", "dot", "other", "red patch", "all"],
+        ["photos/a.jpg", "", "0", "1", "1", "2"],
+        ["photos/b.jpg", "", "2", "0", "0", "2"],
+        ["photos/c.mp4/1.jpg", "1", "0", "0", "0", "0"],
     ]
 
 
@@ -41,4 +41,4 @@ def test_chosen_classes_are_columns_even_without_objects(tmp_path):
     table = CountTable(tmp_path, ["other", "dot"])
     table.add(item(), IMAGE, boxes_of((1, 2, 3, 4)))
     table.close()
-    assert rows_of(tmp_path / "counts.csv")[0] == ["file", "other", "dot", "all"]
+    assert rows_of(tmp_path / "counts.csv")[0] == ["file", "frame", "other", "dot", "all"]
