@@ -13,6 +13,7 @@ import argparse
 import importlib
 import importlib.util
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ from export.wrapper import ExportWrapper
 from models.weights import load_model_state, model_state
 from util.cli.command_line import ArgumentParser, FlagGroup
 from util.errors import UserError
-from util.files.checkpoint import atomic_write, load_checkpoint
+from util.files.checkpoint import atomic_write, check_replaceable, load_checkpoint
 from util.files.safetensors_file import read_safetensors
 
 _PROGRAM = "python -m export.huggingface"
@@ -144,6 +145,8 @@ def _export(args: argparse.Namespace) -> None:
     check_folder_of(args.output)
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: is a file; give the name of a folder")
+    for name in (_CONFIG, _PREPROCESSOR, _WEIGHTS):
+        check_replaceable(output / name)
     source = source_of(args)
     refuse_sizes(args, 1, source.architecture.largest_side)
     try:
@@ -154,14 +157,17 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _write_checked(source: Source, output: Path, args: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=".export-") as name:
+    # An existing folder may be on another disk than the folder that it is in.
+    place = output if output.exists() else output.absolute().parent
+    with tempfile.TemporaryDirectory(dir=place, prefix=".export-") as name:
         temporary = Path(name)
         write_folder(source, temporary)
         _check_round_trip(source.model.state_dict(), temporary)
         _check_outputs(source, temporary, args)
         output.mkdir(exist_ok=True)
         for file in sorted(temporary.iterdir(), reverse=True):  # weights first, config.json last
-            file.replace(output / file.name)
+            with file.open("rb") as written, atomic_write(output / file.name) as copy:
+                shutil.copyfileobj(written, copy)
 
 
 def _check_round_trip(state: Mapping[str, Tensor], folder: Path) -> None:

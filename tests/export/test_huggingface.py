@@ -1,7 +1,9 @@
 """Hugging Face's DETR, both ways."""
 
 import dataclasses
+import errno
 import json
+import os
 
 import pytest
 import torch
@@ -149,6 +151,31 @@ def test_places_that_cannot_be_written(tmp_path, capsys):
     assert run([*argv, str(tmp_path / "no" / "folder")]) == 2
     file, folder = capsys.readouterr().err.splitlines()
     assert "is a file" in file and "its folder does not exist" in folder
+
+
+def test_links_and_mount_points_lead_to_another_disk(tmp_path, monkeypatch):
+    """A rename from another folder fails there, and would replace the links in a cache."""
+    write_checkpoint(tmp_path / "a.pth")
+    disk, blob = tmp_path / "disk", tmp_path / "blob"
+    disk.mkdir()
+    blob.write_text("old")
+    (disk / "config.json").symlink_to(blob)
+    (tmp_path / "link").symlink_to(disk)
+    real = os.replace
+
+    def within_a_folder(source, target):
+        if os.path.dirname(source) != os.path.dirname(target):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        real(source, target)
+
+    for name in ("replace", "rename"):
+        monkeypatch.setattr(os, name, within_a_folder)
+    argv = ["to", "--checkpoint", str(tmp_path / "a.pth"), "--output", str(tmp_path / "link")]
+    assert run([*argv, *SIZES]) == 0
+    assert {path.name for path in disk.iterdir()} == {
+        *("config.json", "model.safetensors", "preprocessor_config.json")
+    }
+    assert json.loads(blob.read_text())["model_type"] == "detr"
 
 
 def test_a_place_is_looked_at_before_the_work(tmp_path, capsys):
