@@ -130,15 +130,17 @@ class BackboneBase(nn.Module):
 
         Returns:
             feature maps (B, C, H / stride, W / stride) by name, each with its padding mask, resized
-            by nearest neighbour.
+            by nearest neighbour. An image of padding alone gets the mask of an image without
+            padding: with nothing to attend to, a softmax gives NaN.
         """
         features: dict[str, Tensor] = self.body(tensor_list.tensors)
         padding_mask = tensor_list.mask
         assert padding_mask is not None
         out: dict[str, NestedTensor] = {}
         for name, feature in features.items():
-            mask = F.interpolate(padding_mask[None].float(), size=feature.shape[-2:])[0]
-            out[name] = NestedTensor(feature, mask.to(torch.bool))
+            mask = F.interpolate(padding_mask[None].float(), size=feature.shape[-2:])[0] > 0
+            is_empty = mask.flatten(1).all(1)
+            out[name] = NestedTensor(feature, mask & ~is_empty[:, None, None])
         return out
 
 
