@@ -176,7 +176,7 @@ class Backbone(BackboneBase):
 
 
 def _build_resnet(name: str, dilation: bool, norm: str) -> Any:
-    known = _known_resnets()
+    known = known_resnets()
     if name not in known:
         raise UserError(
             f"--backbone {name}: not a ResNet of torchvision, choose one of {', '.join(known)}"
@@ -196,7 +196,8 @@ def _build_resnet(name: str, dilation: bool, norm: str) -> Any:
         ) from None
 
 
-def _known_resnets() -> list[str]:
+def known_resnets() -> list[str]:
+    """Names of the ResNets, ResNeXts and wide ResNets of torchvision."""
     return torchvision.models.list_models(torchvision.models, include=_RESNETS)
 
 
@@ -211,7 +212,7 @@ def resnet_of(state: Mapping[str, Tensor]) -> str | None:
         for key, value in state.items()
         if key.startswith(BODY) and value.dim() == 4
     }
-    for name in ("resnet50", "resnet101", *_known_resnets()):  # the most frequent first
+    for name in ("resnet50", "resnet101", *known_resnets()):  # the most frequent first
         with torch.device("meta"):
             candidate = torchvision.models.get_model(name, weights=None)
         shapes = {key: v.shape for key, v in candidate.state_dict().items() if v.dim() == 4}
