@@ -130,15 +130,17 @@ class BackboneBase(nn.Module):
 
         Returns:
             feature maps (B, C, H / stride, W / stride) by name, each with its padding mask, resized
-            by nearest neighbour.
+            by nearest neighbour. An image of padding alone gets the mask of an image without
+            padding: with nothing to attend to, a softmax gives NaN.
         """
         features: dict[str, Tensor] = self.body(tensor_list.tensors)
         padding_mask = tensor_list.mask
         assert padding_mask is not None
         out: dict[str, NestedTensor] = {}
         for name, feature in features.items():
-            mask = F.interpolate(padding_mask[None].float(), size=feature.shape[-2:])[0]
-            out[name] = NestedTensor(feature, mask.to(torch.bool))
+            mask = F.interpolate(padding_mask[None].float(), size=feature.shape[-2:])[0] > 0
+            is_empty = mask.flatten(1).all(1)
+            out[name] = NestedTensor(feature, mask & ~is_empty[:, None, None])
         return out
 
 
@@ -174,7 +176,7 @@ class Backbone(BackboneBase):
 
 
 def _build_resnet(name: str, dilation: bool, norm: str) -> Any:
-    known = _known_resnets()
+    known = known_resnets()
     if name not in known:
         raise UserError(
             f"--backbone {name}: not a ResNet of torchvision, choose one of {', '.join(known)}"
@@ -194,7 +196,8 @@ def _build_resnet(name: str, dilation: bool, norm: str) -> Any:
         ) from None
 
 
-def _known_resnets() -> list[str]:
+def known_resnets() -> list[str]:
+    """Names of the ResNets, ResNeXts and wide ResNets of torchvision."""
     return torchvision.models.list_models(torchvision.models, include=_RESNETS)
 
 
@@ -209,7 +212,7 @@ def resnet_of(state: Mapping[str, Tensor]) -> str | None:
         for key, value in state.items()
         if key.startswith(BODY) and value.dim() == 4
     }
-    for name in ("resnet50", "resnet101", *_known_resnets()):  # the most frequent first
+    for name in ("resnet50", "resnet101", *known_resnets()):  # the most frequent first
         with torch.device("meta"):
             candidate = torchvision.models.get_model(name, weights=None)
         shapes = {key: v.shape for key, v in candidate.state_dict().items() if v.dim() == 4}
