@@ -91,7 +91,7 @@ def write_weights(path: StrPath, checkpoint: Mapping[str, Any]) -> None:
     state = model_state(checkpoint, "the checkpoint")
     flags = {k: v for k, v in flags_of(checkpoint).items() if k in _KEPT_FLAGS}
     categories, is_thing = classes_in(checkpoint)
-    entries = {"args": flags, "categories": categories, "is_thing": is_thing}
+    entries: dict[str, Any] = {"args": flags, "categories": categories, "is_thing": is_thing}
     entries["category_ids"] = checkpoint.get("category_ids")
     notes: dict[str, Any] = {name: entry for name, entry in entries.items() if entry}
     if "epoch" in checkpoint:
