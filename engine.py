@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from datasets.coco_eval import CocoEvaluator
 from datasets.evaluation.batch_results import Targets, detections, panoptic_maps
+from datasets.evaluation.voc_ap import is_voc, voc_statistics
 from datasets.panoptic_eval import PanopticEvaluator
 from models.criterion import SetCriterion, mean_number_of_objects
 from util.distributed.gathering import broadcast_object, broadcast_tensors
@@ -279,7 +280,8 @@ def evaluate(
         averages over images as of `train_one_epoch`, without ``lr``; the 12 COCO numbers under
         ``coco_eval_bbox`` and ``coco_eval_masks``; panoptic quality of all, thing and stuff classes
         under ``PQ_all``, ``PQ_th``, ``PQ_st``, each with ``pq``, ``sq``, ``rq`` in [0, 1] and
-        ``n`` classes. And the evaluator; only rank 0 has the scores in it.
+        ``n`` classes; for ground truth with VOC's field ``difficult`` VOC's AP as ``voc_ap50`` and
+        ``voc_ap50_11point``. And the evaluator; only rank 0 has the scores in it.
 
     Raises:
         DivergenceError: a prediction is not finite.
@@ -310,6 +312,8 @@ def evaluate(
     for iou_type, name in (("bbox", "coco_eval_bbox"), ("segm", "coco_eval_masks")):
         if iou_type in postprocessors:
             stats[name] = evaluator.coco_eval[iou_type].stats.tolist()
+    if is_voc(base_ds):
+        stats.update(voc_statistics(evaluator))
     if panoptic is not None:
         stats.update(_panoptic_quality(panoptic))
     return stats, evaluator

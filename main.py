@@ -64,6 +64,7 @@ def main(
 def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) -> None:
     """Build everything from the flags, restore a checkpoint, then train or evaluate."""
     from datasets import build_scales
+    from report.at_end import write_report_at_end
     from training.checkpoint import TrainingState
     from training.config_file import build_config
     from training.data import build_data, build_loaders
@@ -75,6 +76,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     from training.optimization.plan import build_plan
     from training.resume import averaged_model, load_weights, resume_training
     from training.state import RunState
+    from training.tensorboard import build_tensorboard
     from training.terminal.opening import build_opening
     from training.terminal.output import build_output
 
@@ -83,15 +85,15 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     folder = RunFolder(args.output_dir, args.keep_last)
     args.scales = build_scales(args)
     config = build_config(args, flag_actions())
-    data = build_data(args, start.resume)
+    data = build_data(args, start)
     args.num_classes = data.num_classes
-    model, criterion, postprocessors = build_network(args, data.classes.is_thing)
+    model, criterion, postprocessors = build_network(args, data.classes.is_thing, data.category_ids)
     output.full(f"number of params: {num_trainable(model)}")
     if output.is_short:
         print(build_opening(args, start, data, model))
     optimization = build_optimization(args, model)
 
-    load_weights(model, start, args.backbone, args.backbone_weights)
+    load_weights(model, start, args.backbone, args.backbone_weights, data.class_of_row())
     training = TrainingState(model, *optimization, RunState(epoch=args.start_epoch))
     if start.resume is not None and not args.eval:
         resume_training(training, start.resume, vars(args), folder)
@@ -107,7 +109,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
         config=config,
         folder=folder,
         output=output,
-        classes=data.classes,
+        classes=data.checkpoint_entries(),
         train_loader=train_loader,
         training=training,
         parallel_model=parallel_model,
@@ -116,12 +118,14 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
             args, criterion, postprocessors, val_loader, data, folder, output
         ),
         non_finite=NonFinitePolicy(model, criterion, folder.path, vars(args)),
+        tensorboard=build_tensorboard(args, folder.path, training.progress.epoch),
     )
     if args.eval:
         run.score()
     else:
         _warn_of_few_steps(run.plan, len(data.train_set), start)
         run.train()
+        write_report_at_end(folder.path, data.val_set, data.ground_truth, data.train_set)
 
 
 def _warn_of_few_steps(plan: "TrainingPlan", num_images: int, start: "Start") -> None:
@@ -199,14 +203,19 @@ def parse_command_line(argv: Sequence[str] | None = None) -> CommandLine:
     args = parser.parse_args(argv)
     given = parser.given_flags(argv)
     args.device = args.device or default_device()
-    run_name = "" if "output_dir" in given else _run_name(argv, args.dataset_file)
+    run_name = "" if "output_dir" in given else _run_name(argv, args)
     return CommandLine(args, given, run_name)
 
 
-def _run_name(argv: Sequence[str] | None, dataset_file: str) -> str:
+def _run_name(argv: Sequence[str] | None, args: argparse.Namespace) -> str:
     """The stem of the last ``@configs/NAME.txt`` on a command line, else the data set."""
     configs = [word[1:] for word in (sys.argv[1:] if argv is None else argv) if word[:1] == "@"]
-    return Path(configs[-1]).stem if configs else dataset_file
+    if configs:
+        return Path(configs[-1]).stem
+    if args.data:
+        data = Path(args.data).absolute()
+        return (data.parent if data.suffix else data).name
+    return args.dataset_file
 
 
 def run(argv: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 
+from datasets.formats.flags import add_format_flags
 from util.cli.command_line import FlagGroup
 
 
@@ -110,7 +111,8 @@ def _add_loss_flags(group: FlagGroup) -> None:
 
 def _add_data_flags(group: FlagGroup) -> None:
     add, add_switch = group.add, group.add_switch
-    kinds = "coco, coco_panoptic, or generated: shapes, shapes_panoptic"
+    add_format_flags(group)
+    kinds = "coco, coco_panoptic, voc, yolo, or generated: shapes, shapes_panoptic"
     add("--dataset_file", f"data set: {kinds}", default="coco")
     add("--coco_path", "COCO directory: train2017/, val2017/, annotations/", type=str)
     add(
@@ -159,6 +161,9 @@ def _add_run_flags(group: FlagGroup, device: str) -> None:
     )
     styles = "short: progress bar and tables; full: log lines; auto: short on a terminal"
     add("--log_style", styles, choices=["auto", "short", "full"])
+    group.add_switch(
+        "--tensorboard", "also write scalars and sample detections to tensorboard/ in --output_dir"
+    )
     add("--world_size", "number of processes; set by the launcher", default=1, type=int)
     add("--dist_url", "address for connecting the processes", default="env://")
     add("--dist_timeout", "timeout of communication between processes, in seconds", type=int)

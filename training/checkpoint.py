@@ -20,6 +20,7 @@ from util.reproducibility.provenance import versions
 from util.reproducibility.random_state import random_state, set_random_state
 
 Checkpoint = Mapping[str, Any]
+Thresholds = dict[str, Any] | None
 
 # Files of the original have the first five keys; `models.weights.model_state` reads the first one.
 KEYS = {
@@ -30,12 +31,15 @@ KEYS = {
     "args": "all flags, by name; an argparse.Namespace in files of the original",
     "categories": "class names by category id",
     "is_thing": "panoptic data: whether a category id is a thing; else None",
+    "category_ids": "user's id of the class in each row of the head; None: ids are row numbers",
     "ema": "state dict of the averaged weights; None without --ema_decay",
     "scaler": "state dict of the gradient scaler; None without --amp fp16",
     "rng": "per rank: random states, and running statistics of the current epoch",
     "progress": "the fields of RunState in training.state.PROGRESS_FIELDS",
     "step": "optimizer steps since the start of the run, skipped steps included",
     "versions": "versions of Python and packages, and the commit",
+    "thresholds": "score thresholds with the best F1 in the last evaluation: best_f1 over all "
+    "classes, by_class by category id; None without a correct detection",
     "best_weights": "in best.pth: ema, if the averaged weights scored best; else no such key",
 }
 _NEEDED_TO_RESUME = ("optimizer", "lr_scheduler", "epoch")
@@ -66,18 +70,14 @@ class TrainingState:
 
 
 def checkpoint_of(
-    state: TrainingState,
-    flags: Mapping[str, Any],
-    categories: Mapping[int, str],
-    is_thing: Mapping[int, bool],
+    state: TrainingState, flags: Mapping[str, Any], classes: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Content of a checkpoint: tensors and plain values. Collective: call on every rank.
 
     Args:
         state: of the run.
         flags: all flags, by name.
-        categories: class names by category id.
-        is_thing: of panoptic data: whether a category id is a thing; else empty.
+        classes: values for ``categories``, ``is_thing`` and ``category_ids``.
 
     Returns:
         values for the keys in `KEYS`.
@@ -90,25 +90,36 @@ def checkpoint_of(
         "lr_scheduler": state.lr_scheduler.state_dict(),
         "epoch": progress.epoch - 1,
         "args": dict(flags),
-        "categories": categories,
-        "is_thing": is_thing or None,
+        **classes,
         "ema": None if state.averaged is None else state.averaged.module.state_dict(),
         "scaler": None if state.scaler is None else state.scaler.state_dict(),
         "rng": all_gather({"random": random_state(), "meters": progress.meters}),
         "progress": {name: getattr(progress, name) for name in PROGRESS_FIELDS},
         "step": progress.step,
         "versions": versions(),
+        "thresholds": progress.thresholds,
     }
 
 
+def with_thresholds(
+    checkpoint: Checkpoint, thresholds: Thresholds, ema_thresholds: Thresholds
+) -> dict[str, Any]:
+    """Content of a checkpoint with the thresholds of its evaluation, see `RunState`."""
+    progress = {**checkpoint["progress"], "ema_thresholds": ema_thresholds}
+    return {**checkpoint, "thresholds": thresholds, "progress": progress}
+
+
 def best_checkpoint(checkpoint: Checkpoint, weights: str) -> dict[str, Any]:
-    """Content of ``best.pth``.
+    """Content of ``best.pth``, with the thresholds of its best weights.
 
     Args:
         checkpoint: the best one.
         weights: key of its weights that scored best.
     """
-    return {**checkpoint, "best_weights": weights}
+    best = {**checkpoint, "best_weights": weights}
+    if weights == "ema":
+        best["thresholds"] = checkpoint["progress"].get("ema_thresholds")
+    return best
 
 
 # ---- reading single entries
@@ -235,7 +246,8 @@ def restored_progress(checkpoint: Checkpoint) -> RunState:
         saved = checkpoint.get("progress", {})
         known = {name: saved[name] for name in PROGRESS_FIELDS if name in saved}
         epoch, step = position_in(checkpoint)
-        progress = RunState(epoch=epoch + 1, step=step, **known)
+        thresholds = checkpoint.get("thresholds")
+        progress = RunState(epoch=epoch + 1, step=step, thresholds=thresholds, **known)
         progress.check()
         ranks = checkpoint.get("rng", [])
         if get_rank() < len(ranks):

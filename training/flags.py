@@ -3,10 +3,13 @@
 import argparse
 from pathlib import Path
 
+from training.data_flags import COCO_PATHS, OWN_DATA_PATHS, check_data_flags
 from training.output_folder import lies_in
+from training.tensorboard import require_tensorboard
 from util.devices import parse_device
 from util.distributed.agreement import require_same
 from util.errors import UserError
+from util.files.checkpoint import check_replaceable
 from util.options import NEW_FLAG_DEFAULTS
 
 _AT_LEAST_ONE = (
@@ -24,7 +27,7 @@ _NOT_NEGATIVE = (
 _OF_A_RANK = frozenset({"rank", "gpu", "device", "num_workers", "dist_url", "dist_timeout"})
 _PATHS = frozenset(
     {
-        *("coco_path", "coco_panoptic_path", "train_images", "train_ann", "val_images", "val_ann"),
+        *(*COCO_PATHS, *OWN_DATA_PATHS, "classes"),
         *("resume", "finetune", "frozen_weights", "backbone_weights"),
         *("output_dir", "dump_detections"),
     }
@@ -42,9 +45,14 @@ def check_flags(args: argparse.Namespace) -> None:
     _check_numbers(args)
     parse_device(args.device)
     _check_dump_file(args.dump_detections)
+    check_data_flags(args)
     _check_start(args)
     _check_overwrite(args)
     _check_masks(args)
+    if args.tensorboard:
+        if args.eval:
+            raise UserError("--tensorboard writes the epochs of training: leave it out of --eval")
+        require_tensorboard()
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
@@ -71,8 +79,8 @@ def _check_numbers(args: argparse.Namespace) -> None:
 def _check_dump_file(path: str) -> None:
     if path and not Path(path).absolute().parent.is_dir():
         raise UserError(f"--dump_detections {path}: its folder does not exist")
-    if path and Path(path).is_dir():
-        raise UserError(f"--dump_detections {path}: is a folder, give a file")
+    if path:
+        check_replaceable(path, f"--dump_detections {path}")
 
 
 def _check_start(args: argparse.Namespace) -> None:

@@ -10,22 +10,23 @@ from typing import Any, NoReturn
 
 from torch import nn
 
-from datasets.annotations.run_classes import ClassTable
 from datasets.evaluation.report import serialisable_eval
 from datasets.loading.bad_samples import refuse_too_many
 from datasets.loading.loaders import TrainLoader
 from engine import EpochProgress, train_one_epoch
 from models.criterion import SetCriterion
-from training.checkpoint import TrainingState, checkpoint_of
+from training.checkpoint import Thresholds, TrainingState, checkpoint_of
 from training.config_file import write_config
 from training.evaluation import Evaluation
 from training.folder import RunFolder
 from training.network import distribute
 from training.nonfinite.policy import NonFinitePolicy
 from training.optimization.plan import TrainingPlan
+from training.reporting import thresholds_in
 from training.resume import set_aside_later_files
 from training.state import score_name, validation_score
 from training.stopping import explained_worker_faults, stop
+from training.tensorboard import TensorboardLog
 from training.terminal.output import FullOutput
 from util.distributed.gathering import broadcast_object
 from util.distributed.processes import get_world_size, is_main_process
@@ -66,13 +67,14 @@ class Run:
         config: content of ``config.txt``.
         folder: for the files of the run.
         output: prints steps and scores.
-        classes: of the data, saved in checkpoints.
+        classes: entries of checkpoints about the classes.
         train_loader: training batches; None with ``--eval``.
         training: model, optimizer and progress: saved in checkpoints.
         parallel_model: the model, wrapped for several processes.
         criterion: computes the losses.
         evaluation: evaluates a model on the validation data.
         non_finite: handles non-finite steps.
+        tensorboard: of ``--tensorboard`` on rank 0, else None.
     """
 
     settings: LoopSettings
@@ -81,13 +83,14 @@ class Run:
     config: str
     folder: RunFolder
     output: FullOutput
-    classes: ClassTable
+    classes: Mapping[str, Any]
     train_loader: TrainLoader | None
     training: TrainingState
     parallel_model: nn.Module
     criterion: SetCriterion
     evaluation: Evaluation
     non_finite: NonFinitePolicy
+    tensorboard: TensorboardLog | None = None
 
     def __post_init__(self) -> None:
         self.state = self.training.progress
@@ -100,7 +103,7 @@ class Run:
     def score(self) -> None:
         """Evaluate once, for ``--eval``."""
         with contextlib.closing(self.output), explained_worker_faults(self.signals):
-            ema_stats = self._score_averaged()
+            ema_stats, _ = self._score_averaged()
             stats, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
             self.output.scores(self.state, stats, ema_stats)
             if is_main_process():
@@ -239,9 +242,7 @@ class Run:
                 f"epoch {self.state.epoch}: weights are no longer finite after {self.state.step} "
                 "steps; the checkpoint before is kept, continue from it with a lower --lr"
             )
-        content = checkpoint_of(
-            self.training, self.flags, self.classes.names, self.classes.is_thing
-        )
+        content = checkpoint_of(self.training, self.flags, self.classes)
         self.folder.save_checkpoint(content, epoch, self.settings.lr_drop)
 
     def _end_epoch(self, saved_as: str | None = None) -> None:
@@ -259,8 +260,12 @@ class Run:
     def _evaluate_epoch(self, saved_as: str | None) -> None:
         """Evaluate the last epoch, write log and evaluation, and update ``best.pth``."""
         state, epoch = self.state, self.state.epoch - 1
-        ema_stats = self._score_averaged()
+        ema_stats, ema_thresholds = self._score_averaged()
         test_stats, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
+        found = thresholds_in(evaluator), ema_thresholds
+        if found != (state.thresholds, state.ema_thresholds):  # which the checkpoint has
+            state.thresholds, state.ema_thresholds = found
+            self.folder.add_thresholds(*found, saved_as)
         self._log_epoch(test_stats, ema_stats)
         if is_main_process():
             evaluation = serialisable_eval(evaluator.coco_eval["bbox"].eval)
@@ -276,17 +281,18 @@ class Run:
         """Write the line of the last epoch; without statistics it was not evaluated."""
         state, epoch = self.state, self.state.epoch - 1
         state.share_bad_images()
-        self.folder.append_log(
-            {
-                **{f"train_{name}": value for name, value in (state.train_stats or {}).items()},
-                **{f"test_{name}": value for name, value in test_stats.items()},
-                **{f"ema_{name}": value for name, value in ema_stats.items()},
-                "epoch": epoch,
-                "n_parameters": num_optimized(self.training.optimizer),
-                **({"backbone_frozen": True} if self.plan.freezes_backbone(epoch) else {}),
-                **state.left_out(),
-            }
-        )
+        entry = {
+            **{f"train_{name}": value for name, value in (state.train_stats or {}).items()},
+            **{f"test_{name}": value for name, value in test_stats.items()},
+            **{f"ema_{name}": value for name, value in ema_stats.items()},
+            "epoch": epoch,
+            "n_parameters": num_optimized(self.training.optimizer),
+            **({"backbone_frozen": True} if self.plan.freezes_backbone(epoch) else {}),
+            **state.left_out(),
+        }
+        self.folder.append_log(entry)
+        if self.tensorboard is not None:
+            self.tensorboard.write(entry)
 
     def _keep_best(self, name: str, saved_as: str | None) -> None:
         """Make the last epoch ``best.pth``, and print its score.
@@ -302,12 +308,14 @@ class Run:
             which = which if epoch in state.ema_scores else ""
             self.output.full(f"best.pth: epoch {epoch}, {which}{name} {state.score_of(epoch):.3f}")
 
-    def _score_averaged(self) -> dict[str, Any]:
-        """Evaluate the averaged weights, if there are any, and return their statistics."""
+    def _score_averaged(self) -> tuple[dict[str, Any], Thresholds]:
+        """Evaluate the averaged weights, if there are any: their statistics and thresholds."""
         if self.training.averaged is None:
-            return {}
+            return {}, None
         print("Averaged weights:")
-        return self.evaluation.score(self.training.averaged.module, self._stop_evaluation)[0]
+        model = self.training.averaged.module
+        stats, evaluator = self.evaluation.score(model, self._stop_evaluation)
+        return stats, thresholds_in(evaluator)
 
     def _stop_evaluation(self) -> None:
         """Stop between two batches of an evaluation, in a run of one process."""

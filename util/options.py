@@ -9,6 +9,12 @@ from typing import Any
 NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "num_classes": None,
     "finetune": "",
+    "data": None,
+    "voc_path": None,
+    "yolo_path": None,
+    "val_fraction": None,
+    "classes": None,
+    "keep_difficult": False,
     "backbone_weights": "imagenet",
     "backbone_norm": "frozen",
     "train_images": None,
@@ -42,6 +48,7 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "skip_checks": False,
     "accum_steps": 1,
     "ema_decay": 0.0,
+    "tensorboard": False,
     "deterministic": False,
     "dist_timeout": 1800,
     "log_style": "auto",
@@ -49,20 +56,20 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
 
 
 def option(args: Any, name: str) -> Any:
-    """Value of a new flag, or its default if ``args`` does not have the flag.
+    """Value of a flag that the original does not have, or its default if ``args`` lacks it.
 
     Args:
-        args: any namespace with attributes, usually of argparse.
+        args: namespace of flags, usually from argparse.
         name: a key of `NEW_FLAG_DEFAULTS`.
 
     Raises:
-        KeyError: ``name`` is not a new flag.
+        KeyError: if ``name`` is not such a key.
     """
     return getattr(args, name, NEW_FLAG_DEFAULTS[name])
 
 
 def fill_in_new_flags(args: Any) -> None:
-    """Add missing new flags to ``args``, with their defaults."""
+    """Add all flags of `NEW_FLAG_DEFAULTS` that ``args`` lacks, with their defaults."""
     for name, default in NEW_FLAG_DEFAULTS.items():
         if not hasattr(args, name):
             setattr(args, name, default)

@@ -99,7 +99,7 @@ def as_text(report: Report) -> str:
 
 
 def _split_lines(facts: SplitFacts, num_queries: int) -> Iterator[str]:
-    yield f"{facts.split.name}: {_printable(str(facts.split.ann_file))}"
+    yield f"{facts.split.name}: {_printable(facts.split.source())}"
     yield f"  image folder      {_printable(str(facts.split.img_folder))}"
     without = len(facts.images_without_objects())
     yield f"  images            {len(facts.images)}, {without} of them without objects"

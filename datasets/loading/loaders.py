@@ -7,8 +7,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.loading.bad_samples import ReplacingDataset, ReportingLoader, collate_samples
+from datasets.loading.row_labels import with_row_labels
 from datasets.loading.samplers import EpochBatchSampler, ShareSampler
 from datasets.loading.seeded import SeededDataset
+from util.category_ids import CategoryIds
 from util.distributed.processes import get_world_size
 from util.errors import UserError
 from util.signals import ignore_stop_signals
@@ -31,6 +33,7 @@ class TrainLoader:
         skip_bad_images: maximum number of unreadable images that are replaced.
         bad_images: error messages of images replaced earlier in the run; new ones are appended.
         freeze_batch_size: another batch size that `start_at` will set, checked here.
+        category_ids: of the class head: labels become its rows. None: labels are left unchanged.
 
     Raises:
         UserError: there are fewer images than one optimizer step takes.
@@ -48,8 +51,10 @@ class TrainLoader:
         skip_bad_images: int = 0,
         bad_images: list[str] | None = None,
         freeze_batch_size: int | None = None,
+        category_ids: CategoryIds | None = None,
     ) -> None:
-        self._samples = SeededDataset(ReplacingDataset(dataset, skip_bad_images), seed)
+        labelled = with_row_labels(dataset, category_ids)
+        self._samples = SeededDataset(ReplacingDataset(labelled, skip_bad_images), seed)
         for flag, size in (("freeze_batch_size", freeze_batch_size), ("batch_size", batch_size)):
             if size is not None:
                 self._batches = EpochBatchSampler(len(self._samples), size, seed, accum_steps)
@@ -95,12 +100,13 @@ def build_val_loader(
     *,
     skip_bad_images: int = 0,
     bad_images: list[str] | None = None,
+    category_ids: CategoryIds | None = None,
 ) -> ReportingLoader:
     """Batches in the order of the data set, each image in one process; arguments as `TrainLoader`.
 
     Processes may have different numbers of batches, even none.
     """
-    samples = ReplacingDataset(dataset, skip_bad_images)
+    samples = ReplacingDataset(with_row_labels(dataset, category_ids), skip_bad_images)
     sampler = ShareSampler(len(samples))
     loader = _loader(samples, num_workers, pin_memory, batch_size=batch_size, sampler=sampler)
     known = [] if bad_images is None else bad_images

@@ -44,7 +44,7 @@ def trained(kind):
     scaler.scale(torch.ones(1))
     progress = RunState(epoch=3, step=3, scores={0: 0.5}, bad_images=["a"])
     state = TrainingState(model, optimizer, scheduler, scaler, progress)
-    content = checkpoint_of(state, {**FLAGS, "lr_scheduler": kind}, {}, {})
+    content = checkpoint_of(state, {**FLAGS, "lr_scheduler": kind}, {})
     names = ("optimizer", "lr_scheduler", "scaler", "args", "epoch", "step", "rng", "progress")
     return {name: content[name] for name in names}
 
@@ -94,7 +94,7 @@ def continued_from(checkpoint):
     scheduler.step()
     progress.left_out()
     state = TrainingState(model, optimizer, scheduler, scaler, progress)
-    torch.save(checkpoint_of(state, vars(args), {}, {}), io.BytesIO())
+    torch.save(checkpoint_of(state, vars(args), {}), io.BytesIO())
     return [group["lr"] for group in optimizer.param_groups]
 
 
