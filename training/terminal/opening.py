@@ -12,6 +12,7 @@ from torch import nn
 from datasets.annotations.wording import with_rest
 from training.data import Data
 from training.network import num_trainable
+from training.optimization.plan import TrainingPlan, build_plan
 from training.resume import Start
 from util.distributed.processes import get_world_size
 from util.visualize.contact_sheet import count
@@ -112,9 +113,18 @@ def _device(args: argparse.Namespace) -> str:
 
 
 def _epochs(args: argparse.Namespace, num_images: int) -> str:
-    per_step = args.batch_size * args.accum_steps * get_world_size()
-    steps = count(num_images // per_step, "step")
-    return f"{args.epochs}, each with {steps} of {count(per_step, 'image')}"
+    plan = build_plan(args)
+    frozen = min(plan.freeze_backbone_epochs, plan.epochs)
+    last = _steps(plan, plan.epochs - 1, num_images)
+    if not frozen:
+        return f"{plan.epochs}, each with {last}"
+    first = f"{frozen} with a frozen backbone, each with {_steps(plan, 0, num_images)}"
+    return f"{first}; then {plan.epochs - frozen}, each with {last}"
+
+
+def _steps(plan: TrainingPlan, epoch: int, num_images: int) -> str:
+    per_step = plan.images_per_step(epoch)
+    return f"{count(num_images // per_step, 'step')} of {count(per_step, 'image')}"
 
 
 def _wrapped(label: str, text: str) -> str:

@@ -65,6 +65,14 @@ def test_where_the_weights_come_from(flags, start, text):
     assert text in opening(*flags, start=start)
 
 
+def test_both_stages_of_a_run_with_a_frozen_backbone():
+    stages = ["--epochs", "9", "--freeze_backbone_epochs", "4", "--freeze_batch_size", "5"]
+    text = opening(*stages, "--batch_size", "2")
+    assert (
+        "4 with a frozen backbone, each with 2 steps of 5 images; then 5, each with 5 steps of 2"
+    ) in text.replace("\n            ", " ")
+
+
 def test_an_evaluation_has_no_training_data():
     text = opening("--eval")
     assert "with validation objects: traffic light 1, cat 0" in text
