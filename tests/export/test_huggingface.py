@@ -195,13 +195,28 @@ def test_configurations_that_are_not_ours(config, words):
 
 @pytest.mark.parametrize("config", [{"dilation": True}, {"backbone_config": {"output_stride": 16}}])
 def test_dilation_has_two_names(config):
-    told, categories = read_config({"model_type": "detr", **config}, "config.json")
-    assert told["dilation"] and categories == {}
+    told, categories, ids = read_config({"model_type": "detr", **config}, "config.json")
+    assert told["dilation"] and categories == {} and ids is None
 
 
 def test_classes_without_a_name():
     config = {"model_type": "detr", "id2label": {"0": "N/A", "1": "cat", "2": "LABEL_2"}}
     assert read_config(config, "config.json")[1] == {1: "cat"}
+
+
+def test_ids_of_the_rows_there_and_back(tmp_path):
+    ids = [1, 3, "5", "cell", 60, 70, 80]
+    write_folder(dataclasses.replace(source(BOXES), category_ids=ids), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert list(config["id2label"].values())[:3] == ["cat", "dog", "LABEL_2"]
+    checkpoint = read_folder(tmp_path)
+    assert checkpoint["category_ids"] == ids and checkpoint["categories"] == CATEGORIES
+
+
+def test_ids_that_do_not_fit_the_labels():
+    config = {"model_type": "detr", "id2label": {"0": "cat"}, "category_ids": [1, 2]}
+    with pytest.raises(UserError, match=r"config.json: category_ids must be a list of 1 ids"):
+        read_config(config, "config.json")
 
 
 def test_folders_that_lack_something(tmp_path, capsys):
