@@ -21,7 +21,7 @@ _ONE_ROW_PER_CLASS = ("data", "voc", "yolo")
 
 
 def choose_category_ids(
-    dataset_file: str, num_classes: int | None, classes: ClassTable, largest_id: int
+    kind: str, num_classes: int | None, classes: ClassTable, largest_id: int
 ) -> CategoryIds:
     """Choose the rows of a new class head.
 
@@ -30,19 +30,19 @@ def choose_category_ids(
     Otherwise every class has one row, in the order of ids.
 
     Args:
-        dataset_file: value of ``--dataset_file``, or ``data``.
+        kind: of the data, see `datasets.data_kind`.
         num_classes: value of ``--num_classes``.
         classes: of training and validation data; without names every id has a row.
         largest_id: largest category id of the data.
     """
-    names, dense = classes.names, dataset_file in _ONE_ROW_PER_CLASS
+    names, dense = classes.names, kind in _ONE_ROW_PER_CLASS
     if dense and names.items() <= THING_NAMES.items():
-        dataset_file = "coco"
-    num_ids = num_classes or default_num_classes(dataset_file, largest_id)
+        kind = "coco"
+    num_ids = num_classes or default_num_classes(kind, largest_id)
     ids_are_rows = (
         num_classes is not None
         or largest_id not in names  # the data does not list its classes
-        or num_ids == RELEASED_NUM_CLASSES.get(dataset_file)
+        or num_ids == RELEASED_NUM_CLASSES.get(kind)
         or (len(names) >= largest_id and not dense)
     )
     rows = range(num_ids) if ids_are_rows else sorted(names)

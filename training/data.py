@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from pycocotools.coco import COCO
 
-from datasets import build_dataset, build_ground_truth
-from datasets.annotations.run_classes import ClassTable, classes_of_run
+from datasets import build_dataset, build_ground_truth, data_kind
+from datasets.annotations.run_classes import ClassTable, classes_of_run, table_of_checkpoint
 from datasets.loading.bad_samples import ReportingLoader
 from datasets.loading.loaders import TrainLoader, build_val_loader
 from training.class_rows import category_ids_in, choose_category_ids, require_rows
@@ -70,8 +70,9 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     if of_head is not None and not of_head.are_rows:
         # Here the number of rows does not limit the ids. Missing rows are reported below.
         args = argparse.Namespace(**{**vars(args), "num_classes": None})
-    val_set: Any = build_dataset("val", args)
-    train_set: Any = None if args.eval else build_dataset("train", args)
+    known = None if start.resume is None else table_of_checkpoint(*start.resume).names
+    val_set: Any = build_dataset("val", args, known)
+    train_set: Any = None if args.eval else build_dataset("train", args, known)
     _require_same_data(args.skip_checks, training=train_set, validation=val_set)
     classes = classes_of_run(
         val_set,
@@ -84,7 +85,7 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     used = [dataset for dataset in (val_set, train_set) if dataset is not None]
     largest_id = max(dataset.largest_category_id for dataset in used)
     category_ids = of_head or choose_category_ids(
-        args.dataset_file, args.num_classes, classes, largest_id
+        data_kind(args), args.num_classes, classes, largest_id
     )
     if head is not None and not category_ids.are_rows:
         for dataset in used:
@@ -143,6 +144,7 @@ def build_loaders(
         pin_memory=pin_memory,
         seed=args.seed,
         accum_steps=args.accum_steps,
+        freeze_batch_size=args.freeze_batch_size,
         skip_bad_images=args.skip_bad_images,
         bad_images=bad_images,
         category_ids=data.category_ids,

@@ -1,4 +1,4 @@
-"""The network of a run: built from the flags, and the same on all ranks."""
+"""Network, optimizer and learning-rate schedule of a run, the same on all ranks."""
 
 import argparse
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from util.category_ids import CategoryIds
 from util.distributed.agreement import require_same
 from util.distributed.gathering import broadcast_tensors
 from util.distributed.processes import is_dist_avail_and_initialized
-from util.optimizer import batch_norms, build_lr_scheduler, build_optimizer
+from util.optimizer import DEFAULT_MOMENTUM, batch_norms, build_lr_scheduler, build_optimizer
 
 
 def build_network(
@@ -85,9 +85,12 @@ def build_optimization(
     torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, torch.amp.GradScaler | None
 ]:
     """Optimizer, learning-rate schedule, and gradient scaler for ``--amp fp16``."""
-    optimizer = build_optimizer(model, args.lr, args.lr_backbone, args.weight_decay)
+    momentum = DEFAULT_MOMENTUM if args.momentum is None else args.momentum
+    optimizer = build_optimizer(
+        model, args.lr, args.lr_backbone, args.weight_decay, args.optimizer, momentum
+    )
     lr_scheduler = build_lr_scheduler(
-        optimizer, args.lr_scheduler, args.epochs, args.lr_drop, args.lr_min
+        optimizer, args.lr_scheduler, args.epochs, args.lr_drop, args.lr_min, args.lr_min_ratio
     )
     device = torch.device(args.device)
     scaler = torch.amp.GradScaler(device.type) if args.amp == "fp16" else None
@@ -100,7 +103,8 @@ def distribute(model: nn.Module) -> nn.Module:
     All ranks start from the parameters and buffers of rank 0. DistributedDataParallel alone would
     send no buffers where ``broadcast_buffers`` is off, and frozen batch norms are buffers.
 
-    Every parameter gets a gradient in every step, if only zeros: ``find_unused_parameters`` is off.
+    Every parameter must get a gradient in every step, if only zeros, since
+    ``find_unused_parameters`` is off.
 
     Args:
         model: on its device.

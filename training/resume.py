@@ -19,24 +19,23 @@ from models.weights import (
 )
 from training.averaging import AveragedModel
 from training.checkpoint import (
-    SCHEDULE_FLAGS,
     TrainingState,
     can_resume,
     report_other_versions,
     restore_average,
-    restore_optimizer,
     restore_weights,
     restored_progress,
 )
 from training.class_rows import class_of_row_in
 from training.folder import RunFolder
+from training.optimization.optimizer_state import SCHEDULE_FLAGS, restore_optimizer
 from training.state import RunState
 from util.distributed.agreement import fingerprint
 from util.distributed.gathering import broadcast_object
 from util.distributed.processes import all_gather, get_world_size
 from util.errors import UserError
 from util.files.checkpoint import load_checkpoint
-from util.optimizer import CappedCosineLR
+from util.optimizer import CappedCosineLR, CosineToRatioLR
 
 
 class LoadedCheckpoint(NamedTuple):
@@ -293,7 +292,7 @@ def apply_schedule(
 
 def _closed_form(scheduler: LRScheduler) -> list[float]:
     """Learning rates of the current epoch, computed from ``base_lrs`` alone."""
-    assert isinstance(scheduler, CappedCosineLR | StepLR)
+    assert isinstance(scheduler, CappedCosineLR | CosineToRatioLR | StepLR)
     return list(map(float, scheduler._get_closed_form_lr()))
 
 

@@ -112,14 +112,17 @@ def are_objects(value: Any) -> TypeGuard[list[Row]]:
 
 
 def is_integer(value: Any) -> bool:
+    """Whether a JSON value is an integer; true and false are not."""
     return type(value) is int  # a bool is an int to isinstance
 
 
 def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number."""
     return are_numbers([value])
 
 
 def are_numbers(values: Any) -> bool:
+    """Whether a JSON value is a list of finite numbers."""
     if type(values) is not list or not set(map(type, values)) <= _NUMBER_TYPES:
         return False
     try:

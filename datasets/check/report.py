@@ -40,6 +40,7 @@ class Report:
         return {number: text for facts in self.splits for number, text in facts.text_ids.items()}
 
     def has_errors(self) -> bool:
+        """Whether any finding is an error."""
         return bool(self.findings("error"))
 
 
@@ -120,7 +121,7 @@ def as_text(report: Report) -> str:
 
 
 def _split_lines(facts: SplitFacts, num_queries: int) -> Iterator[str]:
-    yield f"{facts.split.name}: {_printable(str(facts.split.ann_file))}"
+    yield f"{facts.split.name}: {_printable(facts.split.source())}"
     yield f"  image folder      {_printable(str(facts.split.img_folder))}"
     without = len(facts.images_without_objects())
     yield f"  images            {len(facts.images)}, {without} of them without objects"

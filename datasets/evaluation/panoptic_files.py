@@ -131,10 +131,11 @@ class PanopticTruth:
         id_map = read_id_map(path, image_id, self._sizes_hw[image_id])
         return match_segments(SegmentMap(id_map, segments), predicted, image_id)
 
-    def summarize(self, matches: Sequence[SegmentMatches]) -> Quality:
-        """`summarize_matches`, printed as a table, with a line about unknown categories."""
+    def summarize(self, matches: Sequence[SegmentMatches], print_table: bool = True) -> Quality:
+        """`summarize_matches`, printed as a table; unknown categories are reported in any case."""
         quality = summarize_matches(matches, self._is_thing)
-        print(quality_table(quality, self._names))
+        if print_table:
+            print(quality_table(quality, self._names))
         unknown = Counter(
             category
             for image in matches

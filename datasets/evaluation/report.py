@@ -12,6 +12,7 @@ from datasets.evaluation.coco_scoring import Annotation, CocoScore, SummaryRow
 from datasets.evaluation.explain import some_of
 from util.files.checkpoint import StrPath, atomic_write
 
+_LOWEST_SCORE = 0.01
 _CLASS_COLUMNS = {
     "AP": SummaryRow("AP", None, "all", -1),
     "AP50": SummaryRow("AP", 0.5, "all", -1),
@@ -89,6 +90,27 @@ def with_own_id(entry: Annotation, text_ids: Mapping[int, str]) -> Annotation:
     """
     own_id = text_ids.get(entry.get("category_id", -1))
     return entry if own_id is None else {**entry, "category_id": own_id}
+
+
+def best_boxes(detections: Iterable[Annotation]) -> list[Annotation]:
+    """Detections without masks and without the lowest scores, for a file of moderate size.
+
+    Args:
+        detections: COCO result entries with ``bbox``.
+
+    Returns:
+        Those with a score of at least 0.01; boxes are rounded to hundredths of a pixel.
+    """
+    return [
+        {
+            "image_id": one["image_id"],
+            "category_id": one["category_id"],
+            "bbox": [round(value, 2) for value in one["bbox"]],
+            "score": one["score"],
+        }
+        for one in detections
+        if one["score"] >= _LOWEST_SCORE
+    ]
 
 
 def _name(category_id: int, categories: Mapping[int, str]) -> str:

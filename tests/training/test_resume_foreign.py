@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import main
-from training.checkpoint import TrainingState, checkpoint_of, restore_optimizer, restored_progress
+from training.checkpoint import TrainingState, checkpoint_of, restored_progress
 from training.flags import check_flags
 from training.folder import RunFolder
+from training.optimization.optimizer_state import restore_optimizer
 from training.resume import Start, apply_schedule, find_start
 from training.saved_flags import settle_resumed
 from training.state import RunState
