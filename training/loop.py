@@ -202,11 +202,9 @@ class Run:
         plan, epoch = self.plan, self.state.epoch
         is_frozen = plan.freezes_backbone(epoch)
         if set_backbone_trained(self.training.optimizer, not is_frozen):
-            first = plan.freeze_backbone_epochs
-            which = (
-                f"is frozen before epoch {first}" if is_frozen else f"is trained from epoch {first}"
-            )
-            print(f"The backbone {which}; batch size {plan.batch_size_in(epoch)}")
+            stage = "frozen before" if is_frozen else "trained from"
+            switch, batch_size = plan.freeze_backbone_epochs, plan.batch_size_in(epoch)
+            print(f"The backbone is {stage} epoch {switch}; batch size {batch_size}")
             self.parallel_model = distribute(self.training.model)  # expects all gradients
 
     def _after_step(self, steps_done: int, logger: MetricLogger) -> None:
