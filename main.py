@@ -19,6 +19,11 @@ from util.options import fill_in_new_flags
 if TYPE_CHECKING:
     from training.resume import Start
 
+SAVE_MEMORY = (
+    "lower --batch_size (and raise --accum_steps: the updates stay the same), --eval_batch_size, "
+    "--scales or --max_size, or use --amp bf16"
+)
+
 
 def main(
     args: argparse.Namespace, given: Collection[str] | None = None, run_name: str = ""
@@ -198,7 +203,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status, see `util.cli.command_line.run_command`."""
     command_line = parse_command_line(argv)
     importlib.import_module("training.loop")  # while Ctrl-C still ends the process at once
-    return run_command("main.py", lambda: main(*command_line))
+    return run_command("main.py", lambda: main(*command_line), SAVE_MEMORY)
 
 
 if __name__ == "__main__":
