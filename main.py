@@ -5,6 +5,7 @@ Modules that import PyTorch take seconds to load. They are imported inside funct
 """
 
 import argparse
+import contextlib
 import importlib
 import sys
 from collections.abc import Collection, Sequence
@@ -80,13 +81,15 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     from training.state import RunState
     from training.terminal.opening import build_opening
     from training.terminal.output import build_output
+    from util.terminal.passing_lines import passing_lines
 
     args, start = _settle_flags(args, given)
     output = build_output(args)
     folder = RunFolder(args.output_dir, args.keep_last)
     args.scales = build_scales(args)
     config = build_config(args, flag_actions())
-    data = build_data(args, start.resume)
+    with passing_lines() if output.is_short else contextlib.nullcontext():
+        data = build_data(args, start.resume)
     args.num_classes = data.num_classes
     model, criterion, postprocessors = build_network(args, data.classes.is_thing)
     output.full(f"number of params: {num_trainable(model)}")
