@@ -25,6 +25,9 @@ from util.errors import UserError
 
 Row = dict[str, Any]
 
+# Key of rows that were read from one of many files: its name, for messages.
+ORIGIN = "annotation_file"
+
 LARGEST_COORDINATE = 10**9  # pixels
 
 _NUMBER_TYPES = {int, float}

@@ -6,6 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
+
 from datasets.loading.images import QUARTER_TURNS, exif_orientation
 from util.errors import UserError
 from util.files.image_files import open_image
@@ -25,7 +27,7 @@ class HeaderSize(NamedTuple):
     """Size of an image file in pixels.
 
     Attributes:
-        stored_wh: width and height as stored.
+        stored_wh: width and height as read without the EXIF rotation.
         upright_wh: width and height after the EXIF rotation.
     """
 
@@ -91,8 +93,11 @@ def _read_size(path: str, _mtime_ns: int, _num_bytes: int) -> HeaderSize | None:
     try:
         with open_image(path, f"image file {path}") as image:
             has_exif = image.format in _EXIF_IN_HEADER or "exif" in image.info
-            orientation = exif_orientation(image) if has_exif else 1
-            stored = image.size
+            is_turned = has_exif and exif_orientation(image) in QUARTER_TURNS
+            if isinstance(image, TiffImageFile):  # Pillow reads it upright
+                width, height = (image.tag_v2[tag] for tag in (IMAGEWIDTH, IMAGELENGTH))
+                upright = (height, width) if is_turned else (width, height)
+                return HeaderSize(upright, upright)
+            return HeaderSize(image.size, image.size[::-1] if is_turned else image.size)
     except UserError:  # reported when the image is read
         return None
-    return HeaderSize(stored, stored[::-1] if orientation in QUARTER_TURNS else stored)

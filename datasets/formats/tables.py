@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from datasets.annotations.coco_file import ORIGIN
 from datasets.annotations.wording import EXAMPLES_SHOWN, counted, with_rest
 from util.errors import UserError
-
-# Key of rows read from many files: the file that the row comes from, for messages.
-ORIGIN = "annotation_file"
 
 
 class Place(NamedTuple):
