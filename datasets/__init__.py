@@ -73,15 +73,16 @@ def _data_kind(args: Any) -> str:
 
 def _fill_in_classes(dataset: Any, dataset_file: str) -> None:
     """Set attributes that the dataset lacks and training needs, from its COCO index."""
+    from datasets.annotations.coco_file import category_names, largest_category_id, text_ids
+
     coco_api = get_coco_api_from_dataset(dataset)
     if coco_api is None:
         return
-    from datasets.annotations.coco_file import category_names, largest_category_id
-
     names = category_names(coco_api.cats.values())
     attributes = {
         "ids": sorted(coco_api.imgs),
         "categories": names,
+        "text_ids": text_ids(coco_api.cats.values()),
         "largest_category_id": largest_category_id(names),
         "ann_file": f"--dataset_file {dataset_file}",
     }
@@ -109,6 +110,16 @@ def get_coco_api_from_dataset(dataset: Any) -> Any:
         dataset = dataset.dataset
     coco_api = getattr(dataset, "coco", None)
     return coco_api if isinstance(coco_api, COCO) else None
+
+
+def annotated_category_ids(dataset: Any) -> set[int]:
+    """Category ids of the annotations of a dataset; empty if they are not known."""
+    coco_api = get_coco_api_from_dataset(dataset)
+    if coco_api is not None:
+        return {one["category_id"] for one in coco_api.anns.values()}
+    panoptic = getattr(dataset, "coco", None)
+    rows = panoptic["annotations"] if isinstance(panoptic, dict) else []
+    return {one["category_id"] for row in rows for one in row["segments_info"]}
 
 
 def build_ground_truth(dataset: Any, args: Any) -> "COCO":

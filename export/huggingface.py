@@ -60,7 +60,7 @@ def write_folder(source: Source, folder: Path) -> None:
         UserError: Hugging Face has no equivalent model, or the folder cannot be written.
     """
     state = source.model.state_dict()
-    config = write_config(source.architecture, state, source.categories)
+    config = write_config(source.architecture, state, source.categories, source.rows())
     theirs = to_huggingface(state, config["use_timm_backbone"], source.name)
     write_safetensors_file(folder / _WEIGHTS, theirs, {})
     preprocessor = preprocessor_config(
@@ -76,13 +76,13 @@ def read_folder(folder: Path) -> dict[str, Any]:
 
     Returns:
         ``model``: the weights under our key names; ``args``: the flags of the architecture;
-        ``categories``: names by category id.
+        ``categories``: names by category id; ``category_ids``, as in a checkpoint.
 
     Raises:
         UserError: a file is missing, or we have no equivalent model.
     """
     config = _read_config_file(folder / _CONFIG)
-    flags, categories = read_config(config, str(folder / _CONFIG))
+    flags, categories, category_ids = read_config(config, str(folder / _CONFIG))
     path = folder / _WEIGHTS
     if path.exists():
         theirs = read_safetensors(path)[0]
@@ -95,7 +95,12 @@ def read_folder(folder: Path) -> dict[str, Any]:
     architecture = Architecture.of(state, flags, str(path))
     # Checks that all tensors are present and have the right shapes.
     load_model_state(architecture.build(), state, str(path), flags_of_main=False)
-    return {"model": state, "args": architecture.flags(), "categories": categories}
+    return {
+        "model": state,
+        "args": architecture.flags(),
+        "categories": categories,
+        "category_ids": category_ids,
+    }
 
 
 def _read_config_file(path: Path) -> dict[str, Any]:

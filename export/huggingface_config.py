@@ -8,14 +8,19 @@ from torch import Tensor
 
 from datasets.coco import IMAGENET_MEAN, IMAGENET_STD
 from export.architecture import Architecture
+from util.category_ids import CategoryIds, OwnId
 from util.errors import UserError
 
 _UNNAMED = "LABEL_"  # prefix of class names that transformers generates; released models: "N/A"
+_CATEGORY_IDS = "category_ids"  # our own key: user's id of each label; none if it is the label
 _DC5_STRIDE = 16
 
 
 def write_config(
-    architecture: Architecture, state: Mapping[str, Tensor], categories: Mapping[int, str]
+    architecture: Architecture,
+    state: Mapping[str, Tensor],
+    categories: Mapping[int, str],
+    category_ids: CategoryIds,
 ) -> dict[str, Any]:
     """Create the ``config.json`` of a model.
 
@@ -26,13 +31,18 @@ def write_config(
         architecture: architecture of the model.
         state: weights under our key names.
         categories: names by category id.
+        category_ids: of the rows of the class head, which are the labels there.
 
     Raises:
         UserError: Hugging Face has no equivalent model.
     """
     a = architecture
     _refuse_unsupported(a)
-    names = {i: categories.get(i, f"{_UNNAMED}{i}") for i in range(a.num_classes)}
+    names = {
+        row: categories.get(category_id, f"{_UNNAMED}{row}")
+        for row, category_id in enumerate(category_ids.by_row)
+    }
+    own_ids = category_ids.saved()
     return {
         "model_type": "detr",
         "architectures": ["DetrForSegmentation" if a.masks else "DetrForObjectDetection"],
@@ -44,6 +54,7 @@ def write_config(
         "auxiliary_loss": False,
         "id2label": {str(i): name for i, name in names.items()},
         "label2id": {name: i for i, name in names.items()},
+        **({} if own_ids is None else {_CATEGORY_IDS: own_ids}),
         "dilation": a.dilation,
         **(_timm_backbone(a) if a.dilation else _own_backbone(a, state)),
     }
@@ -117,15 +128,18 @@ def _refuse_other_resnets(
         )
 
 
-def read_config(config: Mapping[str, Any], source: str) -> tuple[dict[str, Any], dict[int, str]]:
-    """Read the flags that the shapes of the weights do not determine, and the class names.
+def read_config(
+    config: Mapping[str, Any], source: str
+) -> tuple[dict[str, Any], dict[int, str], list[OwnId] | None]:
+    """Read the flags that the shapes of the weights do not determine, and the classes.
 
     Args:
         config: content of ``config.json``.
         source: path of the file, for error messages.
 
     Returns:
-        Flags for `export.architecture.Architecture.of`, and names by category id.
+        Flags for `export.architecture.Architecture.of`, names by category id, and
+        ``category_ids`` as in a checkpoint.
 
     Raises:
         UserError: the model is no DETR, or we have no equivalent model.
@@ -143,8 +157,12 @@ def read_config(config: Mapping[str, Any], source: str) -> tuple[dict[str, Any],
     dilation = bool(config.get("dilation")) or backbone.get("output_stride") == _DC5_STRIDE
     labels = {int(i): str(name) for i, name in (config.get("id2label") or {}).items()}
     unnamed = ("N/A", *(f"{_UNNAMED}{i}" for i in labels))
-    categories = {i: name for i, name in labels.items() if name not in unnamed}
-    return {"nheads": heads.pop(), "dilation": dilation}, categories
+    try:
+        ids = CategoryIds.read(config.get(_CATEGORY_IDS), max(labels, default=-1) + 1)
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from error
+    categories = {ids.by_row[i]: name for i, name in labels.items() if name not in unnamed}
+    return {"nheads": heads.pop(), "dilation": dilation}, categories, ids.saved()
 
 
 def preprocessor_config(panoptic: bool, short_side: int, max_size: int) -> dict[str, Any]:

@@ -42,8 +42,8 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
 
     Returns:
         A checkpoint with the weights under ``model``, in our key names, and, if the file has them,
-        ``args`` (flags by name), ``categories`` (names by category id) and ``is_thing`` (by
-        category id).
+        ``args`` (flags by name), ``categories`` (names by category id), ``is_thing`` (by category
+        id) and ``category_ids`` (of the rows of the class head).
 
     Raises:
         UserError: the file is missing, damaged, of another kind, or has no averaged weights.
@@ -86,6 +86,7 @@ def write_weights(path: StrPath, checkpoint: Mapping[str, Any]) -> None:
     flags = {k: v for k, v in flags_of(checkpoint).items() if k in _KEPT_FLAGS}
     categories, is_thing = classes_in(checkpoint)
     entries = {"args": flags, "categories": categories, "is_thing": is_thing}
+    entries["category_ids"] = checkpoint.get("category_ids")
     notes: dict[str, Any] = {name: entry for name, entry in entries.items() if entry}
     if "epoch" in checkpoint:
         notes["epoch"] = checkpoint["epoch"]

@@ -322,8 +322,8 @@ class Joiner(nn.Sequential):
 def build_backbone(args: Any) -> Joiner:
     """Build backbone and positional encoding from the flags.
 
-    ImageNet weights are not downloaded if ``--resume``, ``--finetune`` or ``--frozen_weights``
-    provides the backbone.
+    No weights are loaded here if ``--resume``, ``--finetune`` or ``--frozen_weights`` provides the
+    backbone.
 
     Raises:
         UserError: contradictory flags, or weights that cannot be loaded.

@@ -34,7 +34,7 @@ class SetCriterion(nn.Module):
         num_classes: number of object classes; this index is the no-object class.
         matcher: a `models.matcher.HungarianMatcher`, or any callable that takes the outputs of a
             decoder layer and the targets and returns the matched pairs in the same format.
-        weight_dict: weight of each loss by name; applied in the training loop, not here.
+        weight_dict: weight of each loss by name; applied by `engine.weigh`, not here.
         eos_coef: weight of the no-object class in the classification loss.
         losses: the losses to compute: ``labels``, ``boxes``, ``masks``, ``cardinality``, and what
             a subclass adds: ``NAME`` for a method ``loss_NAME``, or any name for its ``get_loss``.
@@ -108,7 +108,8 @@ class SetCriterion(nn.Module):
                 found = self._all_layers_at_once(name, stacked, matches, num_boxes)
             else:
                 found = self._layer_by_layer(name, layers, targets, indices, num_boxes)
-            for of_layer, new in zip(losses, found, strict=False):  # masks: only the last layer
+            # Masks have losses for the last decoder layer only, which comes first.
+            for of_layer, new in zip(losses, found, strict=False):
                 of_layer.update(new)
         return _join_layers(losses)
 
@@ -286,7 +287,10 @@ class SetCriterion(nn.Module):
         indices: Sequence[Indices],
         num_boxes: Tensor | float,
     ) -> list[Losses]:
-        """Compute a loss for the last decoder layer, then the auxiliary layers (without masks)."""
+        """Compute a loss for the last decoder layer, then the auxiliary layers.
+
+        The loss ``masks`` is computed for the last layer only.
+        """
         if name == "masks":
             layers = layers[:1]
         losses = []
@@ -316,7 +320,7 @@ def mean_number_of_objects(
 
 
 def _first(outputs: Mapping[str, Any]) -> Tensor:
-    """First output; it has the device and the dtype of the losses."""
+    """First output; the losses are on its device, in float32 or a wider dtype."""
     return next(iter(outputs.values()))
 
 

@@ -165,7 +165,7 @@ class HungarianMatcher(nn.Module):
             return np.empty((num_layers, 0, num_queries))
         image = np.repeat(np.arange(batch_size), objects.counts)
         cost_on_device = self._costs(logits, boxes_cxcywh, objects, to_device(image, logits.device))
-        return cost_on_device.cpu().numpy()  # the only synchronization of a training step
+        return cost_on_device.cpu().numpy()  # waits for the device
 
     def _costs(
         self, logits: Tensor, boxes_cxcywh: Tensor, objects: Objects, image: Tensor

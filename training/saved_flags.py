@@ -20,7 +20,7 @@ from models.weights import (
     num_classes_in_head,
     without_ddp_prefix,
 )
-from training.checkpoint import flags_in, is_of_original, report_better_average
+from training.checkpoint import can_resume, flags_in, is_of_original, report_better_average
 from training.data_flags import COCO_PATHS, OWN_DATA_PATHS
 from training.resume import LoadedCheckpoint, Start
 from util.cli.command_line import can_have
@@ -37,7 +37,11 @@ _DETECTOR = (
 )
 _NEEDED_BY_WEIGHTS = (*_DETECTOR, "masks")
 _IMAGE_SIZES = ("scales", "max_size")
-_SCHEDULE = ("lr", "lr_backbone", "weight_decay", "lr_scheduler", "lr_drop", "lr_min")
+_SCHEDULE = (
+    *("lr", "lr_backbone", "weight_decay", "lr_scheduler", "lr_drop", "lr_min", "lr_min_ratio"),
+    *("optimizer", "momentum", "warmup_steps", "lr_scale_batch"),
+    *("freeze_backbone_epochs", "freeze_batch_size"),
+)
 _DATA_PATHS = (*COCO_PATHS, *OWN_DATA_PATHS)
 # Flags of data in formats other than COCO's layout.
 _OWN_FORMAT = ("val_fraction", "keep_difficult")
@@ -46,7 +50,8 @@ _OWN_FORMAT = ("val_fraction", "keep_difficult")
 _OF_THIS_START = frozenset(
     {
         *("resume", "auto_resume", "finetune", "start_epoch", "eval", "num_classes"),
-        *("output_dir", "overwrite", "skip_checks", "dump_detections"),
+        *("output_dir", "overwrite", "skip_checks", "dump_detections", "log_style"),
+        "tensorboard",
         *("device", "num_workers", "dist_timeout"),
         *("rank", "world_size", "gpu", "dist_url", "dist_backend", "distributed"),
     }
@@ -58,7 +63,8 @@ def settle_flags(
 ) -> argparse.Namespace:
     """The flags of a run: from the command line, else from its checkpoint, else the default.
 
-    ``resume`` is the path of the checkpoint that ``--auto_resume`` has found, and ``num_classes``
+    ``resume`` is the path of the checkpoint to continue, whether ``--resume`` names it or
+    ``--auto_resume`` has found it, and ``num_classes``
     the number of classes in the head that is continued, evaluated or frozen.
 
     Args:
@@ -78,7 +84,7 @@ def settle_flags(
     args = copy.copy(args)
     is_script, given = given is None, _changed_flags(args, actions) if given is None else given
     if start.resume is not None:
-        args.resume, args.finetune = start.resume.path, ""  # --auto_resume found it
+        args.resume, args.finetune = start.resume.path, ""
         args = settle_resumed(args, start.resume.content, given, actions, is_script)
     for flag, checkpoint in (("finetune", start.finetune), ("frozen_weights", start.frozen)):
         if checkpoint is not None:
@@ -147,6 +153,9 @@ def settle_resumed(
     if not saved:
         return args
     _refuse_contradictions(args, saved, _NEEDED_BY_WEIGHTS, given, source)
+    if can_resume(checkpoint) and not args.eval:
+        trained = {"optimizer": NEW_FLAG_DEFAULTS["optimizer"]} | saved  # moments are of this kind
+        _refuse_contradictions(args, trained, ["optimizer"], given, source)
     for sentence in _other_processes(saved, args):
         print(sentence)
     names: Iterable[str] = [name for name in vars(args) if name in actions]

@@ -72,6 +72,10 @@ def nested_tensor_from_tensor_list(tensor_list: list[Tensor]) -> NestedTensor:
 
 
 def collate_fn(batch: Sequence[tuple[Tensor, Any]]) -> tuple[Any, ...]:
-    """Collate samples (image, target) to (NestedTensor, tuple of targets), for a `DataLoader`."""
+    """Collate samples (image, target) to (NestedTensor, tuple of targets), for a `DataLoader`.
+
+    Targets are not padded; `models.mask_losses` pads their masks. The loaders of `main` call this
+    through `datasets.loading.bad_samples.collate_samples`.
+    """
     images, *rest = zip(*batch, strict=True)
     return nested_tensor_from_tensor_list(list(images)), *rest

@@ -135,6 +135,7 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
+        """Severity of the kind of finding."""
         return KINDS[self.kind].severity
 
 
@@ -170,6 +171,7 @@ class Findings:
         self._found[kind, message].count += count - len(examples)
 
     def has(self, kind: str) -> bool:
+        """Whether anything of a kind was found."""
         return any(noted == kind for noted, _ in self._found)
 
     def all(self) -> list[Finding]:

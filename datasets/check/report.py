@@ -35,6 +35,7 @@ class Report:
         return [one for one in everything if one.severity == severity]
 
     def has_errors(self) -> bool:
+        """Whether any finding is an error."""
         return bool(self.findings("error"))
 
 

@@ -131,9 +131,9 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         command: does the work.
 
     Returns:
-        0: done. 1: training has diverged, or another process is gone. 2: a mistake of the user.
-        130, 143, 138: stopped by Ctrl-C, SIGTERM, SIGUSR1. Every status except 0 comes with one
-        line on stderr.
+        0: done. 1: training has diverged, or another process is gone. 2: a mistake of the user, or
+        a file that cannot be written. 130, 143, 138: stopped by Ctrl-C, SIGTERM, SIGUSR1. Every
+        status except 0 comes with one line on stderr. Other exceptions are raised.
     """
     try:
         raise_on_interrupt()
@@ -148,7 +148,10 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         message = f"error: {where} cannot be written ({err.strerror}); what was there before is "
         message, status = message + "whole: make room, or choose another --output_dir", 2
     except DivergenceError as err:
-        message, status = f"training stopped: {err}; see the README on divergence", 1
+        message, status = (
+            f"training stopped: {err}; see docs/reliability.md on non-finite losses",
+            1,
+        )
     except ConnectionLostError as err:
         message, status = f"error: {err}", 1
     except StopRequested as err:

@@ -1,0 +1,55 @@
+"""Annotations and images of a run."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pycocotools.coco import COCO
+
+from datasets import build_dataset, build_ground_truth, get_coco_api_from_dataset
+from util.errors import UserError
+from util.options import fill_in_new_flags
+
+
+class GroundTruth(NamedTuple):
+    """Annotations of a run.
+
+    Attributes:
+        val: of the validation images.
+        image_folder: of the validation images; None: the data set has no folder.
+        train: of the training images; None: not there.
+    """
+
+    val: COCO
+    image_folder: Path | None
+    train: COCO | None
+
+    @classmethod
+    def of(cls, val_set: Any, ground_truth: COCO, train_set: Any) -> "GroundTruth":
+        """From the data sets of a run; ``train_set`` may be None."""
+        root = getattr(val_set, "root", None)
+        train = None if train_set is None else get_coco_api_from_dataset(train_set)
+        return cls(ground_truth, None if root is None else Path(root), train)
+
+
+def read_ground_truth(flags: Mapping[str, Any]) -> GroundTruth:
+    """Build the data sets that flags name. Training data may be missing.
+
+    Args:
+        flags: of main.py, by name.
+
+    Raises:
+        UserError: the validation data cannot be read, or the flags name no data set.
+    """
+    args = argparse.Namespace(**flags)
+    fill_in_new_flags(args)
+    if not hasattr(args, "dataset_file"):
+        raise UserError("no checkpoint says which data it is; give --coco_path")
+    val_set = build_dataset("val", args)
+    ground_truth = build_ground_truth(val_set, args)
+    try:
+        train_set: Any = build_dataset("train", args)
+    except UserError:
+        train_set = None
+    return GroundTruth.of(val_set, ground_truth, train_set)
