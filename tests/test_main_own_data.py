@@ -60,7 +60,8 @@ def evaluated(monkeypatch):
 def test_the_checkpoint_knows_the_classes(trained):
     checkpoint = read_checkpoint(trained / "checkpoint.pth")
     assert checkpoint["categories"] == {1: "cat", 2: "dog", 3: "emu"}
-    assert len(checkpoint["model"]["class_embed.bias"]) == 4 + 1
+    assert checkpoint["category_ids"] == [1, 2, 3]
+    assert len(checkpoint["model"]["class_embed.bias"]) == 3 + 1
 
 
 @pytest.mark.parametrize("given", [[], ["--data"]])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datasets.annotations.coco_file import ORIGIN
+from datasets.annotations.coco_file import ORIGIN, TEXT_ID, text_ids
 from datasets.annotations.wording import EXAMPLES_SHOWN, counted, with_rest
 from util.errors import UserError
 
@@ -191,12 +191,20 @@ def raise_problems(problems: Sequence[str], way_out: str) -> None:
         raise UserError(f"{few}; {way_out}")
 
 
-def without_origin(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy of the tables for a COCO file: without the key `ORIGIN`."""
-    tables = ("images", "annotations")
+def as_coco_file(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy of the tables for a COCO file: with the user's category ids, without other own keys."""
+    own_ids = text_ids(data["categories"])
+    annotations = [_without(row, ORIGIN) for row in data["annotations"]]
+    for row in annotations if own_ids else []:
+        row["category_id"] = own_ids.get(row["category_id"], row["category_id"])
     return {
         **data,
-        **{table: [_without(row, ORIGIN) for row in data[table]] for table in tables},
+        "images": [_without(row, ORIGIN) for row in data["images"]],
+        "annotations": annotations,
+        "categories": [
+            {**_without(row, TEXT_ID), "id": row.get(TEXT_ID, row.get("id"))}
+            for row in data["categories"]
+        ],
     }
 
 

@@ -9,7 +9,14 @@ import pytest
 import main
 from datasets.coco import CocoDetection
 from datasets.convert import run
-from tests.datasets.format_cases import boxes_by_image, read, write_text, write_voc, write_yolo
+from tests.datasets.format_cases import (
+    boxes_by_image,
+    coco_tables,
+    read,
+    write_text,
+    write_voc,
+    write_yolo,
+)
 
 
 def converted(capsys, *argv: object) -> list[str]:
@@ -66,6 +73,19 @@ def test_difficult_objects_and_class_names(tmp_path, capsys):
     written = json.loads((tmp_path / "out" / "val.json").read_text(encoding="utf-8"))
     assert written["images"][0]["file_name"] == "ü b.jpg"
     assert written["annotations"][0]["iscrowd"] == written["annotations"][0]["difficult"] == 1
+
+
+def test_ids_that_are_strings_stay(tmp_path, capsys):
+    data = coco_tables("abcd")
+    for row in data["annotations"]:
+        row["category_id"] = {1: "cat-id", 2: 2}[row["category_id"]]
+    data["categories"][0]["id"] = "cat-id"
+    write_text(tmp_path / "mine.json", json.dumps(data))
+    converted(capsys, tmp_path / "mine.json", "--output_dir", tmp_path / "out")
+    written = [json.loads((tmp_path / "out" / f"{n}.json").read_text()) for n in ("train", "val")]
+    assert written[0]["categories"] == written[1]["categories"] == data["categories"]
+    rows = [row for one in written for row in one["annotations"]]
+    assert sorted(rows, key=lambda row: row["id"]) == data["annotations"]
 
 
 @pytest.mark.parametrize(

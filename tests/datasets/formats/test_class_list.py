@@ -48,7 +48,7 @@ def test_categories_without_name_have_their_id():
 def test_unknown_category_ids_are_an_error():
     data = coco_tables()
     data["annotations"][1]["category_id"] = 9
-    with pytest.raises(UserError, match="mine.json must be corrected: 1 annotation has a categ"):
+    with pytest.raises(UserError, match=r"mine.json must be corrected: 1 annotation has a categ"):
         keep(["cat"], data)
 
 

@@ -62,7 +62,7 @@ def test_many_rare_classes_take_at_most_twice_the_share():
 
 
 def test_the_split_depends_on_the_seed_and_on_nothing_else():
-    data = tables(COMMON + [[2], [2], []])
+    data = tables([*COMMON, [2], [2], []])
     expected = names(hold_out(data, 0.1, seed=3)[1])
     assert names(hold_out(data, 0.1, seed=4)[1]) != expected
     shuffled = {**data, "images": list(data["images"]), "annotations": list(data["annotations"])}

@@ -31,7 +31,7 @@ def test_a_folder_that_must_not_be_listed(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(UserError, match="cannot be listed .*; check its permissions"):
+    with pytest.raises(UserError, match=r"cannot be listed .*; check its permissions"):
         files_in(tmp_path)
 
 

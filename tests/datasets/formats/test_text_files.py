@@ -31,5 +31,5 @@ def test_what_is_no_list_of_names(tmp_path, content, says):
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(UserError, match="gone.txt cannot be read"):
+    with pytest.raises(UserError, match=r"gone.txt cannot be read"):
         read_names(tmp_path / "gone.txt")

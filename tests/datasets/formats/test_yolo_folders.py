@@ -41,7 +41,7 @@ SPLITS = {"train": ["images/train/a.png", "images/train/b.png"], "val": ["images
         "train: ../images/train\nval: ../images/val\nnames: ['cat', \"dog\", emu]\n",
         "path: /content/animals\ntrain: images/train\nval: images/val\nnames: [cat, dog, emu]",
         "train: /content/animals/images/train\nval: C:\\data\\images\\val\nnames: [cat, dog, emu]",
-        "train: [images/train]\r\nval:\r\n  - images/val\r\nnames:\r\n  - cat\r\n  - dog\r\n  - emu",
+        "train: [images/train]\r\nval:\r\n- images/val\r\nnames:\r\n- cat\r\n- dog\r\n- emu",
         "train: train.txt\nval: val.txt\nnames: {2: emu, 1: dog, 0: cat}\nnc: 3\n",
         "\ufefftrain: images/train\nval: images/val\ntest:\nnames: [cat, dog, emu]\n",
     ],
