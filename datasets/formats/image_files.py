@@ -41,7 +41,7 @@ def is_image(path: Path) -> bool:
 
 
 def images_in(folder: Path, recursive: bool = False) -> list[Path]:
-    """List the images of a folder, sorted by path.
+    """List the images of a folder, in the order of their names.
 
     Args:
         folder: an existing folder.
@@ -51,7 +51,7 @@ def images_in(folder: Path, recursive: bool = False) -> list[Path]:
 
 
 def files_in(folder: Path, recursive: bool = False) -> list[Path]:
-    """List the files of a folder, sorted by path; hidden folders are left out.
+    """List the files of a folder, in the order of their names; hidden folders are left out.
 
     Raises:
         UserError: a folder must not be listed.
@@ -59,7 +59,7 @@ def files_in(folder: Path, recursive: bool = False) -> list[Path]:
     found: list[Path] = []
     try:
         with os.scandir(folder) as entries:
-            for entry in entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
                 if not entry.is_dir():
                     found.append(Path(entry.path))
                 elif recursive and not entry.name.startswith("."):
@@ -68,7 +68,7 @@ def files_in(folder: Path, recursive: bool = False) -> list[Path]:
         raise UserError(
             f"folder {folder} cannot be listed ({error.strerror}); check its permissions"
         ) from None
-    return sorted(found)
+    return found
 
 
 def has_image(paths: Iterable[Path]) -> bool:

@@ -131,12 +131,13 @@ def as_tables(
     Args:
         images: images with objects of these classes.
         class_ids: category id of each class name.
-        img_folder: folder that contains all images.
+        img_folder: folder that contains all images, from `common_folder`.
     """
     rows: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, image in enumerate(sorted(images), start=1):
-        file_name = Path(os.path.relpath(image.path, img_folder)).as_posix()
+    in_order = sorted(images, key=lambda image: str(image.path))
+    for image_id, image in enumerate(in_order, start=1):
+        file_name = image.path.relative_to(img_folder).as_posix()
         row: dict[str, Any] = {"id": image_id, "file_name": file_name, ORIGIN: image.origin}
         if image.size_wh is not None:
             row["width"], row["height"] = image.size_wh
