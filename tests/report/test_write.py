@@ -120,9 +120,7 @@ def test_a_log_alone_is_reported_with_what_is_missing(tmp_path, capsys):
     assert "Not in this report" in text and "Worst images" not in text
 
 
-def test_what_is_missing_comes_with_the_command_that_writes_it(
-    reported, tmp_path, capsys, no_figures
-):
+def test_what_is_missing_comes_with_its_command(reported, tmp_path, capsys, no_figures):
     folder = tmp_path / "out"
     shutil.copytree(reported, folder)
     shutil.rmtree(folder / "eval")
