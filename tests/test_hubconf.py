@@ -178,8 +178,8 @@ def test_a_foreign_package_of_that_name_is_named(name, kind, tmp_path):
     place = write_package(tmp_path, name, kind)
     result = run_python(LOAD_AFTER, name, folder=tmp_path)
     message = result.stderr.splitlines()[-1]
-    assert message.startswith("ImportError: the DETR hub entries need their own package")
-    assert f"{tmp_path}/{place} is imported under that name: rename" in message
+    assert message.startswith("ImportError: the DETR hub entries need the package")
+    assert f"{tmp_path}/{place} has been imported under that name: rename" in message
 
 
 def test_a_foreign_package_called_datasets_does_no_harm(tmp_path):

@@ -212,6 +212,10 @@ class RunFolder:
         """The entries of ``log.txt``, without damaged lines."""
         return [entry for _, entry in self._log_lines() if entry is not None]
 
+    def has_logged(self, epoch: int) -> bool:
+        """Whether ``log.txt`` has the training losses of an epoch."""
+        return any(e["epoch"] == epoch and "train_loss" in e for e in self.read_log())
+
     def _log_lines(self) -> list[tuple[str, dict[str, Any] | None]]:
         """Lines of ``log.txt`` with their entries; None for damaged or incomplete lines."""
         if self.path is None or not (self.path / _LOG).exists():

@@ -16,6 +16,7 @@ _RESULTS = ("checkpoint*.pth", "best.pth")
 _WRITTEN = (
     *(*_RESULTS, "abandoned-*.pth", "bad_step.pth", "log.txt", "log-before-epoch*.txt"),
     *("eval", "eval.pth", "panoptic_eval", "detections.png", "panoptic.png"),
+    *("config.txt", "config-*.txt"),
     *("report.html", "figures", "tensorboard"),
 )
 

@@ -23,7 +23,7 @@ from datasets.annotations.start_checks import are_too_many, crowded_images, is_o
 from datasets.annotations.table_checks import leads_outside, size_wh
 from datasets.check.boxes import Boxes, check_boxes
 from datasets.check.facts import ClassCount, Split, SplitFacts, count_by_size
-from datasets.check.findings import KINDS, Example, Findings
+from datasets.check.findings import EXAMPLES_KEPT, KINDS, Example, Findings
 from datasets.check.images import ListedImage, survey_images
 from datasets.check.masks import check_masks
 from datasets.check.pictures import Sample, choose_samples
@@ -69,8 +69,9 @@ def check_coco_split(split: Split, settings: Settings) -> CocoSplit:
     Raises:
         UserError: the annotation file cannot be read.
     """
-    data = load_annotations(split.ann_file)
+    data = load_annotations(split.ann_file) if split.tables is None else split.tables.data
     findings = Findings(split.name)
+    _note_left_out(findings, split)
     facts = SplitFacts(split, _listed_images(data, split), _classes(data))
     facts.num_annotations = len(data["annotations"])
     present = _check_paths(findings, facts)
@@ -91,6 +92,13 @@ def check_coco_split(split: Split, settings: Settings) -> CocoSplit:
     facts.findings = findings.all()
     names, count = facts.class_names(), settings.num_pictures
     return CocoSplit(facts, choose_samples(split.name, facts.images, usable, names, count))
+
+
+def _note_left_out(findings: Findings, split: Split) -> None:
+    """Note what the reader of another format has left out or corrected."""
+    for note in split.tables.notes if split.tables is not None else []:
+        examples = [Example(detail=str(place)) for place in note.places[:EXAMPLES_KEPT]]
+        findings.note_many("left_out", len(note.places), examples, note.text)
 
 
 def _listed_images(data: dict[str, Any], split: Split) -> dict[int, ListedImage]:

@@ -11,6 +11,7 @@ import numpy as np
 from datasets.annotations.coco_file import largest_category_id
 from datasets.check.findings import EXAMPLES_KEPT, Finding
 from datasets.check.images import ImageSurvey, ListedImage
+from datasets.formats.tables import Tables
 
 # Limits of COCO's small and medium objects: sides of squares in pixels.
 _SMALL_SIDE, _MEDIUM_SIDE = 32, 96
@@ -22,12 +23,21 @@ class Split(NamedTuple):
     Attributes:
         name: "train" or "val".
         img_folder: folder that image file names are relative to.
-        ann_file: annotation file.
+        ann_file: annotation file, or the folder or list of several files.
+        tables: annotations that have been read, of any format; None: ``ann_file`` is in COCO
+            format, and is read by the check.
     """
 
     name: str
     img_folder: Path
     ann_file: Path
+    tables: Tables | None = None
+
+    def source(self) -> str:
+        """Format and place of the annotations."""
+        if self.tables is None:
+            return str(self.ann_file)
+        return f"{self.tables.format}, {self.ann_file}{self.tables.part}"
 
 
 @dataclass

@@ -35,6 +35,7 @@ class Report:
         return [one for one in everything if one.severity == severity]
 
     def has_errors(self) -> bool:
+        """Whether any finding is an error."""
         return bool(self.findings("error"))
 
 
@@ -98,7 +99,7 @@ def as_text(report: Report) -> str:
 
 
 def _split_lines(facts: SplitFacts, num_queries: int) -> Iterator[str]:
-    yield f"{facts.split.name}: {_printable(str(facts.split.ann_file))}"
+    yield f"{facts.split.name}: {_printable(facts.split.source())}"
     yield f"  image folder      {_printable(str(facts.split.img_folder))}"
     without = len(facts.images_without_objects())
     yield f"  images            {len(facts.images)}, {without} of them without objects"

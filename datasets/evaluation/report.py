@@ -2,7 +2,7 @@
 
 import json
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -66,15 +66,30 @@ def serialisable_eval(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_detections(detections: Sequence[Annotation], path: StrPath) -> None:
+def write_detections(
+    detections: Iterable[Annotation], path: StrPath, text_ids: Mapping[int, str] | None = None
+) -> None:
     """Write COCO result entries as JSON, one entry per line, atomically and without rounding.
 
     Args:
         detections: from `datasets.coco_eval.CocoEvaluator.detections`.
         path: the file; its folder must exist.
+        text_ids: id in the user's files by category id, where it is a string.
     """
+    lines = (json.dumps(with_own_id(entry, text_ids or {})) for entry in detections)
     with atomic_write(path, "w") as file:
-        file.write("[\n" + ",\n".join(json.dumps(entry) for entry in detections) + "\n]\n")
+        file.write("[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def with_own_id(entry: Annotation, text_ids: Mapping[int, str]) -> Annotation:
+    """A result entry with the ``category_id`` of the user's files.
+
+    Args:
+        entry: has a ``category_id``.
+        text_ids: id in the user's files by category id, where it is a string.
+    """
+    own_id = text_ids.get(entry.get("category_id", -1))
+    return entry if own_id is None else {**entry, "category_id": own_id}
 
 
 def best_boxes(detections: Iterable[Annotation]) -> list[Annotation]:

@@ -48,6 +48,15 @@ def test_named_tests_exist(document):
         assert not function or f"def {function}(" in (ROOT / path).read_text(), name
 
 
+def test_the_tour_names_functions_that_exist():
+    text = (ROOT / "docs/code_tour.md").read_text(encoding="utf-8")
+    names = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(names) >= 25
+    for path, function in names:
+        source = (ROOT / path).read_text(encoding="utf-8")
+        assert not function or f"def {function}(" in source, f"{path}::{function}"
+
+
 def test_at_least_forty_faults_are_listed():
     text = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| ") and "::test_" in line]

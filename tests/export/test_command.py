@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 import torch
@@ -109,6 +110,13 @@ def test_sizes_that_learned_positions_do_not_cover(tmp_path, capsys):
         assert f"at least 1 and at most {most} pixels" in capsys.readouterr().err
         write = [*flags, "--check_sizes", f"64x{most}", "--check_batches", "1"]
         assert run_export(make_format(), write) == 0
+
+
+def test_a_device_is_not_replaced(flags, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    assert run_export(make_format(), [*flags, "--output", str(tmp_path / "pipe")]) == 2
+    assert "pipe: is a device or a pipe; give the name of a file" in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_places_that_cannot_be_written(flags, tmp_path, capsys):

@@ -159,6 +159,17 @@ def test_strides_and_masks(dilation, stride):
         assert not feature.mask[1, :, :half].any() and feature.mask[1, :, half:].all()
 
 
+@pytest.mark.parametrize("layers", [False, True])
+def test_an_image_of_padding_alone_counts_as_an_image_without_padding(layers):
+    samples = nested_tensor_from_tensor_list([torch.rand(3, 64, 96), torch.rand(3, 40, 60)])
+    samples.mask[1] = True
+    for feature in build(layers=layers)(samples).values():
+        assert not feature.mask.any()
+    samples.mask[1, 0, 0] = False
+    for feature in build(layers=layers)(samples).values():
+        assert feature.mask[1].sum() == feature.mask[1].numel() - 1
+
+
 def test_late_stages_are_trained():
     def trained(backbone):
         names = [n for n, p in backbone.named_parameters() if p.requires_grad]

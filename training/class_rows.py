@@ -1,0 +1,110 @@
+"""Which class each row of the class head stands for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from datasets import annotated_category_ids
+from datasets.annotations.run_classes import ClassTable, table_of_checkpoint, table_of_dataset
+from datasets.annotations.wording import EXAMPLES_SHOWN, with_rest
+from models.coco_categories import (
+    CATEGORY_NAMES,
+    RELEASED_NUM_CLASSES,
+    THING_NAMES,
+    default_num_classes,
+)
+from models.weights import model_state, num_classes_in_head
+from util.category_ids import CategoryIds
+from util.errors import UserError
+
+# Data sets whose category ids are the row numbers if they have no gaps.
+_IDS_ARE_ROWS = ("coco", "coco_panoptic", "shapes", "shapes_panoptic")
+
+
+def choose_category_ids(
+    dataset_file: str, num_classes: int | None, classes: ClassTable, largest_id: int
+) -> CategoryIds:
+    """Choose the rows of a new class head.
+
+    Category ids are row numbers with ``--num_classes``, for ids that fit the heads of the released
+    models, and where the ids have no gaps. Otherwise each class has one row, in the order of ids.
+
+    Args:
+        dataset_file: value of ``--dataset_file``.
+        num_classes: value of ``--num_classes``.
+        classes: of training and validation data; without names every id has a row.
+        largest_id: largest category id of the data.
+    """
+    names = classes.names
+    num_ids = num_classes or default_num_classes(dataset_file, largest_id)
+    ids_are_rows = (
+        num_classes is not None
+        or largest_id not in names
+        or num_ids == RELEASED_NUM_CLASSES.get(dataset_file)
+        or (dataset_file in _IDS_ARE_ROWS and len(names) >= largest_id)
+    )
+    if not ids_are_rows and names.items() <= THING_NAMES.items():
+        ids_are_rows, num_ids = True, RELEASED_NUM_CLASSES["coco"]
+    rows = range(num_ids) if ids_are_rows else sorted(names)
+    return CategoryIds(tuple(classes.text_ids.get(i, i) for i in rows))
+
+
+def category_ids_in(checkpoint: Mapping[str, Any], num_classes: int, source: str) -> CategoryIds:
+    """The category ids of the class head in a checkpoint.
+
+    Args:
+        checkpoint: content of a file; files of the original hold no ids: row numbers are ids.
+        num_classes: number of classes of the head.
+        source: path of the file.
+
+    Raises:
+        UserError: the ids do not fit the head.
+    """
+    try:
+        return CategoryIds.read(checkpoint.get("category_ids"), num_classes)
+    except ValueError as error:
+        raise UserError(f"{source}: {error}; load the file that main.py has written") from error
+
+
+def class_of_row_in(checkpoint: Mapping[str, Any], source: str) -> dict[int, str]:
+    """Class names by row of the class head in a checkpoint; empty if they are not known.
+
+    Released files, which hold weights alone, have COCO's classes.
+
+    Raises:
+        UserError: as `category_ids_in`.
+    """
+    state = model_state(checkpoint, source)
+    if not any(key.endswith("class_embed.bias") for key in state):
+        return {}
+    num_classes = num_classes_in_head(state, source)
+    rows = category_ids_in(checkpoint, num_classes, source).row_of
+    names = table_of_checkpoint(source, checkpoint).names
+    if not names and "args" not in checkpoint:
+        sizes = {size: kind for kind, size in RELEASED_NUM_CLASSES.items()}
+        names = CATEGORY_NAMES.get(sizes.get(num_classes, ""), {})
+    return {rows[i]: name for i, name in names.items() if i in rows}
+
+
+def require_rows(dataset: Any, category_ids: CategoryIds, source: str) -> None:
+    """Check that the class head of a checkpoint has a row for each class of the annotations.
+
+    Args:
+        dataset: training or validation data.
+        category_ids: of the head.
+        source: path of the checkpoint.
+
+    Raises:
+        UserError: names the classes without a row.
+    """
+    missing = sorted(annotated_category_ids(dataset) - category_ids.row_of.keys())
+    if missing:
+        table = table_of_dataset("", dataset)
+        few = [
+            f"id {table.text_ids.get(i, i)} ({table.names.get(i, i)})"
+            for i in missing[:EXAMPLES_SHOWN]
+        ]
+        raise UserError(
+            f"{dataset.ann_file} has objects of classes that the head in {source} lacks: "
+            f"{with_rest(few, len(missing))}; start a new run from its weights with "
+            f"--finetune {source}"
+        )
