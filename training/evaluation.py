@@ -95,7 +95,7 @@ class Evaluation:
             write_detections(detections, self.dump_detections, self.data.classes.text_ids)
         if self.folder.path is None:
             return
-        self.folder.save_detections(detections)
+        self.folder.save_detections(detections, self.data.classes.text_ids)
         val_set = self.data.val_set
         picture = draw_detections(detections, self.data.ground_truth, val_set, self.folder.path)
         if picture is not None:

@@ -114,7 +114,7 @@ def test_a_log_alone_is_reported_with_what_is_missing(tmp_path, capsys):
     (tmp_path / "log.txt").write_text("".join(lines))
     assert main([str(tmp_path)]) == 0
     output = capsys.readouterr().out
-    for part in ("AP by class", "Confusion matrix", "Flags", "Ground truth", "--coco_path"):
+    for part in ("AP by class", "Confusion matrix", "Flags", "Ground truth", "--data"):
         assert part in output
     text = "".join(Page((tmp_path / "report.html").read_text()).texts)
     assert "Not in this report" in text and "Worst images" not in text
