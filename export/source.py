@@ -71,19 +71,19 @@ class LoadedModel:
         """The class name of a label, or ``class <label>`` if it is unknown."""
         return self.categories.get(label, f"class {label}")
 
-    def labels_of(self, names: Sequence[str]) -> set[int]:
-        """The labels of classes by name.
+    def ids_of(self, names: Sequence[str]) -> set[int]:
+        """The category ids of classes by name.
 
         Raises:
             UserError: a class is unknown.
         """
-        known = {label: self.name_of(label) for label in self.categories or range(self.num_classes)}
+        known = {i: self.name_of(i) for i in self.categories or range(self.num_classes)}
         listed = list(dict.fromkeys(known.values()))
         for name in names:
             if name not in listed:
                 hint = did_you_mean(name, listed) or f"; its classes are {', '.join(listed)}"
                 raise UserError(f"the model has no class {name!r}{hint}")
-        return {label for label, name in known.items() if name in names}
+        return {category_id for category_id, name in known.items() if name in names}
 
 
 @dataclass(frozen=True, kw_only=True)

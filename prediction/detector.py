@@ -109,10 +109,10 @@ class Detector:
         """The classes as rows of COCO's table "categories"; of panoptic models with ``isthing``."""
         loaded = self.loaded
         rows: list[dict[str, Any]] = []
-        for label in loaded.categories or range(loaded.num_classes):
-            rows.append({"id": label, "name": loaded.name_of(label)})
+        for category_id in loaded.categories or range(loaded.num_classes):
+            rows.append({"id": category_id, "name": loaded.name_of(category_id)})
             if loaded.is_panoptic:
-                rows[-1]["isthing"] = int(loaded.is_thing.get(label, False))
+                rows[-1]["isthing"] = int(loaded.is_thing.get(category_id, False))
         return rows
 
     def describe(self, threshold: float | None = None) -> str:
@@ -216,7 +216,7 @@ class Detector:
         return Choice(
             threshold=self.threshold if threshold is None else threshold,
             segment_threshold=self.segment_threshold if threshold is None else threshold,
-            labels=None if classes is None else self.loaded.labels_of(classes),
+            category_ids=None if classes is None else self.loaded.ids_of(classes),
         )
 
     @torch.no_grad()
