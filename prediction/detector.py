@@ -134,7 +134,7 @@ class Detector:
         return f"threshold {self.threshold:.3g} ({reason}){segments}"
 
     @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]  # an array is one image or several
         self,
         images: ImageLike,
         threshold: float | None = None,
