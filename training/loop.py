@@ -103,9 +103,8 @@ class Run:
     def score(self) -> None:
         """Evaluate once, for ``--eval``."""
         with contextlib.closing(self.output), explained_worker_faults(self.signals):
-            ema_stats, _ = self._score_averaged()
-            stats, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
-            self.output.scores(self.state, stats, ema_stats)
+            self._score_averaged()
+            _, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
             if is_main_process():
                 self.folder.save_evaluation(serialisable_eval(evaluator.coco_eval["bbox"].eval))
 

@@ -44,7 +44,7 @@ class TensorboardLog:
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_epoch)
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        """Write an entry of the log, and the pictures of the evaluation if there was one.
+        """Write an entry of the log, and after an evaluation its pictures.
 
         Args:
             entry: with ``epoch``; names begin with ``train_``, ``test_`` or ``ema_``.
@@ -52,9 +52,9 @@ class TensorboardLog:
         epoch = entry["epoch"]
         for name, value in scalars_in(entry):
             self._writer.add_scalar(name, value, epoch)
-        is_evaluated = any(name.startswith("test_") for name in entry)
+        was_evaluated = any(name.startswith("test_") for name in entry)
         for path in (self._folder / "detections.png", self._folder / "panoptic.png"):
-            if is_evaluated and path.exists():
+            if was_evaluated and path.exists():
                 with Image.open(path) as image:
                     pixels = np.asarray(image.convert("RGB"))
                 self._writer.add_image(path.stem, pixels, epoch, dataformats="HWC")
