@@ -31,7 +31,7 @@ def choose_category_ids(
     of ids.
 
     Args:
-        kind: of the data, see `datasets.data_kind`.
+        kind: of the data, see `datasets.build_data_kind`.
         num_classes: value of ``--num_classes``.
         classes: of training and validation data; without names every id has a row.
         largest_id: largest category id of the data.

@@ -264,7 +264,7 @@ class RunFolder:
 
         Args:
             detections: COCO result entries with ``bbox``.
-            text_ids: as in `datasets.evaluation.report.write_detections`.
+            text_ids: id in the user's files by category id, where it is a string.
         """
         if self.path is not None and is_main_process():
             (self.path / "eval").mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ from datasets.annotations.run_classes import ClassTable
 from training.data import Data
 from training.resume import LoadedCheckpoint, Start
 from training.terminal.opening import build_opening, objects_by_class
+from util.category_ids import CategoryIds
 
 NAMES = {1: "cat", 3: "traffic light", 7: "never seen"}
 
@@ -32,7 +33,9 @@ def opening(*flags, start=None, names=NAMES):
     args = main.parse_command_line(["--output_dir", "out", "--device", "cpu", *flags]).args
     train = None if args.eval else Split([3, 3, 1], "train.json")
     val = Split([3], "val.json")
-    data = Data(train, val, ClassTable("training", "", names, {}), val.coco, 8)
+    data = Data(
+        train, val, ClassTable("training", "", names, {}), val.coco, CategoryIds(tuple(range(8)))
+    )
     return build_opening(args, start or Start(), data, nn.Linear(1000, 1000))
 
 
