@@ -320,7 +320,7 @@ def test_ids_of_the_rows_there_and_back(tmp_path):
     write_folder(dataclasses.replace(source(BOXES), category_ids=ids), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert list(config["id2label"].values())[:3] == ["cat", "dog", "LABEL_2"]
-    checkpoint = read_folder(tmp_path)
+    checkpoint, _ = read_folder(tmp_path)
     assert checkpoint["category_ids"] == ids and checkpoint["categories"] == CATEGORIES
 
 
