@@ -79,15 +79,14 @@ def _read_part(part: VocPart) -> tuple[list[ReadImage], list[Note]]:
     listed = None if part.list_file is None else _listed_names(part.list_file, images)
     files = _read_files(part.xml_folder, listed)
     file_of, lone = images.pair(files.values())
-    if listed is None:
-        names = images.names()
-    else:
+    names: Iterable[str] = images.names() if listed is None else listed
+    if listed is not None:
         with_image = files.keys() - {_key(file.path.stem) for file in lone}
         _refuse_missing(part, listed, [n for n in listed if n not in with_image], images)
-        names = listed
     for name in names:
         if name not in files:
-            file_of.update(dict.fromkeys(images.named(name)[:1]))
+            for image in images.named(name)[:1]:
+                file_of.setdefault(image, None)
     if not file_of:
         raise UserError(
             f"{part.img_folder} has no images for the XML files in {part.xml_folder}"
