@@ -132,7 +132,7 @@ def _predict(args: argparse.Namespace) -> None:
     listed = _build_listed(args, inputs)
     detector = _build_detector(args)
     classes = args.classes.split(",") if args.classes else None
-    detector.loaded.labels_of(classes or [])  # a mistake is reported before anything is written
+    detector.loaded.ids_of(classes or [])  # a mistake is reported before anything is written
     tally = Tally()
     images = read_items(inputs, args.fps, listed, tally.fail)
     outputs = _build_outputs(args, detector, tally, classes)

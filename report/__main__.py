@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from util.cli.command_line import ArgumentParser, run_command
-
-DATA_FLAGS = (
-    *("dataset_file", "coco_path", "coco_panoptic_path"),
-    *("train_images", "train_ann", "val_images", "val_ann"),
-)
+from datasets.formats.flags import add_format_flags
+from training.data_flags import COCO_PATHS
+from util.cli.command_line import ArgumentParser, FlagGroup, run_command
 
 
 def build_parser() -> ArgumentParser:
@@ -21,8 +18,11 @@ def build_parser() -> ArgumentParser:
         description="Write report.html and figures/ for a run of main.py.",
     )
     parser.add_argument("folder", metavar="OUT", type=Path, help="--output_dir of the run")
-    for name in DATA_FLAGS:
-        parser.add_argument(f"--{name}", help="as of main.py, where the data has moved")
+    group = FlagGroup(parser, "data that has moved, as for main.py")
+    add_format_flags(group)
+    group.add("--dataset_file", "data set", default=None)
+    for name in COCO_PATHS:
+        group.add(f"--{name}", "as for main.py")
     return parser
 
 
@@ -44,9 +44,11 @@ def report(folder: Path, data_flags: dict[str, Any]) -> None:
     results = read_results(folder)
     ground_truth = None
     try:
-        ground_truth = read_ground_truth({**results.flags, **data_flags})
+        ground_truth = read_ground_truth(results.flags, data_flags)
     except UserError as error:
-        results.missing.append(f"Ground truth and images: {error}; give for example --coco_path")
+        results.missing.append(
+            f"Ground truth and images: {error}; if it has moved, give --data or --coco_path"
+        )
     path = write_report(results, ground_truth)
     for sentence in results.missing:
         print(f"not in the report: {sentence}")
@@ -56,7 +58,7 @@ def report(folder: Path, data_flags: dict[str, Any]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     args: argparse.Namespace = build_parser().parse_args(argv)
-    given = {name: getattr(args, name) for name in DATA_FLAGS if getattr(args, name) is not None}
+    given = {k: v for k, v in vars(args).items() if k != "folder" and v not in (None, "", False)}
     return run_command("report", lambda: report(args.folder, given))
 
 

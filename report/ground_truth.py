@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pycocotools.coco import COCO
 
 from datasets import build_dataset, build_ground_truth, get_coco_api_from_dataset
+from training.data_flags import COCO_PATHS, OWN_DATA_PATHS
 from util.errors import UserError
 from util.options import fill_in_new_flags
 
@@ -33,19 +34,20 @@ class GroundTruth(NamedTuple):
         return cls(ground_truth, None if root is None else Path(root), train)
 
 
-def read_ground_truth(flags: Mapping[str, Any]) -> GroundTruth:
+def read_ground_truth(flags: Mapping[str, Any], moved: Mapping[str, Any]) -> GroundTruth:
     """Build the data sets that flags name. Training data may be missing.
 
     Args:
         flags: of main.py, by name.
+        moved: flags that replace those of the data; a path replaces all paths.
 
     Raises:
         UserError: the validation data cannot be read, or the flags name no data set.
     """
-    args = argparse.Namespace(**flags)
+    args = argparse.Namespace(**_with_moved_data(flags, moved))
     fill_in_new_flags(args)
     if not hasattr(args, "dataset_file"):
-        raise UserError("no checkpoint says which data it is; give --coco_path")
+        raise UserError("no checkpoint names the data; give --data or --coco_path")
     val_set = build_dataset("val", args)
     ground_truth = build_ground_truth(val_set, args)
     try:
@@ -53,3 +55,12 @@ def read_ground_truth(flags: Mapping[str, Any]) -> GroundTruth:
     except UserError:
         train_set = None
     return GroundTruth.of(val_set, ground_truth, train_set)
+
+
+def _with_moved_data(flags: Mapping[str, Any], moved: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags with the data of ``moved``, read as its paths say."""
+    if not moved.keys() & {*COCO_PATHS, *OWN_DATA_PATHS}:
+        return {**flags, **moved}
+    kept = {k: v for k, v in flags.items() if k not in (*COCO_PATHS, *OWN_DATA_PATHS)}
+    is_own = moved.keys() & set(OWN_DATA_PATHS) or kept.get("dataset_file") in ("voc", "yolo")
+    return {**kept, "dataset_file": "coco" if is_own else kept.get("dataset_file", "coco"), **moved}

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 
 from datasets.evaluation.error_kinds import ErrorKind
 from report.analysis import Analysis, calibration
 from report.ap import ClassAP, SavedEvaluation
-from report.plotting import COLOURS, INK, Figure
+from report.plotting import COLOURS, INK, ClassAxis, Figure
 
 Names = Mapping[Any, str]
 _MOST_CLASSES = 100  # shown in a figure
@@ -65,13 +66,9 @@ def _ap_by_class(by_class: Mapping[Any, ClassAP], names: Names) -> Figure:
     if len(order) > _MOST_CLASSES:
         order = order[: _MOST_CLASSES // 2] + order[-_MOST_CLASSES // 2 :]
         caption += f" The best and the worst {_MOST_CLASSES // 2} classes."
-    draw = partial(
-        _draw_ap_by_class,
-        labels=[short_name(names, i) for i in order],
-        values=[by_class[i] for i in order],
-    )
-    size = (4.6, max(1.6, 0.7 + 0.17 * len(order)))
-    return Figure("ap_by_class", "AP by class", draw, size, caption)
+    axis = ClassAxis([short_name(names, i) for i in order])
+    draw = partial(_draw_ap_by_class, axis=axis, values=[by_class[i] for i in order])
+    return Figure("ap_by_class", "AP by class", draw, axis.size_inches, caption, axis.is_wide)
 
 
 def _draw_precision_recall(ax: Axes, evaluation: SavedEvaluation) -> None:
@@ -109,13 +106,10 @@ def _draw_bars(ax: Axes, values: Mapping[str, float]) -> None:
     ax.grid(axis="x", visible=False)
 
 
-def _draw_ap_by_class(ax: Axes, labels: list[str], values: list[ClassAP]) -> None:
-    rows = np.arange(len(labels))
-    ax.barh(rows, [value.ap for value in values], color=COLOURS[0], height=0.65)
-    ax.plot([value.ap50 for value in values], rows, "o", color=COLOURS[1])
-    ax.set_yticks(rows, labels)
-    ax.set(xlabel="AP", xlim=(0, 1), ylim=(len(labels) - 0.4, -0.6))
-    ax.grid(axis="y", visible=False)
+def _draw_ap_by_class(ax: Axes, axis: ClassAxis, values: list[ClassAP]) -> None:
+    axis.bars(ax, [value.ap for value in values], COLOURS[0])
+    axis.dots(ax, [value.ap50 for value in values], COLOURS[1])
+    axis.finish(ax, "AP", (0, 1))
 
 
 # ---- of detections
@@ -152,9 +146,9 @@ def _confusion(analysis: Analysis, names: Names) -> Figure:
     ids = analysis.confusion.category_ids
     counts = analysis.confusion.counts
     caption = (
-        "Rows: class of the object; columns: class of the detection. Colour: share of the row. "
-        "Right column: objects that are not found. Bottom row: detections without an object of "
-        "their own: false, double or mislocalised."
+        "Rows: class of the object; columns: class of the detection. The brighter, the larger is "
+        "the share of the row. Right column: objects that are not found. Bottom row: detections "
+        "without an object of their own: false, double or mislocalised."
     )
     if len(ids) > _MOST_CLASSES:
         wrong = counts.sum(axis=0)[:-1] + counts.sum(axis=1)[:-1] - 2 * counts.diagonal()[:-1]
@@ -196,20 +190,18 @@ def _draw_calibration(ax: Axes, analysis: Analysis) -> None:
 
 def _draw_kinds(ax: Axes, analysis: Analysis) -> None:
     numbers = analysis.kinds()
-    kinds = list(ErrorKind)
-    colours = [COLOURS[2] if kind is ErrorKind.CORRECT else COLOURS[1] for kind in kinds]
-    rows = np.arange(len(kinds))
-    bars = ax.barh(rows, [numbers[kind] for kind in kinds], color=colours, height=0.65)
+    colours = [COLOURS[2] if kind is ErrorKind.CORRECT else COLOURS[1] for kind in ErrorKind]
+    axis = ClassAxis([kind.value for kind in ErrorKind])
+    bars = axis.bars(ax, [numbers[kind] for kind in ErrorKind], colours)
     ax.bar_label(bars, padding=3, fontsize=8)
-    ax.set_yticks(rows, [kind.value for kind in kinds])
-    ax.set(xlabel="detections; objects for missed", ylim=(len(kinds) - 0.4, -0.6))
     ax.margins(x=0.12)
-    ax.grid(axis="y", visible=False)
+    axis.finish(ax, "detections; objects for missed")
 
 
 def _draw_confusion(ax: Axes, counts: np.ndarray, labels: list[str]) -> None:
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
-    ax.imshow(shares, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+    norm = PowerNorm(0.5, 0, 1)  # shows rare confusions
+    ax.imshow(shares, cmap="cividis", norm=norm, interpolation="nearest")
     ax.grid(visible=False)
     many = len(labels) > 20
     ticks = range(len(labels) + 1)
@@ -221,5 +213,5 @@ def _draw_confusion(ax: Axes, counts: np.ndarray, labels: list[str]) -> None:
         return
     for (row, column), count in np.ndenumerate(counts):
         if count:
-            colour = "#ffffff" if shares[row, column] < 0.55 else "#111111"
+            colour = "#ffffff" if shares[row, column] < 0.3 else "#111111"
             ax.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=7)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from datasets.annotations.coco_file import replace_text_ids
 from training.checkpoint import classes_in, flags_in
 from util.errors import UserError
 from util.files.checkpoint import load_checkpoint
@@ -114,6 +115,7 @@ def _read_detections(results: Results) -> None:
         fields = {"image_id", "category_id", "bbox", "score"}
         if not all(fields <= entry.keys() for entry in entries):
             raise ValueError("an entry is not a COCO detection")
+        replace_text_ids(entries)
         results.detections = entries
     except FileNotFoundError:
         results.missing.append(

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from pycocotools.coco import COCO
 
-from report.plotting import COLOURS, INK, Figure
+from report.plotting import COLOURS, INK, ClassAxis, Figure
 from report.quality import Names, short_name
 
 _SMALL, _MEDIUM = 32**2, 96**2  # COCO's limits of areas, in square pixels
@@ -87,12 +87,9 @@ def data_figures(splits: Mapping[str, SplitStatistics], names: Names) -> list[Fi
     if len(order) > _MOST_CLASSES:
         order = order[: _MOST_CLASSES // 2] + order[-_MOST_CLASSES // 2 :]
         caption = f"The {_MOST_CLASSES // 2} most and least frequent classes."
-    draw = partial(
-        _draw_classes,
-        counts={name: [split.by_class[i] for i in order] for name, split in splits.items()},
-        labels=[short_name(names, i) for i in order],
-    )
-    size = (4.6, max(1.8, 0.8 + 0.19 * len(order)))
+    axis = ClassAxis([short_name(names, i) for i in order])
+    counts = {name: [split.by_class[i] for i in order] for name, split in splits.items()}
+    draw = partial(_draw_classes, axis=axis, counts=counts)
     sizes = {name: split.sides for name, split in splits.items()}
     numbers = {name: split.per_image for name, split in splits.items()}
     return [
@@ -103,25 +100,24 @@ def data_figures(splits: Mapping[str, SplitStatistics], names: Names) -> list[Fi
             partial(_draw_sizes, sides=sizes),
             caption="Dotted: COCO's limits between small, medium and large.",
         ),
-        Figure("objects_by_class", "Objects by class", draw, size, caption),
+        Figure(
+            "objects_by_class", "Objects by class", draw, axis.size_inches, caption, axis.is_wide
+        ),
     ]
 
 
-def _draw_classes(ax: Axes, counts: Mapping[str, list[int]], labels: list[str]) -> None:
-    height = 0.8 / max(len(counts), 1)
-    rows = np.arange(len(labels))
+def _draw_classes(ax: Axes, axis: ClassAxis, counts: Mapping[str, list[int]]) -> None:
+    width = 0.8 / max(len(counts), 1)
     for index, (name, numbers) in enumerate(counts.items()):
-        offset = (index - (len(counts) - 1) / 2) * height
-        ax.barh(rows + offset, numbers, height, label=name, color=COLOURS[index])
-    ax.set_yticks(rows, labels)
+        offset = (index - (len(counts) - 1) / 2) * width
+        axis.bars(ax, numbers, COLOURS[index], width, offset).set_label(name)
     largest = max((max(numbers, default=0) for numbers in counts.values()), default=0)
     smallest = min((n for numbers in counts.values() for n in numbers if n), default=1)
     if largest > 50 * smallest:
-        ax.set_xscale("log")
-    ax.set(xlabel="objects", ylim=(len(labels) - 0.4, -0.6))
-    ax.grid(axis="y", visible=False)
+        axis.use_log_scale(ax)
+    axis.finish(ax, "objects")
     if len(counts) > 1:
-        ax.legend(loc="lower right")
+        ax.legend()
 
 
 def _draw_numbers(ax: Axes, numbers: Mapping[str, np.ndarray]) -> None:

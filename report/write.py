@@ -73,7 +73,9 @@ def _names(results: Results, ground_truth: GroundTruth | None) -> Names:
 
 
 def _drawn(figures: Sequence[Figure], folder: Path) -> list[tuple[Figure, str]]:
-    return [(figure, save_figure(figure, folder)) for figure in figures]
+    """Figures with their `<svg>` elements, wide ones last."""
+    drawn = [(figure, save_figure(figure, folder)) for figure in figures]
+    return sorted(drawn, key=lambda pair: pair[0].is_wide)  # the others fill their rows
 
 
 def _has_content(section: Section) -> bool:

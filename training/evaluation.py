@@ -68,6 +68,7 @@ class Evaluation:
         Returns:
             as `engine.evaluate`.
         """
+        with_tables = not (self.training and self.output.is_short)
         with seeded(self.seed % 2**32):
             stats, evaluator = evaluate(
                 model,
@@ -80,10 +81,10 @@ class Evaluation:
                 self.amp,
                 between_batches=between_batches,
                 logger=self.output.evaluation_logger(),
-                print_tables=not self.output.is_short,
+                print_tables=with_tables,
             )
         if is_main_process():
-            if not (self.training and self.output.is_short):
+            if with_tables:
                 print_class_tables(evaluator, self.data.classes.names)
             self.output.explain(explanations(evaluator, self.training))
             self._draw_and_dump(evaluator)
@@ -95,7 +96,7 @@ class Evaluation:
             write_detections(detections, self.dump_detections, self.data.classes.text_ids)
         if self.folder.path is None:
             return
-        self.folder.save_detections(detections)
+        self.folder.save_detections(detections, self.data.classes.text_ids)
         val_set = self.data.val_set
         picture = draw_detections(detections, self.data.ground_truth, val_set, self.folder.path)
         if picture is not None:

@@ -9,6 +9,7 @@ from training.tensorboard import require_tensorboard
 from util.devices import parse_device
 from util.distributed.agreement import require_same
 from util.errors import UserError
+from util.files.checkpoint import check_replaceable
 from util.options import NEW_FLAG_DEFAULTS
 
 _AT_LEAST_ONE = (
@@ -78,8 +79,8 @@ def _check_numbers(args: argparse.Namespace) -> None:
 def _check_dump_file(path: str) -> None:
     if path and not Path(path).absolute().parent.is_dir():
         raise UserError(f"--dump_detections {path}: its folder does not exist")
-    if path and Path(path).is_dir():
-        raise UserError(f"--dump_detections {path}: is a folder, give a file")
+    if path:
+        check_replaceable(path, f"--dump_detections {path}")
 
 
 def _check_start(args: argparse.Namespace) -> None:

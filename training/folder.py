@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -256,15 +257,19 @@ class RunFolder:
         for name in names:
             save_on_master(evaluation, self.path / "eval" / name)
 
-    def save_detections(self, detections: list[dict[str, Any]]) -> None:
+    def save_detections(
+        self, detections: list[dict[str, Any]], text_ids: Mapping[int, str] | None = None
+    ) -> None:
         """Write the newest detections to ``eval/detections.json``, see `best_boxes`.
 
         Args:
             detections: COCO result entries with ``bbox``.
+            text_ids: id in the user's files by category id, where it is a string.
         """
         if self.path is not None and is_main_process():
             (self.path / "eval").mkdir(exist_ok=True)
-            write_detections(best_boxes(detections), self.path / "eval" / "detections.json")
+            path = self.path / "eval" / "detections.json"
+            write_detections(best_boxes(detections), path, text_ids)
 
     def save_evaluation(self, evaluation: dict[str, Any]) -> None:
         """Write precision and recall of ``--eval`` to ``eval.pth``."""

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from datasets.shapes.directory import is_drawn
-from models.backbone import resnet_of
+from models.backbone import match_resnet
 from models.weights import (
     DETECTOR_PREFIX,
     architecture_flags,
@@ -215,7 +215,7 @@ def _architecture_of(state: Mapping[str, Tensor]) -> Flags:
         return {}
     flags = {k.removeprefix("--"): v for k, v in architecture_flags(parts).items()}
     flags["pre_norm"] = "transformer.encoder.norm.weight" in parts
-    backbone = resnet_of(parts)
+    backbone = match_resnet(parts)
     return flags if backbone is None else {**flags, "backbone": backbone}
 
 

@@ -44,7 +44,7 @@ class TensorboardLog:
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_epoch)
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        """Write an entry of the log, and ``detections.png`` and ``panoptic.png`` if they are there.
+        """Write an entry of the log, and after an evaluation its pictures.
 
         Args:
             entry: with ``epoch``; names begin with ``train_``, ``test_`` or ``ema_``.
@@ -52,8 +52,9 @@ class TensorboardLog:
         epoch = entry["epoch"]
         for name, value in scalars_in(entry):
             self._writer.add_scalar(name, value, epoch)
+        was_evaluated = any(name.startswith("test_") for name in entry)
         for path in (self._folder / "detections.png", self._folder / "panoptic.png"):
-            if path.exists():
+            if was_evaluated and path.exists():
                 with Image.open(path) as image:
                     pixels = np.asarray(image.convert("RGB"))
                 self._writer.add_image(path.stem, pixels, epoch, dataformats="HWC")

@@ -56,20 +56,20 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
 
 
 def option(args: Any, name: str) -> Any:
-    """Value of a new flag, or its default if ``args`` does not have the flag.
+    """Value of a flag that the original does not have, or its default if ``args`` lacks it.
 
     Args:
-        args: any namespace with attributes, usually of argparse.
+        args: namespace of flags, usually from argparse.
         name: a key of `NEW_FLAG_DEFAULTS`.
 
     Raises:
-        KeyError: ``name`` is not a new flag.
+        KeyError: if ``name`` is not such a key.
     """
     return getattr(args, name, NEW_FLAG_DEFAULTS[name])
 
 
 def fill_in_new_flags(args: Any) -> None:
-    """Add missing new flags to ``args``, with their defaults."""
+    """Add all flags of `NEW_FLAG_DEFAULTS` that ``args`` lacks, with their defaults."""
     for name, default in NEW_FLAG_DEFAULTS.items():
         if not hasattr(args, name):
             setattr(args, name, default)
