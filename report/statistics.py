@@ -129,7 +129,8 @@ def _draw_numbers(ax: Axes, numbers: Mapping[str, np.ndarray]) -> None:
 
 
 def _draw_sizes(ax: Axes, sides: Mapping[str, np.ndarray]) -> None:
-    known = np.concatenate([np.ones(1), *sides.values()])
+    known = np.concatenate(list(sides.values()))
+    known = known if len(known) else np.ones(1)
     edges = np.geomspace(max(known.min(), 1), max(known.max(), 2) * 1.01, 31)
     _draw_shares(ax, sides, edges, "objects")
     ax.set_xscale("log")
