@@ -149,9 +149,10 @@ def _draw_shares(
     """Histograms by name, each in percent of its own values."""
     for index, (name, numbers) in enumerate(values.items()):
         weights = np.full(len(numbers), 100 / max(len(numbers), 1))
-        shape = {"histtype": "stepfilled", "alpha": 0.25} if index == 0 else {"histtype": "step"}
-        line = {"edgecolor": COLOURS[index], "linewidth": 1.4, "facecolor": COLOURS[index]}
-        ax.hist(numbers, edges, weights=weights, label=name, **shape, **line)
+        style: dict[str, Any] = {"histtype": "step", "linewidth": 1.4, "edgecolor": COLOURS[index]}
+        if index == 0:
+            style |= {"histtype": "stepfilled", "facecolor": COLOURS[0], "alpha": 0.3}
+        ax.hist(numbers, edges.tolist(), weights=weights, label=name, **style)
     ax.set_ylabel(f"percent of the {of_what}")
     if len(values) > 1:
         ax.legend()

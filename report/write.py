@@ -189,6 +189,8 @@ def _commands(results: Results) -> dict[str, str]:
         "Continue training": f"python main.py --output_dir {folder} --auto_resume{more}",
         "Evaluate": f"python main.py --eval --resume {checkpoint}",
         "Predict": f"python predict.py IMAGES --checkpoint {checkpoint} --output_dir predictions",
+        "Look at attention": f"python predict.py IMAGES --checkpoint {checkpoint} "
+        "--output_dir attention --attention",
     }
 
 
