@@ -162,7 +162,7 @@ def _error_sections(
     tables = [Table("Most frequent confusions", ("object", "detected as", "times"), rows)]
     images = worst_images(analysis.errors, ground_truth, names)
     text = _PICTURES_TEXT.format(analysis.threshold) if images else ""
-    return [Section("Worst images", text, tables=tables if rows else [], images=images)]
+    return [Section("Errors and worst images", text, tables=tables if rows else [], images=images)]
 
 
 def _data_section(ground_truth: GroundTruth | None, names: Names, folder: Path) -> Section:
