@@ -313,7 +313,7 @@ def evaluate(
         if iou_type in postprocessors:
             stats[name] = evaluator.coco_eval[iou_type].stats.tolist()
     if is_voc(base_ds):
-        stats.update(voc_statistics(evaluator))
+        stats.update(voc_statistics(evaluator, print_tables))
     if panoptic is not None:
         stats.update(_panoptic_quality(panoptic))
     return stats, evaluator

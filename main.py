@@ -5,6 +5,7 @@ Modules that import PyTorch take seconds to load. They are imported inside funct
 """
 
 import argparse
+import contextlib
 import importlib
 import sys
 from collections.abc import Collection, Sequence
@@ -19,6 +20,11 @@ from util.options import fill_in_new_flags
 if TYPE_CHECKING:
     from training.optimization.plan import TrainingPlan
     from training.resume import Start
+
+SAVE_MEMORY = (
+    "lower --batch_size (and raise --accum_steps: the updates stay the same), --eval_batch_size, "
+    "--scales or --max_size, or use --amp bf16"
+)
 
 
 def main(
@@ -79,13 +85,15 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     from training.tensorboard import build_tensorboard
     from training.terminal.opening import build_opening
     from training.terminal.output import build_output
+    from util.terminal.passing_lines import passing_lines
 
     args, start = _settle_flags(args, given)
     output = build_output(args)
     folder = RunFolder(args.output_dir, args.keep_last)
     args.scales = build_scales(args)
     config = build_config(args, flag_actions())
-    data = build_data(args, start)
+    with passing_lines() if output.is_short else contextlib.nullcontext():
+        data = build_data(args, start)
     args.num_classes = data.num_classes
     model, criterion, postprocessors = build_network(args, data.classes.is_thing, data.category_ids)
     output.full(f"number of params: {num_trainable(model)}")
@@ -222,7 +230,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status, see `util.cli.command_line.run_command`."""
     command_line = parse_command_line(argv)
     importlib.import_module("training.loop")  # while Ctrl-C still ends the process at once
-    return run_command("main.py", lambda: main(*command_line))
+    return run_command("main.py", lambda: main(*command_line), SAVE_MEMORY)
 
 
 if __name__ == "__main__":

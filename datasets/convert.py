@@ -15,7 +15,7 @@ from pathlib import Path
 from datasets.formats.flags import add_reading_flags
 from datasets.formats.reading import build_read_options, read_split
 from datasets.formats.recognise import recognise, split_names
-from datasets.formats.tables import Tables, without_origin
+from datasets.formats.tables import Tables, as_coco_file
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command
 from util.errors import UserError
 from util.files.checkpoint import atomic_write
@@ -60,7 +60,7 @@ def _convert(args: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{name}.json"
         with atomic_write(file, "w") as opened:
-            json.dump(without_origin(tables.data), opened, ensure_ascii=False)
+            json.dump(as_coco_file(tables.data), opened, ensure_ascii=False)
         flags += [f"--{name}_images", str(tables.img_folder), f"--{name}_ann", str(file)]
     print(f"Wrote {folder}. Train with:\npython main.py {shlex.join(flags)}")
 

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.architecture import Architecture
+from export.architecture import FLAG_NAMES, Architecture
 from export.check import CheckFailedError, Exported
-from export.command import add_check_flags, check_with_flags, refuse_sizes, run_checked
+from export.command import add_check_flags, check_with_flags, run_checked, set_sizes
 from export.huggingface_config import (
     preprocessor_config,
     read_config,
@@ -182,7 +182,7 @@ def _export(args: argparse.Namespace) -> None:
     for name in (_CONFIG, _PREPROCESSOR, _WEIGHTS):
         check_replaceable(output / name)
     source = source_of(args)
-    refuse_sizes(args, 1, source.architecture.largest_side)
+    set_sizes(args, 1, source.architecture.largest_side)
     try:
         _write_checked(source, output, args)
     except OSError as err:
@@ -229,6 +229,8 @@ def _check_outputs(model: nn.Module, folder: Path, args: argparse.Namespace) -> 
 def _import(args: argparse.Namespace) -> None:
     check_output_file(args.output)
     checkpoint, model = read_folder(Path(args.folder))
+    architecture = Architecture(**{name: checkpoint["args"][name] for name in FLAG_NAMES})
+    set_sizes(args, 1, architecture.largest_side)
     _check_outputs(model, Path(args.folder), args)
     write_weights(args.output, checkpoint)
     print(f"{len(checkpoint['model'])} tensors written to {args.output}")

@@ -306,21 +306,21 @@ class Joiner(nn.Sequential):
         self.num_channels: int = backbone.num_channels  # type: ignore[assignment]
 
     def forward(self, tensor_list: NestedTensor):  # type: ignore[no-untyped-def]
-        """Compute feature maps and their positional encodings.
+        """Compute feature maps, and the positional encoding of the coarsest.
 
         Args:
             tensor_list: images (B, 3, H, W) with a padding mask (B, H, W).
 
         Returns:
-            feature maps, fine to coarse, and their encodings (B, C, H, W) in the same dtype.
+            the feature maps, fine to coarse, and a list with the encoding (B, C, H, W) of the last
+            one, in the same dtype.
         """
         features: dict[str, NestedTensor] = self[0](tensor_list)
         out: list[NestedTensor] = []
-        positions: list[Tensor] = []
         for feature in features.values():
             out.append(feature)
-            positions.append(self[1](feature).to(feature.tensors.dtype))
-        return out, positions
+        # Only the transformer uses encodings, and learned ones do not cover the finer maps.
+        return out, [self[1](out[-1]).to(out[-1].tensors.dtype)]
 
 
 def build_backbone(args: Any) -> Joiner:

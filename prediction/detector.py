@@ -110,10 +110,11 @@ class Detector:
         loaded = self.loaded
         rows: list[dict[str, Any]] = []
         own_id = loaded.rows().text_ids()
-        for i in loaded.categories or loaded.rows().by_row:
-            rows.append({"id": own_id.get(i, i), "name": loaded.name_of(i)})
+        for category_id in loaded.categories or loaded.rows().by_row:
+            row_id = own_id.get(category_id, category_id)
+            rows.append({"id": row_id, "name": loaded.name_of(category_id)})
             if loaded.is_panoptic:
-                rows[-1]["isthing"] = int(loaded.is_thing.get(i, False))
+                rows[-1]["isthing"] = int(loaded.is_thing.get(category_id, False))
         return rows
 
     def describe(self, threshold: float | None = None) -> str:
@@ -135,7 +136,7 @@ class Detector:
         return f"threshold {self.threshold:.3g} ({reason}){segments}"
 
     @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]  # an array is one image or several
         self,
         images: ImageLike,
         threshold: float | None = None,
@@ -217,7 +218,7 @@ class Detector:
         return Choice(
             threshold=self.threshold if threshold is None else threshold,
             segment_threshold=self.segment_threshold if threshold is None else threshold,
-            labels=None if classes is None else self.loaded.ids_of(classes),
+            category_ids=None if classes is None else self.loaded.ids_of(classes),
         )
 
     @torch.no_grad()

@@ -15,7 +15,16 @@ def picture_name(name: str) -> str:
     >>> picture_name("a/photo.jpg"), picture_name("a/scan.gif")
     ('a/photo.jpg', 'a/scan.gif.png')
     """
-    return name if Path(name).suffix.lower() in _KEPT_SUFFIXES else f"{name}.png"
+    return name if Path(name).suffix.lower() in _KEPT_SUFFIXES else png_name(name)
+
+
+def png_name(name: str) -> str:
+    """File name of a PNG for an input.
+
+    >>> png_name("a/photo.jpg"), png_name("a/scan.png")
+    ('a/photo.jpg.png', 'a/scan.png')
+    """
+    return name if name.lower().endswith(".png") else f"{name}.png"
 
 
 def printable(name: str) -> str:
@@ -64,5 +73,5 @@ def _numbered(names: Sequence[str]) -> list[str]:
 
 
 def _key(name: str) -> str:
-    """Equal for names that are one file on a disk that ignores case."""
-    return picture_name(name).lower()
+    """Equal for names whose output files could be one, also on a disk that ignores case."""
+    return picture_name(name).lower().removesuffix(".png")

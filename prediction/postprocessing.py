@@ -26,16 +26,16 @@ class Choice:
     Attributes:
         threshold: minimum score of detections.
         segment_threshold: segments have a higher score.
-        labels: labels of the classes to keep; None: all.
+        category_ids: classes to keep; None: all.
     """
 
     threshold: float
     segment_threshold: float
-    labels: Collection[int] | None = None
+    category_ids: Collection[int] | None = None
 
-    def allows(self, label: int) -> bool:
+    def allows(self, category_id: int) -> bool:
         """Whether detections of a class are kept."""
-        return self.labels is None or label in self.labels
+        return self.category_ids is None or category_id in self.category_ids
 
 
 def to_prediction(
@@ -56,14 +56,14 @@ def to_prediction(
     )
     result = {name: values.cpu() for name, values in results[0].items()}
     queries = _chosen_queries(loaded, result["scores"], result["labels"], choice)
-    labels = result["labels"][queries].tolist()
+    category_ids = result["labels"][queries].tolist()
     has_masks = "pred_masks" in outputs
     return Prediction(
         size_hw=size_hw,
         boxes_xyxy=result["boxes"][queries].float().numpy(),
         scores=result["scores"][queries].float().numpy(),
-        category_ids=_own_ids(loaded, labels),
-        names=[loaded.name_of(label) for label in labels],
+        category_ids=_own_ids(loaded, category_ids),
+        names=[loaded.name_of(category_id) for category_id in category_ids],
         queries=queries.numpy(),
         masks=_masks(outputs, queries, network_hw, size_hw) if has_masks else None,
         **(_segments(loaded, outputs, network_hw, size_hw, choice) if loaded.is_panoptic else {}),
@@ -78,14 +78,16 @@ def _own_ids(loaded: LoadedModel, category_ids: Sequence[int]) -> np.ndarray:
     return np.array([own_id.get(i, i) for i in category_ids], dtype=object)
 
 
-def _chosen_queries(loaded: LoadedModel, scores: Tensor, labels: Tensor, choice: Choice) -> Tensor:
+def _chosen_queries(
+    loaded: LoadedModel, scores: Tensor, category_ids: Tensor, choice: Choice
+) -> Tensor:
     """Indices of the queries that are kept, by descending score."""
     ranked = scores.argsort(descending=True, stable=True).tolist()
 
     def is_kept(query: int) -> bool:
-        label = int(labels[query])
-        is_object = not loaded.is_panoptic or loaded.is_thing.get(label, False)
-        return is_object and choice.allows(label) and float(scores[query]) >= choice.threshold
+        category_id = int(category_ids[query])
+        is_object = not loaded.is_panoptic or loaded.is_thing.get(category_id, False)
+        return is_object and choice.allows(category_id) and float(scores[query]) >= choice.threshold
 
     return torch.tensor([query for query in ranked if is_kept(query)], dtype=torch.int64)
 
@@ -117,9 +119,9 @@ def _segments(
     new_ids = np.full(len(found) + 1, VOID_ID, dtype=np.int32)
     segments: list[dict[str, Any]] = []
     for segment in found:
-        label = segment["category_id"]
-        if choice.allows(label):
+        category_id = segment["category_id"]
+        if choice.allows(category_id):
             new_ids[segment["id"]] = len(segments) + 1
-            named = {**segment, "id": len(segments) + 1, "name": loaded.name_of(label)}
-            segments.append(named)
+            name = loaded.name_of(category_id)
+            segments.append({**segment, "id": len(segments) + 1, "name": name})
     return {"segment_map": new_ids[id_map], "segments": segments}

@@ -53,7 +53,9 @@ class Tally:
         """Note and print a predicted image."""
         self.num_images += 1
         self.objects.update(prediction.names)
-        print(f"{printable(item.title)}: {in_words(Counter(prediction.names))}")
+        segments = ", ".join(segment["name"] for segment in prediction.segments)
+        of_segments = f"; segments: {segments}" if segments else ""
+        print(f"{printable(item.title)}: {in_words(Counter(prediction.names))}{of_segments}")
 
     def summary(self) -> str:
         """One sentence."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from datasets.annotations.coco_file import replace_text_ids
 from training.checkpoint import classes_in, flags_in
-from util.category_ids import category_id_of
 from util.errors import UserError
 from util.files.checkpoint import load_checkpoint
 from util.plot_utils import load_eval, read_log
@@ -115,8 +115,7 @@ def _read_detections(results: Results) -> None:
         fields = {"image_id", "category_id", "bbox", "score"}
         if not all(fields <= entry.keys() for entry in entries):
             raise ValueError("an entry is not a COCO detection")
-        for entry in entries:
-            entry["category_id"] = category_id_of(entry["category_id"])
+        replace_text_ids(entries)
         results.detections = entries
     except FileNotFoundError:
         results.missing.append(

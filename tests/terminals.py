@@ -66,11 +66,14 @@ def screen(text, columns=10_000):
         columns: longer lines continue in the next line of the screen.
     """
     rows, row, column = [""], 0, 0
-    for character in text:
+    for character in re.sub(r"\x1b\[K", "\x1b", text):
         if character == "\r":
             column = 0
         elif character == "\n":
-            row, column = row + 1, column
+            row += 1
+        elif character == "\x1b":  # erase to the end of the line
+            rows += [""] * (row + 1 - len(rows))
+            rows[row] = rows[row][:column]
         else:
             if column == columns:
                 row, column = row + 1, 0

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from datasets.shapes.directory import write_shapes
-from models.coco_categories import THING_NAMES
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
 from util.category_ids import category_id_of
 
@@ -222,12 +221,3 @@ def test_things_and_stuff_with_text_ids(shapes, tmp_path):
     assert found and {one["category_id"] for one in found} <= set(ids)
     (entry,) = read_log(folder)
     assert entry["test_PQ_all"]["n"] > 0
-
-
-def test_cocos_names_keep_cocos_rows_in_other_formats():
-    from datasets.annotations.run_classes import ClassTable
-    from training.class_rows import choose_category_ids
-
-    names = {i: THING_NAMES[i] for i in (17, 18, 90)}
-    chosen = choose_category_ids("yolo", None, ClassTable("", "", names, {}), 90)
-    assert chosen.saved() is None and len(chosen.own) == 91

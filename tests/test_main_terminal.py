@@ -112,11 +112,12 @@ def test_overwrite_moves_the_config_of_the_earlier_run(data, tmp_path):
     assert not (tmp_path / "config-1.txt").exists()
 
 
-def test_an_evaluation_prints_the_classes(short, data):
+def test_an_evaluation_prints_all_tables(short, data):
     text, status = on_terminal(data, "--eval", "--resume", short[0] / "best.pth")
     assert status == 0
     lines = screen(text)
-    assert "By class, bbox:" in lines and any(line.startswith("boxes") for line in lines)
+    assert {"IoU metric: bbox", "By class, bbox:"} <= set(lines)
+    assert not any(line.startswith("boxes") for line in lines)
     assert "Next:" not in lines and not any(line.startswith("best") for line in lines)
 
 

@@ -144,7 +144,7 @@ def test_coco_results_for_an_annotation_file(model, photos):
 def test_masks_and_panoptic_maps(model, photos):
     model(panoptic=True)
     assert run("photos", "--json", "names") == 0
-    assert {"panoptic.json", "panoptic/a.jpg.png", "panoptic/sub/b.png.png"} <= {*files_in("out")}
+    assert {"panoptic.json", "panoptic/a.jpg.png", "panoptic/sub/b.png"} <= {*files_in("out")}
     image = results()["images"][0]
     assert [segment["name"] for segment in image["segments"]] == ["red patch", "other"]
     assert "segmentation" in image["detections"][0]

@@ -16,34 +16,35 @@ from models.weights import model_state, num_classes_in_head
 from util.category_ids import CategoryIds
 from util.errors import UserError
 
-# Data sets whose category ids are the row numbers if they have no gaps.
-_IDS_ARE_ROWS = ("coco", "coco_panoptic", "shapes", "shapes_panoptic")
+# Data whose ids mean nothing to other tools: every class has one row, also with ids from 1.
+_ONE_ROW_PER_CLASS = ("data", "voc", "yolo")
 
 
 def choose_category_ids(
-    dataset_file: str, num_classes: int | None, classes: ClassTable, largest_id: int
+    kind: str, num_classes: int | None, classes: ClassTable, largest_id: int
 ) -> CategoryIds:
     """Choose the rows of a new class head.
 
-    Category ids are row numbers with ``--num_classes``, for ids that fit the heads of the released
-    models, and where the ids have no gaps. Otherwise each class has one row, in the order of ids.
+    Category ids are row numbers with ``--num_classes``, for COCO data whose ids fit the heads of
+    the released models, for COCO's own classes in any format, and for ids without gaps from 0 or 1.
+    Otherwise every class has one row, in the order of ids.
 
     Args:
-        dataset_file: value of ``--dataset_file``.
+        kind: of the data, see `datasets.data_kind`.
         num_classes: value of ``--num_classes``.
         classes: of training and validation data; without names every id has a row.
         largest_id: largest category id of the data.
     """
-    names = classes.names
-    num_ids = num_classes or default_num_classes(dataset_file, largest_id)
+    names, dense = classes.names, kind in _ONE_ROW_PER_CLASS
+    if dense and names.items() <= THING_NAMES.items():
+        kind = "coco"
+    num_ids = num_classes or default_num_classes(kind, largest_id)
     ids_are_rows = (
         num_classes is not None
-        or largest_id not in names
-        or num_ids == RELEASED_NUM_CLASSES.get(dataset_file)
-        or (dataset_file in _IDS_ARE_ROWS and len(names) >= largest_id)
+        or largest_id not in names  # the data does not list its classes
+        or num_ids == RELEASED_NUM_CLASSES.get(kind)
+        or (len(names) >= largest_id and not dense)
     )
-    if not ids_are_rows and names.items() <= THING_NAMES.items():
-        ids_are_rows, num_ids = True, RELEASED_NUM_CLASSES["coco"]
     rows = range(num_ids) if ids_are_rows else sorted(names)
     return CategoryIds(tuple(classes.text_ids.get(i, i) for i in rows))
 

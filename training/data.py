@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from pycocotools.coco import COCO
 
-from datasets import build_dataset, build_ground_truth
+from datasets import build_dataset, build_ground_truth, data_kind
 from datasets.annotations.run_classes import ClassTable, classes_of_run, table_of_checkpoint
 from datasets.loading.bad_samples import ReportingLoader
 from datasets.loading.loaders import TrainLoader, build_val_loader
 from training.class_rows import category_ids_in, choose_category_ids, require_rows
-from training.data_flags import OWN_DATA_PATHS
 from training.flags import SAME_ON_ALL_RANKS
 from training.resume import Start
 from util.category_ids import CategoryIds
@@ -85,9 +84,8 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     ground_truth = build_ground_truth(val_set, args)
     used = [dataset for dataset in (val_set, train_set) if dataset is not None]
     largest_id = max(dataset.largest_category_id for dataset in used)
-    is_own = any(getattr(args, name) for name in OWN_DATA_PATHS)
     category_ids = of_head or choose_category_ids(
-        "" if is_own else args.dataset_file, args.num_classes, classes, largest_id
+        data_kind(args), args.num_classes, classes, largest_id
     )
     if head is not None and not category_ids.are_rows:
         for dataset in used:

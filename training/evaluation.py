@@ -68,6 +68,7 @@ class Evaluation:
         Returns:
             as `engine.evaluate`.
         """
+        with_tables = not (self.training and self.output.is_short)
         with seeded(self.seed % 2**32):
             stats, evaluator = evaluate(
                 model,
@@ -80,10 +81,10 @@ class Evaluation:
                 self.amp,
                 between_batches=between_batches,
                 logger=self.output.evaluation_logger(),
-                print_tables=not self.output.is_short,
+                print_tables=with_tables,
             )
         if is_main_process():
-            if not (self.training and self.output.is_short):
+            if with_tables:
                 print_class_tables(evaluator, self.data.classes.names)
             self.output.explain(explanations(evaluator, self.training))
             self._draw_and_dump(evaluator)

@@ -258,7 +258,7 @@ class RunFolder:
             save_on_master(evaluation, self.path / "eval" / name)
 
     def save_detections(
-        self, detections: list[dict[str, Any]], text_ids: Mapping[int, str]
+        self, detections: list[dict[str, Any]], text_ids: Mapping[int, str] | None = None
     ) -> None:
         """Write the newest detections to ``eval/detections.json``, see `best_boxes`.
 

@@ -103,9 +103,8 @@ class Run:
     def score(self) -> None:
         """Evaluate once, for ``--eval``."""
         with contextlib.closing(self.output), explained_worker_faults(self.signals):
-            ema_stats, _ = self._score_averaged()
-            stats, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
-            self.output.scores(self.state, stats, ema_stats)
+            self._score_averaged()
+            _, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
             if is_main_process():
                 self.folder.save_evaluation(serialisable_eval(evaluator.coco_eval["bbox"].eval))
 
@@ -202,11 +201,9 @@ class Run:
         plan, epoch = self.plan, self.state.epoch
         is_frozen = plan.freezes_backbone(epoch)
         if set_backbone_trained(self.training.optimizer, not is_frozen):
-            first = plan.freeze_backbone_epochs
-            which = (
-                f"is frozen before epoch {first}" if is_frozen else f"is trained from epoch {first}"
-            )
-            print(f"The backbone {which}; batch size {plan.batch_size_in(epoch)}")
+            stage = "frozen before" if is_frozen else "trained from"
+            switch, batch_size = plan.freeze_backbone_epochs, plan.batch_size_in(epoch)
+            print(f"The backbone is {stage} epoch {switch}; batch size {batch_size}")
             self.parallel_model = distribute(self.training.model)  # expects all gradients
 
     def _after_step(self, steps_done: int, logger: MetricLogger) -> None:

@@ -27,6 +27,9 @@ from util.errors import UserError
 
 Row = dict[str, Any]
 
+# Key of rows that were read from one of many files: its name, for messages.
+ORIGIN = "annotation_file"
+
 LARGEST_COORDINATE = 10**9  # pixels
 TEXT_ID = "text_id"  # field of a category: its id in the file, where that is a string
 

@@ -109,6 +109,17 @@ def find_split(root: Path, image_set: str) -> tuple[Path, Path] | None:
     return None
 
 
+def find_annotation_file(root: Path, image_set: str) -> Path | None:
+    """Find the annotation file of a split by its usual names; None if missing.
+
+    Args:
+        root: folder of a data set.
+        image_set: "train" or "val".
+    """
+    files = (_first(root, _ANNOTATION_FILES, name, Path.is_file) for name in SPLIT_NAMES[image_set])
+    return next((file for file in files if file is not None), None)
+
+
 def _first(
     root: Path, patterns: Sequence[str], name: str, is_there: Callable[[Path], bool]
 ) -> Path | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
-from datasets.annotations.coco_file import TEXT_ID, Row, is_integer
+from datasets.annotations.coco_file import ORIGIN, TEXT_ID, Row, is_integer
 from datasets.annotations.missing_files import explain_missing_files
 from datasets.annotations.segmentations import MAX_MASK_PIXELS
 from datasets.annotations.wording import EXAMPLES_SHOWN, counted, in_short, singular, with_rest
@@ -145,9 +145,11 @@ def first_few(table: str, rows: Sequence[Row], field: str | None) -> str:
 
 
 def _describe(table: str, row: Row, field: str | None) -> str:
-    """Identify a row by its ids, and show the value of the invalid field."""
+    """Identify a row by its file or ids, and show the value of the invalid field."""
     owner = f"image id {in_short(row.get('image_id'))}"
-    if table == "segment maps":
+    if ORIGIN in row:
+        name = f"{singular(table)} in {row[ORIGIN]}"
+    elif table == "segment maps":
         name = f"segment map of {owner}"
     else:
         name = f"{singular(table)} id {in_short(row.get(TEXT_ID, row.get('id')))}"

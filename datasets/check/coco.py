@@ -17,6 +17,7 @@ from datasets.annotations.coco_file import (
     category_names,
     is_integer,
     load_annotations,
+    text_ids,
 )
 from datasets.annotations.missing_files import explain_missing_files
 from datasets.annotations.start_checks import are_too_many, crowded_images, is_object
@@ -72,7 +73,8 @@ def check_coco_split(split: Split, settings: Settings) -> CocoSplit:
     data = load_annotations(split.ann_file) if split.tables is None else split.tables.data
     findings = Findings(split.name)
     _note_left_out(findings, split)
-    facts = SplitFacts(split, _listed_images(data, split), _classes(data))
+    ids_in_file = text_ids(data["categories"])
+    facts = SplitFacts(split, _listed_images(data, split), _classes(data), ids_in_file)
     facts.num_annotations = len(data["annotations"])
     present = _check_paths(findings, facts)
     facts.sizes_wh = {i: image.size_wh for i, image in facts.images.items() if image.size_wh}
@@ -165,7 +167,7 @@ def _check_class_names(findings: Findings, facts: SplitFacts) -> None:
     for number, entry in facts.classes.items():
         earlier = first.setdefault(entry.name, number)
         if earlier != number:
-            detail = f"{entry.name!r}, same as category id {earlier}"
+            detail = f"{entry.name!r}, same as category id {facts.text_ids.get(earlier, earlier)}"
             findings.note("duplicate_class_name", Example(category_id=number, detail=detail))
 
 

@@ -83,6 +83,7 @@ class SplitFacts:
         split: location of the split.
         images: listed images by id.
         classes: classes by category id.
+        text_ids: id in the file by category id, where it is a string.
         num_annotations: number of annotations in the file.
         num_crowd: number of valid crowd annotations.
         num_images_with_crowd: number of images with crowd annotations.
@@ -96,6 +97,7 @@ class SplitFacts:
     split: Split
     images: dict[int, ListedImage]
     classes: dict[int, ClassCount]
+    text_ids: dict[int, str] = field(default_factory=dict)
     num_annotations: int = 0
     num_crowd: int = 0
     num_images_with_crowd: int = 0
@@ -159,6 +161,6 @@ def count_by_size(extents: np.ndarray) -> dict[str, int]:
 
 
 def unused_ids(category_ids: Collection[int]) -> Iterator[int]:
-    """Yield unused ids between 1 and the largest id; the model has a logit for each of them."""
+    """Yield unused ids between 1 and the largest id."""
     used = range(1, largest_category_id(category_ids))
     return (number for number in used if number not in category_ids)

@@ -53,11 +53,12 @@ class _Boxes(NamedTuple):
         return cls(image_ids, boxes.reshape(-1, 4))
 
 
-def voc_statistics(evaluator: CocoEvaluator) -> dict[str, float]:
+def voc_statistics(evaluator: CocoEvaluator, print_table: bool = True) -> dict[str, float]:
     """Print VOC's AP of boxes by class, and return the means. Collective: call on every rank.
 
     Args:
         evaluator: of boxes, synchronised between processes.
+        print_table: print the table.
 
     Returns:
         ``voc_ap50`` (all-point) and ``voc_ap50_11point`` in [0, 1]; -1 without objects.
@@ -66,7 +67,8 @@ def voc_statistics(evaluator: CocoEvaluator) -> dict[str, float]:
     if is_main_process():
         truth = evaluator.coco_gt
         scores = voc_ap50(truth, evaluator.detections("bbox"), evaluator.img_ids)
-        print(voc_table(scores, category_names(truth.cats.values())))
+        if print_table:
+            print(voc_table(scores, category_names(truth.cats.values())))
         means = scores.means()
     means = broadcast_object(means)
     return dict(zip(("voc_ap50", "voc_ap50_11point"), means, strict=True))

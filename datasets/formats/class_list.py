@@ -74,8 +74,7 @@ def _sentences(
     if left_out:
         counts = [f"{name} {count}" for name, count in left_out.most_common()]
         sentences.append(
-            f"--classes ({image_set}): {counted(left_out.total(), 'objects')} of "
-            f"{counted(len(left_out), 'classes')} that are not listed left out: "
-            f"{with_rest(counts[:EXAMPLES_SHOWN], len(counts))}"
+            f"--classes ({image_set}): {counted(left_out.total(), 'objects')} of other classes "
+            f"left out: {with_rest(counts[:EXAMPLES_SHOWN], len(counts))}"
         )
     return sentences

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.annotations.coco_file import load_annotations
-from datasets.annotations.layouts import SPLIT_NAMES, find_split
+from datasets.annotations.layouts import SPLIT_NAMES, find_annotation_file, find_split
 from datasets.annotations.missing_files import find_folder_with
 from datasets.annotations.table_checks import is_file_name
 from datasets.formats.tables import Tables
@@ -59,8 +59,12 @@ def find_coco_splits(root: Path) -> CocoData | None:
     Args:
         root: folder of the data set.
     """
-    places = {split: find_split(root, split) for split in SPLIT_NAMES}
-    splits = {split: place for split, place in places.items() if place is not None}
+    splits = {}
+    for split in SPLIT_NAMES:
+        if place := find_split(root, split):
+            splits[split] = place
+        elif file := find_annotation_file(root, split):
+            splits[split] = (file.parent, file)
     return CocoData(splits) if splits else None
 
 

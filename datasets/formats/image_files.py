@@ -6,6 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
+
 from datasets.loading.images import QUARTER_TURNS, exif_orientation
 from util.errors import UserError
 from util.files.image_files import open_image
@@ -25,7 +27,7 @@ class HeaderSize(NamedTuple):
     """Size of an image file in pixels.
 
     Attributes:
-        stored_wh: width and height as stored.
+        stored_wh: width and height as read without the EXIF rotation.
         upright_wh: width and height after the EXIF rotation.
     """
 
@@ -39,7 +41,7 @@ def is_image(path: Path) -> bool:
 
 
 def images_in(folder: Path, recursive: bool = False) -> list[Path]:
-    """List the images of a folder, sorted by path.
+    """List the images of a folder, in the order of their names.
 
     Args:
         folder: an existing folder.
@@ -49,7 +51,7 @@ def images_in(folder: Path, recursive: bool = False) -> list[Path]:
 
 
 def files_in(folder: Path, recursive: bool = False) -> list[Path]:
-    """List the files of a folder, sorted by path; hidden folders are left out.
+    """List the files of a folder, in the order of their names; hidden folders are left out.
 
     Raises:
         UserError: a folder must not be listed.
@@ -57,7 +59,7 @@ def files_in(folder: Path, recursive: bool = False) -> list[Path]:
     found: list[Path] = []
     try:
         with os.scandir(folder) as entries:
-            for entry in entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
                 if not entry.is_dir():
                     found.append(Path(entry.path))
                 elif recursive and not entry.name.startswith("."):
@@ -66,7 +68,7 @@ def files_in(folder: Path, recursive: bool = False) -> list[Path]:
         raise UserError(
             f"folder {folder} cannot be listed ({error.strerror}); check its permissions"
         ) from None
-    return sorted(found)
+    return found
 
 
 def has_image(paths: Iterable[Path]) -> bool:
@@ -91,8 +93,11 @@ def _read_size(path: str, _mtime_ns: int, _num_bytes: int) -> HeaderSize | None:
     try:
         with open_image(path, f"image file {path}") as image:
             has_exif = image.format in _EXIF_IN_HEADER or "exif" in image.info
-            orientation = exif_orientation(image) if has_exif else 1
-            stored = image.size
+            is_turned = has_exif and exif_orientation(image) in QUARTER_TURNS
+            if isinstance(image, TiffImageFile):  # Pillow reads it upright
+                width, height = (image.tag_v2[tag] for tag in (IMAGEWIDTH, IMAGELENGTH))
+                upright = (height, width) if is_turned else (width, height)
+                return HeaderSize(upright, upright)
+            return HeaderSize(image.size, image.size[::-1] if is_turned else image.size)
     except UserError:  # reported when the image is read
         return None
-    return HeaderSize(stored, stored[::-1] if orientation in QUARTER_TURNS else stored)

@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from datasets.annotations.coco_file import ORIGIN
 from datasets.annotations.wording import counted
 from datasets.formats.class_list import keep_classes
 from datasets.formats.held_out import hold_out
 from datasets.formats.recognise import DataSource
-from datasets.formats.tables import ORIGIN, Note, Tables
+from datasets.formats.tables import Note, Tables
 from datasets.formats.text_files import read_names
 from datasets.formats.voc import VocData
 from util.errors import UserError

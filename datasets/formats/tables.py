@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from datasets.annotations.coco_file import ORIGIN, TEXT_ID, text_ids
 from datasets.annotations.wording import EXAMPLES_SHOWN, counted, with_rest
 from util.errors import UserError
-
-# Key of rows read from many files: the file that the row comes from, for messages.
-ORIGIN = "annotation_file"
 
 
 class Place(NamedTuple):
@@ -133,12 +131,13 @@ def as_tables(
     Args:
         images: images with objects of these classes.
         class_ids: category id of each class name.
-        img_folder: folder that contains all images.
+        img_folder: folder that contains all images, from `common_folder`.
     """
     rows: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, image in enumerate(sorted(images), start=1):
-        file_name = Path(os.path.relpath(image.path, img_folder)).as_posix()
+    in_order = sorted(images, key=lambda image: str(image.path))
+    for image_id, image in enumerate(in_order, start=1):
+        file_name = image.path.relative_to(img_folder).as_posix()
         row: dict[str, Any] = {"id": image_id, "file_name": file_name, ORIGIN: image.origin}
         if image.size_wh is not None:
             row["width"], row["height"] = image.size_wh
@@ -193,12 +192,20 @@ def raise_problems(problems: Sequence[str], way_out: str) -> None:
         raise UserError(f"{few}; {way_out}")
 
 
-def without_origin(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy of the tables for a COCO file: without the key `ORIGIN`."""
-    tables = ("images", "annotations")
+def as_coco_file(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy of the tables for a COCO file: with the user's category ids, without other own keys."""
+    own_ids = text_ids(data["categories"])
+    annotations = [_without(row, ORIGIN) for row in data["annotations"]]
+    for row in annotations if own_ids else []:
+        row["category_id"] = own_ids.get(row["category_id"], row["category_id"])
     return {
         **data,
-        **{table: [_without(row, ORIGIN) for row in data[table]] for table in tables},
+        "images": [_without(row, ORIGIN) for row in data["images"]],
+        "annotations": annotations,
+        "categories": [
+            {**_without(row, TEXT_ID), "id": row.get(TEXT_ID, row.get("id"))}
+            for row in data["categories"]
+        ],
     }
 
 

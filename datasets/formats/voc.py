@@ -75,14 +75,15 @@ def _read_part(part: VocPart) -> tuple[list[ReadImage], list[Note]]:
     Raises:
         UserError: files are missing or invalid.
     """
-    listed = None if part.list_file is None else _listed_names(part.list_file)
-    files = _read_files(part.xml_folder, listed)
     images = _ImageFinder(part.img_folder)
+    listed = None if part.list_file is None else _listed_names(part.list_file, images)
+    files = _read_files(part.xml_folder, listed)
     file_of, lone = images.pair(files.values())
     if listed is None:
         names = images.names()
     else:
-        _refuse_missing(part, listed, images, lone)
+        with_image = files.keys() - {_key(file.path.stem) for file in lone}
+        _refuse_missing(part, listed, [n for n in listed if n not in with_image], images)
         names = listed
     for name in names:
         if name not in files:
@@ -122,36 +123,44 @@ def _read_files(xml_folder: Path, listed: Mapping[str, int] | None) -> dict[str,
     return files
 
 
-def _listed_names(list_file: Path) -> dict[str, int]:
+def _listed_names(list_file: Path, images: "_ImageFinder") -> dict[str, int]:
     """Keys of the images in a list, with their lines.
+
+    Lists of a single class have a number after each name, which is left out.
 
     Raises:
         UserError: the list is empty or cannot be read.
     """
     names: dict[str, int] = {}
     for number, line in filled_lines(list_file):
-        path = Path(_FLAG.sub("", line))
-        names.setdefault(_key(path.stem if is_image(path) else path.name), number)
+        path = Path(line)
+        name = path.stem if is_image(path) else path.name
+        if not images.named(_key(name)):
+            name = _FLAG.sub("", name)
+        names.setdefault(_key(name), number)
     if not names:
         raise UserError(f"{list_file} lists no images; write the name of an image per line")
     return names
 
 
 def _refuse_missing(
-    part: VocPart, listed: Mapping[str, int], images: "_ImageFinder", lone: Sequence[VocFile]
+    part: VocPart, lines: Mapping[str, int], names: Iterable[str], images: "_ImageFinder"
 ) -> None:
     """Refuse a list with names that have no image.
+
+    Args:
+        part: the split with the list.
+        lines: line of each name in the list.
+        names: names whose annotation file has no image, or does not exist.
+        images: the images.
 
     Raises:
         UserError: names the first lines.
     """
-    without_image = {_key(file.path.stem) for file in lone}
-    has_image = {name for name in listed if images.named(name)}
-    missing = [name for name in listed if name in without_image or name not in has_image]
-    problems = [f"line {listed[name]} ({name})" for name in missing]
-    if problems:
+    missing = [f"line {lines[name]} ({name})" for name in names if not images.named(name)]
+    if missing:
         prefix = f"{part.list_file} lists images that {part.img_folder} does not have: "
-        raise_problems([prefix + problems[0], *problems[1:]], "add the images or remove the lines")
+        raise_problems([prefix + missing[0], *missing[1:]], "add the images or remove the lines")
 
 
 def _key(stem: str) -> str:

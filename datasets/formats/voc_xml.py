@@ -54,7 +54,7 @@ def read_voc_file(path: Path) -> VocFile:
             objects.append(one)
         else:
             empty.append(f"object {number} ({one.name})")
-    name = PureWindowsPath(_text(root, "filename")).name  # splits at / and \
+    name = PureWindowsPath(_text_of(root.find("filename"))).name  # splits at / and \
     return VocFile(path, name, _size_wh(root), objects, empty)
 
 
@@ -74,13 +74,16 @@ def _parse(path: Path) -> ElementTree.Element:
     return root
 
 
-def _text(element: ElementTree.Element, tag: str) -> str:
-    return (element.findtext(tag) or "").strip()
+def _text_of(element: ElementTree.Element | None) -> str:
+    """Text of an element without white space at both ends; "" if it is missing."""
+    return "" if element is None else (element.text or "").strip()
 
 
 def _size_wh(root: ElementTree.Element) -> tuple[int, int] | None:
     try:
-        width, height = (int(float(_text(root, f"size/{side}"))) for side in ("width", "height"))
+        width, height = (
+            int(float(_text_of(root.find(f"size/{side}")))) for side in ("width", "height")
+        )
     except (ValueError, OverflowError):
         return None
     return (width, height) if min(width, height) > 0 else None
@@ -92,26 +95,28 @@ def _read_object(element: ElementTree.Element) -> ReadObject:
     Raises:
         ValueError: what is missing or invalid.
     """
-    name = _text(element, "name")
+    fields = {child.tag: child for child in reversed(element)}  # the first of each tag
+    name = _text_of(fields.get("name"))
     if not name:
         raise ValueError("has no name")
-    if element.find("bndbox") is None:
-        other = " (a rotated box is not supported)" if element.find("robndbox") is not None else ""
+    if "bndbox" not in fields:
+        other = " (a rotated box is not supported)" if "robndbox" in fields else ""
         raise ValueError(f"({name}) has no bndbox{other}")
-    left, top, right, bottom = (_corner(element, name, corner) for corner in _CORNERS)
+    corners = {child.tag: child for child in fields["bndbox"]}
+    left, top, right, bottom = (_corner(corners.get(tag), tag, name) for tag in _CORNERS)
     # Pixels from 1, both ends included, see the module. One or less: no area was marked.
     width = right - left + 1 if right > left else 0.0
     height = bottom - top + 1 if bottom > top else 0.0
-    difficult = _text(element, "difficult").lower() not in _NOT_DIFFICULT
+    difficult = _text_of(fields.get("difficult")).lower() not in _NOT_DIFFICULT
     return ReadObject(name, (left - 1, top - 1, width, height), difficult=difficult)
 
 
-def _corner(element: ElementTree.Element, name: str, corner: str) -> float:
-    text = _text(element, f"bndbox/{corner}")
+def _corner(element: ElementTree.Element | None, tag: str, name: str) -> float:
+    text = _text_of(element)
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not abs(value) <= LARGEST_COORDINATE:
-        raise ValueError(f"({name}) has an invalid {corner}: {in_short(text)}")
+        raise ValueError(f"({name}) has an invalid {tag}: {in_short(text)}")
     return value

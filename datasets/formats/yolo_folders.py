@@ -1,6 +1,8 @@
 """Find the images and class names of YOLO data: from a YAML file, or by the names of folders."""
 
-from collections.abc import Iterable, Mapping
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
@@ -16,6 +18,7 @@ from util.errors import UserError
 YAML_SUFFIXES = (".yaml", ".yml")
 CLASS_FILES = ("classes.txt", "obj.names", "names.txt", "classes.names", "predefined_classes.txt")
 _FILES_SNIFFED = 20
+_LAST_IMAGES = re.compile(r"^(.*/)?images(?=/)", re.IGNORECASE)
 
 
 class YoloFolders(NamedTuple):
@@ -101,12 +104,19 @@ def _from_yaml(path: Path) -> YoloFolders:
         places = {value: _find_place(value, bases) for value in values}
         missing += [f"{split}: {value}" for value, place in places.items() if place is None]
         found = [place for place in places.values() if place is not None]
-        if images := sorted({image for place in found for image in _images_of(place, bases)}):
-            splits[split] = images
+        if images := {image for place in found for image in _images_of(place, bases)}:
+            splits[split] = sorted(map(Path, _all_absolute_or_none(images)))
     if not splits:
         told = f" ({'; '.join(missing)})" if missing else ""
         raise UserError(f"{path} names no images that exist{told}; correct its keys train and val")
     return YoloFolders(path, names, splits, "kpt_shape" in content, "; ".join(missing))
+
+
+def _all_absolute_or_none(paths: Collection[Path]) -> set[str]:
+    """The paths, all of them absolute if some are."""
+    if any(path.is_absolute() for path in paths):
+        return {os.path.abspath(path) for path in paths}
+    return set(map(str, paths))
 
 
 def _names_in(content: Mapping[str, Any], path: Path) -> list[str]:
@@ -147,7 +157,7 @@ def _find_place(value: str, bases: list[Path]) -> Path | None:
         for start in range(max(1, len(parts))):
             place = base.joinpath(*parts[start:])
             if place.exists():
-                return place
+                return Path(os.path.normpath(place))
     return None
 
 
@@ -209,9 +219,8 @@ def _has_content(path: Path) -> bool:
 
 
 def _find_class_file(root: Path, splits: Mapping[str, list[Path]]) -> Path | None:
-    label_folders = {
-        file.parent for images in splits.values() for file in label_files(images).values()
-    }
+    firsts = [images[:1] for images in splits.values()]
+    label_folders = {file.parent for first in firsts for file in label_files(first).values()}
     folders = [root, root / "labels", *sorted(label_folders)]
     files = [folder / name for folder in folders for name in CLASS_FILES]
     return next((file for file in files if file.is_file()), None)
@@ -230,8 +239,5 @@ def label_files(images: Iterable[Path]) -> dict[Path, Path]:
 
 
 def _in_labels(image: Path) -> Path:
-    parts = list(image.with_suffix(".txt").parts)
-    for index in range(len(parts) - 2, -1, -1):
-        if parts[index].lower() == "images":
-            return Path(*parts[:index], "labels", *parts[index + 1 :])
-    return image.with_suffix(".txt")
+    stem, _ = os.path.splitext(image)
+    return Path(_LAST_IMAGES.sub(r"\1labels", f"{stem}.txt"))

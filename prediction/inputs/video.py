@@ -6,8 +6,9 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 
 from PIL import Image
 
@@ -17,7 +18,8 @@ _USUAL_FPS = 25.0  # for a file that does not say
 _INSTALL = "pip install av (or: pip install opencv-python-headless)"
 
 
-class Frame(NamedTuple):
+@dataclass(frozen=True)
+class Frame:
     """A frame of a video.
 
     Attributes:

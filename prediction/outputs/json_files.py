@@ -9,7 +9,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from prediction.inputs.reading import Item
-from prediction.names import picture_name
+from prediction.names import picture_name, png_name
 from prediction.outputs.streamed_json import StreamedJson
 from prediction.result import Prediction
 
@@ -47,7 +47,7 @@ class NamesJson:
             entry["picture"] = f"pictures/{picture_name(item.name)}"
         entry["detections"] = list(_named(prediction))
         if prediction.segment_map is not None:
-            entry["panoptic"] = f"panoptic/{item.name}.png"
+            entry["panoptic"] = f"panoptic/{png_name(item.name)}"
             entry["segments"] = list(prediction.segments)
         self._file.add(entry)
 

@@ -6,6 +6,7 @@ from typing import Any
 from PIL import Image
 
 from prediction.inputs.reading import Item
+from prediction.names import png_name
 from prediction.outputs.streamed_json import StreamedJson
 from prediction.result import Prediction
 from util.files.checkpoint import atomic_write
@@ -29,7 +30,7 @@ class PanopticFiles:
     def add(self, item: Item, image: Image.Image, prediction: Prediction) -> None:
         """Save the map of an image."""
         assert prediction.segment_map is not None
-        file_name = f"{item.name}.png"
+        file_name = png_name(item.name)
         path = self._folder / file_name
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, durable=False) as file:

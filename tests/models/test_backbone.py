@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 from models.backbone import Backbone, FrozenBatchNorm2d, Joiner, build_backbone
-from models.position_encoding import PositionEmbeddingSine
+from models.position_encoding import PositionEmbeddingLearned, PositionEmbeddingSine
 from util.errors import UserError
 from util.nested_tensor import nested_tensor_from_tensor_list
 
@@ -239,6 +239,15 @@ def test_joiner_gives_positions_in_the_type_of_the_features():
     assert joiner.num_channels == 512
     assert positions[0].dtype == torch.float64
     assert positions[0].shape == (1, 16, 2, 3) == (1, 16, *features[0].tensors.shape[-2:])
+
+
+def test_joiner_encodes_the_coarsest_map_alone():
+    joiner = Joiner(build(layers=True), PositionEmbeddingLearned(8))
+    features, positions = joiner(nested_tensor_from_tensor_list([torch.rand(3, 40, 1600)]))
+    assert [tuple(feature.tensors.shape[-2:]) for feature in features] == [
+        *((10, 400), (5, 200), (3, 100), (2, 50)),
+    ]
+    assert [tuple(position.shape) for position in positions] == [(1, 16, 2, 50)]
 
 
 def test_fixed_backbone_with_moving_statistics_is_refused():

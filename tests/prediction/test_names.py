@@ -2,7 +2,7 @@
 
 import pytest
 
-from prediction.names import picture_name, printable, unique_names
+from prediction.names import picture_name, png_name, printable, unique_names
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,7 @@ def test_pictures_keep_the_name(name, picture):
         (["/d/x.jpg", "/d/e/x.jpg"], ["x.jpg", "x.jpg"], ["x.jpg", "e/x.jpg"]),
         (["/d/x.gif", "/d/x.gif.png"], ["x.gif", "x.gif.png"], ["x.gif", "x.gif-2.png"]),
         (["/d/X.jpg", "/d/x.jpg"], ["X.jpg", "x.jpg"], ["X.jpg", "x-2.jpg"]),
+        (["/d/x.jpg", "/d/x.jpg.png"], ["x.jpg", "x.jpg.png"], ["x.jpg", "x.jpg-2.png"]),
         (["0", "1"], ["camera0", "camera1"], ["camera0", "camera1"]),
     ],
 )
@@ -36,3 +37,7 @@ def test_a_number_that_is_taken_is_left_out():
 
 def test_bytes_that_are_not_text_are_escaped():
     assert printable("a\udcff.jpg") == "a\\udcff.jpg"
+
+
+def test_a_png_has_one_suffix():
+    assert [png_name(name) for name in ("a.PNG", "a.gif", "a")] == ["a.PNG", "a.gif.png", "a.png"]
