@@ -97,7 +97,7 @@ def test_references_inside_svg_lead_somewhere_and_to_one_place(reported):
 
 def test_all_sections_and_numbers_are_there(page):
     text = "".join(page.texts)
-    for part in ("Training", "Evaluation", "Worst images", "Data", "Next commands", "Flags"):
+    for part in ("Training", "Evaluation", "worst images", "Data", "Next commands", "Flags"):
         assert part in text
     assert "Missed objects" in text and "--auto_resume" in text and "coco_path" in text
     assert page.tags["img"] >= 6
@@ -117,7 +117,7 @@ def test_a_log_alone_is_reported_with_what_is_missing(tmp_path, capsys):
     for part in ("AP by class", "Confusion matrix", "Flags", "Ground truth", "--data"):
         assert part in output
     text = "".join(Page((tmp_path / "report.html").read_text()).texts)
-    assert "Not in this report" in text and "Worst images" not in text
+    assert "Not in this report" in text and "worst images" not in text
 
 
 def test_what_is_missing_comes_with_its_command(reported, tmp_path, capsys, no_figures):
