@@ -131,7 +131,7 @@ def _predict(args: argparse.Namespace) -> None:
 
     listed = _build_listed(args, inputs)
     detector = _build_detector(args)
-    classes = args.classes.split(",") if args.classes else None
+    classes = [name.strip() for name in args.classes.split(",")] if args.classes else None
     detector.loaded.ids_of(classes or [])  # a mistake is reported before anything is written
     tally = Tally()
     images = read_items(inputs, args.fps, listed, tally.fail)
@@ -209,7 +209,7 @@ def _build_outputs(
 
     folder = Path(args.output_dir)
     attention = [AttentionPictures(folder, detector, args.points)] if args.attention else []
-    folder.mkdir(parents=True, exist_ok=True)
+    _create(folder)
     categories = detector.categories()
     outputs: list[Output] = []
     if args.json == "coco":
@@ -231,6 +231,14 @@ def _build_outputs(
     if args.crops:
         outputs.append(Crops(folder))
     return [*outputs, *attention]
+
+
+def _create(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        reason = f"cannot be created ({err.strerror})"
+        raise UserError(f"--output_dir {folder} {reason}: choose another folder") from None
 
 
 if __name__ == "__main__":

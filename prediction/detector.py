@@ -88,10 +88,9 @@ class Detector:
             UserError: no such model, or its weights cannot be downloaded.
         """
         if name not in RELEASED_MODELS:
-            hint = did_you_mean(name, list(RELEASED_MODELS)) or ";"
-            raise UserError(
-                f"no released model is called {name}{hint} they are {', '.join(RELEASED_MODELS)}"
-            )
+            listed = f": there are {', '.join(RELEASED_MODELS)}"
+            hint = did_you_mean(name, list(RELEASED_MODELS)) or listed
+            raise UserError(f"no released model is called {name}{hint}")
         return cls(released_model(name, not pretrained, torch.device("cpu")), device, amp)
 
     @property

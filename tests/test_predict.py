@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+import main
 import predict
 import prediction.detector
+from datasets.shapes.directory import write_shapes
 from tests.datasets.photo_cases import ORIENTATIONS, upright_image, write_photo
-from tests.export.small_files import write_checkpoint
+from tests.export.small_files import NARROW_BOXES, write_checkpoint
 from tests.prediction.red_finder import red_finder
 
 ROOT = Path(predict.__file__).resolve().parent
@@ -100,7 +102,7 @@ def test_the_threshold_is_that_of_the_training(stored, expected, model, photos, 
 
 
 def test_classes_crops_and_counts(model, photos):
-    assert run("photos", "--threshold", "0", "--classes", "other", "--crops", "--counts") == 0
+    assert run("photos", "--threshold", "0", "--classes", " other", "--crops", "--counts") == 0
     assert {d["name"] for image in results()["images"] for d in image["detections"]} == {"other"}
     assert files_in("out/crops") == ["other/a_1.jpg", "other/sub/b_1.png"]
     with open("out/counts.csv", encoding="utf-8") as file:
@@ -216,6 +218,7 @@ def test_an_error_leaves_valid_files(model, photos, monkeypatch):
         (["photos", "--output_dir", "photos/a.jpg"], "--output_dir photos/a.jpg is a file"),
         (["photos", "--output_dir", "photos"], "is inside --output_dir"),
         (["photos", "--output_dir", ""], "give a folder for the results"),
+        (["photos", "--output_dir", "photos/a.jpg/x"], "x cannot be created (Not a directory)"),
         (["photos", "--device", "nowhere"], "--device nowhere"),
     ],
 )
@@ -283,3 +286,22 @@ def test_the_api_is_imported_from_predict():
     assert Detector is prediction.detector.Detector
     with pytest.raises(AttributeError):
         predict.detector  # noqa: B018
+
+
+def test_coco_results_are_those_of_an_evaluation(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_shapes(tmp_path / "data", num_train=1, num_val=6, image_size=64)
+    write_checkpoint(tmp_path / "c.pth", NARROW_BOXES)
+    flags = ["--coco_path", "data", "--eval", "--resume", "c.pth", "--dump_detections", "eval.json"]
+    flags += ["--output_dir", "", "--device", "cpu", "--num_workers", "0", "--skip_checks"]
+    assert main.run([*flags, "--eval_batch_size", "1"]) == 0
+    ann_file = "data/annotations/instances_val2017.json"
+    assert run("data/val2017", "--json", "coco", "--ann", ann_file, "--threshold", "0") == 0
+
+    def by_image(entries):
+        rows = sorted((e["image_id"], -e["score"], *e["bbox"], e["category_id"]) for e in entries)
+        return np.array(rows)
+
+    expected = by_image(json.loads(Path("eval.json").read_text()))
+    assert len(expected) == 6 * NARROW_BOXES.num_queries
+    np.testing.assert_allclose(by_image(results()), expected, rtol=1e-4, atol=1e-4)

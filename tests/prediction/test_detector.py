@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+import prediction.detector
 from prediction.detector import Detector
 from tests.datasets.photo_cases import (
     ORIENTATIONS,
@@ -172,6 +173,17 @@ def test_an_image_that_the_model_refuses_does_not_end_the_rest():
         list(detector.stream(pairs))
 
 
+def test_too_little_memory_names_the_batch_size():
+    loaded = red_finder()
+
+    def fail(batch):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    loaded.model.forward = fail
+    with pytest.raises(UserError, match=r"too little memory for 2 images .* lower --batch_size"):
+        Detector(loaded, "cpu").predict([upright_image()] * 2)
+
+
 # ---- masks ---------------------------------------------------------------------------------------
 
 
@@ -224,9 +236,15 @@ def test_the_best_threshold_is_read_from_a_checkpoint(tmp_path):
         assert Detector(tmp_path / "c.pth", "cpu").threshold == expected
 
 
-def test_released_models_by_name():
-    detector = Detector.hub("detr_demo", "cpu", pretrained=False)
-    assert len(detector.predict([pixels(60, 80), pixels(80, 60)], threshold=0)) == 2
+def test_released_models_by_name(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        prediction.detector, "released_model", lambda *given: asked.append(given) or red_finder()
+    )
+    for pretrained in (True, False):
+        detector = Detector.hub("detr_demo", "cpu", pretrained=pretrained)
+        assert len(detector.predict(upright_image())) == 1
+    assert [given[:2] for given in asked] == [("detr_demo", False), ("detr_demo", True)]
     with pytest.raises(UserError, match=r"called detr_resnet5, did you mean detr_resnet50\?"):
         Detector.hub("detr_resnet5", "cpu")
 
