@@ -1,5 +1,7 @@
 """The Python API: images of all kinds in, arrays with names out."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,11 @@ def detector():
 
 def pixels(*size_hw, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+
+
+def small(architecture):
+    """A model with random weights and small input images."""
+    return dataclasses.replace(source(architecture), short_side=96, max_size=160)
 
 
 def test_arrays_with_names(detector):
@@ -117,7 +124,7 @@ def test_classes_without_names_have_numbers():
 
 @pytest.mark.parametrize("architecture", [NARROW_BOXES, NARROW_MASKS], ids=["boxes", "masks"])
 def test_a_batch_gives_the_same_as_each_image_alone(architecture):
-    detector = Detector(source(architecture, num_queries=5), "cpu")
+    detector = Detector(small(architecture), "cpu")
     sizes = [(60, 80), (90, 60), (60, 80), (33, 200), (90, 60), (60, 80), (120, 160)]
     images = [pixels(*size, seed=number) for number, size in enumerate(sizes)]
     together = detector.predict(images, threshold=0, batch_size=3)
@@ -250,8 +257,8 @@ def test_released_models_by_name(monkeypatch):
 
 
 def test_mixed_precision_is_used():
-    detector = Detector(source(NARROW_BOXES), "cpu", "bf16")
-    exact = Detector(source(NARROW_BOXES), "cpu").predict(pixels(60, 80), 0)
+    detector = Detector(small(NARROW_BOXES), "cpu", "bf16")
+    exact = Detector(small(NARROW_BOXES), "cpu").predict(pixels(60, 80), 0)
     found = detector.predict(pixels(60, 80), 0)
     difference = np.abs(np.sort(found.scores) - np.sort(exact.scores)).max()
     assert 0 < difference < 0.2
