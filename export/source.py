@@ -19,6 +19,8 @@ from models.panoptic import coco_is_thing
 from models.weights import load_model_state, model_state, without_ddp_prefix
 from models.zoo import RELEASED_MODELS
 from training.checkpoint import classes_in
+from training.class_rows import category_ids_in
+from util.category_ids import CategoryIds, OwnId
 from util.cli.command_line import ArgumentParser, FlagGroup, positive_number
 from util.cli.suggestions import did_you_mean
 from util.errors import UserError
@@ -39,6 +41,8 @@ class LoadedModel:
         num_classes: number of classes without "no object".
         categories: class names by category id, as far as known.
         is_thing: thing (True) or stuff by category id, as far as known.
+        category_ids: id in the user's files of the class in each row of the class head, for
+            `models.postprocess.PostProcess`; None: category ids are row numbers.
         short_side: short side of input images in pixels.
         max_size: maximum long side of input images in pixels.
         best_threshold: score with the best F1 in the last evaluation of the training; None: not
@@ -50,6 +54,7 @@ class LoadedModel:
     num_classes: int
     categories: Mapping[int, str]
     is_thing: Mapping[int, bool] = field(default_factory=dict)
+    category_ids: Sequence[OwnId] | None = None
     short_side: int = max(PUBLISHED_SCALES)
     max_size: int = NEW_FLAG_DEFAULTS["max_size"]
     best_threshold: float | None = None
@@ -67,9 +72,13 @@ class LoadedModel:
         batch: Tensor = preprocess(image, None)[0][None].to(device)
         return batch
 
-    def name_of(self, label: int) -> str:
-        """The class name of a label, or ``class <label>`` if it is unknown."""
-        return self.categories.get(label, f"class {label}")
+    def name_of(self, category_id: int) -> str:
+        """The class name of a category id, or ``class <id>`` if it is unknown."""
+        return self.categories.get(category_id, f"class {category_id}")
+
+    def rows(self) -> CategoryIds:
+        """Category ids by row of the class head."""
+        return CategoryIds(tuple(self.category_ids or range(self.num_classes)))
 
     def ids_of(self, names: Sequence[str]) -> set[int]:
         """The category ids of classes by name.
@@ -77,13 +86,13 @@ class LoadedModel:
         Raises:
             UserError: a class is unknown.
         """
-        known = {i: self.name_of(i) for i in self.categories or range(self.num_classes)}
+        known = {i: self.name_of(i) for i in self.categories or self.rows().by_row}
         listed = list(dict.fromkeys(known.values()))
         for name in names:
             if name not in listed:
                 hint = did_you_mean(name, listed) or f"; its classes are {', '.join(listed)}"
                 raise UserError(f"the model has no class {name!r}{hint}")
-        return {category_id for category_id, name in known.items() if name in names}
+        return {i for i, name in known.items() if name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +196,7 @@ def from_file(
         num_classes=architecture.num_classes,
         categories=categories or coco_names,
         is_thing=is_thing or _coco_things(dataset_file, architecture.num_classes),
+        category_ids=category_ids_in(checkpoint, architecture.num_classes, path).saved(),
         short_side=max(flags.get("scales") or PUBLISHED_SCALES),
         max_size=flags.get("max_size", NEW_FLAG_DEFAULTS["max_size"]),
         best_threshold=_best_threshold(checkpoint),

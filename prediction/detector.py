@@ -108,8 +108,10 @@ class Detector:
         """The classes as rows of COCO's table "categories"; of panoptic models with ``isthing``."""
         loaded = self.loaded
         rows: list[dict[str, Any]] = []
-        for category_id in loaded.categories or range(loaded.num_classes):
-            rows.append({"id": category_id, "name": loaded.name_of(category_id)})
+        own_id = loaded.rows().text_ids()
+        for category_id in loaded.categories or loaded.rows().by_row:
+            row_id = own_id.get(category_id, category_id)
+            rows.append({"id": row_id, "name": loaded.name_of(category_id)})
             if loaded.is_panoptic:
                 rows[-1]["isthing"] = int(loaded.is_thing.get(category_id, False))
         return rows

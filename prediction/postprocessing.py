@@ -1,7 +1,7 @@
 """Convert the outputs of a model for one image to a prediction with names."""
 
 import io
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,9 @@ def to_prediction(
         size_hw: height and width of the original image.
         choice: what is kept.
     """
-    results = PostProcess()(outputs, torch.tensor([size_hw], device=outputs["pred_boxes"].device))
+    results = PostProcess(loaded.category_ids)(
+        outputs, torch.tensor([size_hw], device=outputs["pred_boxes"].device)
+    )
     result = {name: values.cpu() for name, values in results[0].items()}
     queries = _chosen_queries(loaded, result["scores"], result["labels"], choice)
     category_ids = result["labels"][queries].tolist()
@@ -60,12 +62,20 @@ def to_prediction(
         size_hw=size_hw,
         boxes_xyxy=result["boxes"][queries].float().numpy(),
         scores=result["scores"][queries].float().numpy(),
-        category_ids=np.array(category_ids, dtype=np.int64),
+        category_ids=_own_ids(loaded, category_ids),
         names=[loaded.name_of(category_id) for category_id in category_ids],
         queries=queries.numpy(),
         masks=_masks(outputs, queries, network_hw, size_hw) if has_masks else None,
         **(_segments(loaded, outputs, network_hw, size_hw, choice) if loaded.is_panoptic else {}),
     )
+
+
+def _own_ids(loaded: LoadedModel, category_ids: Sequence[int]) -> np.ndarray:
+    """Ids (N,) in the user's files: int64, or strings where the files have strings."""
+    own_id = loaded.rows().text_ids()
+    if not own_id:
+        return np.array(category_ids, dtype=np.int64)
+    return np.array([own_id.get(i, i) for i in category_ids], dtype=object)
 
 
 def _chosen_queries(
@@ -97,7 +107,12 @@ def _segments(
     loaded: LoadedModel, outputs: Outputs, network_hw: SizeHW, size_hw: SizeHW, choice: Choice
 ) -> dict[str, Any]:
     """Segment map and segments of a panoptic model. Ids begin with 1; 0 is void, as in COCO."""
-    to_segments = PostProcessPanoptic(loaded.is_thing, choice.segment_threshold, return_scores=True)
+    to_segments = PostProcessPanoptic(
+        loaded.is_thing,
+        choice.segment_threshold,
+        return_scores=True,
+        category_ids=loaded.category_ids,
+    )
     result = to_segments(outputs, [network_hw], [size_hw])[0]
     found: list[dict[str, Any]] = result["segments_info"]
     id_map = decode_id_map(io.BytesIO(result["png_string"]))

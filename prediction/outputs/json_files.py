@@ -61,7 +61,7 @@ def _named(prediction: Prediction) -> Iterable[dict[str, Any]]:
     for index, name in enumerate(prediction.names):
         entry: dict[str, Any] = {
             "name": name,
-            "category_id": prediction.category_ids[index].item(),
+            "category_id": prediction.category_ids.tolist()[index],
             "score": round(float(prediction.scores[index]), 4),
             "box_xyxy": [round(float(value), 2) for value in prediction.boxes_xyxy[index]],
         }
@@ -98,7 +98,7 @@ class CocoJson:
             left, top, right, bottom = prediction.boxes_xyxy[index].tolist()
             entry = {
                 "image_id": item.image_id,
-                "category_id": prediction.category_ids[index].item(),
+                "category_id": prediction.category_ids.tolist()[index],
                 "bbox": [left, top, right - left, bottom - top],
                 "score": float(prediction.scores[index]),
             }

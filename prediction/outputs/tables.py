@@ -40,7 +40,7 @@ class DetectionTable:
         for index, name in enumerate(prediction.names):
             score = round(float(prediction.scores[index]), 4)
             box = [round(float(value), 2) for value in prediction.boxes_xyxy[index]]
-            category_id = prediction.category_ids[index].item()
+            category_id = prediction.category_ids.tolist()[index]
             self._writer.writerow([*place, category_id, name, score, *box])
 
     def close(self) -> None:

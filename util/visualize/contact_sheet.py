@@ -9,7 +9,7 @@ from util.errors import UserError
 from util.files.checkpoint import atomic_write
 from util.visualize.drawing import FONT_SIZE
 
-_COLUMN_WIDTH = 640
+COLUMN_WIDTH = 640
 _MARGIN = 8
 _CAPTION_HEIGHT = FONT_SIZE + 8
 _BACKGROUND = (250, 250, 250)
@@ -21,10 +21,10 @@ _SAVE_OPTIONS: dict[str, dict[str, int]] = {
 }
 
 
-def fit_column(image: Image.Image) -> Image.Image:
-    """RGB copy whose longer side is at most the width of a column."""
+def fit_column(image: Image.Image, width: int = COLUMN_WIDTH) -> Image.Image:
+    """RGB copy whose longer side is at most ``width`` pixels."""
     rgb = image.convert("RGB")
-    factor = min(1.0, _COLUMN_WIDTH / max(rgb.size))
+    factor = min(1.0, width / max(rgb.size))
     if factor == 1:
         return rgb
     return rgb.resize((max(1, round(rgb.width * factor)), max(1, round(rgb.height * factor))))
@@ -38,6 +38,17 @@ def with_caption(image: Image.Image, caption: str) -> Image.Image:
     ImageDraw.Draw(framed).text((0, 2), caption, fill=_INK, font=font)
     framed.paste(image, (0, _CAPTION_HEIGHT))
     return framed
+
+
+def shortened(text: str, width: float) -> str:
+    """A caption of at most ``width`` pixels: letters in the middle become an ellipsis."""
+    font = ImageFont.load_default(FONT_SIZE)
+    kept = len(text)
+    short = text
+    while kept > 2 and font.getlength(short) > width:
+        kept -= 1
+        short = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+    return short
 
 
 def contact_sheet(rows: Iterable[Sequence[Image.Image]]) -> Image.Image:
