@@ -36,7 +36,7 @@ def __getattr__(name: str) -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0, or 2 if nothing could be predicted."""
     args = build_parser().parse_args(argv)
-    return run_command("predict.py", lambda: _predict(args))
+    return run_command("predict.py", lambda: _predict(args), "lower --batch_size")
 
 
 def build_parser() -> ArgumentParser:

@@ -203,7 +203,7 @@ class Detector:
             key, image and prediction, in the order of ``images``.
 
         Raises:
-            UserError: a class is unknown, or the GPU has too little memory.
+            UserError: a class is unknown.
         """
         choice = self._choice(threshold, classes)
         for chunk in chunks(images, batch_size):
@@ -234,11 +234,6 @@ class Detector:
             batch = torch.stack([inputs[index] for index in indices]).to(self.device)
             try:
                 predicted = predict(self.loaded.model, batch, self.device, self.amp)  # type: ignore[arg-type]
-            except torch.OutOfMemoryError:
-                raise UserError(
-                    f"the GPU has too little memory for {len(indices)} images of "
-                    f"{batch.shape[2]} x {batch.shape[3]} pixels: lower --batch_size"
-                ) from None
             except UserError as error:
                 if on_error is None:
                     raise

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -201,6 +202,17 @@ def test_an_error_leaves_valid_files(model, photos, monkeypatch):
     assert len(results()["images"]) == 1
 
 
+def test_too_little_memory_names_the_batch_size(model, photos, monkeypatch, capsys):
+    def fail(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    monkeypatch.setattr(prediction.detector, "predict", fail)
+    assert run("photos") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "out of memory (CUDA out of memory. Tried to allocate); lower --batch_size" in line
+    assert results()["images"] == []
+
+
 # ---- mistakes ------------------------------------------------------------------------------------
 
 
@@ -237,7 +249,7 @@ def test_a_mistake_is_one_line(arguments, message, model, photos, capsys):
         (["--fps", "0"], "'0' is not a positive number"),
         (["--points", "3"], "'3' is not a point X,Y in pixels"),
         (["--points", "1,nan"], "'1,nan' is not a point"),
-        (["--threshold", "50"], "for 50 % give 0.5"),
+        (["--threshold", "50"], "for 50 % use 0.5"),
         (["--treshold", "1"], "did you mean --threshold?"),
     ],
 )

@@ -173,9 +173,8 @@ def best_f1_threshold_in(checkpoint: Checkpoint, averaged: bool) -> float | None
     """
     found = checkpoint.get("thresholds")
     if averaged != (checkpoint.get("best_weights") == "ema"):
-        progress = checkpoint.get("progress")
-        is_known = averaged and isinstance(progress, Mapping)
-        found = progress.get("ema_thresholds") if is_known else None
+        progress: Any = checkpoint.get("progress") if averaged else None
+        found = progress.get("ema_thresholds") if isinstance(progress, Mapping) else None
     best = found.get("best_f1") if isinstance(found, Mapping) else None
     return float(best) if isinstance(best, int | float) and 0 <= best <= 1 else None
 

@@ -200,17 +200,6 @@ def test_an_image_that_the_model_refuses_does_not_end_the_rest():
         list(detector.stream(pairs))
 
 
-def test_too_little_memory_names_the_batch_size():
-    loaded = red_finder()
-
-    def fail(batch):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    loaded.model.forward = fail
-    with pytest.raises(UserError, match=r"too little memory for 2 images .* lower --batch_size"):
-        Detector(loaded, "cpu").predict([upright_image()] * 2)
-
-
 # ---- masks ---------------------------------------------------------------------------------------
 
 
