@@ -215,11 +215,8 @@ def _build_outputs(
     if args.json == "coco":
         outputs.append(CocoJson(folder, categories, with_images=not args.ann))
     else:
-        settings = {
-            "model": args.checkpoint or args.hub,
-            "threshold": detector.threshold if args.threshold is None else args.threshold,
-            "categories": categories,
-        }
+        settings = {"model": args.checkpoint or args.hub, **detector.thresholds(args.threshold)}
+        settings["categories"] = categories
         outputs.append(NamesJson(folder, settings, not args.no_pictures, tally.failures))
     outputs.append(DetectionTable(folder))
     if args.counts:

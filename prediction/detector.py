@@ -104,6 +104,16 @@ class Detector:
         """Default minimum score of the segments of a panoptic model."""
         return self.loaded.segment_threshold
 
+    def thresholds(self, threshold: float | None = None) -> dict[str, float]:
+        """``threshold``, and ``segment_threshold`` of panoptic models, in force in `predict`.
+
+        Args:
+            threshold: as in `predict`.
+        """
+        choice = self._choice(threshold, None)
+        segments = {"segment_threshold": choice.segment_threshold}
+        return {"threshold": choice.threshold, **(segments if self.loaded.is_panoptic else {})}
+
     def categories(self) -> list[dict[str, Any]]:
         """The classes as rows of COCO's table "categories"; of panoptic models with ``isthing``."""
         loaded = self.loaded

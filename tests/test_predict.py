@@ -129,9 +129,11 @@ def test_coco_results_with_running_numbers(model, photos):
 
 
 def test_coco_results_for_an_annotation_file(model, photos):
-    """Sizes in the file tell that its boxes are those of the stored photo, not the upright one."""
+    """Boxes refer to the photo as stored, unless the file has the size of the upright photo."""
     write_photo(photos / "turned.jpg", 3)
+    write_photo(photos / "sideways.jpg", 6)
     rows = [
+        {"id": 6, "file_name": "sideways.jpg", "width": 48, "height": 32},
         {"id": 7, "file_name": "turned.jpg", "width": 48, "height": 32},
         {"id": 8, "file_name": "sub/b.png"},
         {"id": 9, "file_name": "a.jpg"},
@@ -140,6 +142,7 @@ def test_coco_results_for_an_annotation_file(model, photos):
     assert run("photos", "--json", "coco", "--ann", "ann.json") == 0
     boxes = {entry["image_id"]: entry["bbox"] for entry in results()}
     np.testing.assert_allclose(boxes[8], [6, 4, 12, 8], atol=1)
+    np.testing.assert_allclose(boxes[6], [6, 4, 12, 8], atol=1.5)
     np.testing.assert_allclose(boxes[7], [48 - 18, 32 - 12, 12, 8], atol=1)
     assert not Path("out/images.json").exists()
 
@@ -148,6 +151,7 @@ def test_masks_and_panoptic_maps(model, photos):
     model(panoptic=True)
     assert run("photos", "--json", "names") == 0
     assert {"panoptic.json", "panoptic/a.jpg.png", "panoptic/sub/b.png"} <= {*files_in("out")}
+    assert (results()["threshold"], results()["segment_threshold"]) == (0.5, 0.1)
     image = results()["images"][0]
     assert [segment["name"] for segment in image["segments"]] == ["red patch", "other"]
     assert "segmentation" in image["detections"][0]
@@ -317,3 +321,21 @@ def test_coco_results_are_those_of_an_evaluation(tmp_path, monkeypatch):
     expected = by_image(json.loads(Path("eval.json").read_text()))
     assert len(expected) == 6 * NARROW_BOXES.num_queries
     np.testing.assert_allclose(by_image(results()), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_trained_model_brings_its_threshold(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_shapes(tmp_path / "data", num_train=2, num_val=4, image_size=64)
+    network = {k: v for k, v in NARROW_BOXES.flags().items() if not isinstance(v, bool)}
+    flags = [f"--{name}={value}" for name, value in network.items()]
+    flags += ["--coco_path", "data", "--output_dir", "run", "--epochs", "1", "--device", "cpu"]
+    flags += ["--backbone_weights", "none", "--num_workers", "0", "--scales", "64"]
+    assert main.run(flags) == 0
+    # None if no detection is correct, which rounding can decide here.
+    thresholds = torch.load("run/checkpoint.pth", weights_only=True)["thresholds"]
+    best = thresholds["best_f1"] if thresholds else 0.5
+    predict_flags = ["--checkpoint", "run/checkpoint.pth", "--output_dir", "out", "--device", "cpu"]
+    assert predict.main(["data/val2017", *predict_flags]) == 0
+    assert results()["threshold"] == best
+    reason = "best F1 in training" if thresholds else "default, no best F1 is stored"
+    assert f"threshold {best:.3g} ({reason})" in capsys.readouterr().out
