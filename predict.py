@@ -86,7 +86,7 @@ def _add_output_flags(group: FlagGroup) -> None:
     add_switch("--counts", "write counts.csv: objects per image and class")
     add_switch("--attention", "draw attention maps of the encoder and the decoder")
     points = "for --attention: points in pixels, such as 120,80 200,50 (default: the best boxes)"
-    add("--points", points, nargs="+", type=_point, default=[], metavar="X,Y")
+    add("--points", points, nargs="+", type=_point, metavar="X,Y")
 
 
 def _frame_rate(text: str) -> float:
@@ -208,7 +208,7 @@ def _build_outputs(
     from prediction.outputs.tables import CountTable, DetectionTable
 
     folder = Path(args.output_dir)
-    attention = [AttentionPictures(folder, detector, args.points)] if args.attention else []
+    attention = [AttentionPictures(folder, detector, args.points or [])] if args.attention else []
     _create(folder)
     categories = detector.categories()
     outputs: list[Output] = []
