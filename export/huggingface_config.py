@@ -47,6 +47,7 @@ def write_config(
         "id2label": {str(i): name for i, name in names.items()},
         "label2id": {name: i for i, name in names.items()},
         "dilation": a.dilation,
+        "use_pretrained_backbone": False,  # transformers 4 would download ImageNet weights
         **(_timm_backbone(a) if a.dilation else _own_backbone(a, state)),
     }
 
