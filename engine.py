@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from datasets.coco_eval import CocoEvaluator
 from datasets.evaluation.batch_results import Targets, detections, panoptic_maps
+from datasets.evaluation.voc_ap import is_voc, voc_statistics
 from datasets.panoptic_eval import PanopticEvaluator
 from models.criterion import SetCriterion, mean_number_of_objects
 from util.distributed.gathering import broadcast_object, broadcast_tensors
@@ -27,7 +28,7 @@ from util.nonfinite_steps import (
     reduce_step,
     update_weights,
 )
-from util.optimizer import batch_norms
+from util.optimizer import batch_norms, keep_frozen_norms, scaled_rates
 from util.reproducibility.random_state import random_state
 from util.transfer import to_device
 
@@ -47,12 +48,14 @@ class EpochProgress:
         wants_to_stop: called in each step; if True on any rank, `StepWatch.stop_agreed` is set on
             all ranks one step later.
         after_step: called with the number of steps done and the meters.
+        lr_factor: called in each step; its learning rates are multiplied by the value (warm-up).
     """
 
     steps_done: int = 0
     meters: dict[str, Any] = field(default_factory=dict)
     wants_to_stop: Callable[[], bool] = lambda: False
     after_step: Callable[[int, MetricLogger], None] = lambda steps_done, logger: None
+    lr_factor: Callable[[], float] = lambda: 1.0
 
 
 def train_one_epoch(
@@ -92,6 +95,7 @@ def train_one_epoch(
         DivergenceError: a loss or gradient is not finite.
     """
     model.train()
+    keep_frozen_norms(model)
     criterion.train()
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
     watch = watch or StepWatch(device)
@@ -110,10 +114,11 @@ def train_one_epoch(
         norm = _clip_gradients(model, optimizer, max_norm, scaler)
         logs = [record.losses for record in records]
         log, is_bad, stop = reduce_step(logs, norm, progress.wants_to_stop())
-        update_weights(optimizer, scaler, skip=is_bad)
+        with scaled_rates(optimizer, progress.lr_factor()) as rates:
+            update_weights(optimizer, scaler, skip=is_bad)
         norms.restore(is_bad)
         watch.send_flags(is_bad, stop, records)
-        logger.update(**log, lr=optimizer.param_groups[0]["lr"])
+        logger.update(**log, lr=rates[0])
         progress.after_step(step + 1, logger)
     watch.read_flags()
     return _finish(logger)
@@ -275,7 +280,8 @@ def evaluate(
         averages over images as of `train_one_epoch`, without ``lr``; the 12 COCO numbers under
         ``coco_eval_bbox`` and ``coco_eval_masks``; panoptic quality of all, thing and stuff classes
         under ``PQ_all``, ``PQ_th``, ``PQ_st``, each with ``pq``, ``sq``, ``rq`` in [0, 1] and
-        ``n`` classes. And the evaluator; only rank 0 has the scores in it.
+        ``n`` classes; for ground truth with VOC's field ``difficult`` VOC's AP as ``voc_ap50`` and
+        ``voc_ap50_11point``. And the evaluator; only rank 0 has the scores in it.
 
     Raises:
         DivergenceError: a prediction is not finite.
@@ -306,6 +312,8 @@ def evaluate(
     for iou_type, name in (("bbox", "coco_eval_bbox"), ("segm", "coco_eval_masks")):
         if iou_type in postprocessors:
             stats[name] = evaluator.coco_eval[iou_type].stats.tolist()
+    if is_voc(base_ds):
+        stats.update(voc_statistics(evaluator, print_tables))
     if panoptic is not None:
         stats.update(_panoptic_quality(panoptic))
     return stats, evaluator

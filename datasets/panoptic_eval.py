@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from datasets.annotations.coco_file import Row
 from datasets.evaluation.panoptic_files import PanopticTruth, num_threads
 from datasets.evaluation.panoptic_quality import Quality, SegmentMap, SegmentMatches
+from datasets.evaluation.report import with_own_id
 from util.distributed.gathering import gather_to_main
 from util.distributed.processes import is_main_process
 from util.files.checkpoint import atomic_write
@@ -101,11 +102,16 @@ class PanopticEvaluator:
         if not is_main_process():
             return None
         if self.output_dir is not None:
-            entries = [self._scored[image_id].entry for image_id in sorted(self._scored)]
+            entries = [self._with_own_ids(self._scored[i].entry) for i in sorted(self._scored)]
             with atomic_write(Path(self.output_dir) / _PREDICTIONS, "w") as file:
                 json.dump({"annotations": entries}, file)
         matches = [one.matches for one in self._scored.values()]
         return self._truth.summarize(matches, self._print_table)
+
+    def _with_own_ids(self, entry: Row) -> Row:
+        """The entry with category ids as in the ground-truth file."""
+        segments = [with_own_id(one, self._truth.text_ids) for one in entry["segments_info"]]
+        return {**entry, "segments_info": segments}
 
     def _score(self, prediction: Prediction) -> _Scored:
         image_id, png = int(prediction["image_id"]), prediction["png_string"]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.backbone import BODY, build_backbone, resnet_of
+from models.backbone import BODY, build_backbone, match_resnet
 from models.detr import DETR
 from models.position_encoding import LEARNED_CELLS
 from models.segmentation import DETRsegm
@@ -64,7 +64,7 @@ class Architecture:
             "pre_norm": "transformer.encoder.norm.weight" in parts,
         }
         given = {k: known[k] for k in ("dilation", "nheads") if known.get(k) is not None}
-        backbone = known.get("backbone") or resnet_of(parts)
+        backbone = known.get("backbone") or match_resnet(parts)
         if backbone is None:
             raise UserError(f"{source}: its backbone has the shapes of no ResNet of torchvision")
         architecture = cls(backbone=backbone, **inferred, **given)
@@ -74,8 +74,9 @@ class Architecture:
     @property
     def largest_side(self) -> float:
         """Maximum side of an image in pixels; infinite except for learned positions."""
-        stride = 16 if self.dilation else 32
-        return LEARNED_CELLS * stride if self.position_embedding == "learned" else math.inf
+        if self.position_embedding != "learned":
+            return math.inf
+        return LEARNED_CELLS * (16 if self.dilation else 32)
 
     def flags(self) -> dict[str, Any]:
         """The flags by name, as in the ``args`` of a checkpoint."""

@@ -93,9 +93,10 @@ class Evaluation:
     def _draw_and_dump(self, evaluator: CocoEvaluator) -> None:
         detections = all_detections(evaluator)
         if self.dump_detections:
-            write_detections(detections, self.dump_detections)
+            write_detections(detections, self.dump_detections, self.data.classes.text_ids)
         if self.folder.path is None:
             return
+        self.folder.save_detections(detections, self.data.classes.text_ids)
         val_set = self.data.val_set
         picture = draw_detections(detections, self.data.ground_truth, val_set, self.folder.path)
         if picture is not None:

@@ -12,8 +12,10 @@ from datasets.evaluation.collapse import explain_collapse
 from datasets.evaluation.explain import explain_missing_ap
 from datasets.evaluation.panoptic_pictures import panoptic_samples
 from datasets.evaluation.report import per_class_table
+from datasets.evaluation.thresholds import best_thresholds
 from datasets.loading.listed_images import read_row_image
 from engine import PANOPTIC_FOLDER
+from util.distributed.processes import is_main_process
 from util.visualize.detections import save_detection_samples
 from util.visualize.panoptic import save_panoptic_samples
 
@@ -49,6 +51,13 @@ def all_detections(evaluator: CocoEvaluator) -> list[dict[str, Any]]:
         return detections
     with_masks = evaluator.detections("segm")
     return [{**box, **mask} for box, mask in zip(detections, with_masks, strict=True)]
+
+
+def thresholds_in(evaluator: CocoEvaluator) -> dict[str, Any] | None:
+    """Score thresholds with the best F1, see `best_thresholds`; only the main process has them."""
+    if not is_main_process():
+        return None
+    return best_thresholds(evaluator.coco_gt, evaluator.detections("bbox"), evaluator.img_ids)
 
 
 def draw_detections(

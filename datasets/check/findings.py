@@ -29,6 +29,7 @@ KINDS: dict[str, Kind] = {
     # ---- annotation file ----
     "refused": Kind("error", "training refuses the annotation file"),
     "missing_file": Kind("error", "images have no file"),
+    "left_out": Kind("warning", "files or objects left out or corrected by the reader"),
     "path_outside_folder": Kind(
         "warning", "images have a file_name that leads out of the image folder"
     ),
@@ -134,6 +135,7 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
+        """Severity of the kind of finding."""
         return KINDS[self.kind].severity
 
 
@@ -169,6 +171,7 @@ class Findings:
         self._found[kind, message].count += count - len(examples)
 
     def has(self, kind: str) -> bool:
+        """Whether anything of a kind was found."""
         return any(noted == kind for noted, _ in self._found)
 
     def all(self) -> list[Finding]:

@@ -55,6 +55,7 @@ class ListedImage(NamedTuple):
             return False
 
     def example(self, detail: str = "") -> Example:
+        """This image as an example of a finding."""
         return Example(image_id=self.image_id, file_name=self.file_name, detail=detail)
 
 

@@ -88,14 +88,17 @@ class _Placed:
 
     @cached_property
     def mask(self) -> Array:
+        """Pixels (H, W) that the shape covers by more than half, bool."""
         return self.coverage > 0.5
 
     @cached_property
     def area(self) -> int:
+        """Number of pixels in the mask."""
         return int(np.count_nonzero(self.mask))
 
     @cached_property
     def sides(self) -> tuple[int, int]:
+        """Width and height of the mask's tight box in pixels."""
         return tight_box(self.mask)[2:]
 
 

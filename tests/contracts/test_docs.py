@@ -10,11 +10,12 @@ import main
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
-# Flags of torchrun, Slurm and Docker.
+# Flags of torchrun, Slurm, Docker and TensorBoard.
 FOREIGN_FLAGS = {
     *("--cpus-per-task", "--gpus-per-node", "--kill-on-bad-exit", "--ntasks-per-node"),
     *("--partition", "--requeue", "--signal", "--shm-size"),
     *("--local_addr", "--max-restarts", "--nnodes", "--nproc_per_node", "--standalone"),
+    "--logdir",  # tensorboard
     *("--rdzv_backend", "--rdzv_conf", "--rdzv_endpoint", "--rdzv_id"),
 }
 

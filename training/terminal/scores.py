@@ -7,6 +7,7 @@ from typing import Any
 _COLUMNS = {"AP": 0, "AP50": 1, "AP75": 2, "small": 3, "medium": 4, "large": 5, "AR100": 8}
 _ROWS = {"coco_eval_bbox": "boxes", "coco_eval_masks": "masks"}
 _QUALITIES = {"PQ_all": "PQ", "PQ_th": "things", "PQ_st": "stuff"}
+_VOC_SCORES = {"voc_ap50": "VOC AP50", "voc_ap50_11point": "11-point"}
 _WEIGHTS = {"test_": "", "ema_": " (averaged weights)"}
 _LABEL_WIDTH = 8
 
@@ -43,7 +44,9 @@ class ScoreTable:
             if key in stats:
                 lines += _coco_rows(label, _coco_numbers(stats, key), _coco_numbers(last, key))
         if "PQ_all" in stats:
-            lines.append(_quality_row(stats, last))
+            lines.append(_labelled_row(_QUALITIES, stats, last))
+        if "voc_ap50" in stats:
+            lines.append(_labelled_row(_VOC_SCORES, stats, last))
         return lines
 
 
@@ -62,18 +65,20 @@ def _coco_rows(label: str, now: list[float | None], last: list[float | None]) ->
     return rows
 
 
-def _quality_row(stats: Stats, last: Stats) -> str:
-    """Panoptic quality of all, thing and stuff classes, with the changes."""
+def _labelled_row(labels: Mapping[str, str], stats: Stats, last: Stats) -> str:
+    """Scores with their labels and changes; ``labels`` by key of the statistics."""
     entries = []
-    for key, label in _QUALITIES.items():
-        now, before = (_quality(one.get(key)) for one in (stats, last))
+    for key, label in labels.items():
+        now, before = (_number(one.get(key)) for one in (stats, last))
         change = _change(now, before)
         entries.append(f"{label} {_score(now)}" + (f" ({change})" if change else ""))
     return "   ".join(entries)
 
 
-def _quality(entry: Any) -> float | None:
-    return entry["pq"] if isinstance(entry, Mapping) and _is_score(entry.get("pq")) else None
+def _number(entry: Any) -> float | None:
+    """The score of an entry, which may be a panoptic quality; None where there is no score."""
+    value = entry.get("pq") if isinstance(entry, Mapping) else entry
+    return value if _is_score(value) else None
 
 
 def _is_score(value: Any) -> bool:

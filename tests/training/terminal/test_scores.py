@@ -54,3 +54,12 @@ def test_damaged_scores_in_a_log_are_no_scores():
     table = ScoreTable()
     table.take_log([{"test_coco_eval_bbox": [None] * 12}, {"test_coco_eval_bbox": None}])
     assert len(table.lines({"coco_eval_bbox": COCO})) == 2
+
+
+def test_voc_scores_have_a_row():
+    table = ScoreTable()
+    boxes = {"coco_eval_bbox": [0.5] * 12}
+    first = table.lines({**boxes, "voc_ap50": 0.5, "voc_ap50_11point": -1.0})
+    assert first[-1] == "VOC AP50 0.500   11-point -"
+    second = table.lines({**boxes, "voc_ap50": 0.625, "voc_ap50_11point": 0.5})
+    assert second[-1] == "VOC AP50 0.625 (+0.125)   11-point 0.500"

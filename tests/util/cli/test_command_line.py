@@ -154,13 +154,15 @@ def test_a_missing_file_of_flags_is_told_with_the_files_there(capsys, tmp_path):
         (tmp_path / name).write_text("--epochs 1")
     parser = parser_of("--epochs")
     near = refusal(capsys, parser, f"@{tmp_path}/shape.txt")
-    assert f"did you mean @{tmp_path}/shapes.txt? {tmp_path} holds coco.txt, shapes.txt" in near
-    assert f"{tmp_path} is a folder; {tmp_path} holds coco.txt" in refusal(
+    assert f"did you mean @{tmp_path}/shapes.txt? {tmp_path} contains coco.txt, shapes.txt" in near
+    assert f"{tmp_path} is a folder; {tmp_path} contains coco.txt" in refusal(
         capsys, parser, f"@{tmp_path}"
     )
     elsewhere = refusal(capsys, parser, f"@{tmp_path}/gone/shapes")
     assert "did you mean @" in elsewhere and "configs/shapes.txt?" in elsewhere
-    assert f"is given as @{tmp_path}/coco.txt" in refusal(capsys, parser, f"{tmp_path}/coco.txt")
+    assert f"read flags from this file, write @{tmp_path}/coco.txt" in refusal(
+        capsys, parser, f"{tmp_path}/coco.txt"
+    )
     (tmp_path / "binary.txt").write_bytes(b"\x80\xff")
     assert "is not a text file" in refusal(capsys, parser, f"@{tmp_path}/binary.txt")
 
@@ -188,5 +190,5 @@ def test_flags_that_are_given_are_told_from_defaults():
 def test_beside_main_the_recipes_are_listed_and_not_the_requirements(capsys, monkeypatch):
     monkeypatch.chdir(CONFIGS.parent)
     message = refusal(capsys, parser_of("--epochs"), "@shapes.txt")
-    assert "did you mean @configs/shapes.txt? configs holds" in message
+    assert "did you mean @configs/shapes.txt? configs contains" in message
     assert "requirements" not in message
