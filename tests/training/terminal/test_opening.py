@@ -12,6 +12,7 @@ from datasets.annotations.run_classes import ClassTable
 from training.data import Data
 from training.resume import LoadedCheckpoint, Start
 from training.terminal.opening import build_opening, objects_by_class
+from util.category_ids import CategoryIds
 
 NAMES = {1: "cat", 3: "traffic light", 7: "never seen"}
 
@@ -32,7 +33,8 @@ def opening(*flags, start=None, names=NAMES):
     args = main.parse_command_line(["--output_dir", "out", "--device", "cpu", *flags]).args
     train = None if args.eval else Split([3, 3, 1], "train.json")
     val = Split([3], "val.json")
-    data = Data(train, val, ClassTable("training", "", names, {}), val.coco, 8)
+    ids = CategoryIds(tuple(range(8)))
+    data = Data(train, val, ClassTable("training", "", names, {}), val.coco, ids)
     return build_opening(args, start or Start(), data, nn.Linear(1000, 1000))
 
 
@@ -63,6 +65,11 @@ def test_data_model_device_and_folder():
 )
 def test_where_the_weights_come_from(flags, start, text):
     assert text in opening(*flags, start=start)
+
+
+def test_a_frozen_backbone_is_named():
+    flags = ["--freeze_backbone_epochs", "2", "--freeze_batch_size", "5"]
+    assert "each with 5 steps of 2 images; backbone frozen in the first 2" in opening(*flags)
 
 
 def test_an_evaluation_has_no_training_data():
