@@ -43,7 +43,7 @@ def build_opening(args: argparse.Namespace, start: Start, data: Data, model: nn.
     entries["weights"] = _weights(args, start)
     entries["device"] = _device(args)
     if not args.eval:
-        entries["epochs"] = _epochs(args, len(data.train_set))
+        entries["epochs"] = _epochs(build_plan(args), len(data.train_set))
     entries["output"] = args.output_dir or "nothing is kept"
     return "\n".join(_wrapped(label, text) for label, text in entries.items()) + "\n"
 
@@ -112,8 +112,7 @@ def _device(args: argparse.Namespace) -> str:
     return f"{name}{processes}, {precision[args.amp]}"
 
 
-def _epochs(args: argparse.Namespace, num_images: int) -> str:
-    plan = build_plan(args)
+def _epochs(plan: TrainingPlan, num_images: int) -> str:
     frozen = min(plan.freeze_backbone_epochs, plan.epochs)
     last = _steps(plan, plan.epochs - 1, num_images)
     if not frozen:
