@@ -1,4 +1,4 @@
-"""Output of an evaluation: table by class, ``eval*.pth`` and COCO results JSON."""
+"""Output of an evaluation: per-class table, ``eval*.pth`` and COCO results JSON."""
 
 import json
 from argparse import Namespace
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from datasets.evaluation.coco_scoring import Annotation, CocoScore, SummaryRow
-from datasets.evaluation.explain import some_of
+from datasets.evaluation.explain import first_items
 from util.files.checkpoint import StrPath, atomic_write
 
 _CLASS_COLUMNS = {
@@ -21,14 +21,14 @@ _CLASS_COLUMNS = {
 
 
 def per_class_table(score: CocoScore, categories: Mapping[int, str]) -> str:
-    """Format number of objects, AP, AP50, AP75 and AR of each class that occurs in the images.
+    """Format the number of objects, AP, AP50, AP75 and AR of each class that has objects.
 
     Args:
-        score: an evaluation after ``accumulate()``.
-        categories: class names by category id; default: the id.
+        score: evaluation after ``accumulate()``.
+        categories: class names by category id; ids without a name are printed as numbers.
 
     Returns:
-        A text table, followed by the classes without objects. AR is for the largest number of
+        a text table, followed by the classes without objects. AR is for the largest number of
         detections per image.
     """
     class_ids: list[int] = score.params.catIds
@@ -43,7 +43,7 @@ def per_class_table(score: CocoScore, categories: Mapping[int, str]) -> str:
             f"{_name(i, categories):<{width}}  {score.objects_per_category[i]:>7}  {numbers}"
         )
     if absent:
-        lines.append(f"without objects: {some_of([_name(i, categories) for i in absent])}")
+        lines.append(f"without objects: {first_items([_name(i, categories) for i in absent])}")
     return "\n".join(lines)
 
 
@@ -54,8 +54,9 @@ def serialisable_eval(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         evaluation: ``CocoScore.eval`` after ``accumulate()``.
 
     Returns:
-        The same keys; arrays are float64 tensors, and ``params`` is an argparse.Namespace. Loads
-        with ``torch.load(..., weights_only=True)`` if argparse.Namespace is allowed.
+        a dict with the same keys. Arrays become float64 tensors, and ``params`` becomes an
+        argparse.Namespace, so that ``torch.load(..., weights_only=True)`` loads it if
+        argparse.Namespace is allowed.
     """
     return {
         name: Namespace(**{key: _plain(item) for key, item in vars(value).items()})
@@ -70,7 +71,7 @@ def write_detections(detections: Sequence[Annotation], path: StrPath) -> None:
 
     Args:
         detections: from `datasets.coco_eval.CocoEvaluator.detections`.
-        path: the file; its folder must exist.
+        path: file to write; its folder must exist.
     """
     with atomic_write(path, "w") as file:
         file.write("[\n" + ",\n".join(json.dumps(entry) for entry in detections) + "\n]\n")
