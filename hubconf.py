@@ -33,7 +33,17 @@ _check_own_package("util")
 
 from torch import nn  # noqa: E402
 
-from models import backbone, demo, detr, panoptic, position_encoding, segmentation, weights, zoo  # noqa: E402
+from models import (  # noqa: E402
+    backbone,
+    demo,
+    detr,
+    finetuning,
+    panoptic,
+    position_encoding,
+    segmentation,
+    weights,
+    zoo,
+)
 from models import transformer as transformers  # noqa: E402
 from util import errors  # noqa: E402
 from util.files import checkpoint  # noqa: E402
@@ -44,8 +54,8 @@ _Entry = collections.abc.Callable[..., _Result]
 
 _ARGUMENTS = """
 Args:
-    pretrained: load the released weights. With a different ``num_classes`` the classification head
-        is initialized randomly, and a report of the loaded weights is printed.
+    pretrained: load the released weights. With a different ``num_classes`` the classes' rows in the
+        classification head are initialized randomly, and a report of the loaded weights is printed.
     num_classes: number of classes, without the no-object class. Default: 91, for COCO's category
         ids, or 250 (things and stuff) for panoptic models.
     threshold: minimum score of a segment in the panoptic post-processor; panoptic models only.
@@ -104,7 +114,7 @@ def _load_released_weights(model: nn.Module, released: zoo.ReleasedModel, num_cl
     if num_classes == released.num_classes:
         weights.load_model_state(model, state, released.url, flags_of_main=False)
     else:
-        print(weights.finetune_model(model, state))
+        print(finetuning.finetune_model(model, state))
 
 
 def _with_help(entry: _Entry, name: str) -> _Entry:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from datasets import coco
 from datasets.annotations.checks import check_image_folder
-from datasets.annotations.coco_file import Row, category_names, largest_category_id
+from datasets.annotations.coco_file import Row, category_names, largest_category_id, text_ids
 from datasets.annotations.panoptic import (
     check_ids,
     check_panoptic,
@@ -40,6 +40,7 @@ class CocoPanoptic(Dataset):
         coco: content of the JSON file, with images and annotations sorted by image id.
         ids: sorted image ids.
         categories: name of each category id.
+        text_ids: id in the file by category id, where it is a string.
         is_thing: whether each category id is a thing.
         largest_category_id: largest category id; the model needs more classes than this.
     """
@@ -89,6 +90,7 @@ class CocoPanoptic(Dataset):
         self.return_masks = return_masks
         self.ids: list[int] = [row["id"] for row in data["images"]]
         self.categories = category_names(data["categories"])
+        self.text_ids = text_ids(data["categories"])
         self.is_thing = thing_flags(data)
         self.largest_category_id = largest_category_id(self.categories)
 

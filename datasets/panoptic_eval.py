@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from datasets.annotations.coco_file import Row
 from datasets.evaluation.panoptic_files import PanopticTruth, num_threads
 from datasets.evaluation.panoptic_quality import Quality, SegmentMap, SegmentMatches
+from datasets.evaluation.report import with_own_id
 from util.distributed.gathering import gather_to_main
 from util.distributed.processes import is_main_process
 from util.files.checkpoint import atomic_write
@@ -43,6 +44,7 @@ class PanopticEvaluator:
         ann_folder: folder of its PNGs.
         output_dir: folder for the predicted PNGs and ``predictions.json``, in the format of the
             ground truth; None: write nothing.
+        print_table: print the table of panoptic quality in `summarize`.
 
     Raises:
         UserError: if the ground truth is missing or invalid.
@@ -53,9 +55,11 @@ class PanopticEvaluator:
         ann_file: str | Path,
         ann_folder: str | Path,
         output_dir: str | Path | None = "panoptic_eval",
+        print_table: bool = True,
     ) -> None:
         self._truth = PanopticTruth(ann_file, ann_folder)
         self.output_dir = output_dir
+        self._print_table = print_table
         if output_dir is not None:
             os.makedirs(output_dir, exist_ok=True)
             if is_main_process():  # written again by `summarize`, after all maps
@@ -98,10 +102,16 @@ class PanopticEvaluator:
         if not is_main_process():
             return None
         if self.output_dir is not None:
-            entries = [self._scored[image_id].entry for image_id in sorted(self._scored)]
+            entries = [self._with_own_ids(self._scored[i].entry) for i in sorted(self._scored)]
             with atomic_write(Path(self.output_dir) / _PREDICTIONS, "w") as file:
                 json.dump({"annotations": entries}, file)
-        return self._truth.summarize([scored.matches for scored in self._scored.values()])
+        matches = [scored.matches for scored in self._scored.values()]
+        return self._truth.summarize(matches, self._print_table)
+
+    def _with_own_ids(self, entry: Row) -> Row:
+        """Return an entry with the category ids of the ground-truth file."""
+        segments = [with_own_id(row, self._truth.text_ids) for row in entry["segments_info"]]
+        return {**entry, "segments_info": segments}
 
     def _score(self, prediction: Prediction) -> _Scored:
         image_id, png = int(prediction["image_id"]), prediction["png_string"]

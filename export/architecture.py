@@ -74,8 +74,9 @@ class Architecture:
     @property
     def largest_side(self) -> float:
         """Maximum side of an image in pixels; infinite except for learned positions."""
-        stride = 16 if self.dilation else 32
-        return LEARNED_CELLS * stride if self.position_embedding == "learned" else math.inf
+        if self.position_embedding != "learned":
+            return math.inf
+        return LEARNED_CELLS * (16 if self.dilation else 32)
 
     def flags(self) -> dict[str, Any]:
         """The flags by name, as in the ``args`` of a checkpoint."""

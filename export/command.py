@@ -69,7 +69,7 @@ def run_export(export_format: Format, argv: Sequence[str] | None = None) -> int:
         require(export_format.packages, export_format.program)
         check_output_file(args.output)
         source = source_of(args)
-        refuse_sizes(args, export_format.smallest_side, source.architecture.largest_side)
+        set_sizes(args, export_format.smallest_side, source.architecture.largest_side)
         try:
             _export(export_format, source, args)
         except OSError as err:
@@ -125,7 +125,7 @@ def add_check_flags(parser: ArgumentParser, tolerance: float) -> None:
     sizes = [f"{height}x{width}" for height, width in SIZES_HW]
     group.add(
         "--check_sizes",
-        f"image sizes HEIGHTxWIDTH to compare (default: {' '.join(sizes)})",
+        f"image sizes HEIGHTxWIDTH to compare (default: {' '.join(sizes)}, or the model's largest)",
         nargs="+",
         type=_size_hw,
         default=None,
@@ -149,7 +149,8 @@ def _size_hw(text: str) -> SizeHW:
 
 def _export(export_format: Format, source: Source, args: argparse.Namespace) -> None:
     """Write to a temporary file, check it, and rename it to --output."""
-    wrapper = ExportWrapper(source.model, args.raw).eval().requires_grad_(False)
+    largest_side = source.architecture.largest_side
+    wrapper = ExportWrapper(source.model, args.raw, largest_side).eval().requires_grad_(False)
     example = next(padded_batches([_EXAMPLE_HW], [2]))
     with atomic_write(args.output) as file:
         export_format.write(wrapper, example, metadata_of(source), file)
@@ -162,18 +163,21 @@ def _export(export_format: Format, source: Source, args: argparse.Namespace) -> 
     print(f"written to {args.output}")
 
 
-def refuse_sizes(args: argparse.Namespace, smallest_side: int, largest_side: float) -> None:
-    """Check the image sizes of the comparison.
+def set_sizes(args: argparse.Namespace, smallest_side: int, largest_side: float) -> None:
+    """Check the image sizes of the comparison, or set their defaults, within the range of a model.
 
     Args:
-        args: has the flags of `add_check_flags`.
+        args: has the flags of `add_check_flags`; ``check_sizes`` is set if it was not given.
         smallest_side: minimum side of images in pixels, for the file format.
         largest_side: maximum side of images in pixels, for the model.
 
     Raises:
-        UserError: a size is out of range.
+        UserError: a given size is out of range.
     """
-    for height, width in args.check_sizes or SIZES_HW:
+    if args.check_sizes is None:
+        fitting = ((min(h, largest_side), min(w, largest_side)) for h, w in SIZES_HW)
+        args.check_sizes = list(dict.fromkeys(fitting))
+    for height, width in args.check_sizes:
         if min(height, width) < smallest_side or max(height, width) > largest_side:
             most = f" and at most {largest_side:.0f}" if largest_side < math.inf else ""
             raise UserError(
@@ -185,11 +189,11 @@ def refuse_sizes(args: argparse.Namespace, smallest_side: int, largest_side: flo
 def check_with_flags(
     wrapper: ExportWrapper, exported: Exported, args: argparse.Namespace
 ) -> Differences:
-    """Run `export.check.check` with the flags of `add_check_flags`."""
+    """Run `export.check.check` with the flags of `add_check_flags`, after `set_sizes`."""
     return check(
         wrapper,
         exported,
-        args.check_sizes or SIZES_HW,
+        args.check_sizes,
         args.check_batches or BATCH_SIZES,
         args.tolerance,
     )
@@ -197,12 +201,16 @@ def check_with_flags(
 
 def metadata_of(source: Source) -> dict[str, str]:
     """Metadata that a client needs to run the model, as text by name."""
+    own_ids = source.rows().own
+    names = [source.categories.get(category_id) for category_id in source.rows().by_row]
+    by_own_id = {str(i): name for i, name in zip(own_ids, names, strict=True) if name is not None}
     return {
         "name": source.name,
         "image_mean": json.dumps(IMAGENET_MEAN),
         "image_std": json.dumps(IMAGENET_STD),
         "short_side": str(source.short_side),
         "max_size": str(source.max_size),
-        "categories": json.dumps({str(k): v for k, v in source.categories.items()}),
+        "category_ids": json.dumps(own_ids),
+        "categories": json.dumps(by_own_id),
         "architecture": json.dumps(source.architecture.flags()),
     }

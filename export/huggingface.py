@@ -13,6 +13,7 @@ import argparse
 import importlib
 import importlib.util
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,12 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from export.architecture import Architecture
+from export.architecture import FLAG_NAMES, Architecture
 from export.check import CheckFailedError, Exported
-from export.command import add_check_flags, check_with_flags, refuse_sizes, run_checked
-from export.huggingface_config import preprocessor_config, read_config, write_config
+from export.command import add_check_flags, check_with_flags, run_checked, set_sizes
+from export.huggingface_config import (
+    preprocessor_config,
+    read_config,
+    read_preprocessor,
+    uses_timm,
+    write_config,
+)
 from export.huggingface_keys import from_huggingface, to_huggingface
 from export.quiet import quiet
 from export.source import Source, add_model_flags, source_of
@@ -37,10 +44,11 @@ from export.weights import (
     write_weights,
 )
 from export.wrapper import ExportWrapper
+from models.segmentation import DETRsegm
 from models.weights import load_model_state, model_state
 from util.cli.command_line import ArgumentParser, FlagGroup
 from util.errors import UserError
-from util.files.checkpoint import atomic_write, load_checkpoint
+from util.files.checkpoint import atomic_write, check_replaceable, load_checkpoint
 from util.files.safetensors_file import read_safetensors
 
 _PROGRAM = "python -m export.huggingface"
@@ -60,7 +68,7 @@ def write_folder(source: Source, folder: Path) -> None:
         UserError: Hugging Face has no equivalent model, or the folder cannot be written.
     """
     state = source.model.state_dict()
-    config = write_config(source.architecture, state, source.categories)
+    config = write_config(source.architecture, state, source.categories, source.rows())
     theirs = to_huggingface(state, config["use_timm_backbone"], source.name)
     write_safetensors_file(folder / _WEIGHTS, theirs, {})
     preprocessor = preprocessor_config(
@@ -71,18 +79,23 @@ def write_folder(source: Source, folder: Path) -> None:
             json.dump(content, file, indent=2, ensure_ascii=False)
 
 
-def read_folder(folder: Path) -> dict[str, Any]:
-    """Read a Hugging Face folder as a checkpoint.
+def read_folder(folder: Path) -> tuple[dict[str, Any], nn.Module]:
+    """Read a Hugging Face folder as a checkpoint, and build its model.
 
     Returns:
-        ``model``: the weights under our key names; ``args``: the flags of the architecture;
-        ``categories``: names by category id.
+        A checkpoint, and our model with its weights. The checkpoint has ``model``: the weights
+        under our key names; ``args``: the flags of the architecture, and the image sizes ``scales``
+        and ``max_size`` if the folder has them; ``categories``: names by category id;
+        ``category_ids``, as in a checkpoint.
 
     Raises:
         UserError: a file is missing, or we have no equivalent model.
     """
-    config = _read_config_file(folder / _CONFIG)
-    flags, categories = read_config(config, str(folder / _CONFIG))
+    config = _read_json(folder / _CONFIG)
+    flags, categories, category_ids = read_config(config, str(folder / _CONFIG))
+    sizes = {}
+    if (path := folder / _PREPROCESSOR).exists():
+        sizes = read_preprocessor(_read_json(path), str(path))
     path = folder / _WEIGHTS
     if path.exists():
         theirs = read_safetensors(path)[0]
@@ -93,39 +106,61 @@ def read_folder(folder: Path) -> dict[str, Any]:
         theirs = model_state(load_checkpoint(path), str(path))
     state = from_huggingface(theirs, str(path))
     architecture = Architecture.of(state, flags, str(path))
-    # Checks that all tensors are present and have the right shapes.
-    load_model_state(architecture.build(), state, str(path), flags_of_main=False)
-    return {"model": state, "args": architecture.flags(), "categories": categories}
+    model = architecture.build()
+    load_model_state(model, state, str(path), flags_of_main=False)
+    checkpoint = {
+        "model": state,
+        "args": architecture.flags() | sizes,
+        "categories": categories,
+        "category_ids": category_ids,
+    }
+    return checkpoint, model
 
 
-def _read_config_file(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as err:
         raise UserError(
             f"{path}: cannot be read ({err.strerror}): give the folder of a Hugging Face model"
         ) from err
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise UserError(f"{path}: is not JSON ({err})") from err
     if not isinstance(config, dict):
         raise UserError(f"{path}: is not a JSON object")
     return config
 
 
-def load_huggingface_model(folder: Path) -> Exported:
+def load_huggingface_model(folder: Path, masks: bool) -> Exported:
     """Load the Hugging Face model of a folder; call it with our padding mask, outputs are raw.
 
+    Args:
+        folder: written by ``save_pretrained`` or `write_folder`.
+        masks: load a segmentation model.
+
     Raises:
-        CheckFailedError: the model has missing or unexpected keys.
+        CheckFailedError: the model cannot be loaded, or has missing or unexpected keys.
     """
     transformers: Any = importlib.import_module("transformers")
-    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-    kind = getattr(transformers, config["architectures"][0])
-    with quiet():
-        model, report = kind.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True
-        )
-    wrong = [key for side in ("missing_keys", "unexpected_keys") for key in report[side]]
+    kind = transformers.DetrForSegmentation if masks else transformers.DetrForObjectDetection
+    try:
+        with quiet():
+            config = transformers.DetrConfig.from_pretrained(folder, local_files_only=True)
+            config.use_pretrained_backbone = False  # no download: the folder has the weights
+            model, report = kind.from_pretrained(
+                folder, config=config, local_files_only=True, output_loading_info=True
+            )
+    except Exception as err:  # any of its packages may raise anything
+        reason = " ".join(str(err).split())
+        raise CheckFailedError(
+            f"transformers {transformers.__version__} cannot load it ({reason})"
+        ) from err
+    wrong = [
+        key
+        for side in ("missing_keys", "unexpected_keys")
+        for key in report[side]
+        if not key.endswith(".num_batches_tracked")
+    ]
     if wrong:
         raise CheckFailedError(f"{len(wrong)} missing or unexpected keys, such as {wrong[0]}")
     model.eval()
@@ -144,8 +179,10 @@ def _export(args: argparse.Namespace) -> None:
     check_folder_of(args.output)
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: is a file; give the name of a folder")
+    for name in (_CONFIG, _PREPROCESSOR, _WEIGHTS):
+        check_replaceable(output / name)
     source = source_of(args)
-    refuse_sizes(args, 1, source.architecture.largest_side)
+    set_sizes(args, 1, source.architecture.largest_side)
     try:
         _write_checked(source, output, args)
     except OSError as err:
@@ -154,18 +191,21 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _write_checked(source: Source, output: Path, args: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=".export-") as name:
+    # An existing folder may be on another disk than the folder that it is in.
+    place = output if output.exists() else output.absolute().parent
+    with tempfile.TemporaryDirectory(dir=place, prefix=".export-") as name:
         temporary = Path(name)
         write_folder(source, temporary)
         _check_round_trip(source.model.state_dict(), temporary)
-        _check_outputs(source, temporary, args)
+        _check_outputs(source.model, temporary, args)
         output.mkdir(exist_ok=True)
         for file in sorted(temporary.iterdir(), reverse=True):  # weights first, config.json last
-            file.replace(output / file.name)
+            with file.open("rb") as written, atomic_write(output / file.name) as copy:
+                shutil.copyfileobj(written, copy)
 
 
 def _check_round_trip(state: Mapping[str, Tensor], folder: Path) -> None:
-    reread = read_folder(folder)["model"]
+    reread = read_folder(folder)[0]["model"]
     ours = {key: v for key, v in state.items() if not key.endswith(".num_batches_tracked")}
     wrong = [key for key in ours if key not in reread or not torch.equal(ours[key], reread[key])]
     if wrong or len(reread) != len(ours):
@@ -173,21 +213,25 @@ def _check_round_trip(state: Mapping[str, Tensor], folder: Path) -> None:
     print(f"{len(ours)} tensors are identical after a round trip")
 
 
-def _check_outputs(source: Source, folder: Path, args: argparse.Namespace) -> None:
-    needed = ["transformers", *(["timm"] if source.architecture.dilation else [])]
+def _check_outputs(model: nn.Module, folder: Path, args: argparse.Namespace) -> None:
+    """Compare our model with the one that transformers loads from a folder, if it is installed."""
+    needed = ["transformers", *(["timm"] if uses_timm(_read_json(folder / _CONFIG)) else [])]
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         print(f"{' and '.join(missing)} not installed: outputs are not compared")
         return
     print("largest differences between Hugging Face's model and ours:")
-    wrapper = ExportWrapper(source.model, raw=True).eval()
-    differences = check_with_flags(wrapper, load_huggingface_model(folder), args)
+    theirs = load_huggingface_model(folder, isinstance(model, DETRsegm))
+    differences = check_with_flags(ExportWrapper(model, raw=True).eval(), theirs, args)
     print(f"  overall: {differences}")
 
 
 def _import(args: argparse.Namespace) -> None:
     check_output_file(args.output)
-    checkpoint = read_folder(Path(args.folder))
+    checkpoint, model = read_folder(Path(args.folder))
+    architecture = Architecture(**{name: checkpoint["args"][name] for name in FLAG_NAMES})
+    set_sizes(args, 1, architecture.largest_side)
+    _check_outputs(model, Path(args.folder), args)
     write_weights(args.output, checkpoint)
     print(f"{len(checkpoint['model'])} tensors written to {args.output}")
 
@@ -207,6 +251,7 @@ def build_parser() -> ArgumentParser:
     back = directions.add_parser("from", help="convert a Hugging Face folder to a checkpoint")
     back.add_argument("folder", help="folder with config.json and model.safetensors")
     FlagGroup(back, "import").add("--output", "file: .pth or .safetensors", required=True)
+    add_check_flags(back, _TOLERANCE)
     return parser
 
 

@@ -8,14 +8,21 @@ from torch import Tensor
 
 from datasets.coco import IMAGENET_MEAN, IMAGENET_STD
 from export.architecture import Architecture
+from models.backbone import known_resnets
+from util.category_ids import CategoryIds, OwnId
 from util.errors import UserError
 
 _UNNAMED = "LABEL_"  # prefix of class names that transformers generates; released models: "N/A"
+_CATEGORY_IDS = "category_ids"  # our own key: user's id of each label; none if it is the label
 _DC5_STRIDE = 16
+_BILINEAR = 2  # Pillow's number of the filter
 
 
 def write_config(
-    architecture: Architecture, state: Mapping[str, Tensor], categories: Mapping[int, str]
+    architecture: Architecture,
+    state: Mapping[str, Tensor],
+    categories: Mapping[int, str],
+    category_ids: CategoryIds,
 ) -> dict[str, Any]:
     """Create the ``config.json`` of a model.
 
@@ -26,13 +33,18 @@ def write_config(
         architecture: architecture of the model.
         state: weights under our key names.
         categories: names by category id.
+        category_ids: of the rows of the class head, which are the labels there.
 
     Raises:
         UserError: Hugging Face has no equivalent model.
     """
     a = architecture
     _refuse_unsupported(a)
-    names = {i: categories.get(i, f"{_UNNAMED}{i}") for i in range(a.num_classes)}
+    names = {
+        row: categories.get(category_id, f"{_UNNAMED}{row}")
+        for row, category_id in enumerate(category_ids.by_row)
+    }
+    own_ids = category_ids.saved()
     return {
         "model_type": "detr",
         "architectures": ["DetrForSegmentation" if a.masks else "DetrForObjectDetection"],
@@ -44,6 +56,7 @@ def write_config(
         "auxiliary_loss": False,
         "id2label": {str(i): name for i, name in names.items()},
         "label2id": {name: i for i, name in names.items()},
+        **({} if own_ids is None else {_CATEGORY_IDS: own_ids}),
         "dilation": a.dilation,
         **(_timm_backbone(a) if a.dilation else _own_backbone(a, state)),
     }
@@ -117,34 +130,189 @@ def _refuse_other_resnets(
         )
 
 
-def read_config(config: Mapping[str, Any], source: str) -> tuple[dict[str, Any], dict[int, str]]:
-    """Read the flags that the shapes of the weights do not determine, and the class names.
+def read_config(
+    config: Mapping[str, Any], source: str
+) -> tuple[dict[str, Any], dict[int, str], list[OwnId] | None]:
+    """Read the flags that the shapes of the weights do not determine, and the classes.
 
     Args:
         config: content of ``config.json``.
         source: path of the file, for error messages.
 
     Returns:
-        Flags for `export.architecture.Architecture.of`, and names by category id.
+        Flags for `export.architecture.Architecture.of`, names by category id, and
+        ``category_ids`` as in a checkpoint.
 
     Raises:
         UserError: the model is no DETR, or we have no equivalent model.
     """
-    if config.get("model_type") != "detr":
-        raise UserError(f"{source}: model_type is {config.get('model_type')}, not detr")
-    heads = {config.get(f"{stack}_attention_heads", 8) for stack in ("encoder", "decoder")}
-    activation = config.get("activation_function", "relu")
-    if len(heads) > 1 or activation != "relu":
+    entries = _Entries(config, source)
+    entries.require(model_type="detr", activation_function="relu", num_channels=3)
+    heads = {entries.get(f"{stack}_attention_heads", int, 8) for stack in ("encoder", "decoder")}
+    if len(heads) > 1:
         raise UserError(
-            f"{source}: has {activation} and {sorted(heads)} attention heads; our DETR has relu, "
-            "and as many heads in the encoder as in the decoder"
+            f"{source}: has {sorted(heads)} attention heads; our DETR has as many in the encoder "
+            "as in the decoder"
         )
-    backbone = {**(config.get("backbone_kwargs") or {}), **(config.get("backbone_config") or {})}
-    dilation = bool(config.get("dilation")) or backbone.get("output_stride") == _DC5_STRIDE
-    labels = {int(i): str(name) for i, name in (config.get("id2label") or {}).items()}
+    flags = {"nheads": heads.pop(), "dilation": _read_backbone(entries)}
+    return flags, *_read_categories(entries)
+
+
+class _Entries:
+    """Entries of a JSON object, with checks.
+
+    Args:
+        values: the object.
+        source: path of the file, for error messages.
+    """
+
+    def __init__(self, values: Mapping[str, Any], source: str):
+        self.values = values
+        self.source = source
+
+    def get(self, name: str, kind: type, default: Any) -> Any:
+        """The entry ``name``, or ``default`` if it is missing or null.
+
+        Raises:
+            UserError: it is not of this kind.
+        """
+        value = self.values.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            found = f"{name} is {_short(value)}, not of type {kind.__name__}"
+            raise UserError(f"{self.source}: {found}")
+        return value
+
+    def part(self, name: str) -> "_Entries":
+        """The object ``name``; empty if it is missing or null."""
+        return _Entries(self.get(name, dict, {}), self.source)
+
+    def require(self, **ours: Any) -> None:
+        """Check that entries, where present, have the values of our models.
+
+        Raises:
+            UserError: another value.
+        """
+        for name, expected in ours.items():
+            value = self.values.get(name)
+            if value is not None and not _is_same(value, expected):
+                raise UserError(f"{self.source}: {name} is {_short(value)}, ours is {expected}")
+
+
+def _is_same(value: Any, expected: Any) -> bool:
+    if not isinstance(expected, tuple):
+        expected, value = (expected,), (value,)
+    if not isinstance(value, list | tuple) or len(value) != len(expected):
+        return False
+    return all(
+        math.isclose(a, b, abs_tol=1e-6)
+        if isinstance(b, float) and isinstance(a, int | float)
+        else a == b
+        for a, b in zip(value, expected, strict=True)
+    )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+def uses_timm(config: Mapping[str, Any]) -> bool:
+    """Whether the backbone of a ``config.json`` is of timm, not of transformers."""
+    backbone = config.get("backbone_config")
+    if backbone:
+        return bool(backbone.get("model_type") == "timm_backbone")
+    return config.get("use_timm_backbone") is not False
+
+
+def _read_backbone(entries: _Entries) -> bool:
+    """Check that the backbone is a ResNet of torchvision, and return whether it is dilated (DC5).
+
+    Raises:
+        UserError: it is another backbone.
+    """
+    own = entries.part("backbone_config")
+    if uses_timm(entries.values):
+        options = entries.part("backbone_kwargs")
+        _refuse_unknown_options(options)
+        default = _DC5_STRIDE if entries.get("dilation", bool, False) and not own.values else 32
+        stride = (own if own.values else options).get("output_stride", int, default)
+        if stride not in (_DC5_STRIDE, 32):
+            raise UserError(f"{entries.source}: output_stride is {stride}, ours: 32, or 16 for DC5")
+        name = (own if own.values else entries).get("backbone", str, "resnet50")
+        _check_timm_name(name, entries.source)
+        return stride == _DC5_STRIDE
+    if not own.values:
+        entries.require(backbone="resnet50")  # another name may be any model of the hub
+    own.require(model_type="resnet", num_channels=3, hidden_act="relu")
+    own.require(downsample_in_bottleneck=False, downsample_in_first_stage=False)
+    return False
+
+
+def _refuse_unknown_options(options: _Entries) -> None:
+    """Raise a UserError for options of timm that change the model."""
+    options.require(in_chans=3, num_channels=3)
+    known = {"out_indices", "output_stride", "in_chans", "num_channels", "features_only"}
+    unknown = [name for name in options.values if name not in known]
+    if unknown:
+        raise UserError(f"{options.source}: backbone_kwargs has {unknown[0]}, our ResNets have not")
+
+
+def _check_timm_name(name: str, source: str) -> None:
+    """Raise a UserError if timm's model ``name`` is not a ResNet of torchvision."""
+    if name.partition(".")[0].removeprefix("tv_") not in known_resnets():
+        raise UserError(
+            f"{source}: the backbone {_short(name)} of timm is not a ResNet of torchvision"
+        )
+
+
+def _read_categories(entries: _Entries) -> tuple[dict[int, str], list[OwnId] | None]:
+    """Class names by category id, without generated names, and ``category_ids``.
+
+    Raises:
+        UserError: an id is not a number, or the category ids do not fit.
+    """
+    found = entries.get("id2label", dict, {})
+    try:
+        labels = {int(i): str(name) for i, name in found.items()}
+    except ValueError:
+        raise UserError(f"{entries.source}: id2label has ids that are not numbers") from None
     unnamed = ("N/A", *(f"{_UNNAMED}{i}" for i in labels))
-    categories = {i: name for i, name in labels.items() if name not in unnamed}
-    return {"nheads": heads.pop(), "dilation": dilation}, categories
+    try:
+        ids = CategoryIds.read(entries.values.get(_CATEGORY_IDS), max(labels, default=-1) + 1)
+    except ValueError as error:
+        raise UserError(f"{entries.source}: {error}") from error
+    names = {ids.by_row[i]: name for i, name in labels.items() if name not in unnamed}
+    return names, ids.saved()
+
+
+def read_preprocessor(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Read the image sizes as the flags ``scales`` and ``max_size``.
+
+    Args:
+        config: content of ``preprocessor_config.json``.
+        source: path of the file, for error messages.
+
+    Raises:
+        UserError: the transforms differ from ours in more than the sizes.
+    """
+    entries = _Entries(config, source)
+    entries.require(do_resize=True, do_rescale=True, do_normalize=True, resample=_BILINEAR)
+    entries.require(rescale_factor=1 / 255, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)
+    if isinstance(config.get("size"), int):  # files of old versions
+        short, longest = entries.get("size", int, 0), entries.get("max_size", int, 1333)
+    else:
+        size = entries.part("size")
+        if not size.values:
+            return {}
+        short, longest = (size.get(f"{end}_edge", int, 0) for end in ("shortest", "longest"))
+    if not 0 < short <= longest:
+        raise UserError(
+            f"{source}: size is {_short(config['size'])}; our transforms need a shortest_edge and "
+            "a longest_edge"
+        )
+    return {"scales": [short], "max_size": longest}
 
 
 def preprocessor_config(panoptic: bool, short_side: int, max_size: int) -> dict[str, Any]:

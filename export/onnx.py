@@ -41,7 +41,7 @@ def write(
             example,
             input_names=INPUTS,
             output_names=output_names(wrapper),
-            dynamic_shapes=dynamic_shapes(),
+            dynamic_shapes=dynamic_shapes(wrapper.largest_side),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,

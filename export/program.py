@@ -34,7 +34,7 @@ def write(
         program = torch.export.export(
             wrapper,
             example,
-            dynamic_shapes=dynamic_shapes(),
+            dynamic_shapes=dynamic_shapes(wrapper.largest_side),
             prefer_deferred_runtime_asserts_over_guards=True,
         )
         _remove_size_assertions(program)

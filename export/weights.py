@@ -23,7 +23,13 @@ from models.weights import model_state
 from training.checkpoint import averaged_weights_in, classes_in, flags_in, report_better_average
 from util.cli.command_line import ArgumentParser, run_command
 from util.errors import UserError
-from util.files.checkpoint import StrPath, atomic_write, load_checkpoint, save_checkpoint
+from util.files.checkpoint import (
+    StrPath,
+    atomic_write,
+    check_replaceable,
+    load_checkpoint,
+    save_checkpoint,
+)
 from util.files.safetensors_file import SUFFIX, checkpoint_metadata, safetensors_bytes
 
 EMA_HELP = "use the averaged weights of a run with --ema_decay"
@@ -42,8 +48,8 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
 
     Returns:
         A checkpoint with the weights under ``model``, in our key names, and, if the file has them,
-        ``args`` (flags by name), ``categories`` (names by category id) and ``is_thing`` (by
-        category id).
+        ``args`` (flags by name), ``categories`` (names by category id), ``is_thing`` (by category
+        id) and ``category_ids`` (of the rows of the class head).
 
     Raises:
         UserError: the file is missing, damaged, of another kind, or has no averaged weights.
@@ -85,7 +91,8 @@ def write_weights(path: StrPath, checkpoint: Mapping[str, Any]) -> None:
     state = model_state(checkpoint, "the checkpoint")
     flags = {k: v for k, v in flags_of(checkpoint).items() if k in _KEPT_FLAGS}
     categories, is_thing = classes_in(checkpoint)
-    entries = {"args": flags, "categories": categories, "is_thing": is_thing}
+    entries: dict[str, Any] = {"args": flags, "categories": categories, "is_thing": is_thing}
+    entries["category_ids"] = checkpoint.get("category_ids")
     notes: dict[str, Any] = {name: entry for name, entry in entries.items() if entry}
     if "epoch" in checkpoint:
         notes["epoch"] = checkpoint["epoch"]
@@ -129,10 +136,9 @@ def check_output_file(output: StrPath) -> None:
     """Check that ``output`` can be written as a file.
 
     Raises:
-        UserError: it is a folder, or its folder does not exist.
+        UserError: it is a folder, a device or a pipe, or its folder does not exist.
     """
-    if Path(output).is_dir():
-        raise UserError(f"{output}: is a folder; give the name of a file")
+    check_replaceable(output)
     check_folder_of(output)
 
 

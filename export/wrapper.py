@@ -1,5 +1,7 @@
 """The module that is exported: a DETR with tensors as inputs and named tensors as outputs."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -18,12 +20,14 @@ class ExportWrapper(nn.Module):
     Args:
         model: a `models.detr.DETR` or `models.segmentation.DETRsegm` without auxiliary outputs.
         raw: return the outputs of the model instead of detections.
+        largest_side: maximum height and width of images in pixels.
     """
 
-    def __init__(self, model: nn.Module, raw: bool = False):
+    def __init__(self, model: nn.Module, raw: bool = False, largest_side: float = math.inf):
         super().__init__()
         self.model = model
         self.raw = raw
+        self.largest_side = largest_side
 
     def forward(self, images: Tensor, padding_mask: Tensor) -> dict[str, Tensor]:
         """Detect objects.
@@ -60,10 +64,17 @@ def output_names(wrapper: ExportWrapper) -> list[str]:
     return names + (["pred_masks"] if isinstance(wrapper.model, DETRsegm) else [])
 
 
-def dynamic_shapes() -> dict[str, dict[int, torch.export.Dim]]:
-    """Dynamic batch size, height and width of the inputs, for `torch.export`."""
+def dynamic_shapes(largest_side: float) -> dict[str, dict[int, torch.export.Dim]]:
+    """Dynamic batch size, height and width of the inputs, for `torch.export`.
+
+    Args:
+        largest_side: maximum height and width in pixels; may be infinite.
+    """
+    largest = None if largest_side == math.inf else int(largest_side)
     batch = torch.export.Dim("batch")
-    height, width = (torch.export.Dim(name, min=SMALLEST_SIDE) for name in ("height", "width"))
+    height, width = (
+        torch.export.Dim(name, min=SMALLEST_SIDE, max=largest) for name in ("height", "width")
+    )
     return {
         "images": {0: batch, 2: height, 3: width},
         "padding_mask": {0: batch, 1: height, 2: width},

@@ -130,15 +130,17 @@ class BackboneBase(nn.Module):
 
         Returns:
             feature maps (B, C, H / stride, W / stride) by name, each with its padding mask, resized
-            by nearest-neighbor interpolation.
+            by nearest-neighbor interpolation. An image of padding alone gets the mask of an image
+            without padding: with nothing to attend to, a softmax gives NaN.
         """
         features: dict[str, Tensor] = self.body(tensor_list.tensors)
         padding_mask = tensor_list.mask
         assert padding_mask is not None
         out: dict[str, NestedTensor] = {}
         for name, feature in features.items():
-            mask = F.interpolate(padding_mask[None].float(), size=feature.shape[-2:])[0]
-            out[name] = NestedTensor(feature, mask.to(torch.bool))
+            mask = F.interpolate(padding_mask[None].float(), size=feature.shape[-2:])[0] > 0
+            is_empty = mask.flatten(1).all(1)
+            out[name] = NestedTensor(feature, mask & ~is_empty[:, None, None])
         return out
 
 
@@ -175,7 +177,7 @@ class Backbone(BackboneBase):
 
 
 def _build_resnet(name: str, dilation: bool, norm: str) -> Any:
-    known = _known_resnets()
+    known = known_resnets()
     if name not in known:
         raise UserError(
             f"--backbone {name}: not a torchvision ResNet; choose one of {', '.join(known)}"
@@ -195,7 +197,8 @@ def _build_resnet(name: str, dilation: bool, norm: str) -> Any:
         ) from None
 
 
-def _known_resnets() -> list[str]:
+def known_resnets() -> list[str]:
+    """Names of the ResNets, ResNeXts and wide ResNets of torchvision."""
     return torchvision.models.list_models(torchvision.models, include=_RESNETS)
 
 
@@ -210,7 +213,7 @@ def match_resnet(state: Mapping[str, Tensor]) -> str | None:
         for key, value in state.items()
         if key.startswith(BODY) and value.dim() == 4
     }
-    for name in ("resnet50", "resnet101", *_known_resnets()):  # most common first
+    for name in ("resnet50", "resnet101", *known_resnets()):  # most common first
         with torch.device("meta"):
             candidate = torchvision.models.get_model(name, weights=None)
         shapes = {key: v.shape for key, v in candidate.state_dict().items() if v.dim() == 4}
@@ -303,21 +306,21 @@ class Joiner(nn.Sequential):
         self.num_channels: int = backbone.num_channels  # type: ignore[assignment]
 
     def forward(self, tensor_list: NestedTensor):  # type: ignore[no-untyped-def]
-        """Compute feature maps and their positional encodings.
+        """Compute feature maps, and the positional encoding of the coarsest.
 
         Args:
             tensor_list: images (B, 3, H, W) with a padding mask (B, H, W).
 
         Returns:
-            feature maps, fine to coarse, and their encodings (B, C, H, W) in the same dtype.
+            the feature maps, fine to coarse, and a list with the encoding (B, C, H, W) of the last
+            one, in the same dtype.
         """
         features: dict[str, NestedTensor] = self[0](tensor_list)
         out: list[NestedTensor] = []
-        positions: list[Tensor] = []
         for feature in features.values():
             out.append(feature)
-            positions.append(self[1](feature).to(feature.tensors.dtype))
-        return out, positions
+        # Only the transformer uses encodings, and learned ones do not cover the finer maps.
+        return out, [self[1](out[-1]).to(out[-1].tensors.dtype)]
 
 
 def build_backbone(args: Any) -> Joiner:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from models.postprocess import category_id_tensor
+from util.category_ids import OwnId
 from util.panoptic_coding import LARGEST_THING_ID, encode_id_map
 
 SizeHW = tuple[int, int]
@@ -93,23 +95,28 @@ class PostProcessPanoptic(nn.Module):
     """Convert class and mask logits to panoptic maps: each pixel belongs to one segment.
 
     Args:
-        is_thing_map: thing (True) or stuff (False) by class; the default is stuff.
+        is_thing_map: thing (True) or stuff (False) by category id; the default is stuff.
         threshold: queries with a lower score are dropped.
         return_scores: add ``score`` to each segment.
+        category_ids: as in `models.postprocess.PostProcess`.
 
     Source: DETR paper, section 4.4.
     """
+
+    category_ids: Tensor | None  # (K - 1,), not in the state dict
 
     def __init__(
         self,
         is_thing_map: Mapping[int, bool],
         threshold: float = 0.85,
         return_scores: bool = False,
+        category_ids: Sequence[OwnId] | None = None,
     ):
         super().__init__()
         self.is_thing_map = dict(is_thing_map)
         self.threshold = threshold
         self.return_scores = return_scores
+        self.register_buffer("category_ids", category_id_tensor(category_ids), persistent=False)
 
     @torch.no_grad()
     def forward(
@@ -164,6 +171,8 @@ class PostProcessPanoptic(nn.Module):
         scores, labels = logits.softmax(-1).max(-1)
         keep = (labels != logits.shape[-1] - 1) & (scores > self.threshold)
         masks, scores, labels = masks[keep], scores[keep].cpu(), labels[keep].cpu()
+        if self.category_ids is not None:
+            labels = self.category_ids.cpu()[labels]
         masks = _upsample_masks(masks, processed_hw, padded_hw or processed_hw)
         id_map = _resize_nearest(self._merge_stuff(_argmax_query(masks), labels), target_hw)
         areas = _areas(id_map, len(labels))

@@ -223,7 +223,9 @@ def test_another_number_of_classes_keeps_the_rest_and_says_so(name, serve, capsy
     assert all(torch.equal(own[key], state[key]) for key in own if key not in heads)
     text = capsys.readouterr().out
     assert f"{len(own) - 2} of {len(own)} tensors of the model loaded" in text
-    assert all(f"{key} is (" in text for key in heads)
+    assert all(key in text for key in heads)
+    if name != "detr_demo":
+        assert all(torch.equal(own[key][-1], state[key][-1]) for key in heads)  # no-object
 
 
 def test_a_file_whose_hash_is_wrong_is_refused_in_one_line(table, tmp_path):

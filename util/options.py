@@ -9,6 +9,12 @@ from typing import Any
 NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "num_classes": None,
     "finetune": "",
+    "data": None,
+    "voc_path": None,
+    "yolo_path": None,
+    "val_fraction": None,
+    "classes": None,
+    "keep_difficult": False,
     "backbone_weights": "imagenet",
     "backbone_norm": "frozen",
     "train_images": None,
@@ -21,6 +27,14 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "amp": "off",
     "lr_scheduler": "step",
     "lr_min": 0.0,
+    "lr_min_ratio": 0.0,
+    "warmup_steps": 0,
+    "lr_scale_batch": False,
+    "optimizer": "adamw",
+    "momentum": None,
+    "freeze_backbone_epochs": 0,
+    "freeze_batch_size": None,
+    "eval_every": 1,
     "eval_batch_size": None,
     "dump_detections": "",
     "panoptic_threshold": 0.85,
@@ -34,8 +48,10 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "skip_checks": False,
     "accum_steps": 1,
     "ema_decay": 0.0,
+    "tensorboard": False,
     "deterministic": False,
     "dist_timeout": 1800,
+    "log_style": "auto",
 }
 
 

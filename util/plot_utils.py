@@ -186,7 +186,8 @@ def _curves_of(
         if epochs
     ]
     if not curves:
-        known = sorted({key.partition("_")[2] for log in runs.values() for key in log[-1]} - {""})
+        keys = {key for log in runs.values() for epoch in log for key in epoch}
+        known = sorted({key.partition("_")[2] for key in keys} - {""})
         raise UserError(f"no log has the field {field!r}; there are: {', '.join(known)}")
     return curves
 

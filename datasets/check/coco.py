@@ -17,13 +17,14 @@ from datasets.annotations.coco_file import (
     category_names,
     is_integer,
     load_annotations,
+    text_ids,
 )
 from datasets.annotations.missing_files import explain_missing_files
 from datasets.annotations.start_checks import are_too_many, crowded_images, is_object
 from datasets.annotations.table_checks import leads_outside, size_wh
 from datasets.check.boxes import Boxes, check_boxes
 from datasets.check.facts import ClassCount, Split, SplitFacts, count_by_size
-from datasets.check.findings import KINDS, Example, Findings
+from datasets.check.findings import EXAMPLES_KEPT, KINDS, Example, Findings
 from datasets.check.images import ListedImage, survey_images
 from datasets.check.masks import check_masks
 from datasets.check.pictures import Sample, choose_samples
@@ -69,9 +70,11 @@ def check_coco_split(split: Split, settings: Settings) -> CocoSplit:
     Raises:
         UserError: if the annotation file cannot be read.
     """
-    data = load_annotations(split.ann_file)
+    data = load_annotations(split.ann_file) if split.tables is None else split.tables.data
     findings = Findings(split.name)
-    facts = SplitFacts(split, _listed_images(data, split), _classes(data))
+    _note_left_out(findings, split)
+    ids_in_file = text_ids(data["categories"])
+    facts = SplitFacts(split, _listed_images(data, split), _classes(data), ids_in_file)
     facts.num_annotations = len(data["annotations"])
     present = _check_paths(findings, facts)
     facts.sizes_wh = {i: image.size_wh for i, image in facts.images.items() if image.size_wh}
@@ -91,6 +94,13 @@ def check_coco_split(split: Split, settings: Settings) -> CocoSplit:
     facts.findings = findings.all()
     names, count = facts.class_names(), settings.num_pictures
     return CocoSplit(facts, choose_samples(split.name, facts.images, usable, names, count))
+
+
+def _note_left_out(findings: Findings, split: Split) -> None:
+    """Note what the reader of another format has left out or corrected."""
+    for note in split.tables.notes if split.tables is not None else []:
+        examples = [Example(detail=str(place)) for place in note.places[:EXAMPLES_KEPT]]
+        findings.note_many("left_out", len(note.places), examples, note.text)
 
 
 def _listed_images(data: dict[str, Any], split: Split) -> dict[int, ListedImage]:
@@ -157,7 +167,7 @@ def _check_class_names(findings: Findings, facts: SplitFacts) -> None:
     for number, entry in facts.classes.items():
         earlier = first.setdefault(entry.name, number)
         if earlier != number:
-            detail = f"{entry.name!r}, same as category id {earlier}"
+            detail = f"{entry.name!r}, same as category id {facts.text_ids.get(earlier, earlier)}"
             findings.note("duplicate_class_name", Example(category_id=number, detail=detail))
 
 

@@ -19,6 +19,9 @@ from datasets.check.facts import Split
 from datasets.check.pictures import save_pictures
 from datasets.check.report import Report, as_json, as_text
 from datasets.check.splits import compare_splits
+from datasets.formats.flags import add_format_flags
+from datasets.formats.reading import ReadOptions, build_read_options, read_split
+from datasets.formats.recognise import DataSource, build_source, split_names
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command
 from util.errors import UserError
 from util.files.checkpoint import atomic_write
@@ -36,6 +39,8 @@ def build_parser() -> ArgumentParser:
         fromfile_prefix_chars="@",
     )
     data = FlagGroup(parser, "data")
+    add_format_flags(data)
+    data.add("--seed", "random seed of --val_fraction", default=42, type=int)
     data.add("--coco_path", "COCO directory: train2017/, val2017/, annotations/")
     for split, images in (("train", "training"), ("val", "validation")):
         data.add(f"--{split}_images", f"folder of the {images} images")
@@ -106,6 +111,9 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 def _splits(args: argparse.Namespace) -> list[Split]:
     """Return the splits that the flags describe, and check that their files exist."""
+    if (source := build_source(args)) is not None:
+        options = build_read_options(args)
+        return [_read(name, source, options) for name in split_names(source)]
     named = [
         name
         for name in ("train", "val")
@@ -113,7 +121,7 @@ def _splits(args: argparse.Namespace) -> list[Split]:
     ]
     if not named:
         raise UserError(
-            "nothing to check: give --coco_path, or --train_images and --train_ann, "
+            "nothing to check: give --data, or --coco_path, or --train_images and --train_ann, "
             "or --val_images and --val_ann"
         )
     splits = []
@@ -128,6 +136,13 @@ def _splits(args: argparse.Namespace) -> list[Split]:
                 f"check --coco_path, or give the file with --{split.name}_ann"
             )
     return splits
+
+
+def _read(name: str, source: DataSource, options: ReadOptions) -> Split:
+    tables = read_split(source, name, options)
+    for remark in tables.remarks:
+        print(f"{name}: {remark}", file=sys.stderr)
+    return Split(name, tables.img_folder, tables.source, tables)
 
 
 def _report(checked: Sequence[CocoSplit], num_queries: int) -> Report:

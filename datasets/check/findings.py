@@ -29,6 +29,7 @@ KINDS: dict[str, Kind] = {
     # ---- annotation file ----
     "refused": Kind("error", "training rejects the annotation file"),
     "missing_file": Kind("error", "images have no file"),
+    "left_out": Kind("warning", "files or objects left out or corrected by the reader"),
     "path_outside_folder": Kind(
         "warning", "images have a file_name that leads out of the image folder"
     ),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from datasets.annotations.coco_file import Row
+from datasets.annotations.coco_file import TEXT_ID, Row
 from datasets.annotations.table_checks import NO_FILE, AnnotationFileError, Problem
 from datasets.annotations.wording import in_short
 from datasets.check.findings import EXAMPLES_KEPT, Example, Findings, id_of
@@ -30,7 +30,7 @@ def note_refusal(findings: Findings, refusal: UserError, file_names: Mapping[int
 
 
 def _example(problem: Problem, row: Row, file_names: Mapping[int, str]) -> Example:
-    field, number = problem.field, id_of(row.get("id"))
+    field, number = problem.field, id_of(row.get(TEXT_ID, row.get("id")))
     detail = "" if field is None else f"{field} {in_short(row.get(field))}"
     if problem.table == "categories":
         return Example(category_id=number, detail=detail)

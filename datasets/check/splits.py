@@ -18,9 +18,10 @@ def compare_splits(train: SplitFacts, val: SplitFacts) -> list[Finding]:
 
 def _compare_class_tables(findings: Findings, train: SplitFacts, val: SplitFacts) -> None:
     names, val_names = train.class_names(), val.class_names()
+    text_ids = {**train.text_ids, **val.text_ids}
     lone = only_in("train", names, val_names) + only_in("val", val_names, names)
     for kind, differences in (
-        ("class_conflict", name_conflicts(names, val_names, ("train", "val"))),
+        ("class_conflict", name_conflicts(names, val_names, ("train", "val"), text_ids)),
         ("class_table_differs", lone),
     ):
         for number, detail in differences:

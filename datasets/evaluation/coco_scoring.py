@@ -149,8 +149,8 @@ class CocoScore:
             **arrays,
         }
 
-    def summarize(self) -> None:
-        """Print the COCO summary table, and store its numbers in ``stats``.
+    def summarize(self, print_table: bool = True) -> None:
+        """Print the COCO summary table, if wanted, and store its numbers in ``stats``.
 
         Raises:
             RuntimeError: if `evaluate` has not been called.
@@ -158,8 +158,9 @@ class CocoScore:
         if not self.eval:
             raise RuntimeError("nothing to summarize: call accumulate() before summarize()")
         self.stats = np.array([self._mean(row) for row in self.summary_rows])
-        for row, value in zip(self.summary_rows, self.stats, strict=True):
-            print(self._line(row, value))
+        if print_table:
+            for row, value in zip(self.summary_rows, self.stats, strict=True):
+                print(self._line(row, value))
 
     def class_mean(self, row: SummaryRow, class_index: int) -> float:
         """Return the value of ``row`` for ``params.catIds[class_index]``; -1 without objects."""

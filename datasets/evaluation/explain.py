@@ -1,13 +1,14 @@
 """Explain an AP of -1 (no ground truth) or 0 (nothing found): usually an error in the data."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from pycocotools import mask as rle_tools
 from pycocotools.coco import COCO
 
+from datasets.annotations.coco_file import text_ids
 from datasets.annotations.wording import with_rest
 from datasets.coco_eval import CocoEvaluator
 from datasets.evaluation.coco_scoring import Annotation, CocoScore
@@ -104,11 +105,11 @@ def _why_nothing_to_find(score: CocoScore, coco_gt: COCO, objects: list[Annotati
             "never count as objects"
         )
     if not score.objects_per_category.total():
-        used = sorted({annotation["category_id"] for annotation in objects})
+        used = {annotation["category_id"] for annotation in objects}
         return (
-            f"AP and AR are -1: the annotations use the category ids {first_items(used)}, but the "
-            f"evaluated categories are {first_items(score.params.catIds)}; correct the list "
-            "'categories' of the annotation file"
+            f"AP and AR are -1: the annotations use the category ids {_ids_in_file(used, coco_gt)},"
+            f" but the evaluated categories are {_ids_in_file(score.params.catIds, coco_gt)}; "
+            "correct the list 'categories' of the annotation file"
         )
     return None
 
@@ -154,7 +155,7 @@ def _why_nothing_found(
     if not detections:
         return ["AP is 0: no detection is for an image with ground truth; check the image ids"]
     low_scores = _low_scores(detections, training)
-    disjoint = _labels_disjoint(objects, detections, training)
+    disjoint = _labels_disjoint(coco_gt, objects, detections, training)
     reasons = [None if low_scores else disjoint]  # labels with low scores are meaningless
     if "bbox" in detections[0]:
         found = _columns(detections)
@@ -174,8 +175,14 @@ def _columns(detections: Sequence[Annotation]) -> _Boxes:
     )
 
 
+def _ids_in_file(category_ids: Iterable[int], coco_gt: COCO) -> str:
+    """List the first category ids, as in the annotation file."""
+    texts = text_ids(coco_gt.cats.values())
+    return first_items([texts.get(number, number) for number in sorted(category_ids)])
+
+
 def _labels_disjoint(
-    objects: list[Annotation], detections: Sequence[Annotation], training: bool
+    coco_gt: COCO, objects: list[Annotation], detections: Sequence[Annotation], training: bool
 ) -> str | None:
     """Detect labels that have no category id in common with the annotations."""
     detected = {entry["category_id"] for entry in detections}
@@ -183,8 +190,8 @@ def _labels_disjoint(
     if detected & annotated:
         return None
     text = (
-        f"the detections' labels ({first_items(sorted(detected))}) and the ground truth's category "
-        f"ids ({first_items(sorted(annotated))}) are disjoint; "
+        f"the detections' labels ({_ids_in_file(detected, coco_gt)}) and the ground truth's "
+        f"category ids ({_ids_in_file(annotated, coco_gt)}) are disjoint; "
     )
     if training:
         return text + _CLASSES_LATER

@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from datasets.annotations.coco_file import Row, are_objects, category_names
+from datasets.annotations.coco_file import (
+    Row,
+    are_objects,
+    category_names,
+    replace_text_ids,
+    text_ids,
+)
 from datasets.annotations.json_files import read_json
 from datasets.annotations.panoptic import (
     check_panoptic,
@@ -77,6 +83,9 @@ def num_threads() -> int:
 class PanopticTruth:
     """Panoptic ground truth.
 
+    Attributes:
+        text_ids: id in the file by category id, where it is a string.
+
     Args:
         ann_file: COCO panoptic JSON.
         ann_folder: folder of its PNGs.
@@ -94,6 +103,7 @@ class PanopticTruth:
         self._sizes_hw = {row["id"]: (row["height"], row["width"]) for row in data["images"]}
         self._names = category_names(data["categories"])
         self._is_thing = thing_flags(data)
+        self.text_ids = text_ids(data["categories"])
 
     @property
     def image_ids(self) -> list[int]:
@@ -121,10 +131,11 @@ class PanopticTruth:
         id_map = read_id_map(path, image_id, self._sizes_hw[image_id])
         return match_segments(SegmentMap(id_map, segments), predicted, image_id)
 
-    def summarize(self, matches: Sequence[SegmentMatches]) -> Quality:
-        """Call `summarize_matches`, and print a table and a line about unknown categories."""
+    def summarize(self, matches: Sequence[SegmentMatches], print_table: bool = True) -> Quality:
+        """Call `summarize_matches`; print a table, and in any case unknown categories."""
         quality = summarize_matches(matches, self._is_thing)
-        print(quality_table(quality, self._names))
+        if print_table:
+            print(quality_table(quality, self._names))
         unknown = Counter(
             category
             for image in matches
@@ -156,6 +167,7 @@ def _load_predictions(path: str | Path) -> list[Row]:
             f'file {path} has no panoptic predictions ("annotations" with image_id, '
             f"file_name and segments_info); {hint}"
         )
+    replace_text_ids(rows)
     check_predictions(rows, path)
     return rows
 

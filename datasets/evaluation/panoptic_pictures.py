@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from datasets.annotations.coco_file import replace_text_ids
 from datasets.coco_panoptic import CocoPanoptic
 from datasets.loading.listed_images import read_row_image
 from util.panoptic_coding import decode_id_map
@@ -24,6 +25,7 @@ def panoptic_samples(
     folder = Path(prediction_folder)
     predictions = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
     rows = predictions["annotations"]
+    replace_text_ids(rows)
     index_of = {image_id: index for index, image_id in enumerate(dataset.ids)}
     number = min(num_images, len(rows))
     for predicted in (rows[k * len(rows) // number] for k in range(number)):

@@ -2,7 +2,7 @@
 
 import json
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from datasets.evaluation.coco_scoring import Annotation, CocoScore, SummaryRow
 from datasets.evaluation.explain import first_items
 from util.files.checkpoint import StrPath, atomic_write
 
+_LOWEST_SCORE = 0.01
 _CLASS_COLUMNS = {
     "AP": SummaryRow("AP", None, "all", -1),
     "AP50": SummaryRow("AP", 0.5, "all", -1),
@@ -66,15 +67,51 @@ def serialisable_eval(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_detections(detections: Sequence[Annotation], path: StrPath) -> None:
+def write_detections(
+    detections: Iterable[Annotation], path: StrPath, text_ids: Mapping[int, str] | None = None
+) -> None:
     """Write COCO result entries as JSON, one entry per line, atomically and without rounding.
 
     Args:
         detections: from `datasets.coco_eval.CocoEvaluator.detections`.
         path: file to write; its folder must exist.
+        text_ids: id in the user's files by category id, if it is a string.
     """
+    lines = (json.dumps(with_own_id(entry, text_ids or {})) for entry in detections)
     with atomic_write(path, "w") as file:
-        file.write("[\n" + ",\n".join(json.dumps(entry) for entry in detections) + "\n]\n")
+        file.write("[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def with_own_id(entry: Annotation, text_ids: Mapping[int, str]) -> Annotation:
+    """Return a result entry with the ``category_id`` of the user's files.
+
+    Args:
+        entry: dict with a ``category_id``.
+        text_ids: id in the user's files by category id, if it is a string.
+    """
+    own_id = text_ids.get(entry.get("category_id", -1))
+    return entry if own_id is None else {**entry, "category_id": own_id}
+
+
+def best_boxes(detections: Iterable[Annotation]) -> list[Annotation]:
+    """Detections without masks and without the lowest scores, for a file of moderate size.
+
+    Args:
+        detections: COCO result entries with ``bbox``.
+
+    Returns:
+        detections with a score of at least 0.01; boxes are rounded to hundredths of a pixel.
+    """
+    return [
+        {
+            "image_id": entry["image_id"],
+            "category_id": entry["category_id"],
+            "bbox": [round(value, 2) for value in entry["bbox"]],
+            "score": entry["score"],
+        }
+        for entry in detections
+        if entry["score"] >= _LOWEST_SCORE
+    ]
 
 
 def _name(category_id: int, categories: Mapping[int, str]) -> str:

@@ -16,7 +16,7 @@ class EpochBatchSampler(Sampler[list[int]]):
 
     Args:
         num_images: number of images in the dataset.
-        batch_size: number of images per batch and rank.
+        batch_size: number of images per batch and rank, until `start_at` changes it.
         seed: seed of the run.
         accum_steps: number of batches per optimizer step and rank.
     """
@@ -35,9 +35,10 @@ class EpochBatchSampler(Sampler[list[int]]):
         images_per_step = self._batch_size * self._accum_steps * get_world_size()
         return self._num_images // images_per_step * self._accum_steps
 
-    def start_at(self, epoch: int, batch: int = 0) -> None:
-        """Set the epoch, and the number of its batches to skip."""
+    def start_at(self, epoch: int, batch: int = 0, batch_size: int | None = None) -> None:
+        """Set the epoch, the number of its batches to skip, and optionally the batch size."""
         self._epoch, self._first_batch = epoch, batch
+        self._batch_size = batch_size or self._batch_size
 
     def __len__(self) -> int:
         return self.num_batches - self._first_batch

@@ -5,6 +5,8 @@ and of a wrapper that takes a list, ONNX files at another size than that of the 
 input that a model takes.
 """
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -165,7 +167,7 @@ def test_onnx_of_a_square_image_at_another_size(name, request):
             model,
             (torch.full((1, 3, 96, 96), 0.3),),
             input_names=INPUTS[:1],
-            dynamic_shapes=(dynamic_shapes()[INPUTS[0]],),
+            dynamic_shapes=(dynamic_shapes(math.inf)[INPUTS[0]],),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,

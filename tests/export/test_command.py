@@ -1,13 +1,16 @@
 """The command line of the exporters: files, messages and exit statuses."""
 
+import argparse
 import dataclasses
 import json
+import math
+import os
 
 import pytest
 import torch
 
-from export.command import Format, run_export
-from tests.export.small_files import BOXES, CATEGORIES, SIZES, write_checkpoint
+from export.command import Format, run_export, set_sizes
+from tests.export.small_files import BOXES, CATEGORIES, MASKS, SIZES, write_checkpoint
 
 WRITTEN = {}
 
@@ -98,17 +101,39 @@ def test_sizes_that_the_format_does_not_take(flags, capsys):
     assert "--check_sizes 64x32: each side must have at least 33 pixels" in line
 
 
-def test_sizes_that_learned_positions_do_not_cover(tmp_path, capsys):
-    for dilation, most in ((False, 1600), (True, 800)):
-        learned = dataclasses.replace(
-            BOXES, backbone="resnet50", position_embedding="learned", dilation=dilation
-        )
-        write_checkpoint(tmp_path / "f.pth", learned)
-        flags = ["--checkpoint", str(tmp_path / "f.pth"), "--output", str(tmp_path / "f")]
-        assert run_export(make_format(), [*flags, "--check_sizes", f"64x{most + 1}"]) == 2
-        assert f"at least 1 and at most {most} pixels" in capsys.readouterr().err
-        write = [*flags, "--check_sizes", f"64x{most}", "--check_batches", "1"]
-        assert run_export(make_format(), write) == 0
+@pytest.mark.parametrize(("dilation", "most"), [(False, 1600), (True, 800)])
+@pytest.mark.parametrize("masks", [False, True])
+def test_sizes_that_learned_positions_do_not_cover(tmp_path, capsys, dilation, most, masks):
+    learned = dataclasses.replace(
+        MASKS if masks else BOXES,
+        backbone="resnet50",
+        position_embedding="learned",
+        dilation=dilation,
+    )
+    write_checkpoint(tmp_path / "f.pth", learned)
+    flags = ["--checkpoint", str(tmp_path / "f.pth"), "--output", str(tmp_path / "f")]
+    assert run_export(make_format(), [*flags, "--check_sizes", f"64x{most + 1}"]) == 2
+    assert f"at least 1 and at most {most} pixels" in capsys.readouterr().err
+    write = [*flags, "--check_sizes", f"64x{most}", "--check_batches", "1"]
+    assert run_export(make_format(), write) == 0
+    assert WRITTEN["wrapper"].largest_side == most
+
+
+def test_default_sizes_are_within_the_range_of_the_model(capsys):
+    for largest, sizes in (
+        (math.inf, [(480, 640), (800, 1066), (1333, 800)]),
+        (800, [(480, 640), (800, 800)]),
+    ):
+        args = argparse.Namespace(check_sizes=None)
+        set_sizes(args, 1, largest)
+        assert args.check_sizes == sizes
+
+
+def test_a_device_is_not_replaced(flags, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    assert run_export(make_format(), [*flags, "--output", str(tmp_path / "pipe")]) == 2
+    assert "pipe: is a device or a pipe; give the name of a file" in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_places_that_cannot_be_written(flags, tmp_path, capsys):

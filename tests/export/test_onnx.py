@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from export.check import compare, padded_batches
 from export.onnx import OPSET, load, run
@@ -20,6 +21,16 @@ def test_the_file_computes_what_the_model_does_at_any_size(onnx_export):
     wrapper, in_onnx_runtime = ExportWrapper(model).eval(), load(path)
     for batch in padded_batches([(96, 97), (98, 99), (101, 66), (33, 131), (20, 30)], [1, 3]):
         assert compare(wrapper, in_onnx_runtime, *batch).largest() < 1e-4
+
+
+def test_images_of_padding_alone_fill_a_batch_of_fixed_size(onnx_export):
+    wrapper, in_onnx_runtime = ExportWrapper(onnx_export[0]).eval(), load(onnx_export[1])
+    images, padding_mask = next(padded_batches([(70, 133)], [3]))
+    images[1:], padding_mask[1:] = 0, True
+    assert compare(wrapper, in_onnx_runtime, images, padding_mask).largest() < 1e-4
+    alone = in_onnx_runtime(images[:1], padding_mask[:1])
+    for name, values in in_onnx_runtime(images, padding_mask).items():
+        assert torch.allclose(values[:1], alone[name], atol=1e-4)
 
 
 def test_the_file_says_what_goes_in_and_out(onnx_export):

@@ -1,5 +1,7 @@
 """Export with torch.export, from the command line to a program for any size."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from export.program import load, run
 from export.wrapper import ExportWrapper
 from tests.export.small_files import NARROW_BOXES, NARROW_MASKS, write_checkpoint
 
+LEARNED_MASKS = dataclasses.replace(NARROW_MASKS, position_embedding="learned")
 # Heights and widths of every remainder that stages of stride 2 can leave, even and odd, and the
 # smallest that is allowed.
 ODD_SIZES_HW = [(96, 97), (98, 99), (101, 66), (33, 131)]
@@ -16,7 +19,10 @@ ODD_SIZES_HW = [(96, 97), (98, 99), (101, 66), (33, 131)]
 @pytest.mark.filterwarnings("ignore:The given buffer is not writable", "ignore::FutureWarning")
 @pytest.mark.parametrize(
     ("architecture", "flags"),
-    [(NARROW_BOXES, ["--raw"]), pytest.param(NARROW_MASKS, [], marks=pytest.mark.slow)],
+    [
+        (NARROW_BOXES, ["--raw"]),
+        pytest.param(LEARNED_MASKS, [], marks=pytest.mark.slow),
+    ],
 )
 def test_a_model_of_either_kind(tmp_path, architecture, flags):
     model = write_checkpoint(tmp_path / "small.pth", architecture)
@@ -26,6 +32,10 @@ def test_a_model_of_either_kind(tmp_path, architecture, flags):
     wrapper, program = ExportWrapper(model, raw=bool(flags)).eval(), load(output)
     for batch in padded_batches(ODD_SIZES_HW, [1, 3]):
         assert compare(wrapper, program, *batch).largest() < 1e-5
+    if architecture is LEARNED_MASKS:
+        assert compare(wrapper, program, *next(padded_batches([(1600, 40)], [1]))).largest() < 1e-5
+        with pytest.raises(AssertionError, match="1600"):
+            program(*next(padded_batches([(1601, 40)], [1])))
     extra = {"name": ""}
     torch.export.load(output, extra_files=extra)
     assert extra["name"] == "small"

@@ -24,6 +24,8 @@ def test_a_model_of_either_kind(tmp_path, architecture, flags):
     wrapper = ExportWrapper(model, raw=bool(flags)).eval()
     batch = next(padded_batches([(61, 99)], [2]))
     assert compare(wrapper, load(output), *batch).largest() < 1e-5
+    batch[1][1] = True  # an image of padding alone
+    assert compare(wrapper, load(output), *batch).largest() < 1e-5
     extra = {"name": ""}
     torch.jit.load(output, _extra_files=extra)
     assert extra["name"] in ("small", b"small")

@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 from models.backbone import Backbone, FrozenBatchNorm2d, Joiner, build_backbone
-from models.position_encoding import PositionEmbeddingSine
+from models.position_encoding import PositionEmbeddingLearned, PositionEmbeddingSine
 from util.errors import UserError
 from util.nested_tensor import nested_tensor_from_tensor_list
 
@@ -159,6 +159,17 @@ def test_strides_and_masks(dilation, stride):
         assert not feature.mask[1, :, :half].any() and feature.mask[1, :, half:].all()
 
 
+@pytest.mark.parametrize("layers", [False, True])
+def test_an_image_of_padding_alone_counts_as_an_image_without_padding(layers):
+    samples = nested_tensor_from_tensor_list([torch.rand(3, 64, 96), torch.rand(3, 40, 60)])
+    samples.mask[1] = True
+    for feature in build(layers=layers)(samples).values():
+        assert not feature.mask.any()
+    samples.mask[1, 0, 0] = False
+    for feature in build(layers=layers)(samples).values():
+        assert feature.mask[1].sum() == feature.mask[1].numel() - 1
+
+
 def test_late_stages_are_trained():
     def trained(backbone):
         names = [n for n, p in backbone.named_parameters() if p.requires_grad]
@@ -228,6 +239,15 @@ def test_joiner_gives_positions_in_the_type_of_the_features():
     assert joiner.num_channels == 512
     assert positions[0].dtype == torch.float64
     assert positions[0].shape == (1, 16, 2, 3) == (1, 16, *features[0].tensors.shape[-2:])
+
+
+def test_joiner_encodes_the_coarsest_map_alone():
+    joiner = Joiner(build(layers=True), PositionEmbeddingLearned(8))
+    features, positions = joiner(nested_tensor_from_tensor_list([torch.rand(3, 40, 1600)]))
+    assert [tuple(feature.tensors.shape[-2:]) for feature in features] == [
+        *((10, 400), (5, 200), (3, 100), (2, 50)),
+    ]
+    assert [tuple(position.shape) for position in positions] == [(1, 16, 2, 50)]
 
 
 def test_fixed_backbone_with_moving_statistics_is_refused():

@@ -241,7 +241,14 @@ def test_a_run_ends_with_epoch_step_images_layer_and_a_dump(data, tmp_path, caps
     assert "no non-finite value" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("flags", [["--dropout", "0"], ["--masks"]], ids=["no dropout", "masks"])
+FROZEN = ["--freeze_backbone_epochs", "1", "--backbone_norm", "batch"]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--dropout", "0"], ["--masks"], FROZEN],
+    ids=["no dropout", "masks", "frozen backbone"],
+)
 @pytest.mark.parametrize("amp", ["off", "bf16"])
 def test_a_saved_step_has_the_same_losses_to_the_last_bit(data, tmp_path, monkeypatch, amp, flags):
     build_network = network.build_network

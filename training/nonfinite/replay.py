@@ -19,6 +19,7 @@ from util.errors import UserError
 from util.files.checkpoint import load_checkpoint, save_checkpoint
 from util.nested_tensor import NestedTensor
 from util.nonfinite_steps import StepRecord
+from util.optimizer import freeze_backbone, keep_frozen_norms
 from util.options import fill_in_new_flags
 from util.reproducibility.determinism import explained_refusals, make_deterministic
 from util.reproducibility.random_state import set_random_state
@@ -64,6 +65,7 @@ def examine(model: nn.Module, criterion: SetCriterion, record: StepRecord, amp: 
     if not record.samples.tensors.isfinite().all():
         return "the input images contain NaN or infinity"
     model = copy.deepcopy(model).train()
+    keep_frozen_norms(model)
     criterion.train()
     device = next(model.parameters()).device
     samples, targets = to_device((record.samples, record.targets), device)
@@ -185,6 +187,8 @@ def replay_file(path: str) -> None:
     if args.amp != "off":
         prepare_for_mixed_precision(model)
     load_model_state(model, weights, path)
+    if record.epoch < args.freeze_backbone_epochs:
+        freeze_backbone(model)
     with explained_refusals():
         print(describe(record, examine(model, criterion, record, args.amp)))
 

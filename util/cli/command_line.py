@@ -123,12 +123,23 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
-def run_command(name: str, command: Callable[[], None]) -> int:
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory of the GPU or of the machine ran out. PyTorch need not be imported."""
+    is_on_gpu = type(error).__name__ == "OutOfMemoryError"
+    return is_on_gpu or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def run_command(name: str, command: Callable[[], None], save_memory: str = "") -> int:
     """Run a command and return its exit status.
 
     Args:
         name: name of the command, for messages.
         command: function to run.
+        save_memory: what to do if memory runs out; empty: the exception is raised.
 
     Returns:
         0: success. 1: training has diverged, or another process died or hangs. 2: user error, or a
@@ -158,5 +169,9 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         message, status = str(err), err.exit_status
     except KeyboardInterrupt:
         message, status = "interrupted; files are complete or unchanged", 130
+    except (RuntimeError, MemoryError) as err:
+        if not (save_memory and _is_out_of_memory(err)):
+            raise
+        message, status = f"error: out of memory ({_first_line(err)}); {save_memory}", 2
     print(f"{name}: {message}", file=sys.stderr)
     return status

@@ -23,6 +23,7 @@ from util.distributed.process_output import only_main_prints
 from util.distributed.rendezvous import attempt_store
 from util.errors import UserError
 from util.options import option
+from util.terminal.style import prints_short
 
 T = TypeVar("T")
 
@@ -210,7 +211,8 @@ def _connect(args: Any) -> Launch | None:
     launch = detect_launch(os.environ)
     args.distributed = launch is not None
     if launch is None:
-        print("Not using distributed mode")
+        if not prints_short(option(args, "log_style")):
+            print("Not using distributed mode")
         return None
     address = rendezvous_address(args.dist_url, launch, os.environ)
     gpu = _assign_gpu(launch, args.device) if torch.device(args.device).type == "cuda" else None

@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
+import errno
 import os
 import re
+import shutil
 import threading
 import warnings
 from collections.abc import Iterator
@@ -30,13 +32,18 @@ def atomic_write(path: StrPath, mode: str = "wb", durable: bool = True) -> Itera
     """Open a file for writing that replaces ``path`` only when it is complete.
 
     The content is written to a temporary file in the same folder, which is renamed at the end of
-    the ``with`` block. If the block raises, ``path`` does not change. A symbolic link is kept.
+    the ``with`` block. If the block raises, ``path`` does not change. A symbolic link is kept, and
+    the file that it names is replaced.
 
     Args:
         path: file to create or replace; its folder must exist.
         mode: ``wb``, or ``w`` for UTF-8 text.
         durable: sync to disk, so that the file survives a power failure.
+
+    Raises:
+        UserError: ``path`` is a folder, a device or a pipe.
     """
+    check_replaceable(path)
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
@@ -45,11 +52,42 @@ def atomic_write(path: StrPath, mode: str = "wb", durable: bool = True) -> Itera
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        os.replace(temporary, target)
+        _replace(temporary, target)
         if durable:
             sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_replaceable(path: StrPath, name: str | None = None) -> None:
+    """Check that ``path`` is a regular file or a free name; symbolic links are followed.
+
+    Args:
+        path: file that will be replaced.
+        name: name of the file in error messages; None: its path.
+
+    Raises:
+        UserError: it is a folder, a device or a pipe, which a rename would replace.
+    """
+    name = name or os.fspath(path)
+    if os.path.isdir(path):
+        raise UserError(f"{name}: is a folder; give the name of a file")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"{name}: is a device or a pipe; give the name of a file")
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    """Rename ``temporary`` to ``target``, or copy it there."""
+    try:
+        os.replace(temporary, target)
+    except OSError as err:
+        if err.errno != errno.EBUSY:
+            raise
+        # The file itself is a mount point, as in a container, and cannot be replaced by a rename.
+        with temporary.open("rb") as source, target.open("wb") as file:
+            shutil.copyfileobj(source, file)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def save_checkpoint(obj: Any, f: StrPath | IO[bytes]) -> None:

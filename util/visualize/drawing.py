@@ -120,6 +120,22 @@ def line_width(image: Image.Image) -> int:
     return max(2, max(image.size) // 300)
 
 
+def dashed_rectangle(
+    draw: ImageDraw.ImageDraw, outline: RectangleXYXY, colour: Colour, width: int
+) -> None:
+    """Draw the outline of a rectangle with dashes of three line widths."""
+    x0, y0, x1, y1 = (round(value) for value in outline)
+    dash = 3 * width
+    for left in range(x0, x1 + 1, 2 * dash):
+        right = min(left + dash - 1, x1)
+        for top in (y0, max(y0, y1 - width + 1)):
+            draw.rectangle((left, top, right, min(top + width - 1, y1)), fill=colour)
+    for top in range(y0, y1 + 1, 2 * dash):
+        bottom = min(top + dash - 1, y1)
+        for left in (x0, max(x0, x1 - width + 1)):
+            draw.rectangle((left, top, min(left + width - 1, x1), bottom), fill=colour)
+
+
 # ---- text
 
 

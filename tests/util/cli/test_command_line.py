@@ -5,6 +5,7 @@ import errno
 import os
 
 import pytest
+import torch
 
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command, share
 from util.cli.suggestions import CONFIGS
@@ -76,6 +77,25 @@ def test_other_system_errors_are_faults_of_the_program():
         raise OSError(errno.EINVAL, "invalid")
 
     with pytest.raises(OSError, match="invalid"):
+        run_command("tool", command)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 5 bytes"),
+        MemoryError(),
+    ],
+)
+def test_running_out_of_memory_ends_in_one_line(capsys, error):
+    def command():
+        raise error
+
+    assert run_command("tool", command, "lower --batch_size") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tool: error: out of memory (") and "lower --batch_size" in line
+    with pytest.raises(type(error)):  # a command without advice
         run_command("tool", command)
 
 

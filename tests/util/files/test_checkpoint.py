@@ -1,12 +1,15 @@
 """Atomic writing, safe reading, and error messages in one line."""
 
 import argparse
+import errno
 import io
 import os
+import pathlib
 import pickle
 import re
 import stat
 import sys
+import tempfile
 import threading
 
 import pytest
@@ -84,6 +87,49 @@ def test_a_symbolic_link_is_kept(tmp_path):
     save_checkpoint({"epoch": 1}, link)
     assert link.is_symlink()
     assert torch.load(elsewhere / "real.pth", weights_only=True) == {"epoch": 1}
+
+
+def test_a_link_to_another_file_system_is_kept(tmp_path):
+    elsewhere = pathlib.Path("/dev/shm")
+    if not os.access(elsewhere, os.W_OK) or elsewhere.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs a second file system")
+    with tempfile.TemporaryDirectory(dir=elsewhere) as folder:
+        (tmp_path / "link").symlink_to(folder)
+        with atomic_write(tmp_path / "link" / "f", "w") as file:
+            file.write("new")
+        (tmp_path / "f").symlink_to(f"{folder}/f")
+        with atomic_write(tmp_path / "f", "w") as file:
+            file.write("newer")
+        assert (pathlib.Path(folder) / "f").read_text() == "newer"
+    assert (tmp_path / "f").is_symlink() and (tmp_path / "link").is_symlink()
+
+
+def test_what_is_no_regular_file_is_never_replaced(tmp_path):
+    pipe, folder, link = tmp_path / "pipe", tmp_path / "folder", tmp_path / "link"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    link.symlink_to(pipe)
+    for path, kind in ((pipe, "a device or a pipe"), (link, "a device"), (folder, "a folder")):
+        with pytest.raises(UserError, match=f"{path.name}: is {kind}") as error:
+            save_checkpoint({}, path)
+        assert "give the name of a file" in one_line(error)
+    assert stat.S_ISFIFO(pipe.stat().st_mode) and link.is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "folder", "link"}
+
+
+def test_a_mounted_file_is_overwritten_where_it_is(tmp_path, monkeypatch):
+    path = tmp_path / "mounted.txt"
+    path.write_text("a longer old text")
+    inode = path.stat().st_ino
+
+    def refuse(*_):
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with atomic_write(path, "w") as file:
+        file.write("new")
+    assert (path.read_text(), path.stat().st_ino) == ("new", inode)
+    assert os.listdir(tmp_path) == ["mounted.txt"]
 
 
 def test_a_failed_write_is_reported_with_the_fix(tmp_path):
