@@ -205,10 +205,9 @@ def from_file(
 
 
 def _best_threshold(checkpoint: Mapping[str, Any]) -> float | None:
-    """The score with the best F1 that training stored, if any."""
-    thresholds = checkpoint.get("thresholds")
-    best = thresholds.get("best_f1") if isinstance(thresholds, Mapping) else None
-    return float(best) if isinstance(best, int | float) and 0 <= best <= 1 else None
+    """The score with the best F1 in the last evaluation of a training, if it is known."""
+    thresholds: Mapping[str, float] = checkpoint.get("thresholds") or {}
+    return thresholds.get("best_f1")
 
 
 def _coco_names(dataset_file: Any, num_classes: int) -> Mapping[int, str]:

@@ -1,5 +1,7 @@
 """Pictures of attention maps."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,7 +25,7 @@ PHOTO = Image.fromarray(
 
 @pytest.fixture(scope="module")
 def detector():
-    return Detector(source(NARROW_BOXES), "cpu")
+    return Detector(dataclasses.replace(source(NARROW_BOXES), short_side=96, max_size=300), "cpu")
 
 
 def test_the_overlay_is_brightest_where_the_attention_is():
