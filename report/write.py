@@ -21,8 +21,8 @@ from util.files.checkpoint import atomic_write
 
 REPORT, FIGURES = "report.html", "figures"
 _PICTURES_TEXT = (
-    "Left: ground truth, right: detections with a score of {:.2f} or more. Dashed, with !: objects "
-    "without a correct detection, and false detections."
+    "Each pair: ground truth, then detections with a score of {:.2f} or more. Dashed, with !: "
+    "objects without a correct detection, and false detections."
 )
 
 
