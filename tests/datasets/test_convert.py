@@ -13,6 +13,7 @@ from tests.datasets.format_cases import (
     boxes_by_image,
     coco_tables,
     read,
+    write_coco,
     write_text,
     write_voc,
     write_yolo,
@@ -80,7 +81,7 @@ def test_ids_that_are_strings_stay(tmp_path, capsys):
     for row in data["annotations"]:
         row["category_id"] = {1: "cat-id", 2: 2}[row["category_id"]]
     data["categories"][0]["id"] = "cat-id"
-    write_text(tmp_path / "mine.json", json.dumps(data))
+    write_text(write_coco(tmp_path, tmp_path / "mine.json", "abcd"), json.dumps(data))
     converted(capsys, tmp_path / "mine.json", "--output_dir", tmp_path / "out")
     written = [json.loads((tmp_path / "out" / f"{n}.json").read_text()) for n in ("train", "val")]
     assert written[0]["categories"] == written[1]["categories"] == data["categories"]
