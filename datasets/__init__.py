@@ -44,7 +44,7 @@ def build_dataset(
     Raises:
         UserError: ``dataset_file`` is unknown, or the data is invalid.
     """
-    kind = data_kind(args)
+    kind = build_data_kind(args)
     if kind not in _BUILDERS:
         choices = ", ".join(name for name in _BUILDERS if name != _RECOGNISED)
         raise UserError(f"--dataset_file {args.dataset_file} is unknown; choose one of {choices}")
@@ -58,7 +58,7 @@ def build_dataset(
     return dataset
 
 
-def data_kind(args: Any) -> str:
+def build_data_kind(args: Any) -> str:
     """Kind of the data: a value of ``--dataset_file``, or ``data`` where it is recognised.
 
     Args:
@@ -96,7 +96,7 @@ def build_scales(args: Any) -> list[int] | None:
 
     Drawn images have default scales of their own.
     """
-    if data_kind(args) in ("shapes", "shapes_panoptic"):
+    if build_data_kind(args) in ("shapes", "shapes_panoptic"):
         return importlib.import_module("datasets.shapes.directory").build_scales(args)
     return option(args, "scales")
 
@@ -135,7 +135,7 @@ def build_ground_truth(dataset: Any, args: Any) -> "COCO":
     coco_api = get_coco_api_from_dataset(dataset)
     if coco_api is not None:
         return coco_api
-    module = importlib.import_module(_BUILDERS[data_kind(args)])
+    module = importlib.import_module(_BUILDERS[build_data_kind(args)])
     if not hasattr(module, "build_instances"):
         raise UserError(
             f"--dataset_file {args.dataset_file}: the {type(dataset).__name__} cannot be evaluated;"

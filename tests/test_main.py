@@ -197,7 +197,7 @@ MISTAKES = {
     "a folder for detections": (["--dump_detections", "/"], "--dump_detections"),
     "no such device": (["--device", "meta"], "--device meta: PyTorch cannot compute on meta here"),
     "device": (["--device", "cuda:77"], "--device cuda:77: "),
-    "kind of device": (["--device", "gpu"], "--device gpu: unknown device type; give"),
+    "kind of device": (["--device", "gpu"], "--device gpu: unknown device type; use"),
     "classes": (["--num_classes", "1"], "the largest category id is 5, so 6 are needed; leave"),
     "heads": (["--nheads", "5"], "--hidden_dim"),
     "batch size": (["--batch_size", "0"], "--batch_size 0"),

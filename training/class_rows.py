@@ -16,7 +16,7 @@ from models.weights import model_state, num_classes_in_head
 from util.category_ids import CategoryIds
 from util.errors import UserError
 
-# Data whose ids mean nothing to other tools: every class has one row, also with ids from 1.
+# Kinds of data that have one row per class, also if ids without gaps begin at 1.
 _ONE_ROW_PER_CLASS = ("data", "voc", "yolo")
 
 
@@ -25,12 +25,13 @@ def choose_category_ids(
 ) -> CategoryIds:
     """Choose the rows of a new class head.
 
-    Category ids are row numbers with ``--num_classes``, for COCO data whose ids fit the heads of
-    the released models, for COCO's own classes in any format, and for ids without gaps from 0 or 1.
-    Otherwise every class has one row, in the order of ids.
+    Category ids are row numbers with ``--num_classes`` and for COCO's own classes; except with
+    ``--data``, ``--voc_path`` or ``--yolo_path`` also for ids that fit the heads of the released
+    models, and for ids without gaps from 0 or 1. Otherwise every class has one row, in the order
+    of ids.
 
     Args:
-        kind: of the data, see `datasets.data_kind`.
+        kind: of the data, see `datasets.build_data_kind`.
         num_classes: value of ``--num_classes``.
         classes: of training and validation data; without names every id has a row.
         largest_id: largest category id of the data.

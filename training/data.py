@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from pycocotools.coco import COCO
 
-from datasets import build_dataset, build_ground_truth, data_kind
+from datasets import build_data_kind, build_dataset, build_ground_truth
 from datasets.annotations.run_classes import ClassTable, classes_of_run, table_of_checkpoint
 from datasets.loading.bad_samples import ReportingLoader
 from datasets.loading.loaders import TrainLoader, build_val_loader
@@ -85,7 +85,7 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     used = [dataset for dataset in (val_set, train_set) if dataset is not None]
     largest_id = max(dataset.largest_category_id for dataset in used)
     category_ids = of_head or choose_category_ids(
-        data_kind(args), args.num_classes, classes, largest_id
+        build_data_kind(args), args.num_classes, classes, largest_id
     )
     if head is not None and not category_ids.are_rows:
         for dataset in used:

@@ -86,7 +86,7 @@ def replace_text_ids(rows: Iterable[Row], known: Container[int] | None = None) -
     """
     for row in rows:
         segments = row.get("segments_info")
-        for one in [row, *(segments if are_objects(segments) else ())]:
+        for one in (row,) if segments is None or not are_objects(segments) else segments:
             own_id = one.get("category_id")
             if type(own_id) is str and (known is None or category_id_of(own_id) in known):
                 one["category_id"] = category_id_of(own_id)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
-from datasets.annotations.coco_file import ORIGIN, TEXT_ID, Row, is_integer
+from datasets.annotations.coco_file import ORIGIN, TEXT_ID, Row, is_integer, text_ids
 from datasets.annotations.missing_files import explain_missing_files
 from datasets.annotations.segmentations import MAX_MASK_PIXELS
 from datasets.annotations.wording import EXAMPLES_SHOWN, counted, in_short, singular, with_rest
@@ -323,7 +323,7 @@ def check_references(
 def check_labels_below(
     found: FileProblems, table: str, rows: list[Row], num_classes: int, categories: list[Row]
 ) -> None:
-    """Check that category ids, which are the labels, are below the number of classes."""
+    """Check that category ids that are rows of the class head are below the number of classes."""
     beyond = [
         row
         for row in rows
@@ -334,10 +334,12 @@ def check_labels_below(
     labels = [row["category_id"] for row in beyond]
     labels += [row["id"] for row in categories if is_label(row.get("id"))]
     largest = max(labels)
-    way_out = (
-        f"--num_classes {num_classes} is too small: the largest category id is {largest}, so "
-        f"{largest + 1} are needed; leave out --num_classes, or use --finetune if the number "
-        "comes from a checkpoint"
-    )
+    way_out = "leave out --num_classes: with it category ids are row numbers, but these are strings"
+    if largest not in text_ids(categories):
+        way_out = (
+            f"--num_classes {num_classes} is too small: the largest category id is {largest}, so "
+            f"{largest + 1} are needed; leave out --num_classes, or use --finetune if the number "
+            "comes from a checkpoint"
+        )
     problem = f"have a category_id of at least {num_classes}, the number of classes"
     found.add(table, beyond, problem, "category_id", way_out)

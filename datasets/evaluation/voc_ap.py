@@ -63,15 +63,14 @@ def voc_statistics(evaluator: CocoEvaluator, print_table: bool = True) -> dict[s
     Returns:
         ``voc_ap50`` (all-point) and ``voc_ap50_11point`` in [0, 1]; -1 without objects.
     """
-    means = None
+    means = (-1.0, -1.0)
     if is_main_process():
         truth = evaluator.coco_gt
         scores = voc_ap50(truth, evaluator.detections("bbox"), evaluator.img_ids)
         if print_table:
             print(voc_table(scores, category_names(truth.cats.values())))
         means = scores.means()
-    means = broadcast_object(means)
-    return dict(zip(("voc_ap50", "voc_ap50_11point"), means, strict=True))
+    return dict(zip(("voc_ap50", "voc_ap50_11point"), broadcast_object(means), strict=True))
 
 
 def is_voc(ground_truth: Any) -> bool:

@@ -127,8 +127,11 @@ def _with_difficult(tables: Tables, image_set: str, keep: bool) -> Tables:
     """Leave difficult objects out of training, and let evaluation ignore them, as crowds are."""
     rows = tables.data["annotations"]
     count = sum(1 for row in rows if row.get("difficult") == 1)
-    if keep or not count or tables.format != VocData.format:
+    if not count or tables.format != VocData.format:
         return tables
+    if keep:
+        rows = [{**row, "difficult": 0} for row in rows]
+        return replace(tables, data={**tables.data, "annotations": rows})
     if image_set == "train":
         rows = [row for row in rows if row.get("difficult") != 1]
     else:

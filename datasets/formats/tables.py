@@ -55,8 +55,8 @@ class Tables:
 
     Attributes:
         data: ``images``, ``annotations`` and ``categories``, as in a COCO file (see
-            `datasets.annotations.coco_file`). Not checked yet. Objects that the Pascal VOC
-            annotations call difficult have ``difficult: 1``.
+            `datasets.annotations.coco_file`). Not checked yet. In Pascal VOC data
+            every object has ``difficult``, 0 or 1.
         img_folder: folder that image file names are relative to.
         source: file or folder of the annotations, for messages.
         format: name of the format.
@@ -112,13 +112,13 @@ class ReadObject(NamedTuple):
         name: name of its class.
         box_xywh: box in pixels.
         polygons: outline, x, y, x, y, … in pixels each; empty: only a box is known.
-        difficult: as in Pascal VOC.
+        difficult: as in Pascal VOC; None in other formats.
     """
 
     name: str
     box_xywh: tuple[float, float, float, float]
     polygons: Sequence[list[float]] = ()
-    difficult: bool = False
+    difficult: bool | None = None
 
 
 class ReadImage(NamedTuple):
@@ -177,8 +177,8 @@ def _annotation_of(one: ReadObject, category_id: int) -> dict[str, Any]:
     }
     if one.polygons:
         row["segmentation"] = list(one.polygons)
-    if one.difficult:
-        row["difficult"] = 1
+    if one.difficult is not None:
+        row["difficult"] = int(one.difficult)
     return row
 
 

@@ -10,8 +10,9 @@ import main
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
-# Flags of torchrun, Slurm, Docker and TensorBoard.
+# Flags of torchrun, Slurm, Docker, TensorBoard and the kill-and-resume tests in benchmarks/.
 FOREIGN_FLAGS = {
+    "--kills",
     *("--cpus-per-task", "--gpus-per-node", "--kill-on-bad-exit", "--ntasks-per-node"),
     *("--partition", "--requeue", "--signal", "--shm-size"),
     *("--local_addr", "--max-restarts", "--nnodes", "--nproc_per_node", "--standalone"),

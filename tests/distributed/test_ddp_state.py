@@ -24,6 +24,8 @@ STARTS = {
     "frozen": MASKS,
     "batch": [*MASKS, "--backbone_norm", "batch"],
     "finetuned": [*BOXES, "--finetune", "{own}.pth"],
+    # New rows of queries and classes are random, with another seed on each rank.
+    "adapted": [*BOXES, "--finetune", "{own}.pth", "--num_queries", "9", "--num_classes", "260"],
     "frozen weights": [*MASKS, "--frozen_weights", "{own}.pth"],
 }
 

@@ -133,6 +133,14 @@ def test_text_without_a_category_stays_and_is_named(tmp_path):
         check_annotations(data, "text.json", tmp_path)
 
 
+def test_text_ids_with_a_number_of_classes(tmp_path):
+    data = load(tmp_path, [{"id": "sky"}], [{"id": 1, "image_id": 1, "category_id": "sky"}])
+    data["annotations"][0]["bbox"], data["images"] = [0, 0, 1, 1], [{"id": 1, "file_name": "a"}]
+    (tmp_path / "a").touch()
+    with pytest.raises(UserError, match="; leave out --num_classes: with it"):
+        check_annotations(data, "text.json", tmp_path, num_classes=3)
+
+
 def test_text_ids_that_stand_for_one_number(tmp_path):
     assert category_id_of("plumless") == category_id_of("buckeroo")  # a known collision of CRC-32
     data = load(tmp_path, [{"id": "plumless"}, {"id": "buckeroo"}], [])

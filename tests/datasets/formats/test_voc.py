@@ -208,11 +208,12 @@ def test_difficult_objects(tmp_path):
     assert [one for objects in boxes_by_image(train.data).values() for one, _ in objects] == [
         "cat"
     ] * 2
-    flags = [(row["iscrowd"], row.get("difficult")) for row in val.data["annotations"]]
-    assert flags == [(0, None), (1, 1)]
+    flags = [(row["iscrowd"], row["difficult"]) for row in val.data["annotations"]]
+    assert flags == [(0, 0), (1, 1)]
     assert train.remarks == ["2 objects marked difficult left out; --keep_difficult uses them"]
     assert val.remarks == ["1 object marked difficult ignored; --keep_difficult uses them"]
     for split, count in (("train", 4), ("val", 2)):
         kept = read(root, split, keep_difficult=True)
-        assert [row["iscrowd"] for row in kept.data["annotations"]] == [0] * count
+        flags = [(row["iscrowd"], row["difficult"]) for row in kept.data["annotations"]]
+        assert flags == [(0, 0)] * count
         assert kept.remarks == []

@@ -20,7 +20,7 @@ def refusal(tmp_path, text):
 
 def test_a_box(tmp_path):
     (one,) = read(tmp_path, "2 0.5 0.5 0.25 0.5\n").objects
-    assert one == ("emu", (15, 7.5, 10, 15), (), False)
+    assert one == ("emu", (15, 7.5, 10, 15), (), None)
 
 
 def test_a_polygon_is_a_box_and_an_outline(tmp_path):
@@ -31,7 +31,7 @@ def test_a_polygon_is_a_box_and_an_outline(tmp_path):
 
 def test_keypoints_after_the_box_are_left_out(tmp_path):
     (one,) = read(tmp_path, "0 0.5 0.5 0.25 0.5 0.1 0.1 1.5 0.2 0.2 0\n", keypoints=True).objects
-    assert one == ("cat", (15, 7.5, 10, 15), (), False)
+    assert one == ("cat", (15, 7.5, 10, 15), (), None)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
