@@ -34,7 +34,7 @@ def test_the_files_hold_what_training_reads(tmp_path, capsys):
         written = json.loads((tmp_path / "out" / f"{split}.json").read_text())
         assert boxes_by_image(written) == boxes_by_image(read(root, split).data)
         assert written["annotations"][0].keys() == {
-            *("id", "image_id", "category_id", "bbox", "area", "iscrowd")
+            *("id", "image_id", "category_id", "bbox", "area", "iscrowd", "difficult")
         }
     assert lines[-2] == f"Wrote {tmp_path}/out. Train with:"
     assert lines[0].startswith("Training data: Pascal VOC, ")
@@ -70,7 +70,7 @@ def test_difficult_objects_and_class_names(tmp_path, capsys):
         write_text(file, file.read_text().replace("<difficult>0", "<difficult>1", 1))
     names = write_text(tmp_path / "names.txt", "cat\n")
     lines = converted(capsys, root, "--output_dir", tmp_path / "out", "--classes", names)
-    assert "  1 object marked difficult left out; --keep_difficult uses them" in lines
+    assert "  1 object marked difficult left out of training; --keep_difficult uses them" in lines
     written = json.loads((tmp_path / "out" / "val.json").read_text(encoding="utf-8"))
     assert written["images"][0]["file_name"] == "ü b.jpg"
     assert written["annotations"][0]["iscrowd"] == written["annotations"][0]["difficult"] == 1
