@@ -1,6 +1,5 @@
 """COCO detection data: dataset, target conversion and augmentation."""
 
-import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,8 +33,6 @@ from datasets.loading.target_tensors import boxes_xyxy, keypoints_of
 from datasets.transforms import Target, Transform
 from util.errors import UserError
 from util.options import option
-
-logger = logging.getLogger(__name__)
 
 PUBLISHED_SCALES = tuple(range(480, 801, 32))
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -325,11 +322,7 @@ def build_from_tables(tables: Tables, image_set: str, args: Any) -> CocoDetectio
     Raises:
         UserError: the data is invalid.
     """
-    print(tables.summary(image_set))
-    for remark in tables.remarks:
-        print(remark)
-    for note in tables.notes:
-        logger.warning("%s: %s", tables.source, note)
+    tables.report(image_set)
     return _build_dataset(tables.img_folder, tables.source, image_set, args, tables.data)
 
 

@@ -141,7 +141,7 @@ def _splits(args: argparse.Namespace) -> list[Split]:
 def _read(name: str, source: DataSource, options: ReadOptions) -> Split:
     tables = read_split(source, name, options)
     for remark in tables.remarks:
-        print(f"{name}: {remark}", file=sys.stderr)
+        print(remark, file=sys.stderr)
     return Split(name, tables.img_folder, tables.source, tables)
 
 

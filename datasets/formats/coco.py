@@ -1,9 +1,9 @@
 """Find and read COCO annotation files in any usual layout."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from datasets.annotations.coco_file import load_annotations
 from datasets.annotations.layouts import SPLIT_NAMES, find_annotation_file, find_split
@@ -16,6 +16,7 @@ from util.errors import UserError
 _OTHER_FILES = ("panoptic_", "captions_", "person_keypoints_", "stuff_", "image_info_")
 _KEYS = (b'"images"', b'"annotations"', b'"categories"', b'"licenses"', b'"info"')
 _BYTES_SNIFFED = 4096
+_NAMES_TRIED = 20
 
 
 @dataclass(frozen=True)
@@ -37,20 +38,23 @@ class CocoData:
             split: key of ``splits``.
 
         Raises:
-            UserError: the file cannot be read, or is not in COCO format.
+            UserError: the file cannot be read, is not in COCO format, or its images are elsewhere.
         """
         img_folder, ann_file = self.splits[split]
         data = load_annotations(ann_file, "correct or replace the file")
-        return Tables(data, _folder_of_images(data, img_folder, split), ann_file, self.format)
-
-
-def _folder_of_images(data: dict[str, Any], folder: Path, split: str) -> Path:
-    """The folder, or if the images are not there, a folder nearby that has them."""
-    names = [row.get("file_name") for row in data["images"]]
-    valid: list[str] = [name for name in names if is_file_name(name)]
-    if not valid or (folder / valid[0]).is_file():
-        return folder
-    return find_folder_with(valid, folder, split) or folder
+        names = [row.get("file_name") for row in data["images"]]
+        valid: list[str] = [name for name in names if is_file_name(name)]
+        tried = [img_folder / name for name in valid[:_NAMES_TRIED]]
+        if tried and not any(map(os.path.isfile, tried)):
+            found = find_folder_with(valid, img_folder, split)
+            if found is None:
+                raise UserError(
+                    f"{ann_file}: its images, such as {valid[0]}, are not in {img_folder} or a "
+                    f"folder nearby; move them there, or give their folder with --{split}_images "
+                    f"and the file with --{split}_ann instead of --data"
+                )
+            img_folder = found
+        return Tables(data, img_folder, ann_file, self.format)
 
 
 def find_coco_splits(root: Path) -> CocoData | None:
@@ -82,10 +86,10 @@ def find_coco_file(root: Path) -> CocoData | None:
     if len(files) > 1:
         choices = " or ".join(map(str, files))
         raise UserError(f"{root} has several annotation files; give one: {choices}")
-    return of_file(files[0]) if files else None
+    return coco_file(files[0]) if files else None
 
 
-def of_file(ann_file: Path) -> CocoData:
+def coco_file(ann_file: Path) -> CocoData:
     """Data of a single annotation file; its images may be in any folder nearby."""
     return CocoData({"train": (ann_file.parent, ann_file)})
 

@@ -108,7 +108,8 @@ def _part_of(tables: Tables, image_set: str, options: ReadOptions) -> Tables:
     if image_set == "train":
         part = " (the other images)"
     notes = _notes_of(tables.notes, data, training if image_set == "val" else validation)
-    return replace(tables, data=data, notes=notes, part=tables.part + part)
+    remarks = tables.remarks if image_set == "val" else []  # the same for both parts
+    return replace(tables, data=data, notes=notes, remarks=remarks, part=tables.part + part)
 
 
 def _notes_of(
@@ -136,7 +137,7 @@ def _with_difficult(tables: Tables, image_set: str, keep: bool) -> Tables:
         rows = [row for row in rows if row.get("difficult") != 1]
     else:
         rows = [{**row, "iscrowd": 1} if row.get("difficult") == 1 else row for row in rows]
-    what = "left out" if image_set == "train" else "ignored"
+    what = "left out of training" if image_set == "train" else "ignored by COCO AP"
     remark = f"{counted(count, 'objects')} marked difficult {what}; --keep_difficult uses them"
     data = {**tables.data, "annotations": rows}
     return replace(tables, data=data, remarks=[*tables.remarks, remark])

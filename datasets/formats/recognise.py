@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from datasets.annotations.foreign_formats import find_label_file
-from datasets.formats.coco import find_coco_file, find_coco_splits, of_file
+from datasets.formats.coco import coco_file, find_coco_file, find_coco_splits
 from datasets.formats.tables import Tables
 from datasets.formats.voc import VocData
 from datasets.formats.voc_folders import find_voc
@@ -108,7 +108,7 @@ def _recognise_file(file: Path) -> DataSource:
     """
     suffix = file.suffix.lower()
     if suffix == ".json":
-        return of_file(file)
+        return coco_file(file)
     if suffix in YAML_SUFFIXES:
         return YoloData(read_yaml_file(file))
     if suffix in (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar"):

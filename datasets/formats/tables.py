@@ -1,5 +1,6 @@
 """COCO-shaped tables in memory: what every reader of an annotation format returns."""
 
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,10 @@ from typing import Any, NamedTuple
 from datasets.annotations.coco_file import ORIGIN, TEXT_ID, text_ids
 from datasets.annotations.wording import EXAMPLES_SHOWN, counted, with_rest
 from util.errors import UserError
+
+_CLASSES_SHOWN = 8
+
+logger = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
@@ -68,6 +73,18 @@ class Tables:
     remarks: list[str] = field(default_factory=list)
     part: str = ""
 
+    def report(self, image_set: str) -> None:
+        """Print what was read and what flags have left out; log the notes as warnings.
+
+        Args:
+            image_set: "train" or "val".
+        """
+        print(self.summary(image_set))
+        for remark in self.remarks:
+            print(remark)
+        for note in self.notes:
+            logger.warning("%s: %s", self.source, note)
+
     def summary(self, image_set: str) -> str:
         """Describe what was read in one line.
 
@@ -86,9 +103,6 @@ class Tables:
             f"{counted(num_images, 'images')}{f' ({empty} without objects)' if empty else ''}, "
             f"{counted(len(objects), 'objects')}, {counted(len(names), 'classes')} ({some})"
         )
-
-
-_CLASSES_SHOWN = 8
 
 
 class ReadObject(NamedTuple):

@@ -13,6 +13,7 @@ from tests.datasets.format_cases import (
     boxes_by_image,
     coco_tables,
     read,
+    write_coco,
     write_text,
     write_voc,
     write_yolo,
@@ -33,7 +34,7 @@ def test_the_files_hold_what_training_reads(tmp_path, capsys):
         written = json.loads((tmp_path / "out" / f"{split}.json").read_text())
         assert boxes_by_image(written) == boxes_by_image(read(root, split).data)
         assert written["annotations"][0].keys() == {
-            *("id", "image_id", "category_id", "bbox", "area", "iscrowd")
+            *("id", "image_id", "category_id", "bbox", "area", "iscrowd", "difficult")
         }
     assert lines[-2] == f"Wrote {tmp_path}/out. Train with:"
     assert lines[0].startswith("Training data: Pascal VOC, ")
@@ -69,7 +70,7 @@ def test_difficult_objects_and_class_names(tmp_path, capsys):
         write_text(file, file.read_text().replace("<difficult>0", "<difficult>1", 1))
     names = write_text(tmp_path / "names.txt", "cat\n")
     lines = converted(capsys, root, "--output_dir", tmp_path / "out", "--classes", names)
-    assert "  1 object marked difficult left out; --keep_difficult uses them" in lines
+    assert "  1 object marked difficult left out of training; --keep_difficult uses them" in lines
     written = json.loads((tmp_path / "out" / "val.json").read_text(encoding="utf-8"))
     assert written["images"][0]["file_name"] == "ü b.jpg"
     assert written["annotations"][0]["iscrowd"] == written["annotations"][0]["difficult"] == 1
@@ -80,7 +81,7 @@ def test_ids_that_are_strings_stay(tmp_path, capsys):
     for row in data["annotations"]:
         row["category_id"] = {1: "cat-id", 2: 2}[row["category_id"]]
     data["categories"][0]["id"] = "cat-id"
-    write_text(tmp_path / "mine.json", json.dumps(data))
+    write_text(write_coco(tmp_path, tmp_path / "mine.json", "abcd"), json.dumps(data))
     converted(capsys, tmp_path / "mine.json", "--output_dir", tmp_path / "out")
     written = [json.loads((tmp_path / "out" / f"{n}.json").read_text()) for n in ("train", "val")]
     assert written[0]["categories"] == written[1]["categories"] == data["categories"]

@@ -67,9 +67,17 @@ def test_several_files_are_named(tmp_path):
         find_coco_file(tmp_path)
 
 
-def test_missing_images_are_left_to_the_checks(tmp_path):
+def test_images_that_are_nowhere_near(tmp_path):
     write_text(tmp_path / "mine.json", json.dumps(coco_tables()))
     write_image(tmp_path / "other.png")
+    message = r"mine.json: its images, such as a.png, are not in .* with --train_images and the fil"
+    with pytest.raises(UserError, match=message):
+        read(tmp_path / "mine.json")
+
+
+def test_a_missing_image_is_left_to_the_checks(tmp_path):
+    write_coco(tmp_path, tmp_path / "mine.json")
+    (tmp_path / "a.png").unlink()
     assert read(tmp_path / "mine.json", "val", val_fraction=1).img_folder == tmp_path
 
 

@@ -210,8 +210,12 @@ def test_difficult_objects(tmp_path):
     ] * 2
     flags = [(row["iscrowd"], row["difficult"]) for row in val.data["annotations"]]
     assert flags == [(0, 0), (1, 1)]
-    assert train.remarks == ["2 objects marked difficult left out; --keep_difficult uses them"]
-    assert val.remarks == ["1 object marked difficult ignored; --keep_difficult uses them"]
+    assert train.remarks == [
+        "2 objects marked difficult left out of training; --keep_difficult uses them"
+    ]
+    assert val.remarks == [
+        "1 object marked difficult ignored by COCO AP; --keep_difficult uses them"
+    ]
     for split, count in (("train", 4), ("val", 2)):
         kept = read(root, split, keep_difficult=True)
         flags = [(row["iscrowd"], row["difficult"]) for row in kept.data["annotations"]]

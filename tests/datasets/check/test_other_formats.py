@@ -1,0 +1,67 @@
+"""Checking data in other formats than COCO: the same readers and flags as in training."""
+
+import json
+
+import pytest
+
+from datasets.check.command import run
+from tests.datasets.format_cases import voc_object, voc_xml, write_text, write_voc, write_yolo
+
+
+@pytest.fixture
+def voc(tmp_path):
+    return write_voc(tmp_path / "voc")
+
+
+@pytest.mark.parametrize("flag", ["--data", "--voc_path"])
+def test_both_splits(voc, capsys, flag):
+    assert run([flag, str(voc)]) == 0
+    captured = capsys.readouterr()
+    for split in ("train", "val"):
+        assert f"{split}: Pascal VOC, {voc}/ImageSets/Main/{split}.txt\n" in captured.out
+    assert captured.err == ""
+
+
+def test_what_the_reader_leaves_out_is_a_warning_with_its_place(voc, capsys):
+    empty = voc_object("dog", (4, 4, 4, 4))
+    write_text(voc / "Annotations" / "c.xml", voc_xml(voc_object(), empty))
+    assert run(["--data", str(voc)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = lines.index("  val: 1 box without area left out [left_out]")
+    assert lines[found + 1] == "      c.xml, object 2 (dog)"
+
+
+def test_images_of_another_size_are_errors(voc, capsys):
+    xml = voc_xml(voc_object(box=(100, 100, 300, 200)), size_wh=(400, 300))
+    write_text(voc / "Annotations" / "c.xml", xml)
+    assert run(["--data", str(voc)]) == 1
+    assert "[size_mismatch]" in capsys.readouterr().out
+
+
+def test_json_is_all_of_the_output(voc, tmp_path, capsys):
+    names = write_text(tmp_path / "names.txt", "dog\n")
+    assert run(["--data", str(voc), "--classes", str(names), "--json", "-"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["splits"]["train"]["objects"] == 2
+    assert "--classes (train): 2 objects of other classes left out" in captured.err
+
+
+def test_a_held_out_part(tmp_path, capsys):
+    write_yolo(tmp_path, {"train": list("abcd")})
+    argv = ["--yolo_path", str(tmp_path), "--val_fraction", "0.5", "--json", "-"]
+    assert run(argv) == 0
+    splits = json.loads(capsys.readouterr().out)["splits"]
+    assert [splits[name]["images"] for name in ("train", "val")] == [2, 2]
+
+
+def test_validation_data_alone(tmp_path, capsys):
+    write_yolo(tmp_path, {"val": ["a"]})
+    assert run(["--data", str(tmp_path), "--json", "-"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["splits"]) == ["val"]
+
+
+def test_mistakes_are_one_line(tmp_path, capsys):
+    assert run(["--data", str(tmp_path / "gone")]) == 2
+    assert capsys.readouterr().err.startswith("python -m datasets.check: error: --data ")
+    assert run([]) == 2
+    assert "nothing to check: give --data, or --coco_path" in capsys.readouterr().err
