@@ -63,7 +63,7 @@ def read_image(path: str) -> Image.Image:
             with contextlib.suppress(Exception):  # broken EXIF data makes Pillow raise anything
                 ImageOps.exif_transpose(image, in_place=True)
             return image.convert("RGB")
-    except OSError as err:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
         raise MistakeError(f"{path}: cannot be read as an image ({err})") from err
 
 

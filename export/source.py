@@ -1,7 +1,7 @@
 """Load a DETR from a checkpoint or by the name of a released model, for export and examples."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,8 +162,8 @@ def from_file(
         num_classes=architecture.num_classes,
         categories=categories or coco_names,
         is_thing=is_thing,
-        short_side=max(flags.get("scales") or PUBLISHED_SCALES),
-        max_size=flags.get("max_size", NEW_FLAG_DEFAULTS["max_size"]),
+        short_side=max(_side(n, path) for n in _listed(flags.get("scales") or PUBLISHED_SCALES)),
+        max_size=_side(flags.get("max_size", NEW_FLAG_DEFAULTS["max_size"]), path),
     )
 
 
@@ -185,8 +185,25 @@ def _without_contradiction(
     return {**flags, **given}
 
 
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _side(value: Any, path: str) -> int:
+    """An image size in the flags of a file.
+
+    Raises:
+        UserError: it is not a positive number.
+    """
+    if type(value) is not int or value < 1:
+        raise UserError(f"{path}: its image sizes (scales, max_size) are not positive numbers")
+    return value
+
+
 def _coco_names(dataset_file: Any, num_classes: int) -> Mapping[int, str]:
     """COCO's class names for files of the original, which store none, if the head has its size."""
+    if not isinstance(dataset_file, str):
+        return {}
     is_coco = RELEASED_NUM_CLASSES.get(dataset_file) == num_classes
     return CATEGORY_NAMES[dataset_file] if is_coco else {}
 
