@@ -19,6 +19,7 @@ from util.distributed.processes import is_main_process
 from util.errors import UserError
 from util.files.download import advice_without_network, is_url, load_from_url
 from util.files.safetensors_file import SUFFIX, read_safetensors_checkpoint
+from util.files.temporary import removed_on_sigterm
 
 StrPath: TypeAlias = str | os.PathLike[str]
 
@@ -33,8 +34,8 @@ def atomic_write(path: StrPath, mode: str = "wb", durable: bool = True) -> Itera
     """Open a file for writing that replaces ``path`` only when it is complete.
 
     The content is written to a temporary file in the same folder, which is renamed at the end of
-    the ``with`` block. If the block raises, ``path`` does not change. A symbolic link is kept, and
-    the file that it names is replaced.
+    the ``with`` block. If the block raises, or SIGTERM ends the process, ``path`` does not change
+    and nothing stays beside it. A symbolic link is kept, and the file that it names is replaced.
 
     Args:
         path: file to create or replace; its folder must exist.
@@ -48,12 +49,13 @@ def atomic_write(path: StrPath, mode: str = "wb", durable: bool = True) -> Itera
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        _replace(temporary, target)
+        with removed_on_sigterm(temporary):
+            with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+                yield file
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            _replace(temporary, target)
         if durable:
             sync_folder(target.parent)
     finally:
