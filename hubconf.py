@@ -10,6 +10,7 @@ import collections.abc
 import numbers
 import os
 import sys
+import typing
 
 dependencies = ["torch", "torchvision"]
 
@@ -69,7 +70,7 @@ Raises:
 
 
 def _build(
-    name: str, pretrained: bool, num_classes: int, backbone_weights: str = "none"
+    name: str, pretrained: bool, num_classes: typing.Any, backbone_weights: str = "none"
 ) -> nn.Module:
     """Build a model of `models.zoo.RELEASED_MODELS`, with its released weights if `pretrained`."""
     if not isinstance(num_classes, numbers.Integral) or num_classes < 1:
