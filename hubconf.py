@@ -7,8 +7,10 @@ torch.hub lists every callable of this file as an entry point: import modules, n
 """
 
 import collections.abc
+import numbers
 import os
 import sys
+import typing
 
 dependencies = ["torch", "torchvision"]
 
@@ -79,11 +81,12 @@ Raises:
 
 
 def _build(
-    name: str, pretrained: bool, num_classes: int, backbone_weights: str = "none"
+    name: str, pretrained: bool, num_classes: typing.Any, backbone_weights: str = "none"
 ) -> nn.Module:
     """Build a model of `models.zoo.RELEASED_MODELS`, with its released weights if `pretrained`."""
-    if not isinstance(num_classes, int) or num_classes < 1:
+    if not isinstance(num_classes, numbers.Integral) or num_classes < 1:
         raise errors.UserError(f"{name}: num_classes {num_classes!r} must be a positive integer")
+    num_classes = int(num_classes)  # of numpy, too
     released = zoo.RELEASED_MODELS[name]
     if released.minimal:
         model: nn.Module = demo.MinimalDETR(num_classes)
@@ -95,13 +98,17 @@ def _build(
 
 
 def _build_detr(released: zoo.ReleasedModel, num_classes: int, backbone_weights: str) -> nn.Module:
-    body = backbone.Backbone(
-        released.backbone,
-        train_backbone=True,
-        return_interm_layers=released.masks,
-        dilation=released.dilation,
-        weights=backbone_weights,
-    )
+    try:
+        body = backbone.Backbone(
+            released.backbone,
+            train_backbone=True,
+            return_interm_layers=released.masks,
+            dilation=released.dilation,
+            weights=backbone_weights,
+        )
+    except errors.UserError as err:  # a caller in Python gives arguments, not flags
+        message = str(err).replace("--backbone_weights ", "backbone_weights=")
+        raise errors.UserError(message) from err
     positions = position_encoding.PositionEmbeddingSine(_HIDDEN_DIM // 2, normalize=True)
     transformer = transformers.Transformer(d_model=_HIDDEN_DIM, return_intermediate_dec=True)
     joiner = backbone.Joiner(body, positions)

@@ -63,16 +63,28 @@ def read_image(path: str) -> Image.Image:
             image.load()
             with contextlib.suppress(Exception):  # broken EXIF data makes Pillow raise anything
                 ImageOps.exif_transpose(image, in_place=True)
-            return image.convert("RGB")
-    except OSError as err:
+            return to_rgb(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
         raise MistakeError(f"{path}: cannot be read as an image ({err})") from err
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert to 8-bit RGB; grey images with more bits are scaled to the bits that they use."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.float64)
+        if values.min() >= 0:
+            white = 2 ** max(8, int(values.max()).bit_length()) - 1
+            image = Image.fromarray(np.rint(values * 255 / white).astype(np.uint8))
+    return image.convert("RGBA" if image.mode in ("P", "PA") else "RGB").convert("RGB")
 
 
 def scaled(image: Image.Image, short_side: int, max_size: int) -> Image.Image:
     """Scale an image to the input size of the model, with its aspect ratio."""
     short, long = min(image.size), max(image.size)
-    short_side = max(1, min(short_side, round(max_size * short / long)))
+    short_side = min(short_side, round(max_size * short / long))
     long_side = int(short_side * long / short)
+    if short_side == 0:  # a very thin image
+        short_side, long_side = 1, max_size
     size_wh = (short_side, long_side) if image.width < image.height else (long_side, short_side)
     return image.resize(size_wh, Image.Resampling.BILINEAR)
 

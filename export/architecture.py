@@ -1,6 +1,7 @@
 """The architecture flags of a DETR, read from its weights, and the model that they build."""
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -13,7 +14,7 @@ from models.detr import DETR
 from models.position_encoding import LEARNED_CELLS
 from models.segmentation import DETRsegm
 from models.transformer import build_transformer
-from models.weights import DETECTOR_PREFIX, architecture_flags
+from models.weights import DETECTOR_PREFIX, architecture_flags, load_model_state
 from util.errors import UserError
 
 
@@ -66,14 +67,31 @@ class Architecture:
             "pre_norm": "transformer.encoder.norm.weight" in parts,
         }
         if inferred["masks"]:  # its first layer reads the features and a map per head
-            inferred["nheads"] = len(parts["mask_head.lay1.weight"]) - inferred["hidden_dim"]
+            channels = parts["mask_head.lay1.weight"].shape[:1].numel()
+            inferred["nheads"] = channels - inferred.get("hidden_dim", 0)
         given = {k: known[k] for k in ("dilation", "nheads") if known.get(k) is not None}
         backbone = known.get("backbone") or match_resnet(parts)
         if backbone is None:
             raise UserError(f"{source}: its backbone has the shapes of no ResNet of torchvision")
         architecture = cls(backbone=backbone, **(inferred | given))
         _check_heads(architecture, source)
+        architecture._check_shapes(state, source)
         return architecture
+
+    def _check_shapes(self, state: Mapping[str, Tensor], source: str) -> None:
+        """Compare all shapes with those of the model, before memory is allocated for it.
+
+        Raises:
+            UserError: they differ, or no model has such shapes.
+        """
+        try:
+            with torch.device("meta"), warnings.catch_warnings(action="ignore"):
+                load_model_state(self.build(), state, source, flags_of_main=False)
+        except UserError:
+            raise
+        except Exception as err:  # a foreign file can have any shapes
+            reason = " ".join(str(err).split())
+            raise UserError(f"{source}: its shapes are those of no DETR ({reason:.200})") from err
 
     @property
     def largest_side(self) -> float:
@@ -137,5 +155,5 @@ def amplify_random_weights(model: nn.Module) -> None:
 def _check_heads(architecture: Architecture, source: str) -> None:
     """Raise a UserError if the channels cannot be divided among the heads."""
     channels, heads = architecture.hidden_dim, architecture.nheads
-    if not isinstance(heads, int) or heads < 1 or channels % heads:
+    if type(heads) is not int or heads < 1 or channels % heads:
         raise UserError(f"{source}: --nheads {heads} does not divide its {channels} channels")

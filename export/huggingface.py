@@ -54,6 +54,7 @@ from util.cli.command_line import ArgumentParser, FlagGroup
 from util.errors import UserError
 from util.files.checkpoint import atomic_write, check_replaceable, load_checkpoint
 from util.files.safetensors_file import read_safetensors
+from util.files.temporary import removed_on_sigterm
 
 _PROGRAM = "python -m export.huggingface"
 _CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -197,8 +198,10 @@ def _export(args: argparse.Namespace) -> None:
 def _write_checked(source: Source, output: Path, args: argparse.Namespace) -> None:
     # An existing folder may be on another disk than the folder that it is in.
     place = output if output.exists() else output.absolute().parent
-    with tempfile.TemporaryDirectory(dir=place, prefix=".export-") as name:
-        temporary = Path(name)
+    with (
+        tempfile.TemporaryDirectory(dir=place, prefix=".export-") as name,
+        removed_on_sigterm(temporary := Path(name)),
+    ):
         write_folder(source, temporary)
         _check_round_trip(source.model.state_dict(), temporary)
         _check_outputs(source.model, temporary, args)

@@ -199,8 +199,8 @@ def from_file(
         categories=categories or coco_names,
         is_thing=is_thing or _coco_things(dataset_file, architecture.num_classes),
         category_ids=category_ids_in(checkpoint, architecture.num_classes, path).saved(),
-        short_side=max(flags.get("scales") or PUBLISHED_SCALES),
-        max_size=flags.get("max_size", NEW_FLAG_DEFAULTS["max_size"]),
+        short_side=max(_side(n, path) for n in _listed(flags.get("scales") or PUBLISHED_SCALES)),
+        max_size=_side(flags.get("max_size", NEW_FLAG_DEFAULTS["max_size"]), path),
         best_threshold=_best_threshold(checkpoint),
         segment_threshold=flags.get("panoptic_threshold", NEW_FLAG_DEFAULTS["panoptic_threshold"]),
     )
@@ -230,8 +230,25 @@ def _without_contradiction(
     return {**flags, **given}
 
 
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _side(value: Any, path: str) -> int:
+    """An image size in the flags of a file.
+
+    Raises:
+        UserError: it is not a positive number.
+    """
+    if type(value) is not int or value < 1:
+        raise UserError(f"{path}: its image sizes (scales, max_size) are not positive numbers")
+    return value
+
+
 def _coco_names(dataset_file: Any, num_classes: int) -> Mapping[int, str]:
     """COCO's class names for files of the original, which store none, if the head has its size."""
+    if not isinstance(dataset_file, str):
+        return {}
     is_coco = RELEASED_NUM_CLASSES.get(dataset_file) == num_classes
     return CATEGORY_NAMES[dataset_file] if is_coco else {}
 

@@ -22,10 +22,16 @@ def model_state(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]
         source: file name for the error message.
 
     Raises:
-        UserError: the checkpoint has no weights.
+        UserError: the checkpoint has no weights, or sparse or quantised ones.
     """
     state = checkpoint.get("model", checkpoint)
     if isinstance(state, Mapping) and state and all(isinstance(v, Tensor) for v in state.values()):
+        for key, value in state.items():
+            if not isinstance(key, str) or value.layout != torch.strided or value.is_quantized:
+                raise UserError(
+                    f"{source}: {key!r} is no dense tensor with a name: save the weights as a "
+                    "state dict of plain tensors"
+                )
         return dict(state)
     keys = ", ".join(map(str, list(checkpoint)[:MAX_LISTED])) or "none"
     raise UserError(f"{source}: has no weights under the key 'model' (its keys: {keys})")
@@ -161,7 +167,7 @@ def architecture_flags(state: Mapping[str, Tensor]) -> dict[str, int | str]:
         ("--hidden_dim", "input_proj.bias", 0),
         ("--dim_feedforward", "transformer.decoder.layers.0.linear1.bias", 0),
     ):
-        if key in parts:
+        if key in parts and parts[key].dim() > 0:
             found[flag] = len(parts[key]) + offset
     for flag, stack in (("--enc_layers", "encoder"), ("--dec_layers", "decoder")):
         layers = {k.split(".")[3] for k in parts if k.startswith(f"transformer.{stack}.layers.")}

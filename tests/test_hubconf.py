@@ -11,6 +11,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -243,6 +244,18 @@ def test_weights_of_another_model_are_refused(serve, table):
     table("detr_resnet50", RELEASED_MODELS["detr_demo"].file)
     with pytest.raises(UserError, match=r"does not match .* give weights of the same architecture"):
         hubconf.detr_resnet50(pretrained=True)
+
+
+def test_numbers_of_numpy_count():
+    model = hubconf.detr_resnet50(num_classes=np.int64(5), backbone_weights="none")
+    assert len(model.class_embed.bias) == 6
+
+
+def test_messages_name_arguments_and_no_flags(tmp_path):
+    torch.save({"conv1.weight": torch.ones(1)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"^backbone_weights=.*other.pth: ") as error:
+        hubconf.detr_resnet50(backbone_weights=str(tmp_path / "other.pth"))
+    assert "--backbone_weights" not in str(error.value)
 
 
 @pytest.mark.parametrize("num_classes", [0, "5", 2.5, None])

@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-import torchvision
 
 from export.architecture import Architecture, amplify_random_weights
 from tests.export.small_files import BOXES, MASKS, build
@@ -27,10 +26,8 @@ def test_weights_and_the_two_silent_flags_tell_all(architecture):
 
 @pytest.mark.parametrize("name", ["resnet34", "resnet152", "resnext50_32x4d", "wide_resnet50_2"])
 def test_the_backbone_is_told_by_its_shapes(name):
-    body = torchvision.models.get_model(name, weights=None).state_dict()
-    state = {f"backbone.0.body.{key}": value for key, value in body.items() if "fc" not in key}
-    others = {k: v for k, v in BOXES.build().state_dict().items() if "body" not in k}
-    assert Architecture.of({**state, **others}, {}, "file").backbone == name
+    state = dataclasses.replace(BOXES, backbone=name).build().state_dict()
+    assert Architecture.of(state, {}, "file").backbone == name
 
 
 def test_what_nobody_tells_is_the_default():

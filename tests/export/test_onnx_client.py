@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from datasets.coco import make_coco_transforms
+from datasets.loading.images import read_upright
 from models.postprocess import PostProcess
 from tests.datasets.photo_cases import ORIENTATIONS, upright_image, write_photo
 from util.nested_tensor import nested_tensor_from_tensor_list
@@ -118,7 +119,15 @@ def test_mistakes_end_in_one_line(onnx_export, pictures, tmp_path, capsys):
 
 def test_it_scales_as_training_does():
     scaled = runpy.run_path(str(CLIENT))["scaled"]
-    for size_wh in [(640, 480), (480, 640), (500, 375), (1000, 100), (333, 333), (2000, 1501)]:
+    for size_wh in [
+        (640, 480),
+        (480, 640),
+        (500, 375),
+        (1000, 100),
+        (333, 333),
+        (2000, 1501),
+        (5000, 1),
+    ]:
         image = Image.new("RGB", size_wh)
         expected = make_coco_transforms("val")(image, None)[0]
         assert scaled(image, 800, 1333).size == (expected.shape[2], expected.shape[1])
@@ -129,6 +138,14 @@ def test_photos_are_read_upright(tmp_path, orientation):
     write_photo(tmp_path / "photo.png", orientation)
     image = runpy.run_path(str(CLIENT))["read_image"](str(tmp_path / "photo.png"))
     assert image.tobytes() == upright_image().tobytes()
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("uint16", 4095), ("uint16", 65535), ("int32", 200)])
+def test_deep_grey_images_are_read_as_in_training(tmp_path, dtype, most):
+    values = np.linspace(0, most, 3000).reshape(50, 60).astype(dtype)
+    Image.fromarray(values).save(tmp_path / "deep.tif")
+    image = runpy.run_path(str(CLIENT))["read_image"](str(tmp_path / "deep.tif"))
+    assert np.array_equal(image, read_upright(tmp_path / "deep.tif"))
 
 
 def test_it_imports_nothing_of_this_project():

@@ -130,3 +130,13 @@ def test_mlp():
     x = torch.randn(4, 3)
     first, second, third = mlp.layers
     assert torch.allclose(mlp(x), third(second(first(x).relu()).relu()))
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_shapes_are_computed_without_memory(masks):
+    """On the meta device, as by FLOP counters of large models; it has no autocast."""
+    model = build("--no_aux_loss" + " --masks" * masks)[0].eval()
+    expected = model(torch.rand(2, 3, 64, 96))
+    found = model.to("meta")(torch.rand(2, 3, 64, 96, device="meta"))
+    assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in expected.items()}
+    assert all(value.is_meta for value in found.values())

@@ -8,6 +8,7 @@ import re
 import shutil
 import threading
 import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -18,6 +19,7 @@ from util.distributed.processes import is_main_process
 from util.errors import UserError
 from util.files.download import advice_without_network, is_url, load_from_url
 from util.files.safetensors_file import SUFFIX, read_safetensors_checkpoint
+from util.files.temporary import removed_on_sigterm
 
 StrPath: TypeAlias = str | os.PathLike[str]
 
@@ -32,8 +34,8 @@ def atomic_write(path: StrPath, mode: str = "wb", durable: bool = True) -> Itera
     """Open a file for writing that replaces ``path`` only when it is complete.
 
     The content is written to a temporary file in the same folder, which is renamed at the end of
-    the ``with`` block. If the block raises, ``path`` does not change. A symbolic link is kept, and
-    the file that it names is replaced.
+    the ``with`` block. If the block raises, or SIGTERM ends the process, ``path`` does not change
+    and nothing stays beside it. A symbolic link is kept, and the file that it names is replaced.
 
     Args:
         path: file to create or replace; its folder must exist.
@@ -47,12 +49,13 @@ def atomic_write(path: StrPath, mode: str = "wb", durable: bool = True) -> Itera
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        _replace(temporary, target)
+        with removed_on_sigterm(temporary):
+            with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+                yield file
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            _replace(temporary, target)
         if durable:
             sync_folder(target.parent)
     finally:
@@ -175,6 +178,7 @@ def load_checkpoint(
             if from_url:
                 content = load_from_url(source, map_location)
             else:
+                _refuse_compression(source)
                 content = torch.load(
                     source, map_location=map_location, weights_only=True, mmap=mmap
                 )
@@ -187,6 +191,23 @@ def load_checkpoint(
             f"{source}: contains a {type(content).__name__}, not the dict of a checkpoint"
         )
     return content
+
+
+def _refuse_compression(path: str) -> None:
+    """Check that reading a zip file takes no more memory than the file; PyTorch compresses nothing.
+
+    Raises:
+        UserError: it has compressed or overlapping entries.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as file:
+        entries = file.infolist()
+    is_compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    if is_compressed or sum(entry.file_size for entry in entries) > os.path.getsize(path):
+        raise UserError(
+            f"{path}: has compressed entries, which is refused: unpack and save it again"
+        )
 
 
 def _reading_problem(err: Exception, source: str) -> str:

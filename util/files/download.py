@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,6 @@ def _cache_path(url: str) -> Path:
 
 def _download(url: str, path: Path, sha256_prefix: str | None = None) -> None:
     """Download a file, atomically; with a progress bar on rank 0."""
-    print(f'Downloading "{url}" to {path.parent}', file=sys.stderr)
     torch.hub.download_url_to_file(url, str(path), sha256_prefix, progress=is_main_process())
 
 

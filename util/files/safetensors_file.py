@@ -53,7 +53,7 @@ def read_safetensors_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         for name in _BY_CATEGORY_ID:
             if name in values:
                 values[name] = {int(k): v for k, v in values[name].items()}
-    except (ValueError, AttributeError, RecursionError) as err:
+    except (ValueError, TypeError, AttributeError, RecursionError) as err:
         raise UserError(f"{source}: its metadata is invalid ({err}): convert it again") from err
     return {**values, "model": tensors}
 
@@ -75,8 +75,19 @@ def safetensors_bytes(state: Mapping[str, Tensor], metadata: Mapping[str, str]) 
 
 
 def checkpoint_metadata(checkpoint: Mapping[str, Any]) -> dict[str, str]:
-    """Metadata from which `read_safetensors_checkpoint` restores the keys other than weights."""
-    return {name: json.dumps(checkpoint[name]) for name in _METADATA_KEYS if name in checkpoint}
+    """Metadata from which `read_safetensors_checkpoint` restores the keys other than weights.
+
+    Raises:
+        UserError: an entry holds other values than text, numbers, lists and dicts.
+    """
+    metadata = {}
+    for name in _METADATA_KEYS:
+        if name in checkpoint:
+            try:
+                metadata[name] = json.dumps(checkpoint[name])
+            except (TypeError, ValueError, RecursionError) as err:
+                raise UserError(f"the entry {name} cannot be written as JSON ({err})") from err
+    return metadata
 
 
 def _package(source: str) -> Any:

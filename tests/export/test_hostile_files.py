@@ -1,0 +1,131 @@
+"""Files with entries of any kind give a model or one line, never a traceback or much memory."""
+
+import json
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from export.huggingface_config import read_config, read_preprocessor
+from export.source import from_file
+from export.weights import read_weights, write_weights
+from tests.export.small_files import NARROW_MASKS, build
+from util.errors import UserError
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+ANY = JSON | st.binary(max_size=4) | st.sampled_from([torch.ones(()), torch.ones(2), (1,), {1: 2}])
+TENSORS = st.sampled_from(
+    [
+        torch.ones(()),
+        torch.ones(0),
+        torch.ones(3, 2),
+        torch.ones(2, 2).to_sparse(),
+        torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8),
+        torch.ones(100_000),
+        torch.ones(2, dtype=torch.complex64),
+    ]
+)
+FLAGS = ("nheads", "dilation", "backbone", "scales", "max_size", "dataset_file")
+STATE = build(NARROW_MASKS).state_dict()
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tmp_path_factory.mktemp("hostile") / "file"
+
+
+def accepted(function, *args):
+    """The result, or None after an error in one line."""
+    try:
+        return function(*args)
+    except UserError as error:
+        assert "\n" not in error.one_line()
+        return None
+
+
+@settings(max_examples=15)
+@given(
+    args=ANY | st.dictionaries(st.sampled_from(FLAGS), ANY),
+    categories=ANY,
+    is_thing=ANY,
+    epoch=ANY,
+    suffix=st.sampled_from([".pth", ".safetensors"]),
+)
+def test_entries_of_a_checkpoint(path, args, categories, is_thing, epoch, suffix):
+    entries = {"args": args, "categories": categories, "is_thing": is_thing, "epoch": epoch}
+    torch.save({"model": STATE, **entries}, f"{path}.pth")
+    accepted(from_file, f"{path}.pth", {})
+    checkpoint = accepted(read_weights, f"{path}.pth")
+    if checkpoint is not None:
+        accepted(write_weights, f"{path}-2{suffix}", checkpoint)
+
+
+@settings(max_examples=25)
+@given(key=st.sampled_from([*STATE, "more", 1, None, (1, 2)]), tensor=TENSORS)
+def test_tensors_of_a_checkpoint(path, key, tensor):
+    torch.save({"model": {**STATE, key: tensor}}, f"{path}.pth")
+    accepted(from_file, f"{path}.pth", {})
+
+
+@given(header=JSON | st.dictionaries(st.sampled_from(["a", "__metadata__"]), JSON))
+def test_headers_of_safetensors(path, header):
+    text = json.dumps(header).encode()
+    (file := path.with_suffix(".safetensors")).write_bytes(struct.pack("<Q", len(text)) + text)
+    accepted(from_file, str(file), {})
+
+
+KNOWN = ("backbone_config", "backbone_kwargs", "id2label", "encoder_attention_heads", "backbone")
+
+
+@given(config=st.dictionaries(st.sampled_from([*KNOWN, "use_timm_backbone", "dilation"]), JSON))
+def test_configurations_of_hugging_face(config):
+    accepted(read_config, {"model_type": "detr", **config}, "config.json")
+
+
+@given(
+    config=st.dictionaries(st.sampled_from(["size", "max_size", "image_mean", "resample"]), JSON)
+)
+def test_image_processors_of_hugging_face(config):
+    accepted(read_preprocessor, config, "preprocessor_config.json")
+
+
+def test_a_compressed_checkpoint_is_not_unpacked(tmp_path):
+    torch.save({"model": {"w": torch.zeros(250_000)}}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for name in plain.namelist():
+            bomb.writestr(name, plain.read(name))
+    assert (tmp_path / "bomb.pth").stat().st_size < 10_000
+    with pytest.raises(UserError, match=r"bomb.pth: has compressed entries"):
+        read_weights(tmp_path / "bomb.pth")
+
+
+def test_no_memory_is_allocated_for_shapes_of_no_model(tmp_path):
+    """Two vectors of 100,000 numbers would make a matrix of 40 GB."""
+    wide = {"class_embed.bias": torch.ones(100_000), "input_proj.bias": torch.ones(100_000)}
+    torch.save({"model": {**build_boxes(), **wide}}, tmp_path / "f.pth")
+    with pytest.raises(UserError, match="does not match the model"):
+        from_file(str(tmp_path / "f.pth"), {"nheads": 8})
+
+
+def build_boxes():
+    return {k.removeprefix("detr."): v for k, v in STATE.items() if k.startswith("detr.")}
+
+
+def test_a_picture_that_would_fill_the_memory(tmp_path, capsys):
+    client = pytest.importorskip("examples.onnx_client", reason="onnxruntime is not installed")
+    from PIL import Image
+
+    Image.fromarray(np.zeros((20_000, 20_000), bool)).save(tmp_path / "bomb.png")
+    with pytest.raises(client.MistakeError, match=r"bomb.png: cannot be read as an image"):
+        client.read_image(str(tmp_path / "bomb.png"))
