@@ -15,10 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from datasets.coco_eval import CocoEvaluator
 from datasets.evaluation.batch_results import Targets, detections, panoptic_maps
+from datasets.evaluation.voc_ap import is_voc, voc_statistics
 from datasets.panoptic_eval import PanopticEvaluator
 from models.criterion import SetCriterion, mean_number_of_objects
 from util.distributed.gathering import broadcast_object, broadcast_tensors
-from util.metric_logger import MetricLogger, SmoothedValue
+from util.metric_logger import MetricLogger
 from util.nested_tensor import NestedTensor
 from util.nonfinite_steps import (
     BatchNormBackup,
@@ -27,7 +28,7 @@ from util.nonfinite_steps import (
     reduce_step,
     update_weights,
 )
-from util.optimizer import batch_norms
+from util.optimizer import batch_norms, keep_frozen_norms, scaled_rates
 from util.reproducibility.random_state import random_state
 from util.transfer import to_device
 
@@ -47,12 +48,14 @@ class EpochProgress:
         wants_to_stop: called in each step; if True on any rank, `StepWatch.stop_agreed` is set on
             all ranks one step later.
         after_step: called with the number of steps done and the meters.
+        lr_factor: called in each step; its learning rates are multiplied by the value (warm-up).
     """
 
     steps_done: int = 0
     meters: dict[str, Any] = field(default_factory=dict)
     wants_to_stop: Callable[[], bool] = lambda: False
     after_step: Callable[[int, MetricLogger], None] = lambda steps_done, logger: None
+    lr_factor: Callable[[], float] = lambda: 1.0
 
 
 def train_one_epoch(
@@ -69,8 +72,9 @@ def train_one_epoch(
     scaler: torch.amp.GradScaler | None = None,
     watch: StepWatch | None = None,
     progress: EpochProgress | None = None,
+    logger: MetricLogger | None = None,
 ) -> dict[str, float]:
-    """Train for one epoch. A non-finite step leaves the weights unchanged.
+    """Train for one epoch. A non-finite step leaves the weights unchanged, see docs/code_tour.md.
 
     Args:
         model: in a `DistributedDataParallel` if there are several processes.
@@ -81,6 +85,7 @@ def train_one_epoch(
         accum_steps: micro-batches per optimizer step; an incomplete last step is left out.
         scaler: loss scaler for ``fp16``.
         watch: handles non-finite steps; by default the first ends training.
+        logger: prints the steps; by default as log lines.
 
     Returns:
         averages of ``lr``, ``class_error`` in percent, ``loss``, the weighted losses by name, and
@@ -90,11 +95,13 @@ def train_one_epoch(
         DivergenceError: a loss or gradient is not finite.
     """
     model.train()
+    keep_frozen_norms(model)
     criterion.train()
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
     watch = watch or StepWatch(device)
     progress = progress or EpochProgress()
-    logger = _make_logger(lr="{value:.6f}", class_error="{value:.2f}")
+    logger = logger or MetricLogger(delimiter="  ")
+    logger.show_latest(lr="{value:.6f}", class_error="{value:.2f}")
     logger.load_state_dict(progress.meters)
     norms = BatchNormBackup(model)
     first, header = progress.steps_done, f"Epoch: [{epoch}]"
@@ -103,14 +110,15 @@ def train_one_epoch(
         norms.save()
         optimizer.zero_grad()
         records = _compute_gradients(model, criterion, batches, device, amp, scaler, epoch, step)
-        watch.read_flags()  # of the previous step; the matching has waited for the device
+        watch.read_flags()  # of the previous step; the matching has usually waited for the device
         norm = _clip_gradients(model, optimizer, max_norm, scaler)
         logs = [record.losses for record in records]
         log, is_bad, stop = reduce_step(logs, norm, progress.wants_to_stop())
-        update_weights(optimizer, scaler, skip=is_bad)
+        with scaled_rates(optimizer, progress.lr_factor()) as rates:
+            update_weights(optimizer, scaler, skip=is_bad)
         norms.restore(is_bad)
         watch.send_flags(is_bad, stop, records)
-        logger.update(**log, lr=optimizer.param_groups[0]["lr"])
+        logger.update(**log, lr=rates[0])
         progress.after_step(step + 1, logger)
     watch.read_flags()
     return _finish(logger)
@@ -145,7 +153,12 @@ def _compute_gradients(
 
 
 def predict(model: nn.Module, samples: NestedTensor, device: torch.device, amp: str) -> Any:
-    """Run the model, in mixed precision if ``amp`` is ``bf16`` or ``fp16``."""
+    """Run the model, in mixed precision if ``amp`` is ``bf16`` or ``fp16``.
+
+    Float32 everywhere: matching and losses, which are outside; in the model the class and box heads
+    (`models.detr`), frozen batch norms (`models.backbone`), and on the CPU attention in training
+    without dropout (`models.fast.attention`).
+    """
     dtype = torch.float16 if amp == "fp16" else torch.bfloat16
     with torch.autocast(device.type, dtype=dtype, enabled=amp != "off"):
         return model(samples)
@@ -249,6 +262,8 @@ def evaluate(
     amp: str = "off",
     *,
     between_batches: Callable[[], None] = lambda: None,
+    logger: MetricLogger | None = None,
+    print_tables: bool = True,
 ) -> tuple[dict[str, Any], CocoEvaluator]:
     """Compute the losses and the COCO metrics of a data set. Each rank evaluates its own images.
 
@@ -258,12 +273,15 @@ def evaluate(
         base_ds: ground truth of boxes and masks, a ``pycocotools.coco.COCO``.
         output_dir: panoptic maps are written to `PANOPTIC_FOLDER` in it, unless it is empty.
         between_batches: called before each batch; may raise to end the evaluation.
+        logger: prints the steps; by default as log lines.
+        print_tables: print the tables of COCO and panoptic metrics.
 
     Returns:
         averages over images as of `train_one_epoch`, without ``lr``; the 12 COCO numbers under
         ``coco_eval_bbox`` and ``coco_eval_masks``; panoptic quality of all, thing and stuff classes
         under ``PQ_all``, ``PQ_th``, ``PQ_st``, each with ``pq``, ``sq``, ``rq`` in [0, 1] and
-        ``n`` classes. And the evaluator; only rank 0 has the scores in it.
+        ``n`` classes; for ground truth with VOC's field ``difficult`` VOC's AP as ``voc_ap50`` and
+        ``voc_ap50_11point``. And the evaluator; only rank 0 has the scores in it.
 
     Raises:
         DivergenceError: a prediction is not finite.
@@ -271,9 +289,11 @@ def evaluate(
     model.eval()
     model = _without_ddp(model)
     criterion.eval()
-    logger = _make_logger(class_error="{value:.2f}")
-    evaluator = CocoEvaluator(base_ds, tuple(k for k in ("segm", "bbox") if k in postprocessors))
-    panoptic = _panoptic_evaluator(postprocessors, data_loader, output_dir)
+    logger = logger or MetricLogger(delimiter="  ")
+    logger.show_latest(class_error="{value:.2f}")
+    kinds = tuple(k for k in ("segm", "bbox") if k in postprocessors)
+    evaluator = CocoEvaluator(base_ds, kinds, print_tables=print_tables)
+    panoptic = _panoptic_evaluator(postprocessors, data_loader, output_dir, print_tables)
     for batch in logger.log_every(data_loader, PRINT_FREQ, "Test:"):
         between_batches()
         samples, targets = to_device(batch, device)
@@ -292,19 +312,21 @@ def evaluate(
     for iou_type, name in (("bbox", "coco_eval_bbox"), ("segm", "coco_eval_masks")):
         if iou_type in postprocessors:
             stats[name] = evaluator.coco_eval[iou_type].stats.tolist()
+    if is_voc(base_ds):
+        stats.update(voc_statistics(evaluator, print_tables))
     if panoptic is not None:
         stats.update(_panoptic_quality(panoptic))
     return stats, evaluator
 
 
 def _panoptic_evaluator(
-    postprocessors: Mapping[str, nn.Module], data_loader: Any, output_dir: Any
+    postprocessors: Mapping[str, nn.Module], data_loader: Any, output_dir: Any, print_table: bool
 ) -> PanopticEvaluator | None:
     if "panoptic" not in postprocessors:
         return None
     dataset = data_loader.dataset
     folder = Path(output_dir) / PANOPTIC_FOLDER if output_dir else None
-    return PanopticEvaluator(dataset.ann_file, dataset.ann_folder, output_dir=folder)
+    return PanopticEvaluator(dataset.ann_file, dataset.ann_folder, folder, print_table)
 
 
 def _panoptic_quality(evaluator: PanopticEvaluator) -> dict[str, Any]:
@@ -321,16 +343,8 @@ def _without_ddp(model: nn.Module) -> nn.Module:
     return model
 
 
-def _make_logger(**latest_value_formats: str) -> MetricLogger:
-    """A logger whose lines begin with the latest values of the given meters."""
-    logger = MetricLogger(delimiter="  ")
-    for name, fmt in latest_value_formats.items():
-        logger.add_meter(name, SmoothedValue(window_size=1, fmt=fmt))
-    return logger
-
-
 def _finish(logger: MetricLogger) -> dict[str, float]:
     """Join the meters of all ranks and return the averages by name. Collective."""
     logger.synchronize_between_processes()
-    print("Averaged stats:", logger)
+    logger.print_averages()
     return {name: meter.global_avg for name, meter in logger.meters.items()}

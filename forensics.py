@@ -2,7 +2,7 @@
 
 from util.cli.early_interrupt import end_at_once_on_interrupt
 
-if __name__ == "__main__":  # before the imports below, which take seconds
+if __name__ == "__main__":  # before the slow imports below
     end_at_once_on_interrupt("forensics.py")
 
 import sys

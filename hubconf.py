@@ -1,7 +1,7 @@
 """Entry points for ``torch.hub.load``: the released DETR models.
 
     model = torch.hub.load(REPO, "detr_resnet50", pretrained=True).eval()
-    outputs = model(images)  # (B, 3, H, W) RGB, normalised with the ImageNet mean and deviation
+    outputs = model(images)  # (B, 3, H, W) RGB, normalized with the ImageNet mean and std
 
 torch.hub lists every callable of this file as an entry point: import modules, not classes.
 """
@@ -17,25 +17,35 @@ dependencies = ["torch", "torchvision"]
 _FOLDER = os.path.dirname(os.path.realpath(__file__))
 
 
-def _refuse_foreign_package(name: str) -> None:
+def _check_own_package(name: str) -> None:
     """Raise an ImportError if another project's package is imported as ``name``."""
     module = sys.modules.get(name)
     paths = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
     path = next(filter(None, paths), "a module without a file")
     if module and os.path.dirname(os.path.realpath(path)) != os.path.join(_FOLDER, name):
         raise ImportError(
-            f"the DETR hub entries need their own package {name!r} in {_FOLDER}, but {path} "
-            "is imported under that name: rename that package, or load the model in a process "
-            "that does not import it"
+            f"the DETR hub entries need the package {name!r} in {_FOLDER}, but {path} has been "
+            "imported under that name: rename that package, or load the model in a process that "
+            "does not import it"
         )
 
 
-_refuse_foreign_package("models")
-_refuse_foreign_package("util")
+_check_own_package("models")
+_check_own_package("util")
 
 from torch import nn  # noqa: E402
 
-from models import backbone, demo, detr, panoptic, position_encoding, segmentation, weights, zoo  # noqa: E402
+from models import (  # noqa: E402
+    backbone,
+    demo,
+    detr,
+    finetuning,
+    panoptic,
+    position_encoding,
+    segmentation,
+    weights,
+    zoo,
+)
 from models import transformer as transformers  # noqa: E402
 from util import errors  # noqa: E402
 from util.files import checkpoint  # noqa: E402
@@ -46,26 +56,27 @@ _Entry = collections.abc.Callable[..., _Result]
 
 _ARGUMENTS = """
 Args:
-    pretrained: load the released weights. With another ``num_classes`` the classification head is
-        initialised randomly, and a report of the loaded weights is printed.
-    num_classes: number of classes without "no object". Default: COCO category ids, 91, or 250
-        (things and stuff) in panoptic models.
+    pretrained: load the released weights. With a different ``num_classes`` the classes' rows in the
+        classification head are initialized randomly, and a report of the loaded weights is printed.
+    num_classes: number of classes, without the no-object class. Default: 91, for COCO's category
+        ids, or 250 (things and stuff) for panoptic models.
     threshold: minimum score of a segment in the panoptic post-processor; panoptic models only.
     return_postprocessor: return (model, post-processor) instead of the model. The post-processor
-        is a `models.detr.PostProcess`, in panoptic models a `models.panoptic.PostProcessPanoptic`
-        with classes up to 90 as things (change its ``is_thing_map`` for other classes).
-    backbone_weights: initial weights of the backbone without ``pretrained``: ``imagenet``
-        (downloaded), ``none`` (random), or the path of a weights file; not in detr_demo.
+        is a `models.detr.PostProcess`, or for panoptic models a
+        `models.panoptic.PostProcessPanoptic` that treats category ids up to 90 as things (set its
+        ``is_thing_map`` for other data).
+    backbone_weights: initial weights of the backbone if ``pretrained`` is False: ``imagenet``
+        (downloaded), ``none`` (random), or the path of a weights file; not for detr_demo.
 
 Returns:
     The model in training mode: call ``.eval()``. It takes a list of images (3, H, W) or a batch
-    (B, 3, H, W), RGB, normalised with the ImageNet mean and deviation (detr_demo: a batch only, of
-    at most 1600 pixels per side), and returns ``pred_logits`` (B, 100, num_classes + 1) and
-    ``pred_boxes`` (B, 100, 4), cxcywh in [0, 1]. Panoptic models add ``pred_masks``
+    (B, 3, H, W), RGB, normalized with the ImageNet mean and standard deviation (detr_demo: a batch
+    only, of at most 1600 pixels per side), and returns ``pred_logits`` (B, 100, num_classes + 1)
+    and ``pred_boxes`` (B, 100, 4), cxcywh in [0, 1]. Panoptic models add ``pred_masks``
     (B, 100, H / 4, W / 4), logits.
 
 Raises:
-    UserError: ``num_classes`` is invalid, or weights cannot be downloaded or do not fit.
+    UserError: if ``num_classes`` is invalid, or weights cannot be downloaded or do not match.
 """
 
 
@@ -79,7 +90,7 @@ def _build(
     released = zoo.RELEASED_MODELS[name]
     if released.minimal:
         model: nn.Module = demo.MinimalDETR(num_classes)
-    else:  # the released weights include the backbone
+    else:  # the released weights contain the backbone
         model = _build_detr(released, num_classes, "none" if pretrained else backbone_weights)
     if pretrained:
         _load_released_weights(model, released, num_classes)
@@ -110,11 +121,11 @@ def _load_released_weights(model: nn.Module, released: zoo.ReleasedModel, num_cl
     if num_classes == released.num_classes:
         weights.load_model_state(model, state, released.url, flags_of_main=False)
     else:
-        print(weights.finetune_model(model, state))
+        print(finetuning.finetune_model(model, state))
 
 
 def _with_help(entry: _Entry, name: str) -> _Entry:
-    """Give an entry its name and the text of ``torch.hub.help``."""
+    """Set the name of an entry point, and its docstring for ``torch.hub.help``."""
     released = zoo.RELEASED_MODELS[name]
     scores = {"PQ": released.pq, "box AP": released.box_ap, "mask AP": released.mask_ap}
     numbers = ", ".join(f"{metric} {score}" for metric, score in scores.items() if score)

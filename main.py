@@ -5,6 +5,7 @@ Modules that import PyTorch take seconds to load. They are imported inside funct
 """
 
 import argparse
+import contextlib
 import importlib
 import sys
 from collections.abc import Collection, Sequence
@@ -17,7 +18,13 @@ from util.cli.early_interrupt import end_at_once_on_interrupt
 from util.options import fill_in_new_flags
 
 if TYPE_CHECKING:
+    from training.optimization.plan import TrainingPlan
     from training.resume import Start
+
+SAVE_MEMORY = (
+    "lower --batch_size (and raise --accum_steps: the updates stay the same), --eval_batch_size, "
+    "--scales or --max_size, or use --amp bf16"
+)
 
 
 def main(
@@ -47,13 +54,15 @@ def main(
     from util.distributed.processes import connected, use_gpu
     from util.reproducibility.determinism import explained_refusals
     from util.reproducibility.provenance import get_sha
+    from util.terminal.style import prints_short
 
     fill_in_new_flags(args)
     check_flags(args)
     with connected(args), explained_refusals():
         check_device(args.device)
         use_gpu(args.device)
-        print(f"git:\n  {get_sha()}\n")
+        if not prints_short(args.log_style):
+            print(f"git:\n  {get_sha()}\n")
         with build_output_folder(args, run_name) as args.output_dir:
             _train_or_evaluate(args, given)
 
@@ -61,26 +70,38 @@ def main(
 def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) -> None:
     """Build everything from the flags, restore a checkpoint, then train or evaluate."""
     from datasets import build_scales
+    from report.at_end import write_report_at_end
     from training.checkpoint import TrainingState
+    from training.config_file import build_config
     from training.data import build_data, build_loaders
     from training.evaluation import build_evaluation
     from training.folder import RunFolder
     from training.loop import Run, build_loop_settings
     from training.network import build_network, build_optimization, distribute, num_trainable
     from training.nonfinite.policy import NonFinitePolicy
+    from training.optimization.plan import build_plan
     from training.resume import averaged_model, load_weights, resume_training
     from training.state import RunState
+    from training.tensorboard import build_tensorboard
+    from training.terminal.opening import build_opening
+    from training.terminal.output import build_output
+    from util.terminal.passing_lines import passing_lines
 
     args, start = _settle_flags(args, given)
+    output = build_output(args)
     folder = RunFolder(args.output_dir, args.keep_last)
     args.scales = build_scales(args)
-    data = build_data(args, start.resume)
+    config = build_config(args, flag_actions())
+    with passing_lines() if output.is_short else contextlib.nullcontext():
+        data = build_data(args, start)
     args.num_classes = data.num_classes
-    model, criterion, postprocessors = build_network(args, data.classes.is_thing)
-    print("number of params:", num_trainable(model))
+    model, criterion, postprocessors = build_network(args, data.classes.is_thing, data.category_ids)
+    output.full(f"number of params: {num_trainable(model)}")
+    if output.is_short:
+        print(build_opening(args, start, data, model))
     optimization = build_optimization(args, model)
 
-    load_weights(model, start, args.backbone, args.backbone_weights)
+    load_weights(model, start, args.backbone, args.backbone_weights, data.class_of_row())
     training = TrainingState(model, *optimization, RunState(epoch=args.start_epoch))
     if start.resume is not None and not args.eval:
         resume_training(training, start.resume, vars(args), folder)
@@ -91,20 +112,39 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     train_loader, val_loader = build_loaders(args, data, training.progress.bad_images)
     run = Run(
         settings=build_loop_settings(args),
+        plan=build_plan(args),
         flags=vars(args),
+        config=config,
         folder=folder,
-        classes=data.classes,
+        output=output,
+        classes=data.checkpoint_entries(),
         train_loader=train_loader,
         training=training,
         parallel_model=parallel_model,
         criterion=criterion,
-        evaluation=build_evaluation(args, criterion, postprocessors, val_loader, data, folder),
+        evaluation=build_evaluation(
+            args, criterion, postprocessors, val_loader, data, folder, output
+        ),
         non_finite=NonFinitePolicy(model, criterion, folder.path, vars(args)),
+        tensorboard=build_tensorboard(args, folder.path, training.progress.epoch),
     )
     if args.eval:
         run.score()
     else:
+        _warn_of_few_steps(run.plan, len(data.train_set), start)
         run.train()
+        write_report_at_end(folder.path, data.val_set, data.ground_truth, data.train_set)
+        output.end(training.progress, folder.path)
+
+
+def _warn_of_few_steps(plan: "TrainingPlan", num_images: int, start: "Start") -> None:
+    """Print a warning if a new run has far fewer optimizer steps than DETR needs."""
+    from training.optimization.step_estimate import warning_of_few_steps
+
+    if start.resume is None and start.frozen is None:
+        warning = warning_of_few_steps(plan, num_images, start.finetune is not None)
+        if warning is not None:
+            print(warning)
 
 
 def _settle_flags(
@@ -115,22 +155,25 @@ def _settle_flags(
     Returns:
         a copy of the flags with the values in force, and the checkpoints.
     """
-    from training.flags import check_flags, require_same_flags
+    from training.flags import check_flags, check_training_flags, require_same_flags
     from training.folder import RunFolder
     from training.resume import Start, find_start
     from training.saved_flags import settle_flags
     from util.distributed.processes import get_rank
     from util.reproducibility.determinism import make_deterministic
     from util.reproducibility.random_state import seed_everything
+    from util.terminal.style import prints_short
 
     folder = RunFolder(args.output_dir)
     start = find_start(folder, args.auto_resume, args.resume, args.finetune, args.frozen_weights)
     args = settle_flags(args, start, given, flag_actions())
     check_flags(args)
+    check_training_flags(args)
     require_same_flags(args)
     if args.eval and start == Start():
         print("--eval without a checkpoint: random weights are evaluated")
-    print(args)
+    if not prints_short(args.log_style):
+        print(args)
     if args.deterministic:
         make_deterministic()
     seed_everything(args.seed + get_rank())
@@ -169,21 +212,26 @@ def parse_command_line(argv: Sequence[str] | None = None) -> CommandLine:
     args = parser.parse_args(argv)
     given = parser.given_flags(argv)
     args.device = args.device or default_device()
-    run_name = "" if "output_dir" in given else _run_name(argv, args.dataset_file)
+    run_name = "" if "output_dir" in given else _run_name(argv, args)
     return CommandLine(args, given, run_name)
 
 
-def _run_name(argv: Sequence[str] | None, dataset_file: str) -> str:
+def _run_name(argv: Sequence[str] | None, args: argparse.Namespace) -> str:
     """The stem of the last ``@configs/NAME.txt`` on a command line, else the data set."""
     configs = [word[1:] for word in (sys.argv[1:] if argv is None else argv) if word[:1] == "@"]
-    return Path(configs[-1]).stem if configs else dataset_file
+    if configs:
+        return Path(configs[-1]).stem
+    if args.data:
+        data = Path(args.data).absolute()
+        return (data.parent if data.suffix else data).name
+    return args.dataset_file
 
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status, see `util.cli.command_line.run_command`."""
     command_line = parse_command_line(argv)
     importlib.import_module("training.loop")  # while Ctrl-C still ends the process at once
-    return run_command("main.py", lambda: main(*command_line))
+    return run_command("main.py", lambda: main(*command_line), SAVE_MEMORY)
 
 
 if __name__ == "__main__":

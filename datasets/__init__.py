@@ -7,47 +7,82 @@ from util.errors import UserError
 from util.options import option
 
 if TYPE_CHECKING:  # these imports take seconds
+    from collections.abc import Mapping
+
     from pycocotools.coco import COCO
     from torch.utils.data import Dataset
 
+_RECOGNISED = "data"
 # Module of each --dataset_file, imported on use.
 _BUILDERS = {
     "coco": "datasets.coco",
     "coco_panoptic": "datasets.coco_panoptic",
+    "voc": "datasets.voc",
+    "yolo": "datasets.yolo",
     "shapes": "datasets.shapes.directory",
     "shapes_panoptic": "datasets.shapes.panoptic",
+    _RECOGNISED: "datasets.own_data",
 }
 
 
-def build_dataset(image_set: str, args: Any) -> "Dataset":
+# Kinds of data whose category ids are invented: class names are known, ids are not.
+_NAMES_ONLY = (_RECOGNISED, "voc")
+
+
+def build_dataset(
+    image_set: str, args: Any, known_classes: "Mapping[int, str] | None" = None
+) -> "Dataset":
     """Build a split of the data set.
 
     Args:
         image_set: "train" or "val".
-        args: ``dataset_file`` selects the builder, which reads the other flags.
+        args: ``data``, ``voc_path``, ``yolo_path`` or else ``dataset_file`` selects the builder,
+            which reads the other flags.
+        known_classes: class names by category id, usually of a checkpoint: formats without ids
+            give these ids to the classes.
 
     Raises:
         UserError: ``dataset_file`` is unknown, or the data is invalid.
     """
-    if args.dataset_file not in _BUILDERS:
-        choices = ", ".join(_BUILDERS)
+    kind = build_data_kind(args)
+    if kind not in _BUILDERS:
+        choices = ", ".join(name for name in _BUILDERS if name != _RECOGNISED)
         raise UserError(f"--dataset_file {args.dataset_file} is unknown; choose one of {choices}")
-    dataset = importlib.import_module(_BUILDERS[args.dataset_file]).build(image_set, args)
+    build = importlib.import_module(_BUILDERS[kind]).build
+    if known_classes and kind in _NAMES_ONLY:
+        known_ids = {name: number for number, name in known_classes.items()}
+        dataset = build(image_set, args, known_ids)
+    else:
+        dataset = build(image_set, args)
     _fill_in_classes(dataset, args.dataset_file)
     return dataset
 
 
+def build_data_kind(args: Any) -> str:
+    """Kind of the data: a value of ``--dataset_file``, or ``data`` where it is recognised.
+
+    Args:
+        args: a path of one kind of data selects it; else ``dataset_file`` does.
+    """
+    if option(args, "data"):
+        return _RECOGNISED
+    paths = {"voc": "voc_path", "yolo": "yolo_path"}
+    given = [kind for kind, name in paths.items() if option(args, name)]
+    return given[0] if given else args.dataset_file
+
+
 def _fill_in_classes(dataset: Any, dataset_file: str) -> None:
     """Set attributes that the dataset lacks and training needs, from its COCO index."""
+    from datasets.annotations.coco_file import category_names, largest_category_id, text_ids
+
     coco_api = get_coco_api_from_dataset(dataset)
     if coco_api is None:
         return
-    from datasets.annotations.coco_file import category_names, largest_category_id
-
     names = category_names(coco_api.cats.values())
     attributes = {
         "ids": sorted(coco_api.imgs),
         "categories": names,
+        "text_ids": text_ids(coco_api.cats.values()),
         "largest_category_id": largest_category_id(names),
         "ann_file": f"--dataset_file {dataset_file}",
     }
@@ -61,7 +96,7 @@ def build_scales(args: Any) -> list[int] | None:
 
     Drawn images have default scales of their own.
     """
-    if args.dataset_file in ("shapes", "shapes_panoptic"):
+    if build_data_kind(args) in ("shapes", "shapes_panoptic"):
         return importlib.import_module("datasets.shapes.directory").build_scales(args)
     return option(args, "scales")
 
@@ -77,6 +112,16 @@ def get_coco_api_from_dataset(dataset: Any) -> Any:
     return coco_api if isinstance(coco_api, COCO) else None
 
 
+def annotated_category_ids(dataset: Any) -> set[int]:
+    """Category ids of the annotations of a dataset; empty if they are not known."""
+    coco_api = get_coco_api_from_dataset(dataset)
+    if coco_api is not None:
+        return {one["category_id"] for one in coco_api.anns.values()}
+    panoptic = getattr(dataset, "coco", None)
+    rows = panoptic["annotations"] if isinstance(panoptic, dict) else []
+    return {one["category_id"] for row in rows for one in row["segments_info"]}
+
+
 def build_ground_truth(dataset: Any, args: Any) -> "COCO":
     """Return the ground truth of boxes and masks.
 
@@ -90,7 +135,7 @@ def build_ground_truth(dataset: Any, args: Any) -> "COCO":
     coco_api = get_coco_api_from_dataset(dataset)
     if coco_api is not None:
         return coco_api
-    module = importlib.import_module(_BUILDERS[args.dataset_file])
+    module = importlib.import_module(_BUILDERS[build_data_kind(args)])
     if not hasattr(module, "build_instances"):
         raise UserError(
             f"--dataset_file {args.dataset_file}: the {type(dataset).__name__} cannot be evaluated;"

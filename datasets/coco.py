@@ -1,5 +1,6 @@
 """COCO detection data: dataset, target conversion and augmentation."""
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,11 +26,16 @@ from datasets.annotations.layouts import coco_paths
 from datasets.annotations.segmentations import MAX_MASK_PIXELS, encode_segmentation
 from datasets.annotations.start_checks import check_boxes_and_counts
 from datasets.annotations.table_checks import warn_about_paths
+from datasets.formats.class_list import keep_classes
+from datasets.formats.tables import Tables
+from datasets.formats.text_files import read_names
 from datasets.loading.listed_images import ListedImages
 from datasets.loading.target_tensors import boxes_xyxy, keypoints_of
 from datasets.transforms import Target, Transform
 from util.errors import UserError
 from util.options import option
+
+logger = logging.getLogger(__name__)
 
 PUBLISHED_SCALES = tuple(range(480, 801, 32))
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -58,6 +64,7 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         num_classes: int | None = None,
         num_queries: int | None = None,
         skip_checks: bool = False,
+        data: dict[str, Any] | None = None,
     ) -> None:
         """Load and check the annotation file.
 
@@ -71,6 +78,8 @@ class CocoDetection(torchvision.datasets.CocoDetection):
             num_queries: maximum number of objects per training image; None: no limit.
             skip_checks: print the errors of `datasets.annotations.start_checks` as warnings, and
                 accept images of another size than in the annotation file.
+            data: tables of the file, if they have been read; ``ann_file`` is then only named in
+                messages. Missing optional fields are added in place.
 
         Raises:
             UserError: a file is missing or invalid.
@@ -80,7 +89,7 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         self._transforms = transforms
         self.prepare = ConvertCocoPolysToMask(return_masks)
         check_image_folder(img_folder, "train" if training else "val")
-        data = _load_with_log(ann_file)
+        data = _load_with_log(ann_file) if data is None else data
         check_annotations(
             data,
             ann_file,
@@ -281,8 +290,9 @@ def build(image_set: str, args: Any) -> CocoDetection:
 
     Args:
         image_set: "train" or "val".
-        args: ``coco_path``, ``masks``; optional: ``{train,val}_{images,ann}``, ``scales``,
-            ``max_size``, ``crop_prob``, ``num_classes``, ``num_queries``, ``skip_checks``.
+        args: ``coco_path``, ``masks``; optional: ``{train,val}_{images,ann}``, ``classes``,
+            ``scales``, ``max_size``, ``crop_prob``, ``num_classes``, ``num_queries``,
+            ``skip_checks``.
 
     Raises:
         UserError: a path is missing, or the data is invalid.
@@ -293,6 +303,43 @@ def build(image_set: str, args: Any) -> CocoDetection:
         option(args, f"{image_set}_images"),
         option(args, f"{image_set}_ann"),
     )
+    classes = option(args, "classes")
+    if classes is None:
+        return _build_dataset(img_folder, ann_file, image_set, args)
+    check_image_folder(img_folder, image_set)
+    names, data = read_names(Path(classes)), _load_with_log(ann_file)
+    data, remarks = keep_classes(data, names, ann_file, image_set)
+    for remark in remarks:
+        print(remark)
+    return _build_dataset(img_folder, ann_file, image_set, args, data)
+
+
+def build_from_tables(tables: Tables, image_set: str, args: Any) -> CocoDetection:
+    """Build the dataset of a split that has been read, and report what was read.
+
+    Args:
+        tables: the split; their checks are those of a COCO file.
+        image_set: "train" or "val".
+        args: as in `build`, without the paths.
+
+    Raises:
+        UserError: the data is invalid.
+    """
+    print(tables.summary(image_set))
+    for remark in tables.remarks:
+        print(remark)
+    for note in tables.notes:
+        logger.warning("%s: %s", tables.source, note)
+    return _build_dataset(tables.img_folder, tables.source, image_set, args, tables.data)
+
+
+def _build_dataset(
+    img_folder: Path,
+    ann_file: Path,
+    image_set: str,
+    args: Any,
+    data: dict[str, Any] | None = None,
+) -> CocoDetection:
     return CocoDetection(
         img_folder,
         ann_file,
@@ -302,4 +349,5 @@ def build(image_set: str, args: Any) -> CocoDetection:
         num_classes=option(args, "num_classes"),
         num_queries=getattr(args, "num_queries", None),
         skip_checks=option(args, "skip_checks"),
+        data=data,
     )

@@ -2,7 +2,8 @@
 
 `CocoEvaluator` has the interface of the original codebase, but `CocoEvaluator.update` only collects
 detections, and `CocoEvaluator.accumulate` evaluates all of them once. The functions `evaluate`,
-`merge` and `create_common_coco_eval` evaluate batch by batch with pycocotools, as the original.
+`merge` and `create_common_coco_eval`, which `main` does not use, evaluate batch by batch with
+pycocotools, as the original.
 """
 
 import contextlib
@@ -59,12 +60,19 @@ class CocoEvaluator:
         engine: one of `datasets.evaluation.coco_scoring.ENGINES`.
     """
 
-    def __init__(self, coco_gt: COCO, iou_types: Sequence[str], engine: str = "auto") -> None:
+    def __init__(
+        self,
+        coco_gt: COCO,
+        iou_types: Sequence[str],
+        engine: str = "auto",
+        print_tables: bool = True,
+    ) -> None:
         """
         Args:
             coco_gt: the ground truth; it is not modified.
             iou_types: one or more of "bbox", "segm" and "keypoints".
             engine: "auto" uses faster-coco-eval if installed, else pycocotools.
+            print_tables: print the COCO summary in `summarize`.
 
         Raises:
             UserError: the engine "faster" is not installed.
@@ -76,6 +84,7 @@ class CocoEvaluator:
         self.coco_gt = copy.copy(coco_gt)
         self.iou_types = iou_types
         self.engine = engine
+        self._print_tables = print_tables
         self.coco_eval = {
             kind: CocoScore(kind, list(coco_gt.imgs), list(coco_gt.cats)) for kind in iou_types
         }
@@ -121,13 +130,15 @@ class CocoEvaluator:
         if not self._has_all:
             return
         for iou_type, score in self.coco_eval.items():
-            print("Accumulating evaluation results...")
+            if self._print_tables:
+                print("Accumulating evaluation results...")
             start = time.perf_counter()
             images = {image_id: self.coco_gt.imgs[image_id] for image_id in self._collected}
             score.evaluate(
                 self._ground_truth(iou_type), self._scorable(iou_type), images, self.engine
             )
-            print(f"DONE (t={time.perf_counter() - start:.2f}s).")
+            if self._print_tables:
+                print(f"DONE (t={time.perf_counter() - start:.2f}s).")
 
     def summarize(self) -> None:
         """Print the COCO summary of each IoU type, and set ``coco_eval[iou_type].stats``.
@@ -136,8 +147,9 @@ class CocoEvaluator:
         """
         for iou_type, score in self.coco_eval.items():
             if self._has_all:
-                print(f"IoU metric: {iou_type}")
-                score.summarize()
+                if self._print_tables:
+                    print(f"IoU metric: {iou_type}")
+                score.summarize(self._print_tables)
             if self._is_shared:
                 score.stats = broadcast_object(score.stats)
 

@@ -12,7 +12,6 @@ python examples/attention.py photo.jpg --queries 3 17 --checkpoint checkpoint.pt
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder
 
@@ -21,15 +20,16 @@ from util.cli.early_interrupt import end_at_once_on_interrupt
 if __name__ == "__main__":  # before the imports below, which take seconds
     end_at_once_on_interrupt("attention.py")
 
-import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from torch import Tensor, nn
+from torch import Tensor
 
 from datasets.loading.images import read_upright
 from examples.loading import Detections, example_parser, load_model, save_output
 from export.source import LoadedModel
 from models.zoo import RELEASED_MODELS
+from prediction.attention import AttentionMaps
+from prediction.outputs.attention_pictures import overlay
 from util.cli.command_line import run_command
 from util.errors import UserError
 from util.visualize.contact_sheet import contact_sheet, fit_column, with_caption
@@ -38,62 +38,6 @@ from util.visualize.drawing import enlarged
 
 MODELS = [name for name, model in RELEASED_MODELS.items() if not model.minimal]
 _MAX_ROWS = 5
-
-
-class AttentionMaps:
-    """Attention weights of the last encoder and decoder layer, recorded in a forward pass.
-
-    Args:
-        model: a `models.detr.DETR`, or a segmentation model around one.
-
-    Attributes:
-        decoder: (Q, H, W), cross-attention of each query to each cell of the feature map.
-        encoder: (H, W, H, W), self-attention of each cell to each cell.
-    """
-
-    decoder: np.ndarray
-    encoder: np.ndarray
-
-    def __init__(self, model: nn.Module):
-        detr: Any = getattr(model, "detr", model)
-        if not len(detr.transformer.encoder.layers):
-            raise UserError("the model has no encoder layer (--enc_layers 0): no map to show")
-        self._grid_hw = (0, 0)
-        detr.input_proj.register_forward_hook(self._keep_grid)
-        # The recorded weights are averages over the heads.
-        detr.transformer.encoder.layers[-1].self_attn.register_forward_hook(self._keep_encoder)
-        detr.transformer.decoder.layers[-1].multihead_attn.register_forward_hook(self._keep_decoder)
-
-    def _keep_grid(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        self._grid_hw = (output.shape[-2], output.shape[-1])
-
-    def _keep_encoder(self, module: nn.Module, inputs: Any, output: tuple[Tensor, Tensor]) -> None:
-        self.encoder = output[1][0].cpu().numpy().reshape(*self._grid_hw, *self._grid_hw)
-
-    def _keep_decoder(self, module: nn.Module, inputs: Any, output: tuple[Tensor, Tensor]) -> None:
-        self.decoder = output[1][0].cpu().numpy().reshape(-1, *self._grid_hw)
-
-    def cell_at(self, x: float, y: float) -> tuple[int, int]:
-        """Row and column of the feature cell at a point, in [0, 1] of image width and height."""
-        height, width = self._grid_hw
-        return min(max(int(y * height), 0), height - 1), min(max(int(x * width), 0), width - 1)
-
-
-def overlay(image: Image.Image, weights: np.ndarray) -> Image.Image:
-    """Draw attention weights over an image in dark grey, as a heat map of the same size.
-
-    Args:
-        image: image of any mode.
-        weights: (h, w), not negative; the maximum is yellow, half of it red, zero transparent.
-    """
-    heat = Image.fromarray((weights / max(float(weights.max()), 1e-12)).astype(np.float32))
-    share = np.asarray(heat.resize(image.size, Image.Resampling.BILINEAR))[..., None]
-    ramps = [
-        np.interp(share, (0, 0.5, 1), stops) for stops in ((0, 225, 255), (0, 50, 235), (0, 20, 90))
-    ]
-    grey = 0.4 * np.asarray(image.convert("L"), dtype=np.float32)[..., None]
-    mixed = (1 - share) * grey + share * np.concatenate(ramps, axis=2)
-    return Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
 
 
 def row_of_query(

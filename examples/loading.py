@@ -58,7 +58,7 @@ class Detections:
             queries: return these queries, in this order and with any score.
         """
         size_hw = torch.tensor([[image.height, image.width]], device=outputs["pred_boxes"].device)
-        result = PostProcess()(outputs, size_hw)[0]
+        result = PostProcess(loaded.category_ids)(outputs, size_hw)[0]
         scores = result["scores"].cpu()
         ranked = scores.argsort(descending=True).tolist()
         chosen = list(queries) or [query for query in ranked if scores[query] >= threshold]

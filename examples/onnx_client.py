@@ -28,7 +28,7 @@ class MistakeError(Exception):
 
 
 def open_model(path: str) -> tuple[onnxruntime.InferenceSession, dict[str, Any]]:
-    """Load a model and its `METADATA`.
+    """Load a model, its `METADATA`, and ``category_ids``, None in older files.
 
     Raises:
         MistakeError: the file is no exported detector.
@@ -44,7 +44,8 @@ def open_model(path: str) -> tuple[onnxruntime.InferenceSession, dict[str, Any]]
         raise MistakeError(f"{path}: has no output scores; export it without --raw")
     metadata = session.get_modelmeta().custom_metadata_map
     try:
-        return session, {name: json.loads(metadata[name]) for name in METADATA}
+        found = {name: json.loads(metadata[name]) for name in METADATA}
+        return session, {**found, "category_ids": json.loads(metadata.get("category_ids", "null"))}
     except (KeyError, ValueError) as err:
         raise MistakeError(
             f"{path}: its metadata lack {' or '.join(METADATA)} ({err}); use a file of export.onnx"
@@ -102,19 +103,27 @@ def make_batch(images: Sequence[Image.Image], metadata: dict[str, Any]) -> dict[
 
 
 def detections(
-    outputs: dict[str, np.ndarray], index: int, size_wh: tuple[int, int], threshold: float
+    outputs: dict[str, np.ndarray],
+    index: int,
+    size_wh: tuple[int, int],
+    threshold: float,
+    category_ids: Sequence[int | str] | None,
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Detections of an image by descending score, with boxes in pixels, and their query indices."""
+    """Detections of an image by descending score, with boxes in pixels, and their query indices.
+
+    ``category_ids`` are the labels to return for the labels of the model; None: the same.
+    """
     scores = outputs["scores"][index]
     queries = np.argsort(-scores)[: (scores > threshold).sum()]
     boxes = outputs["boxes"][index, queries] * (size_wh * 2)  # width, height, width, height
+    labels = outputs["labels"][index, queries].tolist()
     found = [
         {
-            "label": int(outputs["labels"][index, query]),
+            "label": category_ids[label] if category_ids else label,
             "score": round(float(scores[query]), 4),
             "box_xyxy": [round(float(x), 1) for x in box],
         }
-        for query, box in zip(queries, boxes, strict=True)
+        for query, box, label in zip(queries, boxes, labels, strict=True)
     ]
     return found, queries
 
@@ -173,7 +182,9 @@ def detect(args: argparse.Namespace) -> None:
     outputs = dict(zip(names, session.run(names, batch), strict=True))
 
     for i, (path, image, part) in enumerate(zip(args.images, originals, parts, strict=True)):
-        found, queries = detections(outputs, i, image.size, args.threshold)
+        found, queries = detections(
+            outputs, i, image.size, args.threshold, metadata["category_ids"]
+        )
         for detection in found:
             label = str(detection["label"])
             detection["name"] = metadata["categories"].get(label, label)

@@ -46,7 +46,9 @@ def segment(args: argparse.Namespace) -> None:
         raise UserError(f"--checkpoint {args.checkpoint}: its model was trained without --masks")
     is_thing = coco_is_thing(loaded.num_classes) | dict(loaded.is_thing)
     is_thing |= dict.fromkeys(args.stuff, False)
-    to_segments = PostProcessPanoptic(is_thing, args.threshold, return_scores=True)
+    to_segments = PostProcessPanoptic(
+        is_thing, args.threshold, return_scores=True, category_ids=loaded.category_ids
+    )
     size_hw = (image.height, image.width)
     result = to_segments(outputs, [tuple(batch.shape[-2:])], [size_hw])[0]
     segments = result["segments_info"]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.backbone import BODY, build_backbone, resnet_of
+from models.backbone import BODY, build_backbone, match_resnet
 from models.detr import DETR
 from models.position_encoding import LEARNED_CELLS
 from models.segmentation import DETRsegm
@@ -70,7 +70,7 @@ class Architecture:
             channels = parts["mask_head.lay1.weight"].shape[:1].numel()
             inferred["nheads"] = channels - inferred.get("hidden_dim", 0)
         given = {k: known[k] for k in ("dilation", "nheads") if known.get(k) is not None}
-        backbone = known.get("backbone") or resnet_of(parts)
+        backbone = known.get("backbone") or match_resnet(parts)
         if backbone is None:
             raise UserError(f"{source}: its backbone has the shapes of no ResNet of torchvision")
         architecture = cls(backbone=backbone, **(inferred | given))

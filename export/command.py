@@ -201,12 +201,16 @@ def check_with_flags(
 
 def metadata_of(source: Source) -> dict[str, str]:
     """Metadata that a client needs to run the model, as text by name."""
+    own_ids = source.rows().own
+    names = [source.categories.get(category_id) for category_id in source.rows().by_row]
+    by_own_id = {str(i): name for i, name in zip(own_ids, names, strict=True) if name is not None}
     return {
         "name": source.name,
         "image_mean": json.dumps(IMAGENET_MEAN),
         "image_std": json.dumps(IMAGENET_STD),
         "short_side": str(source.short_side),
         "max_size": str(source.max_size),
-        "categories": json.dumps({str(k): v for k, v in source.categories.items()}),
+        "category_ids": json.dumps(own_ids),
+        "categories": json.dumps(by_own_id),
         "architecture": json.dumps(source.architecture.flags()),
     }

@@ -73,7 +73,7 @@ def write_folder(source: Source, folder: Path) -> None:
         UserError: Hugging Face has no equivalent model, or the folder cannot be written.
     """
     state = source.model.state_dict()
-    config = write_config(source.architecture, state, source.categories)
+    config = write_config(source.architecture, state, source.categories, source.rows())
     theirs = to_huggingface(state, config["use_timm_backbone"], source.name)
     write_safetensors_file(folder / _WEIGHTS, theirs, {})
     preprocessor = preprocessor_config(
@@ -90,12 +90,14 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], nn.Module]:
     Returns:
         A checkpoint, and our model with its weights. The checkpoint has ``model``: the weights
         under our key names; ``args``: the flags of the architecture, and the image sizes ``scales``
-        and ``max_size`` if the folder has them; ``categories``: names by category id.
+        and ``max_size`` if the folder has them; ``categories``: names by category id;
+        ``category_ids``, as in a checkpoint.
 
     Raises:
         UserError: a file is missing, or we have no equivalent model.
     """
-    flags, categories = read_config(_read_json(folder / _CONFIG), str(folder / _CONFIG))
+    config = _read_json(folder / _CONFIG)
+    flags, categories, category_ids = read_config(config, str(folder / _CONFIG))
     sizes = {}
     if (path := folder / _PREPROCESSOR).exists():
         sizes = read_preprocessor(_read_json(path), str(path))
@@ -111,8 +113,13 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], nn.Module]:
     architecture = Architecture.of(state, flags, str(path))
     model = architecture.build()
     load_model_state(model, state, str(path), flags_of_main=False)
-    args = architecture.flags() | sizes
-    return {"model": state, "args": args, "categories": categories}, model
+    checkpoint = {
+        "model": state,
+        "args": architecture.flags() | sizes,
+        "categories": categories,
+        "category_ids": category_ids,
+    }
+    return checkpoint, model
 
 
 def _read_json(path: Path) -> dict[str, Any]:

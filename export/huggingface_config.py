@@ -9,15 +9,20 @@ from torch import Tensor
 from datasets.coco import IMAGENET_MEAN, IMAGENET_STD
 from export.architecture import Architecture
 from models.backbone import known_resnets
+from util.category_ids import CategoryIds, OwnId
 from util.errors import UserError
 
 _UNNAMED = "LABEL_"  # prefix of class names that transformers generates; released models: "N/A"
+_CATEGORY_IDS = "category_ids"  # our own key: user's id of each label; none if it is the label
 _DC5_STRIDE = 16
 _BILINEAR = 2  # Pillow's number of the filter
 
 
 def write_config(
-    architecture: Architecture, state: Mapping[str, Tensor], categories: Mapping[int, str]
+    architecture: Architecture,
+    state: Mapping[str, Tensor],
+    categories: Mapping[int, str],
+    category_ids: CategoryIds,
 ) -> dict[str, Any]:
     """Create the ``config.json`` of a model.
 
@@ -28,13 +33,18 @@ def write_config(
         architecture: architecture of the model.
         state: weights under our key names.
         categories: names by category id.
+        category_ids: of the rows of the class head, which are the labels there.
 
     Raises:
         UserError: Hugging Face has no equivalent model.
     """
     a = architecture
     _refuse_unsupported(a)
-    names = {i: categories.get(i, f"{_UNNAMED}{i}") for i in range(a.num_classes)}
+    names = {
+        row: categories.get(category_id, f"{_UNNAMED}{row}")
+        for row, category_id in enumerate(category_ids.by_row)
+    }
+    own_ids = category_ids.saved()
     return {
         "model_type": "detr",
         "architectures": ["DetrForSegmentation" if a.masks else "DetrForObjectDetection"],
@@ -46,6 +56,7 @@ def write_config(
         "auxiliary_loss": False,
         "id2label": {str(i): name for i, name in names.items()},
         "label2id": {name: i for i, name in names.items()},
+        **({} if own_ids is None else {_CATEGORY_IDS: own_ids}),
         "dilation": a.dilation,
         "use_pretrained_backbone": False,  # transformers 4 would download ImageNet weights
         **(_timm_backbone(a) if a.dilation else _own_backbone(a, state)),
@@ -120,15 +131,18 @@ def _refuse_other_resnets(
         )
 
 
-def read_config(config: Mapping[str, Any], source: str) -> tuple[dict[str, Any], dict[int, str]]:
-    """Read the flags that the shapes of the weights do not determine, and the class names.
+def read_config(
+    config: Mapping[str, Any], source: str
+) -> tuple[dict[str, Any], dict[int, str], list[OwnId] | None]:
+    """Read the flags that the shapes of the weights do not determine, and the classes.
 
     Args:
         config: content of ``config.json``.
         source: path of the file, for error messages.
 
     Returns:
-        Flags for `export.architecture.Architecture.of`, and names by category id.
+        Flags for `export.architecture.Architecture.of`, names by category id, and
+        ``category_ids`` as in a checkpoint.
 
     Raises:
         UserError: the model is no DETR, or we have no equivalent model.
@@ -142,7 +156,7 @@ def read_config(config: Mapping[str, Any], source: str) -> tuple[dict[str, Any],
             "as in the decoder"
         )
     flags = {"nheads": heads.pop(), "dilation": _read_backbone(entries)}
-    return flags, _read_categories(entries)
+    return flags, *_read_categories(entries)
 
 
 class _Entries:
@@ -254,11 +268,11 @@ def _check_timm_name(name: str, source: str) -> None:
         )
 
 
-def _read_categories(entries: _Entries) -> dict[int, str]:
-    """Class names by category id, without generated names.
+def _read_categories(entries: _Entries) -> tuple[dict[int, str], list[OwnId] | None]:
+    """Class names by category id, without generated names, and ``category_ids``.
 
     Raises:
-        UserError: an id is not a number.
+        UserError: an id is not a number, or the category ids do not fit.
     """
     found = entries.get("id2label", dict, {})
     try:
@@ -266,7 +280,12 @@ def _read_categories(entries: _Entries) -> dict[int, str]:
     except ValueError:
         raise UserError(f"{entries.source}: id2label has ids that are not numbers") from None
     unnamed = ("N/A", *(f"{_UNNAMED}{i}" for i in labels))
-    return {i: name for i, name in labels.items() if name not in unnamed}
+    try:
+        ids = CategoryIds.read(entries.values.get(_CATEGORY_IDS), max(labels, default=-1) + 1)
+    except ValueError as error:
+        raise UserError(f"{entries.source}: {error}") from error
+    names = {ids.by_row[i]: name for i, name in labels.items() if name not in unnamed}
+    return names, ids.saved()
 
 
 def read_preprocessor(config: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -15,10 +15,14 @@ from datasets.coco import PUBLISHED_SCALES, make_coco_transforms
 from export.architecture import Architecture, amplify_random_weights
 from export.weights import EMA_HELP, flags_of, read_weights
 from models.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
+from models.panoptic import coco_is_thing
 from models.weights import load_model_state, model_state, without_ddp_prefix
 from models.zoo import RELEASED_MODELS
 from training.checkpoint import classes_in
+from training.class_rows import category_ids_in
+from util.category_ids import CategoryIds, OwnId
 from util.cli.command_line import ArgumentParser, FlagGroup, positive_number
+from util.cli.suggestions import did_you_mean
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
 
@@ -37,16 +41,29 @@ class LoadedModel:
         num_classes: number of classes without "no object".
         categories: class names by category id, as far as known.
         is_thing: thing (True) or stuff by category id, as far as known.
+        category_ids: id in the user's files of the class in each row of the class head, for
+            `models.postprocess.PostProcess`; None: category ids are row numbers.
         short_side: short side of input images in pixels.
         max_size: maximum long side of input images in pixels.
+        best_threshold: score with the best F1 in the last evaluation of the training; None: not
+            known.
+        segment_threshold: minimum score of segments in panoptic maps.
     """
 
     model: nn.Module
     num_classes: int
     categories: Mapping[int, str]
     is_thing: Mapping[int, bool] = field(default_factory=dict)
+    category_ids: Sequence[OwnId] | None = None
     short_side: int = max(PUBLISHED_SCALES)
     max_size: int = NEW_FLAG_DEFAULTS["max_size"]
+    best_threshold: float | None = None
+    segment_threshold: float = NEW_FLAG_DEFAULTS["panoptic_threshold"]
+
+    @property
+    def is_panoptic(self) -> bool:
+        """Whether the model predicts panoptic maps: it has masks, and knows things and stuff."""
+        return bool(self.is_thing) and hasattr(self.model, "mask_head")
 
     def batch_of(self, image: Image.Image) -> Tensor:
         """The image as a batch (1, 3, H, W), scaled and normalised, on the model's device."""
@@ -55,9 +72,27 @@ class LoadedModel:
         batch: Tensor = preprocess(image, None)[0][None].to(device)
         return batch
 
-    def name_of(self, label: int) -> str:
-        """The class name of a label, or ``class <label>`` if it is unknown."""
-        return self.categories.get(label, f"class {label}")
+    def name_of(self, category_id: int) -> str:
+        """The class name of a category id, or ``class <id>`` if it is unknown."""
+        return self.categories.get(category_id, f"class {category_id}")
+
+    def rows(self) -> CategoryIds:
+        """Category ids by row of the class head."""
+        return CategoryIds(tuple(self.category_ids or range(self.num_classes)))
+
+    def ids_of(self, names: Sequence[str]) -> set[int]:
+        """The category ids of classes by name.
+
+        Raises:
+            UserError: a class is unknown.
+        """
+        known = {i: self.name_of(i) for i in self.categories or self.rows().by_row}
+        listed = list(dict.fromkeys(known.values()))
+        for name in names:
+            if name not in listed:
+                hint = did_you_mean(name, listed) or f"; its classes are {', '.join(listed)}"
+                raise UserError(f"the model has no class {name!r}{hint}")
+        return {i for i, name in known.items() if name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,17 +189,34 @@ def from_file(
     model = architecture.build()
     load_model_state(model, state, path, flags_of_main=False)
     categories, is_thing = classes_in(checkpoint)
-    coco_names = _coco_names(flags.get("dataset_file"), architecture.num_classes)
+    dataset_file = str(flags.get("dataset_file"))
+    coco_names = _coco_names(dataset_file, architecture.num_classes)
     return Source(
         name=name or Path(path).stem,
         model=model,
         architecture=architecture,
         num_classes=architecture.num_classes,
         categories=categories or coco_names,
-        is_thing=is_thing,
+        is_thing=is_thing or _coco_things(dataset_file, architecture.num_classes),
+        category_ids=category_ids_in(checkpoint, architecture.num_classes, path).saved(),
         short_side=max(_side(n, path) for n in _listed(flags.get("scales") or PUBLISHED_SCALES)),
         max_size=_side(flags.get("max_size", NEW_FLAG_DEFAULTS["max_size"]), path),
+        best_threshold=_best_threshold(checkpoint),
+        segment_threshold=_score(
+            flags.get("panoptic_threshold"), NEW_FLAG_DEFAULTS["panoptic_threshold"]
+        ),
     )
+
+
+def _best_threshold(checkpoint: Mapping[str, Any]) -> float | None:
+    """The score with the best F1 in the last evaluation of a training, if it is known."""
+    thresholds = checkpoint.get("thresholds")
+    return _score(thresholds.get("best_f1"), None) if isinstance(thresholds, Mapping) else None
+
+
+def _score(value: Any, default: Any) -> Any:
+    """A score in a file, or ``default`` if it is something else."""
+    return float(value) if type(value) in (int, float) and 0 <= value <= 1 else default
 
 
 def _without_contradiction(
@@ -202,10 +254,13 @@ def _side(value: Any, path: str) -> int:
 
 def _coco_names(dataset_file: Any, num_classes: int) -> Mapping[int, str]:
     """COCO's class names for files of the original, which store none, if the head has its size."""
-    if not isinstance(dataset_file, str):
-        return {}
     is_coco = RELEASED_NUM_CLASSES.get(dataset_file) == num_classes
     return CATEGORY_NAMES[dataset_file] if is_coco else {}
+
+
+def _coco_things(dataset_file: Any, num_classes: int) -> Mapping[int, bool]:
+    """COCO's things and stuff, for panoptic files of the original, which do not store them."""
+    return coco_is_thing(num_classes) if dataset_file == "coco_panoptic" else {}
 
 
 def from_hub(name: str, weights: str | None, averaged: bool = False) -> Source:
@@ -247,6 +302,7 @@ def from_hub(name: str, weights: str | None, averaged: bool = False) -> Source:
         architecture=architecture,
         num_classes=released.num_classes,
         categories=released.category_names,
+        is_thing=_coco_things(released.categories, released.num_classes),
     )
 
 
@@ -269,4 +325,5 @@ def released_model(name: str, random_weights: bool, device: torch.device) -> Loa
         model=model.to(device).eval(),
         num_classes=released.num_classes,
         categories=released.category_names,
+        is_thing=_coco_things(released.categories, released.num_classes),
     )

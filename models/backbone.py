@@ -44,10 +44,10 @@ class _FrozenBatchNorm(torch.autograd.Function):
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch normalization with fixed running statistics and a fixed affine map, all buffers.
+    """`torch.nn.BatchNorm2d` with frozen statistics and affine parameters, stored as buffers.
 
     Detection batches are too small for reliable statistics, so the pretrained statistics are kept.
-    State-dict keys: as `torch.nn.BatchNorm2d`, without ``num_batches_tracked``.
+    State-dict keys: those of `torch.nn.BatchNorm2d`, without ``num_batches_tracked``.
 
     Args:
         num_features: number of channels.
@@ -78,7 +78,7 @@ class FrozenBatchNorm2d(nn.Module):
             return self._forward_low_precision(x)
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
-        # One scale and one shift per channel: two passes over the feature map instead of four.
+        # One scale and one shift per channel: two passes over the feature map, not four.
         return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.to(x.dtype).view(1, -1, 1, 1)
 
     def _forward_low_precision(self, x: Tensor) -> Tensor:
@@ -95,10 +95,10 @@ class BackboneBase(nn.Module):
     """ResNet that returns the feature maps of some stages, each with its padding mask.
 
     Args:
-        backbone: a torchvision ResNet, or a module with children ``layer1`` … ``layer4`` in order
+        backbone: torchvision ResNet, or a module with children ``layer1`` … ``layer4`` in order
             of execution.
         train_backbone: train stages 2 to 4; the stem and stage 1 are frozen.
-        num_channels: channels of the last stage.
+        num_channels: number of channels of the last stage.
         return_interm_layers: return all four stages ("0" … "3") instead of only the last ("0").
         train_all: with ``train_backbone``, train the stem and stage 1 too (training from scratch).
     """
@@ -130,8 +130,8 @@ class BackboneBase(nn.Module):
 
         Returns:
             feature maps (B, C, H / stride, W / stride) by name, each with its padding mask, resized
-            by nearest neighbour. An image of padding alone gets the mask of an image without
-            padding: with nothing to attend to, a softmax gives NaN.
+            by nearest-neighbor interpolation. An image of padding alone gets the mask of an image
+            without padding: with nothing to attend to, a softmax gives NaN.
         """
         features: dict[str, Tensor] = self.body(tensor_list.tensors)
         padding_mask = tensor_list.mask
@@ -145,7 +145,7 @@ class BackboneBase(nn.Module):
 
 
 class Backbone(BackboneBase):
-    """A ResNet, ResNeXt or wide ResNet of torchvision.
+    """A torchvision ResNet, ResNeXt or wide ResNet.
 
     Args:
         name: name in ``torchvision.models``, such as ``resnet50``.
@@ -156,7 +156,8 @@ class Backbone(BackboneBase):
         norm: ``"frozen"`` (`FrozenBatchNorm2d`) or ``"batch"`` (trainable `torch.nn.BatchNorm2d`).
 
     Raises:
-        UserError: unknown name, dilation with ResNet-18 or 34, or weights that cannot be loaded.
+        UserError: if the name is unknown, ResNet-18 or 34 is dilated, or the weights cannot be
+            loaded.
     """
 
     def __init__(
@@ -179,7 +180,7 @@ def _build_resnet(name: str, dilation: bool, norm: str) -> Any:
     known = known_resnets()
     if name not in known:
         raise UserError(
-            f"--backbone {name}: not a ResNet of torchvision, choose one of {', '.join(known)}"
+            f"--backbone {name}: not a torchvision ResNet; choose one of {', '.join(known)}"
         )
     norm_layer = FrozenBatchNorm2d if norm == "frozen" else nn.BatchNorm2d
     try:
@@ -201,8 +202,8 @@ def known_resnets() -> list[str]:
     return torchvision.models.list_models(torchvision.models, include=_RESNETS)
 
 
-def resnet_of(state: Mapping[str, Tensor]) -> str | None:
-    """Name of the torchvision ResNet that matches the backbone of a detector by shapes, or None.
+def match_resnet(state: Mapping[str, Tensor]) -> str | None:
+    """Name of the torchvision ResNet with the shapes of a detector's backbone, or None.
 
     Args:
         state: state dict of a `models.detr.DETR`.
@@ -212,7 +213,7 @@ def resnet_of(state: Mapping[str, Tensor]) -> str | None:
         for key, value in state.items()
         if key.startswith(BODY) and value.dim() == 4
     }
-    for name in ("resnet50", "resnet101", *known_resnets()):  # the most frequent first
+    for name in ("resnet50", "resnet101", *known_resnets()):  # most common first
         with torch.device("meta"):
             candidate = torchvision.models.get_model(name, weights=None)
         shapes = {key: v.shape for key, v in candidate.state_dict().items() if v.dim() == 4}
@@ -229,13 +230,13 @@ def _output_channels(stage: nn.Module) -> int:
 
 
 def stage_channels(backbone: nn.Module) -> list[int]:
-    """Channels of the four feature maps of a backbone, fine to coarse.
+    """Number of channels of the four feature maps of a backbone, fine to coarse.
 
-    A backbone other than `BackboneBase` may have an attribute ``stage_channels``; the default are
-    the channels of ResNet-50, as in the original.
+    A backbone that is not a `BackboneBase` may have an attribute ``stage_channels``; the default is
+    ResNet-50's channels, as in the original.
 
     Raises:
-        ValueError: a `BackboneBase` returns only the last feature map.
+        ValueError: if a `BackboneBase` returns only the last feature map.
     """
     if not isinstance(backbone, BackboneBase):
         return list(getattr(backbone, "stage_channels", _RESNET50_CHANNELS))
@@ -249,12 +250,12 @@ def load_resnet_weights(resnet: nn.Module, name: str, weights: str) -> None:
     """Load the pretrained weights of a ResNet, in place.
 
     Args:
-        resnet: a torchvision ResNet, with or without ``fc``.
+        resnet: torchvision ResNet, with or without ``fc``.
         name: its name in ``torchvision.models``.
         weights: see `Backbone`.
 
     Raises:
-        UserError: the weights cannot be loaded.
+        UserError: if the weights cannot be loaded.
     """
     if weights == "imagenet":
         if is_main_process():  # `training.network.distribute` broadcasts them
@@ -269,8 +270,8 @@ def _fetch_imagenet_weights(name: str) -> dict[str, Tensor]:
         return weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as err:
         raise UserError(
-            f"ImageNet weights of {name} cannot be fetched from {weights.url} ({err}): give a file "
-            "with --backbone_weights PATH, or --backbone_weights none to start from random weights"
+            f"ImageNet weights of {name} could not be downloaded from {weights.url} ({err}): use "
+            "--backbone_weights PATH, or --backbone_weights none to start from random weights"
         ) from err
 
 
@@ -291,7 +292,7 @@ def _load_weights_file(backbone: nn.Module, path: Path) -> None:
     if mismatched:
         raise UserError(
             f"--backbone_weights {path}: {len(mismatched)} tensors are missing or differ in shape, "
-            f"the first is {mismatched[0]}; give a file for this --backbone"
+            f"the first is {mismatched[0]}; use a file for this --backbone"
         )
     usable = {k: v for k, v in state.items() if k in expected and v.shape == expected[k].shape}
     backbone.load_state_dict(usable, strict=False)
@@ -325,11 +326,11 @@ class Joiner(nn.Sequential):
 def build_backbone(args: Any) -> Joiner:
     """Build backbone and positional encoding from the flags.
 
-    ImageNet weights are not downloaded if ``--resume``, ``--finetune`` or ``--frozen_weights``
-    provides the backbone.
+    No weights are loaded here if ``--resume``, ``--finetune`` or ``--frozen_weights`` provides
+    them.
 
     Raises:
-        UserError: contradictory flags, or weights that cannot be loaded.
+        UserError: if flags contradict each other, or the weights cannot be loaded.
     """
     is_trained = args.lr_backbone > 0
     norm, weights = option(args, "backbone_norm"), option(args, "backbone_weights")

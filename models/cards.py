@@ -74,16 +74,16 @@ def _architecture(model: ReleasedModel) -> list[str]:
     backbone = model.backbone.replace("resnet", "ResNet-")
     dilated = ", last stage dilated (DC5)" if model.dilation else ""
     head = "" if not model.masks else "; a mask head on attention maps and backbone features"
-    module = "models/demo.py" if model.minimal else "models/detr.py"
+    modules = ["models/demo.py" if model.minimal else "models/detr.py"]
     if model.masks:
-        module += ", models/segmentation.py"
+        modules.append("models/segmentation.py")
     return [
         f"backbone: {backbone}{dilated}",
         f"transformer: 6 encoder and 6 decoder layers, 256 channels, 8 heads; 100 queries{head}",
         f"parameters: {model.num_parameters:,}",
         f"classes: {model.num_classes}; labels are COCO's category ids, "
         f"{len(model.category_names)} of which are used (`models/coco_categories.py`)",
-        f"source: `{module}`",
+        f"source: {', '.join(f'`{module}`' for module in modules)}",
     ]
 
 
@@ -115,12 +115,12 @@ def _file(model: ReleasedModel) -> list[str]:
         f"URL: <{model.url}>",
         f"SHA-256 starts with: `{model.sha256_prefix}` (verified after the download)",
         *size,
-        "licence: Apache 2.0, as the original codebase",
+        "license: Apache 2.0, like the original code",
     ]
 
 
 def _limits(model: ReleasedModel) -> list[str]:
-    limits = ["at most 100 objects per image; less accurate for small than for large objects"]
+    limits = ["at most 100 objects per image; lower AP on small objects than on large ones"]
     if model.dilation:
         limits.append("trained with one image per GPU; padding in larger batches lowers AP")
     if model.minimal:

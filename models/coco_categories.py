@@ -4,7 +4,7 @@ Labels of the released models are COCO's category ids, which have gaps: 80 thing
 and 90, and 53 stuff classes between 92 and 200.
 """
 
-# Number of classes of the released models, by the --dataset_file of their training.
+# Number of classes of the released models, by the --dataset_file they were trained with.
 RELEASED_NUM_CLASSES = {"coco": 91, "coco_panoptic": 250}
 
 _THINGS = """
@@ -53,7 +53,7 @@ def default_num_classes(dataset_file: str, largest_category_id: int = 19) -> int
         dataset_file: ``--dataset_file``. For COCO the result is at least the number of classes of
             the released models, so that their weights load.
         largest_category_id: largest category id in the annotations. Labels are category ids, so
-            this is one less than the number of classes. The default gives 20 classes, as in the
-            original, to programs that build a model without data.
+            this is one less than the number of classes. The default is for scripts that build a
+            model without data: 20 classes, as in the original.
     """
     return max(RELEASED_NUM_CLASSES.get(dataset_file, 0), largest_category_id + 1)

@@ -34,13 +34,14 @@ class SetCriterion(nn.Module):
         num_classes: number of object classes; this index is the no-object class.
         matcher: a `models.matcher.HungarianMatcher`, or any callable that takes the outputs of a
             decoder layer and the targets and returns the matched pairs in the same format.
-        weight_dict: weight of each loss by name; applied in the training loop, not here.
+        weight_dict: weight of each loss by name; applied by `engine.weigh`, not here.
         eos_coef: weight of the no-object class in the classification loss.
-        losses: the losses to compute: ``labels``, ``boxes``, ``masks``, ``cardinality``, and what
-            a subclass adds: ``NAME`` for a method ``loss_NAME``, or any name for its ``get_loss``.
+        losses: names of the losses to compute: ``labels``, ``boxes``, ``masks``, ``cardinality``,
+            and names added by a subclass: NAME if it defines ``loss_NAME``, or any name that its
+            ``get_loss`` handles.
 
     Raises:
-        ValueError: unknown loss.
+        ValueError: if a loss is unknown.
     """
 
     empty_weight: Tensor
@@ -55,7 +56,7 @@ class SetCriterion(nn.Module):
     ):
         super().__init__()
         if not self._is_overridden("get_loss"):  # a subclass may accept other names
-            self._refuse_unknown(losses)
+            self._check_known(losses)
         self.num_classes = num_classes
         self.matcher = matcher
         self.weight_dict = weight_dict
@@ -73,7 +74,7 @@ class SetCriterion(nn.Module):
     ) -> Losses:
         """Compute the losses.
 
-        Evaluation mode uses no collectives, since ranks may have different numbers of batches.
+        No collective is used in evaluation mode, since ranks may have different numbers of batches.
 
         Args:
             outputs: ``pred_logits`` (B, Q, K), K = ``num_classes`` + 1; ``pred_boxes`` (B, Q, 4)
@@ -91,11 +92,11 @@ class SetCriterion(nn.Module):
             ``loss_mask`` and ``loss_dice``.
 
         Raises:
-            DivergenceError: in evaluation mode, a prediction is not finite.
-            ValueError: the loss ``masks`` without masks in outputs or targets.
+            DivergenceError: in evaluation mode, if a prediction is not finite.
+            ValueError: if the loss ``masks`` finds no masks in outputs or targets.
         """
         layers = [outputs, *outputs.get("aux_outputs", [])]
-        stacked = DecoderLayers.of(layers, targets)
+        stacked = DecoderLayers.stack(layers, targets)
         indices = match_layers(self.matcher, layers, targets, stacked)
         matches = None if stacked is None else stacked.matches(indices)
         if num_boxes is None:
@@ -108,8 +109,9 @@ class SetCriterion(nn.Module):
                 found = self._all_layers_at_once(name, stacked, matches, num_boxes)
             else:
                 found = self._layer_by_layer(name, layers, targets, indices, num_boxes)
-            for of_layer, new in zip(losses, found, strict=False):  # masks: only the last layer
-                of_layer.update(new)
+            # The loss masks is computed for the last decoder layer only, which comes first.
+            for layer_losses, new in zip(losses, found, strict=False):
+                layer_losses.update(new)
         return _join_layers(losses)
 
     def loss_labels(
@@ -130,7 +132,7 @@ class SetCriterion(nn.Module):
             log: also return the classification error of the matched queries.
 
         Returns:
-            ``loss_ce``, and with ``log`` ``class_error`` in percent.
+            ``loss_ce``, and if ``log`` is set ``class_error`` in percent.
         """
         logits = at_least_float32(outputs["pred_logits"])
         matched = self._get_src_permutation_idx(indices)
@@ -194,13 +196,13 @@ class SetCriterion(nn.Module):
             ``loss_mask`` and ``loss_dice``.
 
         Raises:
-            ValueError: outputs or targets have no masks.
+            ValueError: if outputs or targets have no masks.
         """
         if "pred_masks" not in outputs or not all("masks" in target for target in targets):
             raise ValueError('the loss "masks" needs "pred_masks" and targets with "masks"')
         logits = outputs["pred_logits"]
         counts = [len(target["masks"]) for target in targets]
-        matches = MatchedPairs.of([indices], logits.shape[1], counts, logits.device)
+        matches = MatchedPairs.from_indices([indices], logits.shape[1], counts, logits.device)
         masks = at_least_float32(select_queries(outputs["pred_masks"], matches.query[0]))
         padded = pad_masks([target["masks"] for target in targets])
         target = padded[matches.target[0]].to(masks.dtype)
@@ -223,15 +225,15 @@ class SetCriterion(nn.Module):
         """Compute a loss of one decoder layer by its name in ``losses``.
 
         Args:
-            loss: the name.
+            loss: name of the loss.
             outputs, targets, indices, num_boxes: as in `loss_labels`. For the last decoder layer
                 ``outputs`` has all keys that the model returned.
             kwargs: ``log=False`` for ``labels`` of an auxiliary layer.
 
         Raises:
-            ValueError: unknown loss.
+            ValueError: if the loss is unknown.
         """
-        self._refuse_unknown([loss])
+        self._check_known([loss])
         if loss == "masks" and self._is_overridden("loss_masks"):
             outputs = _with_all_masks(outputs)
         method = getattr(self, f"loss_{loss}")
@@ -251,16 +253,16 @@ class SetCriterion(nn.Module):
             return mean_number_of_objects(count, _first(outputs).device)
         return max(float(count), 1.0)
 
-    def _refuse_unknown(self, losses: Sequence[str]) -> None:
+    def _check_known(self, losses: Sequence[str]) -> None:
         unknown = sorted(name for name in losses if not hasattr(self, f"loss_{name}"))
         if unknown:
             raise ValueError(
                 f"unknown losses {unknown}, expected {list(_LOSSES)}; "
-                "a subclass adds NAME with a method loss_NAME, or in get_loss"
+                "to add NAME, define a method loss_NAME or override get_loss in a subclass"
             )
 
     def _is_overridden(self, method: str) -> bool:
-        return getattr(getattr(self, method), "__func__", None) is not _ORIGINAL[method]
+        return getattr(getattr(self, method), "__func__", None) is not _BASE_METHODS[method]
 
     def _has_batched_form(self, name: str) -> bool:
         """Whether `models.fast.batched_losses` can replace ``get_loss(name, …)``."""
@@ -286,7 +288,10 @@ class SetCriterion(nn.Module):
         indices: Sequence[Indices],
         num_boxes: Tensor | float,
     ) -> list[Losses]:
-        """Compute a loss for the last decoder layer, then the auxiliary layers (without masks)."""
+        """Compute a loss for the last decoder layer, then the auxiliary layers.
+
+        The loss ``masks`` is computed for the last layer only.
+        """
         if name == "masks":
             layers = layers[:1]
         losses = []
@@ -299,24 +304,24 @@ class SetCriterion(nn.Module):
 
 
 def mean_number_of_objects(
-    own_count: int, device: torch.device, num_batches: int = 1
+    num_objects: int, device: torch.device, num_batches: int = 1
 ) -> Tensor | float:
     """Mean number of objects per batch, over all ranks and micro-batches; at least 1. Collective.
 
     Args:
-        own_count: number of objects in all micro-batches of this rank.
+        num_objects: number of objects in all micro-batches of this rank.
         device: device of the losses.
-        num_batches: micro-batches per optimizer step and rank.
+        num_batches: number of micro-batches per optimizer step and rank.
     """
     if not is_dist_avail_and_initialized():
-        return max(own_count / num_batches, 1.0)
-    count = torch.full((), float(own_count), dtype=torch.float64, device=device)
+        return max(num_objects / num_batches, 1.0)
+    count = torch.full((), float(num_objects), dtype=torch.float64, device=device)
     torch.distributed.all_reduce(count)
     return (count / (num_batches * get_world_size())).clamp(min=1)
 
 
 def _first(outputs: Mapping[str, Any]) -> Tensor:
-    """First output; it has the device and the dtype of the losses."""
+    """First output, from which the device and the dtype of the losses are read."""
     return next(iter(outputs.values()))
 
 
@@ -331,14 +336,14 @@ def _join_layers(losses: Sequence[Losses]) -> Losses:
     suffixes = ["", *(f"_{number}" for number in range(len(losses) - 1))]
     return {
         name + suffix: value
-        for of_layer, suffix in zip(losses, suffixes, strict=True)
-        for name, value in of_layer.items()
+        for layer_losses, suffix in zip(losses, suffixes, strict=True)
+        for name, value in layer_losses.items()
     }
 
 
 _LOSSES = ("labels", "boxes", "masks", "cardinality")
 # `models.fast.batched_losses` replaces these methods, unless a subclass overrides them.
-_ORIGINAL = {
+_BASE_METHODS = {
     name: getattr(SetCriterion, name)
     for name in ("get_loss", "_get_src_permutation_idx", *(f"loss_{loss}" for loss in _LOSSES))
 }

@@ -1,8 +1,8 @@
 """The minimal DETR of the paper (appendix A.6): ResNet-50, `torch.nn.Transformer` and two heads.
 
-Differences to `models.detr`: positional encodings are added only at the input; one linear layer
+Differences from `models.detr`: positional encodings are added only at the input; one linear layer
 predicts the boxes; all images of a batch have the same size, since there is no padding mask; and
-there are no auxiliary losses. Each makes it less accurate or less convenient.
+there are no auxiliary losses.
 """
 
 import torch
@@ -20,8 +20,8 @@ class MinimalDETR(nn.Module):
 
     Args:
         num_classes: number of object classes; the last logit is an additional no-object class.
-        hidden_dim: channels of the transformer.
-        nheads: attention heads.
+        hidden_dim: number of channels in the transformer.
+        nheads: number of attention heads.
         num_encoder_layers, num_decoder_layers: numbers of layers.
     """
 
@@ -58,7 +58,7 @@ class MinimalDETR(nn.Module):
             [0, 1], relative to the image.
 
         Raises:
-            UserError: the images are too large.
+            UserError: if the images are too large.
         """
         features = self.conv(self._features(images))
         position = self._positions(*features.shape[-2:])

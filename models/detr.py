@@ -33,7 +33,7 @@ class DETR(nn.Module):
         backbone: returns feature maps and positional encodings, see `models.backbone.Joiner`.
         transformer: see `models.transformer.Transformer`.
         num_classes: number of object classes; the last logit is an additional no-object class.
-        num_queries: number of queries: the maximum number of detections per image.
+        num_queries: number of queries, which is the maximum number of detections per image.
         aux_loss: return the predictions of all decoder layers, for the auxiliary losses.
     """
 
@@ -101,7 +101,7 @@ class DETR(nn.Module):
             return self._with_auxiliary(out, logits[:-1], boxes_cxcywh[:-1])
         return out
 
-    @torch.jit.unused  # TorchScript has no dictionaries of mixed values
+    @torch.jit.unused  # TorchScript does not support dicts with values of different types
     def _with_auxiliary(
         self,
         out: dict[str, Tensor],
@@ -120,13 +120,13 @@ class DETR(nn.Module):
             return self.class_embed(states), self.bbox_embed(states).sigmoid()
         if states.device.type == "meta":  # it has no autocast
             return self.class_embed(states), self.bbox_embed(states).sigmoid()
-        # Boxes need more than the 8 bits of bfloat16, so the heads run in float32.
+        # bfloat16 has only 8 bits of precision, too few for box coordinates: use float32.
         with torch.autocast(states.device.type, enabled=False):
             return self.class_embed(states), self.bbox_embed(states).sigmoid()
 
 
 class MLP(nn.Module):
-    """Multi-layer perceptron (FFN): linear layers with ReLU between them.
+    """Multi-layer perceptron: linear layers with ReLU between them.
 
     Args:
         input_dim, hidden_dim, output_dim: numbers of channels.
@@ -150,7 +150,7 @@ def build(args: Any) -> tuple[nn.Module, SetCriterion, dict[str, nn.Module]]:
     """Build model, criterion and post-processors (``bbox``, ``segm``, ``panoptic``) from the flags.
 
     Raises:
-        UserError: contradictory flags, or weights that cannot be loaded.
+        UserError: if flags contradict each other, or weights cannot be loaded.
     """
     num_classes = option(args, "num_classes") or default_num_classes(args.dataset_file)
     detr = DETR(
@@ -173,7 +173,7 @@ def build(args: Any) -> tuple[nn.Module, SetCriterion, dict[str, nn.Module]]:
 
 
 def _postprocessors(args: Any, num_classes: int) -> dict[str, nn.Module]:
-    """Post-processors by kind; thing classes follow COCO's rule, see `coco_is_thing`."""
+    """Post-processors by name; category ids are things as in COCO, see `coco_is_thing`."""
     postprocessors: dict[str, nn.Module] = {"bbox": PostProcess()}
     if args.masks:
         postprocessors["segm"] = PostProcessSegm()

@@ -30,13 +30,14 @@ def sigmoid_focal_loss(
     alpha: float = 0.25,
     gamma: float = 2,
 ) -> Tensor:
-    """Focal loss (binary cross-entropy with a lower weight of easy pixels), averaged per mask.
+    """Focal loss (binary cross-entropy that weights easy pixels less), averaged over each mask.
 
     Args:
         inputs: mask logits (P, N).
         targets: (P, N), 1 inside, 0 outside.
         num_boxes: divisor of the sum over masks.
-        alpha: weight of pixels inside, ``1 - alpha`` for pixels outside; negative: no weights.
+        alpha: weight of pixels inside the mask; pixels outside have the weight ``1 - alpha``. If
+            negative, all pixels have the weight 1.
         gamma: focusing exponent.
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", 2017, equation 5.
@@ -54,7 +55,7 @@ def pad_masks(masks: Sequence[Tensor]) -> Tensor:
     """Concatenate the masks of a batch, padded with zeros at the right and bottom.
 
     Args:
-        masks: (n, H, W) of each image, 1 inside.
+        masks: masks (n, H, W) of each image, 1 inside.
 
     Returns:
         (N, H, W) uint8, with the maximum height and width.

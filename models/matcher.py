@@ -32,7 +32,7 @@ class Objects(NamedTuple):
     counts: list[int]
 
     @classmethod
-    def of(cls, targets: Any) -> "Objects":
+    def from_targets(cls, targets: Any) -> "Objects":
         """Concatenate the ``labels`` (n,) and ``boxes`` (n, 4) cxcywh of the targets of a batch."""
         return cls(
             torch.cat([target["labels"] for target in targets]),
@@ -53,7 +53,7 @@ class MatchedPairs(NamedTuple):
     target: Tensor
 
     @classmethod
-    def of(
+    def from_indices(
         cls,
         indices: Sequence[Indices],
         num_queries: int,
@@ -64,7 +64,7 @@ class MatchedPairs(NamedTuple):
 
         Args:
             indices: pairs of each layer, on the CPU.
-            num_queries: queries per image.
+            num_queries: number of queries per image.
             counts: number of objects in each image.
             device: device of the result. The copy to a GPU is asynchronous.
         """
@@ -94,7 +94,7 @@ class HungarianMatcher(nn.Module):
         cost_class, cost_bbox, cost_giou: weights of the three costs.
 
     Raises:
-        UserError: all weights are zero.
+        UserError: if all weights are zero.
 
     Source: DETR paper, section 3.1 and appendix A.2.
     """
@@ -118,16 +118,16 @@ class HungarianMatcher(nn.Module):
             targets: for each image a dict with ``labels`` (n,) and ``boxes`` (n, 4) cxcywh.
 
         Returns:
-            for each image the indices of the matched queries, ascending, and of the objects: two
-            int64 tensors on the CPU of length min(Q, n).
+            for each image two int64 tensors on the CPU, both of length min(Q, n): the indices of
+            the matched queries in ascending order, and the indices of their objects.
 
         Raises:
-            DivergenceError: a prediction is not finite.
+            DivergenceError: if a prediction is not finite.
         """
-        objects = Objects.of(targets)
+        objects = Objects.from_targets(targets)
         logits, boxes = outputs["pred_logits"][None], outputs["pred_boxes"][None]
         costs = self._costs_on_host(logits, boxes, objects)
-        _refuse_non_finite(costs, objects, targets)
+        _check_finite(costs, objects, targets)
         return _assign_images(costs[0], objects.counts)
 
     @torch.no_grad()
@@ -136,8 +136,8 @@ class HungarianMatcher(nn.Module):
     ) -> list[Indices]:
         """Match the predictions of all decoder layers, with one transfer to the host.
 
-        In training mode non-finite costs are replaced by 0. The loss of these predictions is not
-        finite either, and is handled on all ranks together.
+        In training mode non-finite costs are replaced by 0: the loss of these predictions is not
+        finite either, so the step is skipped on all ranks.
 
         Args:
             logits: (L, B, Q, K).
@@ -149,13 +149,13 @@ class HungarianMatcher(nn.Module):
             for each layer the result of `forward`.
 
         Raises:
-            DivergenceError: in evaluation mode, a prediction is not finite.
+            DivergenceError: in evaluation mode, if a prediction is not finite.
         """
         costs = self._costs_on_host(logits, boxes_cxcywh, objects)
         if self.training:
             costs = np.nan_to_num(costs, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
         else:
-            _refuse_non_finite(costs, objects, targets)
+            _check_finite(costs, objects, targets)
         return [_assign_images(layer, objects.counts) for layer in costs]
 
     def _costs_on_host(self, logits: Tensor, boxes_cxcywh: Tensor, objects: Objects) -> np.ndarray:
@@ -165,12 +165,12 @@ class HungarianMatcher(nn.Module):
             return np.empty((num_layers, 0, num_queries))
         image = np.repeat(np.arange(batch_size), objects.counts)
         cost_on_device = self._costs(logits, boxes_cxcywh, objects, to_device(image, logits.device))
-        return cost_on_device.cpu().numpy()  # the only synchronization of a training step
+        return cost_on_device.cpu().numpy()  # host-device synchronization
 
     def _costs(
         self, logits: Tensor, boxes_cxcywh: Tensor, objects: Objects, image: Tensor
     ) -> Tensor:
-        """Costs (L, N, Q) of each object with the queries of its image (N,)."""
+        """Costs (L, N, Q) of each object and query; ``image`` (N,) is the image of each object."""
         predicted = boxes_cxcywh.index_select(1, image)  # (L, B, Q, 4) -> (L, N, Q, 4)
         target = objects.boxes_cxcywh.to(boxes_cxcywh.dtype)[:, None]  # (N, 1, 4)
         distance = torch.cdist(predicted, target, p=1).squeeze(-1)
@@ -183,7 +183,7 @@ class HungarianMatcher(nn.Module):
 
 
 # `HungarianMatcher.match_layers` replaces this method, unless a subclass overrides it.
-_MATCHING = HungarianMatcher.forward
+_BASE_FORWARD = HungarianMatcher.forward
 
 
 def match_layers(
@@ -192,21 +192,25 @@ def match_layers(
     targets: Any,
     stacked: tuple[Tensor, Tensor, Objects] | None,
 ) -> list[Indices]:
-    """Match each decoder layer, with one call of the matcher per layer or for all layers.
+    """Match all decoder layers.
 
     Args:
         matcher: called with the outputs of a layer and the targets; returns the matched pairs. A
-            `HungarianMatcher` with the original ``forward`` matches all layers in one call.
+            `HungarianMatcher` whose ``forward`` is not overridden matches all layers in one call.
         layers: the outputs of each layer.
         targets: the targets of the batch.
         stacked: logits (L, B, Q, K) and boxes (L, B, Q, 4) of all layers, and the objects of the
             batch; None if the layers have different shapes.
     """
-    is_ours = isinstance(matcher, HungarianMatcher)
-    if stacked is not None and is_ours and getattr(matcher.forward, "__func__", 0) is _MATCHING:
+    is_hungarian = isinstance(matcher, HungarianMatcher)
+    if stacked is not None and is_hungarian and _has_base_forward(matcher):
         return matcher.match_layers(*stacked, targets)
-    alone = [{k: v for k, v in layer.items() if k != "aux_outputs"} for layer in layers]
-    return [_as_indices(matcher(layer, targets)) for layer in alone]
+    without_aux = [{k: v for k, v in layer.items() if k != "aux_outputs"} for layer in layers]
+    return [_as_indices(matcher(layer, targets)) for layer in without_aux]
+
+
+def _has_base_forward(matcher: HungarianMatcher) -> bool:
+    return getattr(matcher.forward, "__func__", None) is _BASE_FORWARD
 
 
 def matched_objects(name: str, targets: Any, indices: Indices) -> Tensor:
@@ -214,10 +218,10 @@ def matched_objects(name: str, targets: Any, indices: Indices) -> Tensor:
     return torch.cat([t[name][objects] for t, (_, objects) in zip(targets, indices, strict=True)])
 
 
-def image_and_index(of_images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Concatenate the indices of all images: image index (P,) and index (P,)."""
-    image = [torch.full_like(index, number) for number, index in enumerate(of_images)]
-    return torch.cat(image), torch.cat(list(of_images))
+def image_and_index(indices: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Concatenate the indices of each image: image numbers (P,) and indices (P,)."""
+    image = [torch.full_like(index, number) for number, index in enumerate(indices)]
+    return torch.cat(image), torch.cat(list(indices))
 
 
 def _as_indices(pairs: Sequence[tuple[Any, Any]]) -> Indices:
@@ -226,8 +230,8 @@ def _as_indices(pairs: Sequence[tuple[Any, Any]]) -> Indices:
     return [(as_index(query), as_index(target)) for query, target in pairs]
 
 
-def _refuse_non_finite(costs: np.ndarray, objects: Objects, targets: Any) -> None:
-    """Raise a DivergenceError that names image and decoder layer if a cost is not finite."""
+def _check_finite(costs: np.ndarray, objects: Objects, targets: Any) -> None:
+    """Raise a DivergenceError with image and decoder layer if a cost is not finite."""
     finite = np.isfinite(costs)
     if finite.all():
         return

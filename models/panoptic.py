@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from models.postprocess import category_id_tensor
+from util.category_ids import OwnId
 from util.panoptic_coding import LARGEST_THING_ID, encode_id_map
 
 SizeHW = tuple[int, int]
@@ -54,7 +56,7 @@ class PostProcessSegm(nn.Module):
             ``results``, with ``masks`` uint8 (Q, 1, height, width) on the CPU, 1 inside.
 
         Raises:
-            ValueError: the numbers of results, masks and sizes differ.
+            ValueError: if the numbers of results, masks and sizes differ.
         """
         masks = outputs["pred_masks"]
         if masks.dim() == 5:  # (B, Q, 1, H, W)
@@ -80,12 +82,12 @@ class PostProcessSegm(nn.Module):
     ) -> Tensor:
         """Binary masks (q, 1, height, width) of the original image from logits (q, H, W).
 
-        The threshold is applied before the last resizing, as in the published evaluation.
+        The threshold is applied before the last resizing, as in the original.
         """
         height, width = size_hw
         enlarged = F.interpolate(logits[:, None], size=padded_hw, mode="bilinear")
         inside = enlarged[..., :height, :width].sigmoid() > self.threshold
-        # On the host, to limit device memory for large images.
+        # On the CPU, to limit device memory for large images.
         return F.interpolate(inside.byte().cpu(), size=orig_hw, mode="nearest")
 
 
@@ -93,23 +95,28 @@ class PostProcessPanoptic(nn.Module):
     """Convert class and mask logits to panoptic maps: each pixel belongs to one segment.
 
     Args:
-        is_thing_map: thing (True) or stuff (False) by class; the default is stuff.
+        is_thing_map: thing (True) or stuff (False) by category id; the default is stuff.
         threshold: queries with a lower score are dropped.
         return_scores: add ``score`` to each segment.
+        category_ids: as in `models.postprocess.PostProcess`.
 
     Source: DETR paper, section 4.4.
     """
+
+    category_ids: Tensor | None  # (K - 1,), not in the state dict
 
     def __init__(
         self,
         is_thing_map: Mapping[int, bool],
         threshold: float = 0.85,
         return_scores: bool = False,
+        category_ids: Sequence[OwnId] | None = None,
     ):
         super().__init__()
         self.is_thing_map = dict(is_thing_map)
         self.threshold = threshold
         self.return_scores = return_scores
+        self.register_buffer("category_ids", category_id_tensor(category_ids), persistent=False)
 
     @torch.no_grad()
     def forward(
@@ -135,7 +142,7 @@ class PostProcessPanoptic(nn.Module):
             ``area`` in pixels.
 
         Raises:
-            ValueError: the numbers of images and sizes differ.
+            ValueError: if the numbers of images and sizes differ.
         """
         if target_sizes is None:
             target_sizes = processed_sizes
@@ -164,14 +171,16 @@ class PostProcessPanoptic(nn.Module):
         scores, labels = logits.softmax(-1).max(-1)
         keep = (labels != logits.shape[-1] - 1) & (scores > self.threshold)
         masks, scores, labels = masks[keep], scores[keep].cpu(), labels[keep].cpu()
-        masks = _enlarged(masks, processed_hw, padded_hw or processed_hw)
-        id_map = _resize_nearest(self._merge_stuff(_strongest(masks), labels), target_hw)
+        if self.category_ids is not None:
+            labels = self.category_ids.cpu()[labels]
+        masks = _upsample_masks(masks, processed_hw, padded_hw or processed_hw)
+        id_map = _resize_nearest(self._merge_stuff(_argmax_query(masks), labels), target_hw)
         areas = _areas(id_map, len(labels))
         while (areas <= _SMALLEST_AREA).any():
             keep = torch.from_numpy(areas > _SMALLEST_AREA)
             masks, scores, labels = masks[keep.to(masks.device)], scores[keep], labels[keep]
-            # Not merged again, as in the published evaluation.
-            id_map = _resize_nearest(_strongest(masks), target_hw)
+            # As in the original, stuff segments are not merged again here.
+            id_map = _resize_nearest(_argmax_query(masks), target_hw)
             areas = _areas(id_map, len(labels))
         segments = self._describe(labels.tolist(), areas.tolist(), scores.tolist())
         return {"png_string": encode_id_map(id_map), "segments_info": segments}
@@ -206,23 +215,23 @@ def _as_tuples(sizes: Tensor | Sequence[SizeHW]) -> list[SizeHW]:
     return [(int(height), int(width)) for height, width in rows]
 
 
-def _enlarged(masks: Tensor, size_hw: SizeHW, padded_hw: SizeHW) -> Tensor:
+def _upsample_masks(masks: Tensor, size_hw: SizeHW, padded_hw: SizeHW) -> Tensor:
     """Resize mask logits (N, H, W) to the padded size, and crop them to the image size."""
     height, width = size_hw
     if len(masks) == 0:
         return masks.new_empty(0, height, width)
-    # Half precision would give many ties.
+    # Half precision would create many ties.
     masks = masks.float() if masks.dtype in (torch.float16, torch.bfloat16) else masks
     enlarged = F.interpolate(masks[:, None], size=padded_hw, mode="bilinear").squeeze(1)
     return enlarged[:, :height, :width]
 
 
-def _strongest(masks: Tensor) -> np.ndarray:
-    """Index of the largest mask logit (N, H, W) at each pixel; zeros without masks."""
+def _argmax_query(masks: Tensor) -> np.ndarray:
+    """Index (H, W) of the query with the largest mask logit (N, H, W); zeros without masks."""
     if len(masks) == 0:
         return np.zeros(masks.shape[1:], dtype=np.int32)
-    # Probabilities, not logits: equal after rounding, the first query wins, as in the published
-    # evaluation.
+    # Probabilities, not logits: rounding creates ties, which go to the first query, as in the
+    # original.
     return masks.softmax(0).argmax(0).int().cpu().numpy()
 
 

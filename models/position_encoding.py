@@ -1,4 +1,4 @@
-"""Positional encodings of the feature map, for the attention (DETR paper, section 3.2)."""
+"""Positional encodings of the feature map (DETR paper, section 3.2)."""
 
 import math
 from typing import Any
@@ -11,16 +11,16 @@ from util.nested_tensor import NestedTensor
 
 
 class PositionEmbeddingSine(nn.Module):
-    """Sine and cosine encoding of rows and columns, counted over the image without padding.
+    """Sine and cosine encoding of row and column; padding is not counted.
 
     Args:
-        num_pos_feats: channels per axis.
+        num_pos_feats: number of channels per axis.
         temperature: base of the geometric series of wavelengths.
         normalize: scale positions so that the last valid row or column is at ``scale``.
-        scale: default: 2π; needs ``normalize``.
+        scale: largest position; default 2π; requires ``normalize``.
 
     Raises:
-        ValueError: ``scale`` without ``normalize``.
+        ValueError: if ``scale`` is given without ``normalize``.
 
     Source: DETR paper, appendix A.4; Vaswani et al. 2017, section 3.5, for one dimension.
     """
@@ -47,7 +47,7 @@ class PositionEmbeddingSine(nn.Module):
             tensor_list: features (B, C, H, W) with a padding mask (B, H, W).
 
         Returns:
-            (B, 2 * num_pos_feats, H, W) float32: channels of the row, then of the column.
+            (B, 2 * num_pos_feats, H, W) float32: channels of the row, then channels of the column.
         """
         mask = tensor_list.mask
         assert mask is not None
@@ -72,10 +72,10 @@ LEARNED_CELLS = 50  # rows and columns of the learned encoding
 
 
 class PositionEmbeddingLearned(nn.Module):
-    """Learned encoding of rows and columns, for feature maps of up to 50 by 50 cells.
+    """Learned encoding of row and column, for feature maps of up to 50 by 50 cells.
 
     Args:
-        num_pos_feats: channels per axis.
+        num_pos_feats: number of channels per axis.
 
     Source: DETR paper, section 4.2 (table 3, "learned at attn.").
     """
@@ -94,10 +94,10 @@ class PositionEmbeddingLearned(nn.Module):
             tensor_list: features (B, C, H, W); the mask is not used.
 
         Returns:
-            (B, 2 * num_pos_feats, H, W): channels of the column, then of the row.
+            (B, 2 * num_pos_feats, H, W): channels of the column, then channels of the row.
 
         Raises:
-            UserError: more rows or columns than there are learned vectors.
+            UserError: if there are more rows or columns than learned vectors.
         """
         features = tensor_list.tensors
         batch_size, height, width = features.shape[0], features.shape[2], features.shape[3]
@@ -118,7 +118,8 @@ def build_position_encoding(args: Any) -> PositionEmbeddingSine | PositionEmbedd
     """Build the positional encoding from ``--position_embedding`` and ``--hidden_dim``.
 
     Raises:
-        ValueError: unknown name (``v2`` and ``v3`` are older names of ``sine`` and ``learned``).
+        ValueError: if the name is unknown (``v2`` and ``v3`` are older names of ``sine`` and
+            ``learned``).
     """
     num_pos_feats = args.hidden_dim // 2
     if args.position_embedding in ("sine", "v2"):

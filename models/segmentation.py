@@ -36,7 +36,7 @@ class DETRsegm(nn.Module):
 
     Args:
         detr: the detector; its backbone returns the features of all four stages.
-        freeze_detr: train only the mask head; running statistics in ``detr`` are frozen too.
+        freeze_detr: train only the mask head; batch norms of ``detr`` stay in evaluation mode.
     """
 
     def __init__(self, detr: "DETR", freeze_detr: bool = False):
@@ -72,7 +72,8 @@ class DETRsegm(nn.Module):
         Returns:
             the outputs of `models.detr.DETR`, and ``pred_masks``: mask logits (B, Q, H, W) of the
             padded images, at the resolution of the backbone's first stage. In training mode with
-            gradients a `models.fast.deferred_masks.DeferredMasks`, which computes masks on request.
+            gradients ``pred_masks`` is a `models.fast.deferred_masks.DeferredMasks`, which computes
+            masks on request.
         """
         if isinstance(samples, (list, tuple, torch.Tensor)):
             samples = nested_tensor_from_tensor_list(samples)  # type: ignore[arg-type]
@@ -111,12 +112,12 @@ class DETRsegm(nn.Module):
 
 
 class MHAttentionMap(nn.Module):
-    """Multi-head attention weights of queries over a feature map; there are no values.
+    """Multi-head attention weights of queries over a feature map, without values.
 
     Args:
-        query_dim: channels of queries and feature map.
-        hidden_dim: channels of the projections.
-        num_heads: attention heads; divides ``hidden_dim``.
+        query_dim: number of channels of queries and feature map.
+        hidden_dim: number of channels of the projections.
+        num_heads: number of attention heads; must divide ``hidden_dim``.
         dropout: dropout probability of the weights.
         bias: add biases to the projections.
     """
@@ -147,7 +148,7 @@ class MHAttentionMap(nn.Module):
         Args:
             q: queries (B, Q, query_dim).
             k: feature map (B, query_dim, H, W).
-            mask: (B, H, W), True = padding, which gets weight 0.
+            mask: (B, H, W), True = padding; its weights are 0.
 
         Returns:
             weights (B, Q, num_heads, H, W). The softmax is taken over heads and cells together,
@@ -172,9 +173,9 @@ class MaskHeadSmallConv(nn.Module):
     computes the rest for selected queries.
 
     Args:
-        dim: channels of the projected image features, plus the number of attention heads.
-        fpn_dims: channels of the backbone's stages 3, 2 and 1.
-        context_dim: layers 2 to 5 have this many channels divided by 2, 4, 8 and 16.
+        dim: number of channels of the projected image features, plus the number of attention heads.
+        fpn_dims: numbers of channels of the backbone's stages 3, 2 and 1.
+        context_dim: layers 2 to 5 have this number of channels divided by 2, 4, 8 and 16.
     """
 
     def __init__(self, dim: int, fpn_dims: list[int], context_dim: int):
@@ -250,7 +251,7 @@ class MaskHeadSmallConv(nn.Module):
         Args:
             attention: attention maps of these queries (P, heads, H, W).
             maps: see `image_maps`.
-            image: index in the batch of the image of each query (P,).
+            image: (P,) index of each query's image in the batch.
 
         Returns:
             mask logits (P, 1, H1, W1).
@@ -259,9 +260,9 @@ class MaskHeadSmallConv(nn.Module):
         x = F.conv2d(attention, weight, padding=1) + maps[0][image]
         x = F.relu(self.gn1(x))
         x = F.relu(self.gn2(self.lay2(x)))
-        x = F.relu(self.gn3(self.lay3(_finer(x, maps[1][image]))))
-        x = F.relu(self.gn4(self.lay4(_finer(x, maps[2][image]))))
-        x = F.relu(self.gn5(self.lay5(_finer(x, maps[3][image]))))
+        x = F.relu(self.gn3(self.lay3(_upsample_and_add(x, maps[1][image]))))
+        x = F.relu(self.gn4(self.lay4(_upsample_and_add(x, maps[2][image]))))
+        x = F.relu(self.gn5(self.lay5(_upsample_and_add(x, maps[3][image]))))
         return self.out_lay(x)
 
 
@@ -270,6 +271,6 @@ def _group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(8, channels), channels)
 
 
-def _finer(x: Tensor, finer: Tensor) -> Tensor:
-    """Upsample ``x`` to the size of ``finer`` (nearest neighbour) and add ``finer``."""
+def _upsample_and_add(x: Tensor, finer: Tensor) -> Tensor:
+    """Upsample ``x`` to the size of ``finer`` (nearest neighbor) and add ``finer``."""
     return F.interpolate(x, size=finer.shape[-2:], mode="nearest") + finer

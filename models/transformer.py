@@ -26,9 +26,9 @@ class TransformerEncoderLayer(nn.Module):
     """Self-attention and feed-forward network (FFN), each with residual connection and LayerNorm.
 
     Args:
-        d_model: channels.
-        nhead: attention heads.
-        dim_feedforward: hidden channels of the FFN.
+        d_model: number of channels.
+        nhead: number of attention heads.
+        dim_feedforward: number of hidden channels of the FFN.
         dropout: dropout probability of attention weights, FFN and both residual branches.
         activation: ``relu``, ``gelu`` or ``glu``.
         normalize_before: pre-norm: normalize the input of each branch, not the sum after it.
@@ -65,13 +65,14 @@ class TransformerEncoderLayer(nn.Module):
     ) -> Tensor:
         """Encode the image features ``src`` with positional encodings ``pos``, both (S, B, C).
 
-        ``src_mask`` (S, S): True = attention not allowed; ``src_key_padding_mask`` (B, S): True =
-        padding.
+        Args:
+            src_mask: (S, S), True = attention not allowed.
+            src_key_padding_mask: (B, S), True = padding.
         """
         x = self.norm1(src) if self.normalize_before else src
         query = _with_position(x, pos)
         attended = self.self_attn(
-            query, query, x, src_key_padding_mask, self.self_attn.needs_weights(), src_mask
+            query, query, x, src_key_padding_mask, self.self_attn.has_weight_hooks(), src_mask
         )[0]
         src = src + self.dropout1(attended)
         src = src if self.normalize_before else self.norm1(src)
@@ -138,7 +139,7 @@ class TransformerDecoderLayer(nn.Module):
         x = self.norm1(tgt) if self.normalize_before else tgt
         query = _with_position(x, query_pos)
         attended = self.self_attn(
-            query, query, x, tgt_key_padding_mask, self.self_attn.needs_weights(), tgt_mask
+            query, query, x, tgt_key_padding_mask, self.self_attn.has_weight_hooks(), tgt_mask
         )[0]
         tgt = tgt + self.dropout1(attended)
         tgt = tgt if self.normalize_before else self.norm1(tgt)
@@ -149,7 +150,7 @@ class TransformerDecoderLayer(nn.Module):
             memory,
             attn_mask=memory_mask,
             key_padding_mask=memory_key_padding_mask,
-            need_weights=self.multihead_attn.needs_weights(),
+            need_weights=self.multihead_attn.has_weight_hooks(),
         )[0]
         tgt = tgt + self.dropout2(attended)
         tgt = tgt if self.normalize_before else self.norm2(tgt)
@@ -164,7 +165,7 @@ class TransformerEncoder(nn.Module):
     Args:
         encoder_layer: deep-copied for each layer.
         num_layers: number of layers.
-        norm: LayerNorm of the output; for pre-norm layers.
+        norm: LayerNorm of the output, for pre-norm layers.
     """
 
     def __init__(self, encoder_layer: nn.Module, num_layers: int, norm: nn.Module | None = None):
@@ -247,17 +248,17 @@ class Transformer(nn.Module):
     """Encoder and decoder, with Xavier initialization.
 
     Args:
-        d_model: channels.
-        nhead: attention heads.
+        d_model: number of channels.
+        nhead: number of attention heads.
         num_encoder_layers, num_decoder_layers: numbers of layers.
-        dim_feedforward: hidden channels of the FFNs.
+        dim_feedforward: number of hidden channels of the FFNs.
         dropout: dropout probability of all layers.
         activation: ``relu``, ``gelu`` or ``glu``.
         normalize_before: pre-norm layers.
         return_intermediate_dec: return the outputs of all decoder layers.
 
     Raises:
-        ValueError: unknown activation.
+        ValueError: if the activation is unknown.
     """
 
     def __init__(

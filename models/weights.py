@@ -1,7 +1,6 @@
-"""Load the weights of a checkpoint into a model: exactly, or as far as keys and shapes match."""
+"""Load the weights of a checkpoint into a model whose keys and shapes match."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from util.errors import UserError
 
-_MAX_LISTED = 5
+MAX_LISTED = 5
 DETECTOR_PREFIX = "detr."  # prefix of the detector's keys in a segmentation model
 # Boolean flags of main.py, each with a key of the models that are built with it.
 _SWITCHES = (("--masks", "mask_head.lay1.weight"), ("--pre_norm", "encoder.norm.weight"))
@@ -34,7 +33,7 @@ def model_state(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]
                     "state dict of plain tensors"
                 )
         return dict(state)
-    keys = ", ".join(map(str, list(checkpoint)[:_MAX_LISTED])) or "none"
+    keys = ", ".join(map(str, list(checkpoint)[:MAX_LISTED])) or "none"
     raise UserError(f"{source}: has no weights under the key 'model' (its keys: {keys})")
 
 
@@ -81,40 +80,8 @@ def load_model_state(
             start = f"give {flags}, or" if flags else "use"
             way_out = f"{start} --finetune {source} to load matching weights"
         raise UserError(
-            f"{source} does not match the model: {_first_of(differences, limit=2)}; {way_out}"
+            f"{source} does not match the model: {first_of(differences, limit=2)}; {way_out}"
         ) from err
-
-
-@dataclass
-class FinetuneReport:
-    """Result of `finetune_model`; ``str()`` is a summary for the log.
-
-    Attributes:
-        loaded: keys of tensors loaded completely.
-        resized: descriptions of tensors loaded in part.
-        skipped: descriptions of tensors not loaded because the shapes differ.
-        missing: keys of the model that are not in the file.
-        unused: keys of the file that are not in the model.
-    """
-
-    loaded: list[str] = field(default_factory=list)
-    resized: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        total = len(self.loaded) + len(self.resized) + len(self.skipped) + len(self.missing)
-        lines = [f"Fine-tuning: {len(self.loaded)} of {total} tensors of the model loaded"]
-        for title, entries in (
-            ("loaded in part", self.resized),
-            ("shape differs, not loaded", self.skipped),
-            ("not in the file, initial values kept", self.missing),
-            ("only in the file, not used", self.unused),
-        ):
-            if entries:
-                lines.append(f"  {title}: {_first_of(entries, limit=_MAX_LISTED)}")
-        return "\n".join(lines)
 
 
 def load_frozen_weights(
@@ -132,58 +99,7 @@ def load_frozen_weights(
         UserError: keys or shapes differ, as in `load_model_state`.
     """
     state = without_ddp_prefix(state)
-    load_model_state(model if _is_segmentation(state) else detector, state, source)
-
-
-def finetune_model(model: nn.Module, state: Mapping[str, Tensor]) -> FinetuneReport:
-    """Load the tensors with matching keys and shapes; the rest of the model does not change.
-
-    A classification head for another number of classes is not loaded. Query embeddings are loaded
-    up to the smaller number of queries. Box checkpoints load into segmentation models and
-    vice versa.
-
-    Args:
-        model: receives the weights.
-        state: state dict, with or without the prefix ``module.`` of DistributedDataParallel.
-
-    Returns:
-        the loaded, resized, skipped, missing and unused tensors.
-
-    Raises:
-        UserError: no tensor matches.
-    """
-    own = model.state_dict()
-    state = _with_prefix_of(own, without_ddp_prefix(state))
-    report = FinetuneReport(unused=[k for k in state if k not in own and not _is_counter(k)])
-    matching = {}
-    for key, current in own.items():
-        weight = _match(key, current, state.get(key), report)
-        if weight is not None:
-            matching[key] = weight
-    if not matching:
-        raise UserError(
-            "--finetune: no tensor of the checkpoint matches the model; give a DETR checkpoint"
-        )
-    model.load_state_dict(matching, strict=False)
-    return report
-
-
-def _match(key: str, mine: Tensor, given: Tensor | None, report: FinetuneReport) -> Tensor | None:
-    """Tensor to load for ``key``, or None to keep the current values; recorded in ``report``."""
-    if given is None:
-        if not _is_counter(key):
-            report.missing.append(key)
-        return None
-    if given.shape == mine.shape:
-        report.loaded.append(key)
-        return given
-    if key.endswith("query_embed.weight") and given.shape[1:] == mine.shape[1:]:
-        rows = min(len(given), len(mine))
-        counts = f"{len(given)} in the file, {len(mine)} in the model"
-        report.resized.append(f"{key} ({rows} rows, {counts})")
-        return torch.cat([given[:rows].to(mine), mine[rows:]])
-    report.skipped.append(_shape_difference(key, mine, given))
-    return None
+    load_model_state(model if is_segmentation(state) else detector, state, source)
 
 
 def without_ddp_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -192,21 +108,12 @@ def without_ddp_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix("module.") if has_prefix else key: v for key, v in state.items()}
 
 
-def _is_segmentation(state: Mapping[str, Tensor]) -> bool:
+def is_segmentation(state: Mapping[str, Tensor]) -> bool:
     """Whether this is the state dict of a segmentation model."""
     return any(key.startswith(DETECTOR_PREFIX) for key in state)
 
 
-def _with_prefix_of(own: Mapping[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Add or remove the prefix ``detr.`` of ``state``, as in the state dict ``own``."""
-    if _is_segmentation(own) == _is_segmentation(state):
-        return state
-    if _is_segmentation(own):
-        return {DETECTOR_PREFIX + key: value for key, value in state.items()}
-    return {key.removeprefix(DETECTOR_PREFIX): value for key, value in state.items()}
-
-
-def _is_counter(key: str) -> bool:
+def is_counter(key: str) -> bool:
     """Whether this is a batch counter: present in some kinds of batch norm, and never needed."""
     return key.endswith(".num_batches_tracked")
 
@@ -215,20 +122,20 @@ def _differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list
     """Describe tensors that differ in shape, then keys that are missing on one side."""
     common = [key for key in own if key in state]
     shapes = [
-        _shape_difference(key, own[key], state[key])
+        shape_difference(key, own[key], state[key])
         for key in common
         if own[key].shape != state[key].shape
     ]
     missing = [f"{key} is not in the file" for key in own if key not in state]
-    extra = [key for key in state if key not in own and not _is_counter(key)]
+    extra = [key for key in state if key not in own and not is_counter(key)]
     return shapes + missing + [f"{key} is only in the file" for key in extra]
 
 
-def _shape_difference(key: str, mine: Tensor, given: Tensor) -> str:
+def shape_difference(key: str, mine: Tensor, given: Tensor) -> str:
     return f"{key} is {tuple(given.shape)} in the file and {tuple(mine.shape)} in the model"
 
 
-def _first_of(entries: Sequence[str], limit: int) -> str:
+def first_of(entries: Sequence[str], limit: int) -> str:
     more = f", and {len(entries) - limit} more" if len(entries) > limit else ""
     return ", ".join(entries[:limit]) + more
 
@@ -278,4 +185,4 @@ def has_backbone_of(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
 def _backbone_shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     parts = {key.removeprefix(DETECTOR_PREFIX): value for key, value in state.items()}
     body = {k: v for k, v in parts.items() if k.startswith("backbone.0.body.")}
-    return {k: v.shape for k, v in body.items() if not _is_counter(k)}
+    return {k: v.shape for k, v in body.items() if not is_counter(k)}

@@ -6,10 +6,10 @@ from models.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
 
 BASE_URL = "https://dl.fbaipublicfiles.com/detr/"
 
-_BOXES_500 = "500 epochs, learning rate ÷10 after 400"
-_MASKS = (
-    "the published recipe is boxes for 300 epochs, then the mask head for 25 on fixed weights "
-    "(÷10 after 15)"
+_DETECTION_SCHEDULE = "500 epochs, learning rate ÷ 10 after 400"
+_SEGMENTATION_SCHEDULE = (
+    "300 epochs for the detector, then 25 epochs for the mask head with the detector frozen "
+    "(learning rate ÷ 10 after 15)"
 )
 
 
@@ -83,7 +83,7 @@ RELEASED_MODELS: dict[str, ReleasedModel] = {
         "detr-r50-e632da11.pth",
         size_mb=159,
         num_parameters=41_524_768,
-        schedule=_BOXES_500,
+        schedule=_DETECTION_SCHEDULE,
         box_ap=42.0,
         box_ap50=62.4,
     ),
@@ -93,7 +93,7 @@ RELEASED_MODELS: dict[str, ReleasedModel] = {
         "detr-r50-dc5-f0fb7ef5.pth",
         size_mb=159,
         num_parameters=41_524_768,
-        schedule=_BOXES_500,
+        schedule=_DETECTION_SCHEDULE,
         dilation=True,
         box_ap=43.3,
         box_ap50=63.1,
@@ -104,7 +104,7 @@ RELEASED_MODELS: dict[str, ReleasedModel] = {
         "detr-r101-2c7b67e5.pth",
         size_mb=232,
         num_parameters=60_464_672,
-        schedule=_BOXES_500,
+        schedule=_DETECTION_SCHEDULE,
         box_ap=43.5,
         box_ap50=63.8,
     ),
@@ -114,7 +114,7 @@ RELEASED_MODELS: dict[str, ReleasedModel] = {
         "detr-r101-dc5-a2e86def.pth",
         size_mb=232,
         num_parameters=60_464_672,
-        schedule=_BOXES_500,
+        schedule=_DETECTION_SCHEDULE,
         dilation=True,
         box_ap=44.9,
         box_ap50=64.7,
@@ -125,7 +125,7 @@ RELEASED_MODELS: dict[str, ReleasedModel] = {
         "detr-r50-panoptic-00ce5173.pth",
         size_mb=165,
         num_parameters=42_899_288,
-        schedule=_MASKS,
+        schedule=_SEGMENTATION_SCHEDULE,
         masks=True,
         box_ap=38.8,
         mask_ap=31.1,
@@ -137,7 +137,7 @@ RELEASED_MODELS: dict[str, ReleasedModel] = {
         "detr-r50-dc5-panoptic-da08f1b1.pth",
         size_mb=165,
         num_parameters=42_899_288,
-        schedule=_MASKS,
+        schedule=_SEGMENTATION_SCHEDULE,
         dilation=True,
         masks=True,
         box_ap=40.2,
@@ -150,7 +150,7 @@ RELEASED_MODELS: dict[str, ReleasedModel] = {
         "detr-r101-panoptic-40021d53.pth",
         size_mb=237,
         num_parameters=61_839_192,
-        schedule=_MASKS,
+        schedule=_SEGMENTATION_SCHEDULE,
         masks=True,
         box_ap=40.1,
         mask_ap=33.0,

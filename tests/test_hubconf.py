@@ -179,8 +179,8 @@ def test_a_foreign_package_of_that_name_is_named(name, kind, tmp_path):
     place = write_package(tmp_path, name, kind)
     result = run_python(LOAD_AFTER, name, folder=tmp_path)
     message = result.stderr.splitlines()[-1]
-    assert message.startswith("ImportError: the DETR hub entries need their own package")
-    assert f"{tmp_path}/{place} is imported under that name: rename" in message
+    assert message.startswith("ImportError: the DETR hub entries need the package")
+    assert f"{tmp_path}/{place} has been imported under that name: rename" in message
 
 
 def test_a_foreign_package_called_datasets_does_no_harm(tmp_path):
@@ -224,7 +224,9 @@ def test_another_number_of_classes_keeps_the_rest_and_says_so(name, serve, capsy
     assert all(torch.equal(own[key], state[key]) for key in own if key not in heads)
     text = capsys.readouterr().out
     assert f"{len(own) - 2} of {len(own)} tensors of the model loaded" in text
-    assert all(f"{key} is (" in text for key in heads)
+    assert all(key in text for key in heads)
+    if name != "detr_demo":
+        assert all(torch.equal(own[key][-1], state[key][-1]) for key in heads)  # no-object
 
 
 def test_a_file_whose_hash_is_wrong_is_refused_in_one_line(table, tmp_path):

@@ -61,7 +61,7 @@ def test_an_epoch_leaves_the_files_of_the_original(trained):
     files = {p.relative_to(trained).as_posix() for p in trained.rglob("*") if p.is_file()}
     assert files == {
         *("checkpoint.pth", "checkpoint0000.pth", "best.pth", "log.txt"),
-        *("eval/000.pth", "eval/latest.pth"),
+        *("eval/000.pth", "eval/latest.pth", "eval/detections.json", "config.txt"),
         *("detections.png", "found.json"),
     }
 
@@ -137,8 +137,8 @@ def test_finetuning_keeps_what_fits(data, trained, capsys):
     flags = ["--finetune", source, "--num_classes", "7", "--num_queries", "9", "--epochs", "1"]
     assert run(data, *flags) == 0
     output = capsys.readouterr().out
-    assert "class_embed.weight is (92, 32) in the file and (8, 32) in the model" in output
-    assert "query_embed.weight (6 rows" in output
+    assert "class_embed.bias: 92 rows in the file, 8 in the model; loaded: no-object and" in output
+    assert "query_embed.weight: the 6 queries in the file, and 3 new ones" in output
 
 
 def test_flags_from_a_file_with_comments(data, tmp_path):
@@ -197,7 +197,7 @@ MISTAKES = {
     "a folder for detections": (["--dump_detections", "/"], "--dump_detections"),
     "no such device": (["--device", "meta"], "--device meta: PyTorch cannot compute on meta here"),
     "device": (["--device", "cuda:77"], "--device cuda:77: "),
-    "kind of device": (["--device", "gpu"], "--device gpu: unknown device type; give"),
+    "kind of device": (["--device", "gpu"], "--device gpu: unknown device type; use"),
     "classes": (["--num_classes", "1"], "the largest category id is 5, so 6 are needed; leave"),
     "heads": (["--nheads", "5"], "--hidden_dim"),
     "batch size": (["--batch_size", "0"], "--batch_size 0"),
@@ -243,7 +243,7 @@ def test_a_mistake_is_named_in_one_line(data, capsys, name):
         (lambda c: set_box(c, [1, 2, float("nan"), 4]), ["bbox", "annotation"]),
         (lambda c: set_box(c, [1, 2, 3]), ["bbox", "annotation"]),
         (lambda c: c["annotations"][0].update(category_id=-1), ["category_id", "annotation"]),
-        (lambda c: c["annotations"][0].update(category_id="1"), ["category_id", "annotation"]),
+        (lambda c: c["annotations"][0].update(category_id="cat"), ["category_id", "annotation"]),
         (lambda c: c["annotations"][0].update(image_id=5), ["image", "annotation"]),
         (lambda c: c["annotations"][0].pop("bbox"), ["bbox", "annotation"]),
         (lambda c: c["images"][0].update(file_name="no.png"), ["no.png"]),

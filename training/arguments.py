@@ -2,6 +2,7 @@
 
 import argparse
 
+from datasets.formats.flags import add_format_flags
 from util.cli.command_line import FlagGroup
 
 
@@ -27,17 +28,25 @@ def get_args_parser(device: str | None = None) -> argparse.ArgumentParser:
 
 
 def _add_training_flags(group: FlagGroup) -> None:
-    add = group.add
+    add, add_switch = group.add, group.add_switch
     add("--lr", "learning rate of all layers except the backbone", default=1e-4, type=float)
     add("--lr_backbone", "learning rate of the backbone; 0: frozen", default=1e-5, type=float)
     add("--batch_size", "batch size per process", default=2, type=int)
     add("--accum_steps", "gradient accumulation: batches per optimizer step, per process", type=int)
-    add("--weight_decay", "weight decay of AdamW", default=1e-4, type=float)
+    add("--optimizer", "optimizer", choices=["adamw", "adam", "sgd"])
+    add("--momentum", "momentum of --optimizer sgd (default: 0.9)", type=float)
+    add("--weight_decay", "weight decay of the optimizer", default=1e-4, type=float)
     add("--epochs", "number of training epochs", default=300, type=int)
+    add("--freeze_backbone_epochs", "train the backbone only after so many epochs", type=int)
+    add(
+        "--freeze_batch_size",
+        "batch size per process while --freeze_backbone_epochs last (default: --batch_size)",
+        type=int,
+    )
     add("--lr_drop", "divide the learning rate by 10 every so many epochs", default=200, type=int)
     add(
         "--lr_scheduler",
-        "step (--lr_drop) or cosine (to --lr_min) decay",
+        "step (--lr_drop) or cosine (to --lr_min or --lr_min_ratio) decay",
         choices=["step", "cosine"],
     )
     add(
@@ -45,12 +54,23 @@ def _add_training_flags(group: FlagGroup) -> None:
         "final learning rate of the cosine schedule; lower rates stay constant",
         type=float,
     )
+    add(
+        "--lr_min_ratio",
+        "final learning rates of the cosine schedule, divided by the first ones (e.g. 0.01)",
+        type=float,
+    )
+    add("--warmup_steps", "optimizer steps of linear learning-rate warm-up", type=int)
+    add_switch(
+        "--lr_scale_batch",
+        "multiply learning rates by images per optimizer step / 16 (16: 8 GPUs with 2 images)",
+    )
     add("--clip_max_norm", "clip the gradient norm to this value; 0: off", default=0.1, type=float)
     precisions = ["off", "bf16", "fp16"]
     add("--amp", "mixed precision of the model; fp16 is meant for GPUs", choices=precisions)
     add("--max_skipped_steps", "non-finite steps to skip before training aborts", type=int)
     add("--ema_decay", "decay of averaged (EMA) weights, e.g. 0.9998; 0: no averaging", type=float)
-    add("--patience", "early stopping: epochs without a better validation score", type=int)
+    add("--eval_every", "evaluate every so many epochs, and after the last one", type=int)
+    add("--patience", "early stopping: evaluations without a better validation score", type=int)
 
 
 def _add_model_flags(group: FlagGroup) -> None:
@@ -91,7 +111,8 @@ def _add_loss_flags(group: FlagGroup) -> None:
 
 def _add_data_flags(group: FlagGroup) -> None:
     add, add_switch = group.add, group.add_switch
-    kinds = "coco, coco_panoptic, or generated: shapes, shapes_panoptic"
+    add_format_flags(group)
+    kinds = "coco, coco_panoptic, voc, yolo, or generated: shapes, shapes_panoptic"
     add("--dataset_file", f"data set: {kinds}", default="coco")
     add("--coco_path", "COCO directory: train2017/, val2017/, annotations/", type=str)
     add(
@@ -137,6 +158,11 @@ def _add_run_flags(group: FlagGroup, device: str) -> None:
     add("--eval_batch_size", "evaluation batch size per process (default: --batch_size)", type=int)
     add(
         "--dump_detections", "output file for detections of the last evaluation (COCO results JSON)"
+    )
+    styles = "short: progress bar and tables; full: log lines; auto: short on a terminal"
+    add("--log_style", styles, choices=["auto", "short", "full"])
+    group.add_switch(
+        "--tensorboard", "also write scalars and sample detections to tensorboard/ in --output_dir"
     )
     add("--world_size", "number of processes; set by the launcher", default=1, type=int)
     add("--dist_url", "address for connecting the processes", default="env://")

@@ -1,6 +1,5 @@
-"""The checkpoint of a run: its keys, what is saved under them, and how a run is restored."""
+"""Content of a checkpoint: its keys, saving and restoring. `training.folder` writes the file."""
 
-import math
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, StepLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from models.weights import load_model_state, model_state
 from training.averaging import AveragedModel
@@ -17,11 +16,11 @@ from training.state import PROGRESS_FIELDS, RunState
 from util.distributed.processes import all_gather, get_rank
 from util.errors import UserError
 from util.metric_logger import MetricLogger
-from util.optimizer import CappedCosineLR
 from util.reproducibility.provenance import versions
 from util.reproducibility.random_state import random_state, set_random_state
 
 Checkpoint = Mapping[str, Any]
+Thresholds = dict[str, Any] | None
 
 # Files of the original have the first five keys; `models.weights.model_state` reads the first one.
 KEYS = {
@@ -32,21 +31,18 @@ KEYS = {
     "args": "all flags, by name; an argparse.Namespace in files of the original",
     "categories": "class names by category id",
     "is_thing": "panoptic data: whether a category id is a thing; else None",
+    "category_ids": "user's id of the class in each row of the head; None: ids are row numbers",
     "ema": "state dict of the averaged weights; None without --ema_decay",
     "scaler": "state dict of the gradient scaler; None without --amp fp16",
     "rng": "per rank: random states, and running statistics of the current epoch",
     "progress": "the fields of RunState in training.state.PROGRESS_FIELDS",
     "step": "optimizer steps since the start of the run, skipped steps included",
     "versions": "versions of Python and packages, and the commit",
+    "thresholds": "score thresholds with the best F1 in the last evaluation: best_f1 over all "
+    "classes, by_class by category id; None without a correct detection",
     "best_weights": "in best.pth: ema, if the averaged weights scored best; else no such key",
 }
 _NEEDED_TO_RESUME = ("optimizer", "lr_scheduler", "epoch")
-
-# Flag that sets each hyperparameter of a schedule, by the scheduler's attribute.
-SCHEDULE_FLAGS: dict[type, dict[str, str]] = {
-    CappedCosineLR: {"T_max": "epochs", "eta_min": "lr_min"},
-    StepLR: {"step_size": "lr_drop"},
-}
 
 
 @dataclass
@@ -74,18 +70,14 @@ class TrainingState:
 
 
 def checkpoint_of(
-    state: TrainingState,
-    flags: Mapping[str, Any],
-    categories: Mapping[int, str],
-    is_thing: Mapping[int, bool],
+    state: TrainingState, flags: Mapping[str, Any], classes: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Content of a checkpoint: tensors and plain values. Collective: call on every rank.
 
     Args:
         state: of the run.
         flags: all flags, by name.
-        categories: class names by category id.
-        is_thing: of panoptic data: whether a category id is a thing; else empty.
+        classes: values for ``categories``, ``is_thing`` and ``category_ids``.
 
     Returns:
         values for the keys in `KEYS`.
@@ -98,25 +90,36 @@ def checkpoint_of(
         "lr_scheduler": state.lr_scheduler.state_dict(),
         "epoch": progress.epoch - 1,
         "args": dict(flags),
-        "categories": categories,
-        "is_thing": is_thing or None,
+        **classes,
         "ema": None if state.averaged is None else state.averaged.module.state_dict(),
         "scaler": None if state.scaler is None else state.scaler.state_dict(),
         "rng": all_gather({"random": random_state(), "meters": progress.meters}),
         "progress": {name: getattr(progress, name) for name in PROGRESS_FIELDS},
         "step": progress.step,
         "versions": versions(),
+        "thresholds": progress.thresholds,
     }
 
 
+def with_thresholds(
+    checkpoint: Checkpoint, thresholds: Thresholds, ema_thresholds: Thresholds
+) -> dict[str, Any]:
+    """Content of a checkpoint with the thresholds of its evaluation, see `RunState`."""
+    progress = {**checkpoint["progress"], "ema_thresholds": ema_thresholds}
+    return {**checkpoint, "thresholds": thresholds, "progress": progress}
+
+
 def best_checkpoint(checkpoint: Checkpoint, weights: str) -> dict[str, Any]:
-    """Content of ``best.pth``.
+    """Content of ``best.pth``, with the thresholds of its best weights.
 
     Args:
         checkpoint: the best one.
         weights: key of its weights that scored best.
     """
-    return {**checkpoint, "best_weights": weights}
+    best = {**checkpoint, "best_weights": weights}
+    if weights == "ema":
+        best["thresholds"] = checkpoint["progress"].get("ema_thresholds")
+    return best
 
 
 # ---- reading single entries
@@ -159,6 +162,21 @@ def averaged_weights_in(checkpoint: Checkpoint, source: str) -> dict[str, Tensor
     """
     saved = checkpoint.get("ema")
     return model_state({"model": saved}, source) if saved else None
+
+
+def best_f1_threshold_in(checkpoint: Checkpoint, averaged: bool) -> float | None:
+    """Score threshold with the best F1 in the last evaluation; None where a checkpoint has none.
+
+    Args:
+        checkpoint: of any program.
+        averaged: of the averaged weights, not of the raw weights.
+    """
+    found = checkpoint.get("thresholds")
+    if averaged != (checkpoint.get("best_weights") == "ema"):
+        progress: Any = checkpoint.get("progress") if averaged else None
+        found = progress.get("ema_thresholds") if isinstance(progress, Mapping) else None
+    best = found.get("best_f1") if isinstance(found, Mapping) else None
+    return float(best) if isinstance(best, int | float) and 0 <= best <= 1 else None
 
 
 def position_in(checkpoint: Checkpoint) -> tuple[Any, Any]:
@@ -231,97 +249,6 @@ def restore_average(
         averaged.num_updates = num_updates
 
 
-def restore_optimizer(
-    optimizer: Optimizer,
-    scheduler: LRScheduler,
-    scaler: torch.amp.GradScaler | None,
-    checkpoint: Checkpoint,
-    source: str,
-) -> None:
-    """Load the state of optimizer, schedule and scaler.
-
-    Raises:
-        UserError: they belong to other parameters, or are invalid.
-    """
-    try:
-        optimizer.load_state_dict(_in_own_layout(optimizer, checkpoint["optimizer"]))
-        _restore_schedule(scheduler, checkpoint["lr_scheduler"])
-        if scaler is not None and checkpoint.get("scaler"):
-            own, saved = scaler.state_dict(), checkpoint["scaler"]
-            scaler.load_state_dict({name: _number(saved[name], type(own[name])) for name in own})
-    except Exception as err:  # a foreign file may hold anything here
-        raise UserError(
-            f"--resume {source}: its optimizer, schedule or scaler does not fit ({err}); give the "
-            f"same --lr_backbone, --backbone_norm and --frozen_weights, or --finetune {source}"
-        ) from err
-
-
-def _in_own_layout(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-    """Saved learning rates, weight decay and moments in a state dict of this optimizer.
-
-    All other options stay, so that files saved without the fused kernel, as by the original, resume
-    with it. PyTorch itself only compares the number of parameters.
-
-    Raises:
-        ValueError: parameters differ in number or shape.
-    """
-    groups = optimizer.state_dict()["param_groups"]
-    sizes = [[len(group["params"]) for group in side] for side in (saved["param_groups"], groups)]
-    if sizes[0] != sizes[1]:
-        raise ValueError(f"{sizes[0]} parameters in its groups, not {sizes[1]}")
-    state = {}
-    for own, given, live in zip(groups, saved["param_groups"], optimizer.param_groups, strict=True):
-        own.update({name: _number(given[name]) for name in ("lr", "initial_lr", "weight_decay")})
-        for number, theirs, p in zip(own["params"], given["params"], live["params"], strict=True):
-            if theirs in saved["state"]:
-                state[number] = _moments(saved["state"][theirs], p, number)
-    return {"state": state, "param_groups": groups}
-
-
-def _moments(saved: dict[str, Any], parameter: Tensor, number: int) -> dict[str, Tensor]:
-    """Adam's state of a parameter, in the parameter's memory layout.
-
-    The fused kernel reads parameter, gradient and moments in memory order. With ``--amp``
-    convolution weights are channels-last, so moments saved without it would be permuted.
-    """
-    moments = {name: saved[name] for name in ("exp_avg", "exp_avg_sq")}
-    for name, values in moments.items():
-        if values.shape != parameter.shape:
-            raise ValueError(
-                f"{name} of parameter {number} is {tuple(values.shape)}, not "
-                f"{tuple(parameter.shape)}"
-            )
-        moments[name] = torch.empty_like(parameter, requires_grad=False).copy_(values)
-    return {"step": torch.tensor(_number(float(saved["step"]))), **moments}
-
-
-def _number(value: Any, kind: type = float) -> Any:
-    """``value``, if it is a finite number of 64 bits, and an integer if ``kind`` is ``int``.
-
-    Raises:
-        ValueError: it is not.
-    """
-    kinds = (int,) if kind is int else (int, float)
-    if type(value) not in kinds or not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a finite {kind.__name__}")
-    if type(value) is int and abs(value) >= 2**63:
-        raise ValueError(f"{value} is too large")
-    return value
-
-
-def _restore_schedule(scheduler: LRScheduler, saved: dict[str, Any]) -> None:
-    """Load the state of a schedule; of another kind of schedule only the number of epochs."""
-    if type(saved["last_epoch"]) is not int or saved["last_epoch"] < 0:
-        raise ValueError(f"{saved['last_epoch']!r} epochs are done")
-    scheduler.last_epoch = saved["last_epoch"]
-    scheduler._step_count = saved["last_epoch"] + 1
-    for name in SCHEDULE_FLAGS[type(scheduler)]:
-        # None counts as a change in `training.resume.apply_schedule`.
-        setattr(scheduler, name, _number(saved[name]) if name in saved else None)
-    scheduler.base_lrs = [group["initial_lr"] for group in scheduler.optimizer.param_groups]
-    scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
-
-
 def restored_progress(checkpoint: Checkpoint) -> RunState:
     """How far a run is; a file of the original is at the beginning of an epoch.
 
@@ -334,7 +261,8 @@ def restored_progress(checkpoint: Checkpoint) -> RunState:
         saved = checkpoint.get("progress", {})
         known = {name: saved[name] for name in PROGRESS_FIELDS if name in saved}
         epoch, step = position_in(checkpoint)
-        progress = RunState(epoch=epoch + 1, step=step, **known)
+        thresholds = checkpoint.get("thresholds")
+        progress = RunState(epoch=epoch + 1, step=step, thresholds=thresholds, **known)
         progress.check()
         ranks = checkpoint.get("rng", [])
         if get_rank() < len(ranks):

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from pycocotools.coco import COCO
 
-from datasets import build_dataset, build_ground_truth
-from datasets.annotations.run_classes import ClassTable, classes_of_run
+from datasets import build_data_kind, build_dataset, build_ground_truth
+from datasets.annotations.run_classes import ClassTable, classes_of_run, table_of_checkpoint
 from datasets.loading.bad_samples import ReportingLoader
 from datasets.loading.loaders import TrainLoader, build_val_loader
-from models.coco_categories import default_num_classes
+from training.class_rows import category_ids_in, choose_category_ids, require_rows
 from training.flags import SAME_ON_ALL_RANKS
-from training.resume import LoadedCheckpoint
+from training.resume import Start
+from util.category_ids import CategoryIds
 from util.distributed.agreement import fingerprint, require_same
 
 
@@ -26,43 +27,70 @@ class Data:
         val_set: gives (image, target).
         classes: of both data sets and of the checkpoint.
         ground_truth: annotations of ``val_set`` for scoring boxes and masks.
-        num_classes: of the model, without no-object.
+        category_ids: of the rows of the class head.
     """
 
     train_set: Any
     val_set: Any
     classes: ClassTable
     ground_truth: COCO
-    num_classes: int
+    category_ids: CategoryIds
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the model, without no-object."""
+        return len(self.category_ids.own)
+
+    def class_of_row(self) -> dict[int, str]:
+        """Class names by row of the class head; rows may have no class."""
+        rows, names = self.category_ids.row_of, self.classes.names
+        return {rows[i]: name for i, name in names.items() if i in rows}
+
+    def checkpoint_entries(self) -> dict[str, Any]:
+        """Entries of a checkpoint about the classes, see `training.checkpoint.KEYS`."""
+        return {
+            "categories": self.classes.names,
+            "is_thing": self.classes.is_thing or None,
+            "category_ids": self.category_ids.saved(),
+        }
 
 
-def build_data(args: argparse.Namespace, checkpoint: LoadedCheckpoint | None) -> Data:
+def build_data(args: argparse.Namespace, start: Start) -> Data:
     """Read the data sets that the flags name, and compare them. Collective: call on every rank.
 
     Args:
         args: all flags; ``num_classes`` None: read from the data.
-        checkpoint: of ``--resume``, if there is one.
+        start: the checkpoints; a class head comes with its category ids.
 
     Raises:
         UserError: files cannot be read, or contradict each other, or differ between ranks.
     """
-    val_set: Any = build_dataset("val", args)
-    train_set: Any = None if args.eval else build_dataset("train", args)
+    head = start.head
+    of_head = None if head is None else category_ids_in(head.content, args.num_classes, head.path)
+    if of_head is not None and not of_head.are_rows:
+        # Here the number of rows does not limit the ids. Missing rows are reported below.
+        args = argparse.Namespace(**{**vars(args), "num_classes": None})
+    known = None if start.resume is None else table_of_checkpoint(*start.resume).names
+    val_set: Any = build_dataset("val", args, known)
+    train_set: Any = None if args.eval else build_dataset("train", args, known)
     _require_same_data(args.skip_checks, training=train_set, validation=val_set)
     classes = classes_of_run(
         val_set,
         train_set,
-        None if checkpoint is None else checkpoint.content,
-        "" if checkpoint is None else checkpoint.path,
+        None if start.resume is None else start.resume.content,
+        "" if start.resume is None else start.resume.path,
         args.skip_checks,
     )
     ground_truth = build_ground_truth(val_set, args)
     used = [dataset for dataset in (val_set, train_set) if dataset is not None]
     largest_id = max(dataset.largest_category_id for dataset in used)
-    num_classes = args.num_classes
-    if num_classes is None:
-        num_classes = default_num_classes(args.dataset_file, largest_id)
-    return Data(train_set, val_set, classes, ground_truth, num_classes)
+    category_ids = of_head or choose_category_ids(
+        build_data_kind(args), args.num_classes, classes, largest_id
+    )
+    if head is not None and not category_ids.are_rows:
+        for dataset in used:
+            require_rows(dataset, category_ids, head.path)
+    return Data(train_set, val_set, classes, ground_truth, category_ids)
 
 
 def _require_same_data(skip_checks: bool, **splits: Any) -> None:
@@ -105,6 +133,7 @@ def build_loaders(
         pin_memory=pin_memory,
         skip_bad_images=args.skip_bad_images,
         bad_images=bad_images,
+        category_ids=data.category_ids,
     )
     if data.train_set is None:
         return None, val_loader
@@ -115,7 +144,9 @@ def build_loaders(
         pin_memory=pin_memory,
         seed=args.seed,
         accum_steps=args.accum_steps,
+        freeze_batch_size=args.freeze_batch_size,
         skip_bad_images=args.skip_bad_images,
         bad_images=bad_images,
+        category_ids=data.category_ids,
     )
     return train_loader, val_loader

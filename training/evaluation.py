@@ -14,7 +14,14 @@ from engine import evaluate
 from models.criterion import SetCriterion
 from training.data import Data
 from training.folder import RunFolder
-from training.reporting import all_detections, draw_detections, draw_panoptic_maps, report
+from training.reporting import (
+    all_detections,
+    draw_detections,
+    draw_panoptic_maps,
+    explanations,
+    print_class_tables,
+)
+from training.terminal.output import FullOutput
 from util.distributed.processes import is_main_process
 from util.reproducibility.random_state import seeded
 
@@ -29,6 +36,7 @@ class Evaluation:
         loader: validation batches.
         data: data sets, classes and ground truth.
         folder: for pictures and panoptic maps.
+        output: prints the steps and the tables.
         amp: mixed precision, as in `engine.evaluate`.
         seed: of the random state during an evaluation.
         dump_detections: file for the detections of the last evaluation; empty: none.
@@ -40,6 +48,7 @@ class Evaluation:
     loader: ReportingLoader
     data: Data
     folder: RunFolder
+    output: FullOutput
     amp: str
     seed: int
     dump_detections: str
@@ -59,6 +68,7 @@ class Evaluation:
         Returns:
             as `engine.evaluate`.
         """
+        with_tables = not (self.training and self.output.is_short)
         with seeded(self.seed % 2**32):
             stats, evaluator = evaluate(
                 model,
@@ -70,22 +80,30 @@ class Evaluation:
                 self.folder.path or "",
                 self.amp,
                 between_batches=between_batches,
+                logger=self.output.evaluation_logger(),
+                print_tables=with_tables,
             )
         if is_main_process():
-            report(evaluator, self.data.classes.names, self.training)
+            if with_tables:
+                print_class_tables(evaluator, self.data.classes.names)
+            self.output.explain(explanations(evaluator, self.training))
             self._draw_and_dump(evaluator)
         return stats, evaluator
 
     def _draw_and_dump(self, evaluator: CocoEvaluator) -> None:
         detections = all_detections(evaluator)
         if self.dump_detections:
-            write_detections(detections, self.dump_detections)
+            write_detections(detections, self.dump_detections, self.data.classes.text_ids)
         if self.folder.path is None:
             return
+        self.folder.save_detections(detections, self.data.classes.text_ids)
         val_set = self.data.val_set
-        draw_detections(detections, self.data.ground_truth, val_set, self.folder.path)
+        picture = draw_detections(detections, self.data.ground_truth, val_set, self.folder.path)
+        if picture is not None:
+            self.output.full(f"Detections beside ground truth: {picture}")
         if "panoptic" in self.postprocessors:
-            draw_panoptic_maps(val_set, self.folder.path)
+            picture = draw_panoptic_maps(val_set, self.folder.path)
+            self.output.full(f"Panoptic maps beside ground truth: {picture}")
 
 
 def build_evaluation(
@@ -95,6 +113,7 @@ def build_evaluation(
     loader: ReportingLoader,
     data: Data,
     folder: RunFolder,
+    output: FullOutput,
 ) -> Evaluation:
     """The evaluation of a run, with the flags ``amp``, ``seed``, ``dump_detections``, ``eval``."""
     return Evaluation(
@@ -103,6 +122,7 @@ def build_evaluation(
         loader=loader,
         data=data,
         folder=folder,
+        output=output,
         amp=args.amp,
         seed=args.seed,
         dump_detections=args.dump_detections,

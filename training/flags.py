@@ -3,7 +3,9 @@
 import argparse
 from pathlib import Path
 
+from training.data_flags import COCO_PATHS, OWN_DATA_PATHS, check_data_flags
 from training.output_folder import lies_in
+from training.tensorboard import require_tensorboard
 from util.devices import parse_device
 from util.distributed.agreement import require_same
 from util.errors import UserError
@@ -13,18 +15,19 @@ from util.options import NEW_FLAG_DEFAULTS
 _AT_LEAST_ONE = (
     *("batch_size", "eval_batch_size", "epochs", "lr_drop", "max_size", "num_classes"),
     *("dec_layers", "hidden_dim", "nheads", "num_queries", "dim_feedforward"),
-    *("keep_last", "patience", "accum_steps", "dist_timeout"),
+    *("keep_last", "patience", "accum_steps", "dist_timeout", "freeze_batch_size", "eval_every"),
 )
 _NOT_NEGATIVE = (
     *("lr", "lr_backbone", "lr_min", "weight_decay", "clip_max_norm", "dropout", "enc_layers"),
     *("eos_coef", "num_workers", "seed", "start_epoch", "panoptic_threshold", "crop_prob"),
     *("save_every", "max_skipped_steps", "skip_bad_images", "ema_decay"),
+    *("lr_min_ratio", "warmup_steps", "momentum", "freeze_backbone_epochs"),
 )
 # Flags that may differ between ranks, and paths, which may differ between machines.
 _OF_A_RANK = frozenset({"rank", "gpu", "device", "num_workers", "dist_url", "dist_timeout"})
 _PATHS = frozenset(
     {
-        *("coco_path", "coco_panoptic_path", "train_images", "train_ann", "val_images", "val_ann"),
+        *(*COCO_PATHS, *OWN_DATA_PATHS, "classes"),
         *("resume", "finetune", "frozen_weights", "backbone_weights"),
         *("output_dir", "dump_detections"),
     }
@@ -42,9 +45,14 @@ def check_flags(args: argparse.Namespace) -> None:
     _check_numbers(args)
     parse_device(args.device)
     _check_dump_file(args.dump_detections)
+    check_data_flags(args)
     _check_start(args)
     _check_overwrite(args)
     _check_masks(args)
+    if args.tensorboard:
+        if args.eval:
+            raise UserError("--tensorboard writes the epochs of training: leave it out of --eval")
+        require_tensorboard()
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
@@ -55,8 +63,10 @@ def _check_numbers(args: argparse.Namespace) -> None:
                 raise UserError(f"--{name} {value}: must be at least {least}")
     if args.seed >= 2**31:
         raise UserError(f"--seed {args.seed}: must be below {2**31}")
-    if args.ema_decay >= 1:
-        raise UserError(f"--ema_decay {args.ema_decay}: must be below 1")
+    for name in ("ema_decay", "momentum", "lr_min_ratio"):
+        value = getattr(args, name)
+        if value is not None and value >= 1:
+            raise UserError(f"--{name} {value}: must be below 1")
     for name in ("dropout", "panoptic_threshold", "crop_prob"):
         if getattr(args, name) > 1:
             raise UserError(f"--{name} {getattr(args, name)}: must be at most 1 (0.3 for 30 %)")
@@ -103,6 +113,47 @@ def _check_masks(args: argparse.Namespace) -> None:
         raise UserError("--panoptic_threshold is about panoptic maps: it needs --masks")
     if args.frozen_weights and not args.masks:
         raise UserError("--frozen_weights trains a mask head on fixed weights: it needs --masks")
+
+
+def check_training_flags(args: argparse.Namespace) -> None:
+    """Refuse flags of training that mean nothing beside the others.
+
+    Call it when flags have been taken from a checkpoint, which may hold the others.
+
+    Raises:
+        UserError: names the flags and the way out.
+    """
+    if args.momentum is not None and args.optimizer != "sgd":
+        raise UserError(
+            f"--momentum {args.momentum}: --optimizer {args.optimizer} has none; leave it out, or "
+            "give --optimizer sgd"
+        )
+    if args.lr_min_ratio and args.lr_scheduler != "cosine":
+        raise UserError(
+            f"--lr_min_ratio {args.lr_min_ratio}: needs --lr_scheduler cosine; give that, or "
+            "--lr_min_ratio 0"
+        )
+    if args.lr_min_ratio and args.lr_min:
+        raise UserError(
+            f"--lr_min {args.lr_min} and --lr_min_ratio {args.lr_min_ratio} both set the last "
+            "learning rate: give one of them, and 0 for the other"
+        )
+    _check_freezing(args)
+
+
+def _check_freezing(args: argparse.Namespace) -> None:
+    epochs, size = args.freeze_backbone_epochs, args.freeze_batch_size
+    if size is not None and not epochs:
+        raise UserError(
+            f"--freeze_batch_size {size}: needs --freeze_backbone_epochs, the epochs that have "
+            "this batch size"
+        )
+    never_trained = "--frozen_weights" if args.frozen_weights else "--lr_backbone 0"
+    if epochs and (args.frozen_weights or not args.lr_backbone):
+        raise UserError(
+            f"--freeze_backbone_epochs {epochs}: with {never_trained} the backbone is frozen in "
+            "all epochs; give --freeze_backbone_epochs 0"
+        )
 
 
 def require_same_flags(args: argparse.Namespace) -> None:

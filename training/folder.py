@@ -6,10 +6,12 @@ import math
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint import best_checkpoint, position_in
+from datasets.evaluation.report import best_boxes, write_detections
+from training.checkpoint import Thresholds, best_checkpoint, position_in, with_thresholds
 from training.output_folder import lies_in, set_earlier_run_aside
 from util.distributed.processes import is_main_process
 from util.errors import UserError
@@ -96,6 +98,31 @@ class RunFolder:
             _same_file(newest, self.path / f"{_LAST}{position_in(content)[1]:09}.pth")
             for old in sorted(self.path.glob(f"{_LAST}*.pth"))[: -self._keep_last]:
                 old.unlink(missing_ok=True)
+
+    def add_thresholds(
+        self,
+        thresholds: Thresholds,
+        ema_thresholds: Thresholds,
+        checkpoint: StrPath | None = None,
+    ) -> None:
+        """Write the thresholds of its evaluation into a checkpoint, and into links to it.
+
+        Args:
+            thresholds: with the raw weights, see `training.checkpoint.KEYS`.
+            ema_thresholds: with the averaged weights.
+            checkpoint: its path; None: the newest checkpoint.
+
+        Raises:
+            UserError: the file cannot be read or written.
+        """
+        if self.path is None or not is_main_process():
+            return
+        path = Path(checkpoint or self.path / _NEWEST)
+        links = [p for p in self.path.glob("checkpoint*.pth") if p != path and p.samefile(path)]
+        content = with_thresholds(load_checkpoint(path), thresholds, ema_thresholds)
+        save_on_master(content, path)
+        for link in links:
+            _same_file(path, link)
 
     def keep_as_best(self, checkpoint: StrPath | None = None, weights: str = "model") -> None:
         """Make ``best.pth`` a copy of a checkpoint.
@@ -186,6 +213,10 @@ class RunFolder:
         """The entries of ``log.txt``, without damaged lines."""
         return [entry for _, entry in self._log_lines() if entry is not None]
 
+    def has_logged(self, epoch: int) -> bool:
+        """Whether ``log.txt`` has the training losses of an epoch."""
+        return any(e["epoch"] == epoch and "train_loss" in e for e in self.read_log())
+
     def _log_lines(self) -> list[tuple[str, dict[str, Any] | None]]:
         """Lines of ``log.txt`` with their entries; None for damaged or incomplete lines."""
         if self.path is None or not (self.path / _LOG).exists():
@@ -225,6 +256,20 @@ class RunFolder:
         (self.path / "eval").mkdir(exist_ok=True)
         for name in names:
             save_on_master(evaluation, self.path / "eval" / name)
+
+    def save_detections(
+        self, detections: list[dict[str, Any]], text_ids: Mapping[int, str] | None = None
+    ) -> None:
+        """Write the newest detections to ``eval/detections.json``, see `best_boxes`.
+
+        Args:
+            detections: COCO result entries with ``bbox``.
+            text_ids: id in the user's files by category id, where it is a string.
+        """
+        if self.path is not None and is_main_process():
+            (self.path / "eval").mkdir(exist_ok=True)
+            path = self.path / "eval" / "detections.json"
+            write_detections(best_boxes(detections), path, text_ids)
 
     def save_evaluation(self, evaluation: dict[str, Any]) -> None:
         """Write precision and recall of ``--eval`` to ``eval.pth``."""

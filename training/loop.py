@@ -3,44 +3,45 @@
 import argparse
 import contextlib
 import datetime
-import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
 from torch import nn
 
-from datasets.annotations.run_classes import ClassTable
 from datasets.evaluation.report import serialisable_eval
 from datasets.loading.bad_samples import refuse_too_many
 from datasets.loading.loaders import TrainLoader
-from datasets.loading.worker_faults import explain_worker_fault
 from engine import EpochProgress, train_one_epoch
 from models.criterion import SetCriterion
-from training.checkpoint import TrainingState, checkpoint_of
+from training.checkpoint import Thresholds, TrainingState, checkpoint_of
+from training.config_file import write_config
 from training.evaluation import Evaluation
 from training.folder import RunFolder
-from training.network import num_trainable
+from training.network import distribute
 from training.nonfinite.policy import NonFinitePolicy
+from training.optimization.plan import TrainingPlan
+from training.reporting import thresholds_in
 from training.resume import set_aside_later_files
 from training.state import score_name, validation_score
+from training.stopping import explained_worker_faults, stop
+from training.tensorboard import TensorboardLog
+from training.terminal.output import FullOutput
 from util.distributed.gathering import broadcast_object
-from util.distributed.processes import all_gather, get_world_size, is_main_process
-from util.errors import DivergenceError, UserError
+from util.distributed.processes import get_world_size, is_main_process
+from util.errors import DivergenceError
 from util.metric_logger import MetricLogger
 from util.nonfinite_steps import StepWatch
-from util.signals import StopRequested, StopSignals
+from util.optimizer import num_optimized, set_backbone_trained
+from util.signals import StopSignals
 
 
 @dataclass(frozen=True)
 class LoopSettings:
     """Values of the flags of the same names that the loop reads."""
 
-    epochs: int
     patience: int | None
-    batch_size: int
-    accum_steps: int
     clip_max_norm: float
     amp: str
     lr_drop: int
@@ -61,27 +62,35 @@ class Run:
 
     Attributes:
         settings: flags of the loop.
+        plan: what each epoch does.
         flags: all flags, by name, for checkpoints.
+        config: content of ``config.txt``.
         folder: for the files of the run.
-        classes: of the data, saved in checkpoints.
+        output: prints steps and scores.
+        classes: entries of checkpoints about the classes.
         train_loader: training batches; None with ``--eval``.
         training: model, optimizer and progress: saved in checkpoints.
         parallel_model: the model, wrapped for several processes.
         criterion: computes the losses.
         evaluation: evaluates a model on the validation data.
         non_finite: handles non-finite steps.
+        tensorboard: of ``--tensorboard`` on rank 0, else None.
     """
 
     settings: LoopSettings
+    plan: TrainingPlan
     flags: Mapping[str, Any]
+    config: str
     folder: RunFolder
-    classes: ClassTable
+    output: FullOutput
+    classes: Mapping[str, Any]
     train_loader: TrainLoader | None
     training: TrainingState
     parallel_model: nn.Module
     criterion: SetCriterion
     evaluation: Evaluation
     non_finite: NonFinitePolicy
+    tensorboard: TensorboardLog | None = None
 
     def __post_init__(self) -> None:
         self.state = self.training.progress
@@ -93,51 +102,59 @@ class Run:
 
     def score(self) -> None:
         """Evaluate once, for ``--eval``."""
-        with self._explained_worker_faults():
+        with contextlib.closing(self.output), explained_worker_faults(self.signals):
             self._score_averaged()
             _, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
             if is_main_process():
                 self.folder.save_evaluation(serialisable_eval(evaluator.coco_eval["bbox"].eval))
 
     def train(self) -> None:
-        """Train to the last epoch, and evaluate after each epoch.
+        """Train to the last epoch, and evaluate as planned.
 
         Raises:
             DivergenceError: more non-finite steps than ``--max_skipped_steps`` allows.
             StopRequested: a signal came. A checkpoint is saved, if there is an output folder.
         """
-        settings, state = self.settings, self.state
+        settings, state, epochs = self.settings, self.state, self.plan.epochs
         if settings.overwrite:
             self.folder.start_over()
         if settings.resume:
             set_aside_later_files(self.folder, settings.resume, state)
         self.folder.sweep()
-        print("Start training")
-        if state.epoch >= settings.epochs:
-            print(f"Nothing left to do: epoch {state.epoch} of --epochs {settings.epochs} is done")
+        self.output.full("Start training")
+        if state.epoch >= epochs:
+            print(f"Nothing left to do: epoch {state.epoch} of --epochs {epochs} is done")
+        elif self.folder.path is not None and is_main_process():
+            write_config(self.folder.path, self.config)
+        self.output.take_log(self.folder.read_log())
         started = time.monotonic()
-        with self.signals, self._explained_worker_faults():
-            if self._owes_an_evaluation():
+        with contextlib.closing(self.output), self.signals, explained_worker_faults(self.signals):
+            if self._owes_a_log_line():
                 self._end_epoch(settings.resume)
-            while state.epoch < settings.epochs and not self._has_lost_patience():
+            while state.epoch < epochs and not self._has_lost_patience():
                 self._train_epoch()
                 self._save(epoch=state.epoch - 1)
                 if self.watch.stop_agreed:
                     self._stop()
                 self._end_epoch()
-        print("Training time", datetime.timedelta(seconds=int(time.monotonic() - started)))
+        self.output.full(
+            f"Training time {datetime.timedelta(seconds=int(time.monotonic() - started))}"
+        )
 
-    def _owes_an_evaluation(self) -> bool:
+    def _owes_a_log_line(self) -> bool:
         """Whether the run was interrupted after an epoch, before its line in the log."""
-        state = self.state
+        state, epoch = self.state, self.state.epoch - 1
         ended = state.images_done == 0 and state.train_stats is not None
-        if not ended or state.epoch - 1 in state.scores:
+        if not ended or epoch in state.scores:
             return False
-        return broadcast_object(self.folder.holds(self.settings.resume))
+        folder = self.folder
+        return broadcast_object(folder.holds(self.settings.resume) and not folder.has_logged(epoch))
 
     def _has_lost_patience(self) -> bool:
         best, patience = self.state.best_epoch, self.settings.patience
-        if best is None or patience is None or self.state.epoch - 1 - best < patience:
+        if best is None or patience is None:
+            return False
+        if sum(epoch > best for epoch in self.state.scores) < patience:
             return False
         averaged = " (averaged weights)" if self.state.best_weights == "ema" else ""
         print(
@@ -149,9 +166,11 @@ class Run:
     def _train_epoch(self) -> None:
         """Train one epoch, or the rest of it after a checkpoint inside an epoch."""
         assert self.train_loader is not None
-        settings, state, training = self.settings, self.state, self.training
-        steps_done = state.images_done // self._images_per_step
-        self.train_loader.start_at(state.epoch, steps_done * settings.accum_steps)
+        settings, plan, state, training = self.settings, self.plan, self.state, self.training
+        self._start_stage()
+        steps_done = state.images_done // plan.images_per_step(state.epoch)
+        batches_done, batch_size = steps_done * plan.accum_steps, plan.batch_size_in(state.epoch)
+        self.train_loader.start_at(state.epoch, batches_done, batch_size)
         state.train_stats = train_one_epoch(
             self.parallel_model,
             self.criterion,
@@ -161,7 +180,7 @@ class Run:
             state.epoch,
             settings.clip_max_norm,
             settings.amp,
-            accum_steps=settings.accum_steps,
+            accum_steps=plan.accum_steps,
             scaler=training.scaler,
             watch=self.watch,
             progress=EpochProgress(
@@ -169,14 +188,22 @@ class Run:
                 state.meters,
                 lambda: self.signals.received is not None,
                 self._after_step,
+                lambda: plan.lr_factor(state.epoch, state.step),
             ),
+            logger=self.output.epoch_logger(state.epoch),
         )
         training.lr_scheduler.step()
         state.epoch, state.images_done, state.meters = state.epoch + 1, 0, {}
 
-    @property
-    def _images_per_step(self) -> int:
-        return self.settings.batch_size * self.settings.accum_steps * get_world_size()
+    def _start_stage(self) -> None:
+        """Freeze the backbone or train it, as planned for the current epoch."""
+        plan, epoch = self.plan, self.state.epoch
+        is_frozen = plan.freezes_backbone(epoch)
+        if set_backbone_trained(self.training.optimizer, not is_frozen):
+            stage = "frozen before" if is_frozen else "trained from"
+            switch, batch_size = plan.freeze_backbone_epochs, plan.batch_size_in(epoch)
+            print(f"The backbone is {stage} epoch {switch}; batch size {batch_size}")
+            self.parallel_model = distribute(self.training.model)  # expects all gradients
 
     def _after_step(self, steps_done: int, logger: MetricLogger) -> None:
         """Update averaged weights; save for ``--save_every``; on a signal save and stop."""
@@ -184,7 +211,7 @@ class Run:
         state.step += 1
         if self.training.averaged is not None:
             self.training.averaged.update_parameters(self.training.model)
-        state.images_done = steps_done * self._images_per_step
+        state.images_done = steps_done * self.plan.images_per_step(state.epoch)
         if not self.watch.stop_agreed and not (every and state.step % every == 0):
             return
         self.watch.read_flags()
@@ -196,16 +223,7 @@ class Run:
 
     def _stop(self) -> NoReturn:
         """Raise StopRequested on every rank. Collective: call on every rank."""
-        # A signal reaches machines at different times, and some processes not at all.
-        received = [signum for signum in all_gather(self.signals.received) if signum is not None]
-        signum = signal.SIGUSR1 if signal.SIGUSR1 in received else received[0]
-        saved = f"saved, continue with --output_dir {self.folder.path} --auto_resume"
-        raise StopRequested(
-            signum,
-            f"stopped by {signal.Signals(signum).name} in epoch {self.state.epoch}, after "
-            f"{self.state.step} steps in all; "
-            + (saved if self.folder.path is not None else "nothing is saved without --output_dir"),
-        )
+        stop(self.signals, self.state, self.folder.path)
 
     def _save(self, epoch: int | None) -> None:
         """Write a checkpoint. Collective: call on every rank.
@@ -222,32 +240,31 @@ class Run:
                 f"epoch {self.state.epoch}: weights are no longer finite after {self.state.step} "
                 "steps; the checkpoint before is kept, continue from it with a lower --lr"
             )
-        content = checkpoint_of(
-            self.training, self.flags, self.classes.names, self.classes.is_thing
-        )
+        content = checkpoint_of(self.training, self.flags, self.classes)
         self.folder.save_checkpoint(content, epoch, self.settings.lr_drop)
 
     def _end_epoch(self, saved_as: str | None = None) -> None:
-        """Evaluate the last epoch, write log and evaluation, and update ``best.pth``.
+        """Evaluate the last epoch, if that is planned, and write its line in the log.
 
         Args:
             saved_as: path of its checkpoint, if that is not the newest one.
         """
-        state = self.state
-        epoch = state.epoch - 1
-        ema_stats = self._score_averaged()
+        if self.plan.evaluates(self.state.epoch - 1):
+            self._evaluate_epoch(saved_as)
+        else:
+            self._log_epoch({}, {})
+        refuse_too_many(self.state.bad_images, self.settings.skip_bad_images)
+
+    def _evaluate_epoch(self, saved_as: str | None) -> None:
+        """Evaluate the last epoch, write log and evaluation, and update ``best.pth``."""
+        state, epoch = self.state, self.state.epoch - 1
+        ema_stats, ema_thresholds = self._score_averaged()
         test_stats, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
-        state.share_bad_images()
-        self.folder.append_log(
-            {
-                **{f"train_{name}": value for name, value in (state.train_stats or {}).items()},
-                **{f"test_{name}": value for name, value in test_stats.items()},
-                **{f"ema_{name}": value for name, value in ema_stats.items()},
-                "epoch": epoch,
-                "n_parameters": num_trainable(self.training.model),
-                **state.left_out(),
-            }
-        )
+        found = thresholds_in(evaluator), ema_thresholds
+        if found != (state.thresholds, state.ema_thresholds):  # which the checkpoint has
+            state.thresholds, state.ema_thresholds = found
+            self.folder.add_thresholds(*found, saved_as)
+        self._log_epoch(test_stats, ema_stats)
         if is_main_process():
             evaluation = serialisable_eval(evaluator.coco_eval["bbox"].eval)
             self.folder.save_epoch_evaluation(evaluation, epoch)
@@ -256,7 +273,24 @@ class Run:
             state.ema_scores[epoch] = validation_score(ema_stats)
         if state.best_epoch == epoch:
             self._keep_best(score_name(test_stats), saved_as)
-        refuse_too_many(state.bad_images, self.settings.skip_bad_images)
+        self.output.scores(state, test_stats, ema_stats)
+
+    def _log_epoch(self, test_stats: Mapping[str, Any], ema_stats: Mapping[str, Any]) -> None:
+        """Write the line of the last epoch; without statistics it was not evaluated."""
+        state, epoch = self.state, self.state.epoch - 1
+        state.share_bad_images()
+        entry = {
+            **{f"train_{name}": value for name, value in (state.train_stats or {}).items()},
+            **{f"test_{name}": value for name, value in test_stats.items()},
+            **{f"ema_{name}": value for name, value in ema_stats.items()},
+            "epoch": epoch,
+            "n_parameters": num_optimized(self.training.optimizer),
+            **({"backbone_frozen": True} if self.plan.freezes_backbone(epoch) else {}),
+            **state.left_out(),
+        }
+        self.folder.append_log(entry)
+        if self.tensorboard is not None:
+            self.tensorboard.write(entry)
 
     def _keep_best(self, name: str, saved_as: str | None) -> None:
         """Make the last epoch ``best.pth``, and print its score.
@@ -270,38 +304,16 @@ class Run:
         if self.folder.path is not None:
             which = {"ema": "averaged weights, ", "model": "raw weights, "}[state.best_weights]
             which = which if epoch in state.ema_scores else ""
-            print(f"best.pth: epoch {epoch}, {which}{name} {state.score_of(epoch):.3f}")
+            self.output.full(f"best.pth: epoch {epoch}, {which}{name} {state.score_of(epoch):.3f}")
 
-    @contextlib.contextmanager
-    def _explained_worker_faults(self) -> Iterator[None]:
-        """Explain the death of a data worker, which is raised anywhere, not only in its loader.
-
-        A signal to the whole process group may kill a worker that is still starting.
-
-        Raises:
-            UserError: how the worker died, and what to do.
-            StopRequested: a signal has also reached this process.
-        """
-        try:
-            yield
-        except (RuntimeError, OSError) as err:
-            explanation = explain_worker_fault(err)
-            if explanation is None:
-                raise
-            if signum := self.signals.received:
-                raise StopRequested(
-                    signum,
-                    f"stopped by {signal.Signals(signum).name}, which reached a data worker first; "
-                    "from the newest checkpoint continue with --auto_resume",
-                ) from err
-            raise UserError(f"{explanation}; then continue with --auto_resume") from err
-
-    def _score_averaged(self) -> dict[str, Any]:
-        """Evaluate the averaged weights, if there are any, and return their statistics."""
+    def _score_averaged(self) -> tuple[dict[str, Any], Thresholds]:
+        """Evaluate the averaged weights, if there are any: their statistics and thresholds."""
         if self.training.averaged is None:
-            return {}
+            return {}, None
         print("Averaged weights:")
-        return self.evaluation.score(self.training.averaged.module, self._stop_evaluation)[0]
+        model = self.training.averaged.module
+        stats, evaluator = self.evaluation.score(model, self._stop_evaluation)
+        return stats, thresholds_in(evaluator)
 
     def _stop_evaluation(self) -> None:
         """Stop between two batches of an evaluation, in a run of one process."""

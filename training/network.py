@@ -1,4 +1,4 @@
-"""The network of a run: built from the flags, and the same on all ranks."""
+"""Network, optimizer and learning-rate schedule of a run, the same on all ranks."""
 
 import argparse
 from collections.abc import Mapping
@@ -11,15 +11,19 @@ from torch.nn.parallel import DistributedDataParallel
 from models import build_model
 from models.criterion import SetCriterion
 from models.fast.convolution import use_small_map_convolutions
+from models.postprocess import category_id_tensor
 from training.flags import SAME_ON_ALL_RANKS
+from util.category_ids import CategoryIds
 from util.distributed.agreement import require_same
 from util.distributed.gathering import broadcast_tensors
 from util.distributed.processes import is_dist_avail_and_initialized
-from util.optimizer import batch_norms, build_lr_scheduler, build_optimizer
+from util.optimizer import DEFAULT_MOMENTUM, batch_norms, build_lr_scheduler, build_optimizer
 
 
 def build_network(
-    args: argparse.Namespace, is_thing: Mapping[int, bool] | None
+    args: argparse.Namespace,
+    is_thing: Mapping[int, bool] | None,
+    category_ids: CategoryIds | None = None,
 ) -> tuple[nn.Module, SetCriterion, dict[str, nn.Module]]:
     """Model, criterion and post-processors, on their device.
 
@@ -27,16 +31,36 @@ def build_network(
         args: all flags.
         is_thing: of panoptic data: whether a category id is a thing; COCO's rule holds for other
             ids.
+        category_ids: of the class head; None: row numbers.
+
+    Raises:
+        ValueError: a post-processor cannot convert rows of the head to category ids.
     """
     model, criterion, postprocessors = build_model(args)
     panoptic: Any = postprocessors.get("panoptic")
     if panoptic is not None:
         panoptic.is_thing_map.update(is_thing or {})
         panoptic.return_scores = True  # drawn in panoptic.png
-    model.to(torch.device(args.device))
+    if category_ids is not None and not category_ids.are_rows:
+        _use_category_ids(postprocessors, category_ids)
+    for module in (model, *postprocessors.values()):
+        module.to(torch.device(args.device))
     if args.amp != "off":
         prepare_for_mixed_precision(model)
     return model, criterion, postprocessors
+
+
+def _use_category_ids(postprocessors: Mapping[str, nn.Module], category_ids: CategoryIds) -> None:
+    for kind in ("bbox", "panoptic"):
+        postprocessor: Any = postprocessors.get(kind)
+        if postprocessor is None:
+            continue
+        if not hasattr(postprocessor, "category_ids"):
+            raise ValueError(
+                f"the post-processor {type(postprocessor).__name__} must have an attribute "
+                "category_ids, the category id of each row of the class head, for ids with gaps"
+            )
+        postprocessor.category_ids = category_id_tensor(category_ids.own)
 
 
 def num_trainable(model: nn.Module) -> int:
@@ -61,9 +85,12 @@ def build_optimization(
     torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, torch.amp.GradScaler | None
 ]:
     """Optimizer, learning-rate schedule, and gradient scaler for ``--amp fp16``."""
-    optimizer = build_optimizer(model, args.lr, args.lr_backbone, args.weight_decay)
+    momentum = DEFAULT_MOMENTUM if args.momentum is None else args.momentum
+    optimizer = build_optimizer(
+        model, args.lr, args.lr_backbone, args.weight_decay, args.optimizer, momentum
+    )
     lr_scheduler = build_lr_scheduler(
-        optimizer, args.lr_scheduler, args.epochs, args.lr_drop, args.lr_min
+        optimizer, args.lr_scheduler, args.epochs, args.lr_drop, args.lr_min, args.lr_min_ratio
     )
     device = torch.device(args.device)
     scaler = torch.amp.GradScaler(device.type) if args.amp == "fp16" else None
@@ -76,7 +103,8 @@ def distribute(model: nn.Module) -> nn.Module:
     All ranks start from the parameters and buffers of rank 0. DistributedDataParallel alone would
     send no buffers where ``broadcast_buffers`` is off, and frozen batch norms are buffers.
 
-    Every parameter gets a gradient in every step, if only zeros: ``find_unused_parameters`` is off.
+    Every parameter must get a gradient in every step, if only zeros, since
+    ``find_unused_parameters`` is off.
 
     Args:
         model: on its device.

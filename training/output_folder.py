@@ -16,6 +16,8 @@ _RESULTS = ("checkpoint*.pth", "best.pth")
 _WRITTEN = (
     *(*_RESULTS, "abandoned-*.pth", "bad_step.pth", "log.txt", "log-before-epoch*.txt"),
     *("eval", "eval.pth", "panoptic_eval", "detections.png", "panoptic.png"),
+    *("config.txt", "config-*.txt"),
+    *("report.html", "figures", "tensorboard"),
 )
 
 
@@ -58,6 +60,8 @@ def build_output_folder(args: argparse.Namespace, run_name: str) -> Iterator[str
             refuse_used_folder(folder, args.resume)
         if args.save_every and not folder:
             raise UserError("--save_every needs --output_dir")
+        if args.tensorboard and not folder:
+            raise UserError("--tensorboard needs --output_dir")
         if not folder and not args.eval:
             print("No --output_dir: this run keeps neither checkpoints nor logs")
         yield folder

@@ -12,27 +12,36 @@ from datasets.evaluation.collapse import explain_collapse
 from datasets.evaluation.explain import explain_missing_ap
 from datasets.evaluation.panoptic_pictures import panoptic_samples
 from datasets.evaluation.report import per_class_table
+from datasets.evaluation.thresholds import best_thresholds
 from datasets.loading.listed_images import read_row_image
 from engine import PANOPTIC_FOLDER
+from util.distributed.processes import is_main_process
 from util.visualize.detections import save_detection_samples
 from util.visualize.panoptic import save_panoptic_samples
 
 
-def report(evaluator: CocoEvaluator, categories: Mapping[int, str], training: bool) -> None:
-    """Print a table per class for each IoU type, and explain an AP of -1 or 0 and collapsed boxes.
+def print_class_tables(evaluator: CocoEvaluator, categories: Mapping[int, str]) -> None:
+    """Print a table with the scores of each class, for each IoU type.
 
     Args:
         evaluator: accumulated.
         categories: names by id.
-        training: whether this is an evaluation during training, not ``--eval``.
     """
     for iou_type, score in evaluator.coco_eval.items():
         print(f"By class, {iou_type}:")
         print(per_class_table(score, categories))
-    for reason in explain_missing_ap(evaluator, training=training):
-        print(reason)
-    if collapse := explain_collapse(evaluator, training):
-        print(collapse)
+
+
+def explanations(evaluator: CocoEvaluator, training: bool) -> list[str]:
+    """Sentences that explain an AP of -1 or 0, and collapsed boxes; empty if all is well.
+
+    Args:
+        evaluator: accumulated.
+        training: whether this is an evaluation during training, not ``--eval``.
+    """
+    collapse = explain_collapse(evaluator, training)
+    reasons = explain_missing_ap(evaluator, training=training)
+    return reasons if collapse is None else [*reasons, collapse]
 
 
 def all_detections(evaluator: CocoEvaluator) -> list[dict[str, Any]]:
@@ -44,9 +53,16 @@ def all_detections(evaluator: CocoEvaluator) -> list[dict[str, Any]]:
     return [{**box, **mask} for box, mask in zip(detections, with_masks, strict=True)]
 
 
+def thresholds_in(evaluator: CocoEvaluator) -> dict[str, Any] | None:
+    """Score thresholds with the best F1, see `best_thresholds`; only the main process has them."""
+    if not is_main_process():
+        return None
+    return best_thresholds(evaluator.coco_gt, evaluator.detections("bbox"), evaluator.img_ids)
+
+
 def draw_detections(
     detections: list[dict[str, Any]], ground_truth: COCO, dataset: Any, folder: Path
-) -> None:
+) -> Path | None:
     """Draw ``detections.png``: a sample of detections beside ground truth.
 
     Args:
@@ -54,9 +70,12 @@ def draw_detections(
         ground_truth: of the images.
         dataset: its ``root`` is the folder of the images; without ``root`` nothing is drawn.
         folder: of the run.
+
+    Returns:
+        its path, or None.
     """
     if not hasattr(dataset, "root"):
-        return
+        return None
     picture = folder / "detections.png"
     # Instance annotations of panoptic data only have things, and AP only counts these.
     detections = [one for one in detections if one["category_id"] in ground_truth.cats]
@@ -68,16 +87,19 @@ def draw_detections(
         read_image=read_row_image,
         masks=any("segmentation" in one for one in detections[:1]),
     )
-    print(f"Detections beside ground truth: {picture}")
+    return picture
 
 
-def draw_panoptic_maps(dataset: CocoPanoptic, folder: Path) -> None:
+def draw_panoptic_maps(dataset: CocoPanoptic, folder: Path) -> Path:
     """Draw ``panoptic.png``: a sample of panoptic maps beside ground truth.
 
     Args:
         dataset: with the ground truth.
         folder: of the run; the maps are in its `engine.PANOPTIC_FOLDER`.
+
+    Returns:
+        its path.
     """
     picture = folder / "panoptic.png"
     save_panoptic_samples(panoptic_samples(dataset, folder / PANOPTIC_FOLDER), picture)
-    print(f"Panoptic maps beside ground truth: {picture}")
+    return picture

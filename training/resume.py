@@ -9,9 +9,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 from models.backbone import BODY, load_resnet_weights
+from models.finetuning import HeadClasses, finetune_model
 from models.segmentation import DETRsegm
 from models.weights import (
-    finetune_model,
     has_backbone_of,
     load_frozen_weights,
     model_state,
@@ -19,23 +19,23 @@ from models.weights import (
 )
 from training.averaging import AveragedModel
 from training.checkpoint import (
-    SCHEDULE_FLAGS,
     TrainingState,
     can_resume,
     report_other_versions,
     restore_average,
-    restore_optimizer,
     restore_weights,
     restored_progress,
 )
+from training.class_rows import class_of_row_in
 from training.folder import RunFolder
+from training.optimization.optimizer_state import SCHEDULE_FLAGS, restore_optimizer
 from training.state import RunState
 from util.distributed.agreement import fingerprint
 from util.distributed.gathering import broadcast_object
 from util.distributed.processes import all_gather, get_world_size
 from util.errors import UserError
 from util.files.checkpoint import load_checkpoint
-from util.optimizer import CappedCosineLR
+from util.optimizer import CappedCosineLR, CosineToRatioLR
 
 
 class LoadedCheckpoint(NamedTuple):
@@ -72,6 +72,11 @@ class Start:
     resume: LoadedCheckpoint | None = None
     finetune: LoadedCheckpoint | None = None
     frozen: LoadedCheckpoint | None = None
+
+    @property
+    def head(self) -> LoadedCheckpoint | None:
+        """The checkpoint whose class head the run has; None: a new head."""
+        return self.resume or self.frozen
 
 
 # ---- which checkpoints
@@ -141,7 +146,13 @@ def _refuse_different(description: str) -> None:
 # ---- weights
 
 
-def load_weights(model: nn.Module, start: Start, backbone: str, backbone_weights: str) -> None:
+def load_weights(
+    model: nn.Module,
+    start: Start,
+    backbone: str,
+    backbone_weights: str,
+    class_of_row: Mapping[int, str],
+) -> None:
     """Load the weights of ``--resume``, else of ``--finetune`` and ``--frozen_weights``.
 
     Args:
@@ -149,12 +160,13 @@ def load_weights(model: nn.Module, start: Start, backbone: str, backbone_weights
         start: the checkpoints.
         backbone: name of the backbone.
         backbone_weights: for a backbone that ``--finetune`` does not provide.
+        class_of_row: class names by row of the model's class head.
 
     Raises:
         UserError: weights do not fit.
     """
     if start.finetune is not None:
-        _finetune(model, start.finetune, backbone, backbone_weights)
+        _finetune(model, start.finetune, backbone, backbone_weights, class_of_row)
     if start.frozen is not None:
         assert isinstance(model, DETRsegm)  # check_flags: --frozen_weights needs --masks
         path, content = start.frozen
@@ -164,7 +176,11 @@ def load_weights(model: nn.Module, start: Start, backbone: str, backbone_weights
 
 
 def _finetune(
-    model: nn.Module, checkpoint: LoadedCheckpoint, backbone: str, backbone_weights: str
+    model: nn.Module,
+    checkpoint: LoadedCheckpoint,
+    backbone: str,
+    backbone_weights: str,
+    class_of_row: Mapping[int, str],
 ) -> None:
     """Load what fits; a backbone that does not fit whole comes from ``--backbone_weights``."""
     path, content = checkpoint
@@ -176,7 +192,8 @@ def _finetune(
             f"{path} has another backbone than --backbone {backbone}: the backbone "
             f"starts from --backbone_weights {backbone_weights}"
         )
-    print(finetune_model(model, state))
+    classes = HeadClasses(class_of_row, class_of_row_in(content, path))
+    print(finetune_model(model, state, classes))
     if not has_backbone:
         detector: Any = model.detr if isinstance(model, DETRsegm) else model
         resnet: Any = detector.get_submodule(BODY.removesuffix("."))
@@ -275,7 +292,7 @@ def apply_schedule(
 
 def _closed_form(scheduler: LRScheduler) -> list[float]:
     """Learning rates of the current epoch, computed from ``base_lrs`` alone."""
-    assert isinstance(scheduler, CappedCosineLR | StepLR)
+    assert isinstance(scheduler, CappedCosineLR | CosineToRatioLR | StepLR)
     return list(map(float, scheduler._get_closed_form_lr()))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from datasets.shapes.directory import is_drawn
-from models.backbone import resnet_of
+from models.backbone import match_resnet
 from models.weights import (
     DETECTOR_PREFIX,
     architecture_flags,
@@ -20,7 +20,8 @@ from models.weights import (
     num_classes_in_head,
     without_ddp_prefix,
 )
-from training.checkpoint import flags_in, is_of_original, report_better_average
+from training.checkpoint import can_resume, flags_in, is_of_original, report_better_average
+from training.data_flags import COCO_PATHS, OWN_DATA_PATHS
 from training.resume import LoadedCheckpoint, Start
 from util.cli.command_line import can_have
 from util.errors import UserError
@@ -36,17 +37,21 @@ _DETECTOR = (
 )
 _NEEDED_BY_WEIGHTS = (*_DETECTOR, "masks")
 _IMAGE_SIZES = ("scales", "max_size")
-_SCHEDULE = ("lr", "lr_backbone", "weight_decay", "lr_scheduler", "lr_drop", "lr_min")
-_DATA_PATHS = (
-    *("coco_path", "coco_panoptic_path"),
-    *("train_images", "train_ann", "val_images", "val_ann"),
+_SCHEDULE = (
+    *("lr", "lr_backbone", "weight_decay", "lr_scheduler", "lr_drop", "lr_min", "lr_min_ratio"),
+    *("optimizer", "momentum", "warmup_steps", "lr_scale_batch"),
+    *("freeze_backbone_epochs", "freeze_batch_size"),
 )
+_DATA_PATHS = (*COCO_PATHS, *OWN_DATA_PATHS)
+# Flags of data in formats other than COCO's layout.
+_OWN_FORMAT = ("val_fraction", "keep_difficult")
 # Where a process runs, reads and writes: never taken from a checkpoint. The number of classes is
 # read from the weights.
 _OF_THIS_START = frozenset(
     {
         *("resume", "auto_resume", "finetune", "start_epoch", "eval", "num_classes"),
-        *("output_dir", "overwrite", "skip_checks", "dump_detections"),
+        *("output_dir", "overwrite", "skip_checks", "dump_detections", "log_style"),
+        "tensorboard",
         *("device", "num_workers", "dist_timeout"),
         *("rank", "world_size", "gpu", "dist_url", "dist_backend", "distributed"),
     }
@@ -58,7 +63,8 @@ def settle_flags(
 ) -> argparse.Namespace:
     """The flags of a run: from the command line, else from its checkpoint, else the default.
 
-    ``resume`` is the path of the checkpoint that ``--auto_resume`` has found, and ``num_classes``
+    ``resume`` is the path of the checkpoint to continue, whether ``--resume`` names it or
+    ``--auto_resume`` has found it, and ``num_classes``
     the number of classes in the head that is continued, evaluated or frozen.
 
     Args:
@@ -78,7 +84,7 @@ def settle_flags(
     args = copy.copy(args)
     is_script, given = given is None, _changed_flags(args, actions) if given is None else given
     if start.resume is not None:
-        args.resume, args.finetune = start.resume.path, ""  # --auto_resume found it
+        args.resume, args.finetune = start.resume.path, ""
         args = settle_resumed(args, start.resume.content, given, actions, is_script)
     for flag, checkpoint in (("finetune", start.finetune), ("frozen_weights", start.frozen)):
         if checkpoint is not None:
@@ -147,6 +153,9 @@ def settle_resumed(
     if not saved:
         return args
     _refuse_contradictions(args, saved, _NEEDED_BY_WEIGHTS, given, source)
+    if can_resume(checkpoint) and not args.eval:
+        trained = {"optimizer": NEW_FLAG_DEFAULTS["optimizer"]} | saved  # moments are of this kind
+        _refuse_contradictions(args, trained, ["optimizer"], given, source)
     for sentence in _other_processes(saved, args):
         print(sentence)
     names: Iterable[str] = [name for name in vars(args) if name in actions]
@@ -155,10 +164,12 @@ def settle_resumed(
     own_data = not set(_DATA_PATHS).isdisjoint(given)
     if own_data:
         names = [name for name in names if name not in _DATA_PATHS]
+        if not set(COCO_PATHS).isdisjoint(given):
+            names = [name for name in names if name not in _OWN_FORMAT]
     names = [name for name in names if name not in _OF_THIS_START]
     settled = _take(args, saved, names, given, actions, source)
     if own_data and settled.dataset_file != args.dataset_file:
-        _read_as_coco(settled, saved)
+        _fit_dataset_file(settled, saved)
     _print_differences(saved, settled)
     return settled
 
@@ -204,7 +215,7 @@ def _architecture_of(state: Mapping[str, Tensor]) -> Flags:
         return {}
     flags = {k.removeprefix("--"): v for k, v in architecture_flags(parts).items()}
     flags["pre_norm"] = "transformer.encoder.norm.weight" in parts
-    backbone = resnet_of(parts)
+    backbone = match_resnet(parts)
     return flags if backbone is None else {**flags, "backbone": backbone}
 
 
@@ -253,12 +264,17 @@ def _take(
     return settled
 
 
-def _read_as_coco(args: argparse.Namespace, saved: Flags) -> None:
+def _fit_dataset_file(args: argparse.Namespace, saved: Flags) -> None:
     """Let the kind of data of a checkpoint fit the paths on the command line, in place.
 
     Paths that do not lead to drawn shapes hold COCO data, also for a model trained on shapes.
     Panoptic data of a single folder need no ``--coco_panoptic_path``.
     """
+    if args.data or args.voc_path or args.yolo_path:
+        args.dataset_file = "coco" if args.data else "voc" if args.voc_path else "yolo"
+        return
+    if args.dataset_file in ("voc", "yolo"):
+        args.dataset_file = "coco"
     if not (args.coco_path and is_drawn(args.coco_path)):
         args.dataset_file = args.dataset_file.replace("shapes", "coco")
     if args.dataset_file == "coco_panoptic" and args.coco_path and not args.coco_panoptic_path:

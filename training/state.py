@@ -16,6 +16,7 @@ PROGRESS_FIELDS = (
     "ema_scores",
     "skipped_steps",
     "bad_images",
+    "ema_thresholds",
 )
 
 
@@ -34,6 +35,9 @@ class RunState:
         skipped_steps: number of skipped non-finite steps.
         bad_images: message for each image that could not be read and was replaced; of the current
             epoch only images of this rank.
+        thresholds: of the last evaluation, with the raw weights, see
+            `datasets.evaluation.thresholds.best_thresholds`; only rank 0 has them.
+        ema_thresholds: the same with the averaged weights.
     """
 
     epoch: int = 0
@@ -45,6 +49,8 @@ class RunState:
     ema_scores: dict[int, float] = field(default_factory=dict)
     skipped_steps: int = 0
     bad_images: list[str] = field(default_factory=list)
+    thresholds: dict[str, Any] | None = None
+    ema_thresholds: dict[str, Any] | None = None
 
     @property
     def best_epoch(self) -> int | None:
@@ -93,6 +99,7 @@ class RunState:
             if type(number) is not int or number < 0:
                 raise ValueError(f"{name} is {number!r}")
         kinds = {"scores": dict, "ema_scores": dict, "bad_images": list, "train_stats": dict | None}
+        kinds["thresholds"] = kinds["ema_thresholds"] = dict | None
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(f"{name} is {getattr(self, name)!r}")

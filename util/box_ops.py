@@ -1,6 +1,6 @@
 """Boxes: format conversions, intersection over union (IoU), generalized IoU, boxes of masks.
 
-Names end in the format: ``cxcywh`` is (centre x, centre y, width, height), ``xyxy`` is (left, top,
+Names end in the format: ``cxcywh`` is (center x, center y, width, height), ``xyxy`` is (left, top,
 right, bottom).
 """
 
@@ -13,8 +13,8 @@ _SMALLEST_AREA = 1e-12
 
 def box_cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
     """Convert boxes (..., 4) from (cx, cy, w, h) to (x0, y0, x1, y1), in the same units."""
-    centre, half_size = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
-    return torch.cat((centre - half_size, centre + half_size), dim=-1)
+    center, half_size = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
+    return torch.cat((center - half_size, center + half_size), dim=-1)
 
 
 def box_xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
@@ -46,21 +46,22 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
         boxes2: (M, 4) xyxy.
 
     Returns:
-        IoU (N, M) in [0, 1], 0 if both boxes have no area, and the area of the union (N, M).
+        IoU (N, M) in [0, 1], 0 if neither box has an area; and the area of the union (N, M).
     """
     intersection, union, _, _ = _intersection_union(boxes1[:, None], boxes2[None])
     return intersection / union.clamp(min=_SMALLEST_AREA), union
 
 
 def elementwise_generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Elementwise generalized IoU, finite for boxes without area too.
+    """Elementwise generalized IoU; finite even for boxes without area.
 
     Args:
         boxes1: (..., 4) xyxy.
         boxes2: (..., 4) xyxy, broadcast against ``boxes1``.
 
     Returns:
-        GIoU (...) in [-1, 1]: IoU minus the share of the smallest enclosing box outside the union.
+        GIoU (...) in [-1, 1]: the IoU minus the fraction of the smallest enclosing box that is
+        outside the union.
 
     Source: Rezatofighi et al., Generalized Intersection over Union, CVPR 2019.
     """
@@ -87,7 +88,7 @@ def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         (N, M) in [-1, 1].
 
     Raises:
-        ValueError: a box has x1 < x0 or y1 < y0, or contains NaN.
+        ValueError: if a box has x1 < x0 or y1 < y0, or contains NaN.
     """
     for name, boxes in (("boxes1", boxes1), ("boxes2", boxes2)):
         in_order = (boxes[:, 2:] >= boxes[:, :2]).all(dim=1)

@@ -4,26 +4,26 @@ import torch
 
 from util.errors import UserError
 
-_WAY_OUT = "give --device cpu, --device cuda, or a single GPU such as --device cuda:0"
+_HINT = "use --device cpu, --device cuda, or a single GPU such as --device cuda:0"
 
 
 def parse_device(name: str) -> torch.device:
     """Parse a device name, without checking that the device is available.
 
     Raises:
-        UserError: not a device name.
+        UserError: if PyTorch does not know the device type.
     """
     try:
         return torch.device(name)
     except (RuntimeError, ValueError):  # PyTorch's message lists some twenty device types
-        raise UserError(f"--device {name}: unknown device type; {_WAY_OUT}") from None
+        raise UserError(f"--device {name}: unknown device type; {_HINT}") from None
 
 
 def check_device(name: str) -> None:
     """Check that a device is available. In a distributed run call this after `connected`.
 
     Raises:
-        UserError: the device is not available.
+        UserError: if the device is not available.
     """
     device = parse_device(name)
     if device.type == "cuda":
@@ -41,8 +41,8 @@ def check_device(name: str) -> None:
 def _check_cuda(device: torch.device) -> None:
     if not torch.cuda.is_available():
         built = "" if torch.backends.cuda.is_built() else " (this PyTorch is built without CUDA)"
-        raise UserError(f"--device {device}: no GPU is available{built}; give --device cpu")
+        raise UserError(f"--device {device}: no GPU is available{built}; use --device cpu")
     count = torch.cuda.device_count()
     if device.index is not None and device.index >= count:
         existing = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
-        raise UserError(f"--device {device}: there is no such GPU, only {existing}; choose one")
+        raise UserError(f"--device {device}: no such GPU; available: {existing}")

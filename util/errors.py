@@ -21,8 +21,8 @@ class UserError(ValueError):
 
 
 class DivergenceError(ArithmeticError):
-    """Predictions or loss are no longer finite, so training cannot continue from these weights."""
+    """A prediction, loss, gradient or weight is not finite, so the run ends."""
 
 
 class ConnectionLostError(RuntimeError):
-    """Another process of the distributed run ended or is stuck."""
+    """Another process of the distributed run exited or hangs."""

@@ -21,7 +21,7 @@ class NestedTensor:
 
     @torch.jit.unused
     def to(self, device: Any, non_blocking: bool = False) -> "NestedTensor":
-        """Move to ``device``, as `torch.Tensor.to`."""
+        """Move to ``device``, like `torch.Tensor.to`."""
         mask = None if self.mask is None else self.mask.to(device, non_blocking=non_blocking)
         return NestedTensor(self.tensors.to(device, non_blocking=non_blocking), mask)
 
@@ -51,7 +51,7 @@ def nested_tensor_from_tensor_list(tensor_list: list[Tensor]) -> NestedTensor:
         the batch (B, C, H, W) with its mask, in the dtype and on the device of the first image.
 
     Raises:
-        ValueError: the entries do not have three dimensions.
+        ValueError: if the images do not have three dimensions.
     """
     first = tensor_list[0]
     if first.dim() != 3:
@@ -72,6 +72,10 @@ def nested_tensor_from_tensor_list(tensor_list: list[Tensor]) -> NestedTensor:
 
 
 def collate_fn(batch: Sequence[tuple[Tensor, Any]]) -> tuple[Any, ...]:
-    """Collate samples (image, target) to (NestedTensor, tuple of targets), for a `DataLoader`."""
+    """Collate samples (image, target) to (NestedTensor, tuple of targets), for a `DataLoader`.
+
+    Targets are not padded; `models.mask_losses` pads their masks. The data loaders of `main` call
+    this function through `datasets.loading.bad_samples.collate_samples`.
+    """
     images, *rest = zip(*batch, strict=True)
     return nested_tensor_from_tensor_list(list(images)), *rest

@@ -1,8 +1,8 @@
-"""Skip optimizer steps with a non-finite loss or gradient, without waiting for the device.
+"""Skip optimizer steps with a non-finite loss or gradient, without an extra host-device sync.
 
-The device decides whether a step is finite and masks its update. The host reads the decision one
-step later, after a transfer that takes place anyway, and then calls a handler with the data of the
-skipped step.
+Whether a step is finite is computed on the device, and a non-finite update is masked there. The
+host reads the flag one step later, after the matcher has synchronized with the device anyway, and
+calls a handler with the data of the skipped step.
 """
 
 import math
@@ -19,15 +19,15 @@ from util.reproducibility.random_state import State
 
 
 class StepRecord(NamedTuple):
-    """A micro-batch of an optimizer step, with everything needed to describe and replay it.
+    """A micro-batch of an optimizer step, with all data needed to describe and replay it.
 
     Attributes:
-        epoch: number of the epoch.
+        epoch: number of the epoch, from 0.
         step: number of the optimizer step in the epoch, from 0.
         samples: images, a `util.nested_tensor.NestedTensor`, as loaded.
         targets: one dict per image, as loaded.
         num_boxes: divisor of the losses of matched pairs.
-        losses: logged losses by name.
+        losses: losses by name, as logged.
         random_state: state of the random generators before the micro-batch.
     """
 
@@ -50,7 +50,7 @@ def image_names(records: Sequence[StepRecord]) -> str:
 
 
 def refuse_nonfinite_step(records: Sequence[StepRecord]) -> None:
-    """Raise a DivergenceError that names the images of a step."""
+    """Raise a DivergenceError with epoch, step and image ids."""
     raise DivergenceError(
         f"epoch {records[0].epoch}, step {records[0].step}: loss or gradient of images "
         f"{image_names(records)} is not finite; the update was not applied"
@@ -58,12 +58,12 @@ def refuse_nonfinite_step(records: Sequence[StepRecord]) -> None:
 
 
 class StepWatch:
-    """Sends two flags of each step to the host asynchronously, and acts on them one step later.
+    """Copies two flags of each step to the host asynchronously, and acts on them one step later.
 
     Args:
         device: device of the flags.
-        on_nonfinite: called with the records of each non-finite step, on all ranks together and
-            before the next update. The weights are still those of the skipped step.
+        on_nonfinite: called with the records of each non-finite step, on all ranks, before the next
+            update: the weights are still those that the skipped step was computed with.
 
     Attributes:
         stop_agreed: whether a stop request of any rank has reached all ranks.
@@ -85,9 +85,9 @@ class StepWatch:
         """Start an asynchronous copy of the flags of a step to the host.
 
         Args:
-            is_bad: bool without dimensions, whether the step was non-finite on any rank.
-            stop: bool without dimensions, whether any rank wants to stop.
-            records: the micro-batches of the step in this process.
+            is_bad: 0-d bool tensor, whether the step was non-finite on any rank.
+            stop: 0-d bool tensor, whether any rank wants to stop.
+            records: micro-batches of the step on this rank.
         """
         self._flags.copy_(torch.stack([is_bad, stop]), non_blocking=True)
         if self._arrival is not None:
@@ -95,10 +95,10 @@ class StepWatch:
         self._records = records
 
     def read_flags(self) -> None:
-        """Act on the flags sent last; without effect if they were read before.
+        """Read the flags of the last step and act on them; no-op if they have already been read.
 
-        After a later transfer from the device, such as the matching of the next step, the flags
-        have already arrived and this does not wait.
+        After a later synchronization, such as the matching of the next step, the flags have
+        already been copied, and this call does not wait.
         """
         records, self._records = self._records, ()
         if not records:
@@ -116,15 +116,16 @@ def reduce_step(
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Average the losses of a step over micro-batches and ranks. Collective, one all-reduce.
 
-    NaN stands for a value that a micro-batch could not observe, and stays out of the average.
+    NaN marks a missing value (the class error of a batch without objects) and is excluded from the
+    average.
 
     Args:
-        logs: logged losses of each micro-batch of this process.
-        gradient_norm: norm of all gradients; non-finite if a gradient is.
-        wants_to_stop: whether this process wants to stop.
+        logs: losses of each micro-batch of this rank, by name.
+        gradient_norm: norm of all gradients; non-finite if any gradient is.
+        wants_to_stop: whether this rank wants to stop.
 
     Returns:
-        the averages, all NaN for a non-finite step; whether the step is non-finite on any rank;
+        averages by name, all NaN for a non-finite step; whether the step is non-finite on any rank;
         whether any rank wants to stop.
     """
     values = torch.stack([torch.stack(list(log.values())) for log in logs])  # (batches, names)
@@ -149,20 +150,20 @@ def update_weights(
 ) -> None:
     """Take an optimizer step, or leave weights and optimizer state unchanged.
 
-    Only an optimizer that is not fused makes the host wait for ``skip``.
+    The host waits for ``skip`` only if the optimizer is not fused.
 
     Args:
-        optimizer: its parameters have their gradients.
-        scaler: the loss scaler. It also skips steps with overflowing gradients; if enabled, it
-            treats ``skip`` as an overflow and lowers its scale.
-        skip: bool without dimensions, on the device.
+        optimizer: optimizer of parameters with gradients.
+        scaler: gradient scaler. If enabled, it also skips steps with overflowing gradients, and
+            treats ``skip`` as an overflow, which lowers its scale.
+        skip: 0-d bool tensor on the device.
     """
     if scaler.is_enabled():
         _record_overflow(scaler, optimizer, skip)
         scaler.step(optimizer)
         scaler.update()
     elif all(group.get("fused") for group in optimizer.param_groups):
-        fused: Any = optimizer  # the attributes by which GradScaler masks fused optimizers
+        fused: Any = optimizer  # GradScaler masks fused optimizers with these two attributes
         fused.grad_scale, fused.found_inf = None, skip.to(torch.float32)
         try:
             optimizer.step()
@@ -175,7 +176,7 @@ def update_weights(
 def _record_overflow(
     scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer, skip: Tensor
 ) -> None:
-    """Make the scaler skip the step where ``skip`` is true, without a host synchronization.
+    """Make the scaler skip the step if ``skip`` is true, without a host-device synchronization.
 
     The scaler checks gradients only, which may be finite although the loss is not.
     """
@@ -190,7 +191,7 @@ class BatchNormBackup:
     """Restores the running statistics of batch norms after a skipped step.
 
     Args:
-        model: its batch norms that are in training mode count.
+        model: model whose batch norms in training mode are backed up.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -199,11 +200,11 @@ class BatchNormBackup:
         self._saved = [buffer.clone() for buffer in self._buffers]
 
     def save(self) -> None:
-        """Copy the running statistics. Call before the forward pass."""
+        """Copy the running statistics. Call this before the forward pass."""
         for saved, buffer in zip(self._saved, self._buffers, strict=True):
             saved.copy_(buffer)
 
     def restore(self, skipped: Tensor) -> None:
-        """Write the copies back where ``skipped``, a bool on the device, is true."""
+        """Write the copies back if ``skipped``, a 0-d bool tensor on the device, is true."""
         for saved, buffer in zip(self._saved, self._buffers, strict=True):
             buffer.copy_(torch.where(skipped, saved, buffer))

@@ -1,27 +1,126 @@
-"""The optimizer of the paper and its learning-rate schedules."""
+"""Optimizers, learning-rate schedules, and frozen parts of a model."""
 
-from collections.abc import Iterable
+import contextlib
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 
+OPTIMIZERS = ("adamw", "adam", "sgd")
+DEFAULT_MOMENTUM = 0.9  # of SGD
+_BACKBONE = "backbone"  # in the names of its parameters, which are the second group
+_BACKBONE_GROUP = 1
+
 
 def build_optimizer(
-    model: nn.Module, lr: float, lr_backbone: float, weight_decay: float
-) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters, with a separate learning rate for the backbone.
+    model: nn.Module,
+    lr: float,
+    lr_backbone: float,
+    weight_decay: float,
+    kind: str = "adamw",
+    momentum: float = DEFAULT_MOMENTUM,
+) -> torch.optim.Optimizer:
+    """An optimizer over the trainable parameters, with a separate learning rate for the backbone.
 
-    Source: DETR paper, appendix A.4.
+    Args:
+        model: its trainable parameters are optimized; "backbone" is part of the names of those in
+            the second parameter group.
+        lr: learning rate of the first group.
+        lr_backbone: learning rate of the second group.
+        weight_decay: decoupled for ``adamw``; added to the gradient, as L2 penalty, for the others.
+        kind: ``adamw`` (DETR paper, appendix A.4), ``adam`` or ``sgd``.
+        momentum: of ``sgd``.
+
+    Raises:
+        ValueError: unknown kind.
     """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
-        {"params": [p for name, p in trained if "backbone" not in name]},
-        {"params": [p for name, p in trained if "backbone" in name], "lr": lr_backbone},
+        {"params": [p for name, p in trained if _BACKBONE not in name]},
+        {"params": [p for name, p in trained if _BACKBONE in name], "lr": lr_backbone},
     ]
     # Fused: one kernel for all parameters instead of a dozen kernels per parameter.
-    return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=True)
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=True)
+    if kind == "adam":
+        return torch.optim.Adam(groups, lr=lr, weight_decay=weight_decay, fused=True)
+    if kind == "sgd":
+        return _build_sgd(groups, lr, weight_decay, momentum)
+    raise ValueError(f"optimizer {kind!r}, expected one of {', '.join(OPTIMIZERS)}")
+
+
+def _build_sgd(
+    groups: list[dict[str, Any]], lr: float, weight_decay: float, momentum: float
+) -> torch.optim.SGD:
+    """SGD whose momentum buffers exist from the start.
+
+    The fused kernel allocates them in the first step without initializing them: if that step is
+    skipped because it is not finite, the second one would add arbitrary memory.
+    """
+    sgd = torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
+    if momentum:
+        for group in sgd.param_groups:
+            for parameter in group["params"]:
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter.detach())
+    return sgd
+
+
+def set_backbone_trained(optimizer: torch.optim.Optimizer, trained: bool) -> bool:
+    """Freeze the backbone, or train it again: only the parameters that the optimizer holds.
+
+    Frozen parameters get no gradient, so that the optimizer neither updates nor decays them.
+
+    Args:
+        optimizer: from `build_optimizer`; its state does not change.
+        trained: False: freeze.
+
+    Returns:
+        whether anything has changed. A `DistributedDataParallel` must then be built again.
+    """
+    backbone = optimizer.param_groups[_BACKBONE_GROUP]["params"]
+    changed = any(parameter.requires_grad != trained for parameter in backbone)
+    for parameter in backbone:
+        parameter.requires_grad_(trained)
+    return changed
+
+
+def freeze_backbone(model: nn.Module) -> None:
+    """Freeze all parameters of the backbone of a model that is not trained."""
+    for name, parameter in model.named_parameters():
+        if _BACKBONE in name:
+            parameter.requires_grad_(False)
+
+
+def num_optimized(optimizer: torch.optim.Optimizer) -> int:
+    """Number of parameters of an optimizer, frozen ones included."""
+    return sum(p.numel() for group in optimizer.param_groups for p in group["params"])
+
+
+@contextlib.contextmanager
+def scaled_rates(optimizer: torch.optim.Optimizer, factor: float) -> Iterator[list[float]]:
+    """Multiply all learning rates by a factor inside the ``with`` block.
+
+    Outside of it, and so in checkpoints, the rates are those of the schedule.
+
+    Yields:
+        the multiplied rate of each parameter group.
+    """
+    groups = optimizer.param_groups
+    rates = [group["lr"] for group in groups]
+    scaled = [rate * factor for rate in rates]
+    try:
+        _set_rates(groups, scaled)
+        yield scaled
+    finally:
+        _set_rates(groups, rates)
+
+
+def _set_rates(groups: list[dict[str, Any]], rates: list[float]) -> None:
+    for group, rate in zip(groups, rates, strict=True):
+        group["lr"] = rate
 
 
 class CappedCosineLR(CosineAnnealingLR):
@@ -42,8 +141,37 @@ class CappedCosineLR(CosineAnnealingLR):
         return [first if first <= self.eta_min else rate for first, rate in pairs]
 
 
+class CosineToRatioLR(LRScheduler):
+    """Cosine annealing of each parameter group to the same fraction of its first learning rate.
+
+    Args:
+        optimizer: has the learning rates of the first epoch.
+        epochs: number of epochs after which the last rate is reached.
+        min_ratio: last rate divided by first rate.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, epochs: int, min_ratio: float) -> None:
+        self.epochs = epochs
+        self.min_ratio = min_ratio
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[Any]:
+        """Learning rate of each parameter group in epoch ``last_epoch``."""
+        return self._get_closed_form_lr()
+
+    def _get_closed_form_lr(self) -> list[Any]:
+        progress = (1 + math.cos(math.pi * self.last_epoch / self.epochs)) / 2  # from 1 to 0
+        ratio = self.min_ratio + (1 - self.min_ratio) * progress
+        return [first * ratio for first in self.base_lrs]
+
+
 def build_lr_scheduler(
-    optimizer: torch.optim.Optimizer, kind: str, epochs: int, lr_drop: int, lr_min: float
+    optimizer: torch.optim.Optimizer,
+    kind: str,
+    epochs: int,
+    lr_drop: int,
+    lr_min: float,
+    lr_min_ratio: float = 0.0,
 ) -> LRScheduler:
     """The learning-rate schedule, to be stepped once per epoch.
 
@@ -51,7 +179,10 @@ def build_lr_scheduler(
         optimizer: has the learning rates of the first epoch.
         kind: ``step`` divides the rates by 10 every ``lr_drop`` epochs; ``cosine`` anneals them to
             ``lr_min`` over ``epochs``, except rates that start at or below ``lr_min``.
+        lr_min_ratio: above 0: ``cosine`` anneals each rate to this fraction of its first value.
     """
+    if kind == "cosine" and lr_min_ratio:
+        return CosineToRatioLR(optimizer, epochs, lr_min_ratio)
     if kind == "cosine":
         return CappedCosineLR(optimizer, epochs, lr_min)
     return StepLR(optimizer, lr_drop)
@@ -60,3 +191,14 @@ def build_lr_scheduler(
 def batch_norms(model: nn.Module) -> list[nn.Module]:
     """Batch norms with running statistics, which excludes frozen batch norms."""
     return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+def keep_frozen_norms(model: nn.Module) -> None:
+    """Put batch norms whose weights are frozen into evaluation mode: their statistics stay.
+
+    Call it after ``model.train()``.
+    """
+    for norm in batch_norms(model):
+        weights = list(norm.parameters(recurse=False))
+        if weights and not any(parameter.requires_grad for parameter in weights):
+            norm.eval()

@@ -9,6 +9,12 @@ from typing import Any
 NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "num_classes": None,
     "finetune": "",
+    "data": None,
+    "voc_path": None,
+    "yolo_path": None,
+    "val_fraction": None,
+    "classes": None,
+    "keep_difficult": False,
     "backbone_weights": "imagenet",
     "backbone_norm": "frozen",
     "train_images": None,
@@ -21,6 +27,14 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "amp": "off",
     "lr_scheduler": "step",
     "lr_min": 0.0,
+    "lr_min_ratio": 0.0,
+    "warmup_steps": 0,
+    "lr_scale_batch": False,
+    "optimizer": "adamw",
+    "momentum": None,
+    "freeze_backbone_epochs": 0,
+    "freeze_batch_size": None,
+    "eval_every": 1,
     "eval_batch_size": None,
     "dump_detections": "",
     "panoptic_threshold": 0.85,
@@ -34,26 +48,28 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "skip_checks": False,
     "accum_steps": 1,
     "ema_decay": 0.0,
+    "tensorboard": False,
     "deterministic": False,
     "dist_timeout": 1800,
+    "log_style": "auto",
 }
 
 
 def option(args: Any, name: str) -> Any:
-    """Value of a new flag, or its default if ``args`` does not have the flag.
+    """Value of a flag that the original does not have, or its default if ``args`` lacks it.
 
     Args:
-        args: any namespace with attributes, usually of argparse.
+        args: namespace of flags, usually from argparse.
         name: a key of `NEW_FLAG_DEFAULTS`.
 
     Raises:
-        KeyError: ``name`` is not a new flag.
+        KeyError: if ``name`` is not such a key.
     """
     return getattr(args, name, NEW_FLAG_DEFAULTS[name])
 
 
 def fill_in_new_flags(args: Any) -> None:
-    """Add missing new flags to ``args``, with their defaults."""
+    """Add all flags of `NEW_FLAG_DEFAULTS` that ``args`` lacks, with their defaults."""
     for name, default in NEW_FLAG_DEFAULTS.items():
         if not hasattr(args, name):
             setattr(args, name, default)

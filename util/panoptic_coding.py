@@ -9,13 +9,13 @@ from PIL import Image
 from util.files.image_files import open_image
 
 VOID_ID = 0
-LARGEST_THING_ID = 90  # of COCO's category ids; larger ids are stuff
+LARGEST_THING_ID = 90  # larger COCO category ids are stuff
 MAX_ID = 256**3 - 1
 _DEEP_MODES = {"F", "I", "I;16", "I;16B", "I;16L", "I;16N"}  # conversion to RGB loses ids
 
 
 def rgb2id(color: Any) -> Any:
-    """Convert colours to segment ids.
+    """Convert colors to segment ids.
 
     Args:
         color: uint8 (..., 3) RGB, or three numbers.
@@ -24,14 +24,14 @@ def rgb2id(color: Any) -> Any:
         int32 (...); an int for three numbers.
 
     Raises:
-        ValueError: the last dimension is not 3.
+        ValueError: if the last dimension is not 3.
 
     >>> rgb2id([2, 1, 0])
     258
     """
     colors = np.asarray(color)
     if colors.shape[-1:] != (3,):
-        raise ValueError(f"colours must have shape (..., 3), got {colors.shape}")
+        raise ValueError(f"colors must have shape (..., 3), got {colors.shape}")
     # Channel by channel: an integer matrix product takes twice as long.
     red, green, blue = (colors[..., channel].astype(np.int32) for channel in range(3))
     ids = red + 256 * green + 256**2 * blue
@@ -39,7 +39,7 @@ def rgb2id(color: Any) -> Any:
 
 
 def id2rgb(id_map: Any) -> Any:
-    """Convert segment ids to colours, the inverse of `rgb2id`.
+    """Convert segment ids to colors; the inverse of `rgb2id`.
 
     Args:
         id_map: integers (...) from 0 to `MAX_ID`, or one number.
@@ -48,7 +48,7 @@ def id2rgb(id_map: Any) -> Any:
         uint8 (..., 3); a list of three numbers for one number.
 
     Raises:
-        ValueError: an id does not fit into three bytes.
+        ValueError: if an id does not fit into three bytes.
 
     >>> id2rgb(258)
     [2, 1, 0]
@@ -72,11 +72,11 @@ def decode_id_map(file: Any, name: str = "segment map") -> np.ndarray:
     """Decode a PNG file to segment ids, int32 (H, W).
 
     Args:
-        file: a path, or a binary file.
-        name: the name of the file in error messages.
+        file: path, or binary file.
+        name: name of the file in error messages.
 
     Raises:
-        UserError: the file cannot be read, is not an 8-bit image, or exceeds the limits of
+        UserError: if the file cannot be read, is not an 8-bit image, or exceeds the limits of
             `util.files.image_files`.
     """
     with open_image(file, name) as image:

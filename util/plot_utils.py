@@ -1,4 +1,4 @@
-"""Plots of training logs and of saved evaluations. Needs matplotlib, but no display."""
+"""Plot training logs and saved evaluations. Requires matplotlib, but no display."""
 
 import json
 import math
@@ -31,7 +31,7 @@ def plot_logs(
         logs: one or more output folders of training runs.
         fields: names without the prefix: "loss" draws ``train_loss`` solid and ``test_loss``
             dashed. "mAP" is the box AP at IoU 0.50 of the evaluation (``test_coco_eval_bbox``).
-        ewm_col: smoothing: the centre of mass, in epochs, of an exponentially weighted mean; 0: no
+        ewm_col: smoothing: center of mass, in epochs, of an exponentially weighted mean; 0: no
             smoothing.
         log_name: name of the log in each folder, with one JSON object per line.
 
@@ -39,14 +39,14 @@ def plot_logs(
         the matplotlib figure and its axes, one per field.
 
     Raises:
-        UserError: matplotlib or a log is missing, a log is broken, or no log has a given field.
+        UserError: if matplotlib or a log is missing, a log is broken, or no log has a given field.
     """
     folders = _as_paths(logs)
     runs = {folder: read_log(folder / log_name) for folder in folders}
     curves = {field: _curves_of(field, runs, ewm_col) for field in fields}
     plt = _import_pyplot()
     fig, axs = plt.subplots(ncols=len(fields), figsize=(16, 5), squeeze=False)
-    colours = _colours(plt, len(folders))
+    colors = _colors(plt, len(folders))
     for ax, field in zip(axs[0], fields, strict=True):
         for run_index, (split, epochs, values) in curves[field]:
             label = f"{folders[run_index].name} {split}"
@@ -54,7 +54,7 @@ def plot_logs(
                 epochs,
                 values,
                 _LINE_STYLES[split],
-                color=colours[run_index],
+                color=colors[run_index],
                 label=label,
                 marker=".",
             )
@@ -80,20 +80,20 @@ def plot_precision_recall(files: Paths, naming_scheme: str = "iter") -> tuple[An
         the matplotlib figure and its two axes.
 
     Raises:
-        UserError: matplotlib or a file is missing, or a file cannot be read.
-        ValueError: unknown naming scheme.
+        UserError: if matplotlib or a file is missing, or a file cannot be read.
+        ValueError: if the naming scheme is unknown.
     """
     paths = _as_paths(files)
     names = [_evaluation_name(path, naming_scheme) for path in paths]
     evaluations = [load_eval(path) for path in paths]
     plt = _import_pyplot()
     fig, axs = plt.subplots(ncols=2, figsize=(16, 5))
-    colours = _colours(plt, len(paths))
-    for name, evaluation, colour in zip(names, evaluations, colours, strict=True):
+    colors = _colors(plt, len(paths))
+    for name, evaluation, color in zip(names, evaluations, colors, strict=True):
         recall, precision, scores = _curves_at_iou_50(evaluation)
         print(_describe_evaluation(name, evaluation))
-        axs[0].plot(recall, precision, color=colour, label=name)
-        axs[1].plot(recall, scores, color=colour, label=name)
+        axs[0].plot(recall, precision, color=color, label=name)
+        axs[1].plot(recall, scores, color=color, label=name)
     for ax, quantity in zip(axs, ("Precision", "Score"), strict=True):
         ax.set(title=f"{quantity} / Recall, IoU 0.50", xlabel="recall", ylabel=quantity.lower())
         ax.legend()
@@ -105,17 +105,18 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
     """Read a ``log.txt``: one dict per epoch.
 
     Args:
-        path: file with one JSON object per line. An incomplete last line (the run was killed, or is
-            writing the line) is ignored.
+        path: file with one JSON object per line. An incomplete last line (of a killed or running
+            training) is ignored.
 
     Raises:
-        UserError: there is no such file, another line is not a JSON object, or there is no epoch.
+        UserError: if the file is missing, any other line is not a JSON object, or there is no
+            epoch.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise UserError(
-            f"{path}: {error.strerror}; give the --output_dir of a training run"
+            f"{path}: {error.strerror}; use the --output_dir of a training run"
         ) from error
     epochs = []
     for number, line in enumerate(lines, start=1):
@@ -136,7 +137,7 @@ def load_eval(path: str | Path) -> dict[str, Any]:
         path: file written by ``main.py``: arrays as tensors, ``params`` as an argparse.Namespace.
 
     Raises:
-        UserError: there is no such file, or it is not a saved evaluation.
+        UserError: if the file is missing or is not a saved evaluation.
     """
     try:
         evaluation = load_checkpoint(path)
@@ -168,8 +169,8 @@ def _import_pyplot() -> Any:
     return matplotlib.pyplot
 
 
-def _colours(plt: Any, count: int) -> list[Any]:
-    """Distinct colours, also for many curves."""
+def _colors(plt: Any, count: int) -> list[Any]:
+    """Distinct colors, also for many curves."""
     return [plt.get_cmap("viridis")(x) for x in np.linspace(0, 0.9, count)]
 
 
@@ -185,13 +186,14 @@ def _curves_of(
         if epochs
     ]
     if not curves:
-        known = sorted({key.partition("_")[2] for log in runs.values() for key in log[-1]} - {""})
+        keys = {key for log in runs.values() for epoch in log for key in epoch}
+        known = sorted({key.partition("_")[2] for key in keys} - {""})
         raise UserError(f"no log has the field {field!r}; there are: {', '.join(known)}")
     return curves
 
 
 def _points(log: list[dict[str, Any]], split: str, field: str) -> tuple[list[int], list[float]]:
-    """Epochs and values of a field, without epochs that lack it (not evaluated, for example)."""
+    """Epochs and values of a field, without epochs that lack it (such as epochs not evaluated)."""
     points = []
     for index, epoch in enumerate(log):
         value = epoch.get(f"{split}_coco_eval_bbox" if field == "mAP" else f"{split}_{field}")
@@ -202,17 +204,17 @@ def _points(log: list[dict[str, Any]], split: str, field: str) -> tuple[list[int
     return [epoch for epoch, _ in points], [value for _, value in points]
 
 
-def smooth(values: Iterable[float], centre_of_mass: float) -> np.ndarray:
-    """Exponentially weighted mean; a value n steps back has the weight (c / (1 + c)) ** n.
+def smooth(values: Iterable[float], center_of_mass: float) -> np.ndarray:
+    """Exponentially weighted mean; the value n steps before has the weight (c / (1 + c)) ** n.
 
     Args:
-        values: a NaN does not change the mean.
-        centre_of_mass: c, the mean of n; 0: no smoothing.
+        values: values to smooth; NaN does not change the mean.
+        center_of_mass: c, the weighted mean of n; 0: no smoothing.
 
     Returns:
         one mean per value.
     """
-    decay = centre_of_mass / (1 + centre_of_mass)
+    decay = center_of_mass / (1 + center_of_mass)
     weighted_sum = total_weight = 0.0
     means = []
     for value in values:
@@ -236,7 +238,7 @@ def _evaluation_name(path: Path, naming_scheme: str) -> str:
 def _curves_at_iou_50(
     evaluation: dict[str, Any],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Recall thresholds [R], and precision [R] and score [R] at these."""
+    """Recall thresholds [R], with precision [R] and score [R] at these thresholds."""
     recall = np.asarray(evaluation["params"].recThrs)
     return (
         recall,
@@ -246,7 +248,11 @@ def _curves_at_iou_50(
 
 
 def _mean_over_classes(values: Any) -> np.ndarray:
-    """Select the first IoU threshold, all areas and most detections of [T, R, K, A, M]: [R]."""
+    """Mean over classes [R] at the first IoU threshold, all areas and the most detections.
+
+    Args:
+        values: array [T, R, K, A, M] of pycocotools.
+    """
     by_class = np.asarray(values)[0, :, :, 0, -1]
     has_objects = (by_class > -1).all(axis=0)
     if not has_objects.any():

@@ -5,7 +5,7 @@ import signal
 from types import FrameType
 from typing import Any
 
-# Ctrl-C; kill and pre-emption; the signal of Slurm before the time limit.
+# Ctrl-C; kill or preemption; Slurm's warning before the time limit.
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -13,8 +13,8 @@ class StopRequested(Exception):  # noqa: N818  # not an error
     """A signal ended a run early.
 
     Args:
-        signum: the signal.
-        message: names the saved checkpoint and how to continue.
+        signum: number of the signal.
+        message: the saved checkpoint, and how to continue.
     """
 
     def __init__(self, signum: int, message: str) -> None:
@@ -28,13 +28,13 @@ class StopRequested(Exception):  # noqa: N818  # not an error
 
 
 class StopSignals:
-    """Context manager that records stop signals, so that a step can finish and be saved.
+    """Context manager that records stop signals, so that the current step can finish and be saved.
 
-    A second Ctrl-C raises KeyboardInterrupt. Outside the main thread nothing is recorded.
+    A second Ctrl-C raises KeyboardInterrupt. Outside the main thread no signal is recorded.
 
     Attributes:
-        received: number of the first signal, but SIGUSR1 (requeue the Slurm job) replaces others;
-            None if there was none.
+        received: number of the first signal received; a later SIGUSR1 (requeue the Slurm job)
+            overrides it. None: no signal.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class StopSignals:
         self._before.clear()
 
     def _record(self, signum: int, frame: FrameType | None) -> None:
-        if self.received is None or signum == signal.SIGUSR1:  # pre-emption may send SIGTERM too
+        if self.received is None or signum == signal.SIGUSR1:  # preemption may send SIGTERM too
             self.received = signum
         elif signum == signal.SIGINT:
             raise KeyboardInterrupt
@@ -64,11 +64,11 @@ class StopSignals:
 def ignore_stop_signals(worker_id: int) -> None:
     """Make a data-loader worker ignore the stop signals that its process group receives.
 
-    Its main process ends it. A second SIGTERM, which PyTorch sends to a worker that does not exit,
-    ends it too.
+    The worker exits when the main process shuts it down, or on a second SIGTERM, which PyTorch
+    sends to hanging workers.
 
     Args:
-        worker_id: unused; passed by the data loader.
+        worker_id: passed by the data loader; unused.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)

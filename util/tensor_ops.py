@@ -14,7 +14,7 @@ def accuracy(output: Tensor, target: Tensor, topk: Sequence[int] = (1,)) -> list
     Args:
         output: scores (N, classes).
         target: class indices (N,), int64.
-        topk: the values of k, limited to the number of classes.
+        topk: values of k; values above the number of classes are reduced to it.
 
     Returns:
         one 0-d tensor in [0, 100] per k; zeros if N is 0.
@@ -50,7 +50,7 @@ def interpolate(
     """
     if input.shape[1] > 0:
         return F.interpolate(input, size, scale_factor, mode, align_corners)
-    # PyTorch refuses 0 channels, but accepts 0 images.
+    # PyTorch rejects 0 channels, but accepts 0 images.
     as_images = input.reshape(-1, 1, *input.shape[2:])
     resized = F.interpolate(as_images, size, scale_factor, mode, align_corners)
     return resized.reshape(*input.shape[:2], *resized.shape[2:])

@@ -8,14 +8,14 @@ from torch import Tensor
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """Copy to a device; to a GPU from page-locked memory, without waiting for the copy.
+    """Copy to a device. Copies to a GPU are asynchronous, from page-locked memory.
 
     Args:
         value: tensor, array or `util.nested_tensor.NestedTensor`; or a dict, list or tuple of them.
         device: the target.
 
     Returns:
-        the value with a tensor in place of each array, and a list in place of each tuple.
+        the value on the device; arrays become tensors, and tuples become lists.
     """
     if isinstance(value, dict):
         return {name: to_device(entry, device) for name, entry in value.items()}

@@ -20,15 +20,19 @@ Labels = tuple[str, str]
 Names = Mapping[int, str]
 
 
-def name_conflicts(first: Names, second: Names, labels: Labels) -> list[Difference]:
+def name_conflicts(
+    first: Names, second: Names, labels: Labels, text_ids: Mapping[int, str] | None = None
+) -> list[Difference]:
     """Find ids with different names, and names with different ids.
 
     Args:
         first: class name of each category id.
         second: the same for the other table.
         labels: names of the tables in messages, e.g. ("train", "val").
+        text_ids: id in the file by category id, where it is a string.
     """
     one, other = labels
+    shown = text_ids or {}
     ids_in_first, ids_in_second = _ids_by_name(first), _ids_by_name(second)
     conflicts = []
     for number, name in second.items():
@@ -37,7 +41,8 @@ def name_conflicts(first: Names, second: Names, labels: Labels) -> list[Differen
             detail = f"in {one} {first[number]!r}, in {other} {name!r}"
             conflicts.append(Difference(number, detail))
         elif earlier and not set(earlier) & set(ids_in_second[name]):
-            detail = f"{name!r} has id {earlier[0]} in {one}, {number} in {other}"
+            ids = [shown.get(i, i) for i in (earlier[0], number)]
+            detail = f"{name!r} has id {ids[0]} in {one}, {ids[1]} in {other}"
             conflicts.append(Difference(number, detail))
     return conflicts
 

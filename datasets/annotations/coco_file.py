@@ -9,23 +9,29 @@ Format of the tables (sizes in pixels):
   ``bbox``, four numbers x, y, width, height of at most `LARGEST_COORDINATE`. Optional (missing or
   null): ``area`` (default: area of the box), ``iscrowd`` (default: 0), ``keypoints`` (x, y,
   visibility each) and, without masks, ``segmentation``.
-- categories: ``id``, a unique non-negative integer; ``name``, optional.
+- categories: ``id``, a unique non-negative integer or a string; ``name``, optional. A string is
+  replaced by an integer (`util.category_ids.category_id_of`), and kept as `TEXT_ID`.
 
 `datasets.annotations.checks` checks a file against this format.
 """
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from datasets.annotations.json_files import read_json
 from datasets.annotations.wording import in_short
+from util.category_ids import category_id_of
 from util.errors import UserError
 
 Row = dict[str, Any]
 
+# Key of rows that were read from one of many files: its name, for messages.
+ORIGIN = "annotation_file"
+
 LARGEST_COORDINATE = 10**9  # pixels
+TEXT_ID = "text_id"  # field of a category: its id in the file, where that is a string
 
 _NUMBER_TYPES = {int, float}
 
@@ -42,7 +48,8 @@ def load_annotations(
 
     Returns:
         Content of the file: a dict whose ``images``, ``annotations`` and ``categories`` are lists
-        of dicts. ``annotations`` is empty if the file has none (images for inference).
+        of dicts. ``annotations`` is empty if the file has none (images for inference). Category ids
+        that are strings are replaced by integers.
 
     Raises:
         UserError: the file cannot be read, is not JSON, or lacks these tables.
@@ -57,7 +64,32 @@ def load_annotations(
                 f"annotation file {ann_file} is not in COCO format: "
                 f'"{table}" must be a list of objects{_describe_keys(data, table)}; {way_out}'
             )
+    _replace_text_ids(data)
     return data
+
+
+def _replace_text_ids(data: dict[str, Any]) -> None:
+    """Replace category ids that are strings by integers, in place; unknown ones stay."""
+    for row in data["categories"]:
+        if type(row.get("id")) is str:
+            row[TEXT_ID], row["id"] = row["id"], category_id_of(row["id"])
+    known = {row["id"] for row in data["categories"] if is_integer(row.get("id"))}
+    replace_text_ids(data["annotations"], known)
+
+
+def replace_text_ids(rows: Iterable[Row], known: Container[int] | None = None) -> None:
+    """Replace the category ids of annotations or segments that are strings, in place.
+
+    Args:
+        rows: annotations, or rows with ``segments_info``.
+        known: ids of the categories: other strings stay; None: all are replaced.
+    """
+    for row in rows:
+        segments = row.get("segments_info")
+        for one in (row,) if segments is None or not are_objects(segments) else segments:
+            own_id = one.get("category_id")
+            if type(own_id) is str and (known is None or category_id_of(own_id) in known):
+                one["category_id"] = category_id_of(own_id)
 
 
 def _describe_foreign(data: Any) -> str:
@@ -83,14 +115,17 @@ def are_objects(value: Any) -> TypeGuard[list[Row]]:
 
 
 def is_integer(value: Any) -> bool:
+    """Whether a JSON value is an integer; true and false are not."""
     return type(value) is int  # a bool is an int to isinstance
 
 
 def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number."""
     return are_numbers([value])
 
 
 def are_numbers(values: Any) -> bool:
+    """Whether a JSON value is a list of finite numbers."""
     if type(values) is not list or not set(map(type, values)) <= _NUMBER_TYPES:
         return False
     try:
@@ -116,10 +151,16 @@ def category_names(categories: Iterable[Row]) -> dict[int, str]:
     Args:
         categories: rows of the table "categories", each with a valid id.
     """
+    named = ((row["id"], row.get("name", row.get(TEXT_ID, row["id"]))) for row in categories)
     return {
-        row["id"]: str(row.get("name", row["id"])).encode("utf-8", "backslashreplace").decode()
-        for row in categories
+        category_id: str(name).encode("utf-8", "backslashreplace").decode()
+        for category_id, name in named
     }
+
+
+def text_ids(categories: Iterable[Row]) -> dict[int, str]:
+    """The id in the file by category id, for categories whose id is a string there."""
+    return {row["id"]: row[TEXT_ID] for row in categories if TEXT_ID in row}
 
 
 def largest_category_id(category_ids: Collection[int]) -> int:

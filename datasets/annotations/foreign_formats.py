@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,7 @@ _BEGINNINGS = (
     (b"\xff\xd8\xff", "an image"),
 )
 _CONVERT = "convert it to COCO JSON"
+_READ_FOLDER = "read its folder with --data"
 _CHARACTERS_SNIFFED = 2000
 _YOLO_LABEL = re.compile(r"\d+( -?\d*\.?\d+){4,}\s*$")
 _YAML_KEY = re.compile(r"[\w-]+:(\s|$)")
@@ -31,7 +33,7 @@ def recognise_text(text: str) -> str | None:
     """Describe a text that is not JSON, and say what to do; None if unknown.
 
     >>> recognise_text("<annotation><folder>images</folder></annotation>")
-    'Pascal VOC XML: convert it to COCO JSON'
+    'Pascal VOC XML: read its folder with --data'
     """
     beginning = text[:_CHARACTERS_SNIFFED].lstrip("\ufeff \t\r\n")
     if beginning.startswith("<"):
@@ -42,10 +44,10 @@ def recognise_text(text: str) -> str | None:
     if not lines or lines[0][0] in "{[":
         return None
     if _YOLO_LABEL.match(lines[0]):
-        return f"YOLO labels: {_CONVERT}"
+        return f"YOLO labels: {_READ_FOLDER}"
     if _YAML_KEY.match(lines[0]):
         is_yolo = any(line.startswith(("names:", "nc:")) for line in lines)
-        return f"{'the YAML file of a YOLO data set' if is_yolo else 'YAML'}: {_CONVERT}"
+        return "the YAML file of a YOLO data set: read it with --data" if is_yolo else "YAML"
     for separator, name in ((",", "CSV"), (";", "CSV"), ("\t", "a table")):
         if lines[0].count(separator) >= 2:
             return f"{name}: {_CONVERT}"
@@ -58,7 +60,8 @@ def _recognise_markup(beginning: str) -> str:
         return "a web page: download the file itself"
     if "<annotations" in lowered:
         return f"CVAT XML: {_CONVERT} (CVAT exports it)"
-    return f"{'Pascal VOC XML' if '<annotation' in lowered else 'XML'}: {_CONVERT}"
+    is_voc = "<annotation" in lowered
+    return f"Pascal VOC XML: {_READ_FOLDER}" if is_voc else f"XML: {_CONVERT}"
 
 
 def recognise_folder(folder: Path) -> str | None:
@@ -67,11 +70,26 @@ def recognise_folder(folder: Path) -> str | None:
     Args:
         folder: searched three levels deep.
     """
+    if (found := find_label_file(folder)) is None:
+        return None
+    what, file = found
+    return f"{what} ({file}): read it with --data {shlex.quote(str(folder))}"
+
+
+def find_label_file(folder: Path) -> tuple[str, Path] | None:
+    """Find a file of Pascal VOC or YOLO; None if there is none.
+
+    Args:
+        folder: searched three levels deep.
+
+    Returns:
+        Name of the format, and path of the file.
+    """
     with contextlib.suppress(PermissionError):
         for place in islice(_with_folders_in(folder, levels=3), _FOLDERS_SNIFFED):
             for file in _label_files(place):
                 if what := _recognise_label_file(file):
-                    return f"{what} ({file}): {_CONVERT}"
+                    return what, file
     return None
 
 
@@ -87,6 +105,16 @@ def _with_folders_in(folder: Path, levels: int) -> Iterator[Path]:
 def _label_files(folder: Path) -> list[Path]:
     files = (one for one in folder.iterdir() if one.suffix.lower() in _LABEL_SUFFIXES)
     return sorted(islice(files, _FILES_SNIFFED))
+
+
+def is_voc_file(file: Path) -> bool:
+    """Whether a file begins as an annotation file of Pascal VOC."""
+    return _recognise_label_file(file) == "Pascal VOC"
+
+
+def is_yolo_label_file(file: Path) -> bool:
+    """Whether a text file begins as a label file of YOLO."""
+    return _recognise_label_file(file) == "YOLO"
 
 
 def _recognise_label_file(file: Path) -> str | None:

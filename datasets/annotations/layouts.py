@@ -22,8 +22,7 @@ _ANNOTATION_FILES = (
     "{}.json",
 )
 _IMAGE_FOLDERS = ("images/{}2017", "images/{}", "{}/images", "{}/data", "{}2017", "{}", "images")
-_SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation")}
-_SPLIT_IN_WORDS = {"train": "training", "val": "validation"}
+SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation")}
 _FOLDERS_TRIED = 50
 _FILES_LISTED = 5
 
@@ -59,7 +58,7 @@ def _explain_no_data(image_set: str, images: str | None, annotations: str | None
     missing = " and ".join(flag for flag, value in flags.items() if not value)
     given = "".join(f"{flag} is given, but " for flag, value in flags.items() if value)
     words = {"train": "training data", "val": "validation data, which every epoch is evaluated on"}
-    return f"{given}there is no {words[image_set]}: give {missing}, or --coco_path"
+    return f"{given}there is no {words[image_set]}: give {missing}, or --coco_path, or --data"
 
 
 def check_layout(image_set: str, coco_path: str | Path, expected: Sequence[Path]) -> None:
@@ -101,13 +100,24 @@ def find_split(root: Path, image_set: str) -> tuple[Path, Path] | None:
         root: folder of a data set.
         image_set: "train" or "val".
     """
-    for name in _SPLIT_NAMES[image_set]:
+    for name in SPLIT_NAMES[image_set]:
         ann_file = _first(root, _ANNOTATION_FILES, name, Path.is_file)
         beside = ann_file == root / _ROBOFLOW_FILE.format(name)
         img_folder = _first(root, ("{}",) if beside else _IMAGE_FOLDERS, name, Path.is_dir)
         if ann_file is not None and img_folder is not None:
             return img_folder, ann_file
     return None
+
+
+def find_annotation_file(root: Path, image_set: str) -> Path | None:
+    """Find the annotation file of a split by its usual names; None if missing.
+
+    Args:
+        root: folder of a data set.
+        image_set: "train" or "val".
+    """
+    files = (_first(root, _ANNOTATION_FILES, name, Path.is_file) for name in SPLIT_NAMES[image_set])
+    return next((file for file in files if file is not None), None)
 
 
 def _first(
@@ -118,21 +128,20 @@ def _first(
 
 
 def _explain(image_set: str, root: Path) -> str | None:
-    """Describe the layout of ``root``, and name the flags to read it; None if unknown."""
-    splits = {name: find_split(root, name) for name in _SPLIT_NAMES}
+    """Describe the layout of ``root``, and name the flag to read it; None if unknown."""
+    splits = {name: find_split(root, name) for name in SPLIT_NAMES}
     found = {name: split for name, split in splits.items() if split is not None}
-    flags = " ".join(_flags(name, *split) for name, split in found.items())
     if image_set in found:
         is_roboflow = any(file.name == Path(_ROBOFLOW_FILE).name for _, file in found.values())
         what = "it looks like a Roboflow export" if is_roboflow else "it has another layout"
-        return f"{what}: instead of --coco_path give {flags}"
-    if found:
-        (other, split), *_ = found.items()
+        return f"{what}: read it with --data {shlex.quote(str(root))}"
+    if "train" in found:
         return (
-            f"there is no {_SPLIT_IN_WORDS[image_set]} data: give --{image_set}_images and "
-            f"--{image_set}_ann; for a first trial use the {_SPLIT_IN_WORDS[other]} data: {flags} "
-            + _flags(image_set, *split)
+            "there is no validation data: give --val_images and --val_ann, or hold out a part of "
+            f"the training images with --data {shlex.quote(str(root))}"
         )
+    if found:
+        return "there is no training data: give --train_images and --train_ann"
     folders = sorted(one for one in root.iterdir() if one.is_dir())[:_FOLDERS_TRIED]
     for inner in folders:
         if (inner / "annotations").is_dir() and (inner / f"{image_set}2017").is_dir():
@@ -142,16 +151,11 @@ def _explain(image_set: str, root: Path) -> str | None:
     return _list_json_files(image_set, root)
 
 
-def _flags(image_set: str, img_folder: Path, ann_file: Path) -> str:
-    images, annotations = shlex.quote(str(img_folder)), shlex.quote(str(ann_file))
-    return f"--{image_set}_images {images} --{image_set}_ann {annotations}"
-
-
 def _list_json_files(image_set: str, root: Path) -> str | None:
     files = list(islice(chain(root.glob("*.json"), root.glob("*/*.json")), _FILES_LISTED))
     if not files:
         return None
     return (
-        f"give --{image_set}_images and --{image_set}_ann; JSON files in the folder: "
-        f"{', '.join(str(one) for one in sorted(files))}"
+        f"give one of its JSON files with --data, or with --{image_set}_ann and its images with "
+        f"--{image_set}_images: {', '.join(str(one) for one in sorted(files))}"
     )

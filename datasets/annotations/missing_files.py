@@ -28,7 +28,7 @@ def explain_missing_files(names: Sequence[str], folder: str | Path, flag: str | 
         One clause of an error message.
     """
     folder, tried = Path(folder), list(names[:_NAMES_TRIED])
-    if flag is not None and (found := _folder_that_has(tried, folder, flag)) is not None:
+    if flag is not None and (found := find_folder_with(tried, folder, flag)) is not None:
         return f"{_compare_folders(tried, folder, found)}: use {flag} {shlex.quote(str(found))}"
     explanations: tuple[Callable[[Sequence[str], Path], str | None], ...] = (
         _explain_folders,
@@ -50,9 +50,16 @@ def _compare_folders(names: Sequence[str], folder: Path, found: Path) -> str:
     return f"the files exist in {found}"
 
 
-def _folder_that_has(names: Sequence[str], folder: Path, flag: str) -> Path | None:
-    """Find a folder nearby that contains all files; folders of masks are tried last."""
-    other_split = "val" if "train" in flag else "train"
+def find_folder_with(names: Sequence[str], folder: Path, split: str) -> Path | None:
+    """Find a folder nearby that contains all files; folders of masks are tried last.
+
+    Args:
+        names: file names; the first few are looked up.
+        folder: where the search starts.
+        split: contains "train" or "val"; folders of the other split are tried last.
+    """
+    names = names[:_NAMES_TRIED]
+    other_split = "val" if "train" in split else "train"
 
     def doubt(candidate: Path) -> tuple[bool, bool]:
         name = candidate.name.lower()

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from datasets.annotations.class_tables import Difference, name_conflicts, only_in, thing_conflicts
 from datasets.annotations.start_checks import stop_or_warn
 from datasets.annotations.wording import EXAMPLES_SHOWN, with_rest
+from util.category_ids import category_id_of
 
 
 class ClassTable(NamedTuple):
@@ -16,12 +17,14 @@ class ClassTable(NamedTuple):
         source: path of the file.
         names: class names.
         is_thing: whether a class is a thing; empty except for panoptic data.
+        text_ids: id in the user's files, where it is a string.
     """
 
     label: str
     source: str
     names: Mapping[int, str]
     is_thing: Mapping[int, bool]
+    text_ids: Mapping[int, str] = {}
 
 
 def classes_of_run(
@@ -56,12 +59,14 @@ def table_of_dataset(label: str, dataset: Any) -> ClassTable:
 
     Args:
         label: name of the table in messages.
-        dataset: has ``ann_file``, ``categories`` and ``is_thing`` (panoptic data), all optional.
+        dataset: has ``ann_file``, ``categories``, ``text_ids`` and ``is_thing`` (panoptic data),
+            all optional.
     """
     source = str(getattr(dataset, "ann_file", type(dataset).__name__))
-    return ClassTable(
-        label, source, getattr(dataset, "categories", {}), getattr(dataset, "is_thing", {})
+    names, is_thing, text_ids = (
+        getattr(dataset, name, {}) for name in ("categories", "is_thing", "text_ids")
     )
+    return ClassTable(label, source, names, is_thing, text_ids)
 
 
 def table_of_checkpoint(source: str, checkpoint: Mapping[str, Any]) -> ClassTable:
@@ -82,7 +87,14 @@ def table_of_checkpoint(source: str, checkpoint: Mapping[str, Any]) -> ClassTabl
         source,
         {number: name for number, name in names.items() if isinstance(name, str)},
         {number: flag for number, flag in is_thing.items() if isinstance(flag, bool)},
+        _text_ids_in(checkpoint),
     )
+
+
+def _text_ids_in(checkpoint: Mapping[str, Any]) -> dict[int, str]:
+    own_ids = checkpoint.get("category_ids")
+    own_ids = own_ids if isinstance(own_ids, list) else []
+    return {category_id_of(one): one for one in own_ids if isinstance(one, str)}
 
 
 def merge_classes(tables: Sequence[ClassTable], skip_checks: bool) -> ClassTable:
@@ -99,7 +111,9 @@ def merge_classes(tables: Sequence[ClassTable], skip_checks: bool) -> ClassTable
     for other in others:
         check_classes(known, other, skip_checks)
         known = known._replace(
-            names={**other.names, **known.names}, is_thing={**other.is_thing, **known.is_thing}
+            names={**other.names, **known.names},
+            is_thing={**other.is_thing, **known.is_thing},
+            text_ids={**other.text_ids, **known.text_ids},
         )
     return known
 
@@ -118,9 +132,12 @@ def check_classes(first: ClassTable, second: ClassTable, skip_checks: bool) -> N
     """
     labels = first.label, second.label
     where = f"{first.label} ({first.source}) and {second.label} ({second.source})"
-    conflicts = name_conflicts(first.names, second.names, labels)
+    text_ids = {**first.text_ids, **second.text_ids}
+    conflicts = name_conflicts(first.names, second.names, labels, text_ids)
     conflicts += thing_conflicts(first.is_thing, second.is_thing, labels)
-    problems = [f"classes differ between {where}: {_in_words(conflicts)}"] if conflicts else []
+    problems = []
+    if conflicts:
+        problems.append(f"classes differ between {where}: {_in_words(conflicts, text_ids)}")
     way_out = "make the categories agree"
     if "checkpoint" in labels:
         way_out += ", start a new run from the weights with --finetune"
@@ -128,10 +145,13 @@ def check_classes(first: ClassTable, second: ClassTable, skip_checks: bool) -> N
     lone = only_in(first.label, first.names, second.names)
     lone += only_in(second.label, second.names, first.names)
     if lone:
-        print(f"Classes in only one of {where}: {_in_words(lone)}")
+        print(f"Classes in only one of {where}: {_in_words(lone, text_ids)}")
 
 
-def _in_words(differences: Sequence[Difference]) -> str:
+def _in_words(differences: Sequence[Difference], text_ids: Mapping[int, str]) -> str:
     """List the first few differences."""
-    few = [f"id {one.category_id}: {one.detail}" for one in differences[:EXAMPLES_SHOWN]]
+    few = [
+        f"id {text_ids.get(number, number)}: {detail}"
+        for number, detail in differences[:EXAMPLES_SHOWN]
+    ]
     return with_rest(few, len(differences))

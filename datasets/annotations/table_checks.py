@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
-from datasets.annotations.coco_file import Row, is_integer
+from datasets.annotations.coco_file import ORIGIN, TEXT_ID, Row, is_integer, text_ids
 from datasets.annotations.missing_files import explain_missing_files
 from datasets.annotations.segmentations import MAX_MASK_PIXELS
 from datasets.annotations.wording import EXAMPLES_SHOWN, counted, in_short, singular, with_rest
 from util.errors import UserError
 from util.files.image_files import MAX_PIXELS, MAX_SIDE
 
-LARGEST_LABEL = 100_000  # the model has a logit for every id up to the largest
 NO_FILE = "have no file in"  # beginning of the text about missing files
 _LARGEST_ID = 2**63 - 1  # in an int64 tensor
 
@@ -35,7 +34,7 @@ class Rule(NamedTuple):
 
 def is_label(value: Any) -> bool:
     """Whether a value can be a category id."""
-    return type(value) is int and 0 <= value <= LARGEST_LABEL
+    return is_id(value) and value >= 0
 
 
 def is_id(value: Any) -> bool:
@@ -70,8 +69,9 @@ FILE_NAME_RULE = Rule("file_name", is_file_name, "a file name")
 _SIDE_RULES = [
     Rule(side, is_side, f"an integer from 1 to {MAX_SIDE}") for side in ("width", "height")
 ]
-CATEGORY_RULES = [Rule("id", is_label, f"an integer from 0 to {LARGEST_LABEL}")]
-LABEL_RULE = Rule("category_id", is_label, f"an integer from 0 to {LARGEST_LABEL}")
+_CATEGORY_ID = "a 64-bit integer of at least 0, or a string"
+CATEGORY_RULES = [Rule("id", is_label, _CATEGORY_ID)]
+LABEL_RULE = Rule("category_id", is_label, 'the id of a category, as in the table "categories"')
 CROWD_RULE = Rule("iscrowd", is_flag, "0 or 1", required=False)
 
 
@@ -145,12 +145,14 @@ def first_few(table: str, rows: Sequence[Row], field: str | None) -> str:
 
 
 def _describe(table: str, row: Row, field: str | None) -> str:
-    """Identify a row by its ids, and show the value of the invalid field."""
+    """Identify a row by its file or ids, and show the value of the invalid field."""
     owner = f"image id {in_short(row.get('image_id'))}"
-    if table == "segment maps":
+    if ORIGIN in row:
+        name = f"{singular(table)} in {row[ORIGIN]}"
+    elif table == "segment maps":
         name = f"segment map of {owner}"
     else:
-        name = f"{singular(table)} id {in_short(row.get('id'))}"
+        name = f"{singular(table)} id {in_short(row.get(TEXT_ID, row.get('id')))}"
         name += f" of {owner}" if table in ("annotations", "segments") else ""
     return name if field is None else f"{name} ({field} {in_short(row.get(field))})"
 
@@ -321,7 +323,7 @@ def check_references(
 def check_labels_below(
     found: FileProblems, table: str, rows: list[Row], num_classes: int, categories: list[Row]
 ) -> None:
-    """Check that category ids, which are the labels, are below the number of classes."""
+    """Check that category ids that are rows of the class head are below the number of classes."""
     beyond = [
         row
         for row in rows
@@ -332,10 +334,12 @@ def check_labels_below(
     labels = [row["category_id"] for row in beyond]
     labels += [row["id"] for row in categories if is_label(row.get("id"))]
     largest = max(labels)
-    way_out = (
-        f"--num_classes {num_classes} is too small: the largest category id is {largest}, so "
-        f"{largest + 1} are needed; leave out --num_classes, or use --finetune if the number "
-        "comes from a checkpoint"
-    )
+    way_out = "leave out --num_classes: with it category ids are row numbers, but these are strings"
+    if largest not in text_ids(categories):
+        way_out = (
+            f"--num_classes {num_classes} is too small: the largest category id is {largest}, so "
+            f"{largest + 1} are needed; leave out --num_classes, or use --finetune if the number "
+            "comes from a checkpoint"
+        )
     problem = f"have a category_id of at least {num_classes}, the number of classes"
     found.add(table, beyond, problem, "category_id", way_out)

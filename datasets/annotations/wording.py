@@ -21,6 +21,7 @@ _SINGULAR = {
     "files": "file",
     "images": "image",
     "maps": "map",
+    "objects": "object",
     "polygons": "polygon",
     "segments": "segment",
     "are": "is",

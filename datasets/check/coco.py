@@ -1,6 +1,6 @@
 """Check a split in COCO instance format.
 
-Annotation files are checked by the same rules as before training, `datasets.annotations.checks`.
+Annotation files are checked with the same rules as before training, `datasets.annotations.checks`.
 """
 
 import os
@@ -17,13 +17,14 @@ from datasets.annotations.coco_file import (
     category_names,
     is_integer,
     load_annotations,
+    text_ids,
 )
 from datasets.annotations.missing_files import explain_missing_files
 from datasets.annotations.start_checks import are_too_many, crowded_images, is_object
 from datasets.annotations.table_checks import leads_outside, size_wh
 from datasets.check.boxes import Boxes, check_boxes
 from datasets.check.facts import ClassCount, Split, SplitFacts, count_by_size
-from datasets.check.findings import KINDS, Example, Findings
+from datasets.check.findings import EXAMPLES_KEPT, KINDS, Example, Findings
 from datasets.check.images import ListedImage, survey_images
 from datasets.check.masks import check_masks
 from datasets.check.pictures import Sample, choose_samples
@@ -39,7 +40,7 @@ class Settings(NamedTuple):
         num_classes: category ids must be below this; None: no limit.
         masks: whether segmentations are checked.
         open_images: whether image files are decoded.
-        num_workers: threads that decode images; 0: the calling thread.
+        num_workers: number of threads that decode images; 0: the calling thread.
         num_pictures: maximum number of images drawn per split.
     """
 
@@ -67,11 +68,13 @@ def check_coco_split(split: Split, settings: Settings) -> CocoSplit:
     """Check the annotation file of a split, its boxes and its image files.
 
     Raises:
-        UserError: the annotation file cannot be read.
+        UserError: if the annotation file cannot be read.
     """
-    data = load_annotations(split.ann_file)
+    data = load_annotations(split.ann_file) if split.tables is None else split.tables.data
     findings = Findings(split.name)
-    facts = SplitFacts(split, _listed_images(data, split), _classes(data))
+    _note_left_out(findings, split)
+    ids_in_file = text_ids(data["categories"])
+    facts = SplitFacts(split, _listed_images(data, split), _classes(data), ids_in_file)
     facts.num_annotations = len(data["annotations"])
     present = _check_paths(findings, facts)
     facts.sizes_wh = {i: image.size_wh for i, image in facts.images.items() if image.size_wh}
@@ -91,6 +94,13 @@ def check_coco_split(split: Split, settings: Settings) -> CocoSplit:
     facts.findings = findings.all()
     names, count = facts.class_names(), settings.num_pictures
     return CocoSplit(facts, choose_samples(split.name, facts.images, usable, names, count))
+
+
+def _note_left_out(findings: Findings, split: Split) -> None:
+    """Note what the reader of another format has left out or corrected."""
+    for note in split.tables.notes if split.tables is not None else []:
+        examples = [Example(detail=str(place)) for place in note.places[:EXAMPLES_KEPT]]
+        findings.note_many("left_out", len(note.places), examples, note.text)
 
 
 def _listed_images(data: dict[str, Any], split: Split) -> dict[int, ListedImage]:
@@ -115,7 +125,7 @@ def _file_names(facts: SplitFacts) -> dict[int, str]:
 
 
 def _check_paths(findings: Findings, facts: SplitFacts) -> list[ListedImage]:
-    """Note missing files and paths outside the image folder; return the images with a file."""
+    """Find missing files and paths outside the image folder; return the images with a file."""
     present, missing, folder = [], [], facts.split.img_folder
     for image in facts.images.values():
         if image.is_there():
@@ -127,8 +137,8 @@ def _check_paths(findings: Findings, facts: SplitFacts) -> list[ListedImage]:
     if missing:
         flag = None if present else f"--{facts.split.name}_images"
         names = [image.file_name for image in missing]
-        way_out = explain_missing_files(names, folder, flag)
-        message = f"{KINDS['missing_file'].means}; {way_out}"
+        hint = explain_missing_files(names, folder, flag)
+        message = f"{KINDS['missing_file'].means}; {hint}"
         for image in missing:
             findings.note("missing_file", image.example(), message)
     return present
@@ -137,7 +147,7 @@ def _check_paths(findings: Findings, facts: SplitFacts) -> list[ListedImage]:
 def _check_against_rules(
     findings: Findings, data: dict[str, Any], facts: SplitFacts, settings: Settings
 ) -> None:
-    """Note the problems for which training refuses the annotation file."""
+    """Find the problems for which training rejects the annotation file."""
     split = facts.split
     try:
         check_annotations(
@@ -148,8 +158,8 @@ def _check_against_rules(
             num_classes=settings.num_classes,
             masks=settings.masks,
         )
-    except UserError as refusal:
-        note_refusal(findings, refusal, _file_names(facts))
+    except UserError as error:
+        note_refusal(findings, error, _file_names(facts))
 
 
 def _check_class_names(findings: Findings, facts: SplitFacts) -> None:
@@ -157,7 +167,7 @@ def _check_class_names(findings: Findings, facts: SplitFacts) -> None:
     for number, entry in facts.classes.items():
         earlier = first.setdefault(entry.name, number)
         if earlier != number:
-            detail = f"{entry.name!r}, same as category id {earlier}"
+            detail = f"{entry.name!r}, same as category id {facts.text_ids.get(earlier, earlier)}"
             findings.note("duplicate_class_name", Example(category_id=number, detail=detail))
 
 
@@ -195,7 +205,7 @@ def _count_annotations(facts: SplitFacts, usable: Iterable[Row]) -> None:
 
 
 def _check_counts(findings: Findings, facts: SplitFacts, settings: Settings) -> None:
-    """Note images with more objects than queries, and training data without objects."""
+    """Find images with more objects than queries, and training data without objects."""
     training = facts.split.name == "train"
     crowded = crowded_images(facts.objects, settings.num_queries)
     is_error = training and are_too_many(crowded)

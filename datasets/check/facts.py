@@ -11,6 +11,7 @@ import numpy as np
 from datasets.annotations.coco_file import largest_category_id
 from datasets.check.findings import EXAMPLES_KEPT, Finding
 from datasets.check.images import ImageSurvey, ListedImage
+from datasets.formats.tables import Tables
 
 # Limits of COCO's small and medium objects: sides of squares in pixels.
 _SMALL_SIDE, _MEDIUM_SIDE = 32, 96
@@ -22,12 +23,21 @@ class Split(NamedTuple):
     Attributes:
         name: "train" or "val".
         img_folder: folder that image file names are relative to.
-        ann_file: annotation file.
+        ann_file: annotation file, or the folder or list of several files.
+        tables: annotations that have been read, of any format; None: ``ann_file`` is in COCO
+            format, and is read by the check.
     """
 
     name: str
     img_folder: Path
     ann_file: Path
+    tables: Tables | None = None
+
+    def source(self) -> str:
+        """Format and place of the annotations."""
+        if self.tables is None:
+            return str(self.ann_file)
+        return f"{self.tables.format}, {self.ann_file}{self.tables.part}"
 
 
 @dataclass
@@ -36,7 +46,7 @@ class ClassCount:
 
     Attributes:
         name: name of the class.
-        objects: number of annotations, without crowds and empty boxes.
+        objects: number of annotations, without crowd annotations and empty boxes.
         images: number of images with such objects.
     """
 
@@ -73,19 +83,22 @@ class SplitFacts:
         split: location of the split.
         images: listed images by id.
         classes: classes by category id.
+        text_ids: id in the file by category id, where it is a string.
         num_annotations: number of annotations in the file.
         num_crowd: number of valid crowd annotations.
         num_images_with_crowd: number of images with crowd annotations.
-        objects: number of objects by image id, without crowds and empty boxes.
-        box_areas: number of small, medium and large objects by box area.
-        sizes_wh: width and height by image id, as training reads the image, else from the file.
-        survey: result for the image files; None if they were not opened.
+        objects: number of objects by image id, without crowd annotations and empty boxes.
+        box_areas: numbers of small, medium and large objects, by box area.
+        sizes_wh: width and height by image id: of the image as training reads it, or from the
+            annotation file if the image was not read.
+        survey: statistics of the image files; None if they were not opened.
         findings: problems of the split.
     """
 
     split: Split
     images: dict[int, ListedImage]
     classes: dict[int, ClassCount]
+    text_ids: dict[int, str] = field(default_factory=dict)
     num_annotations: int = 0
     num_crowd: int = 0
     num_images_with_crowd: int = 0
@@ -149,6 +162,6 @@ def count_by_size(extents: np.ndarray) -> dict[str, int]:
 
 
 def unused_ids(category_ids: Collection[int]) -> Iterator[int]:
-    """Yield unused ids between 1 and the largest id; the model has a logit for each of them."""
+    """Yield the unused ids from 1 to the largest id."""
     used = range(1, largest_category_id(category_ids))
     return (number for number in used if number not in category_ids)

@@ -1,6 +1,6 @@
 """Report of a check, as text and as JSON."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -31,52 +31,71 @@ class Report:
 
     def findings(self, severity: Severity) -> list[Finding]:
         """All findings of a severity, splits first."""
-        everything = [*(one for facts in self.splits for one in facts.findings), *self.between]
-        return [one for one in everything if one.severity == severity]
+        of_splits = [finding for facts in self.splits for finding in facts.findings]
+        return [finding for finding in (*of_splits, *self.between) if finding.severity == severity]
+
+    @property
+    def text_ids(self) -> dict[int, str]:
+        """Id in the annotation files by category id, where it is a string."""
+        return {number: text for facts in self.splits for number, text in facts.text_ids.items()}
 
     def has_errors(self) -> bool:
+        """Whether any finding is an error."""
         return bool(self.findings("error"))
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Convert the report to JSON values, as described in `docs/dataset_check.md`."""
+    """Convert the report to the JSON values described in `docs/dataset_check.md`."""
     return {
         "num_queries": report.num_queries,
         "has_errors": report.has_errors(),
-        "errors": [_finding_as_json(one) for one in report.findings("error")],
-        "warnings": [_finding_as_json(one) for one in report.findings("warning")],
+        "errors": [_finding_as_json(finding, report) for finding in report.findings("error")],
+        "warnings": [_finding_as_json(finding, report) for finding in report.findings("warning")],
         "splits": {facts.split.name: facts.as_json() for facts in report.splits},
         "classes": _classes_as_json(report),
     }
 
 
-def _finding_as_json(finding: Finding) -> dict[str, Any]:
+def _finding_as_json(finding: Finding, report: Report) -> dict[str, Any]:
     return {
         "kind": finding.kind,
         "split": finding.split,
         "message": finding.message,
         "count": finding.count,
         "examples": [
-            {field: value for field, value in one._asdict().items() if value not in (None, "")}
-            for one in finding.examples
+            {field: value for field, value in example._asdict().items() if value not in (None, "")}
+            for example in _with_own_ids(finding.examples, report)
         ],
     }
+
+
+def _with_own_ids(examples: Sequence[Example], report: Report) -> list[Example]:
+    """The places with category ids as in the annotation files."""
+    shown: dict[Any, str] = report.text_ids
+    return [
+        one._replace(category_id=shown.get(one.category_id, one.category_id)) for one in examples
+    ]
 
 
 def _classes_as_json(report: Report) -> dict[str, Any]:
     used = _class_ids(report)
     table = []
     for number, name in used.items():
-        row: dict[str, Any] = {"id": number, "name": name}
+        row: dict[str, Any] = {"id": report.text_ids.get(number, number), "name": name}
         for facts in report.splits:
             if entry := facts.classes.get(number):
                 row[facts.split.name] = {"objects": entry.objects, "images": entry.images}
         table.append(row)
-    return {"unused_ids": list(islice(unused_ids(used), EXAMPLES_KEPT)), "table": table}
+    return {"unused_ids": list(islice(_gaps(report, used), EXAMPLES_KEPT)), "table": table}
+
+
+def _gaps(report: Report, used: Collection[int]) -> Iterator[int]:
+    """Unused category ids; none where ids are strings."""
+    return iter(()) if report.text_ids else unused_ids(used)
 
 
 def _class_ids(report: Report) -> dict[int, str]:
-    """Class names by id, from all splits; the first split's name if they differ."""
+    """Class names by id, from all splits; if they differ, the name in the first split."""
     names = {
         number: entry.name
         for facts in reversed(report.splits)
@@ -93,12 +112,13 @@ def as_text(report: Report) -> str:
     lines += [*_class_lines(report), ""]
     for severity in ("error", "warning"):
         if found := report.findings(severity):
-            lines += [f"{severity}s", *(line for one in found for line in _finding_lines(one)), ""]
+            details = [line for finding in found for line in _finding_lines(finding, report)]
+            lines += [f"{severity}s", *details, ""]
     return "\n".join([*lines, _verdict(report)])
 
 
 def _split_lines(facts: SplitFacts, num_queries: int) -> Iterator[str]:
-    yield f"{facts.split.name}: {_printable(str(facts.split.ann_file))}"
+    yield f"{facts.split.name}: {_printable(facts.split.source())}"
     yield f"  image folder      {_printable(str(facts.split.img_folder))}"
     without = len(facts.images_without_objects())
     yield f"  images            {len(facts.images)}, {without} of them without objects"
@@ -134,17 +154,22 @@ def _class_lines(report: Report) -> Iterator[str]:
     if not names:
         yield "classes: none"
         return
-    gaps = list(islice(unused_ids(names), _IDS_SHOWN + 1))
+    gaps = list(islice(_gaps(report, names), _IDS_SHOWN + 1))
     note = f"; no class has id {_enumerate(gaps, _IDS_SHOWN)}" if gaps else ""
     ids = f"ids {min(names)} to {max(names)}" if len(names) > 1 else f"id {min(names)}"
+    ids = "ids in text" if report.text_ids else ids
     yield f"classes: {len(names)}, {ids}{note}"
     heads = "".join(
-        f"{f'{one.split.name} objects':>14}{'share':>8}{'images':>9}" for one in report.splits
+        f"{f'{facts.split.name} objects':>14}{'share':>8}{'images':>9}" for facts in report.splits
     )
-    yield f"  {'id':>6}  {'name':<{_NAME_WIDTH}}{heads}"
+    text_ids = report.text_ids
+    own_ids = {number: _printable(str(text_ids.get(number, number))) for number in names}
+    width = max(6, *map(len, own_ids.values()))
+    yield f"  {'id':>{width}}  {'name':<{_NAME_WIDTH}}{heads}"
     for number, name in islice(names.items(), _CLASSES_SHOWN):
         cells = "".join(_cells(facts, number) for facts in report.splits)
-        yield f"  {number:>6}  {_printable(name):<{_NAME_WIDTH}.{_NAME_WIDTH}}{cells}"
+        padded = f"{_printable(name):<{_NAME_WIDTH}.{_NAME_WIDTH}}"
+        yield f"  {own_ids[number]:>{width}}  {padded}{cells}"
     if len(names) > _CLASSES_SHOWN:
         yield f"  and {len(names) - _CLASSES_SHOWN} more (all of them with --json)"
 
@@ -157,24 +182,24 @@ def _cells(facts: SplitFacts, number: int) -> str:
     return f"{entry.objects:>14}{share:>8.1%}{entry.images:>9}"
 
 
-def _finding_lines(finding: Finding) -> Iterator[str]:
-    # A problem of the whole file has no place, and is not counted.
+def _finding_lines(finding: Finding, report: Report) -> Iterator[str]:
+    # A problem of the whole file has no example, and is not counted.
     is_counted = finding.examples != [Example()]
     message = counted(finding.count, finding.message) if is_counted else finding.message
     yield f"  {finding.split}: {_printable(message)} [{finding.kind}]"
-    shown = finding.examples[:EXAMPLES_SHOWN]
-    yield from (f"      {_place(example)}" for example in shown if _place(example))
+    shown = _with_own_ids(finding.examples[:EXAMPLES_SHOWN], report)
+    yield from (f"      {_example(example)}" for example in shown if _example(example))
     if finding.count > len(shown):
         yield f"      and {finding.count - len(shown)} more"
 
 
-def _place(example: Example) -> str:
-    named = {
+def _example(example: Example) -> str:
+    ids = {
         "annotation id": example.annotation_id,
         "image id": example.image_id,
         "category id": example.category_id,
     }
-    parts = [f"{name} {_printable(str(one))}" for name, one in named.items() if one is not None]
+    parts = [f"{name} {_printable(str(value))}" for name, value in ids.items() if value is not None]
     if example.file_name is not None:
         parts.append(_printable(example.file_name))
     where = ", ".join(parts)

@@ -1,1 +1,1 @@
-"""Optimizations of speed or memory; each module says when it is used."""
+"""Optimizations for speed or memory; each module states when it applies."""

@@ -1,11 +1,9 @@
-"""Multi-head attention that chooses the fastest kernel; used in all layers of the transformer.
-
-Two choices differ from `torch.nn.MultiheadAttention`:
+"""Multi-head attention of all transformer layers. Its kernels differ from PyTorch's in two cases.
 
 - Attention weights are computed only while a forward hook could read them. Without weights PyTorch
   runs a fused kernel.
 - Training in mixed precision on a CPU without dropout computes the attention in float32. PyTorch's
-  bfloat16 kernel takes up to five times as long (``benchmarks/attention.py``).
+  bfloat16 kernel takes 1.1 to 4.6 times as long (``benchmarks/RESULTS.md``).
 """
 
 from collections.abc import Callable
@@ -19,11 +17,11 @@ from torch.utils.hooks import RemovableHandle
 
 
 class Attention(nn.MultiheadAttention):
-    """`torch.nn.MultiheadAttention` with the same parameters, and a choice of kernels.
+    """`torch.nn.MultiheadAttention` with the same parameters and other kernels, see above.
 
     Args:
-        embed_dim: channels.
-        num_heads: attention heads.
+        embed_dim: number of channels.
+        num_heads: number of attention heads.
         dropout: dropout probability of the attention weights.
     """
 
@@ -38,9 +36,9 @@ class Attention(nn.MultiheadAttention):
 
         Args:
             hook: receives ``(output, weights)`` of `forward` as its output.
-            needs_weights: compute the attention weights while this hook is registered. False leaves
-                the choice of kernel, and so the last bits of the output, unchanged; the hook may
-                then receive None in place of the weights.
+            needs_weights: compute the attention weights while this hook is registered. With False
+                the hook changes neither the kernel nor the rounding of the output, and may receive
+                None instead of the weights.
             **options: ``prepend``, ``with_kwargs`` and ``always_call``.
         """
         handle = super().register_forward_hook(hook, **options)
@@ -48,11 +46,11 @@ class Attention(nn.MultiheadAttention):
             self._hooks_without_weights.add(handle.id)
         return handle
 
-    def needs_weights(self) -> bool:
-        """Whether a registered forward hook reads the weights.
+    def has_weight_hooks(self) -> bool:
+        """Whether a registered forward hook reads the attention weights.
 
-        Counts hooks on this module and hooks on all modules
-        (`torch.nn.modules.module.register_module_forward_hook`).
+        Hooks on this module and hooks on all modules
+        (`torch.nn.modules.module.register_module_forward_hook`) count.
         """
         if not torch.jit.is_scripting():
             own_hooks = self._forward_hooks.keys() - self._hooks_without_weights
@@ -79,7 +77,11 @@ class Attention(nn.MultiheadAttention):
         if not torch.jit.is_scripting():
             is_plain = attn_mask is None and not (need_weights or is_causal)
             has_dropout = self.training and self.dropout > 0
-            if is_plain and not has_dropout and _trains_on_cpu(query, key, key_padding_mask):
+            if (
+                is_plain
+                and not has_dropout
+                and _is_mixed_precision_cpu_training(query, key, key_padding_mask)
+            ):
                 return self._attend_in_float32((query, key, value), key_padding_mask), None
         # The body of ``super().forward``; TorchScript cannot compile ``super``.
         return F.multi_head_attention_forward(
@@ -107,7 +109,7 @@ class Attention(nn.MultiheadAttention):
     def _attend_in_float32(
         self, inputs: tuple[Tensor, Tensor, Tensor], padding_mask: Tensor | None
     ) -> Tensor:
-        """Compute projections in mixed precision, and attention between them in float32.
+        """Compute the projections in mixed precision, and the attention in float32.
 
         Args:
             inputs: query (L, B, C), key (S, B, C) and value (S, B, C).
@@ -127,10 +129,12 @@ class Attention(nn.MultiheadAttention):
         return self.out_proj(heads.permute(2, 0, 1, 3).flatten(2))
 
 
-def _trains_on_cpu(query: Tensor, key: Tensor, padding_mask: Tensor | None) -> bool:
+def _is_mixed_precision_cpu_training(
+    query: Tensor, key: Tensor, padding_mask: Tensor | None
+) -> bool:
     """Whether this is training in mixed precision on a CPU, with batched inputs and a bool mask.
 
-    PyTorch handles other inputs (unbatched, float64, other masks), or raises an error.
+    Other inputs (unbatched, float64, other masks) are left to PyTorch.
     """
     if query.device.type != "cpu" or query.dim() != 3 or query.dtype == torch.float64:
         return False

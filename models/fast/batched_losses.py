@@ -1,4 +1,4 @@
-"""Losses of all decoder layers together: same numbers as `SetCriterion`, with fewer kernels.
+"""Losses of all decoder layers at once: the numbers of `SetCriterion` with fewer kernel launches.
 
 The methods ``loss_labels``, ``loss_boxes`` and ``loss_cardinality`` of
 `models.criterion.SetCriterion` define the losses; tests compare these functions with them.
@@ -31,7 +31,7 @@ class DecoderLayers(NamedTuple):
     objects: Objects
 
     @classmethod
-    def of(cls, layers: Sequence[Mapping[str, Any]], targets: Any) -> "DecoderLayers | None":
+    def stack(cls, layers: Sequence[Mapping[str, Any]], targets: Any) -> "DecoderLayers | None":
         """Stack the layers; None if logits or boxes are missing or differ in shape.
 
         Args:
@@ -45,7 +45,7 @@ class DecoderLayers(NamedTuple):
         return cls(
             at_least_float32(torch.stack(logits)),  # type: ignore[arg-type]
             at_least_float32(torch.stack(boxes)),  # type: ignore[arg-type]
-            Objects.of(targets),
+            Objects.from_targets(targets),
         )
 
     def matches(self, indices: Sequence[Indices]) -> MatchedPairs | None:
@@ -53,13 +53,23 @@ class DecoderLayers(NamedTuple):
         if len({sum(len(query) for query, _ in layer) for layer in indices}) > 1:
             return None
         num_queries, counts = self.logits.shape[2], self.objects.counts
-        return MatchedPairs.of(indices, num_queries, counts, self.logits.device)
+        return MatchedPairs.from_indices(indices, num_queries, counts, self.logits.device)
 
 
 def loss_labels(
     layers: DecoderLayers, matches: MatchedPairs, num_classes: int, empty_weight: Tensor
 ) -> list[dict[str, Tensor]]:
-    """``loss_ce`` of each layer, and ``class_error`` of the last decoder layer."""
+    """Classification loss.
+
+    Args:
+        layers: predictions and objects.
+        matches: matched pairs of all layers.
+        num_classes: number of object classes; this index is the no-object class.
+        empty_weight: (K,) weight of each class in the cross-entropy.
+
+    Returns:
+        ``loss_ce`` of each layer, and ``class_error`` in percent of the last decoder layer.
+    """
     num_layers, batch_size, num_queries, num_logits = layers.logits.shape
     matched_labels = layers.objects.labels[matches.target]  # (L, P)
     classes = matched_labels.new_full((num_layers, batch_size * num_queries), num_classes)
@@ -69,7 +79,7 @@ def loss_labels(
         layers.logits.view(-1, num_logits), classes.view(-1), weight, reduction="none"
     )
     loss = weighted.view(num_layers, -1).sum(1) / weight[classes].sum(1)
-    losses = [{"loss_ce": of_layer} for of_layer in loss.unbind()]
+    losses = [{"loss_ce": layer_loss} for layer_loss in loss.unbind()]
     last_layer = layers.logits[0].flatten(0, 1)
     correct = accuracy(last_layer[matches.query[0]], matched_labels[0])[0]
     losses[0]["class_error"] = 100 - correct

@@ -2,7 +2,7 @@
 
 For small images the last stage of a ResNet has few cells, but millions of weights. There PyTorch's
 convolution takes up to 2.7 times as long as a matrix product, forward and backward
-(``benchmarks/convolution.py``).
+(``benchmarks/RESULTS.md``).
 """
 
 import torch
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 class SmallMapConv2d(nn.Conv2d):
     """`torch.nn.Conv2d` that uses a matrix product for small outputs in mixed precision on a CPU.
 
-    Small: fewer cells in the whole batch than output channels. PyTorch's convolution computes all
-    other cases: full precision, other devices, larger outputs, groups, dilation, and padding other
-    than zeros.
+    An output is small if the whole batch has fewer cells than output channels. All other cases use
+    PyTorch's convolution: full precision, other devices, larger outputs, groups, dilation, and
+    padding other than zeros.
     """
 
     @classmethod
@@ -31,7 +31,7 @@ class SmallMapConv2d(nn.Conv2d):
             conv.groups,
             bias=conv.bias is not None,
             padding_mode=conv.padding_mode,
-            device="meta",  # no memory or random numbers for weights that are replaced
+            device="meta",  # the weights are replaced: use no memory or random numbers for them
         )
         new.weight, new.bias = conv.weight, conv.bias
         return new.train(conv.training)
@@ -56,7 +56,7 @@ class SmallMapConv2d(nn.Conv2d):
 
         Args:
             input: (B, C, H, W).
-            padding: cells above and below, cells at the left and right.
+            padding: cells above and below, and cells at the left and right.
             height, width: H' and W'.
 
         Returns:
@@ -76,7 +76,7 @@ class SmallMapConv2d(nn.Conv2d):
 def use_small_map_convolutions(network: nn.Module) -> None:
     """Replace every `torch.nn.Conv2d` inside a network by a `SmallMapConv2d`, in place.
 
-    Parameters and their names stay the same. Call it before hooks are registered on convolutions.
+    Parameters and their names do not change. Call this before registering hooks on convolutions.
     """
     for name, child in network.named_children():
         if type(child) is nn.Conv2d:

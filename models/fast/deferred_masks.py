@@ -2,7 +2,8 @@
 
 The mask head has the largest activations of the model, but only a few of the 100 queries are
 matched. In training `models.segmentation.DETRsegm` therefore returns `DeferredMasks`, and the
-criterion runs the mask head for the matched queries (memory: ``benchmarks/RESULTS.md``).
+criterion runs the mask head for the matched queries only (for the memory saved see
+``benchmarks/RESULTS.md``).
 """
 
 from typing import Any, NoReturn, Protocol
@@ -64,11 +65,11 @@ class DeferredMasks:
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"no attribute {name!r}: {_NOT_A_TENSOR}")
 
-    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def _raise_not_a_tensor(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(_NOT_A_TENSOR)
 
-    __getitem__ = __neg__ = __gt__ = __ge__ = __lt__ = __le__ = _refuse
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = _refuse
+    __getitem__ = __neg__ = __gt__ = __ge__ = __lt__ = __le__ = _raise_not_a_tensor
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = _raise_not_a_tensor
 
     @classmethod
     def __torch_function__(cls, *args: Any, **kwargs: Any) -> NoReturn:

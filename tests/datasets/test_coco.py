@@ -300,7 +300,7 @@ def test_missing_data_is_named(tmp_path, path, message):
 
 
 def test_unknown_dataset_lists_the_choices():
-    with pytest.raises(ValueError, match="coco, coco_panoptic, shapes"):
+    with pytest.raises(ValueError, match="coco, coco_panoptic, voc, yolo, shapes"):
         build_dataset("train", flags(dataset_file="zzz"))
 
 

@@ -24,6 +24,8 @@ STARTS = {
     "frozen": MASKS,
     "batch": [*MASKS, "--backbone_norm", "batch"],
     "finetuned": [*BOXES, "--finetune", "{own}.pth"],
+    # New rows of queries and classes are random, with another seed on each rank.
+    "adapted": [*BOXES, "--finetune", "{own}.pth", "--num_queries", "9", "--num_classes", "260"],
     "frozen weights": [*MASKS, "--frozen_weights", "{own}.pth"],
 }
 
@@ -175,7 +177,7 @@ def test_of_files_that_differ_the_file_of_rank_0_counts(ranks, folder, name, pre
     ("name", "words"),
     [
         ("other checkpoint", "different checkpoints (process 0: one of epoch 0, step 2 (hash "),
-        ("other flags", "--lr: 0.0001 in rank 0, 0.001 in rank 1; give every rank the same flags"),
+        ("other flags", "--lr: 0.0001 on rank 0, 0.001 on rank 1; give every rank the same flags"),
         ("other data", "training data: 5 images (hash "),
     ],
 )

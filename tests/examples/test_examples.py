@@ -71,6 +71,16 @@ def test_a_checkpoint_becomes_the_model_that_it_was(tmp_path):
         torch.testing.assert_close(values, expected[name], rtol=0, atol=1e-5)
 
 
+def test_detections_have_the_classes_of_the_category_ids(tmp_path):
+    make_checkpoint(tmp_path / "c.pth", category_ids=[9, 2, "1", 7, 8])
+    loaded = from_file(str(tmp_path / "c.pth"), {})
+    logits = torch.zeros(1, 5, 6)
+    logits[0, :, :5] = 9 * torch.eye(5)
+    outputs = {"pred_logits": logits, "pred_boxes": torch.zeros(1, 5, 4)}
+    found = Detections.of(loaded, outputs, Image.new("RGB", (9, 9)), 0, range(5))
+    assert found.labels == ["class 9", "bar", "dot", "class 7", "class 8"]
+
+
 @pytest.mark.parametrize(("num_classes", "name"), [(91, "dog"), (5, "class 18")])
 def test_a_checkpoint_of_the_original_has_no_new_flags_and_no_names(num_classes, name, tmp_path):
     flags = ("--masks", "--frozen_weights", "boxes.pth")

@@ -33,7 +33,15 @@ TENSORS = st.sampled_from(
         torch.ones(2, dtype=torch.complex64),
     ]
 )
-FLAGS = ("nheads", "dilation", "backbone", "scales", "max_size", "dataset_file")
+FLAGS = (
+    "nheads",
+    "dilation",
+    "backbone",
+    "scales",
+    "max_size",
+    "dataset_file",
+    "panoptic_threshold",
+)
 STATE = build(NARROW_MASKS).state_dict()
 
 
@@ -57,10 +65,11 @@ def accepted(function, *args):
     categories=ANY,
     is_thing=ANY,
     epoch=ANY,
+    thresholds=ANY,
+    category_ids=ANY,
     suffix=st.sampled_from([".pth", ".safetensors"]),
 )
-def test_entries_of_a_checkpoint(path, args, categories, is_thing, epoch, suffix):
-    entries = {"args": args, "categories": categories, "is_thing": is_thing, "epoch": epoch}
+def test_entries_of_a_checkpoint(path, suffix, **entries):
     torch.save({"model": STATE, **entries}, f"{path}.pth")
     accepted(from_file, f"{path}.pth", {})
     checkpoint = accepted(read_weights, f"{path}.pth")

@@ -261,8 +261,8 @@ def test_configurations_that_are_not_ours(config, words):
     ],
 )
 def test_dilation_has_several_names(config, dilation):
-    found, categories = read_config({"model_type": "detr", **config}, "config.json")
-    assert (found["dilation"], categories) == (dilation, {})
+    found, categories, ids = read_config({"model_type": "detr", **config}, "config.json")
+    assert (found["dilation"], categories, ids) == (dilation, {}, None)
 
 
 @pytest.mark.parametrize(
@@ -316,6 +316,21 @@ def test_the_check_finds_what_no_file_says(tmp_path, monkeypatch, capsys):
 def test_classes_without_a_name():
     config = {"model_type": "detr", "id2label": {"0": "N/A", "1": "cat", "2": "LABEL_2"}}
     assert read_config(config, "config.json")[1] == {1: "cat"}
+
+
+def test_ids_of_the_rows_there_and_back(tmp_path):
+    ids = [1, 3, "5", "cell", 60, 70, 80]
+    write_folder(dataclasses.replace(source(BOXES), category_ids=ids), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert list(config["id2label"].values())[:3] == ["cat", "dog", "LABEL_2"]
+    checkpoint, _ = read_folder(tmp_path)
+    assert checkpoint["category_ids"] == ids and checkpoint["categories"] == CATEGORIES
+
+
+def test_ids_that_do_not_fit_the_labels():
+    config = {"model_type": "detr", "id2label": {"0": "cat"}, "category_ids": [1, 2]}
+    with pytest.raises(UserError, match=r"config.json: category_ids must be a list of 1 ids"):
+        read_config(config, "config.json")
 
 
 def test_folders_that_lack_something(tmp_path, capsys):

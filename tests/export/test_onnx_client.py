@@ -79,6 +79,22 @@ def test_metadata_of_other_tools_do_no_harm(onnx_export, tmp_path):
     assert facts["categories"] == {"1": "cat", "3": "dog"} and facts["max_size"] == 160
 
 
+def test_labels_are_the_ids_of_the_user():
+    detections = runpy.run_path(str(CLIENT))["detections"]
+    outputs = {"scores": [[0.4, 0.9]], "labels": [[0, 1]], "boxes": np.zeros((1, 2, 4))}
+    outputs = {name: np.array(value) for name, value in outputs.items()}
+    for category_ids, labels in ((None, [1, 0]), ([700, "cell"], ["cell", 700])):
+        found, _ = detections(outputs, 0, (9, 9), 0.1, category_ids)
+        assert [one["label"] for one in found] == labels
+
+
+def test_files_of_older_versions_have_no_category_ids(onnx_export, tmp_path):
+    open_model = runpy.run_path(str(CLIENT))["open_model"]
+    assert open_model(str(onnx_export[1]))[1]["category_ids"] == list(range(7))
+    older = change(onnx_export[1], tmp_path / "f.onnx", metadata={"category_ids": "null"})
+    assert open_model(str(older))[1]["category_ids"] is None
+
+
 def test_mistakes_end_in_one_line(onnx_export, pictures, tmp_path, capsys):
     main = runpy.run_path(str(CLIENT))["main"]
     good = onnx_export[1]

@@ -1,14 +1,18 @@
 """Weights of any format."""
 
 import argparse
+import json
 
 import pytest
 import torch
 
+from export.command import metadata_of
+from export.source import from_file
 from export.weights import flags_of, read_weights, run, write_weights
 from tests.export.small_files import BOXES, CATEGORIES, write_checkpoint
 from tests.export.test_detectron2 import as_detectron2
 from tests.util.tiny_detr import TinyDetr
+from util.category_ids import category_id_of
 from util.errors import UserError
 
 
@@ -91,3 +95,33 @@ def test_metadata_that_is_not_ours(tmp_path):
     package.save_file(TinyDetr().state_dict(), tmp_path / "f.safetensors", {"args": "{"})
     with pytest.raises(UserError, match="metadata is invalid"):
         read_weights(tmp_path / "f.safetensors")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_ids_of_the_rows_come_back(tmp_path, suffix):
+    path = tmp_path / f"weights{suffix}"
+    state = BOXES.build().state_dict()
+    ids = [10, 20, "30", "cell", 50, 60, 70]
+    categories = {30: "thirty", category_id_of("cell"): "blood cell"}
+    checkpoint = {"model": state, "args": BOXES.flags(), "categories": categories}
+    write_weights(path, {**checkpoint, "category_ids": ids})
+    assert read_weights(path)["category_ids"] == ids
+    loaded = from_file(str(path), {})
+    assert loaded.category_ids == ids and loaded.categories == categories
+    metadata = metadata_of(loaded)
+    assert json.loads(metadata["category_ids"]) == ids
+    assert json.loads(metadata["categories"]) == {"30": "thirty", "cell": "blood cell"}
+
+
+def test_ids_of_the_rows_are_row_numbers_unless_given(tmp_path):
+    write_checkpoint(tmp_path / "a.pth")
+    loaded = from_file(str(tmp_path / "a.pth"), {})
+    assert loaded.category_ids is None
+    assert json.loads(metadata_of(loaded)["category_ids"]) == list(range(7))
+
+
+def test_ids_that_do_not_fit_the_head(tmp_path):
+    checkpoint = {"model": BOXES.build().state_dict(), "category_ids": [1, 2]}
+    torch.save(checkpoint, tmp_path / "a.pth")
+    with pytest.raises(UserError, match="category_ids must be a list of 7 ids"):
+        from_file(str(tmp_path / "a.pth"), {"nheads": 4})

@@ -46,7 +46,7 @@ def test_equals_the_original_algorithm(seed, weights):
 def test_is_the_cheapest_of_all_assignments():
     outputs, targets = case(3, 5, [3])
     matcher = HungarianMatcher(*WEIGHTS)
-    objects = Objects.of(targets)
+    objects = Objects.from_targets(targets)
     cost = matcher._costs_on_host(
         outputs["pred_logits"][None], outputs["pred_boxes"][None], objects
     )[0]
@@ -72,11 +72,11 @@ def test_layers_are_matched_as_separately():
     indices = matcher.match_layers(
         torch.stack([layer["pred_logits"] for layer in layers]),
         torch.stack([layer["pred_boxes"] for layer in layers]),
-        Objects.of(targets),
+        Objects.from_targets(targets),
         targets,
     )
     assert [pairs(layer) for layer in indices] == [pairs(matcher(x, targets)) for x in layers]
-    matches = MatchedPairs.of(indices, 6, [2, 7, 0, 3], torch.device("cpu"))
+    matches = MatchedPairs.from_indices(indices, 6, [2, 7, 0, 3], torch.device("cpu"))
     first_objects = [0, 2, 9, 9]
     for layer, query_row, target_row in zip(indices, matches.query, matches.target, strict=True):
         expected = [
@@ -104,7 +104,7 @@ def test_a_matcher_is_called_for_each_layer_unless_it_is_ours():
     stacked = (
         torch.stack([layer["pred_logits"] for layer in layers]),
         torch.stack([layer["pred_boxes"] for layer in layers]),
-        Objects.of(targets),
+        Objects.from_targets(targets),
     )
     ours, counting = HungarianMatcher(*WEIGHTS), CountingMatcher(*WEIGHTS)
     expected = [pairs(ours(layer, targets)) for layer in layers]
@@ -119,7 +119,11 @@ def test_a_matcher_is_called_for_each_layer_unless_it_is_ours():
 
 def test_a_replaced_forward_is_called(monkeypatch):
     outputs, targets = case(0, 4, [2])
-    stacked = outputs["pred_logits"][None], outputs["pred_boxes"][None], Objects.of(targets)
+    stacked = (
+        outputs["pred_logits"][None],
+        outputs["pred_boxes"][None],
+        Objects.from_targets(targets),
+    )
     nothing = [(torch.empty(0, dtype=torch.int64),) * 2]
     matcher = HungarianMatcher(*WEIGHTS)
     matcher.forward = lambda outputs, targets: nothing

@@ -158,3 +158,14 @@ def test_ids_are_plain_numbers():
     _, segments = panoptic(outputs_of([1], rectangles((4, 4), (0, 4, 0, 4))), (4, 4))
     assert [type(v) for v in segments[0].values()] == [int, bool, int, int]
     assert not isinstance(segments[0]["area"], np.integer)
+
+
+def test_segments_have_category_ids():
+    """Two queries of the stuff in row 0 become one segment; row 1 is a thing."""
+    post = PostProcessPanoptic({500: True, 400: False}, 0.5, category_ids=[400, 500])
+    logits = torch.tensor([[[9.0, 0, 0], [9, 0, 0], [0, 9, 0]]])
+    masks = torch.full((1, 3, 6, 6), -9.0)
+    masks[0, 0, :2], masks[0, 1, 2:4], masks[0, 2, 4:] = 9, 9, 9
+    (result,) = post({"pred_logits": logits, "pred_masks": masks}, [(6, 6)])
+    found = [(one["category_id"], one["isthing"]) for one in result["segments_info"]]
+    assert found == [(400, False), (500, True)]

@@ -24,3 +24,11 @@ def test_sizes_that_do_not_fit(sizes):
     outputs = {"pred_logits": torch.zeros(2, 3, 4), "pred_boxes": torch.zeros(2, 3, 4)}
     with pytest.raises(ValueError, match="target_sizes"):
         PostProcess()(outputs, sizes)
+
+
+def test_labels_are_category_ids():
+    post = PostProcess([70, "8", 3])
+    assert not post.state_dict()
+    outputs = {"pred_logits": torch.eye(4)[None] * 9, "pred_boxes": torch.zeros(1, 4, 4)}
+    (result,) = post(outputs, torch.tensor([[10, 20]]))
+    assert result["labels"].tolist()[:3] == [70, 8, 3]

@@ -1,16 +1,14 @@
-"""Loading of weights: exact, fine-tuning, and error messages."""
+"""Loading of weights that must fit, and error messages."""
 
 import pytest
 import torch
-from torch import nn
 
 from models.weights import (
-    finetune_model,
     load_frozen_weights,
     load_model_state,
     model_state,
 )
-from tests.util.tiny_detr import TinyDetr, same_weights
+from tests.util.tiny_detr import TinyDetr, TinySegmenter, same_weights
 from util.errors import UserError
 
 
@@ -76,77 +74,9 @@ def test_flags_of_masks_are_detected():
         load_model_state(TinyDetr(), state, "a.pth")
 
 
-def test_finetuning_the_same_model_loads_everything():
-    theirs, ours = TinyDetr(), TinyDetr()
-    report = finetune_model(ours, theirs.state_dict())
-    assert same_weights(ours, theirs)
-    assert not (report.resized or report.skipped or report.missing or report.unused)
-    count = len(theirs.state_dict())
-    assert str(report) == f"Fine-tuning: {count} of {count} tensors of the model loaded"
-
-
-@pytest.mark.parametrize(("theirs_count", "ours_count"), [(7, 4), (4, 7)])
-def test_finetuning_loads_the_common_queries(theirs_count, ours_count):
-    theirs, ours = TinyDetr(queries=theirs_count), TinyDetr(queries=ours_count)
-    fresh = ours.query_embed.weight.detach().clone()
-    report = finetune_model(ours, theirs.state_dict())
-    assert torch.equal(ours.query_embed.weight[:4], theirs.query_embed.weight[:4])
-    assert torch.equal(ours.query_embed.weight[4:], fresh[4:])
-    counts = f"4 rows, {theirs_count} in the file, {ours_count} in the model"
-    assert f"loaded in part: query_embed.weight ({counts})" in str(report)
-
-
-def test_finetuning_reports_a_skipped_head():
-    theirs, ours = TinyDetr(classes=91), TinyDetr(classes=3)
-    head = ours.class_embed.weight.detach().clone()
-    state = {"module." + key: value for key, value in theirs.state_dict().items()}
-    del state["module.input_proj.bias"]
-    state["module.unknown"] = torch.ones(1)
-    report = finetune_model(ours, state)
-    assert torch.equal(ours.class_embed.weight, head)
-    assert torch.equal(ours.input_proj.weight, theirs.input_proj.weight)
-    words = str(report)
-    assert "shape differs, not loaded: class_embed.weight is (92, 8) in the file" in words
-    assert "not in the file, initial values kept: input_proj.bias" in words
-    assert "only in the file, not used: unknown" in words
-
-
-def test_batch_counters_are_not_worth_a_word():
-    state = TinyDetr().state_dict()
-    del state["backbone.0.body.bn1.num_batches_tracked"]
-    assert finetune_model(TinyDetr(), state).missing == []
-    state["elsewhere.bn1.num_batches_tracked"] = torch.tensor(1)
-    assert finetune_model(TinyDetr(), state).unused == []
-
-
-def test_finetuning_from_another_model_is_refused():
-    with pytest.raises(UserError, match="no tensor of the checkpoint matches"):
-        finetune_model(TinyDetr(), {"fc.weight": torch.ones(1)})
-
-
-class TinySegmenter(nn.Module):
-    """A detector inside a segmentation model."""
-
-    def __init__(self, **options):
-        super().__init__()
-        self.detr = TinyDetr(**options)
-        self.mask_head = nn.ModuleDict({"lay1": nn.Conv2d(2, 2, 1)})
-
-
 def test_flags_of_a_segmentation_model_for_boxes():
     with pytest.raises(UserError, match="give no --masks, or"):
         load_model_state(TinySegmenter(), TinyDetr().state_dict(), "a.pth")
-
-
-def test_finetuning_between_boxes_and_masks():
-    boxes, masks = TinyDetr(), TinySegmenter()
-    report = finetune_model(masks, boxes.state_dict())
-    assert same_weights(masks.detr, boxes)
-    assert report.missing == ["mask_head.lay1.weight", "mask_head.lay1.bias"] and not report.unused
-    other = TinyDetr()
-    report = finetune_model(other, masks.state_dict())
-    assert same_weights(other, boxes)
-    assert report.unused == ["mask_head.lay1.weight", "mask_head.lay1.bias"] and not report.missing
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])

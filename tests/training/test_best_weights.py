@@ -153,3 +153,48 @@ def test_readers_of_raw_weights_are_told(data, tmp_path, capsys, scored_by_loss)
     assert said()
     read_weights(tmp_path / "checkpoint.pth")
     assert not said()
+
+
+# ---- thresholds
+
+
+@pytest.fixture
+def thresholds_by_evaluation(monkeypatch):
+    """Each evaluation gets the next threshold: averaged weights come first in each epoch."""
+    numbers = iter(range(1, 9))
+    monkeypatch.setattr(
+        loop, "thresholds_in", lambda _: {"best_f1": next(numbers) / 10, "by_class": {}}
+    )
+
+
+def threshold_in(path):
+    return read_checkpoint(path)["thresholds"]["best_f1"]
+
+
+def test_best_has_the_thresholds_of_its_own_evaluation(
+    data, tmp_path, monkeypatch, thresholds_by_evaluation
+):
+    scores = iter([0.5, 0.1, 0.2, 0.1])  # raw, averaged
+    monkeypatch.setattr(loop, "validation_score", lambda stats: next(scores))
+    flags = [*AVERAGED, "--epochs", "2", "--keep_last", "2", "--output_dir", tmp_path]
+    assert run(data, *flags) == 0
+    assert threshold_in(tmp_path / "best.pth") == 0.2
+    assert threshold_in(tmp_path / "checkpoint.pth") == 0.4
+    copies = sorted(tmp_path.glob("checkpoint-step*.pth"))
+    assert [threshold_in(path) for path in copies] == [0.2, 0.4]
+    assert copies[1].samefile(tmp_path / "checkpoint.pth")
+
+
+def test_best_averaged_weights_have_their_own_thresholds(
+    data, tmp_path, scored_by_loss, thresholds_by_evaluation
+):
+    assert run(data, *AVERAGED, "--epochs", "1", "--output_dir", tmp_path) == 0
+    assert threshold_in(tmp_path / "best.pth") == 0.1
+    assert threshold_in(tmp_path / "checkpoint.pth") == 0.2
+
+
+def test_thresholds_survive_a_resumed_epoch(data, tmp_path, thresholds_by_evaluation):
+    flags = ["--output_dir", tmp_path, "--auto_resume"]
+    assert run(data, *flags, "--epochs", "1") == 0
+    assert run(data, *flags, "--epochs", "1") == 0
+    assert threshold_in(tmp_path / "checkpoint.pth") == 0.1

@@ -31,7 +31,8 @@ def content(is_thing=None):
     progress = RunState(epoch=3, step=7)
     average = AveragedModel(model, 0.9)
     state = TrainingState(model, optimizer, scheduler, None, progress, average)
-    return checkpoint_of(state, {"lr": 0.1}, {1: "cat"}, is_thing or {})
+    classes = {"categories": {1: "cat"}, "is_thing": is_thing, "category_ids": [1]}
+    return checkpoint_of(state, {"lr": 0.1}, classes)
 
 
 def test_the_table_names_every_key():

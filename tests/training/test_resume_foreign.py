@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import main
-from training.checkpoint import TrainingState, checkpoint_of, restore_optimizer, restored_progress
+from training.checkpoint import TrainingState, checkpoint_of, restored_progress
 from training.flags import check_flags
 from training.folder import RunFolder
+from training.optimization.optimizer_state import restore_optimizer
 from training.resume import Start, apply_schedule, find_start
 from training.saved_flags import settle_resumed
 from training.state import RunState
@@ -43,7 +44,7 @@ def trained(kind):
     scaler.scale(torch.ones(1))
     progress = RunState(epoch=3, step=3, scores={0: 0.5}, bad_images=["a"])
     state = TrainingState(model, optimizer, scheduler, scaler, progress)
-    content = checkpoint_of(state, {**FLAGS, "lr_scheduler": kind}, {}, {})
+    content = checkpoint_of(state, {**FLAGS, "lr_scheduler": kind}, {})
     names = ("optimizer", "lr_scheduler", "scaler", "args", "epoch", "step", "rng", "progress")
     return {name: content[name] for name in names}
 
@@ -93,7 +94,7 @@ def continued_from(checkpoint):
     scheduler.step()
     progress.left_out()
     state = TrainingState(model, optimizer, scheduler, scaler, progress)
-    torch.save(checkpoint_of(state, vars(args), {}, {}), io.BytesIO())
+    torch.save(checkpoint_of(state, vars(args), {}), io.BytesIO())
     return [group["lr"] for group in optimizer.param_groups]
 
 

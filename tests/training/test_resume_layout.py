@@ -10,8 +10,8 @@ from torch import nn
 from datasets.shapes.directory import write_shapes
 from tests.test_main import read_checkpoint, run
 from training import resume
-from training.checkpoint import restore_optimizer
 from training.network import prepare_for_mixed_precision
+from training.optimization.optimizer_state import restore_optimizer
 from util.optimizer import build_lr_scheduler, build_optimizer
 
 

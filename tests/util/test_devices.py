@@ -23,7 +23,7 @@ def test_the_cpu_is_there():
 
 @pytest.mark.parametrize("name", ["gpu", "cuda0", "cuda:", "0,1", "", "GPU:0"])
 def test_what_is_no_device(name):
-    assert "unknown device type; give --device cpu, --device cuda" in refusal(name)
+    assert "unknown device type; use --device cpu, --device cuda" in refusal(name)
 
 
 def test_devices_of_other_makers():
@@ -35,7 +35,9 @@ def test_no_gpu(monkeypatch):
     assert "no GPU is available" in refusal("cuda")
 
 
-@pytest.mark.parametrize(("count", "there"), [(1, "only cuda:0;"), (4, "only cuda:0 to cuda:3;")])
+@pytest.mark.parametrize(
+    ("count", "there"), [(1, "available: cuda:0"), (4, "available: cuda:0 to cuda:3")]
+)
 def test_gpus_that_are_there_are_named(monkeypatch, count, there):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)

@@ -1,4 +1,4 @@
-"""Parameter groups and learning-rate schedules."""
+"""Optimizers, learning-rate schedules, and frozen parts of a model."""
 
 import math
 
@@ -7,13 +7,27 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from util.optimizer import build_lr_scheduler, build_optimizer
+from util.nonfinite_steps import update_weights
+from util.optimizer import (
+    build_lr_scheduler,
+    build_optimizer,
+    freeze_backbone,
+    keep_frozen_norms,
+    num_optimized,
+    scaled_rates,
+    set_backbone_trained,
+)
 
 
-def build():
+def build(kind="adamw"):
     model = nn.ModuleDict({"backbone": nn.Linear(2, 3), "head": nn.Linear(3, 1)})
     model["backbone"].bias.requires_grad_(False)
-    return model, build_optimizer(model, 0.1, 0.01, 0.5)
+    return model, build_optimizer(model, 0.1, 0.01, 0.5, kind)
+
+
+def backward(model, step):
+    model.zero_grad()
+    model["head"](model["backbone"](torch.full((1, 2), 1.0 + step))).sum().backward()
 
 
 def rates(scheduler, optimizer, epochs):
@@ -51,6 +65,99 @@ def test_a_step_equals_unfused_adamw():
         results.append([p.detach() for p in model.parameters()])
     for a, b in zip(*results, strict=True):
         assert torch.allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+def test_adam_and_sgd_follow_their_formulas(kind):
+    torch.manual_seed(0)
+    model, optimizer = build(kind)
+    weights = {"head": model["head"].weight, "backbone": model["backbone"].weight}
+    wanted = {name: p.detach().clone() for name, p in weights.items()}
+    moments = {name: [torch.zeros_like(p), torch.zeros_like(p)] for name, p in wanted.items()}
+    for step in range(1, 5):
+        backward(model, step)
+        for name, p in wanted.items():
+            lr = {"head": 0.1, "backbone": 0.01}[name]
+            gradient = weights[name].grad + 0.5 * p  # weight decay as L2 penalty
+            first, second = moments[name]
+            if kind == "sgd":
+                first.mul_(0.9).add_(gradient)
+                p -= lr * first
+            else:
+                first.mul_(0.9).add_(gradient, alpha=0.1)
+                second.mul_(0.999).add_(gradient.square(), alpha=0.001)
+                scale = (second / (1 - 0.999**step)).sqrt() + 1e-8
+                p -= lr * first / (1 - 0.9**step) / scale
+        optimizer.step()
+    for name, p in wanted.items():
+        assert torch.allclose(weights[name], p, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd"])
+def test_a_skipped_first_step_leaves_no_trace(kind):
+    results = []
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    for skipped_steps in (0, 2):
+        torch.manual_seed(0)
+        model, optimizer = build(kind)
+        before = [p.detach().clone() for p in model.parameters()]
+        for step in range(skipped_steps):
+            backward(model, 7.0 + step)
+            update_weights(optimizer, scaler, skip=torch.tensor(True))
+            assert all(map(torch.equal, before, model.parameters()))
+        for step in range(3):
+            backward(model, step)
+            update_weights(optimizer, scaler, skip=torch.tensor(False))
+        results.append([p.detach() for p in model.parameters()])
+    assert all(map(torch.equal, *results))
+
+
+def test_an_unknown_optimizer_is_refused():
+    with pytest.raises(ValueError, match="'rmsprop', expected one of adamw, adam, sgd"):
+        build("rmsprop")
+
+
+def test_scaled_rates_last_for_the_block_only():
+    _, optimizer = build()
+    with scaled_rates(optimizer, 0.25) as rates:
+        assert rates == [group["lr"] for group in optimizer.param_groups] == [0.025, 0.0025]
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.01]
+    with pytest.raises(RuntimeError), scaled_rates(optimizer, 0.3):
+        raise RuntimeError
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.01]
+
+
+def test_a_frozen_backbone_is_neither_updated_nor_decayed_and_joins_later():
+    torch.manual_seed(0)
+    model, optimizer = build()
+    before = [p.detach().clone() for p in model["backbone"].parameters()]
+    assert num_optimized(optimizer) == 10
+    assert set_backbone_trained(optimizer, False) and not set_backbone_trained(optimizer, False)
+    for step in range(2):
+        backward(model, step)
+        optimizer.step()
+    assert all(map(torch.equal, before, model["backbone"].parameters()))
+    assert num_optimized(optimizer) == 10
+    assert set_backbone_trained(optimizer, True)
+    assert not model["backbone"].bias.requires_grad  # was never trained
+    backward(model, 2)
+    optimizer.step()
+    assert not torch.equal(before[0], model["backbone"].weight)
+    steps = [float(state["step"]) for state in optimizer.state.values()]
+    assert steps == [3, 3, 1]
+
+
+def test_norms_with_frozen_weights_keep_their_statistics():
+    model = nn.ModuleDict({"backbone": nn.BatchNorm2d(2), "head": nn.BatchNorm2d(2)})
+    model["plain"] = nn.BatchNorm2d(2, affine=False)
+    freeze_backbone(model)
+    model.train()
+    keep_frozen_norms(model)
+    assert {name: m.training for name, m in model.items()} == {
+        "backbone": False,
+        "head": True,
+        "plain": True,
+    }
 
 
 def test_step_schedule():
@@ -91,3 +198,13 @@ def test_cosine_schedule_above_its_floor_keeps_the_bits_of_pytorch():
         _, optimizer = build()
         seen.append(rates(schedule(optimizer, "cosine", 7, 200, 0.003), optimizer, 8))
     assert seen[0] == seen[1]
+
+
+def test_cosine_schedule_to_a_ratio_of_each_rate():
+    _, optimizer = build()
+    scheduler = build_lr_scheduler(optimizer, "cosine", 4, 200, 0.0, 0.01)
+    seen = rates(scheduler, optimizer, 5)
+    for group, first in enumerate((0.1, 0.01)):
+        last = first / 100
+        wanted = [last + (first - last) * (1 + math.cos(math.pi * e / 4)) / 2 for e in range(5)]
+        assert [rate[group] for rate in seen] == pytest.approx(wanted)

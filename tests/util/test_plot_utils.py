@@ -80,6 +80,17 @@ class TestPlotLogs:
         with pytest.raises(UserError, match=r"field 'los'; there are: coco_eval_bbox, loss, lr"):
             plot_logs(run, fields=["los"])
 
+    def test_a_last_epoch_without_evaluation(self, tmp_path):
+        last = {"epoch": 2, "train_loss": 7.0}
+        run = write_log(tmp_path / "run", [epoch(0), epoch(1), last])
+        _, axs = plot_logs(run, fields=("loss", "mAP"))
+        assert lines(axs[0]) == {
+            "run train": ([0, 1, 2], [9, 8, 7]),
+            "run test": ([0, 1], [8, 7]),
+        }
+        with pytest.raises(UserError, match=r"there are: coco_eval_bbox, loss, lr"):
+            plot_logs(run, fields=["los"])
+
     def test_without_matplotlib_the_error_names_it(self, tmp_path, monkeypatch):
         run = write_log(tmp_path / "run", [epoch(0)])
         monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)

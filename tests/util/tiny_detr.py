@@ -25,6 +25,15 @@ class TinyDetr(nn.Module):
         self.backbone = nn.Sequential(nn.ModuleDict({"body": body}), nn.Module())
 
 
+class TinySegmenter(nn.Module):
+    """A detector inside a segmentation model."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.detr = TinyDetr(**options)
+        self.mask_head = nn.ModuleDict({"lay1": nn.Conv2d(2, 2, 1)})
+
+
 def same_weights(left: nn.Module, right: nn.Module) -> bool:
     theirs = right.state_dict()
     return all(torch.equal(value, theirs[key]) for key, value in left.state_dict().items())

@@ -1,4 +1,4 @@
-"""Skip a limited number of non-finite training steps, then explain the next and end the run."""
+"""Skip a limited number of non-finite training steps; replay the next one and end the run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,14 +19,14 @@ _OUT_OF_MEMORY = "not enough memory to replay the step during training"
 
 
 class NonFinitePolicy:
-    """Skips non-finite steps up to a limit; explains the next and ends the run.
+    """Skips non-finite steps up to a limit; looks for the cause of the next one and ends the run.
 
     Args:
-        model: not wrapped in `DistributedDataParallel`.
-        criterion: returns the losses.
-        folder: output folder, for the file `DUMP`; None if there is none.
+        model: the model, not wrapped in `DistributedDataParallel`.
+        criterion: criterion of the model.
+        folder: output folder in which `DUMP` is written; None: no folder.
         flags: all flags of the run by name. ``amp`` and ``max_skipped_steps`` are used here; all
-            are saved in the file.
+            are saved in `DUMP`.
     """
 
     def __init__(
@@ -42,14 +42,15 @@ class NonFinitePolicy:
         self._flags = flags
 
     def handle(self, records: Sequence[StepRecord], state: RunState) -> None:
-        """Count a skipped step. Collective; call it before the weights change.
+        """Count a skipped step. Collective; call this before the weights change.
 
         Args:
-            records: the micro-batches of the step in this process.
-            state: progress of the run; its ``skipped_steps`` is increased.
+            records: micro-batches of the step on this rank.
+            state: training progress; its ``skipped_steps`` is increased.
 
         Raises:
-            DivergenceError: more steps than allowed were not finite; names the cause if found.
+            DivergenceError: if more steps than allowed were non-finite; the message contains the
+                cause, if it was found.
         """
         state.skipped_steps += 1
         allowed = self._flags["max_skipped_steps"]
@@ -57,24 +58,27 @@ class NonFinitePolicy:
             raise DivergenceError(f"{self._explain(records)}; the update was not applied")
         images = ", ".join(all_gather(image_names(records)))
         print(
-            f"epoch {records[0].epoch}, step {records[0].step} was not finite and is skipped, "
-            f"number {state.skipped_steps} of --max_skipped_steps {allowed}; images {images}"
+            f"epoch {records[0].epoch}, step {records[0].step}: non-finite loss or gradient, step "
+            f"skipped ({state.skipped_steps} of --max_skipped_steps {allowed}); images {images}"
         )
 
     def _explain(self, records: Sequence[StepRecord]) -> str:
-        """The cause found by the lowest rank that finds one; that rank also writes `DUMP`."""
+        """Replay the step on all ranks, and return the message of the lowest rank with a cause.
+
+        That rank, or rank 0 if none finds a cause, also writes `DUMP`.
+        """
         record, cause = self._examine(records)
         message = replay.describe(record, cause)
-        everywhere = all_gather((cause not in (replay.NOTHING_FOUND, _OUT_OF_MEMORY), message))
-        finder = next((rank for rank, (found, _) in enumerate(everywhere) if found), 0)
-        message = everywhere[finder][1]
+        gathered = all_gather((cause not in (replay.NOTHING_FOUND, _OUT_OF_MEMORY), message))
+        reporting_rank = next((rank for rank, (found, _) in enumerate(gathered) if found), 0)
+        message = gathered[reporting_rank][1]
         if self._folder is None:
             return message
         dump = self._folder / DUMP
-        if get_rank() == finder:
+        if get_rank() == reporting_rank:
             try:
                 replay.save_step(dump, record, self._model, self._flags)
-            except UserError as err:  # report the cause although the file cannot be written
+            except UserError as err:  # the file cannot be written: still report the cause
                 return f"{message}; {err.one_line()}"
         return f"{message}; replay it with: python forensics.py {dump}"
 

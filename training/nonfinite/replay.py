@@ -19,20 +19,28 @@ from util.errors import UserError
 from util.files.checkpoint import load_checkpoint, save_checkpoint
 from util.nested_tensor import NestedTensor
 from util.nonfinite_steps import StepRecord
+from util.optimizer import freeze_backbone, keep_frozen_norms
 from util.options import fill_in_new_flags
 from util.reproducibility.determinism import explained_refusals, make_deterministic
 from util.reproducibility.random_state import set_random_state
 from util.transfer import to_device
 
-NOTHING_FOUND = "everything is finite in the replay: the cause is not in this process"
+NOTHING_FOUND = "no non-finite value in the replay on this rank"
 
 
 def find_cause(
     model: nn.Module, criterion: SetCriterion, records: Sequence[StepRecord], amp: str
 ) -> tuple[StepRecord, str]:
-    """The first micro-batch in which `examine` finds a cause, and the cause.
+    """Find the first micro-batch for which `examine` reports a cause.
 
-    If there is none: the first micro-batch, and `NOTHING_FOUND`.
+    Args:
+        model: see `examine`.
+        criterion: see `examine`.
+        records: micro-batches of a step on this rank.
+        amp: see `examine`.
+
+    Returns:
+        the micro-batch and its cause; the first micro-batch and `NOTHING_FOUND` if there is none.
     """
     for record in records:
         cause = examine(model, criterion, record, amp)
@@ -42,21 +50,22 @@ def find_cause(
 
 
 def examine(model: nn.Module, criterion: SetCriterion, record: StepRecord, amp: str) -> str:
-    """Replay a micro-batch on a copy of the model and describe where its numbers get non-finite.
+    """Replay a micro-batch on a copy of the model, and describe the first non-finite value.
 
     Args:
-        model: with the weights of the step; not changed.
-        criterion: returns the losses.
+        model: model with the weights of the step; not changed.
+        criterion: criterion of the model.
         record: the micro-batch.
-        amp: as in `engine.train_one_epoch`.
+        amp: see `engine.train_one_epoch`.
 
     Returns:
-        the first of these that is not finite, in words: the images, the output of a layer in the
-        order of computation, losses, gradients of parameters; else `NOTHING_FOUND`.
+        a description of the first non-finite value, checked in this order: images, layer outputs,
+        losses, parameter gradients; `NOTHING_FOUND` if there is none.
     """
     if not record.samples.tensors.isfinite().all():
-        return "the images themselves are not finite"
+        return "the input images contain NaN or infinity"
     model = copy.deepcopy(model).train()
+    keep_frozen_norms(model)
     criterion.train()
     device = next(model.parameters()).device
     samples, targets = to_device((record.samples, record.targets), device)
@@ -76,19 +85,19 @@ def examine(model: nn.Module, criterion: SetCriterion, record: StepRecord, amp: 
     _watch_gradients(model, gradients)
     weigh(losses, criterion.weight_dict, targets)[0].backward()
     if gradients:
-        return f"losses are finite, but not the gradients, first of parameter {gradients[0]}"
+        return f"losses are finite; the first non-finite gradient is that of {gradients[0]}"
     return NOTHING_FOUND
 
 
 def _watch_outputs(model: nn.Module, layers: list[str]) -> None:
     """Register hooks that append the name of each layer whose output is not finite.
 
-    The hooks leave the outputs the same to the last bit.
+    The hooks do not change the outputs.
     """
     for name, module in model.named_modules():
         hook = _output_hook(name or "model", layers)
         if isinstance(module, Attention):
-            # For a hook that needs the weights another kernel would run than in the failed step.
+            # Otherwise Attention would run a different kernel than in the failed step.
             module.register_forward_hook(hook, needs_weights=False)
         else:
             module.register_forward_hook(hook)
@@ -121,7 +130,7 @@ def _gradient_hook(name: str, parameters: list[str]) -> Callable[[Tensor], None]
 
 
 def _float_tensors(output: Any) -> list[Tensor]:
-    """The floating-point tensors in an output of any structure."""
+    """Floating-point tensors in a nested output."""
     if isinstance(output, Tensor):
         return [output] if output.is_floating_point() else []
     if isinstance(output, NestedTensor):
@@ -134,7 +143,7 @@ def _float_tensors(output: Any) -> list[Tensor]:
 
 
 def describe(record: StepRecord, cause: str) -> str:
-    """Epoch, step, images, non-finite losses and the cause, in one line."""
+    """One line with epoch, step, image ids, non-finite losses and the cause."""
     images = ", ".join(map(str, record.image_ids()))
     terms = [name for name, value in record.losses.items() if not value.isfinite().all()]
     terms = [name for name in terms if name.startswith("loss") and "unscaled" not in name]
@@ -143,7 +152,17 @@ def describe(record: StepRecord, cause: str) -> str:
 
 
 def save_step(path: Path, record: StepRecord, model: nn.Module, flags: Mapping[str, Any]) -> None:
-    """Write a file for `replay_file`: the record, all flags by name, and the weights."""
+    """Write a file for `replay_file`.
+
+    Args:
+        path: file to write.
+        record: micro-batch to replay.
+        model: model with the weights of the step.
+        flags: all flags of the run by name.
+
+    Raises:
+        UserError: if the file cannot be written.
+    """
     content = record._asdict() | {
         "model": model.state_dict(),
         "args": dict(flags),
@@ -157,7 +176,7 @@ def replay_file(path: str) -> None:
     """Replay a step saved by `save_step` on the CPU, and print the cause.
 
     Raises:
-        UserError: another kind of file.
+        UserError: if the file cannot be read or was not written by `save_step`.
     """
     args, record, weights = _read_step(path)
     fill_in_new_flags(args)
@@ -168,15 +187,17 @@ def replay_file(path: str) -> None:
     if args.amp != "off":
         prepare_for_mixed_precision(model)
     load_model_state(model, weights, path)
+    if record.epoch < args.freeze_backbone_epochs:
+        freeze_backbone(model)
     with explained_refusals():
         print(describe(record, examine(model, criterion, record, args.amp)))
 
 
 def _read_step(path: str) -> tuple[Namespace, StepRecord, dict[str, Tensor]]:
-    """Flags, record and weights in a file of `save_step`.
+    """Read flags, record and weights from a file written by `save_step`.
 
     Raises:
-        UserError: another kind of file.
+        UserError: if the file cannot be read or was not written by `save_step`.
     """
     content = load_checkpoint(path)
     try:
@@ -187,8 +208,8 @@ def _read_step(path: str) -> tuple[Namespace, StepRecord, dict[str, Tensor]]:
         describe(record, "")
         float(record.num_boxes)
         set_random_state(record.random_state)
-    except Exception as err:  # a foreign file may hold anything in these places
-        raise UserError(f"{path} is not a step that training has saved ({err})") from err
+    except Exception as err:  # other files may contain any values under these keys
+        raise UserError(f"{path} is not a bad_step.pth file written by training ({err})") from err
     return args, record, model_state(content, path)
 
 

@@ -1,4 +1,4 @@
-"""Command lines: flags with help, argument files, errors in one line."""
+"""Argument parser with flag groups, @files and one-line errors; exit status of a command."""
 
 import argparse
 import errno
@@ -16,18 +16,18 @@ from util.options import NEW_FLAG_DEFAULTS
 from util.signals import StopRequested
 
 # No space, over quota, input/output error, read-only file system, no permission.
-_DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES})
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES})
 
 
 def positive_number(text: str) -> int:
     """Type of a flag: a positive integer."""
     if not re.fullmatch(r"[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
 
 
 def can_have(action: argparse.Action, value: Any) -> bool:
-    """Whether the flag of a parser can have this value."""
+    """Whether a value is valid for a flag of a parser."""
     if action.nargs == 0:
         return isinstance(value, bool)
     if value is None:
@@ -52,17 +52,17 @@ def share(text: str) -> float:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if not 0 <= value <= 1:
-        percent = f"; for {value:g} % give {value / 100:g}" if 1 < value <= 100 else ""
+        percent = f"; for {value:g} % use {value / 100:g}" if 1 < value <= 100 else ""
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1{percent}")
     return value
 
 
 class FlagGroup:
-    """A titled group of flags in ``--help``. Defaults of new flags come from `util.options`.
+    """A titled group of flags in ``--help``, with the defaults of `util.options`.
 
     Args:
-        parser: gets the group.
-        title: of the group.
+        parser: parser to which the group is added.
+        title: title of the group.
     """
 
     def __init__(self, parser: argparse.ArgumentParser, title: str):
@@ -81,7 +81,7 @@ class FlagGroup:
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """Splits lines of an ``@file`` like a shell, with comments, and reports errors in one line."""
+    """ArgumentParser with shell-like ``@file`` arguments (comments allowed) and one-line errors."""
 
     def parse_args(  # type: ignore[override]
         self, argv: Sequence[str] | None = None, namespace: Any = None
@@ -99,10 +99,10 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def _explain_unknown(self, arguments: Sequence[str]) -> str:
         flags = [name for action in self._actions for name in action.option_strings]
-        # The values of an unknown flag are unknown too, and not a mistake of their own.
-        unknown = [one for one in arguments if one.startswith(DASHES)] or arguments
+        # The values of an unknown flag are unknown arguments too: report only the flag.
+        unknown = [argument for argument in arguments if argument.startswith(DASHES)] or arguments
         reads_files = self.fromfile_prefix_chars is not None
-        return "; ".join(explain_unknown(one, flags, reads_files) for one in unknown)
+        return "; ".join(explain_unknown(argument, flags, reads_files) for argument in unknown)
 
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
         """Split a line of an argument file."""
@@ -112,28 +112,39 @@ class ArgumentParser(argparse.ArgumentParser):
             self.error(f"line {arg_line!r} of an argument file: {err}")
 
     def given_flags(self, argv: Sequence[str] | None = None) -> set[str]:
-        """Names of the flags on a command line; all others have their defaults."""
+        """Names of the flags given on a command line."""
         default = object()
         names = [action.dest for action in self._actions]
         parsed = self.parse_args(argv, argparse.Namespace(**dict.fromkeys(names, default)))
         return {name for name, value in vars(parsed).items() if value is not default}
 
     def error(self, message: str) -> NoReturn:
-        """End with exit status 2."""
+        """Print the message and exit with status 2."""
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
-def run_command(name: str, command: Callable[[], None]) -> int:
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory of the GPU or of the machine ran out. PyTorch need not be imported."""
+    is_on_gpu = type(error).__name__ == "OutOfMemoryError"
+    return is_on_gpu or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def run_command(name: str, command: Callable[[], None], save_memory: str = "") -> int:
     """Run a command and return its exit status.
 
     Args:
-        name: of the command, for messages.
-        command: does the work.
+        name: name of the command, for messages.
+        command: function to run.
+        save_memory: what to do if memory runs out; empty: the exception is raised.
 
     Returns:
-        0: done. 1: training has diverged, or another process is gone. 2: a mistake of the user.
-        130, 143, 138: stopped by Ctrl-C, SIGTERM, SIGUSR1. Every status except 0 comes with one
-        line on stderr.
+        0: success. 1: training has diverged, or another process died or hangs. 2: user error, or a
+        file cannot be written. 130, 143, 138: stopped by Ctrl-C, SIGTERM, SIGUSR1. For each status
+        except 0, one line is printed to stderr. Other exceptions are raised.
     """
     try:
         raise_on_interrupt()
@@ -142,18 +153,25 @@ def run_command(name: str, command: Callable[[], None]) -> int:
     except UserError as err:
         message, status = f"error: {err.one_line()}", 2
     except OSError as err:
-        if err.errno not in _DISK_FAULTS:
+        if err.errno not in _DISK_ERRORS:
             raise
-        where = err.filename or "a file of the run"
-        message = f"error: {where} cannot be written ({err.strerror}); what was there before is "
-        message, status = message + "whole: make room, or choose another --output_dir", 2
+        file = err.filename or "a file"
+        message = f"error: {file} cannot be written ({err.strerror}), an existing file is unchanged"
+        message, status = message + "; check free space and permissions, or use another path", 2
     except DivergenceError as err:
-        message, status = f"training stopped: {err}; see the README on divergence", 1
+        message, status = (
+            f"training stopped: {err}; see docs/reliability.md#non-finite-losses-and-gradients",
+            1,
+        )
     except ConnectionLostError as err:
         message, status = f"error: {err}", 1
     except StopRequested as err:
         message, status = str(err), err.exit_status
     except KeyboardInterrupt:
-        message, status = "interrupted; whatever was being written is whole or untouched", 130
+        message, status = "interrupted; files are complete or unchanged", 130
+    except (RuntimeError, MemoryError) as err:
+        if not (save_memory and _is_out_of_memory(err)):
+            raise
+        message, status = f"error: out of memory ({_first_line(err)}); {save_memory}", 2
     print(f"{name}: {message}", file=sys.stderr)
     return status

@@ -1,6 +1,6 @@
-"""Ctrl-C in the first seconds of a program, while PyTorch and others are still imported.
+"""Handle Ctrl-C while slow modules such as PyTorch are being imported.
 
-Imports only the standard library, so that a program can call it before anything slow.
+This module imports only the standard library, so that a program can use it first.
 """
 
 import os
@@ -11,11 +11,11 @@ from types import FrameType
 def end_at_once_on_interrupt(name: str) -> None:
     """Make Ctrl-C end the program with one line and status 130, until `raise_on_interrupt`.
 
-    An exception would not do here: a traceback shows wherever it is raised, and modules that catch
-    all exceptions while they are imported would swallow it.
+    Not done with KeyboardInterrupt: it would print a traceback, or be swallowed by modules that
+    catch all exceptions during import.
 
     Args:
-        name: of the program, for the message.
+        name: name of the program, for the message.
     """
     line = f"{name}: interrupted while starting; nothing is written\n".encode()
 

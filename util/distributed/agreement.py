@@ -12,31 +12,31 @@ from util.distributed.processes import all_gather
 from util.errors import UserError
 
 
-def require_same(facts: Mapping[str, Any], way_out: str, skip_checks: bool = False) -> None:
-    """Refuse facts that differ between ranks. Collective: call on every rank.
+def require_same(values: Mapping[str, Any], hint: str, skip_checks: bool = False) -> None:
+    """Raise if values differ between ranks. Collective: call on every rank.
 
     Args:
-        facts: printable values by name; names start the message.
-        way_out: how to remove a difference; ends the message.
-        skip_checks: value of ``--skip_checks``; if it is set on all ranks, print a warning.
+        values: printable values by name; the message begins with the name.
+        hint: how to fix a difference; end of the message.
+        skip_checks: value of ``--skip_checks``; if it is set on all ranks, print a warning instead.
 
     Raises:
-        UserError: on every rank; names the first difference from rank 0.
+        UserError: on every rank, if a value differs from rank 0.
     """
-    own = {name: str(value) for name, value in facts.items()}
+    own = {name: str(value) for name, value in values.items()}
     gathered = all_gather((own, skip_checks))
     only_warn = all(skips for _, skips in gathered)
     for rank, (theirs, _) in enumerate(gathered):
         for name, value in gathered[0][0].items():
             if theirs.get(name) != value:
-                difference = f"{name}: {value} in rank 0, {theirs.get(name)} in rank {rank}"
+                difference = f"{name}: {value} on rank 0, {theirs.get(name)} on rank {rank}"
                 if not only_warn:
-                    raise UserError(f"{difference}; {way_out}")
+                    raise UserError(f"{difference}; {hint}")
                 print(f"Warning (--skip_checks): {difference}")
 
 
 def fingerprint(content: Any) -> str:
-    """Short hash of a checkpoint or of other nested values.
+    """Short hash of nested values, such as a checkpoint.
 
     Args:
         content: nested dicts, lists, tuples and namespaces of dense CPU tensors and plain values.

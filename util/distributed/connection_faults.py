@@ -1,4 +1,4 @@
-"""Connection errors of `torch.distributed` as one line that names rank and collective."""
+"""Convert connection errors of `torch.distributed` to one line with rank and collective."""
 
 import contextlib
 import re
@@ -14,8 +14,8 @@ _TIMED_OUT = re.compile(r"timed?[ -]?out", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+) ?(ms|seconds)")
 _LOST = re.compile(r"Connection \w+ by peer|Connection refused|Broken pipe|Socket closed")
 _IN_USE = re.compile(r"EADDRINUSE|[Aa]ddress already in use")
-# Matches a line of Gloo's source, a process group of Gloo or NCCL, and an NCCL error code, but not
-# a path such as /mnt/gloo/x.jpg or libnccl.so.
+# Matches a source line of Gloo, a process group of Gloo or NCCL, and an NCCL error code, but not a
+# path such as /mnt/gloo/x.jpg or libnccl.so.
 _TRANSPORT = re.compile(
     r"\[[^]\n]*\bgloo/\S+:\d+\]"
     r"|(?<![\w/.-])(?:(?:ProcessGroup)?(?:Gloo|NCCL)|nccl[A-Z]\w+)(?![\w/-]|\.\w)"
@@ -23,21 +23,22 @@ _TRANSPORT = re.compile(
 
 
 @contextlib.contextmanager
-def explained_connection_errors(
+def convert_connection_errors(
     launch: Launch | None = None, action: str = "communication"
 ) -> Iterator[None]:
-    """Convert errors of `torch.distributed` about lost or stuck processes to one line.
+    """Convert `torch.distributed` errors caused by a dead or hanging process to one line.
 
-    All other errors pass unchanged, and so do all errors of a process without a process group and
-    without ``launch``.
+    All other errors are raised unchanged, and so is every error if there is neither a process group
+    nor ``launch``.
 
     Args:
-        launch: rank of this process; needed where the process group may not exist.
-        action: what the body does; used in the message if the traceback shows no collective.
+        launch: ranks of this process; needed while there may be no process group.
+        action: what the ``with`` block does; used in the message if the traceback shows no
+            collective.
 
     Raises:
-        ConnectionLostError: another process is lost or stuck.
-        UserError: the rendezvous port is in use.
+        ConnectionLostError: if another process died or hangs.
+        UserError: if the rendezvous port is in use.
     """
     try:
         yield
@@ -47,7 +48,7 @@ def explained_connection_errors(
         if isinstance(err, dist.DistError) and _IN_USE.search(str(err)):
             raise UserError(
                 f"the rendezvous port is in use ({_IN_USE.findall(str(err))[0]}): "
-                "set MASTER_PORT to another port, or give torchrun --rdzv_endpoint localhost:0"
+                "set MASTER_PORT to another port, or use torchrun --rdzv_endpoint localhost:0"
             ) from err
         reason = _reason(err)
         if reason is None or not (launch is not None or _is_connected()):
@@ -55,8 +56,8 @@ def explained_connection_errors(
         rank, world_size = _rank_and_world_size(launch)
         raise ConnectionLostError(
             f"rank {rank} of {world_size}: {_collective_in(err) or action} {reason}: another "
-            "process ended, is stuck or never connected, see its output; --auto_resume continues "
-            "from the last checkpoint"
+            "process exited, hangs or never connected: see its output; continue from the last "
+            "checkpoint with --auto_resume"
         ) from err
 
 

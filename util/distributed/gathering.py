@@ -1,7 +1,7 @@
 """Gather to rank 0 and broadcast from rank 0.
 
-`gather_to_main` is for results that grow with the dataset: `all_gather` would hold them twice on
-every rank, padded to the largest share.
+`gather_to_main` is for results that grow with the dataset: with `all_gather` every rank would hold
+two copies, padded to the size of the largest rank.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +16,7 @@ from util.errors import UserError
 
 T = TypeVar("T")
 
-# Over all ranks. The detections of an image take a few kilobytes, with masks a few hundred.
+# Of all ranks. The detections of an image take a few kilobytes, or a few hundred with masks.
 _ITEMS_PER_ROUND = 256
 
 
@@ -37,16 +37,16 @@ def gather_to_main(items: Sequence[T], items_per_round: int = _ITEMS_PER_ROUND) 
     for first in range(0, max(all_gather(len(items))), chunk):
         received: list[Any] | None = [None] * get_world_size() if is_main_process() else None
         dist.gather_object(items[first : first + chunk], received, dst=0)
-        for own, part in zip(gathered, received or [], strict=False):
-            own.extend(part)
-    return [item for own in gathered for item in own]
+        for rank_items, part in zip(gathered, received or [], strict=False):
+            rank_items.extend(part)
+    return [item for rank_items in gathered for item in rank_items]
 
 
 def broadcast_object(value: T) -> T:
     """Broadcast a picklable object from rank 0 and return it on every rank. Collective.
 
     Args:
-        value: the object; ignored on other ranks.
+        value: the object on rank 0; ignored on other ranks.
     """
     if get_world_size() == 1:
         return value
@@ -57,7 +57,7 @@ def broadcast_object(value: T) -> T:
 
 @torch.no_grad()
 def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
-    """Overwrite tensors with the values of rank 0, one collective per data type.
+    """Overwrite tensors with the values of rank 0. One collective per data type.
 
     Args:
         tensors: on the device of the process group; the same number, shapes, data types and order

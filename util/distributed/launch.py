@@ -14,7 +14,7 @@ _SLURM_NODE_LISTS = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST")
 _RENDEZVOUS_VARIABLES = ("MASTER_ADDR", "MASTER_PORT")
 # Below the ephemeral ports of Linux, which start at 32768.
 _FIRST_PORT, _NUM_PORTS = 12_000, 20_000
-_STEPS_PER_JOB = 16  # that may run at the same time, each with its own port
+_STEPS_PER_JOB = 16  # job steps that can run concurrently, each with its own port
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def detect_launch(environment: Environment) -> Launch | None:
         environment: usually ``os.environ``.
 
     Raises:
-        UserError: variables of a launcher are missing or contradict each other.
+        UserError: if variables of a launcher are missing or contradict each other.
     """
     return launch_from_torchrun(environment) or launch_from_slurm(environment)
 
@@ -52,7 +52,7 @@ def launch_from_torchrun(environment: Environment) -> Launch | None:
     """Read RANK, WORLD_SIZE and LOCAL_RANK; None if the first two are missing.
 
     Raises:
-        UserError: variables are missing or contradict each other.
+        UserError: if variables are missing or contradict each other.
     """
     if not any(name in environment for name in ("RANK", "WORLD_SIZE")):
         return None
@@ -66,7 +66,7 @@ def launch_from_slurm(environment: Environment) -> Launch | None:
     None for one task: Slurm sets these variables in interactive shells and batch scripts too.
 
     Raises:
-        UserError: variables are missing or contradict each other.
+        UserError: if variables are missing or contradict each other.
     """
     rank = environment.get("SLURM_PROCID")
     if rank is None or (rank, environment.get("SLURM_NTASKS", "1")) == ("0", "1"):
@@ -88,13 +88,13 @@ def rendezvous_address(dist_url: str, launch: Launch, environment: Environment) 
         the ``init_method`` of `torch.distributed.init_process_group`.
 
     Raises:
-        UserError: a variable is missing or invalid.
+        UserError: if a variable is missing or invalid.
     """
     if not dist_url.startswith("env://"):
         return dist_url
     if launch.launcher != "slurm":
-        way_out = "start with torchrun, set them, or give --dist_url tcp://HOST:PORT or file://PATH"
-        _require(environment, _RENDEZVOUS_VARIABLES, way_out)
+        hint = "start with torchrun, set them, or use --dist_url tcp://HOST:PORT or file://PATH"
+        _require(environment, _RENDEZVOUS_VARIABLES, hint)
         return dist_url
     host = environment.get("MASTER_ADDR") or _first_slurm_node(environment)
     given_port = environment.get("MASTER_PORT")
@@ -108,13 +108,13 @@ def expand_nodes(nodes: str) -> Iterator[str]:
     """Expand a Slurm node list, in order.
 
     Args:
-        nodes: names and patterns separated by commas; a pattern has numbers and ranges in brackets.
+        nodes: comma-separated names and patterns; a pattern has numbers and ranges in brackets.
 
     Yields:
         node names; leading zeros are kept.
 
     Raises:
-        UserError: unbalanced brackets or an invalid range.
+        UserError: if brackets are unbalanced or a range is invalid.
 
     >>> list(expand_nodes("login,node[008-010,12],r[1-2]g[3]"))
     ['login', 'node008', 'node009', 'node010', 'node12', 'r1g3', 'r2g3']
@@ -154,7 +154,7 @@ def _first_slurm_node(environment: Environment) -> str:
             return _first_node(environment[name])
     raise UserError(
         f"environment: {' and '.join(_SLURM_NODE_LISTS)} of Slurm are missing: start with srun, "
-        "set MASTER_ADDR, or give --dist_url tcp://HOST:PORT"
+        "set MASTER_ADDR, or use --dist_url tcp://HOST:PORT"
     )
 
 
@@ -166,20 +166,23 @@ def _first_node(nodes: str) -> str:
 
 
 def _slurm_port(environment: Environment) -> int:
-    """Port derived from job and step: equal for all processes of a step, rarely for other steps."""
-    way_out = "start with srun, set MASTER_PORT, or give --dist_url tcp://HOST:PORT"
-    _require(environment, ("SLURM_JOB_ID",), way_out)
+    """Port derived from job id and step id: the same on all ranks of a step.
+
+    Collisions with other steps are rare.
+    """
+    hint = "start with srun, set MASTER_PORT, or use --dist_url tcp://HOST:PORT"
+    _require(environment, ("SLURM_JOB_ID",), hint)
     job = _number(environment, "SLURM_JOB_ID")
     step = _number(environment, "SLURM_STEP_ID") if "SLURM_STEP_ID" in environment else 0
     return _FIRST_PORT + (job * _STEPS_PER_JOB + step % _STEPS_PER_JOB) % _NUM_PORTS
 
 
-def _require(environment: Environment, names: tuple[str, ...], way_out: str) -> None:
+def _require(environment: Environment, names: tuple[str, ...], hint: str) -> None:
     missing = [name for name in names if name not in environment]
     if missing:
         raise UserError(
             f"{' and '.join(missing)} missing from the environment of a distributed run "
-            f"that needs {', '.join(names)}: {way_out}"
+            f"that needs {', '.join(names)}: {hint}"
         )
 
 
@@ -194,7 +197,7 @@ def _launch(launcher: str, environment: Environment, names: tuple[str, ...]) -> 
     rank, world_size, local_rank = (_number(environment, name) for name in names)
     if not 0 <= rank < world_size or local_rank < 0:
         raise UserError(
-            f"rank {rank} (local rank {local_rank}) of {world_size} processes: ranks count from 0, "
+            f"rank {rank} (local rank {local_rank}) of {world_size} processes: ranks start at 0; "
             f"check {', '.join(names)} or how the job was started"
         )
     return Launch(launcher, rank, world_size, local_rank)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 def only_main_prints(rank: int) -> Iterator[None]:
     """Silence stdout on all ranks but 0 inside the ``with`` block.
 
-    On these ranks logging writes warnings and errors only, to stderr, after the rank. Other output
-    to stderr is unchanged, and so is ``print`` itself.
+    On these ranks, logging shows warnings and errors only, on stderr, prefixed with the rank. Other
+    output to stderr and ``print`` itself are unchanged.
 
     Args:
         rank: rank of this process.

@@ -1,6 +1,6 @@
 """Process group of a distributed run: rank and world size, start and end, small collectives.
 
-Every function also works without a process group, as rank 0 of 1.
+Without a process group every function works as on rank 0 of 1.
 """
 
 import builtins
@@ -17,12 +17,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from util.distributed.connection_faults import explained_connection_errors
+from util.distributed.connection_faults import convert_connection_errors
 from util.distributed.launch import Launch, detect_launch, rendezvous_address
 from util.distributed.process_output import only_main_prints
 from util.distributed.rendezvous import attempt_store
 from util.errors import UserError
 from util.options import option
+from util.terminal.style import prints_short
 
 T = TypeVar("T")
 
@@ -73,8 +74,9 @@ def init_distributed_mode(args: Any) -> None:
         args: see `connected`.
 
     Raises:
-        UserError: environment variables are missing or contradict each other, or a GPU is missing.
-        ConnectionLostError: other processes have not connected in time.
+        UserError: if environment variables are missing or contradict each other, or there is no
+            GPU for this process.
+        ConnectionLostError: if other processes have not connected in time.
     """
     launch = _connect(args)
     if launch is not None:
@@ -83,12 +85,12 @@ def init_distributed_mode(args: Any) -> None:
 
 @contextlib.contextmanager
 def connected(args: Any) -> Iterator[None]:
-    """Keep a process group inside the ``with`` block, if the environment describes one.
+    """Context with a process group, if the environment describes one.
 
     Supports torchrun and Slurm, see `util.distributed.launch`. The backend is NCCL for GPUs, with
     the GPU of the local rank, and gloo for CPUs. Only rank 0 writes to stdout. At the end the
-    process group is destroyed, except with NCCL after an error: that would wait for the other
-    ranks, which wait for this one. End such a process with `exit_status_of` and `exit_process`.
+    process group is destroyed, except after an error with NCCL, where destroying it would deadlock:
+    end such a process with `exit_status_of` and `exit_process`.
 
     Args:
         args: namespace of `main.get_args_parser`. Reads ``device``, ``dist_url`` and
@@ -96,14 +98,15 @@ def connected(args: Any) -> Iterator[None]:
             run ``rank``, ``world_size``, ``gpu`` and ``dist_backend``.
 
     Raises:
-        UserError: environment variables are missing or contradict each other, or a GPU is missing.
-        ConnectionLostError: a collective of the body failed, also inside DistributedDataParallel.
+        UserError: if environment variables are missing or contradict each other, or there is no
+            GPU for this process.
+        ConnectionLostError: if a collective in the ``with`` block failed, including those of DDP.
     """
     was_connected = is_dist_avail_and_initialized()
     failed = True
     try:
         launch = _connect(args)
-        with only_main_prints(launch.rank if launch else 0), explained_connection_errors(launch):
+        with only_main_prints(launch.rank if launch else 0), convert_connection_errors(launch):
             yield
         failed = False
     finally:
@@ -117,13 +120,13 @@ def _disconnect(failed: bool) -> None:
 
 
 def exit_process(status: int) -> NoReturn:
-    """End this process; at once if it failed while the process group exists, see `connected`."""
+    """End this process; immediately if it failed with a process group, see `connected`."""
     if status and is_dist_avail_and_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
-    # At exit Python sends its children one SIGTERM, which data workers ignore, and waits forever.
-    # PyTorch's SIGCHLD handler would report killed workers as an error.
+    # The exit handler of multiprocessing sends SIGTERM to its children and waits for them. Data
+    # workers ignore SIGTERM, so kill them. PyTorch's SIGCHLD handler would report that as an error.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for child in multiprocessing.active_children():
         child.kill()
@@ -133,13 +136,13 @@ def exit_process(status: int) -> NoReturn:
 def exit_status_of(run: Callable[[], int]) -> int:
     """Exit status that ``run`` returns, for `exit_process`; 1 after an unexpected exception.
 
-    The traceback is printed here and not left to the interpreter, whose own way to end would wait
-    for data workers and for the other ranks.
+    Prints the traceback of the exception itself: the normal shutdown of the interpreter would wait
+    for data workers and other ranks.
     """
     try:
         return run()
     except Exception as err:
-        sys.excepthook(type(err), err, err.__traceback__)  # prints the rank before each line
+        sys.excepthook(type(err), err, err.__traceback__)  # PyTorch's hook prefixes the rank
         return 1
 
 
@@ -165,7 +168,7 @@ def all_gather(data: T) -> list[T]:
     if get_world_size() == 1:
         return [data]
     gathered: list[Any] = [None] * get_world_size()
-    with explained_connection_errors():
+    with convert_connection_errors():
         dist.all_gather_object(gathered, data)
     return gathered
 
@@ -186,8 +189,8 @@ def reduce_dict(input_dict: dict[str, Tensor], average: bool = True) -> dict[str
     world_size = get_world_size()
     if world_size == 1 or not input_dict:
         return input_dict
-    names = sorted(input_dict)  # the order of insertion may differ between ranks
-    with torch.no_grad(), explained_connection_errors():
+    names = sorted(input_dict)  # the insertion order may differ between ranks
+    with torch.no_grad(), convert_connection_errors():
         values = torch.stack([input_dict[name] for name in names])
         dist.all_reduce(values)
         if average:
@@ -199,7 +202,7 @@ def reduce_dict(input_dict: dict[str, Tensor], average: bool = True) -> dict[str
 def barrier() -> None:
     """Wait until all ranks call this. Collective."""
     if is_dist_avail_and_initialized():
-        with explained_connection_errors():
+        with convert_connection_errors():
             dist.barrier()
 
 
@@ -208,7 +211,8 @@ def _connect(args: Any) -> Launch | None:
     launch = detect_launch(os.environ)
     args.distributed = launch is not None
     if launch is None:
-        print("Not using distributed mode")
+        if not prints_short(option(args, "log_style")):
+            print("Not using distributed mode")
         return None
     address = rendezvous_address(args.dist_url, launch, os.environ)
     gpu = _assign_gpu(launch, args.device) if torch.device(args.device).type == "cuda" else None
@@ -217,7 +221,7 @@ def _connect(args: Any) -> Launch | None:
     args.dist_backend = "gloo" if gpu is None else "nccl"
     print(f"| distributed init (rank {launch.rank}): {address}", flush=True)
     timeout = timedelta(seconds=option(args, "dist_timeout"))
-    with explained_connection_errors(launch, "the start"):
+    with convert_connection_errors(launch, "the start"):
         by_environment = address.startswith("env://")
         store = attempt_store(os.environ, launch, timeout) if by_environment else None
         dist.init_process_group(
@@ -243,7 +247,7 @@ def _assign_gpu(launch: Launch, device: str) -> torch.device:
         device: ``--device``; an index in it must be the index of this GPU.
 
     Raises:
-        UserError: there is no such GPU, or ``device`` names another.
+        UserError: if there is no such GPU, or ``device`` has a different index.
     """
     visible = torch.cuda.device_count()
     has_single_gpu = launch.launcher == "slurm" and visible == 1
@@ -251,12 +255,12 @@ def _assign_gpu(launch: Launch, device: str) -> torch.device:
     if index >= visible:
         raise UserError(
             f"local rank {launch.local_rank} has no GPU, {visible} are visible: "
-            "start one process per GPU, or give --device cpu"
+            "start one process per GPU, or use --device cpu"
         )
     if torch.device(device).index not in (None, index):
         raise UserError(
-            f"--device {device}: local rank {launch.local_rank} uses cuda:{index}, in a "
-            "distributed run each process uses the GPU of its local rank; give --device cuda"
+            f"--device {device}: local rank {launch.local_rank} uses cuda:{index}: in a "
+            "distributed run each process uses the GPU of its local rank; use --device cuda"
         )
     torch.cuda.set_device(index)
     return torch.device("cuda", index)

@@ -1,8 +1,8 @@
 """A separate store for each attempt of a torchrun job.
 
-The agent of torchrun keeps one store for all attempts (restarts) of its workers. After a restart
-the store still has the addresses of the previous workers, and a new worker would connect to them.
-The restart count in the environment does not help: each agent counts its own restarts.
+torchrun's agent keeps one store for all attempts (restarts) of its workers. After a restart the
+store still contains the addresses of the previous workers, and a new worker would connect to them.
+The restart count in the environment does not help, since each agent counts its own restarts.
 """
 
 import secrets
@@ -28,11 +28,11 @@ def attempt_store(
         timeout: maximum time for all ranks to join.
 
     Returns:
-        the store, or None if torchrun's agent keeps no store, so that each attempt has a new store.
+        the store; None if torchrun does not share a store between attempts (no action needed).
 
     Raises:
-        ConnectionLostError: on rank 0, a rank has not joined in time.
-        torch.distributed.DistStoreError: on other ranks, rank 0 has not answered in time.
+        ConnectionLostError: on rank 0, if a rank has not joined in time.
+        torch.distributed.DistStoreError: on other ranks, if rank 0 has not answered in time.
     """
     if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
@@ -57,10 +57,10 @@ def open_attempt(store: dist.Store, world_size: int, timeout: timedelta) -> str:
         timeout: maximum time for all ranks to join.
 
     Returns:
-        the name.
+        name of the attempt.
 
     Raises:
-        ConnectionLostError: a rank has not joined in time.
+        ConnectionLostError: if a rank has not joined in time.
     """
     name = secrets.token_hex(8)
     missing = list(range(1, world_size))
@@ -87,7 +87,7 @@ def join_attempt(store: dist.Store, rank: int) -> str:
         rank: rank of this process.
 
     Raises:
-        torch.distributed.DistStoreError: rank 0 has not answered in time.
+        torch.distributed.DistStoreError: if rank 0 has not answered in time.
     """
     key = secrets.token_hex(8)
     store.set(f"request{rank}", key)

@@ -1,1 +1,1 @@
-"""Random state, deterministic kernels, and versions of the software."""
+"""Random state, deterministic algorithms, and versions of code and packages."""

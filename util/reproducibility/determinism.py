@@ -9,7 +9,7 @@ import torch
 
 from util.errors import UserError
 
-_REFUSED = re.compile(r"(\w+) does not have a deterministic implementation")
+_MISSING = re.compile(r"(\w+) does not have a deterministic implementation")
 
 
 def make_deterministic() -> None:
@@ -27,15 +27,15 @@ def explained_refusals() -> Iterator[None]:
     """Convert PyTorch's error about a missing deterministic algorithm to a UserError.
 
     Raises:
-        UserError: names the operation.
+        UserError: if an operation has no deterministic algorithm; the message names it.
     """
     try:
         yield
     except RuntimeError as err:
-        refused = _REFUSED.search(str(err))
-        if refused is None:
+        missing = _MISSING.search(str(err))
+        if missing is None:
             raise
         raise UserError(
-            f"--deterministic: {refused[1]} has no deterministic implementation here; "
-            "train without the flag, or with --device cpu"
+            f"--deterministic: {missing[1]} has no deterministic implementation here; "
+            "omit --deterministic, or use --device cpu"
         ) from err

@@ -16,12 +16,11 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def get_sha() -> str:
-    """Commit, state and branch of this checkout.
+    """Commit, status and branch of this checkout.
 
     Returns:
-        ``sha: …, status: …, branch: …``, where the status is ``clean`` or ``has uncommited
-        changes`` (the original's spelling, which log readers look for; untracked files do not
-        count), and ``N/A`` stands where git or the checkout is missing.
+        ``sha: …, status: …, branch: …``. The status is ``clean`` or ``has uncommited changes``
+        (sic, as in the original's logs); untracked files are ignored. ``N/A`` without git.
     """
     sha = _git("rev-parse", "HEAD")
     branch = _git("rev-parse", "--abbrev-ref", "HEAD")
@@ -32,7 +31,7 @@ def get_sha() -> str:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of Python, CUDA and packages, and the commit at the first call, by name."""
+    """Versions of Python, CUDA and packages, and the commit at the time of the first call."""
     return {
         "commit": get_sha(),
         "python": platform.python_version(),
@@ -50,7 +49,7 @@ def _version_of(package: str) -> str:
 
 def _git(*arguments: str) -> str | None:
     """Output of a git command in this checkout; None if it fails."""
-    # Without optional locks: several processes may start in one checkout at the same time.
+    # No optional locks, since several processes may start in one checkout at the same time.
     command = ["git", "--no-optional-locks", "-C", str(_ROOT), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -59,7 +59,7 @@ def _seed_host(seed: int) -> None:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the generators of the CPU inside a block and restore them after it.
+    """Seed the CPU generators inside a ``with`` block, and restore them afterwards.
 
     Args:
         seed: 0 to 2**32 - 1.

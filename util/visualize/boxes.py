@@ -10,6 +10,7 @@ from util.visualize.drawing import (
     RectangleXYXY,
     TextStyle,
     class_colour,
+    dashed_rectangle,
     enlarged,
     enlargement,
     line_width,
@@ -30,11 +31,13 @@ def draw_boxes(
     labels: Sequence[str],
     scores: Sequence[float] | None = None,
     masks: Sequence[np.ndarray] | np.ndarray | None = None,
+    dashed: Sequence[bool] | None = None,
 ) -> Image.Image:
     """Draw labelled boxes on a copy of an image, with one colour per class.
 
-    With masks, each object has a half-transparent fill and an outline. Adjacent objects of a class,
-    from left to right, have different shades.
+    Labels do not overlap: a label without room at or inside its box is left out, and the last box
+    has the first choice. With masks, each object has a half-transparent fill and an outline, and
+    adjacent objects of a class, from left to right, have different shades.
 
     Args:
         image: not changed.
@@ -42,16 +45,17 @@ def draw_boxes(
         labels: [N] class names.
         scores: [N] in [0, 1], shown after the labels; None: labels only.
         masks: (N, H, W) at the size of ``image``, non-zero inside; None: boxes only.
+        dashed: [N] which boxes have a dashed line and "!" before their label; None: none.
 
     Returns:
         an RGB image of the same size; small images are enlarged by an integer factor, so that the
         text is legible.
 
     Raises:
-        ValueError: boxes, labels, scores and masks differ in length, or a mask and the image differ
-            in size.
+        ValueError: boxes, labels, scores, masks and ``dashed`` differ in length, or a mask and the
+            image differ in size.
     """
-    _check_lengths(len(boxes_xyxy), labels=labels, scores=scores, masks=masks)
+    _check_lengths(len(boxes_xyxy), labels=labels, scores=scores, masks=masks, dashed=dashed)
     factor = enlargement(image)
     canvas = enlarged(image)
     outlines = [_inside(box, factor, canvas.size) for box in boxes_xyxy]
@@ -65,7 +69,8 @@ def draw_boxes(
         grown = (resize_nearest(mask, canvas.size) for mask in masks)
         canvas = paint_masks(canvas, grown, colours, line_width(canvas))
     texts = labels if scores is None else with_scores(labels, scores)
-    _draw_outlines(canvas, outlines, texts, colours)
+    marks = [False] * len(texts) if dashed is None else dashed
+    _draw_outlines(canvas, outlines, texts, colours, marks)
     return canvas
 
 
@@ -74,7 +79,8 @@ def _check_lengths(num_boxes: int, **others: Sized | None) -> None:
     if any(length != num_boxes for length in given.values()):
         lengths = ", ".join(f"{length} {name}" for name, length in given.items())
         raise ValueError(
-            f"expected as many labels, scores and masks as boxes ({num_boxes}), got {lengths}"
+            f"expected as many labels, scores, masks and marks as boxes ({num_boxes}), "
+            f"got {lengths}"
         )
 
 
@@ -100,40 +106,61 @@ def _draw_outlines(
     outlines: Sequence[RectangleXYXY],
     texts: Sequence[str],
     colours: Sequence[Colour],
+    dashed: Sequence[bool],
 ) -> None:
     """Draw boxes and labels; the last box is on top and its label is placed first."""
-    draw, style = ImageDraw.Draw(canvas), TextStyle(canvas.size)
-    for outline, colour in zip(outlines, colours, strict=True):
-        draw.rectangle(outline, outline=colour, width=line_width(canvas))
+    draw, style, width = ImageDraw.Draw(canvas), TextStyle(canvas.size), line_width(canvas)
+    for outline, colour, broken in zip(outlines, colours, dashed, strict=True):
+        if broken:
+            dashed_rectangle(draw, outline, colour, width)
+        else:
+            draw.rectangle(outline, outline=colour, width=width)
+    texts = [f"! {t}" if broken else t for t, broken in zip(texts, dashed, strict=True)]
     sizes = [style.size_of(text) for text in texts]
     places = list(_place_labels(outlines[::-1], sizes[::-1], canvas.size))[::-1]
     # Labels come after all outlines, so that no outline crosses a label.
-    for (left, top, _, _), text, colour in zip(places, texts, colours, strict=True):
-        style.write(draw, (left, top), text, colour)
+    for place, text, colour in zip(places, texts, colours, strict=True):
+        if place is not None:
+            style.write(draw, place[:2], text, colour)
 
 
 def _place_labels(
     outlines: Sequence[RectangleXYXY], sizes_wh: Sequence[SizeWH], image_wh: tuple[int, int]
-) -> Iterator[RectangleXYXY]:
-    """Choose a rectangle for the label of each box, if possible without overlap."""
+) -> Iterator[RectangleXYXY | None]:
+    """Choose a rectangle for the label of each box, without overlap; None if there is no room."""
     taken: list[RectangleXYXY] = []
     for outline, size in zip(outlines, sizes_wh, strict=True):
-        places = list(_label_places(outline, size, image_wh))
-        free = (place for place in places if not any(_overlap(place, other) for other in taken))
-        taken.append(next(free, places[0]))
-        yield taken[-1]
+        places = _label_places(outline, size, image_wh)
+        place = next((p for p in places if not any(_overlap(p, other) for other in taken)), None)
+        if place is not None:
+            taken.append(place)
+        yield place
 
 
 def _label_places(
     outline: RectangleXYXY, size_wh: SizeWH, image_wh: tuple[int, int]
 ) -> Iterator[RectangleXYXY]:
-    """Possible rectangles of a label, best first: above its box, inside, below."""
+    """Rectangles for a label, best first: above its box, inside, below; left, then right; beside.
+
+    A label that is wider than the image begins at its left edge.
+    """
+    (width, height), (x0, y0, x1, y1) = size_wh, outline
+    tops = (y0 - height, y0, y1, y1 - height)
+    for left in (x0, x1 - width):
+        for top in tops:
+            yield from _within(left, top, size_wh, image_wh)
+    for left, top in ((x1, y0), (x0 - width, y0), (x1, y1 - height), (x0 - width, y1 - height)):
+        yield from _within(left, top, size_wh, image_wh)
+
+
+def _within(
+    left: float, top: float, size_wh: SizeWH, image_wh: tuple[int, int]
+) -> Iterator[RectangleXYXY]:
+    """A rectangle moved sideways into the image, if it is not above or below the image."""
     width, height = size_wh
-    left = max(0, min(outline[0], image_wh[0] - width))
-    above, inside, below = outline[1] - height, outline[1], outline[3]
-    for top in (above, inside, below):
-        if top >= 0 and (top == inside or top + height < image_wh[1]):
-            yield left, top, left + width, top + height
+    if top >= 0 and (top + height < image_wh[1] or top == 0):
+        left = max(0, min(left, image_wh[0] - width))
+        yield left, top, left + width, top + height
 
 
 def _overlap(a: RectangleXYXY, b: RectangleXYXY) -> bool:

@@ -9,17 +9,22 @@ from util.errors import UserError
 from util.files.checkpoint import atomic_write
 from util.visualize.drawing import FONT_SIZE
 
-_COLUMN_WIDTH = 640
+COLUMN_WIDTH = 640
 _MARGIN = 8
 _CAPTION_HEIGHT = FONT_SIZE + 8
 _BACKGROUND = (250, 250, 250)
 _INK = (20, 20, 20)
+_SAVE_OPTIONS: dict[str, dict[str, int]] = {
+    "PNG": {"compress_level": 1},  # saves most of the time
+    "JPEG": {"quality": 92},  # sharp text
+    "WEBP": {"quality": 92},
+}
 
 
-def fit_column(image: Image.Image) -> Image.Image:
-    """RGB copy whose longer side is at most the width of a column."""
+def fit_column(image: Image.Image, width: int = COLUMN_WIDTH) -> Image.Image:
+    """RGB copy whose longer side is at most ``width`` pixels."""
     rgb = image.convert("RGB")
-    factor = min(1.0, _COLUMN_WIDTH / max(rgb.size))
+    factor = min(1.0, width / max(rgb.size))
     if factor == 1:
         return rgb
     return rgb.resize((max(1, round(rgb.width * factor)), max(1, round(rgb.height * factor))))
@@ -33,6 +38,17 @@ def with_caption(image: Image.Image, caption: str) -> Image.Image:
     ImageDraw.Draw(framed).text((0, 2), caption, fill=_INK, font=font)
     framed.paste(image, (0, _CAPTION_HEIGHT))
     return framed
+
+
+def shortened(text: str, width: float) -> str:
+    """A caption of at most ``width`` pixels: letters in the middle become an ellipsis."""
+    font = ImageFont.load_default(FONT_SIZE)
+    kept = len(text)
+    short = text
+    while kept > 2 and font.getlength(short) > width:
+        kept -= 1
+        short = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+    return short
 
 
 def contact_sheet(rows: Iterable[Sequence[Image.Image]]) -> Image.Image:
@@ -60,8 +76,13 @@ def contact_sheet(rows: Iterable[Sequence[Image.Image]]) -> Image.Image:
     return sheet
 
 
-def save_image(image: Image.Image, path: str | Path) -> None:
+def save_image(image: Image.Image, path: str | Path, durable: bool = True) -> None:
     """Write an image atomically; the suffix of ``path`` determines the format.
+
+    Args:
+        image: of a mode that the format can store.
+        path: file to create or replace; its folder must exist.
+        durable: sync to disk, see `util.files.checkpoint.atomic_write`.
 
     Raises:
         UserError: Pillow knows no format with this suffix.
@@ -70,8 +91,8 @@ def save_image(image: Image.Image, path: str | Path) -> None:
     format_name = Image.registered_extensions().get(suffix)
     if format_name not in Image.SAVE:
         raise UserError(f"{path}: {suffix!r} is not an image format; write a .png or .jpg file")
-    with atomic_write(path) as file:
-        image.save(file, format_name, compress_level=1)  # of PNG: saves most of the time
+    with atomic_write(path, durable=durable) as file:
+        image.save(file, format_name, **_SAVE_OPTIONS.get(format_name, {}))
 
 
 def count(number: int, noun: str) -> str:

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from util.box_matching import iou_matrix, match_greedily
 from util.visualize.boxes import BoxXYXY, draw_boxes
 from util.visualize.contact_sheet import (
+    COLUMN_WIDTH,
     contact_sheet,
     count,
     fit_column,
     save_image,
+    shortened,
     with_caption,
 )
 from util.visualize.drawing import class_colour, resize_nearest
@@ -27,6 +30,14 @@ __all__ = [
     "draw_boxes",
     "save_detection_samples",
 ]
+
+_PAGE_COLUMN = 400  # longest side of a picture on a page, in pixels
+_FRAME = (205, 205, 205)
+_MATCH_IOU = 0.5
+_LEGEND = (
+    "Left: ground truth. Right: detections with a score of {:.2f} or more. "
+    "Dashed, !: missed objects and false detections (IoU 0.5)."
+)
 
 Entry = Mapping[str, Any]
 DecodeMask = Callable[[Entry], np.ndarray]
@@ -44,6 +55,7 @@ class Panel(NamedTuple):
         caption: text above the image.
         masks: [N] of (H, W), non-zero inside, or None for boxes only. A generator is read once, so
             one mask of full size at a time is in memory.
+        dashed: [N] which boxes are drawn dashed, see `draw_boxes`; None: none.
     """
 
     image: Image.Image
@@ -52,6 +64,7 @@ class Panel(NamedTuple):
     scores: Sequence[float] | None
     caption: str
     masks: Iterable[np.ndarray] | None = None
+    dashed: Sequence[bool] | None = None
 
 
 def detections_beside_ground_truth(rows: Iterable[tuple[Panel, Panel]]) -> Image.Image:
@@ -63,7 +76,9 @@ def detections_beside_ground_truth(rows: Iterable[tuple[Panel, Panel]]) -> Image
     Raises:
         ValueError: there are no rows.
     """
-    return contact_sheet([_draw_panel(panel) for panel in row] for row in rows)
+    return contact_sheet(
+        [with_caption(_draw_panel(panel), panel.caption) for panel in row] for row in rows
+    )
 
 
 def save_detection_samples(
@@ -77,6 +92,10 @@ def save_detection_samples(
     masks: bool = False,
 ) -> None:
     """Save a contact sheet of ground truth and detections for images spread over a dataset.
+
+    It fits a page: two images per row, each with its ground truth on the left and its detections on
+    the right. Missed objects and false detections are dashed: those without a partner of their
+    class at a box IoU of 0.5.
 
     Args:
         coco_gt: a pycocotools COCO object with the ground truth.
@@ -104,12 +123,19 @@ def save_detection_samples(
     def row(image_id: int) -> tuple[Panel, Panel]:
         image = (read_image or _read_stored)(image_folder, coco_gt.imgs[image_id])
         annotations = coco_gt.loadAnns(coco_gt.getAnnIds(imgIds=[image_id]))
-        left = _ground_truth_panel(image, image_id, annotations, names, decode)
-        return left, _detection_panel(image, by_image[image_id], names, threshold, decode)
+        found = sorted(by_image[image_id], key=lambda entry: entry["score"])
+        shown = [entry for entry in found if entry["score"] >= threshold]
+        missed, false = _missed_and_false(annotations, shown)
+        left = _panel(image, annotations, names, decode, missed)
+        left = left._replace(caption=_truth_caption(coco_gt.imgs[image_id], missed), scores=None)
+        right = _panel(image, shown, names, decode, false)
+        return left, right._replace(caption=_detections_caption(found, false))
 
     image_ids = _choose_images(coco_gt, set(by_image), num_images)
     if image_ids:
-        save_image(detections_beside_ground_truth(map(row, image_ids)), path)
+        sheet = _page([_draw_pair(*row(image_id)) for image_id in image_ids])
+        legend = with_caption(sheet, _LEGEND.format(threshold))
+        save_image(contact_sheet([[legend]]), path)
 
 
 def _read_stored(image_folder: str | Path, row: Entry) -> Image.Image:
@@ -138,33 +164,57 @@ def _decode_mask(coco_gt: Any, entry: Mapping[str, Any]) -> np.ndarray:
     return mask
 
 
-def _ground_truth_panel(
-    image: Image.Image,
-    image_id: int,
-    annotations: Sequence[Entry],
-    names: Mapping[int, str],
-    decode: DecodeMask | None,
-) -> Panel:
-    boxes, labels = _boxes_and_labels(annotations, names)
-    caption = f"image {image_id}: ground truth, {count(len(boxes), 'object')}"
-    return Panel(image, boxes, labels, None, caption, decode and map(decode, annotations))
+def _missed_and_false(
+    annotations: Sequence[Entry], shown: Sequence[Entry]
+) -> tuple[list[bool], list[bool]]:
+    """Which annotations have no detection of their class, and which detections no annotation.
+
+    Crowds are never missed, and a detection in a crowd of its class is not false.
+
+    Args:
+        annotations: of an image.
+        shown: detections by rising score.
+    """
+    missed = [not annotation.get("iscrowd") for annotation in annotations]
+    false = [True] * len(shown)
+    for category_id in {entry["category_id"] for entry in shown}:
+        found = [i for i, e in enumerate(shown) if e["category_id"] == category_id][::-1]
+        same = [i for i, a in enumerate(annotations) if a["category_id"] == category_id]
+        objects = [i for i in same if not annotations[i].get("iscrowd")]
+        crowds = [annotations[i]["bbox"] for i in same if annotations[i].get("iscrowd")]
+        boxes = [shown[i]["bbox"] for i in found]
+        iou = iou_matrix(boxes, [annotations[i]["bbox"] for i in objects])
+        covered = iou_matrix(boxes, crowds, over_first=True).max(axis=1, initial=0)
+        partners = match_greedily(iou, _MATCH_IOU).tolist()
+        for index, partner, share in zip(found, partners, covered.tolist(), strict=True):
+            if partner >= 0:
+                missed[objects[partner]] = False
+            false[index] = partner < 0 and share < _MATCH_IOU
+    return missed, false
 
 
-def _detection_panel(
+def _panel(
     image: Image.Image,
     entries: Sequence[Entry],
     names: Mapping[int, str],
-    threshold: float,
     decode: DecodeMask | None,
+    dashed: Sequence[bool],
 ) -> Panel:
-    shown = sorted((e for e in entries if e["score"] >= threshold), key=lambda e: e["score"])
-    boxes, labels = _boxes_and_labels(shown, names)
-    caption = f"{count(len(shown), 'detection')} with a score of {threshold:.2f} or more"
-    if not shown:
-        best = max((entry["score"] for entry in entries), default=None)
-        caption = "no detections" if best is None else f"{caption}, the best has {best:.2f}"
-    scores = [entry["score"] for entry in shown]
-    return Panel(image, boxes, labels, scores, caption, decode and map(decode, shown))
+    boxes, labels = _boxes_and_labels(entries, names)
+    scores = [entry.get("score", 0) for entry in entries]
+    return Panel(image, boxes, labels, scores, "", decode and map(decode, entries), dashed)
+
+
+def _truth_caption(row: Entry, missed: Sequence[bool]) -> str:
+    name = Path(row["file_name"]).name
+    return f"{name}: {count(len(missed), 'object')}, {sum(missed)} missed"
+
+
+def _detections_caption(found: Sequence[Entry], false: Sequence[bool]) -> str:
+    """Caption of the detections ``false``, the last of ``found``, which rise in score."""
+    if false:
+        return f"{count(len(false), 'detection')}, {sum(false)} false"
+    return f"no detection, best score {found[-1]['score']:.2f}" if found else "no detection"
 
 
 def _boxes_and_labels(
@@ -180,13 +230,31 @@ def _boxes_and_labels(
     return boxes, labels
 
 
-def _draw_panel(panel: Panel) -> Image.Image:
-    """Draw a panel, at most as wide as a column."""
-    image = fit_column(panel.image)
+def _draw_panel(panel: Panel, width: int = COLUMN_WIDTH) -> Image.Image:
+    """Draw a panel, at most ``width`` pixels wide and high, without its caption."""
+    image = fit_column(panel.image, width)
     factor = max(image.size) / max(panel.image.size)
     boxes = [[factor * value for value in box] for box in panel.boxes_xyxy]
     masks = panel.masks
     if masks is not None:
         masks = [resize_nearest(mask, image.size) for mask in masks]
-    canvas = draw_boxes(image, boxes, panel.labels, panel.scores, masks)
-    return with_caption(canvas, panel.caption)
+    return draw_boxes(image, boxes, panel.labels, panel.scores, masks, panel.dashed)
+
+
+def _draw_pair(left: Panel, right: Panel) -> Image.Image:
+    """Ground truth and detections of an image, in a frame."""
+    drawn = []
+    for panel in (left, right):
+        canvas = _draw_panel(panel, _PAGE_COLUMN)
+        drawn.append(with_caption(canvas, shortened(panel.caption, canvas.width)))
+    pair = contact_sheet([drawn])
+    ImageDraw.Draw(pair).rectangle((0, 0, pair.width - 1, pair.height - 1), outline=_FRAME)
+    return pair
+
+
+def _page(pairs: Sequence[Image.Image]) -> Image.Image:
+    """Pairs in two columns; up to two pairs below each other."""
+    columns = 1 if len(pairs) <= 2 else 2
+    return contact_sheet(
+        [pairs[start : start + columns] for start in range(0, len(pairs), columns)]
+    )

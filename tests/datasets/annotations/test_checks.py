@@ -218,11 +218,20 @@ def test_nothing_to_warn_about(caplog, annotations):
     assert not caplog.records
 
 
-@pytest.mark.parametrize("label", [100_001, 10**9])
-def test_a_category_id_that_no_model_could_have(folder, label):
+@pytest.mark.parametrize("category_id", [5, 100_001, 10**9, 2**63 - 1])
+def test_category_ids_of_any_size(folder, category_id):
     data = good_file()
-    data["categories"][1]["id"] = data["annotations"][1]["category_id"] = label
-    assert "100000" in complaint(data, folder)
+    data["categories"][1]["id"] = data["annotations"][1]["category_id"] = category_id
+    check_annotations(data, "x.json", folder)
+
+
+@pytest.mark.parametrize("category_id", [-1, 2**63, 1.0, True, [1]])
+def test_category_ids_that_are_refused(folder, category_id):
+    data = good_file()
+    data["categories"][1]["id"] = data["annotations"][1]["category_id"] = category_id
+    message = complaint(data, folder)
+    assert "invalid id (must be a 64-bit integer of at least 0, or a string)" in message
+    assert "1 annotation has an invalid category_id" in message
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from datasets.annotations.checks import check_annotations
 from datasets.annotations.coco_file import (
     LARGEST_COORDINATE,
     are_coordinates,
@@ -11,7 +12,9 @@ from datasets.annotations.coco_file import (
     category_names,
     fill_optional_fields,
     load_annotations,
+    text_ids,
 )
+from util.category_ids import category_id_of
 from util.errors import UserError
 
 
@@ -91,6 +94,60 @@ def test_names_are_words_that_can_be_printed():
     names = category_names(rows)
     assert names == {3: "cat", 4: "4", 5: "\\ud800x", 6: "7"}
     "".join(names.values()).encode()
+
+
+# ---- category ids that are strings
+
+
+def load(tmp_path, categories, annotations):
+    path = tmp_path / "text.json"
+    path.write_text(
+        json.dumps({"images": [], "categories": categories, "annotations": annotations})
+    )
+    return load_annotations(path)
+
+
+def test_text_ids_become_integers_that_do_not_depend_on_the_file(tmp_path):
+    rows = [{"id": "red cell"}, {"id": "7", "name": "platelet"}, {"id": 3, "name": "dust"}]
+    used = [{"category_id": one} for one in ("7", "red cell", 3, 7, "3")]
+    data = load(tmp_path, rows, used)
+    red = category_id_of("red cell")
+    assert [row["id"] for row in data["categories"]] == [red, 7, 3]
+    assert [one["category_id"] for one in data["annotations"]] == [7, red, 3, 7, 3]
+    assert text_ids(data["categories"]) == {red: "red cell", 7: "7"}
+    assert category_names(data["categories"]) == {red: "red cell", 7: "platelet", 3: "dust"}
+
+
+def test_text_ids_of_segments(tmp_path):
+    maps = [{"segments_info": [{"category_id": "sky"}]}, {"segments_info": "wrong"}]
+    data = load(tmp_path, [{"id": "sky"}], maps)
+    assert data["annotations"][0]["segments_info"] == [{"category_id": category_id_of("sky")}]
+
+
+def test_text_without_a_category_stays_and_is_named(tmp_path):
+    rows, images = [{"id": "sky"}], [{"id": 1, "file_name": "a.jpg"}]
+    fields = {"id": 1, "image_id": 1, "category_id": "sea", "bbox": [0, 0, 1, 1]}
+    data = load(tmp_path, rows, [fields]) | {"images": images}
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(UserError, match=r"annotation id 1 of image id 1 \(category_id 'sea'\)"):
+        check_annotations(data, "text.json", tmp_path)
+
+
+def test_text_ids_with_a_number_of_classes(tmp_path):
+    data = load(tmp_path, [{"id": "sky"}], [{"id": 1, "image_id": 1, "category_id": "sky"}])
+    data["annotations"][0]["bbox"], data["images"] = [0, 0, 1, 1], [{"id": 1, "file_name": "a"}]
+    (tmp_path / "a").touch()
+    with pytest.raises(UserError, match="; leave out --num_classes: with it"):
+        check_annotations(data, "text.json", tmp_path, num_classes=3)
+
+
+def test_text_ids_that_stand_for_one_number(tmp_path):
+    assert category_id_of("plumless") == category_id_of("buckeroo")  # a known collision of CRC-32
+    data = load(tmp_path, [{"id": "plumless"}, {"id": "buckeroo"}], [])
+    data["images"] = [{"id": 1, "file_name": "a.jpg"}]
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(UserError, match=r"share their id .*'plumless', category id 'buckeroo'"):
+        check_annotations(data, "text.json", tmp_path)
 
 
 @pytest.mark.parametrize("value", [LARGEST_COORDINATE, -LARGEST_COORDINATE, 0, 1.5])

@@ -31,7 +31,10 @@ def refusal(path: Path) -> str:
         (b'{"images" 3}', "is not JSON: Expecting ':' delimiter: line 1 column 11"),
         (b"<!DOCTYPE html><html>404", "looks like a web page: download the file itself"),
         (b'{"id": 1}\n{"id": 2}\n', "looks like JSON Lines"),
-        (b'<?xml version="1.0"?>\n<annotation>\n', "looks like Pascal VOC XML: convert it to COCO"),
+        (
+            b'<?xml version="1.0"?>\n<annotation>\n',
+            "Pascal VOC XML: read its folder with --data",
+        ),
         (b"<annotations><version>1.1", "looks like CVAT XML"),
         (b"<rss>", "looks like XML"),
         (b"# classes\ntrain: images\nnc: 2\nnames: [a, b]\n", "the YAML file of a YOLO data set"),

@@ -1,11 +1,9 @@
 """Folders in other layouts than COCO's, and the flags that read them."""
 
-import shlex
 from pathlib import Path
 
 import pytest
 
-import main
 from datasets.annotations.layouts import coco_paths, find_split
 from util.errors import UserError
 
@@ -24,10 +22,6 @@ def refusal(root: Path, image_set: str = "val") -> str:
     message = str(caught.value)
     assert message.startswith(f"--coco_path {root}") and "\n" not in message
     return message
-
-
-def flags_in(message: str) -> list[str]:
-    return shlex.split(message[message.index("--train_images") :])
 
 
 @pytest.mark.parametrize(
@@ -62,15 +56,13 @@ def flags_in(message: str) -> list[str]:
     ],
 )
 @pytest.mark.parametrize("image_set", ["train", "val"])
-def test_the_flags_that_read_it_are_told(tmp_path, files, train, val, image_set):
+def test_the_flag_that_reads_it_is_named(tmp_path, files, train, val, image_set):
     root = write(tmp_path / "my data", *files)
     message = refusal(root, image_set)
-    assert "instead of --coco_path give --train_images " in message
+    assert f"read it with --data '{root}'" in message
     expected = dict(zip(("train", "val"), (train, val), strict=True))
-    args = main.build_parser().parse_args(flags_in(message))
     for split, (images, annotations) in expected.items():
-        assert getattr(args, f"{split}_images") == str(root / images)
-        assert getattr(args, f"{split}_ann") == str(root / annotations)
+        assert find_split(root, split) == (root / images, root / annotations)
 
 
 def test_roboflow_is_named(tmp_path):
@@ -82,7 +74,7 @@ def test_no_validation_data(tmp_path):
     root = write(tmp_path, "train2017/1.jpg", "annotations/instances_train2017.json")
     message = refusal(root)
     assert "there is no validation data: give --val_images and --val_ann" in message
-    assert f"--val_images {root}/train2017" in message
+    assert f"hold out a part of the training images with --data {root}" in message
     assert coco_paths("train", str(root), None, None)[0] == root / "train2017"
     assert coco_paths("val", str(root), "a", "b.json") == (Path("a"), Path("b.json"))
 
@@ -99,7 +91,7 @@ def test_no_validation_data(tmp_path):
 )
 def test_other_formats_are_named(tmp_path, name, content, format):
     message = refusal(write(tmp_path, name, content=content))
-    assert f"it looks like {format} ({tmp_path / name}): convert it to COCO JSON" in message
+    assert f"it looks like {format} ({tmp_path / name}): read it with --data {tmp_path}" in message
 
 
 def test_the_right_folder_is_inside(tmp_path):
@@ -109,7 +101,9 @@ def test_the_right_folder_is_inside(tmp_path):
 
 def test_other_json_files_are_listed(tmp_path):
     write(tmp_path, "annotations/mine.json")
-    assert f"JSON files in the folder: {tmp_path}/annotations/mine.json" in refusal(tmp_path)
+    message = refusal(tmp_path)
+    assert "give one of its JSON files with --data" in message
+    assert message.endswith(f": {tmp_path}/annotations/mine.json")
 
 
 def test_a_path_that_is_no_folder(tmp_path):

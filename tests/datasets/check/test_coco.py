@@ -2,12 +2,14 @@
 
 import json
 import random
+import re
 
 import pytest
 
 from datasets.annotations.checks import check_annotations
 from datasets.annotations.table_checks import AnnotationFileError
 from datasets.check.report import Report, as_json, as_text
+from datasets.check.splits import compare_splits
 from tests.datasets.check_cases import HEIGHT, WIDTH, check, findings_of, row, split_at, write_split
 
 
@@ -144,3 +146,26 @@ def test_arbitrary_values_give_a_report_and_never_an_exception(tmp_path, data, s
     report = Report([facts], [], 100)
     as_text(report).encode()
     json.dumps(as_json(report), allow_nan=False).encode()
+
+
+def test_ids_in_text_are_shown_as_in_the_file(tmp_path):
+    splits = []
+    for name in ("train", "val"):
+        data = write_split(tmp_path, name)
+        for one in data["categories"]:
+            one["id"] = f"class {one['id']}"
+        for one in data["annotations"]:
+            one["category_id"] = f"class {one['category_id']}"
+        data["categories"].append({"id": "class 3", "name": "cat"})
+        if name == "val":
+            data["categories"][1]["name"] = "cow"
+            data["annotations"][0]["category_id"] = "class 4"
+        splits.append(check(tmp_path, data, name).facts)
+    report = Report(splits, compare_splits(*splits), 100)
+    text, facts = as_text(report), as_json(report)
+    assert "classes: 3, ids in text\n" in text and " class 2  dog  " in text
+    assert "category_id 'class 4'" in text
+    assert re.search(r"category id class [13]: 'cat', same as category id class [13]", text)
+    assert "category id class 2: in train 'dog', in val 'cow'" in text
+    assert {row["id"] for row in facts["classes"]["table"]} == {"class 1", "class 2", "class 3"}
+    assert facts["classes"]["unused_ids"] == []

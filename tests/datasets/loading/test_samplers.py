@@ -33,6 +33,16 @@ def test_steps_have_the_same_images_whoever_computes_them(monkeypatch, world, ac
     assert len(steps) == 3 and len({image for step in steps for image in step}) == 24
 
 
+def test_another_batch_size_keeps_the_order_of_the_images():
+    sampler = EpochBatchSampler(27, 2, seed=5)
+    sampler.start_at(3)
+    order = [image for batch in sampler for image in batch]
+    sampler.start_at(3, 1, batch_size=6)
+    assert len(sampler) == 3 and list(sampler) == [order[6:12], order[12:18], order[18:24]]
+    sampler.start_at(3)
+    assert len(sampler) == 4  # until it is changed again
+
+
 @pytest.mark.parametrize("num_images", [0, 1, 2, 3, 7, 12])
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 def test_shares_have_every_image_once_and_nothing_else(monkeypatch, num_images, world):

@@ -93,7 +93,7 @@ class Layer(nn.Module):
         self.attention = Attention(16, 4, dropout)
 
     def forward(self, *inputs):
-        return self.attention(*inputs, need_weights=self.attention.needs_weights())[0]
+        return self.attention(*inputs, need_weights=self.attention.has_weight_hooks())[0]
 
 
 class KeepWeights:

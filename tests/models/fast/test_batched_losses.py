@@ -25,7 +25,7 @@ def test_equals_the_methods(name, counts, dtype):
     criterion = build().to(torch.float64 if dtype == torch.float64 else torch.float32)
     finite = [{k: v.float() for k, v in x.items() if k != "aux_outputs"} for x in layers]
     indices = [criterion.matcher(layer, [_as_float(t) for t in targets]) for layer in finite]
-    stacked = DecoderLayers.of(layers, targets)
+    stacked = DecoderLayers.stack(layers, targets)
     batched = CASES[name](criterion, stacked, stacked.matches(indices))
     tolerance = 1e-12 if dtype == torch.float64 else 1e-6
     for number, (layer, of_layer) in enumerate(zip(layers, batched, strict=True)):
@@ -44,15 +44,15 @@ def _as_float(target):
 def test_layers_of_different_shapes_are_not_stacked():
     outputs, targets, _ = layered(0, 5, [2, 1], 2)
     shorter = {name: value[:, :3] for name, value in outputs["aux_outputs"][0].items()}
-    assert DecoderLayers.of([outputs, shorter], targets) is None
-    assert DecoderLayers.of([outputs, {"pred_logits": outputs["pred_logits"]}], targets) is None
-    assert DecoderLayers.of([{}], targets) is None
-    assert DecoderLayers.of([outputs], targets).logits.shape == (1, 2, 5, NUM_CLASSES + 1)
+    assert DecoderLayers.stack([outputs, shorter], targets) is None
+    assert DecoderLayers.stack([outputs, {"pred_logits": outputs["pred_logits"]}], targets) is None
+    assert DecoderLayers.stack([{}], targets) is None
+    assert DecoderLayers.stack([outputs], targets).logits.shape == (1, 2, 5, NUM_CLASSES + 1)
 
 
 def test_layers_with_different_numbers_of_pairs_have_no_common_matches():
     outputs, targets, _ = layered(0, 5, [2, 1], 2)
-    layers = DecoderLayers.of([outputs, *outputs["aux_outputs"]], targets)
+    layers = DecoderLayers.stack([outputs, *outputs["aux_outputs"]], targets)
     both, one, none = torch.tensor([1, 3]), torch.tensor([2]), torch.tensor([], dtype=torch.int64)
     full = [(both, torch.tensor([1, 0])), (one, torch.tensor([0]))]
     assert layers.matches([full, [(one, torch.tensor([0])), (none, none)]]) is None

@@ -5,6 +5,7 @@ import errno
 import os
 
 import pytest
+import torch
 
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command, share
 from util.cli.suggestions import CONFIGS
@@ -79,6 +80,25 @@ def test_other_system_errors_are_faults_of_the_program():
         run_command("tool", command)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 5 bytes"),
+        MemoryError(),
+    ],
+)
+def test_running_out_of_memory_ends_in_one_line(capsys, error):
+    def command():
+        raise error
+
+    assert run_command("tool", command, "lower --batch_size") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tool: error: out of memory (") and "lower --batch_size" in line
+    with pytest.raises(type(error)):  # a command without advice
+        run_command("tool", command)
+
+
 def test_a_signal_has_a_status_of_its_own(capsys):
     def command():
         raise StopRequested(15, "stopped; saved")
@@ -134,13 +154,15 @@ def test_a_missing_file_of_flags_is_told_with_the_files_there(capsys, tmp_path):
         (tmp_path / name).write_text("--epochs 1")
     parser = parser_of("--epochs")
     near = refusal(capsys, parser, f"@{tmp_path}/shape.txt")
-    assert f"did you mean @{tmp_path}/shapes.txt? {tmp_path} holds coco.txt, shapes.txt" in near
-    assert f"{tmp_path} is a folder; {tmp_path} holds coco.txt" in refusal(
+    assert f"did you mean @{tmp_path}/shapes.txt? {tmp_path} contains coco.txt, shapes.txt" in near
+    assert f"{tmp_path} is a folder; {tmp_path} contains coco.txt" in refusal(
         capsys, parser, f"@{tmp_path}"
     )
     elsewhere = refusal(capsys, parser, f"@{tmp_path}/gone/shapes")
     assert "did you mean @" in elsewhere and "configs/shapes.txt?" in elsewhere
-    assert f"is given as @{tmp_path}/coco.txt" in refusal(capsys, parser, f"{tmp_path}/coco.txt")
+    assert f"read flags from this file, write @{tmp_path}/coco.txt" in refusal(
+        capsys, parser, f"{tmp_path}/coco.txt"
+    )
     (tmp_path / "binary.txt").write_bytes(b"\x80\xff")
     assert "is not a text file" in refusal(capsys, parser, f"@{tmp_path}/binary.txt")
 
@@ -168,5 +190,5 @@ def test_flags_that_are_given_are_told_from_defaults():
 def test_beside_main_the_recipes_are_listed_and_not_the_requirements(capsys, monkeypatch):
     monkeypatch.chdir(CONFIGS.parent)
     message = refusal(capsys, parser_of("--epochs"), "@shapes.txt")
-    assert "did you mean @configs/shapes.txt? configs holds" in message
+    assert "did you mean @configs/shapes.txt? configs contains" in message
     assert "requirements" not in message

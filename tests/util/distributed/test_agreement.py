@@ -14,13 +14,13 @@ def compare(monkeypatch, second, *skips):
 
 @pytest.mark.parametrize("skips", [(False, False), (True, False), (False, True)])
 def test_a_difference_is_refused_unless_all_ranks_skip_the_checks(monkeypatch, skips):
-    with pytest.raises(UserError, match="data: 3 images in rank 0, 4 images in rank 1; copy the"):
+    with pytest.raises(UserError, match="data: 3 images on rank 0, 4 images on rank 1; copy the"):
         compare(monkeypatch, "4 images", *skips)
 
 
 def test_a_difference_may_be_skipped(monkeypatch, capsys):
     compare(monkeypatch, "4 images", True, True)
-    assert "Warning (--skip_checks): data: 3 images in rank 0" in capsys.readouterr().out
+    assert "Warning (--skip_checks): data: 3 images on rank 0" in capsys.readouterr().out
 
 
 def test_equal_facts_need_no_word(monkeypatch, capsys):

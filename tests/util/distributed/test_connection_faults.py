@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from util.distributed.connection_faults import explained_connection_errors
+from util.distributed.connection_faults import convert_connection_errors
 from util.distributed.launch import Launch
 from util.errors import ConnectionLostError, UserError
 
@@ -20,7 +20,7 @@ CLOSED = "[/src/gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.
 
 
 def message_of(error: Exception) -> str:
-    with pytest.raises(ConnectionLostError) as raised, explained_connection_errors(LAUNCH):
+    with pytest.raises(ConnectionLostError) as raised, convert_connection_errors(LAUNCH):
         raise error
     message = str(raised.value)
     assert "\n" not in message and message.startswith("rank 3 of 8: communication ")
@@ -68,7 +68,7 @@ def test_connection_errors_become_one_line(error, words):
     ],
 )
 def test_other_errors_pass(error):
-    with pytest.raises(type(error)) as raised, explained_connection_errors(LAUNCH):
+    with pytest.raises(type(error)) as raised, convert_connection_errors(LAUNCH):
         raise error
     assert raised.value is error
 
@@ -82,13 +82,13 @@ def test_other_errors_pass(error):
     ],
 )
 def test_all_errors_pass_without_a_process_group(error):
-    with pytest.raises(type(error)) as raised, explained_connection_errors():
+    with pytest.raises(type(error)) as raised, convert_connection_errors():
         raise error
     assert raised.value is error
 
 
 def test_a_port_in_use_is_reported_with_the_fix():
-    with pytest.raises(UserError, match="set MASTER_PORT"), explained_connection_errors(LAUNCH):
+    with pytest.raises(UserError, match="set MASTER_PORT"), convert_connection_errors(LAUNCH):
         raise dist.DistNetworkError(
             "port: 29500, code: -98, name: EADDRINUSE, address already in use"
         )

@@ -166,7 +166,7 @@ def test_a_gpu_process_uses_the_gpu_of_its_local_rank(connect, monkeypatch):
         ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, "cpu", "SLURM_LOCALID missing .* srun"),
         (TORCHRUN | {"RANK": "two"}, "cpu", "RANK='two' is not a number"),
         (TORCHRUN | {"RANK": "8"}, "cpu", "rank 8 .* of 8 processes"),
-        (TORCHRUN | {"RANK": "-1"}, "cpu", "ranks count from 0"),
+        (TORCHRUN | {"RANK": "-1"}, "cpu", "ranks start at 0"),
         (TORCHRUN, "cuda", "local rank 1 has no GPU, 0 are visible: .*--device cpu"),
     ],
 )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from util.visualize.boxes import draw_boxes
+from util.visualize.boxes import _overlap, _place_labels, draw_boxes
 from util.visualize.drawing import class_colour, object_colour
 
 GREY = (128, 128, 128)
@@ -130,3 +130,43 @@ class TestMasks:
             draw_boxes(blank(), [BOX], ["cat"], masks=[mask_of()] * 2)
         with pytest.raises(ValueError, match=r"mask 0 has shape \(600, 400\)"):
             draw_boxes(blank(), [BOX], ["cat"], masks=[mask_of().T])
+
+
+class TestDashedBoxes:
+    def edge(self, canvas):
+        """Which pixels of the lower edge of BOX have the colour of the class."""
+        return coloured(canvas, class_colour("cat"))[249, 100:300]
+
+    def test_a_dashed_line_has_gaps(self):
+        solid, dashed = (draw_boxes(blank(), [BOX], ["cat"], dashed=[d]) for d in (False, True))
+        assert self.edge(solid).all()
+        assert 0.4 < self.edge(dashed).mean() < 0.6
+
+    def test_its_label_is_marked(self):
+        marked, plain = (draw_boxes(blank(), [BOX], [n], dashed=[False]) for n in ("! cat", "cat"))
+        dashed = draw_boxes(blank(), [BOX], ["cat"], dashed=[True])
+        size = [
+            coloured(c, class_colour(n))[80:95].any(axis=0).sum()
+            for c, n in ((dashed, "cat"), (marked, "! cat"), (plain, "cat"))
+        ]
+        assert size[0] == size[1] > size[2]
+
+    def test_any_dashed_box_can_be_drawn(self):
+        boxes = [(-50, -50, 900, 900), (700, 500, 800, 600), (50, 50, 50, 50), (10, 10, 11, 390)]
+        draw_boxes(blank(), boxes, ["cat"] * 4, dashed=[True] * 4)
+
+    def test_marks_must_have_the_length_of_the_boxes(self):
+        with pytest.raises(ValueError, match="2 dashed"):
+            draw_boxes(blank(), [BOX], ["cat"], dashed=[True, False])
+
+
+def test_labels_of_a_crowd_do_not_overlap():
+    generator = np.random.default_rng(0)
+    corners = generator.uniform(100, 300, (40, 2))
+    outlines = [(x, y, x + 60, y + 40) for x, y in corners]
+    places = list(_place_labels(outlines, [(70, 18)] * 40, (600, 400)))
+    shown = [place for place in places if place is not None]
+    assert 10 < len(shown) < 40
+    for index, a in enumerate(shown):
+        assert a[0] >= 0 and a[1] >= 0 and a[2] <= 600 and a[3] <= 400
+        assert not any(_overlap(a, b) for b in shown[:index])

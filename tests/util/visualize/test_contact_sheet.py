@@ -8,6 +8,7 @@ from util.visualize.contact_sheet import (
     count,
     fit_column,
     save_image,
+    shortened,
     with_caption,
 )
 
@@ -73,3 +74,10 @@ class TestSavePicture:
 
 def test_nouns_have_their_number():
     assert [count(n, "segment") for n in (0, 1, 2)] == ["0 segments", "1 segment", "2 segments"]
+
+
+def test_long_captions_lose_letters_in_the_middle():
+    assert shortened("short.jpg: 1 object", 400) == "short.jpg: 1 object"
+    short = shortened("a/very/long/name/of/a/file/number/123456789.jpg: 12 objects, 3 missed", 200)
+    assert short.startswith("a/very") and short.endswith("missed") and "…" in short
+    assert with_caption(Image.new("RGB", (200, 50)), short).width == 200

@@ -9,6 +9,8 @@ from pycocotools.coco import COCO
 
 from util.visualize.detections import (
     Panel,
+    _missed_and_false,
+    _page,
     class_colour,
     detections_beside_ground_truth,
     save_detection_samples,
@@ -202,3 +204,34 @@ def test_large_masks_shrink_with_their_image():
 def test_a_class_keeps_its_colour():
     assert class_colour("cat") == class_colour("cat") != class_colour("dog")
     assert all(0 <= channel <= 255 for channel in class_colour("zebra"))
+
+
+class TestMissedAndFalse:
+    def found(self, category_id=1, box=(0, 0, 10, 10)):
+        return {"category_id": category_id, "bbox": list(box)}
+
+    @pytest.mark.parametrize(
+        ("detections", "missed", "false"),
+        [
+            ([], [True], []),
+            ([{}], [False], [False]),
+            ([{}, {}], [False], [True, False]),  # the last has the highest score
+            ([{"category_id": 2}], [True], [True]),
+            ([{"box": (6, 0, 10, 10)}], [True], [True]),
+        ],
+    )
+    def test_by_hand(self, detections, missed, false):
+        shown = [self.found(**one) for one in detections]
+        assert _missed_and_false([self.found()], shown) == (missed, false)
+
+    def test_crowds_are_neither_missed_nor_make_detections_false(self):
+        crowd = {"category_id": 1, "bbox": [0, 0, 100, 100], "iscrowd": 1}
+        assert _missed_and_false([crowd], []) == ([False], [])
+        shown = [self.found(), self.found(2)]
+        assert _missed_and_false([crowd], shown) == ([False], [False, True])
+
+
+@pytest.mark.parametrize(("number", "columns"), [(1, 1), (2, 1), (3, 2), (8, 2)])
+def test_a_page_has_up_to_two_pairs_per_row(number, columns):
+    page = _page([Image.new("RGB", (100, 50))] * number)
+    assert page.width == columns * 108 + 8 and page.height == -(-number // columns) * 58 + 8

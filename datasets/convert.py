@@ -1,0 +1,75 @@
+"""Write data of any format as COCO JSON: ``python -m datasets.convert --help``."""
+
+from util.cli.early_interrupt import end_at_once_on_interrupt
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    end_at_once_on_interrupt("python -m datasets.convert")
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets.formats.flags import add_reading_flags
+from datasets.formats.reading import build_read_options, read_split
+from datasets.formats.recognise import recognise, split_names
+from datasets.formats.tables import Tables, as_coco_file
+from util.cli.command_line import ArgumentParser, FlagGroup, run_command
+from util.errors import UserError
+from util.files.checkpoint import atomic_write
+
+_PROGRAM = "python -m datasets.convert"
+
+
+def build_parser() -> ArgumentParser:
+    """Build the parser; the flags are those of main.py."""
+    parser = ArgumentParser(
+        prog=_PROGRAM,
+        description="Write the annotations of a data set (Pascal VOC, YOLO, COCO in any layout) as "
+        "COCO JSON: train.json and val.json. Images are not copied.",
+    )
+    parser.add_argument("data", help="folder of the data set, its COCO JSON or its data.yaml")
+    group = FlagGroup(parser, "conversion")
+    group.add("--output_dir", "folder for train.json and val.json", required=True)
+    add_reading_flags(group)
+    group.add("--seed", "random seed of --val_fraction", default=42, type=int)
+    return parser
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the command, and return its exit status."""
+    return run_command(_PROGRAM, lambda: _convert(build_parser().parse_args(argv)))
+
+
+def _convert(args: argparse.Namespace) -> None:
+    """Convert all splits, and print the command that trains on them.
+
+    Raises:
+        UserError: the data cannot be read, or the folder not be written.
+    """
+    source, options = recognise(args.data), build_read_options(args)
+    folder = Path(args.output_dir)
+    if folder.is_file():
+        raise UserError(f"--output_dir {folder} is a file; give a folder")
+    flags = []
+    for name in split_names(source):
+        tables = read_split(source, name, options)
+        _report(tables, name)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{name}.json"
+        with atomic_write(file, "w") as opened:
+            json.dump(as_coco_file(tables.data), opened, ensure_ascii=False)
+        flags += [f"--{name}_images", str(tables.img_folder), f"--{name}_ann", str(file)]
+    print(f"Wrote {folder}. Train with:\npython main.py {shlex.join(flags)}")
+
+
+def _report(tables: Tables, name: str) -> None:
+    print(tables.summary(name))
+    for sentence in (*tables.remarks, *tables.notes):
+        print(f"  {sentence}")
+
+
+if __name__ == "__main__":
+    sys.exit(run())

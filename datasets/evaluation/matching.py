@@ -1,0 +1,134 @@
+"""Detections matched to ground truth at one IoU threshold, as in the COCO evaluation."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from pycocotools.coco import COCO
+
+from util.box_matching import iou_matrix, match_greedily
+
+Entry = Mapping[str, Any]
+IOU_THRESHOLD = 0.5
+MAX_DETECTIONS = 100  # per image, as in the COCO evaluation
+
+
+class ImageBoxes(NamedTuple):
+    """Detections and objects of an image.
+
+    Attributes:
+        image_id: id of the image.
+        scores: (D,) in [0, 1], falling.
+        labels: (D,) category ids.
+        boxes_xywh: (D, 4) pixels.
+        object_labels: (G,) category ids, without crowds.
+        object_boxes_xywh: (G, 4) pixels.
+        crowd_labels: (C,) category ids of crowds.
+        crowd_boxes_xywh: (C, 4) pixels.
+    """
+
+    image_id: int
+    scores: np.ndarray
+    labels: np.ndarray
+    boxes_xywh: np.ndarray
+    object_labels: np.ndarray
+    object_boxes_xywh: np.ndarray
+    crowd_labels: np.ndarray
+    crowd_boxes_xywh: np.ndarray
+
+
+@dataclass(frozen=True)
+class Matches:
+    """All detections of a data set, with the outcome of matching within their class.
+
+    Attributes:
+        scores: (N,) in [0, 1].
+        labels: (N,) category ids.
+        is_correct: (N,) whether a detection is matched to an object.
+        num_objects: number of objects by category id, without crowds.
+    """
+
+    scores: np.ndarray
+    labels: np.ndarray
+    is_correct: np.ndarray
+    num_objects: dict[Any, int]
+
+
+def images_with_boxes(
+    ground_truth: COCO,
+    detections: Iterable[Entry],
+    image_ids: Iterable[int] | None = None,
+    min_score: float = 0,
+) -> Iterator[ImageBoxes]:
+    """Group detections and objects by image.
+
+    Args:
+        ground_truth: of all images.
+        detections: COCO result entries with ``bbox``. The best 100 of an image count, of the
+            classes of ``ground_truth``, as in AP.
+        image_ids: images to yield; default: all of ``ground_truth``, by id.
+        min_score: detections with a lower score do not count.
+    """
+    by_image = defaultdict(list)
+    for entry in detections:
+        if entry["score"] >= min_score and entry["category_id"] in ground_truth.cats:
+            by_image[entry["image_id"]].append(entry)
+    for image_id in sorted(ground_truth.imgs) if image_ids is None else image_ids:
+        found = sorted(by_image[image_id], key=lambda e: -e["score"])[:MAX_DETECTIONS]
+        annotations = ground_truth.imgToAnns.get(image_id, [])
+        objects = [a for a in annotations if not a.get("iscrowd")]
+        crowds = [a for a in annotations if a.get("iscrowd")]
+        yield ImageBoxes(
+            image_id,
+            np.array([e["score"] for e in found], dtype=np.float64),
+            *_labels_and_boxes(found),
+            *_labels_and_boxes(objects),
+            *_labels_and_boxes(crowds),
+        )
+
+
+def match_image(image: ImageBoxes, iou_threshold: float = IOU_THRESHOLD) -> np.ndarray:
+    """Match the detections of an image to objects of their class.
+
+    Returns:
+        (D,) the index of the object of each detection; -1: none, a false detection; -2: only a
+        crowd of its class, so that it is ignored.
+    """
+    matched = np.full(len(image.scores), -1)
+    for label in np.intersect1d(image.labels, image.object_labels):
+        of_class = np.flatnonzero(image.labels == label)
+        objects = np.flatnonzero(image.object_labels == label)
+        iou = iou_matrix(image.boxes_xywh[of_class], image.object_boxes_xywh[objects])
+        found = match_greedily(iou, iou_threshold)
+        matched[of_class[found >= 0]] = objects[found[found >= 0]]
+    if len(image.crowd_labels):
+        covered = iou_matrix(image.boxes_xywh, image.crowd_boxes_xywh, over_first=True)
+        same = image.labels[:, None] == image.crowd_labels
+        matched[(matched == -1) & ((covered >= iou_threshold) & same).any(axis=1)] = -2
+    return matched
+
+
+def match_all(images: Iterable[ImageBoxes], iou_threshold: float = IOU_THRESHOLD) -> Matches:
+    """Match the detections of all images; ignored detections are left out."""
+    scores, labels, correct = [np.empty(0)], [np.empty(0, object)], [np.empty(0, bool)]
+    objects: Counter[Any] = Counter()
+    for image in images:
+        matched = match_image(image, iou_threshold)
+        counts = matched != -2
+        scores.append(image.scores[counts])
+        labels.append(image.labels[counts])
+        correct.append(matched[counts] >= 0)
+        objects.update(image.object_labels.tolist())
+    return Matches(
+        np.concatenate(scores),
+        np.concatenate(labels),
+        np.concatenate(correct),
+        dict(objects),
+    )
+
+
+def _labels_and_boxes(entries: Sequence[Entry]) -> tuple[np.ndarray, np.ndarray]:
+    labels = np.array([e["category_id"] for e in entries], dtype=object)  # ids may be text
+    return labels, np.array([e["bbox"] for e in entries], dtype=np.float64).reshape(-1, 4)

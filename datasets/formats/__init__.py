@@ -1,0 +1,1 @@
+"""Readers of annotation formats: each returns COCO-shaped tables in memory."""

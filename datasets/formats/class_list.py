@@ -1,0 +1,80 @@
+"""Keep the classes of a list (``--classes``), in its order."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets.annotations.coco_file import is_integer
+from datasets.annotations.table_checks import FileProblems, check_references
+from datasets.annotations.wording import EXAMPLES_SHOWN, counted, in_short, with_rest
+from util.cli.suggestions import did_you_mean
+from util.errors import UserError
+
+
+def keep_classes(
+    data: dict[str, Any], names: Sequence[str], source: str | Path, image_set: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Renumber the listed classes from 1, and leave out objects of other classes.
+
+    Args:
+        data: COCO tables; rows with an invalid category id are kept for the checks.
+        names: class names; their order gives the ids.
+        source: file or folder of the tables, for messages.
+        image_set: "train" or "val", for messages.
+
+    Returns:
+        The new tables, and sentences about classes and objects that are left out.
+
+    Raises:
+        UserError: no class of the data is listed, or objects have a category that the data lacks.
+    """
+    found = FileProblems(source)
+    check_references(found, "annotations", data["annotations"], "category_id", data["categories"])
+    found.raise_if_any()
+    known = {
+        row["id"]: str(row.get("name", row["id"]))
+        for row in data["categories"]
+        if is_integer(row.get("id"))
+    }
+    unknown = [name for name in names if name not in known.values()]
+    if len(unknown) == len(names):
+        raise UserError(
+            f"--classes: {source} has none of these classes; its classes are "
+            f"{with_rest(list(known.values())[:EXAMPLES_SHOWN], len(known))}"
+        )
+    ids = {name: number for number, name in enumerate(names, start=1)}
+    new_id = {number: ids.get(name) for number, name in known.items()}
+    kept, left_out = [], Counter[str]()
+    for row in data["annotations"]:
+        number = row.get("category_id")
+        if not is_integer(number):
+            kept.append(row)
+        elif new_id[number] is None:
+            left_out[known[number]] += 1
+        else:
+            kept.append({**row, "category_id": new_id[number]})
+    categories = [{"id": number, "name": name} for name, number in ids.items()]
+    tables = {**data, "annotations": kept, "categories": categories}
+    return tables, _sentences(unknown, list(known.values()), left_out, source, image_set)
+
+
+def _sentences(
+    unknown: Sequence[str],
+    known: Sequence[str],
+    left_out: Counter[str],
+    source: str | Path,
+    image_set: str,
+) -> list[str]:
+    sentences = []
+    if unknown:
+        hints = [f"{in_short(name)}{did_you_mean(name, known)}" for name in unknown]
+        few = with_rest(hints[:EXAMPLES_SHOWN], len(hints))
+        sentences.append(f"--classes: {source} ({image_set}) does not have {few}")
+    if left_out:
+        counts = [f"{name} {count}" for name, count in left_out.most_common()]
+        sentences.append(
+            f"--classes ({image_set}): {counted(left_out.total(), 'objects')} of other classes "
+            f"left out: {with_rest(counts[:EXAMPLES_SHOWN], len(counts))}"
+        )
+    return sentences

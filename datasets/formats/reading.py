@@ -1,0 +1,142 @@
+"""Read a split of a data set, as the flags say."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from datasets.annotations.coco_file import ORIGIN
+from datasets.annotations.wording import counted
+from datasets.formats.class_list import keep_classes
+from datasets.formats.held_out import hold_out
+from datasets.formats.recognise import DataSource
+from datasets.formats.tables import Note, Tables
+from datasets.formats.text_files import read_names
+from datasets.formats.voc import VocData
+from util.errors import UserError
+from util.options import option
+
+DEFAULT_VAL_FRACTION = 0.1
+
+
+class ReadOptions(NamedTuple):
+    """Values of the flags of the same names.
+
+    Attributes:
+        val_fraction: share of validation images if the data is not split; None: the default.
+        seed: chooses these images.
+        classes: file with class names.
+        keep_difficult: treat difficult objects of Pascal VOC like all others.
+        restored: whether the values may come from a checkpoint, so that they need not apply.
+    """
+
+    val_fraction: float | None = None
+    seed: int = 42
+    classes: str | None = None
+    keep_difficult: bool = False
+    restored: bool = False
+
+
+def build_read_options(args: Any) -> ReadOptions:
+    """The options of reading, from all flags."""
+    return ReadOptions(
+        val_fraction=option(args, "val_fraction"),
+        seed=getattr(args, "seed", ReadOptions().seed),
+        classes=option(args, "classes"),
+        keep_difficult=option(args, "keep_difficult"),
+        restored=bool(getattr(args, "resume", "")),
+    )
+
+
+def read_split(
+    source: DataSource,
+    image_set: str,
+    options: ReadOptions,
+    known_ids: Mapping[str, int] | None = None,
+) -> Tables:
+    """Read training or validation data. If the data is not split, a part is held out.
+
+    Args:
+        source: the data set.
+        image_set: "train" or "val".
+        options: flags.
+        known_ids: category id of each known class name, for formats with names only.
+
+    Raises:
+        UserError: files are missing or invalid, or a flag does not apply to the data.
+    """
+    _check_options(source, image_set, options)
+    is_whole = "val" not in source.splits
+    tables = source.read("train" if is_whole else image_set, known_ids or {})
+    if is_whole:
+        tables = _part_of(tables, image_set, options)
+    tables = _with_difficult(tables, image_set, options.keep_difficult)
+    if options.classes is None:
+        return tables
+    names = read_names(Path(options.classes))
+    data, remarks = keep_classes(tables.data, names, tables.source, image_set)
+    return replace(tables, data=data, remarks=[*tables.remarks, *remarks])
+
+
+def _check_options(source: DataSource, image_set: str, options: ReadOptions) -> None:
+    if image_set not in source.splits and "val" in source.splits:
+        raise UserError("the data has validation images only; --eval can use them, training cannot")
+    if options.restored:
+        return
+    if options.val_fraction is not None and "val" in source.splits:
+        raise UserError(
+            f"--val_fraction {options.val_fraction}: the data has validation images; leave the "
+            "flag out, or give the path of the training data only"
+        )
+    if options.keep_difficult and source.format != VocData.format:
+        raise UserError(
+            f"--keep_difficult is about Pascal VOC, and this is {source.format}; leave it out"
+        )
+
+
+def _part_of(tables: Tables, image_set: str, options: ReadOptions) -> Tables:
+    """The training or the validation part of data that is not split."""
+    fraction = options.val_fraction
+    fraction = DEFAULT_VAL_FRACTION if fraction is None else fraction
+    training, validation = hold_out(tables.data, fraction, options.seed)
+    data = training if image_set == "train" else validation
+    if not data["images"]:
+        raise UserError(f"--val_fraction {fraction} leaves no images for training; give less")
+    total = len(tables.data["images"])
+    flags = f"--val_fraction {fraction:g}, --seed {options.seed}"
+    part = f" ({len(validation['images'])} of {total} images: {flags})"
+    if image_set == "train":
+        part = " (the other images)"
+    notes = _notes_of(tables.notes, data, training if image_set == "val" else validation)
+    return replace(tables, data=data, notes=notes, part=tables.part + part)
+
+
+def _notes_of(
+    notes: Sequence[Note], data: Mapping[str, Any], other: Mapping[str, Any]
+) -> list[Note]:
+    """Notes about the images of one part, and about no image of the other part."""
+    own, others = ({row.get(ORIGIN) for row in part["images"]} for part in (data, other))
+    parts = [
+        Note(note.text, [p for p in note.places if p.file in own or p.file not in others])
+        for note in notes
+    ]
+    return [note for note in parts if note.places]
+
+
+def _with_difficult(tables: Tables, image_set: str, keep: bool) -> Tables:
+    """Leave difficult objects out of training, and let evaluation ignore them, as crowds are."""
+    rows = tables.data["annotations"]
+    count = sum(1 for row in rows if row.get("difficult") == 1)
+    if not count or tables.format != VocData.format:
+        return tables
+    if keep:
+        rows = [{**row, "difficult": 0} for row in rows]
+        return replace(tables, data={**tables.data, "annotations": rows})
+    if image_set == "train":
+        rows = [row for row in rows if row.get("difficult") != 1]
+    else:
+        rows = [{**row, "iscrowd": 1} if row.get("difficult") == 1 else row for row in rows]
+    what = "left out" if image_set == "train" else "ignored"
+    remark = f"{counted(count, 'objects')} marked difficult {what}; --keep_difficult uses them"
+    data = {**tables.data, "annotations": rows}
+    return replace(tables, data=data, remarks=[*tables.remarks, remark])

@@ -1,0 +1,213 @@
+"""COCO-shaped tables in memory: what every reader of an annotation format returns."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from datasets.annotations.coco_file import ORIGIN, TEXT_ID, text_ids
+from datasets.annotations.wording import EXAMPLES_SHOWN, counted, with_rest
+from util.errors import UserError
+
+
+class Place(NamedTuple):
+    """A place in a file.
+
+    Attributes:
+        file: name or path of the file.
+        detail: place in the file in words; may be empty.
+    """
+
+    file: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        """File, and place in it."""
+        return f"{self.file}, {self.detail}" if self.detail else self.file
+
+
+class Note(NamedTuple):
+    """Something a reader has left out or changed.
+
+    Attributes:
+        text: what happened, in the plural.
+        places: where, for each case.
+    """
+
+    text: str
+    places: Sequence[Place]
+
+    def __str__(self) -> str:
+        """Number of cases, what happened, and the first few places."""
+        few = with_rest(self.places[:EXAMPLES_SHOWN], len(self.places))
+        return f"{counted(len(self.places), self.text)}: {few}"
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Annotations of a split.
+
+    Attributes:
+        data: ``images``, ``annotations`` and ``categories``, as in a COCO file (see
+            `datasets.annotations.coco_file`). Not checked yet. In Pascal VOC data
+            every object has ``difficult``, 0 or 1.
+        img_folder: folder that image file names are relative to.
+        source: file or folder of the annotations, for messages.
+        format: name of the format.
+        notes: what the reader has left out or changed, a likely mistake in the data.
+        remarks: sentences about what flags have left out or changed.
+        part: which part of ``source`` was read; empty: all of it.
+    """
+
+    data: dict[str, Any]
+    img_folder: Path
+    source: Path
+    format: str
+    notes: list[Note] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    part: str = ""
+
+    def summary(self, image_set: str) -> str:
+        """Describe what was read in one line.
+
+        Args:
+            image_set: "train" or "val".
+        """
+        names = [str(row.get("name", row.get("id"))) for row in self.data["categories"]]
+        some = with_rest(names[:_CLASSES_SHOWN], len(names))
+        what = {"train": "Training", "val": "Validation"}[image_set]
+        objects = [row for row in self.data["annotations"] if not row.get("iscrowd")]
+        with_objects = {str(row.get("image_id")) for row in objects}
+        num_images = len(self.data["images"])
+        empty = num_images - len(with_objects)
+        return (
+            f"{what} data: {self.format}, {self.source}{self.part}: "
+            f"{counted(num_images, 'images')}{f' ({empty} without objects)' if empty else ''}, "
+            f"{counted(len(objects), 'objects')}, {counted(len(names), 'classes')} ({some})"
+        )
+
+
+_CLASSES_SHOWN = 8
+
+
+class ReadObject(NamedTuple):
+    """An object as read from a file.
+
+    Attributes:
+        name: name of its class.
+        box_xywh: box in pixels.
+        polygons: outline, x, y, x, y, … in pixels each; empty: only a box is known.
+        difficult: as in Pascal VOC; None in other formats.
+    """
+
+    name: str
+    box_xywh: tuple[float, float, float, float]
+    polygons: Sequence[list[float]] = ()
+    difficult: bool | None = None
+
+
+class ReadImage(NamedTuple):
+    """An image with its objects, as read from a file.
+
+    Attributes:
+        path: path of the image.
+        size_wh: width and height in pixels, in the orientation of the annotations; None: unknown.
+        objects: objects in the order of the file.
+        origin: annotation file, for messages.
+    """
+
+    path: Path
+    size_wh: tuple[int, int] | None
+    objects: Sequence[ReadObject]
+    origin: str
+
+
+def as_tables(
+    images: Iterable[ReadImage], class_ids: Mapping[str, int], img_folder: Path
+) -> dict[str, Any]:
+    """Build COCO tables. Images are numbered from 1 in the order of their paths.
+
+    Args:
+        images: images with objects of these classes.
+        class_ids: category id of each class name.
+        img_folder: folder that contains all images, from `common_folder`.
+    """
+    rows: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    in_order = sorted(images, key=lambda image: str(image.path))
+    for image_id, image in enumerate(in_order, start=1):
+        file_name = image.path.relative_to(img_folder).as_posix()
+        row: dict[str, Any] = {"id": image_id, "file_name": file_name, ORIGIN: image.origin}
+        if image.size_wh is not None:
+            row["width"], row["height"] = image.size_wh
+        rows.append(row)
+        for one in image.objects:
+            annotation = _annotation_of(one, class_ids[one.name])
+            number = len(annotations) + 1
+            annotations.append(
+                {"id": number, "image_id": image_id, **annotation, ORIGIN: image.origin}
+            )
+    pairs = sorted((number, name) for name, number in class_ids.items())
+    categories = [{"id": number, "name": name} for number, name in pairs]
+    return {"images": rows, "annotations": annotations, "categories": categories}
+
+
+def _annotation_of(one: ReadObject, category_id: int) -> dict[str, Any]:
+    _, _, width, height = one.box_xywh
+    row: dict[str, Any] = {
+        "category_id": category_id,
+        "bbox": list(one.box_xywh),
+        "area": width * height,
+        "iscrowd": 0,
+    }
+    if one.polygons:
+        row["segmentation"] = list(one.polygons)
+    if one.difficult is not None:
+        row["difficult"] = int(one.difficult)
+    return row
+
+
+def common_folder(paths: Iterable[Path]) -> Path:
+    """The innermost folder that contains all files.
+
+    Args:
+        paths: at least one absolute path.
+    """
+    return Path(os.path.commonpath({str(path.parent) for path in paths}))
+
+
+def raise_problems(problems: Sequence[str], way_out: str) -> None:
+    """Raise one error with the first few problems, if there are any.
+
+    Args:
+        problems: file, line and what is wrong.
+        way_out: how to fix them.
+
+    Raises:
+        UserError: there are problems.
+    """
+    if problems:
+        few = with_rest(problems[:EXAMPLES_SHOWN], len(problems))
+        raise UserError(f"{few}; {way_out}")
+
+
+def as_coco_file(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy of the tables for a COCO file: with the user's category ids, without other own keys."""
+    own_ids = text_ids(data["categories"])
+    annotations = [_without(row, ORIGIN) for row in data["annotations"]]
+    for row in annotations if own_ids else []:
+        row["category_id"] = own_ids.get(row["category_id"], row["category_id"])
+    return {
+        **data,
+        "images": [_without(row, ORIGIN) for row in data["images"]],
+        "annotations": annotations,
+        "categories": [
+            {**_without(row, TEXT_ID), "id": row.get(TEXT_ID, row.get("id"))}
+            for row in data["categories"]
+        ],
+    }
+
+
+def _without(row: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != key}

@@ -1,0 +1,241 @@
+"""Read Pascal VOC data: one XML file per image, and lists of images per split."""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets.formats.image_files import HeaderSize, header_size, images_in, is_image
+from datasets.formats.tables import (
+    Note,
+    Place,
+    ReadImage,
+    ReadObject,
+    Tables,
+    as_tables,
+    common_folder,
+    raise_problems,
+)
+from datasets.formats.text_files import filled_lines
+from datasets.formats.voc_folders import Splits, VocPart, xml_files
+from datasets.formats.voc_xml import VocFile, read_voc_file
+from util.errors import UserError
+
+_FLAG = re.compile(r"\s+(-1|0|1)$")  # after an image name in the lists of a single class
+
+
+@dataclass(frozen=True)
+class VocData:
+    """Pascal VOC data.
+
+    Attributes:
+        splits: places of the splits, from `datasets.formats.voc_folders.find_voc`.
+    """
+
+    splits: Splits
+    format = "Pascal VOC"
+
+    def read(self, split: str, known_ids: Mapping[str, int]) -> Tables:
+        """Read a split.
+
+        Category ids count from 1 in the alphabetical order of the class names of all splits, so
+        that they do not depend on the split. Known classes keep their ids.
+
+        Args:
+            split: key of ``splits``.
+            known_ids: category id of each known class name; may be empty.
+
+        Raises:
+            UserError: files are missing or invalid.
+        """
+        contents = {name: _read_part(part) for name, part in self.splits.items()}
+        names = {
+            one.name for images, _ in contents.values() for image in images for one in image.objects
+        }
+        images, notes = contents[split]
+        img_folder = common_folder(image.path for image in images)
+        data = as_tables(images, _class_ids(names, known_ids), img_folder)
+        part = self.splits[split]
+        return Tables(data, img_folder, part.list_file or part.xml_folder, self.format, notes)
+
+
+def _class_ids(names: Iterable[str], known_ids: Mapping[str, int]) -> dict[str, int]:
+    """Category ids of class names: known ids, then further ids in alphabetical order."""
+    ids = dict(known_ids)
+    for name in sorted(names):
+        ids.setdefault(name, max(ids.values(), default=0) + 1)
+    return ids
+
+
+def _read_part(part: VocPart) -> tuple[list[ReadImage], list[Note]]:
+    """Read the images of a split with their objects.
+
+    Raises:
+        UserError: files are missing or invalid.
+    """
+    images = _ImageFinder(part.img_folder)
+    listed = None if part.list_file is None else _listed_names(part.list_file, images)
+    files = _read_files(part.xml_folder, listed)
+    file_of, lone = images.pair(files.values())
+    names: Iterable[str] = images.names() if listed is None else listed
+    if listed is not None:
+        with_image = files.keys() - {_key(file.path.stem) for file in lone}
+        _refuse_missing(part, listed, [n for n in listed if n not in with_image], images)
+    for name in names:
+        if name not in files:
+            for image in images.named(name)[:1]:
+                file_of.setdefault(image, None)
+    if not file_of:
+        raise UserError(
+            f"{part.img_folder} has no images for the XML files in {part.xml_folder}"
+            + (f", such as {lone[0].image_name or lone[0].path.stem}" if lone else "")
+            + "; put the images there"
+        )
+    other_sizes: list[Place] = []
+    read = [_with_size(path, file, other_sizes) for path, file in file_of.items()]
+    empty = [Place(f.path.name, one) for f in file_of.values() if f for one in f.empty]
+    notes = [
+        Note("boxes without area left out", empty),
+        Note("files without image left out", [Place(f.path.name) for f in lone]),
+        Note("files with a wrong image size, which is corrected", other_sizes),
+    ]
+    return read, [note for note in notes if note.places]
+
+
+def _read_files(xml_folder: Path, listed: Container[str] | None) -> dict[str, VocFile]:
+    """Read the annotation files (of the listed images) by the key of their name.
+
+    Raises:
+        UserError: files are invalid; names the first few.
+    """
+    files, problems = {}, []
+    for path in xml_files(xml_folder):
+        key = _key(path.stem)
+        if listed is None or key in listed:
+            try:
+                files[key] = read_voc_file(path)
+            except UserError as error:
+                problems.append(str(error))
+    raise_problems(problems, "correct or remove the files")
+    return files
+
+
+def _listed_names(list_file: Path, images: "_ImageFinder") -> dict[str, str]:
+    """Keys of the images in a list, with line and name in words.
+
+    Lists of a single class have a number after each name, which is left out.
+
+    Raises:
+        UserError: the list is empty or cannot be read.
+    """
+    names: dict[str, str] = {}
+    for number, line in filled_lines(list_file):
+        path = Path(line)
+        name = path.stem if is_image(path) else path.name
+        if not images.named(_key(name)):
+            name = _FLAG.sub("", name)
+        names.setdefault(_key(name), f"line {number} ({name})")
+    if not names:
+        raise UserError(f"{list_file} lists no images; write the name of an image per line")
+    return names
+
+
+def _refuse_missing(
+    part: VocPart, lines: Mapping[str, str], names: Iterable[str], images: "_ImageFinder"
+) -> None:
+    """Refuse a list with names that have no image.
+
+    Args:
+        part: the split with the list.
+        lines: line and name in words, for each key in the list.
+        names: keys whose annotation file has no image, or does not exist.
+        images: the images.
+
+    Raises:
+        UserError: names the first lines.
+    """
+    missing = [lines[name] for name in names if not images.named(name)]
+    if missing:
+        prefix = f"{part.list_file} lists images that {part.img_folder} does not have: "
+        raise_problems([prefix + missing[0], *missing[1:]], "add the images or remove the lines")
+
+
+def _key(stem: str) -> str:
+    """Key of a file name: without case, and accents in one of their two encodings."""
+    return unicodedata.normalize("NFC", stem).casefold()
+
+
+class _ImageFinder:
+    """Finds the images of annotation files.
+
+    Args:
+        img_folder: folder of the images.
+    """
+
+    def __init__(self, img_folder: Path) -> None:
+        self._by_key: defaultdict[str, list[Path]] = defaultdict(list)
+        for path in images_in(img_folder):
+            self._by_key[_key(path.stem)].append(path)
+
+    def names(self) -> list[str]:
+        """Keys of all images."""
+        return list(self._by_key)
+
+    def named(self, key: str) -> list[Path]:
+        """Images with a key."""
+        return self._by_key.get(key, [])
+
+    def pair(self, files: Iterable[VocFile]) -> tuple[dict[Path, VocFile | None], list[VocFile]]:
+        """Return the annotation file of each image, and the files without an image."""
+        file_of: dict[Path, VocFile | None] = {}
+        lone = []
+        for file in files:
+            image = self._image_of(file)
+            if image is None or image in file_of:
+                lone.append(file)
+            else:
+                file_of[image] = file
+        return file_of, lone
+
+    def _image_of(self, file: VocFile) -> Path | None:
+        """Image with the name of an annotation file, else with the file name in it."""
+        images = self.named(_key(file.path.stem))
+        images = images or self.named(_key(Path(file.image_name).stem))
+        exact = [path for path in images if path.name == file.image_name]
+        exact += [path for path in images if path.stem == file.path.stem]
+        return next(iter([*exact, *images]), None)
+
+
+def _with_size(path: Path, file: VocFile | None, other_sizes: list[Place]) -> ReadImage:
+    """An image with its objects and its size; wrong sizes in XML files are added to a list."""
+    header = header_size(path)
+    if file is None:
+        return ReadImage(path, header.upright_wh if header else None, [], path.name)
+    size_wh = _size_of(file.size_wh, header, file.objects)
+    if size_wh is not None and file.size_wh != size_wh:
+        has = "none" if file.size_wh is None else f"{file.size_wh[0]} x {file.size_wh[1]}"
+        other_sizes.append(Place(file.path.name, f"{has}, but {size_wh[0]} x {size_wh[1]}"))
+    return ReadImage(path, size_wh, file.objects, file.path.name)
+
+
+def _size_of(
+    in_file: tuple[int, int] | None, header: HeaderSize | None, objects: Sequence[ReadObject]
+) -> tuple[int, int] | None:
+    """Size of the image that the boxes refer to: the stored or the upright size of the image.
+
+    A different size in the annotation file counts only if the boxes fit it, but not the image,
+    which was then scaled after annotation: the image is refused when it is read.
+    """
+    if header is None or in_file in (header.stored_wh, header.upright_wh):
+        return in_file
+    if in_file is not None and _fit(objects, in_file) and not _fit(objects, header.upright_wh):
+        return in_file
+    return header.upright_wh
+
+
+def _fit(objects: Sequence[ReadObject], size_wh: tuple[int, int]) -> bool:
+    """Whether all boxes end within an image of this size."""
+    boxes = [one.box_xywh for one in objects]
+    return all(x + w <= size_wh[0] and y + h <= size_wh[1] for x, y, w, h in boxes)

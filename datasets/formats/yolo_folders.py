@@ -1,0 +1,248 @@
+"""Find the images and class names of YOLO data: from a YAML file, or by the names of folders."""
+
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
+from pathlib import Path, PureWindowsPath
+from typing import Any, NamedTuple
+
+import yaml
+
+from datasets.annotations.foreign_formats import is_yolo_label_file
+from datasets.annotations.layouts import SPLIT_NAMES
+from datasets.formats.image_files import files_in, has_image, images_in, is_image
+from datasets.formats.text_files import filled_lines, read_names
+from util.errors import UserError
+
+YAML_SUFFIXES = (".yaml", ".yml")
+CLASS_FILES = ("classes.txt", "obj.names", "names.txt", "classes.names", "predefined_classes.txt")
+_FILES_SNIFFED = 20
+_LAST_IMAGES = re.compile(r"^(.*/)?images(?=/)", re.IGNORECASE)
+
+
+class YoloFolders(NamedTuple):
+    """Places of YOLO data.
+
+    Attributes:
+        source: YAML file or folder, for messages.
+        names: class names, in the order of their numbers.
+        splits: images of each split: "train" and "val", or only one of them.
+        keypoints: whether numbers after the box are keypoints.
+        missing: what the YAML file names but does not exist, in words.
+    """
+
+    source: Path
+    names: list[str]
+    splits: Mapping[str, list[Path]]
+    keypoints: bool = False
+    missing: str = ""
+
+
+def find_yolo(root: Path) -> YoloFolders | None:
+    """Find YOLO data; None if there is none.
+
+    Args:
+        root: folder of the data set, or its YAML file.
+
+    Raises:
+        UserError: there are several YAML files, or a file is invalid.
+    """
+    if root.is_file():
+        return read_yaml_file(root) if root.suffix.lower() in YAML_SUFFIXES else None
+    yaml_files = [
+        path
+        for path in files_in(root)
+        if path.suffix.lower() in YAML_SUFFIXES and _describes_data(path)
+    ]
+    if len(yaml_files) > 1:
+        choices = " or ".join(map(str, yaml_files))
+        raise UserError(f"{root} has several YOLO data files; give one: {choices}")
+    return read_yaml_file(yaml_files[0]) if yaml_files else _from_folders(root)
+
+
+# ---- data.yaml
+
+
+def _read_yaml(path: Path) -> Any:
+    """Read a YAML file; numbers and words such as ``no`` stay text.
+
+    Raises:
+        UserError: the file is invalid.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        reason = getattr(error, "problem", None) or str(error)
+        raise UserError(f"{path}{line}: not YAML: {reason}; correct the file") from None
+
+
+def _describes_data(path: Path) -> bool:
+    content = _read_yaml(path)
+    if not isinstance(content, dict):
+        return False
+    return "names" in content or ("nc" in content and "train" in content)
+
+
+def read_yaml_file(path: Path) -> YoloFolders:
+    """Find the images and class names that a YAML file names.
+
+    Raises:
+        UserError: the file is invalid, or names no images that exist.
+    """
+    content = _read_yaml(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not the data file of a YOLO data set: it has no key `names`")
+    names = _names_in(content, path)
+    base = content.get("path")
+    bases = [Path(base), path.parent / base] if isinstance(base, str) and base else []
+    bases = [one for one in bases if one.is_dir()] + [path.parent]
+    splits, missing = {}, []
+    for split, keys in SPLIT_NAMES.items():
+        values = [value for key in keys for value in _as_list(content.get(key))]
+        places = {value: _find_place(value, bases) for value in values}
+        missing += [f"{split}: {value}" for value, place in places.items() if place is None]
+        found = [place for place in places.values() if place is not None]
+        if images := {image for place in found for image in _images_of(place, bases)}:
+            splits[split] = sorted(map(Path, _all_absolute_or_none(images)))
+    if not splits:
+        told = f" ({'; '.join(missing)})" if missing else ""
+        raise UserError(f"{path} names no images that exist{told}; correct its keys train and val")
+    return YoloFolders(path, names, splits, "kpt_shape" in content, "; ".join(missing))
+
+
+def _all_absolute_or_none(paths: Collection[Path]) -> set[str]:
+    """The paths, all of them absolute if some are."""
+    if any(path.is_absolute() for path in paths):
+        return {os.path.abspath(path) for path in paths}
+    return set(map(str, paths))
+
+
+def _names_in(content: Mapping[str, Any], path: Path) -> list[str]:
+    """Class names of a YAML file: a list, or a mapping from number to name.
+
+    Raises:
+        UserError: there are no names, or numbers are missing.
+    """
+    names = content.get("names")
+    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        return _without_repetition(names, path)
+    if isinstance(names, dict) and names:
+        ordered = [names.get(str(number)) for number in range(len(names))]
+        if all(isinstance(name, str) for name in ordered):
+            return _without_repetition([str(name) for name in ordered], path)
+        raise UserError(f"{path}: the keys of `names` must be 0, 1, 2 and so on")
+    raise UserError(f"{path}: `names` must list the class names")
+
+
+def _without_repetition(names: list[str], path: Path) -> list[str]:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise UserError(f"{path}: `names` has {repeated[0]!r} twice; name every class once")
+    return names
+
+
+def _as_list(value: Any) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [one for one in values if isinstance(one, str) and one]
+
+
+def _find_place(value: str, bases: list[Path]) -> Path | None:
+    """Find a folder or list; of a path from another machine, the end that exists here counts."""
+    if Path(value).is_absolute() and Path(value).exists():
+        return Path(value)
+    parts = PureWindowsPath(value).parts  # splits at / and \
+    for base in bases:
+        for start in range(max(1, len(parts))):
+            place = base.joinpath(*parts[start:])
+            if place.exists():
+                return Path(os.path.normpath(place))
+    return None
+
+
+def _images_of(place: Path, bases: list[Path]) -> list[Path]:
+    """Images of a folder with its subfolders, or of a list of paths.
+
+    Raises:
+        UserError: an image in a list does not exist.
+    """
+    if place.is_dir():
+        return images_in(place, recursive=True)
+    if is_image(place):
+        return [place]
+    images = []
+    for number, line in filled_lines(place):
+        image = _find_place(line, [place.parent, *bases])
+        if image is None:
+            raise UserError(f"{place}, line {number}: image {line} does not exist; correct it")
+        images.append(image)
+    return images
+
+
+# ---- folders without data.yaml
+
+
+def _from_folders(root: Path) -> YoloFolders | None:
+    splits = {}
+    for split, names in SPLIT_NAMES.items():
+        for name in names:
+            candidates = (root / "images" / name, root / name / "images", root / name)
+            if images := next((i for i in map(_labelled_images, candidates) if i), []):
+                splits[split] = images
+                break
+    if not splits:
+        images = _labelled_images(root / "images") or _labelled_images(root)
+        splits = {"train": images} if images else {}
+    if not splits:
+        return None
+    names_file = _find_class_file(root, splits)
+    if names_file is None:
+        raise UserError(
+            f"{root} looks like YOLO data, but the class names are missing; write them to "
+            f"{root / CLASS_FILES[0]}, one per line, in the order of the class numbers"
+        )
+    return YoloFolders(root, read_names(names_file), splits)
+
+
+def _labelled_images(folder: Path) -> list[Path]:
+    """Images of a folder if some of them have YOLO labels, else none."""
+    if not folder.is_dir() or not has_image(files_in(folder)):
+        return []
+    images = images_in(folder, recursive=True)
+    filled = (path for path in label_files(images).values() if _has_content(path))
+    return images if any(map(is_yolo_label_file, islice(filled, _FILES_SNIFFED))) else []
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _find_class_file(root: Path, splits: Mapping[str, list[Path]]) -> Path | None:
+    firsts = [images[:1] for images in splits.values()]
+    label_folders = {file.parent for first in firsts for file in label_files(first).values()}
+    folders = [root, root / "labels", *sorted(label_folders)]
+    files = [folder / name for folder in folders for name in CLASS_FILES]
+    return next((file for file in files if file.is_file()), None)
+
+
+def label_files(images: Iterable[Path]) -> dict[Path, Path]:
+    """Paths of the label files of images, which may not exist.
+
+    They are in the folder ``labels`` instead of ``images``, or beside the images.
+    """
+    apart = {image: _in_labels(image) for image in images}
+    if any(path.is_file() for path in apart.values()):
+        return apart
+    beside = {image: image.with_suffix(".txt") for image in apart}
+    return beside if any(path.is_file() for path in beside.values()) else apart
+
+
+def _in_labels(image: Path) -> Path:
+    stem, _ = os.path.splitext(image)
+    return Path(_LAST_IMAGES.sub(r"\1labels", f"{stem}.txt"))

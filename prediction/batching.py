@@ -1,0 +1,58 @@
+"""Batches of images that have the same size as network inputs, so that nothing is padded.
+
+Padding changes the predictions of DETR slightly: the convolutions see it at the border of an
+image. Without padding an image gets the same result alone and in any batch.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from PIL import Image
+from torch import Tensor
+
+Key = TypeVar("Key")
+
+_BATCHES_PER_CHUNK = 4
+_MAX_PIXELS = 100_000_000  # 300 MB as RGB
+
+
+def chunks(
+    images: Iterable[tuple[Key, Image.Image]], batch_size: int, max_pixels: int = _MAX_PIXELS
+) -> Iterator[list[tuple[Key, Image.Image]]]:
+    """Split a stream of images into lists that fit in memory.
+
+    Args:
+        images: pairs of a key and an image; read as far as the next list needs.
+        batch_size: images per batch; a list has enough images for a few batches.
+        max_pixels: a list ends when its images have this many pixels together.
+    """
+    chunk: list[tuple[Key, Image.Image]] = []
+    pixels = 0
+    for key, image in images:
+        chunk.append((key, image))
+        pixels += image.width * image.height
+        if len(chunk) >= _BATCHES_PER_CHUNK * batch_size or pixels >= max_pixels:
+            yield chunk
+            chunk, pixels = [], 0
+    if chunk:
+        yield chunk
+
+
+def batches_of_one_size(inputs: Sequence[Tensor], batch_size: int) -> list[list[int]]:
+    """Group network inputs of equal size.
+
+    Args:
+        inputs: [N] images (3, H, W).
+        batch_size: maximum number of images per group.
+
+    Returns:
+        groups of indices; each index occurs once.
+    """
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    for index, image in enumerate(inputs):
+        by_size.setdefault(tuple(image.shape), []).append(index)
+    return [
+        indices[start : start + batch_size]
+        for indices in by_size.values()
+        for start in range(0, len(indices), batch_size)
+    ]

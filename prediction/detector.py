@@ -1,0 +1,275 @@
+"""The Python API: a model with everything around it, from images to detections with names."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar, overload
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from datasets.coco import make_coco_transforms
+from datasets.loading.images import read_upright, to_rgb
+from engine import predict
+from export.source import LoadedModel, from_file, released_model
+from models.zoo import RELEASED_MODELS
+from prediction.batching import batches_of_one_size, chunks
+from prediction.postprocessing import Choice, to_prediction
+from prediction.result import Prediction
+from util.cli.suggestions import did_you_mean
+from util.devices import check_device
+from util.errors import UserError
+
+ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray
+Key = TypeVar("Key")
+OnError: TypeAlias = Callable[[Key, UserError], None]
+
+DEFAULT_BATCH_SIZE = 4
+DEFAULT_THRESHOLD = 0.5
+_NAMES_LISTED = 5
+
+
+class Detector:
+    """A DETR that takes images and returns arrays: ``Detector("checkpoint.pth").predict("a.jpg")``.
+
+    Args:
+        model: path or URL of a checkpoint of main.py, a released file or a safetensors file; or a
+            loaded model.
+        device: ``cpu``, ``cuda``, …; default: ``cuda`` if there is a GPU, else ``cpu``.
+        amp: mixed precision: ``off``, ``bf16`` or ``fp16``.
+        ema: use the averaged weights of a run with ``--ema_decay``.
+        dilation: DC5 model, for a file that does not say so.
+        nheads: attention heads, for a file that does not say so; default: 8.
+
+    Raises:
+        UserError: the file cannot be read, or the device is not available.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | LoadedModel,
+        device: str | torch.device | None = None,
+        amp: str = "off",
+        *,
+        ema: bool = False,
+        dilation: bool | None = None,
+        nheads: int | None = None,
+    ) -> None:
+        name = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        check_device(name)
+        if not isinstance(model, LoadedModel):
+            known = {"dilation": dilation, "nheads": nheads}
+            model = from_file(str(model), known, averaged=ema)
+        self.loaded = model
+        self.device = torch.device(name)
+        self.amp = amp
+        model.model.to(self.device)
+        self._preprocess = make_coco_transforms("val", [model.short_side], model.max_size)
+
+    @classmethod
+    def hub(
+        cls,
+        name: str,
+        device: str | torch.device | None = None,
+        amp: str = "off",
+        *,
+        pretrained: bool = True,
+    ) -> "Detector":
+        """A released model by its name in ``torch.hub``, such as ``detr_resnet50``.
+
+        Args:
+            name: key of `models.zoo.RELEASED_MODELS`.
+            device: as for a checkpoint.
+            amp: as for a checkpoint.
+            pretrained: download the released weights; False: random weights.
+
+        Raises:
+            UserError: no such model, or its weights cannot be downloaded.
+        """
+        if name not in RELEASED_MODELS:
+            listed = f": there are {', '.join(RELEASED_MODELS)}"
+            hint = did_you_mean(name, list(RELEASED_MODELS)) or listed
+            raise UserError(f"no released model is called {name}{hint}")
+        return cls(released_model(name, not pretrained, torch.device("cpu")), device, amp)
+
+    @property
+    def threshold(self) -> float:
+        """Default minimum score of detections: with the best F1 in training, else 0.5."""
+        best = self.loaded.best_threshold
+        return DEFAULT_THRESHOLD if best is None else best
+
+    @property
+    def segment_threshold(self) -> float:
+        """Default minimum score of the segments of a panoptic model."""
+        return self.loaded.segment_threshold
+
+    def thresholds(self, threshold: float | None = None) -> dict[str, float]:
+        """``threshold``, and ``segment_threshold`` of panoptic models, in force in `predict`.
+
+        Args:
+            threshold: as in `predict`.
+        """
+        choice = self._choice(threshold, None)
+        segments = {"segment_threshold": choice.segment_threshold}
+        return {"threshold": choice.threshold, **(segments if self.loaded.is_panoptic else {})}
+
+    def categories(self) -> list[dict[str, Any]]:
+        """The classes as rows of COCO's table "categories"; of panoptic models with ``isthing``."""
+        loaded = self.loaded
+        rows: list[dict[str, Any]] = []
+        own_id = loaded.rows().text_ids()
+        for category_id in loaded.categories or loaded.rows().by_row:
+            row_id = own_id.get(category_id, category_id)
+            rows.append({"id": row_id, "name": loaded.name_of(category_id)})
+            if loaded.is_panoptic:
+                rows[-1]["isthing"] = int(loaded.is_thing.get(category_id, False))
+        return rows
+
+    def describe(self, threshold: float | None = None) -> str:
+        """Classes and threshold in one line.
+
+        Args:
+            threshold: as in `predict`.
+        """
+        names = [row["name"] for row in self.categories()]
+        listed = ", ".join(names[:_NAMES_LISTED]) + (", …" if len(names) > _NAMES_LISTED else "")
+        return f"{len(names)} classes ({listed}); {self._describe_threshold(threshold)}"
+
+    def _describe_threshold(self, threshold: float | None) -> str:
+        if threshold is not None:
+            return f"threshold {threshold:g}"
+        known = self.loaded.best_threshold is not None
+        reason = "best F1 in training" if known else "default, no best F1 is stored"
+        segments = f", of segments {self.segment_threshold:g}" if self.loaded.is_panoptic else ""
+        return f"threshold {self.threshold:.3g} ({reason}){segments}"
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # an array is one image or several
+        self,
+        images: ImageLike,
+        threshold: float | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        classes: Sequence[str] | None = None,
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self,
+        images: Iterable[ImageLike],
+        threshold: float | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        classes: Sequence[str] | None = None,
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        threshold: float | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        classes: Sequence[str] | None = None,
+    ) -> Prediction | list[Prediction]:
+        """Detect objects in one image or in several.
+
+        Args:
+            images: path, PIL image or uint8 array (H, W, 3) in RGB; or a list or an iterator of
+                them. Files and PIL images are turned upright by their EXIF orientation.
+            threshold: minimum score in [0, 1]; default: `threshold` and `segment_threshold`.
+            batch_size: maximum number of images per batch. It does not change the results.
+            classes: names of the classes to detect; default: all.
+
+        Returns:
+            a prediction for one image, or a list of predictions for several.
+
+        Raises:
+            UserError: an image cannot be read, or a class is unknown.
+            ValueError: an array is not uint8 (H, W, 3).
+        """
+        is_one = isinstance(images, str | Path | Image.Image) or (
+            isinstance(images, np.ndarray) and images.ndim == 3
+        )
+        many: Any = [images] if is_one else images
+        pairs = ((None, _as_rgb(image)) for image in many)
+        found = [p for _, _, p in self.stream(pairs, threshold, batch_size, classes)]
+        return found[0] if is_one else found
+
+    def stream(
+        self,
+        images: Iterable[tuple[Key, Image.Image]],
+        threshold: float | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        classes: Sequence[str] | None = None,
+        on_error: OnError[Key] | None = None,
+    ) -> Iterator[tuple[Key, Image.Image, Prediction]]:
+        """Detect objects in any number of images, with a few of them in memory at a time.
+
+        Args:
+            images: pairs of a key of any kind and an upright RGB image.
+            threshold, batch_size, classes: as in `predict`.
+            on_error: called with the key and the error of an image that the model cannot take; the
+                other images go on. Default: the error is raised.
+
+        Yields:
+            key, image and prediction, in the order of ``images``.
+
+        Raises:
+            UserError: a class is unknown.
+        """
+        choice = self._choice(threshold, classes)
+        for chunk in chunks(images, batch_size):
+            outputs = self._outputs_of(chunk, batch_size, on_error)
+            for index, (key, image) in enumerate(chunk):
+                if index in outputs:
+                    size_hw, output = (image.height, image.width), outputs.pop(index)
+                    yield key, image, to_prediction(self.loaded, *output, size_hw, choice)
+
+    def _choice(self, threshold: float | None, classes: Sequence[str] | None) -> Choice:
+        return Choice(
+            threshold=self.threshold if threshold is None else threshold,
+            segment_threshold=self.segment_threshold if threshold is None else threshold,
+            category_ids=None if classes is None else self.loaded.ids_of(classes),
+        )
+
+    @torch.no_grad()
+    def _outputs_of(
+        self,
+        chunk: Sequence[tuple[Key, Image.Image]],
+        batch_size: int,
+        on_error: OnError[Key] | None,
+    ) -> dict[int, tuple[dict[str, Tensor], tuple[int, int]]]:
+        """Outputs of the model for an image of a chunk (batch size 1), and its network size."""
+        inputs = [self._preprocess(image, None)[0] for _, image in chunk]
+        outputs: dict[int, tuple[dict[str, Tensor], tuple[int, int]]] = {}
+        for indices in batches_of_one_size(inputs, batch_size):
+            batch = torch.stack([inputs[index] for index in indices]).to(self.device)
+            try:
+                predicted = predict(self.loaded.model, batch, self.device, self.amp)  # type: ignore[arg-type]
+            except UserError as error:
+                if on_error is None:
+                    raise
+                for index in indices:
+                    on_error(chunk[index][0], error)
+                continue
+            network_hw = (batch.shape[2], batch.shape[3])
+            for row, index in enumerate(indices):
+                one = {n: v[row : row + 1] for n, v in predicted.items() if n != "aux_outputs"}
+                outputs[index] = one, network_hw
+        return outputs
+
+
+def _as_rgb(image: ImageLike) -> Image.Image:
+    """Upright RGB image from a path, a PIL image or an array.
+
+    Raises:
+        UserError: the file cannot be read.
+        ValueError: the array is not uint8 (H, W, 3).
+    """
+    if isinstance(image, str | Path):
+        return read_upright(image)
+    if isinstance(image, Image.Image):
+        return to_rgb(ImageOps.exif_transpose(image))
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            f"expected a uint8 array (H, W, 3) in RGB, got {image.dtype} {image.shape}"
+        )
+    return Image.fromarray(image)

@@ -1,0 +1,1 @@
+"""What is predicted: images and frames, found and read one after the other."""

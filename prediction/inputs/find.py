@@ -1,0 +1,153 @@
+"""Find the images and videos that a command line names: files, folders, patterns and cameras."""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from prediction.names import unique_names
+from util.errors import UserError
+
+IMAGE_SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif"),
+        *(".tif", ".tiff", ".mpo", ".pgm", ".ppm", ".pbm", ".pnm", ".tga", ".jp2", ".avif"),
+    }
+)
+VIDEO_SUFFIXES = frozenset(
+    {
+        *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"),
+        *(".3gp", ".ogv", ".mts", ".m2ts"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Input:
+    """An image file, a video file or a camera.
+
+    Attributes:
+        path: path of the file as given; the index of a camera.
+        name: name of its outputs: a relative path with ``/``, different from all others.
+        is_video: a video file or a camera.
+    """
+
+    path: str
+    name: str
+    is_video: bool = False
+
+    @property
+    def is_camera(self) -> bool:
+        """Whether this is a camera."""
+        return self.is_video and self.path.isdecimal()
+
+
+@dataclass(frozen=True)
+class _Found:
+    path: str
+    name: str
+
+
+def find_inputs(arguments: Sequence[str], output_dir: str | Path) -> tuple[list[Input], int]:
+    """Find all inputs that a command line names.
+
+    Args:
+        arguments: image files, video files, folders (searched with all sub-folders for files with
+            an image's suffix), patterns with ``*``, ``?`` or ``**``, and indices of cameras.
+        output_dir: folder of the outputs; folders and patterns leave out what is inside.
+
+    Returns:
+        the inputs, each file once, and the number of files in folders that are not images.
+
+    Raises:
+        UserError: an argument names nothing, or an output would replace an input.
+    """
+    found: dict[str, _Found] = {}
+    num_others = 0
+    own = os.path.realpath(output_dir)
+    for argument in arguments:
+        for one in _find(argument, own):
+            absolute = one.path if _is_camera(one.path) else os.path.realpath(one.path)
+            if one.name:
+                found.setdefault(absolute, one)
+            else:
+                num_others += 1
+    if not found:
+        raise UserError(f"no images in {' '.join(arguments)}: give image files or their folder")
+    names = unique_names(list(found), [one.name for one in found.values()])
+    inputs = [
+        Input(one.path, name, _is_camera(one.path) or _suffix(one.path) in VIDEO_SUFFIXES)
+        for one, name in zip(found.values(), names, strict=True)
+    ]
+    _check_not_replaced(list(found), own)
+    return inputs, num_others
+
+
+def _find(argument: str, output_dir: str) -> Iterator[_Found]:
+    """Files of an argument; the name of a file in a folder is empty if it is not an image."""
+    if os.path.isdir(argument):
+        yield from _in_folder(argument, argument, output_dir)
+    elif os.path.lexists(argument):
+        yield _Found(argument, os.path.basename(argument))
+    elif _is_camera(argument):
+        yield _Found(argument, f"camera{argument}")
+    elif glob.has_magic(argument):
+        yield from _matches(argument, output_dir)
+    else:
+        raise UserError(f"{argument} does not exist; give image files, a folder or a video")
+
+
+def _in_folder(folder: str, root: str, output_dir: str) -> Iterator[_Found]:
+    """All files of a folder and its sub-folders, sorted; hidden ones are left out."""
+    for where, folders, files in os.walk(folder):
+        kept = [name for name in sorted(folders) if not name.startswith(".")]
+        folders[:] = [f for f in kept if os.path.realpath(os.path.join(where, f)) != output_dir]
+        for name in sorted(files):
+            path = os.path.join(where, name)
+            if not name.startswith("."):
+                is_image = _suffix(name) in IMAGE_SUFFIXES
+                yield _Found(path, _relative(path, root) if is_image else "")
+
+
+def _matches(pattern: str, output_dir: str) -> Iterator[_Found]:
+    """Files that match a pattern, and files in folders that match."""
+    parts = PurePath(pattern).parts
+    fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    root = str(PurePath(*parts[:fixed])) if fixed else "."
+    matches = sorted(glob.glob(pattern, recursive=True))
+    if not matches:
+        raise UserError(f"no file matches the pattern {pattern}")
+    for path in matches:
+        if os.path.isdir(path):
+            if not pattern.endswith("**"):  # which matches the files inside too
+                yield from _in_folder(path, root, output_dir)
+        elif not _is_inside(os.path.realpath(path), output_dir):
+            is_known = _suffix(path) in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+            yield _Found(path, _relative(path, root) if is_known else "")
+
+
+def _check_not_replaced(absolute_paths: Sequence[str], output_dir: str) -> None:
+    """Refuse inputs inside the output folder, which outputs could replace."""
+    for path in absolute_paths:
+        if _is_inside(path, output_dir):
+            raise UserError(
+                f"{path} is inside --output_dir {output_dir}, whose files are replaced: "
+                "choose another --output_dir"
+            )
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _is_camera(argument: str) -> bool:
+    return argument.isdecimal() and not os.path.lexists(argument)
+
+
+def _relative(path: str, root: str) -> str:
+    return Path(os.path.relpath(path, root)).as_posix()
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()

@@ -1,0 +1,67 @@
+"""The ids of image files in a COCO annotation file, for COCO results."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+from datasets.annotations.coco_file import is_integer, load_annotations
+from datasets.annotations.table_checks import size_wh
+from prediction.inputs.find import Input
+from util.errors import UserError
+
+
+class ListedRow(NamedTuple):
+    """An image in the annotation file.
+
+    Attributes:
+        image_id: its id.
+        size_wh: its width and height in pixels; None if missing.
+    """
+
+    image_id: int
+    size_wh: tuple[int, int] | None
+
+
+class ListedFiles:
+    """The images of an annotation file by file name.
+
+    Args:
+        ann_file: COCO JSON.
+
+    Raises:
+        UserError: the file cannot be read, or is not in COCO format.
+    """
+
+    def __init__(self, ann_file: str | Path) -> None:
+        self._ann_file = ann_file
+        rows = load_annotations(ann_file, "give a COCO annotation file with --ann")["images"]
+        self._by_name = {name: row for row in rows if (name := _file_name(row))}
+
+    def find(self, path: str) -> ListedRow:
+        """The row whose file name is the longest end of a path.
+
+        Raises:
+            UserError: there is none.
+        """
+        parts = PurePath(path).parts
+        for start in range(len(parts)):
+            if row := self._by_name.get("/".join(parts[start:])):
+                return ListedRow(row["id"], size_wh(row))
+        raise UserError(f"{path} is not among the images of --ann {self._ann_file}")
+
+    def check(self, inputs: Sequence[Input]) -> None:
+        """Check that every input is listed.
+
+        Raises:
+            UserError: an image is not listed, or an input is a video.
+        """
+        for one in inputs:
+            if one.is_video:
+                raise UserError(f"--ann gives ids to image files, {one.path} is a video")
+            self.find(one.path)
+
+
+def _file_name(row: dict[str, Any]) -> str:
+    """File name of a valid row of the table "images", else an empty text."""
+    name = row.get("file_name")
+    return PurePath(name).as_posix() if isinstance(name, str) and is_integer(row.get("id")) else ""

@@ -1,0 +1,1 @@
+"""What is written: pictures, JSON, tables, panoptic maps and attention maps."""

@@ -1,0 +1,119 @@
+"""``detections.json``: per image with names, or as COCO results."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from prediction.inputs.reading import Item
+from prediction.names import picture_name, png_name
+from prediction.outputs.streamed_json import StreamedJson
+from prediction.result import Prediction
+
+FILE_NAME = "detections.json"
+
+
+class NamesJson:
+    """One object per image, with class names, rounded to what a reader needs.
+
+    Args:
+        folder: gets ``detections.json``.
+        settings: keys before the list of images: model, threshold, …
+        with_pictures: whether each image has a picture.
+        failures: name and error of the inputs that were not predicted; read at the end.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        with_pictures: bool,
+        failures: Sequence[tuple[str, str]],
+    ) -> None:
+        self._file = StreamedJson(folder / FILE_NAME, dict(settings), "images")
+        self._with_pictures = with_pictures
+        self._failures = failures
+
+    def add(self, item: Item, image: Image.Image, prediction: Prediction) -> None:
+        """Write the detections in an image."""
+        height, width = prediction.size_hw
+        entry: dict[str, Any] = {"file": item.file, "width": width, "height": height}
+        if item.seconds is not None:
+            entry |= {"frame": item.frame, "seconds": round(item.seconds, 3)}
+        if self._with_pictures:
+            entry["picture"] = f"pictures/{picture_name(item.name)}"
+        entry["detections"] = list(_named(prediction))
+        if prediction.segment_map is not None:
+            entry["panoptic"] = f"panoptic/{png_name(item.name)}"
+            entry["segments"] = list(prediction.segments)
+        self._file.add(entry)
+
+    def close(self) -> None:
+        """End the file with the inputs that were not predicted."""
+        failed = [{"file": file, "error": error} for file, error in self._failures]
+        self._file.close({"failed": failed})
+
+
+def _named(prediction: Prediction) -> Iterable[dict[str, Any]]:
+    for index, name in enumerate(prediction.names):
+        entry: dict[str, Any] = {
+            "name": name,
+            "category_id": prediction.category_ids.tolist()[index],
+            "score": round(float(prediction.scores[index]), 4),
+            "box_xyxy": [round(float(value), 2) for value in prediction.boxes_xyxy[index]],
+        }
+        if prediction.masks is not None:
+            entry["segmentation"] = to_rle(prediction.masks[index])
+        yield entry
+
+
+class CocoJson:
+    """COCO results, without rounding; and without an annotation file a table of the images.
+
+    Args:
+        folder: gets ``detections.json``, and ``images.json``: an annotation file without
+            annotations, whose ids the results refer to.
+        categories: rows of the table "categories".
+        with_images: write ``images.json``.
+    """
+
+    def __init__(self, folder: Path, categories: list[dict[str, Any]], with_images: bool) -> None:
+        self._results = StreamedJson(folder / FILE_NAME)
+        self._images: StreamedJson | None = None
+        if with_images:
+            before = {"annotations": [], "categories": categories}
+            self._images = StreamedJson(folder / "images.json", before, "images")
+
+    def add(self, item: Item, image: Image.Image, prediction: Prediction) -> None:
+        """Write the detections in an image."""
+        height, width = prediction.size_hw
+        if self._images is not None:
+            name = item.file if item.frame is None else f"{item.file}/{item.frame:06d}"
+            row = {"id": item.image_id, "file_name": name, "width": width, "height": height}
+            self._images.add(row)
+        for index in range(len(prediction)):
+            left, top, right, bottom = prediction.boxes_xyxy[index].tolist()
+            entry = {
+                "image_id": item.image_id,
+                "category_id": prediction.category_ids.tolist()[index],
+                "bbox": [left, top, right - left, bottom - top],
+                "score": float(prediction.scores[index]),
+            }
+            if prediction.masks is not None:
+                entry["segmentation"] = to_rle(prediction.masks[index])
+            self._results.add(entry)
+
+    def close(self) -> None:
+        """End the files."""
+        self._results.close()
+        if self._images is not None:
+            self._images.close()
+
+
+def to_rle(mask: np.ndarray) -> dict[str, Any]:
+    """Encode a mask (H, W) as COCO's compressed RLE: ``size`` (height, width) and ``counts``."""
+    rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}

@@ -1,0 +1,116 @@
+"""Predict a stream of images and hand each prediction to the outputs."""
+
+import contextlib
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from PIL import Image
+
+from prediction.detector import Detector
+from prediction.inputs.reading import Item
+from prediction.names import printable
+from prediction.result import Prediction
+from util.errors import UserError
+from util.signals import StopRequested, StopSignals
+from util.visualize.contact_sheet import count
+
+
+class Output(Protocol):
+    """A kind of output."""
+
+    def add(self, item: Item, image: Image.Image, prediction: Prediction) -> None:
+        """Write the prediction for an image."""
+
+    def close(self) -> None:
+        """Complete the files; called however the run ends."""
+
+
+@dataclass
+class Tally:
+    """What a run has done so far.
+
+    Attributes:
+        num_images: number of predicted images.
+        objects: number of detections by class name.
+        failures: name and error of the inputs that were not predicted.
+    """
+
+    num_images: int = 0
+    objects: Counter[str] = field(default_factory=Counter)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+    def fail(self, file: str, error: UserError) -> None:
+        """Note and print an input that cannot be predicted."""
+        reason = printable(error.one_line())
+        self.failures.append((printable(file), reason))
+        print(f"not predicted: {reason}", file=sys.stderr)
+
+    def add(self, item: Item, prediction: Prediction) -> None:
+        """Note and print a predicted image."""
+        self.num_images += 1
+        self.objects.update(prediction.names)
+        segments = ", ".join(segment["name"] for segment in prediction.segments)
+        of_segments = f"; segments: {segments}" if segments else ""
+        print(f"{printable(item.title)}: {in_words(Counter(prediction.names))}{of_segments}")
+
+    def summary(self) -> str:
+        """One sentence."""
+        failed = f"; {count(len(self.failures), 'input')} not predicted" if self.failures else ""
+        images = count(self.num_images, "image")
+        return f"{images}, {count(self.objects.total(), 'detection')}{failed}"
+
+
+def in_words(objects: Counter[str]) -> str:
+    """Numbers of objects by class, most frequent first.
+
+    >>> in_words(Counter(dog=2, cat=1))
+    '2 dog, 1 cat'
+    """
+    return ", ".join(f"{n} {name}" for name, n in objects.most_common()) or "nothing"
+
+
+def predict_all(
+    detector: Detector,
+    images: Iterable[tuple[Item, Image.Image]],
+    outputs: Sequence[Output],
+    tally: Tally,
+    threshold: float | None = None,
+    batch_size: int = 1,
+    classes: Sequence[str] | None = None,
+) -> None:
+    """Predict images one after the other. However the run ends, the outputs are complete files.
+
+    Args:
+        detector: the model.
+        images: items with their upright RGB images.
+        outputs: receive each prediction, and are closed at the end.
+        tally: is updated.
+        threshold, batch_size, classes: as in `Detector.predict`.
+
+    Raises:
+        UserError: no image could be predicted.
+        StopRequested: after a signal such as Ctrl-C; the images before it are in the outputs.
+    """
+
+    def on_error(item: Item, error: UserError) -> None:
+        tally.fail(item.file, UserError(f"{item.title}: {error}"))
+
+    with StopSignals() as signals, contextlib.ExitStack() as stack:
+        for output in outputs:
+            stack.callback(output.close)
+        stream = detector.stream(images, threshold, batch_size, classes, on_error)
+        for item, image, prediction in stream:
+            for output in outputs:
+                output.add(item, image, prediction)
+            tally.add(item, prediction)
+            if signals.received is not None:
+                break
+    if signals.received is not None:
+        name = signal.Signals(signals.received).name
+        raise StopRequested(signals.received, f"stopped by {name} after {tally.summary()}")
+    if not tally.num_images:
+        raise UserError("no image could be predicted, see above")

@@ -1,0 +1,1 @@
+"""Report of a training run: one HTML file and figures, see docs/report.md."""

@@ -1,0 +1,66 @@
+"""``python -m report OUT``: write the report of a run."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets.formats.flags import add_format_flags
+from training.data_flags import COCO_PATHS
+from util.cli.command_line import ArgumentParser, FlagGroup, run_command
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of the command line."""
+    parser = ArgumentParser(
+        "report",
+        description="Write report.html and figures/ for a run of main.py.",
+    )
+    parser.add_argument("folder", metavar="OUT", type=Path, help="--output_dir of the run")
+    group = FlagGroup(parser, "data that has moved, as for main.py")
+    add_format_flags(group)
+    group.add("--dataset_file", "data set", default=None)
+    for name in COCO_PATHS:
+        group.add(f"--{name}", "as for main.py")
+    return parser
+
+
+def report(folder: Path, data_flags: dict[str, Any]) -> None:
+    """Write the report of a run, and print its path and what it lacks.
+
+    Args:
+        folder: of the run.
+        data_flags: replace the flags of the checkpoint.
+
+    Raises:
+        UserError: there is no run in the folder.
+    """
+    from report.ground_truth import read_ground_truth
+    from report.results import read_results
+    from report.write import write_report
+    from util.errors import UserError
+
+    results = read_results(folder)
+    ground_truth = None
+    try:
+        ground_truth = read_ground_truth(results.flags, data_flags)
+    except UserError as error:
+        results.missing.append(
+            f"Ground truth and images: {error}; if it has moved, give --data or --coco_path"
+        )
+    path = write_report(results, ground_truth)
+    for sentence in results.missing:
+        print(f"not in the report: {sentence}")
+    print(f"{path}: figures also as PNG and SVG in {path.with_name('figures')}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    args: argparse.Namespace = build_parser().parse_args(argv)
+    given = {k: v for k, v in vars(args).items() if k != "folder" and v not in (None, "", False)}
+    return run_command("report", lambda: report(args.folder, given))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

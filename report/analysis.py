@@ -1,0 +1,106 @@
+"""Detections compared with ground truth: thresholds, errors, confusion and calibration."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from pycocotools.coco import COCO
+
+from datasets.evaluation.error_kinds import (
+    Confusion,
+    ErrorKind,
+    ImageErrors,
+    confusion_matrix,
+    errors_in,
+)
+from datasets.evaluation.matching import Matches, images_with_boxes, match_all
+from datasets.evaluation.thresholds import Operating, best_operating_point
+
+_DEFAULT_THRESHOLD = 0.5
+_NUM_BINS = 10
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Everything that the report says about detections, at IoU 0.5.
+
+    Attributes:
+        matches: all detections, with whether they are correct.
+        threshold: lowest score of detections in ``errors`` and ``confusion``: the best F1.
+        best: precision, recall and F1 at ``threshold``; None if no detection is correct.
+        by_class: the same at the best threshold of each class, by category id.
+        errors: of each image.
+        confusion: of the classes that occur.
+    """
+
+    matches: Matches
+    threshold: float
+    best: Operating | None
+    by_class: dict[Any, Operating | None]
+    errors: list[ImageErrors]
+    confusion: Confusion
+
+    def kinds(self) -> Counter[ErrorKind]:
+        """Number of detections of each kind, and of missed objects."""
+        return sum((one.count() for one in self.errors), Counter())
+
+
+def analyse(ground_truth: COCO, detections: Sequence[Mapping[str, Any]]) -> Analysis:
+    """Compare detections with ground truth.
+
+    Args:
+        ground_truth: of all evaluated images.
+        detections: COCO result entries with ``bbox``.
+    """
+    matches = match_all(images_with_boxes(ground_truth, detections))
+    best = best_operating_point(matches)
+    threshold = _DEFAULT_THRESHOLD if best is None else best.threshold
+    images = images_with_boxes(ground_truth, detections, min_score=threshold)
+    errors = [errors_in(image) for image in images]
+    seen = {label for one in errors for label in one.image.labels} | matches.num_objects.keys()
+    present = [i for i in ground_truth.cats if i in seen]
+    by_class = {i: best_operating_point(matches, i) for i in present}
+    confusion = confusion_matrix(errors, present)
+    return Analysis(matches, threshold, best, by_class, errors, confusion)
+
+
+class Calibration(NamedTuple):
+    """Scores compared with how often detections are right, in bins of the score.
+
+    Attributes:
+        scores: (B,) mean score of each bin that is not empty.
+        correct: (B,) share of correct detections.
+        counts: (B,) number of detections.
+        error: expected calibration error: mean of the absolute difference of both, weighted by
+            counts (Naeini et al., AAAI 2015).
+    """
+
+    scores: np.ndarray
+    correct: np.ndarray
+    counts: np.ndarray
+    error: float
+
+
+def calibration(matches: Matches, num_bins: int = _NUM_BINS) -> Calibration:
+    """Compute the calibration of scores in bins of equal width."""
+    bins = (matches.scores * num_bins).astype(int).clip(max=num_bins - 1)
+    counts = np.bincount(bins, minlength=num_bins)
+    filled = counts > 0
+    counts_filled = counts[filled].clip(1)
+    scores = np.bincount(bins, matches.scores, num_bins)[filled] / counts_filled
+    correct = np.bincount(bins, matches.is_correct, num_bins)[filled] / counts_filled
+    error = float((np.abs(scores - correct) * counts_filled).sum() / max(counts.sum(), 1))
+    return Calibration(scores, correct, counts[filled], error)
+
+
+def top_confusions(confusion: Confusion, number: int = 10) -> list[tuple[int, Any, Any]]:
+    """The most frequent pairs of different classes: count, true and predicted category id."""
+    counts = confusion.counts[:-1, :-1].copy()
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:number]
+    rows, columns = np.unravel_index(order, counts.shape)
+    ids = confusion.category_ids
+    pairs = zip(rows.tolist(), columns.tolist(), strict=True)
+    return [(int(counts[r, c]), ids[r], ids[c]) for r, c in pairs if counts[r, c]]

@@ -1,0 +1,34 @@
+"""The report at the end of a run. It never makes the run fail."""
+
+from pathlib import Path
+from typing import Any
+
+from pycocotools.coco import COCO
+
+from util.distributed.processes import is_main_process
+
+
+def write_report_at_end(
+    folder: Path | None, val_set: Any, ground_truth: COCO, train_set: Any
+) -> None:
+    """Write the report of a run that has ended, or print one line that says why not.
+
+    Args:
+        folder: of the run; None: no report. Only rank 0 writes.
+        val_set: validation data.
+        ground_truth: of ``val_set``.
+        train_set: training data.
+    """
+    if folder is None or not is_main_process():
+        return
+    try:
+        from report.ground_truth import GroundTruth
+        from report.results import read_results
+        from report.write import write_report
+
+        results = read_results(folder)
+        path = write_report(results, GroundTruth.of(val_set, ground_truth, train_set))
+        print(f"Report: {path}")
+    except Exception as error:  # the run has ended well, whatever is wrong here
+        reason = " ".join(str(error).split()) or type(error).__name__
+        print(f"warning: no report ({reason}); try again with python -m report {folder}")

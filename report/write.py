@@ -1,0 +1,202 @@
+"""Write ``report.html`` and the figures of a run."""
+
+import datetime
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets.evaluation.thresholds import Operating
+from report.analysis import Analysis, analyse, top_confusions
+from report.ap import SavedEvaluation
+from report.curves import epoch_figures, points_of
+from report.ground_truth import GroundTruth
+from report.page import Section, Table, render
+from report.plotting import Figure, save_figure
+from report.quality import Names, detection_figures, evaluation_figures
+from report.results import Results
+from report.statistics import SplitStatistics, data_figures, split_statistics
+from report.worst_images import worst_images
+from util.files.checkpoint import atomic_write
+
+REPORT, FIGURES = "report.html", "figures"
+_PICTURES_TEXT = (
+    "Each pair: ground truth, then detections with a score of {:.2f} or more. Dashed, with !: "
+    "objects without a correct detection, and false detections."
+)
+
+
+def write_report(results: Results, ground_truth: GroundTruth | None) -> Path:
+    """Write ``report.html``, and all figures as PNG and SVG to ``figures/``.
+
+    Args:
+        results: of a run.
+        ground_truth: of its data; None: not there.
+
+    Returns:
+        the path of the HTML file.
+    """
+    folder = results.folder / FIGURES
+    folder.mkdir(exist_ok=True)
+    names = _names(results, ground_truth)
+    evaluation = None if results.evaluation is None else SavedEvaluation(results.evaluation)
+    analysis = None
+    if results.detections is not None and ground_truth is not None:
+        analysis = analyse(ground_truth.val, results.detections)
+    sections = [
+        Section("Training", figures=_drawn(epoch_figures(results.log), folder)),
+        _quality_section(evaluation, analysis, names, folder),
+        *_error_sections(analysis, ground_truth, names, folder),
+        _data_section(ground_truth, names, folder),
+        Section("Next commands", commands=_commands(results)),
+        Section("Flags", values=_text_values(results.flags)),
+        Section("Versions", values=_text_values(results.versions)),
+    ]
+    page = render(
+        f"Report of {results.folder.resolve().name}",
+        f"{results.folder.resolve()} · written {datetime.datetime.now():%Y-%m-%d %H:%M}",
+        _facts(results, evaluation, analysis),
+        results.missing,
+        [section for section in sections if _has_content(section)],
+    )
+    path = results.folder / REPORT
+    with atomic_write(path, "w") as file:
+        file.write(page)
+    return path
+
+
+def _names(results: Results, ground_truth: GroundTruth | None) -> Names:
+    """Class names by category id: of the checkpoint, else of the ground truth."""
+    if results.names or ground_truth is None:
+        return results.names
+    return {i: str(c.get("name", i)) for i, c in ground_truth.val.cats.items()}
+
+
+def _drawn(figures: Sequence[Figure], folder: Path) -> list[tuple[Figure, str]]:
+    """Figures with their `<svg>` elements, wide ones last."""
+    drawn = [(figure, save_figure(figure, folder)) for figure in figures]
+    return sorted(drawn, key=lambda pair: pair[0].is_wide)  # the others fill their rows
+
+
+def _has_content(section: Section) -> bool:
+    parts = (section.figures, section.tables, section.images, section.commands, section.values)
+    return any(parts)
+
+
+def _facts(
+    results: Results, evaluation: SavedEvaluation | None, analysis: Analysis | None
+) -> dict[str, str]:
+    """The most important numbers, by name."""
+    facts: dict[str, str] = {}
+    epochs, scores = points_of(results.log, "test_coco_eval_bbox", 0)
+    if results.log:
+        facts["epochs"] = str(len(results.log))
+    if scores:
+        best = max(range(len(scores)), key=lambda index: scores[index])
+        facts["best AP"] = f"{scores[best]:.3f}"
+        facts["in epoch"] = str(epochs[best])
+        last = points_of(results.log, "test_coco_eval_bbox", 1)[1]
+        facts["AP50, same epoch"] = f"{last[best]:.3f}"
+    elif evaluation is not None:
+        facts["AP"] = f"{evaluation.by_size().get('all', float('nan')):.3f}"
+    if analysis is not None and analysis.best is not None:
+        facts["best F1"] = f"{analysis.best.f1:.3f}"
+        facts["at threshold"] = f"{analysis.best.threshold:.2f}"
+    seconds = points_of(results.log, "train_time")[1]
+    if seconds:
+        facts["training time"] = str(datetime.timedelta(seconds=round(sum(seconds))))
+    return facts
+
+
+def _quality_section(
+    evaluation: SavedEvaluation | None, analysis: Analysis | None, names: Names, folder: Path
+) -> Section:
+    figures = [] if evaluation is None else evaluation_figures(evaluation, names)
+    if analysis is not None:
+        figures += detection_figures(analysis, names)
+    tables = [_class_table(evaluation, analysis, names)] if evaluation or analysis else []
+    text = "Of the newest evaluation, with the raw weights of its epoch."
+    return Section("Evaluation", text, _drawn(figures, folder), tables)
+
+
+def _class_table(
+    evaluation: SavedEvaluation | None, analysis: Analysis | None, names: Names
+) -> Table:
+    """AP, and the best threshold with its precision, recall and F1, by class."""
+    by_class = {} if evaluation is None else evaluation.by_class()
+    points = {} if analysis is None else analysis.by_class
+    objects = {} if analysis is None else analysis.matches.num_objects
+    header = ("class", "objects", "AP", "AP50", "AP75", "best threshold", "precision", "recall")
+    rows = [
+        [
+            names.get(i, i),
+            f"{objects[i]:,}" if i in objects else "–",
+            *([f"{value:.3f}" for value in by_class[i]] if i in by_class else ["–"] * 3),
+            *_point_cells(points.get(i)),
+        ]
+        for i in dict.fromkeys([*by_class, *points])
+    ]
+    title = "By class; threshold with the best F1 at IoU 0.5"
+    if analysis is not None:
+        rows.append(["all together", f"{sum(objects.values()):,}", *["–"] * 3])
+        rows[-1] += _point_cells(analysis.best)
+    return Table(title, (*header, "F1"), rows)
+
+
+def _point_cells(point: Operating | None) -> list[str]:
+    return (
+        ["–"] * 4 if point is None else [f"{point.threshold:.2f}", *(f"{v:.3f}" for v in point[1:])]
+    )
+
+
+def _error_sections(
+    analysis: Analysis | None, ground_truth: GroundTruth | None, names: Names, folder: Path
+) -> list[Section]:
+    """Most frequent confusions, and the worst images."""
+    if analysis is None or ground_truth is None:
+        return []
+    rows = [
+        (f"{names.get(true, true)}", f"{names.get(found, found)}", count)
+        for count, true, found in top_confusions(analysis.confusion)
+    ]
+    tables = [Table("Most frequent confusions", ("object", "detected as", "times"), rows)]
+    images = worst_images(analysis.errors, ground_truth, names)
+    text = _PICTURES_TEXT.format(analysis.threshold) if images else ""
+    return [Section("Errors and worst images", text, tables=tables if rows else [], images=images)]
+
+
+def _data_section(ground_truth: GroundTruth | None, names: Names, folder: Path) -> Section:
+    if ground_truth is None:
+        return Section("Data")
+    splits: dict[str, SplitStatistics] = {}
+    if ground_truth.train is not None:
+        splits["training"] = split_statistics(ground_truth.train)
+    splits["validation"] = split_statistics(ground_truth.val)
+    columns = {name: split.rows() for name, split in splits.items()}
+    rows = [[row, *(columns[name][row] for name in columns)] for row in columns["validation"]]
+    figures = _drawn(data_figures(splits, names), folder)
+    return Section("Data", figures=figures, tables=[Table("Numbers", ["", *columns], rows)])
+
+
+def _commands(results: Results) -> dict[str, str]:
+    """Commands to continue, evaluate and predict."""
+    if results.checkpoint is None:
+        return {}
+    folder, checkpoint = shlex.quote(str(results.folder)), shlex.quote(str(results.checkpoint))
+    epochs = results.flags.get("epochs")
+    more = f" --epochs {2 * epochs}" if isinstance(epochs, int) else ""
+    return {
+        "Continue training": f"python main.py --output_dir {folder} --auto_resume{more}",
+        "Evaluate": f"python main.py --eval --resume {checkpoint}",
+        "Predict": f"python predict.py IMAGES --checkpoint {checkpoint} --output_dir predictions",
+        "Look at attention": f"python predict.py IMAGES --checkpoint {checkpoint} "
+        "--output_dir attention --attention",
+    }
+
+
+def _text_values(values: Mapping[str, Any]) -> dict[str, str]:
+    return {str(name): _as_text(values[name]) for name in sorted(values, key=str)}
+
+
+def _as_text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,107 @@
+"""Validation images held out of data without a split."""
+
+import random
+from collections import Counter
+
+import pytest
+
+from datasets.formats.held_out import hold_out
+from util.errors import UserError
+
+
+def tables(classes_of_image):
+    """COCO tables: the classes of the objects of each image."""
+    images = [{"id": i, "file_name": f"{i}.jpg"} for i in range(len(classes_of_image))]
+    pairs = [(i, one) for i, classes in enumerate(classes_of_image) for one in classes]
+    annotations = [
+        {"id": n, "image_id": i, "category_id": one, "bbox": [0, 0, 1, 1]}
+        for n, (i, one) in enumerate(pairs)
+    ]
+    return {"images": images, "annotations": annotations, "categories": [{"id": 1}]}
+
+
+def names(data):
+    return {row["file_name"] for row in data["images"]}
+
+
+def classes(data):
+    return Counter(row["category_id"] for row in data["annotations"])
+
+
+COMMON = [[1]] * 200
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.5])
+def test_every_image_is_in_one_part(fraction):
+    data = tables(COMMON)
+    train, val = hold_out(data, fraction, seed=0)
+    assert names(train) | names(val) == names(data)
+    assert names(train).isdisjoint(names(val))
+    assert len(names(val)) == round(200 * fraction)
+    assert len(train["annotations"]) + len(val["annotations"]) == 200
+    assert {row["image_id"] for row in val["annotations"]} == {row["id"] for row in val["images"]}
+    assert train["categories"] == val["categories"] == data["categories"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rare_classes_reach_both_parts(seed):
+    rare = [[1, 2], [1, 2], [3], [3], [1, 4, 5], [4, 5]]
+    train, val = hold_out(tables(COMMON + rare), 0.05, seed)
+    assert set(classes(train)) == set(classes(val)) == {1, 2, 3, 4, 5}
+
+
+def test_the_only_image_of_a_class_is_for_training():
+    for seed in range(20):
+        train, val = hold_out(tables([[1, 2]] + [[1]] * 3), 0.5, seed)
+        assert classes(train)[2] == 1 and classes(val)[2] == 0
+
+
+def test_many_rare_classes_take_at_most_twice_the_share():
+    _, val = hold_out(tables([[1 + n // 2] for n in range(100)]), 0.1, seed=0)
+    assert len(val["images"]) == 20
+
+
+def test_the_split_depends_on_the_seed_and_on_nothing_else():
+    data = tables([*COMMON, [2], [2], []])
+    expected = names(hold_out(data, 0.1, seed=3)[1])
+    assert names(hold_out(data, 0.1, seed=4)[1]) != expected
+    shuffled = {**data, "images": list(data["images"]), "annotations": list(data["annotations"])}
+    random.Random(0).shuffle(shuffled["images"])
+    random.Random(1).shuffle(shuffled["annotations"])
+    assert names(hold_out(shuffled, 0.1, seed=3)[1]) == expected
+
+
+def test_the_split_of_a_seed_stays_as_it_is():
+    """Checkpoints rely on it: another choice would score them on training images."""
+    _, val = hold_out(tables([[1]] * 20), 0.2, seed=42)
+    assert names(val) == {"4.jpg", "10.jpg", "12.jpg", "18.jpg"}
+
+
+def test_images_without_objects_are_split_too():
+    train, val = hold_out(tables([[]] * 10), 0.2, seed=0)
+    assert (len(train["images"]), len(val["images"])) == (8, 2)
+
+
+def test_all_images():
+    data = tables(COMMON)
+    train, val = hold_out(data, 1, seed=0)
+    assert val == data and train["images"] == []
+
+
+def test_one_image_stays_for_training_and_one_for_validation():
+    for fraction in (0.001, 0.999):
+        train, val = hold_out(tables([[1], [2]]), fraction, seed=0)
+        assert len(train["images"]) == len(val["images"]) == 1
+
+
+def test_one_image_cannot_be_split():
+    with pytest.raises(UserError, match="one image cannot be split"):
+        hold_out(tables([[1]]), 0.1, seed=0)
+
+
+def test_invalid_rows_are_left_to_the_checks():
+    data = tables(COMMON)
+    data["images"].append({"file_name": "no id.jpg"})
+    data["annotations"].append({"id": 1000, "image_id": None, "category_id": [1]})
+    train, _ = hold_out(data, 0.1, seed=0)
+    assert train["images"][-1] == {"file_name": "no id.jpg"}

@@ -1,0 +1,83 @@
+"""Reading a split as the flags say."""
+
+import pytest
+
+from tests.datasets.format_cases import (
+    boxes_by_image,
+    read,
+    voc_object,
+    voc_xml,
+    write_image,
+    write_text,
+    write_voc,
+    write_yolo,
+)
+from util.errors import UserError
+
+
+def write_unsplit(root, count=20):
+    for n in range(count):
+        write_image(root / f"{n}.png")
+        write_text(root / f"{n}.xml", voc_xml(voc_object(), filename=f"{n}.png"))
+    return root
+
+
+def test_a_held_out_part(tmp_path):
+    root = write_unsplit(tmp_path)
+    train, val = read(root, "train"), read(root, "val")
+    assert (len(train.data["images"]), len(val.data["images"])) == (18, 2)
+    assert val.summary("val").startswith(
+        f"Validation data: Pascal VOC, {root} (2 of 20 images: --val_fraction 0.1, --seed 42): 2 im"
+    )
+    assert f"{root} (the other images): 18 images" in train.summary("train")
+    other = read(root, "val", val_fraction=0.25, seed=7)
+    assert len(other.data["images"]) == 5
+
+
+def test_notes_belong_to_the_part_of_their_image(tmp_path):
+    root = write_unsplit(tmp_path)
+    held_out = {row["file_name"] for row in read(root, "val").data["images"]}
+    for n in range(20):
+        empty = voc_object("dog", (1, 1, 1, 1))
+        write_text(root / f"{n}.xml", voc_xml(voc_object(), empty, filename=f"{n}.png"))
+    (note,) = read(root, "val").notes
+    assert {place.file for place in note.places} == {
+        name.replace("png", "xml") for name in held_out
+    }
+    (note,) = read(root, "train").notes
+    assert len(note.places) == 18
+
+
+def test_validation_data_alone(tmp_path):
+    write_yolo(tmp_path, {"val": ["a", "b"]})
+    assert len(read(tmp_path, "val").data["images"]) == 2
+    with pytest.raises(UserError, match="validation images only; --eval can use them"):
+        read(tmp_path, "train")
+
+
+def test_a_fraction_of_split_data(tmp_path):
+    write_yolo(tmp_path)
+    with pytest.raises(UserError, match=r"--val_fraction 0.5: the data has validation images; le"):
+        read(tmp_path, "val", val_fraction=0.5)
+    assert read(tmp_path, "val", val_fraction=0.5, restored=True).part == " (val)"
+
+
+def test_difficult_objects_of_other_formats(tmp_path):
+    write_yolo(tmp_path)
+    with pytest.raises(UserError, match="--keep_difficult is about Pascal VOC, and this is YOLO"):
+        read(tmp_path, "val", keep_difficult=True)
+    assert read(tmp_path, "val", keep_difficult=True, restored=True).remarks == []
+
+
+def test_a_class_list(tmp_path):
+    root = write_voc(tmp_path / "voc")
+    names = str(write_text(tmp_path / "names.txt", "dog\nunicorn\n"))
+    train, val = (read(root, split, classes=names) for split in ("train", "val"))
+    assert [[name for name, _ in one] for one in boxes_by_image(train.data).values()] == [
+        ["dog"],
+        ["dog"],
+    ]
+    assert train.data["categories"] == val.data["categories"]
+    assert train.data["categories"] == [{"id": 1, "name": "dog"}, {"id": 2, "name": "unicorn"}]
+    assert any("does not have 'unicorn'" in remark for remark in train.remarks)
+    assert any("1 object of other classes left out: cat 1" in one for one in val.remarks)

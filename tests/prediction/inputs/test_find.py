@@ -1,0 +1,99 @@
+"""Inputs of a command line: files, folders, patterns, videos and cameras."""
+
+import os
+
+import pytest
+
+from prediction.inputs.find import find_inputs
+from util.errors import UserError
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    for name in (
+        "a.jpg",
+        "b.PNG",
+        "notes.txt",
+        "sub/c.jpg",
+        "sub/deep/a.jpg",
+        ".hidden/x.jpg",
+        "._a.jpg",
+    ):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "clip.mp4").touch()
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(*arguments, output_dir="out"):
+    return [one.name for one in find_inputs(arguments, output_dir)[0]]
+
+
+def test_a_folder_is_searched_with_its_sub_folders(tree):
+    inputs, num_others = find_inputs(["photos"], "out")
+    assert [one.name for one in inputs] == ["a.jpg", "b.PNG", "sub/c.jpg", "sub/deep/a.jpg"]
+    assert [one.path for one in inputs][:2] == ["photos/a.jpg", "photos/b.PNG"]
+    assert num_others == 1
+
+
+def test_files_are_taken_whatever_their_names(tree):
+    assert names("photos/a.jpg", "photos/notes.txt") == ["a.jpg", "notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("photos/*.jpg", ["a.jpg"]),
+        ("photos/**/*.jpg", ["a.jpg", "sub/c.jpg", "sub/deep/a.jpg"]),
+        ("photos/*", ["a.jpg", "b.PNG", "sub/c.jpg", "sub/deep/a.jpg"]),
+        ("photos/**", ["a.jpg", "b.PNG", "sub/c.jpg", "sub/deep/a.jpg"]),
+        ("*.mp4", ["clip.mp4"]),
+    ],
+)
+def test_patterns(pattern, expected, tree):
+    assert names(pattern) == expected
+
+
+def test_a_file_named_twice_is_predicted_once(tree):
+    assert names("photos/a.jpg", "photos", "./photos/a.jpg", "photos/*.jpg")[0] == "a.jpg"
+    assert len(names("photos/a.jpg", "photos")) == 4
+
+
+def test_equal_names_get_their_folders(tree):
+    assert names("photos/a.jpg", "photos/sub/deep/a.jpg") == ["a.jpg", "sub/deep/a.jpg"]
+
+
+def test_videos_and_cameras(tree):
+    inputs, _ = find_inputs(["clip.mp4", "0", "photos/a.jpg"], "out")
+    assert [one.is_video for one in inputs] == [True, True, False]
+    assert [one.is_camera for one in inputs] == [False, True, False]
+    assert inputs[1].name == "camera0"
+
+
+def test_the_output_folder_is_no_input(tree):
+    (tree / "out/pictures").mkdir()
+    (tree / "out/pictures/a.jpg").touch()
+    assert not any("out" in name for name in names("."))
+    assert "out/pictures/a.jpg" not in names("**/*.jpg")
+    for argument in ("out/pictures/a.jpg", "out"):
+        with pytest.raises(UserError, match=r"is inside --output_dir .*out"):
+            find_inputs([argument], "out")
+    os.symlink(tree / "out/pictures/a.jpg", tree / "link.jpg")
+    with pytest.raises(UserError, match="is inside --output_dir"):
+        find_inputs(["link.jpg"], "out")
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("photos/no.jpg", "photos/no.jpg does not exist"),
+        ("photos/*.gif", r"no file matches the pattern photos/\*.gif"),
+        ("out", "no images in out"),
+    ],
+)
+def test_an_argument_that_names_nothing(argument, message, tree):
+    with pytest.raises(UserError, match=message):
+        find_inputs([argument], "elsewhere")

@@ -1,0 +1,101 @@
+"""Training and evaluation on data in other formats, end to end."""
+
+import json
+import random
+import re
+
+import pytest
+from PIL import Image
+
+import main
+from tests.datasets.format_cases import CLASSES, voc_object, voc_xml, write_text
+from tests.narrow_resnet import NARROW
+from tests.test_main import FLAGS, assert_one_line, read_checkpoint
+from training import evaluation
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory):
+    """Eight images with XML files beside them, not split; images of random boxes."""
+    root = tmp_path_factory.mktemp("data") / "animals"
+    choose = random.Random(0)
+    for n in range(8):
+        box = choose.randrange(1, 30), choose.randrange(1, 30), 60, 60
+        objects = [voc_object(name, box) for name in CLASSES]
+        write_text(root / f"{n}.xml", voc_xml(*objects, filename=f"{n}.png", size_wh=(64, 64)))
+        Image.effect_noise((64, 64), 90).convert("RGB").save(root / f"{n}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(voc, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    flags = ["--data", voc, "--val_fraction", "0.4", "--seed", "5", "--epochs", "1"]
+    assert run(*flags, "--output_dir", folder) == 0
+    return folder
+
+
+def run(*argv):
+    return main.run([*FLAGS, "--backbone", NARROW, *map(str, argv)])
+
+
+def bare_run(*argv):
+    return main.run(["--num_workers", "0", "--device", "cpu", *map(str, argv)])
+
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """File names of the images that are evaluated."""
+    names = []
+    evaluate = evaluation.evaluate
+
+    def remember(model, criterion, postprocessors, loader, *args, **kwargs):
+        names.extend(row["file_name"] for row in loader.dataset.coco.imgs.values())
+        return evaluate(model, criterion, postprocessors, loader, *args, **kwargs)
+
+    monkeypatch.setattr(evaluation, "evaluate", remember)
+    return names
+
+
+def test_the_checkpoint_knows_the_classes(trained):
+    checkpoint = read_checkpoint(trained / "checkpoint.pth")
+    assert checkpoint["categories"] == {1: "cat", 2: "dog", 3: "emu"}
+    assert checkpoint["category_ids"] == [1, 2, 3]
+    assert len(checkpoint["model"]["class_embed.bias"]) == 3 + 1
+
+
+@pytest.mark.parametrize("given", [[], ["--data"]])
+def test_the_same_images_are_held_out(voc, trained, evaluated, given):
+    data = [*given, voc] if given else []
+    detections = trained.parent / "found.json"
+    resume = ["--eval", "--resume", trained / "checkpoint.pth", "--dump_detections", detections]
+    assert bare_run(*resume, *data, "--output_dir", "") == 0
+    assert len(evaluated) == 3
+    ids = {row["image_id"] for row in json.loads(detections.read_text())}
+    assert len(ids) == 3
+    resume = ["--resume", trained / "checkpoint.pth", "--epochs", "2", "--output_dir", ""]
+    before = sorted(evaluated)
+    evaluated.clear()
+    assert bare_run(*resume, *data) == 0
+    assert sorted(evaluated) == before
+
+
+def test_other_data_with_fewer_classes_has_the_ids_of_the_checkpoint(trained, tmp_path, capsys):
+    write_text(tmp_path / "a.xml", voc_xml(voc_object("emu"), size_wh=(64, 64)))
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    flags = ["--eval", "--resume", trained / "checkpoint.pth", "--output_dir", ""]
+    assert bare_run(*flags, "--data", tmp_path, "--val_fraction", "1") == 0
+    assert re.search("^emu +1 ", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--data", "gone"], "--data gone does not exist"),
+        (["--dataset_file", "voc"], "--dataset_file voc needs --voc_path"),
+        (["--dataset_file", "yolo"], "--dataset_file yolo needs --yolo_path"),
+        ([], "or --coco_path, or --data"),
+    ],
+)
+def test_mistakes_are_one_line(capsys, flags, says):
+    assert_one_line(capsys, run(*flags, "--output_dir", ""), says)

@@ -1,0 +1,59 @@
+"""The warning of too few steps: when it comes, and that its advice removes it."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import main
+from training.flags import check_training_flags
+from training.optimization.plan import TrainingPlan, build_plan
+from training.optimization.step_estimate import warning_of_few_steps
+
+CONFIGS = Path(main.__file__).parent / "configs"
+
+
+@pytest.mark.parametrize("from_detector", [True, False])
+@pytest.mark.parametrize("frozen", [0, 3])
+def test_the_suggested_epochs_are_enough_and_no_more(from_detector, frozen):
+    plan = TrainingPlan(5, 4, 2, freeze_backbone_epochs=frozen, freeze_batch_size=8)
+    text = warning_of_few_steps(plan, 100, from_detector)
+    assert "\n" not in text and f"only {plan.num_steps(100)} optimizer steps" in text
+    epochs = int(re.search(r"give --epochs (\d+) or more", text)[1])
+    assert warning_of_few_steps(replace(plan, epochs=epochs), 100, from_detector) is None
+    assert warning_of_few_steps(replace(plan, epochs=epochs - 1), 100, from_detector)
+    assert ("--finetune" in text) != from_detector
+
+
+def plan_of(name, *flags):
+    parser = main.build_parser()
+    args = parser.parse_args([f"@{CONFIGS / name}", *flags])
+    check_training_flags(args)
+    return build_plan(args)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_images"),
+    [
+        ("shapes.txt", 4000),
+        ("shapes_panoptic_boxes.txt", 4000),
+        ("detr_r50.txt", 118_287),
+        ("small_data.txt", 200),
+        ("small_data_scratch.txt", 200),
+    ],
+)
+def test_no_recipe_is_warned_of(name, num_images):
+    assert warning_of_few_steps(plan_of(name), num_images, from_detector=False) is None
+
+
+def test_fine_tuning_needs_fewer_steps():
+    plan = plan_of("finetune.txt")
+    assert warning_of_few_steps(plan, 100, from_detector=True) is None
+    assert warning_of_few_steps(plan, 100, from_detector=False)
+
+
+def test_recipes_name_their_own_file():
+    for name in ("finetune.txt", "small_data.txt", "small_data_scratch.txt"):
+        text = (CONFIGS / name).read_text()
+        assert f"main.py @configs/{name} " in text

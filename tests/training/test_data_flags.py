@@ -1,0 +1,59 @@
+"""Flags that name the data: which ones go together."""
+
+import pytest
+
+import main
+from training.flags import check_flags
+from util.errors import UserError
+
+
+def check(*argv):
+    args = main.parse_command_line([*argv, "--device", "cpu"]).args
+    check_flags(args)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--data", "a"],
+        ["--data", "a", "--dataset_file", "coco", "--val_fraction", "0.2", "--keep_difficult"],
+        ["--voc_path", "a"],
+        ["--dataset_file", "voc", "--voc_path", "a", "--keep_difficult"],
+        ["--dataset_file", "yolo", "--yolo_path", "a", "--classes", "b", "--val_fraction", "0.5"],
+        ["--coco_path", "a", "--train_images", "b", "--classes", "c"],
+        ["--data", "a", "--val_fraction", "1", "--eval"],
+    ],
+)
+def test_flags_that_go_together(argv):
+    check(*argv)
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--data", "a", "--coco_path", "b"], "--data and --coco_path name several data sets"),
+        (["--data", "a", "--voc_path", "b"], "--data and --voc_path name several data sets: give"),
+        (["--data", "a", "--val_ann", "b"], "--data and --val_ann name several data sets"),
+        (["--data", "a", "--dataset_file", "voc"], "--dataset_file voc does not read --data"),
+        (["--voc_path", "a", "--dataset_file", "yolo"], "yolo does not read --voc_path: leave"),
+        (["--data", "a", "--val_fraction", "10"], "--val_fraction 10.0: must be above 0 and at"),
+        (["--data", "a", "--val_fraction", "0"], "--val_fraction 0.0: must be above 0"),
+        (["--data", "a", "--val_fraction", "nan"], "--val_fraction nan: must be above 0"),
+        (["--data", "a", "--val_fraction", "1"], "leaves no images for training: it is for --eval"),
+        (["--coco_path", "a", "--val_fraction", "0.1"], "--val_fraction needs --data"),
+        (["--yolo_path", "a", "--keep_difficult"], "it needs --data or --voc_path"),
+        (["--dataset_file", "coco_panoptic", "--classes", "a"], "--classes does not apply to"),
+    ],
+)
+def test_flags_that_contradict_each_other(argv, says):
+    with pytest.raises(UserError) as caught:
+        check(*argv)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [("/x/animals", "animals"), ("/x/animals/data.yaml", "animals"), ("/x/a b/", "a b")],
+)
+def test_runs_are_named_after_the_data(data, name):
+    assert main.parse_command_line(["--data", data, "--device", "cpu"]).run_name == name

@@ -1,0 +1,53 @@
+"""Where the data of a checkpoint's run is, if the command line names none or other data."""
+
+import pytest
+
+import main
+from training.arguments import flag_actions
+from training.data_flags import check_data_flags
+from training.saved_flags import settle_resumed
+
+
+def settled(*argv, **saved):
+    """Flags of a run that continues a checkpoint with these flags."""
+    line = main.parse_command_line([*argv, "--resume", "x.pth", "--device", "cpu"])
+    defaults = vars(main.get_args_parser("cpu").parse_args([]))
+    checkpoint = {"args": {**defaults, **saved}, "rng": {}, "categories": {}}
+    args = settle_resumed(line.args, checkpoint, line.given, flag_actions())
+    check_data_flags(args)
+    return args
+
+
+OWN = {"data": "mine", "val_fraction": 0.2, "seed": 7, "classes": "names.txt"}
+
+
+def test_the_data_of_the_checkpoint():
+    args = settled(**OWN)
+    assert (args.data, args.val_fraction, args.seed, args.classes) == ("mine", 0.2, 7, "names.txt")
+
+
+def test_the_same_part_is_held_out_of_moved_data():
+    args = settled("--data", "moved", **OWN)
+    assert (args.data, args.val_fraction, args.seed) == ("moved", 0.2, 7)
+
+
+@pytest.mark.parametrize(
+    ("argv", "saved", "dataset_file"),
+    [
+        (["--data", "a"], {"dataset_file": "voc", "voc_path": "b"}, "coco"),
+        (["--data", "a"], {"dataset_file": "shapes", "coco_path": "b"}, "coco"),
+        (["--data", "a"], {"dataset_file": "coco_panoptic", "coco_path": "b"}, "coco"),
+        (["--voc_path", "a"], {"dataset_file": "yolo", "yolo_path": "b"}, "voc"),
+        (["--yolo_path", "a"], {"dataset_file": "shapes", "coco_path": "b"}, "yolo"),
+        (["--coco_path", "a"], {"dataset_file": "voc", "voc_path": "b"}, "coco"),
+        (["--coco_path", "a"], OWN, "coco"),
+        (["--coco_path", "a"], {"voc_path": "b", "keep_difficult": True}, "coco"),
+    ],
+)
+def test_other_data_replaces_the_data_of_the_checkpoint(argv, saved, dataset_file):
+    args = settled(*argv, **saved)
+    flag, value = argv
+    paths = {"data", "voc_path", "yolo_path", "coco_path"}
+    given = {name: getattr(args, name) for name in paths if getattr(args, name)}
+    assert given == {flag.removeprefix("--"): value}
+    assert args.dataset_file == dataset_file

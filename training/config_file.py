@@ -1,0 +1,102 @@
+"""The flags of a run in ``config.txt``, which ``main.py @config.txt`` reads."""
+
+import argparse
+import datetime
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from training.output_folder import lies_in
+from util.files.checkpoint import atomic_write
+from util.reproducibility.provenance import versions
+
+CONFIG = "config.txt"
+_NO_FLAG = ("#", "--num_classes ")
+# How one start treats the output folder, and what a launcher of several processes sets: a run from
+# the file must not repeat it unasked.
+_OF_ONE_START = ("auto_resume", "overwrite", "start_epoch", "world_size", "dist_url")
+
+
+def build_config(args: argparse.Namespace, actions: Mapping[str, argparse.Action]) -> str:
+    """The content of ``config.txt``.
+
+    Flags that differ from their defaults come first; the others follow as comments.
+
+    Args:
+        args: all flags, with the values in force.
+        actions: the flags of main.py by name.
+    """
+    changed: list[str] = []
+    others: list[str] = []
+    for name, action in actions.items():
+        value = getattr(args, name)
+        line = flag_line(action, value)
+        is_comment = line is None or value == action.default or name in _OF_ONE_START
+        if name == "resume" and value and args.output_dir and lies_in(value, Path(args.output_dir)):
+            is_comment = True  # continues the run of this very folder
+        (others if is_comment else changed).append(line or _comment(action, value))
+    date = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
+    packages = ", ".join(f"{name} {version}" for name, version in versions().items())
+    head = [f"Flags of a run, read by: python main.py @{CONFIG}", f"{date}, {packages}"]
+    tail = [f"Default values, and flags that concern one start only ({len(others)}):", *others]
+    return "\n".join([*_comments(head), "", *changed, "", *_comments(tail), ""])
+
+
+def write_config(folder: Path, text: str) -> None:
+    """Write ``config.txt``, unless it has the same flags already.
+
+    Earlier flags of a continued run stay in ``config-1.txt``, ``config-2.txt`` and so on. Call it
+    on rank 0 only.
+
+    Args:
+        folder: output folder of the run.
+        text: content, from `build_config`.
+    """
+    path = folder / CONFIG
+    if path.exists():
+        before = path.read_text(encoding="utf-8", errors="surrogateescape")
+        if _flags_in(before) == _flags_in(text):
+            return
+        number = 1
+        while (earlier := folder / f"config-{number}.txt").exists():
+            number += 1
+        path.rename(earlier)
+        print(f"{path} has the flags of this start; those before are in {earlier.name}")
+    with atomic_write(path, "wb") as file:
+        file.write(text.encode("utf-8", "surrogateescape"))
+
+
+def flag_line(action: argparse.Action, value: Any) -> str | None:
+    """A flag as a line of a file of flags; None if it cannot be written, or is not given.
+
+    Args:
+        action: of the flag.
+        value: of the flag.
+    """
+    flag = action.option_strings[0]
+    if action.nargs == 0:
+        return flag if value == action.const else None
+    if value is None:
+        return None
+    words = [str(one) for one in value] if isinstance(value, list | tuple) else [str(value)]
+    if any(len(word.splitlines()) > 1 for word in words):
+        return None
+    if len(words) == 1 and words[0].startswith(("-", "@")):  # not another flag or file of flags
+        return shlex.quote(f"{flag}={words[0]}")
+    return shlex.join([flag, *words])
+
+
+def _comment(action: argparse.Action, value: Any) -> str:
+    """A flag that is not given, or whose value has a line break."""
+    flag = action.option_strings[0]
+    return f"{flag} is not given" if not value or action.nargs == 0 else f"{flag} is {value!r}"
+
+
+def _comments(lines: list[str]) -> list[str]:
+    return [f"# {line}" for line in lines]
+
+
+def _flags_in(text: str) -> list[str]:
+    """Lines with flags, without the number of classes: a continued run has it from the weights."""
+    return [line for line in text.splitlines() if line and not line.startswith(_NO_FLAG)]

@@ -1,0 +1,1 @@
+"""How a run optimizes: its stages, and the restored state of its optimizer."""

@@ -1,0 +1,128 @@
+"""Restore optimizer, learning-rate schedule and gradient scaler from a checkpoint."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import LRScheduler, StepLR
+
+from util.errors import UserError
+from util.optimizer import CappedCosineLR, CosineToRatioLR
+
+# Flag that sets each hyperparameter of a schedule, by the scheduler's attribute.
+SCHEDULE_FLAGS: dict[type, dict[str, str]] = {
+    CappedCosineLR: {"T_max": "epochs", "eta_min": "lr_min"},
+    CosineToRatioLR: {"epochs": "epochs", "min_ratio": "lr_min_ratio"},
+    StepLR: {"step_size": "lr_drop"},
+}
+
+
+def restore_optimizer(
+    optimizer: Optimizer,
+    scheduler: LRScheduler,
+    scaler: torch.amp.GradScaler | None,
+    checkpoint: Mapping[str, Any],
+    source: str,
+) -> None:
+    """Load the state of optimizer, schedule and scaler.
+
+    Raises:
+        UserError: they belong to other parameters, or are invalid.
+    """
+    try:
+        optimizer.load_state_dict(_in_own_layout(optimizer, checkpoint["optimizer"]))
+        _restore_schedule(scheduler, checkpoint["lr_scheduler"])
+        if scaler is not None and checkpoint.get("scaler"):
+            own, saved = scaler.state_dict(), checkpoint["scaler"]
+            scaler.load_state_dict({name: _number(saved[name], type(own[name])) for name in own})
+    except Exception as err:  # a foreign file may hold anything here
+        raise UserError(
+            f"--resume {source}: its optimizer, schedule or scaler does not fit ({err}); give the "
+            "same --optimizer, --lr_backbone, --backbone_norm and --frozen_weights, or "
+            f"--finetune {source}"
+        ) from err
+
+
+def _in_own_layout(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """Saved learning rates, weight decay and moments in a state dict of this optimizer.
+
+    All other options stay, so that files saved without the fused kernel, as by the original, resume
+    with it. PyTorch itself only compares the number of parameters. Parameters without saved
+    moments, such as those of a backbone that is still frozen, keep their own.
+
+    Raises:
+        ValueError: parameters differ in number or shape.
+    """
+    groups, state = (optimizer.state_dict()[name] for name in ("param_groups", "state"))
+    sizes = [[len(group["params"]) for group in side] for side in (saved["param_groups"], groups)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"{sizes[0]} parameters in its groups, not {sizes[1]}")
+    for own, given, live in zip(groups, saved["param_groups"], optimizer.param_groups, strict=True):
+        own.update({name: _number(given[name]) for name in ("lr", "initial_lr", "weight_decay")})
+        for number, theirs, p in zip(own["params"], given["params"], live["params"], strict=True):
+            if theirs in saved["state"]:
+                moments = _moments(saved["state"][theirs], p, number, _state_names(optimizer))
+                state[number] = state.get(number, {}) | moments
+    return {"state": state, "param_groups": groups}
+
+
+def _state_names(optimizer: Optimizer) -> tuple[str, ...]:
+    """Names of what an optimizer stores for each parameter."""
+    if isinstance(optimizer, SGD):
+        return ("momentum_buffer",)
+    return ("exp_avg", "exp_avg_sq", "step")
+
+
+def _moments(
+    saved: dict[str, Any], parameter: Tensor, number: int, names: Iterable[str]
+) -> dict[str, Tensor]:
+    """The optimizer's state of a parameter, in the parameter's memory layout.
+
+    The fused kernel reads parameter, gradient and moments in memory order. With ``--amp``
+    convolution weights are channels-last, so moments saved without it would be permuted.
+    """
+    moments = {}
+    for name in names:
+        values = saved[name]
+        if name == "step":
+            moments[name] = torch.tensor(_number(float(values)))
+        elif values is None and name == "momentum_buffer":  # written with --momentum 0
+            continue
+        elif values.shape != parameter.shape:
+            raise ValueError(
+                f"{name} of parameter {number} is {tuple(values.shape)}, not "
+                f"{tuple(parameter.shape)}"
+            )
+        else:
+            moments[name] = torch.empty_like(parameter, requires_grad=False).copy_(values)
+    return moments
+
+
+def _number(value: Any, kind: type = float) -> Any:
+    """``value``, if it is a finite number of 64 bits, and an integer if ``kind`` is ``int``.
+
+    Raises:
+        ValueError: it is not.
+    """
+    kinds = (int,) if kind is int else (int, float)
+    if type(value) not in kinds or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a finite {kind.__name__}")
+    if type(value) is int and abs(value) >= 2**63:
+        raise ValueError(f"{value} is too large")
+    return value
+
+
+def _restore_schedule(scheduler: LRScheduler, saved: dict[str, Any]) -> None:
+    """Load the state of a schedule; of another kind of schedule only the number of epochs."""
+    if type(saved["last_epoch"]) is not int or saved["last_epoch"] < 0:
+        raise ValueError(f"{saved['last_epoch']!r} epochs are done")
+    scheduler.last_epoch = saved["last_epoch"]
+    scheduler._step_count = saved["last_epoch"] + 1
+    for name in SCHEDULE_FLAGS[type(scheduler)]:
+        # None counts as a change in `training.resume.apply_schedule`.
+        setattr(scheduler, name, _number(saved[name]) if name in saved else None)
+    scheduler.base_lrs = [group["initial_lr"] for group in scheduler.optimizer.param_groups]
+    scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]

@@ -1,0 +1,68 @@
+"""What each epoch of a run does: frozen backbone, batch size, warm-up, evaluation."""
+
+import argparse
+from dataclasses import dataclass, fields
+
+from util.distributed.processes import get_world_size
+
+PUBLISHED_IMAGES_PER_STEP = 16  # 8 GPUs with 2 images each, for which --lr 1e-4 was published
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """The plan of a run by epoch and step, from the flags of the same names.
+
+    The backbone is frozen in the first ``freeze_backbone_epochs`` epochs, which have the batch size
+    ``freeze_batch_size`` if it is given.
+    """
+
+    epochs: int
+    batch_size: int
+    accum_steps: int
+    freeze_backbone_epochs: int = 0
+    freeze_batch_size: int | None = None
+    warmup_steps: int = 0
+    lr_scale_batch: bool = False
+    eval_every: int = 1
+
+    def freezes_backbone(self, epoch: int) -> bool:
+        """Whether the backbone is frozen in an epoch, from 0."""
+        return epoch < self.freeze_backbone_epochs
+
+    def batch_size_in(self, epoch: int) -> int:
+        """Images per batch and process in an epoch."""
+        if self.freezes_backbone(epoch) and self.freeze_batch_size is not None:
+            return self.freeze_batch_size
+        return self.batch_size
+
+    def images_per_step(self, epoch: int) -> int:
+        """Images of an optimizer step in an epoch, over all processes and micro-batches."""
+        return self.batch_size_in(epoch) * self.accum_steps * get_world_size()
+
+    def evaluates(self, epoch: int) -> bool:
+        """Whether the model is evaluated after an epoch: every ``eval_every``, and the last one."""
+        return (epoch + 1) % self.eval_every == 0 or epoch + 1 == self.epochs
+
+    def lr_factor(self, epoch: int, step: int) -> float:
+        """Factor on the learning rates of the schedule: warm-up and batch size.
+
+        Args:
+            epoch: from 0.
+            step: optimizer steps of the run before this one. Warm-up is linear: step 0 has the
+                factor 1 / ``warmup_steps``, step ``warmup_steps`` - 1 and later ones have 1.
+        """
+        factor = 1.0
+        if step < self.warmup_steps:
+            factor = (step + 1) / self.warmup_steps
+        if self.lr_scale_batch:
+            factor *= self.images_per_step(epoch) / PUBLISHED_IMAGES_PER_STEP
+        return factor
+
+    def num_steps(self, num_images: int) -> int:
+        """Optimizer steps of the whole run on a training set of this size."""
+        return sum(num_images // self.images_per_step(epoch) for epoch in range(self.epochs))
+
+
+def build_plan(args: argparse.Namespace) -> TrainingPlan:
+    """The plan of a run, from all flags."""
+    return TrainingPlan(**{field.name: getattr(args, field.name) for field in fields(TrainingPlan)})

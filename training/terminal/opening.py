@@ -1,0 +1,138 @@
+"""The first lines of a run: data, model, device and output folder."""
+
+import argparse
+import textwrap
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from datasets.annotations.wording import with_rest
+from training.data import Data
+from training.network import num_trainable
+from training.optimization.plan import TrainingPlan, build_plan
+from training.resume import Start
+from util.distributed.processes import get_world_size
+from util.visualize.contact_sheet import count
+
+_CLASSES_SHOWN = 20
+_LABEL_WIDTH = 12
+_WIDTH = 100
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+def build_opening(args: argparse.Namespace, start: Start, data: Data, model: nn.Module) -> str:
+    """Describe what is trained or evaluated, in a few lines.
+
+    Args:
+        args: all flags.
+        start: the checkpoints.
+        data: of the run.
+        model: built, on its device.
+    """
+    splits = {"training": data.train_set, "validation": data.val_set}
+    counts = {name: objects_by_class(one) for name, one in splits.items() if one is not None}
+    entries = {
+        name: f"{_split(splits[name], objects)} from {splits[name].ann_file}"
+        for name, objects in counts.items()
+    }
+    entries["classes"] = _classes(counts, data.classes.names)
+    entries["model"] = _model(args, data.num_classes, model)
+    entries["weights"] = _weights(args, start)
+    entries["device"] = _device(args)
+    if not args.eval:
+        entries["epochs"] = _epochs(build_plan(args), len(data.train_set))
+    entries["output"] = args.output_dir or "nothing is kept"
+    return "\n".join(_wrapped(label, text) for label, text in entries.items()) + "\n"
+
+
+def objects_by_class(dataset: Any) -> Counter[int]:
+    """Number of objects of each category id in a data set, without crowds; stuff is counted too.
+
+    Args:
+        dataset: its attribute ``coco`` is a pycocotools index, or the content of a panoptic file.
+    """
+    coco = getattr(dataset, "coco", None)
+    if isinstance(coco, Mapping):
+        objects = [one for row in coco["annotations"] for one in row["segments_info"]]
+    else:
+        objects = list(getattr(coco, "anns", {}).values())
+    return Counter(one["category_id"] for one in objects if not one.get("iscrowd"))
+
+
+def _split(dataset: Any, objects: Counter[int]) -> str:
+    return f"{count(len(dataset), 'image')}, {count(objects.total(), 'object')}"
+
+
+def _classes(counts: Mapping[str, Counter[int]], names: Mapping[int, str]) -> str:
+    """Classes with their number of objects in each split, the most frequent first."""
+    total = sum(counts.values(), Counter())
+    ids = sorted(names, key=lambda i: (-total[i], names[i]))
+    shown = [
+        f"{names[i]} {'/'.join(str(objects[i]) for objects in counts.values())}"
+        for i in ids[:_CLASSES_SHOWN]
+    ]
+    listed = with_rest([name.replace(" ", _NO_BREAK) for name in shown], len(ids))
+    return f"{len(ids)}, with {'/'.join(counts)} objects: {listed}"
+
+
+def _model(args: argparse.Namespace, num_classes: int, model: nn.Module) -> str:
+    number = sum(p.numel() for p in model.parameters())
+    heads = "boxes and masks" if args.masks else "boxes"
+    return (
+        f"DETR for {heads}, {args.backbone}, {number / 1e6:.1f} million parameters "
+        f"({num_trainable(model) / 1e6:.1f} trained), {args.num_queries} queries, "
+        f"head with {num_classes} classes"
+    )
+
+
+def _weights(args: argparse.Namespace, start: Start) -> str:
+    if start.resume is not None:
+        return f"from {start.resume.path}"
+    if start.finetune is not None:
+        return f"from {start.finetune.path}, as far as they fit"
+    if start.frozen is not None:
+        return f"frozen detector from {start.frozen.path}, random mask head"
+    if args.backbone_weights == "none":
+        return "random"
+    source = {"imagenet": "ImageNet"}.get(args.backbone_weights, args.backbone_weights)
+    return f"backbone from {source}, transformer and heads random"
+
+
+def _device(args: argparse.Namespace) -> str:
+    device = torch.device(args.device)
+    if device.type == "cuda":
+        name = f"{device}, {torch.cuda.get_device_name(device)}"
+    else:
+        name = f"{device}, {count(torch.get_num_threads(), 'thread')}"
+    processes = f", {get_world_size()} processes" if get_world_size() > 1 else ""
+    precision = {"off": "float32", "bf16": "bfloat16 (--amp bf16)", "fp16": "float16 (--amp fp16)"}
+    return f"{name}{processes}, {precision[args.amp]}"
+
+
+def _epochs(plan: TrainingPlan, num_images: int) -> str:
+    frozen = min(plan.freeze_backbone_epochs, plan.epochs)
+    last = _steps(plan, plan.epochs - 1, num_images)
+    if not frozen:
+        return f"{plan.epochs}, each with {last}"
+    first = f"{frozen} with a frozen backbone, each with {_steps(plan, 0, num_images)}"
+    return f"{first}; then {plan.epochs - frozen}, each with {last}"
+
+
+def _steps(plan: TrainingPlan, epoch: int, num_images: int) -> str:
+    per_step = plan.images_per_step(epoch)
+    return f"{count(num_images // per_step, 'step')} of {count(per_step, 'image')}"
+
+
+def _wrapped(label: str, text: str) -> str:
+    """Lines of at most 100 characters; words, such as paths, are not broken."""
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        initial_indent=f"{label:<{_LABEL_WIDTH}}",
+        subsequent_indent=" " * _LABEL_WIDTH,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ).replace(_NO_BREAK, " ")

@@ -1,0 +1,147 @@
+"""What a run prints while it trains and evaluates, in the two styles of ``--log_style``."""
+
+import argparse
+import textwrap
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from training.state import RunState, score_name
+from training.terminal.closing import closing_lines
+from training.terminal.scores import ScoreTable, Stats
+from util.distributed.processes import is_main_process
+from util.metric_logger import MetricLogger
+from util.terminal.bar import MAX_WIDTH
+from util.terminal.bar_logger import BarLogger
+from util.terminal.style import prints_short
+
+
+class FullOutput:
+    """The lines of the original, for files and for programs that read them.
+
+    Attributes:
+        is_short: whether this is a `ShortOutput`.
+    """
+
+    is_short = False
+
+    def full(self, line: str) -> None:
+        """Print a line that the short style does not have, or has elsewhere."""
+        print(line)
+
+    def epoch_logger(self, epoch: int) -> MetricLogger:
+        """Logger of a training epoch."""
+        return MetricLogger(delimiter="  ")
+
+    def evaluation_logger(self) -> MetricLogger:
+        """Logger of an evaluation."""
+        return MetricLogger(delimiter="  ")
+
+    def take_log(self, log: list[dict[str, Any]]) -> None:
+        """Learn the scores of earlier epochs from the entries of the log."""
+
+    def explain(self, sentences: Sequence[str]) -> None:
+        """Print sentences about the results of an evaluation."""
+        for sentence in sentences:
+            print(sentence)
+
+    def scores(self, state: RunState, stats: Stats, ema_stats: Stats) -> None:
+        """Print the scores of an evaluation.
+
+        Args:
+            state: progress of the run, with these scores.
+            stats: of `engine.evaluate`.
+            ema_stats: of averaged weights; empty: there are none.
+        """
+
+    def end(self, state: RunState, folder: Path | None) -> None:
+        """Print what a finished training leaves behind."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was, also after an error."""
+
+
+class ShortOutput(FullOutput):
+    """Short lines for people: a progress bar, a table of scores, and what to do next.
+
+    Args:
+        epochs: of the whole run.
+    """
+
+    is_short = True
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+        self._table = ScoreTable()
+        self._started = time.monotonic()
+        self._epoch_starts: list[float] = []
+        self._epoch = 0
+        self._logger = BarLogger("")
+        self._score_name = "AP"
+        self._explained: set[str] = set()
+
+    def full(self, line: str) -> None:
+        """Print nothing."""
+
+    def epoch_logger(self, epoch: int) -> MetricLogger:
+        """Logger of a training epoch, with a bar."""
+        self._epoch = epoch
+        self._epoch_starts.append(time.monotonic())
+        self._logger = BarLogger(f"epoch {epoch}", True, self._run_seconds_left)
+        return self._logger
+
+    def evaluation_logger(self) -> MetricLogger:
+        """Logger of an evaluation, with a bar."""
+        self._logger = BarLogger("validation")
+        return self._logger
+
+    def take_log(self, log: list[dict[str, Any]]) -> None:
+        """Learn the scores of the last evaluation from the entries of the log."""
+        self._table.take_log(log)
+
+    def explain(self, sentences: Sequence[str]) -> None:
+        """Print sentences about the results, each of them once in a run."""
+        for sentence in sentences:
+            if sentence not in self._explained:
+                print(textwrap.fill(f"Note: {sentence}", MAX_WIDTH, subsequent_indent="      "))
+        self._explained.update(sentences)
+
+    def scores(self, state: RunState, stats: Stats, ema_stats: Stats) -> None:
+        """Print a table of the scores, with their change and the best so far."""
+        self._score_name = score_name(stats)
+        print("\n".join(self._table.lines(stats, "test_")))
+        if ema_stats:
+            print("\n".join(self._table.lines(ema_stats, "ema_")))
+        best = state.best_epoch
+        if best is not None:
+            weights = " (averaged weights)" if state.best_weights == "ema" else ""
+            score = f"{state.score_of(best):.3f}"
+            print(f"best {self._score_name} so far: {score} in epoch {best}{weights}")
+        print(flush=True)
+
+    def end(self, state: RunState, folder: Path | None) -> None:
+        """Print the best epoch, the files of the run and the commands for the next steps."""
+        seconds = time.monotonic() - self._started
+        if is_main_process():
+            print("\n".join(closing_lines(state, self._score_name, seconds, folder)))
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._logger.close()
+
+    def _run_seconds_left(self, seconds_left: float, seconds_of_training: float) -> float:
+        """Seconds to the end of the run, from those to the end of the training epoch.
+
+        An epoch with its evaluation takes as long as the epochs before, on average.
+        """
+        starts = self._epoch_starts
+        whole = (starts[-1] - starts[0]) / (len(starts) - 1) if len(starts) > 1 else 0.0
+        whole = max(whole, seconds_of_training)
+        epochs_left = self._epochs - self._epoch - 1
+        return seconds_left + (whole - seconds_of_training) + epochs_left * whole
+
+
+def build_output(args: argparse.Namespace) -> FullOutput:
+    """The output of a run in the style of ``--log_style``."""
+    return ShortOutput(args.epochs) if prints_short(args.log_style) else FullOutput()

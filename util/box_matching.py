@@ -1,0 +1,59 @@
+"""IoU of boxes in COCO's format, and greedy matching of detections to ground truth."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+BoxesXYWH = np.ndarray | Sequence[Sequence[float]]
+
+
+def iou_matrix(
+    boxes_xywh: BoxesXYWH, others_xywh: BoxesXYWH, over_first: bool = False
+) -> np.ndarray:
+    """IoU of each pair of boxes.
+
+    Args:
+        boxes_xywh: (D, 4) left, top, width and height, in any unit.
+        others_xywh: (G, 4) in the same unit.
+        over_first: divide the intersection by the area of the first box, as COCO does for crowds.
+
+    Returns:
+        (D, G) in [0, 1]; 0 where both boxes are empty.
+
+    >>> iou_matrix([[0, 0, 2, 2]], [[1, 0, 2, 2]]).round(2).tolist()
+    [[0.33]]
+    """
+    first = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 1, 4)
+    second = np.asarray(others_xywh, dtype=np.float64).reshape(1, -1, 4)
+    left_top = np.maximum(first[..., :2], second[..., :2])
+    ends = first[..., :2] + first[..., 2:], second[..., :2] + second[..., 2:]
+    intersection = (np.minimum(*ends) - left_top).clip(min=0).prod(axis=-1)
+    areas = first[..., 2:].prod(axis=-1), second[..., 2:].prod(axis=-1)
+    union = areas[0] + np.zeros_like(areas[1]) if over_first else sum(areas) - intersection
+    result: np.ndarray = np.divide(
+        intersection, union, out=np.zeros_like(intersection), where=union > 0
+    )
+    return result
+
+
+def match_greedily(iou: np.ndarray, threshold: float) -> np.ndarray:
+    """Match detections to objects as COCO does: each takes the free object of the largest IoU.
+
+    Args:
+        iou: (D, G); rows in the order of falling score.
+        threshold: smallest IoU of a match.
+
+    Returns:
+        (D,) int, the index of the object of each detection; -1 for none.
+
+    >>> match_greedily(np.array([[0.6, 0.9], [0.7, 0.8], [0.9, 0.9]]), 0.5).tolist()
+    [1, 0, -1]
+    """
+    matched = np.full(len(iou), -1)
+    free = iou.copy()
+    for detection in np.flatnonzero((iou >= threshold).any(axis=1)):
+        best = free[detection].argmax()
+        if free[detection, best] >= threshold:
+            matched[detection] = best
+            free[:, best] = -1
+    return matched

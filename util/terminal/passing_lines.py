@@ -1,0 +1,51 @@
+"""Lines of libraries that are of interest only while they are the newest."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+# What pycocotools prints while it reads an annotation file, and `datasets.coco` in its place.
+_PASSING = ("loading annotations into memory...", "Done (t=", "creating index...", "index created!")
+_ERASE_TO_END = "\x1b[K"
+
+
+@contextlib.contextmanager
+def passing_lines() -> Iterator[None]:
+    """Show the lines of pycocotools on a terminal until the next line, and nowhere else."""
+    above: Any = _PassingLines(sys.stdout)
+    with contextlib.redirect_stdout(above):
+        try:
+            yield
+        finally:
+            above.end()
+
+
+class _PassingLines:
+    """A stream that overwrites some of its lines by the next."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._line = stream, ""
+        self._is_terminal = stream.isatty()
+
+    def write(self, text: str) -> int:
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self._write_line(line)
+        return len(text)
+
+    def _write_line(self, line: str) -> None:
+        is_passing = line.startswith(_PASSING)
+        if self._is_terminal:
+            self._stream.write(_ERASE_TO_END + line + ("\r" if is_passing else "\n"))
+            self._stream.flush()
+        elif not is_passing:
+            self._stream.write(line + "\n")
+
+    def end(self) -> None:
+        """Erase the last passing line, and write the beginning of a line that was not ended."""
+        self._stream.write((_ERASE_TO_END if self._is_terminal else "") + self._line)
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
