@@ -189,7 +189,7 @@ def from_file(
     model = architecture.build()
     load_model_state(model, state, path, flags_of_main=False)
     categories, is_thing = classes_in(checkpoint)
-    dataset_file = flags.get("dataset_file")
+    dataset_file = str(flags.get("dataset_file"))
     coco_names = _coco_names(dataset_file, architecture.num_classes)
     return Source(
         name=name or Path(path).stem,
@@ -202,14 +202,21 @@ def from_file(
         short_side=max(_side(n, path) for n in _listed(flags.get("scales") or PUBLISHED_SCALES)),
         max_size=_side(flags.get("max_size", NEW_FLAG_DEFAULTS["max_size"]), path),
         best_threshold=_best_threshold(checkpoint),
-        segment_threshold=flags.get("panoptic_threshold", NEW_FLAG_DEFAULTS["panoptic_threshold"]),
+        segment_threshold=_score(
+            flags.get("panoptic_threshold"), NEW_FLAG_DEFAULTS["panoptic_threshold"]
+        ),
     )
 
 
 def _best_threshold(checkpoint: Mapping[str, Any]) -> float | None:
     """The score with the best F1 in the last evaluation of a training, if it is known."""
-    thresholds: Mapping[str, float] = checkpoint.get("thresholds") or {}
-    return thresholds.get("best_f1")
+    thresholds = checkpoint.get("thresholds")
+    return _score(thresholds.get("best_f1"), None) if isinstance(thresholds, Mapping) else None
+
+
+def _score(value: Any, default: Any) -> Any:
+    """A score in a file, or ``default`` if it is something else."""
+    return float(value) if type(value) in (int, float) and 0 <= value <= 1 else default
 
 
 def _without_contradiction(
@@ -247,8 +254,6 @@ def _side(value: Any, path: str) -> int:
 
 def _coco_names(dataset_file: Any, num_classes: int) -> Mapping[int, str]:
     """COCO's class names for files of the original, which store none, if the head has its size."""
-    if not isinstance(dataset_file, str):
-        return {}
     is_coco = RELEASED_NUM_CLASSES.get(dataset_file) == num_classes
     return CATEGORY_NAMES[dataset_file] if is_coco else {}
 
