@@ -217,7 +217,7 @@ def test_equal_boxes_are_reported_in_training_and_evaluation(two_epochs, tmp_pat
     frozen = ["--epochs", "1", "--lr", "0", "--lr_backbone", "0"]
     assert run(tmp_path / "shapes", "--finetune", tmp_path / "equal.pth", *frozen) == 0
     trained = capsys.readouterr().out
-    assert "mean IoU 1.00 between two images" in trained and "If it persists, start from" in trained
+    assert "mean IoU 1.00 across images" in trained and "If it persists, start from" in trained
     assert run(tmp_path / "shapes", "--eval", "--resume", tmp_path / "equal.pth") == 0
     evaluated = capsys.readouterr().out
     assert "AP means little" in evaluated and "first epochs" not in evaluated

@@ -54,7 +54,8 @@ def test_mask_stage_leaves_its_files(panoptic):
     maps = {f"panoptic_eval/{image_id:012d}.png" for image_id in (1, 2, 3)}
     assert files == maps | {
         *("panoptic_eval/predictions.json", "panoptic.png", "detections.png", "d.json"),
-        *("checkpoint.pth", "best.pth", "log.txt", "eval/000.pth", "eval/latest.pth"),
+        *("checkpoint.pth", "best.pth", "log.txt", "config.txt"),
+        *("eval/000.pth", "eval/latest.pth", "eval/detections.json"),
     }
     found = json.loads((panoptic / "d.json").read_text())
     assert found and all({"bbox", "segmentation", "score"} <= one.keys() for one in found)
