@@ -45,6 +45,7 @@ def read_ground_truth(flags: Mapping[str, Any], moved: Mapping[str, Any]) -> Gro
         UserError: the validation data cannot be read, or the flags name no data set.
     """
     args = argparse.Namespace(**_with_moved_data(flags, moved))
+    args.num_classes = None  # number of rows of the class head, which is no limit of the ids
     fill_in_new_flags(args)
     if not hasattr(args, "dataset_file"):
         raise UserError("no checkpoint names the data; give --data or --coco_path")

@@ -220,7 +220,7 @@ def test_equal_boxes_are_reported_in_training_and_evaluation(two_epochs, tmp_pat
     assert "mean IoU 1.00 across images" in trained and "If it persists, start from" in trained
     assert run(tmp_path / "shapes", "--eval", "--resume", tmp_path / "equal.pth") == 0
     evaluated = capsys.readouterr().out
-    assert "AP means little" in evaluated and "first epochs" not in evaluated
+    assert "AP is not meaningful yet" in evaluated and "first epochs" not in evaluated
 
 
 def test_going_back_changes_nothing_before_training_starts(data, used, capsys):

@@ -27,8 +27,10 @@ def check_data_flags(args: argparse.Namespace) -> None:
         raise UserError(
             f"--dataset_file {args.dataset_file} does not read --{own[0]}: leave one of them out"
         )
-    _check_val_fraction(args, bool(own))
-    if args.keep_difficult and not (args.data or args.voc_path):
+    # The data may be named by the checkpoint; then this function is called again.
+    has_own_data = bool(own) or (not coco and bool(args.resume or args.auto_resume))
+    _check_val_fraction(args, has_own_data)
+    if args.keep_difficult and (not has_own_data or args.yolo_path):
         raise UserError("--keep_difficult is about Pascal VOC: it needs --data or --voc_path")
     if args.classes and args.dataset_file.endswith("panoptic"):
         raise UserError(f"--classes does not apply to --dataset_file {args.dataset_file}")

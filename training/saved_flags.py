@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from datasets.formats.reading import DEFAULT_VAL_FRACTION
 from datasets.shapes.directory import is_drawn
 from models.backbone import match_resnet
 from models.weights import (
@@ -44,7 +45,8 @@ _SCHEDULE = (
 )
 _DATA_PATHS = (*COCO_PATHS, *OWN_DATA_PATHS)
 # Flags of data in formats other than COCO's layout.
-_OWN_FORMAT = ("val_fraction", "keep_difficult")
+_SPLIT = ("val_fraction", "split_seed")
+_OWN_FORMAT = (*_SPLIT, "keep_difficult")
 # Where a process runs, reads and writes: never taken from a checkpoint. The number of classes is
 # read from the weights.
 _OF_THIS_START = frozenset(
@@ -156,6 +158,8 @@ def settle_resumed(
     if can_resume(checkpoint) and not args.eval:
         trained = {"optimizer": NEW_FLAG_DEFAULTS["optimizer"]} | saved  # moments are of this kind
         _refuse_contradictions(args, trained, ["optimizer"], given, source)
+        _refuse_contradictions(args, _split_of(saved), _SPLIT, given, source)
+    saved = _with_split_seed(saved, args)
     for sentence in _other_processes(saved, args):
         print(sentence)
     names: Iterable[str] = [name for name in vars(args) if name in actions]
@@ -172,6 +176,25 @@ def settle_resumed(
         _fit_dataset_file(settled, saved)
     _print_differences(saved, settled)
     return settled
+
+
+def _split_of(saved: Flags) -> Flags:
+    """The flags that chose the validation images of a checkpoint's run; empty for COCO paths."""
+    if not any(saved.get(name) for name in OWN_DATA_PATHS):
+        return {}
+    fraction, seed = saved.get("val_fraction"), saved.get("split_seed")
+    return {
+        "val_fraction": DEFAULT_VAL_FRACTION if fraction is None else fraction,
+        "split_seed": saved.get("seed") if seed is None else seed,
+    }
+
+
+def _with_split_seed(saved: Flags, args: argparse.Namespace) -> Flags:
+    """Saved flags that keep the validation images of the run if ``--seed`` changes."""
+    split = _split_of(saved)
+    if not split or split["split_seed"] == args.seed:
+        return saved
+    return {**saved, "split_seed": split["split_seed"]}
 
 
 def settle_started(

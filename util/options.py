@@ -13,6 +13,7 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "voc_path": None,
     "yolo_path": None,
     "val_fraction": None,
+    "split_seed": None,
     "classes": None,
     "keep_difficult": False,
     "backbone_weights": "imagenet",

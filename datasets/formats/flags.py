@@ -16,5 +16,6 @@ def add_reading_flags(group: FlagGroup) -> None:
     """Add the flags that say how to read data, except ``--seed``."""
     fraction = "share of images for validation if the data is not split (default: 0.1)"
     group.add("--val_fraction", fraction, type=float)
+    group.add("--split_seed", "seed that chooses these images (default: --seed)", type=int)
     group.add("--classes", "text file with class names, one per line; others are left out")
     group.add_switch("--keep_difficult", "Pascal VOC: use difficult objects like all others")

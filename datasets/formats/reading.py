@@ -24,7 +24,7 @@ class ReadOptions(NamedTuple):
 
     Attributes:
         val_fraction: share of validation images if the data is not split; None: the default.
-        seed: chooses these images.
+        seed: chooses these images: ``--split_seed``, by default ``--seed``.
         classes: file with class names.
         keep_difficult: treat difficult objects of Pascal VOC like all others.
         restored: whether the values may come from a checkpoint, so that they need not apply.
@@ -41,11 +41,16 @@ def build_read_options(args: Any) -> ReadOptions:
     """The options of reading, from all flags."""
     return ReadOptions(
         val_fraction=option(args, "val_fraction"),
-        seed=getattr(args, "seed", ReadOptions().seed),
+        seed=_split_seed(args),
         classes=option(args, "classes"),
         keep_difficult=option(args, "keep_difficult"),
         restored=bool(getattr(args, "resume", "")),
     )
+
+
+def _split_seed(args: Any) -> int:
+    seed: int | None = option(args, "split_seed")
+    return getattr(args, "seed", ReadOptions().seed) if seed is None else seed
 
 
 def read_split(
@@ -103,7 +108,7 @@ def _part_of(tables: Tables, image_set: str, options: ReadOptions) -> Tables:
     if not data["images"]:
         raise UserError(f"--val_fraction {fraction} leaves no images for training; give less")
     total = len(tables.data["images"])
-    flags = f"--val_fraction {fraction:g}, --seed {options.seed}"
+    flags = f"--val_fraction {fraction:g}, --split_seed {options.seed}"
     part = f" ({len(validation['images'])} of {total} images: {flags})"
     if image_set == "train":
         part = " (the other images)"

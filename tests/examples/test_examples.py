@@ -304,7 +304,7 @@ def test_a_folder_in_place_of_an_image(photo, checkpoint, capsys):
 @pytest.mark.parametrize(
     ("threshold", "message"),
     [
-        ("30", "30 is not between 0 and 1; for 30 % give 0.3"),
+        ("30", "30 is not between 0 and 1; for 30 % use 0.3"),
         ("-1", "-1 is not"),
         ("nan", "nan is"),
     ],

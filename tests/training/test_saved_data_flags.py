@@ -6,13 +6,15 @@ import main
 from training.arguments import flag_actions
 from training.data_flags import check_data_flags
 from training.saved_flags import settle_resumed
+from util.errors import UserError
 
 
 def settled(*argv, **saved):
     """Flags of a run that continues a checkpoint with these flags."""
     line = main.parse_command_line([*argv, "--resume", "x.pth", "--device", "cpu"])
     defaults = vars(main.get_args_parser("cpu").parse_args([]))
-    checkpoint = {"args": {**defaults, **saved}, "rng": {}, "categories": {}}
+    state = {"optimizer": {}, "lr_scheduler": {}, "epoch": 0}
+    checkpoint = {"args": {**defaults, **saved}, "rng": {}, "categories": {}, **state}
     args = settle_resumed(line.args, checkpoint, line.given, flag_actions())
     check_data_flags(args)
     return args
@@ -51,3 +53,26 @@ def test_other_data_replaces_the_data_of_the_checkpoint(argv, saved, dataset_fil
     given = {name: getattr(args, name) for name in paths if getattr(args, name)}
     assert given == {flag.removeprefix("--"): value}
     assert args.dataset_file == dataset_file
+
+
+def test_another_seed_keeps_the_validation_images():
+    args = settled("--seed", "9", **OWN)
+    assert (args.seed, args.split_seed) == (9, 7)
+    args = settled("--seed", "11", **{**OWN, "seed": 9, "split_seed": 7})
+    assert (args.seed, args.split_seed) == (11, 7)
+    assert settled("--seed", "7", **OWN).split_seed is None
+    assert settled("--seed", "9", coco_path="a").split_seed is None
+
+
+@pytest.mark.parametrize("flag", [["--split_seed", "9"], ["--val_fraction", "0.3"]])
+def test_training_keeps_its_validation_images(flag):
+    with pytest.raises(UserError, match=f"{flag[0]} .*was trained with {flag[0]}"):
+        settled(*flag, **OWN)
+    assert getattr(settled("--eval", *flag, **OWN), flag[0][2:]) == float(flag[1])
+
+
+def test_reading_flags_wait_for_the_data_of_the_checkpoint():
+    flags = ["--val_fraction", "0.3", "--resume", "x.pth", "--eval", "--device", "cpu"]
+    check_data_flags(main.parse_command_line(flags).args)
+    with pytest.raises(UserError, match="--val_fraction needs --data"):
+        settled(*flags, coco_path="a")

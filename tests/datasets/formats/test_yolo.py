@@ -141,4 +141,4 @@ def test_a_missing_split_of_the_yaml_file_is_held_out_and_told(tmp_path):
     assert len(tables.data["images"]) == 1
     assert tables.remarks == [f"{tmp_path}/data.yaml names what does not exist: val: images/gone"]
     assert read(tmp_path, "train").remarks == []
-    assert "(1 of 2 images: --val_fraction 0.1, --seed 42)" in tables.summary("val")
+    assert "(1 of 2 images: --val_fraction 0.1, --split_seed 42)" in tables.summary("val")
