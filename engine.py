@@ -1,4 +1,4 @@
-"""Training for one epoch, and evaluation."""
+"""Train for one epoch, and evaluate."""
 
 import contextlib
 import inspect
@@ -40,15 +40,15 @@ Batch = tuple[NestedTensor, Targets]
 
 @dataclass
 class EpochProgress:
-    """Where an epoch starts, and hooks called in each of its steps.
+    """Position in an epoch, and hooks called in each step.
 
     Attributes:
-        steps_done: steps of the epoch done before an interruption.
+        steps_done: steps already trained before an interruption.
         meters: statistics of these steps, from `util.metric_logger.MetricLogger.state_dict`.
         wants_to_stop: called in each step; if True on any rank, `StepWatch.stop_agreed` is set on
             all ranks one step later.
-        after_step: called with the number of steps done and the meters.
-        lr_factor: called in each step; its learning rates are multiplied by the value (warm-up).
+        after_step: called with the number of completed steps and the meters.
+        lr_factor: called in each step; returns the factor on its learning rates (warm-up).
     """
 
     steps_done: int = 0
@@ -77,14 +77,14 @@ def train_one_epoch(
     """Train for one epoch. A non-finite step leaves the weights unchanged, see docs/code_tour.md.
 
     Args:
-        model: in a `DistributedDataParallel` if there are several processes.
+        model: wrapped in `DistributedDataParallel` if there are several processes.
         criterion: returns losses by name; their weights are in ``weight_dict``.
-        data_loader: batches (images, targets), without those of ``progress.steps_done``.
+        data_loader: yields (images, targets), beginning after ``progress.steps_done`` steps.
         max_norm: limit of the total gradient norm; 0: no clipping.
         amp: ``off``, or mixed precision of the model: ``bf16`` or ``fp16``.
-        accum_steps: micro-batches per optimizer step; an incomplete last step is left out.
+        accum_steps: micro-batches per optimizer step; an incomplete last step is dropped.
         scaler: loss scaler for ``fp16``.
-        watch: handles non-finite steps; by default the first ends training.
+        watch: handles non-finite steps; by default the first one raises `DivergenceError`.
         logger: prints the steps; by default as log lines.
 
     Returns:
@@ -92,7 +92,7 @@ def train_one_epoch(
         all unweighted losses with the suffix ``_unscaled``.
 
     Raises:
-        DivergenceError: a loss or gradient is not finite.
+        DivergenceError: if a loss or gradient is not finite and ``watch`` does not skip the step.
     """
     model.train()
     keep_frozen_norms(model)
@@ -110,7 +110,7 @@ def train_one_epoch(
         norms.save()
         optimizer.zero_grad()
         records = _compute_gradients(model, criterion, batches, device, amp, scaler, epoch, step)
-        watch.read_flags()  # of the previous step; the matching has usually waited for the device
+        watch.read_flags()  # of the previous step; the matcher has usually synced with the device
         norm = _clip_gradients(model, optimizer, max_norm, scaler)
         logs = [record.losses for record in records]
         log, is_bad, stop = reduce_step(logs, norm, progress.wants_to_stop())
@@ -134,7 +134,7 @@ def _compute_gradients(
     epoch: int,
     step: int,
 ) -> list[StepRecord]:
-    """Accumulate the mean gradient of the micro-batches of a step. Returns a record of each."""
+    """Accumulate gradients averaged over micro-batches; return one record per micro-batch."""
     if len(batches) > 1 and not _takes_num_boxes(criterion):
         raise ValueError("accum_steps above 1 needs a criterion with a parameter num_boxes")
     num_objects = sum(len(t.get("labels", ())) for _, targets in batches for t in targets)
@@ -155,8 +155,8 @@ def _compute_gradients(
 def predict(model: nn.Module, samples: NestedTensor, device: torch.device, amp: str) -> Any:
     """Run the model, in mixed precision if ``amp`` is ``bf16`` or ``fp16``.
 
-    Float32 everywhere: matching and losses, which are outside; in the model the class and box heads
-    (`models.detr`), frozen batch norms (`models.backbone`), and on the CPU attention in training
+    Always in float32: matching and losses (outside the model); class and box heads
+    (`models.detr`); frozen batch norms (`models.backbone`); on the CPU also attention in training
     without dropout (`models.fast.attention`).
     """
     dtype = torch.float16 if amp == "fp16" else torch.bfloat16
@@ -180,15 +180,15 @@ def _takes_num_boxes(criterion: nn.Module) -> bool:
 def weigh(
     losses: Mapping[str, Tensor], weights: Mapping[str, float], targets: Targets
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The weighted sum of the losses, and all losses for the log.
+    """Return the weighted sum of the losses, and all values to log.
 
     Args:
-        losses: scalars by name; without a weight a value is logged only.
+        losses: scalars by name; losses without a weight are only logged.
         weights: weights by name.
-        targets: of the batch. ``class_error`` is NaN, no observation, if it has no objects.
+        targets: targets of the batch. Without objects ``class_error`` is NaN (no observation).
 
     Returns:
-        the sum; ``loss``, the weighted losses, ``class_error``, and all with suffix ``_unscaled``.
+        the sum; and by name ``loss``, weighted losses, ``class_error``, raw ``NAME_unscaled``.
     """
     names = [name for name in losses if name in weights]
     parts = torch.stack([losses[name] for name in names])
@@ -214,7 +214,7 @@ def _clip_gradients(
     """Clip the gradients to a total norm of ``max_norm``, if that is not 0.
 
     Returns:
-        their norm before; 0 while ``scaler`` can lower its scale, since it skips overflows itself.
+        norm before clipping; fp16: 0 while ``scaler`` can still lower its scale (it skips the step)
     """
     scaler.unscale_(optimizer)
     trained = [p for p in model.parameters() if p.grad is not None]
@@ -228,7 +228,7 @@ def _clip_gradients(
 
 
 def _gradient_sync(model: nn.Module, enabled: bool) -> contextlib.AbstractContextManager[None]:
-    """Average gradients over the ranks in a backward pass, or accumulate them on this rank."""
+    """Context of a backward pass: all-reduce the gradients if enabled, else DDP's ``no_sync``."""
     if isinstance(model, DistributedDataParallel) and not enabled:
         return model.no_sync()
     return contextlib.nullcontext()
@@ -265,11 +265,11 @@ def evaluate(
     logger: MetricLogger | None = None,
     print_tables: bool = True,
 ) -> tuple[dict[str, Any], CocoEvaluator]:
-    """Compute the losses and the COCO metrics of a data set. Each rank evaluates its own images.
+    """Compute the losses and the COCO metrics of a dataset. Each rank evaluates its own images.
 
     Args:
-        postprocessors: by kind: ``bbox``, and ``segm`` for masks, ``panoptic`` for panoptic maps.
-        data_loader: batches; for panoptic maps its ``dataset`` is a `CocoPanoptic`.
+        postprocessors: ``bbox``; with masks also ``segm``; for panoptic maps ``panoptic``.
+        data_loader: yields (images, targets); for panoptic maps ``dataset`` is a `CocoPanoptic`.
         base_ds: ground truth of boxes and masks, a ``pycocotools.coco.COCO``.
         output_dir: panoptic maps are written to `PANOPTIC_FOLDER` in it, unless it is empty.
         between_batches: called before each batch; may raise to end the evaluation.
@@ -277,14 +277,14 @@ def evaluate(
         print_tables: print the tables of COCO and panoptic metrics.
 
     Returns:
-        averages over images as of `train_one_epoch`, without ``lr``; the 12 COCO numbers under
-        ``coco_eval_bbox`` and ``coco_eval_masks``; panoptic quality of all, thing and stuff classes
-        under ``PQ_all``, ``PQ_th``, ``PQ_st``, each with ``pq``, ``sq``, ``rq`` in [0, 1] and
-        ``n`` classes; for ground truth with VOC's field ``difficult`` VOC's AP as ``voc_ap50`` and
-        ``voc_ap50_11point``. And the evaluator; only rank 0 has the scores in it.
+        statistics: those of `train_one_epoch` except ``lr``, averaged over images; the 12 COCO
+        metrics as ``coco_eval_bbox`` and ``coco_eval_masks``; panoptic quality of all, thing and
+        stuff classes as ``PQ_all``, ``PQ_th``, ``PQ_st``, each with ``pq``, ``sq``, ``rq`` in
+        [0, 1] and ``n`` classes; VOC AP as ``voc_ap50`` and ``voc_ap50_11point`` if the ground
+        truth has VOC's field ``difficult``. And the evaluator, with scores on rank 0 only.
 
     Raises:
-        DivergenceError: a prediction is not finite.
+        DivergenceError: if a prediction is not finite.
     """
     model.eval()
     model = _without_ddp(model)
@@ -344,7 +344,7 @@ def _without_ddp(model: nn.Module) -> nn.Module:
 
 
 def _finish(logger: MetricLogger) -> dict[str, float]:
-    """Join the meters of all ranks and return the averages by name. Collective."""
+    """Merge the meters of all ranks and return the averages by name. Collective."""
     logger.synchronize_between_processes()
     logger.print_averages()
     return {name: meter.global_avg for name, meter in logger.meters.items()}

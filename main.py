@@ -1,7 +1,7 @@
 """Train and evaluate DETR: ``python main.py --help``.
 
 Modules that import PyTorch take seconds to load. They are imported inside functions, so that
-``--help`` and mistakes on the command line do not wait for them.
+``--help`` and errors on the command line do not wait for them.
 """
 
 import argparse
@@ -30,23 +30,24 @@ SAVE_MEMORY = (
 def main(
     args: argparse.Namespace, given: Collection[str] | None = None, run_name: str = ""
 ) -> None:
-    """Train or evaluate as the flags say.
+    """Train or evaluate, depending on the flags.
 
-    Called with ``args`` alone, by a notebook or a script, it behaves as the original does: without
+    Called with ``args`` alone, from a notebook or a script, it behaves like the original: without
     ``args.output_dir`` nothing is written.
 
     Args:
-        args: all flags. Missing new flags get their defaults. ``args.output_dir`` is set where
-            ``run_name`` chooses it, and so is the place among several processes (``args.rank`` …).
-        given: names of the flags on the command line; other flags may come from a checkpoint, see
+        args: all flags; flags that the original does not have may be missing and get their
+            defaults. Modified in place: ``output_dir`` if ``run_name`` determines it; ``rank``,
+            ``world_size`` and ``gpu`` in a distributed run.
+        given: names of the flags given explicitly; a checkpoint may override all others, see
             `training.saved_flags.settle_flags`.
-        run_name: training without ``args.output_dir`` writes to ``outputs/{run_name}-N``, with the
-            first free N; empty: it writes nothing.
+        run_name: without ``args.output_dir`` training writes to ``outputs/{run_name}-N``, with the
+            first free N; empty: nothing is written.
 
     Raises:
-        UserError: a mistake in flags, files or data.
-        DivergenceError: training has diverged.
-        ConnectionLostError: another process is gone or stuck.
+        UserError: if flags, files or data are invalid.
+        DivergenceError: if training diverges.
+        ConnectionLostError: if another process died or hangs.
     """
     from training.flags import check_flags
     from training.output_folder import build_output_folder
@@ -150,10 +151,10 @@ def _warn_of_few_steps(plan: "TrainingPlan", num_images: int, start: "Start") ->
 def _settle_flags(
     args: argparse.Namespace, given: Collection[str] | None
 ) -> "tuple[argparse.Namespace, Start]":
-    """Read the checkpoints, take flags from them, and seed the run. Collective.
+    """Read the checkpoints, restore flags from them, and seed the run. Collective.
 
     Returns:
-        a copy of the flags with the values in force, and the checkpoints.
+        the final flags (a copy), and the loaded checkpoints.
     """
     from training.flags import check_flags, check_training_flags, require_same_flags
     from training.folder import RunFolder
@@ -189,9 +190,9 @@ class CommandLine(NamedTuple):
 
 
 def build_parser() -> ArgumentParser:
-    """The parser of the command line, with ``--help`` and files of flags.
+    """Command-line parser with ``--help`` and ``@file`` arguments.
 
-    It leaves ``--device`` empty by default, see `parse_command_line`.
+    ``--device`` is empty by default, see `parse_command_line`.
     """
     return ArgumentParser(
         "main.py",
@@ -203,10 +204,10 @@ def build_parser() -> ArgumentParser:
 
 
 def parse_command_line(argv: Sequence[str] | None = None) -> CommandLine:
-    """Parse a command line, by default the one of this process.
+    """Parse a command line, by default ``sys.argv``.
 
     Raises:
-        SystemExit: after ``--help``, or a mistake.
+        SystemExit: after ``--help``, or if the command line is invalid.
     """
     parser = build_parser()
     args = parser.parse_args(argv)
@@ -217,7 +218,7 @@ def parse_command_line(argv: Sequence[str] | None = None) -> CommandLine:
 
 
 def _run_name(argv: Sequence[str] | None, args: argparse.Namespace) -> str:
-    """The stem of the last ``@configs/NAME.txt`` on a command line, else the data set."""
+    """NAME of the last ``@configs/NAME.txt`` on the command line, else name of the dataset."""
     configs = [word[1:] for word in (sys.argv[1:] if argv is None else argv) if word[:1] == "@"]
     if configs:
         return Path(configs[-1]).stem
@@ -236,7 +237,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     end_at_once_on_interrupt("main.py")
-    parse_command_line()  # --help and mistakes end here, before the import of PyTorch
+    parse_command_line()  # --help and invalid flags exit here, before the import of PyTorch
     from util.distributed.processes import exit_process, exit_status_of
 
     exit_process(exit_status_of(run))

@@ -1,7 +1,7 @@
 """Detect objects in images, folders and videos: ``python predict.py --help``.
 
 In Python: ``from predict import Detector``. Modules that import PyTorch take seconds to load; they
-are imported inside functions, so that ``--help`` and mistakes on the command line do not wait.
+are imported inside functions, so that ``--help`` and errors on the command line do not wait.
 """
 
 import argparse
@@ -40,13 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> ArgumentParser:
-    """The parser of the command line."""
+    """Build the command-line parser."""
     parser = ArgumentParser(
         "predict.py",
         usage="predict.py INPUT [INPUT ...] --checkpoint FILE --output_dir DIR [flags]",
-        description="Detect objects in images and videos; write pictures, JSON and CSV.",
+        description="Detect objects in images and videos; write annotated images, JSON and CSV.",
     )
-    inputs = "image, folder (with its sub-folders), quoted pattern, video file or camera number"
+    inputs = "image, folder (with subfolders), quoted glob pattern, video file or camera index"
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help=inputs)
     _add_model_flags(FlagGroup(parser, "model"))
     _add_detection_flags(FlagGroup(parser, "detections"))
@@ -56,41 +56,45 @@ def build_parser() -> ArgumentParser:
 
 def _add_model_flags(group: FlagGroup) -> None:
     add = group.add
-    add("--checkpoint", "file or URL: checkpoint of main.py, released file or safetensors file")
-    add("--hub", "instead of --checkpoint: released model, downloaded, such as detr_resnet50")
-    group.add_switch("--ema", "use the averaged weights of a run with --ema_decay")
-    group.add_switch("--dilation", "DC5 model, for a --checkpoint without stored flags")
-    heads = "attention heads, for a --checkpoint without stored flags (default: 8)"
+    checkpoint = "checkpoint written by main.py, released .pth file, or .safetensors file"
+    add("--checkpoint", f"{checkpoint} (path or URL)")
+    hub = "released model to download and use instead of --checkpoint, such as detr_resnet50"
+    add("--hub", hub)
+    group.add_switch("--ema", "use the EMA weights (checkpoints of runs with --ema_decay)")
+    dc5 = "the --checkpoint is a DC5 model (only needed if the file stores no flags)"
+    group.add_switch("--dilation", dc5)
+    heads = "number of attention heads (only needed if the file stores no flags; default: 8)"
     add("--nheads", heads, type=positive_number)
     add("--device", "cpu or cuda (default: cuda if there is a GPU)")
-    add("--amp", "mixed precision", choices=["off", "bf16", "fp16"], default="off")
-    add("--batch_size", "maximum images per batch", type=positive_number, default=4)
+    add("--amp", "run the model in mixed precision", choices=["off", "bf16", "fp16"], default="off")
+    add("--batch_size", "maximum number of images per batch", type=positive_number, default=4)
 
 
 def _add_detection_flags(group: FlagGroup) -> None:
     add = group.add
-    threshold = "minimum score (default: the best F1 of the training if stored, else 0.5)"
+    threshold = "minimum score (default: best-F1 threshold stored in the checkpoint, else 0.5)"
     add("--threshold", threshold, type=share)
-    add("--classes", "names of the classes to detect: cat,dog (default: all)", default=None)
-    add("--fps", "frames per second of videos (default: all frames)", type=_frame_rate)
+    add("--classes", "classes to detect, such as cat,dog (default: all)", default=None)
+    fps = "number of video frames per second to use (default: all frames)"
+    add("--fps", fps, type=_frame_rate)
 
 
 def _add_output_flags(group: FlagGroup) -> None:
     add, add_switch = group.add, group.add_switch
-    add("--output_dir", "folder for the results; files of an earlier prediction are replaced")
-    formats = "detections.json: names (per image, with class names) or coco (COCO results)"
+    add("--output_dir", "folder for the results; existing result files are overwritten")
+    formats = "format of detections.json: names (per image, with class names), coco (COCO results)"
     add("--json", formats, choices=["names", "coco"], default="names")
-    add("--ann", "for --json coco: COCO annotation file with the ids of the images")
-    add_switch("--no_pictures", "do not draw pictures")
-    add_switch("--crops", "save a cut-out of each detection")
-    add_switch("--counts", "write counts.csv: objects per image and class")
-    add_switch("--attention", "draw attention maps of the encoder and the decoder")
-    points = "for --attention: points in pixels, such as 120,80 200,50 (default: the best boxes)"
+    add("--ann", "with --json coco: COCO annotation file that provides the image ids")
+    add_switch("--no_pictures", "do not save annotated images")
+    add_switch("--crops", "save a crop of each detection")
+    add_switch("--counts", "write counts.csv: number of objects per image and class")
+    add_switch("--attention", "draw encoder and decoder attention maps")
+    points = "with --attention: points in pixels, such as 120,80 200,50 (default: box centers)"
     add("--points", points, nargs="+", type=_point, metavar="X,Y")
 
 
 def _frame_rate(text: str) -> float:
-    """Type of a flag: a positive number."""
+    """Argparse type: a positive number."""
     try:
         value = float(text)
     except ValueError:
@@ -101,7 +105,7 @@ def _frame_rate(text: str) -> float:
 
 
 def _point(text: str) -> tuple[float, float]:
-    """Type of a flag: two numbers x,y that are not negative."""
+    """Argparse type: two non-negative numbers x,y."""
     try:
         x, y = map(float, text.split(","))
     except ValueError:
@@ -112,10 +116,10 @@ def _point(text: str) -> tuple[float, float]:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    """Find the inputs, load the model, predict, and say what was written.
+    """Find the inputs, load the model, predict, and print a summary.
 
     Raises:
-        UserError: a mistake in flags or files, or nothing could be predicted.
+        UserError: if flags or files are invalid, or nothing could be predicted.
     """
     _check_flags(args)
     from prediction.inputs.find import find_inputs
@@ -124,7 +128,7 @@ def _predict(args: argparse.Namespace) -> None:
     if num_others:
         from util.visualize.contact_sheet import count
 
-        print(f"{count(num_others, 'file')} left out: no suffix of an image")
+        print(f"{count(num_others, 'file')} ignored: no image suffix")
 
     from prediction.inputs.reading import read_items
     from prediction.run import Tally, predict_all
@@ -132,7 +136,7 @@ def _predict(args: argparse.Namespace) -> None:
     listed = _build_listed(args, inputs)
     detector = _build_detector(args)
     classes = [name.strip() for name in args.classes.split(",")] if args.classes else None
-    detector.loaded.ids_of(classes or [])  # a mistake is reported before anything is written
+    detector.loaded.ids_of(classes or [])  # raises for unknown classes before files are written
     tally = Tally()
     images = read_items(inputs, args.fps, listed, tally.fail)
     outputs = _build_outputs(args, detector, tally, classes)
@@ -143,31 +147,31 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _check_flags(args: argparse.Namespace) -> None:
-    """Refuse flags that contradict each other or mean nothing."""
+    """Check flags that contradict each other or have no effect."""
     if bool(args.checkpoint) == bool(args.hub):
         raise UserError("give the model: either --checkpoint FILE or --hub NAME")
     if args.hub and (args.ema or args.dilation or args.nheads):
-        raise UserError("--ema, --dilation and --nheads belong to --checkpoint, not to --hub")
+        raise UserError("--ema, --dilation and --nheads require --checkpoint, not --hub")
     if not args.output_dir:
         raise UserError("give a folder for the results: --output_dir DIR")
     if Path(args.output_dir).exists() and not Path(args.output_dir).is_dir():
         raise UserError(f"--output_dir {args.output_dir} is a file: give a folder")
     if args.ann and args.json != "coco":
-        raise UserError("--ann gives the image ids of COCO results: add --json coco")
+        raise UserError("--ann provides the image ids of COCO results: add --json coco")
     if args.points and not args.attention:
-        raise UserError("--points chooses points of attention maps: add --attention")
+        raise UserError("--points selects points for attention maps: add --attention")
 
 
 def _build_listed(args: argparse.Namespace, inputs: "Sequence[Input]") -> "ListedFiles | None":
-    """The annotation file of ``--ann``, after checks of the inputs."""
+    """Check the inputs, and read the annotation file of ``--ann``."""
     from prediction.inputs.listed import ListedFiles
     from prediction.inputs.video import reader_of
 
-    videos = [one for one in inputs if one.is_video]
+    videos = [video for video in inputs if video.is_video]
     if args.fps is not None and not videos:
-        raise UserError("--fps is for videos, and no input is one: leave it out")
-    for one in videos:
-        reader_of(one.path)
+        raise UserError("--fps applies to videos, but no input is a video: omit it")
+    for video in videos:
+        reader_of(video.path)
     if not args.ann:
         return None
     listed = ListedFiles(args.ann)
@@ -200,7 +204,7 @@ def _build_outputs(
     tally: "Tally",
     classes: Sequence[str] | None,
 ) -> "list[Output]":
-    """Create the output folder and everything that the flags ask for."""
+    """Create the output folder, and the outputs selected by the flags."""
     from prediction.outputs.attention_pictures import AttentionPictures
     from prediction.outputs.json_files import CocoJson, NamesJson
     from prediction.outputs.panoptic_files import PanopticFiles

@@ -46,8 +46,8 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         ann_file: path of the file.
         coco: pycocotools index of the file; missing ``area`` and ``iscrowd`` are filled in.
         ids: image ids, sorted.
-        categories: name of each category id.
-        largest_category_id: the number of classes must be larger.
+        categories: class names by category id.
+        largest_category_id: largest category id; the model needs more classes than this.
     """
 
     def __init__(
@@ -68,18 +68,18 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         Args:
             img_folder: folder that image file names are relative to.
             ann_file: COCO instances JSON.
-            transforms: called with image and target, returns both; or None.
+            transforms: called with image and target, and returns both; or None.
             return_masks: whether targets have masks.
             training: whether the data is for training and must therefore have annotations.
             num_classes: category ids must be below this; None: no limit.
             num_queries: maximum number of objects per training image; None: no limit.
             skip_checks: print the errors of `datasets.annotations.start_checks` as warnings, and
-                accept images of another size than in the annotation file.
-            data: tables of the file, if they have been read; ``ann_file`` is then only named in
-                messages. Missing optional fields are added in place.
+                accept images whose size differs from the annotation file.
+            data: tables that have already been read; ``ann_file`` is then used in messages only.
+                Missing optional fields are added in place.
 
         Raises:
-            UserError: a file is missing or invalid.
+            UserError: if a file is missing or invalid.
         """
         # Skip torchvision's constructor, which would load the file again, unchecked.
         super(torchvision.datasets.CocoDetection, self).__init__(img_folder)
@@ -112,7 +112,7 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         """Return the transformed image and target at ``index``.
 
         Raises:
-            UserError: the image cannot be read, or its size differs from the annotation file or
+            UserError: if the image cannot be read, or its size differs from the annotation file or
                 from its RLEs.
         """
         image_id = self.ids[index]
@@ -130,7 +130,7 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         return self._transforms(image, target)
 
     def take_note(self) -> str | None:
-        """Return a sentence if an image was turned upright since the last call, else None."""
+        """Return a message if an image was rotated by EXIF since the last call, else None."""
         return self._images.take_note()
 
     def _load_image(self, id: int) -> Image.Image:
@@ -149,7 +149,7 @@ def _load_with_log(ann_file: str | Path) -> dict[str, Any]:
 class ConvertCocoPolysToMask:
     """Convert the COCO annotations of an image to a target.
 
-    Crowd annotations and boxes outside the image are left out.
+    Crowd annotations and boxes outside the image are dropped.
 
     Args:
         return_masks: whether targets have masks.
@@ -162,7 +162,7 @@ class ConvertCocoPolysToMask:
         """Convert the annotations of an image.
 
         Args:
-            image: the image.
+            image: PIL image.
             target: ``image_id``, and ``annotations`` as in a COCO file.
 
         Returns:
@@ -172,33 +172,33 @@ class ConvertCocoPolysToMask:
             width; ``keypoints`` (N, K, 3) if annotated; ``masks`` (N, H, W) uint8 if requested.
         """
         width, height = image.size
-        objects = [one for one in target["annotations"] if not one.get("iscrowd")]
+        objects = [row for row in target["annotations"] if not row.get("iscrowd")]
         boxes = boxes_xyxy(objects, width, height)
         keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        kept = [one for one, stays in zip(objects, keep.tolist(), strict=True) if stays]
+        kept = [row for row, is_kept in zip(objects, keep.tolist(), strict=True) if is_kept]
         converted = {
             "boxes": boxes[keep],
-            "labels": torch.tensor([one["category_id"] for one in kept], dtype=torch.int64),
-            "area": torch.tensor([box_area(one) for one in kept], dtype=torch.float32),
+            "labels": torch.tensor([row["category_id"] for row in kept], dtype=torch.int64),
+            "area": torch.tensor([box_area(row) for row in kept], dtype=torch.float32),
             "iscrowd": torch.zeros(len(kept), dtype=torch.int64),
             "image_id": torch.tensor([target["image_id"]]),
             "orig_size": torch.tensor([height, width]),
             "size": torch.tensor([height, width]),
         }
         if self.return_masks:
-            segmentations = [one.get("segmentation") for one in kept]
+            segmentations = [row.get("segmentation") for row in kept]
             converted["masks"] = convert_coco_poly_to_mask(segmentations, height, width)
-        if any(one.get("keypoints") for one in objects):
+        if any(row.get("keypoints") for row in objects):
             converted["keypoints"] = keypoints_of(objects)[keep]
         return image, converted
 
 
 def convert_coco_poly_to_mask(segmentations: Sequence[Any], height: int, width: int) -> Tensor:
-    """Rasterise segmentations.
+    """Rasterize segmentations.
 
     Args:
-        segmentations: one per object: a list of polygons (x, y, x, y, … in pixels), of which the
-            union is taken, or an RLE.
+        segmentations: one per object: a list of polygons (x, y, x, y, … in pixels), which are
+            united, or an RLE.
         height: height of the image in pixels.
         width: width of the image in pixels.
 
@@ -206,7 +206,8 @@ def convert_coco_poly_to_mask(segmentations: Sequence[Any], height: int, width: 
         Masks (N, H, W) uint8, 1 inside.
 
     Raises:
-        ValueError: as `encode_segmentation`, or all masks together exceed `MAX_MASK_PIXELS`.
+        ValueError: if a segmentation is invalid (see `encode_segmentation`), or all masks together
+            exceed `MAX_MASK_PIXELS`.
     """
     if not segmentations:
         return torch.zeros((0, height, width), dtype=torch.uint8)
@@ -228,9 +229,10 @@ def make_coco_transforms(
 ) -> Transform:
     """Build the published augmentation.
 
-    Training: flip with probability 0.5, then resize to a random scale; with ``crop_prob`` first
-    resize to a short side of 400, 500 or 600 and crop to sides from 384 to 600. These sizes are
-    multiplied by the largest scale over 800. Evaluation: resize to the largest scale.
+    Training: flip with probability 0.5, then resize to a random scale. With probability
+    ``crop_prob``, first resize to a short side of 400, 500 or 600 and crop to sides from 384 to
+    600; these sizes are multiplied by (largest scale) / 800. Evaluation: resize to the largest
+    scale.
 
     Args:
         image_set: "train" or "val".
@@ -239,8 +241,8 @@ def make_coco_transforms(
         crop_prob: probability that a training image is cropped.
 
     Raises:
-        ValueError: ``image_set`` is unknown.
-        UserError: there are no scales, or a size is not positive.
+        ValueError: if ``image_set`` is unknown.
+        UserError: if there are no scales, or a size is not positive.
 
     Source: appendix A.4 of the paper.
     """
@@ -269,14 +271,14 @@ def make_coco_transforms(
 
 
 def build_transforms(image_set: str, args: Any) -> Transform:
-    """Build the augmentation of the flags ``scales``, ``max_size`` and ``crop_prob``.
+    """Build the augmentation from the flags ``scales``, ``max_size`` and ``crop_prob``.
 
     Args:
         image_set: "train" or "val".
-        args: namespace; missing flags have their defaults.
+        args: namespace; missing flags get their defaults.
 
     Raises:
-        UserError: as `make_coco_transforms`.
+        UserError: if a size is invalid, see `make_coco_transforms`.
     """
     names = ("scales", "max_size", "crop_prob")
     return make_coco_transforms(image_set, **{name: option(args, name) for name in names})
@@ -292,7 +294,7 @@ def build(image_set: str, args: Any) -> CocoDetection:
             ``skip_checks``.
 
     Raises:
-        UserError: a path is missing, or the data is invalid.
+        UserError: if a path is missing, or the data is invalid.
     """
     img_folder, ann_file = coco_paths(
         image_set,
@@ -312,15 +314,15 @@ def build(image_set: str, args: Any) -> CocoDetection:
 
 
 def build_from_tables(tables: Tables, image_set: str, args: Any) -> CocoDetection:
-    """Build the dataset of a split that has been read, and report what was read.
+    """Build the dataset of a split from tables, and print what was read.
 
     Args:
-        tables: the split; their checks are those of a COCO file.
+        tables: tables of the split; checked like those of a COCO file.
         image_set: "train" or "val".
-        args: as in `build`, without the paths.
+        args: see `build`; paths are not used.
 
     Raises:
-        UserError: the data is invalid.
+        UserError: if the data is invalid.
     """
     tables.report(image_set)
     return _build_dataset(tables.img_folder, tables.source, image_set, args, tables.data)

@@ -3,7 +3,7 @@
 `CocoEvaluator` has the interface of the original codebase, but `CocoEvaluator.update` only collects
 detections, and `CocoEvaluator.accumulate` evaluates all of them once. The functions `evaluate`,
 `merge` and `create_common_coco_eval`, which `main` does not use, evaluate batch by batch with
-pycocotools, as the original.
+pycocotools, like the original.
 """
 
 import contextlib
@@ -45,11 +45,11 @@ class CocoEvaluator:
     """Collects detections, and evaluates them against COCO ground truth.
 
     Call `update` for each batch, then `synchronize_between_processes`, `accumulate` and
-    `summarize`. Only images passed to `update` are evaluated, each once: duplicates, as from a
-    padded distributed sampler, are ignored (the lowest rank counts).
+    `summarize`. Only images passed to `update` are evaluated, each once: duplicates (from a padding
+    distributed sampler) are ignored; the result of the lowest rank is kept.
 
-    Only the main process has the results after `synchronize_between_processes`; the other processes
-    receive ``coco_eval[iou_type].stats`` from `summarize`.
+    After `synchronize_between_processes` only rank 0 has the results; the other ranks receive
+    ``coco_eval[iou_type].stats`` from `summarize`.
 
     Attributes:
         coco_gt: the ground truth (not modified).
@@ -67,7 +67,8 @@ class CocoEvaluator:
         engine: str = "auto",
         print_tables: bool = True,
     ) -> None:
-        """
+        """Create an evaluator without detections.
+
         Args:
             coco_gt: the ground truth; it is not modified.
             iou_types: one or more of "bbox", "segm" and "keypoints".
@@ -75,8 +76,8 @@ class CocoEvaluator:
             print_tables: print the COCO summary in `summarize`.
 
         Raises:
-            UserError: the engine "faster" is not installed.
-            ValueError: an IoU type or the engine is unknown.
+            UserError: if the engine "faster" is not installed.
+            ValueError: if an IoU type or the engine is unknown.
         """
         for iou_type in iou_types:
             check_iou_type(iou_type)
@@ -89,7 +90,7 @@ class CocoEvaluator:
             kind: CocoScore(kind, list(coco_gt.imgs), list(coco_gt.cats)) for kind in iou_types
         }
         self._collected: dict[int, ImageDetections] = {}
-        self._is_shared = False  # whether the detections have been moved to the main process
+        self._is_shared = False  # whether the detections have been moved to rank 0
 
     @property
     def img_ids(self) -> list[int]:
@@ -106,9 +107,9 @@ class CocoEvaluator:
                 An empty dict is an image without detections.
 
         Raises:
-            UserError: an image id is not in the ground truth, masks do not have the image's size,
-                or a number is not finite.
-            ValueError: a field is missing, or fields differ in length.
+            UserError: if an image id is not in the ground truth, masks do not have the image's
+                size, or a number is not finite.
+            ValueError: if a field is missing, or fields differ in length.
         """
         for image_id, prediction in predictions.items():
             self._check_image(image_id, prediction)
@@ -118,7 +119,7 @@ class CocoEvaluator:
                 )
 
     def synchronize_between_processes(self) -> None:
-        """Gather all detections in the main process. Collective."""
+        """Gather all detections on rank 0. Collective."""
         first_seen: dict[int, ImageDetections] = {}
         for image_id, collected in gather_to_main(list(self._collected.items())):
             first_seen.setdefault(image_id, collected)
@@ -155,14 +156,14 @@ class CocoEvaluator:
 
     @property
     def _has_all(self) -> bool:
-        """Whether this process has all detections that it must evaluate."""
+        """Whether this rank has all detections to evaluate."""
         return not self._is_shared or is_main_process()
 
     def prepare(self, predictions: Mapping[int, Prediction], iou_type: str) -> list[Annotation]:
         """Convert predictions to COCO result entries, without adding them.
 
         Args:
-            predictions: as in `update`.
+            predictions: see `update`.
             iou_type: "bbox", "segm" or "keypoints".
 
         Returns:
@@ -170,7 +171,7 @@ class CocoEvaluator:
             pixels), ``segmentation`` (compressed RLE) or ``keypoints`` (flat list).
 
         Raises:
-            ValueError: the IoU type is unknown.
+            ValueError: if the IoU type is unknown.
         """
         check_iou_type(iou_type)
         return [
@@ -198,8 +199,8 @@ class CocoEvaluator:
     def detections(self, iou_type: str = "bbox") -> list[Annotation]:
         """Return all collected detections as COCO result entries (see `prepare`).
 
-        They are sorted by image id, and in the model's order within an image. Numbers are not
-        rounded, so that equal detections give equal files.
+        They are sorted by image id, and kept in the model's order within an image. Numbers are not
+        rounded, so equal detections give equal files.
         """
         check_iou_type(iou_type)
         return [
@@ -235,7 +236,7 @@ class CocoEvaluator:
         return entries
 
     def _ground_truth(self, iou_type: str) -> list[Annotation]:
-        """Copy the annotations of the collected images, with new ids from 1.
+        """Copy the annotations of the collected images, with new ids starting at 1.
 
         The engines use 0 for "no match", but an annotation id in a file may be 0.
         """
@@ -292,15 +293,15 @@ def evaluate(self: COCOeval) -> tuple[list[int], np.ndarray]:
 
 
 def merge(img_ids: Iterable[int], eval_imgs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Merge the per-image results of all processes. Collective.
+    """Merge the per-image results of all ranks. Collective.
 
     Args:
-        img_ids: ids of the I images of this process.
+        img_ids: ids of the I images of this rank.
         eval_imgs: (K, A, I), as returned by `evaluate`.
 
     Returns:
-        The sorted ids (J,) of all images, and their results (K, A, J), the lowest rank's for
-        duplicate images.
+        The sorted ids (J,) of all images, and their results (K, A, J); for duplicate images those
+        of the lowest rank.
     """
     all_ids = np.concatenate([np.asarray(ids) for ids in all_gather(list(img_ids))])
     all_results = np.concatenate(all_gather(eval_imgs), axis=2)
@@ -315,8 +316,8 @@ def create_common_coco_eval(
 
     Args:
         coco_eval: a pycocotools evaluation, modified in place.
-        img_ids: as in `merge`.
-        eval_imgs: as in `merge`.
+        img_ids: see `merge`.
+        eval_imgs: see `merge`.
     """
     merged_ids, merged_results = merge(img_ids, eval_imgs)
     coco_eval.params.imgIds = merged_ids.tolist()

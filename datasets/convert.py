@@ -1,4 +1,4 @@
-"""Write data of any format as COCO JSON: ``python -m datasets.convert --help``."""
+"""Convert data in any supported format to COCO JSON: ``python -m datasets.convert --help``."""
 
 from util.cli.early_interrupt import end_at_once_on_interrupt
 
@@ -24,13 +24,13 @@ _PROGRAM = "python -m datasets.convert"
 
 
 def build_parser() -> ArgumentParser:
-    """Build the parser; the flags are those of main.py."""
+    """Build the parser; the reading flags are those of main.py."""
     parser = ArgumentParser(
         prog=_PROGRAM,
-        description="Write the annotations of a data set (Pascal VOC, YOLO, COCO in any layout) as "
-        "COCO JSON: train.json and val.json. Images are not copied.",
+        description="Convert the annotations of a dataset (Pascal VOC, YOLO, COCO in any layout) "
+        "to COCO JSON: train.json and val.json. Images are not copied.",
     )
-    parser.add_argument("data", help="folder of the data set, its COCO JSON or its data.yaml")
+    parser.add_argument("data", help="folder of the dataset, its COCO JSON or its data.yaml")
     group = FlagGroup(parser, "conversion")
     group.add("--output_dir", "folder for train.json and val.json", required=True)
     add_reading_flags(group)
@@ -47,7 +47,7 @@ def _convert(args: argparse.Namespace) -> None:
     """Convert all splits, and print the command that trains on them.
 
     Raises:
-        UserError: the data cannot be read, or the folder not be written.
+        UserError: if the data cannot be read, or the folder cannot be written to.
     """
     source, options = recognise(args.data), build_read_options(args)
     folder = Path(args.output_dir)

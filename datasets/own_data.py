@@ -1,4 +1,4 @@
-"""Data in any format that is recognised, ``--data``."""
+"""``--data``: data in any supported format, which is detected."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,13 +14,13 @@ def build(image_set: str, args: Any, known_ids: Mapping[str, int] | None = None)
 
     Args:
         image_set: "train" or "val".
-        args: ``data``, and as `datasets.coco.build` without the paths; optional:
+        args: ``data``, and the flags of `datasets.coco.build` without the paths; optional:
             ``val_fraction``, ``seed``, ``classes``, ``keep_difficult``.
-        known_ids: category id of each known class name, for formats with names only; further
-            classes are numbered after them, in alphabetical order.
+        known_ids: category ids by class name, for formats that have only names; further classes
+            are numbered after them, in alphabetical order.
 
     Raises:
-        UserError: the path does not exist, or the data is unknown or invalid.
+        UserError: if the path does not exist, or the format is unknown or the data invalid.
     """
     source = recognise(option(args, "data"))
     tables = read_split(source, image_set, build_read_options(args), known_ids)

@@ -11,10 +11,10 @@ from util.errors import UserError
 class AttentionMaps:
     """Attention weights of the last encoder and decoder layer, recorded in a forward pass.
 
-    Recording begins at once and ends with `stop`, or with a ``with`` block.
+    Recording starts immediately and ends with `stop` or at the end of a ``with`` block.
 
     Args:
-        model: a `models.detr.DETR`, or a segmentation model around one.
+        model: a `models.detr.DETR`, or a segmentation model that contains one.
 
     Attributes:
         decoder_heads: (heads, Q, H, W), cross-attention of each query to each cell of the feature
@@ -22,7 +22,7 @@ class AttentionMaps:
         encoder: (H, W, H, W), self-attention of each cell to each cell, mean over the heads.
 
     Raises:
-        UserError: the model has no encoder layer, or is the minimal model.
+        UserError: if the model has no encoder layer, or is the minimal model.
     """
 
     decoder_heads: np.ndarray
@@ -31,9 +31,11 @@ class AttentionMaps:
     def __init__(self, model: nn.Module):
         detr: Any = getattr(model, "detr", model)
         if not hasattr(detr, "input_proj"):
-            raise UserError("the minimal model (detr_demo) has no attention maps: choose another")
+            raise UserError(
+                "the minimal model (detr_demo) has no attention maps: use a different one"
+            )
         if not len(detr.transformer.encoder.layers):
-            raise UserError("the model has no encoder layer (--enc_layers 0): no map to show")
+            raise UserError("the model has no encoder layer (--enc_layers 0): no attention maps")
         self._grid_hw = (0, 0)
         encoder = detr.transformer.encoder.layers[-1].self_attn
         decoder = detr.transformer.decoder.layers[-1].multihead_attn
@@ -45,7 +47,7 @@ class AttentionMaps:
         ]
 
     def stop(self) -> None:
-        """End the recording; the maps stay."""
+        """Stop recording; the maps are kept."""
         for hook in self._hooks:
             hook.remove()
 

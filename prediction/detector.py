@@ -1,4 +1,4 @@
-"""The Python API: a model with everything around it, from images to detections with names."""
+"""Python API for prediction: from images to detections with class names."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -31,19 +31,19 @@ _NAMES_LISTED = 5
 
 
 class Detector:
-    """A DETR that takes images and returns arrays: ``Detector("checkpoint.pth").predict("a.jpg")``.
+    """Detects objects in images: ``Detector("checkpoint.pth").predict("a.jpg")``.
 
     Args:
-        model: path or URL of a checkpoint of main.py, a released file or a safetensors file; or a
-            loaded model.
-        device: ``cpu``, ``cuda``, …; default: ``cuda`` if there is a GPU, else ``cpu``.
+        model: path or URL of a checkpoint written by main.py, a released file or a safetensors
+            file; or a loaded model.
+        device: ``cpu``, ``cuda``, …; default: ``cuda`` if available, else ``cpu``.
         amp: mixed precision: ``off``, ``bf16`` or ``fp16``.
         ema: use the averaged weights of a run with ``--ema_decay``.
-        dilation: DC5 model, for a file that does not say so.
-        nheads: attention heads, for a file that does not say so; default: 8.
+        dilation: whether this is a DC5 model; only needed if the file stores no flags.
+        nheads: number of attention heads; only needed if the file stores no flags; default: 8.
 
     Raises:
-        UserError: the file cannot be read, or the device is not available.
+        UserError: if the file cannot be read, or the device is not available.
     """
 
     def __init__(
@@ -76,26 +76,26 @@ class Detector:
         *,
         pretrained: bool = True,
     ) -> "Detector":
-        """A released model by its name in ``torch.hub``, such as ``detr_resnet50``.
+        """Load a released model by its name in ``torch.hub``, such as ``detr_resnet50``.
 
         Args:
             name: key of `models.zoo.RELEASED_MODELS`.
-            device: as for a checkpoint.
-            amp: as for a checkpoint.
+            device: see the class.
+            amp: see the class.
             pretrained: download the released weights; False: random weights.
 
         Raises:
-            UserError: no such model, or its weights cannot be downloaded.
+            UserError: if there is no such model, or its weights cannot be downloaded.
         """
         if name not in RELEASED_MODELS:
             listed = f": there are {', '.join(RELEASED_MODELS)}"
             hint = did_you_mean(name, list(RELEASED_MODELS)) or listed
-            raise UserError(f"no released model is called {name}{hint}")
+            raise UserError(f"there is no released model {name}{hint}")
         return cls(released_model(name, not pretrained, torch.device("cpu")), device, amp)
 
     @property
     def threshold(self) -> float:
-        """Default minimum score of detections: with the best F1 in training, else 0.5."""
+        """Default minimum score of detections: stored best-F1 threshold, else 0.5."""
         best = self.loaded.best_threshold
         return DEFAULT_THRESHOLD if best is None else best
 
@@ -105,17 +105,17 @@ class Detector:
         return self.loaded.segment_threshold
 
     def thresholds(self, threshold: float | None = None) -> dict[str, float]:
-        """``threshold``, and ``segment_threshold`` of panoptic models, in force in `predict`.
+        """Thresholds that `predict` uses: ``threshold``, and ``segment_threshold`` if panoptic.
 
         Args:
-            threshold: as in `predict`.
+            threshold: see `predict`.
         """
         choice = self._choice(threshold, None)
         segments = {"segment_threshold": choice.segment_threshold}
         return {"threshold": choice.threshold, **(segments if self.loaded.is_panoptic else {})}
 
     def categories(self) -> list[dict[str, Any]]:
-        """The classes as rows of COCO's table "categories"; of panoptic models with ``isthing``."""
+        """Classes as rows of COCO's table "categories"; for panoptic models with ``isthing``."""
         loaded = self.loaded
         rows: list[dict[str, Any]] = []
         own_id = loaded.rows().text_ids()
@@ -130,7 +130,7 @@ class Detector:
         """Classes and threshold in one line.
 
         Args:
-            threshold: as in `predict`.
+            threshold: see `predict`.
         """
         names = [row["name"] for row in self.categories()]
         listed = ", ".join(names[:_NAMES_LISTED]) + (", …" if len(names) > _NAMES_LISTED else "")
@@ -173,17 +173,17 @@ class Detector:
 
         Args:
             images: path, PIL image or uint8 array (H, W, 3) in RGB; or a list or an iterator of
-                them. Files and PIL images are turned upright by their EXIF orientation.
+                them. Files and PIL images are rotated by their EXIF orientation.
             threshold: minimum score in [0, 1]; default: `threshold` and `segment_threshold`.
-            batch_size: maximum number of images per batch. It does not change the results.
+            batch_size: maximum number of images per batch; it does not affect the results.
             classes: names of the classes to detect; default: all.
 
         Returns:
             a prediction for one image, or a list of predictions for several.
 
         Raises:
-            UserError: an image cannot be read, or a class is unknown.
-            ValueError: an array is not uint8 (H, W, 3).
+            UserError: if an image cannot be read, or a class is unknown.
+            ValueError: if an array is not uint8 (H, W, 3).
         """
         is_one = isinstance(images, str | Path | Image.Image) or (
             isinstance(images, np.ndarray) and images.ndim == 3
@@ -201,19 +201,19 @@ class Detector:
         classes: Sequence[str] | None = None,
         on_error: OnError[Key] | None = None,
     ) -> Iterator[tuple[Key, Image.Image, Prediction]]:
-        """Detect objects in any number of images, with a few of them in memory at a time.
+        """Detect objects in any number of images, with only a few in memory at a time.
 
         Args:
-            images: pairs of a key of any kind and an upright RGB image.
-            threshold, batch_size, classes: as in `predict`.
-            on_error: called with the key and the error of an image that the model cannot take; the
-                other images go on. Default: the error is raised.
+            images: pairs of an arbitrary key and an upright RGB image.
+            threshold, batch_size, classes: see `predict`.
+            on_error: called with the key and the error of an image that the model cannot process;
+                the other images are continued. Default: the error is raised.
 
         Yields:
             key, image and prediction, in the order of ``images``.
 
         Raises:
-            UserError: a class is unknown.
+            UserError: if a class is unknown.
         """
         choice = self._choice(threshold, classes)
         for chunk in chunks(images, batch_size):
@@ -237,7 +237,7 @@ class Detector:
         batch_size: int,
         on_error: OnError[Key] | None,
     ) -> dict[int, tuple[dict[str, Tensor], tuple[int, int]]]:
-        """Outputs of the model for an image of a chunk (batch size 1), and its network size."""
+        """Outputs with batch size 1, and network input size, by index of the image in the chunk."""
         inputs = [self._preprocess(image, None)[0] for _, image in chunk]
         outputs: dict[int, tuple[dict[str, Tensor], tuple[int, int]]] = {}
         for indices in batches_of_one_size(inputs, batch_size):
@@ -261,8 +261,8 @@ def _as_rgb(image: ImageLike) -> Image.Image:
     """Upright RGB image from a path, a PIL image or an array.
 
     Raises:
-        UserError: the file cannot be read.
-        ValueError: the array is not uint8 (H, W, 3).
+        UserError: if the file cannot be read.
+        ValueError: if the array is not uint8 (H, W, 3).
     """
     if isinstance(image, str | Path):
         return read_upright(image)

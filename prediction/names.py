@@ -1,16 +1,16 @@
-"""Names of output files: those of the inputs, with their sub-folders, and no two alike."""
+"""Unique names for output files, derived from the names and subfolders of the inputs."""
 
 import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-# Formats that store 8-bit RGB without a palette; pictures of other inputs get ".png" added.
+# Formats that store 8-bit RGB without a palette; for other inputs ".png" is appended.
 _KEPT_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 def picture_name(name: str) -> str:
-    """File name of a picture drawn on an input.
+    """File name of the annotated image of an input.
 
     >>> picture_name("a/photo.jpg"), picture_name("a/scan.gif")
     ('a/photo.jpg', 'a/scan.gif.png')
@@ -28,14 +28,14 @@ def png_name(name: str) -> str:
 
 
 def printable(name: str) -> str:
-    """A file name as text that can be written as UTF-8; other bytes are escaped."""
+    """A file name that can be encoded as UTF-8; invalid bytes are escaped."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def unique_names(paths: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Change names until each picture has a name of its own.
+    """Make the names of the output files unique.
 
-    Equal names get the folders in which their inputs differ, or else a number.
+    Equal names are extended with the folders in which the inputs differ, or with a number.
 
     Args:
         paths: [N] absolute paths of the inputs, all different.
@@ -73,5 +73,5 @@ def _numbered(names: Sequence[str]) -> list[str]:
 
 
 def _key(name: str) -> str:
-    """Equal for names whose output files could be one, also on a disk that ignores case."""
+    """Key that is equal for names with the same output file on a case-insensitive file system."""
     return picture_name(name).lower().removesuffix(".png")

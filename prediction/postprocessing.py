@@ -1,4 +1,4 @@
-"""Convert the outputs of a model for one image to a prediction with names."""
+"""Convert the model outputs of one image to a prediction with class names."""
 
 import io
 from collections.abc import Collection, Sequence
@@ -21,11 +21,11 @@ Outputs = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Choice:
-    """Which detections and segments a prediction keeps.
+    """Criteria for the detections and segments to keep.
 
     Attributes:
         threshold: minimum score of detections.
-        segment_threshold: segments have a higher score.
+        segment_threshold: score that segments must exceed.
         category_ids: classes to keep; None: all.
     """
 
@@ -49,7 +49,7 @@ def to_prediction(
             ``pred_masks`` (1, Q, H, W).
         network_hw: height and width of the network input.
         size_hw: height and width of the original image.
-        choice: what is kept.
+        choice: criteria for the detections and segments to keep.
     """
     results = PostProcess(loaded.category_ids)(
         outputs, torch.tensor([size_hw], device=outputs["pred_boxes"].device)
@@ -71,7 +71,7 @@ def to_prediction(
 
 
 def _own_ids(loaded: LoadedModel, category_ids: Sequence[int]) -> np.ndarray:
-    """Ids (N,) in the user's files: int64, or strings where the files have strings."""
+    """Ids (N,) in the user's files: int64, or objects if some ids are strings."""
     own_ids = loaded.rows().text_ids()
     if not own_ids:
         return np.array(category_ids, dtype=np.int64)
@@ -106,7 +106,7 @@ def _masks(outputs: Outputs, queries: Tensor, network_hw: SizeHW, size_hw: SizeH
 def _segments(
     loaded: LoadedModel, outputs: Outputs, network_hw: SizeHW, size_hw: SizeHW, choice: Choice
 ) -> dict[str, Any]:
-    """Segment map and segments of a panoptic model. Ids begin with 1; 0 is void, as in COCO."""
+    """Segment map and segments of a panoptic model. Ids start at 1; 0 is void, as in COCO."""
     to_segments = PostProcessPanoptic(
         loaded.is_thing,
         choice.segment_threshold,

@@ -1,4 +1,4 @@
-"""Predict a stream of images and hand each prediction to the outputs."""
+"""Predict a stream of images, and pass each prediction to the outputs."""
 
 import contextlib
 import signal
@@ -20,23 +20,23 @@ from util.visualize.contact_sheet import count
 
 
 class Output(Protocol):
-    """A kind of output."""
+    """Writes the predictions in one format."""
 
     def add(self, item: Item, image: Image.Image, prediction: Prediction) -> None:
         """Write the prediction for an image."""
 
     def close(self) -> None:
-        """Complete the files; called however the run ends."""
+        """Complete the files; also called after an error or signal."""
 
 
 @dataclass
 class Tally:
-    """What a run has done so far.
+    """Counts of predicted images, detections and failures.
 
     Attributes:
         num_images: number of predicted images.
         objects: number of detections by class name.
-        failures: name and error of the inputs that were not predicted.
+        failures: name and error message of each input that was not predicted.
     """
 
     num_images: int = 0
@@ -44,13 +44,13 @@ class Tally:
     failures: list[tuple[str, str]] = field(default_factory=list)
 
     def fail(self, file: str, error: UserError) -> None:
-        """Note and print an input that cannot be predicted."""
+        """Record and print an input that cannot be predicted."""
         reason = printable(error.one_line())
         self.failures.append((printable(file), reason))
         print(f"not predicted: {reason}", file=sys.stderr)
 
     def add(self, item: Item, prediction: Prediction) -> None:
-        """Note and print a predicted image."""
+        """Record and print a predicted image."""
         self.num_images += 1
         self.objects.update(prediction.names)
         segments = ", ".join(segment["name"] for segment in prediction.segments)
@@ -58,7 +58,7 @@ class Tally:
         print(f"{printable(item.title)}: {in_words(Counter(prediction.names))}{of_segments}")
 
     def summary(self) -> str:
-        """One sentence."""
+        """All counts in one sentence."""
         failed = f"; {count(len(self.failures), 'input')} not predicted" if self.failures else ""
         images = count(self.num_images, "image")
         return f"{images}, {count(self.objects.total(), 'detection')}{failed}"
@@ -82,18 +82,18 @@ def predict_all(
     batch_size: int = 1,
     classes: Sequence[str] | None = None,
 ) -> None:
-    """Predict images one after the other. However the run ends, the outputs are complete files.
+    """Predict images one by one. The output files are complete, also after an error or signal.
 
     Args:
         detector: the model.
         images: items with their upright RGB images.
         outputs: receive each prediction, and are closed at the end.
-        tally: is updated.
-        threshold, batch_size, classes: as in `Detector.predict`.
+        tally: updated in place.
+        threshold, batch_size, classes: see `Detector.predict`.
 
     Raises:
-        UserError: no image could be predicted.
-        StopRequested: after a signal such as Ctrl-C; the images before it are in the outputs.
+        UserError: if no image could be predicted.
+        StopRequested: after a signal such as Ctrl-C; the outputs contain the images before it.
     """
 
     def on_error(item: Item, error: UserError) -> None:

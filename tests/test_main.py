@@ -129,7 +129,7 @@ def test_nothing_is_written_without_a_folder(data, tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     assert run(data, "--epochs", "1", "--no_aux_loss", "--output_dir", "") == 0
     assert not any(tmp_path.iterdir())
-    assert "this run keeps neither checkpoints nor logs" in capsys.readouterr().out
+    assert "this run saves neither checkpoints nor logs" in capsys.readouterr().out
 
 
 def test_finetuning_keeps_what_fits(data, trained, capsys):
@@ -198,7 +198,7 @@ MISTAKES = {
     "no such device": (["--device", "meta"], "--device meta: PyTorch cannot compute on meta here"),
     "device": (["--device", "cuda:77"], "--device cuda:77: "),
     "kind of device": (["--device", "gpu"], "--device gpu: unknown device type; use"),
-    "classes": (["--num_classes", "1"], "the largest category id is 5, so 6 are needed; leave"),
+    "classes": (["--num_classes", "1"], "the largest category id is 5, so 6 are needed; omit"),
     "heads": (["--nheads", "5"], "--hidden_dim"),
     "batch size": (["--batch_size", "0"], "--batch_size 0"),
     "more than the data": (
@@ -207,7 +207,7 @@ MISTAKES = {
     ),
     "no checkpoint": (["--resume", "/nowhere.pth"], "/nowhere.pth"),
     "two starts": (["--resume", "a.pth", "--finetune", "b.pth"], "--finetune"),
-    "threshold": (["--masks", "--panoptic_threshold", "85"], "must be at most 1 (0.3 for 30 %)"),
+    "threshold": (["--masks", "--panoptic_threshold", "85"], "must be at most 1 (0.3 means 30 %)"),
     "own data": (["--dataset_file", "shapes", "--coco_path", ROOT], "add --dataset_file coco"),
     "threshold of nothing": (["--panoptic_threshold", "0.5"], "needs --masks"),
     "thin masks": (["--masks", "--hidden_dim", "8", "--nheads", "2"], "--hidden_dim 8"),

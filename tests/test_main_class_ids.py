@@ -146,7 +146,7 @@ def test_a_class_without_a_row_is_named(shapes, text_run, tmp_path, capsys):
 
 def test_ids_beyond_the_number_of_classes(shapes, tmp_path, capsys):
     status = run_with_ids(shapes, tmp_path / "run", DENSE["gaps"], "--num_classes", "5")
-    assert_one_line(capsys, status, "--num_classes 5 is too small", "leave out --num_classes")
+    assert_one_line(capsys, status, "--num_classes 5 is too small", "omit --num_classes")
 
 
 def test_finetuning_finds_classes_by_name(shapes, text_run, tmp_path, capsys):

@@ -203,7 +203,7 @@ def test_a_namespace_without_a_folder_writes_nothing(data, here):
 
 def test_saving_every_few_steps_needs_a_folder(data, capsys):
     status = run(data, "--save_every", "5", "--output_dir", "")
-    assert_one_line(capsys, status, "--save_every needs --output_dir")
+    assert_one_line(capsys, status, "--save_every requires --output_dir")
 
 
 # ---- what is said after an evaluation

@@ -76,7 +76,7 @@ def test_a_folder_gives_pictures_json_and_csv(model, photos, capsys):
     printed = capsys.readouterr().out
     assert "2 classes (red patch, other); threshold 0.5 (default, no best F1 is stored)" in printed
     assert "photos/sub/b.png: 1 red patch" in printed
-    assert "1 file left out: no suffix of an image" in printed
+    assert "1 file ignored: no image suffix" in printed
     assert printed.endswith("2 images, 2 detections; results in out\n")
 
 
@@ -226,7 +226,7 @@ def test_too_little_memory_names_the_batch_size(model, photos, monkeypatch, caps
         (["photos", "--hub", "detr_demo"], "either --checkpoint FILE or --hub NAME"),
         (["photos", "--ann", "a.json"], "add --json coco"),
         (["photos", "--points", "1,2"], "add --attention"),
-        (["photos", "--fps", "2"], "--fps is for videos"),
+        (["photos", "--fps", "2"], "--fps applies to videos"),
         (["photos/no.jpg"], "photos/no.jpg does not exist"),
         (["photos", "--classes", "red"], "the model has no class 'red'"),
         (["photos", "--json", "coco", "--ann", "ann.json"], "photos/a.jpg is not among the images"),
@@ -266,7 +266,7 @@ def test_a_wrong_value(arguments, message, capsys):
 
 def test_flags_of_a_checkpoint_are_not_for_a_released_model(photos, capsys):
     assert predict.main(["photos", "--hub", "detr_demo", "--output_dir", "out", "--ema"]) == 2
-    assert "belong to --checkpoint, not to --hub" in capsys.readouterr().err
+    assert "require --checkpoint, not --hub" in capsys.readouterr().err
 
 
 # ---- the whole program ---------------------------------------------------------------------------

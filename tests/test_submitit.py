@@ -191,7 +191,7 @@ def test_mistakes_are_found_before_anything_is_submitted(tmp_path, capsys, monke
     monkeypatch.setenv("PATH", str(tmp_path))
     for flags, words in [
         (["--lr", "-1"], "--lr -1.0: must be at least 0"),
-        (["--overwrite"], "--overwrite starts over in "),
+        (["--overwrite"], "--overwrite (start a new run in "),
         (["--local", "--nodes", "2"], "--nodes 2: --local runs on one machine"),
         ([], "Slurm is not available (srun not found)"),
         (["--local", "--time", "5", "--signal_delay", "300"], "--signal_delay 300 seconds: must"),

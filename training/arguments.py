@@ -1,4 +1,4 @@
-"""All command-line flags of a run. Nothing here imports PyTorch, except `default_device`."""
+"""All command-line flags of main.py. Only `default_device` imports PyTorch."""
 
 import argparse
 
@@ -7,16 +7,16 @@ from util.cli.command_line import FlagGroup
 
 
 def flag_actions() -> dict[str, argparse.Action]:
-    """The flags by name."""
+    """Argparse actions by flag name, for example to validate values from a checkpoint."""
     return {action.dest: action for action in get_args_parser()._actions}
 
 
 def get_args_parser(device: str | None = None) -> argparse.ArgumentParser:
-    """All flags, as a parent parser: without ``--help``.
+    """Parser with all flags but without ``--help``, to be used as a parent parser.
 
     Args:
-        device: default of ``--device``; None: ``cuda`` if there is a GPU, else ``cpu``, for which
-            PyTorch is imported.
+        device: default of ``--device``; None: ``cuda`` if available, else ``cpu`` (this imports
+            PyTorch).
     """
     parser = argparse.ArgumentParser("Set transformer detector", add_help=False)
     _add_training_flags(FlagGroup(parser, "training"))
@@ -30,47 +30,52 @@ def get_args_parser(device: str | None = None) -> argparse.ArgumentParser:
 def _add_training_flags(group: FlagGroup) -> None:
     add, add_switch = group.add, group.add_switch
     add("--lr", "learning rate of all layers except the backbone", default=1e-4, type=float)
-    add("--lr_backbone", "learning rate of the backbone; 0: frozen", default=1e-5, type=float)
+    backbone = "learning rate of the backbone; 0 freezes the backbone"
+    add("--lr_backbone", backbone, default=1e-5, type=float)
     add("--batch_size", "batch size per process", default=2, type=int)
     add("--accum_steps", "gradient accumulation: batches per optimizer step, per process", type=int)
     add("--optimizer", "optimizer", choices=["adamw", "adam", "sgd"])
     add("--momentum", "momentum of --optimizer sgd (default: 0.9)", type=float)
     add("--weight_decay", "weight decay of the optimizer", default=1e-4, type=float)
     add("--epochs", "number of training epochs", default=300, type=int)
-    add("--freeze_backbone_epochs", "train the backbone only after so many epochs", type=int)
+    add("--freeze_backbone_epochs", "keep the backbone frozen for the first N epochs", type=int)
     add(
         "--freeze_batch_size",
-        "batch size per process while --freeze_backbone_epochs last (default: --batch_size)",
+        "batch size per process while the backbone is frozen (default: --batch_size)",
         type=int,
     )
-    add("--lr_drop", "divide the learning rate by 10 every so many epochs", default=200, type=int)
+    drop = "step schedule: divide the learning rate by 10 every N epochs"
+    add("--lr_drop", drop, default=200, type=int)
     add(
         "--lr_scheduler",
-        "step (--lr_drop) or cosine (to --lr_min or --lr_min_ratio) decay",
+        "learning-rate schedule: step (see --lr_drop) or cosine (see --lr_min, --lr_min_ratio)",
         choices=["step", "cosine"],
     )
     add(
         "--lr_min",
-        "final learning rate of the cosine schedule; lower rates stay constant",
+        "final learning rate of the cosine schedule; lower learning rates are not changed",
         type=float,
     )
     add(
         "--lr_min_ratio",
-        "final learning rates of the cosine schedule, divided by the first ones (e.g. 0.01)",
+        "final learning rate of the cosine schedule, as a fraction of the initial one (e.g. 0.01)",
         type=float,
     )
-    add("--warmup_steps", "optimizer steps of linear learning-rate warm-up", type=int)
+    add("--warmup_steps", "number of optimizer steps of linear learning-rate warm-up", type=int)
     add_switch(
         "--lr_scale_batch",
-        "multiply learning rates by images per optimizer step / 16 (16: 8 GPUs with 2 images)",
+        "multiply learning rates by (images per optimizer step) / 16; 16 is the published setting",
     )
     add("--clip_max_norm", "clip the gradient norm to this value; 0: off", default=0.1, type=float)
     precisions = ["off", "bf16", "fp16"]
-    add("--amp", "mixed precision of the model; fp16 is meant for GPUs", choices=precisions)
-    add("--max_skipped_steps", "non-finite steps to skip before training aborts", type=int)
-    add("--ema_decay", "decay of averaged (EMA) weights, e.g. 0.9998; 0: no averaging", type=float)
-    add("--eval_every", "evaluate every so many epochs, and after the last one", type=int)
-    add("--patience", "early stopping: evaluations without a better validation score", type=int)
+    add("--amp", "run the model in mixed precision; use fp16 on GPUs only", choices=precisions)
+    skipped = "maximum number of non-finite steps to skip before training aborts"
+    add("--max_skipped_steps", skipped, type=int)
+    ema = "decay of the exponential moving average (EMA) of the weights, e.g. 0.9998; 0: off"
+    add("--ema_decay", ema, type=float)
+    add("--eval_every", "evaluate every N epochs, and after the last one", type=int)
+    patience = "early stopping: stop after N evaluations without a better score (default: off)"
+    add("--patience", patience, type=int)
 
 
 def _add_model_flags(group: FlagGroup) -> None:
@@ -78,7 +83,7 @@ def _add_model_flags(group: FlagGroup) -> None:
     add("--frozen_weights", "checkpoint of a detector to freeze; needs --masks", type=str)
     add("--backbone", "name of a torchvision ResNet or ResNeXt", default="resnet50", type=str)
     add("--backbone_weights", "initial weights of the backbone: imagenet, none (random) or a file")
-    norms = "batch norm: frozen (FrozenBatchNorm2d), or batch: trainable, with the whole backbone"
+    norms = "frozen: FrozenBatchNorm2d; batch: BatchNorm2d, and all backbone stages are trained"
     add("--backbone_norm", norms, choices=["frozen", "batch"])
     add_switch("--dilation", "DC5: dilation instead of stride in the last backbone stage")
     choices = ("sine", "learned")
@@ -91,7 +96,8 @@ def _add_model_flags(group: FlagGroup) -> None:
     add("--nheads", "number of attention heads; divides --hidden_dim", default=8, type=int)
     add("--num_queries", "object queries: maximum detections per image", default=100, type=int)
     add_switch("--pre_norm", "pre-norm transformer: layer norm before attention and FFN")
-    add("--num_classes", "classes without no-object; by default read from the data", type=int)
+    classes = "number of classes, not counting no-object (default: inferred from the data)"
+    add("--num_classes", classes, type=int)
 
 
 def _add_loss_flags(group: FlagGroup) -> None:
@@ -112,8 +118,8 @@ def _add_loss_flags(group: FlagGroup) -> None:
 def _add_data_flags(group: FlagGroup) -> None:
     add, add_switch = group.add, group.add_switch
     add_format_flags(group)
-    kinds = "coco, coco_panoptic, voc, yolo, or generated: shapes, shapes_panoptic"
-    add("--dataset_file", f"data set: {kinds}", default="coco")
+    kinds = "coco, coco_panoptic, voc, yolo, or the generated shapes and shapes_panoptic"
+    add("--dataset_file", f"dataset: {kinds}", default="coco")
     add("--coco_path", "COCO directory: train2017/, val2017/, annotations/", type=str)
     add(
         "--coco_panoptic_path",
@@ -125,13 +131,16 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--train_ann", "COCO annotation file of the training images")
     add("--val_images", "folder of validation images")
     add("--val_ann", "COCO annotation file of the validation images")
-    add("--scales", "short sides of training images; evaluation: the largest", type=int, nargs="+")
+    scales = "training images are resized to one of these short sides; evaluation uses the largest"
+    add("--scales", f"{scales} (pixels)", type=int, nargs="+")
     add("--max_size", "maximum long side of images in pixels", type=int)
     add("--crop_prob", "probability of cropping a training image", type=float)
-    add("--skip_bad_images", "maximum number of unreadable images to replace by others", type=int)
+    bad_images = "maximum number of unreadable images, each of which is replaced with another one"
+    add("--skip_bad_images", bad_images, type=int)
     add_switch(
         "--skip_checks",
-        "only warn where class names, box formats, queries, image sizes or ranks disagree",
+        "turn errors about class names, box formats, number of objects, image sizes and different "
+        "flags or data on the ranks into warnings",
     )
     add("--num_workers", "data-loading workers per process", default=2, type=int)
 
@@ -139,34 +148,40 @@ def _add_data_flags(group: FlagGroup) -> None:
 def _add_run_flags(group: FlagGroup, device: str) -> None:
     add = group.add
     group.add_switch("--masks", "also train and predict masks (segmentation)")
-    folder = "folder for checkpoints and logs; default: outputs/NAME-N; empty string: none"
+    folder = 'folder for checkpoints and logs (default: a new folder outputs/CONFIG-N; "": none)'
     add("--output_dir", folder, default="")
     add("--device", "cuda or cpu; by default cuda if there is a GPU", default=device)
     add("--seed", "random seed of weights, augmentation and data order", default=42, type=int)
     group.add_switch("--deterministic", "use deterministic algorithms (slower)")
     add("--resume", "checkpoint (file or URL) to continue or evaluate", default="")
-    group.add_switch("--auto_resume", "continue from the newest checkpoint in --output_dir, if any")
+    newest = "continue from the newest checkpoint in --output_dir; without one, start a new run"
+    group.add_switch("--auto_resume", newest)
     group.add_switch(
-        "--overwrite", "start over in a used --output_dir; old files move to earlier-N/"
+        "--overwrite", "start over in a used --output_dir; old files are moved to earlier-N/"
     )
-    add("--save_every", "save a checkpoint every so many steps; 0: only after epochs", type=int)
+    every = "save a checkpoint every N optimizer steps; 0: only after each epoch"
+    add("--save_every", every, type=int)
     add("--keep_last", "number of most recent checkpoints to keep", type=int)
-    add("--finetune", "checkpoint with initial weights; numbers of classes and queries may differ")
-    add("--start_epoch", "first epoch", default=0, type=int)
+    initial = "checkpoint (file or URL) with initial weights for a new run; the number of classes"
+    add("--finetune", f"{initial} and queries may differ")
+    first = "number of the first epoch, when training does not resume"
+    add("--start_epoch", first, default=0, type=int)
     group.add_switch("--eval", "only evaluate the checkpoint of --resume")
     add("--panoptic_threshold", "minimum score of segments in panoptic maps", type=float)
     add("--eval_batch_size", "evaluation batch size per process (default: --batch_size)", type=int)
     add(
-        "--dump_detections", "output file for detections of the last evaluation (COCO results JSON)"
+        "--dump_detections",
+        "write the detections of the last evaluation to this file (COCO results JSON)",
     )
-    styles = "short: progress bar and tables; full: log lines; auto: short on a terminal"
+    styles = "short: progress bar and tables; full: log lines; auto: short in a terminal, else full"
     add("--log_style", styles, choices=["auto", "short", "full"])
     group.add_switch(
         "--tensorboard", "also write scalars and sample detections to tensorboard/ in --output_dir"
     )
     add("--world_size", "number of processes; set by the launcher", default=1, type=int)
-    add("--dist_url", "address for connecting the processes", default="env://")
-    add("--dist_timeout", "timeout of communication between processes, in seconds", type=int)
+    url = "rendezvous URL, as init_method of torch.distributed (env://, tcp://…, file://…)"
+    add("--dist_url", url, default="env://")
+    add("--dist_timeout", "timeout of collectives, in seconds", type=int)
 
 
 def default_device() -> str:

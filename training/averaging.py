@@ -9,15 +9,15 @@ from torch import Tensor, nn
 class AveragedModel:
     """Averaged copy of a model: ``average = decay * average + (1 - decay) * weights``.
 
-    Running statistics of batch norms are averaged too. `torch.optim.swa_utils.AveragedModel` gives
-    the same numbers, but waits for a copy of its counter to the device in every update.
+    Running statistics of batch norms are averaged too. `torch.optim.swa_utils.AveragedModel`
+    computes the same averages, but synchronizes host and device in every update.
 
     Args:
         model: the model, on its device.
         decay: above 0 and below 1; 0.9998 averages over about 5000 steps.
 
     Attributes:
-        module: the model with averaged weights, without gradients.
+        module: copy of the model with averaged weights, without gradients.
         num_updates: number of updates so far. The first update copies the weights.
 
     Source: Polyak and Juditsky, 1992; exponential form: Tarvainen and Valpola, 2017.
@@ -30,7 +30,7 @@ class AveragedModel:
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Update the averages after an optimizer step, without a host synchronization."""
+        """Update the averages after an optimizer step, without synchronizing host and device."""
         pairs = list(zip(_tensors_of(self.module), _tensors_of(model), strict=True))
         floating = [pair for pair in pairs if pair[0].is_floating_point()]
         if self.num_updates == 0:

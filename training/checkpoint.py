@@ -1,4 +1,7 @@
-"""Content of a checkpoint: its keys, saving and restoring. `training.folder` writes the file."""
+"""Keys of a checkpoint: build it from the training state, and restore the state from it.
+
+`training.folder` writes the file.
+"""
 
 from argparse import Namespace
 from collections.abc import Mapping
@@ -30,17 +33,17 @@ KEYS = {
     "epoch": "last complete epoch, from 0; -1 before the end of the first one",
     "args": "all flags, by name; an argparse.Namespace in files of the original",
     "categories": "class names by category id",
-    "is_thing": "panoptic data: whether a category id is a thing; else None",
-    "category_ids": "user's id of the class in each row of the head; None: ids are row numbers",
+    "is_thing": "panoptic data: whether each category id is a thing; else None",
+    "category_ids": "category id of each row of the head; None: row numbers are category ids",
     "ema": "state dict of the averaged weights; None without --ema_decay",
     "scaler": "state dict of the gradient scaler; None without --amp fp16",
     "rng": "per rank: random states, and running statistics of the current epoch",
-    "progress": "the fields of RunState in training.state.PROGRESS_FIELDS",
+    "progress": "fields of RunState listed in training.state.PROGRESS_FIELDS",
     "step": "optimizer steps since the start of the run, skipped steps included",
-    "versions": "versions of Python and packages, and the commit",
+    "versions": "versions of Python and packages, and the git commit",
     "thresholds": "score thresholds with the best F1 in the last evaluation: best_f1 over all "
     "classes, by_class by category id; None without a correct detection",
-    "best_weights": "in best.pth: ema, if the averaged weights scored best; else no such key",
+    "best_weights": "only in best.pth, value 'ema': the averaged weights scored best",
 }
 _NEEDED_TO_RESUME = ("optimizer", "lr_scheduler", "epoch")
 
@@ -50,12 +53,12 @@ class TrainingState:
     """Everything that a checkpoint saves and restores, except flags and class names.
 
     Attributes:
-        model: not wrapped in DistributedDataParallel.
-        optimizer: over the model's parameters.
-        lr_scheduler: over epochs.
-        scaler: of ``--amp fp16``, else None.
-        progress: how far the run is.
-        averaged: averaged weights of ``--ema_decay``, else None.
+        model: the model, not wrapped in DistributedDataParallel.
+        optimizer: optimizer of the model's parameters.
+        lr_scheduler: learning-rate schedule, stepped once per epoch.
+        scaler: gradient scaler for ``--amp fp16``, or None.
+        progress: training progress.
+        averaged: averaged weights for ``--ema_decay``, or None.
     """
 
     model: nn.Module
@@ -72,10 +75,10 @@ class TrainingState:
 def checkpoint_of(
     state: TrainingState, flags: Mapping[str, Any], classes: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Content of a checkpoint: tensors and plain values. Collective: call on every rank.
+    """Build a checkpoint from tensors and plain values. Collective: call on every rank.
 
     Args:
-        state: of the run.
+        state: training state.
         flags: all flags, by name.
         classes: values for ``categories``, ``is_thing`` and ``category_ids``.
 
@@ -104,17 +107,17 @@ def checkpoint_of(
 def with_thresholds(
     checkpoint: Checkpoint, thresholds: Thresholds, ema_thresholds: Thresholds
 ) -> dict[str, Any]:
-    """Content of a checkpoint with the thresholds of its evaluation, see `RunState`."""
+    """Copy of a checkpoint with the thresholds of its evaluation, see `RunState`."""
     progress = {**checkpoint["progress"], "ema_thresholds": ema_thresholds}
     return {**checkpoint, "thresholds": thresholds, "progress": progress}
 
 
 def best_checkpoint(checkpoint: Checkpoint, weights: str) -> dict[str, Any]:
-    """Content of ``best.pth``, with the thresholds of its best weights.
+    """Content of ``best.pth``, with the thresholds of the weights that scored best.
 
     Args:
-        checkpoint: the best one.
-        weights: key of its weights that scored best.
+        checkpoint: checkpoint of the best epoch.
+        weights: key of the weights that scored best.
     """
     best = {**checkpoint, "best_weights": weights}
     if weights == "ema":
@@ -126,10 +129,10 @@ def best_checkpoint(checkpoint: Checkpoint, weights: str) -> dict[str, Any]:
 
 
 def flags_in(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
-    """The flags that a checkpoint was trained with; empty for released files, which hold none.
+    """Flags that a checkpoint was trained with; empty for released files, which store none.
 
     Raises:
-        UserError: its ``args`` are not flags.
+        UserError: if the entry ``args`` is neither a dict nor an argparse.Namespace.
     """
     saved: Any = checkpoint.get("args")
     if isinstance(saved, Namespace):
@@ -137,39 +140,39 @@ def flags_in(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
     if saved is None or isinstance(saved, dict):
         return saved or {}
     raise UserError(
-        f"{source}: its 'args' are not flags but {type(saved).__name__}; load its weights alone "
-        "with --finetune"
+        f"{source}: its 'args' are not flags but of type {type(saved).__name__}; load only its "
+        "weights with --finetune"
     )
 
 
 def is_of_original(checkpoint: Checkpoint) -> bool:
-    """Whether the original codebase wrote a checkpoint: its flags are an argparse.Namespace."""
+    """Whether the original wrote a checkpoint; assumed if ``args`` is an argparse.Namespace."""
     return isinstance(checkpoint.get("args"), Namespace)
 
 
 def classes_in(checkpoint: Checkpoint) -> tuple[dict[Any, Any], dict[Any, Any]]:
-    """Names and thing flags of classes by category id; empty where a checkpoint has none."""
+    """Class names and thing flags by category id; empty if the checkpoint has none."""
     entries = (checkpoint.get(key) for key in ("categories", "is_thing"))
     names, is_thing = (dict(e) if isinstance(e, Mapping) else {} for e in entries)
     return names, is_thing
 
 
 def averaged_weights_in(checkpoint: Checkpoint, source: str) -> dict[str, Tensor] | None:
-    """State dict of the averaged weights; None where a checkpoint has none.
+    """State dict of the averaged weights; None if the checkpoint has none.
 
     Raises:
-        UserError: the entry is not a state dict.
+        UserError: if the entry is not a state dict.
     """
     saved = checkpoint.get("ema")
     return model_state({"model": saved}, source) if saved else None
 
 
 def best_f1_threshold_in(checkpoint: Checkpoint, averaged: bool) -> float | None:
-    """Score threshold with the best F1 in the last evaluation; None where a checkpoint has none.
+    """Score threshold with the best F1 in the last evaluation; None if the checkpoint has none.
 
     Args:
-        checkpoint: of any program.
-        averaged: of the averaged weights, not of the raw weights.
+        checkpoint: content of a file, not validated.
+        averaged: whether to return the threshold of the averaged weights.
     """
     found = checkpoint.get("thresholds")
     if averaged != (checkpoint.get("best_weights") == "ema"):
@@ -180,29 +183,32 @@ def best_f1_threshold_in(checkpoint: Checkpoint, averaged: bool) -> float | None
 
 
 def position_in(checkpoint: Checkpoint) -> tuple[Any, Any]:
-    """Last complete epoch and number of optimizer steps, not validated."""
+    """Last completed epoch and number of optimizer steps, not validated."""
     return checkpoint.get("epoch"), checkpoint.get("step", 0)
 
 
-def report_better_average(checkpoint: Checkpoint, source: str, way_out: str) -> None:
-    """Print that the averaged weights in a ``best.pth`` scored better than the raw ones, if so.
+def report_better_average(checkpoint: Checkpoint, source: str, hint: str) -> None:
+    """Print a notice if the averaged weights of a ``best.pth`` scored better than the raw ones.
 
     Args:
-        checkpoint: its raw weights are used.
+        checkpoint: checkpoint whose raw weights are used.
         source: path of the checkpoint.
-        way_out: how to use the averaged weights.
+        hint: how to use the averaged weights.
     """
     if checkpoint.get("best_weights") == "ema" and checkpoint.get("ema"):
-        print(f"{source}: raw weights are used, its averaged weights scored better: {way_out}")
+        print(
+            f"{source}: the raw weights are used, but the averaged (EMA) weights scored better: "
+            f"{hint}"
+        )
 
 
 def can_resume(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint holds more than weights: optimizer, schedule and epoch."""
+    """Whether a checkpoint contains optimizer, schedule and epoch, not only weights."""
     return all(key in checkpoint for key in _NEEDED_TO_RESUME)
 
 
 def report_other_versions(checkpoint: Checkpoint) -> None:
-    """Print which versions have changed since a checkpoint was written: bits may differ then."""
+    """Print the versions that have changed since a checkpoint was written."""
     saved = checkpoint.get("versions")
     if not isinstance(saved, dict):
         return
@@ -213,7 +219,8 @@ def report_other_versions(checkpoint: Checkpoint) -> None:
     ]
     if changed:
         print(
-            f"Versions since the checkpoint: {', '.join(changed)}; numbers may differ by rounding"
+            f"Changed since the checkpoint was written: {', '.join(changed)}; results may differ "
+            "by rounding"
         )
 
 
@@ -221,10 +228,10 @@ def report_other_versions(checkpoint: Checkpoint) -> None:
 
 
 def restore_weights(model: nn.Module, checkpoint: Checkpoint, source: str) -> None:
-    """Load the weights of a checkpoint, which must fit exactly.
+    """Load the weights of a checkpoint; names and shapes must match exactly.
 
     Raises:
-        UserError: they do not fit.
+        UserError: if they do not match.
     """
     load_model_state(model, model_state(checkpoint, source), source)
 
@@ -232,16 +239,16 @@ def restore_weights(model: nn.Module, checkpoint: Checkpoint, source: str) -> No
 def restore_average(
     averaged: AveragedModel, checkpoint: Checkpoint, source: str, num_updates: int
 ) -> None:
-    """Load the averaged weights of a checkpoint, if it has them.
+    """Load the averaged weights of a checkpoint, if there are any.
 
     Args:
-        averaged: changed in place.
-        checkpoint: of the run that continues, or is evaluated.
+        averaged: averaged model, changed in place.
+        checkpoint: checkpoint that is resumed or evaluated.
         source: path of the checkpoint.
-        num_updates: how many steps they are averages of.
+        num_updates: number of updates of the averaged weights.
 
     Raises:
-        UserError: they do not fit.
+        UserError: if names or shapes do not match.
     """
     weights = averaged_weights_in(checkpoint, source)
     if weights is not None:
@@ -250,12 +257,12 @@ def restore_average(
 
 
 def restored_progress(checkpoint: Checkpoint) -> RunState:
-    """How far a run is; a file of the original is at the beginning of an epoch.
+    """Read the training progress, and restore the random generators of this rank.
 
-    The random generators of this process are restored too.
+    The original writes checkpoints only between two epochs.
 
     Raises:
-        UserError: the entries are invalid.
+        UserError: if entries are invalid.
     """
     try:
         saved = checkpoint.get("progress", {})
@@ -271,7 +278,7 @@ def restored_progress(checkpoint: Checkpoint) -> RunState:
             set_random_state(ranks[get_rank()]["random"])
     except Exception as err:  # a foreign file may hold anything here
         raise UserError(
-            f"the checkpoint's state of the run cannot be used ({err}); start from its weights "
-            "with --finetune"
+            f"the training progress in the checkpoint is invalid ({err}); start a new run from its "
+            "weights with --finetune"
         ) from err
     return progress

@@ -1,4 +1,4 @@
-"""Which class each row of the class head stands for."""
+"""Mapping between rows of the classification head and category ids."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,25 +16,28 @@ from models.weights import model_state, num_classes_in_head
 from util.category_ids import CategoryIds
 from util.errors import UserError
 
-# Kinds of data that have one row per class, also if ids without gaps begin at 1.
+# Datasets that always get one row per class, also if their ids are 1, 2, 3, …
 _ONE_ROW_PER_CLASS = ("data", "voc", "yolo")
 
 
 def choose_category_ids(
     kind: str, num_classes: int | None, classes: ClassTable, largest_id: int
 ) -> CategoryIds:
-    """Choose the rows of a new class head.
+    """Choose the rows of a new classification head.
 
-    Category ids are row numbers with ``--num_classes`` and for COCO's own classes; except with
-    ``--data``, ``--voc_path`` or ``--yolo_path`` also for ids that fit the heads of the released
-    models, and for ids without gaps from 0 or 1. Otherwise every class has one row, in the order
-    of ids.
+    Row number = category id
+
+    - with ``--num_classes``, and for COCO's own classes;
+    - without ``--data``, ``--voc_path`` and ``--yolo_path``, also for ids that fit the head of a
+      released model and for ids without gaps from 0 or 1.
+
+    Otherwise there is one row per class, sorted by category id.
 
     Args:
-        kind: of the data, see `datasets.build_data_kind`.
+        kind: kind of data, see `datasets.build_data_kind`.
         num_classes: value of ``--num_classes``.
-        classes: of training and validation data; without names every id has a row.
-        largest_id: largest category id of the data.
+        classes: classes of training and validation data; without names every id gets a row.
+        largest_id: largest category id in the data.
     """
     names, dense = classes.names, kind in _ONE_ROW_PER_CLASS
     if dense and names.items() <= THING_NAMES.items():
@@ -51,29 +54,29 @@ def choose_category_ids(
 
 
 def category_ids_in(checkpoint: Mapping[str, Any], num_classes: int, source: str) -> CategoryIds:
-    """The category ids of the class head in a checkpoint.
+    """Read the category ids of the classification head in a checkpoint.
 
     Args:
-        checkpoint: content of a file; files of the original hold no ids: row numbers are ids.
+        checkpoint: content of a file; without stored ids (original), row numbers are the ids.
         num_classes: number of classes of the head.
         source: path of the file.
 
     Raises:
-        UserError: the ids do not fit the head.
+        UserError: if the ids do not match the head.
     """
     try:
         return CategoryIds.read(checkpoint.get("category_ids"), num_classes)
     except ValueError as error:
-        raise UserError(f"{source}: {error}; load the file that main.py has written") from error
+        raise UserError(f"{source}: {error}; use a file written by main.py") from error
 
 
 def class_of_row_in(checkpoint: Mapping[str, Any], source: str) -> dict[int, str]:
-    """Class names by row of the class head in a checkpoint; empty if they are not known.
+    """Class names by row of the classification head in a checkpoint; empty if unknown.
 
-    Released files, which hold weights alone, have COCO's classes.
+    Released files contain only weights; their classes are COCO's.
 
     Raises:
-        UserError: as `category_ids_in`.
+        UserError: if the category ids do not match the head.
     """
     state = model_state(checkpoint, source)
     if not any(key.endswith("class_embed.bias") for key in state):
@@ -88,25 +91,25 @@ def class_of_row_in(checkpoint: Mapping[str, Any], source: str) -> dict[int, str
 
 
 def require_rows(dataset: Any, category_ids: CategoryIds, source: str) -> None:
-    """Check that the class head of a checkpoint has a row for each class of the annotations.
+    """Check that the classification head of a checkpoint has a row for each annotated class.
 
     Args:
         dataset: training or validation data.
-        category_ids: of the head.
+        category_ids: category ids of the rows.
         source: path of the checkpoint.
 
     Raises:
-        UserError: names the classes without a row.
+        UserError: if classes have no row; the message lists them.
     """
     missing = sorted(annotated_category_ids(dataset) - category_ids.row_of.keys())
     if missing:
         table = table_of_dataset("", dataset)
-        few = [
+        examples = [
             f"id {table.text_ids.get(i, i)} ({table.names.get(i, i)})"
             for i in missing[:EXAMPLES_SHOWN]
         ]
         raise UserError(
-            f"{dataset.ann_file} has objects of classes that the head in {source} lacks: "
-            f"{with_rest(few, len(missing))}; start a new run from its weights with "
+            f"{dataset.ann_file} has objects of classes that the head in {source} does not have: "
+            f"{with_rest(examples, len(missing))}; start a new run from its weights with "
             f"--finetune {source}"
         )

@@ -1,4 +1,4 @@
-"""The flags of a run in ``config.txt``, which ``main.py @config.txt`` reads."""
+"""``config.txt``: the flags of a run, to be read by ``main.py @config.txt``."""
 
 import argparse
 import datetime
@@ -13,19 +13,19 @@ from util.reproducibility.provenance import versions
 
 CONFIG = "config.txt"
 _NO_FLAG = ("#", "--num_classes ")
-# How one start treats the output folder, and what a launcher of several processes sets: a run from
-# the file must not repeat it unasked.
+# Flags that affect a single start (handling of the output folder, settings of the launcher). They
+# are written as comments, so that a run started from the file does not repeat them.
 _OF_ONE_START = ("auto_resume", "overwrite", "start_epoch", "world_size", "dist_url")
 
 
 def build_config(args: argparse.Namespace, actions: Mapping[str, argparse.Action]) -> str:
-    """The content of ``config.txt``.
+    """Return the content of ``config.txt``.
 
     Flags that differ from their defaults come first; the others follow as comments.
 
     Args:
-        args: all flags, with the values in force.
-        actions: the flags of main.py by name.
+        args: all flags, with their final values.
+        actions: argparse actions of main.py by name.
     """
     changed: list[str] = []
     others: list[str] = []
@@ -34,19 +34,19 @@ def build_config(args: argparse.Namespace, actions: Mapping[str, argparse.Action
         line = flag_line(action, value)
         is_comment = line is None or value == action.default or name in _OF_ONE_START
         if name == "resume" and value and args.output_dir and lies_in(value, Path(args.output_dir)):
-            is_comment = True  # continues the run of this very folder
+            is_comment = True  # continues the run in this folder
         (others if is_comment else changed).append(line or _comment(action, value))
     date = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
     packages = ", ".join(f"{name} {version}" for name, version in versions().items())
     head = [f"Flags of a run, read by: python main.py @{CONFIG}", f"{date}, {packages}"]
-    tail = [f"Default values, and flags that concern one start only ({len(others)}):", *others]
+    tail = [f"Default values, and flags that apply to a single start ({len(others)}):", *others]
     return "\n".join([*_comments(head), "", *changed, "", *_comments(tail), ""])
 
 
 def write_config(folder: Path, text: str) -> None:
-    """Write ``config.txt``, unless it has the same flags already.
+    """Write ``config.txt``, unless it already contains the same flags.
 
-    Earlier flags of a continued run stay in ``config-1.txt``, ``config-2.txt`` and so on. Call it
+    Earlier flags of a resumed run are kept as ``config-1.txt``, ``config-2.txt`` and so on. Call it
     on rank 0 only.
 
     Args:
@@ -62,33 +62,33 @@ def write_config(folder: Path, text: str) -> None:
         while (earlier := folder / f"config-{number}.txt").exists():
             number += 1
         path.rename(earlier)
-        print(f"{path} has the flags of this start; those before are in {earlier.name}")
+        print(f"{path} contains the flags of this start; the previous flags are in {earlier.name}")
     with atomic_write(path, "wb") as file:
         file.write(text.encode("utf-8", "surrogateescape"))
 
 
 def flag_line(action: argparse.Action, value: Any) -> str | None:
-    """A flag as a line of a file of flags; None if it cannot be written, or is not given.
+    """A flag as a line of an ``@file``; None if it is not given or cannot be written.
 
     Args:
-        action: of the flag.
-        value: of the flag.
+        action: argparse action of the flag.
+        value: value of the flag.
     """
     flag = action.option_strings[0]
     if action.nargs == 0:
         return flag if value == action.const else None
     if value is None:
         return None
-    words = [str(one) for one in value] if isinstance(value, list | tuple) else [str(value)]
+    words = [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
     if any(len(word.splitlines()) > 1 for word in words):
         return None
-    if len(words) == 1 and words[0].startswith(("-", "@")):  # not another flag or file of flags
+    if len(words) == 1 and words[0].startswith(("-", "@")):  # would be read as a flag or @file
         return shlex.quote(f"{flag}={words[0]}")
     return shlex.join([flag, *words])
 
 
 def _comment(action: argparse.Action, value: Any) -> str:
-    """A flag that is not given, or whose value has a line break."""
+    """Comment for a flag that is not given, or whose value contains a line break."""
     flag = action.option_strings[0]
     return f"{flag} is not given" if not value or action.nargs == 0 else f"{flag} is {value!r}"
 
@@ -98,5 +98,5 @@ def _comments(lines: list[str]) -> list[str]:
 
 
 def _flags_in(text: str) -> list[str]:
-    """Lines with flags, without the number of classes: a continued run has it from the weights."""
+    """Lines with flags, except the number of classes: a resumed run reads it from the weights."""
     return [line for line in text.splitlines() if line and not line.startswith(_NO_FLAG)]

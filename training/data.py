@@ -1,4 +1,4 @@
-"""The data of a run: data sets, classes, ground truth, and loaders."""
+"""Data of a run: datasets, classes, ground truth and data loaders."""
 
 import argparse
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from util.distributed.agreement import fingerprint, require_same
 
 @dataclass(frozen=True)
 class Data:
-    """Data sets of a run, and what they determine.
+    """Datasets of a run, with their classes and ground truth.
 
     Attributes:
-        train_set: gives (image, target); None with ``--eval``.
-        val_set: gives (image, target).
-        classes: of both data sets and of the checkpoint.
+        train_set: training dataset, yields (image, target); None with ``--eval``.
+        val_set: validation dataset, yields (image, target).
+        classes: classes merged from both datasets and the checkpoint.
         ground_truth: annotations of ``val_set`` for scoring boxes and masks.
-        category_ids: of the rows of the class head.
+        category_ids: category ids of the rows of the classification head.
     """
 
     train_set: Any
@@ -42,12 +42,12 @@ class Data:
         return len(self.category_ids.own)
 
     def class_of_row(self) -> dict[int, str]:
-        """Class names by row of the class head; rows may have no class."""
+        """Class names by row of the classification head; some rows may have no class."""
         rows, names = self.category_ids.row_of, self.classes.names
         return {rows[i]: name for i, name in names.items() if i in rows}
 
     def checkpoint_entries(self) -> dict[str, Any]:
-        """Entries of a checkpoint about the classes, see `training.checkpoint.KEYS`."""
+        """Class entries of a checkpoint, see `training.checkpoint.KEYS`."""
         return {
             "categories": self.classes.names,
             "is_thing": self.classes.is_thing or None,
@@ -56,19 +56,19 @@ class Data:
 
 
 def build_data(args: argparse.Namespace, start: Start) -> Data:
-    """Read the data sets that the flags name, and compare them. Collective: call on every rank.
+    """Read the datasets and check that they are consistent. Collective: call on every rank.
 
     Args:
-        args: all flags; ``num_classes`` None: read from the data.
-        start: the checkpoints; a class head comes with its category ids.
+        args: all flags; if ``num_classes`` is None, it is inferred from the data.
+        start: checkpoints; if one provides the classification head, its category ids are used.
 
     Raises:
-        UserError: files cannot be read, or contradict each other, or differ between ranks.
+        UserError: if files cannot be read, are inconsistent, or differ between ranks.
     """
     head = start.head
     of_head = None if head is None else category_ids_in(head.content, args.num_classes, head.path)
     if of_head is not None and not of_head.are_rows:
-        # Here the number of rows does not limit the ids. Missing rows are reported below.
+        # Ids may exceed the number of rows here. Classes without a row are reported below.
         args = argparse.Namespace(**{**vars(args), "num_classes": None})
     known = None if start.resume is None else table_of_checkpoint(*start.resume).names
     val_set: Any = build_dataset("val", args, known)
@@ -94,14 +94,14 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
 
 
 def _require_same_data(skip_checks: bool, **splits: Any) -> None:
-    """Refuse data sets whose images or classes differ between ranks. Collective.
+    """Check that all ranks have the same images and classes. Collective: call on every rank.
 
     Args:
         skip_checks: value of ``--skip_checks``.
-        splits: data set, or None, by name.
+        splits: dataset, or None, by name of the split.
 
     Raises:
-        UserError: names the split.
+        UserError: if a split differs; the message contains its name.
     """
     facts = {}
     for name, data in splits.items():
@@ -115,15 +115,15 @@ def _require_same_data(skip_checks: bool, **splits: Any) -> None:
 def build_loaders(
     args: argparse.Namespace, data: Data, bad_images: list[str]
 ) -> tuple[TrainLoader | None, ReportingLoader]:
-    """Loaders of training data (None with ``--eval``) and validation data.
+    """Data loaders of the training data (None with ``--eval``) and validation data.
 
     Args:
         args: all flags.
-        data: the data sets.
-        bad_images: messages for images that cannot be read; the loaders add to this very list.
+        data: datasets and classes.
+        bad_images: error messages of unreadable images; the loaders append to this list.
 
     Raises:
-        UserError: the training data has fewer images than one step takes.
+        UserError: if the training data has fewer images than one optimizer step.
     """
     pin_memory = torch.device(args.device).type == "cuda"
     val_loader = build_val_loader(

@@ -1,4 +1,4 @@
-"""Checks of the flags that name the data, before anything is loaded."""
+"""Validate the flags that select the data, before anything is loaded."""
 
 import argparse
 
@@ -8,30 +8,30 @@ COCO_PATHS = (
     *("coco_path", "coco_panoptic_path", "train_images", "train_ann", "val_images", "val_ann"),
 )
 OWN_DATA_PATHS = ("data", "voc_path", "yolo_path")
-# Kinds of data by path; "coco" is the default of --dataset_file.
+# Valid values of --dataset_file for each path flag; "coco" is the default.
 _READ_BY = {"data": ("coco",), "voc_path": ("coco", "voc"), "yolo_path": ("coco", "yolo")}
 
 
 def check_data_flags(args: argparse.Namespace) -> None:
-    """Refuse paths of several data sets, and flags that do not apply to the kind of data.
+    """Check that the paths belong to one dataset, and that the other flags apply to its format.
 
     Raises:
-        UserError: names the flags.
+        UserError: if they do not; the message contains the flags.
     """
     own = [name for name in OWN_DATA_PATHS if getattr(args, name)]
     coco = [name for name in COCO_PATHS if getattr(args, name)]
     if len(own) + bool(coco) > 1:
         names = " and ".join(f"--{name}" for name in (*own, *coco))
-        raise UserError(f"{names} name several data sets: give one of them")
+        raise UserError(f"{names} select several datasets: give only one of them")
     if own and args.dataset_file not in _READ_BY[own[0]]:
         raise UserError(
-            f"--dataset_file {args.dataset_file} does not read --{own[0]}: leave one of them out"
+            f"--dataset_file {args.dataset_file} does not read --{own[0]}: omit one of them"
         )
-    # The data may be named by the checkpoint; then this function is called again.
+    # The checkpoint may select the data; then this function is called again.
     has_own_data = bool(own) or (not coco and bool(args.resume or args.auto_resume))
     _check_val_fraction(args, has_own_data)
     if args.keep_difficult and (not has_own_data or args.yolo_path):
-        raise UserError("--keep_difficult is about Pascal VOC: it needs --data or --voc_path")
+        raise UserError("--keep_difficult applies to Pascal VOC: it requires --data or --voc_path")
     if args.classes and args.dataset_file.endswith("panoptic"):
         raise UserError(f"--classes does not apply to --dataset_file {args.dataset_file}")
 
@@ -41,8 +41,10 @@ def _check_val_fraction(args: argparse.Namespace, is_own: bool) -> None:
     if fraction is None:
         return
     if not 0 < fraction <= 1:
-        raise UserError(f"--val_fraction {fraction}: must be above 0 and at most 1 (0.1 for 10 %)")
+        raise UserError(
+            f"--val_fraction {fraction}: must be above 0 and at most 1 (0.1 means 10 %)"
+        )
     if fraction == 1 and not args.eval:
-        raise UserError("--val_fraction 1 leaves no images for training: it is for --eval")
+        raise UserError("--val_fraction 1 leaves no images for training: use it only with --eval")
     if not is_own:
-        raise UserError("--val_fraction needs --data, --voc_path or --yolo_path")
+        raise UserError("--val_fraction requires --data, --voc_path or --yolo_path")

@@ -1,4 +1,4 @@
-"""Evaluation of a run's model: scores, tables, pictures and the detections as a file."""
+"""Evaluation of a run's model: scores, tables, figures and a file with the detections."""
 
 import argparse
 from collections.abc import Callable
@@ -32,13 +32,13 @@ class Evaluation:
 
     Attributes:
         criterion: computes the losses.
-        postprocessors: by kind, as in `engine.evaluate`.
-        loader: validation batches.
-        data: data sets, classes and ground truth.
-        folder: for pictures and panoptic maps.
+        postprocessors: see `engine.evaluate`.
+        loader: yields validation batches.
+        data: datasets, classes and ground truth.
+        folder: output folder, for figures and panoptic maps.
         output: prints the steps and the tables.
-        amp: mixed precision, as in `engine.evaluate`.
-        seed: of the random state during an evaluation.
+        amp: mixed precision, see `engine.evaluate`.
+        seed: seed of the random generators during an evaluation.
         dump_detections: file for the detections of the last evaluation; empty: none.
         training: whether this is an evaluation during training, not ``--eval``.
     """
@@ -59,14 +59,14 @@ class Evaluation:
     ) -> tuple[dict[str, Any], CocoEvaluator]:
         """Evaluate a model, print and draw its results, and write ``--dump_detections``.
 
-        Leaves the random state of training as it is. Collective: call on every rank.
+        The random state of training is preserved. Collective: call on every rank.
 
         Args:
-            model: the network, or its averaged copy.
+            model: the model, or its averaged copy.
             between_batches: called before each batch; may raise to end the evaluation.
 
         Returns:
-            as `engine.evaluate`.
+            statistics and evaluator, see `engine.evaluate`.
         """
         with_tables = not (self.training and self.output.is_short)
         with seeded(self.seed % 2**32):
@@ -98,12 +98,12 @@ class Evaluation:
             return
         self.folder.save_detections(detections, self.data.classes.text_ids)
         val_set = self.data.val_set
-        picture = draw_detections(detections, self.data.ground_truth, val_set, self.folder.path)
-        if picture is not None:
-            self.output.full(f"Detections beside ground truth: {picture}")
+        figure = draw_detections(detections, self.data.ground_truth, val_set, self.folder.path)
+        if figure is not None:
+            self.output.full(f"Detections beside ground truth: {figure}")
         if "panoptic" in self.postprocessors:
-            picture = draw_panoptic_maps(val_set, self.folder.path)
-            self.output.full(f"Panoptic maps beside ground truth: {picture}")
+            figure = draw_panoptic_maps(val_set, self.folder.path)
+            self.output.full(f"Panoptic maps beside ground truth: {figure}")
 
 
 def build_evaluation(
@@ -115,7 +115,7 @@ def build_evaluation(
     folder: RunFolder,
     output: FullOutput,
 ) -> Evaluation:
-    """The evaluation of a run, with the flags ``amp``, ``seed``, ``dump_detections``, ``eval``."""
+    """Build from the flags ``amp``, ``seed``, ``dump_detections`` and ``eval``."""
     return Evaluation(
         criterion=criterion,
         postprocessors=postprocessors,

@@ -1,4 +1,4 @@
-"""Checks of flags, before anything is loaded."""
+"""Validate the flags before anything is loaded."""
 
 import argparse
 from pathlib import Path
@@ -24,7 +24,7 @@ _NOT_NEGATIVE = (
     *("lr_min_ratio", "warmup_steps", "momentum", "freeze_backbone_epochs"),
 )
 # Flags that may differ between ranks, and paths, which may differ between machines.
-_OF_A_RANK = frozenset({"rank", "gpu", "device", "num_workers", "dist_url", "dist_timeout"})
+_PER_RANK = frozenset({"rank", "gpu", "device", "num_workers", "dist_url", "dist_timeout"})
 _PATHS = frozenset(
     {
         *(*COCO_PATHS, *OWN_DATA_PATHS, "classes"),
@@ -37,10 +37,10 @@ SAME_ON_ALL_RANKS = "give every rank the same flags, and every machine the same 
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Refuse flags that no run can work with.
+    """Check single flags, and flags that contradict each other.
 
     Raises:
-        UserError: names the flag and the values that it can have.
+        UserError: if a flag is invalid; the message says which values are valid.
     """
     _check_numbers(args)
     parse_device(args.device)
@@ -51,7 +51,7 @@ def check_flags(args: argparse.Namespace) -> None:
     _check_masks(args)
     if args.tensorboard:
         if args.eval:
-            raise UserError("--tensorboard writes the epochs of training: leave it out of --eval")
+            raise UserError("--tensorboard logs training epochs: omit it with --eval")
         require_tensorboard()
 
 
@@ -69,7 +69,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
             raise UserError(f"--{name} {value}: must be below 1")
     for name in ("dropout", "panoptic_threshold", "crop_prob"):
         if getattr(args, name) > 1:
-            raise UserError(f"--{name} {getattr(args, name)}: must be at most 1 (0.3 for 30 %)")
+            raise UserError(f"--{name} {getattr(args, name)}: must be at most 1 (0.3 means 30 %)")
     if args.hidden_dim % args.nheads or args.hidden_dim % 4:
         raise UserError(
             f"--hidden_dim {args.hidden_dim}: must be a multiple of 4 and of --nheads {args.nheads}"
@@ -86,7 +86,7 @@ def _check_dump_file(path: str) -> None:
 def _check_start(args: argparse.Namespace) -> None:
     if args.resume and args.finetune:
         raise UserError(
-            "--resume continues a run and --finetune starts a new one: give one of them"
+            "--resume continues a run and --finetune starts a new one: give only one of them"
         )
     if args.auto_resume and not args.output_dir:
         raise UserError("--auto_resume needs --output_dir: the folder of the run to continue")
@@ -96,13 +96,15 @@ def _check_overwrite(args: argparse.Namespace) -> None:
     if not args.overwrite:
         return
     if args.eval:
-        raise UserError("--overwrite is for training: --eval replaces no results of a training")
+        raise UserError(
+            "--overwrite cannot be used with --eval: evaluation does not overwrite training results"
+        )
     if not args.output_dir:
         raise UserError("--overwrite needs --output_dir: the folder to start over in")
     if args.auto_resume or (args.resume and lies_in(args.resume, Path(args.output_dir))):
         raise UserError(
-            f"--overwrite starts over in {args.output_dir}, --auto_resume and --resume of a "
-            "checkpoint there continue: give one of them"
+            f"--overwrite (start a new run in {args.output_dir}) contradicts --auto_resume and "
+            "--resume from this folder (continue the run): give only one of them"
         )
 
 
@@ -110,33 +112,33 @@ def _check_masks(args: argparse.Namespace) -> None:
     if args.masks and args.hidden_dim < 16:
         raise UserError(f"--hidden_dim {args.hidden_dim}: --masks needs at least 16")
     if args.panoptic_threshold != NEW_FLAG_DEFAULTS["panoptic_threshold"] and not args.masks:
-        raise UserError("--panoptic_threshold is about panoptic maps: it needs --masks")
+        raise UserError("--panoptic_threshold requires --masks")
     if args.frozen_weights and not args.masks:
-        raise UserError("--frozen_weights trains a mask head on fixed weights: it needs --masks")
+        raise UserError("--frozen_weights trains only the mask head: it requires --masks")
 
 
 def check_training_flags(args: argparse.Namespace) -> None:
-    """Refuse flags of training that mean nothing beside the others.
+    """Check training flags that only apply together with other flags.
 
-    Call it when flags have been taken from a checkpoint, which may hold the others.
+    Call it after flags have been restored from a checkpoint, which may contain the others.
 
     Raises:
-        UserError: names the flags and the way out.
+        UserError: if a flag has no effect; the message says which flags to change.
     """
     if args.momentum is not None and args.optimizer != "sgd":
         raise UserError(
-            f"--momentum {args.momentum}: --optimizer {args.optimizer} has none; leave it out, or "
-            "give --optimizer sgd"
+            f"--momentum {args.momentum}: --optimizer {args.optimizer} has no momentum; omit the "
+            "flag, or use --optimizer sgd"
         )
     if args.lr_min_ratio and args.lr_scheduler != "cosine":
         raise UserError(
-            f"--lr_min_ratio {args.lr_min_ratio}: needs --lr_scheduler cosine; give that, or "
+            f"--lr_min_ratio {args.lr_min_ratio}: requires --lr_scheduler cosine; add it, or use "
             "--lr_min_ratio 0"
         )
     if args.lr_min_ratio and args.lr_min:
         raise UserError(
-            f"--lr_min {args.lr_min} and --lr_min_ratio {args.lr_min_ratio} both set the last "
-            "learning rate: give one of them, and 0 for the other"
+            f"--lr_min {args.lr_min} and --lr_min_ratio {args.lr_min_ratio} both set the final "
+            "learning rate: set one of them to 0"
         )
     _check_freezing(args)
 
@@ -145,26 +147,28 @@ def _check_freezing(args: argparse.Namespace) -> None:
     epochs, size = args.freeze_backbone_epochs, args.freeze_batch_size
     if size is not None and not epochs:
         raise UserError(
-            f"--freeze_batch_size {size}: needs --freeze_backbone_epochs, the epochs that have "
-            "this batch size"
+            f"--freeze_batch_size {size}: requires --freeze_backbone_epochs, the number of epochs "
+            "with this batch size"
         )
     never_trained = "--frozen_weights" if args.frozen_weights else "--lr_backbone 0"
     if epochs and (args.frozen_weights or not args.lr_backbone):
         raise UserError(
             f"--freeze_backbone_epochs {epochs}: with {never_trained} the backbone is frozen in "
-            "all epochs; give --freeze_backbone_epochs 0"
+            "all epochs; use --freeze_backbone_epochs 0"
         )
 
 
 def require_same_flags(args: argparse.Namespace) -> None:
-    """Refuse flags that differ between ranks; of paths, only whether they are given. Collective.
+    """Check that all ranks have the same flags. Collective: call on every rank.
+
+    Paths may differ, but each must be given on all ranks or on none.
 
     Raises:
-        UserError: names the flag and its values.
+        UserError: if a flag differs; the message lists its values.
     """
     facts = {
         f"--{name}": ("given" if value else "not given") if name in _PATHS else value
         for name, value in sorted(vars(args).items())
-        if name not in _OF_A_RANK
+        if name not in _PER_RANK
     }
     require_same(facts, SAME_ON_ALL_RANKS, args.skip_checks)

@@ -1,4 +1,4 @@
-"""The files of a run: checkpoints, log and evaluations, named as in the original."""
+"""Files of a run: checkpoints, log and evaluations, with the same names as in the original."""
 
 import contextlib
 import json
@@ -23,11 +23,11 @@ from util.files.checkpoint import (
     sync_folder,
 )
 
-_KEEP_EVERY = 100  # epochs between checkpoints that stay
+_KEEP_EVERY = 100  # epochs between checkpoints that are kept
 _KEEP_EVALUATION_EVERY = 50
 _NEWEST, _BEST, _LOG = "checkpoint.pth", "best.pth", "log.txt"
-_LAST, _LEFT = "checkpoint-step", "abandoned-step"  # before the number of the step
-_HALF_WRITTEN = (".*.pth.*tmp", ".*.pth.tmp", f".{_LOG}.*tmp", "eval/.*.pth.*tmp")
+_STEP_PREFIX, _ABANDONED_PREFIX = "checkpoint-step", "abandoned-step"  # then the step number
+_PARTIAL_FILES = (".*.pth.*tmp", ".*.pth.tmp", f".{_LOG}.*tmp", "eval/.*.pth.*tmp")
 
 
 class RunFolder:
@@ -40,7 +40,7 @@ class RunFolder:
         keep_last: number of most recent checkpoints to keep, ``checkpoint.pth`` included.
 
     Raises:
-        UserError: the folder cannot be made, or nothing can be written to it.
+        UserError: if the folder cannot be created or is not writable.
     """
 
     def __init__(self, output_dir: str, keep_last: int = 1):
@@ -54,11 +54,11 @@ class RunFolder:
                 pass
         except OSError as err:
             raise UserError(
-                f"--output_dir {output_dir}: cannot be made or written to ({err.strerror})"
+                f"--output_dir {output_dir}: cannot be created or written to ({err.strerror})"
             ) from err
 
     def holds(self, path: str) -> bool:
-        """Whether a checkpoint lies in this folder."""
+        """Whether a checkpoint is in this folder."""
         return self.path is not None and lies_in(path, self.path)
 
     def start_over(self) -> None:
@@ -66,25 +66,25 @@ class RunFolder:
         if self.path is not None and is_main_process():
             set_earlier_run_aside(self.path)
 
-    def sweep(self) -> None:
-        """Remove half-written files of a killed run."""
+    def remove_partial_files(self) -> None:
+        """Remove partially written files of a killed run."""
         if self.path is not None and is_main_process():
-            for pattern in _HALF_WRITTEN:
-                for half in self.path.glob(pattern):
-                    half.unlink(missing_ok=True)
+            for pattern in _PARTIAL_FILES:
+                for path in self.path.glob(pattern):
+                    path.unlink(missing_ok=True)
 
     # ---- checkpoints
 
     def save_checkpoint(self, content: dict[str, Any], epoch: int | None, lr_drop: int) -> None:
         """Write ``checkpoint.pth``.
 
-        Every 100 and every ``lr_drop`` epochs a copy stays as ``checkpoint{epoch:04}.pth``, and
-        with ``keep_last`` above 1 a copy of the last ones as ``checkpoint-step{step:09}.pth``.
+        Every 100 and every ``lr_drop`` epochs a copy is kept as ``checkpoint{epoch:04}.pth``. With
+        ``keep_last`` above 1 the latest ones are kept as ``checkpoint-step{step:09}.pth``.
 
         Args:
             content: entries by key, see `training.checkpoint.KEYS`.
-            epoch: the epoch that has just ended; None during an epoch.
-            lr_drop: value of the flag.
+            epoch: the epoch that has just been completed; None during an epoch.
+            lr_drop: value of ``--lr_drop``.
         """
         if self.path is None:
             return
@@ -93,10 +93,10 @@ class RunFolder:
         if not is_main_process():
             return
         if epoch is not None and ((epoch + 1) % lr_drop == 0 or (epoch + 1) % _KEEP_EVERY == 0):
-            _same_file(newest, self.path / f"checkpoint{epoch:04}.pth")
+            _link_or_copy(newest, self.path / f"checkpoint{epoch:04}.pth")
         if self._keep_last > 1:
-            _same_file(newest, self.path / f"{_LAST}{position_in(content)[1]:09}.pth")
-            for old in sorted(self.path.glob(f"{_LAST}*.pth"))[: -self._keep_last]:
+            _link_or_copy(newest, self.path / f"{_STEP_PREFIX}{position_in(content)[1]:09}.pth")
+            for old in sorted(self.path.glob(f"{_STEP_PREFIX}*.pth"))[: -self._keep_last]:
                 old.unlink(missing_ok=True)
 
     def add_thresholds(
@@ -105,15 +105,15 @@ class RunFolder:
         ema_thresholds: Thresholds,
         checkpoint: StrPath | None = None,
     ) -> None:
-        """Write the thresholds of its evaluation into a checkpoint, and into links to it.
+        """Add the thresholds of an evaluation to its checkpoint, and to hard links to this file.
 
         Args:
-            thresholds: with the raw weights, see `training.checkpoint.KEYS`.
-            ema_thresholds: with the averaged weights.
-            checkpoint: its path; None: the newest checkpoint.
+            thresholds: thresholds of the raw weights, see `training.checkpoint.KEYS`.
+            ema_thresholds: thresholds of the averaged weights.
+            checkpoint: path of the checkpoint; None: the newest checkpoint.
 
         Raises:
-            UserError: the file cannot be read or written.
+            UserError: if the file cannot be read or written.
         """
         if self.path is None or not is_main_process():
             return
@@ -122,86 +122,86 @@ class RunFolder:
         content = with_thresholds(load_checkpoint(path), thresholds, ema_thresholds)
         save_on_master(content, path)
         for link in links:
-            _same_file(path, link)
+            _link_or_copy(path, link)
 
     def keep_as_best(self, checkpoint: StrPath | None = None, weights: str = "model") -> None:
         """Make ``best.pth`` a copy of a checkpoint.
 
         Args:
-            checkpoint: its path; None: the newest checkpoint.
+            checkpoint: path of the checkpoint; None: the newest checkpoint.
             weights: key of the weights that scored best; saved as ``best_weights`` unless it is
                 ``model``.
 
         Raises:
-            UserError: the file cannot be written.
+            UserError: if the file cannot be written.
         """
         if self.path is None or not is_main_process():
             return
         source, best = Path(checkpoint or self.path / _NEWEST), self.path / _BEST
         if weights == "model":
-            _same_file(source, best)
+            _link_or_copy(source, best)
         else:
             save_on_master(best_checkpoint(load_checkpoint(source), weights), best)
 
     def load_newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """Path and content of the newest readable checkpoint; None if there is no checkpoint.
+        """Load the newest readable checkpoint: path and content; None if there is no checkpoint.
 
-        If ``checkpoint.pth`` cannot be read, the copies are tried, the newest first.
+        If ``checkpoint.pth`` cannot be read, the copies are tried, newest first.
 
         Raises:
-            UserError: there are checkpoints, and none can be read.
+            UserError: if there are checkpoints, but none can be read.
         """
         if self.path is None:
             return None
         copies = [*self.path.glob("checkpoint?*.pth"), *self.path.glob(_BEST)]
-        copies = [path for path in copies if path.exists()]  # a link may lead nowhere
+        copies = [path for path in copies if path.exists()]  # skip dangling symlinks
         copies.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
         newest = self.path / _NEWEST
-        complaints = []
+        errors = []
         for path in ([newest] if newest.exists() else []) + copies:
             try:
                 return path, load_checkpoint(path)
             except UserError as err:
-                complaints.append(str(err))
-                print(f"{err}; looking for an earlier one")
-        if complaints:
-            raise UserError(f"--auto_resume: no checkpoint can be read: {'; '.join(complaints)}")
+                errors.append(str(err))
+                print(f"{err}; trying an earlier checkpoint")
+        if errors:
+            raise UserError(f"--auto_resume: no checkpoint can be read: {'; '.join(errors)}")
         return None
 
     def go_back_to(self, epoch: int, step: int) -> None:
-        """Rename files of later steps before training continues from an earlier checkpoint.
+        """Set aside checkpoints and log lines written after the checkpoint that is resumed.
 
-        A copy of the log stays as ``log-before-epoch{epoch:04}.txt``; later checkpoints become
-        ``abandoned-step{step:09}.pth``, ``abandoned-checkpoint-epoch{epoch:04}.pth`` and
+        The complete log is kept as ``log-before-epoch{epoch:04}.txt``. Later checkpoints are
+        renamed to ``abandoned-step{step:09}.pth``, ``abandoned-checkpoint-epoch{epoch:04}.pth`` and
         ``abandoned-best-epoch{epoch:04}.pth``.
 
         Args:
-            epoch: the epoch that training continues with.
-            step: the last step that is done.
+            epoch: epoch in which training continues.
+            step: number of completed optimizer steps.
         """
         if self.path is None or not is_main_process():
             return
-        for later in sorted(self.path.glob(f"{_LAST}*.pth")):
-            number = later.stem.removeprefix(_LAST)
+        for later in sorted(self.path.glob(f"{_STEP_PREFIX}*.pth")):
+            number = later.stem.removeprefix(_STEP_PREFIX)
             if number.isdecimal() and int(number) > step:
-                _put_aside(later, f"{_LEFT}{number}", f"step {step}")
+                _set_aside(later, f"{_ABANDONED_PREFIX}{number}", f"step {step}")
         for kind, pattern in (("best", _BEST), ("checkpoint", "checkpoint[0-9]*.pth")):
             for path in sorted(self.path.glob(pattern)):
-                self._put_aside_if_later(path, kind, epoch, step)
-        self._put_aside_if_later(self.path / _NEWEST, "checkpoint", epoch, step)
-        self._cut_log(epoch)
+                self._set_aside_if_later(path, kind, epoch, step)
+        self._set_aside_if_later(self.path / _NEWEST, "checkpoint", epoch, step)
+        self._truncate_log(epoch)
 
-    def _put_aside_if_later(self, path: Path, kind: str, epoch: int, step: int) -> None:
+    def _set_aside_if_later(self, path: Path, kind: str, epoch: int, step: int) -> None:
         """Rename a checkpoint that was written after this epoch and step."""
         reached = _progress_in(path)
         if reached is not None and reached > (epoch - 1, step):
             name = f"abandoned-{kind}-epoch{reached[0]:04}"
-            _put_aside(path, name, f"epoch {epoch - 1}, step {step}")
+            _set_aside(path, name, f"epoch {epoch - 1}, step {step}")
 
     # ---- log
 
     def append_log(self, entry: dict[str, Any]) -> None:
-        """Append a JSON object to ``log.txt``. Numbers that are not finite become null."""
+        """Append a JSON object to ``log.txt``. Non-finite numbers are written as null."""
         if self.path is None or not is_main_process():
             return
         with (self.path / _LOG).open("a", encoding="utf-8") as file:
@@ -224,10 +224,10 @@ class RunFolder:
         text = (self.path / _LOG).read_text(encoding="utf-8", errors="replace")
         return [(line, _entry_of(line)) for line in text.splitlines(keepends=True)]
 
-    def _cut_log(self, epoch: int) -> None:
+    def _truncate_log(self, epoch: int) -> None:
         """Remove lines of this and later epochs, and damaged lines, from ``log.txt``.
 
-        A copy keeps them, unless only the last line was cut short by a kill.
+        The complete log is kept as a copy, unless only an incomplete last line is removed.
         """
         assert self.path is not None
         lines, log = self._log_lines(), self.path / _LOG
@@ -236,10 +236,10 @@ class RunFolder:
             return
         if len(kept) < len(lines) - (not lines[-1][0].endswith("\n")):
             before = _free(self.path / f"log-before-epoch{epoch:04}.txt", log)
-            _same_file(log, before)
+            _link_or_copy(log, before)
             print(
-                f"{log}: {len(lines) - len(kept)} lines, damaged or of epoch {epoch} and later, "
-                f"are taken out; {before} has them all"
+                f"{log}: {len(lines) - len(kept)} lines (damaged, or of epoch {epoch} and later) "
+                f"removed; the complete log is in {before}"
             )
         with atomic_write(log, "w") as file:
             file.writelines(kept)
@@ -264,7 +264,7 @@ class RunFolder:
 
         Args:
             detections: COCO result entries with ``bbox``.
-            text_ids: id in the user's files by category id, where it is a string.
+            text_ids: original id of categories whose id is a string in the user's files.
         """
         if self.path is not None and is_main_process():
             (self.path / "eval").mkdir(exist_ok=True)
@@ -287,7 +287,7 @@ def _entry_of(line: str) -> dict[str, Any] | None:
 
 
 def _progress_in(path: Path) -> tuple[int, int] | None:
-    """Last complete epoch and number of steps of a checkpoint; None if it cannot be read."""
+    """Last completed epoch and number of steps of a checkpoint; None if it cannot be read."""
     try:
         checkpoint = load_checkpoint(path, mmap=True)
     except UserError:
@@ -296,12 +296,12 @@ def _progress_in(path: Path) -> tuple[int, int] | None:
     return (epoch, step) if type(epoch) is int and type(step) is int else None
 
 
-def _put_aside(path: Path, stem: str, after: str) -> None:
+def _set_aside(path: Path, stem: str, after: str) -> None:
     """Rename a checkpoint, and print why."""
     target = _free(path.with_name(f"{stem}.pth"), path)
     path.rename(target)
-    path.unlink(missing_ok=True)  # two names of one file: the rename did nothing
-    print(f"{path} comes after {after} and is now {target.name}")
+    path.unlink(missing_ok=True)  # if both were hard links to one file, rename does nothing
+    print(f"{path} was written after {after}: renamed to {target.name}")
 
 
 def _free(target: Path, source: Path) -> Path:
@@ -313,24 +313,25 @@ def _free(target: Path, source: Path) -> Path:
     return free
 
 
-def _same_file(source: Path, target: Path) -> None:
-    """Make ``target`` a hard link or copy that keeps this content when ``source`` is replaced."""
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Make ``target`` a hard link or copy, which is not affected when ``source`` is replaced."""
     beside = target.with_name(f".{target.name}.tmp")
     beside.unlink(missing_ok=True)
     try:
-        os.link(os.path.realpath(source), beside)  # a link would follow every later checkpoint
-    except OSError:  # a file system without links
+        # Resolve symlinks: a link to a symlink would change with every later checkpoint.
+        os.link(os.path.realpath(source), beside)
+    except OSError:  # a file system without hard links
         with source.open("rb") as file, atomic_write(target) as copy:
             shutil.copyfileobj(file, copy)
         return
     os.replace(beside, target)
     with contextlib.suppress(OSError):
-        beside.unlink()  # where both names were one file already, the rename does nothing
+        beside.unlink()  # if both were hard links to one file, replace does nothing
     sync_folder(target.parent)
 
 
 def _strict(value: Any) -> Any:
-    """Replace NaN and infinity, which JSON does not have, by None."""
+    """Replace NaN and infinity, which JSON does not support, with None."""
     if isinstance(value, dict):
         return {key: _strict(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The epochs of a run: training, checkpoints, log, and stopping on signals."""
+"""Epoch loop of a run: training, evaluation, checkpoints, log, and stopping on signals."""
 
 import argparse
 import contextlib
@@ -39,7 +39,7 @@ from util.signals import StopSignals
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """Values of the flags of the same names that the loop reads."""
+    """The flags that the epoch loop uses."""
 
     patience: int | None
     clip_max_norm: float
@@ -52,29 +52,29 @@ class LoopSettings:
 
 
 def build_loop_settings(args: argparse.Namespace) -> LoopSettings:
-    """The settings of the loop, from all flags."""
+    """Build from the flags of the same names."""
     return LoopSettings(**{field.name: getattr(args, field.name) for field in fields(LoopSettings)})
 
 
 @dataclass
 class Run:
-    """Trains and evaluates epoch by epoch.
+    """A training or evaluation run.
 
     Attributes:
-        settings: flags of the loop.
-        plan: what each epoch does.
-        flags: all flags, by name, for checkpoints.
+        settings: flags of the epoch loop.
+        plan: frozen backbone, batch size, warm-up and evaluation by epoch.
+        flags: all flags by name, saved in checkpoints.
         config: content of ``config.txt``.
-        folder: for the files of the run.
+        folder: output folder.
         output: prints steps and scores.
-        classes: entries of checkpoints about the classes.
+        classes: class entries of a checkpoint.
         train_loader: training batches; None with ``--eval``.
-        training: model, optimizer and progress: saved in checkpoints.
-        parallel_model: the model, wrapped for several processes.
+        training: model, optimizer and progress, saved in checkpoints.
+        parallel_model: the model, wrapped in DistributedDataParallel for several processes.
         criterion: computes the losses.
         evaluation: evaluates a model on the validation data.
         non_finite: handles non-finite steps.
-        tensorboard: of ``--tensorboard`` on rank 0, else None.
+        tensorboard: TensorBoard log on rank 0 with ``--tensorboard``, else None.
     """
 
     settings: LoopSettings
@@ -112,15 +112,16 @@ class Run:
         """Train to the last epoch, and evaluate as planned.
 
         Raises:
-            DivergenceError: more non-finite steps than ``--max_skipped_steps`` allows.
-            StopRequested: a signal came. A checkpoint is saved, if there is an output folder.
+            DivergenceError: if there are more non-finite steps than ``--max_skipped_steps``.
+            StopRequested: if a stop signal was received. A checkpoint has been saved, if there is
+                an output folder.
         """
         settings, state, epochs = self.settings, self.state, self.plan.epochs
         if settings.overwrite:
             self.folder.start_over()
         if settings.resume:
             set_aside_later_files(self.folder, settings.resume, state)
-        self.folder.sweep()
+        self.folder.remove_partial_files()
         self.output.full("Start training")
         if state.epoch >= epochs:
             print(f"Nothing left to do: epoch {state.epoch} of --epochs {epochs} is done")
@@ -129,9 +130,9 @@ class Run:
         self.output.take_log(self.folder.read_log())
         started = time.monotonic()
         with contextlib.closing(self.output), self.signals, explained_worker_faults(self.signals):
-            if self._owes_a_log_line():
+            if self._last_epoch_is_not_logged():
                 self._end_epoch(settings.resume)
-            while state.epoch < epochs and not self._has_lost_patience():
+            while state.epoch < epochs and not self._should_stop_early():
                 self._train_epoch()
                 self._save(epoch=state.epoch - 1)
                 if self.watch.stop_agreed:
@@ -141,8 +142,8 @@ class Run:
             f"Training time {datetime.timedelta(seconds=int(time.monotonic() - started))}"
         )
 
-    def _owes_a_log_line(self) -> bool:
-        """Whether the run was interrupted after an epoch, before its line in the log."""
+    def _last_epoch_is_not_logged(self) -> bool:
+        """Whether the resumed run was interrupted between an epoch and its line in the log."""
         state, epoch = self.state, self.state.epoch - 1
         ended = state.images_done == 0 and state.train_stats is not None
         if not ended or epoch in state.scores:
@@ -150,7 +151,7 @@ class Run:
         folder = self.folder
         return broadcast_object(folder.holds(self.settings.resume) and not folder.has_logged(epoch))
 
-    def _has_lost_patience(self) -> bool:
+    def _should_stop_early(self) -> bool:
         best, patience = self.state.best_epoch, self.settings.patience
         if best is None or patience is None:
             return False
@@ -158,13 +159,13 @@ class Run:
             return False
         averaged = " (averaged weights)" if self.state.best_weights == "ema" else ""
         print(
-            f"No better validation score since epoch {best}{averaged}: "
-            f"ends by --patience {patience}"
+            f"Early stopping (--patience {patience}): no better validation score since epoch "
+            f"{best}{averaged}"
         )
         return True
 
     def _train_epoch(self) -> None:
-        """Train one epoch, or the rest of it after a checkpoint inside an epoch."""
+        """Train one epoch, or the remaining steps of a resumed epoch."""
         assert self.train_loader is not None
         settings, plan, state, training = self.settings, self.plan, self.state, self.training
         self._start_stage()
@@ -196,7 +197,7 @@ class Run:
         state.epoch, state.images_done, state.meters = state.epoch + 1, 0, {}
 
     def _start_stage(self) -> None:
-        """Freeze the backbone or train it, as planned for the current epoch."""
+        """Freeze or unfreeze the backbone according to the plan of the current epoch."""
         plan, epoch = self.plan, self.state.epoch
         is_frozen = plan.freezes_backbone(epoch)
         if set_backbone_trained(self.training.optimizer, not is_frozen):
@@ -206,7 +207,7 @@ class Run:
             self.parallel_model = distribute(self.training.model)  # expects all gradients
 
     def _after_step(self, steps_done: int, logger: MetricLogger) -> None:
-        """Update averaged weights; save for ``--save_every``; on a signal save and stop."""
+        """Update averaged weights; save a checkpoint if one is due; after a signal also stop."""
         state, every = self.state, self.settings.save_every
         state.step += 1
         if self.training.averaged is not None:
@@ -229,16 +230,16 @@ class Run:
         """Write a checkpoint. Collective: call on every rank.
 
         Args:
-            epoch: the epoch that has just ended; None during an epoch.
+            epoch: the epoch that has just been completed; None during an epoch.
 
         Raises:
-            DivergenceError: an update has overflowed; the last checkpoint stays.
+            DivergenceError: if weights are not finite; the previous checkpoint is kept.
         """
         parameters = self.training.model.parameters()
         if not nn.utils.get_total_norm(p.detach() for p in parameters).isfinite():
             raise DivergenceError(
                 f"epoch {self.state.epoch}: weights are no longer finite after {self.state.step} "
-                "steps; the checkpoint before is kept, continue from it with a lower --lr"
+                "steps; the previous checkpoint is kept: resume from it with a lower --lr"
             )
         content = checkpoint_of(self.training, self.flags, self.classes)
         self.folder.save_checkpoint(content, epoch, self.settings.lr_drop)
@@ -247,7 +248,7 @@ class Run:
         """Evaluate the last epoch, if that is planned, and write its line in the log.
 
         Args:
-            saved_as: path of its checkpoint, if that is not the newest one.
+            saved_as: path of the epoch's checkpoint; None: the newest checkpoint.
         """
         if self.plan.evaluates(self.state.epoch - 1):
             self._evaluate_epoch(saved_as)
@@ -261,7 +262,7 @@ class Run:
         ema_stats, ema_thresholds = self._score_averaged()
         test_stats, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
         found = thresholds_in(evaluator), ema_thresholds
-        if found != (state.thresholds, state.ema_thresholds):  # which the checkpoint has
+        if found != (state.thresholds, state.ema_thresholds):  # those in the checkpoint
             state.thresholds, state.ema_thresholds = found
             self.folder.add_thresholds(*found, saved_as)
         self._log_epoch(test_stats, ema_stats)
@@ -276,7 +277,7 @@ class Run:
         self.output.scores(state, test_stats, ema_stats)
 
     def _log_epoch(self, test_stats: Mapping[str, Any], ema_stats: Mapping[str, Any]) -> None:
-        """Write the line of the last epoch; without statistics it was not evaluated."""
+        """Log the last epoch; the statistics are empty if it was not evaluated."""
         state, epoch = self.state, self.state.epoch - 1
         state.share_bad_images()
         entry = {
@@ -286,18 +287,18 @@ class Run:
             "epoch": epoch,
             "n_parameters": num_optimized(self.training.optimizer),
             **({"backbone_frozen": True} if self.plan.freezes_backbone(epoch) else {}),
-            **state.left_out(),
+            **state.skips_and_replacements(),
         }
         self.folder.append_log(entry)
         if self.tensorboard is not None:
             self.tensorboard.write(entry)
 
     def _keep_best(self, name: str, saved_as: str | None) -> None:
-        """Make the last epoch ``best.pth``, and print its score.
+        """Save the last epoch as ``best.pth``, and print its score.
 
         Args:
-            name: of the validation score.
-            saved_as: path of its checkpoint, if that is not the newest one.
+            name: name of the validation score.
+            saved_as: path of the epoch's checkpoint; None: the newest checkpoint.
         """
         state, epoch = self.state, self.state.epoch - 1
         self.folder.keep_as_best(saved_as, state.best_weights)
@@ -307,7 +308,7 @@ class Run:
             self.output.full(f"best.pth: epoch {epoch}, {which}{name} {state.score_of(epoch):.3f}")
 
     def _score_averaged(self) -> tuple[dict[str, Any], Thresholds]:
-        """Evaluate the averaged weights, if there are any: their statistics and thresholds."""
+        """Evaluate the averaged weights, if there are any; return statistics and thresholds."""
         if self.training.averaged is None:
             return {}, None
         print("Averaged weights:")
@@ -316,6 +317,6 @@ class Run:
         return stats, thresholds_in(evaluator)
 
     def _stop_evaluation(self) -> None:
-        """Stop between two batches of an evaluation, in a run of one process."""
+        """Single-process runs: stop between two evaluation batches after a signal."""
         if self.signals.received is not None and get_world_size() == 1:
             self._stop()

@@ -29,12 +29,12 @@ def build_network(
 
     Args:
         args: all flags.
-        is_thing: of panoptic data: whether a category id is a thing; COCO's rule holds for other
-            ids.
-        category_ids: of the class head; None: row numbers.
+        is_thing: thing flags by category id from the panoptic annotation file; other ids follow
+            COCO (up to 90: things).
+        category_ids: category ids of the rows of the classification head; None: row numbers.
 
     Raises:
-        ValueError: a post-processor cannot convert rows of the head to category ids.
+        ValueError: if a post-processor cannot convert rows of the head to category ids.
     """
     model, criterion, postprocessors = build_model(args)
     panoptic: Any = postprocessors.get("panoptic")
@@ -58,7 +58,7 @@ def _use_category_ids(postprocessors: Mapping[str, nn.Module], category_ids: Cat
         if not hasattr(postprocessor, "category_ids"):
             raise ValueError(
                 f"the post-processor {type(postprocessor).__name__} must have an attribute "
-                "category_ids, the category id of each row of the class head, for ids with gaps"
+                "category_ids, the category id of each row of the classification head"
             )
         postprocessor.category_ids = category_id_tensor(category_ids.own)
 
@@ -69,10 +69,10 @@ def num_trainable(model: nn.Module) -> int:
 
 
 def prepare_for_mixed_precision(model: nn.Module) -> None:
-    """Switch convolutions to the memory layout and kernels for low precision, in place.
+    """Switch convolutions to the memory format and kernels for low precision, in place.
 
     Args:
-        model: on its device.
+        model: model, on its device.
     """
     nn.utils.convert_conv2d_weight_memory_format(model, torch.channels_last)
     if next(model.parameters()).device.type == "cpu":
@@ -100,14 +100,14 @@ def build_optimization(
 def distribute(model: nn.Module) -> nn.Module:
     """Wrap the model in DistributedDataParallel, if processes are connected. Collective.
 
-    All ranks start from the parameters and buffers of rank 0. DistributedDataParallel alone would
-    send no buffers where ``broadcast_buffers`` is off, and frozen batch norms are buffers.
+    Parameters and buffers are first overwritten with those of rank 0: DDP itself does not broadcast
+    buffers when ``broadcast_buffers`` is off, but frozen batch norms consist of buffers.
 
-    Every parameter must get a gradient in every step, if only zeros, since
-    ``find_unused_parameters`` is off.
+    ``find_unused_parameters`` is off, so every trained parameter must receive a gradient (possibly
+    zero) in every step.
 
     Args:
-        model: on its device.
+        model: model, on its device.
     """
     if not is_dist_avail_and_initialized():
         return model
@@ -125,7 +125,7 @@ def broadcast_state(model: nn.Module) -> None:
     """Overwrite all parameters and buffers of a model with the values of rank 0. Collective.
 
     Raises:
-        UserError: ranks have built different models.
+        UserError: if the ranks have built different models.
     """
     tensors = [*model.parameters(), *model.buffers()]
     numbers = sum(tensor.numel() for tensor in tensors)

@@ -1,4 +1,4 @@
-"""The output folder of a training run; files of an earlier run are never overwritten."""
+"""Choose the output folder of a training run; files of an earlier run are never overwritten."""
 
 import argparse
 import contextlib
@@ -22,14 +22,14 @@ _WRITTEN = (
 
 
 def results_in(folder: Path) -> list[str]:
-    """Names of the checkpoints in a folder, and of the log unless it is empty."""
+    """Names of the checkpoints in a folder, and of the log if it is not empty."""
     log = folder / "log.txt"
     logs = [log] if log.is_file() and log.stat().st_size > 0 else []
     return [path.name for path in logs + _matching(folder, _RESULTS)]
 
 
 def lies_in(path: str, folder: Path) -> bool:
-    """Whether a file is directly in a folder, links resolved."""
+    """Whether a file is directly in a folder, after resolving symlinks."""
     return Path(path).resolve().parent == folder.resolve()
 
 
@@ -39,14 +39,14 @@ def build_output_folder(args: argparse.Namespace, run_name: str) -> Iterator[str
 
     Args:
         args: all flags.
-        run_name: training without ``args.output_dir`` gets the folder ``outputs/{run_name}-N``;
-            empty: it gets none.
+        run_name: without ``args.output_dir`` training gets the folder ``outputs/{run_name}-N``;
+            empty: no folder.
 
     Yields:
-        the folder; empty for none.
+        the folder; empty: no folder.
 
     Raises:
-        UserError: the folder holds another run, or cannot be made.
+        UserError: if the folder contains another run, or cannot be created.
     """
     with contextlib.ExitStack() as stack:
         folder = args.output_dir
@@ -59,23 +59,23 @@ def build_output_folder(args: argparse.Namespace, run_name: str) -> Iterator[str
         elif folder and not (args.eval or args.auto_resume or args.overwrite):
             refuse_used_folder(folder, args.resume)
         if args.save_every and not folder:
-            raise UserError("--save_every needs --output_dir")
+            raise UserError("--save_every requires --output_dir")
         if args.tensorboard and not folder:
-            raise UserError("--tensorboard needs --output_dir")
+            raise UserError("--tensorboard requires --output_dir")
         if not folder and not args.eval:
-            print("No --output_dir: this run keeps neither checkpoints nor logs")
+            print("No --output_dir: this run saves neither checkpoints nor logs")
         yield folder
 
 
 def refuse_used_folder(output_dir: str, resume: str = "") -> None:
-    """Refuse to start a run in the folder of an earlier run. Collective: call on every rank.
+    """Raise if a new run would write to the folder of an earlier run. Collective.
 
     Args:
         output_dir: folder that the new run would write to; it need not exist.
-        resume: checkpoint that the run continues, if any; it may be in the folder itself.
+        resume: checkpoint that the run continues, or empty; it may be in the same folder.
 
     Raises:
-        UserError: on every rank; names the files in the folder and the ways out.
+        UserError: on every rank; the message lists the files and the possible fixes.
     """
 
     def refuse() -> None:
@@ -86,9 +86,9 @@ def refuse_used_folder(output_dir: str, resume: str = "") -> None:
         aside = _next_earlier(folder).name
         shown = ", ".join(found[:4]) + (", …" if len(found) > 4 else "")
         raise UserError(
-            f"--output_dir {output_dir}: holds an earlier run ({shown}), which would be "
-            "overwritten; add --auto_resume to continue that run, give another folder, or add "
-            f"--overwrite to start over (its files then move to {aside}/ there)"
+            f"--output_dir {output_dir}: contains an earlier run ({shown}), which would be "
+            "overwritten; add --auto_resume to continue that run, choose a different folder, or "
+            f"add --overwrite to start over (the old files are moved to {aside}/)"
         )
 
     decide_on_main(refuse)
@@ -96,19 +96,20 @@ def refuse_used_folder(output_dir: str, resume: str = "") -> None:
 
 @contextlib.contextmanager
 def numbered_folder(name: str) -> Iterator[str]:
-    """Make ``outputs/NAME-N`` with the first free number N. Collective: call on every rank.
+    """Create ``outputs/NAME-N`` with the first free number N. Collective: call on every rank.
 
-    If it is still empty at the end, it is removed, and so is ``outputs`` if it was made here.
+    It is removed again if nothing was written to it, together with ``outputs`` if that was created
+    here.
 
     Args:
-        name: of the recipe or the data set; other characters than letters, digits, dot, dash and
+        name: name of the config file or dataset; characters except letters, digits, dot, dash and
             underscore are replaced.
 
     Yields:
         the folder, relative to the current directory.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: if it cannot be created.
     """
     is_new = not _OUTPUTS.exists()
     folder = Path(decide_on_main(lambda: str(_make_numbered(re.sub(r"[^\w.-]+", "_", name)))))
@@ -116,16 +117,16 @@ def numbered_folder(name: str) -> Iterator[str]:
         yield str(folder)
     finally:
         if is_main_process():
-            with contextlib.suppress(OSError):  # it is not empty
+            with contextlib.suppress(OSError):  # the folder is not empty
                 folder.rmdir()
                 if is_new:
                     _OUTPUTS.rmdir()
 
 
 def set_earlier_run_aside(folder: Path) -> None:
-    """Move the files of an earlier run in a folder to its new subfolder ``earlier-N``.
+    """Move the files of an earlier run to the new subfolder ``earlier-N``.
 
-    Other files stay. Call it on rank 0 only.
+    All other files stay in place. Call it on rank 0 only.
     """
     if not results_in(folder):
         return
@@ -148,8 +149,8 @@ def _make_numbered(name: str) -> Path:
             number += 1
         except OSError as err:
             raise UserError(
-                f"{folder}: cannot be made ({err.strerror}); choose a folder with --output_dir, or "
-                'keep nothing with --output_dir ""'
+                f"{folder}: cannot be created ({err.strerror}); choose a folder with --output_dir, "
+                'or save nothing with --output_dir ""'
             ) from err
 
 

@@ -1,4 +1,4 @@
-"""Reports of an evaluation: tables, explanations and images."""
+"""Output of an evaluation: tables per class, explanations of low scores, and figures."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,8 +24,8 @@ def print_class_tables(evaluator: CocoEvaluator, categories: Mapping[int, str]) 
     """Print a table with the scores of each class, for each IoU type.
 
     Args:
-        evaluator: accumulated.
-        categories: names by id.
+        evaluator: evaluator after ``accumulate``.
+        categories: class names by category id.
     """
     for iou_type, score in evaluator.coco_eval.items():
         print(f"By class, {iou_type}:")
@@ -33,10 +33,10 @@ def print_class_tables(evaluator: CocoEvaluator, categories: Mapping[int, str]) 
 
 
 def explanations(evaluator: CocoEvaluator, training: bool) -> list[str]:
-    """Sentences that explain an AP of -1 or 0, and collapsed boxes; empty if all is well.
+    """Sentences that explain an AP of -1 or 0, or collapsed boxes; empty if neither occurs.
 
     Args:
-        evaluator: accumulated.
+        evaluator: evaluator after ``accumulate``.
         training: whether this is an evaluation during training, not ``--eval``.
     """
     collapse = explain_collapse(evaluator, training)
@@ -54,7 +54,7 @@ def all_detections(evaluator: CocoEvaluator) -> list[dict[str, Any]]:
 
 
 def thresholds_in(evaluator: CocoEvaluator) -> dict[str, Any] | None:
-    """Score thresholds with the best F1, see `best_thresholds`; only the main process has them."""
+    """Score thresholds with the best F1, see `best_thresholds`; None on all ranks except 0."""
     if not is_main_process():
         return None
     return best_thresholds(evaluator.coco_gt, evaluator.detections("bbox"), evaluator.img_ids)
@@ -67,39 +67,39 @@ def draw_detections(
 
     Args:
         detections: COCO result entries.
-        ground_truth: of the images.
-        dataset: its ``root`` is the folder of the images; without ``root`` nothing is drawn.
-        folder: of the run.
+        ground_truth: annotations of the images.
+        dataset: its ``root`` is the image folder; without ``root`` nothing is drawn.
+        folder: output folder.
 
     Returns:
-        its path, or None.
+        path of the figure, or None.
     """
     if not hasattr(dataset, "root"):
         return None
-    picture = folder / "detections.png"
-    # Instance annotations of panoptic data only have things, and AP only counts these.
-    detections = [one for one in detections if one["category_id"] in ground_truth.cats]
+    figure = folder / "detections.png"
+    # Box AP is defined for things only: drop stuff detections of panoptic models.
+    detections = [d for d in detections if d["category_id"] in ground_truth.cats]
     save_detection_samples(
         ground_truth,
         detections,
         dataset.root,
-        picture,
+        figure,
         read_image=read_row_image,
-        masks=any("segmentation" in one for one in detections[:1]),
+        masks=any("segmentation" in d for d in detections[:1]),
     )
-    return picture
+    return figure
 
 
 def draw_panoptic_maps(dataset: CocoPanoptic, folder: Path) -> Path:
     """Draw ``panoptic.png``: a sample of panoptic maps beside ground truth.
 
     Args:
-        dataset: with the ground truth.
-        folder: of the run; the maps are in its `engine.PANOPTIC_FOLDER`.
+        dataset: provides the ground truth.
+        folder: output folder; the predicted maps are in its subfolder `engine.PANOPTIC_FOLDER`.
 
     Returns:
-        its path.
+        path of the figure.
     """
-    picture = folder / "panoptic.png"
-    save_panoptic_samples(panoptic_samples(dataset, folder / PANOPTIC_FOLDER), picture)
-    return picture
+    figure = folder / "panoptic.png"
+    save_panoptic_samples(panoptic_samples(dataset, folder / PANOPTIC_FOLDER), figure)
+    return figure

@@ -1,4 +1,4 @@
-"""Where a run starts: from which checkpoints, with which weights, and in which epoch."""
+"""Find and load the checkpoints that a run starts from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,10 +39,10 @@ from util.optimizer import CappedCosineLR, CosineToRatioLR
 
 
 class LoadedCheckpoint(NamedTuple):
-    """A checkpoint that has been read.
+    """Path and content of a checkpoint.
 
     Attributes:
-        path: of the file, or its address.
+        path: path or URL of the file.
         content: entries by key, see `training.checkpoint.KEYS`.
     """
 
@@ -54,7 +54,7 @@ class LoadedCheckpoint(NamedTuple):
         """Read a file.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: if it cannot be read.
         """
         return cls(path, load_checkpoint(path))
 
@@ -64,9 +64,10 @@ class Start:
     """The checkpoints that a run starts from.
 
     Attributes:
-        resume: of ``--resume`` or ``--auto_resume``: continued, or evaluated.
-        finetune: of ``--finetune``.
-        frozen: of ``--frozen_weights``; None with ``resume``, which holds these weights.
+        resume: checkpoint to continue or evaluate (``--resume``, ``--auto_resume``).
+        finetune: checkpoint of ``--finetune``.
+        frozen: checkpoint of ``--frozen_weights``; None with ``resume``, which contains these
+            weights.
     """
 
     resume: LoadedCheckpoint | None = None
@@ -75,7 +76,7 @@ class Start:
 
     @property
     def head(self) -> LoadedCheckpoint | None:
-        """The checkpoint whose class head the run has; None: a new head."""
+        """The checkpoint that provides the classification head; None: a new head."""
         return self.resume or self.frozen
 
 
@@ -85,19 +86,20 @@ class Start:
 def find_start(
     folder: RunFolder, auto_resume: bool, resume: str, finetune: str, frozen_weights: str | None
 ) -> Start:
-    """Read the checkpoints that the flags name. Collective: call on every rank.
+    """Read the checkpoints given by the flags. Collective: call on every rank.
 
     Args:
-        folder: searched if ``auto_resume`` is set; what is found there comes first.
-        auto_resume: value of the flag, as are the other arguments.
-        resume: path, or empty.
-        finetune: path, or empty.
-        frozen_weights: path, or None.
+        folder: output folder; with ``auto_resume`` its newest checkpoint takes precedence over
+            ``resume``.
+        auto_resume: ``--auto_resume``.
+        resume: path or URL, or empty.
+        finetune: path or URL, or empty.
+        frozen_weights: path or URL, or None.
 
     Raises:
-        UserError: a file cannot be read, or not all ranks find the same checkpoint.
+        UserError: if a file cannot be read, or ranks find different checkpoints.
     """
-    complaint: UserError | None = None
+    error: UserError | None = None
     start = Start()
     try:
         newest = folder.load_newest() if auto_resume else None
@@ -112,34 +114,34 @@ def find_start(
                 frozen=LoadedCheckpoint.read(frozen_weights) if frozen_weights else None,
             )
     except UserError as err:
-        complaint = err
-    _refuse_different(_description(start.resume, complaint))
-    if complaint is not None:
-        raise complaint
+        error = err
+    _require_same_on_all_ranks(_description(start.resume, error))
+    if error is not None:
+        raise error
     return start
 
 
-def _description(checkpoint: LoadedCheckpoint | None, complaint: UserError | None) -> str:
+def _description(checkpoint: LoadedCheckpoint | None, error: UserError | None) -> str:
     """Text that differs between ranks if they have not found the same checkpoint."""
-    if complaint is not None:
-        return complaint.one_line()
+    if error is not None:
+        return error.one_line()
     if checkpoint is None:
         return "none"
     epoch, step = checkpoint.content.get("epoch"), checkpoint.content.get("step")
-    where = f"one of epoch {epoch}, step {step}"
-    # Files of the same step may hold other moments, with which weights would drift apart.
+    where = f"epoch {epoch}, step {step}"
+    # Also compare contents: different optimizer states would make the ranks diverge.
     one_rank = get_world_size() == 1
     return where if one_rank else f"{where} (hash {fingerprint(checkpoint.content)})"
 
 
-def _refuse_different(description: str) -> None:
+def _require_same_on_all_ranks(description: str) -> None:
     descriptions = all_gather(description)
     for rank, other in enumerate(descriptions):
         if other != descriptions[0]:
             raise UserError(
-                "--output_dir, --auto_resume, --resume: the processes find different checkpoints "
-                f"(process 0: {descriptions[0]}; process {rank}: {other}); "
-                "all machines must see one folder"
+                "--output_dir, --auto_resume, --resume: ranks found different checkpoints "
+                f"(rank 0: {descriptions[0]}; rank {rank}: {other}); "
+                "all machines must share the output folder"
             )
 
 
@@ -156,14 +158,14 @@ def load_weights(
     """Load the weights of ``--resume``, else of ``--finetune`` and ``--frozen_weights``.
 
     Args:
-        model: random, or with a pretrained backbone; changed in place.
+        model: model with initial weights; changed in place.
         start: the checkpoints.
         backbone: name of the backbone.
-        backbone_weights: for a backbone that ``--finetune`` does not provide.
-        class_of_row: class names by row of the model's class head.
+        backbone_weights: weights of the backbone if the ``--finetune`` file does not match it.
+        class_of_row: class names by row of the model's classification head.
 
     Raises:
-        UserError: weights do not fit.
+        UserError: if weights do not match the model.
     """
     if start.finetune is not None:
         _finetune(model, start.finetune, backbone, backbone_weights, class_of_row)
@@ -182,15 +184,15 @@ def _finetune(
     backbone_weights: str,
     class_of_row: Mapping[int, str],
 ) -> None:
-    """Load what fits; a backbone that does not fit whole comes from ``--backbone_weights``."""
+    """Load matching weights; a backbone that differs is loaded from ``--backbone_weights``."""
     path, content = checkpoint
     state = without_ddp_prefix(model_state(content, path))
     has_backbone = has_backbone_of(model, state)
     if not has_backbone:
         state = {key: value for key, value in state.items() if BODY not in key}
         print(
-            f"{path} has another backbone than --backbone {backbone}: the backbone "
-            f"starts from --backbone_weights {backbone_weights}"
+            f"{path} has a different backbone than --backbone {backbone}; the backbone is "
+            f"initialized from --backbone_weights {backbone_weights}"
         )
     classes = HeadClasses(class_of_row, class_of_row_in(content, path))
     print(finetune_model(model, state, classes))
@@ -209,47 +211,47 @@ def resume_training(
     flags: Mapping[str, Any],
     folder: RunFolder,
 ) -> None:
-    """Continue where a checkpoint was written. Collective: call on every rank.
+    """Restore optimizer, schedule, scaler and progress. Collective: call on every rank.
 
-    A checkpoint that only holds weights starts a new run from them.
+    If the checkpoint contains only weights, a new run starts from them.
 
     Args:
-        state: changed in place; its weights are loaded already.
-        checkpoint: of ``--resume``.
-        flags: all flags, by name; rates and schedule are set by them.
-        folder: of the run; its log has the scores of epochs that the checkpoint does not hold.
+        state: changed in place; the weights must have been loaded before.
+        checkpoint: checkpoint of ``--resume``.
+        flags: all flags by name; they determine learning rates and schedule.
+        folder: output folder; its log may contain scores that are not in the checkpoint.
 
     Raises:
-        UserError: the checkpoint belongs to other parameters, or holds invalid values.
+        UserError: if the checkpoint does not match the parameters or contains invalid values.
     """
     path, content = checkpoint
     if not can_resume(content):
-        print(f"{path} holds weights alone: training starts at epoch {state.progress.epoch}")
+        print(f"{path} contains only weights: training starts at epoch {state.progress.epoch}")
         return
     restore_optimizer(state.optimizer, state.lr_scheduler, state.scaler, content, path)
     report_other_versions(content)
     progress = state.progress = restored_progress(content)
     if apply_schedule(state.optimizer, state.lr_scheduler, flags, progress.epoch):
-        print("Learning rates, their schedule and weight decay are now those of the flags")
+        print("Learning rates, schedule and weight decay were changed by the flags")
     done = f", after {progress.images_done} of its images" if progress.images_done else ""
     print(f"Resuming with epoch {progress.epoch}{done}")
     if broadcast_object(folder.holds(path)):
         progress.take_scores(folder.read_log())
-        # The scores decide when all ranks stop.
+        # All ranks need the same scores: early stopping depends on them.
         progress.scores, progress.ema_scores = broadcast_object(
             (progress.scores, progress.ema_scores)
         )
 
 
 def set_aside_later_files(folder: RunFolder, checkpoint: str, progress: RunState) -> None:
-    """Rename files that a run wrote after the checkpoint of its folder that it now continues from.
+    """When resuming from a checkpoint of this folder, set aside everything written after it.
 
-    Call it when training starts: a mistake in flags or data must not change the folder.
+    Call it only after flags and data have been checked.
 
     Args:
-        folder: of the run.
-        checkpoint: path of the checkpoint; if it is in another folder, nothing happens.
-        progress: of the checkpoint.
+        folder: output folder.
+        checkpoint: path of the checkpoint; if it is in another folder, nothing is done.
+        progress: progress stored in the checkpoint.
     """
     if not folder.holds(checkpoint):
         return
@@ -261,13 +263,13 @@ def set_aside_later_files(folder: RunFolder, checkpoint: str, progress: RunState
 def apply_schedule(
     optimizer: Optimizer, scheduler: LRScheduler, flags: Mapping[str, Any], epochs_done: int
 ) -> bool:
-    """Set learning rates, weight decay and schedule to the flags, where they differ.
+    """Set learning rates, weight decay and schedule to the values of the flags, if they differ.
 
     Args:
-        optimizer: restored.
-        scheduler: restored.
-        flags: by name, see `training.saved_flags.settle_flags`.
-        epochs_done: complete epochs.
+        optimizer: optimizer with its restored state.
+        scheduler: schedule with its restored state.
+        flags: flags by name, see `training.saved_flags.settle_flags`.
+        epochs_done: number of completed epochs.
 
     Returns:
         whether anything has changed.
@@ -277,13 +279,13 @@ def apply_schedule(
     changed = False
     for group, base in zip(optimizer.param_groups, base_lrs, strict=True):
         changed |= group["weight_decay"] != weight_decay or group["initial_lr"] != base
-        changed |= group["lr"] > base  # a cosine schedule written without its cap
+        changed |= group["lr"] > base  # saved by a cosine schedule without the cap at lr
         group["weight_decay"], group["initial_lr"] = weight_decay, base
-    wanted = {name: flags[flag] for name, flag in SCHEDULE_FLAGS[type(scheduler)].items()}
-    changed |= any(getattr(scheduler, name) != value for name, value in wanted.items())
+    target = {name: flags[flag] for name, flag in SCHEDULE_FLAGS[type(scheduler)].items()}
+    changed |= any(getattr(scheduler, name) != value for name, value in target.items())
     if not changed:
         return False
-    vars(scheduler).update(wanted, base_lrs=base_lrs, last_epoch=epochs_done)
+    vars(scheduler).update(target, base_lrs=base_lrs, last_epoch=epochs_done)
     for group, lr in zip(optimizer.param_groups, _closed_form(scheduler), strict=True):
         group["lr"] = lr
     scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
@@ -299,15 +301,15 @@ def _closed_form(scheduler: LRScheduler) -> list[float]:
 def averaged_model(
     training: TrainingState, decay: float, checkpoint: LoadedCheckpoint | None
 ) -> AveragedModel | None:
-    """Averaged weights for ``--ema_decay``: a copy of the model, or restored from a checkpoint.
+    """Build the averaged weights: a copy of the model, or restored from a checkpoint.
 
     Args:
-        training: its model has the same weights on all ranks.
-        decay: value of the flag; 0: None is returned.
-        checkpoint: of ``--resume``, if there is one.
+        training: training state; its model must have the same weights on all ranks.
+        decay: value of ``--ema_decay``; 0: None is returned.
+        checkpoint: checkpoint of ``--resume``, or None.
 
     Raises:
-        UserError: the averaged weights of the checkpoint do not fit.
+        UserError: if the averaged weights of the checkpoint do not match the model.
     """
     if not decay:
         return None

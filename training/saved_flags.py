@@ -1,6 +1,6 @@
-"""The flags of a run that starts from a checkpoint.
+"""Flags of a run that starts from a checkpoint.
 
-The command line comes first, then the flags saved in the checkpoint, then the defaults.
+Order of precedence: the command line, the flags saved in the checkpoint, the defaults.
 """
 
 import argparse
@@ -29,9 +29,9 @@ from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
 
 Flags = dict[str, Any]
-Actions = Mapping[str, argparse.Action]  # the flags of main.py by name
+Actions = Mapping[str, argparse.Action]  # argparse actions of main.py by flag name
 
-# With another value the weights do not fit, or the outputs differ.
+# Flags that must match the weights.
 _DETECTOR = (
     *("backbone", "dilation", "position_embedding", "enc_layers", "dec_layers"),
     *("dim_feedforward", "hidden_dim", "nheads", "num_queries", "pre_norm"),
@@ -44,12 +44,12 @@ _SCHEDULE = (
     *("freeze_backbone_epochs", "freeze_batch_size"),
 )
 _DATA_PATHS = (*COCO_PATHS, *OWN_DATA_PATHS)
-# Flags of data in formats other than COCO's layout.
+# Flags that apply only to data outside COCO's directory layout.
 _SPLIT = ("val_fraction", "split_seed")
 _OWN_FORMAT = (*_SPLIT, "keep_difficult")
-# Where a process runs, reads and writes: never taken from a checkpoint. The number of classes is
-# read from the weights.
-_OF_THIS_START = frozenset(
+# Never restored from a checkpoint: input and output of this start, device and processes. The number
+# of classes is read from the weights.
+_NEVER_RESTORED = frozenset(
     {
         *("resume", "auto_resume", "finetune", "start_epoch", "eval", "num_classes"),
         *("output_dir", "overwrite", "skip_checks", "dump_detections", "log_style"),
@@ -63,25 +63,25 @@ _OF_THIS_START = frozenset(
 def settle_flags(
     args: argparse.Namespace, start: Start, given: Collection[str] | None, actions: Actions
 ) -> argparse.Namespace:
-    """The flags of a run: from the command line, else from its checkpoint, else the default.
+    """Resolve the flags of a run: command line, else checkpoint, else default.
 
-    ``resume`` is the path of the checkpoint to continue, whether ``--resume`` names it or
-    ``--auto_resume`` has found it, and ``num_classes``
-    the number of classes in the head that is continued, evaluated or frozen.
+    Also sets ``resume`` to the path of the resumed checkpoint (given by ``--resume`` or found by
+    ``--auto_resume``), and ``num_classes`` to the number of classes of the loaded classification
+    head.
 
     Args:
         args: all flags; not changed.
         start: the checkpoints.
-        given: names of the flags on the command line; None, for a caller without one: flags that
-            differ from their default. Then only what the weights need, image sizes and
-            learning-rate schedule come from a checkpoint, as with a checkpoint of the original.
-        actions: the flags of main.py.
+        given: names of the flags given explicitly. None (called from a script): flags that differ
+            from their defaults; then only architecture, image sizes and schedule are restored, as
+            from a checkpoint of the original.
+        actions: argparse actions of main.py.
 
     Returns:
-        A copy with the values that hold.
+        a copy with the final values.
 
     Raises:
-        UserError: a given flag contradicts the weights, or a saved flag has an invalid value.
+        UserError: if a given flag contradicts the weights, or a saved flag has an invalid value.
     """
     args = copy.copy(args)
     is_script, given = given is None, _changed_flags(args, actions) if given is None else given
@@ -103,17 +103,17 @@ def _changed_flags(args: argparse.Namespace, actions: Actions) -> set[str]:
 
 
 def _num_classes(asked: int | None, flag: str, checkpoint: LoadedCheckpoint) -> int:
-    """Number of classes in the head of a checkpoint.
+    """Number of classes in the classification head of a checkpoint.
 
     Raises:
-        UserError: ``--num_classes`` asks for another number.
+        UserError: if ``--num_classes`` has a different value.
     """
     path, content = checkpoint
     found = num_classes_in_head(model_state(content, path), f"--{flag} {path}")
     if asked not in (None, found):
         raise UserError(
             f"--num_classes {asked}: the head in {path} has {found} classes; "
-            f"to start from its other weights give --finetune {path} instead of --{flag}"
+            f"to load only its other weights, use --finetune {path} instead of --{flag}"
         )
     return found
 
@@ -121,11 +121,11 @@ def _num_classes(asked: int | None, flag: str, checkpoint: LoadedCheckpoint) -> 
 def _report_better_averages(args: argparse.Namespace, start: Start) -> None:
     for checkpoint in (start.finetune, start.frozen):
         if checkpoint is not None:
-            way_out = "write them to a file with python -m export.weights --ema"
-            report_better_average(checkpoint.content, checkpoint.path, way_out)
+            hint = "to use them, save them to a file with python -m export.weights --ema"
+            report_better_average(checkpoint.content, checkpoint.path, hint)
     if start.resume is not None and args.eval and not args.ema_decay:
-        way_out = "--ema_decay 0.9998 scores both"
-        report_better_average(start.resume.content, args.resume, way_out)
+        hint = "--ema_decay 0.9998 evaluates both"
+        report_better_average(start.resume.content, args.resume, hint)
 
 
 def settle_resumed(
@@ -135,30 +135,31 @@ def settle_resumed(
     actions: Actions,
     is_script: bool = False,
 ) -> argparse.Namespace:
-    """The flags of a run that resumes or evaluates a checkpoint.
+    """Resolve the flags of a run that resumes or evaluates a checkpoint.
 
-    Every flag that was not given comes from the checkpoint; from a checkpoint of the original only
-    architecture and learning-rate schedule do. Values that are taken or differ are printed.
+    Every flag that was not given is restored from the checkpoint; from a checkpoint of the original
+    only architecture, image sizes and schedule. Restored flags and remaining differences are
+    printed.
 
     Args:
         args: all flags; not changed.
-        checkpoint: of ``--resume``.
-        given: names of the flags on the command line.
-        actions: the flags of main.py.
-        is_script: take from any checkpoint what is taken from one of the original, and image sizes.
+        checkpoint: content of the ``--resume`` file.
+        given: names of the flags given explicitly.
+        actions: argparse actions of main.py.
+        is_script: restore only architecture, image sizes and schedule from any checkpoint.
 
     Raises:
-        UserError: a given flag contradicts the weights, or a saved flag has an invalid value.
+        UserError: if a given flag contradicts the weights, or a saved flag has an invalid value.
     """
     source = f"--resume {args.resume}"
     saved = flags_in(checkpoint, source)
     if not saved:
         return args
-    _refuse_contradictions(args, saved, _NEEDED_BY_WEIGHTS, given, source)
+    _check_contradictions(args, saved, _NEEDED_BY_WEIGHTS, given, source)
     if can_resume(checkpoint) and not args.eval:
-        trained = {"optimizer": NEW_FLAG_DEFAULTS["optimizer"]} | saved  # moments are of this kind
-        _refuse_contradictions(args, trained, ["optimizer"], given, source)
-        _refuse_contradictions(args, _split_of(saved), _SPLIT, given, source)
+        trained = {"optimizer": NEW_FLAG_DEFAULTS["optimizer"]} | saved  # its state was saved
+        _check_contradictions(args, trained, ["optimizer"], given, source)
+        _check_contradictions(args, _split_of(saved), _SPLIT, given, source)
     saved = _with_split_seed(saved, args)
     for sentence in _other_processes(saved, args):
         print(sentence)
@@ -170,8 +171,8 @@ def settle_resumed(
         names = [name for name in names if name not in _DATA_PATHS]
         if not set(COCO_PATHS).isdisjoint(given):
             names = [name for name in names if name not in _OWN_FORMAT]
-    names = [name for name in names if name not in _OF_THIS_START]
-    settled = _take(args, saved, names, given, actions, source)
+    names = [name for name in names if name not in _NEVER_RESTORED]
+    settled = _with_saved_values(args, saved, names, given, actions, source)
     if own_data and settled.dataset_file != args.dataset_file:
         _fit_dataset_file(settled, saved)
     _print_differences(saved, settled)
@@ -204,35 +205,35 @@ def settle_started(
     given: Collection[str],
     actions: Actions,
 ) -> argparse.Namespace:
-    """The flags of a new run whose detector starts from a checkpoint's weights.
+    """Resolve the flags of a new run whose detector is initialized from a checkpoint.
 
-    Flags of the detector's architecture that were not given come from the checkpoint.
+    Architecture flags of the detector that were not given are restored from the checkpoint.
 
     Args:
         args: all flags; not changed.
-        flag: ``finetune``, which loads weights that fit, or ``frozen_weights``.
-        checkpoint: content of the file that the flag names.
-        given: names of the flags on the command line.
-        actions: the flags of main.py.
+        flag: ``finetune`` (loads matching weights) or ``frozen_weights``.
+        checkpoint: content of the file given by the flag.
+        given: names of the flags given explicitly.
+        actions: argparse actions of main.py.
 
     Raises:
-        UserError: with ``frozen_weights``: a given flag contradicts the weights. A saved flag has
-            an invalid value.
+        UserError: if a saved flag has an invalid value, or, with ``frozen_weights``, a given flag
+            contradicts the weights.
     """
     path = getattr(args, flag)
     source = f"--{flag} {path}"
     state = model_state(checkpoint, path)
     saved = {**_architecture_of(state), **flags_in(checkpoint, source)}
     if flag == "frozen_weights":
-        _refuse_contradictions(args, saved, _DETECTOR, given, source)
+        _check_contradictions(args, saved, _DETECTOR, given, source)
     for name in _DETECTOR:
         if name in given and name in saved and _differ(saved[name], getattr(args, name)):
             print(f"--{name}: {saved[name]} in {path}, now {getattr(args, name)}")
-    return _take(args, saved, _DETECTOR, given, actions, source)
+    return _with_saved_values(args, saved, _DETECTOR, given, actions, source)
 
 
 def _architecture_of(state: Mapping[str, Tensor]) -> Flags:
-    """Flags of the architecture, as far as shapes determine them, for files without flags."""
+    """Architecture flags, as far as weight shapes determine them, for files without flags."""
     parts = {k.removeprefix(DETECTOR_PREFIX): v for k, v in without_ddp_prefix(state).items()}
     if "class_embed.bias" not in parts:
         return {}
@@ -242,7 +243,7 @@ def _architecture_of(state: Mapping[str, Tensor]) -> Flags:
     return flags if backbone is None else {**flags, "backbone": backbone}
 
 
-def _refuse_contradictions(
+def _check_contradictions(
     args: argparse.Namespace,
     saved: Flags,
     names: Iterable[str],
@@ -252,16 +253,16 @@ def _refuse_contradictions(
     wrong = [n for n in names if n in given and n in saved and _differ(saved[n], getattr(args, n))]
     if not wrong:
         return
-    asked = " ".join(as_flag(name, getattr(args, name)) for name in wrong)
-    trained = " ".join(as_flag(name, saved[name]) for name in wrong)
+    given_flags = ", ".join(as_flag(name, getattr(args, name)) for name in wrong)
+    trained = ", ".join(as_flag(name, saved[name]) for name in wrong)
     path = source.split(" ", 1)[1]
     raise UserError(
-        f"{asked}: {path} was trained with {trained}; leave the flag out, or start a new run from "
-        f"the weights that fit with --finetune {path}"
+        f"{given_flags}: {path} was trained with {trained}; omit the flag, or start a new run from "
+        f"the matching weights with --finetune {path}"
     )
 
 
-def _take(
+def _with_saved_values(
     args: argparse.Namespace,
     saved: Flags,
     names: Iterable[str],
@@ -269,29 +270,29 @@ def _take(
     actions: Actions,
     source: str,
 ) -> argparse.Namespace:
-    """A copy of the flags with saved values for flags that were not given; prints these values."""
+    """A copy of the flags; those that were not given get their saved values, which are printed."""
     settled = copy.copy(args)
-    taken = []
+    restored = []
     for name in names:
         if name in given or name not in saved or not _differ(saved[name], getattr(args, name)):
             continue
         if not can_have(actions[name], saved[name]):
             raise UserError(
-                f"{source}: its flag --{name} is {saved[name]!r}, which main.py does not take; "
-                "give the flag on the command line"
+                f"{source}: the stored flag --{name} has the invalid value {saved[name]!r}; "
+                "set it on the command line"
             )
         setattr(settled, name, saved[name])
-        taken.append(as_flag(name, saved[name]))
-    if taken:
-        print(f"From {source.split(' ', 1)[1]}: {' '.join(taken)}")
+        restored.append(as_flag(name, saved[name]))
+    if restored:
+        print(f"From {source.split(' ', 1)[1]}: {', '.join(restored)}")
     return settled
 
 
 def _fit_dataset_file(args: argparse.Namespace, saved: Flags) -> None:
-    """Let the kind of data of a checkpoint fit the paths on the command line, in place.
+    """Adapt ``dataset_file`` from the checkpoint to data paths given on the command line, in place.
 
-    Paths that do not lead to drawn shapes hold COCO data, also for a model trained on shapes.
-    Panoptic data of a single folder need no ``--coco_panoptic_path``.
+    If ``coco_path`` is not a generated shapes dataset, the data is read as COCO. Panoptic data in
+    a single folder needs no ``--coco_panoptic_path``.
     """
     if args.data or args.voc_path or args.yolo_path:
         args.dataset_file = "coco" if args.data else "voc" if args.voc_path else "yolo"
@@ -308,10 +309,10 @@ def _fit_dataset_file(args: argparse.Namespace, saved: Flags) -> None:
 
 
 def _print_differences(saved: Flags, args: argparse.Namespace) -> None:
-    # Flags that are newer than the checkpoint had their defaults.
+    # Flags added after the checkpoint was written count as default.
     saved = {k: v for k, v in NEW_FLAG_DEFAULTS.items() if v is not None} | saved
     for name, now in sorted(vars(args).items()):
-        if name not in _OF_THIS_START and name in saved and _differ(saved[name], now):
+        if name not in _NEVER_RESTORED and name in saved and _differ(saved[name], now):
             print(f"--{name}: {saved[name]} in the checkpoint, now {now}")
 
 
@@ -319,18 +320,18 @@ def _other_processes(saved: Flags, args: argparse.Namespace) -> list[str]:
     before, now = (flags.get("world_size") or 1 for flags in (saved, vars(args)))
     if not isinstance(before, int) or before == now or args.eval:
         return []
-    return [f"{before} processes in the checkpoint, now {now}: images per step change with it"]
+    return [f"World size changed from {before} to {now}: the number of images per step changes too"]
 
 
 def _differ(saved: Any, now: Any) -> bool:
-    """Whether two values of a flag differ; a foreign file may hold values of any type."""
+    """Whether two values of a flag differ; saved values may have any type."""
     if isinstance(saved, int | float) and isinstance(now, int | float):
         return saved != now
     return repr(saved) != repr(now)
 
 
 def as_flag(name: str, value: Any) -> str:
-    """A flag as typed on the command line: ``--nheads 8``, ``--dilation``."""
+    """A flag with its value, for messages: ``--nheads 8``, ``--dilation``, ``no --dilation``."""
     if name == "aux_loss":
         return "--aux_loss" if value else "--no_aux_loss"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""How far a training run is, and how its epochs have scored."""
+"""Training progress and validation scores."""
 
 import contextlib
 import math
@@ -22,22 +22,23 @@ PROGRESS_FIELDS = (
 
 @dataclass
 class RunState:
-    """How far a run is, between two steps.
+    """Training progress between two optimizer steps.
 
     Attributes:
-        epoch: current epoch, from 0; between two epochs the next one.
+        epoch: current epoch from 0, or the next one between epochs.
         images_done: images of the current epoch that all ranks together have trained on.
         step: optimizer steps since the start of the run, skipped steps included.
         meters: running statistics of the current epoch on this rank.
-        train_stats: averages of the last epoch, if it has just ended; it may not be evaluated yet.
+        train_stats: training averages of the last completed epoch; kept so that an interrupted
+            evaluation can be repeated.
         scores: validation score by epoch, see `validation_score`.
         ema_scores: validation score of the averaged weights by epoch.
         skipped_steps: number of skipped non-finite steps.
-        bad_images: message for each image that could not be read and was replaced; of the current
-            epoch only images of this rank.
-        thresholds: of the last evaluation, with the raw weights, see
-            `datasets.evaluation.thresholds.best_thresholds`; only rank 0 has them.
-        ema_thresholds: the same with the averaged weights.
+        bad_images: one message per unreadable image that was replaced; in the current epoch only
+            images of this rank.
+        thresholds: score thresholds of the raw weights in the last evaluation, on rank 0 only, see
+            `datasets.evaluation.thresholds.best_thresholds`.
+        ema_thresholds: the same for the averaged weights.
     """
 
     epoch: int = 0
@@ -68,16 +69,16 @@ class RunState:
         """Validation score of an epoch: the better of raw and averaged weights."""
         return max(self.scores[epoch], self.ema_scores.get(epoch, -math.inf))
 
-    def left_out(self) -> dict[str, Any]:
-        """Entries of the log for skipped steps and replaced images; empty if there are none."""
+    def skips_and_replacements(self) -> dict[str, Any]:
+        """Log entries for skipped steps and replaced images; empty if there are none."""
         entries = {"skipped_steps": self.skipped_steps, "bad_images": self.bad_images}
         return {name: value for name, value in entries.items() if value}
 
     def take_scores(self, log: Iterable[Mapping[str, Any]]) -> None:
-        """Read the scores of complete epochs from the entries of a log.
+        """Read the scores of completed epochs from log entries.
 
-        An epoch is evaluated after its checkpoint is written, so that the log may have one score
-        more than the checkpoint. Entries without a score are ignored.
+        An epoch is evaluated after its checkpoint has been written, so the log may contain one more
+        score than the checkpoint. Entries without a score are ignored.
         """
         for entry in log:
             if entry["epoch"] >= self.epoch:
@@ -89,11 +90,15 @@ class RunState:
 
     def share_bad_images(self) -> None:
         """Merge the messages of all ranks. Collective: call on every rank."""
-        everywhere = {one for known in all_gather(self.bad_images) for one in known}
-        self.bad_images[:] = sorted(everywhere)  # loaders hold this very list
+        messages = {message for part in all_gather(self.bad_images) for message in part}
+        self.bad_images[:] = sorted(messages)  # in place: the loaders append to this list
 
     def check(self) -> None:
-        """Raise a ValueError where a field has an impossible value."""
+        """Check the values read from a checkpoint.
+
+        Raises:
+            ValueError: if a field has an invalid type or value.
+        """
         for name in ("epoch", "images_done", "step", "skipped_steps"):
             number = getattr(self, name)
             if type(number) is not int or number < 0:
@@ -106,12 +111,12 @@ class RunState:
         for scores in (self.scores, self.ema_scores):
             if not all(type(k) is int and isinstance(v, float) for k, v in scores.items()):
                 raise ValueError(f"scores are {scores!r}")
-        if not all(isinstance(one, str) for one in self.bad_images):
+        if not all(isinstance(message, str) for message in self.bad_images):
             raise ValueError(f"bad_images are {self.bad_images!r}")
 
 
 def validation_score(stats: dict[str, Any]) -> float:
-    """Score that epochs are compared by: PQ, else AP of masks, else AP of boxes.
+    """Score for selecting the best epoch: PQ if available, else mask AP, else box AP.
 
     Args:
         stats: returned by `engine.evaluate`, or read from the log.
@@ -124,7 +129,7 @@ def validation_score(stats: dict[str, Any]) -> float:
 
 
 def score_name(stats: Mapping[str, Any]) -> str:
-    """Name of the `validation_score` of some statistics: PQ, AP of masks, or AP."""
+    """Name of the `validation_score` of some statistics: PQ, mask AP, or AP."""
     if "PQ_all" in stats:
         return "PQ"
-    return "AP of masks" if "coco_eval_masks" in stats else "AP"
+    return "mask AP" if "coco_eval_masks" in stats else "AP"

@@ -1,4 +1,4 @@
-"""How a run ends by a signal or by the death of a data worker."""
+"""End a run after a signal or after the crash of a data-loading worker."""
 
 import contextlib
 import signal
@@ -17,37 +17,38 @@ def stop(signals: StopSignals, state: RunState, folder: Path | None) -> NoReturn
     """End a run after a signal. Collective: call on every rank.
 
     Args:
-        signals: what this process has received; a signal may not reach all processes.
-        state: progress of the run.
-        folder: where a checkpoint was saved; None: nothing was saved.
+        signals: signals received by this process; a signal may not reach all processes.
+        state: training progress.
+        folder: output folder with the saved checkpoint; None: nothing was saved.
 
     Raises:
         StopRequested: on every rank.
     """
-    # A signal reaches machines at different times, and some processes not at all.
+    # A signal may reach ranks at different times, and some not at all.
     received = [signum for signum in all_gather(signals.received) if signum is not None]
     signum = signal.SIGUSR1 if signal.SIGUSR1 in received else received[0]
-    saved = f"saved, continue with --output_dir {folder} --auto_resume"
+    saved = f"checkpoint saved; continue with --output_dir {folder} --auto_resume"
     raise StopRequested(
         signum,
         f"stopped by {signal.Signals(signum).name} in epoch {state.epoch}, after "
-        f"{state.step} steps in all; "
+        f"{state.step} steps in total; "
         + (saved if folder is not None else "nothing is saved without --output_dir"),
     )
 
 
 @contextlib.contextmanager
 def explained_worker_faults(signals: StopSignals) -> Iterator[None]:
-    """Explain the death of a data worker, which is raised anywhere, not only in its loader.
+    """Convert errors of crashed data-loading workers to a one-line message.
 
-    A signal to the whole process group may kill a worker that is still starting.
+    PyTorch may raise them anywhere in the main process. A signal to the whole process group may
+    kill a worker that is still starting.
 
     Args:
-        signals: what this process has received.
+        signals: signals received by this process.
 
     Raises:
-        UserError: how the worker died, and what to do.
-        StopRequested: a signal has also reached this process.
+        UserError: if a worker crashed; the message explains the cause and the fix.
+        StopRequested: if this process has also received a signal.
     """
     try:
         yield
@@ -58,7 +59,7 @@ def explained_worker_faults(signals: StopSignals) -> Iterator[None]:
         if signum := signals.received:
             raise StopRequested(
                 signum,
-                f"stopped by {signal.Signals(signum).name}, which reached a data worker first; "
-                "from the newest checkpoint continue with --auto_resume",
+                f"stopped by {signal.Signals(signum).name}, which killed a data worker; continue "
+                "from the newest checkpoint with --auto_resume",
             ) from err
         raise UserError(f"{explanation}; then continue with --auto_resume") from err

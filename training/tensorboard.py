@@ -1,4 +1,4 @@
-"""``--tensorboard``: the numbers of ``log.txt`` and sample detections as TensorBoard events."""
+"""``--tensorboard``: write the numbers of ``log.txt`` and sample detections as events."""
 
 import argparse
 import importlib.util
@@ -19,22 +19,22 @@ _COCO_NAMES = (
 
 
 def require_tensorboard() -> None:
-    """Refuse ``--tensorboard`` without its package.
+    """Check that the package ``tensorboard`` is installed.
 
     Raises:
-        UserError: names the command that installs it.
+        UserError: if it is not; the message contains the command to install it.
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise UserError("--tensorboard needs the package tensorboard: pip install tensorboard")
 
 
 class TensorboardLog:
-    """Writes epochs to the folder ``tensorboard`` of a run. Use it on rank 0 only.
+    """Writes log entries to the subfolder ``tensorboard``. Use it on rank 0 only.
 
     Args:
-        folder: of the run.
-        first_epoch: epoch that the run starts or continues with: events of this and later epochs,
-            as of a run that was interrupted, are hidden.
+        folder: output folder.
+        first_epoch: first epoch of this start; events of this and later epochs, written before an
+            interruption, are hidden.
     """
 
     def __init__(self, folder: Path, first_epoch: int) -> None:
@@ -44,10 +44,10 @@ class TensorboardLog:
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_epoch)
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        """Write an entry of the log, and after an evaluation its pictures.
+        """Write a log entry, and the figures if the epoch was evaluated.
 
         Args:
-            entry: with ``epoch``; names begin with ``train_``, ``test_`` or ``ema_``.
+            entry: log entry with ``epoch``; other names begin with ``train_``, ``test_``, ``ema_``.
         """
         epoch = entry["epoch"]
         for name, value in scalars_in(entry):
@@ -64,14 +64,14 @@ class TensorboardLog:
 def build_tensorboard(
     args: argparse.Namespace, folder: Path | None, first_epoch: int
 ) -> TensorboardLog | None:
-    """The log of ``--tensorboard`` on rank 0; else None."""
+    """The TensorBoard log on rank 0 with ``--tensorboard``; else None."""
     if not args.tensorboard or folder is None or not is_main_process():
         return None
     return TensorboardLog(folder, first_epoch)
 
 
 def scalars_in(entry: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Names and values of the numbers in an entry of the log.
+    """Names and values of the numbers in a log entry.
 
     >>> dict(scalars_in({"train_loss": 2.5, "epoch": 3, "test_PQ_all": {"pq": 0.5}}))
     {'train/loss': 2.5, 'test/PQ_all/pq': 0.5}

@@ -1,4 +1,4 @@
-"""Detect annotation files whose boxes have another format than xywh pixels."""
+"""Detect annotation files whose boxes are not in xywh pixels."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,11 @@ import numpy as np
 
 from datasets.annotations.coco_file import Row
 
-# Rounding errors put boxes over the edge of an image by less than this.
+# Boxes may exceed the image by this much (rounding).
 EDGE_SLACK_PIXELS = 2.0
-# Another format is suspected if more than this share of the boxes, and at least this number, are
-# impossible as xywh pixels, and nearly all boxes are possible in the other format.
-_SUSPICIOUS_SHARE = 0.1
+# A different format is suspected if more than this fraction of the boxes, and at least this number,
+# are impossible as xywh pixels, and nearly all boxes are possible in the other format.
+_SUSPICIOUS_FRACTION = 0.1
 _SUSPICIOUS_COUNT = 3
 _NEARLY_ALL = 0.98
 
@@ -25,7 +25,7 @@ LOOKS_LIKE = {
 
 
 class SuspectedFormat(NamedTuple):
-    """The format that the boxes of a file seem to have.
+    """Suspected format of the boxes in a file.
 
     Attributes:
         kind: key of `LOOKS_LIKE`.
@@ -62,10 +62,10 @@ def box_arrays(
 def useless_boxes(
     start: np.ndarray, extent: np.ndarray, limits: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find boxes that training leaves out; arguments as returned by `box_arrays`.
+    """Find boxes that training ignores; the arguments are the arrays of `box_arrays`.
 
     Returns:
-        Two bool arrays (N,): boxes without area, and other boxes that lie outside their image.
+        Two bool arrays (N,): boxes with zero area, and other boxes that lie outside their image.
     """
     empty = np.any(extent <= 0, axis=1)
     with np.errstate(over="ignore", invalid="ignore"):  # infinity compares correctly
@@ -102,10 +102,10 @@ def suspect_format(
 
 
 def _is_systematic(impossible: np.ndarray, explained: np.ndarray) -> bool:
-    """Whether enough boxes are impossible, and the other format explains nearly all boxes."""
+    """Whether many boxes are impossible, and nearly all boxes are possible in the other format."""
     count = int(impossible.sum())
     return (
         count >= _SUSPICIOUS_COUNT
-        and count > _SUSPICIOUS_SHARE * len(impossible)
+        and count > _SUSPICIOUS_FRACTION * len(impossible)
         and float(explained.mean()) >= _NEARLY_ALL
     )

@@ -73,11 +73,11 @@ _ANNOTATION_RULES = [
     CROWD_RULE,
     Rule("keypoints", _are_keypoints, "a list of x, y, visibility triples", required=False),
 ]
-_SHAPELESS = "have no usable segmentation (a polygon of three or more points, or an RLE)"
-_ENDLESS = f"have a polygon longer than {LONGEST_OUTLINE} pixels or that far outside the image"
+_NO_SHAPE = "have no usable segmentation (a polygon of three or more points, or an RLE)"
+_OVERSIZED = f"have a polygon whose outline or coordinates exceed {LONGEST_OUTLINE} pixels"
 _BROKEN_RLE = "have an RLE whose counts do not add up to its size"
-_MISFIT_RLE = "have an RLE whose size is not the [height, width] of the image"
-_SEGMENTATION_FAULTS = (_SHAPELESS, _ENDLESS, _BROKEN_RLE, _MISFIT_RLE)
+_WRONG_SIZE_RLE = "have an RLE whose size is not the [height, width] of the image"
+_SEGMENTATION_FAULTS = (_NO_SHAPE, _OVERSIZED, _BROKEN_RLE, _WRONG_SIZE_RLE)
 
 
 def check_image_folder(img_folder: str | Path, image_set: str) -> None:
@@ -88,7 +88,7 @@ def check_image_folder(img_folder: str | Path, image_set: str) -> None:
         image_set: "train" or "val", for the name of the flag.
 
     Raises:
-        UserError: the folder does not exist or is a file.
+        UserError: if the folder does not exist or is a file.
     """
     if os.path.isfile(img_folder):
         raise UserError(
@@ -98,7 +98,7 @@ def check_image_folder(img_folder: str | Path, image_set: str) -> None:
     if not os.path.isdir(img_folder):
         raise UserError(
             f"image folder {img_folder} does not exist; "
-            f"check --coco_path, or name the folder with --{image_set}_images"
+            f"check --coco_path, or give the folder with --{image_set}_images"
         )
 
 
@@ -119,10 +119,10 @@ def check_annotations(
         img_folder: folder of the images; it is listed once, as is each subfolder in file names.
         training: whether the file is for training and must therefore have annotations.
         num_classes: category ids must be below this; None: no limit.
-        masks: whether masks will be made from ``segmentation``.
+        masks: whether ``segmentation`` will be converted to masks.
 
     Raises:
-        UserError: all problems in one line, each with the ids of the first few rows.
+        UserError: if there are problems; one line lists all of them with the ids of some rows.
     """
     images, annotations, categories = data["images"], data["annotations"], data["categories"]
     check_not_empty(images, ann_file)
@@ -130,9 +130,10 @@ def check_annotations(
         raise UserError(
             f"annotation file {ann_file} has no annotations; training needs at least one object"
         )
-    if training and all(isinstance(one, dict) and one.get("iscrowd") == 1 for one in annotations):
+    if training and all(isinstance(row, dict) and row.get("iscrowd") == 1 for row in annotations):
         raise UserError(
-            f"annotation file {ann_file} has only crowd annotations; training needs single objects"
+            f"annotation file {ann_file} has only crowd annotations (iscrowd 1); training needs at "
+            "least one non-crowd object"
         )
     found = FileProblems(ann_file)
     check_table(found, "images", images, [ID_RULE, FILE_NAME_RULE])
@@ -151,7 +152,7 @@ def check_annotations(
 
 
 def _check_segmentations(found: FileProblems, annotations: list[Row], images: list[Row]) -> None:
-    """Each segmentation must be polygons that can be rasterised, or an RLE of the image's size."""
+    """Each segmentation must be polygons that can be rasterized, or an RLE of the image's size."""
     sizes_wh = sizes_wh_by_id(images)
     faults: dict[str, list[Row]] = {text: [] for text in _SEGMENTATION_FAULTS}
     for row in annotations:
@@ -174,17 +175,17 @@ def _segmentation_fault(segmentation: Any, image_wh: tuple[int, int] | None) -> 
     if type(segmentation) is dict:
         if not is_rle(segmentation):
             return _BROKEN_RLE
-        return None if image_wh and segmentation["size"] == [*image_wh[::-1]] else _MISFIT_RLE
+        return None if image_wh and segmentation["size"] == [*image_wh[::-1]] else _WRONG_SIZE_RLE
     usable = usable_polygons(segmentation)
     if usable and len(usable) == len(segmentation):
         return None
     if has_endless_polygon(segmentation):
-        return _ENDLESS
-    return None if usable else _SHAPELESS
+        return _OVERSIZED
+    return None if usable else _NO_SHAPE
 
 
 def warn_about_boxes(data: dict[str, Any], ann_file: str | Path) -> None:
-    """Log one warning if training leaves out boxes.
+    """Log one warning if training ignores boxes.
 
     Args:
         data: content of an annotation file that passed `check_annotations`.
@@ -194,10 +195,10 @@ def warn_about_boxes(data: dict[str, Any], ann_file: str | Path) -> None:
     if not annotations:
         return
     empty, outside = useless_boxes(*box_arrays(annotations, sizes_wh_by_id(data["images"])))
-    if (left_out := np.flatnonzero(empty | outside)).size:
-        rows = [annotations[index] for index in left_out]
+    if (ignored := np.flatnonzero(empty | outside)).size:
+        rows = [annotations[index] for index in ignored]
         logger.warning(
-            "%s: training leaves out %s and %s: %s",
+            "%s: training ignores %s and %s: %s",
             ann_file,
             counted(int(empty.sum()), "boxes of non-positive size"),
             counted(int(outside.sum()), "boxes outside their image"),

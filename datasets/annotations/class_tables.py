@@ -1,4 +1,4 @@
-"""Compare the category ids and class names of two splits, or of a checkpoint and a data set."""
+"""Compare the category ids and class names of two splits, or of a checkpoint and a dataset."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,7 +8,7 @@ class Difference(NamedTuple):
     """A class that differs between two tables.
 
     Attributes:
-        category_id: id of the class; if its id differs, the id in the second table.
+        category_id: category id (in the second table, if the ids differ).
         detail: the difference in words.
     """
 
@@ -26,23 +26,23 @@ def name_conflicts(
     """Find ids with different names, and names with different ids.
 
     Args:
-        first: class name of each category id.
+        first: class names by category id.
         second: the same for the other table.
         labels: names of the tables in messages, e.g. ("train", "val").
-        text_ids: id in the file by category id, where it is a string.
+        text_ids: original id of categories whose id is a string in the file.
     """
-    one, other = labels
+    first_label, second_label = labels
     shown = text_ids or {}
     ids_in_first, ids_in_second = _ids_by_name(first), _ids_by_name(second)
     conflicts = []
     for number, name in second.items():
         earlier = ids_in_first.get(name, [])
         if number in first and first[number] != name:
-            detail = f"in {one} {first[number]!r}, in {other} {name!r}"
+            detail = f"in {first_label} {first[number]!r}, in {second_label} {name!r}"
             conflicts.append(Difference(number, detail))
         elif earlier and not set(earlier) & set(ids_in_second[name]):
             ids = [shown.get(i, i) for i in (earlier[0], number)]
-            detail = f"{name!r} has id {ids[0]} in {one}, {ids[1]} in {other}"
+            detail = f"{name!r} has id {ids[0]} in {first_label}, {ids[1]} in {second_label}"
             conflicts.append(Difference(number, detail))
     return conflicts
 
@@ -66,11 +66,11 @@ def thing_conflicts(
 
 
 def only_in(label: str, here: Names, there: Names) -> list[Difference]:
-    """Find ids in table ``here`` that table ``there`` lacks.
+    """Find ids that are in the table ``here``, but not in ``there``.
 
     Args:
         label: name of the table ``here`` in messages.
-        here: class name of each category id.
+        here: class names by category id.
         there: the same for the other table.
     """
     return [

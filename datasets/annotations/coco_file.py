@@ -27,11 +27,11 @@ from util.errors import UserError
 
 Row = dict[str, Any]
 
-# Key of rows that were read from one of many files: its name, for messages.
+# Key of rows read from a format with one file per image: name of the file, for messages.
 ORIGIN = "annotation_file"
 
 LARGEST_COORDINATE = 10**9  # pixels
-TEXT_ID = "text_id"  # field of a category: its id in the file, where that is a string
+TEXT_ID = "text_id"  # field of a category: its original id, if it is a string in the file
 
 _NUMBER_TYPES = {int, float}
 
@@ -52,7 +52,7 @@ def load_annotations(
         that are strings are replaced by integers.
 
     Raises:
-        UserError: the file cannot be read, is not JSON, or lacks these tables.
+        UserError: if the file cannot be read, is not JSON, or lacks these tables.
     """
     data = read_json(ann_file, "annotation file", way_out)
     if type(data) is not dict:
@@ -69,7 +69,7 @@ def load_annotations(
 
 
 def _replace_text_ids(data: dict[str, Any]) -> None:
-    """Replace category ids that are strings by integers, in place; unknown ones stay."""
+    """Replace category ids that are strings with integers, in place; unknown ids are kept."""
     for row in data["categories"]:
         if type(row.get("id")) is str:
             row[TEXT_ID], row["id"] = row["id"], category_id_of(row["id"])
@@ -82,20 +82,20 @@ def replace_text_ids(rows: Iterable[Row], known: Container[int] | None = None) -
 
     Args:
         rows: annotations, or rows with ``segments_info``.
-        known: ids of the categories: other strings stay; None: all are replaced.
+        known: ids of the categories; other strings are kept. None: all are replaced.
     """
     for row in rows:
         segments = row.get("segments_info")
-        for one in (row,) if segments is None or not are_objects(segments) else segments:
-            own_id = one.get("category_id")
+        for entry in (row,) if segments is None or not are_objects(segments) else segments:
+            own_id = entry.get("category_id")
             if type(own_id) is str and (known is None or category_id_of(own_id) in known):
-                one["category_id"] = category_id_of(own_id)
+                entry["category_id"] = category_id_of(own_id)
 
 
 def _describe_foreign(data: Any) -> str:
     """Describe JSON whose top level is not an object."""
     if are_objects(data) and data and {"image_id", "bbox", "score"} <= data[0].keys():
-        return "holds detections (COCO results), not annotations"
+        return "contains detections (COCO results), not annotations"
     kind = "a list" if type(data) is list else "a single value"
     tables = '"images", "annotations" and "categories"'
     return f"is not in COCO format: it is {kind}, but must be an object with {tables}"
@@ -111,7 +111,7 @@ def _describe_keys(data: Row, table: str) -> str:
 
 def are_objects(value: Any) -> TypeGuard[list[Row]]:
     """Whether a value is a list of JSON objects."""
-    return type(value) is list and all(type(one) is dict for one in value)
+    return type(value) is list and all(type(entry) is dict for entry in value)
 
 
 def is_integer(value: Any) -> bool:
@@ -144,7 +144,7 @@ def are_coordinates(values: Any) -> bool:
 
 
 def category_names(categories: Iterable[Row]) -> dict[int, str]:
-    """Class name of each category id; the id itself where a category has no name.
+    """Class names by category id; a category without a name gets its id as the name.
 
     Lone UTF-16 surrogates, which are valid in JSON but cannot be printed, are escaped.
 
@@ -159,12 +159,12 @@ def category_names(categories: Iterable[Row]) -> dict[int, str]:
 
 
 def text_ids(categories: Iterable[Row]) -> dict[int, str]:
-    """The id in the file by category id, for categories whose id is a string there."""
+    """Original ids by category id, for categories whose id is a string in the file."""
     return {row["id"]: row[TEXT_ID] for row in categories if TEXT_ID in row}
 
 
 def largest_category_id(category_ids: Collection[int]) -> int:
-    """The largest category id; 0 where there are no categories."""
+    """The largest category id; 0 if there are no categories."""
     return max(category_ids, default=0)
 
 

@@ -1,4 +1,4 @@
-"""Recognise files and folders in other formats than COCO JSON."""
+"""Recognize annotation formats other than COCO JSON."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ def recognise_binary(content: bytes) -> str | None:
 
 
 def recognise_text(text: str) -> str | None:
-    """Describe a text that is not JSON, and say what to do; None if unknown.
+    """Describe the format of a text that is not JSON, with a hint how to use it; None if unknown.
 
     >>> recognise_text("<annotation><folder>images</folder></annotation>")
     'Pascal VOC XML: read its folder with --data'
@@ -47,7 +47,7 @@ def recognise_text(text: str) -> str | None:
         return f"YOLO labels: {_READ_FOLDER}"
     if _YAML_KEY.match(lines[0]):
         is_yolo = any(line.startswith(("names:", "nc:")) for line in lines)
-        return "the YAML file of a YOLO data set: read it with --data" if is_yolo else "YAML"
+        return "the YAML file of a YOLO dataset: read it with --data" if is_yolo else "YAML"
     for separator, name in ((",", "CSV"), (";", "CSV"), ("\t", "a table")):
         if lines[0].count(separator) >= 2:
             return f"{name}: {_CONVERT}"
@@ -65,10 +65,10 @@ def _recognise_markup(beginning: str) -> str:
 
 
 def recognise_folder(folder: Path) -> str | None:
-    """Describe a folder with annotations in another format, and say what to do; None if unknown.
+    """Describe the annotation format of a folder, with a hint how to read it; None if unknown.
 
     Args:
-        folder: searched three levels deep.
+        folder: folder, searched three levels deep.
     """
     if (found := find_label_file(folder)) is None:
         return None
@@ -77,10 +77,10 @@ def recognise_folder(folder: Path) -> str | None:
 
 
 def find_label_file(folder: Path) -> tuple[str, Path] | None:
-    """Find a file of Pascal VOC or YOLO; None if there is none.
+    """Find a Pascal VOC or YOLO file; None if there is none.
 
     Args:
-        folder: searched three levels deep.
+        folder: folder, searched three levels deep.
 
     Returns:
         Name of the format, and path of the file.
@@ -97,23 +97,23 @@ def _with_folders_in(folder: Path, levels: int) -> Iterator[Path]:
     yield folder
     if levels:
         with os.scandir(folder) as entries:
-            inner_folders = sorted(Path(one.path) for one in entries if one.is_dir())
+            inner_folders = sorted(Path(entry.path) for entry in entries if entry.is_dir())
         for inner in inner_folders:
             yield from _with_folders_in(inner, levels - 1)
 
 
 def _label_files(folder: Path) -> list[Path]:
-    files = (one for one in folder.iterdir() if one.suffix.lower() in _LABEL_SUFFIXES)
+    files = (path for path in folder.iterdir() if path.suffix.lower() in _LABEL_SUFFIXES)
     return sorted(islice(files, _FILES_SNIFFED))
 
 
 def is_voc_file(file: Path) -> bool:
-    """Whether a file begins as an annotation file of Pascal VOC."""
+    """Whether a file begins like a Pascal VOC annotation file."""
     return _recognise_label_file(file) == "Pascal VOC"
 
 
 def is_yolo_label_file(file: Path) -> bool:
-    """Whether a text file begins as a label file of YOLO."""
+    """Whether a text file begins like a YOLO label file."""
     return _recognise_label_file(file) == "YOLO"
 
 

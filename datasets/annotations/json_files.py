@@ -1,4 +1,4 @@
-"""Read JSON files, and explain in the error message why a file cannot be read."""
+"""Read JSON files, with error messages that explain why a file cannot be read."""
 
 import json
 from pathlib import Path
@@ -11,15 +11,15 @@ from util.errors import UserError
 def read_json(path: str | Path, name: str, way_out: str) -> Any:
     """Read a JSON file.
 
-    Numbers may be NaN or infinite; the last of several equal keys counts.
+    Numbers may be NaN or infinite; of duplicate keys the last one is used.
 
     Args:
-        path: a file in UTF-8.
+        path: UTF-8 file.
         name: description of the file in messages.
         way_out: end of the error message: how to fix the problem.
 
     Raises:
-        UserError: the file cannot be read, or is not JSON that Python can parse.
+        UserError: if the file cannot be read or parsed.
     """
     try:
         with open(path, encoding="utf-8-sig") as file:
@@ -33,11 +33,11 @@ def read_json(path: str | Path, name: str, way_out: str) -> Any:
         reason = "is not JSON: it "
         reason += f"looks like {found}" if found else "is not UTF-8 text; save it as UTF-8"
     except RecursionError:
-        reason = "is nested too deeply; write it again"
+        reason = "is nested too deeply to be parsed"
     except json.JSONDecodeError as error:
         reason = _describe_syntax_error(error)
     except ValueError:  # Python's limit on the length of integers
-        reason = "has an integer of thousands of digits; correct it"
+        reason = "contains an integer with thousands of digits"
     raise UserError(f"{name} {path} {reason}; {way_out}")
 
 

@@ -1,4 +1,4 @@
-"""Find the images and annotations of a split, and explain how to read other folder layouts."""
+"""Find images and annotations of a split, and explain how to read other folder layouts."""
 
 import contextlib
 import shlex
@@ -30,7 +30,7 @@ _FILES_LISTED = 5
 def coco_paths(
     image_set: str, coco_path: str | None, images: str | None, annotations: str | None
 ) -> tuple[Path, Path]:
-    """Return image folder and annotation file of a split: from its flags, else as in COCO 2017.
+    """Image folder and annotation file of a split: from its flags, else in COCO 2017's layout.
 
     Args:
         image_set: "train" or "val".
@@ -39,7 +39,7 @@ def coco_paths(
         annotations: value of ``--train_ann`` or ``--val_ann``.
 
     Raises:
-        UserError: a flag is missing, or ``coco_path`` has another layout.
+        UserError: if a flag is missing, or ``coco_path`` has a different layout.
     """
     if not coco_path and not (images and annotations):
         raise UserError(_explain_no_data(image_set, images, annotations))
@@ -53,16 +53,16 @@ def coco_paths(
 
 
 def _explain_no_data(image_set: str, images: str | None, annotations: str | None) -> str:
-    """Name the missing flags."""
+    """Message that lists the missing flags."""
     flags = {f"--{image_set}_images": images, f"--{image_set}_ann": annotations}
     missing = " and ".join(flag for flag, value in flags.items() if not value)
     given = "".join(f"{flag} is given, but " for flag, value in flags.items() if value)
-    words = {"train": "training data", "val": "validation data, which every epoch is evaluated on"}
+    words = {"train": "training data", "val": "validation data (needed to evaluate each epoch)"}
     return f"{given}there is no {words[image_set]}: give {missing}, or --coco_path, or --data"
 
 
 def check_layout(image_set: str, coco_path: str | Path, expected: Sequence[Path]) -> None:
-    """Explain a ``--coco_path`` without COCO's layout if its layout is recognised.
+    """Check that ``--coco_path`` has COCO's layout; do nothing if its layout is unknown.
 
     Args:
         image_set: "train" or "val".
@@ -71,15 +71,15 @@ def check_layout(image_set: str, coco_path: str | Path, expected: Sequence[Path]
             unless given by other flags.
 
     Raises:
-        UserError: names what was found instead, and the flags to read it.
+        UserError: if it has a different known layout; the message contains the flags to read it.
     """
     root = Path(coco_path)
     missing = [path for path in expected if not path.exists()]
     if not missing:
         return
     if not root.exists():
-        others = [one.name for one in root.absolute().parent.glob("*/")]
-        hint = did_you_mean(root.name, others) or "; give the folder of the data set"
+        others = [folder.name for folder in root.absolute().parent.glob("*/")]
+        hint = did_you_mean(root.name, others) or "; give the folder of the dataset"
         raise UserError(f"--coco_path {root} does not exist{hint}")
     if root.is_file():
         raise UserError(
@@ -97,7 +97,7 @@ def find_split(root: Path, image_set: str) -> tuple[Path, Path] | None:
     """Find image folder and annotation file of a split by their usual names; None if missing.
 
     Args:
-        root: folder of a data set.
+        root: folder of a dataset.
         image_set: "train" or "val".
     """
     for name in SPLIT_NAMES[image_set]:
@@ -113,7 +113,7 @@ def find_annotation_file(root: Path, image_set: str) -> Path | None:
     """Find the annotation file of a split by its usual names; None if missing.
 
     Args:
-        root: folder of a data set.
+        root: folder of a dataset.
         image_set: "train" or "val".
     """
     files = (_first(root, _ANNOTATION_FILES, name, Path.is_file) for name in SPLIT_NAMES[image_set])
@@ -128,12 +128,12 @@ def _first(
 
 
 def _explain(image_set: str, root: Path) -> str | None:
-    """Describe the layout of ``root``, and name the flag to read it; None if unknown."""
+    """Describe the layout of ``root``, and the flags to read it; None if unknown."""
     splits = {name: find_split(root, name) for name in SPLIT_NAMES}
     found = {name: split for name, split in splits.items() if split is not None}
     if image_set in found:
         is_roboflow = any(file.name == Path(_ROBOFLOW_FILE).name for _, file in found.values())
-        what = "it looks like a Roboflow export" if is_roboflow else "it has another layout"
+        what = "it looks like a Roboflow export" if is_roboflow else "it has a different layout"
         return f"{what}: read it with --data {shlex.quote(str(root))}"
     if "train" in found:
         return (
@@ -142,7 +142,7 @@ def _explain(image_set: str, root: Path) -> str | None:
         )
     if found:
         return "there is no training data: give --train_images and --train_ann"
-    folders = sorted(one for one in root.iterdir() if one.is_dir())[:_FOLDERS_TRIED]
+    folders = sorted(path for path in root.iterdir() if path.is_dir())[:_FOLDERS_TRIED]
     for inner in folders:
         if (inner / "annotations").is_dir() and (inner / f"{image_set}2017").is_dir():
             return f"give --coco_path {shlex.quote(str(inner))}"
@@ -157,5 +157,5 @@ def _list_json_files(image_set: str, root: Path) -> str | None:
         return None
     return (
         f"give one of its JSON files with --data, or with --{image_set}_ann and its images with "
-        f"--{image_set}_images: {', '.join(str(one) for one in sorted(files))}"
+        f"--{image_set}_images: {', '.join(map(str, sorted(files)))}"
     )

@@ -1,4 +1,4 @@
-"""Explain why image files in an annotation file are not found, and which flag would find them."""
+"""Explain why the image files of an annotation file are not found, and which flag fixes it."""
 
 import os
 import shlex
@@ -10,7 +10,8 @@ _NAMES_TRIED = 20
 _SPELLINGS_TRIED = 3
 _FOLDERS_TRIED = 200
 _PARENTS_TRIED = 3
-_MASK_FOLDERS = ("panoptic", "mask", "label", "segment", "depth")  # with the images' file names
+# Folders whose files often have the same names as the images.
+_MASK_FOLDERS = ("panoptic", "mask", "label", "segment", "depth")
 
 
 def explain_missing_files(names: Sequence[str], folder: str | Path, flag: str | None) -> str:
@@ -21,8 +22,8 @@ def explain_missing_files(names: Sequence[str], folder: str | Path, flag: str | 
     Args:
         names: file names from the annotation file, none of which exists in the folder.
         folder: the folder that was searched.
-        flag: flag that sets the folder, such as ``--train_images``; None if another folder cannot
-            be right.
+        flag: flag that sets the folder, such as ``--train_images``; None if a different folder
+            cannot be right.
 
     Returns:
         One clause of an error message.
@@ -51,7 +52,7 @@ def _compare_folders(names: Sequence[str], folder: Path, found: Path) -> str:
 
 
 def find_folder_with(names: Sequence[str], folder: Path, split: str) -> Path | None:
-    """Find a folder nearby that contains all files; folders of masks are tried last.
+    """Find a folder nearby that contains all files; mask folders are tried last.
 
     Args:
         names: file names; the first few are looked up.
@@ -105,7 +106,7 @@ def _explain_folders(names: Sequence[str], folder: Path) -> str | None:
     for name in names:
         try:
             if (folder / name).is_dir():
-                return f"{folder / name} is a folder, but file_name must name an image file"
+                return f"{folder / name} is a folder, but file_name must be an image file"
         except (OSError, ValueError):
             continue
     return None
@@ -139,7 +140,7 @@ def _explain_prefix(names: Sequence[str], folder: Path) -> str | None:
 
 
 def _last_part(name: str) -> str:
-    r"""Return a name without its folders, which may be separated as on Windows.
+    r"""Return a name without its folders; the separator may be that of Windows.
 
     >>> _last_part("train/a.jpg"), _last_part(r"train\a.jpg")
     ('a.jpg', 'a.jpg')

@@ -15,9 +15,9 @@ class ClassTable(NamedTuple):
     Attributes:
         label: name of the table in messages: "training", "validation" or "checkpoint".
         source: path of the file.
-        names: class names.
-        is_thing: whether a class is a thing; empty except for panoptic data.
-        text_ids: id in the user's files, where it is a string.
+        names: class names by category id.
+        is_thing: whether each category id is a thing; empty for non-panoptic data.
+        text_ids: original id of categories whose id is a string in the user's files.
     """
 
     label: str
@@ -44,7 +44,7 @@ def classes_of_run(
         skip_checks: value of ``--skip_checks``: print conflicts as warnings.
 
     Raises:
-        UserError: as `check_classes`.
+        UserError: if classes conflict, see `check_classes`.
     """
     tables = [table_of_dataset("validation", val_set)]
     if checkpoint is not None:
@@ -55,12 +55,12 @@ def classes_of_run(
 
 
 def table_of_dataset(label: str, dataset: Any) -> ClassTable:
-    """Return the classes of a data set.
+    """Return the classes of a dataset.
 
     Args:
         label: name of the table in messages.
-        dataset: has ``ann_file``, ``categories``, ``text_ids`` and ``is_thing`` (panoptic data),
-            all optional.
+        dataset: its attributes ``ann_file``, ``categories``, ``text_ids`` and ``is_thing``
+            (panoptic data) are used; all are optional.
     """
     source = str(getattr(dataset, "ann_file", type(dataset).__name__))
     names, is_thing, text_ids = (
@@ -94,7 +94,7 @@ def table_of_checkpoint(source: str, checkpoint: Mapping[str, Any]) -> ClassTabl
 def _text_ids_in(checkpoint: Mapping[str, Any]) -> dict[int, str]:
     own_ids = checkpoint.get("category_ids")
     own_ids = own_ids if isinstance(own_ids, list) else []
-    return {category_id_of(one): one for one in own_ids if isinstance(one, str)}
+    return {category_id_of(text): text for text in own_ids if isinstance(text, str)}
 
 
 def merge_classes(tables: Sequence[ClassTable], skip_checks: bool) -> ClassTable:
@@ -105,7 +105,7 @@ def merge_classes(tables: Sequence[ClassTable], skip_checks: bool) -> ClassTable
         skip_checks: value of ``--skip_checks``: print conflicts as warnings.
 
     Raises:
-        UserError: as `check_classes`.
+        UserError: if classes conflict, see `check_classes`.
     """
     known, *others = [table for table in tables if table.names] or tables[:1]
     for other in others:
@@ -127,7 +127,7 @@ def check_classes(first: ClassTable, second: ClassTable, skip_checks: bool) -> N
         skip_checks: value of ``--skip_checks``: print conflicts as warnings.
 
     Raises:
-        UserError: the tables disagree on the name of an id, the id of a name, or on whether a
+        UserError: if the tables differ in the name of an id, the id of a name, or in whether a
             class is a thing.
     """
     labels = first.label, second.label
@@ -150,8 +150,8 @@ def check_classes(first: ClassTable, second: ClassTable, skip_checks: bool) -> N
 
 def _in_words(differences: Sequence[Difference], text_ids: Mapping[int, str]) -> str:
     """List the first few differences."""
-    few = [
+    examples = [
         f"id {text_ids.get(number, number)}: {detail}"
         for number, detail in differences[:EXAMPLES_SHOWN]
     ]
-    return with_rest(few, len(differences))
+    return with_rest(examples, len(differences))

@@ -1,14 +1,14 @@
 """Check segmentations and convert them to RLE.
 
 pycocotools does not check its input: polygons far outside the image exhaust memory or crash, and
-run lengths that do not fill a mask expose uninitialised memory. Every segmentation is therefore
+run lengths that do not fill a mask expose uninitialized memory. Every segmentation is therefore
 checked here first.
 
-- polygons: lists x, y, x, y, … in pixels, of at least three points.
-- RLE: ``size`` [height, width], and ``counts``, lengths of alternating runs of pixels outside and
-  inside, column by column: a list, or COCO's compressed text. The text has five bits per character
-  (from "0"), lowest first, plus 32 in all but the last character of a number; from the fourth
-  number on, the difference to the second last number is stored.
+- polygons: lists x, y, x, y, … in pixels, with at least three points.
+- RLE: ``size`` [height, width], and ``counts``: alternating background and foreground run lengths
+  in column-major order, as a list or as COCO's compressed string. The string is little-endian base
+  32 (offset "0", continuation bit 32); from the fourth number on, each is stored as the difference
+  from the number two before it.
 """
 
 import re
@@ -73,13 +73,13 @@ def usable_polygons(segmentation: Any) -> list[list[float]]:
     """Return the polygons of a segmentation that have three or more points and can be drawn."""
     if type(segmentation) is not list:
         return []
-    return [one for one in segmentation if _is_polygon(one) and _is_drawable(one)]
+    return [polygon for polygon in segmentation if _is_polygon(polygon) and _is_drawable(polygon)]
 
 
 def has_endless_polygon(segmentation: Any) -> bool:
     """Whether a polygon is too long or too far outside the image to be drawn."""
     return type(segmentation) is list and any(
-        _is_polygon(one) and not _is_drawable(one) for one in segmentation
+        _is_polygon(polygon) and not _is_drawable(polygon) for polygon in segmentation
     )
 
 
@@ -100,15 +100,15 @@ def _is_drawable(polygon: list[float]) -> bool:
 
 
 def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """Convert a segmentation to a compressed RLE of pycocotools.
+    """Convert a segmentation to a pycocotools RLE with compressed counts.
 
     Args:
-        segmentation: a list of polygons, of which the union is taken, or an RLE.
+        segmentation: a list of polygons, which are united, or an RLE.
         height: height of the image in pixels.
         width: width of the image in pixels.
 
     Raises:
-        ValueError: there is no polygon of three or more points, or the RLE has another size.
+        ValueError: if there is no polygon of three or more points, or the RLE has a different size.
     """
     if is_rle(segmentation):
         if list(segmentation["size"]) != [height, width]:

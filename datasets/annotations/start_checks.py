@@ -15,20 +15,20 @@ from util.errors import UserError
 from util.files.image_files import open_image
 
 _OPENED_IMAGES = 200  # images opened for their size if the annotation file does not have it
-# From this number on, training images with more objects than queries are an error, not outliers.
-_CROWDED_IMAGES = 3
+# This many training images with more objects than queries are an error; fewer are printed only.
+_TOO_MANY_IMAGES = 3
 
 
 def stop_or_warn(problems: Sequence[str], way_out: str, skip_checks: bool) -> None:
     """Raise an error for the problems, or print each as a warning with ``skip_checks``.
 
     Args:
-        problems: one sentence each, naming the file; may be empty.
+        problems: one sentence per problem, beginning with the file; may be empty.
         way_out: how to fix the problems.
         skip_checks: value of ``--skip_checks``.
 
     Raises:
-        UserError: there are problems, and ``skip_checks`` is off.
+        UserError: if there are problems and ``skip_checks`` is off.
     """
     if problems and not skip_checks:
         raise UserError(f"{'; '.join(problems)}; {way_out}, or start anyway with --skip_checks")
@@ -42,15 +42,23 @@ def is_object(row: Row) -> bool:
 
 
 def crowded_images(counts: Counter[int], num_queries: int | None) -> list[tuple[int, int]]:
-    """Return id and number of objects of images with more objects than queries, most first."""
+    """Find images with more objects than queries.
+
+    Args:
+        counts: number of objects by image id.
+        num_queries: number of queries; None: no limit.
+
+    Returns:
+        id and number of objects of these images, largest number first.
+    """
     if num_queries is None:
         return []
     return [(image_id, count) for image_id, count in counts.most_common() if count > num_queries]
 
 
 def are_too_many(crowded: Sequence[tuple[int, int]]) -> bool:
-    """Whether there are enough of these images to be an error in training data."""
-    return len(crowded) >= _CROWDED_IMAGES
+    """Whether so many images, returned by `crowded_images`, are an error in training data."""
+    return len(crowded) >= _TOO_MANY_IMAGES
 
 
 def check_boxes_and_counts(
@@ -73,7 +81,7 @@ def check_boxes_and_counts(
         skip_checks: print errors as warnings.
 
     Raises:
-        UserError: one line with all errors.
+        UserError: if there are errors; one line lists all of them.
     """
     problems = [problem for problem in [_format_problem(data, ann_file, img_folder)] if problem]
     counts = Counter(row["image_id"] for row in data["annotations"] if is_object(row))
@@ -91,7 +99,7 @@ def check_segment_counts(
 ) -> None:
     """Check that no image of a panoptic file has more segments than the model has queries.
 
-    Arguments and errors are as in `check_boxes_and_counts`.
+    For arguments and errors see `check_boxes_and_counts`.
     """
     counts = Counter({row["image_id"]: len(row["segments_info"]) for row in data["annotations"]})
     problems = _count_problems(counts, data["images"], ann_file, training, num_queries)
@@ -101,14 +109,15 @@ def check_segment_counts(
 def _format_problem(
     data: dict[str, Any], ann_file: str | Path, img_folder: str | Path
 ) -> str | None:
-    """Describe boxes that look like another format than xywh pixels; None if there are none."""
+    """Describe boxes that do not look like xywh pixels; None if there are none."""
     sizes_wh = _known_sizes(data["images"], img_folder)
     rows = [row for row in data["annotations"] if row["image_id"] in sizes_wh]
     suspected = suspect_format(*box_arrays(rows, sizes_wh))
     if suspected is None:
         return None
     file_names = {row["id"]: row["file_name"] for row in data["images"]}
-    chosen = [row for row, one in zip(rows, suspected.impossible.tolist(), strict=True) if one]
+    is_bad = suspected.impossible.tolist()
+    chosen = [row for row, bad in zip(rows, is_bad, strict=True) if bad]
     examples = [
         f"annotation id {row['id']} of image id {row['image_id']} ({file_names[row['image_id']]}) "
         f"has bbox {box_in_words(row['bbox'])}{_size_in_words(sizes_wh.get(row['image_id']))}"
@@ -124,8 +133,9 @@ def _known_sizes(images: Sequence[Row], img_folder: str | Path) -> dict[int, tup
     unknown = [row for row in images if row["id"] not in sizes]
     for row in unknown[:: max(1, len(unknown) // _OPENED_IMAGES)]:
         # Unreadable images are reported when they are read.
-        with suppress(UserError), open_image(os.path.join(img_folder, row["file_name"]), "") as one:
-            sizes[row["id"]] = one.size
+        path = os.path.join(img_folder, row["file_name"])
+        with suppress(UserError), open_image(path, "") as image:
+            sizes[row["id"]] = image.size
     return sizes
 
 
@@ -140,7 +150,7 @@ def _count_problems(
     training: bool,
     num_queries: int | None,
 ) -> list[str]:
-    """Describe images with more objects than queries; print the sentence if it is not an error."""
+    """Describe images with more objects than queries: returned if an error, else printed."""
     crowded = crowded_images(counts, num_queries)
     if not crowded:
         return []

@@ -1,4 +1,4 @@
-"""Checks of tables that instance and panoptic annotation files have in common.
+"""Table checks shared by instance and panoptic annotation files.
 
 The problems of a file are collected in `FileProblems` and raised as one error.
 """
@@ -76,14 +76,14 @@ CROWD_RULE = Rule("iscrowd", is_flag, "0 or 1", required=False)
 
 
 class Problem(NamedTuple):
-    """A problem of some rows of a table.
+    """A problem in some rows of a table.
 
     Attributes:
         table: name of the table in messages, plural.
         rows: the invalid rows.
         text: predicate of the message, plural: "have no id".
         field: the invalid field, shown with its value; or None.
-        way_out: how to fix the problem, unless by correcting the rows.
+        way_out: how to fix the problem; empty: by correcting the rows.
     """
 
     table: str
@@ -93,7 +93,7 @@ class Problem(NamedTuple):
     way_out: str = ""
 
     def __str__(self) -> str:
-        """Number of rows, problem, the first few rows, and the way out."""
+        """Number of rows, problem, the first few rows, and how to fix it."""
         examples = first_few(self.table, self.rows, self.field)
         problem = f"{counted(len(self.rows), f'{self.table} {self.text}')}: {examples}"
         return f"{problem}; {self.way_out}" if self.way_out else problem
@@ -129,19 +129,19 @@ class FileProblems:
         """Raise one error with all problems.
 
         Raises:
-            AnnotationFileError: there are problems.
+            AnnotationFileError: if there are problems.
         """
         if self.problems:
             text = "; ".join(map(str, self.problems))
-            # If every problem has a way out of its own, the file may be right.
-            verb = "" if all(one.way_out for one in self.problems) else " must be corrected"
+            # If every problem has its own fix, the file itself may be correct.
+            verb = "" if all(problem.way_out for problem in self.problems) else " must be corrected"
             raise AnnotationFileError(f"{self.ann_file}{verb}: {text}", self.problems)
 
 
 def first_few(table: str, rows: Sequence[Row], field: str | None) -> str:
     """Describe the first few rows."""
-    few = [_describe(table, row, field) for row in rows[:EXAMPLES_SHOWN]]
-    return with_rest(few, len(rows))
+    examples = [_describe(table, row, field) for row in rows[:EXAMPLES_SHOWN]]
+    return with_rest(examples, len(rows))
 
 
 def _describe(table: str, row: Row, field: str | None) -> str:
@@ -161,7 +161,7 @@ def check_not_empty(images: list[Row], ann_file: str | Path) -> None:
     """Check that an annotation file lists images.
 
     Raises:
-        UserError: there are no images.
+        UserError: if there are no images.
     """
     if not images:
         raise UserError(f"annotation file {ann_file} has no images; a split needs at least one")
@@ -200,7 +200,7 @@ def check_image_sizes(found: FileProblems, images: list[Row]) -> None:
 
 
 def size_wh(image: Row) -> tuple[int, int] | None:
-    """Width and height in pixels in a row of "images"; None where they are missing or invalid."""
+    """Width and height in pixels of a row of "images"; None if they are missing or invalid."""
     width, height = image.get("width"), image.get("height")
     return (width, height) if is_side(width) and is_side(height) else None
 
@@ -226,7 +226,10 @@ def check_mask_memory(found: FileProblems, images: list[Row], objects: Mapping[A
         and (size := size_wh(row))
         and objects.get(row["id"], 0) * size[0] * size[1] > MAX_MASK_PIXELS
     ]
-    text = f"have more than {MAX_MASK_PIXELS} pixels in all their masks; scale down or cut up"
+    text = (
+        f"have masks with more than {MAX_MASK_PIXELS} pixels in total; scale the images down or "
+        "split them into tiles"
+    )
     found.add("images", crowded, text)
 
 
@@ -240,7 +243,7 @@ def check_files_exist(
         table: name of the rows in messages.
         rows: rows with a ``file_name``.
         folder: folder that the names are relative to.
-        flag: flag that sets the folder, for the way out; None if there is none.
+        flag: flag that sets the folder, for the hint in the message; None if there is none.
     """
     named = [row for row in rows if is_file_name(row.get("file_name"))]
     listings: dict[str, set[str]] = {}
@@ -262,7 +265,7 @@ def _listing(folder: str) -> set[str]:
     """Names of the files in a folder; empty if the folder does not exist.
 
     Raises:
-        UserError: the folder must not be listed.
+        UserError: if there is no permission to list the folder.
     """
     try:
         with os.scandir(folder) as entries:
@@ -271,12 +274,12 @@ def _listing(folder: str) -> set[str]:
         raise UserError(
             f"folder {folder} cannot be listed ({error.strerror}); check its permissions"
         ) from None
-    except OSError:  # also names that are too long, and circular links
+    except OSError:  # including names that are too long, and circular links
         return set()
 
 
 def warn_about_paths(ann_file: str | Path, table: str, rows: list[Row], folder: str | Path) -> None:
-    """Log one warning if file names lead out of the folder.
+    """Log one warning if file names point outside the folder.
 
     Args:
         ann_file: path of the annotation file, for the message.
@@ -287,15 +290,15 @@ def warn_about_paths(ann_file: str | Path, table: str, rows: list[Row], folder: 
     outside = [row for row in rows if leads_outside(row["file_name"], folder)]
     if outside:
         logger.warning(
-            "%s: %s; they are read nevertheless: %s",
+            "%s: %s; they are read anyway: %s",
             ann_file,
-            counted(len(outside), f"{table} have a file_name that leads out of {folder}"),
+            counted(len(outside), f"{table} have a file_name that points outside {folder}"),
             first_few(table, outside, "file_name"),
         )
 
 
 def leads_outside(file_name: str, folder: str | Path) -> bool:
-    """Whether a relative or absolute path leads out of a folder; links are not followed."""
+    """Whether a relative or absolute path points outside a folder; links are not followed."""
     if not os.path.isabs(file_name) and ".." not in file_name:
         return False
     inner = os.path.abspath(folder)
@@ -323,7 +326,7 @@ def check_references(
 def check_labels_below(
     found: FileProblems, table: str, rows: list[Row], num_classes: int, categories: list[Row]
 ) -> None:
-    """Check that category ids that are rows of the class head are below the number of classes."""
+    """Check that category ids used as rows of the classification head are below num_classes."""
     beyond = [
         row
         for row in rows
@@ -334,11 +337,11 @@ def check_labels_below(
     labels = [row["category_id"] for row in beyond]
     labels += [row["id"] for row in categories if is_label(row.get("id"))]
     largest = max(labels)
-    way_out = "leave out --num_classes: with it category ids are row numbers, but these are strings"
+    way_out = "omit --num_classes: it needs integer category ids, but some ids are strings"
     if largest not in text_ids(categories):
         way_out = (
             f"--num_classes {num_classes} is too small: the largest category id is {largest}, so "
-            f"{largest + 1} are needed; leave out --num_classes, or use --finetune if the number "
+            f"{largest + 1} are needed; omit --num_classes, or use --finetune if the number "
             "comes from a checkpoint"
         )
     problem = f"have a category_id of at least {num_classes}, the number of classes"

@@ -1,4 +1,4 @@
-"""Keep the classes of a list (``--classes``), in its order."""
+"""Restrict data to the classes of a list (``--classes``), in its order."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from util.errors import UserError
 def keep_classes(
     data: dict[str, Any], names: Sequence[str], source: str | Path, image_set: str
 ) -> tuple[dict[str, Any], list[str]]:
-    """Renumber the listed classes from 1, and leave out objects of other classes.
+    """Renumber the listed classes from 1, and drop objects of other classes.
 
     Args:
         data: COCO tables; rows with an invalid category id are kept for the checks.
@@ -24,10 +24,10 @@ def keep_classes(
         image_set: "train" or "val", for messages.
 
     Returns:
-        The new tables, and sentences about classes and objects that are left out.
+        The new tables, and sentences about unknown classes and dropped objects.
 
     Raises:
-        UserError: no class of the data is listed, or objects have a category that the data lacks.
+        UserError: if no class of the data is listed, or objects have an unknown category.
     """
     found = FileProblems(source)
     check_references(found, "annotations", data["annotations"], "category_id", data["categories"])
@@ -45,36 +45,36 @@ def keep_classes(
         )
     ids = {name: number for number, name in enumerate(names, start=1)}
     new_id = {number: ids.get(name) for number, name in known.items()}
-    kept, left_out = [], Counter[str]()
+    kept, dropped = [], Counter[str]()
     for row in data["annotations"]:
         number = row.get("category_id")
         if not is_integer(number):
             kept.append(row)
         elif new_id[number] is None:
-            left_out[known[number]] += 1
+            dropped[known[number]] += 1
         else:
             kept.append({**row, "category_id": new_id[number]})
     categories = [{"id": number, "name": name} for name, number in ids.items()]
     tables = {**data, "annotations": kept, "categories": categories}
-    return tables, _sentences(unknown, list(known.values()), left_out, source, image_set)
+    return tables, _sentences(unknown, list(known.values()), dropped, source, image_set)
 
 
 def _sentences(
     unknown: Sequence[str],
     known: Sequence[str],
-    left_out: Counter[str],
+    dropped: Counter[str],
     source: str | Path,
     image_set: str,
 ) -> list[str]:
     sentences = []
     if unknown:
         hints = [f"{in_short(name)}{did_you_mean(name, known)}" for name in unknown]
-        few = with_rest(hints[:EXAMPLES_SHOWN], len(hints))
-        sentences.append(f"--classes: {source} ({image_set}) does not have {few}")
-    if left_out:
-        counts = [f"{name} {count}" for name, count in left_out.most_common()]
+        examples = with_rest(hints[:EXAMPLES_SHOWN], len(hints))
+        sentences.append(f"--classes: {source} ({image_set}) does not have {examples}")
+    if dropped:
+        counts = [f"{name} {count}" for name, count in dropped.most_common()]
         sentences.append(
-            f"--classes ({image_set}): {counted(left_out.total(), 'objects')} of other classes "
-            f"left out: {with_rest(counts[:EXAMPLES_SHOWN], len(counts))}"
+            f"--classes ({image_set}): {counted(dropped.total(), 'objects')} of other classes "
+            f"ignored: {with_rest(counts[:EXAMPLES_SHOWN], len(counts))}"
         )
     return sentences

@@ -1,4 +1,4 @@
-"""Find and read COCO annotation files in any usual layout."""
+"""Find and read COCO annotation files in common folder layouts."""
 
 import os
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from datasets.annotations.table_checks import is_file_name
 from datasets.formats.tables import Tables
 from util.errors import UserError
 
-# Files of COCO beside the instance annotations.
+# Prefixes of COCO's other annotation files, which are not read.
 _OTHER_FILES = ("panoptic_", "captions_", "person_keypoints_", "stuff_", "image_info_")
 _KEYS = (b'"images"', b'"annotations"', b'"categories"', b'"licenses"', b'"info"')
 _BYTES_SNIFFED = 4096
@@ -24,8 +24,8 @@ class CocoData:
     """COCO annotation files.
 
     Attributes:
-        splits: image folder and annotation file of "train" and "val", or of only one of them. The
-            image folder may be wrong.
+        splits: image folder and annotation file of "train", "val" or both. The image folder is a
+            first guess: `read` also looks nearby.
     """
 
     splits: Mapping[str, tuple[Path, Path]]
@@ -38,7 +38,8 @@ class CocoData:
             split: key of ``splits``.
 
         Raises:
-            UserError: the file cannot be read, is not in COCO format, or its images are elsewhere.
+            UserError: if the file cannot be read, is not in COCO format, or its images are not
+                found.
         """
         img_folder, ann_file = self.splits[split]
         data = load_annotations(ann_file, "correct or replace the file")
@@ -61,7 +62,7 @@ def find_coco_splits(root: Path) -> CocoData | None:
     """Find training and validation data under their usual names; None if there is neither.
 
     Args:
-        root: folder of the data set.
+        root: folder of the dataset.
     """
     splits = {}
     for split in SPLIT_NAMES:
@@ -73,13 +74,13 @@ def find_coco_splits(root: Path) -> CocoData | None:
 
 
 def find_coco_file(root: Path) -> CocoData | None:
-    """Find a single annotation file, for data that is not split; None if there is none.
+    """Find the single annotation file of data that is not split; None if there is none.
 
     Args:
-        root: a folder that has the file, or has it in a subfolder.
+        root: folder with the file in it or in a subfolder.
 
     Raises:
-        UserError: there are several files.
+        UserError: if there are several files.
     """
     files = sorted(path for pattern in ("*.json", "*/*.json") for path in root.glob(pattern))
     files = [path for path in files if _looks_like_coco(path)]
@@ -90,12 +91,12 @@ def find_coco_file(root: Path) -> CocoData | None:
 
 
 def coco_file(ann_file: Path) -> CocoData:
-    """Data of a single annotation file; its images may be in any folder nearby."""
+    """Return the data of a single annotation file; its images may be in any folder nearby."""
     return CocoData({"train": (ann_file.parent, ann_file)})
 
 
 def _looks_like_coco(path: Path) -> bool:
-    """Whether a file begins as COCO instance annotations; only its first bytes are read."""
+    """Whether a file begins like COCO instance annotations; only its first bytes are read."""
     if path.name.startswith((*_OTHER_FILES, "._")) or not path.is_file():
         return False
     try:

@@ -4,18 +4,18 @@ from util.cli.command_line import FlagGroup
 
 
 def add_format_flags(group: FlagGroup) -> None:
-    """Add the flags that name data in any format, and say how to read it."""
+    """Add the flags for data in any format, and for how it is read."""
     add = group.add
-    add("--data", "your data: folder, COCO JSON or data.yaml; the format is recognised")
+    add("--data", "your data: folder, COCO JSON or data.yaml; the format is detected")
     add("--voc_path", "Pascal VOC folder: VOCdevkit, VOC2007, or XML files with images")
     add("--yolo_path", "YOLO data.yaml, or folder: images/, labels/, classes.txt")
     add_reading_flags(group)
 
 
 def add_reading_flags(group: FlagGroup) -> None:
-    """Add the flags that say how to read data, except ``--seed``."""
-    fraction = "share of images for validation if the data is not split (default: 0.1)"
+    """Add the flags for how data is read, except ``--seed``."""
+    fraction = "fraction of images for validation if the data is not split (default: 0.1)"
     group.add("--val_fraction", fraction, type=float)
     group.add("--split_seed", "seed that chooses these images (default: --seed)", type=int)
-    group.add("--classes", "text file with class names, one per line; others are left out")
-    group.add_switch("--keep_difficult", "Pascal VOC: use difficult objects like all others")
+    group.add("--classes", "text file with class names, one per line; other classes are ignored")
+    group.add_switch("--keep_difficult", "Pascal VOC: treat difficult objects like all others")

@@ -1,4 +1,4 @@
-"""Hold out a part of the images for validation, for data without a split."""
+"""Hold out a part of the images for validation, for data that is not split."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -14,20 +14,20 @@ def hold_out(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split tables into training and validation images.
 
-    The images are chosen by a hash of seed and file name: the result does not depend on the order
-    of the tables. Every class with two or more images gets one into validation and keeps one for
-    training, unless validation would have more than twice the requested share.
+    The images are chosen by a hash of seed and file name, so the result does not depend on the
+    order of the tables. Every class with two or more images has at least one in each part, unless
+    validation would have more than twice the requested fraction.
 
     Args:
-        data: COCO tables; rows without a valid id stay in the training part.
-        fraction: share of validation images, above 0; 1: all images.
-        seed: another seed chooses other images.
+        data: COCO tables; rows without a valid id are kept in the training part.
+        fraction: fraction of validation images, above 0; 1: all images.
+        seed: seed of the choice.
 
     Returns:
         Tables of training and validation, each with all categories.
 
     Raises:
-        UserError: there are fewer than two images to split.
+        UserError: if there are fewer than two images to split.
     """
     names = {row["id"]: row.get("file_name") for row in data["images"] if is_integer(row.get("id"))}
     if fraction >= 1:
@@ -55,14 +55,14 @@ def _classes_of_images(data: Mapping[str, Any]) -> dict[int, set[str]]:
 def _choose(
     ordered: Sequence[int], classes_of: Mapping[int, set[str]], fraction: float
 ) -> set[int]:
-    """Choose validation images: for each class, the rarest first, then any to fill up.
+    """Choose validation images: first one per class, rarest class first, then any others.
 
     Args:
         ordered: all image ids; earlier ones are chosen first.
         classes_of: classes of the images that have objects.
-        fraction: share of validation images, 0 to 1.
+        fraction: fraction of validation images, 0 to 1.
     """
-    wanted = min(max(1, round(fraction * len(ordered))), len(ordered) - 1)
+    target = min(max(1, round(fraction * len(ordered))), len(ordered) - 1)
     images_of: defaultdict[str, list[int]] = defaultdict(list)
     for image_id in ordered:
         for name in classes_of.get(image_id, ()):
@@ -71,7 +71,7 @@ def _choose(
     chosen: set[int] = set()
 
     def take_first(image_ids: Sequence[int], limit: int) -> None:
-        """Choose the first image without which training keeps all its classes."""
+        """Choose the first image that training can spare without losing a class."""
         for image_id in image_ids:
             if len(chosen) >= limit:
                 return
@@ -83,9 +83,9 @@ def _choose(
 
     for name in sorted(images_of, key=lambda name: (len(images_of[name]), name)):
         if chosen.isdisjoint(images_of[name]):
-            take_first(images_of[name], 2 * wanted)
+            take_first(images_of[name], 2 * target)
     for image_id in ordered:
-        take_first([image_id], wanted)
+        take_first([image_id], target)
     return chosen or {ordered[0]}
 
 

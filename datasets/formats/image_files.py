@@ -51,10 +51,10 @@ def images_in(folder: Path, recursive: bool = False) -> list[Path]:
 
 
 def files_in(folder: Path, recursive: bool = False) -> list[Path]:
-    """List the files of a folder, in the order of their names; hidden folders are left out.
+    """List the files of a folder, in the order of their names, except those in hidden folders.
 
     Raises:
-        UserError: a folder must not be listed.
+        UserError: if there is no permission to list a folder.
     """
     found: list[Path] = []
     try:

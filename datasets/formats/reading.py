@@ -1,4 +1,4 @@
-"""Read a split of a data set, as the flags say."""
+"""Read a split of a dataset in any format, with the reading flags applied."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,11 +23,12 @@ class ReadOptions(NamedTuple):
     """Values of the flags of the same names.
 
     Attributes:
-        val_fraction: share of validation images if the data is not split; None: the default.
-        seed: chooses these images: ``--split_seed``, by default ``--seed``.
+        val_fraction: fraction of validation images if the data is not split; None: the default.
+        seed: seed for choosing these images: ``--split_seed``, by default ``--seed``.
         classes: file with class names.
         keep_difficult: treat difficult objects of Pascal VOC like all others.
-        restored: whether the values may come from a checkpoint, so that they need not apply.
+        restored: whether values may have been restored from a checkpoint; those that do not apply
+            to the data are then ignored.
     """
 
     val_fraction: float | None = None
@@ -38,7 +39,7 @@ class ReadOptions(NamedTuple):
 
 
 def build_read_options(args: Any) -> ReadOptions:
-    """The options of reading, from all flags."""
+    """Build from the flags of the same names."""
     return ReadOptions(
         val_fraction=option(args, "val_fraction"),
         seed=_split_seed(args),
@@ -62,13 +63,13 @@ def read_split(
     """Read training or validation data. If the data is not split, a part is held out.
 
     Args:
-        source: the data set.
+        source: the dataset.
         image_set: "train" or "val".
-        options: flags.
-        known_ids: category id of each known class name, for formats with names only.
+        options: values of the flags.
+        known_ids: category ids by class name, for formats that have only names.
 
     Raises:
-        UserError: files are missing or invalid, or a flag does not apply to the data.
+        UserError: if files are missing or invalid, or a flag does not apply to the data.
     """
     _check_options(source, image_set, options)
     is_whole = "val" not in source.splits
@@ -90,12 +91,12 @@ def _check_options(source: DataSource, image_set: str, options: ReadOptions) -> 
         return
     if options.val_fraction is not None and "val" in source.splits:
         raise UserError(
-            f"--val_fraction {options.val_fraction}: the data has validation images; leave the "
-            "flag out, or give the path of the training data only"
+            f"--val_fraction {options.val_fraction}: the data has validation images; omit the "
+            "flag, or give the path of the training data only"
         )
     if options.keep_difficult and source.format != VocData.format:
         raise UserError(
-            f"--keep_difficult is about Pascal VOC, and this is {source.format}; leave it out"
+            f"--keep_difficult applies to Pascal VOC, but the data is {source.format}; omit it"
         )
 
 
@@ -106,7 +107,7 @@ def _part_of(tables: Tables, image_set: str, options: ReadOptions) -> Tables:
     training, validation = hold_out(tables.data, fraction, options.seed)
     data = training if image_set == "train" else validation
     if not data["images"]:
-        raise UserError(f"--val_fraction {fraction} leaves no images for training; give less")
+        raise UserError(f"--val_fraction {fraction} leaves no images for training; use less")
     total = len(tables.data["images"])
     flags = f"--val_fraction {fraction:g}, --split_seed {options.seed}"
     part = f" ({len(validation['images'])} of {total} images: {flags})"
@@ -120,7 +121,7 @@ def _part_of(tables: Tables, image_set: str, options: ReadOptions) -> Tables:
 def _notes_of(
     notes: Sequence[Note], data: Mapping[str, Any], other: Mapping[str, Any]
 ) -> list[Note]:
-    """Notes about the images of one part, and about no image of the other part."""
+    """Notes about a part of the data: without the places in the other part."""
     own, others = ({row.get(ORIGIN) for row in part["images"]} for part in (data, other))
     parts = [
         Note(note.text, [p for p in note.places if p.file in own or p.file not in others])
@@ -130,7 +131,7 @@ def _notes_of(
 
 
 def _with_difficult(tables: Tables, image_set: str, keep: bool) -> Tables:
-    """Leave difficult objects out of training, and let evaluation ignore them, as crowds are."""
+    """Drop difficult objects from training; in evaluation mark them as crowds, to be ignored."""
     rows = tables.data["annotations"]
     count = sum(1 for row in rows if row.get("difficult") == 1)
     if not count or tables.format != VocData.format:
@@ -142,7 +143,7 @@ def _with_difficult(tables: Tables, image_set: str, keep: bool) -> Tables:
         rows = [row for row in rows if row.get("difficult") != 1]
     else:
         rows = [{**row, "iscrowd": 1} if row.get("difficult") == 1 else row for row in rows]
-    what = "left out of training" if image_set == "train" else "ignored by COCO AP"
+    what = "not used in training" if image_set == "train" else "ignored by COCO AP"
     remark = f"{counted(count, 'objects')} marked difficult {what}; --keep_difficult uses them"
     data = {**tables.data, "annotations": rows}
     return replace(tables, data=data, remarks=[*tables.remarks, remark])

@@ -1,4 +1,4 @@
-"""Recognise the format of a data set, and find its splits."""
+"""Recognize the format of a dataset, and find its splits."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ _FORMATS = (
 
 
 class DataSource(Protocol):
-    """A data set whose format is known."""
+    """A dataset whose format is known."""
 
     @property
     def format(self) -> str:
@@ -31,10 +31,10 @@ class DataSource(Protocol):
 
     @property
     def splits(self) -> Mapping[str, Any]:
-        """Places of "train" and "val"; only "train" if the data is not split."""
+        """Locations of "train" and "val"; only "train" if the data is not split."""
 
     def read(self, split: str, known_ids: Mapping[str, int]) -> Tables:
-        """Read a split; known classes keep their ids where a format has names only."""
+        """Read a split; if the format has only class names, known classes keep their ids."""
 
 
 def split_names(source: DataSource) -> list[str]:
@@ -46,7 +46,7 @@ def build_source(args: Any) -> DataSource | None:
     """Find the data of ``data``, ``voc_path`` or ``yolo_path``; None if none is given.
 
     Raises:
-        UserError: as `recognise` and `recognise_as`.
+        UserError: if the path does not exist or cannot be read as data.
     """
     if option(args, "data"):
         return recognise(args.data)
@@ -57,13 +57,14 @@ def build_source(args: Any) -> DataSource | None:
 
 
 def recognise(path: str | Path) -> DataSource:
-    """Recognise the data at a path.
+    """Recognize the data at a path.
 
     Args:
-        path: folder of a data set, its YAML file, or a single annotation file.
+        path: folder of a dataset, its YAML file, or a single annotation file.
 
     Raises:
-        UserError: the path does not exist, or is nothing that can be read; says what it is.
+        UserError: if the path does not exist or its format is not supported; the message describes
+            what was found.
     """
     root = Path(path)
     _check_exists(root, "--data")
@@ -85,26 +86,26 @@ def _explain_unknown(root: Path) -> str:
     if (found := find_label_file(root)) is not None:
         format_name, file = found
         return (
-            f"files of {format_name} such as {file}, but images and annotations are not found in a "
-            "usual layout; give the folder that contains both"
+            f"found {format_name} files such as {file}, but no known layout of images and "
+            "annotations; give the folder that contains both"
         )
     names = sorted(path.name for path in root.iterdir())[:_NAMES_SHOWN]
     content = f"it contains {', '.join(names)}" if names else "it is empty"
-    return f"no data that can be read: {content}; expected {_FORMATS}"
+    return f"no data in a known format: {content}; expected {_FORMATS}"
 
 
 def _check_exists(root: Path, flag: str) -> None:
     if not root.exists():
-        others = [one.name for one in root.absolute().parent.glob("*")]
-        hint = did_you_mean(root.name, others) or "; give the folder of the data set"
+        others = [path.name for path in root.absolute().parent.glob("*")]
+        hint = did_you_mean(root.name, others) or "; give the folder of the dataset"
         raise UserError(f"{flag} {root} does not exist{hint}")
 
 
 def _recognise_file(file: Path) -> DataSource:
-    """Recognise a file.
+    """Recognize a file.
 
     Raises:
-        UserError: it is neither JSON nor YAML.
+        UserError: if it is neither JSON nor YAML.
     """
     suffix = file.suffix.lower()
     if suffix == ".json":
@@ -113,7 +114,7 @@ def _recognise_file(file: Path) -> DataSource:
         return YoloData(read_yaml_file(file))
     if suffix in (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar"):
         raise UserError(f"--data {file} is an archive: unpack it and give its folder")
-    raise UserError(f"--data {file}: give the folder of the data set, its data.yaml or a COCO JSON")
+    raise UserError(f"--data {file}: give the folder of the dataset, its data.yaml or a COCO JSON")
 
 
 def _voc(root: Path) -> VocData | None:
@@ -127,7 +128,7 @@ def _yolo(root: Path) -> YoloData | None:
 
 
 def _recognise_inner(root: Path) -> DataSource | None:
-    """Recognise the data in the only subfolder, as unpacked archives have it."""
+    """Recognize the data in the only subfolder, as in unpacked archives."""
     inner = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
     return recognise(inner[0]) if len(inner) == 1 else None
 
@@ -137,11 +138,11 @@ def recognise_as(format_name: str, path: str | Path) -> DataSource:
 
     Args:
         format_name: "voc" or "yolo".
-        path: folder of the data set, or its YAML file; the value of ``--voc_path`` or
+        path: folder of the dataset, or its YAML file; the value of ``--voc_path`` or
             ``--yolo_path``.
 
     Raises:
-        UserError: there is no such data.
+        UserError: if there is no data in this format.
     """
     root, flag = Path(path), f"--{format_name}_path"
     _check_exists(root, flag)

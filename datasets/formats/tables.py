@@ -1,4 +1,4 @@
-"""COCO-shaped tables in memory: what every reader of an annotation format returns."""
+"""Tables in COCO's format in memory, which the readers of all annotation formats return."""
 
 import logging
 import os
@@ -17,36 +17,36 @@ logger = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
-    """A place in a file.
+    """A position in a file, for messages.
 
     Attributes:
         file: name or path of the file.
-        detail: place in the file in words; may be empty.
+        detail: position in the file, such as "line 3"; may be empty.
     """
 
     file: str
     detail: str = ""
 
     def __str__(self) -> str:
-        """File, and place in it."""
+        """File, and position in it."""
         return f"{self.file}, {self.detail}" if self.detail else self.file
 
 
 class Note(NamedTuple):
-    """Something a reader has left out or changed.
+    """Entries that a reader has ignored or changed.
 
     Attributes:
-        text: what happened, in the plural.
-        places: where, for each case.
+        text: entries and action, in the plural: "boxes with zero area ignored".
+        places: position of each entry.
     """
 
     text: str
     places: Sequence[Place]
 
     def __str__(self) -> str:
-        """Number of cases, what happened, and the first few places."""
-        few = with_rest(self.places[:EXAMPLES_SHOWN], len(self.places))
-        return f"{counted(len(self.places), self.text)}: {few}"
+        """Number of entries, text, and the first few positions."""
+        examples = with_rest(self.places[:EXAMPLES_SHOWN], len(self.places))
+        return f"{counted(len(self.places), self.text)}: {examples}"
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ class Tables:
 
     Attributes:
         data: ``images``, ``annotations`` and ``categories``, as in a COCO file (see
-            `datasets.annotations.coco_file`). Not checked yet. In Pascal VOC data
-            every object has ``difficult``, 0 or 1.
+            `datasets.annotations.coco_file`), not checked. In Pascal VOC data every object has the
+            field ``difficult``, 0 or 1.
         img_folder: folder that image file names are relative to.
         source: file or folder of the annotations, for messages.
         format: name of the format.
-        notes: what the reader has left out or changed, a likely mistake in the data.
-        remarks: sentences about what flags have left out or changed.
-        part: which part of ``source`` was read; empty: all of it.
+        notes: entries that the reader has ignored or changed; probably errors in the data.
+        remarks: sentences about entries that were ignored or changed because of flags.
+        part: description of the part of ``source`` that was read; empty: all of it.
     """
 
     data: dict[str, Any]
@@ -74,7 +74,7 @@ class Tables:
     part: str = ""
 
     def report(self, image_set: str) -> None:
-        """Print what was read and what flags have left out; log the notes as warnings.
+        """Print a summary and the remarks; log the notes as warnings.
 
         Args:
             image_set: "train" or "val".
@@ -86,7 +86,7 @@ class Tables:
             logger.warning("%s: %s", self.source, note)
 
     def summary(self, image_set: str) -> str:
-        """Describe what was read in one line.
+        """Number of images, objects and classes in one line.
 
         Args:
             image_set: "train" or "val".

@@ -23,7 +23,7 @@ from datasets.formats.voc_folders import Splits, VocPart, xml_files
 from datasets.formats.voc_xml import VocFile, read_voc_file
 from util.errors import UserError
 
-_FLAG = re.compile(r"\s+(-1|0|1)$")  # after an image name in the lists of a single class
+_FLAG = re.compile(r"\s+(-1|0|1)$")  # follows an image name in lists for a single class
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class VocData:
     """Pascal VOC data.
 
     Attributes:
-        splits: places of the splits, from `datasets.formats.voc_folders.find_voc`.
+        splits: locations of the splits, from `datasets.formats.voc_folders.find_voc`.
     """
 
     splits: Splits
@@ -40,19 +40,19 @@ class VocData:
     def read(self, split: str, known_ids: Mapping[str, int]) -> Tables:
         """Read a split.
 
-        Category ids count from 1 in the alphabetical order of the class names of all splits, so
+        Category ids start at 1, in the alphabetical order of the class names of all splits, so
         that they do not depend on the split. Known classes keep their ids.
 
         Args:
             split: key of ``splits``.
-            known_ids: category id of each known class name; may be empty.
+            known_ids: category ids by class name; may be empty.
 
         Raises:
-            UserError: files are missing or invalid.
+            UserError: if files are missing or invalid.
         """
         contents = {name: _read_part(part) for name, part in self.splits.items()}
         names = {
-            one.name for images, _ in contents.values() for image in images for one in image.objects
+            row.name for images, _ in contents.values() for image in images for row in image.objects
         }
         images, notes = contents[split]
         img_folder = common_folder(image.path for image in images)
@@ -73,7 +73,7 @@ def _read_part(part: VocPart) -> tuple[list[ReadImage], list[Note]]:
     """Read the images of a split with their objects.
 
     Raises:
-        UserError: files are missing or invalid.
+        UserError: if files are missing or invalid.
     """
     images = _ImageFinder(part.img_folder)
     listed = None if part.list_file is None else _listed_names(part.list_file, images)
@@ -95,10 +95,10 @@ def _read_part(part: VocPart) -> tuple[list[ReadImage], list[Note]]:
         )
     other_sizes: list[Place] = []
     read = [_with_size(path, file, other_sizes) for path, file in file_of.items()]
-    empty = [Place(f.path.name, one) for f in file_of.values() if f for one in f.empty]
+    empty = [Place(f.path.name, box) for f in file_of.values() if f for box in f.empty]
     notes = [
-        Note("boxes without area left out", empty),
-        Note("files without image left out", [Place(f.path.name) for f in lone]),
+        Note("boxes with zero area ignored", empty),
+        Note("files without image ignored", [Place(f.path.name) for f in lone]),
         Note("files with a wrong image size, which is corrected", other_sizes),
     ]
     return read, [note for note in notes if note.places]
@@ -108,7 +108,7 @@ def _read_files(xml_folder: Path, listed: Container[str] | None) -> dict[str, Vo
     """Read the annotation files (of the listed images) by the key of their name.
 
     Raises:
-        UserError: files are invalid; names the first few.
+        UserError: if files are invalid; the message lists the first few.
     """
     files, problems = {}, []
     for path in xml_files(xml_folder):
@@ -123,12 +123,12 @@ def _read_files(xml_folder: Path, listed: Container[str] | None) -> dict[str, Vo
 
 
 def _listed_names(list_file: Path, images: "_ImageFinder") -> dict[str, str]:
-    """Keys of the images in a list, with line and name in words.
+    """Read a list of images: line and name, for messages, by key.
 
-    Lists of a single class have a number after each name, which is left out.
+    Lists for a single class have a number after each name, which is ignored.
 
     Raises:
-        UserError: the list is empty or cannot be read.
+        UserError: if the list is empty or cannot be read.
     """
     names: dict[str, str] = {}
     for number, line in filled_lines(list_file):
@@ -138,23 +138,23 @@ def _listed_names(list_file: Path, images: "_ImageFinder") -> dict[str, str]:
             name = _FLAG.sub("", name)
         names.setdefault(_key(name), f"line {number} ({name})")
     if not names:
-        raise UserError(f"{list_file} lists no images; write the name of an image per line")
+        raise UserError(f"{list_file} lists no images; write one image name per line")
     return names
 
 
 def _refuse_missing(
     part: VocPart, lines: Mapping[str, str], names: Iterable[str], images: "_ImageFinder"
 ) -> None:
-    """Refuse a list with names that have no image.
+    """Check that the listed images exist.
 
     Args:
         part: the split with the list.
-        lines: line and name in words, for each key in the list.
+        lines: line and name, for messages, by key.
         names: keys whose annotation file has no image, or does not exist.
         images: the images.
 
     Raises:
-        UserError: names the first lines.
+        UserError: if images are missing; the message contains the first lines.
     """
     missing = [lines[name] for name in names if not images.named(name)]
     if missing:
@@ -163,7 +163,7 @@ def _refuse_missing(
 
 
 def _key(stem: str) -> str:
-    """Key of a file name: without case, and accents in one of their two encodings."""
+    """Key for comparing file names: case-insensitive, with normalized Unicode accents."""
     return unicodedata.normalize("NFC", stem).casefold()
 
 
@@ -184,7 +184,7 @@ class _ImageFinder:
         return list(self._by_key)
 
     def named(self, key: str) -> list[Path]:
-        """Images with a key."""
+        """Images with this key."""
         return self._by_key.get(key, [])
 
     def pair(self, files: Iterable[VocFile]) -> tuple[dict[Path, VocFile | None], list[VocFile]]:
@@ -209,7 +209,7 @@ class _ImageFinder:
 
 
 def _with_size(path: Path, file: VocFile | None, other_sizes: list[Place]) -> ReadImage:
-    """An image with its objects and its size; wrong sizes in XML files are added to a list."""
+    """An image with its objects and size; wrong sizes in XML files are appended to a list."""
     header = header_size(path)
     if file is None:
         return ReadImage(path, header.upright_wh if header else None, [], path.name)
@@ -223,10 +223,10 @@ def _with_size(path: Path, file: VocFile | None, other_sizes: list[Place]) -> Re
 def _size_of(
     in_file: tuple[int, int] | None, header: HeaderSize | None, objects: Sequence[ReadObject]
 ) -> tuple[int, int] | None:
-    """Size of the image that the boxes refer to: the stored or the upright size of the image.
+    """Image size that the boxes refer to: with or without EXIF rotation.
 
-    A different size in the annotation file counts only if the boxes fit it, but not the image,
-    which was then scaled after annotation: the image is refused when it is read.
+    A different size in the annotation file is kept only if the boxes fit it but do not fit the
+    image, which was then resized after annotation: this is an error when the image is read.
     """
     if header is None or in_file in (header.stored_wh, header.upright_wh):
         return in_file
@@ -237,5 +237,5 @@ def _size_of(
 
 def _fit(objects: Sequence[ReadObject], size_wh: tuple[int, int]) -> bool:
     """Whether all boxes end within an image of this size."""
-    boxes = [one.box_xywh for one in objects]
+    boxes = [row.box_xywh for row in objects]
     return all(x + w <= size_wh[0] and y + h <= size_wh[1] for x, y, w, h in boxes)

@@ -1,4 +1,4 @@
-"""Find the folders of Pascal VOC data."""
+"""Find the folders and image lists of Pascal VOC data."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ class VocPart(NamedTuple):
     Attributes:
         xml_folder: folder of the XML files.
         img_folder: folder of the images.
-        list_file: names of the images, one per line; None: all images and XML files.
+        list_file: file with image names, one per line; None: all images and XML files.
     """
 
     xml_folder: Path
@@ -31,17 +31,17 @@ class VocPart(NamedTuple):
     list_file: Path | None = None
 
 
-Splits = Mapping[str, VocPart]  # "train" and "val"; only one of them where data is not split
+Splits = Mapping[str, VocPart]  # "train" and "val"; only one of them if the data is not split
 
 
 def find_voc(root: Path) -> Splits | None:
     """Find Pascal VOC data in a folder; None if there is none.
 
     Args:
-        root: folder of the data set, of ``VOCdevkit``, or of one year (``VOC2007``).
+        root: folder of the dataset, of ``VOCdevkit``, or of one year (``VOC2007``).
 
     Raises:
-        UserError: there are several data sets.
+        UserError: if there are several datasets.
     """
     found = {
         folder: splits
@@ -52,19 +52,19 @@ def find_voc(root: Path) -> Splits | None:
         found = _find_years(root)
     if len(found) > 1:
         choices = " or ".join(str(folder) for folder in found)
-        raise UserError(f"{root} has several Pascal VOC data sets; give one: {choices}")
+        raise UserError(f"{root} contains several Pascal VOC datasets; give one: {choices}")
     return next(iter(found.values()), None)
 
 
 def _find_years(root: Path) -> dict[Path, Splits]:
-    """Find data sets in subfolders: VOC2007, or VOCdevkit/VOC2007."""
+    """Find datasets in subfolders: VOC2007, or VOCdevkit/VOC2007."""
     folders = [*_subfolders(root), *_subfolders(root / "VOCdevkit")]
     folders = [folder for folder in folders if folder.name.lower().startswith("voc")]
     return {folder: splits for folder in folders if (splits := _find_splits(folder))}
 
 
 def _find_splits(root: Path) -> Splits:
-    """Find the splits of a folder by their lists, by subfolders, or all XML files."""
+    """Find the splits of a folder: by lists, by subfolders, or all files as one split."""
     whole = _find_part(root)
     if whole is not None and (lists := _find_lists(root)):
         return {
@@ -73,7 +73,7 @@ def _find_splits(root: Path) -> Splits:
     splits = {}
     for split, names in SPLIT_NAMES.items():
         parts = (_find_part(root / name) or _find_inner_part(root, name) for name in names)
-        if part := next((one for one in parts if one), None):
+        if part := next((found for found in parts if found), None):
             splits[split] = part
     return splits or ({"train": whole} if whole is not None else {})
 
@@ -88,7 +88,7 @@ def _find_lists(root: Path) -> dict[str, Path]:
 
 
 def _find_part(root: Path) -> VocPart | None:
-    """Find XML files and images in a folder, or in two usual subfolders."""
+    """Find XML files and images in a folder, or in subfolders with common names."""
     if not root.is_dir():
         return None
     inner = {folder.name.lower(): folder for folder in _subfolders(root)}

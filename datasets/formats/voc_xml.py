@@ -1,8 +1,8 @@
-"""Read annotation files of Pascal VOC: one XML file per image.
+"""Read Pascal VOC annotation files: one XML file per image.
 
-Pixels are counted from 1 in Pascal VOC, and a box includes its last pixel: ``xmin`` 1 and ``xmax``
-10 are the first ten columns. As intervals, this is from 0 to 10, so that 1 is subtracted from
-``xmin`` and ``ymin`` only.
+Pascal VOC counts pixels from 1, and a box includes its last pixel: ``xmin`` 1 and ``xmax`` 10 are
+the first ten columns, the interval from 0 to 10. Therefore 1 is subtracted from ``xmin`` and
+``ymin`` only.
 """
 
 import math
@@ -65,12 +65,12 @@ def _parse(path: Path) -> ElementTree.Element:
         line, column = error.position
         reason = str(error).partition(":")[0]
         raise UserError(f"{path}, line {line}, column {column}: not XML: {reason}") from None
-    except (ValueError, LookupError) as error:  # an encoding that the parser does not know
+    except (ValueError, LookupError) as error:  # an unknown encoding
         raise UserError(f"{path}: {error}; save it as UTF-8") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
     if root.tag != "annotation":
-        raise UserError(f"{path}: begins with <{root.tag}>, but Pascal VOC with <annotation>")
+        raise UserError(f"{path}: the root element is <{root.tag}>, expected <annotation>")
     return root
 
 
@@ -93,7 +93,7 @@ def _read_object(element: ElementTree.Element) -> ReadObject:
     """Read an object.
 
     Raises:
-        ValueError: what is missing or invalid.
+        ValueError: if a field is missing or invalid; the message describes it.
     """
     fields = {child.tag: child for child in reversed(element)}  # the first of each tag
     name = _text_of(fields.get("name"))
@@ -104,7 +104,7 @@ def _read_object(element: ElementTree.Element) -> ReadObject:
         raise ValueError(f"({name}) has no bndbox{other}")
     corners = {child.tag: child for child in fields["bndbox"]}
     left, top, right, bottom = (_corner(corners.get(tag), tag, name) for tag in _CORNERS)
-    # Pixels from 1, both ends included, see the module. One or less: no area was marked.
+    # Pixels are counted from 1 and both ends included. A width or height of one pixel: no area.
     width = right - left + 1 if right > left else 0.0
     height = bottom - top + 1 if bottom > top else 0.0
     difficult = _text_of(fields.get("difficult")).lower() not in _NOT_DIFFICULT

@@ -24,7 +24,7 @@ class YoloData:
     """YOLO data.
 
     Attributes:
-        folders: places, from `datasets.formats.yolo_folders.find_yolo`.
+        folders: locations, from `datasets.formats.yolo_folders.find_yolo`.
     """
 
     folders: YoloFolders
@@ -42,7 +42,7 @@ class YoloData:
             split: key of ``splits``.
 
         Raises:
-            UserError: files are missing or invalid.
+            UserError: if files are missing or invalid.
         """
         names, images = self.folders.names, self.folders.splits[split]
         class_ids = {name: number for number, name in enumerate(names, start=1)}
@@ -51,14 +51,14 @@ class YoloData:
         data = as_tables(read, class_ids, img_folder)
         source, part = self.folders.source, f" ({split})" if len(self.splits) > 1 else ""
         missing = self.folders.missing
-        remarks = [f"{source} names what does not exist: {missing}"] if missing else []
+        remarks = [f"{source} lists paths that do not exist: {missing}"] if missing else []
         return Tables(data, img_folder, source, self.format, notes, remarks, part)
 
     def _read_labels(self, images: Sequence[Path]) -> tuple[list[ReadImage], list[Note]]:
         """Read the images of a split with their objects.
 
         Raises:
-            UserError: there are no label files, or lines are invalid.
+            UserError: if there are no label files, or lines are invalid.
         """
         labels_of = label_files(images)
         existing = _text_files({labels.parent for labels in labels_of.values()})
@@ -76,13 +76,13 @@ class YoloData:
             except UserError as error:
                 problems.append(str(error))
                 continue
-            empty += [Place(labels.name, one) for one in file.empty]
+            empty += [Place(labels.name, box) for box in file.empty]
             read.append(ReadImage(image, header.upright_wh, file.objects, labels.name))
         raise_problems(problems, "correct the lines")
         notes = [
-            Note("boxes without area left out", empty),
-            Note("images left out as unreadable", unreadable),
-            Note("files without image left out", _without_image(images, existing)),
+            Note("boxes with zero area ignored", empty),
+            Note("images ignored as unreadable", unreadable),
+            Note("files without image ignored", _without_image(images, existing)),
         ]
         return read, [note for note in notes if note.places]
 
@@ -93,21 +93,21 @@ class YoloData:
 
 
 def _refuse_no_labels(labels_of: Mapping[Path, Path], existing: Container[Path]) -> None:
-    """Refuse images without any label file, which then are in another folder.
+    """Check that at least one image has a label file.
 
     Raises:
-        UserError: names the path that is expected.
+        UserError: if there is none; the message contains an expected path.
     """
     if not any(labels in existing for labels in labels_of.values()):
         image, labels = next(iter(labels_of.items()))
         raise UserError(
-            f"none of the images has labels: {labels} would be the labels of {image}; put the "
-            "label files there"
+            f"none of the images has a label file: for {image} it is expected at {labels}; put "
+            "the label files there"
         )
 
 
 def _without_image(images: Sequence[Path], label_paths: set[Path]) -> list[Place]:
-    """Label files without an image, also of another split, in the folders of the images."""
+    """Label files in these folders that belong to no image of any split."""
     folders = {image.parent for image in images}
     known = label_files(image for folder in folders for image in images_in(folder))
     return [Place(str(path)) for path in sorted(label_paths.difference(known.values()))]

@@ -1,4 +1,4 @@
-"""Find the images and class names of YOLO data: from a YAML file, or by the names of folders."""
+"""Find the images and class names of YOLO data, from a YAML file or by folder names."""
 
 import os
 import re
@@ -22,14 +22,14 @@ _LAST_IMAGES = re.compile(r"^(.*/)?images(?=/)", re.IGNORECASE)
 
 
 class YoloFolders(NamedTuple):
-    """Places of YOLO data.
+    """Images and class names of YOLO data.
 
     Attributes:
         source: YAML file or folder, for messages.
         names: class names, in the order of their numbers.
         splits: images of each split: "train" and "val", or only one of them.
         keypoints: whether numbers after the box are keypoints.
-        missing: what the YAML file names but does not exist, in words.
+        missing: description of the paths in the YAML file that do not exist; may be empty.
     """
 
     source: Path
@@ -43,10 +43,10 @@ def find_yolo(root: Path) -> YoloFolders | None:
     """Find YOLO data; None if there is none.
 
     Args:
-        root: folder of the data set, or its YAML file.
+        root: folder of the dataset, or its YAML file.
 
     Raises:
-        UserError: there are several YAML files, or a file is invalid.
+        UserError: if there are several YAML files, or a file is invalid.
     """
     if root.is_file():
         return read_yaml_file(root) if root.suffix.lower() in YAML_SUFFIXES else None
@@ -65,10 +65,10 @@ def find_yolo(root: Path) -> YoloFolders | None:
 
 
 def _read_yaml(path: Path) -> Any:
-    """Read a YAML file; numbers and words such as ``no`` stay text.
+    """Read a YAML file without converting numbers and words such as ``no``: all are text.
 
     Raises:
-        UserError: the file is invalid.
+        UserError: if the file is invalid.
     """
     try:
         return yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
@@ -91,18 +91,18 @@ def _describes_data(path: Path) -> bool:
 
 
 def read_yaml_file(path: Path) -> YoloFolders:
-    """Find the images and class names that a YAML file names.
+    """Find the images and class names listed in a YAML file.
 
     Raises:
-        UserError: the file is invalid, or names no images that exist.
+        UserError: if the file is invalid, or lists no existing images.
     """
     content = _read_yaml(path)
     if not isinstance(content, dict):
-        raise UserError(f"{path} is not the data file of a YOLO data set: it has no key `names`")
+        raise UserError(f"{path} is not the data file of a YOLO dataset: it has no key `names`")
     names = _names_in(content, path)
     base = content.get("path")
     bases = [Path(base), path.parent / base] if isinstance(base, str) and base else []
-    bases = [one for one in bases if one.is_dir()] + [path.parent]
+    bases = [base for base in bases if base.is_dir()] + [path.parent]
     splits, missing = {}, []
     for split, keys in SPLIT_NAMES.items():
         values = [value for key in keys for value in _as_list(content.get(key))]
@@ -112,8 +112,8 @@ def read_yaml_file(path: Path) -> YoloFolders:
         if images := {image for place in found for image in _images_of(place, bases)}:
             splits[split] = sorted(map(Path, _all_absolute_or_none(images)))
     if not splits:
-        told = f" ({'; '.join(missing)})" if missing else ""
-        raise UserError(f"{path} names no images that exist{told}; correct its keys train and val")
+        detail = f" ({'; '.join(missing)})" if missing else ""
+        raise UserError(f"{path} lists no existing images{detail}; correct its keys train and val")
     return YoloFolders(path, names, splits, "kpt_shape" in content, "; ".join(missing))
 
 
@@ -128,7 +128,7 @@ def _names_in(content: Mapping[str, Any], path: Path) -> list[str]:
     """Class names of a YAML file: a list, or a mapping from number to name.
 
     Raises:
-        UserError: there are no names, or numbers are missing.
+        UserError: if there are no names, or numbers are missing.
     """
     names = content.get("names")
     if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
@@ -144,13 +144,13 @@ def _names_in(content: Mapping[str, Any], path: Path) -> list[str]:
 def _without_repetition(names: list[str], path: Path) -> list[str]:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise UserError(f"{path}: `names` has {repeated[0]!r} twice; name every class once")
+        raise UserError(f"{path}: `names` has {repeated[0]!r} twice; list every class once")
     return names
 
 
 def _as_list(value: Any) -> list[str]:
     values = value if isinstance(value, list) else [value]
-    return [one for one in values if isinstance(one, str) and one]
+    return [text for text in values if isinstance(text, str) and text]
 
 
 def _find_place(value: str, bases: list[Path]) -> Path | None:

@@ -1,7 +1,8 @@
-"""Read label files of YOLO: one text file per image, one object per line.
+"""Read YOLO label files: one text file per image, one object per line.
 
-A line is ``class x y width height`` (centre and size of the box), or ``class x y x y x y …`` (a
-polygon of three or more points), in fractions of the upright image. Classes count from 0.
+A line is ``class x y width height`` (center and size of the box), or ``class x y x y x y …`` (a
+polygon of three or more points), as fractions of the size of the upright image (after EXIF
+rotation). Classes are numbered from 0.
 """
 
 import math
@@ -15,7 +16,7 @@ from datasets.formats.tables import ReadObject
 from datasets.formats.text_files import filled_lines
 from util.errors import UserError
 
-_LARGEST_FRACTION = 1.5  # beyond it, numbers are pixels
+_LARGEST_FRACTION = 1.5  # larger numbers are probably pixels
 _CLASS = re.compile(r"\d+(\.0*)?")
 _BOX_NUMBERS = 4
 
@@ -24,8 +25,8 @@ class LabelFile(NamedTuple):
     """Content of a label file.
 
     Attributes:
-        objects: objects whose box has an area.
-        empty: line and class of the objects whose box has no area.
+        objects: objects whose box has a positive area.
+        empty: line and class of the objects whose box has zero area, for messages.
     """
 
     objects: list[ReadObject]
@@ -41,10 +42,10 @@ def read_label_file(
         path: path of the file.
         size_wh: width and height of the upright image in pixels.
         names: class names.
-        keypoints: whether numbers after the box are keypoints, which are left out, not a polygon.
+        keypoints: whether numbers after the box are keypoints, which are ignored, not a polygon.
 
     Raises:
-        UserError: a line is invalid.
+        UserError: if a line is invalid.
     """
     objects, empty = [], []
     for number, line in filled_lines(path):
@@ -65,7 +66,7 @@ def _read_line(
     """Read an object.
 
     Raises:
-        ValueError: what is invalid.
+        ValueError: if the line is invalid; the message describes it.
     """
     first, *words = line.split()
     numbers = [_fraction(word) for word in words]

@@ -1,1 +1,1 @@
-"""What is predicted: images and frames, found and read one after the other."""
+"""Inputs of a prediction: find and read images and video frames."""

@@ -1,4 +1,4 @@
-"""Find the images and videos that a command line names: files, folders, patterns and cameras."""
+"""Find the images and videos given on a command line: files, folders, patterns and cameras."""
 
 import glob
 import os
@@ -29,8 +29,8 @@ class Input:
 
     Attributes:
         path: path of the file as given; the index of a camera.
-        name: name of its outputs: a relative path with ``/``, different from all others.
-        is_video: a video file or a camera.
+        name: name for its output files: a relative path with ``/``, unique among all inputs.
+        is_video: whether this is a video file or a camera.
     """
 
     path: str
@@ -50,42 +50,42 @@ class _Found:
 
 
 def find_inputs(arguments: Sequence[str], output_dir: str | Path) -> tuple[list[Input], int]:
-    """Find all inputs that a command line names.
+    """Find all inputs given on a command line.
 
     Args:
-        arguments: image files, video files, folders (searched with all sub-folders for files with
-            an image's suffix), patterns with ``*``, ``?`` or ``**``, and indices of cameras.
-        output_dir: folder of the outputs; folders and patterns leave out what is inside.
+        arguments: image files, video files, folders (searched recursively for files with an image
+            suffix), patterns with ``*``, ``?`` or ``**``, and camera indices.
+        output_dir: output folder; files in it are skipped when folders and patterns are searched.
 
     Returns:
         the inputs, each file once, and the number of files in folders that are not images.
 
     Raises:
-        UserError: an argument names nothing, or an output would replace an input.
+        UserError: if nothing is found for an argument, or an output would replace an input.
     """
     found: dict[str, _Found] = {}
     num_others = 0
     own = os.path.realpath(output_dir)
     for argument in arguments:
-        for one in _find(argument, own):
-            absolute = one.path if _is_camera(one.path) else os.path.realpath(one.path)
-            if one.name:
-                found.setdefault(absolute, one)
+        for file in _find(argument, own):
+            absolute = file.path if _is_camera(file.path) else os.path.realpath(file.path)
+            if file.name:
+                found.setdefault(absolute, file)
             else:
                 num_others += 1
     if not found:
         raise UserError(f"no images in {' '.join(arguments)}: give image files or their folder")
-    names = unique_names(list(found), [one.name for one in found.values()])
+    names = unique_names(list(found), [file.name for file in found.values()])
     inputs = [
-        Input(one.path, name, _is_camera(one.path) or _suffix(one.path) in VIDEO_SUFFIXES)
-        for one, name in zip(found.values(), names, strict=True)
+        Input(file.path, name, _is_camera(file.path) or _suffix(file.path) in VIDEO_SUFFIXES)
+        for file, name in zip(found.values(), names, strict=True)
     ]
     _check_not_replaced(list(found), own)
     return inputs, num_others
 
 
 def _find(argument: str, output_dir: str) -> Iterator[_Found]:
-    """Files of an argument; the name of a file in a folder is empty if it is not an image."""
+    """Files of an argument; for non-image files in a folder the name is empty."""
     if os.path.isdir(argument):
         yield from _in_folder(argument, argument, output_dir)
     elif os.path.lexists(argument):
@@ -99,7 +99,7 @@ def _find(argument: str, output_dir: str) -> Iterator[_Found]:
 
 
 def _in_folder(folder: str, root: str, output_dir: str) -> Iterator[_Found]:
-    """All files of a folder and its sub-folders, sorted; hidden ones are left out."""
+    """All files of a folder and its subfolders, sorted; hidden ones are skipped."""
     for where, folders, files in os.walk(folder):
         kept = [name for name in sorted(folders) if not name.startswith(".")]
         folders[:] = [f for f in kept if os.path.realpath(os.path.join(where, f)) != output_dir]
@@ -120,7 +120,7 @@ def _matches(pattern: str, output_dir: str) -> Iterator[_Found]:
         raise UserError(f"no file matches the pattern {pattern}")
     for path in matches:
         if os.path.isdir(path):
-            if not pattern.endswith("**"):  # which matches the files inside too
+            if not pattern.endswith("**"):  # "**" also matches the files inside
                 yield from _in_folder(path, root, output_dir)
         elif not _is_inside(os.path.realpath(path), output_dir):
             is_known = _suffix(path) in IMAGE_SUFFIXES | VIDEO_SUFFIXES
@@ -128,12 +128,12 @@ def _matches(pattern: str, output_dir: str) -> Iterator[_Found]:
 
 
 def _check_not_replaced(absolute_paths: Sequence[str], output_dir: str) -> None:
-    """Refuse inputs inside the output folder, which outputs could replace."""
+    """Check that no input is in the output folder, where it could be overwritten."""
     for path in absolute_paths:
         if _is_inside(path, output_dir):
             raise UserError(
-                f"{path} is inside --output_dir {output_dir}, whose files are replaced: "
-                "choose another --output_dir"
+                f"{path} is inside --output_dir {output_dir}, whose files are overwritten: "
+                "choose a different --output_dir"
             )
 
 

@@ -1,4 +1,4 @@
-"""The ids of image files in a COCO annotation file, for COCO results."""
+"""Image ids from a COCO annotation file, for COCO results."""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePath
@@ -14,8 +14,8 @@ class ListedRow(NamedTuple):
     """An image in the annotation file.
 
     Attributes:
-        image_id: its id.
-        size_wh: its width and height in pixels; None if missing.
+        image_id: id of the image.
+        size_wh: width and height in pixels; None if missing.
     """
 
     image_id: int
@@ -29,7 +29,7 @@ class ListedFiles:
         ann_file: COCO JSON.
 
     Raises:
-        UserError: the file cannot be read, or is not in COCO format.
+        UserError: if the file cannot be read, or is not in COCO format.
     """
 
     def __init__(self, ann_file: str | Path) -> None:
@@ -38,10 +38,10 @@ class ListedFiles:
         self._by_name = {name: row for row in rows if (name := _file_name(row))}
 
     def find(self, path: str) -> ListedRow:
-        """The row whose file name is the longest end of a path.
+        """Find the row whose file name matches the end of a path; the longest match is used.
 
         Raises:
-            UserError: there is none.
+            UserError: if there is none.
         """
         parts = PurePath(path).parts
         for start in range(len(parts)):
@@ -53,15 +53,15 @@ class ListedFiles:
         """Check that every input is listed.
 
         Raises:
-            UserError: an image is not listed, or an input is a video.
+            UserError: if an image is not listed, or an input is a video.
         """
-        for one in inputs:
-            if one.is_video:
-                raise UserError(f"--ann gives ids to image files, {one.path} is a video")
-            self.find(one.path)
+        for file in inputs:
+            if file.is_video:
+                raise UserError(f"--ann provides ids of image files, but {file.path} is a video")
+            self.find(file.path)
 
 
 def _file_name(row: dict[str, Any]) -> str:
-    """File name of a valid row of the table "images", else an empty text."""
+    """File name of a valid row of the table "images", else an empty string."""
     name = row.get("file_name")
     return PurePath(name).as_posix() if isinstance(name, str) and is_integer(row.get("id")) else ""

@@ -1,4 +1,4 @@
-"""Read inputs as upright RGB images, one after the other; unreadable ones are reported."""
+"""Read inputs one by one as upright RGB images; unreadable inputs are reported."""
 
 import itertools
 import warnings
@@ -23,8 +23,8 @@ class Item:
 
     Attributes:
         file: path of the image or video as given.
-        name: name of its outputs: a relative path with ``/``, different from all others.
-        image_id: its id in the annotation file; without one, a running number from 1.
+        name: name for its output files: a relative path with ``/``, unique among all inputs.
+        image_id: id in the annotation file; without annotation file, a running number from 1.
         frame: index in the video, from 0; None for an image file.
         seconds: time in the video; None for an image file.
     """
@@ -37,7 +37,7 @@ class Item:
 
     @property
     def title(self) -> str:
-        """The file, and of a video the frame."""
+        """The file, and for a video the frame."""
         return self.file if self.frame is None else f"{self.file}, frame {self.frame}"
 
 
@@ -47,9 +47,10 @@ def read_items(
     """Read the images and frames of all inputs.
 
     Args:
-        inputs: in this order.
-        fps: frames per second of videos; None: all frames.
-        listed: gives ids, and the orientation of the boxes; None: running numbers, upright.
+        inputs: inputs, read in this order.
+        fps: number of video frames per second to use; None: all frames.
+        listed: provides ids and image sizes, which decide whether images are rotated by EXIF; None:
+            running numbers, and all images are rotated.
         report: called with the name and the error of each input that cannot be read.
     """
     numbers = itertools.count(1)

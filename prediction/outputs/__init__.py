@@ -1,1 +1,1 @@
-"""What is written: pictures, JSON, tables, panoptic maps and attention maps."""
+"""Outputs of a prediction: annotated images, JSON, CSV, panoptic maps and attention maps."""

@@ -1,4 +1,4 @@
-"""Pictures of attention maps, like the figures of the paper (section 4.3)."""
+"""Figures of attention maps, like those of the paper (section 4.3)."""
 
 import sys
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ MAX_DETECTIONS = 5
 
 Point = tuple[float, float]  # x and y in pixels
 
-# Long side of the single images, in pixels.
+# Long side of the tiles, in pixels.
 _ENCODER_TILE = 400
 _DECODER_TILE = 240
 _POINTS_PER_ROW = 3
@@ -28,19 +28,19 @@ _RING = (0, 255, 255)
 
 
 def overlay(image: Image.Image, weights: np.ndarray) -> Image.Image:
-    """Draw attention weights over an image in dark grey, as a heat map of the same size.
+    """Draw attention weights as a heat map over a dark gray copy of an image.
 
     Args:
         image: image of any mode.
         weights: (h, w), not negative; the maximum is yellow, half of it red, zero transparent.
     """
     heat = Image.fromarray((weights / max(float(weights.max()), 1e-12)).astype(np.float32))
-    share = np.asarray(heat.resize(image.size, Image.Resampling.BILINEAR))[..., None]
+    alpha = np.asarray(heat.resize(image.size, Image.Resampling.BILINEAR))[..., None]
     ramps = [
-        np.interp(share, (0, 0.5, 1), stops) for stops in ((0, 225, 255), (0, 50, 235), (0, 20, 90))
+        np.interp(alpha, (0, 0.5, 1), stops) for stops in ((0, 225, 255), (0, 50, 235), (0, 20, 90))
     ]
-    grey = 0.4 * np.asarray(image.convert("L"), dtype=np.float32)[..., None]
-    mixed = (1 - share) * grey + share * np.concatenate(ramps, axis=2)
+    gray = 0.4 * np.asarray(image.convert("L"), dtype=np.float32)[..., None]
+    mixed = (1 - alpha) * gray + alpha * np.concatenate(ramps, axis=2)
     return Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
 
 
@@ -55,7 +55,7 @@ def encoder_picture(
         maps: attention maps of the image.
 
     Returns:
-        the image with numbered points, then a heat map per point.
+        figure with the image and its numbered points, then one heat map per point.
     """
     tile = tile_of(image, _ENCODER_TILE)
     scale = tile.width / image.width
@@ -70,7 +70,7 @@ def encoder_picture(
 
 
 def decoder_picture(image: Image.Image, prediction: Prediction, maps: AttentionMaps) -> Image.Image:
-    """Draw the decoder's cross-attention of the best detections (paper, figure 6), and per head.
+    """Draw the decoder's cross-attention for the best detections (paper, figure 6), also per head.
 
     Args:
         image: the upright image.
@@ -78,7 +78,7 @@ def decoder_picture(image: Image.Image, prediction: Prediction, maps: AttentionM
         maps: attention maps of the image.
 
     Returns:
-        a row per detection: its box, the mean over the heads, then each head.
+        figure with one row per detection: its box, the mean over the heads, then each head.
     """
     tile = tile_of(image, _DECODER_TILE)
     scale = tile.width / image.width
@@ -106,14 +106,14 @@ def tile_of(image: Image.Image, side: int) -> Image.Image:
 
 
 def _boxed(tile: Image.Image, box_xyxy: Sequence[float], name: str) -> Image.Image:
-    """Draw a box, in pixels of a copy of the tile, in the colour of its class."""
+    """Copy of a tile with a box, in pixels of the tile, in the color of its class."""
     canvas = tile.copy()
     ImageDraw.Draw(canvas).rectangle(tuple(box_xyxy), outline=class_colour(name), width=2)
     return canvas
 
 
 def _marked(tile: Image.Image, places: Sequence[Point], numbered: bool) -> Image.Image:
-    """Draw rings at places, in pixels of a copy of the tile, with numbers from 1."""
+    """Copy of a tile with rings at places, in pixels of the tile, numbered from 1 if requested."""
     canvas = tile.copy()
     draw, style = ImageDraw.Draw(canvas), TextStyle(canvas.size)
     for number, (x, y) in enumerate(places, 1):
@@ -126,25 +126,25 @@ def _marked(tile: Image.Image, places: Sequence[Point], numbered: bool) -> Image
 
 
 class AttentionPictures:
-    """``attention/``: two pictures per image, of the encoder and of the decoder.
+    """Writes ``attention/``: two figures per image, for encoder and decoder.
 
     Args:
-        folder: gets the sub-folder.
+        folder: output folder.
         detector: computes the maps in a second pass over each image.
-        points: x and y in pixels, not negative; empty: the centres of the best detections.
+        points: x and y in pixels, not negative; empty: the centers of the best detections.
 
     Raises:
-        UserError: the model has no attention maps.
+        UserError: if the model has no attention maps.
     """
 
     def __init__(self, folder: Path, detector: Detector, points: Sequence[Point]) -> None:
-        AttentionMaps(detector.loaded.model).stop()  # a mistake is reported before the first image
+        AttentionMaps(detector.loaded.model).stop()  # raises before the first image
         self._folder = folder / "attention"
         self._detector = detector
         self._points = points
 
     def add(self, item: Item, image: Image.Image, prediction: Prediction) -> None:
-        """Compute and draw the maps of an image; one that lacks a point is reported instead."""
+        """Compute and draw the maps of an image; points outside the image are reported instead."""
         outside = [p for p in self._points if not (p[0] < image.width and p[1] < image.height)]
         if outside:
             x, y = outside[0]
@@ -167,7 +167,7 @@ class AttentionPictures:
             save_below(decoder, path.with_name(f"{path.name}.decoder.png"))
 
     def close(self) -> None:
-        """Nothing to end: pictures are saved one by one."""
+        """Do nothing: figures are saved one by one."""
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""``detections.json``: per image with names, or as COCO results."""
+"""``detections.json``: detections per image with class names, or COCO results."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,13 +17,13 @@ FILE_NAME = "detections.json"
 
 
 class NamesJson:
-    """One object per image, with class names, rounded to what a reader needs.
+    """Writes one JSON object per image, with class names and rounded numbers.
 
     Args:
-        folder: gets ``detections.json``.
-        settings: keys before the list of images: model, threshold, …
-        with_pictures: whether each image has a picture.
-        failures: name and error of the inputs that were not predicted; read at the end.
+        folder: output folder, for ``detections.json``.
+        settings: entries before the list of images: model, threshold, …
+        with_pictures: whether an annotated image is saved for each image.
+        failures: name and error message of inputs that were not predicted; read at the end.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class NamesJson:
         self._file.add(entry)
 
     def close(self) -> None:
-        """End the file with the inputs that were not predicted."""
+        """Write the inputs that were not predicted, and complete the file."""
         failed = [{"file": file, "error": error} for file, error in self._failures]
         self._file.close({"failed": failed})
 
@@ -71,11 +71,11 @@ def _named(prediction: Prediction) -> Iterable[dict[str, Any]]:
 
 
 class CocoJson:
-    """COCO results, without rounding; and without an annotation file a table of the images.
+    """Writes COCO results without rounding, and optionally a file with the image ids.
 
     Args:
-        folder: gets ``detections.json``, and ``images.json``: an annotation file without
-            annotations, whose ids the results refer to.
+        folder: output folder, for ``detections.json`` and ``images.json``. The latter is a COCO
+            file without annotations, with the image ids that the results refer to.
         categories: rows of the table "categories".
         with_images: write ``images.json``.
     """
@@ -107,7 +107,7 @@ class CocoJson:
             self._results.add(entry)
 
     def close(self) -> None:
-        """End the files."""
+        """Complete the files."""
         self._results.close()
         if self._images is not None:
             self._images.close()

@@ -14,10 +14,10 @@ from util.panoptic_coding import encode_id_map
 
 
 class PanopticFiles:
-    """Segment maps as PNGs, and their segments in COCO's panoptic format.
+    """Writes segment maps as PNGs, and their segments in COCO's panoptic format.
 
     Args:
-        folder: gets ``panoptic/`` and ``panoptic.json``.
+        folder: output folder, for ``panoptic/`` and ``panoptic.json``.
         categories: rows of the table "categories".
     """
 
@@ -41,5 +41,5 @@ class PanopticFiles:
         )
 
     def close(self) -> None:
-        """End the JSON file."""
+        """Complete the JSON file."""
         self._file.close()

@@ -1,4 +1,4 @@
-"""Pictures of predictions: the image with boxes, masks or segments, and a crop per detection."""
+"""Annotated images (boxes, masks or segments), and a crop per detection."""
 
 import re
 from collections import Counter
@@ -15,9 +15,9 @@ from util.visualize.panoptic import draw_panoptic
 
 
 def draw(image: Image.Image, prediction: Prediction) -> Image.Image:
-    """Draw a prediction over a copy of its image: segments, or else boxes and masks.
+    """Draw a prediction on a copy of its image: segments if there are any, else boxes and masks.
 
-    Small images are enlarged by an integer factor, so that the text is legible.
+    Small images are enlarged by an integer factor, so that text is readable.
     """
     if prediction.segment_map is not None:
         names = {segment["category_id"]: segment["name"] for segment in prediction.segments}
@@ -29,35 +29,35 @@ def draw(image: Image.Image, prediction: Prediction) -> Image.Image:
 
 
 class Pictures:
-    """``pictures/``: each image with its detections.
+    """Writes ``pictures/``: each image with its detections.
 
     Args:
-        folder: gets the sub-folder.
+        folder: output folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "pictures"
 
     def add(self, item: Item, image: Image.Image, prediction: Prediction) -> None:
-        """Draw and save a picture."""
+        """Draw and save an annotated image."""
         save_below(draw(image, prediction), self._folder / picture_name(item.name))
 
     def close(self) -> None:
-        """Nothing to end: pictures are saved one by one."""
+        """Do nothing: images are saved one by one."""
 
 
 class Crops:
-    """``crops/CLASS/``: a cut-out of each detection.
+    """Writes ``crops/CLASS/``: a crop of each detection.
 
     Args:
-        folder: gets the sub-folder.
+        folder: output folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "crops"
 
     def add(self, item: Item, image: Image.Image, prediction: Prediction) -> None:
-        """Cut out and save the detections in an image, numbered per class by descending score."""
+        """Crop and save the detections in an image, numbered per class by descending score."""
         path = Path(picture_name(item.name))
         numbers: Counter[str] = Counter()
         for name, box in zip(prediction.names, prediction.boxes_xyxy.tolist(), strict=True):
@@ -68,17 +68,17 @@ class Crops:
             save_below(crop, self._folder / folder / file)
 
     def close(self) -> None:
-        """Nothing to end: crops are saved one by one."""
+        """Do nothing: crops are saved one by one."""
 
 
 def save_below(image: Image.Image, path: Path) -> None:
-    """Save an image, in a folder that is created if it is missing."""
+    """Save an image; its folder is created if it does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save_image(image, path, durable=False)
 
 
 def _pixels_of(box_xyxy: list[float], size_wh: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The pixels of a box inside an image; at least one."""
+    """Pixel coordinates of a box clipped to the image; it contains at least one pixel."""
     width, height = size_wh
     left = min(max(int(box_xyxy[0]), 0), width - 1)
     top = min(max(int(box_xyxy[1]), 0), height - 1)
@@ -88,7 +88,7 @@ def _pixels_of(box_xyxy: list[float], size_wh: tuple[int, int]) -> tuple[int, in
 
 
 def _folder_name(class_name: str) -> str:
-    """A class name as the name of a folder.
+    """Folder name for a class name.
 
     >>> _folder_name("traffic light"), _folder_name("../a")
     ('traffic_light', '_a')

@@ -1,4 +1,4 @@
-"""JSON files written entry by entry, which are whole whenever the program ends."""
+"""JSON files written entry by entry, which replace the old file only when complete."""
 
 import contextlib
 import json
@@ -9,13 +9,13 @@ from util.files.checkpoint import atomic_write
 
 
 class StreamedJson:
-    """A JSON file with one long list, written entry by entry and never held in memory.
+    """A JSON file with one long list, written entry by entry without keeping it in memory.
 
-    The file appears under its name when it is closed; until then a file of an earlier run stays.
+    The file gets its name when it is closed; until then an existing file is kept.
 
     Args:
         path: file to write.
-        before: object whose keys come before the list; None: the file is the list alone.
+        before: entries of the JSON object before the list; None: the file is only the list.
         name: key of the list.
     """
 
@@ -35,10 +35,10 @@ class StreamedJson:
         self._separator = ",\n"
 
     def close(self, after: dict[str, Any] | None = None) -> None:
-        """End the file.
+        """Complete the file.
 
         Args:
-            after: of an object: keys that come after the list.
+            after: entries of the JSON object after the list.
         """
         self._file.write("\n]")
         for key, value in (after or {}).items():

@@ -1,4 +1,4 @@
-"""CSV tables: a row per detection, and objects per image and class."""
+"""CSV tables: one row per detection, and number of objects per image and class."""
 
 import contextlib
 import csv
@@ -21,10 +21,10 @@ _COLUMNS = (
 
 
 class DetectionTable:
-    """``detections.csv``: a row per detection, with its box in pixels.
+    """Writes ``detections.csv``: one row per detection, with its box in pixels.
 
     Args:
-        folder: gets the file.
+        folder: output folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,7 +34,7 @@ class DetectionTable:
         self._writer.writerow(_COLUMNS)
 
     def add(self, item: Item, image: Image.Image, prediction: Prediction) -> None:
-        """Write a row per detection in an image."""
+        """Write the detections in an image, one row each."""
         seconds = "" if item.seconds is None else round(item.seconds, 3)
         place = [*_place(item), seconds]
         for index, name in enumerate(prediction.names):
@@ -44,15 +44,15 @@ class DetectionTable:
             self._writer.writerow([*place, category_id, name, score, *box])
 
     def close(self) -> None:
-        """End the file."""
+        """Complete the file."""
         self._stack.close()
 
 
 class CountTable:
-    """``counts.csv``: a row per image and a column per class, with the number of objects.
+    """Writes ``counts.csv``: one row per image, one column per class, with the number of objects.
 
     Args:
-        folder: gets the file.
+        folder: output folder.
         classes: columns; None: the classes that occur, sorted by name.
     """
 
@@ -66,7 +66,7 @@ class CountTable:
         self._rows.append((_place(item), Counter(prediction.names)))
 
     def close(self) -> None:
-        """Write the file: its columns are known only at the end."""
+        """Write the file; its columns are not known before."""
         occurring = sorted({name for _, counts in self._rows for name in counts})
         classes = list(self._classes or occurring)
         with atomic_write(self._path, "w") as file:
@@ -77,5 +77,5 @@ class CountTable:
 
 
 def _place(item: Item) -> list[Any]:
-    """Cells for the file, and the frame of a video."""
+    """Cells for the file name and the video frame."""
     return [printable(item.file), "" if item.frame is None else item.frame]

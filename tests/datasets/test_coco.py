@@ -155,7 +155,7 @@ def test_images_out_of_the_folder_are_read_and_reported_once(tmp_path, caplog):
     edit_val(coco, move)
     dataset = val_split(coco)
     assert len([dataset[index] for index in range(len(dataset))]) == 3
-    assert caplog.text.count("1 image has a file_name that leads out of") == 1
+    assert caplog.text.count("1 image has a file_name that points outside") == 1
     assert "image id 30 (file_name '../elsewhere.jpg')" in caplog.text
 
 

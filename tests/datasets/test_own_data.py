@@ -61,7 +61,7 @@ def test_what_was_read_is_printed(tmp_path, capsys, caplog):
         "2 classes (cat, dog)"
     )
     assert caplog.messages == [
-        f"{root}/ImageSets/Main/val.txt: 1 box without area left out: c.xml, object 2 (dog)"
+        f"{root}/ImageSets/Main/val.txt: 1 box with zero area ignored: c.xml, object 2 (dog)"
     ]
 
 
@@ -122,7 +122,7 @@ def test_a_class_list_with_coco_flags(tmp_path, capsys):
     where = {"val_images": str(tmp_path / "images"), "val_ann": str(tmp_path / "mine.json")}
     data = build("val", **where, classes=names)
     assert data.categories == {1: "dog"}
-    assert "--classes (val): 2 objects of other classes left out: cat 2" in capsys.readouterr().out
+    assert "--classes (val): 2 objects of other classes ignored: cat 2" in capsys.readouterr().out
 
 
 def test_the_held_out_part_is_the_same_for_every_order_of_files(tmp_path, monkeypatch):

@@ -176,7 +176,7 @@ def test_of_files_that_differ_the_file_of_rank_0_counts(ranks, folder, name, pre
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("other checkpoint", "different checkpoints (process 0: one of epoch 0, step 2 (hash "),
+        ("other checkpoint", "different checkpoints (rank 0: epoch 0, step 2 (hash "),
         ("other flags", "--lr: 0.0001 on rank 0, 0.001 on rank 1; give every rank the same flags"),
         ("other data", "training data: 5 images (hash "),
     ],

@@ -123,7 +123,7 @@ def test_ctrl_c_to_torchrun_saves_once(data, tmp_path):
     agent.send_signal(signal.SIGINT)
     (output,) = finish(agent, statuses=(1, 130))
     assert output.count("stopped by SIGINT") == 2
-    assert "saved, continue with --output_dir" in output
+    assert "checkpoint saved; continue with --output_dir" in output
 
 
 # ---- two machines: namespaces with a cable between them

@@ -55,7 +55,7 @@ def test_scores_of_both_come_from_the_log():
 def test_names_of_scores():
     boxes = {"coco_eval_bbox": [0.1]}
     assert score_name(boxes) == "AP"
-    assert score_name({**boxes, "coco_eval_masks": [0.1]}) == "AP of masks"
+    assert score_name({**boxes, "coco_eval_masks": [0.1]}) == "mask AP"
     assert score_name({**boxes, "PQ_all": {"pq": 0.1}}) == "PQ"
 
 
@@ -77,7 +77,7 @@ def test_averaged_weights_choose_best_and_patience(data, tmp_path, monkeypatch, 
         "best.pth: epoch 1, raw weights, AP 0.500",
         "best.pth: epoch 2, averaged weights, AP 0.600",
     ]
-    assert "since epoch 2 (averaged weights): ends by --patience 2" in output
+    assert "(--patience 2): no better validation score since epoch 2 (averaged weights)" in output
     assert len(read_log(tmp_path)) == 5
     best = read_checkpoint(tmp_path / "best.pth")
     assert best["epoch"] == 2 and best["best_weights"] == "ema"
@@ -137,7 +137,7 @@ def test_readers_of_raw_weights_are_told(data, tmp_path, capsys, scored_by_loss)
     capsys.readouterr()
 
     def said():
-        return "its averaged weights scored better" in capsys.readouterr().out
+        return "the averaged (EMA) weights scored better" in capsys.readouterr().out
 
     read_weights(best)
     assert said()

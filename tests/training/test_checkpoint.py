@@ -56,5 +56,5 @@ def test_a_file_of_the_original_has_a_namespace_and_no_classes():
     assert flags_in(checkpoint, "x.pth") == {"lr": 1} and is_of_original(checkpoint)
     assert classes_in(checkpoint) == ({}, {})
     assert averaged_weights_in(checkpoint, "x.pth") is None
-    with pytest.raises(UserError, match=r"x.pth: its 'args' are not flags but int"):
+    with pytest.raises(UserError, match=r"x.pth: its 'args' are not flags but of type int"):
         flags_in({"args": 3}, "x.pth")

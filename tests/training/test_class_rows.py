@@ -124,7 +124,7 @@ def test_a_class_without_a_row_is_named():
         text_ids={6: "s"},
         coco={"annotations": [{"segments_info": segments}]},
     )
-    with pytest.raises(UserError, match=r"v.json .* in x.pth lacks: id 5 \(sea\), id s \(sand\);"):
+    with pytest.raises(UserError, match=r"in x.pth does not have: id 5 \(sea\), id s \(sand\);"):
         require_rows(data, rows, "x.pth")
     del segments[2:]
     require_rows(data, rows, "x.pth")

@@ -31,17 +31,20 @@ def test_flags_that_go_together(argv):
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["--data", "a", "--coco_path", "b"], "--data and --coco_path name several data sets"),
-        (["--data", "a", "--voc_path", "b"], "--data and --voc_path name several data sets: give"),
-        (["--data", "a", "--val_ann", "b"], "--data and --val_ann name several data sets"),
+        (["--data", "a", "--coco_path", "b"], "--data and --coco_path select several datasets"),
+        (["--data", "a", "--voc_path", "b"], "--data and --voc_path select several datasets: give"),
+        (["--data", "a", "--val_ann", "b"], "--data and --val_ann select several datasets"),
         (["--data", "a", "--dataset_file", "voc"], "--dataset_file voc does not read --data"),
-        (["--voc_path", "a", "--dataset_file", "yolo"], "yolo does not read --voc_path: leave"),
+        (["--voc_path", "a", "--dataset_file", "yolo"], "yolo does not read --voc_path: omit"),
         (["--data", "a", "--val_fraction", "10"], "--val_fraction 10.0: must be above 0 and at"),
         (["--data", "a", "--val_fraction", "0"], "--val_fraction 0.0: must be above 0"),
         (["--data", "a", "--val_fraction", "nan"], "--val_fraction nan: must be above 0"),
-        (["--data", "a", "--val_fraction", "1"], "leaves no images for training: it is for --eval"),
-        (["--coco_path", "a", "--val_fraction", "0.1"], "--val_fraction needs --data"),
-        (["--yolo_path", "a", "--keep_difficult"], "it needs --data or --voc_path"),
+        (
+            ["--data", "a", "--val_fraction", "1"],
+            "leaves no images for training: use it only",
+        ),
+        (["--coco_path", "a", "--val_fraction", "0.1"], "--val_fraction requires --data"),
+        (["--yolo_path", "a", "--keep_difficult"], "it requires --data or --voc_path"),
         (["--dataset_file", "coco_panoptic", "--classes", "a"], "--classes does not apply to"),
     ],
 )

@@ -108,12 +108,12 @@ def test_copies_are_tried_where_the_newest_cannot_be_read(tmp_path):
         folder.load_newest()
 
 
-def test_half_written_files_are_swept(tmp_path):
+def test_partial_files_are_removed(tmp_path):
     folder = RunFolder(str(tmp_path))
     folder.save_epoch_evaluation({}, 3)
     for name in (".checkpoint.pth.12-3.tmp", ".best.pth.tmp", "eval/.latest.pth.12-3.tmp"):
         (tmp_path / name).touch()
-    folder.sweep()
+    folder.remove_partial_files()
     assert names(tmp_path) == ["eval/latest.pth"]
 
 
@@ -138,7 +138,7 @@ def test_going_back_puts_aside_what_came_later(tmp_path, capsys):
         *("abandoned-step000000015.pth", "abandoned-step000000020.pth"),
         *("checkpoint-step000000005.pth", "checkpoint-step000000010.pth"),
     ]
-    assert "2 lines, damaged or of epoch 2 and later" in capsys.readouterr().out
+    assert "2 lines (damaged, or of epoch 2 and later)" in capsys.readouterr().out
 
 
 def steps_in(folder):
@@ -159,7 +159,7 @@ def test_going_back_renames_later_checkpoints(tmp_path, capsys):
         "abandoned-checkpoint-epoch0003.pth": 4,  # checkpoint0003.pth, and checkpoint.pth
         "checkpoint0001.pth": 2,
     }
-    assert "best.pth comes after epoch 1, step 2 and is now aband" in capsys.readouterr().out
+    assert "best.pth was written after epoch 1, step 2: renamed to aband" in capsys.readouterr().out
     folder.save_checkpoint({"epoch": 2, "step": 30}, 2, lr_drop=2)
     folder.keep_as_best()
     folder.go_back_to(epoch=2, step=2)
@@ -201,7 +201,7 @@ def test_a_damaged_line_costs_no_other(tmp_path, capsys):
     assert entries_of(folder) == [0, 1]
     folder.go_back_to(epoch=2, step=0)
     assert (tmp_path / "log.txt").read_text() == "".join(good)
-    assert "4 lines, damaged" in capsys.readouterr().out
+    assert "4 lines (damaged" in capsys.readouterr().out
 
 
 def test_a_half_line_alone_goes_without_a_word(tmp_path, capsys):

@@ -39,7 +39,7 @@ def test_a_checkpoint_of_the_folder_is_continued_there(tmp_path: Path) -> None:
     inside.touch()
     refuse_used_folder(str(inside.parent), str(inside))
     refuse_used_folder(os.path.relpath(inside.parent), str(inside))
-    with pytest.raises(UserError, match="another folder"):
+    with pytest.raises(UserError, match="a different folder"):
         refuse_used_folder(str(inside.parent), str(outside))
 
 
@@ -116,7 +116,7 @@ def settle(folder: Path) -> Any:
         made = Path(first).exists()
     Path(own, "outputs").rmdir() if Path(own, "outputs").exists() else None
     Path("outputs").write_text("a file, where the first process wants a folder")
-    with pytest.raises(UserError, match="cannot be made"), numbered_folder("coco"):
+    with pytest.raises(UserError, match="cannot be created"), numbered_folder("coco"):
         pass
     return str(refused.value), first, made
 

@@ -239,7 +239,7 @@ def test_patience(data, tmp_path, monkeypatch, capsys):
     flags = ["--epochs", "9", "--patience", "2", "--output_dir", tmp_path]
     assert run(data, *flags) == 0
     assert [entry["epoch"] for entry in read_log(tmp_path)] == [0, 1, 2, 3]
-    assert "since epoch 1: ends by --patience 2" in capsys.readouterr().out
+    assert "(--patience 2): no better validation score since epoch 1" in capsys.readouterr().out
     assert read_checkpoint(tmp_path / "best.pth")["epoch"] == 1
 
 

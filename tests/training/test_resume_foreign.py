@@ -92,7 +92,7 @@ def continued_from(checkpoint):
     scaler.step(optimizer)
     scaler.update()
     scheduler.step()
-    progress.left_out()
+    progress.skips_and_replacements()
     state = TrainingState(model, optimizer, scheduler, scaler, progress)
     torch.save(checkpoint_of(state, vars(args), {}), io.BytesIO())
     return [group["lr"] for group in optimizer.param_groups]
@@ -148,12 +148,12 @@ def test_junk_in_any_place_resumes_or_is_one_line(place, junk):
         assert "\n" not in error.one_line()
 
 
-@pytest.mark.parametrize("marks", [["none", "none"], ["none", "one of epoch 3, step 9"]])
+@pytest.mark.parametrize("marks", [["none", "none"], ["none", "epoch 3, step 9"]])
 def test_all_processes_must_find_the_same(tmp_path, monkeypatch, marks):
     monkeypatch.setattr("training.resume.all_gather", lambda mark: marks)
     named = (RunFolder(str(tmp_path)), True, "", "", None)
     if marks[0] == marks[1]:
         assert find_start(*named) == Start()
     else:
-        with pytest.raises(UserError, match="process 0: none; process 1: one of epoch 3, step 9"):
+        with pytest.raises(UserError, match="rank 0: none; rank 1: epoch 3, step 9"):
             find_start(*named)

@@ -208,7 +208,7 @@ def test_a_given_architecture_wins_and_its_backbone_starts_from_imagenet(
     assert asked == ["resnet34"] and len(body) == 180
     assert all((value == 0.01).all() for value in body.values())
     output = capsys.readouterr().out
-    assert "another backbone than --backbone resnet34" in output and "input_proj" not in output
+    assert "a different backbone than --backbone resnet34" in output and "input_proj" not in output
 
 
 def test_the_weights_of_a_larger_resnet_are_not_cut_to_a_smaller_one(data, tmp_path):
@@ -245,7 +245,7 @@ def test_flags_are_shown_as_they_are_typed(name, value, typed):
 
 def test_flags_that_are_something_else_are_refused():
     args = argparse.Namespace(resume="x.pth")
-    with pytest.raises(UserError, match=r"x\.pth: its 'args' are not flags but int"):
+    with pytest.raises(UserError, match=r"x\.pth: its 'args' are not flags but of type int"):
         settle_resumed(args, {"args": 3}, (), main.flag_actions())
 
 
@@ -304,7 +304,7 @@ def test_frozen_weights_report_a_better_average(data, trained, tmp_path, capsys)
     )
     flags = ["--frozen_weights", tmp_path / "b.pth", "--masks", "--epochs", "1", "--scales", "64"]
     assert bare_run(data, *flags, "--output_dir", "") == 0
-    assert "averaged weights scored better" in capsys.readouterr().out
+    assert "averaged (EMA) weights scored better" in capsys.readouterr().out
 
 
 def test_random_weights_are_told_once(data, tmp_path, capsys):

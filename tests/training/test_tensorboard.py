@@ -82,8 +82,8 @@ def test_a_run_writes_each_epoch(writer, data, tmp_path):  # noqa: F811
     ("flags", "message"),
     [
         (["--output_dir", "out"], "pip install tensorboard"),
-        (["--output_dir", ""], "--tensorboard needs --output_dir"),
-        (["--eval", "--resume", "x.pth"], "leave it out of --eval"),
+        (["--output_dir", ""], "--tensorboard requires --output_dir"),
+        (["--eval", "--resume", "x.pth"], "omit it with --eval"),
     ],
 )
 def test_mistakes_are_one_line(flags, message, data, tmp_path, capsys, monkeypatch):  # noqa: F811

@@ -1,1 +1,1 @@
-"""How a run optimizes: its stages, and the restored state of its optimizer."""
+"""Plan of a training run by epoch and step, and restoring the optimizer state."""

@@ -27,10 +27,17 @@ def restore_optimizer(
     checkpoint: Mapping[str, Any],
     source: str,
 ) -> None:
-    """Load the state of optimizer, schedule and scaler.
+    """Load the state of optimizer, schedule and scaler, in place.
+
+    Args:
+        optimizer: optimizer of the model's parameters.
+        scheduler: learning-rate schedule of the run.
+        scaler: gradient scaler for ``--amp fp16``, or None.
+        checkpoint: entries by key, see `training.checkpoint.KEYS`.
+        source: path of the checkpoint.
 
     Raises:
-        UserError: they belong to other parameters, or are invalid.
+        UserError: if an entry does not match the parameters or is invalid.
     """
     try:
         optimizer.load_state_dict(_in_own_layout(optimizer, checkpoint["optimizer"]))
@@ -38,28 +45,28 @@ def restore_optimizer(
         if scaler is not None and checkpoint.get("scaler"):
             own, saved = scaler.state_dict(), checkpoint["scaler"]
             scaler.load_state_dict({name: _number(saved[name], type(own[name])) for name in own})
-    except Exception as err:  # a foreign file may hold anything here
+    except Exception as err:  # files of other origin may contain anything here
         raise UserError(
-            f"--resume {source}: its optimizer, schedule or scaler does not fit ({err}); give the "
-            "same --optimizer, --lr_backbone, --backbone_norm and --frozen_weights, or "
-            f"--finetune {source}"
+            f"--resume {source}: cannot restore its optimizer, schedule or scaler ({err}); use the "
+            "same --optimizer, --lr_backbone, --backbone_norm and --frozen_weights as the run, or "
+            f"start a new run with --finetune {source}"
         ) from err
 
 
 def _in_own_layout(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-    """Saved learning rates, weight decay and moments in a state dict of this optimizer.
+    """State dict of this optimizer with saved learning rates, weight decay and moments.
 
-    All other options stay, so that files saved without the fused kernel, as by the original, resume
-    with it. PyTorch itself only compares the number of parameters. Parameters without saved
-    moments, such as those of a backbone that is still frozen, keep their own.
+    All other options keep their current values, so that files saved without the fused kernel (such
+    as the original's) can be resumed with it. Parameters without saved moments, such as those of a
+    frozen backbone, keep their current state. PyTorch itself does not compare shapes.
 
     Raises:
-        ValueError: parameters differ in number or shape.
+        ValueError: if parameters differ in number or shape.
     """
     groups, state = (optimizer.state_dict()[name] for name in ("param_groups", "state"))
     sizes = [[len(group["params"]) for group in side] for side in (saved["param_groups"], groups)]
     if sizes[0] != sizes[1]:
-        raise ValueError(f"{sizes[0]} parameters in its groups, not {sizes[1]}")
+        raise ValueError(f"parameters per group are {sizes[0]}, expected {sizes[1]}")
     for own, given, live in zip(groups, saved["param_groups"], optimizer.param_groups, strict=True):
         own.update({name: _number(given[name]) for name in ("lr", "initial_lr", "weight_decay")})
         for number, theirs, p in zip(own["params"], given["params"], live["params"], strict=True):
@@ -70,7 +77,7 @@ def _in_own_layout(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any
 
 
 def _state_names(optimizer: Optimizer) -> tuple[str, ...]:
-    """Names of what an optimizer stores for each parameter."""
+    """Names of the values that an optimizer stores per parameter."""
     if isinstance(optimizer, SGD):
         return ("momentum_buffer",)
     return ("exp_avg", "exp_avg_sq", "step")
@@ -79,7 +86,7 @@ def _state_names(optimizer: Optimizer) -> tuple[str, ...]:
 def _moments(
     saved: dict[str, Any], parameter: Tensor, number: int, names: Iterable[str]
 ) -> dict[str, Tensor]:
-    """The optimizer's state of a parameter, in the parameter's memory layout.
+    """Optimizer state of a parameter, in the parameter's memory format.
 
     The fused kernel reads parameter, gradient and moments in memory order. With ``--amp``
     convolution weights are channels-last, so moments saved without it would be permuted.
@@ -93,7 +100,7 @@ def _moments(
             continue
         elif values.shape != parameter.shape:
             raise ValueError(
-                f"{name} of parameter {number} is {tuple(values.shape)}, not "
+                f"{name} of parameter {number} has shape {tuple(values.shape)}, expected "
                 f"{tuple(parameter.shape)}"
             )
         else:
@@ -102,10 +109,10 @@ def _moments(
 
 
 def _number(value: Any, kind: type = float) -> Any:
-    """``value``, if it is a finite number of 64 bits, and an integer if ``kind`` is ``int``.
+    """Return ``value`` if it is a finite 64-bit number, and an integer if ``kind`` is ``int``.
 
     Raises:
-        ValueError: it is not.
+        ValueError: if it is not.
     """
     kinds = (int,) if kind is int else (int, float)
     if type(value) not in kinds or not math.isfinite(value):
@@ -116,13 +123,13 @@ def _number(value: Any, kind: type = float) -> Any:
 
 
 def _restore_schedule(scheduler: LRScheduler, saved: dict[str, Any]) -> None:
-    """Load the state of a schedule; of another kind of schedule only the number of epochs."""
+    """Load the state of a schedule; from a different kind of schedule only the epoch number."""
     if type(saved["last_epoch"]) is not int or saved["last_epoch"] < 0:
-        raise ValueError(f"{saved['last_epoch']!r} epochs are done")
+        raise ValueError(f"last_epoch is {saved['last_epoch']!r}, expected a non-negative integer")
     scheduler.last_epoch = saved["last_epoch"]
     scheduler._step_count = saved["last_epoch"] + 1
     for name in SCHEDULE_FLAGS[type(scheduler)]:
-        # None counts as a change in `training.resume.apply_schedule`.
+        # None: missing in the file, so `training.resume.apply_schedule` resets the schedule.
         setattr(scheduler, name, _number(saved[name]) if name in saved else None)
     scheduler.base_lrs = [group["initial_lr"] for group in scheduler.optimizer.param_groups]
     scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]

@@ -1,19 +1,19 @@
-"""What each epoch of a run does: frozen backbone, batch size, warm-up, evaluation."""
+"""Plan of a training run by epoch: frozen backbone, batch size, warm-up and evaluation."""
 
 import argparse
 from dataclasses import dataclass, fields
 
 from util.distributed.processes import get_world_size
 
-PUBLISHED_IMAGES_PER_STEP = 16  # 8 GPUs with 2 images each, for which --lr 1e-4 was published
+PUBLISHED_IMAGES_PER_STEP = 16  # 8 GPUs with 2 images each; the published --lr 1e-4 is for 16
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """The plan of a run by epoch and step, from the flags of the same names.
+    """Plan of a run by epoch and step, from the flags of the same names.
 
-    The backbone is frozen in the first ``freeze_backbone_epochs`` epochs, which have the batch size
-    ``freeze_batch_size`` if it is given.
+    The backbone is frozen in the first ``freeze_backbone_epochs`` epochs. These epochs use the
+    batch size ``freeze_batch_size`` if it is given.
     """
 
     epochs: int
@@ -36,11 +36,11 @@ class TrainingPlan:
         return self.batch_size
 
     def images_per_step(self, epoch: int) -> int:
-        """Images of an optimizer step in an epoch, over all processes and micro-batches."""
+        """Images per optimizer step in an epoch, over all processes and micro-batches."""
         return self.batch_size_in(epoch) * self.accum_steps * get_world_size()
 
     def evaluates(self, epoch: int) -> bool:
-        """Whether the model is evaluated after an epoch: every ``eval_every``, and the last one."""
+        """Whether an evaluation follows an epoch: every ``eval_every`` epochs and the last one."""
         return (epoch + 1) % self.eval_every == 0 or epoch + 1 == self.epochs
 
     def lr_factor(self, epoch: int, step: int) -> float:
@@ -48,8 +48,8 @@ class TrainingPlan:
 
         Args:
             epoch: from 0.
-            step: optimizer steps of the run before this one. Warm-up is linear: step 0 has the
-                factor 1 / ``warmup_steps``, step ``warmup_steps`` - 1 and later ones have 1.
+            step: optimizer step of the run, from 0. Warm-up is linear: step 0 has the factor
+                1 / ``warmup_steps``, step ``warmup_steps`` - 1 and later steps have 1.
         """
         factor = 1.0
         if step < self.warmup_steps:
@@ -59,10 +59,10 @@ class TrainingPlan:
         return factor
 
     def num_steps(self, num_images: int) -> int:
-        """Optimizer steps of the whole run on a training set of this size."""
+        """Number of optimizer steps of the whole run with this number of training images."""
         return sum(num_images // self.images_per_step(epoch) for epoch in range(self.epochs))
 
 
 def build_plan(args: argparse.Namespace) -> TrainingPlan:
-    """The plan of a run, from all flags."""
+    """Build from the flags of the same names."""
     return TrainingPlan(**{field.name: getattr(args, field.name) for field in fields(TrainingPlan)})

@@ -1,22 +1,22 @@
-"""A warning where a run has far fewer optimizer steps than DETR needs."""
+"""Warn if a run has far fewer optimizer steps than DETR needs."""
 
 from training.optimization.plan import TrainingPlan
 
-# The fewest steps that are known to work: configs/shapes.txt, with at most five objects per image.
+# Smallest number known to work: configs/shapes.txt, with at most five objects per image.
 STEPS_FROM_RANDOM = 2000
-# A new class head on a trained detector.
+# For a new classification head on a trained detector.
 STEPS_FROM_DETECTOR = 300
 _COCO_STEPS = "1,100,000"  # shortest published schedule: 150 epochs, 118,287 images, 16 per step
 
 
 def warning_of_few_steps(plan: TrainingPlan, num_images: int, from_detector: bool) -> str | None:
-    """One line that names the planned and the needed number of steps; None if they are enough.
+    """A warning with the planned and the needed number of steps; None if there are enough.
 
     Args:
-        plan: of the run.
-        num_images: images of the training set.
-        from_detector: whether the run starts from the weights of a detector, not from a transformer
-            with random weights.
+        plan: plan of the run.
+        num_images: number of training images.
+        from_detector: whether the run starts from the weights of a detector, not from a randomly
+            initialized transformer.
     """
     planned = plan.num_steps(num_images)
     needed = STEPS_FROM_DETECTOR if from_detector else STEPS_FROM_RANDOM
@@ -27,10 +27,11 @@ def warning_of_few_steps(plan: TrainingPlan, num_images: int, from_detector: boo
     start = f"Warning: only {planned} optimizer steps are planned (--epochs {plan.epochs}); "
     if from_detector:
         return (
-            f"{start}a detector needs some hundreds to learn new classes: give --epochs {epochs} "
+            f"{start}a detector needs a few hundred to learn new classes: use --epochs {epochs} "
             "or more, or smaller batches"
         )
     return (
-        f"{start}from random weights, drawn shapes take DETR {needed:,} and COCO {_COCO_STEPS}: "
-        f"give --epochs {epochs} or more, or start from a detector with --finetune"
+        f"{start}from random weights DETR needs {needed:,} on the synthetic shapes dataset and "
+        f"{_COCO_STEPS} on COCO: use --epochs {epochs} or more, or start from a detector with "
+        "--finetune"
     )

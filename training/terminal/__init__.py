@@ -1,1 +1,1 @@
-"""What a run prints: the lines of the original, or short lines for people."""
+"""Terminal output of a run: log lines like the original's, or progress bar and tables."""

@@ -1,4 +1,4 @@
-"""The last lines of a training: its best epoch, its files and the next commands."""
+"""Last lines of a training run: best epoch, output files and suggested next commands."""
 
 import shlex
 from pathlib import Path
@@ -7,7 +7,7 @@ from training.state import RunState
 from util.terminal.step_line import short_duration
 from util.visualize.contact_sheet import count
 
-# Files of the output folder, and what they are for.
+# Files of the output folder, with a description.
 _FILES = {
     "best.pth": "the checkpoint with the best score",
     "checkpoint.pth": "the newest checkpoint",
@@ -22,22 +22,22 @@ _FILES = {
 def closing_lines(
     state: RunState, score_name: str, seconds: float, folder: Path | None
 ) -> list[str]:
-    """Describe a finished training.
+    """Describe the result of a training run.
 
     Args:
-        state: progress of the run.
-        score_name: name of the score by which epochs are compared.
-        seconds: time that this start of the run has taken.
-        folder: of the run; None: nothing was kept.
+        state: training progress.
+        score_name: name of the validation score.
+        seconds: elapsed time since this start of the run.
+        folder: output folder; None: nothing was saved.
     """
     epochs = count(state.epoch, "epoch")
-    lines = [f"Training has ended after {epochs}, in {short_duration(seconds)}."]
+    lines = [f"Training finished after {epochs}, in {short_duration(seconds)}."]
     best = state.best_epoch
     if best is not None:
         weights = ", averaged weights" if state.best_weights == "ema" else ""
         lines[0] += f" Best: epoch {best}, {score_name} {state.score_of(best):.3f}{weights}."
     if folder is None:
-        return [*lines, "Nothing was kept: there was no --output_dir."]
+        return [*lines, "Nothing was saved: no --output_dir was given."]
     files = {name: what for name, what in _FILES.items() if (folder / name).exists()}
     lines.append(f"Files in {folder}:")
     lines += [f"  {name:<16}{what}" for name, what in files.items()]

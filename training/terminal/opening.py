@@ -1,4 +1,4 @@
-"""The first lines of a run: data, model, device and output folder."""
+"""First lines of a run: data, model, device and output folder."""
 
 import argparse
 import textwrap
@@ -24,16 +24,16 @@ _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def build_opening(args: argparse.Namespace, start: Start, data: Data, model: nn.Module) -> str:
-    """Describe what is trained or evaluated, in a few lines.
+    """Describe data, model, device and output folder of a run.
 
     Args:
         args: all flags.
         start: the checkpoints.
-        data: of the run.
-        model: built, on its device.
+        data: datasets and classes.
+        model: model, on its device.
     """
     splits = {"training": data.train_set, "validation": data.val_set}
-    counts = {name: objects_by_class(one) for name, one in splits.items() if one is not None}
+    counts = {name: objects_by_class(split) for name, split in splits.items() if split is not None}
     entries = {
         name: f"{_split(splits[name], objects)} from {splits[name].ann_file}"
         for name, objects in counts.items()
@@ -44,22 +44,22 @@ def build_opening(args: argparse.Namespace, start: Start, data: Data, model: nn.
     entries["device"] = _device(args)
     if not args.eval:
         entries["epochs"] = _epochs(build_plan(args), len(data.train_set))
-    entries["output"] = args.output_dir or "nothing is kept"
+    entries["output"] = args.output_dir or "nothing is saved"
     return "\n".join(_wrapped(label, text) for label, text in entries.items()) + "\n"
 
 
 def objects_by_class(dataset: Any) -> Counter[int]:
-    """Number of objects of each category id in a data set, without crowds; stuff is counted too.
+    """Number of objects by category id, not counting crowds; stuff segments are counted too.
 
     Args:
         dataset: its attribute ``coco`` is a pycocotools index, or the content of a panoptic file.
     """
     coco = getattr(dataset, "coco", None)
     if isinstance(coco, Mapping):
-        objects = [one for row in coco["annotations"] for one in row["segments_info"]]
+        objects = [segment for row in coco["annotations"] for segment in row["segments_info"]]
     else:
         objects = list(getattr(coco, "anns", {}).values())
-    return Counter(one["category_id"] for one in objects if not one.get("iscrowd"))
+    return Counter(row["category_id"] for row in objects if not row.get("iscrowd"))
 
 
 def _split(dataset: Any, objects: Counter[int]) -> str:
@@ -67,7 +67,7 @@ def _split(dataset: Any, objects: Counter[int]) -> str:
 
 
 def _classes(counts: Mapping[str, Counter[int]], names: Mapping[int, str]) -> str:
-    """Classes with their number of objects in each split, the most frequent first."""
+    """Classes with their number of objects in each split, most common first."""
     total = sum(counts.values(), Counter())
     ids = sorted(names, key=lambda i: (-total[i], names[i]))
     shown = [
@@ -92,7 +92,7 @@ def _weights(args: argparse.Namespace, start: Start) -> str:
     if start.resume is not None:
         return f"from {start.resume.path}"
     if start.finetune is not None:
-        return f"from {start.finetune.path}, as far as they fit"
+        return f"matching weights from {start.finetune.path}"
     if start.frozen is not None:
         return f"frozen detector from {start.frozen.path}, random mask head"
     if args.backbone_weights == "none":
@@ -127,7 +127,7 @@ def _steps(plan: TrainingPlan, epoch: int, num_images: int) -> str:
 
 
 def _wrapped(label: str, text: str) -> str:
-    """Lines of at most 100 characters; words, such as paths, are not broken."""
+    """Wrap to lines of 100 characters; longer words, such as paths, are not broken."""
     return textwrap.fill(
         text,
         _WIDTH,

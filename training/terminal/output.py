@@ -1,4 +1,4 @@
-"""What a run prints while it trains and evaluates, in the two styles of ``--log_style``."""
+"""Output during training and evaluation, in the two styles of ``--log_style``."""
 
 import argparse
 import textwrap
@@ -18,7 +18,7 @@ from util.terminal.style import prints_short
 
 
 class FullOutput:
-    """The lines of the original, for files and for programs that read them.
+    """Log lines like the original's, for files and for programs that read them.
 
     Attributes:
         is_short: whether this is a `ShortOutput`.
@@ -27,7 +27,7 @@ class FullOutput:
     is_short = False
 
     def full(self, line: str) -> None:
-        """Print a line that the short style does not have, or has elsewhere."""
+        """Print a line that the short style does not print here."""
         print(line)
 
     def epoch_logger(self, epoch: int) -> MetricLogger:
@@ -39,10 +39,10 @@ class FullOutput:
         return MetricLogger(delimiter="  ")
 
     def take_log(self, log: list[dict[str, Any]]) -> None:
-        """Learn the scores of earlier epochs from the entries of the log."""
+        """Read the scores of earlier epochs from the log entries. Unused in this style."""
 
     def explain(self, sentences: Sequence[str]) -> None:
-        """Print sentences about the results of an evaluation."""
+        """Print explanations of the results of an evaluation."""
         for sentence in sentences:
             print(sentence)
 
@@ -50,23 +50,23 @@ class FullOutput:
         """Print the scores of an evaluation.
 
         Args:
-            state: progress of the run, with these scores.
-            stats: of `engine.evaluate`.
-            ema_stats: of averaged weights; empty: there are none.
+            state: training progress, with these scores.
+            stats: statistics from `engine.evaluate`.
+            ema_stats: statistics of the averaged weights; empty without averaged weights.
         """
 
     def end(self, state: RunState, folder: Path | None) -> None:
-        """Print what a finished training leaves behind."""
+        """Print the output files of a finished run."""
 
     def close(self) -> None:
-        """Leave the terminal as it was, also after an error."""
+        """Restore the terminal, also after an error."""
 
 
 class ShortOutput(FullOutput):
-    """Short lines for people: a progress bar, a table of scores, and what to do next.
+    """Progress bar, tables of scores, and suggested next commands.
 
     Args:
-        epochs: of the whole run.
+        epochs: number of epochs of the whole run.
     """
 
     is_short = True
@@ -85,30 +85,30 @@ class ShortOutput(FullOutput):
         """Print nothing."""
 
     def epoch_logger(self, epoch: int) -> MetricLogger:
-        """Logger of a training epoch, with a bar."""
+        """Logger of a training epoch, with a progress bar."""
         self._epoch = epoch
         self._epoch_starts.append(time.monotonic())
         self._logger = BarLogger(f"epoch {epoch}", True, self._run_seconds_left)
         return self._logger
 
     def evaluation_logger(self) -> MetricLogger:
-        """Logger of an evaluation, with a bar."""
+        """Logger of an evaluation, with a progress bar."""
         self._logger = BarLogger("validation")
         return self._logger
 
     def take_log(self, log: list[dict[str, Any]]) -> None:
-        """Learn the scores of the last evaluation from the entries of the log."""
+        """Read the scores of the last evaluation from the log entries."""
         self._table.take_log(log)
 
     def explain(self, sentences: Sequence[str]) -> None:
-        """Print sentences about the results, each of them once in a run."""
+        """Print explanations of the results, each one once per run."""
         for sentence in sentences:
             if sentence not in self._explained:
                 print(textwrap.fill(f"Note: {sentence}", MAX_WIDTH, subsequent_indent="      "))
         self._explained.update(sentences)
 
     def scores(self, state: RunState, stats: Stats, ema_stats: Stats) -> None:
-        """Print a table of the scores, with their change and the best so far."""
+        """Print a table of the scores with their changes, and the best score so far."""
         self._score_name = score_name(stats)
         print("\n".join(self._table.lines(stats, "test_")))
         if ema_stats:
@@ -121,19 +121,23 @@ class ShortOutput(FullOutput):
         print(flush=True)
 
     def end(self, state: RunState, folder: Path | None) -> None:
-        """Print the best epoch, the files of the run and the commands for the next steps."""
+        """Print the best epoch, the output files and suggested next commands."""
         seconds = time.monotonic() - self._started
         if is_main_process():
             print("\n".join(closing_lines(state, self._score_name, seconds, folder)))
 
     def close(self) -> None:
-        """Remove the bar."""
+        """Remove the progress bar."""
         self._logger.close()
 
     def _run_seconds_left(self, seconds_left: float, seconds_of_training: float) -> float:
-        """Seconds to the end of the run, from those to the end of the training epoch.
+        """Estimated seconds to the end of the run.
 
-        An epoch with its evaluation takes as long as the epochs before, on average.
+        Remaining epochs, with their evaluation, are assumed to take as long as the previous ones.
+
+        Args:
+            seconds_left: estimated seconds to the end of this training epoch.
+            seconds_of_training: estimated seconds of the whole training epoch.
         """
         starts = self._epoch_starts
         whole = (starts[-1] - starts[0]) / (len(starts) - 1) if len(starts) > 1 else 0.0
@@ -143,5 +147,5 @@ class ShortOutput(FullOutput):
 
 
 def build_output(args: argparse.Namespace) -> FullOutput:
-    """The output of a run in the style of ``--log_style``."""
+    """Build the output in the style of ``--log_style``."""
     return ShortOutput(args.epochs) if prints_short(args.log_style) else FullOutput()

@@ -1,4 +1,4 @@
-"""Table of the scores of an evaluation, with their change since the last evaluation."""
+"""Table of evaluation scores, with their changes since the last evaluation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,13 +15,13 @@ Stats = Mapping[str, Any]
 
 
 class ScoreTable:
-    """Formats scores, and remembers them for the change until the next evaluation."""
+    """Formats scores, and stores them to compute the changes at the next evaluation."""
 
     def __init__(self) -> None:
         self._last: dict[str, Stats] = {}
 
     def take_log(self, log: Sequence[Stats]) -> None:
-        """Remember the last scores in the entries of ``log.txt``."""
+        """Store the last scores in the entries of ``log.txt``."""
         for entry in log:
             for prefix in _WEIGHTS:
                 start = len(prefix)
@@ -30,11 +30,12 @@ class ScoreTable:
                     self._last[prefix] = stats
 
     def lines(self, stats: Stats, prefix: str = "test_") -> list[str]:
-        """The table of an evaluation.
+        """Format the table of an evaluation.
 
         Args:
-            stats: of `engine.evaluate`. A score of -1, no ground truth, is shown as ``-``.
-            prefix: of the statistics in the log: ``test_``, or ``ema_`` for averaged weights.
+            stats: statistics from `engine.evaluate`. A score of -1 (no ground truth) is shown as
+                ``-``.
+            prefix: log prefix of the statistics: ``test_``, or ``ema_`` for averaged weights.
         """
         last = self._last.get(prefix, {})
         self._last[prefix] = stats
@@ -51,7 +52,7 @@ class ScoreTable:
 
 
 def _coco_numbers(stats: Stats, key: str) -> list[float | None]:
-    """The columns of a table row; None where there is no score."""
+    """Scores in the order of the columns; None if there is no score."""
     numbers = stats.get(key) or []
     columns = _COLUMNS.values()
     return [numbers[i] if i < len(numbers) and _is_score(numbers[i]) else None for i in columns]
@@ -66,17 +67,17 @@ def _coco_rows(label: str, now: list[float | None], last: list[float | None]) ->
 
 
 def _labelled_row(labels: Mapping[str, str], stats: Stats, last: Stats) -> str:
-    """Scores with their labels and changes; ``labels`` by key of the statistics."""
+    """One row of scores with labels and changes; ``labels`` by key of the statistics."""
     entries = []
     for key, label in labels.items():
-        now, before = (_number(one.get(key)) for one in (stats, last))
+        now, before = _number(stats.get(key)), _number(last.get(key))
         change = _change(now, before)
         entries.append(f"{label} {_score(now)}" + (f" ({change})" if change else ""))
     return "   ".join(entries)
 
 
 def _number(entry: Any) -> float | None:
-    """The score of an entry, which may be a panoptic quality; None where there is no score."""
+    """Score of an entry, which may be a dict of panoptic quality; None if there is no score."""
     value = entry.get("pq") if isinstance(entry, Mapping) else entry
     return value if _is_score(value) else None
 

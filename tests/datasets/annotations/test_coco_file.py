@@ -47,7 +47,7 @@ def test_wrong_layout_is_named(tmp_path, content, message):
 def test_detections_in_place_of_annotations(tmp_path):
     path = tmp_path / "found.json"
     path.write_text('[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]')
-    with pytest.raises(UserError, match=r"found.json holds detections \(COCO results\)"):
+    with pytest.raises(UserError, match=r"found.json contains detections \(COCO results\)"):
         load_annotations(path)
 
 
@@ -137,7 +137,7 @@ def test_text_ids_with_a_number_of_classes(tmp_path):
     data = load(tmp_path, [{"id": "sky"}], [{"id": 1, "image_id": 1, "category_id": "sky"}])
     data["annotations"][0]["bbox"], data["images"] = [0, 0, 1, 1], [{"id": 1, "file_name": "a"}]
     (tmp_path / "a").touch()
-    with pytest.raises(UserError, match="; leave out --num_classes: with it"):
+    with pytest.raises(UserError, match="; omit --num_classes: it needs integer"):
         check_annotations(data, "text.json", tmp_path, num_classes=3)
 
 

@@ -37,7 +37,7 @@ def refusal(path: Path) -> str:
         ),
         (b"<annotations><version>1.1", "looks like CVAT XML"),
         (b"<rss>", "looks like XML"),
-        (b"# classes\ntrain: images\nnc: 2\nnames: [a, b]\n", "the YAML file of a YOLO data set"),
+        (b"# classes\ntrain: images\nnc: 2\nnames: [a, b]\n", "the YAML file of a YOLO dataset"),
         (b"images: a/\n", "looks like YAML"),
         (b"filename,xmin,ymin\na.jpg,1,2\n", "looks like CSV: convert it to COCO JSON"),
         (b"0 0.5 0.5 0.25 .25\n", "looks like YOLO labels"),
@@ -48,7 +48,7 @@ def refusal(path: Path) -> str:
         ('{"images": []}'.encode("utf-16"), "not UTF-8 text; save it as UTF-8"),
         (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested too deeply"),
-        (b'{"id": ' + b"9" * 5000 + b"}", "integer of thousands of digits"),
+        (b'{"id": ' + b"9" * 5000 + b"}", "integer with thousands of digits"),
         (b"\x00" * 100, "is not JSON"),
     ],
 )

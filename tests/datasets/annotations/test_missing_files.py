@@ -95,7 +95,7 @@ def test_only_the_extension_differs(root):
 
 def test_a_folder_in_place_of_a_file(root):
     text = explain(root / "images", "train")
-    assert text == f"{root}/images/train is a folder, but file_name must name an image file"
+    assert text == f"{root}/images/train is a folder, but file_name must be an image file"
 
 
 def test_one_folder_has_some_of_the_files_only(root):

@@ -181,7 +181,7 @@ def test_more_masks_than_memory(tmp_path: Path) -> None:
         assert row["image_id"] == data["images"][0]["id"]
         row["segments_info"] = [{"id": k + 1, "category_id": 1} for k in range(26)]
 
-    with pytest.raises(UserError, match=r"pixels in all its masks; .*: image id 30"):
+    with pytest.raises(UserError, match=r"pixels in total; .*: image id 30"):
         check(write_panoptic(tmp_path, claim))
 
 
@@ -196,8 +196,8 @@ def test_files_out_of_their_folders_are_reported_once(
     with caplog.at_level(logging.WARNING):
         check(write_panoptic(tmp_path, move))
     segment_maps, images = (record.getMessage() for record in caplog.records)
-    assert "1 segment map has a file_name that leads out of" in segment_maps
-    assert "1 image has a file_name that leads out of" in images
+    assert "1 segment map has a file_name that points outside" in segment_maps
+    assert "1 image has a file_name that points outside" in images
 
 
 def test_file_that_is_no_json(tmp_path: Path) -> None:

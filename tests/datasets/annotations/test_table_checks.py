@@ -139,7 +139,7 @@ def test_paths_out_of_the_folder_are_reported_once(folder, caplog):
         warn_about_paths("a.json", "images", images_named(*names), folder)
     (record,) = caplog.records
     text = record.getMessage()
-    assert text.startswith("a.json: 6 images have a file_name that leads out of ")
+    assert text.startswith("a.json: 6 images have a file_name that points outside ")
     assert "image id 2 (file_name '../other/0.png')" in text
     assert text.endswith("and 3 more")
     caplog.clear()

@@ -55,7 +55,7 @@ def test_status_1_needs_an_error_not_a_warning(coco, capsys):
 
 def test_a_number_of_classes_that_is_too_small(coco, capsys):
     assert run(["--coco_path", str(coco), "--num_classes", "2", "--skip_images"]) == 1
-    told = "--num_classes 2 is too small: the largest category id is 2, so 3 are needed; leave"
+    told = "--num_classes 2 is too small: the largest category id is 2, so 3 are needed; omit"
     assert told in capsys.readouterr().out
 
 

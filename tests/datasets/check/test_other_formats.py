@@ -27,7 +27,7 @@ def test_what_the_reader_leaves_out_is_a_warning_with_its_place(voc, capsys):
     write_text(voc / "Annotations" / "c.xml", voc_xml(voc_object(), empty))
     assert run(["--data", str(voc)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    found = lines.index("  val: 1 box without area left out [left_out]")
+    found = lines.index("  val: 1 box with zero area ignored [left_out]")
     assert lines[found + 1] == "      c.xml, object 2 (dog)"
 
 
@@ -43,7 +43,7 @@ def test_json_is_all_of_the_output(voc, tmp_path, capsys):
     assert run(["--data", str(voc), "--classes", str(names), "--json", "-"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["splits"]["train"]["objects"] == 2
-    assert "--classes (train): 2 objects of other classes left out" in captured.err
+    assert "--classes (train): 2 objects of other classes ignored" in captured.err
 
 
 def test_a_held_out_part(tmp_path, capsys):

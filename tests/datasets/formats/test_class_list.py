@@ -23,7 +23,7 @@ def test_other_objects_are_left_out_and_counted():
     data, remarks = keep(["dog"], before)
     assert [row["id"] for row in data["annotations"]] == [3]
     assert len(data["images"]) == 2
-    assert remarks == ["--classes (train): 2 objects of other classes left out: cat 2"]
+    assert remarks == ["--classes (train): 2 objects of other classes ignored: cat 2"]
     assert before == coco_tables()
 
 

@@ -57,14 +57,16 @@ def test_validation_data_alone(tmp_path):
 
 def test_a_fraction_of_split_data(tmp_path):
     write_yolo(tmp_path)
-    with pytest.raises(UserError, match=r"--val_fraction 0.5: the data has validation images; le"):
+    with pytest.raises(UserError, match=r"--val_fraction 0.5: the data has validation images; om"):
         read(tmp_path, "val", val_fraction=0.5)
     assert read(tmp_path, "val", val_fraction=0.5, restored=True).part == " (val)"
 
 
 def test_difficult_objects_of_other_formats(tmp_path):
     write_yolo(tmp_path)
-    with pytest.raises(UserError, match="--keep_difficult is about Pascal VOC, and this is YOLO"):
+    with pytest.raises(
+        UserError, match="--keep_difficult applies to Pascal VOC, but the data is YOLO"
+    ):
         read(tmp_path, "val", keep_difficult=True)
     assert read(tmp_path, "val", keep_difficult=True, restored=True).remarks == []
 
@@ -80,4 +82,4 @@ def test_a_class_list(tmp_path):
     assert train.data["categories"] == val.data["categories"]
     assert train.data["categories"] == [{"id": 1, "name": "dog"}, {"id": 2, "name": "unicorn"}]
     assert any("does not have 'unicorn'" in remark for remark in train.remarks)
-    assert any("1 object of other classes left out: cat 1" in one for one in val.remarks)
+    assert any("1 object of other classes ignored: cat 1" in one for one in val.remarks)

@@ -58,8 +58,8 @@ def test_what_does_not_exist(tmp_path):
     ("name", "says"),
     [
         ("data.zip", "is an archive: unpack it and give its folder"),
-        ("a.xml", "give the folder of the data set, its data.yaml or a COCO JSON"),
-        ("photo.jpg", "give the folder of the data set"),
+        ("a.xml", "give the folder of the dataset, its data.yaml or a COCO JSON"),
+        ("photo.jpg", "give the folder of the dataset"),
     ],
 )
 def test_other_files(tmp_path, name, says):
@@ -70,13 +70,13 @@ def test_other_files(tmp_path, name, says):
 def test_other_folders(tmp_path):
     assert "it is empty; expected COCO JSON (" in refusal(tmp_path)
     write_image(tmp_path / "a.png")
-    assert "no data that can be read: it contains a.png; expected" in refusal(tmp_path)
+    assert "no data in a known format: it contains a.png; expected" in refusal(tmp_path)
 
 
 def test_a_format_in_an_unusual_place(tmp_path):
     file = write_text(tmp_path / "a" / "b" / "one.xml", voc_xml(voc_object()))
     write_image(tmp_path / "c" / "one.jpg")
-    assert f"files of Pascal VOC such as {file}, but images" in refusal(tmp_path)
+    assert f"found Pascal VOC files such as {file}, but no known layout" in refusal(tmp_path)
 
 
 def test_a_given_format(tmp_path):

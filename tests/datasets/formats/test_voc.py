@@ -64,7 +64,7 @@ def test_boxes_without_area_are_noted_with_their_file(tmp_path):
     loose(tmp_path, voc_object(), name="b", image="b.jpg")
     tables = [read(tmp_path, split) for split in ("train", "val")]
     assert [*notes(tables[0]), *notes(tables[1])] == [
-        "1 box without area left out: a.xml, object 2 (dog)"
+        "1 box with zero area ignored: a.xml, object 2 (dog)"
     ]
     assert sum(len(one.data["annotations"]) for one in tables) == 2
 
@@ -83,7 +83,7 @@ def test_files_without_image_are_noted(tmp_path):
     loose(tmp_path, voc_object(), name="b", image="b.jpg")
     write_text(tmp_path / "gone.xml", voc_xml(voc_object(), filename="gone.jpg"))
     both = notes(read(tmp_path, "train")) + notes(read(tmp_path, "val"))
-    assert set(both) == {"1 file without image left out: gone.xml"}
+    assert set(both) == {"1 file without image ignored: gone.xml"}
 
 
 def test_listed_images_must_exist(tmp_path):
@@ -211,7 +211,7 @@ def test_difficult_objects(tmp_path):
     flags = [(row["iscrowd"], row["difficult"]) for row in val.data["annotations"]]
     assert flags == [(0, 0), (1, 1)]
     assert train.remarks == [
-        "2 objects marked difficult left out of training; --keep_difficult uses them"
+        "2 objects marked difficult not used in training; --keep_difficult uses them"
     ]
     assert val.remarks == [
         "1 object marked difficult ignored by COCO AP; --keep_difficult uses them"

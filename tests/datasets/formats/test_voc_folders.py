@@ -72,7 +72,7 @@ def test_several_years_are_named(tmp_path):
     with pytest.raises(UserError) as caught:
         find_voc(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path} has several Pascal VOC data sets; give one: "
+        f"{tmp_path} contains several Pascal VOC datasets; give one: "
         f"{tmp_path}/VOCdevkit/VOC2007 or {tmp_path}/VOCdevkit/VOC2012"
     )
 

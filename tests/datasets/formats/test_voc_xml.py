@@ -79,7 +79,7 @@ def test_malformed_xml_is_named_with_its_line(tmp_path):
 
 
 def test_other_xml_is_named(tmp_path):
-    assert "begins with <annotations>, but Pascal VOC with" in refusal(tmp_path, "<annotations/>")
+    assert "the root element is <annotations>, expected" in refusal(tmp_path, "<annotations/>")
 
 
 def test_an_unknown_encoding_is_named(tmp_path):

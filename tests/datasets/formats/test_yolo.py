@@ -78,14 +78,14 @@ def test_no_label_file_at_all(tmp_path):
         path.unlink()
     with pytest.raises(UserError) as caught:
         read(tmp_path)
-    assert f"{tmp_path}/labels/train/a.txt would be the labels of" in str(caught.value)
+    assert f"{tmp_path}/labels/train/a.txt; put" in str(caught.value)
 
 
 def test_label_files_without_image_are_noted(tmp_path):
     write_yolo(tmp_path)
     write_text(tmp_path / "labels/train/gone.txt", "0 0.5 0.5 0.5 0.5")
     write_text(tmp_path / "labels/train/classes.txt", "cat\n")
-    lone = f"1 file without image left out: {tmp_path}/labels/train/gone.txt"
+    lone = f"1 file without image ignored: {tmp_path}/labels/train/gone.txt"
     assert notes(read(tmp_path)) == [lone]
 
 
@@ -102,7 +102,7 @@ def test_labels_of_another_split_in_the_folder_are_not_lone(tmp_path):
 def test_boxes_without_area_are_noted_with_file_and_line(tmp_path):
     write_yolo(tmp_path)
     write_text(tmp_path / "labels/train/a.txt", "0 0.5 0.5 0.5 0.5\n2 0.5 0.5 0 0\n")
-    assert notes(read(tmp_path)) == ["1 box without area left out: a.txt, line 2 (emu)"]
+    assert notes(read(tmp_path)) == ["1 box with zero area ignored: a.txt, line 2 (emu)"]
 
 
 def test_unreadable_images_are_left_out(tmp_path):
@@ -110,7 +110,7 @@ def test_unreadable_images_are_left_out(tmp_path):
     (tmp_path / "images/train/a.png").write_bytes(b"broken")
     tables = read(tmp_path)
     assert list(boxes_by_image(tables.data)) == ["b.png"]
-    assert notes(tables) == [f"1 image left out as unreadable: {tmp_path}/images/train/a.png"]
+    assert notes(tables) == [f"1 image ignored as unreadable: {tmp_path}/images/train/a.png"]
 
 
 def test_invalid_lines_of_several_files_are_named_together(tmp_path):
@@ -139,6 +139,8 @@ def test_a_missing_split_of_the_yaml_file_is_held_out_and_told(tmp_path):
     write_text(tmp_path / "data.yaml", "train: images/train\nval: images/gone\nnames: [cat, dog]")
     tables = read(tmp_path, "val")
     assert len(tables.data["images"]) == 1
-    assert tables.remarks == [f"{tmp_path}/data.yaml names what does not exist: val: images/gone"]
+    assert tables.remarks == [
+        f"{tmp_path}/data.yaml lists paths that do not exist: val: images/gone"
+    ]
     assert read(tmp_path, "train").remarks == []
     assert "(1 of 2 images: --val_fraction 0.1, --split_seed 42)" in tables.summary("val")

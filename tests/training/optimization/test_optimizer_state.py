@@ -52,7 +52,7 @@ def test_continued_updates_are_the_same_bits(kind, frozen):
 def test_another_kind_is_refused_in_one_line(before, after):
     run, other = build(before), build(after)
     train(*run)
-    with pytest.raises(UserError, match=r"--resume x\.pth: its optimizer") as caught:
+    with pytest.raises(UserError, match=r"--resume x\.pth: cannot restore its optimizer") as caught:
         restore_optimizer(*other[1:], None, saved(*run[1:]), "x.pth")
     assert "\n" not in str(caught.value)
 

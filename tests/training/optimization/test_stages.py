@@ -226,7 +226,7 @@ def test_patience_counts_evaluations(data, tmp_path, monkeypatch, capsys):
     flags = ["--epochs", "19", "--patience", "2", "--eval_every", "2", "--output_dir", tmp_path]
     assert run(data, *flags) == 0
     assert [entry["epoch"] for entry in read_log(tmp_path)] == list(range(8))
-    assert "since epoch 3: ends by --patience 2" in capsys.readouterr().out
+    assert "--patience 2): no better validation score since epoch 3" in capsys.readouterr().out
     assert read_checkpoint(tmp_path / "best.pth")["epoch"] == 3
 
 
@@ -234,11 +234,11 @@ def test_patience_counts_evaluations(data, tmp_path, monkeypatch, capsys):
 
 
 MISTAKES = {
-    "momentum of Adam": (["--momentum", "0.9"], "--optimizer adamw has none"),
+    "momentum of Adam": (["--momentum", "0.9"], "--optimizer adamw has no momentum"),
     "momentum of 1": (["--momentum", "1", "--optimizer", "sgd"], "must be below 1"),
-    "ratio of step": (["--lr_min_ratio", "0.1"], "needs --lr_scheduler cosine"),
-    "two minima": (["--lr_min", "1e-6", *WARM], "give one of them"),
-    "batch size alone": (["--freeze_batch_size", "4"], "needs --freeze_backbone_epochs"),
+    "ratio of step": (["--lr_min_ratio", "0.1"], "requires --lr_scheduler cosine"),
+    "two minima": (["--lr_min", "1e-6", *WARM], "set one of them to 0"),
+    "batch size alone": (["--freeze_batch_size", "4"], "requires --freeze_backbone_epochs"),
     "frozen anyway": (
         ["--freeze_backbone_epochs", "2", "--lr_backbone", "0"],
         "with --lr_backbone 0 the backbone is frozen in all epochs",

@@ -20,7 +20,7 @@ def test_the_suggested_epochs_are_enough_and_no_more(from_detector, frozen):
     plan = TrainingPlan(5, 4, 2, freeze_backbone_epochs=frozen, freeze_batch_size=8)
     text = warning_of_few_steps(plan, 100, from_detector)
     assert "\n" not in text and f"only {plan.num_steps(100)} optimizer steps" in text
-    epochs = int(re.search(r"give --epochs (\d+) or more", text)[1])
+    epochs = int(re.search(r"use --epochs (\d+) or more", text)[1])
     assert warning_of_few_steps(replace(plan, epochs=epochs), 100, from_detector) is None
     assert warning_of_few_steps(replace(plan, epochs=epochs - 1), 100, from_detector)
     assert ("--finetune" in text) != from_detector

@@ -13,7 +13,7 @@ def test_best_epoch_files_and_next_commands(tmp_path):
         (folder / name).touch()
     state = RunState(epoch=3, scores={0: 0.1, 1: 0.4, 2: 0.3})
     lines = closing_lines(state, "AP", 3725, folder)
-    assert lines[0] == "Training has ended after 3 epochs, in 1h02. Best: epoch 1, AP 0.400."
+    assert lines[0] == "Training finished after 3 epochs, in 1h02. Best: epoch 1, AP 0.400."
     assert [line.split()[0] for line in lines if line.startswith("  ") and ".p" in line[:10]]
     files = lines[2 : lines.index("Next:")]
     assert [line.split()[0] for line in files] == [
@@ -36,5 +36,5 @@ def test_a_run_without_evaluation_or_folder(tmp_path):
     lines = closing_lines(RunState(epoch=1), "AP", 5, tmp_path)
     assert "Best" not in lines[0] and f"--resume {tmp_path}/checkpoint.pth" in lines[-3]
     assert closing_lines(RunState(epoch=1), "AP", 5, None)[1:] == [
-        "Nothing was kept: there was no --output_dir."
+        "Nothing was saved: no --output_dir was given."
     ]

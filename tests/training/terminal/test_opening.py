@@ -58,7 +58,7 @@ def test_data_model_device_and_folder():
     ("flags", "start", "text"),
     [
         (["--backbone_weights", "none"], Start(), "weights     random"),
-        ([], Start(finetune=LoadedCheckpoint("a.pth", {})), "from a.pth, as far as they fit"),
+        ([], Start(finetune=LoadedCheckpoint("a.pth", {})), "matching weights from a.pth"),
         ([], Start(resume=LoadedCheckpoint("b.pth", {})), "weights     from b.pth"),
         (["--masks"], Start(frozen=LoadedCheckpoint("c.pth", {})), "frozen detector from c.pth"),
     ],
