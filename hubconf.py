@@ -44,9 +44,9 @@ from models import (  # noqa: E402
     position_encoding,
     segmentation,
     weights,
-    zoo,
 )
 from models import transformer as transformers  # noqa: E402
+from models.released import zoo  # noqa: E402
 from util import errors  # noqa: E402
 from util.files import checkpoint  # noqa: E402
 
@@ -83,7 +83,7 @@ Raises:
 def _build(
     name: str, pretrained: bool, num_classes: typing.Any, backbone_weights: str = "none"
 ) -> nn.Module:
-    """Build a model of `models.zoo.RELEASED_MODELS`, with its released weights if `pretrained`."""
+    """Build a model of `models.released.zoo`, with its released weights if `pretrained`."""
     if not isinstance(num_classes, numbers.Integral) or num_classes < 1:
         raise errors.UserError(f"{name}: num_classes {num_classes!r} must be a positive integer")
     num_classes = int(num_classes)  # of numpy, too

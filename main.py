@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from training.arguments import default_device, flag_actions, get_args_parser
+from training.flags.arguments import default_device, flag_actions, get_args_parser
 from util.cli.command_line import ArgumentParser, run_command
 from util.cli.early_interrupt import end_at_once_on_interrupt
 from util.options import fill_in_new_flags
@@ -40,7 +40,7 @@ def main(
             defaults. Modified in place: ``output_dir`` if ``run_name`` determines it; ``rank``,
             ``world_size`` and ``gpu`` in a distributed run.
         given: names of the flags given explicitly; a checkpoint may override all others, see
-            `training.saved_flags.settle_flags`.
+            `training.flags.saved.settle_flags`.
         run_name: without ``args.output_dir`` training writes to ``outputs/{run_name}-N``, with the
             first free N; empty: nothing is written.
 
@@ -49,7 +49,7 @@ def main(
         DivergenceError: if training diverges.
         ConnectionLostError: if another process died or hangs.
     """
-    from training.flags import check_flags
+    from training.flags.checks import check_flags
     from training.output_folder import build_output_folder
     from util.devices import check_device
     from util.distributed.processes import connected, use_gpu
@@ -73,9 +73,9 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     from datasets import build_scales
     from report.at_end import write_report_at_end
     from training.checkpoint import TrainingState
-    from training.config_file import build_config
     from training.data import build_data, build_loaders
     from training.evaluation import build_evaluation
+    from training.flags.config_file import build_config
     from training.folder import RunFolder
     from training.loop import Run, build_loop_settings
     from training.network import build_network, build_optimization, distribute, num_trainable
@@ -156,10 +156,10 @@ def _settle_flags(
     Returns:
         the final flags (a copy), and the loaded checkpoints.
     """
-    from training.flags import check_flags, check_training_flags, require_same_flags
+    from training.flags.checks import check_flags, check_training_flags, require_same_flags
+    from training.flags.saved import settle_flags
     from training.folder import RunFolder
     from training.resume import Start, find_start
-    from training.saved_flags import settle_flags
     from util.distributed.processes import get_rank
     from util.reproducibility.determinism import make_deterministic
     from util.reproducibility.random_state import seed_everything

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 import main
-from training.flags import check_flags
+from training.flags.checks import check_flags
 from util.cli.command_line import ArgumentParser, FlagGroup, positive_number, run_command
 from util.distributed.processes import exit_process, exit_status_of
 from util.errors import UserError

@@ -27,7 +27,7 @@ from torch import Tensor
 from datasets.loading.images import read_upright
 from examples.loading import Detections, example_parser, load_model, save_output
 from export.source import LoadedModel
-from models.zoo import RELEASED_MODELS
+from models.released.zoo import RELEASED_MODELS
 from prediction.attention import AttentionMaps
 from prediction.outputs.attention_pictures import overlay
 from util.cli.command_line import run_command

@@ -20,7 +20,7 @@ import torch
 
 from datasets.loading.images import read_upright
 from examples.loading import Detections, example_parser, load_model, save_output
-from models.zoo import RELEASED_MODELS
+from models.released.zoo import RELEASED_MODELS
 from util.cli.command_line import run_command
 from util.visualize.contact_sheet import count, with_caption
 from util.visualize.detections import draw_boxes

@@ -21,7 +21,7 @@ import torch
 from datasets.loading.images import read_upright
 from examples.loading import example_parser, load_model, save_output
 from models.panoptic import PostProcessPanoptic, coco_is_thing
-from models.zoo import RELEASED_MODELS
+from models.released.zoo import RELEASED_MODELS
 from util.cli.command_line import run_command
 from util.errors import UserError
 from util.panoptic_coding import decode_id_map

@@ -14,10 +14,10 @@ import hubconf
 from datasets.coco import PUBLISHED_SCALES, make_coco_transforms
 from export.architecture import Architecture, amplify_random_weights
 from export.weights import EMA_HELP, flags_of, read_weights
-from models.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
 from models.panoptic import coco_is_thing
+from models.released.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
+from models.released.zoo import RELEASED_MODELS
 from models.weights import load_model_state, model_state, without_ddp_prefix
-from models.zoo import RELEASED_MODELS
 from training.checkpoint import classes_in
 from training.class_rows import category_ids_in
 from util.category_ids import CategoryIds, OwnId
@@ -310,7 +310,7 @@ def released_model(name: str, random_weights: bool, device: torch.device) -> Loa
     """Load any released model, including detr_demo.
 
     Args:
-        name: key of `models.zoo.RELEASED_MODELS`.
+        name: key of `models.released.zoo.RELEASED_MODELS`.
         random_weights: keep the random initial weights of a fixed seed.
         device: device of the model.
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.coco_categories import default_num_classes
+from models.released.coco_categories import default_num_classes
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 from util.options import option
 

@@ -13,7 +13,7 @@ from datasets.coco import make_coco_transforms
 from datasets.loading.images import read_upright, to_rgb
 from engine import predict
 from export.source import LoadedModel, from_file, released_model
-from models.zoo import RELEASED_MODELS
+from models.released.zoo import RELEASED_MODELS
 from prediction.batching import batches_of_one_size, chunks
 from prediction.postprocessing import Choice, to_prediction
 from prediction.result import Prediction
@@ -79,7 +79,7 @@ class Detector:
         """Load a released model by its name in ``torch.hub``, such as ``detr_resnet50``.
 
         Args:
-            name: key of `models.zoo.RELEASED_MODELS`.
+            name: key of `models.released.zoo.RELEASED_MODELS`.
             device: see the class.
             amp: see the class.
             pretrained: download the released weights; False: random weights.

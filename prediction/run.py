@@ -14,8 +14,8 @@ from prediction.detector import Detector
 from prediction.inputs.reading import Item
 from prediction.names import printable
 from prediction.result import Prediction
+from util.cli.signals import StopRequested, StopSignals
 from util.errors import UserError
-from util.signals import StopRequested, StopSignals
 from util.visualize.contact_sheet import count
 
 

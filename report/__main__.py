@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.formats.flags import add_format_flags
-from training.data_flags import COCO_PATHS
+from training.flags.data_checks import COCO_PATHS
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command
 
 

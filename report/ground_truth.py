@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pycocotools.coco import COCO
 
 from datasets import build_dataset, build_ground_truth, get_coco_api_from_dataset
-from training.data_flags import COCO_PATHS, OWN_DATA_PATHS
+from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS
 from util.errors import UserError
 from util.options import fill_in_new_flags
 

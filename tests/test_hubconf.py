@@ -16,10 +16,10 @@ import pytest
 import torch
 
 import hubconf
-from models import zoo
 from models.detr import PostProcess
 from models.panoptic import PostProcessPanoptic
-from models.zoo import RELEASED_MODELS
+from models.released import zoo
+from models.released.zoo import RELEASED_MODELS
 from util.errors import UserError
 
 ROOT = Path(hubconf.__file__).parent

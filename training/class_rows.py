@@ -6,7 +6,7 @@ from typing import Any
 from datasets import annotated_category_ids
 from datasets.annotations.run_classes import ClassTable, table_of_checkpoint, table_of_dataset
 from datasets.annotations.wording import EXAMPLES_SHOWN, with_rest
-from models.coco_categories import (
+from models.released.coco_categories import (
     CATEGORY_NAMES,
     RELEASED_NUM_CLASSES,
     THING_NAMES,

@@ -12,7 +12,7 @@ from datasets.annotations.run_classes import ClassTable, classes_of_run, table_o
 from datasets.loading.bad_samples import ReportingLoader
 from datasets.loading.loaders import TrainLoader, build_val_loader
 from training.class_rows import category_ids_in, choose_category_ids, require_rows
-from training.flags import SAME_ON_ALL_RANKS
+from training.flags.checks import SAME_ON_ALL_RANKS
 from training.resume import Start
 from util.category_ids import CategoryIds
 from util.distributed.agreement import fingerprint, require_same

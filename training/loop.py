@@ -16,8 +16,8 @@ from datasets.loading.loaders import TrainLoader
 from engine import EpochProgress, train_one_epoch
 from models.criterion import SetCriterion
 from training.checkpoint import Thresholds, TrainingState, checkpoint_of
-from training.config_file import write_config
 from training.evaluation import Evaluation
+from training.flags.config_file import write_config
 from training.folder import RunFolder
 from training.network import distribute
 from training.nonfinite.policy import NonFinitePolicy
@@ -28,13 +28,13 @@ from training.state import score_name, validation_score
 from training.stopping import explained_worker_faults, stop
 from training.tensorboard import TensorboardLog
 from training.terminal.output import FullOutput
+from util.cli.signals import StopSignals
 from util.distributed.gathering import broadcast_object
 from util.distributed.processes import get_world_size, is_main_process
 from util.errors import DivergenceError
 from util.metric_logger import MetricLogger
 from util.nonfinite_steps import StepWatch
 from util.optimizer import num_optimized, set_backbone_trained
-from util.signals import StopSignals
 
 
 @dataclass(frozen=True)

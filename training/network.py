@@ -12,7 +12,7 @@ from models import build_model
 from models.criterion import SetCriterion
 from models.fast.convolution import use_small_map_convolutions
 from models.postprocess import category_id_tensor
-from training.flags import SAME_ON_ALL_RANKS
+from training.flags.checks import SAME_ON_ALL_RANKS
 from util.category_ids import CategoryIds
 from util.distributed.agreement import require_same
 from util.distributed.gathering import broadcast_tensors

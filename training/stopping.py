@@ -8,9 +8,9 @@ from typing import NoReturn
 
 from datasets.loading.worker_faults import explain_worker_fault
 from training.state import RunState
+from util.cli.signals import StopRequested, StopSignals
 from util.distributed.processes import all_gather
 from util.errors import UserError
-from util.signals import StopRequested, StopSignals
 
 
 def stop(signals: StopSignals, state: RunState, folder: Path | None) -> NoReturn:

@@ -11,9 +11,9 @@ from datasets.loading.row_labels import with_row_labels
 from datasets.loading.samplers import EpochBatchSampler, ShareSampler
 from datasets.loading.seeded import SeededDataset
 from util.category_ids import CategoryIds
+from util.cli.signals import ignore_stop_signals
 from util.distributed.processes import get_world_size
 from util.errors import UserError
-from util.signals import ignore_stop_signals
 from util.visualize.contact_sheet import count
 
 

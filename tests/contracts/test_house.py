@@ -13,8 +13,8 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[2]
 # Whose subject is the flags themselves.
 FLAG_FILES = (
-    *("util/options.py", "training/flags.py", "training/data_flags.py"),
-    "training/saved_flags.py",
+    *("util/options.py", "training/flags/checks.py", "training/flags/data_checks.py"),
+    "training/flags/saved.py",
 )
 # All else is on top.
 LAYERS = {"util": 0, "models": 1, "datasets": 1, "engine": 2, "training": 3}

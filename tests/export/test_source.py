@@ -9,8 +9,8 @@ import torch
 import hubconf
 from export.source import HUB_MODELS, add_model_flags, from_file, from_hub, source_of
 from export.weights import write_weights
-from models.coco_categories import THING_NAMES
-from models.zoo import RELEASED_MODELS
+from models.released.coco_categories import THING_NAMES
+from models.released.zoo import RELEASED_MODELS
 from tests.export.small_files import BOXES, CATEGORIES, MASKS, build, write_checkpoint
 from util.cli.command_line import ArgumentParser
 from util.errors import UserError

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from datasets.annotations.run_classes import ClassTable
-from models.coco_categories import CATEGORY_NAMES, THING_NAMES
+from models.released.coco_categories import CATEGORY_NAMES, THING_NAMES
 from tests.util.tiny_detr import TinyDetr
 from training.class_rows import (
     category_ids_in,

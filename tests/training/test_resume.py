@@ -15,7 +15,7 @@ import main
 from datasets.shapes.directory import write_shapes
 from tests.test_main import FLAGS, ROOT, assert_one_line, read_checkpoint, read_log, run
 from training import evaluation, loop
-from util.signals import StopRequested
+from util.cli.signals import StopRequested
 
 # Dropout, augmentation and auxiliary losses on; five steps an epoch.
 RUN = ["--epochs", "3", "--lr_drop", "2", "--lr", "1e-3"]

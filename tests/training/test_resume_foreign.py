@@ -12,11 +12,11 @@ from torch import nn
 
 import main
 from training.checkpoint import TrainingState, checkpoint_of, restored_progress
-from training.flags import check_flags
+from training.flags.checks import check_flags
+from training.flags.saved import settle_resumed
 from training.folder import RunFolder
 from training.optimization.optimizer_state import restore_optimizer
 from training.resume import Start, apply_schedule, find_start
-from training.saved_flags import settle_resumed
 from training.state import RunState
 from util.errors import UserError
 from util.optimizer import build_lr_scheduler, build_optimizer

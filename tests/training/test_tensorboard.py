@@ -33,7 +33,7 @@ def writer(monkeypatch):
     module.SummaryWriter = RecordingWriter
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     monkeypatch.setattr(tensorboard, "require_tensorboard", lambda: None)
-    monkeypatch.setattr("training.flags.require_tensorboard", lambda: None)
+    monkeypatch.setattr("training.flags.checks.require_tensorboard", lambda: None)
     return RecordingWriter
 
 

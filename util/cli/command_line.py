@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from util.cli.early_interrupt import raise_on_interrupt
+from util.cli.signals import StopRequested
 from util.cli.suggestions import DASHES, explain_argument_file, explain_unknown
 from util.errors import ConnectionLostError, DivergenceError, UserError
 from util.options import NEW_FLAG_DEFAULTS
-from util.signals import StopRequested
 
 # No space, over quota, input/output error, read-only file system, no permission.
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES})

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import main
-from training.flags import check_training_flags
+from training.flags.checks import check_training_flags
 from training.optimization.plan import TrainingPlan, build_plan
 from training.optimization.step_estimate import warning_of_few_steps
 

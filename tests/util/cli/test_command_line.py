@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command, share
+from util.cli.signals import StopRequested
 from util.cli.suggestions import CONFIGS
 from util.errors import DivergenceError, UserError
-from util.signals import StopRequested
 
 
 @pytest.mark.parametrize(

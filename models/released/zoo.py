@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from models.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
+from models.released.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
 
 BASE_URL = "https://dl.fbaipublicfiles.com/detr/"
 

@@ -22,7 +22,7 @@ from models.weights import (
     without_ddp_prefix,
 )
 from training.checkpoint import can_resume, flags_in, is_of_original, report_better_average
-from training.data_flags import COCO_PATHS, OWN_DATA_PATHS
+from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS
 from training.resume import LoadedCheckpoint, Start
 from util.cli.command_line import can_have
 from util.errors import UserError

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from models.zoo import RELEASED_MODELS
+from models.released.zoo import RELEASED_MODELS
 
 MODELS = list(RELEASED_MODELS.values())
 

@@ -5,13 +5,13 @@ import re
 
 import pytest
 
-from models import cards as model_cards
-from models.zoo import RELEASED_MODELS
+from models.released import cards as model_cards
+from models.released.zoo import RELEASED_MODELS
 
 
 @pytest.mark.parametrize("path", model_cards.pages(), ids=lambda path: path.name)
 def test_the_page_is_current(path):
-    message = f"{path} is not what the table says: python -m models.cards"
+    message = f"{path} is not what the table says: python -m models.released.cards"
     assert path.read_text(encoding="utf-8") == model_cards.pages()[path], message
 
 

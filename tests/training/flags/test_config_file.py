@@ -5,8 +5,8 @@ import shlex
 import pytest
 
 import main
-from training.arguments import flag_actions
-from training.config_file import build_config, flag_line, write_config
+from training.flags.arguments import flag_actions
+from training.flags.config_file import build_config, flag_line, write_config
 
 # Values that a shell, a comment or argparse could take for something else.
 ODD_TEXTS = ["", "two words", "#1", "it's", '"quoted"', "-minus", "--masks", "@file", "a=b", "ä\\ü"]

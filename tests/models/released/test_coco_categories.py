@@ -2,7 +2,7 @@
 
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
-from models.coco_categories import (
+from models.released.coco_categories import (
     CATEGORY_NAMES,
     STUFF_NAMES,
     THING_NAMES,

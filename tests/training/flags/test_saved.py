@@ -11,8 +11,8 @@ from datasets.shapes.directory import write_shapes
 from models import backbone
 from tests.test_main import FLAGS, assert_one_line, read_checkpoint, read_log, run
 from training import evaluation
+from training.flags.saved import as_flag, settle_flags, settle_resumed
 from training.resume import LoadedCheckpoint, Start
-from training.saved_flags import as_flag, settle_flags, settle_resumed
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
 

@@ -3,7 +3,7 @@
 import pytest
 
 import main
-from training.flags import check_flags
+from training.flags.checks import check_flags
 from util.errors import UserError
 
 

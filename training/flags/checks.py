@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from training.data_flags import COCO_PATHS, OWN_DATA_PATHS, check_data_flags
+from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS, check_data_flags
 from training.output_folder import lies_in
 from training.tensorboard import require_tensorboard
 from util.devices import parse_device

@@ -1,0 +1,1 @@
+"""The released models: weights table, model cards, COCO's categories."""

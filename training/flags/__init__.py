@@ -1,0 +1,1 @@
+"""The flags of a run: definition, checks, what checkpoints decide, `config.txt`."""
