@@ -15,7 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from datasets.coco_eval import CocoEvaluator
 from datasets.evaluation.batch_results import Targets, detections, panoptic_maps
-from datasets.evaluation.voc_ap import is_voc, voc_statistics
+from datasets.evaluation.report import coco_statistics
+from datasets.evaluation.voc_ap import voc_statistics
 from datasets.panoptic_eval import PanopticEvaluator
 from models.criterion import SetCriterion, mean_number_of_objects
 from util.distributed.gathering import broadcast_object, broadcast_tensors
@@ -94,15 +95,12 @@ def train_one_epoch(
     Raises:
         DivergenceError: if a loss or gradient is not finite and ``watch`` does not skip the step.
     """
-    model.train()
-    keep_frozen_norms(model)
-    criterion.train()
+    _set_to_training(model, criterion)
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
     watch = watch or StepWatch(device)
     progress = progress or EpochProgress()
     logger = logger or MetricLogger(delimiter="  ")
-    logger.show_latest(lr="{value:.6f}", class_error="{value:.2f}")
-    logger.load_state_dict(progress.meters)
+    logger.show_latest(lr="{value:.6f}", class_error="{value:.2f}").load_state_dict(progress.meters)
     norms = BatchNormBackup(model)
     first, header = progress.steps_done, f"Epoch: [{epoch}]"
     steps = logger.log_every(_Steps(data_loader, accum_steps), PRINT_FREQ, header, first=first)
@@ -112,8 +110,7 @@ def train_one_epoch(
         records = _compute_gradients(model, criterion, batches, device, amp, scaler, epoch, step)
         watch.read_flags()  # of the previous step; the matcher has usually synced with the device
         norm = _clip_gradients(model, optimizer, max_norm, scaler)
-        logs = [record.losses for record in records]
-        log, is_bad, stop = reduce_step(logs, norm, progress.wants_to_stop())
+        log, is_bad, stop = reduce_step([r.losses for r in records], norm, progress.wants_to_stop())
         with scaled_rates(optimizer, progress.lr_factor()) as rates:
             update_weights(optimizer, scaler, skip=is_bad)
         norms.restore(is_bad)
@@ -122,6 +119,13 @@ def train_one_epoch(
         progress.after_step(step + 1, logger)
     watch.read_flags()
     return _finish(logger)
+
+
+def _set_to_training(model: nn.Module, criterion: nn.Module) -> None:
+    """Training mode; batch norms of a frozen backbone keep their statistics."""
+    model.train()
+    keep_frozen_norms(model)
+    criterion.train()
 
 
 def _compute_gradients(
@@ -286,11 +290,9 @@ def evaluate(
     Raises:
         DivergenceError: if a prediction is not finite.
     """
-    model.eval()
-    model = _without_ddp(model)
+    model = _without_ddp(model.eval())
     criterion.eval()
-    logger = logger or MetricLogger(delimiter="  ")
-    logger.show_latest(class_error="{value:.2f}")
+    logger = (logger or MetricLogger(delimiter="  ")).show_latest(class_error="{value:.2f}")
     kinds = tuple(k for k in ("segm", "bbox") if k in postprocessors)
     evaluator = CocoEvaluator(base_ds, kinds, print_tables=print_tables)
     panoptic = _panoptic_evaluator(postprocessors, data_loader, output_dir, print_tables)
@@ -309,13 +311,9 @@ def evaluate(
     evaluator.synchronize_between_processes()
     evaluator.accumulate()
     evaluator.summarize()
-    for iou_type, name in (("bbox", "coco_eval_bbox"), ("segm", "coco_eval_masks")):
-        if iou_type in postprocessors:
-            stats[name] = evaluator.coco_eval[iou_type].stats.tolist()
-    if is_voc(base_ds):
-        stats.update(voc_statistics(evaluator, print_tables))
-    if panoptic is not None:
-        stats.update(_panoptic_quality(panoptic))
+    stats.update(coco_statistics(evaluator.coco_eval))
+    stats.update(voc_statistics(evaluator, print_tables))
+    stats.update(_panoptic_quality(panoptic))
     return stats, evaluator
 
 
@@ -329,7 +327,9 @@ def _panoptic_evaluator(
     return PanopticEvaluator(dataset.ann_file, dataset.ann_folder, folder, print_table)
 
 
-def _panoptic_quality(evaluator: PanopticEvaluator) -> dict[str, Any]:
+def _panoptic_quality(evaluator: PanopticEvaluator | None) -> dict[str, Any]:
+    if evaluator is None:
+        return {}
     evaluator.synchronize_between_processes()
     quality: Any = broadcast_object(evaluator.summarize())
     return {"PQ_all": quality["All"], "PQ_th": quality["Things"], "PQ_st": quality["Stuff"]}

@@ -18,6 +18,13 @@ from util.cli.early_interrupt import end_at_once_on_interrupt
 from util.options import fill_in_new_flags
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from training.checkpoint import TrainingState
+    from training.data import Data
+    from training.folder import RunFolder
+    from training.loop import Run
+    from training.network import Optimization
     from training.optimization.plan import TrainingPlan
     from training.resume import Start
 
@@ -71,8 +78,6 @@ def main(
 def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) -> None:
     """Build everything from the flags, restore a checkpoint, then train or evaluate."""
     from datasets import build_scales
-    from report.at_end import write_report_at_end
-    from training.checkpoint import TrainingState
     from training.data import build_data, build_loaders
     from training.evaluation import build_evaluation
     from training.flags.config_file import build_config
@@ -81,8 +86,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     from training.network import build_network, build_optimization, distribute, num_trainable
     from training.nonfinite.policy import NonFinitePolicy
     from training.optimization.plan import build_plan
-    from training.resume import averaged_model, load_weights, resume_training
-    from training.state import RunState
+    from training.resume import averaged_model, load_weights
     from training.tensorboard import build_tensorboard
     from training.terminal.opening import build_opening
     from training.terminal.output import build_output
@@ -103,10 +107,8 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     optimization = build_optimization(args, model)
 
     load_weights(model, start, args.backbone, args.backbone_weights, data.class_of_row())
-    training = TrainingState(model, *optimization, RunState(epoch=args.start_epoch))
-    if start.resume is not None and not args.eval:
-        resume_training(training, start.resume, vars(args), folder)
-        args.start_epoch = training.progress.epoch
+    training = _restore_training(args, start, folder, model, optimization)
+    args.start_epoch = training.progress.epoch
     parallel_model = distribute(model)
     training.averaged = averaged_model(training, args.ema_decay, start.resume)
 
@@ -132,10 +134,35 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     if args.eval:
         run.score()
     else:
-        _warn_of_few_steps(run.plan, len(data.train_set), start)
-        run.train()
-        write_report_at_end(folder.path, data.val_set, data.ground_truth, data.train_set)
-        output.end(training.progress, folder.path)
+        _train(run, data, start)
+
+
+def _restore_training(
+    args: argparse.Namespace,
+    start: "Start",
+    folder: "RunFolder",
+    model: "nn.Module",
+    optimization: "Optimization",
+) -> "TrainingState":
+    """The state of a new training, or of the checkpoint that is continued."""
+    from training.checkpoint import TrainingState
+    from training.resume import resume_training
+    from training.state import RunState
+
+    training = TrainingState(model, *optimization, RunState(epoch=args.start_epoch))
+    if start.resume is not None and not args.eval:
+        resume_training(training, start.resume, vars(args), folder)
+    return training
+
+
+def _train(run: "Run", data: "Data", start: "Start") -> None:
+    """Train, then write the report of the run."""
+    from report.at_end import write_report_at_end
+
+    _warn_of_few_steps(run.plan, len(data.train_set), start)
+    run.train()
+    write_report_at_end(run.folder.path, data.val_set, data.ground_truth, data.train_set)
+    run.output.end(run.state, run.folder.path)
 
 
 def _warn_of_few_steps(plan: "TrainingPlan", num_images: int, start: "Start") -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -18,6 +18,10 @@ from util.distributed.agreement import require_same
 from util.distributed.gathering import broadcast_tensors
 from util.distributed.processes import is_dist_avail_and_initialized
 from util.optimizer import DEFAULT_MOMENTUM, batch_norms, build_lr_scheduler, build_optimizer
+
+Optimization: TypeAlias = tuple[
+    torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, torch.amp.GradScaler | None
+]
 
 
 def build_network(
@@ -79,11 +83,7 @@ def prepare_for_mixed_precision(model: nn.Module) -> None:
         use_small_map_convolutions(model)
 
 
-def build_optimization(
-    args: argparse.Namespace, model: nn.Module
-) -> tuple[
-    torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, torch.amp.GradScaler | None
-]:
+def build_optimization(args: argparse.Namespace, model: nn.Module) -> Optimization:
     """Optimizer, learning-rate schedule, and gradient scaler for ``--amp fp16``."""
     momentum = DEFAULT_MOMENTUM if args.momentum is None else args.momentum
     optimizer = build_optimizer(

@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 
@@ -39,14 +39,15 @@ class MetricLogger:
         """Use ``meter`` for ``name``, with its own window and format."""
         self.meters[name] = meter
 
-    def show_latest(self, **formats: str) -> None:
-        """Begin the log lines with the latest values of some meters.
+    def show_latest(self, **formats: str) -> Self:
+        """Begin the log lines with the latest values of some meters; returns the logger.
 
         Args:
             formats: format of each meter by its name, with ``value``.
         """
         for name, fmt in formats.items():
             self.add_meter(name, SmoothedValue(window_size=1, fmt=fmt))
+        return self
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """State of every meter, as plain numbers."""

@@ -21,6 +21,18 @@ _CLASS_COLUMNS = {
 }
 
 
+_LOG_NAMES = {"bbox": "coco_eval_bbox", "segm": "coco_eval_masks"}
+
+
+def coco_statistics(scores: Mapping[str, CocoScore]) -> dict[str, list[float]]:
+    """The 12 COCO metrics of boxes and masks, by their names in ``log.txt``.
+
+    Args:
+        scores: evaluations by IoU type, after ``summarize()``.
+    """
+    return {_LOG_NAMES[kind]: score.stats.tolist() for kind, score in scores.items()}
+
+
 def per_class_table(score: CocoScore, categories: Mapping[int, str]) -> str:
     """Format the number of objects, AP, AP50, AP75 and AR of each class that has objects.
 

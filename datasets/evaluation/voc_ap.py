@@ -61,8 +61,11 @@ def voc_statistics(evaluator: CocoEvaluator, print_table: bool = True) -> dict[s
         print_table: print the table.
 
     Returns:
-        ``voc_ap50`` (all-point) and ``voc_ap50_11point`` in [0, 1]; -1 without objects.
+        ``voc_ap50`` (all-point) and ``voc_ap50_11point`` in [0, 1], -1 without objects; empty if
+        the ground truth has no VOC field ``difficult``.
     """
+    if not is_voc(evaluator.coco_gt):
+        return {}
     means = (-1.0, -1.0)
     if is_main_process():
         truth = evaluator.coco_gt
