@@ -287,7 +287,7 @@ def test_released_models_by_name(monkeypatch):
         detector = Detector.hub("detr_demo", "cpu", pretrained=pretrained)
         assert len(detector.predict(upright_image())) == 1
     assert [given[:2] for given in asked] == [("detr_demo", False), ("detr_demo", True)]
-    with pytest.raises(UserError, match=r"released model detr_resnet5, did you mean detr_resnet50\?"):
+    with pytest.raises(UserError, match=r"model detr_resnet5, did you mean detr_resnet50\?"):
         Detector.hub("detr_resnet5", "cpu")
 
 

@@ -64,7 +64,7 @@ def test_a_fraction_of_split_data(tmp_path):
 
 def test_difficult_objects_of_other_formats(tmp_path):
     write_yolo(tmp_path)
-    with pytest.raises(UserError, match="--keep_difficult applies to Pascal VOC, but the data is YOLO"):
+    with pytest.raises(UserError, match="applies to Pascal VOC, but the data is YOLO"):
         read(tmp_path, "val", keep_difficult=True)
     assert read(tmp_path, "val", keep_difficult=True, restored=True).remarks == []
 

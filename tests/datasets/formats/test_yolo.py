@@ -139,6 +139,8 @@ def test_a_missing_split_of_the_yaml_file_is_held_out_and_told(tmp_path):
     write_text(tmp_path / "data.yaml", "train: images/train\nval: images/gone\nnames: [cat, dog]")
     tables = read(tmp_path, "val")
     assert len(tables.data["images"]) == 1
-    assert tables.remarks == [f"{tmp_path}/data.yaml lists paths that do not exist: val: images/gone"]
+    assert tables.remarks == [
+        f"{tmp_path}/data.yaml lists paths that do not exist: val: images/gone"
+    ]
     assert read(tmp_path, "train").remarks == []
     assert "(1 of 2 images: --val_fraction 0.1, --seed 42)" in tables.summary("val")
