@@ -135,7 +135,7 @@ def test_a_file_without_flags_is_read_as_before(data, trained, tmp_path, capsys)
 def test_an_impossible_saved_value_is_named(data, trained, tmp_path, capsys):
     original = with_flags_of_the_original(trained, tmp_path, nheads="four")
     status = bare_run(data, "--eval", "--resume", original)
-    assert_one_line(capsys, status, "original.pth", "--nheads is 'four'")
+    assert_one_line(capsys, status, "original.pth", "--nheads has the invalid value 'four'")
 
 
 def test_data_paths_come_as_a_whole_or_not_at_all(trained):
