@@ -1,1 +1,1 @@
-"""Scripts with pictures as their result; each runs as ``python examples/NAME.py --help``."""
+"""Example scripts: draw detections, attention maps and panoptic segmentations."""

@@ -1,1 +1,1 @@
-"""Models that travel: ONNX, TorchScript, torch.export, Hugging Face, safetensors, Detectron2."""
+"""Export to ONNX, TorchScript, torch.export, Hugging Face, safetensors; import of Detectron2."""

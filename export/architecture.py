@@ -1,4 +1,4 @@
-"""The architecture flags of a DETR, read from its weights, and the model that they build."""
+"""Read the architecture flags of a DETR from its weights, and build the model."""
 
 import math
 import warnings
@@ -72,7 +72,7 @@ class Architecture:
         given = {k: known[k] for k in ("dilation", "nheads") if known.get(k) is not None}
         backbone = known.get("backbone") or match_resnet(parts)
         if backbone is None:
-            raise UserError(f"{source}: its backbone has the shapes of no ResNet of torchvision")
+            raise UserError(f"{source}: its backbone does not match any torchvision ResNet")
         architecture = cls(backbone=backbone, **(inferred | given))
         _check_heads(architecture, source)
         architecture._check_shapes(state, source)
@@ -105,7 +105,7 @@ class Architecture:
         return asdict(self)
 
     def build(self) -> nn.Module:
-        """Build the model in evaluation mode, with the random weights of a fixed seed.
+        """Build the model in evaluation mode, randomly initialized with a fixed seed.
 
         Raises:
             UserError: the backbone does not exist, or flags contradict each other.

@@ -30,7 +30,7 @@ from util.cli.command_line import ArgumentParser, FlagGroup, positive_number, ru
 from util.errors import UserError
 from util.files.checkpoint import atomic_write
 
-# Any size with different height and width that is not among the checked sizes; small is fast.
+# Any small size with different height and width that is not among the checked sizes.
 _EXAMPLE_HW = (96, 128)
 
 
@@ -114,7 +114,8 @@ def _parser(export_format: Format) -> ArgumentParser:
     add_model_flags(parser)
     group = FlagGroup(parser, "export")
     group.add("--output", "file to write", required=True)
-    group.add_switch("--raw", "output pred_logits and pred_boxes instead of detections")
+    raw = "export the outputs pred_logits and pred_boxes instead of scores, labels and boxes"
+    group.add_switch("--raw", raw)
     add_check_flags(parser, TOLERANCE)
     return parser
 
@@ -125,19 +126,22 @@ def add_check_flags(parser: ArgumentParser, tolerance: float) -> None:
     sizes = [f"{height}x{width}" for height, width in SIZES_HW]
     group.add(
         "--check_sizes",
-        f"image sizes HEIGHTxWIDTH to compare (default: {' '.join(sizes)}, or the model's largest)",
+        "input sizes HEIGHTxWIDTH at which the outputs are compared with PyTorch (default: "
+        f"{' '.join(sizes)}, or the model's largest)",
         nargs="+",
         type=_size_hw,
         default=None,
     )
     group.add(
         "--check_batches",
-        f"batch sizes to compare (default: {' '.join(map(str, BATCH_SIZES))})",
+        "batch sizes at which the outputs are compared with PyTorch (default: "
+        f"{' '.join(map(str, BATCH_SIZES))})",
         nargs="+",
         type=positive_number,
         default=None,
     )
-    group.add("--tolerance", "maximum allowed difference", type=float, default=tolerance)
+    tolerance_help = "maximum absolute difference of probabilities and relative boxes"
+    group.add("--tolerance", tolerance_help, type=float, default=tolerance)
 
 
 def _size_hw(text: str) -> SizeHW:
@@ -157,7 +161,7 @@ def _export(export_format: Format, source: Source, args: argparse.Namespace) -> 
         file.flush()
         written = Path(file.name)
         size = written.stat().st_size / 2**20
-        print(f"{source.name}: {size:.0f} MB; largest differences from PyTorch:", flush=True)
+        print(f"{source.name}: {size:.0f} MiB; largest differences from PyTorch:", flush=True)
         differences = check_with_flags(wrapper, export_format.load(written), args)
         print(f"  overall: {differences}")
     print(f"written to {args.output}")

@@ -74,8 +74,8 @@ def load(path: Path, threads: int = 0) -> Exported:
 
 ONNX = Format(
     program="python -m export.onnx",
-    description="Export a model to ONNX with dynamic batch size, height and width, and compare it "
-    "in ONNX Runtime with PyTorch.",
+    description="Export a model to ONNX with dynamic batch size, height and width, and verify the "
+    "outputs in ONNX Runtime against PyTorch.",
     packages=("onnx", "onnxscript", "onnxruntime"),
     write=write,
     load=load,

@@ -63,8 +63,8 @@ def load(path: Path) -> Exported:
 
 PROGRAM = Format(
     program="python -m export.program",
-    description="Export a model with torch.export, for ExecuTorch and AOTInductor, and compare it "
-    "with PyTorch.",
+    description="Export a model with torch.export (for ExecuTorch and AOTInductor), and verify the "
+    "outputs against PyTorch.",
     packages=(),
     write=write,
     load=load,

@@ -114,7 +114,7 @@ def add_model_flags(parser: ArgumentParser) -> None:
     group = FlagGroup(parser, "model")
     group.add(
         "--hub",
-        "name of a released model in torch.hub; without detr_demo, which takes no padding mask",
+        "torch.hub model to export (detr_demo cannot be exported)",
         choices=HUB_MODELS,
     )
     group.add(
@@ -128,12 +128,13 @@ def add_checkpoint_flags(group: FlagGroup) -> None:
     """Add ``--checkpoint`` and the flags that `known_flags` and `from_file` read."""
     group.add(
         "--checkpoint",
-        "file with model and weights: checkpoint of main.py, released file or safetensors file",
+        "checkpoint written by main.py, released .pth file, or .safetensors file",
     )
-    group.add_switch("--dilation", "DC5 model, for a --checkpoint without stored flags")
+    dc5 = "the --checkpoint is a DC5 model (only needed if the file stores no flags)"
+    group.add_switch("--dilation", dc5)
     group.add(
         "--nheads",
-        "attention heads, for a --checkpoint without stored flags (default: 8)",
+        "number of attention heads (only needed if the file stores no flags; default: 8)",
         type=positive_number,
     )
     group.add_switch("--ema", EMA_HELP)

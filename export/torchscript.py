@@ -43,8 +43,8 @@ def load(path: Path) -> Exported:
 
 TORCHSCRIPT = Format(
     program="python -m export.torchscript",
-    description="Export a model to TorchScript, for C++ and for Python without this code, and "
-    "compare it with PyTorch.",
+    description="Export a model to TorchScript (to load from C++, or from Python without this "
+    "repository), and verify the outputs.",
     packages=(),
     write=write,
     load=load,

@@ -38,7 +38,7 @@ from util.files.checkpoint import (
 )
 from util.files.safetensors_file import SUFFIX, checkpoint_metadata, safetensors_bytes
 
-EMA_HELP = "use the averaged weights of a run with --ema_decay"
+EMA_HELP = "use the EMA weights (checkpoints of runs with --ema_decay)"
 _PROGRAM = "python -m export.weights"
 # Flags that are stored with the weights: architecture, image sizes, meaning of the category ids.
 _KEPT_FLAGS = (*FLAG_NAMES, "scales", "max_size", "dataset_file")
@@ -67,7 +67,7 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
     if averaged:
         weights = averaged_weights_in(checkpoint, source)
         if weights is None:
-            raise UserError(f"{source}: holds no averaged weights (--ema_decay): leave out --ema")
+            raise UserError(f"{source}: contains no averaged weights (--ema_decay): omit --ema")
         checkpoint["model"] = weights
     else:
         report_better_average(checkpoint, source, "--ema takes them")
@@ -131,7 +131,7 @@ def write_safetensors_file(
 
 def cannot_be_written(output: StrPath, err: OSError) -> UserError:
     """The error message for a failed write."""
-    return UserError(f"{output} cannot be written ({err.strerror}): choose another place")
+    return UserError(f"{output} cannot be written ({err.strerror}): choose a different path")
 
 
 def check_folder_of(output: StrPath) -> None:
@@ -157,7 +157,8 @@ def check_output_file(output: StrPath) -> None:
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0, or 2 after a user error."""
     parser = ArgumentParser(
-        prog=_PROGRAM, description="Convert weights between formats, bit for bit."
+        prog=_PROGRAM,
+        description="Convert checkpoints between .pth and .safetensors; weights are not changed.",
     )
     parser.add_argument("input", help="checkpoint (.pth) or safetensors file, or its URL")
     parser.add_argument("output", help="file to write: .pth or .safetensors")

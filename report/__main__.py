@@ -12,7 +12,7 @@ from util.cli.command_line import ArgumentParser, FlagGroup, run_command
 
 
 def build_parser() -> ArgumentParser:
-    """The parser of the command line."""
+    """Build the command-line parser."""
     parser = ArgumentParser(
         "report",
         description="Write report.html and figures/ for a run of main.py.",
@@ -27,11 +27,11 @@ def build_parser() -> ArgumentParser:
 
 
 def report(folder: Path, data_flags: dict[str, Any]) -> None:
-    """Write the report of a run, and print its path and what it lacks.
+    """Write the report of a run, and print its path and the missing inputs.
 
     Args:
-        folder: of the run.
-        data_flags: replace the flags of the checkpoint.
+        folder: output folder of the run.
+        data_flags: data flags that replace those of the checkpoint.
 
     Raises:
         UserError: there is no run in the folder.

@@ -1,4 +1,4 @@
-"""Detections compared with ground truth: thresholds, errors, confusion and calibration."""
+"""Compare detections with ground truth: thresholds, errors, confusion and calibration."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ _NUM_BINS = 10
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything that the report says about detections, at IoU 0.5.
+    """Statistics of detections at IoU 0.5, as shown in the report.
 
     Attributes:
         matches: all detections, with whether they are correct.
@@ -51,7 +51,7 @@ def analyse(ground_truth: COCO, detections: Sequence[Mapping[str, Any]]) -> Anal
     """Compare detections with ground truth.
 
     Args:
-        ground_truth: of all evaluated images.
+        ground_truth: annotations of all evaluated images.
         detections: COCO result entries with ``bbox``.
     """
     matches = match_all(images_with_boxes(ground_truth, detections))
@@ -67,11 +67,11 @@ def analyse(ground_truth: COCO, detections: Sequence[Mapping[str, Any]]) -> Anal
 
 
 class Calibration(NamedTuple):
-    """Scores compared with how often detections are right, in bins of the score.
+    """Scores compared with the fraction of correct detections, in score bins.
 
     Attributes:
         scores: (B,) mean score of each bin that is not empty.
-        correct: (B,) share of correct detections.
+        correct: (B,) fraction of correct detections.
         counts: (B,) number of detections.
         error: expected calibration error: mean of the absolute difference of both, weighted by
             counts (Naeini et al., AAAI 2015).

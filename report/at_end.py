@@ -1,4 +1,4 @@
-"""The report at the end of a run. It never makes the run fail."""
+"""Write the report at the end of a run; an error in it does not fail the run."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from util.distributed.processes import is_main_process
 def write_report_at_end(
     folder: Path | None, val_set: Any, ground_truth: COCO, train_set: Any
 ) -> None:
-    """Write the report of a run that has ended, or print one line that says why not.
+    """Write the report of a finished run, or print one line with the reason why not.
 
     Args:
-        folder: of the run; None: no report. Only rank 0 writes.
+        folder: output folder; None: no report. Only rank 0 writes.
         val_set: validation data.
-        ground_truth: of ``val_set``.
+        ground_truth: annotations of ``val_set``.
         train_set: training data.
     """
     if folder is None or not is_main_process():

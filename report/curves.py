@@ -25,7 +25,7 @@ _AP_BY_SIZE = {3: "small", 4: "medium", 5: "large"}
 
 
 def epoch_figures(log: Log) -> list[Figure]:
-    """The figures for which a log has values."""
+    """Build the figures for which the log has values."""
     figures = [
         Figure(
             "loss",
@@ -54,12 +54,12 @@ def epoch_figures(log: Log) -> list[Figure]:
 
 
 def points_of(log: Log, name: str, key: int | str | None = None) -> Points:
-    """Epochs and values of a field, without epochs that lack it.
+    """Epochs and values of a field; epochs without it are skipped.
 
     Args:
-        log: entries by epoch.
-        name: of the field.
-        key: of the value in a field that holds several.
+        log: log entries in the order of epochs.
+        name: name of the field.
+        key: key or index of the value, if the field contains several.
     """
     epochs, values = [], []
     for index, entry in enumerate(log):
@@ -116,7 +116,7 @@ def _draw_pq(ax: Axes, log: Log) -> None:
 def _draw_curves(
     ax: Axes, curves: Mapping[str, Points], label: str, limit: float = math.inf
 ) -> None:
-    """Draw curves by name from 0 up, at most to ``limit``; negative values are left out."""
+    """Draw curves by name, with a y axis from 0 to at most ``limit``; skip negative values."""
     highest = 0.0
     for name, (epochs, values) in curves.items():
         known = [(e, v) for e, v in zip(epochs, values, strict=True) if v >= 0]
@@ -135,5 +135,5 @@ def _finish(ax: Axes, label: str) -> None:
 
 
 def _marker(epochs: Sequence[int]) -> str:
-    """Few points are marked, so that a single one can be seen."""
+    """Marker for curves with few points, so that a single point is visible."""
     return "o" if len(epochs) <= 20 else ""

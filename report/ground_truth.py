@@ -17,9 +17,9 @@ class GroundTruth(NamedTuple):
     """Annotations of a run.
 
     Attributes:
-        val: of the validation images.
-        image_folder: of the validation images; None: the data set has no folder.
-        train: of the training images; None: not there.
+        val: annotations of the validation images.
+        image_folder: folder of the validation images; None: the dataset has no folder.
+        train: annotations of the training images; None: not available.
     """
 
     val: COCO
@@ -28,18 +28,18 @@ class GroundTruth(NamedTuple):
 
     @classmethod
     def of(cls, val_set: Any, ground_truth: COCO, train_set: Any) -> "GroundTruth":
-        """From the data sets of a run; ``train_set`` may be None."""
+        """Build from the datasets of a run; ``train_set`` may be None."""
         root = getattr(val_set, "root", None)
         train = None if train_set is None else get_coco_api_from_dataset(train_set)
         return cls(ground_truth, None if root is None else Path(root), train)
 
 
 def read_ground_truth(flags: Mapping[str, Any], moved: Mapping[str, Any]) -> GroundTruth:
-    """Build the data sets that flags name. Training data may be missing.
+    """Build the datasets from flags. Training data may be missing.
 
     Args:
-        flags: of main.py, by name.
-        moved: flags that replace those of the data; a path replaces all paths.
+        flags: main.py flags by name.
+        moved: data flags that replace those in ``flags``; a path replaces all paths.
 
     Raises:
         UserError: the validation data cannot be read, or the flags name no data set.
@@ -59,7 +59,7 @@ def read_ground_truth(flags: Mapping[str, Any], moved: Mapping[str, Any]) -> Gro
 
 
 def _with_moved_data(flags: Mapping[str, Any], moved: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags with the data of ``moved``, read as its paths say."""
+    """Flags with the data paths replaced by those of ``moved``, and a matching ``dataset_file``."""
     if not moved.keys() & {*COCO_PATHS, *OWN_DATA_PATHS}:
         return {**flags, **moved}
     kept = {k: v for k, v in flags.items() if k not in (*COCO_PATHS, *OWN_DATA_PATHS)}

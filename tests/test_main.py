@@ -209,7 +209,7 @@ MISTAKES = {
     "two starts": (["--resume", "a.pth", "--finetune", "b.pth"], "--finetune"),
     "threshold": (["--masks", "--panoptic_threshold", "85"], "must be at most 1 (0.3 means 30 %)"),
     "own data": (["--dataset_file", "shapes", "--coco_path", ROOT], "add --dataset_file coco"),
-    "threshold of nothing": (["--panoptic_threshold", "0.5"], "needs --masks"),
+    "threshold of nothing": (["--panoptic_threshold", "0.5"], "requires --masks"),
     "thin masks": (["--masks", "--hidden_dim", "8", "--nheads", "2"], "--hidden_dim 8"),
     "panoptic": (["--dataset_file", "coco_panoptic"], "--coco_panoptic_path"),
     "frozen": (["--frozen_weights", "a.pth"], "--frozen_weights"),

@@ -189,7 +189,7 @@ def build_lr_scheduler(
 
 
 def batch_norms(model: nn.Module) -> list[nn.Module]:
-    """Batch norms with running statistics, which excludes frozen batch norms."""
+    """All BatchNorm modules, not counting FrozenBatchNorm2d."""
     return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 

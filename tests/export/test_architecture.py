@@ -40,7 +40,7 @@ def test_weights_of_something_else():
         Architecture.of({"fc.weight": torch.ones(2)}, {}, "f.pth")
     state = BOXES.build().state_dict()
     state["backbone.0.body.layer1.0.conv1.weight"] = torch.ones(1, 1, 1, 1)
-    with pytest.raises(UserError, match="no ResNet of torchvision"):
+    with pytest.raises(UserError, match="not match any torchvision ResNet"):
         Architecture.of(state, {}, "f.pth")
 
 
