@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets.annotations.coco_file import replace_text_ids
-from training.checkpoint import classes_in, flags_in
+from datasets.annotations.run_classes import table_of_checkpoint
+from training.checkpoint import flags_in
 from util.errors import UserError
 from util.files.checkpoint import load_checkpoint
 from util.plot_utils import load_eval, read_log
@@ -36,7 +37,7 @@ class Results:
     log: list[dict[str, Any]] = field(default_factory=list)
     flags: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
-    names: dict[Any, str] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
     evaluation: dict[str, Any] | None = None
     detections: list[dict[str, Any]] | None = None
     missing: list[str] = field(default_factory=list)
@@ -89,7 +90,7 @@ def _read_checkpoint(results: Results) -> None:
             continue
         versions = content.get("versions")
         results.versions = dict(versions) if isinstance(versions, Mapping) else {}
-        results.names = {i: str(name) for i, name in classes_in(content)[0].items()}
+        results.names = dict(table_of_checkpoint(str(path), content).names)
         return
     results.missing.append(f"Flags, versions and class names: {complaints[0]}")
 
