@@ -37,19 +37,10 @@ def report(folder: Path, data_flags: dict[str, Any]) -> None:
     Raises:
         UserError: there is no run in the folder.
     """
-    from report.ground_truth import read_ground_truth
-    from report.results import read_results
-    from report.write import write_report
-    from util.errors import UserError
+    from report.of_run import report_run
 
-    results = read_results(folder)
-    ground_truth = None
-    try:
-        ground_truth = read_ground_truth(results.flags, results.names, data_flags)
-    except UserError as error:
-        results.missing.append(f"Ground truth and images: {error}")
-    path = write_report(results, ground_truth)
-    for sentence in results.missing:
+    path, missing = report_run(folder, data_flags)
+    for sentence in missing:
         print(f"not in the report: {sentence}")
     print(f"{path}: figures also as PNG and SVG in {path.with_name('figures')}")
 

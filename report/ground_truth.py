@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 
 from datasets import build_dataset, build_ground_truth, get_coco_api_from_dataset
 from training.flags.arguments import flag_actions
-from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS
+from training.flags.data_checks import COCO_PATHS, DATA_FLAGS, OWN_DATA_PATHS
 from util.errors import UserError
 
 
@@ -20,11 +20,13 @@ class GroundTruth(NamedTuple):
         val: annotations of the validation images.
         image_folder: folder of the validation images; None: the dataset has no folder.
         train: annotations of the training images; None: not available.
+        flags: flags that select the data, by name.
     """
 
     val: COCO
     image_folder: Path | None
     train: COCO | None
+    flags: Mapping[str, Any] = {}
 
     @classmethod
     def of(cls, val_set: Any, ground_truth: COCO, train_set: Any) -> "GroundTruth":
@@ -64,7 +66,8 @@ def read_ground_truth(
         train_set: Any = build_dataset("train", args, names)
     except UserError:
         train_set = None
-    return GroundTruth.of(val_set, ground_truth, train_set)
+    used = {name: getattr(args, name) for name in DATA_FLAGS}
+    return GroundTruth.of(val_set, ground_truth, train_set)._replace(flags=used)
 
 
 def _defaults() -> dict[str, Any]:
