@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import main
-from tests.datasets.format_cases import CLASSES, voc_object, voc_xml, write_text
+from tests.datasets.format_cases import CLASSES, voc_object, voc_xml, write_text, write_yolo
 from tests.narrow_resnet import NARROW
 from tests.test_main import FLAGS, assert_one_line, read_checkpoint
 from training import evaluation
@@ -86,6 +86,18 @@ def test_other_data_with_fewer_classes_has_the_ids_of_the_checkpoint(trained, tm
     flags = ["--eval", "--resume", trained / "checkpoint.pth", "--output_dir", ""]
     assert bare_run(*flags, "--data", tmp_path, "--val_fraction", "1") == 0
     assert re.search("^emu +1 ", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_yolo_file_with_the_same_images_twice_is_told(tmp_path, capsys):
+    write_yolo(tmp_path, {"train": ["a", "b"]})
+    with (tmp_path / "data.yaml").open("a") as file:
+        file.write("val: images/train\n")
+    warning = "Warning: 2 of 2 validation images: also used in training, such as "
+    flags = ["--data", tmp_path, "--epochs", "1", "--output_dir", ""]
+    assert run(*flags) == 0
+    assert warning in capsys.readouterr().out
+    assert run(*flags, "--eval") == 0
+    assert warning not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

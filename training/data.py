@@ -9,6 +9,7 @@ from pycocotools.coco import COCO
 
 from datasets import build_data_kind, build_dataset, build_ground_truth
 from datasets.annotations.run_classes import ClassTable, classes_of_run, table_of_checkpoint
+from datasets.annotations.start_checks import warn_of_shared_images
 from datasets.loading.bad_samples import ReportingLoader
 from datasets.loading.loaders import TrainLoader, build_val_loader
 from training.class_rows import category_ids_in, choose_category_ids, require_rows
@@ -74,6 +75,7 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     val_set: Any = build_dataset("val", args, known)
     train_set: Any = None if args.eval else build_dataset("train", args, known)
     _require_same_data(args.skip_checks, training=train_set, validation=val_set)
+    warn_of_shared_images(train_set, val_set)
     classes = classes_of_run(
         val_set,
         train_set,
