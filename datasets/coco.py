@@ -26,6 +26,7 @@ from datasets.annotations.segmentations import MAX_MASK_PIXELS, encode_segmentat
 from datasets.annotations.start_checks import check_boxes_and_counts
 from datasets.annotations.table_checks import warn_about_paths
 from datasets.formats.class_list import keep_classes
+from datasets.formats.held_out import ImageSplit
 from datasets.formats.tables import Tables
 from datasets.formats.text_files import read_names
 from datasets.loading.listed_images import ListedImages
@@ -48,7 +49,10 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         ids: image ids, sorted.
         categories: class names by category id.
         largest_category_id: largest category id; the model needs more classes than this.
+        split: all images by use, if these are a held-out part of the data or its rest; else None.
     """
+
+    split: ImageSplit | None = None
 
     def __init__(
         self,
@@ -325,7 +329,9 @@ def build_from_tables(tables: Tables, image_set: str, args: Any) -> CocoDetectio
         UserError: if the data is invalid.
     """
     tables.report(image_set)
-    return _build_dataset(tables.img_folder, tables.source, image_set, args, tables.data)
+    dataset = _build_dataset(tables.img_folder, tables.source, image_set, args, tables.data)
+    dataset.split = tables.split
+    return dataset
 
 
 def _build_dataset(

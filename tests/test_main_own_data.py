@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 
 import pytest
 from PIL import Image
@@ -78,6 +79,25 @@ def test_the_same_images_are_held_out(voc, trained, evaluated, given):
     evaluated.clear()
     assert bare_run(*resume, *data) == 0
     assert sorted(evaluated) == before
+
+
+@pytest.mark.parametrize("kind", ["--data", "--dataset_file voc --voc_path"])
+def test_a_grown_folder_moves_no_image_from_training_to_validation(kind, voc, tmp_path, evaluated):
+    root = shutil.copytree(voc, tmp_path / "data")
+    where = [*kind.split(), root]
+    assert run(*where, "--epochs", "1", "--output_dir", tmp_path / "out") == 0
+    split = read_checkpoint(tmp_path / "out" / "checkpoint.pth")["split"]
+    assert [len(split[name]) for name in ("train", "val")] == [7, 1] and split["val"] == evaluated
+    for n in range(8, 22):
+        write_text(root / f"{n}.xml", (root / "0.xml").read_text().replace("0.png", f"{n}.png"))
+        shutil.copy(root / "0.png", root / f"{n}.png")
+    evaluated.clear()
+    resume = ["--resume", tmp_path / "out" / "checkpoint.pth", "--epochs", "2"]
+    assert bare_run(*resume, "--seed", "7", "--output_dir", tmp_path / "out2") == 0
+    assert len(evaluated) == 2
+    now = read_checkpoint(tmp_path / "out2" / "checkpoint.pth")["split"]
+    assert set(now["val"]) == set(evaluated) and set(split["val"]) < set(now["val"])
+    assert set(split["train"]) < set(now["train"]) and len(now["train"]) == 20
 
 
 def test_other_data_with_fewer_classes_has_the_ids_of_the_checkpoint(trained, tmp_path, capsys):

@@ -10,6 +10,7 @@ from pycocotools.coco import COCO
 from datasets import build_data_kind, build_dataset, build_ground_truth
 from datasets.annotations.run_classes import ClassTable, classes_of_run, table_of_checkpoint
 from datasets.annotations.start_checks import warn_of_shared_images
+from datasets.formats.held_out import ImageSplit
 from datasets.loading.bad_samples import ReportingLoader
 from datasets.loading.loaders import TrainLoader, build_val_loader
 from training.class_rows import category_ids_in, choose_category_ids, require_rows
@@ -49,10 +50,12 @@ class Data:
 
     def checkpoint_entries(self) -> dict[str, Any]:
         """Class entries of a checkpoint, see `training.checkpoint.KEYS`."""
+        split: ImageSplit | None = getattr(self.val_set, "split", None)
         return {
             "categories": self.classes.names,
             "is_thing": self.classes.is_thing or None,
             "category_ids": self.category_ids.saved(),
+            "split": None if split is None else split.saved(),
         }
 
 
@@ -71,9 +74,12 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     if of_head is not None and not of_head.are_rows:
         # Ids may exceed the number of rows here. Classes without a row are reported below.
         args = argparse.Namespace(**{**vars(args), "num_classes": None})
-    known = None if start.resume is None else table_of_checkpoint(*start.resume).names
-    val_set: Any = build_dataset("val", args, known)
-    train_set: Any = None if args.eval else build_dataset("train", args, known)
+    known, split = None, None
+    if start.resume is not None:
+        known = table_of_checkpoint(*start.resume).names
+        split = ImageSplit.read(start.resume.content.get("split"))
+    val_set: Any = build_dataset("val", args, known, split)
+    train_set: Any = None if args.eval else build_dataset("train", args, known, split)
     _require_same_data(args.skip_checks, training=train_set, validation=val_set)
     warn_of_shared_images(train_set, val_set)
     classes = classes_of_run(
