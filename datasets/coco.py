@@ -25,10 +25,9 @@ from datasets.annotations.layouts import coco_paths
 from datasets.annotations.segmentations import MAX_MASK_PIXELS, encode_segmentation
 from datasets.annotations.start_checks import check_boxes_and_counts
 from datasets.annotations.table_checks import warn_about_paths
-from datasets.formats.class_list import keep_classes
+from datasets.formats.class_list import keep_classes, listed_classes
 from datasets.formats.held_out import ImageSplit
 from datasets.formats.tables import Tables
-from datasets.formats.text_files import read_names
 from datasets.loading.listed_images import ListedImages
 from datasets.loading.target_tensors import boxes_xyxy, keypoints_of
 from datasets.transforms import Target, Transform
@@ -310,7 +309,7 @@ def build(image_set: str, args: Any) -> CocoDetection:
     if classes is None:
         return _build_dataset(img_folder, ann_file, image_set, args)
     check_image_folder(img_folder, image_set)
-    names, data = read_names(Path(classes)), _load_with_log(ann_file)
+    names, data = listed_classes(classes), _load_with_log(ann_file)
     data, remarks = keep_classes(data, names, ann_file, image_set)
     for remark in remarks:
         print(remark)

@@ -100,6 +100,21 @@ def test_a_grown_folder_moves_no_image_from_training_to_validation(kind, voc, tm
     assert set(split["train"]) < set(now["train"]) and len(now["train"]) == 20
 
 
+def test_a_class_list_that_is_gone_is_in_the_checkpoint(voc, tmp_path, capsys):
+    names = write_text(tmp_path / "names.txt", "emu\ncat\n")
+    out = tmp_path / "out"
+    assert run("--data", voc, "--classes", names, "--epochs", "1", "--output_dir", out) == 0
+    names.unlink()
+    flags = ["--eval", "--resume", out / "checkpoint.pth", "--output_dir", ""]
+    capsys.readouterr()
+    assert bare_run(*flags) == 0
+    text = capsys.readouterr().out
+    assert f"--classes {names} does not exist: using the classes in {out}/checkpoint.pth" in text
+    assert "2 classes (emu, cat)" in text
+    other = tmp_path / "other.txt"
+    assert_one_line(capsys, bare_run(*flags, "--classes", other), f"{other} cannot be read")
+
+
 def test_other_data_with_fewer_classes_has_the_ids_of_the_checkpoint(trained, tmp_path, capsys):
     write_text(tmp_path / "a.xml", voc_xml(voc_object("emu"), size_wh=(64, 64)))
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 from datasets.annotations.coco_file import ORIGIN
 from datasets.annotations.wording import counted
-from datasets.formats.class_list import keep_classes
+from datasets.formats.class_list import keep_classes, listed_classes
 from datasets.formats.held_out import NO_IMAGES, ImageSplit, hold_out
 from datasets.formats.recognise import DataSource
 from datasets.formats.tables import Note, Tables
-from datasets.formats.text_files import read_names
 from datasets.formats.voc import VocData
 from datasets.formats.yolo import YoloData
 from util.errors import UserError
@@ -27,7 +26,7 @@ class ReadOptions(NamedTuple):
     Attributes:
         val_fraction: fraction of validation images if the data is not split; None: the default.
         seed: seed for choosing these images: ``--split_seed``, by default ``--seed``.
-        classes: file with class names.
+        classes: file with class names, or the names.
         keep_difficult: treat difficult objects of Pascal VOC like all others.
         restored: whether values may have been restored from a checkpoint; those that do not apply
             to the data are then ignored.
@@ -35,7 +34,7 @@ class ReadOptions(NamedTuple):
 
     val_fraction: float | None = None
     seed: int = 42
-    classes: str | None = None
+    classes: str | Sequence[str] | None = None
     keep_difficult: bool = False
     restored: bool = False
 
@@ -83,7 +82,7 @@ def read_split(
     tables = _with_difficult(tables, image_set, options.keep_difficult)
     if options.classes is None:
         return tables
-    names = read_names(Path(options.classes))
+    names = listed_classes(options.classes)
     data, remarks = keep_classes(tables.data, names, tables.source, image_set)
     return replace(tables, data=data, remarks=[*tables.remarks, *remarks])
 
