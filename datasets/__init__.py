@@ -12,6 +12,8 @@ if TYPE_CHECKING:  # these imports take seconds
     from pycocotools.coco import COCO
     from torch.utils.data import Dataset
 
+    from datasets.formats.held_out import ImageSplit
+
 _RECOGNISED = "data"
 # Module of each --dataset_file, imported on use.
 _BUILDERS = {
@@ -27,10 +29,15 @@ KINDS = tuple(kind for kind in _BUILDERS if kind != _RECOGNISED)  # values of --
 
 # Kinds of data whose category ids are invented: class names are known, ids are not.
 _NAMES_ONLY = (_RECOGNISED, "voc")
+# Kinds of data of which a part is held out for validation if they are not split.
+_MAY_BE_WHOLE = (_RECOGNISED, "voc", "yolo")
 
 
 def build_dataset(
-    image_set: str, args: Any, known_classes: "Mapping[int, str] | None" = None
+    image_set: str,
+    args: Any,
+    known_classes: "Mapping[int, str] | None" = None,
+    earlier_split: "ImageSplit | None" = None,
 ) -> "Dataset":
     """Build a split of the data set.
 
@@ -40,6 +47,8 @@ def build_dataset(
             which reads the other flags.
         known_classes: class names by category id, usually of a checkpoint: formats without ids
             give these ids to the classes.
+        earlier_split: images whose part is known from a checkpoint; data that is not split keeps
+            them there.
 
     Raises:
         UserError: ``dataset_file`` is unknown, or the data is invalid.
@@ -50,11 +59,12 @@ def build_dataset(
             f"--dataset_file {args.dataset_file} is unknown; choose one of {', '.join(KINDS)}"
         )
     build = importlib.import_module(_BUILDERS[kind]).build
+    options: dict[str, Any] = {}
     if known_classes and kind in _NAMES_ONLY:
-        known_ids = {name: number for number, name in known_classes.items()}
-        dataset = build(image_set, args, known_ids)
-    else:
-        dataset = build(image_set, args)
+        options["known_ids"] = {name: number for number, name in known_classes.items()}
+    if earlier_split and kind in _MAY_BE_WHOLE:
+        options["earlier"] = earlier_split
+    dataset: Dataset = build(image_set, args, **options)
     _fill_in_classes(dataset, args.dataset_file)
     return dataset
 

@@ -25,9 +25,9 @@ from datasets.annotations.layouts import coco_paths
 from datasets.annotations.segmentations import MAX_MASK_PIXELS, encode_segmentation
 from datasets.annotations.start_checks import check_boxes_and_counts
 from datasets.annotations.table_checks import warn_about_paths
-from datasets.formats.class_list import keep_classes
+from datasets.formats.class_list import keep_classes, listed_classes
+from datasets.formats.held_out import ImageSplit
 from datasets.formats.tables import Tables
-from datasets.formats.text_files import read_names
 from datasets.loading.listed_images import ListedImages
 from datasets.loading.target_tensors import boxes_xyxy, keypoints_of
 from datasets.transforms import Target, Transform
@@ -50,7 +50,10 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         ids: image ids, sorted.
         categories: class names by category id.
         largest_category_id: largest category id; the model needs more classes than this.
+        split: all images by use, if these are a held-out part of the data or its rest; else None.
     """
+
+    split: ImageSplit | None = None
 
     def __init__(
         self,
@@ -308,7 +311,7 @@ def build(image_set: str, args: Any) -> CocoDetection:
     if classes is None:
         return _build_dataset(img_folder, ann_file, image_set, args)
     check_image_folder(img_folder, image_set)
-    names, data = read_names(Path(classes)), _load_with_log(ann_file)
+    names, data = listed_classes(classes), _load_with_log(ann_file)
     data, remarks = keep_classes(data, names, ann_file, image_set)
     for remark in remarks:
         print(remark)
@@ -329,6 +332,7 @@ def build_from_tables(tables: Tables, image_set: str, args: Any) -> CocoDetectio
     tables.report(image_set, summary=not prints_short(getattr(args, "log_style", "full")))
     dataset = _build_dataset(tables.img_folder, tables.source, image_set, args, tables.data)
     dataset.origin = tables.origin
+    dataset.split = tables.split
     return dataset
 
 

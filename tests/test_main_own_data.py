@@ -3,12 +3,13 @@
 import json
 import random
 import re
+import shutil
 
 import pytest
 from PIL import Image
 
 import main
-from tests.datasets.format_cases import CLASSES, voc_object, voc_xml, write_text
+from tests.datasets.format_cases import CLASSES, voc_object, voc_xml, write_text, write_yolo
 from tests.narrow_resnet import NARROW
 from tests.test_main import FLAGS, assert_one_line, read_checkpoint
 from training import evaluation
@@ -102,12 +103,58 @@ def test_the_config_of_a_continued_run_starts_a_new_one(trained, tmp_path):
     assert read_checkpoint(again / "checkpoint.pth")["category_ids"] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("kind", ["--data", "--dataset_file voc --voc_path"])
+def test_a_grown_folder_moves_no_image_from_training_to_validation(kind, voc, tmp_path, evaluated):
+    root = shutil.copytree(voc, tmp_path / "data")
+    where = [*kind.split(), root]
+    assert run(*where, "--epochs", "1", "--output_dir", tmp_path / "out") == 0
+    split = read_checkpoint(tmp_path / "out" / "checkpoint.pth")["split"]
+    assert [len(split[name]) for name in ("train", "val")] == [7, 1] and split["val"] == evaluated
+    for n in range(8, 22):
+        write_text(root / f"{n}.xml", (root / "0.xml").read_text().replace("0.png", f"{n}.png"))
+        shutil.copy(root / "0.png", root / f"{n}.png")
+    evaluated.clear()
+    resume = ["--resume", tmp_path / "out" / "checkpoint.pth", "--epochs", "2"]
+    assert bare_run(*resume, "--seed", "7", "--output_dir", tmp_path / "out2") == 0
+    assert len(evaluated) == 2
+    now = read_checkpoint(tmp_path / "out2" / "checkpoint.pth")["split"]
+    assert set(now["val"]) == set(evaluated) and set(split["val"]) < set(now["val"])
+    assert set(split["train"]) < set(now["train"]) and len(now["train"]) == 20
+
+
+def test_a_class_list_that_is_gone_is_in_the_checkpoint(voc, tmp_path, capsys):
+    names = write_text(tmp_path / "names.txt", "emu\ncat\n")
+    out = tmp_path / "out"
+    assert run("--data", voc, "--classes", names, "--epochs", "1", "--output_dir", out) == 0
+    names.unlink()
+    flags = ["--eval", "--resume", out / "checkpoint.pth", "--output_dir", ""]
+    capsys.readouterr()
+    assert bare_run(*flags) == 0
+    text = capsys.readouterr().out
+    assert f"--classes {names} does not exist: using the classes in {out}/checkpoint.pth" in text
+    assert "2 classes (emu, cat)" in text
+    other = tmp_path / "other.txt"
+    assert_one_line(capsys, bare_run(*flags, "--classes", other), f"{other} cannot be read")
+
+
 def test_other_data_with_fewer_classes_has_the_ids_of_the_checkpoint(trained, tmp_path, capsys):
     write_text(tmp_path / "a.xml", voc_xml(voc_object("emu"), size_wh=(64, 64)))
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     flags = ["--eval", "--resume", trained / "checkpoint.pth", "--output_dir", ""]
     assert bare_run(*flags, "--data", tmp_path, "--val_fraction", "1") == 0
     assert re.search("^emu +1 ", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_yolo_file_with_the_same_images_twice_is_told(tmp_path, capsys):
+    write_yolo(tmp_path, {"train": ["a", "b"]})
+    with (tmp_path / "data.yaml").open("a") as file:
+        file.write("val: images/train\n")
+    warning = "Warning: 2 of 2 validation images: also used in training, such as "
+    flags = ["--data", tmp_path, "--epochs", "1", "--output_dir", ""]
+    assert run(*flags) == 0
+    assert warning in capsys.readouterr().out
+    assert run(*flags, "--eval") == 0
+    assert warning not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ KEYS = {
     "categories": "class names by category id",
     "is_thing": "panoptic data: whether each category id is a thing; else None",
     "category_ids": "category id of each row of the head; None: row numbers are category ids",
+    "split": "names of train and val images, if a part of the data was held out; else None",
     "ema": "state dict of the averaged weights; None without --ema_decay",
     "scaler": "state dict of the gradient scaler; None without --amp fp16",
     "rng": "per rank: random states, and running statistics of the current epoch",
@@ -80,7 +81,7 @@ def checkpoint_of(
     Args:
         state: training state.
         flags: all flags, by name.
-        classes: values for ``categories``, ``is_thing`` and ``category_ids``.
+        classes: values for ``categories``, ``is_thing``, ``category_ids`` and ``split``.
 
     Returns:
         values for the keys in `KEYS`.

@@ -1,7 +1,9 @@
 """Data of a run: datasets, classes, ground truth and data loaders."""
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,8 +11,11 @@ from pycocotools.coco import COCO
 
 from datasets import build_data_kind, build_dataset, build_ground_truth
 from datasets.annotations.run_classes import ClassTable, classes_of_run, table_of_checkpoint
+from datasets.annotations.start_checks import warn_of_shared_images
+from datasets.formats.held_out import ImageSplit
 from datasets.loading.bad_samples import ReportingLoader
 from datasets.loading.loaders import TrainLoader, build_val_loader
+from training.checkpoint import flags_in
 from training.class_rows import category_ids_in, choose_category_ids, require_rows
 from training.flags.checks import SAME_ON_ALL_RANKS
 from training.resume import Start
@@ -48,10 +53,12 @@ class Data:
 
     def checkpoint_entries(self) -> dict[str, Any]:
         """Class entries of a checkpoint, see `training.checkpoint.KEYS`."""
+        split: ImageSplit | None = getattr(self.val_set, "split", None)
         return {
             "categories": self.classes.names,
             "is_thing": self.classes.is_thing or None,
             "category_ids": self.category_ids.saved(),
+            "split": None if split is None else split.saved(),
         }
 
 
@@ -70,10 +77,16 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     if of_head is not None and not of_head.are_rows:
         # Ids may exceed the number of rows here. Classes without a row are reported below.
         args = argparse.Namespace(**{**vars(args), "num_classes": None})
-    known = None if start.resume is None else table_of_checkpoint(*start.resume).names
-    val_set: Any = build_dataset("val", args, known)
-    train_set: Any = None if args.eval else build_dataset("train", args, known)
+    known, split = None, None
+    if start.resume is not None:
+        known = table_of_checkpoint(*start.resume).names
+        split = ImageSplit.read(start.resume.content.get("split"))
+        saved = flags_in(start.resume.content, start.resume.path)
+        args = with_stored_classes(args, saved, known, start.resume.path)
+    val_set: Any = build_dataset("val", args, known, split)
+    train_set: Any = None if args.eval else build_dataset("train", args, known, split)
     _require_same_data(args.skip_checks, training=train_set, validation=val_set)
+    warn_of_shared_images(train_set, val_set)
     classes = classes_of_run(
         val_set,
         train_set,
@@ -91,6 +104,27 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
         for dataset in used:
             require_rows(dataset, category_ids, head.path)
     return Data(train_set, val_set, classes, ground_truth, category_ids)
+
+
+def with_stored_classes(
+    args: argparse.Namespace, saved: Mapping[str, Any], names: Mapping[int, str], source: str
+) -> argparse.Namespace:
+    """Replace a class list whose file is gone by the class names of the checkpoint that used it.
+
+    Args:
+        args: all flags; not changed.
+        saved: flags of the checkpoint; only the file that they name is replaced.
+        names: class names of the checkpoint by category id; the list gave the ids their order.
+        source: path of the checkpoint.
+
+    Returns:
+        flags with a list of names as ``classes``, or ``args``.
+    """
+    is_saved = args.classes is not None and args.classes == saved.get("classes")
+    if not names or not is_saved or Path(args.classes).exists():
+        return args
+    print(f"--classes {args.classes} does not exist: using the classes in {source}")
+    return argparse.Namespace(**{**vars(args), "classes": [names[i] for i in sorted(names)]})
 
 
 def _require_same_data(skip_checks: bool, **splits: Any) -> None:

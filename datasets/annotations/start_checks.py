@@ -36,6 +36,34 @@ def stop_or_warn(problems: Sequence[str], way_out: str, skip_checks: bool) -> No
         print(f"Warning (--skip_checks): {problem}")
 
 
+def warn_of_shared_images(train_set: Any, val_set: Any) -> None:
+    """Print a warning if validation images are training images too, by folder and file name.
+
+    Args:
+        train_set: training data. Data without the attributes ``root`` (image folder) and ``coco``
+            (tables or their index) is not compared.
+        val_set: validation data.
+    """
+    training, validation = set(_image_paths(train_set)), _image_paths(val_set)
+    shared = [path for path in validation if path in training]
+    if shared:
+        print(
+            f"Warning: {len(shared)} of {len(validation)} validation images: also used in "
+            f"training, such as {shared[0]}; validation AP will be too high"
+        )
+
+
+def _image_paths(dataset: Any) -> list[str]:
+    root, index = (getattr(dataset, name, None) for name in ("root", "coco"))
+    tables = getattr(index, "dataset", index)
+    rows = tables.get("images", []) if isinstance(tables, dict) else []
+    if root is None:
+        return []
+    folder = os.path.realpath(root)
+    names = (row.get("file_name") for row in rows)
+    return [os.path.normpath(f"{folder}/{name}") for name in names if isinstance(name, str)]
+
+
 def is_object(row: Row) -> bool:
     """Whether an annotation is an object to train on: not a crowd, and its box has an area."""
     return not row.get("iscrowd") and min(row["bbox"][2:]) > 0

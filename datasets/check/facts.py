@@ -12,6 +12,7 @@ from datasets.annotations.coco_file import largest_category_id
 from datasets.check.findings import EXAMPLES_KEPT, Finding
 from datasets.check.images import ImageSurvey, ListedImage
 from datasets.formats.tables import Tables
+from datasets.formats.voc import VocData
 
 # Limits of COCO's small and medium objects: sides of squares in pixels.
 _SMALL_SIDE, _MEDIUM_SIDE = 32, 96
@@ -38,6 +39,10 @@ class Split(NamedTuple):
         if self.tables is None:
             return str(self.ann_file)
         return f"{self.tables.format}, {self.ann_file}{self.tables.part}"
+
+    def is_voc(self) -> bool:
+        """Whether crowd annotations are Pascal VOC's difficult objects."""
+        return self.tables is not None and self.tables.format == VocData.format
 
 
 @dataclass
@@ -85,7 +90,7 @@ class SplitFacts:
         classes: classes by category id.
         text_ids: id in the file by category id, where it is a string.
         num_annotations: number of annotations in the file.
-        num_crowd: number of valid crowd annotations.
+        num_crowd: number of valid crowd annotations; in Pascal VOC, of difficult objects.
         num_images_with_crowd: number of images with crowd annotations.
         objects: number of objects by image id, without crowd annotations and empty boxes.
         box_areas: numbers of small, medium and large objects, by box area.

@@ -123,8 +123,8 @@ def _split_lines(facts: SplitFacts, num_queries: int) -> Iterator[str]:
     without = len(facts.images_without_objects())
     yield f"  images            {len(facts.images)}, {without} of them without objects"
     yield (
-        f"  annotations       {facts.num_annotations}: {count(facts.objects.total(), 'object')}; "
-        f"{count(facts.num_crowd, 'crowd')} in {count(facts.num_images_with_crowd, 'image')}"
+        f"  annotations       {facts.num_annotations}: {count(facts.objects.total(), 'object')}"
+        f"{_ignored(facts)}"
     )
     yield f"  objects per image {_spread(facts.objects_per_image())} (--num_queries {num_queries})"
     sizes = ", ".join(f"{number} {name}" for name, number in facts.box_areas.items())
@@ -139,6 +139,15 @@ def _split_lines(facts: SplitFacts, num_queries: int) -> Iterator[str]:
     yield f"  image files       {facts.survey.num_read} readable{': ' if modes else ''}{modes}"
     if facts.survey.num_with_orientation:
         yield f"  EXIF orientation  in {count(facts.survey.num_with_orientation, 'file')}"
+
+
+def _ignored(facts: SplitFacts) -> str:
+    """Number of crowd annotations; training data of Pascal VOC is read without difficult ones."""
+    is_voc = facts.split.is_voc()
+    if is_voc and not facts.num_crowd:
+        return ""
+    number = count(facts.num_crowd, "difficult object" if is_voc else "crowd")
+    return f"; {number} in {count(facts.num_images_with_crowd, 'image')}"
 
 
 def _spread(spread: Spread) -> str:

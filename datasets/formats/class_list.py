@@ -8,8 +8,21 @@ from typing import Any
 from datasets.annotations.coco_file import is_integer
 from datasets.annotations.table_checks import FileProblems, check_references
 from datasets.annotations.wording import EXAMPLES_SHOWN, counted, in_short, with_rest
+from datasets.formats.text_files import read_names
 from util.cli.suggestions import did_you_mean
 from util.errors import UserError
+
+
+def listed_classes(classes: str | Path | Sequence[str]) -> Sequence[str]:
+    """Class names in the order of a list.
+
+    Args:
+        classes: path of a text file with one name per line, or the names.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    return read_names(Path(classes)) if isinstance(classes, str | Path) else classes
 
 
 def keep_classes(

@@ -3,14 +3,48 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from datasets.annotations.coco_file import is_integer
 from util.errors import UserError
 
 
+class ImageSplit(NamedTuple):
+    """Names of the images that a run uses for training and for validation.
+
+    A run that continues keeps it, so that no image of it changes sides when the data grows.
+    """
+
+    train: frozenset[str] = frozenset()
+    val: frozenset[str] = frozenset()
+
+    @classmethod
+    def read(cls, saved: Any) -> "ImageSplit":
+        """Read the entry of a checkpoint; empty if it has none."""
+        lists = [saved.get(name) if isinstance(saved, Mapping) else None for name in cls._fields]
+        return cls(
+            *(frozenset(map(str, names if isinstance(names, list) else [])) for names in lists)
+        )
+
+    def saved(self) -> dict[str, list[str]]:
+        """Entry of a checkpoint: sorted names."""
+        return {name: sorted(names) for name, names in self._asdict().items()}
+
+    def with_images(self, train: Collection[str], val: Collection[str]) -> "ImageSplit":
+        """Add images; those that are known stay where they are."""
+        known = self.train | self.val
+        return ImageSplit(self.train | (set(train) - known), self.val | (set(val) - known))
+
+
+NO_IMAGES = ImageSplit()
+
+
 def hold_out(
-    data: Mapping[str, Any], fraction: float, seed: int
+    data: Mapping[str, Any],
+    fraction: float,
+    seed: int,
+    earlier: ImageSplit = NO_IMAGES,
+    prefix: str = "",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split tables into training and validation images.
 
@@ -18,24 +52,38 @@ def hold_out(
     order of the tables. Every class with two or more images has at least one in each part, unless
     validation would have more than twice the requested fraction.
 
+    Images of an earlier split stay where they were. Of the others as many are chosen as are missing
+    from the requested fraction of all images.
+
     Args:
         data: COCO tables; rows without a valid id are kept in the training part.
         fraction: fraction of validation images, above 0; 1: all images.
         seed: seed of the choice.
+        earlier: images whose part is known; ignored if the fraction is 1.
+        prefix: beginning of the names in ``earlier``, before the file names of the tables.
 
     Returns:
         Tables of training and validation, each with all categories.
 
     Raises:
-        UserError: if there are fewer than two images to split.
+        UserError: if there are fewer than two images to split, or none for validation because all
+            are training images of the earlier split.
     """
     names = {row["id"]: row.get("file_name") for row in data["images"] if is_integer(row.get("id"))}
     if fraction >= 1:
         return _select(data, set()), dict(data)
-    if len(names) < 2:
+    known = {image_id: f"{prefix}{name}" for image_id, name in names.items()}
+    in_val = {image_id for image_id, name in known.items() if name in earlier.val}
+    in_train = {i for i, name in known.items() if name in earlier.train} - in_val
+    if len(names) < 2 and not in_val and not in_train:
         raise UserError("one image cannot be split into training and validation; add images")
     ordered = sorted(names, key=lambda image_id: (_hash(seed, names[image_id]), image_id))
-    chosen = _choose(ordered, _classes_of_images(data), fraction)
+    chosen = _choose(ordered, _classes_of_images(data), fraction, in_train, in_val)
+    if not chosen:
+        raise UserError(
+            "all images are training images of the checkpoint; add images, or evaluate on the "
+            "training images with --eval --val_fraction 1"
+        )
     invalid = {row.get("id") for row in data["images"] if not is_integer(row.get("id"))}
     return _select(data, (names.keys() | invalid) - chosen), _select(data, chosen)
 
@@ -53,7 +101,11 @@ def _classes_of_images(data: Mapping[str, Any]) -> dict[int, set[str]]:
 
 
 def _choose(
-    ordered: Sequence[int], classes_of: Mapping[int, set[str]], fraction: float
+    ordered: Sequence[int],
+    classes_of: Mapping[int, set[str]],
+    fraction: float,
+    in_train: Collection[int],
+    in_val: Collection[int],
 ) -> set[int]:
     """Choose validation images: first one per class, rarest class first, then any others.
 
@@ -61,6 +113,11 @@ def _choose(
         ordered: all image ids; earlier ones are chosen first.
         classes_of: classes of the images that have objects.
         fraction: fraction of validation images, 0 to 1.
+        in_train: images that are not chosen.
+        in_val: images that are chosen in any case.
+
+    Returns:
+        the chosen images; empty if all are in ``in_train``.
     """
     target = min(max(1, round(fraction * len(ordered))), len(ordered) - 1)
     images_of: defaultdict[str, list[int]] = defaultdict(list)
@@ -68,7 +125,10 @@ def _choose(
         for name in classes_of.get(image_id, ()):
             images_of[name].append(image_id)
     in_training = Counter({name: len(images) for name, images in images_of.items()})
-    chosen: set[int] = set()
+    chosen = set(in_val)
+    for image_id in in_val:
+        in_training.subtract(classes_of.get(image_id, ()))
+    free = [image_id for image_id in ordered if image_id not in in_train and image_id not in in_val]
 
     def take_first(image_ids: Sequence[int], limit: int) -> None:
         """Choose the first image that training can spare without losing a class."""
@@ -76,7 +136,8 @@ def _choose(
             if len(chosen) >= limit:
                 return
             names = classes_of.get(image_id, set())
-            if image_id not in chosen and all(in_training[name] > 1 for name in names):
+            is_free = image_id not in chosen and image_id not in in_train
+            if is_free and all(in_training[name] > 1 for name in names):
                 chosen.add(image_id)
                 in_training.subtract(names)
                 return
@@ -84,9 +145,9 @@ def _choose(
     for name in sorted(images_of, key=lambda name: (len(images_of[name]), name)):
         if chosen.isdisjoint(images_of[name]):
             take_first(images_of[name], 2 * target)
-    for image_id in ordered:
+    for image_id in free:
         take_first([image_id], target)
-    return chosen or {ordered[0]}
+    return chosen or set(free[:1])
 
 
 def _select(data: Mapping[str, Any], image_ids: Collection[Any]) -> dict[str, Any]:

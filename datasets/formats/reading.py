@@ -1,5 +1,6 @@
 """Read a split of a dataset in any format, with the reading flags applied."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,12 +8,12 @@ from typing import Any, NamedTuple
 
 from datasets.annotations.coco_file import ORIGIN
 from datasets.annotations.wording import counted
-from datasets.formats.class_list import keep_classes
-from datasets.formats.held_out import hold_out
+from datasets.formats.class_list import keep_classes, listed_classes
+from datasets.formats.held_out import NO_IMAGES, ImageSplit, hold_out
 from datasets.formats.recognise import DataSource
 from datasets.formats.tables import Note, Tables
-from datasets.formats.text_files import read_names
 from datasets.formats.voc import VocData
+from datasets.formats.yolo import YoloData
 from util.errors import UserError
 from util.options import option
 
@@ -25,7 +26,7 @@ class ReadOptions(NamedTuple):
     Attributes:
         val_fraction: fraction of validation images if the data is not split; None: the default.
         seed: seed for choosing these images: ``--split_seed``, by default ``--seed``.
-        classes: file with class names.
+        classes: file with class names, or the names.
         keep_difficult: treat difficult objects of Pascal VOC like all others.
         restored: whether values may have been restored from a checkpoint; those that do not apply
             to the data are then ignored.
@@ -33,7 +34,7 @@ class ReadOptions(NamedTuple):
 
     val_fraction: float | None = None
     seed: int = 42
-    classes: str | None = None
+    classes: str | Sequence[str] | None = None
     keep_difficult: bool = False
     restored: bool = False
 
@@ -59,6 +60,7 @@ def read_split(
     image_set: str,
     options: ReadOptions,
     known_ids: Mapping[str, int] | None = None,
+    earlier: ImageSplit = NO_IMAGES,
 ) -> Tables:
     """Read training or validation data. If the data is not split, a part is held out.
 
@@ -67,6 +69,7 @@ def read_split(
         image_set: "train" or "val".
         options: values of the flags.
         known_ids: category ids by class name, for formats that have only names.
+        earlier: images whose part is known from a checkpoint, for data that is not split.
 
     Raises:
         UserError: if files are missing or invalid, or a flag does not apply to the data.
@@ -75,11 +78,11 @@ def read_split(
     is_whole = "val" not in source.splits
     tables = source.read("train" if is_whole else image_set, known_ids or {})
     if is_whole:
-        tables = _part_of(tables, image_set, options)
+        tables = _part_of(tables, image_set, options, earlier)
     tables = _with_difficult(tables, image_set, options.keep_difficult)
     if options.classes is None:
         return tables
-    names = read_names(Path(options.classes))
+    names = listed_classes(options.classes)
     data, remarks = keep_classes(tables.data, names, tables.source, image_set)
     return replace(tables, data=data, remarks=[*tables.remarks, *remarks])
 
@@ -100,22 +103,55 @@ def _check_options(source: DataSource, image_set: str, options: ReadOptions) -> 
         )
 
 
-def _part_of(tables: Tables, image_set: str, options: ReadOptions) -> Tables:
+def _part_of(tables: Tables, image_set: str, options: ReadOptions, earlier: ImageSplit) -> Tables:
     """The training or the validation part of data that is not split."""
     fraction = options.val_fraction
     fraction = DEFAULT_VAL_FRACTION if fraction is None else fraction
-    training, validation = hold_out(tables.data, fraction, options.seed)
+    earlier = earlier if fraction < 1 else NO_IMAGES
+    prefix = _name_prefix(tables)
+    training, validation = hold_out(tables.data, fraction, options.seed, earlier, prefix)
     data = training if image_set == "train" else validation
     if not data["images"]:
         raise UserError(f"--val_fraction {fraction} leaves no images for training; use less")
-    total = len(tables.data["images"])
+    names = [
+        [f"{prefix}{row.get('file_name')}" for row in part["images"]]
+        for part in (training, validation)
+    ]
     flags = f"--val_fraction {fraction:g}, --split_seed {options.seed}"
-    part = f" ({len(validation['images'])} of {total} images: {flags})"
+    part = f" ({_choice(*names, flags, earlier)})"
     if image_set == "train":
         part = " (the other images)"
     notes = _notes_of(tables.notes, data, training if image_set == "val" else validation)
     remarks = tables.remarks if image_set == "val" else []  # the same for both parts
-    return replace(tables, data=data, notes=notes, remarks=remarks, part=tables.part + part)
+    split = earlier.with_images(*names)
+    part = tables.part + part
+    return replace(tables, data=data, notes=notes, remarks=remarks, part=part, split=split)
+
+
+def _name_prefix(tables: Tables) -> str:
+    """Beginning of image names.
+
+    The common folder of YOLO images changes when a subfolder is added; their names in the split are
+    therefore relative to the YAML file or the folder of the data.
+    """
+    if tables.format != YoloData.format:
+        return ""
+    start = tables.source if tables.source.is_dir() else tables.source.parent
+    return f"{Path(os.path.relpath(tables.img_folder, start)).as_posix()}/"
+
+
+def _choice(
+    training: Sequence[str], validation: Sequence[str], flags: str, earlier: ImageSplit
+) -> str:
+    """Number of validation images and how they were chosen."""
+    names = [*training, *validation]
+    start = f"{len(validation)} of {len(names)} images: "
+    num_new = sum(1 for name in names if name not in earlier.train and name not in earlier.val)
+    if num_new == len(names):
+        return start + flags
+    kept = sum(1 for name in validation if name in earlier.val)
+    new = f", {len(validation) - kept} of {num_new} new ones by {flags}" if num_new else ""
+    return f"{start}{kept} as in the checkpoint{new}"
 
 
 def _notes_of(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from datasets.annotations.coco_file import ORIGIN, TEXT_ID, text_ids
 from datasets.annotations.wording import EXAMPLES_SHOWN, counted, with_rest
+from datasets.formats.held_out import ImageSplit
 from util.errors import UserError
 
 _CLASSES_SHOWN = 8
@@ -63,6 +64,7 @@ class Tables:
         notes: entries that the reader has ignored or changed; probably errors in the data.
         remarks: sentences about entries that were ignored or changed because of flags.
         part: description of the part of ``source`` that was read; empty: all of it.
+        split: all images by use, if a part of the data was held out; else None.
     """
 
     data: dict[str, Any]
@@ -72,6 +74,7 @@ class Tables:
     notes: list[Note] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     part: str = ""
+    split: ImageSplit | None = None
 
     @property
     def origin(self) -> str:

@@ -1,10 +1,15 @@
 """Checks that stop a run before it starts, in step with ``python -m datasets.check``."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
-from datasets.annotations.start_checks import check_boxes_and_counts, check_segment_counts
+from datasets.annotations.start_checks import (
+    check_boxes_and_counts,
+    check_segment_counts,
+    warn_of_shared_images,
+)
 from datasets.coco import CocoDetection
 from tests.datasets.check_cases import HEIGHT, WIDTH, findings_of, row, write_image, write_split
 from util.errors import UserError
@@ -155,3 +160,20 @@ def test_an_error_of_the_checker_is_an_error_of_training(
     else:
         with pytest.raises(UserError, match="--skip_checks"):
             CocoDetection(tmp_path / split, ann_file, None, False, **options)
+
+
+def dataset_of(root, *names):
+    return SimpleNamespace(root=root, coco={"images": [{"file_name": name} for name in names]})
+
+
+def test_validation_images_that_are_training_images_too(tmp_path, capsys):
+    (tmp_path / "link").symlink_to(tmp_path)
+    val = dataset_of(tmp_path / "link", "in/a.jpg", "in/b.jpg", "c.jpg")
+    warn_of_shared_images(dataset_of(tmp_path / "in", "a.jpg", "./b.jpg", "c.jpg"), val)
+    assert capsys.readouterr().out == (
+        "Warning: 2 of 3 validation images: also used in training, such as "
+        f"{tmp_path}/in/a.jpg; validation AP will be too high\n"
+    )
+    for train in (dataset_of(tmp_path / "in", "c.jpg"), dataset_of(None, "c.jpg"), [], None):
+        warn_of_shared_images(train, val)
+    assert capsys.readouterr().out == ""

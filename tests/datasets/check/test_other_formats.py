@@ -65,3 +65,14 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("python -m datasets.check: error: --data ")
     assert run([]) == 2
     assert "nothing to check: give --data, or --coco_path" in capsys.readouterr().err
+
+
+def test_difficult_objects_have_their_name(voc, capsys):
+    for stem in "abc":
+        objects = voc_object(), voc_object("dog", (1, 1, 40, 30), difficult=1)
+        write_text(voc / "Annotations" / f"{stem}.xml", voc_xml(*objects))
+    assert run(["--data", str(voc)]) == 0
+    text = capsys.readouterr().out
+    assert "annotations       2: 2 objects\n" in text  # the difficult ones are not read
+    assert "annotations       2: 1 object; 1 difficult object in 1 image\n" in text
+    assert "crowd" not in text

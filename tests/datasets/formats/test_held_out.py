@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from datasets.formats.held_out import hold_out
+from datasets.formats.held_out import NO_IMAGES, ImageSplit, hold_out
 from util.errors import UserError
 
 
@@ -105,3 +105,59 @@ def test_invalid_rows_are_left_to_the_checks():
     data["annotations"].append({"id": 1000, "image_id": None, "category_id": [1]})
     train, _ = hold_out(data, 0.1, seed=0)
     assert train["images"][-1] == {"file_name": "no id.jpg"}
+
+
+def grown(data, classes_of_image):
+    """The tables, and images before and after theirs."""
+    new = tables(classes_of_image)
+    for row in new["images"]:
+        row.update(id=row["id"] + 1000, file_name=f"{'a' if row['id'] % 2 else 'new'}/{row['id']}")
+    for row in new["annotations"]:
+        row.update(image_id=row["image_id"] + 1000, id=row["id"] + 10000)
+    return {key: [*new[key], *data[key]] for key in data}
+
+
+def split_of(train, val):
+    return NO_IMAGES.with_images(names(train), names(val))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_images_stay_in_their_part_when_the_data_grows(seed):
+    data = tables(COMMON)
+    earlier = split_of(*hold_out(data, 0.1, seed))
+    more = grown(data, [[1]] * 38 + [[2]] * 2)
+    train, val = hold_out(more, 0.1, seed, earlier)
+    assert earlier.train < names(train) and earlier.val < names(val)
+    assert len(val["images"]) == 24
+    assert classes(train)[2] == classes(val)[2] == 1  # a rare class reaches both parts
+    other_seed = hold_out(more, 0.2, seed + 1, earlier)
+    assert earlier.train < names(other_seed[0]) and len(other_seed[1]["images"]) == 48
+
+
+def test_data_that_grows_by_single_images_keeps_its_fraction():
+    data = tables(COMMON)
+    split = split_of(*hold_out(data, 0.1, 0))
+    for count in range(1, 31):
+        train, val = hold_out(grown(data, [[1]] * count), 0.1, 0, split)
+        split = split.with_images(names(train), names(val))
+    assert (len(split.train), len(split.val)) == (207, 23)
+    assert split == ImageSplit.read(split.saved())
+
+
+def test_images_that_are_gone_stay_in_the_split():
+    data = tables(COMMON)
+    split = split_of(*hold_out(data, 0.1, 0))
+    less = {**data, "images": [row for row in data["images"] if row["file_name"] in split.train]}
+    with pytest.raises(UserError, match=r"all images are training images of the checkpoint; add"):
+        hold_out(less, 0.1, 0, split)
+    assert hold_out(less, 1, 0, split)[1]["images"] == less["images"]
+    assert split.with_images(set(), split.train) == split
+
+
+def test_names_of_a_split_may_have_a_prefix():
+    data = tables(COMMON)
+    train, val = hold_out(data, 0.1, 3)
+    earlier = NO_IMAGES.with_images(*({f"in/{name}" for name in names(p)} for p in (train, val)))
+    assert hold_out(data, 0.1, 4, earlier, "in/") == (train, val)
+    for foreign in (None, [], {"train": 3, "val": None}):
+        assert hold_out(data, 0.1, 3, ImageSplit.read(foreign)) == (train, val)
