@@ -112,6 +112,8 @@ def _read_checkpoint(results: Results) -> None:
     if DETECTIONS in results.evaluated:
         results.names = dict(results.evaluated[DETECTIONS].names)
         part = "Flags and versions"
+    if results.checkpoint is None:
+        complaints = [f"no {results.folder / _CHECKPOINTS[0]}"]
     results.missing.append(f"{part}: {complaints[0]}")
 
 
@@ -149,14 +151,18 @@ def _read_detections(results: Results) -> None:
         results.missing.append(f"{path} cannot be used ({error}){_how(results)}")
 
 
-def _how(results: Results, purpose: str = "write it") -> str:
+def _how(results: Results) -> str:
     """How to get a missing evaluation."""
+    command = _evaluate_command(results)
+    return f"; write it with {command} and make the report again" if command else ""
+
+
+def _evaluate_command(results: Results, data: str = "") -> str:
+    """Command that evaluates the checkpoint on its data, or on that of these flags."""
     if results.checkpoint is None:
         return ""
-    return (
-        f"; {purpose} with python main.py --eval --resume {results.checkpoint} "
-        f"--output_dir {results.folder} and make the report again"
-    )
+    words = ["python main.py --eval --resume", results.checkpoint, data]
+    return " ".join(str(word) for word in (*words, "--output_dir", results.folder) if word)
 
 
 def leave_out_other_data(results: Results, ground_truth: GroundTruth) -> None:
@@ -186,10 +192,13 @@ def leave_out_other_data(results: Results, ground_truth: GroundTruth) -> None:
 
 def _other_data(results: Results, left_out: Sequence[str], flags: Mapping[str, Any]) -> str:
     """The sentence about evaluations on other data, and how to get a report of them."""
-    evaluated = results.evaluated[left_out[-1]].command_line()
+    evaluated, used = results.evaluated[left_out[-1]].command_line(), data_flags_text(flags)
     sentence = f"{' and '.join(left_out)}: evaluated on "
-    if evaluated == data_flags_text(flags):
+    if evaluated == used:
         sentence += f"other images or annotations of {evaluated}"
     else:
         sentence += f"other data; to report this evaluation, add {evaluated} to python -m report"
-    return sentence + _how(results, "evaluate again")
+    command = _evaluate_command(results, used)
+    return (
+        f"{sentence}; to evaluate the data of this report, run {command}" if command else sentence
+    )

@@ -99,9 +99,11 @@ def test_an_evaluation_alone_knows_its_data_and_the_ids_of_the_weights(
         assert main([str(tmp_path / "eval"), *flags]) == 0
         output = capsys.readouterr().out
         assert "Ground truth" not in output and "class names" not in output
+        assert f"Flags and versions: no {tmp_path}/eval/checkpoint.pth\n" in output
         page = page_of(tmp_path / "eval")
         assert objects_in(page) == {"cat": 3, "dog": 3}
         assert "Errors and worst images" in page
+        assert f"Of the newest evaluation on --data {two_classes}, with" in page
 
 
 class TestTwoEvaluationsInAFolder:
@@ -114,7 +116,10 @@ class TestTwoEvaluationsInAFolder:
         assert len(lines) == 1
         assert lines[0].startswith("eval.pth and eval/detections.json: evaluated on other data")
         assert f"add --data {two_classes} to python -m report" in lines[0]
-        assert f"main.py --eval --resume {trained}/best.pth --output_dir {trained}" in lines[0]
+        command = f"--eval --resume {trained}/best.pth --data {all_classes} --output_dir {trained}"
+        assert lines[0].endswith(
+            f"to evaluate the data of this report, run python main.py {command}"
+        )
         page = page_of(trained)
         assert "Errors and worst images" not in page and "by class" in page
 
@@ -137,7 +142,7 @@ class TestTwoEvaluationsInAFolder:
         finally:
             path.write_text(before)
         output = capsys.readouterr().out
-        assert f"on other images or annotations of --data {all_classes}; evaluate again" in output
+        assert f"on other images or annotations of --data {all_classes}; to evaluate" in output
         assert "to python -m report" not in output
 
     def test_without_a_record_the_newest_is_used(self, trained, capsys):
