@@ -179,7 +179,7 @@ def best_f1_threshold_in(checkpoint: Checkpoint, averaged: bool) -> float | None
     if averaged != (checkpoint.get("best_weights") == "ema"):
         progress: Any = checkpoint.get("progress") if averaged else None
         found = progress.get("ema_thresholds") if isinstance(progress, Mapping) else None
-    best = found.get("best_f1") if isinstance(found, Mapping) else None
+    best: Any = found.get("best_f1") if isinstance(found, Mapping) else None
     return float(best) if type(best) in (int, float) and 0 <= best <= 1 else None
 
 

@@ -75,10 +75,12 @@ def _split(dataset: Any, objects: Counter[int]) -> str:
 
 def _num_without_objects(dataset: Any) -> int:
     """Number of images without objects; 0 for data without a pycocotools index."""
-    coco = getattr(dataset, "coco", None)
-    if not hasattr(coco, "anns"):
+    objects = getattr(getattr(dataset, "coco", None), "anns", None)
+    if objects is None:
         return 0
-    return len(dataset) - len({o["image_id"] for o in coco.anns.values() if not o.get("iscrowd")})
+    return len(dataset) - len(
+        {row["image_id"] for row in objects.values() if not row.get("iscrowd")}
+    )
 
 
 def _classes(counts: Mapping[str, Counter[int]], names: Mapping[int, str]) -> str:
