@@ -67,7 +67,7 @@ def test_a_start_in_a_used_folder_is_refused(data, used, capsys, monkeypatch, st
     before = content_of(used)
     flags = [word.format(used.parent) for word in start]
     status = run(data, "--epochs", "1", "--output_dir", used, *flags)
-    ways = ["--auto_resume", "another folder", "--overwrite", "best.pth", "log.txt"]
+    ways = ["--auto_resume", "a different folder", "--overwrite", "best.pth", "log.txt"]
     assert_one_line(capsys, status, str(used), *ways)
     assert content_of(used) == before
 

@@ -85,7 +85,7 @@ def test_the_short_style_describes_the_data_once(voc, trained, tmp_path, capsys)
     flags = ["--eval", "--resume", trained / "checkpoint.pth", "--output_dir", tmp_path]
     assert bare_run(*flags, "--log_style", "short") == 0
     words = " ".join(capsys.readouterr().out.split())
-    described = f"Pascal VOC, {voc} (3 of 8 images: --val_fraction 0.4, --split_seed 5)"
+    described = f"Pascal VOC, {voc} (3 of 8 images: 3 as in the checkpoint)"
     assert words.count(described) == 1
     assert f"validation 3 images, 9 objects from {described}" in words
     assert bare_run(*flags, "--log_style", "full") == 0

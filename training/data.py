@@ -82,7 +82,7 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
         known = table_of_checkpoint(*start.resume).names
         split = ImageSplit.read(start.resume.content.get("split"))
         saved = flags_in(start.resume.content, start.resume.path)
-        args = with_stored_classes(args, saved, known, start.resume.path)
+        args = _with_stored_classes(args, saved, known, start.resume.path)
     val_set: Any = build_dataset("val", args, known, split)
     train_set: Any = None if args.eval else build_dataset("train", args, known, split)
     _require_same_data(args.skip_checks, training=train_set, validation=val_set)
@@ -106,7 +106,7 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     return Data(train_set, val_set, classes, ground_truth, category_ids)
 
 
-def with_stored_classes(
+def _with_stored_classes(
     args: argparse.Namespace, saved: Mapping[str, Any], names: Mapping[int, str], source: str
 ) -> argparse.Namespace:
     """Replace a class list whose file is gone by the class names of the checkpoint that used it.

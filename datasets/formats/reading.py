@@ -113,17 +113,17 @@ def _part_of(tables: Tables, image_set: str, options: ReadOptions, earlier: Imag
     data = training if image_set == "train" else validation
     if not data["images"]:
         raise UserError(f"--val_fraction {fraction} leaves no images for training; use less")
-    names = [
+    train_names, val_names = (
         [f"{prefix}{row.get('file_name')}" for row in part["images"]]
         for part in (training, validation)
-    ]
+    )
     flags = f"--val_fraction {fraction:g}, --split_seed {options.seed}"
-    part = f" ({_choice(*names, flags, earlier)})"
+    part = f" ({_choice(train_names, val_names, flags, earlier)})"
     if image_set == "train":
         part = " (the other images)"
     notes = _notes_of(tables.notes, data, training if image_set == "val" else validation)
     remarks = tables.remarks if image_set == "val" else []  # the same for both parts
-    split = earlier.with_images(*names)
+    split = earlier.with_images(train_names, val_names)
     part = tables.part + part
     return replace(tables, data=data, notes=notes, remarks=remarks, part=part, split=split)
 
