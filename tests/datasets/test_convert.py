@@ -70,7 +70,7 @@ def test_difficult_objects_and_class_names(tmp_path, capsys):
         write_text(file, file.read_text().replace("<difficult>0", "<difficult>1", 1))
     names = write_text(tmp_path / "names.txt", "cat\n")
     lines = converted(capsys, root, "--output_dir", tmp_path / "out", "--classes", names)
-    assert "  1 object marked difficult ignored in training; --keep_difficult uses them" in lines
+    assert "  1 object marked difficult not used in training; --keep_difficult uses them" in lines
     written = json.loads((tmp_path / "out" / "val.json").read_text(encoding="utf-8"))
     assert written["images"][0]["file_name"] == "ü b.jpg"
     assert written["annotations"][0]["iscrowd"] == written["annotations"][0]["difficult"] == 1
