@@ -61,7 +61,13 @@ def test_an_epoch_leaves_the_files_of_the_original(trained):
     files = {p.relative_to(trained).as_posix() for p in trained.rglob("*") if p.is_file()}
     assert files == {
         *("checkpoint.pth", "checkpoint0000.pth", "best.pth", "log.txt"),
-        *("eval/000.pth", "eval/latest.pth", "eval/detections.json", "config.txt"),
+        *(
+            "eval/000.pth",
+            "eval/latest.pth",
+            "eval/detections.json",
+            "eval/data.json",
+            "config.txt",
+        ),
         *("detections.png", "found.json"),
     }
 

@@ -55,7 +55,7 @@ def test_mask_stage_leaves_its_files(panoptic):
     assert files == maps | {
         *("panoptic_eval/predictions.json", "panoptic.png", "detections.png", "d.json"),
         *("checkpoint.pth", "best.pth", "log.txt", "config.txt"),
-        *("eval/000.pth", "eval/latest.pth", "eval/detections.json"),
+        *("eval/000.pth", "eval/latest.pth", "eval/detections.json", "eval/data.json"),
     }
     found = json.loads((panoptic / "d.json").read_text())
     assert found and all({"bbox", "segmentation", "score"} <= one.keys() for one in found)
