@@ -118,7 +118,7 @@ def _part_of(tables: Tables, image_set: str, options: ReadOptions, earlier: Imag
         for part in (training, validation)
     ]
     flags = f"--val_fraction {fraction:g}, --split_seed {options.seed}"
-    part = f" ({_choice(*names, flags, earlier)})"
+    part = f" ({_choice(names[0], names[1], flags, earlier)})"
     if image_set == "train":
         part = " (the other images)"
     notes = _notes_of(tables.notes, data, training if image_set == "val" else validation)
