@@ -92,11 +92,12 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     from training.terminal.output import build_output
     from util.terminal.passing_lines import passing_lines
 
+    num_classes_given = args.num_classes
     args, start = _settle_flags(args, given)
     output = build_output(args)
     folder = RunFolder(args.output_dir, args.keep_last)
     args.scales = build_scales(args)
-    config = build_config(args, flag_actions())
+    config = build_config(args, flag_actions(), num_classes_given)
     with passing_lines() if output.is_short else contextlib.nullcontext():
         data = build_data(args, start)
     args.num_classes = data.num_classes
@@ -105,7 +106,6 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     if output.is_short:
         print(build_opening(args, start, data, model))
     optimization = build_optimization(args, model)
-
     load_weights(model, start, args.backbone, args.backbone_weights, data.class_of_row())
     training = _restore_training(args, start, folder, model, optimization)
     args.start_epoch = training.progress.epoch

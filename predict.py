@@ -81,7 +81,7 @@ def _add_detection_flags(group: FlagGroup) -> None:
 
 def _add_output_flags(group: FlagGroup) -> None:
     add, add_switch = group.add, group.add_switch
-    add("--output_dir", "folder for the results; existing result files are overwritten")
+    add("--output_dir", "folder for the results; files with the same names are overwritten")
     formats = "format of detections.json: names (per image, with class names), coco (COCO results)"
     add("--json", formats, choices=["names", "coco"], default="names")
     add("--ann", "with --json coco: COCO annotation file that provides the image ids")
@@ -144,6 +144,7 @@ def _predict(args: argparse.Namespace) -> None:
         predict_all(detector, images, outputs, tally, args.threshold, args.batch_size, classes)
     finally:
         print(f"{tally.summary()}; results in {args.output_dir}")
+        _report_older_results(args, detector.loaded.is_panoptic)
 
 
 def _check_flags(args: argparse.Namespace) -> None:
@@ -232,6 +233,23 @@ def _build_outputs(
     if args.crops:
         outputs.append(Crops(folder))
     return [*outputs, *attention]
+
+
+def _report_older_results(args: argparse.Namespace, is_panoptic: bool) -> None:
+    """Print which files and folders in the output folder are from an earlier prediction."""
+    is_written = {
+        "counts.csv": args.counts,
+        "images.json": args.json == "coco" and not args.ann,
+        "panoptic.json": is_panoptic,
+        "panoptic": is_panoptic,
+        "pictures": not args.no_pictures,
+        "crops": args.crops,
+        "attention": args.attention,
+    }
+    folder = Path(args.output_dir)
+    older = [name for name, now in is_written.items() if not now and (folder / name).exists()]
+    if older:
+        print(f"{folder} also contains results of an earlier prediction: {', '.join(older)}")
 
 
 def _create(folder: Path) -> None:

@@ -25,7 +25,7 @@ _BUILDERS = {
     "shapes_panoptic": "datasets.shapes.panoptic",
     _RECOGNISED: "datasets.own_data",
 }
-
+KINDS = tuple(kind for kind in _BUILDERS if kind != _RECOGNISED)  # values of --dataset_file
 
 # Kinds of data whose category ids are invented: class names are known, ids are not.
 _NAMES_ONLY = (_RECOGNISED, "voc")
@@ -55,8 +55,9 @@ def build_dataset(
     """
     kind = build_data_kind(args)
     if kind not in _BUILDERS:
-        choices = ", ".join(name for name in _BUILDERS if name != _RECOGNISED)
-        raise UserError(f"--dataset_file {args.dataset_file} is unknown; choose one of {choices}")
+        raise UserError(
+            f"--dataset_file {args.dataset_file} is unknown; choose one of {', '.join(KINDS)}"
+        )
     build = importlib.import_module(_BUILDERS[kind]).build
     options: dict[str, Any] = {}
     if known_classes and kind in _NAMES_ONLY:

@@ -33,6 +33,7 @@ from datasets.loading.target_tensors import boxes_xyxy, keypoints_of
 from datasets.transforms import Target, Transform
 from util.errors import UserError
 from util.options import option
+from util.terminal.style import prints_short
 
 PUBLISHED_SCALES = tuple(range(480, 801, 32))
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -44,6 +45,7 @@ class CocoDetection(torchvision.datasets.CocoDetection):
 
     Attributes:
         ann_file: path of the file.
+        origin: format and path of the data, for the first lines of a run.
         coco: pycocotools index of the file; missing ``area`` and ``iscrowd`` are filled in.
         ids: image ids, sorted.
         categories: class names by category id.
@@ -102,7 +104,7 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         warn_about_paths(ann_file, "images", data["images"], img_folder)
         warn_about_boxes(data, ann_file)
         check_boxes_and_counts(data, ann_file, img_folder, training, num_queries, skip_checks)
-        self.ann_file = ann_file
+        self.ann_file, self.origin = ann_file, str(ann_file)
         self._images = ListedImages(img_folder, ann_file, skip_checks)
         self.coco = COCO()
         self.coco.dataset = data
@@ -322,23 +324,20 @@ def build_from_tables(tables: Tables, image_set: str, args: Any) -> CocoDetectio
     Args:
         tables: tables of the split; checked like those of a COCO file.
         image_set: "train" or "val".
-        args: see `build`; paths are not used.
+        args: see `build`; paths are not used. In the short ``log_style`` no summary is printed.
 
     Raises:
         UserError: if the data is invalid.
     """
-    tables.report(image_set)
+    tables.report(image_set, summary=not prints_short(getattr(args, "log_style", "full")))
     dataset = _build_dataset(tables.img_folder, tables.source, image_set, args, tables.data)
+    dataset.origin = tables.origin
     dataset.split = tables.split
     return dataset
 
 
 def _build_dataset(
-    img_folder: Path,
-    ann_file: Path,
-    image_set: str,
-    args: Any,
-    data: dict[str, Any] | None = None,
+    img_folder: Path, ann_file: Path, image_set: str, args: Any, data: dict[str, Any] | None = None
 ) -> CocoDetection:
     return CocoDetection(
         img_folder,

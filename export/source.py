@@ -18,7 +18,7 @@ from models.panoptic import coco_is_thing
 from models.released.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
 from models.released.zoo import RELEASED_MODELS
 from models.weights import load_model_state, model_state, without_ddp_prefix
-from training.checkpoint import classes_in
+from training.checkpoint import best_f1_threshold_in, classes_in
 from training.class_rows import category_ids_in
 from util.category_ids import CategoryIds, OwnId
 from util.cli.command_line import ArgumentParser, FlagGroup, positive_number
@@ -45,8 +45,8 @@ class LoadedModel:
             `models.postprocess.PostProcess`; None: category ids are row numbers.
         short_side: short side of input images in pixels.
         max_size: maximum long side of input images in pixels.
-        best_threshold: score with the best F1 in the last evaluation of the training; None: not
-            known.
+        best_threshold: score with the best F1 in the evaluation of these weights during training;
+            None: not known.
         segment_threshold: minimum score of segments in panoptic maps.
     """
 
@@ -202,17 +202,11 @@ def from_file(
         category_ids=category_ids_in(checkpoint, architecture.num_classes, path).saved(),
         short_side=max(_side(n, path) for n in _listed(flags.get("scales") or PUBLISHED_SCALES)),
         max_size=_side(flags.get("max_size", NEW_FLAG_DEFAULTS["max_size"]), path),
-        best_threshold=_best_threshold(checkpoint),
+        best_threshold=best_f1_threshold_in(checkpoint, averaged),
         segment_threshold=_score(
             flags.get("panoptic_threshold"), NEW_FLAG_DEFAULTS["panoptic_threshold"]
         ),
     )
-
-
-def _best_threshold(checkpoint: Mapping[str, Any]) -> float | None:
-    """The score with the best F1 in the last evaluation of a training, if it is known."""
-    thresholds = checkpoint.get("thresholds")
-    return _score(thresholds.get("best_f1"), None) if isinstance(thresholds, Mapping) else None
 
 
 def _score(value: Any, default: Any) -> Any:

@@ -17,7 +17,7 @@ from util.files.checkpoint import load_checkpoint
 from util.nested_tensor import NestedTensor
 from util.options import option
 
-from .position_encoding import build_position_encoding
+from .position_encoding import PositionEmbeddingLearned, build_position_encoding
 
 BODY = "backbone.0.body."  # prefix of the ResNet's keys in a detector
 _RESNETS = ("resnet*", "resnext*", "wide_resnet*")
@@ -115,10 +115,8 @@ class BackboneBase(nn.Module):
         for name, parameter in backbone.named_parameters():
             in_late_stage = any(stage in name for stage in _LATE_STAGES)
             parameter.requires_grad_(train_backbone and (train_all or in_late_stage))
-        if return_interm_layers:
-            returned = {"layer1": "0", "layer2": "1", "layer3": "2", "layer4": "3"}
-        else:
-            returned = {"layer4": "0"}
+        stages = ("layer1", "layer2", "layer3", "layer4") if return_interm_layers else ("layer4",)
+        returned = {stage: str(number) for number, stage in enumerate(stages)}
         self.body = IntermediateLayerGetter(backbone, return_layers=returned)
         self.num_channels = num_channels
 
@@ -139,8 +137,7 @@ class BackboneBase(nn.Module):
         out: dict[str, NestedTensor] = {}
         for name, feature in features.items():
             mask = F.interpolate(padding_mask[None].float(), size=feature.shape[-2:])[0] > 0
-            is_empty = mask.flatten(1).all(1)
-            out[name] = NestedTensor(feature, mask & ~is_empty[:, None, None])
+            out[name] = NestedTensor(feature, mask & ~mask.flatten(1).all(1)[:, None, None])
         return out
 
 
@@ -156,8 +153,7 @@ class Backbone(BackboneBase):
         norm: ``"frozen"`` (`FrozenBatchNorm2d`) or ``"batch"`` (trainable `torch.nn.BatchNorm2d`).
 
     Raises:
-        UserError: if the name is unknown, ResNet-18 or 34 is dilated, or the weights cannot be
-            loaded.
+        UserError: unknown name, dilated ResNet-18 or 34, or weights that cannot be loaded.
     """
 
     def __init__(
@@ -304,23 +300,26 @@ class Joiner(nn.Sequential):
     def __init__(self, backbone: nn.Module, position_embedding: nn.Module):
         super().__init__(backbone, position_embedding)
         self.num_channels: int = backbone.num_channels  # type: ignore[assignment]
+        self.encodes_all = not isinstance(position_embedding, PositionEmbeddingLearned)
 
     def forward(self, tensor_list: NestedTensor):  # type: ignore[no-untyped-def]
-        """Compute feature maps, and the positional encoding of the coarsest.
+        """Compute feature maps and their positional encodings.
 
         Args:
             tensor_list: images (B, 3, H, W) with a padding mask (B, H, W).
 
         Returns:
-            the feature maps, fine to coarse, and a list with the encoding (B, C, H, W) of the last
-            one, in the same dtype.
+            the feature maps, fine to coarse, and a list of their encodings (B, C, H, W), in the
+            same dtype. Learned positions, which do not cover finer maps, encode the last map only.
         """
         features: dict[str, NestedTensor] = self[0](tensor_list)
         out: list[NestedTensor] = []
-        for feature in features.values():
+        positions: list[Tensor] = []
+        for number, feature in enumerate(features.values(), start=1):
             out.append(feature)
-        # Only the transformer uses encodings, and learned ones do not cover the finer maps.
-        return out, [self[1](out[-1]).to(out[-1].tensors.dtype)]
+            if self.encodes_all or number == len(features):
+                positions.append(self[1](feature).to(feature.tensors.dtype))
+        return out, positions
 
 
 def build_backbone(args: Any) -> Joiner:

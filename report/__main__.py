@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets import KINDS
 from datasets.formats.flags import add_format_flags
 from training.flags.data_checks import COCO_PATHS
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command
@@ -20,7 +21,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("folder", metavar="OUT", type=Path, help="--output_dir of the run")
     group = FlagGroup(parser, "data that has moved, as for main.py")
     add_format_flags(group)
-    group.add("--dataset_file", "data set", default=None)
+    group.add("--dataset_file", "as for main.py", default=None, choices=KINDS)
     for name in COCO_PATHS:
         group.add(f"--{name}", "as for main.py")
     return parser
@@ -36,21 +37,10 @@ def report(folder: Path, data_flags: dict[str, Any]) -> None:
     Raises:
         UserError: there is no run in the folder.
     """
-    from report.ground_truth import read_ground_truth
-    from report.results import read_results
-    from report.write import write_report
-    from util.errors import UserError
+    from report.of_run import report_run
 
-    results = read_results(folder)
-    ground_truth = None
-    try:
-        ground_truth = read_ground_truth(results.flags, data_flags)
-    except UserError as error:
-        results.missing.append(
-            f"Ground truth and images: {error}; if it has moved, give --data or --coco_path"
-        )
-    path = write_report(results, ground_truth)
-    for sentence in results.missing:
+    path, missing = report_run(folder, data_flags)
+    for sentence in missing:
         print(f"not in the report: {sentence}")
     print(f"{path}: figures also as PNG and SVG in {path.with_name('figures')}")
 

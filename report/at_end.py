@@ -23,12 +23,10 @@ def write_report_at_end(
         return
     try:
         from report.ground_truth import GroundTruth
-        from report.results import read_results
-        from report.write import write_report
+        from report.of_run import report_run
 
-        results = read_results(folder)
-        path = write_report(results, GroundTruth.of(val_set, ground_truth, train_set))
-        print(f"Report: {path}")
+        written = report_run(folder, {}, GroundTruth.of(val_set, ground_truth, train_set))
+        print(f"Report: {written.path}")
     except Exception as error:  # the run has ended well, whatever is wrong here
         reason = " ".join(str(error).split()) or type(error).__name__
         print(f"warning: no report ({reason}); try again with python -m report {folder}")

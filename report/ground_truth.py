@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from pycocotools.coco import COCO
 
 from datasets import build_dataset, build_ground_truth, get_coco_api_from_dataset
-from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS
+from training.flags.arguments import flag_actions
+from training.flags.data_checks import COCO_PATHS, DATA_FLAGS, OWN_DATA_PATHS
 from util.errors import UserError
-from util.options import fill_in_new_flags
 
 
 class GroundTruth(NamedTuple):
@@ -20,11 +20,13 @@ class GroundTruth(NamedTuple):
         val: annotations of the validation images.
         image_folder: folder of the validation images; None: the dataset has no folder.
         train: annotations of the training images; None: not available.
+        flags: flags that select the data, by name.
     """
 
     val: COCO
     image_folder: Path | None
     train: COCO | None
+    flags: Mapping[str, Any] = {}
 
     @classmethod
     def of(cls, val_set: Any, ground_truth: COCO, train_set: Any) -> "GroundTruth":
@@ -34,28 +36,48 @@ class GroundTruth(NamedTuple):
         return cls(ground_truth, None if root is None else Path(root), train)
 
 
-def read_ground_truth(flags: Mapping[str, Any], moved: Mapping[str, Any]) -> GroundTruth:
+def read_ground_truth(
+    flags: Mapping[str, Any], names: Mapping[int, str], moved: Mapping[str, Any]
+) -> GroundTruth:
     """Build the datasets from flags. Training data may be missing.
 
     Args:
-        flags: main.py flags by name.
+        flags: main.py flags by name; missing flags have their defaults.
+        names: class names by category id of the checkpoint; formats that have only names give
+            these ids to the classes.
         moved: data flags that replace those in ``flags``; a path replaces all paths.
 
     Raises:
-        UserError: the validation data cannot be read, or the flags name no data set.
+        UserError: the validation data cannot be read, or the flags name no dataset.
     """
-    args = argparse.Namespace(**_with_moved_data(flags, moved))
-    args.num_classes = None  # number of rows of the class head, which is no limit of the ids
-    fill_in_new_flags(args)
-    if not hasattr(args, "dataset_file"):
+    found = _with_moved_data(flags, moved)
+    if "dataset_file" not in found:
         raise UserError("no checkpoint names the data; give --data or --coco_path")
-    val_set = build_dataset("val", args)
-    ground_truth = build_ground_truth(val_set, args)
+    args = argparse.Namespace(**{**_defaults(), **found})
+    args.num_classes = None  # number of rows of the class head, which is no limit of the ids
     try:
-        train_set: Any = build_dataset("train", args)
+        val_set = build_dataset("val", args, names)
+        ground_truth = build_ground_truth(val_set, args)
+    except UserError as error:
+        if not _has_missing_path(args) or moved:
+            raise
+        raise UserError(f"{error}; if the data has moved, give --data or --coco_path") from error
+    try:
+        train_set: Any = build_dataset("train", args, names)
     except UserError:
         train_set = None
-    return GroundTruth.of(val_set, ground_truth, train_set)
+    used = {name: getattr(args, name) for name in DATA_FLAGS}
+    return GroundTruth.of(val_set, ground_truth, train_set)._replace(flags=used)
+
+
+def _defaults() -> dict[str, Any]:
+    """Default of every flag of main.py; a checkpoint or a script may lack some."""
+    return {name: action.default for name, action in flag_actions().items()}
+
+
+def _has_missing_path(args: argparse.Namespace) -> bool:
+    paths = (getattr(args, name) for name in (*COCO_PATHS, *OWN_DATA_PATHS))
+    return any(path and not Path(path).exists() for path in paths)
 
 
 def _with_moved_data(flags: Mapping[str, Any], moved: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,21 @@
 """What a run has left in its output folder, as far as it is there."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from datasets.annotations.coco_file import replace_text_ids
-from training.checkpoint import classes_in, flags_in
+from datasets.annotations.run_classes import table_of_checkpoint
+from datasets.evaluation.evaluated_data import (
+    EvaluatedData,
+    data_flags_text,
+    ground_truth_hash,
+    read_evaluated_data,
+)
+from report.ground_truth import GroundTruth
+from training.checkpoint import flags_in
 from util.errors import UserError
 from util.files.checkpoint import load_checkpoint
 from util.plot_utils import load_eval, read_log
@@ -29,6 +37,7 @@ class Results:
         names: class name by category id.
         evaluation: arrays of the newest ``eval*.pth``.
         detections: COCO result entries of the newest evaluation; None if there is no file.
+        evaluated: data of the evaluations, by file name relative to ``folder``.
         missing: for each missing part a sentence: what, and how to get it.
     """
 
@@ -36,9 +45,10 @@ class Results:
     log: list[dict[str, Any]] = field(default_factory=list)
     flags: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
-    names: dict[Any, str] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
     evaluation: dict[str, Any] | None = None
     detections: list[dict[str, Any]] | None = None
+    evaluated: dict[str, EvaluatedData] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -46,6 +56,13 @@ class Results:
         """``best.pth``, else ``checkpoint.pth``, else None."""
         paths = (self.folder / name for name in reversed(_CHECKPOINTS))
         return next((path for path in paths if path.exists()), None)
+
+    @property
+    def data_flags(self) -> Mapping[str, Any]:
+        """Flags that select the data: of the checkpoint, else of the newest evaluation."""
+        if self.flags or DETECTIONS not in self.evaluated:
+            return self.flags
+        return self.evaluated[DETECTIONS].flags
 
 
 def read_results(folder: Path) -> Results:
@@ -56,7 +73,7 @@ def read_results(folder: Path) -> Results:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the --output_dir of a run")
-    results = Results(folder)
+    results = Results(folder, evaluated=read_evaluated_data(folder))
     _read_log(results)
     _read_checkpoint(results)
     _read_evaluation(results)
@@ -89,23 +106,32 @@ def _read_checkpoint(results: Results) -> None:
             continue
         versions = content.get("versions")
         results.versions = dict(versions) if isinstance(versions, Mapping) else {}
-        results.names = {i: str(name) for i, name in classes_in(content)[0].items()}
+        results.names = dict(table_of_checkpoint(str(path), content).names)
         return
-    results.missing.append(f"Flags, versions and class names: {complaints[0]}")
+    part = "Flags, versions and class names"
+    if DETECTIONS in results.evaluated:
+        results.names = dict(results.evaluated[DETECTIONS].names)
+        part = "Flags and versions"
+    if results.checkpoint is None:
+        complaints = [f"no {results.folder / _CHECKPOINTS[0]}"]
+    results.missing.append(f"{part}: {complaints[0]}")
 
 
 def _read_evaluation(results: Results) -> None:
-    paths = [results.folder / name for name in _EVALUATIONS]
-    found = [path for path in paths if path.exists()]
-    if found:
-        newest = max(found, key=lambda path: path.stat().st_mtime_ns)
-        try:
-            results.evaluation = load_eval(newest)
-            return
-        except UserError as error:
-            results.missing.append(f"AP by class: {error}")
-    else:
+    newest = _newest_evaluation(results.folder)
+    if newest is None:
         results.missing.append(f"AP by class: no {results.folder}/eval/latest.pth{_how(results)}")
+        return
+    try:
+        results.evaluation = load_eval(results.folder / newest)
+    except UserError as error:
+        results.missing.append(f"AP by class: {error}")
+
+
+def _newest_evaluation(folder: Path, names: Sequence[str] = _EVALUATIONS) -> str | None:
+    """The newest of the files that exist; None if there is none."""
+    found = [name for name in names if (folder / name).exists()]
+    return max(found, key=lambda name: (folder / name).stat().st_mtime_ns, default=None)
 
 
 def _read_detections(results: Results) -> None:
@@ -127,9 +153,52 @@ def _read_detections(results: Results) -> None:
 
 def _how(results: Results) -> str:
     """How to get a missing evaluation."""
+    command = _evaluate_command(results)
+    return f"; write it with {command} and make the report again" if command else ""
+
+
+def _evaluate_command(results: Results, data: str = "") -> str:
+    """Command that evaluates the checkpoint on its data, or on that of these flags."""
     if results.checkpoint is None:
         return ""
+    words = ["python main.py --eval --resume", results.checkpoint, data]
+    return " ".join(str(word) for word in (*words, "--output_dir", results.folder) if word)
+
+
+def leave_out_other_data(results: Results, ground_truth: GroundTruth) -> None:
+    """Leave out detections and evaluation of other data than the ground truth, in place.
+
+    An earlier evaluation on the data of the ground truth is used instead. Evaluations of earlier
+    versions, which do not store their data, are kept.
+
+    Args:
+        results: of a run; ``missing`` gets a sentence.
+        ground_truth: annotations that the report uses.
+    """
+    present = ground_truth_hash(ground_truth.val)
+    other = {name: data for name, data in results.evaluated.items() if data.hash != present}
+    newest = _newest_evaluation(results.folder)
+    left_out = [name for name in (newest, DETECTIONS) if name in other]
+    if not left_out:
+        return
+    if DETECTIONS in other:
+        results.detections = None
+    if newest in other:
+        same = [name for name in _EVALUATIONS if name in results.evaluated and name not in other]
+        earlier = _newest_evaluation(results.folder, same)
+        results.evaluation = None if earlier is None else load_eval(results.folder / earlier)
+    results.missing.append(_other_data(results, left_out, ground_truth.flags))
+
+
+def _other_data(results: Results, left_out: Sequence[str], flags: Mapping[str, Any]) -> str:
+    """The sentence about evaluations on other data, and how to get a report of them."""
+    evaluated, used = results.evaluated[left_out[-1]].command_line(), data_flags_text(flags)
+    sentence = f"{' and '.join(left_out)}: evaluated on "
+    if evaluated == used:
+        sentence += f"other images or annotations of {evaluated}"
+    else:
+        sentence += f"other data; to report this evaluation, add {evaluated} to python -m report"
+    command = _evaluate_command(results, used)
     return (
-        f"; write it with python main.py --eval --resume {results.checkpoint} "
-        f"--output_dir {results.folder} and make the report again"
+        f"{sentence}; to evaluate the data of this report, run {command}" if command else sentence
     )

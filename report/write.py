@@ -14,7 +14,7 @@ from report.ground_truth import GroundTruth
 from report.page import Section, Table, render
 from report.plotting import Figure, save_figure
 from report.quality import Names, detection_figures, evaluation_figures
-from report.results import Results
+from report.results import DETECTIONS, Results
 from report.statistics import SplitStatistics, data_figures, split_statistics
 from report.worst_images import worst_images
 from util.files.checkpoint import atomic_write
@@ -45,7 +45,7 @@ def write_report(results: Results, ground_truth: GroundTruth | None) -> Path:
         analysis = analyse(ground_truth.val, results.detections)
     sections = [
         Section("Training", figures=_drawn(epoch_figures(results.log), folder)),
-        _quality_section(evaluation, analysis, names, folder),
+        _quality_section(_data_of(results), evaluation, analysis, names, folder),
         *_error_sections(analysis, ground_truth, names, folder),
         _data_section(ground_truth, names, folder),
         Section("Next commands", commands=_commands(results)),
@@ -108,14 +108,25 @@ def _facts(
     return facts
 
 
+def _data_of(results: Results) -> str:
+    """Flags of the data of the newest evaluation; empty if they are not known."""
+    evaluated = results.evaluated.get(DETECTIONS)
+    return "" if evaluated is None or results.detections is None else evaluated.command_line()
+
+
 def _quality_section(
-    evaluation: SavedEvaluation | None, analysis: Analysis | None, names: Names, folder: Path
+    data: str,
+    evaluation: SavedEvaluation | None,
+    analysis: Analysis | None,
+    names: Names,
+    folder: Path,
 ) -> Section:
     figures = [] if evaluation is None else evaluation_figures(evaluation, names)
     if analysis is not None:
         figures += detection_figures(analysis, names)
     tables = [_class_table(evaluation, analysis, names)] if evaluation or analysis else []
-    text = "Of the newest evaluation, with the raw weights of its epoch."
+    on_data = f" on {data}" if data else ""
+    text = f"Of the newest evaluation{on_data}, with the raw weights of its epoch."
     return Section("Evaluation", text, _drawn(figures, folder), tables)
 
 

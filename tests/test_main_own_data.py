@@ -81,6 +81,28 @@ def test_the_same_images_are_held_out(voc, trained, evaluated, given):
     assert sorted(evaluated) == before
 
 
+def test_the_short_style_describes_the_data_once(voc, trained, tmp_path, capsys):
+    flags = ["--eval", "--resume", trained / "checkpoint.pth", "--output_dir", tmp_path]
+    assert bare_run(*flags, "--log_style", "short") == 0
+    words = " ".join(capsys.readouterr().out.split())
+    described = f"Pascal VOC, {voc} (3 of 8 images: --val_fraction 0.4, --split_seed 5)"
+    assert words.count(described) == 1
+    assert f"validation 3 images, 9 objects from {described}" in words
+    assert bare_run(*flags, "--log_style", "full") == 0
+    assert f"Validation data: {described}: 3 images" in capsys.readouterr().out
+
+
+def test_the_config_of_a_continued_run_starts_a_new_one(trained, tmp_path):
+    continued, again = tmp_path / "continued", tmp_path / "again"
+    resume = ["--resume", trained / "checkpoint.pth", "--epochs", "2"]
+    assert bare_run(*resume, "--output_dir", continued) == 0
+    config = (continued / "config.txt").read_text().splitlines()
+    assert "# --num_classes is not given" in config
+    start = [f"@{continued / 'config.txt'}", "--resume=", "--epochs", "1"]
+    assert bare_run(*start, "--output_dir", again) == 0
+    assert read_checkpoint(again / "checkpoint.pth")["category_ids"] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("kind", ["--data", "--dataset_file voc --voc_path"])
 def test_a_grown_folder_moves_no_image_from_training_to_validation(kind, voc, tmp_path, evaluated):
     root = shutil.copytree(voc, tmp_path / "data")

@@ -80,6 +80,25 @@ def test_a_folder_gives_pictures_json_and_csv(model, photos, capsys):
     assert printed.endswith("2 images, 2 detections; results in out\n")
 
 
+def test_results_of_an_earlier_prediction_are_named(model, photos, capsys):
+    line = "out also contains results of an earlier prediction: "
+    assert run("photos", "--counts", "--crops", "--json", "coco") == 0
+    assert line not in capsys.readouterr().out
+    before = {name: Path("out", name).read_bytes() for name in ("counts.csv", "images.json")}
+    assert run("photos/a.jpg", "--no_pictures") == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == line + "counts.csv, images.json, pictures, crops"
+    assert {name: Path("out", name).read_bytes() for name in before} == before
+
+
+@pytest.mark.parametrize("flags", [[], ["--json", "coco"], ["--counts", "--crops"]])
+def test_results_of_the_same_flags_are_all_new(model, photos, capsys, flags):
+    model(panoptic=True)
+    for _ in range(2):
+        assert run("photos", *flags) == 0
+        assert "also contains" not in capsys.readouterr().out
+
+
 def test_photos_of_all_orientations_give_one_result(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for orientation in ORIENTATIONS:

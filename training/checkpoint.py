@@ -42,8 +42,8 @@ KEYS = {
     "progress": "fields of RunState listed in training.state.PROGRESS_FIELDS",
     "step": "optimizer steps since the start of the run, skipped steps included",
     "versions": "versions of Python and packages, and the git commit",
-    "thresholds": "score thresholds with the best F1 in the last evaluation: best_f1 over all "
-    "classes, by_class by category id; None without a correct detection",
+    "thresholds": "score thresholds with the best F1 in the evaluation of these weights: best_f1 "
+    "over all classes, by_class by category id; None without evaluation or correct detection",
     "best_weights": "only in best.pth, value 'ema': the averaged weights scored best",
 }
 _NEEDED_TO_RESUME = ("optimizer", "lr_scheduler", "epoch")
@@ -169,7 +169,7 @@ def averaged_weights_in(checkpoint: Checkpoint, source: str) -> dict[str, Tensor
 
 
 def best_f1_threshold_in(checkpoint: Checkpoint, averaged: bool) -> float | None:
-    """Score threshold with the best F1 in the last evaluation; None if the checkpoint has none.
+    """Score threshold with the best F1 of these weights; None if the checkpoint has none.
 
     Args:
         checkpoint: content of a file, not validated.
@@ -179,8 +179,8 @@ def best_f1_threshold_in(checkpoint: Checkpoint, averaged: bool) -> float | None
     if averaged != (checkpoint.get("best_weights") == "ema"):
         progress: Any = checkpoint.get("progress") if averaged else None
         found = progress.get("ema_thresholds") if isinstance(progress, Mapping) else None
-    best = found.get("best_f1") if isinstance(found, Mapping) else None
-    return float(best) if isinstance(best, int | float) and 0 <= best <= 1 else None
+    best: Any = found.get("best_f1") if isinstance(found, Mapping) else None
+    return float(best) if type(best) in (int, float) and 0 <= best <= 1 else None
 
 
 def position_in(checkpoint: Checkpoint) -> tuple[Any, Any]:

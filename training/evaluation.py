@@ -8,11 +8,17 @@ from typing import Any
 from torch import nn
 
 from datasets.coco_eval import CocoEvaluator
+from datasets.evaluation.evaluated_data import (
+    EvaluatedData,
+    ground_truth_hash,
+    write_evaluated_data,
+)
 from datasets.evaluation.report import write_detections
 from datasets.loading.bad_samples import ReportingLoader
 from engine import evaluate
 from models.criterion import SetCriterion
 from training.data import Data
+from training.flags.data_checks import DATA_FLAGS
 from training.folder import RunFolder
 from training.reporting import (
     all_detections,
@@ -41,6 +47,7 @@ class Evaluation:
         seed: seed of the random generators during an evaluation.
         dump_detections: file for the detections of the last evaluation; empty: none.
         training: whether this is an evaluation during training, not ``--eval``.
+        evaluated_data: what is stored about the data; None without an output folder.
     """
 
     criterion: SetCriterion
@@ -53,6 +60,7 @@ class Evaluation:
     seed: int
     dump_detections: str
     training: bool
+    evaluated_data: EvaluatedData | None = None
 
     def score(
         self, model: nn.Module, between_batches: Callable[[], None]
@@ -97,6 +105,9 @@ class Evaluation:
         if self.folder.path is None:
             return
         self.folder.save_detections(detections, self.data.classes.text_ids)
+        if self.evaluated_data is not None:
+            files = ("eval/detections.json", "eval/latest.pth" if self.training else "eval.pth")
+            write_evaluated_data(self.folder.path, files, self.evaluated_data)
         val_set = self.data.val_set
         figure = draw_detections(detections, self.data.ground_truth, val_set, self.folder.path)
         if figure is not None:
@@ -115,7 +126,7 @@ def build_evaluation(
     folder: RunFolder,
     output: FullOutput,
 ) -> Evaluation:
-    """Build from the flags ``amp``, ``seed``, ``dump_detections`` and ``eval``."""
+    """Build from the flags ``amp``, ``seed``, ``dump_detections``, ``eval`` and the data flags."""
     return Evaluation(
         criterion=criterion,
         postprocessors=postprocessors,
@@ -127,4 +138,10 @@ def build_evaluation(
         seed=args.seed,
         dump_detections=args.dump_detections,
         training=not args.eval,
+        evaluated_data=_build_evaluated_data(args, data) if folder.path is not None else None,
     )
+
+
+def _build_evaluated_data(args: argparse.Namespace, data: Data) -> EvaluatedData:
+    flags = {name: getattr(args, name) for name in DATA_FLAGS}
+    return EvaluatedData(ground_truth_hash(data.ground_truth), flags, data.classes.names)

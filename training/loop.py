@@ -169,6 +169,7 @@ class Run:
         assert self.train_loader is not None
         settings, plan, state, training = self.settings, self.plan, self.state, self.training
         self._start_stage()
+        state.thresholds = state.ema_thresholds = None  # they belong to the weights before
         steps_done = state.images_done // plan.images_per_step(state.epoch)
         batches_done, batch_size = steps_done * plan.accum_steps, plan.batch_size_in(state.epoch)
         self.train_loader.start_at(state.epoch, batches_done, batch_size)

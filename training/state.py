@@ -36,8 +36,8 @@ class RunState:
         skipped_steps: number of skipped non-finite steps.
         bad_images: one message per unreadable image that was replaced; in the current epoch only
             images of this rank.
-        thresholds: score thresholds of the raw weights in the last evaluation, on rank 0 only, see
-            `datasets.evaluation.thresholds.best_thresholds`.
+        thresholds: score thresholds of the raw weights, on rank 0 only, see
+            `datasets.evaluation.thresholds.best_thresholds`; None from the next training step on.
         ema_thresholds: the same for the averaged weights.
     """
 

@@ -76,13 +76,20 @@ class Tables:
     part: str = ""
     split: ImageSplit | None = None
 
-    def report(self, image_set: str) -> None:
+    @property
+    def origin(self) -> str:
+        """Format and path, with the part that was read."""
+        return f"{self.format}, {self.source}{self.part}"
+
+    def report(self, image_set: str, summary: bool = True) -> None:
         """Print a summary and the remarks; log the notes as warnings.
 
         Args:
             image_set: "train" or "val".
+            summary: False: print only the remarks.
         """
-        print(self.summary(image_set))
+        if summary:
+            print(self.summary(image_set))
         for remark in self.remarks:
             print(remark)
         for note in self.notes:
@@ -102,7 +109,7 @@ class Tables:
         num_images = len(self.data["images"])
         empty = num_images - len(with_objects)
         return (
-            f"{what} data: {self.format}, {self.source}{self.part}: "
+            f"{what} data: {self.origin}: "
             f"{counted(num_images, 'images')}{f' ({empty} without objects)' if empty else ''}, "
             f"{counted(len(objects), 'objects')}, {counted(len(names), 'classes')} ({some})"
         )

@@ -250,6 +250,7 @@ def test_a_checkpoint_by_its_path(tmp_path):
         ({"thresholds": {"best_f1": 0.3}}, 0.3, 0.5),
         ({"thresholds": {}}, 0.5, 0.5),
         ({"thresholds": {"best_f1": "x"}}, 0.5, 0.5),
+        ({"thresholds": {"best_f1": True}}, 0.5, 0.5),
         (
             {"thresholds": {"best_f1": 0.3}, "progress": {"ema_thresholds": {"best_f1": 0.4}}},
             0.3,

@@ -198,3 +198,31 @@ def test_thresholds_survive_a_resumed_epoch(data, tmp_path, thresholds_by_evalua
     assert run(data, *flags, "--epochs", "1") == 0
     assert run(data, *flags, "--epochs", "1") == 0
     assert threshold_in(tmp_path / "checkpoint.pth") == 0.1
+
+
+def test_weights_without_evaluation_have_no_thresholds(data, tmp_path, thresholds_by_evaluation):
+    flags = ["--epochs", "5", "--eval_every", "2", "--output_dir", tmp_path, "--keep_last", "20"]
+    averaged = ["--ema_decay", "0.9", "--batch_size", "2", "--save_every", "1"]
+    assert run(data, *flags, *averaged) == 0
+    thresholds, of_average = {}, {}
+    for path in sorted(tmp_path.glob("checkpoint-step*.pth")):
+        checkpoint = read_checkpoint(path)
+        step, progress = checkpoint["step"], checkpoint["progress"]
+        thresholds[step] = (checkpoint["thresholds"] or {}).get("best_f1")
+        of_average[step] = (progress["ema_thresholds"] or {}).get("best_f1")
+    none = dict.fromkeys(range(1, 11))  # two steps per epoch
+    assert thresholds == {**none, 4: 0.2, 8: 0.4, 10: 0.6}
+    assert of_average == {**none, 4: 0.1, 8: 0.3, 10: 0.5}
+
+
+def test_resumed_runs_drop_the_thresholds_of_earlier_weights(
+    data, tmp_path, thresholds_by_evaluation
+):
+    assert run(data, "--epochs", "1", "--output_dir", tmp_path / "a") == 0
+    first = tmp_path / "a" / "checkpoint.pth"
+    flags = ["--resume", first, "--epochs", "3", "--eval_every", "3", "--keep_last", "2"]
+    assert run(data, *flags, "--output_dir", tmp_path / "b") == 0
+    unscored, scored = map(read_checkpoint, sorted((tmp_path / "b").glob("checkpoint-step*.pth")))
+    assert (unscored["epoch"], unscored["thresholds"]) == (1, None)
+    assert (scored["epoch"], scored["thresholds"]["best_f1"]) == (2, 0.2)
+    assert threshold_in(first) == 0.1

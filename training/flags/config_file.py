@@ -18,7 +18,9 @@ _NO_FLAG = ("#", "--num_classes ")
 _OF_ONE_START = ("auto_resume", "overwrite", "start_epoch", "world_size", "dist_url")
 
 
-def build_config(args: argparse.Namespace, actions: Mapping[str, argparse.Action]) -> str:
+def build_config(
+    args: argparse.Namespace, actions: Mapping[str, argparse.Action], num_classes: int | None
+) -> str:
     """Return the content of ``config.txt``.
 
     Flags that differ from their defaults come first; the others follow as comments.
@@ -26,11 +28,14 @@ def build_config(args: argparse.Namespace, actions: Mapping[str, argparse.Action
     Args:
         args: all flags, with their final values.
         actions: argparse actions of main.py by name.
+        num_classes: ``--num_classes`` as given, instead of the value in ``args``, which may have
+            been read from weights or data; None: not given.
     """
+    values = {**vars(args), "num_classes": num_classes}
     changed: list[str] = []
     others: list[str] = []
     for name, action in actions.items():
-        value = getattr(args, name)
+        value = values[name]
         line = flag_line(action, value)
         is_comment = line is None or value == action.default or name in _OF_ONE_START
         if name == "resume" and value and args.output_dir and lies_in(value, Path(args.output_dir)):
@@ -98,5 +103,5 @@ def _comments(lines: list[str]) -> list[str]:
 
 
 def _flags_in(text: str) -> list[str]:
-    """Lines with flags, except the number of classes: a resumed run reads it from the weights."""
+    """Lines with flags, except the number of classes: a continued run need not repeat it."""
     return [line for line in text.splitlines() if line and not line.startswith(_NO_FLAG)]

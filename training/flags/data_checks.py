@@ -8,6 +8,11 @@ COCO_PATHS = (
     *("coco_path", "coco_panoptic_path", "train_images", "train_ann", "val_images", "val_ann"),
 )
 OWN_DATA_PATHS = ("data", "voc_path", "yolo_path")
+# Flags that determine the images and annotations of a run.
+DATA_FLAGS = (
+    *("dataset_file", *COCO_PATHS, *OWN_DATA_PATHS),
+    *("val_fraction", "split_seed", "seed", "classes", "keep_difficult", "masks"),
+)
 # Valid values of --dataset_file for each path flag; "coco" is the default.
 _READ_BY = {"data": ("coco",), "voc_path": ("coco", "voc"), "yolo_path": ("coco", "yolo")}
 

@@ -35,7 +35,7 @@ def build_opening(args: argparse.Namespace, start: Start, data: Data, model: nn.
     splits = {"training": data.train_set, "validation": data.val_set}
     counts = {name: objects_by_class(split) for name, split in splits.items() if split is not None}
     entries = {
-        name: f"{_split(splits[name], objects)} from {splits[name].ann_file}"
+        name: f"{_split(splits[name], objects)} from {_origin(splits[name])}"
         for name, objects in counts.items()
     }
     entries["classes"] = _classes(counts, data.classes.names)
@@ -62,8 +62,25 @@ def objects_by_class(dataset: Any) -> Counter[int]:
     return Counter(row["category_id"] for row in objects if not row.get("iscrowd"))
 
 
+def _origin(dataset: Any) -> Any:
+    """Format and path of the data; for data of other kinds the path alone."""
+    return getattr(dataset, "origin", dataset.ann_file)
+
+
 def _split(dataset: Any, objects: Counter[int]) -> str:
-    return f"{count(len(dataset), 'image')}, {count(objects.total(), 'object')}"
+    without = _num_without_objects(dataset)
+    empty = f" ({without} without objects)" if without else ""
+    return f"{count(len(dataset), 'image')}{empty}, {count(objects.total(), 'object')}"
+
+
+def _num_without_objects(dataset: Any) -> int:
+    """Number of images without objects; 0 for data without a pycocotools index."""
+    objects = getattr(getattr(dataset, "coco", None), "anns", None)
+    if objects is None:
+        return 0
+    return len(dataset) - len(
+        {row["image_id"] for row in objects.values() if not row.get("iscrowd")}
+    )
 
 
 def _classes(counts: Mapping[str, Counter[int]], names: Mapping[int, str]) -> str:

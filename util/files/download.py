@@ -37,19 +37,15 @@ def load_from_url(url: str, map_location: Any) -> Any:
         RuntimeError: the downloaded file does not match the hash in its name.
     """
     path = _cache_path(url)
-    path.parent.mkdir(parents=True, exist_ok=True)
     expected_hash = _HASH_IN_NAME.search(path.name)
     if expected_hash:
         _check_cached(path, expected_hash[1])
-        if not path.exists():
-            _download(url, path, expected_hash[1])
-        return _read(path, map_location)
-    temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")  # threads may fetch equal names
+        return _load(url, map_location, path.name, check_hash=True)
+    temporary = f"{uuid.uuid4().hex}.tmp"  # threads may fetch equal names
     try:
-        _download(url, temporary)
-        return _read(temporary, map_location)
+        return _load(url, map_location, temporary, check_hash=False)
     finally:
-        temporary.unlink(missing_ok=True)
+        path.with_name(temporary).unlink(missing_ok=True)
 
 
 def advice_without_network(url: str) -> str:
@@ -64,13 +60,15 @@ def _cache_path(url: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
 
 
-def _download(url: str, path: Path, sha256_prefix: str | None = None) -> None:
-    """Download a file, atomically; with a progress bar on rank 0."""
-    torch.hub.download_url_to_file(url, str(path), sha256_prefix, progress=is_main_process())
-
-
-def _read(path: Path, map_location: Any) -> Any:
-    return torch.load(path, map_location=map_location, weights_only=True)
+def _load(url: str, map_location: Any, file_name: str, check_hash: bool) -> Any:
+    return torch.hub.load_state_dict_from_url(
+        url,
+        map_location=map_location,
+        progress=is_main_process(),
+        check_hash=check_hash,
+        file_name=file_name,
+        weights_only=True,
+    )
 
 
 def _check_cached(path: Path, expected: str) -> None:

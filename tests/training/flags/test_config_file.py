@@ -41,13 +41,13 @@ def test_every_flag_survives_a_round_trip(actions, tmp_path):
     args = parse()
     for name, action in actions.items():
         setattr(args, name, other_value(action))
-    again = read_again(build_config(args, actions), tmp_path)
+    again = read_again(build_config(args, actions, args.num_classes), tmp_path)
     differing = {name for name in vars(args) if getattr(args, name) != getattr(again, name)}
     assert differing == {"auto_resume", "overwrite", "start_epoch", "world_size", "dist_url"}
 
 
 def test_defaults_survive_a_round_trip(actions, tmp_path):
-    text = build_config(parse(), actions)
+    text = build_config(parse(), actions, None)
     assert vars(read_again(text, tmp_path)) == vars(parse())
     assert all(line.startswith("#") for line in text.splitlines() if line)
 
@@ -55,20 +55,28 @@ def test_defaults_survive_a_round_trip(actions, tmp_path):
 @pytest.mark.parametrize("text", ODD_TEXTS)
 def test_odd_texts_survive_a_round_trip(actions, tmp_path, text):
     args = parse(f"--output_dir={text}", f"--coco_path={text}")
-    again = read_again(build_config(args, actions), tmp_path)
+    again = read_again(build_config(args, actions, args.num_classes), tmp_path)
     assert (again.output_dir, again.coco_path) == (text, text)
+
+
+@pytest.mark.parametrize("given", [None, 3])
+def test_the_number_of_classes_is_written_only_if_given(actions, tmp_path, given):
+    args = parse()
+    args.num_classes = 3  # read from weights
+    text = build_config(args, actions, given)
+    assert read_again(text, tmp_path).num_classes == given
 
 
 def test_a_line_break_becomes_a_comment(actions, tmp_path):
     args = parse()
     args.coco_path = "two\nlines"
-    text = build_config(args, actions)
+    text = build_config(args, actions, args.num_classes)
     assert r"# --coco_path is 'two\nlines'" in text
     assert read_again(text, tmp_path).coco_path is None
 
 
 def test_every_flag_is_named_and_changed_flags_come_first(actions):
-    text = build_config(parse("--epochs", "3", "--masks"), actions)
+    text = build_config(parse("--epochs", "3", "--masks"), actions, None)
     flags, comments = text.split("# Default values")
     assert [line for line in flags.splitlines() if line and line[0] != "#"] == [
         *("--epochs 3", "--masks")
@@ -83,7 +91,9 @@ def test_a_checkpoint_of_the_folder_itself_is_not_a_flag_of_the_run(actions, tmp
     inside, outside = tmp_path / "out" / "checkpoint.pth", tmp_path / "other.pth"
     for path, expected in ((inside, ""), (outside, str(outside))):
         args = parse("--output_dir", tmp_path / "out", "--resume", path)
-        assert read_again(build_config(args, actions), tmp_path).resume == expected
+        assert (
+            read_again(build_config(args, actions, args.num_classes), tmp_path).resume == expected
+        )
 
 
 def test_lists_and_switches(actions):

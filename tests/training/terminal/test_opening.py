@@ -18,8 +18,10 @@ NAMES = {1: "cat", 3: "traffic light", 7: "never seen"}
 
 
 class Split(torch.utils.data.Dataset):
-    def __init__(self, ids, ann_file):
+    def __init__(self, ids, ann_file, origin=None):
         self.coco, self.ann_file = COCO(), ann_file
+        if origin is not None:
+            self.origin = origin
         annotations = [{"id": n, "category_id": i, "image_id": 1} for n, i in enumerate(ids)]
         annotations.append({"id": 99, "category_id": 1, "image_id": 1, "iscrowd": 1})
         self.coco.dataset = {"images": [{"id": 1}], "annotations": annotations, "categories": []}
@@ -31,7 +33,7 @@ class Split(torch.utils.data.Dataset):
 
 def opening(*flags, start=None, names=NAMES):
     args = main.parse_command_line(["--output_dir", "out", "--device", "cpu", *flags]).args
-    train = None if args.eval else Split([3, 3, 1], "train.json")
+    train = None if args.eval else Split([3, 3, 1], "train.json", "YOLO, data.yaml (train)")
     val = Split([3], "val.json")
     ids = CategoryIds(tuple(range(8)))
     data = Data(train, val, ClassTable("training", "", names, {}), val.coco, ids)
@@ -40,8 +42,11 @@ def opening(*flags, start=None, names=NAMES):
 
 def test_data_model_device_and_folder():
     lines = opening("--batch_size", "3", "--amp", "bf16").splitlines()
-    assert lines[0] == "training    10 images, 3 objects from train.json"
-    assert lines[1] == "validation  10 images, 1 object from val.json"
+    assert (
+        lines[0]
+        == "training    10 images (9 without objects), 3 objects from YOLO, data.yaml (train)"
+    )
+    assert lines[1] == "validation  10 images (9 without objects), 1 object from val.json"
     assert lines[2].startswith(
         "classes     3, with training/validation objects: traffic light 2/1,"
     )
