@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from pycocotools.coco import COCO
 
 from datasets import build_dataset, build_ground_truth, get_coco_api_from_dataset
+from datasets.formats.held_out import NO_IMAGES, ImageSplit
+from training.data import class_list
 from training.flags.arguments import flag_actions
 from training.flags.data_checks import COCO_PATHS, DATA_FLAGS, OWN_DATA_PATHS
 from util.errors import UserError
@@ -37,7 +39,10 @@ class GroundTruth(NamedTuple):
 
 
 def read_ground_truth(
-    flags: Mapping[str, Any], names: Mapping[int, str], moved: Mapping[str, Any]
+    flags: Mapping[str, Any],
+    names: Mapping[int, str],
+    moved: Mapping[str, Any],
+    split: ImageSplit = NO_IMAGES,
 ) -> GroundTruth:
     """Build the datasets from flags. Training data may be missing.
 
@@ -46,6 +51,7 @@ def read_ground_truth(
         names: class names by category id of the checkpoint; formats that have only names give
             these ids to the classes.
         moved: data flags that replace those in ``flags``; a path replaces all paths.
+        split: training and validation images of the checkpoint, if a part was held out.
 
     Raises:
         UserError: the validation data cannot be read, or the flags name no dataset.
@@ -55,15 +61,16 @@ def read_ground_truth(
         raise UserError("no checkpoint names the data; give --data or --coco_path")
     args = argparse.Namespace(**{**_defaults(), **found})
     args.num_classes = None  # number of rows of the class head, which is no limit of the ids
+    args.classes = class_list(args.classes, flags, names, "the checkpoint")
     try:
-        val_set = build_dataset("val", args, names)
+        val_set = build_dataset("val", args, names, split)
         ground_truth = build_ground_truth(val_set, args)
     except UserError as error:
         if not _has_missing_path(args) or moved:
             raise
         raise UserError(f"{error}; if the data has moved, give --data or --coco_path") from error
     try:
-        train_set: Any = build_dataset("train", args, names)
+        train_set: Any = build_dataset("train", args, names, split)
     except UserError:
         train_set = None
     used = {name: getattr(args, name) for name in DATA_FLAGS}

@@ -33,7 +33,9 @@ def report_run(
     results = read_results(folder)
     if ground_truth is None:
         try:
-            ground_truth = read_ground_truth(results.data_flags, results.names, data_flags)
+            ground_truth = read_ground_truth(
+                results.data_flags, results.names, data_flags, results.split
+            )
         except UserError as error:
             results.missing.append(f"Ground truth and images: {error}")
     if ground_truth is not None:

@@ -14,6 +14,7 @@ from datasets.evaluation.evaluated_data import (
     ground_truth_hash,
     read_evaluated_data,
 )
+from datasets.formats.held_out import NO_IMAGES, ImageSplit
 from report.ground_truth import GroundTruth
 from training.checkpoint import flags_in
 from util.errors import UserError
@@ -35,6 +36,7 @@ class Results:
         flags: of the checkpoint, by name.
         versions: of Python and packages, and the commit.
         names: class name by category id.
+        split: training and validation images of the checkpoint, if a part was held out.
         evaluation: arrays of the newest ``eval*.pth``.
         detections: COCO result entries of the newest evaluation; None if there is no file.
         evaluated: data of the evaluations, by file name relative to ``folder``.
@@ -46,6 +48,7 @@ class Results:
     flags: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
+    split: ImageSplit = NO_IMAGES
     evaluation: dict[str, Any] | None = None
     detections: list[dict[str, Any]] | None = None
     evaluated: dict[str, EvaluatedData] = field(default_factory=dict)
@@ -107,6 +110,7 @@ def _read_checkpoint(results: Results) -> None:
         versions = content.get("versions")
         results.versions = dict(versions) if isinstance(versions, Mapping) else {}
         results.names = dict(table_of_checkpoint(str(path), content).names)
+        results.split = ImageSplit.read(content.get("split"))
         return
     part = "Flags, versions and class names"
     if DETECTIONS in results.evaluated:

@@ -82,7 +82,8 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
         known = table_of_checkpoint(*start.resume).names
         split = ImageSplit.read(start.resume.content.get("split"))
         saved = flags_in(start.resume.content, start.resume.path)
-        args = _with_stored_classes(args, saved, known, start.resume.path)
+        listed = class_list(args.classes, saved, known, start.resume.path)
+        args = argparse.Namespace(**{**vars(args), "classes": listed})
     val_set: Any = build_dataset("val", args, known, split)
     train_set: Any = None if args.eval else build_dataset("train", args, known, split)
     _require_same_data(args.skip_checks, training=train_set, validation=val_set)
@@ -106,25 +107,25 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     return Data(train_set, val_set, classes, ground_truth, category_ids)
 
 
-def _with_stored_classes(
-    args: argparse.Namespace, saved: Mapping[str, Any], names: Mapping[int, str], source: str
-) -> argparse.Namespace:
+def class_list(
+    classes: str | None, saved: Mapping[str, Any], names: Mapping[int, str], source: str
+) -> str | list[str] | None:
     """Replace a class list whose file is gone by the class names of the checkpoint that used it.
 
     Args:
-        args: all flags; not changed.
+        classes: value of ``--classes``.
         saved: flags of the checkpoint; only the file that they name is replaced.
         names: class names of the checkpoint by category id; the list gave the ids their order.
         source: path of the checkpoint.
 
     Returns:
-        flags with a list of names as ``classes``, or ``args``.
+        ``classes``, or the names.
     """
-    is_saved = args.classes is not None and args.classes == saved.get("classes")
-    if not names or not is_saved or Path(args.classes).exists():
-        return args
-    print(f"--classes {args.classes} does not exist: using the classes in {source}")
-    return argparse.Namespace(**{**vars(args), "classes": [names[i] for i in sorted(names)]})
+    is_saved = classes == saved.get("classes")
+    if classes is None or not names or not is_saved or Path(classes).exists():
+        return classes
+    print(f"--classes {classes} does not exist: using the classes in {source}")
+    return [names[i] for i in sorted(names)]
 
 
 def _require_same_data(skip_checks: bool, **splits: Any) -> None:

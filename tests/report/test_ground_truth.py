@@ -2,6 +2,7 @@
 
 import pytest
 
+from datasets.formats.held_out import ImageSplit
 from datasets.shapes.directory import write_shapes
 from report.__main__ import main
 from report.ground_truth import read_ground_truth
@@ -32,6 +33,17 @@ def test_class_ids_are_those_of_the_checkpoint(tmp_path, flag):
 def test_flags_may_be_missing(tmp_path, write):
     found = read_ground_truth({}, {}, {"data": str(write(tmp_path))})
     assert len(found.val.imgs) == 1
+
+
+def test_held_out_images_and_classes_are_those_of_the_checkpoint(tmp_path):
+    write_yolo(tmp_path, {"train": list("abcd")})
+    split = ImageSplit(frozenset({"images/train/a.png"}), frozenset({"images/train/c.png"}))
+    flags = {"dataset_file": "coco", "data": str(tmp_path), "classes": str(tmp_path / "gone.txt")}
+    for val_fraction in (0.1, 0.25):
+        fraction = {"val_fraction": val_fraction}
+        found = read_ground_truth({**flags, **fraction}, {1: "emu", 2: "dog"}, {}, split)
+        assert [row["file_name"] for row in found.val.imgs.values()] == ["c.png"]
+        assert {i: one["name"] for i, one in found.val.cats.items()} == {1: "emu", 2: "dog"}
 
 
 class TestMessages:
