@@ -122,9 +122,10 @@ def _predict(args: argparse.Namespace) -> None:
         UserError: if flags or files are invalid, or nothing could be predicted.
     """
     _check_flags(args)
-    from prediction.inputs.find import find_inputs
+    from prediction.inputs.find import find_inputs, warn_of_output_inside
 
     inputs, num_others = find_inputs(args.inputs, args.output_dir)
+    warn_of_output_inside(args.inputs, args.output_dir)
     if num_others:
         from util.visualize.contact_sheet import count
 

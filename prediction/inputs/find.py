@@ -49,6 +49,22 @@ class _Found:
     name: str
 
 
+def warn_of_output_inside(arguments: Sequence[str], output_dir: str | Path) -> None:
+    """Print a warning if the output folder is inside an input folder, usually of a dataset.
+
+    Args:
+        arguments: inputs given on the command line.
+        output_dir: output folder.
+    """
+    output = Path(output_dir).resolve()
+    for argument in arguments:
+        if Path(argument).is_dir() and output.is_relative_to(Path(argument).resolve()):
+            print(
+                f"Warning: --output_dir {output_dir} is inside {argument}: training on this folder "
+                "would take the annotated images for images without objects"
+            )
+
+
 def find_inputs(arguments: Sequence[str], output_dir: str | Path) -> tuple[list[Input], int]:
     """Find all inputs given on a command line.
 

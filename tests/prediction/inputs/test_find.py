@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from prediction.inputs.find import find_inputs
+from prediction.inputs.find import find_inputs, warn_of_output_inside
 from util.errors import UserError
 
 
@@ -97,3 +97,11 @@ def test_the_output_folder_is_no_input(tree):
 def test_an_argument_that_names_nothing(argument, message, tree):
     with pytest.raises(UserError, match=message):
         find_inputs([argument], "elsewhere")
+
+
+def test_an_output_folder_inside_an_input_is_warned_of(tmp_path, capsys):
+    warn_of_output_inside([str(tmp_path)], tmp_path / "out")
+    assert "training on this folder would take" in capsys.readouterr().out
+    (tmp_path / "photos").mkdir()
+    warn_of_output_inside([str(tmp_path / "photos"), "a.jpg", "0"], tmp_path / "out")
+    assert capsys.readouterr().out == ""
