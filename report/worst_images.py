@@ -114,7 +114,7 @@ def _draw(
         drawn = draw_boxes(
             picture, corners[order].tolist(), texts[order], scores, dashed=list(dashed)[order]
         )
-        return _as_data_url(drawn)
+        return as_data_url(drawn)
 
     return WorstImage(
         str(row["file_name"]),
@@ -124,7 +124,8 @@ def _draw(
     )
 
 
-def _as_data_url(image: Image.Image) -> str:
+def as_data_url(image: Image.Image) -> str:
+    """An image as a WebP data URL."""
     content = io.BytesIO()
     image.save(content, "WEBP", quality=_WEBP_QUALITY)
     return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode("ascii")

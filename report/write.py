@@ -9,6 +9,7 @@ from typing import Any
 from datasets.evaluation.thresholds import Operating
 from report.analysis import Analysis, analyse, top_confusions
 from report.ap import SavedEvaluation
+from report.attention import attention_samples
 from report.curves import epoch_figures, points_of
 from report.ground_truth import GroundTruth
 from report.page import Section, Table, render
@@ -47,6 +48,7 @@ def write_report(results: Results, ground_truth: GroundTruth | None) -> Path:
         Section("Training", figures=_drawn(epoch_figures(results.log), folder)),
         _quality_section(_data_of(results), evaluation, analysis, names, folder),
         *_error_sections(analysis, ground_truth, names, folder),
+        _attention_section(results, ground_truth),
         _data_section(ground_truth, names, folder),
         Section("Next commands", commands=_commands(results)),
         Section("Flags", values=_text_values(results.flags)),
@@ -174,6 +176,12 @@ def _error_sections(
     images = worst_images(analysis.errors, ground_truth, names)
     text = _PICTURES_TEXT.format(analysis.threshold) if images else ""
     return [Section("Errors and worst images", text, tables=tables if rows else [], images=images)]
+
+
+def _attention_section(results: Results, ground_truth: GroundTruth | None) -> Section:
+    if results.checkpoint is None or ground_truth is None:
+        return Section("Attention")
+    return Section("Attention", images=attention_samples(results.checkpoint, ground_truth))
 
 
 def _data_section(ground_truth: GroundTruth | None, names: Names, folder: Path) -> Section:

@@ -1,0 +1,77 @@
+"""Attention of the run's model on a few validation images (paper, section 4.3)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from datasets.loading.listed_images import read_row_image
+from prediction.attention import AttentionMaps
+from prediction.detector import Detector
+from prediction.outputs.attention_pictures import overlay, tile_of
+from report.ground_truth import GroundTruth
+from report.worst_images import WorstImage, as_data_url
+from util.errors import UserError
+from util.visualize.drawing import class_colour
+
+TITLE = "Attention: box of the best detection (left), attention (right)"
+_NUM_IMAGES = 3
+_SIDE = 420  # longest side of an image, in pixels
+
+
+def attention_samples(
+    checkpoint: Path, ground_truth: GroundTruth
+) -> Mapping[str, Sequence[WorstImage]]:
+    """Draw the attention for the best detection in a few images with objects.
+
+    Args:
+        checkpoint: file of the model; it runs on the CPU.
+        ground_truth: validation data, with its image folder; unreadable images are left out.
+
+    Returns:
+        for each image the cross-attention of the decoder and the self-attention of the encoder, by
+        heading; empty if the model has no attention maps or there are no images.
+    """
+    folder = ground_truth.image_folder
+    if folder is None:
+        return {}
+    try:
+        detector = Detector(checkpoint, "cpu")
+        rows = _chosen_rows(ground_truth)
+        samples = [sample for row in rows for sample in _samples(detector, folder, row)]
+    except UserError:
+        return {}
+    return {TITLE: samples} if samples else {}
+
+
+def _chosen_rows(ground_truth: GroundTruth) -> list[Mapping[str, Any]]:
+    """Rows of images with objects, evenly spaced."""
+    with_objects = sorted({one["image_id"] for one in ground_truth.val.anns.values()})
+    number = min(_NUM_IMAGES, len(with_objects))
+    chosen = [with_objects[k * len(with_objects) // number] for k in range(number)]
+    return [ground_truth.val.imgs[image_id] for image_id in chosen]
+
+
+def _samples(detector: Detector, folder: Path, row: Mapping[str, Any]) -> list[WorstImage]:
+    """Attention of decoder and encoder in an image; empty if it has no detection."""
+    image = read_row_image(folder, dict(row))
+    with AttentionMaps(detector.loaded.model) as maps:
+        found = detector.predict(image, threshold=0.0)
+    if not len(found):
+        return []
+    tile = tile_of(image, _SIDE)
+    x0, y0, x1, y1 = (found.boxes_xyxy[0] * (tile.width / image.width)).tolist()
+    boxed = tile.copy()
+    name, query = found.names[0], int(found.queries[0])
+    ImageDraw.Draw(boxed).rectangle((x0, y0, x1, y1), outline=class_colour(name), width=2)
+    cell = maps.cell_at((x0 + x1) / 2 / tile.width, (y0 + y1) / 2 / tile.height)
+    label = f"{name} {float(found.scores[0]):.2f}"
+
+    def sample(sentence: str, heat: Image.Image) -> WorstImage:
+        return WorstImage(str(row["file_name"]), sentence, as_data_url(boxed), as_data_url(heat))
+
+    return [
+        sample(f"{label}: decoder, query {query}", overlay(tile, maps.decoder[query])),
+        sample(f"{label}: encoder, center of the box", overlay(tile, maps.encoder[cell])),
+    ]
