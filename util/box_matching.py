@@ -25,10 +25,22 @@ def iou_matrix(
     """
     first = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 1, 4)
     second = np.asarray(others_xywh, dtype=np.float64).reshape(1, -1, 4)
-    left_top = np.maximum(first[..., :2], second[..., :2])
-    ends = first[..., :2] + first[..., 2:], second[..., :2] + second[..., 2:]
+    return iou(first, second, over_first)
+
+
+def iou(first_xywh: np.ndarray, second_xywh: np.ndarray, over_first: bool = False) -> np.ndarray:
+    """IoU of boxes, element by element with broadcasting; arguments as in `iou_matrix`.
+
+    Args:
+        first_xywh, second_xywh: (..., 4).
+
+    Returns:
+        (...) in [0, 1]; 0 where both boxes are empty.
+    """
+    left_top = np.maximum(first_xywh[..., :2], second_xywh[..., :2])
+    ends = (boxes[..., :2] + boxes[..., 2:] for boxes in (first_xywh, second_xywh))
     intersection = (np.minimum(*ends) - left_top).clip(min=0).prod(axis=-1)
-    areas = first[..., 2:].prod(axis=-1), second[..., 2:].prod(axis=-1)
+    areas = first_xywh[..., 2:].prod(axis=-1), second_xywh[..., 2:].prod(axis=-1)
     union = areas[0] + np.zeros_like(areas[1]) if over_first else sum(areas) - intersection
     result: np.ndarray = np.divide(
         intersection, union, out=np.zeros_like(intersection), where=union > 0

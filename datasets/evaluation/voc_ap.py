@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from datasets.annotations.coco_file import category_names
 from datasets.coco_eval import CocoEvaluator
 from datasets.evaluation.coco_scoring import Annotation
+from util.box_matching import iou
 from util.distributed.gathering import broadcast_object
 from util.distributed.processes import is_main_process
 
@@ -164,19 +165,10 @@ def _best_overlaps(found: _Boxes, objects: _Boxes) -> tuple[np.ndarray, np.ndarr
     candidates = start[:, None] + np.arange(most)  # (N, most)
     exists = candidates < stop[:, None]
     candidates = np.where(exists, candidates, 0)
-    overlaps = np.where(exists, _iou(found.xywh[:, None], objects.xywh[candidates]), 0)
+    overlaps = np.where(exists, iou(found.xywh[:, None], objects.xywh[candidates]), 0)
     best = overlaps.argmax(axis=1)[:, None]
     pick = (np.take_along_axis(values, best, axis=1)[:, 0] for values in (overlaps, candidates))
     return tuple(pick)  # type: ignore[return-value]
-
-
-def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """IoU (…) of boxes (…, 4) xywh; 0 for two boxes without area."""
-    left_top = np.maximum(first[..., :2], second[..., :2])
-    right_bottom = np.minimum(first[..., :2] + first[..., 2:], second[..., :2] + second[..., 2:])
-    inner = (right_bottom - left_top).clip(min=0).prod(axis=-1)
-    union = first[..., 2:].prod(axis=-1) + second[..., 2:].prod(axis=-1) - inner
-    return np.divide(inner, union, out=np.zeros_like(inner), where=union > 0)
 
 
 def _by_class(entries: Iterable[Annotation]) -> dict[int, list[Annotation]]:
