@@ -68,6 +68,7 @@ def _live(
             if rank < world:
                 rendezvous = f"file://{folder}/rendezvous{world}"
                 dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world)
+                dist.barrier()  # a quick `work` would leave the group while others still connect
                 torch.save(work(**given), folder / f"{world}-{rank}.pt")
                 if dist.is_initialized():
                     dist.destroy_process_group()
