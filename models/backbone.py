@@ -253,11 +253,10 @@ def load_resnet_weights(resnet: nn.Module, name: str, weights: str) -> None:
     Raises:
         UserError: if the weights cannot be loaded.
     """
-    if weights == "imagenet":
-        if is_main_process():  # `training.network.distribute` broadcasts them
-            resnet.load_state_dict(_fetch_imagenet_weights(name), strict=False)
-    elif weights != "none":
+    if weights not in ("imagenet", "none"):
         _load_weights_file(resnet, Path(weights))
+    elif weights == "imagenet" and is_main_process():  # `training.network.distribute` broadcasts
+        resnet.load_state_dict(_fetch_imagenet_weights(name), strict=False)
 
 
 def _fetch_imagenet_weights(name: str) -> dict[str, Tensor]:
