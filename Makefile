@@ -27,7 +27,7 @@ panoptic: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow and not full and not cuda" $(TESTS)
 
-slow: $(VENV)/.installed-dev
+slow: $(VENV)/.installed-dev $(VENV)/transformers4
 	$(PYTEST) -m "slow and not cuda" --durations=5 $(TESTS)
 
 full: $(VENV)/.installed-dev
@@ -55,4 +55,10 @@ $(VENV)/.installed: requirements.txt constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	@$(INSTALL) -r requirements-dev.txt
+	@touch $@
+
+# For tests/export/test_transformers4.py; not imported by anything else.
+$(VENV)/transformers4: tests/export/transformers4.txt | $(VENV)/.installed-dev
+	@rm -rf $@
+	@$(RUN) -m pip install -qq --disable-pip-version-check --no-deps --target $@ -r $<
 	@touch $@

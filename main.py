@@ -134,6 +134,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
         _warn_of_few_steps(run.plan, len(data.train_set), start)
         run.train()
         write_report_at_end(folder.path, data.val_set, data.ground_truth, data.train_set)
+        output.end(training.progress, folder.path)
 
 
 def _warn_of_few_steps(plan: "TrainingPlan", num_images: int, start: "Start") -> None:

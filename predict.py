@@ -36,7 +36,7 @@ def __getattr__(name: str) -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0, or 2 if nothing could be predicted."""
     args = build_parser().parse_args(argv)
-    return run_command("predict.py", lambda: _predict(args))
+    return run_command("predict.py", lambda: _predict(args), "lower --batch_size")
 
 
 def build_parser() -> ArgumentParser:
@@ -86,7 +86,7 @@ def _add_output_flags(group: FlagGroup) -> None:
     add_switch("--counts", "write counts.csv: objects per image and class")
     add_switch("--attention", "draw attention maps of the encoder and the decoder")
     points = "for --attention: points in pixels, such as 120,80 200,50 (default: the best boxes)"
-    add("--points", points, nargs="+", type=_point, default=[], metavar="X,Y")
+    add("--points", points, nargs="+", type=_point, metavar="X,Y")
 
 
 def _frame_rate(text: str) -> float:
@@ -131,7 +131,7 @@ def _predict(args: argparse.Namespace) -> None:
 
     listed = _build_listed(args, inputs)
     detector = _build_detector(args)
-    classes = args.classes.split(",") if args.classes else None
+    classes = [name.strip() for name in args.classes.split(",")] if args.classes else None
     detector.loaded.ids_of(classes or [])  # a mistake is reported before anything is written
     tally = Tally()
     images = read_items(inputs, args.fps, listed, tally.fail)
@@ -208,18 +208,15 @@ def _build_outputs(
     from prediction.outputs.tables import CountTable, DetectionTable
 
     folder = Path(args.output_dir)
-    attention = [AttentionPictures(folder, detector, args.points)] if args.attention else []
-    folder.mkdir(parents=True, exist_ok=True)
+    attention = [AttentionPictures(folder, detector, args.points or [])] if args.attention else []
+    _create(folder)
     categories = detector.categories()
     outputs: list[Output] = []
     if args.json == "coco":
         outputs.append(CocoJson(folder, categories, with_images=not args.ann))
     else:
-        settings = {
-            "model": args.checkpoint or args.hub,
-            "threshold": detector.threshold if args.threshold is None else args.threshold,
-            "categories": categories,
-        }
+        settings = {"model": args.checkpoint or args.hub, **detector.thresholds(args.threshold)}
+        settings["categories"] = categories
         outputs.append(NamesJson(folder, settings, not args.no_pictures, tally.failures))
     outputs.append(DetectionTable(folder))
     if args.counts:
@@ -231,6 +228,14 @@ def _build_outputs(
     if args.crops:
         outputs.append(Crops(folder))
     return [*outputs, *attention]
+
+
+def _create(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        reason = f"cannot be created ({err.strerror})"
+        raise UserError(f"--output_dir {folder} {reason}: choose another folder") from None
 
 
 if __name__ == "__main__":

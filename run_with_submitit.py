@@ -21,7 +21,7 @@ from typing import Any
 
 import main
 from training.flags import check_flags
-from util.cli.command_line import ArgumentParser, FlagGroup, run_command
+from util.cli.command_line import ArgumentParser, FlagGroup, positive_number, run_command
 from util.distributed.processes import exit_process, exit_status_of
 from util.errors import UserError
 
@@ -33,6 +33,7 @@ _JOB_ENVIRONMENT = {
     "SUBMITIT_PREEMPT_SIGNAL": _PREEMPTED.name.removeprefix("SIG"),
     "PYTHONPATH": os.pathsep.join(filter(None, (_PROJECT, os.environ.get("PYTHONPATH")))),
 }
+_SIGNAL_DELAY = 300  # seconds
 _SBATCH_OPTIONS = ("partition", "account", "qos", "constraint", "mem")
 
 
@@ -95,16 +96,21 @@ def build_parser() -> ArgumentParser:
     )
     add, group = FlagGroup(parser, "job").add, FlagGroup(parser, "mode")
     add("--shared_folder", "folder for logs and checkpoints, shared by all nodes", required=True)
-    add("--nodes", "number of nodes", default=1, type=int)
-    add("--gpus_per_node", "GPUs per node, with one process each; 0: CPU only", default=8, type=int)
-    add("--processes_per_node", "processes per node without GPUs", default=1, type=int)
-    add("--cpus_per_process", "CPU cores per process", default=10, type=int)
-    add("--time", "time limit in minutes", default=24 * 60, type=int)
+    add("--nodes", "number of nodes", default=1, type=positive_number)
+    add(
+        "--gpus_per_node",
+        "GPUs per node, with one process each; 0: CPU only",
+        default=8,
+        type=_zero_or_more,
+    )
+    add("--processes_per_node", "processes per node without GPUs", default=1, type=positive_number)
+    add("--cpus_per_process", "CPU cores per process", default=10, type=positive_number)
+    add("--time", "time limit in minutes", default=24 * 60, type=positive_number)
     add(
         "--signal_delay",
-        "seconds before the time limit at which the run saves and stops",
-        default=300,
-        type=int,
+        "seconds before the time limit at which the run saves and stops "
+        f"(default: {_SIGNAL_DELAY}, at most half of the time limit)",
+        type=positive_number,
     )
     add("--job_name", "job name in Slurm", default="detr")
     for name in _SBATCH_OPTIONS:
@@ -112,6 +118,30 @@ def build_parser() -> ArgumentParser:
     group.add_switch("--no_requeue", "do not requeue the job on preemption or at its time limit")
     group.add_switch("--local", "run on this machine without Slurm, and wait for the end")
     return parser
+
+
+def _zero_or_more(text: str) -> int:
+    return 0 if text == "0" else positive_number(text)
+
+
+def signal_delay(options: argparse.Namespace) -> int:
+    """Seconds between the signal to stop and the time limit.
+
+    Raises:
+        UserError: ``--signal_delay`` is not shorter than the time limit: the job would stop at
+            once, and be requeued without progress.
+    """
+    limit = options.time * 60
+    if options.signal_delay is None:
+        if limit // 2 < _SIGNAL_DELAY:
+            print(f"--signal_delay {limit // 2}: half of the time limit")
+        return int(min(_SIGNAL_DELAY, limit // 2))
+    if options.signal_delay >= limit:
+        raise UserError(
+            f"--signal_delay {options.signal_delay} seconds: must be less than --time "
+            f"{options.time}, which is {limit} seconds"
+        )
+    return int(options.signal_delay)
 
 
 def submit(options: argparse.Namespace, argv: Sequence[str]) -> Any:
@@ -125,11 +155,20 @@ def submit(options: argparse.Namespace, argv: Sequence[str]) -> Any:
         The ``submitit.Job``.
 
     Raises:
-        UserError: a flag is invalid, or Slurm is not available.
+        UserError: a flag is invalid, the folder cannot be written, or Slurm refuses the job or is
+            not available.
     """
     training = Training(_checked(argv), not options.no_requeue)
-    executor = _local_executor(options) if options.local else _slurm_executor(options)
-    return executor.submit(training)
+    create_executor = _local_executor if options.local else _slurm_executor
+    try:
+        return create_executor(options).submit(training)
+    except OSError as err:
+        raise UserError(
+            f"--shared_folder {options.shared_folder} cannot be written ({err.strerror}): choose "
+            "another folder"
+        ) from err
+    except _submitit().core.utils.FailedJobError as err:
+        raise UserError(f"Slurm refuses the job: {err}") from err
 
 
 def _checked(argv: Sequence[str]) -> list[str]:
@@ -162,12 +201,13 @@ def _log_folder(options: argparse.Namespace) -> Path:
 def _local_executor(options: argparse.Namespace) -> Any:
     if options.nodes > 1:
         raise UserError(f"--nodes {options.nodes}: --local runs on one machine")
+    delay = signal_delay(options)
     executor = _submitit().LocalExecutor(_log_folder(options))
     executor.update_parameters(
         timeout_min=options.time,
         gpus_per_node=options.gpus_per_node,
         tasks_per_node=_processes_per_node(options),
-        signal_delay_s=options.signal_delay,
+        signal_delay_s=delay,
     )
     return executor
 
@@ -177,6 +217,7 @@ def _slurm_executor(options: argparse.Namespace) -> Any:
         raise UserError(
             "Slurm is not available (srun not found): submit on a login node, or add --local"
         )
+    delay = signal_delay(options)
     executor = _submitit().SlurmExecutor(_log_folder(options))
     given = {name: getattr(options, name) for name in _SBATCH_OPTIONS if getattr(options, name)}
     executor.update_parameters(
@@ -185,7 +226,7 @@ def _slurm_executor(options: argparse.Namespace) -> Any:
         ntasks_per_node=_processes_per_node(options),
         cpus_per_task=options.cpus_per_process,
         time=options.time,
-        signal_delay_s=options.signal_delay,
+        signal_delay_s=delay,
         setup=[f"export {name}={shlex.quote(value)}" for name, value in _JOB_ENVIRONMENT.items()],
         # Without it, the other tasks would wait forever for a task that died.
         srun_args=["--kill-on-bad-exit=1"],

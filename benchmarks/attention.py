@@ -1,4 +1,4 @@
-"""Time of attention in mixed precision on the CPU, compared with PyTorch's choice of kernel.
+"""Time of attention in mixed precision on the CPU, compared with PyTorch's kernel.
 
     python -m benchmarks.attention
 
@@ -16,7 +16,7 @@ from models.fast.attention import Attention
 
 _HEADS = 8
 # batch size, channels, queries, feature cells
-_SIZES = {"800 x 1066 pixels, R50": (2, 256, 100, 850), "drawn shapes": (16, 128, 20, 16)}
+_SIZES = {"800 x 1066 pixels, R50": (2, 256, 100, 850), "shapes": (16, 128, 20, 16)}
 
 
 def step(
@@ -43,7 +43,7 @@ def compare(query: Tensor, source: Tensor, padding_mask: Tensor | None, rounds: 
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print the results."""
     args = benchmark_parser(__doc__, rounds=15).parse_args()
     print_setup(args.rounds)
     torch.manual_seed(0)

@@ -2,10 +2,10 @@
 
     python -m benchmarks.convolution
 
-The convolutions of a ResNet's last two stages, for drawn shapes and for images of 800 x 1066
+Convolutions of a ResNet's last two stages, for the shapes dataset and for images of 800 x 1066
 pixels, under autocast to bfloat16 and with weights in channels-last layout, as in training. Prints
 milliseconds of both, their ratio, and the largest relative difference of the gradients of input and
-weights. The difference is 0 where `models.fast.convolution.SmallMapConv2d` calls PyTorch's kernel.
+weights. The difference is 0 if `models.fast.convolution.SmallMapConv2d` calls PyTorch's kernel.
 """
 
 import copy
@@ -18,10 +18,10 @@ from models.fast.convolution import SmallMapConv2d
 
 # batch size, channels in, channels out, kernel, stride, height, width
 _SIZES = {
-    "drawn shapes, 3 x 3 of stage 3": (16, 256, 256, 3, 1, 7, 7),
-    "drawn shapes, stage 3 to 4": (16, 256, 512, 3, 2, 7, 7),
-    "drawn shapes, shortcut of stage 4": (16, 256, 512, 1, 2, 7, 7),
-    "drawn shapes, 3 x 3 of stage 4": (16, 512, 512, 3, 1, 4, 4),
+    "shapes, 3 x 3 of stage 3": (16, 256, 256, 3, 1, 7, 7),
+    "shapes, stage 3 to 4": (16, 256, 512, 3, 2, 7, 7),
+    "shapes, shortcut of stage 4": (16, 256, 512, 1, 2, 7, 7),
+    "shapes, 3 x 3 of stage 4": (16, 512, 512, 3, 1, 4, 4),
     "800 x 1066 pixels, R50, last 1 x 1": (2, 512, 2048, 1, 1, 25, 34),
     "800 x 1066 pixels, R50, 3 x 3 of stage 4": (2, 512, 512, 3, 1, 25, 34),
 }
@@ -57,7 +57,7 @@ def compare(stock: nn.Conv2d, ours: nn.Conv2d, image: Tensor, rounds: int) -> st
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print the results."""
     args = benchmark_parser(__doc__, rounds=25).parse_args()
     print_setup(args.rounds)
     torch.manual_seed(0)

@@ -32,16 +32,16 @@ def make_batch(
     for image in range(batch_size):
         count = 4 + image % 7
         size = torch.rand(count, 2, generator=generator) * 0.4 + 0.05
-        centre = torch.rand(count, 2, generator=generator) * (1 - size) + size / 2
+        center = torch.rand(count, 2, generator=generator) * (1 - size) + size / 2
         labels = torch.randint(1, NUM_CLASSES, (count,), generator=generator)
         targets.append(
-            {"labels": labels.to(device), "boxes": torch.cat((centre, size), 1).to(device)}
+            {"labels": labels.to(device), "boxes": torch.cat((center, size), 1).to(device)}
         )
     return logits, boxes, targets
 
 
 def as_outputs(logits: Tensor, boxes: Tensor) -> dict:
-    """The predictions in the format of the model."""
+    """Predictions in the format of the model's outputs."""
     layers = [{"pred_logits": c, "pred_boxes": b} for c, b in zip(logits, boxes, strict=True)]
     return {**layers[-1], "aux_outputs": layers[:-1]}
 
@@ -56,7 +56,7 @@ def total(losses: dict[str, Tensor]) -> Tensor:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print the results."""
     parser = benchmark_parser(__doc__, rounds=60)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--batch_size", type=int, default=16, help="images")

@@ -2,9 +2,9 @@
 
     python -m benchmarks.ddp_throughput
 
-Both train with `engine.train_one_epoch` on the same number of images per step, in turns, without
-data loading. The fastest turn of each is compared: other work on the machine slows turns down, and
-more so with two threads that synchronise.
+Both train with `engine.train_one_epoch` on the same number of images per step, in alternating
+rounds, without data loading. The fastest round of each variant is compared, because other work on
+the machine slows rounds down, and slows down synchronizing threads most.
 """
 
 import argparse
@@ -29,7 +29,7 @@ _CPU = torch.device("cpu")
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print the results."""
     args = _parse()
     context = torch.multiprocessing.get_context("spawn")
     turns, results = context.Barrier(2), context.SimpleQueue()
@@ -39,7 +39,7 @@ def main() -> None:
     alone, together = (sorted(rate[i] for rate in rates) for i in range(2))
     print(f"{args.batch_size} images of {args.size} x {args.size} per step, {args.model}")
     for name, sorted_rates in (("1 process", alone), ("2 processes", together)):
-        print(f"{name}: {sorted_rates[-1]:.2f} images/s (slowest turn {sorted_rates[0]:.2f})")
+        print(f"{name}: {sorted_rates[-1]:.2f} images/s (slowest round {sorted_rates[0]:.2f})")
     print(f"{args.threads} threads in total, ratio {together[-1] / alone[-1]:.2f}")
 
 
@@ -51,9 +51,9 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--size", type=int, default=256, help="height and width of an image")
     parser.add_argument(
-        "--steps", type=int, default=4, help="timed steps per turn, after one warm-up step"
+        "--steps", type=int, default=4, help="timed steps per round, after one warm-up step"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each variant")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each variant")
     parser.add_argument("--model", default="--backbone resnet50", help="flags of main.py")
     return parser.parse_args()
 
@@ -77,7 +77,7 @@ def _work(rank: int, args: argparse.Namespace, folder: str, turns: Any, results:
 
 
 def _images_per_second(args: argparse.Namespace, batch_size: int) -> float:
-    """Throughput of this process."""
+    """Throughput of this process in images per second."""
     flags = argparse.ArgumentParser(parents=[get_args_parser()]).parse_args(
         f"{args.model} --backbone_weights none --num_classes 91 --device cpu".split()
     )

@@ -2,9 +2,8 @@
 
     python -m benchmarks.evaluation --images 5000 --detections 100
 
-Both get the same random detections. The baseline works like the original codebase: pycocotools
-scores every batch of two images separately; the per-image results are concatenated, accumulated and
-summarized.
+Both get the same random detections. The baseline works like the original: pycocotools scores every
+batch of two images separately; the per-image results are concatenated, accumulated and summarized.
 """
 
 import argparse
@@ -36,7 +35,7 @@ BATCH_SIZE = 2
 
 
 def main() -> None:
-    """Measure, and print times, their ratio and the largest difference."""
+    """Run the benchmark and print times, their ratio and the largest difference."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--detections", type=int, default=100, help="detections per image")
@@ -57,7 +56,7 @@ def main() -> None:
 
 
 def score_at_once(coco_gt: COCO, predictions: Predictions, engine: str) -> np.ndarray:
-    """The 12 COCO metrics by `CocoEvaluator`."""
+    """Compute the 12 COCO metrics with `CocoEvaluator`."""
     evaluator = CocoEvaluator(coco_gt, ["bbox"], engine)
     for batch in batches(predictions):
         evaluator.update(batch)
@@ -68,7 +67,7 @@ def score_at_once(coco_gt: COCO, predictions: Predictions, engine: str) -> np.nd
 
 
 def score_by_batch(coco_gt: COCO, predictions: Predictions) -> np.ndarray:
-    """The 12 COCO metrics by pycocotools, batch by batch."""
+    """Compute the 12 COCO metrics with pycocotools, batch by batch."""
     prepare = CocoEvaluator(coco_gt, ["bbox"]).prepare
     evaluation = COCOeval(coco_gt, iouType="bbox")
     image_ids: list[int] = []
@@ -86,7 +85,7 @@ def score_by_batch(coco_gt: COCO, predictions: Predictions) -> np.ndarray:
 
 
 def batches(predictions: Predictions) -> list[Predictions]:
-    """The predictions, split into the batches of a data loader."""
+    """Split the predictions into the batches of a data loader."""
     items = list(predictions.items())
     return [dict(items[i : i + BATCH_SIZE]) for i in range(0, len(items), BATCH_SIZE)]
 
@@ -155,7 +154,7 @@ def random_boxes_xywh(rng: np.random.Generator, count: int) -> np.ndarray:
 def annotate(
     rng: np.random.Generator, image_id: int, labels: np.ndarray, boxes_xywh: np.ndarray, taken: int
 ) -> list[dict[str, Any]]:
-    """COCO annotations of an image, with ids after ``taken`` existing annotations."""
+    """COCO annotations of an image; ``taken`` is the number of annotation ids already in use."""
     return [
         {
             "id": taken + k + 1,

@@ -38,7 +38,7 @@ class Killed:
     """A run that is restarted after each kill until it is complete.
 
     Args:
-        data: directory of a shapes data set.
+        data: directory of a shapes dataset.
         folder: output folder of the run.
         epochs: number of epochs.
     """
@@ -66,10 +66,10 @@ class Killed:
         """Start the run and kill it as soon as ``should_kill(seconds since start)`` is true.
 
         Returns:
-            Whether the run was complete before.
+            whether the run was complete before the kill.
 
         Raises:
-            RuntimeError: the run failed without a kill.
+            RuntimeError: if the run failed without a kill.
         """
         self._left_over = self._half_written()
         process = self.start()
@@ -115,7 +115,7 @@ def differences(found: Any, expected: Any, where: str = "checkpoint") -> list[st
 
 
 def compare(folder: Path, expected: Path) -> list[str]:
-    """The differences between newest checkpoints, best checkpoints and logs of two runs."""
+    """Differences between the newest checkpoints, best checkpoints and logs of two runs."""
     found = []
     for name in ("checkpoint.pth", "best.pth"):
         found += differences(read(folder / name), read(expected / name), name)
@@ -128,12 +128,12 @@ def kill_and_compare(folder: Path, kills: int, epochs: int, seed: int = 0) -> li
 
     Args:
         folder: empty folder.
-        kills: number of kills, fewer if the run is complete before.
+        kills: maximum number of kills; fewer if the run completes earlier.
         epochs: number of epochs.
         seed: seed of the random times.
 
     Returns:
-        The differences; empty if both runs are identical.
+        the differences; empty if both runs are identical.
     """
     rng = random.Random(seed)
     write_shapes(folder / "data", num_train=16, num_val=2, image_size=64)
@@ -153,7 +153,7 @@ def kill_and_compare(folder: Path, kills: int, epochs: int, seed: int = 0) -> li
 
 
 def _next_kill(run: Killed, kills: int, rng: random.Random) -> Callable[[float], bool]:
-    """The condition of the next kill: a random time, or every fifth time a checkpoint write."""
+    """Condition of the next kill: a random time, or, for every fifth kill, a checkpoint write."""
     if run.kills >= kills:
         return lambda age: False
     if run.kills % 5 == 4:

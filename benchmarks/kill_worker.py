@@ -28,7 +28,7 @@ class Together:
     """A run of two processes under torchrun.
 
     Args:
-        data: directory of a shapes data set.
+        data: directory of a shapes dataset.
         folder: output folder of the run.
         epochs: number of epochs.
         restarts: maximum number of restarts by torchrun.
@@ -69,7 +69,7 @@ class Together:
         """Wait for the end of the run.
 
         Raises:
-            RuntimeError: the run failed.
+            RuntimeError: if the run failed.
         """
         status = self._agent.wait()
         self._log.close()
@@ -82,13 +82,13 @@ def kill_one(run: Together, before: list[int], inside_a_write: bool, rng: random
     """Wait for two new processes, and kill one of them.
 
     Args:
-        run: the run.
+        run: run of two processes.
         before: ids of earlier processes.
         inside_a_write: kill during the next checkpoint write instead of at a random time.
-        rng: chooses time and process.
+        rng: random generator for time and process.
 
     Returns:
-        Whether a process was killed; False if the run ended before.
+        whether a process was killed; False if the run ended before.
     """
     deadline = time.monotonic() + _SLOWEST_START
     while len(new := [pid for pid in run.processes() if pid not in before]) < 2:

@@ -3,9 +3,9 @@
     python -m benchmarks.mask_memory [--device cuda]
 
 The naive mask head (`benchmarks.oracle_masks`) computes the masks of all queries at once. Both get
-the same random images and weights. Memory is the peak of allocations on top of the weights, from
-PyTorch's profiler on the CPU and from the CUDA counters on a GPU. Prints megabytes of both, their
-ratio, and the largest difference of losses, gradients and masks.
+the same random images and weights. Memory is the peak of allocations in addition to the weights,
+from PyTorch's profiler on the CPU and from the CUDA counters on a GPU. Prints MiB of both, their
+ratio (ours / naive), and the largest difference of losses, gradients and masks.
 """
 
 import argparse
@@ -25,8 +25,8 @@ from models import build_model
 Targets = list[dict[str, Tensor]]
 
 
-def peak_megabytes(step: Callable[[], Any], device: str) -> tuple[Any, float]:
-    """Run ``step``; returns its result and its peak memory in MB."""
+def peak_mib(step: Callable[[], Any], device: str) -> tuple[Any, float]:
+    """Run ``step``; returns its result and its peak memory in MiB."""
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -54,10 +54,10 @@ def make_targets(batch_size: int, num_objects: int, size_hw: tuple[int, int]) ->
     generator = torch.Generator().manual_seed(0)
     targets = []
     for _ in range(batch_size):
-        centre = torch.rand(num_objects, 2, generator=generator) * 0.8 + 0.1
-        boxes = torch.cat((centre, torch.full((num_objects, 2), 0.2)), 1)
+        center = torch.rand(num_objects, 2, generator=generator) * 0.8 + 0.1
+        boxes = torch.cat((center, torch.full((num_objects, 2), 0.2)), 1)
         masks = torch.zeros(num_objects, *size_hw, dtype=torch.uint8)
-        for mask, (x, y) in zip(masks, centre.tolist(), strict=True):
+        for mask, (x, y) in zip(masks, center.tolist(), strict=True):
             top, left = int((y - 0.1) * size_hw[0]), int((x - 0.1) * size_hw[1])
             mask[top : top + size_hw[0] // 5, left : left + size_hw[1] // 5] = 1
         labels = torch.randint(1, 90, (num_objects,), generator=generator)
@@ -122,20 +122,20 @@ def compare(
     name: str, naive: Callable[[], dict[str, Tensor]], ours: Callable[[], Any], device: str
 ) -> None:
     """Run both and print peak memory and differences."""
-    expected, naive_peak = peak_megabytes(naive, device)
-    result, our_peak = peak_megabytes(ours, device)
+    expected, naive_peak = peak_mib(naive, device)
+    result, our_peak = peak_mib(ours, device)
     difference = max(
         float((result[k] - v).abs().max() / v.abs().max().clamp(min=1)) for k, v in expected.items()
     )
     print(
-        f"{name}: naive {naive_peak:.0f} MB, ours {our_peak:.0f} MB, "
+        f"{name}: naive {naive_peak:.0f} MiB, ours {our_peak:.0f} MiB, "
         f"ratio {our_peak / naive_peak:.2f}, largest difference {difference:.1e}",
         flush=True,
     )
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--batch_size", type=int, default=2, help="images")

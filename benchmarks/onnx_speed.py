@@ -21,14 +21,14 @@ from export.wrapper import ExportWrapper
 
 @torch.no_grad()
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print the results."""
     parser = benchmark_parser(__doc__, rounds=9)
     parser.add_argument("--hub", default="detr_resnet50", choices=HUB_MODELS, help="model")
     parser.add_argument(
         "--size_hw", type=int, nargs=2, default=(800, 1066), help="height and width of the images"
     )
     parser.add_argument("--batch_size", type=int, default=1, help="images")
-    parser.add_argument("--threads", type=int, default=2, help="threads of both")
+    parser.add_argument("--threads", type=int, default=2, help="number of threads of both")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 

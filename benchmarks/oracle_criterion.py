@@ -1,9 +1,8 @@
-"""The original's matching and loss algorithm, as a reference for `models.matcher` and
-`models.criterion` in tests and benchmarks.
+"""The original's matching and loss algorithm, the reference in tests and benchmarks.
 
-Each decoder layer has its own matching and its own losses. The cost matrix has all queries and all
-objects of the batch, although only the blocks within an image are needed; the GIoU loss takes the
-diagonal of a full pairwise matrix.
+Decoder layers are matched separately, and their losses are computed separately. The cost matrix has
+all queries and all objects of the batch, although only the blocks within an image are needed; the
+GIoU loss uses the diagonal of a full pairwise matrix.
 """
 
 from typing import Any
@@ -19,7 +18,7 @@ Weights = tuple[float, float, float]
 
 
 def match(outputs: dict[str, Any], targets: list[dict[str, Tensor]], weights: Weights) -> list[Any]:
-    """Matched (query, object) indices per image; ``weights`` for class, L1 and GIoU cost."""
+    """Matched (query, object) indices per image; ``weights`` of the class, L1 and GIoU costs."""
     with torch.no_grad():
         batch_size, num_queries = outputs["pred_logits"].shape[:2]
         probs = outputs["pred_logits"].flatten(0, 1).softmax(-1)

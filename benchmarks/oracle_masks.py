@@ -1,7 +1,7 @@
-"""A naive mask head, as a reference for `models.segmentation` in tests and benchmarks.
+"""A naive mask head, the reference for `models.segmentation` in tests and benchmarks.
 
 Image features are repeated for every query and concatenated with its attention maps. The masks of
-all queries are computed at once; the losses use the matched ones.
+all queries are computed at once; the losses use the masks of the matched queries.
 """
 
 import torch

@@ -47,8 +47,8 @@ def write_data(folder: Path) -> None:
 def load_naively(folder: Path, segments: list[dict[str, Any]]) -> dict[str, Tensor]:
     """Masks (N, H, W), boxes (N, 4) xyxy and areas (N,), computed by their definitions."""
     read_image(folder / "image.png")
-    colours = np.asarray(read_image(folder / "map.png")).astype(np.int32)
-    id_map = colours @ np.array([1, 256, 256**2], dtype=np.int32)
+    colors = np.asarray(read_image(folder / "map.png")).astype(np.int32)
+    id_map = colors @ np.array([1, 256, 256**2], dtype=np.int32)
     ids = [segment["id"] for segment in segments]
     assert set(np.unique(id_map).tolist()) == set(ids)
     masks = torch.from_numpy(id_map) == torch.tensor(ids)[:, None, None]
@@ -60,7 +60,7 @@ def load_naively(folder: Path, segments: list[dict[str, Any]]) -> dict[str, Tens
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print the results."""
     args = benchmark_parser(__doc__, rounds=30).parse_args()
     torch.set_num_threads(1)
     print_setup(args.rounds)

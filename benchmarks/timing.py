@@ -1,4 +1,4 @@
-"""Timing of several variants that take turns in one process."""
+"""Time two variants in alternating rounds within one process."""
 
 import argparse
 import statistics
@@ -10,7 +10,7 @@ import torch
 
 
 def benchmark_parser(module_doc: str, rounds: int) -> argparse.ArgumentParser:
-    """A parser with ``--rounds``; the description is the first line of a module's docstring."""
+    """Create a parser with ``--rounds``; its description is the first line of a docstring."""
     parser = argparse.ArgumentParser(description=module_doc.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=rounds, help="calls of each variant")
     return parser
@@ -22,14 +22,14 @@ def print_setup(rounds: int) -> None:
 
 
 def compare_times(variants: Mapping[str, Callable[[], Any]], rounds: int) -> str:
-    """Time two variants in turns.
+    """Time two variants in alternating rounds.
 
     Args:
-        variants: functions by name, the baseline first.
-        rounds: calls of each function.
+        variants: two functions by name, the baseline first.
+        rounds: number of calls of each function.
 
     Returns:
-        Median milliseconds of both, and their ratio (baseline / other).
+        a line with the median milliseconds of both, and their ratio (baseline / other).
     """
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):

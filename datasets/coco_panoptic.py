@@ -31,18 +31,18 @@ from util.panoptic_coding import VOID_ID
 class CocoPanoptic(Dataset):
     """Images and targets of a COCO panoptic annotation file: every segment is an object.
 
-    Crowd segments are kept, as in the training of the published models.
+    Crowd segments are kept, as in the original.
 
     Attributes:
-        img_folder: folder of the images; also ``root``.
+        img_folder: folder of the images; also available as ``root``.
         ann_folder: folder of the PNGs.
         ann_file: path of the JSON file.
-        coco: content of the file, with images and annotations sorted by image id.
-        ids: image ids, sorted.
+        coco: content of the JSON file, with images and annotations sorted by image id.
+        ids: sorted image ids.
         categories: name of each category id.
         text_ids: id in the file by category id, where it is a string.
         is_thing: whether each category id is a thing.
-        largest_category_id: the number of classes must be larger.
+        largest_category_id: largest category id; the model needs more classes than this.
     """
 
     def __init__(
@@ -64,15 +64,12 @@ class CocoPanoptic(Dataset):
             img_folder: folder that image file names are relative to.
             ann_folder: folder that the file names of segment maps are relative to.
             ann_file: COCO panoptic JSON.
-            transforms: called with image and target, returns both; or None.
+            transforms: called with image and target, and returns both; or None.
             return_masks: whether targets have masks.
-            training: as the following, see `datasets.coco.CocoDetection`.
-            num_classes: see there.
-            num_queries: see there.
-            skip_checks: see there.
+            training, num_classes, num_queries, skip_checks: see `datasets.coco.CocoDetection`.
 
         Raises:
-            UserError: a file is missing or invalid.
+            UserError: if a file is missing or invalid.
         """
         check_image_folder(img_folder, "train" if training else "val")
         data = load_panoptic(ann_file)
@@ -104,13 +101,13 @@ class CocoPanoptic(Dataset):
         """Return the transformed image and target at ``index``.
 
         Returns:
-            The image, and a target for N segments: ``boxes`` (N, 4) float32 xyxy pixels around the
+            the image, and a target for N segments: ``boxes`` (N, 4) float32 xyxy pixels around the
             masks; ``labels`` (N,) int64 category ids; ``area`` (N,) square pixels; ``iscrowd``
-            (N,) int64; ``image_id`` (1,); ``orig_size`` and ``size`` (2,) height and width;
+            (N,) int64; ``image_id`` (1,); ``orig_size`` and ``size`` (2,) height and width; and
             ``masks`` (N, H, W) uint8 if requested.
 
         Raises:
-            UserError: the image or its segment map cannot be read or does not match the JSON.
+            UserError: if the image or its segment map cannot be read or does not match the JSON.
         """
         image = self._images.read(self.coco["images"][index])
         annotation = self.coco["annotations"][index]
@@ -120,13 +117,15 @@ class CocoPanoptic(Dataset):
         target = {
             "image_id": torch.tensor([annotation["image_id"]]),
             "boxes": masks_to_boxes(masks),
-            "labels": torch.tensor([one["category_id"] for one in segments], dtype=torch.int64),
+            "labels": torch.tensor(
+                [segment["category_id"] for segment in segments], dtype=torch.int64
+            ),
             "area": torch.tensor(
-                [_area(one, mask) for one, mask in zip(segments, masks, strict=True)],
+                [_area(segment, mask) for segment, mask in zip(segments, masks, strict=True)],
                 dtype=torch.int64,
             ),
             "iscrowd": torch.tensor(
-                [int(one.get("iscrowd") or 0) for one in segments], dtype=torch.int64
+                [int(segment.get("iscrowd") or 0) for segment in segments], dtype=torch.int64
             ),
             "orig_size": size_hw,
             "size": size_hw.clone(),
@@ -141,17 +140,17 @@ class CocoPanoptic(Dataset):
         return row["height"], row["width"]
 
     def take_note(self) -> str | None:
-        """Return a sentence if an image was turned upright since the last call, else None."""
+        """Message if an image has been rotated according to EXIF since the last call, else None."""
         return self._images.take_note()
 
     def _masks(self, annotation: Row, size_hw: tuple[int, int]) -> Tensor:
         """Read the masks of the segments, (N, H, W) uint8."""
         image_id, path = annotation["image_id"], Path(self.ann_folder) / annotation["file_name"]
         id_map = read_id_map(path, image_id, size_hw)
-        ids = np.array([one["id"] for one in annotation["segments_info"]], dtype=np.int32)
+        ids = np.array([segment["id"] for segment in annotation["segments_info"]], dtype=np.int32)
         masks = id_map == ids[:, None, None]
         covered = masks.any(axis=0) | (id_map == VOID_ID)
-        # Slow, hence only if the ids differ: collect all ids of the map for the error message.
+        # Collect all ids of the map for the error message only if the ids differ: this is slow.
         if not (covered.all() and masks.any(axis=(1, 2)).all()):
             where = f"image id {image_id}: {path}"
             check_ids(set(np.unique(id_map).tolist()), set(ids.tolist()), where)
@@ -159,7 +158,7 @@ class CocoPanoptic(Dataset):
 
 
 def _area(segment: Row, mask: Tensor) -> int:
-    """Area of a segment in square pixels, from the JSON or else counted."""
+    """Area of a segment in square pixels, from the JSON if it is there, else from the mask."""
     area: int | None = segment.get("area")
     return int(mask.count_nonzero()) if area is None else area
 
@@ -174,7 +173,7 @@ def build(image_set: str, args: Any) -> CocoPanoptic:
             ``num_classes``, ``num_queries``, ``skip_checks``.
 
     Raises:
-        UserError: a path is missing, or the data is invalid.
+        UserError: if a path is missing, or the data is invalid.
     """
     img_folder, root = _image_folder(image_set, args), Path(_panoptic_root(args))
     return CocoPanoptic(
@@ -191,9 +190,9 @@ def build(image_set: str, args: Any) -> CocoPanoptic:
 
 
 def build_instances(args: Any) -> COCO:
-    """Load the instance annotations of the validation images, to compute AP besides PQ.
+    """Load the instance annotations of the validation images, to compute AP in addition to PQ.
 
-    Arguments and errors are those of `datasets.coco.build`.
+    For arguments and errors see `datasets.coco.build`.
     """
     return coco.build("val", args).coco
 
@@ -213,6 +212,6 @@ def _panoptic_root(args: Any) -> str:
     if option(args, "train_ann"):
         raise UserError(
             "--train_ann is for instance annotations, but panoptic training uses the files under "
-            "--coco_panoptic_path; leave out --train_ann"
+            "--coco_panoptic_path; omit --train_ann"
         )
     return root

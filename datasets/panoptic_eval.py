@@ -1,7 +1,7 @@
-"""Panoptic evaluation of segment maps, in one or more processes.
+"""Panoptic evaluation of segment maps, on one or more ranks.
 
-`PanopticEvaluator` has the interface and the files of the original codebase, but each process
-evaluates its own images in `PanopticEvaluator.update`, and processes exchange only matches.
+`PanopticEvaluator` has the interface and the output files of the original, but each rank evaluates
+its own images in `PanopticEvaluator.update`, and ranks exchange only the matched segments.
 """
 
 import io
@@ -43,11 +43,11 @@ class PanopticEvaluator:
         ann_file: COCO panoptic JSON of the ground truth.
         ann_folder: folder of its PNGs.
         output_dir: folder for the predicted PNGs and ``predictions.json``, in the format of the
-            ground truth; None: nothing is written.
+            ground truth; None: write nothing.
         print_table: print the table of panoptic quality in `summarize`.
 
     Raises:
-        UserError: the ground truth is missing or invalid.
+        UserError: if the ground truth is missing or invalid.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class PanopticEvaluator:
                 ``category_id``.
 
         Raises:
-            UserError: an image is not in the ground truth, or a map has another size or does not
+            UserError: if an image is not in the ground truth, or a map has a wrong size or does not
                 match its ``segments_info``.
         """
         new: dict[int, Prediction] = {}
@@ -87,17 +87,17 @@ class PanopticEvaluator:
             self._scored.update(zip(new, pool.map(self._score, new.values()), strict=True))
 
     def synchronize_between_processes(self) -> None:
-        """Gather the results in the main process. Collective."""
+        """Gather the results on rank 0. Collective."""
         first_seen: dict[int, _Scored] = {}
         for image_id, scored in gather_to_main(list(self._scored.items())):
             first_seen.setdefault(image_id, scored)
         self._scored = dict(sorted(first_seen.items()))
 
     def summarize(self) -> Quality | None:
-        """Print the table of panoptic quality and write ``predictions.json``, in the main process.
+        """On rank 0: print the table of panoptic quality and write ``predictions.json``.
 
         Returns:
-            As `datasets.evaluation.panoptic_quality.summarize_matches`; None in other processes.
+            see `datasets.evaluation.panoptic_quality.summarize_matches`; None on other ranks.
         """
         if not is_main_process():
             return None
@@ -105,12 +105,12 @@ class PanopticEvaluator:
             entries = [self._with_own_ids(self._scored[i].entry) for i in sorted(self._scored)]
             with atomic_write(Path(self.output_dir) / _PREDICTIONS, "w") as file:
                 json.dump({"annotations": entries}, file)
-        matches = [one.matches for one in self._scored.values()]
+        matches = [scored.matches for scored in self._scored.values()]
         return self._truth.summarize(matches, self._print_table)
 
     def _with_own_ids(self, entry: Row) -> Row:
-        """The entry with category ids as in the ground-truth file."""
-        segments = [with_own_id(one, self._truth.text_ids) for one in entry["segments_info"]]
+        """Return an entry with the category ids of the ground-truth file."""
+        segments = [with_own_id(row, self._truth.text_ids) for row in entry["segments_info"]]
         return {**entry, "segments_info": segments}
 
     def _score(self, prediction: Prediction) -> _Scored:

@@ -1,8 +1,8 @@
 """Training and evaluation transforms: classes called with an image and its target.
 
-`datasets.loading.geometry` describes the target and holds the functions behind the classes. Random
-numbers come from Python's ``random``, except for the place of a crop and the erased region, which
-come from torch: equal seeds give the same augmentation as in the original codebase.
+`datasets.loading.geometry` describes the target and contains the functions behind the classes.
+Random numbers come from Python's ``random``; only the position of a crop and the erased region come
+from torch. With equal seeds the augmentation is the same as in the original.
 
 Source: section 4 and appendix A.4 of the paper (arXiv 2005.12872).
 """
@@ -45,7 +45,7 @@ Transform = Callable[[Any, Any], tuple[Any, Any]]  # called with image (or tenso
 
 
 class RandomCrop:
-    """Crop a region of fixed size at a random place.
+    """Crop a region of fixed size at a random position.
 
     Args:
         size: height and width in pixels; the image must not be smaller.
@@ -59,7 +59,7 @@ class RandomCrop:
 
 
 class RandomSizeCrop:
-    """Crop a region of random size at a random place.
+    """Crop a region of random size at a random position.
 
     Args:
         min_size: minimum side in pixels; a shorter side of the image is not cropped.
@@ -80,7 +80,7 @@ class RandomSizeCrop:
 
 
 class CenterCrop:
-    """Crop a region of fixed size from the centre.
+    """Crop a region of fixed size from the center.
 
     Args:
         size: height and width in pixels; black outside the image.
@@ -106,7 +106,7 @@ class RandomHorizontalFlip:
 
 
 class RandomResize:
-    """Resize to a size drawn from a list.
+    """Resize to a size chosen at random from a list.
 
     Args:
         sizes: short sides or (width, height) pairs in pixels, all equally likely.
@@ -159,7 +159,7 @@ class ToTensor:
 
 
 class RandomErasing:
-    """Erase a random region of an image tensor; arguments of torchvision's RandomErasing."""
+    """Erase a random region of an image tensor; the arguments are those of torchvision."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.eraser = T.RandomErasing(*args, **kwargs)
@@ -194,7 +194,7 @@ class Normalize:
 
 
 class Compose:
-    """Apply transforms one after the other."""
+    """Apply transforms in sequence."""
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
         self.transforms = transforms

@@ -21,7 +21,8 @@ from util.errors import UserError
 class Architecture:
     """The flags of main.py that determine keys, shapes and outputs of a model.
 
-    The shapes of the weights determine all flags except ``dilation`` and ``nheads``.
+    The shapes of the weights determine all flags except ``dilation`` and, without masks,
+    ``nheads``.
     """
 
     backbone: str = "resnet50"
@@ -46,6 +47,7 @@ class Architecture:
         Args:
             state: state dict of a model of `models.detr` or `models.segmentation`.
             known: flags by name, for ``dilation``, ``nheads`` and ``backbone``; others are ignored.
+                Without ``nheads`` a mask head determines it, else it is 8.
             source: file or address of the weights, for error messages.
 
         Raises:
@@ -63,11 +65,13 @@ class Architecture:
             "masks": "mask_head.lay1.weight" in parts,
             "pre_norm": "transformer.encoder.norm.weight" in parts,
         }
+        if inferred["masks"]:  # its first layer reads the features and a map per head
+            inferred["nheads"] = len(parts["mask_head.lay1.weight"]) - inferred["hidden_dim"]
         given = {k: known[k] for k in ("dilation", "nheads") if known.get(k) is not None}
         backbone = known.get("backbone") or match_resnet(parts)
         if backbone is None:
             raise UserError(f"{source}: its backbone has the shapes of no ResNet of torchvision")
-        architecture = cls(backbone=backbone, **inferred, **given)
+        architecture = cls(backbone=backbone, **(inferred | given))
         _check_heads(architecture, source)
         return architecture
 

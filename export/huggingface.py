@@ -33,7 +33,11 @@ from export.huggingface_config import (
     uses_timm,
     write_config,
 )
-from export.huggingface_keys import from_huggingface, to_huggingface
+from export.huggingface_keys import (
+    from_huggingface,
+    is_name_of_other_version,
+    to_huggingface,
+)
 from export.quiet import quiet
 from export.source import Source, add_model_flags, source_of
 from export.weights import (
@@ -155,12 +159,12 @@ def load_huggingface_model(folder: Path, masks: bool) -> Exported:
         raise CheckFailedError(
             f"transformers {transformers.__version__} cannot load it ({reason})"
         ) from err
-    wrong = [
+    unexpected = [
         key
-        for side in ("missing_keys", "unexpected_keys")
-        for key in report[side]
-        if not key.endswith(".num_batches_tracked")
+        for key in report["unexpected_keys"]
+        if not (key.endswith(".num_batches_tracked") or is_name_of_other_version(key))
     ]
+    wrong = [*report["missing_keys"], *unexpected]
     if wrong:
         raise CheckFailedError(f"{len(wrong)} missing or unexpected keys, such as {wrong[0]}")
     model.eval()

@@ -58,6 +58,7 @@ def write_config(
         "label2id": {name: i for i, name in names.items()},
         **({} if own_ids is None else {_CATEGORY_IDS: own_ids}),
         "dilation": a.dilation,
+        "use_pretrained_backbone": False,  # transformers 4 would download ImageNet weights
         **(_timm_backbone(a) if a.dilation else _own_backbone(a, state)),
     }
 

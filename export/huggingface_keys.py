@@ -46,9 +46,15 @@ _TRANSFORMER = [
     *with_prefixes(_DECODER_LAYER, "transformer.decoder.layers.{n}.", "model.decoder.layers.{n}."),
     ("transformer.decoder.norm.{name*}", "model.decoder.layernorm.{name*}"),
 ]
+# Learned positions have another name in transformers 4; we write both.
+_POSITIONS, _POSITIONS_4 = "model.position_embedding.", "model.backbone.position_embedding."
+_LEARNED = [
+    ("row_embed.{name*}", "row_embeddings.{name*}"),
+    ("col_embed.{name*}", "column_embeddings.{name*}"),
+]
 _HEADS = [
-    ("backbone.1.row_embed.{name*}", "model.position_embedding.row_embeddings.{name*}"),
-    ("backbone.1.col_embed.{name*}", "model.position_embedding.column_embeddings.{name*}"),
+    *with_prefixes(_LEARNED, "backbone.1.", _POSITIONS),
+    *with_prefixes(_LEARNED, "backbone.1.", _POSITIONS_4),
     ("input_proj.{name*}", "model.input_projection.{name*}"),
     ("query_embed.{name*}", "model.query_position_embeddings.{name*}"),
     ("class_embed.{name*}", "class_labels_classifier.{name*}"),
@@ -69,6 +75,8 @@ _RENAMINGS = {
 def to_huggingface(state: Mapping[str, Tensor], timm: bool, source: str) -> dict[str, Tensor]:
     """Convert our weights to their key names, without batch counters (their norms are frozen).
 
+    Learned positions are there twice, under the names of transformers 4 and of 5.
+
     Args:
         state: state dict of a DETR.
         timm: use timm's names for the ResNet instead of transformers'.
@@ -78,7 +86,15 @@ def to_huggingface(state: Mapping[str, Tensor], timm: bool, source: str) -> dict
         UserError: a key has no equivalent.
     """
     kept = {k: v for k, v in state.items() if not k.endswith(".num_batches_tracked")}
-    return rename_all(_split_projections(kept), inside_detector(_RENAMINGS[timm].to_theirs), source)
+    split = _split_projections(kept)
+    theirs = rename_all(split, inside_detector(_RENAMINGS[timm].to_theirs), source)
+    old = {key.replace(_POSITIONS, _POSITIONS_4): v for key, v in theirs.items()}
+    return theirs | old
+
+
+def is_name_of_other_version(key: str) -> bool:
+    """Whether this is a key of learned positions, which another version of transformers reads."""
+    return _POSITIONS in key or _POSITIONS_4 in key
 
 
 def from_huggingface(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:

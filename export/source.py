@@ -168,22 +168,24 @@ def from_file(
 
     Args:
         path: a file in any format of `export.weights.read_weights`.
-        known: flags of the model by name, which replace the flags in the file; None: not known.
+        known: flags of the model by name, for files without flags; None: not known.
         name: name of the model; None: the name of the file.
         averaged: load the averaged (EMA) weights.
 
     Raises:
-        UserError: the file cannot be read, or holds no DETR.
+        UserError: the file cannot be read, holds no DETR, or contradicts ``known``.
     """
     checkpoint = read_weights(path, averaged)
     flags: dict[str, Any] = {}
     if released := _BY_FILE.get(Path(path).name):
-        flags = {"dilation": released.dilation, "dataset_file": released.categories}
-    flags |= flags_of(checkpoint) | {k: v for k, v in known.items() if v is not None}
+        flags = {"dilation": released.dilation, "nheads": 8, "dataset_file": released.categories}
+    flags = _without_contradiction(flags | flags_of(checkpoint), known, path)
     state = without_ddp_prefix(model_state(checkpoint, path))
     architecture = Architecture.of(state, flags, path)
     if "dilation" not in flags:
         print(f"{path} does not say whether it is a DC5 model: loaded without --dilation")
+    if "nheads" not in flags and not architecture.masks:
+        print(f"{path} does not say how many attention heads it has: loaded with --nheads 8")
     model = architecture.build()
     load_model_state(model, state, path, flags_of_main=False)
     categories, is_thing = classes_in(checkpoint)
@@ -205,10 +207,27 @@ def from_file(
 
 
 def _best_threshold(checkpoint: Mapping[str, Any]) -> float | None:
-    """The score with the best F1 that training stored, if any."""
-    thresholds = checkpoint.get("thresholds")
-    best = thresholds.get("best_f1") if isinstance(thresholds, Mapping) else None
-    return float(best) if isinstance(best, int | float) and 0 <= best <= 1 else None
+    """The score with the best F1 in the last evaluation of a training, if it is known."""
+    thresholds: Mapping[str, float] = checkpoint.get("thresholds") or {}
+    return thresholds.get("best_f1")
+
+
+def _without_contradiction(
+    flags: Mapping[str, Any], known: Mapping[str, Any], path: str
+) -> dict[str, Any]:
+    """The flags of a file and those that are known without it.
+
+    Raises:
+        UserError: they differ.
+    """
+    given = {name: value for name, value in known.items() if value is not None}
+    for name, value in given.items():
+        if flags.get(name, value) != value:
+            raise UserError(
+                f"{path} has {name} {flags[name]}, which contradicts {name} {value}: give "
+                f"--checkpoint {path} without --{name}"
+            )
+    return {**flags, **given}
 
 
 def _coco_names(dataset_file: Any, num_classes: int) -> Mapping[int, str]:

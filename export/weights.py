@@ -20,7 +20,13 @@ from torch import Tensor
 from export.architecture import FLAG_NAMES
 from export.detectron2 import from_detectron2, is_detectron2
 from models.weights import model_state
-from training.checkpoint import averaged_weights_in, classes_in, flags_in, report_better_average
+from training.checkpoint import (
+    averaged_weights_in,
+    best_f1_threshold_in,
+    classes_in,
+    flags_in,
+    report_better_average,
+)
 from util.cli.command_line import ArgumentParser, run_command
 from util.errors import UserError
 from util.files.checkpoint import (
@@ -49,13 +55,15 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
     Returns:
         A checkpoint with the weights under ``model``, in our key names, and, if the file has them,
         ``args`` (flags by name), ``categories`` (names by category id), ``is_thing`` (by category
-        id) and ``category_ids`` (of the rows of the class head).
+        id), ``category_ids`` (of the rows of the class head) and ``thresholds`` (``best_f1`` of
+        these weights).
 
     Raises:
         UserError: the file is missing, damaged, of another kind, or has no averaged weights.
     """
     source = os.fspath(path_or_url)
     checkpoint = load_checkpoint(source)
+    best_f1 = best_f1_threshold_in(checkpoint, averaged)
     if averaged:
         weights = averaged_weights_in(checkpoint, source)
         if weights is None:
@@ -64,6 +72,10 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
     else:
         report_better_average(checkpoint, source, "--ema takes them")
     state = model_state(checkpoint, source)
+    if best_f1 is not None:
+        checkpoint["thresholds"] = {"best_f1": best_f1}
+    else:
+        checkpoint.pop("thresholds", None)
     if not is_detectron2(state):
         return checkpoint
     others = checkpoint if "model" in checkpoint else {}
@@ -92,7 +104,7 @@ def write_weights(path: StrPath, checkpoint: Mapping[str, Any]) -> None:
     flags = {k: v for k, v in flags_of(checkpoint).items() if k in _KEPT_FLAGS}
     categories, is_thing = classes_in(checkpoint)
     entries: dict[str, Any] = {"args": flags, "categories": categories, "is_thing": is_thing}
-    entries["category_ids"] = checkpoint.get("category_ids")
+    entries |= {key: checkpoint.get(key) for key in ("category_ids", "thresholds")}
     notes: dict[str, Any] = {name: entry for name, entry in entries.items() if entry}
     if "epoch" in checkpoint:
         notes["epoch"] = checkpoint["epoch"]

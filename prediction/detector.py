@@ -88,10 +88,9 @@ class Detector:
             UserError: no such model, or its weights cannot be downloaded.
         """
         if name not in RELEASED_MODELS:
-            hint = did_you_mean(name, list(RELEASED_MODELS)) or ";"
-            raise UserError(
-                f"no released model is called {name}{hint} they are {', '.join(RELEASED_MODELS)}"
-            )
+            listed = f": there are {', '.join(RELEASED_MODELS)}"
+            hint = did_you_mean(name, list(RELEASED_MODELS)) or listed
+            raise UserError(f"no released model is called {name}{hint}")
         return cls(released_model(name, not pretrained, torch.device("cpu")), device, amp)
 
     @property
@@ -104,6 +103,16 @@ class Detector:
     def segment_threshold(self) -> float:
         """Default minimum score of the segments of a panoptic model."""
         return self.loaded.segment_threshold
+
+    def thresholds(self, threshold: float | None = None) -> dict[str, float]:
+        """``threshold``, and ``segment_threshold`` of panoptic models, in force in `predict`.
+
+        Args:
+            threshold: as in `predict`.
+        """
+        choice = self._choice(threshold, None)
+        segments = {"segment_threshold": choice.segment_threshold}
+        return {"threshold": choice.threshold, **(segments if self.loaded.is_panoptic else {})}
 
     def categories(self) -> list[dict[str, Any]]:
         """The classes as rows of COCO's table "categories"; of panoptic models with ``isthing``."""
@@ -204,7 +213,7 @@ class Detector:
             key, image and prediction, in the order of ``images``.
 
         Raises:
-            UserError: a class is unknown, or the GPU has too little memory.
+            UserError: a class is unknown.
         """
         choice = self._choice(threshold, classes)
         for chunk in chunks(images, batch_size):
@@ -235,11 +244,6 @@ class Detector:
             batch = torch.stack([inputs[index] for index in indices]).to(self.device)
             try:
                 predicted = predict(self.loaded.model, batch, self.device, self.amp)  # type: ignore[arg-type]
-            except torch.OutOfMemoryError:
-                raise UserError(
-                    f"the GPU has too little memory for {len(indices)} images of "
-                    f"{batch.shape[2]} x {batch.shape[3]} pixels: lower --batch_size"
-                ) from None
             except UserError as error:
                 if on_error is None:
                     raise

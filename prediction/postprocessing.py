@@ -72,10 +72,10 @@ def to_prediction(
 
 def _own_ids(loaded: LoadedModel, category_ids: Sequence[int]) -> np.ndarray:
     """Ids (N,) in the user's files: int64, or strings where the files have strings."""
-    own_id = loaded.rows().text_ids()
-    if not own_id:
+    own_ids = loaded.rows().text_ids()
+    if not own_ids:
         return np.array(category_ids, dtype=np.int64)
-    return np.array([own_id.get(i, i) for i in category_ids], dtype=object)
+    return np.array([own_ids.get(i, i) for i in category_ids], dtype=object)
 
 
 def _chosen_queries(
@@ -118,10 +118,12 @@ def _segments(
     id_map = decode_id_map(io.BytesIO(result["png_string"]))
     new_ids = np.full(len(found) + 1, VOID_ID, dtype=np.int32)
     segments: list[dict[str, Any]] = []
+    own_ids = loaded.rows().text_ids()
     for segment in found:
         category_id = segment["category_id"]
         if choice.allows(category_id):
             new_ids[segment["id"]] = len(segments) + 1
-            name = loaded.name_of(category_id)
-            segments.append({**segment, "id": len(segments) + 1, "name": name})
+            own_id = own_ids.get(category_id, category_id)
+            named = {"category_id": own_id, "name": loaded.name_of(category_id)}
+            segments.append({**segment, "id": len(segments) + 1, **named})
     return {"segment_map": new_ids[id_map], "segments": segments}

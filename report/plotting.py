@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
@@ -20,13 +21,13 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 INK, LINES = "#1b1f24", "#c9d1d9"
 # Replaced by variables of the page's style sheet, which are lighter in the dark.
 _PAGE_COLOURS = {INK: "ink", LINES: "lines", COLOURS[0]: "blue"}
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.labelsize": 9,
     "legend.fontsize": 8,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
-    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+    "axes.prop_cycle": cycler(color=COLOURS),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -76,8 +77,10 @@ def save_figure(figure: Figure, folder: Path) -> str:
     Returns:
         the ``<svg>`` element for the page. Its lines and text have the page's colours.
     """
-    salt = {"svg.hashsalt": figure.name}  # ids differ between figures, and repeat between runs
-    with matplotlib.rc_context({**_STYLE, **salt}), warnings.catch_warnings():
+    salt: dict[Any, Any] = {
+        "svg.hashsalt": figure.name
+    }  # ids differ between figures, and repeat between runs
+    with matplotlib.rc_context(_STYLE | salt), warnings.catch_warnings():
         # A browser has letters that matplotlib's font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         canvas = Canvas(figsize=figure.size_inches, layout="constrained")

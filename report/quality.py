@@ -205,7 +205,7 @@ def _draw_confusion(ax: Axes, counts: np.ndarray, labels: list[str]) -> None:
     ax.grid(visible=False)
     many = len(labels) > 20
     ticks = range(len(labels) + 1)
-    size = {"fontsize": 6 if many else 8}
+    size: dict[str, Any] = {"fontsize": 6 if many else 8}
     ax.set_yticks(ticks, [*labels, "no object"], **size)
     ax.set_xticks(ticks, [*labels, "not found"], rotation=90 if len(labels) > 4 else 30, **size)
     ax.set(xlabel="detected", ylabel="object")

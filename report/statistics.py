@@ -129,7 +129,8 @@ def _draw_numbers(ax: Axes, numbers: Mapping[str, np.ndarray]) -> None:
 
 
 def _draw_sizes(ax: Axes, sides: Mapping[str, np.ndarray]) -> None:
-    known = np.concatenate([np.ones(1), *sides.values()])
+    known = np.concatenate(list(sides.values()))
+    known = known if len(known) else np.ones(1)
     edges = np.geomspace(max(known.min(), 1), max(known.max(), 2) * 1.01, 31)
     _draw_shares(ax, sides, edges, "objects")
     ax.set_xscale("log")
@@ -148,9 +149,10 @@ def _draw_shares(
     """Histograms by name, each in percent of its own values."""
     for index, (name, numbers) in enumerate(values.items()):
         weights = np.full(len(numbers), 100 / max(len(numbers), 1))
-        shape = {"histtype": "stepfilled", "alpha": 0.25} if index == 0 else {"histtype": "step"}
-        line = {"edgecolor": COLOURS[index], "linewidth": 1.4, "facecolor": COLOURS[index]}
-        ax.hist(numbers, edges, weights=weights, label=name, **shape, **line)
+        style: dict[str, Any] = {"histtype": "step", "linewidth": 1.4, "edgecolor": COLOURS[index]}
+        if index == 0:
+            style |= {"histtype": "stepfilled", "facecolor": COLOURS[0], "alpha": 0.3}
+        ax.hist(numbers, edges.tolist(), weights=weights, label=name, **style)
     ax.set_ylabel(f"percent of the {of_what}")
     if len(values) > 1:
         ax.legend()

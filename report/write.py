@@ -21,8 +21,8 @@ from util.files.checkpoint import atomic_write
 
 REPORT, FIGURES = "report.html", "figures"
 _PICTURES_TEXT = (
-    "Left: ground truth, right: detections with a score of {:.2f} or more. Dashed, with !: objects "
-    "without a correct detection, and false detections."
+    "Each pair: ground truth, then detections with a score of {:.2f} or more. Dashed, with !: "
+    "objects without a correct detection, and false detections."
 )
 
 
@@ -162,7 +162,7 @@ def _error_sections(
     tables = [Table("Most frequent confusions", ("object", "detected as", "times"), rows)]
     images = worst_images(analysis.errors, ground_truth, names)
     text = _PICTURES_TEXT.format(analysis.threshold) if images else ""
-    return [Section("Worst images", text, tables=tables if rows else [], images=images)]
+    return [Section("Errors and worst images", text, tables=tables if rows else [], images=images)]
 
 
 def _data_section(ground_truth: GroundTruth | None, names: Names, folder: Path) -> Section:
@@ -189,6 +189,8 @@ def _commands(results: Results) -> dict[str, str]:
         "Continue training": f"python main.py --output_dir {folder} --auto_resume{more}",
         "Evaluate": f"python main.py --eval --resume {checkpoint}",
         "Predict": f"python predict.py IMAGES --checkpoint {checkpoint} --output_dir predictions",
+        "Look at attention": f"python predict.py IMAGES --checkpoint {checkpoint} "
+        "--output_dir attention --attention",
     }
 
 

@@ -125,7 +125,9 @@ def test_photos_stored_sideways_are_drawn_upright(tmp_path, capsys):
         (tmp_path / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
     out = tmp_path / "out"
     assert run(tmp_path, "--epochs", "2", "--num_workers", "2", "--output_dir", out) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if "turned upright" in line]
+    lines = [
+        line for line in capsys.readouterr().out.splitlines() if "is rotated by its EXIF" in line
+    ]
     assert len(lines) == 2
     assert "instances_train2017.json" in lines[0] and "instances_val2017.json" in lines[1]
     with Image.open(out / "detections.png") as sheet:

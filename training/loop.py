@@ -140,7 +140,6 @@ class Run:
         self.output.full(
             f"Training time {datetime.timedelta(seconds=int(time.monotonic() - started))}"
         )
-        self.output.end(state, self.folder.path)
 
     def _owes_a_log_line(self) -> bool:
         """Whether the run was interrupted after an epoch, before its line in the log."""

@@ -93,7 +93,7 @@ class MetricLogger:
         """
         length = _length(iterable)
         length = None if length is None else length + first
-        clock = LoopClock(length, first)
+        clock = LoopClock(length)
         self.start_loop(clock, print_freq)
         for index, item in enumerate(clock.timed(iterable), start=first):
             yield item
@@ -136,13 +136,11 @@ class LoopClock:
     """Measures the steps of a loop.
 
     Args:
-        length: number of steps, with those of ``first``; None: unknown.
-        first: index of the first step.
+        length: number of steps, with steps before an interruption; None: unknown.
     """
 
-    def __init__(self, length: int | None, first: int = 0) -> None:
+    def __init__(self, length: int | None) -> None:
         self.length = length
-        self.first = first
         self._steps = 0
         self._step_time = SmoothedValue(fmt="{avg:.4f}")
         self._data_time = SmoothedValue(fmt="{avg:.4f}")

@@ -1,1 +1,1 @@
-"""The data set checker, ``python -m datasets.check``."""
+"""The dataset check, ``python -m datasets.check``."""

@@ -17,15 +17,15 @@ from datasets.check.findings import Example, Findings, id_of
 
 _OVERSIZED = 2.0  # multiple of the width or height of the image
 _TINY_PIXELS = 1.0
-_WHOLE_IMAGE = 0.99  # share of the area of the image
+_WHOLE_IMAGE = 0.99  # fraction of the image area
 _MOST = 0.5
-_FEWEST_BOXES_FOR_MOST = 10
+_MIN_BOXES_FOR_MOST = 10
 # The pixels of a mask may exceed the area of a box with fractional sides.
 _AREA_SLACK = 1.02
 
 
 class Boxes(NamedTuple):
-    """The boxes of a split; arrays as in `box_arrays`.
+    """The boxes of a split; for the arrays see `box_arrays`.
 
     Attributes:
         rows: N annotations.
@@ -52,13 +52,13 @@ class Boxes(NamedTuple):
 
         Args:
             rows: annotations with an ``image_id`` and a ``bbox`` of four finite numbers.
-            sizes_wh: known image sizes: width and height in pixels by image id.
+            sizes_wh: width and height in pixels by image id, as far as known.
             file_names: file name of each image id.
         """
         return cls(rows, *box_arrays(rows, sizes_wh), file_names)
 
     def example(self, index: int, detail: str = "") -> Example:
-        """Return the box at ``index`` as an example, with its numbers."""
+        """Return the box at ``index`` as an example, with its coordinates."""
         row, (width, height) = self.rows[index], self.limits[index]
         box = f"bbox {box_in_words(row['bbox'])}"
         size = f"image {width:.0f}x{height:.0f}" if np.isfinite(width) else ""
@@ -67,7 +67,7 @@ class Boxes(NamedTuple):
         )
 
     def note_all(self, findings: Findings, kind: str, chosen: np.ndarray) -> None:
-        """Note the boxes marked by ``chosen``, (N,) bool."""
+        """Add the boxes marked by ``chosen``, (N,) bool, to the findings."""
         for index in np.flatnonzero(chosen).tolist():
             findings.note(kind, self.example(index))
 
@@ -84,7 +84,7 @@ def annotation_example(row: Row, file_names: Mapping[int, str], detail: str) -> 
 
 
 def check_boxes(findings: Findings, boxes: Boxes) -> None:
-    """Note all suspicious boxes."""
+    """Add all suspicious boxes to the findings."""
     if not boxes.rows:
         return
     empty, outside = useless_boxes(boxes.start, boxes.extent, boxes.limits)
@@ -100,15 +100,15 @@ def check_boxes(findings: Findings, boxes: Boxes) -> None:
 
 
 def _check_places(findings: Findings, boxes: Boxes, inside: np.ndarray) -> None:
-    """Note boxes that cross an edge of their image or have an implausible size.
+    """Find boxes that cross an edge of their image or have an implausible size.
 
     Args:
-        findings: receives the boxes.
+        findings: findings of the split; the boxes are added.
         boxes: all boxes of a split.
         inside: (N,) bool, boxes that overlap their image.
     """
     start, extent, limits = boxes.start, boxes.extent, boxes.limits
-    with np.errstate(over="ignore", invalid="ignore"):  # infinity compares correctly
+    with np.errstate(over="ignore", invalid="ignore"):  # comparisons with infinity are correct
         end = start + extent
         oversized = inside & np.any(extent > _OVERSIZED * limits, axis=1)
         off_limits = (start < -EDGE_SLACK_PIXELS) | (end > limits + EDGE_SLACK_PIXELS)
@@ -118,12 +118,12 @@ def _check_places(findings: Findings, boxes: Boxes, inside: np.ndarray) -> None:
     boxes.note_all(findings, "oversized_box", oversized)
     boxes.note_all(findings, "box_beyond_edge", over_edge)
     boxes.note_all(findings, "tiny_box", inside & np.any(extent < _TINY_PIXELS, axis=1))
-    if len(whole) >= _FEWEST_BOXES_FOR_MOST and whole.mean() > _MOST:
+    if len(whole) >= _MIN_BOXES_FOR_MOST and whole.mean() > _MOST:
         boxes.note_all(findings, "whole_image_boxes", whole)
 
 
 def _check_areas(findings: Findings, boxes: Boxes) -> None:
-    """Note areas that are impossible for the box."""
+    """Find areas that are impossible for the box."""
     for index, row in enumerate(boxes.rows):
         area: Any = row.get("area")
         width, height = map(float, row["bbox"][2:])
@@ -134,7 +134,7 @@ def _check_areas(findings: Findings, boxes: Boxes) -> None:
 
 
 def _check_duplicates(findings: Findings, boxes: Boxes) -> None:
-    """Note annotations with the class and box of another annotation of the image."""
+    """Find annotations with the class and box of another annotation of the image."""
     first: dict[tuple[float, ...], int] = {}
     for index, row in enumerate(boxes.rows):
         key = (row["image_id"], row["category_id"], *row["bbox"])

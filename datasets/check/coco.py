@@ -1,6 +1,6 @@
 """Check a split in COCO instance format.
 
-Annotation files are checked by the same rules as before training, `datasets.annotations.checks`.
+Annotation files are checked with the same rules as before training, `datasets.annotations.checks`.
 """
 
 import os
@@ -40,7 +40,7 @@ class Settings(NamedTuple):
         num_classes: category ids must be below this; None: no limit.
         masks: whether segmentations are checked.
         open_images: whether image files are decoded.
-        num_workers: threads that decode images; 0: the calling thread.
+        num_workers: number of threads that decode images; 0: the calling thread.
         num_pictures: maximum number of images drawn per split.
     """
 
@@ -68,7 +68,7 @@ def check_coco_split(split: Split, settings: Settings) -> CocoSplit:
     """Check the annotation file of a split, its boxes and its image files.
 
     Raises:
-        UserError: the annotation file cannot be read.
+        UserError: if the annotation file cannot be read.
     """
     data = load_annotations(split.ann_file) if split.tables is None else split.tables.data
     findings = Findings(split.name)
@@ -125,7 +125,7 @@ def _file_names(facts: SplitFacts) -> dict[int, str]:
 
 
 def _check_paths(findings: Findings, facts: SplitFacts) -> list[ListedImage]:
-    """Note missing files and paths outside the image folder; return the images with a file."""
+    """Find missing files and paths outside the image folder; return the images with a file."""
     present, missing, folder = [], [], facts.split.img_folder
     for image in facts.images.values():
         if image.is_there():
@@ -137,8 +137,8 @@ def _check_paths(findings: Findings, facts: SplitFacts) -> list[ListedImage]:
     if missing:
         flag = None if present else f"--{facts.split.name}_images"
         names = [image.file_name for image in missing]
-        way_out = explain_missing_files(names, folder, flag)
-        message = f"{KINDS['missing_file'].means}; {way_out}"
+        hint = explain_missing_files(names, folder, flag)
+        message = f"{KINDS['missing_file'].means}; {hint}"
         for image in missing:
             findings.note("missing_file", image.example(), message)
     return present
@@ -147,7 +147,7 @@ def _check_paths(findings: Findings, facts: SplitFacts) -> list[ListedImage]:
 def _check_against_rules(
     findings: Findings, data: dict[str, Any], facts: SplitFacts, settings: Settings
 ) -> None:
-    """Note the problems for which training refuses the annotation file."""
+    """Find the problems for which training rejects the annotation file."""
     split = facts.split
     try:
         check_annotations(
@@ -158,8 +158,8 @@ def _check_against_rules(
             num_classes=settings.num_classes,
             masks=settings.masks,
         )
-    except UserError as refusal:
-        note_refusal(findings, refusal, _file_names(facts))
+    except UserError as error:
+        note_refusal(findings, error, _file_names(facts))
 
 
 def _check_class_names(findings: Findings, facts: SplitFacts) -> None:
@@ -205,7 +205,7 @@ def _count_annotations(facts: SplitFacts, usable: Iterable[Row]) -> None:
 
 
 def _check_counts(findings: Findings, facts: SplitFacts, settings: Settings) -> None:
-    """Note images with more objects than queries, and training data without objects."""
+    """Find images with more objects than queries, and training data without objects."""
     training = facts.split.name == "train"
     crowded = crowded_images(facts.objects, settings.num_queries)
     is_error = training and are_too_many(crowded)

@@ -1,7 +1,7 @@
-"""Check a data set before training: ``python -m datasets.check --help``.
+"""Check a dataset before training: ``python -m datasets.check --help``.
 
-Exit status: 0: no errors; 1: errors; 2: invalid command line or unreadable annotation file; 130:
-interrupted.
+Exit status: 0 = no errors, 1 = errors found, 2 = invalid command line or unreadable annotation
+file, 130 = interrupted.
 """
 
 import argparse
@@ -31,11 +31,11 @@ _TO_STDOUT = "-"
 
 
 def build_parser() -> ArgumentParser:
-    """Build the parser; the data flags are those of main.py."""
+    """Build the parser; it has the data flags of main.py."""
     parser = ArgumentParser(
         prog=_PROGRAM,
-        description="Check a COCO-format data set and print a report. Exit status: 0: no errors, "
-        "1: errors, 2: invalid command line or unreadable annotation file.",
+        description="Check a COCO-format dataset and print a report. Exit status: 0 = no errors, "
+        "1 = errors found, 2 = invalid command line or unreadable annotation file.",
         fromfile_prefix_chars="@",
     )
     data = FlagGroup(parser, "data")
@@ -50,16 +50,18 @@ def build_parser() -> ArgumentParser:
     check.add("--num_classes", "number of classes; category ids must be smaller", type=int)
     check.add_switch("--masks", "check segmentations")
     check.add_switch("--skip_images", "check annotations only, without opening images")
-    check.add("--num_workers", "threads that open images", default=2, type=int)
+    check.add("--num_workers", "number of threads that decode images", default=2, type=int)
     report = FlagGroup(parser, "report")
-    report.add("--json", 'write the report as JSON to this file; "-": stdout, instead of text')
-    report.add("--pictures", "draw sample images with boxes to this file (.png, .jpg, …)")
+    report.add(
+        "--json", 'write a JSON report to this file ("-": to stdout, instead of the text report)'
+    )
+    report.add("--pictures", "save sample images with their boxes to this file (.png, .jpg, …)")
     report.add("--num_pictures", "number of images drawn per split", default=8, type=int)
     return parser
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run the command, and return its exit status (see the module)."""
+    """Run the command, and return its exit status (see above)."""
     reports: list[Report] = []
 
     def command() -> None:
@@ -70,10 +72,10 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> Report:
-    """Check the data set, and write report and pictures.
+    """Check the dataset, and write the report and the sample images.
 
     Raises:
-        UserError: a flag is invalid, or an annotation file cannot be read.
+        UserError: if a flag is invalid, or an annotation file cannot be read.
     """
     _check_flags(args)
     splits = _splits(args)
@@ -92,7 +94,7 @@ def _check(args: argparse.Namespace) -> Report:
 
 
 def _check_flags(args: argparse.Namespace) -> None:
-    """Check the flags before the work begins."""
+    """Check the flags before reading any data."""
     for name, least in (("num_queries", 1), ("num_classes", 1), ("num_workers", 0)):
         if (value := getattr(args, name)) is not None and value < least:
             raise UserError(f"--{name} {value} must be at least {least}")
@@ -108,7 +110,7 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 
 def _splits(args: argparse.Namespace) -> list[Split]:
-    """Return the splits given by the flags, and check that their files exist."""
+    """Return the splits that the flags describe, and check that their files exist."""
     if (source := build_source(args)) is not None:
         options = build_read_options(args)
         return [_read(name, source, options) for name in split_names(source)]
@@ -144,7 +146,7 @@ def _read(name: str, source: DataSource, options: ReadOptions) -> Split:
 
 
 def _report(checked: Sequence[CocoSplit], num_queries: int) -> Report:
-    facts = [one.facts for one in checked]
+    facts = [split.facts for split in checked]
     between = compare_splits(*facts) if len(facts) == 2 else []
     return Report(facts, between, num_queries)
 
@@ -159,7 +161,7 @@ def _write(report: Report, checked: Sequence[CocoSplit], args: argparse.Namespac
                 json.dump(as_json(report), file, indent=1, allow_nan=False)
     if args.pictures:
         drawn = save_pictures(
-            [one for split in checked for one in split.samples], Path(args.pictures)
+            [sample for split in checked for sample in split.samples], Path(args.pictures)
         )
         if drawn == 0:
             print(f"no images to draw: {args.pictures} was not written", file=sys.stderr)

@@ -46,7 +46,7 @@ class ClassCount:
 
     Attributes:
         name: name of the class.
-        objects: number of annotations, without crowds and empty boxes.
+        objects: number of annotations, without crowd annotations and empty boxes.
         images: number of images with such objects.
     """
 
@@ -87,10 +87,11 @@ class SplitFacts:
         num_annotations: number of annotations in the file.
         num_crowd: number of valid crowd annotations.
         num_images_with_crowd: number of images with crowd annotations.
-        objects: number of objects by image id, without crowds and empty boxes.
-        box_areas: number of small, medium and large objects by box area.
-        sizes_wh: width and height by image id, as training reads the image, else from the file.
-        survey: result for the image files; None if they were not opened.
+        objects: number of objects by image id, without crowd annotations and empty boxes.
+        box_areas: numbers of small, medium and large objects, by box area.
+        sizes_wh: width and height by image id: of the image as training reads it, or from the
+            annotation file if the image was not read.
+        survey: statistics of the image files; None if they were not opened.
         findings: problems of the split.
     """
 
@@ -161,6 +162,6 @@ def count_by_size(extents: np.ndarray) -> dict[str, int]:
 
 
 def unused_ids(category_ids: Collection[int]) -> Iterator[int]:
-    """Yield unused ids between 1 and the largest id."""
+    """Yield the unused ids from 1 to the largest id."""
     used = range(1, largest_category_id(category_ids))
     return (number for number in used if number not in category_ids)

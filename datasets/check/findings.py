@@ -1,4 +1,4 @@
-"""Kinds of problems that a check can find, and their places."""
+"""Problem types of the dataset check, and collected findings."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -13,10 +13,10 @@ EXAMPLES_KEPT = 1000
 
 
 class Kind(NamedTuple):
-    """A kind of problem.
+    """A type of problem.
 
     Attributes:
-        severity: "error": training refuses the data, stops, or learns something wrong; "warning":
+        severity: "error": training rejects the data, stops, or learns something wrong; "warning":
             suspicious, but training runs.
         means: message in the plural: problem and consequence.
     """
@@ -27,25 +27,25 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {
     # ---- annotation file ----
-    "refused": Kind("error", "training refuses the annotation file"),
+    "refused": Kind("error", "training rejects the annotation file"),
     "missing_file": Kind("error", "images have no file"),
     "left_out": Kind("warning", "files or objects left out or corrected by the reader"),
     "path_outside_folder": Kind(
         "warning", "images have a file_name that leads out of the image folder"
     ),
     "more_objects_than_queries": Kind(
-        "error", "training images have more objects than --num_queries; training refuses them"
+        "error", "training images have more objects than --num_queries; training rejects them"
     ),
     "few_with_more_objects_than_queries": Kind(
         "warning", "images have more objects than --num_queries; the model cannot find all objects"
     ),
-    "no_objects": Kind("error", "no box that a model could learn"),
+    "no_objects": Kind("error", "no usable boxes in the training data"),
     "duplicate_class_name": Kind("warning", "classes share their name with another id"),
     # ---- boxes ----
     **{kind: Kind("error", f"boxes {text}") for kind, text in LOOKS_LIKE.items()},
-    "empty_box": Kind("warning", "boxes have no area; training leaves them out"),
+    "empty_box": Kind("warning", "boxes have zero area; training ignores them"),
     "box_outside_image": Kind(
-        "warning", "boxes are entirely outside their image; training leaves them out"
+        "warning", "boxes are entirely outside their image; training ignores them"
     ),
     "box_beyond_edge": Kind(
         "warning", "boxes exceed their image by more than 2 pixels; training clips them"
@@ -63,14 +63,13 @@ KINDS: dict[str, Kind] = {
     "mask_off_box": Kind("warning", "polygons overlap their box by an IoU of less than 0.5"),
     # ---- image files ----
     "unreadable_image": Kind("error", "image files are unreadable; training stops at them"),
-    "decompression_bomb": Kind("error", "images exceed the size limits; training refuses them"),
+    "decompression_bomb": Kind("error", "images exceed the size limits; training rejects them"),
     "size_mismatch": Kind(
-        "error", "images have another size than in the annotation file; training stops at them"
+        "error", "images have a size that differs from the annotation file; training stops at them"
     ),
     "exif_rotated": Kind(
         "warning",
-        "images are stored sideways: the annotation file has the size after EXIF rotation; "
-        "training turns them upright",
+        "images have annotations for the EXIF-rotated image; training rotates them accordingly",
     ),
     "exif_ambiguous": Kind(
         "warning",
@@ -81,14 +80,15 @@ KINDS: dict[str, Kind] = {
     "duplicate_image": Kind("warning", "images have the pixels of another image of the split"),
     # ---- between splits ----
     "duplicate_across_splits": Kind(
-        "warning", "training images are also in validation; its AP will be too high"
+        "warning",
+        "training images are also in the validation split; validation AP will be too high",
     ),
     "same_name_across_splits": Kind(
         "warning",
         "training images have the file name of a validation image; "
-        "leave out --skip_images to compare the pixels",
+        "omit --skip_images to compare the pixels",
     ),
-    "class_conflict": Kind("error", "classes have another id or name in the other split"),
+    "class_conflict": Kind("error", "classes have a different id or name in the other split"),
     "class_table_differs": Kind("warning", "classes are listed in only one split"),
     "class_without_training": Kind("warning", "classes have objects only in validation"),
     "class_without_validation": Kind(
@@ -98,12 +98,12 @@ KINDS: dict[str, Kind] = {
 
 
 class Example(NamedTuple):
-    """A place of a finding; fields that do not apply are None or empty.
+    """One occurrence of a problem; fields that do not apply are None or empty.
 
     Attributes:
-        image_id: id in the file; as text if it is not an integer.
-        annotation_id: id in the file.
-        category_id: id in the file.
+        image_id: image id in the file; as text if it is not an integer.
+        annotation_id: annotation id in the file; likewise.
+        category_id: category id in the file; likewise.
         file_name: file name of the image in the annotation file.
         detail: details in words.
     """
@@ -117,14 +117,14 @@ class Example(NamedTuple):
 
 @dataclass
 class Finding:
-    """A problem of a split with all its places.
+    """A problem of a split, with its occurrences.
 
     Attributes:
         kind: key of `KINDS`.
         split: "train", "val" or "train, val".
-        message: the problem in the plural.
-        count: number of places.
-        examples: the first `EXAMPLES_KEPT` places.
+        message: description of the problem, in the plural.
+        count: number of occurrences.
+        examples: the first `EXAMPLES_KEPT` occurrences.
     """
 
     kind: str
@@ -151,12 +151,12 @@ class Findings:
         self._found: dict[tuple[str, str], Finding] = {}
 
     def note(self, kind: str, example: Example, message: str | None = None) -> None:
-        """Add a place.
+        """Add one occurrence of a problem.
 
         Args:
             kind: key of `KINDS`.
-            example: the place.
-            message: the problem in the plural; default: as in `KINDS`.
+            example: the occurrence.
+            message: description of the problem, in the plural; default: the text in `KINDS`.
         """
         message = KINDS[kind].means if message is None else message
         finding = self._found.setdefault((kind, message), Finding(kind, self._split, message))
@@ -165,13 +165,20 @@ class Findings:
             finding.examples.append(example)
 
     def note_many(self, kind: str, count: int, examples: list[Example], message: str) -> None:
-        """Add ``count`` places, of which only some are given as examples."""
+        """Add a problem with ``count`` occurrences and some examples.
+
+        Args:
+            kind: key of `KINDS`.
+            count: number of occurrences.
+            examples: at least one of the occurrences.
+            message: description of the problem, in the plural.
+        """
         for example in examples:
             self.note(kind, example, message)
         self._found[kind, message].count += count - len(examples)
 
     def has(self, kind: str) -> bool:
-        """Whether anything of a kind was found."""
+        """Whether a problem of this kind was found."""
         return any(noted == kind for noted, _ in self._found)
 
     def all(self) -> list[Finding]:
@@ -180,5 +187,5 @@ class Findings:
 
 
 def id_of(value: Any) -> int | str | None:
-    """Convert an id for a report: other types than integers become text, to be valid JSON."""
+    """Convert an id for a report: integers are kept, other types become text for valid JSON."""
     return value if value is None or type(value) is int else in_short(value)

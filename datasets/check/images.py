@@ -1,4 +1,4 @@
-"""Check image files: decode each as training does."""
+"""Check image files: decode each file like training does."""
 
 import hashlib
 import os
@@ -113,17 +113,17 @@ class ImageSurvey:
 def survey_images(
     images: Sequence[ListedImage], findings: Findings, num_workers: int, title: str
 ) -> ImageSurvey:
-    """Decode images and note their problems.
+    """Decode images and collect their problems.
 
     Args:
         images: images to open.
-        findings: receives the problems.
-        num_workers: threads; 0: the calling thread.
+        findings: findings of the split; problems are added.
+        num_workers: number of threads; 0: the calling thread.
         title: title of the progress line.
     """
     survey = ImageSurvey()
     with warnings.catch_warnings():
-        # Pillow warns about large images, which are noted here, and about harmless header faults.
+        # Pillow warns about large images, which are reported here, and about harmless headers.
         warnings.filterwarnings("ignore", module="PIL")
         inspected = _map_in_threads(inspect_image, images, num_workers)
         for outcome in with_progress(inspected, title, len(images)):
@@ -154,7 +154,7 @@ def inspect_image(listed: ListedImage) -> StoredImage | UnreadableImage:
 def _map_in_threads(
     function: Callable[[In], Out], items: Iterable[In], num_workers: int
 ) -> Iterator[Out]:
-    """`map` in threads, in order, with few results in memory."""
+    """Like `map`, in threads and in order, with few results in memory."""
     if num_workers == 0:
         yield from map(function, items)
         return

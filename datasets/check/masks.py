@@ -10,7 +10,7 @@ _LEAST_OVERLAP = 0.5
 
 
 def check_masks(findings: Findings, boxes: Boxes) -> None:
-    """Note polygons that do not agree with their box; other checks report invalid segmentations."""
+    """Find polygons that do not match their box; other checks report invalid segmentations."""
     for index, row in enumerate(boxes.rows):
         polygons = usable_polygons(row.get("segmentation"))
         if polygons and (overlap := _overlap(polygons, row["bbox"])) < _LEAST_OVERLAP:

@@ -74,11 +74,11 @@ def save_pictures(samples: Iterable[Sample], path: Path) -> int:
     """Draw samples into one image, two per row.
 
     Args:
-        samples: images to draw; unreadable images are left out.
-        path: file to write, in a format that Pillow knows; not written without images.
+        samples: images to draw; unreadable images are omitted.
+        path: file to write, in a format that Pillow supports; not written if there are no images.
 
     Returns:
-        Number of images drawn.
+        number of images drawn.
     """
     panels = [panel for panel in map(_panel, samples) if panel is not None]
     count = len(panels)

@@ -31,8 +31,8 @@ class Report:
 
     def findings(self, severity: Severity) -> list[Finding]:
         """All findings of a severity, splits first."""
-        everything = [*(one for facts in self.splits for one in facts.findings), *self.between]
-        return [one for one in everything if one.severity == severity]
+        of_splits = [finding for facts in self.splits for finding in facts.findings]
+        return [finding for finding in (*of_splits, *self.between) if finding.severity == severity]
 
     @property
     def text_ids(self) -> dict[int, str]:
@@ -45,12 +45,12 @@ class Report:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Convert the report to JSON values, as described in `docs/dataset_check.md`."""
+    """Convert the report to the JSON values described in `docs/dataset_check.md`."""
     return {
         "num_queries": report.num_queries,
         "has_errors": report.has_errors(),
-        "errors": [_finding_as_json(one, report) for one in report.findings("error")],
-        "warnings": [_finding_as_json(one, report) for one in report.findings("warning")],
+        "errors": [_finding_as_json(finding, report) for finding in report.findings("error")],
+        "warnings": [_finding_as_json(finding, report) for finding in report.findings("warning")],
         "splits": {facts.split.name: facts.as_json() for facts in report.splits},
         "classes": _classes_as_json(report),
     }
@@ -63,8 +63,8 @@ def _finding_as_json(finding: Finding, report: Report) -> dict[str, Any]:
         "message": finding.message,
         "count": finding.count,
         "examples": [
-            {field: value for field, value in one._asdict().items() if value not in (None, "")}
-            for one in _with_own_ids(finding.examples, report)
+            {field: value for field, value in example._asdict().items() if value not in (None, "")}
+            for example in _with_own_ids(finding.examples, report)
         ],
     }
 
@@ -95,7 +95,7 @@ def _gaps(report: Report, used: Collection[int]) -> Iterator[int]:
 
 
 def _class_ids(report: Report) -> dict[int, str]:
-    """Class names by id, from all splits; the first split's name if they differ."""
+    """Class names by id, from all splits; if they differ, the name in the first split."""
     names = {
         number: entry.name
         for facts in reversed(report.splits)
@@ -112,11 +112,8 @@ def as_text(report: Report) -> str:
     lines += [*_class_lines(report), ""]
     for severity in ("error", "warning"):
         if found := report.findings(severity):
-            lines += [
-                f"{severity}s",
-                *(line for one in found for line in _finding_lines(one, report)),
-                "",
-            ]
+            details = [line for finding in found for line in _finding_lines(finding, report)]
+            lines += [f"{severity}s", *details, ""]
     return "\n".join([*lines, _verdict(report)])
 
 
@@ -163,7 +160,7 @@ def _class_lines(report: Report) -> Iterator[str]:
     ids = "ids in text" if report.text_ids else ids
     yield f"classes: {len(names)}, {ids}{note}"
     heads = "".join(
-        f"{f'{one.split.name} objects':>14}{'share':>8}{'images':>9}" for one in report.splits
+        f"{f'{facts.split.name} objects':>14}{'share':>8}{'images':>9}" for facts in report.splits
     )
     text_ids = report.text_ids
     own_ids = {number: _printable(str(text_ids.get(number, number))) for number in names}
@@ -186,23 +183,23 @@ def _cells(facts: SplitFacts, number: int) -> str:
 
 
 def _finding_lines(finding: Finding, report: Report) -> Iterator[str]:
-    # A problem of the whole file has no place, and is not counted.
+    # A problem of the whole file has no example, and is not counted.
     is_counted = finding.examples != [Example()]
     message = counted(finding.count, finding.message) if is_counted else finding.message
     yield f"  {finding.split}: {_printable(message)} [{finding.kind}]"
     shown = _with_own_ids(finding.examples[:EXAMPLES_SHOWN], report)
-    yield from (f"      {_place(example)}" for example in shown if _place(example))
+    yield from (f"      {_example(example)}" for example in shown if _example(example))
     if finding.count > len(shown):
         yield f"      and {finding.count - len(shown)} more"
 
 
-def _place(example: Example) -> str:
-    named = {
+def _example(example: Example) -> str:
+    ids = {
         "annotation id": example.annotation_id,
         "image id": example.image_id,
         "category id": example.category_id,
     }
-    parts = [f"{name} {_printable(str(one))}" for name, one in named.items() if one is not None]
+    parts = [f"{name} {_printable(str(value))}" for name, value in ids.items() if value is not None]
     if example.file_name is not None:
         parts.append(_printable(example.file_name))
     where = ", ".join(parts)

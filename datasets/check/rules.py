@@ -10,10 +10,10 @@ from util.errors import UserError
 
 
 def note_refusal(findings: Findings, refusal: UserError, file_names: Mapping[int, str]) -> None:
-    """Note each problem for which training refuses the annotation file.
+    """Add each problem for which training rejects the annotation file.
 
     Args:
-        findings: receives the problems, except missing files if already noted.
+        findings: findings of the split; missing files are not added twice.
         refusal: error raised by the check.
         file_names: file name of each image id.
     """
@@ -23,13 +23,13 @@ def note_refusal(findings: Findings, refusal: UserError, file_names: Mapping[int
     for problem in refusal.problems:
         if problem.text.startswith(NO_FILE) and findings.has("missing_file"):
             continue
-        examples = [_place(problem, row, file_names) for row in problem.rows[:EXAMPLES_KEPT]]
+        examples = [_example(problem, row, file_names) for row in problem.rows[:EXAMPLES_KEPT]]
         text = f"{problem.table} {problem.text}"
         text += f"; {problem.way_out}" if problem.way_out else ""
         findings.note_many("refused", len(problem.rows), examples, text)
 
 
-def _place(problem: Problem, row: Row, file_names: Mapping[int, str]) -> Example:
+def _example(problem: Problem, row: Row, file_names: Mapping[int, str]) -> Example:
     field, number = problem.field, id_of(row.get(TEXT_ID, row.get("id")))
     detail = "" if field is None else f"{field} {in_short(row.get(field))}"
     if problem.table == "categories":

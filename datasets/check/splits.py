@@ -8,7 +8,7 @@ from datasets.check.findings import Example, Finding, Findings
 
 
 def compare_splits(train: SplitFacts, val: SplitFacts) -> list[Finding]:
-    """Return problems that only the comparison of two splits shows."""
+    """Return the problems found by comparing both splits."""
     findings = Findings("train, val")
     _compare_class_tables(findings, train, val)
     _compare_class_counts(findings, train, val)
@@ -41,19 +41,19 @@ def _compare_class_counts(findings: Findings, train: SplitFacts, val: SplitFacts
 
 
 def _find_shared_images(findings: Findings, train: SplitFacts, val: SplitFacts) -> None:
-    """Note images with equal pixels or, if images were not opened, with equal path or name."""
+    """Find images with equal pixels or, if images were not opened, with equal path or name."""
     if train.survey is not None and val.survey is not None:
         for digest, image in train.survey.by_digest.items():
             if twin := val.survey.by_digest.get(digest):
-                detail = f"val has it as image id {twin.image_id} ({twin.file_name})"
+                detail = f"identical to validation image id {twin.image_id} ({twin.file_name})"
                 findings.note("duplicate_across_splits", image.example(detail))
         return
     val_paths = {os.path.realpath(image.path): image for image in val.images.values()}
     val_names = {image.path.name: image for image in val.images.values()}
     for image in train.images.values():
         if twin := val_paths.get(os.path.realpath(image.path)):
-            detail = f"val has the file as image id {twin.image_id}"
+            detail = f"same file as validation image id {twin.image_id}"
             findings.note("duplicate_across_splits", image.example(detail))
         elif twin := val_names.get(image.path.name):
-            detail = f"val has the name as image id {twin.image_id}"
+            detail = f"same file name as validation image id {twin.image_id}"
             findings.note("same_name_across_splits", image.example(detail))

@@ -1,4 +1,4 @@
-"""Detections and panoptic maps of a batch, as the evaluators take them."""
+"""Detections and panoptic maps of a batch, in the format of the evaluators."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ Targets = Sequence[dict[str, Tensor]]
 def detections(
     postprocessors: Mapping[str, nn.Module], outputs: Any, targets: Targets
 ) -> dict[int, dict[str, Tensor]]:
-    """Boxes, and masks with a post-processor ``segm``, in original pixels, by image id.
+    """Detections of each image, by image id, in pixels of the original image.
 
     Args:
-        postprocessors: by kind; ``bbox`` and optionally ``segm``.
-        outputs: of the model.
-        targets: ``orig_size``, ``image_id``, and for masks ``size`` of each image.
+        postprocessors: post-processors by name: ``bbox``, and optionally ``segm`` for masks.
+        outputs: model outputs.
+        targets: for each image ``orig_size``, ``image_id``, and for masks ``size``.
     """
     original_sizes = _sizes(targets, "orig_size")
     results = postprocessors["bbox"](outputs, original_sizes)
@@ -31,12 +31,12 @@ def detections(
 def panoptic_maps(
     postprocessor: nn.Module, outputs: Any, targets: Targets, padded_size: tuple[int, int]
 ) -> list[dict[str, Any]]:
-    """Panoptic maps in original pixels, with image ids and COCO's file names.
+    """Panoptic maps of each image at its original size, with image ids and COCO's file names.
 
     Args:
-        postprocessor: makes the maps; as in the original, it need not take ``padded_size``.
-        outputs: of the model.
-        targets: ``orig_size``, ``size`` and ``image_id`` of each image.
+        postprocessor: computes the maps; as in the original, ``padded_size`` is optional.
+        outputs: model outputs.
+        targets: for each image ``orig_size``, ``size`` and ``image_id``.
         padded_size: height and width of the batch.
     """
     sizes, original_sizes = _sizes(targets, "size"), _sizes(targets, "orig_size")

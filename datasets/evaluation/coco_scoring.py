@@ -1,6 +1,6 @@
 """COCO precision and recall, computed by faster-coco-eval (if installed) or pycocotools.
 
-Both engines receive exactly the annotations to evaluate, so that they need not index or filter.
+Both engines receive only the annotations to evaluate, so that they need not index or filter.
 """
 
 import contextlib
@@ -40,10 +40,10 @@ Engine = Callable[[ScoringTask], dict[str, np.ndarray]]
 
 
 class SummaryRow(NamedTuple):
-    """A line of the COCO summary: a mean over precision (AP) or recall (AR).
+    """A line of the COCO summary: mean precision (AP) or mean recall (AR).
 
-    ``iou_threshold`` None is the mean over all thresholds; ``max_dets_index`` is an index into
-    ``params.maxDets``.
+    If ``iou_threshold`` is None, the mean is over all thresholds. ``max_dets_index`` is an index
+    into ``params.maxDets``.
     """
 
     metric: str
@@ -80,18 +80,18 @@ _KEYPOINT_SUMMARY = tuple(
 
 
 class CocoScore:
-    """Settings and results of the evaluation of an IoU type.
+    """Settings and results of an evaluation for one IoU type.
 
     Attributes:
         params: pycocotools parameters. ``iouThrs``, ``recThrs``, ``maxDets``, ``areaRng``,
             ``areaRngLbl``, ``catIds`` and ``useCats`` may be changed before `evaluate`, which sets
             ``imgIds`` to the sorted ids of the evaluated images.
         eval: set by `evaluate`: ``params``, ``counts`` [T, R, K, A, M], ``date``, and float64
-            arrays ``precision`` and ``scores`` (T, R, K, A, M) and ``recall`` (T, K, A, M), -1
-            without ground truth. T IoU thresholds, R recall thresholds, K categories, A area
-            ranges, M limits of detections per image.
-        stats: set by `summarize`: COCO's 12 numbers (10 for keypoints) in [0, 1], -1 without
-            ground truth.
+            arrays ``precision`` and ``scores`` (T, R, K, A, M) and ``recall`` (T, K, A, M); -1
+            where there is no ground truth. T: IoU thresholds, R: recall thresholds, K: categories,
+            A: area ranges, M: limits of detections per image.
+        stats: set by `summarize`: COCO's 12 metrics (10 for keypoints) in [0, 1]; -1 where there is
+            no ground truth.
         objects_per_category: set by `evaluate`: number of ground-truth objects, without crowds, by
             category id.
     """
@@ -153,7 +153,7 @@ class CocoScore:
         """Print the COCO summary table, if wanted, and store its numbers in ``stats``.
 
         Raises:
-            RuntimeError: `evaluate` has not been called.
+            RuntimeError: if `evaluate` has not been called.
         """
         if not self.eval:
             raise RuntimeError("nothing to summarize: call accumulate() before summarize()")
@@ -202,8 +202,8 @@ def choose_engine(name: str, iou_type: str) -> Engine:
         iou_type: one of `IOU_TYPES`. Keypoints are always evaluated by pycocotools.
 
     Raises:
-        UserError: "faster" is not installed.
-        ValueError: the name is unknown.
+        UserError: if "faster" is not installed.
+        ValueError: if the name is unknown.
     """
     if name not in ENGINES:
         raise ValueError(f"engine is {name!r}, expected one of {', '.join(ENGINES)}")
@@ -222,9 +222,9 @@ def choose_engine(name: str, iou_type: str) -> Engine:
 
 
 def _score_with_pycocotools(task: ScoringTask) -> dict[str, np.ndarray]:
-    """Evaluate with pycocotools: slow reference in Python."""
+    """Evaluate with pycocotools, the slow reference in Python."""
     evaluation = COCOeval(*_as_coco_pair(task), iouType=task.params.iouType)
-    _hand_over_settings(task.params, evaluation.params)
+    _copy_settings(task.params, evaluation.params)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
         evaluation.accumulate()
@@ -232,13 +232,13 @@ def _score_with_pycocotools(task: ScoringTask) -> dict[str, np.ndarray]:
 
 
 def _score_with_faster_coco_eval(task: ScoringTask) -> dict[str, np.ndarray]:
-    """Evaluate with faster-coco-eval: compiled."""
+    """Evaluate with faster-coco-eval, which is compiled."""
     from faster_coco_eval import COCOeval_faster
 
     evaluation = COCOeval_faster(
         *_as_coco_pair(task), iouType=task.params.iouType, print_function=_print_nothing
     )
-    _hand_over_settings(task.params, evaluation.params)
+    _copy_settings(task.params, evaluation.params)
     evaluation.evaluate()
     evaluation.accumulate()
     return _arrays(evaluation.eval)
@@ -263,7 +263,7 @@ def _as_coco_pair(task: ScoringTask) -> tuple[SimpleNamespace, SimpleNamespace]:
     return as_coco(task.ground_truth), as_coco(task.detections)
 
 
-def _hand_over_settings(params: Params, engine_params: Any) -> None:
+def _copy_settings(params: Params, engine_params: Any) -> None:
     """Copy the settings; the engines sort and replace the lists."""
     for name in ("imgIds", "catIds", "maxDets", "areaRng", "areaRngLbl"):
         setattr(engine_params, name, list(getattr(params, name)))

@@ -1,4 +1,4 @@
-"""Report detections that hardly differ between images although the objects do."""
+"""Warn about collapsed models: detections hardly differ between images although the objects do."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,29 +13,29 @@ from datasets.evaluation.coco_scoring import Annotation
 _FEWEST_IMAGES = 5
 _IMAGES_COMPARED = 200
 _MOST_BOXES = 10  # boxes per image with the highest scores
-# Maximum ratio of the distances (`_distance_between_images`) of detections and objects. On drawn
-# shapes it was 0.13 for a model that predicted the mean box, 0.30 to 0.92 later and otherwise.
+# Maximum ratio of the distances (`_distance_between_images`) of detections and objects. On the
+# shapes dataset it was 0.13 for a model that predicted the mean box, and 0.30 to 0.92 for others.
 _COLLAPSED = 0.2
-_LEAST_OBJECT_DISTANCE = 0.2  # below this, objects are in the same place in all images
+_MIN_OBJECT_DISTANCE = 0.2  # below this, objects are in the same place in all images
 
 _ADVICE = {
     True: (
         "this is normal in the first epochs. If it persists, start from a trained model "
-        "(--finetune), or try lower --bbox_loss_coef and --giou_loss_coef or another --lr"
+        "(--finetune), or try lower --bbox_loss_coef and --giou_loss_coef or a different --lr"
     ),
-    False: "its AP means little. Train it longer, or start from a trained model (--finetune)",
+    False: "AP is not meaningful yet. Train longer, or start from a trained model (--finetune)",
 }
 
 
 def explain_collapse(evaluator: CocoEvaluator, training: bool = False) -> str | None:
-    """Report best boxes that are nearly equal in all images while the objects are not.
+    """Warn if the best boxes are nearly equal in all images while the objects are not.
 
     Args:
         evaluator: evaluator of boxes, after ``summarize()``.
         training: whether the model is being trained.
 
     Returns:
-        A sentence; None if detections differ between images, or there are too few images.
+        a sentence; None if the detections differ between images, or there are too few images.
     """
     return explain_equal_boxes(evaluator.coco_gt, evaluator.detections("bbox"), training)
 
@@ -46,9 +46,10 @@ def explain_equal_boxes(
     """`explain_collapse` for detections from another source, such as a results file.
 
     Args:
-        coco_gt: the ground truth, with image sizes.
-        detections: COCO result entries; if any has a category of ``coco_gt``, others are ignored.
-        training: as in `explain_collapse`.
+        coco_gt: ground truth, with image sizes.
+        detections: COCO result entries. If any of them has a category of ``coco_gt``, entries of
+            other categories are ignored.
+        training: see `explain_collapse`.
     """
     objects = _by_image(coco_gt, [a for a in coco_gt.anns.values() if not a.get("iscrowd")])
     # Ignore the stuff of panoptic data, unless no detection has a known category (untrained model).
@@ -59,14 +60,14 @@ def explain_equal_boxes(
         return None
     per_image = int(np.median([len(objects[i]) for i in image_ids]))
     per_image = min(max(per_image, 1), _MOST_BOXES)
-    apart = _distance_between_images([objects[i] for i in image_ids])
-    found_apart = _distance_between_images([found[i] for i in image_ids], per_image)
-    if apart < _LEAST_OBJECT_DISTANCE or found_apart > _COLLAPSED * apart:
+    object_distance = _distance_between_images([objects[i] for i in image_ids])
+    detection_distance = _distance_between_images([found[i] for i in image_ids], per_image)
+    if object_distance < _MIN_OBJECT_DISTANCE or detection_distance > _COLLAPSED * object_distance:
         return None
     boxes = "box hardly differs" if per_image == 1 else f"{per_image} boxes hardly differ"
     return (
-        f"The best {boxes} between images: mean IoU {1 - found_apart:.2f} between two images, "
-        f"but {1 - apart:.2f} for the objects. The model does not use the image yet; "
+        f"The best {boxes} between images (mean IoU {1 - detection_distance:.2f} across images; "
+        f"objects: {1 - object_distance:.2f}): the model does not use the image yet; "
         f"{_ADVICE[training]}"
     )
 
@@ -88,13 +89,13 @@ def _by_image(coco_gt: COCO, entries: Sequence[Annotation]) -> dict[int, np.ndar
 def _distance_between_images(boxes: list[np.ndarray], best: int | None = None) -> float:
     """Mean of 1 - IoU between a box of an image and the most similar box of another image.
 
-    Each image is compared with the image half the list further, since neighbours may be frames of
-    a video.
+    Each image is compared with the image half the list further on, since neighbors may be frames
+    of a video.
 
     Args:
-        boxes: (N, 4) xywh of each image, N at least 1.
-        best: compare only the first boxes of an image, with twice as many of the other image, since
-            their order may differ; None: compare all.
+        boxes: boxes (N, 4) xywh of each image, N at least 1.
+        best: number of boxes per image to compare, from the first on, with twice as many boxes of
+            the other image, since their order may differ. None: all boxes.
     """
     half = len(boxes) // 2
     others = boxes[half:] + boxes[:half]

@@ -1,4 +1,4 @@
-"""Explain why an AP is -1 (no ground truth) or 0 (nothing found), usually a mistake in the data."""
+"""Explain an AP of -1 (no ground truth) or 0 (nothing found): usually an error in the data."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,11 +15,11 @@ from datasets.evaluation.coco_scoring import Annotation, CocoScore
 
 # Values below this are printed as 0.000.
 _BELOW_ANY_DISPLAY = 5e-4
-_THINGS_SHOWN = 8
+_MAX_LISTED = 8
 
-# Thresholds that distinguish a mistake from a bad model.
+# Thresholds that distinguish wrong data from a bad model.
 _SHARE_OF_A_SYSTEMATIC_FAULT = 0.1
-_LARGEST_NORMALISED = 2.0
+_LARGEST_NORMALIZED = 2.0
 _SHARE_OUTSIDE_OF_WRONG_SCALE = 0.5
 _SHARE_OF_OBJECTS_COVERED = 0.5
 _SCORE_OF_AN_UNTRAINED_MODEL = 0.05
@@ -39,7 +39,7 @@ def explain_missing_ap(
         training: whether the model is being trained on these classes.
 
     Returns:
-        Sentences, the most important first; empty if all results are above 0.
+        sentences, the most important first; empty if all results are above 0.
     """
     score = evaluator.coco_eval[iou_type]
     if (score.stats >= _BELOW_ANY_DISPLAY).all():
@@ -53,13 +53,13 @@ def explain_scores(
     """`explain_missing_ap` for detections from another source, such as a results file.
 
     Args:
-        score: an evaluation after ``summarize()``.
-        coco_gt: the ground truth of the evaluation.
+        score: evaluation after ``summarize()``.
+        coco_gt: ground truth of the evaluation.
         detections: COCO result entries.
-        training: as in `explain_missing_ap`.
+        training: see `explain_missing_ap`.
 
     Returns:
-        As `explain_missing_ap`.
+        see `explain_missing_ap`.
     """
     objects = [
         annotation
@@ -76,9 +76,9 @@ def explain_scores(
     return reasons + _empty_size_ranges(score)
 
 
-def some_of(things: Sequence[object]) -> str:
-    """List the first few things, and the number of the others."""
-    return with_rest(things[:_THINGS_SHOWN], len(things))
+def first_items(items: Sequence[object]) -> str:
+    """List the first few items, and the number of further items."""
+    return with_rest(items[:_MAX_LISTED], len(items))
 
 
 class _Boxes(NamedTuple):
@@ -101,16 +101,15 @@ def _why_nothing_to_find(score: CocoScore, coco_gt: COCO, objects: list[Annotati
         )
     if not objects:
         return (
-            "AP and AR are -1: the images evaluated have only crowd regions (iscrowd 1), which are "
-            "never counted as objects"
+            "AP and AR are -1: the evaluated images have only crowd regions (iscrowd 1), which "
+            "never count as objects"
         )
     if not score.objects_per_category.total():
         used = {annotation["category_id"] for annotation in objects}
         return (
             f"AP and AR are -1: the annotations use the category ids {_ids_in_file(used, coco_gt)},"
             f" but the evaluated categories are {_ids_in_file(score.params.catIds, coco_gt)}; "
-            "correct the list "
-            "'categories' of the annotation file"
+            "correct the list 'categories' of the annotation file"
         )
     return None
 
@@ -150,14 +149,14 @@ def _why_nothing_found(
 ) -> list[str]:
     """Explain why detections match no object."""
     if not detections:
-        return ["AP is 0: there are no detections; the model or a score threshold removed all"]
+        return ["AP is 0: there are no detections; the model or a score threshold removed them all"]
     image_ids = {annotation["image_id"] for annotation in objects}
     detections = [entry for entry in detections if entry["image_id"] in image_ids]
     if not detections:
         return ["AP is 0: no detection is for an image with ground truth; check the image ids"]
     low_scores = _low_scores(detections, training)
     disjoint = _labels_disjoint(coco_gt, objects, detections, training)
-    reasons = [None if low_scores else disjoint]  # labels with low scores mean nothing
+    reasons = [None if low_scores else disjoint]  # labels with low scores are meaningless
     if "bbox" in detections[0]:
         found = _columns(detections)
         fault = _box_fault(coco_gt, objects, found)
@@ -177,9 +176,9 @@ def _columns(detections: Sequence[Annotation]) -> _Boxes:
 
 
 def _ids_in_file(category_ids: Iterable[int], coco_gt: COCO) -> str:
-    """Some category ids as in the annotation file."""
+    """List the first category ids, as in the annotation file."""
     texts = text_ids(coco_gt.cats.values())
-    return some_of([texts.get(one, one) for one in sorted(category_ids)])
+    return first_items([texts.get(number, number) for number in sorted(category_ids)])
 
 
 def _labels_disjoint(
@@ -192,18 +191,18 @@ def _labels_disjoint(
         return None
     text = (
         f"the detections' labels ({_ids_in_file(detected, coco_gt)}) and the ground truth's "
-        f"category ids ({_ids_in_file(annotated, coco_gt)}) have nothing in common; "
+        f"category ids ({_ids_in_file(annotated, coco_gt)}) are disjoint; "
     )
     if training:
         return text + _CLASSES_LATER
     for shift in (1, -1):
         if {label + shift for label in detected} & annotated:
-            return text + f"the labels may be shifted: adding {shift} makes some of them agree"
-    return text + "was the model trained with other classes?"
+            return text + f"labels may be off by one: adding {shift} makes some of them match"
+    return text + "was the model trained with different classes?"
 
 
 def _box_fault(coco_gt: COCO, objects: list[Annotation], found: _Boxes) -> str | None:
-    """Detect predicted boxes in another format or scale than xyxy pixels."""
+    """Detect predicted boxes that are not in xyxy pixels of the original image."""
     left_top, sides = found.boxes_xywh[:, :2], found.boxes_xywh[:, 2:]
     if (sides < 0).any(axis=1).mean() > _SHARE_OF_A_SYSTEMATIC_FAULT:
         return (
@@ -212,18 +211,18 @@ def _box_fault(coco_gt: COCO, objects: list[Annotation], found: _Boxes) -> str |
         )
     largest = (left_top + sides).max()
     annotated = np.array([a["bbox"] for a in objects], dtype=np.float64)
-    if largest <= _LARGEST_NORMALISED < annotated.max():
+    if largest <= _LARGEST_NORMALIZED < annotated.max():
         return (
-            f"no coordinate of the detected boxes exceeds {largest:.2f}, so they are normalised; "
-            "convert them to pixels of the original image (as PostProcess does with sizes as "
+            f"no coordinate of the detected boxes exceeds {largest:.2f}, so they are normalized; "
+            "convert them to pixels of the original image (as PostProcess does, given sizes as "
             "height, width)"
         )
     sizes_wh = _image_sizes_wh(coco_gt, found.image_ids)
     outside = ((left_top + sides / 2) > sizes_wh).any(axis=1).mean()
     if outside > _SHARE_OUTSIDE_OF_WRONG_SCALE:
         return (
-            f"{outside:.0%} of the detected boxes have their centre outside the image; they were "
-            "scaled to another size than the original image size"
+            f"{outside:.0%} of the detected boxes have their center outside the image; they were "
+            "not scaled to the original image size"
         )
     return None
 
@@ -238,7 +237,7 @@ def _image_sizes_wh(coco_gt: COCO, image_ids: np.ndarray) -> np.ndarray:
 
 
 def _overlap_fault(objects: list[Annotation], found: _Boxes, training: bool) -> str:
-    """Decide from the first images whether the classes or the places of detections are wrong."""
+    """Decide from the first images whether the classes or the positions of detections are wrong."""
     best_any, best_same = _best_overlaps(objects, found)
     if (best_any >= 0.5).mean() >= _SHARE_OF_OBJECTS_COVERED:
         return (
@@ -251,8 +250,8 @@ def _overlap_fault(objects: list[Annotation], found: _Boxes, training: bool) -> 
             )
         )
     return (
-        "hardly any detection overlaps an object of its class with an IoU of 0.5; the mean of the "
-        f"best IoU of each object is {best_same.mean():.2f}, so the model needs more training"
+        "hardly any detection overlaps an object of its class with an IoU of 0.5 (mean over the "
+        f"objects of the best IoU: {best_same.mean():.2f}), so the model needs more training"
     )
 
 
@@ -260,7 +259,7 @@ def _best_overlaps(objects: list[Annotation], found: _Boxes) -> tuple[np.ndarray
     """Best IoU of each object in the first images.
 
     Returns:
-        Two arrays (objects,): best IoU with any detection, and with a detection of its class.
+        two arrays (objects,): best IoU with any detection, and with a detection of its class.
     """
     by_image = defaultdict(list)
     for annotation in objects:

@@ -20,14 +20,14 @@ _HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class ImageDetections:
-    """Detections of an image on the host, in COCO's formats; None for shapes not collected.
+    """Detections of an image on the CPU, in COCO's formats; shapes not collected are None.
 
     Attributes:
         scores: (N,) in [0, 1].
         labels: (N,) category ids.
         boxes_xywh: (N, 4) pixels.
         rles: N masks as compressed RLE with text counts, as in JSON.
-        keypoints: (N, 3 K), x, y and score of each keypoint.
+        keypoints: (N, 3 K): x, y and score of each keypoint.
     """
 
     scores: np.ndarray
@@ -51,16 +51,16 @@ def check_iou_type(iou_type: str) -> None:
 def collect_detections(
     image_id: int, prediction: Prediction, iou_types: Sequence[str]
 ) -> ImageDetections:
-    """Convert the prediction for an image to compact arrays on the host.
+    """Convert the prediction for an image to compact arrays on the CPU.
 
     Args:
         image_id: id of the image, for messages.
-        prediction: as in `datasets.coco_eval.CocoEvaluator.update`; may be empty.
-        iou_types: shapes to collect.
+        prediction: see `datasets.coco_eval.CocoEvaluator.update`; may be empty.
+        iou_types: IoU types whose shapes are collected.
 
     Raises:
-        UserError: scores or shapes are not finite.
-        ValueError: a field is missing, or fields differ in length.
+        UserError: if scores or shapes are not finite.
+        ValueError: if a field is missing, or fields differ in length.
     """
     if len(prediction) == 0:
         return no_detections()
@@ -98,7 +98,7 @@ def result_entries(image_id: int, collected: ImageDetections, iou_type: str) -> 
         iou_type: selects the field ``bbox`` (xywh), ``segmentation`` (RLE) or ``keypoints``.
 
     Raises:
-        ValueError: the shapes of this IoU type were not collected.
+        ValueError: if the shapes of this IoU type were not collected.
     """
     name, shapes = _shapes(collected, iou_type)
     return [
@@ -131,7 +131,7 @@ def _check_fields(image_id: int, prediction: Prediction, iou_types: Sequence[str
     lengths = {name: len(prediction[name]) for name in needed}
     if len(set(lengths.values())) > 1:
         raise ValueError(
-            f"detections of image {image_id}: expected fields of one length, got {lengths}"
+            f"detections of image {image_id}: expected fields of equal length, got {lengths}"
         )
 
 
@@ -141,12 +141,12 @@ def _check_finite(image_id: int, collected: ImageDetections) -> None:
         if values is not None and not np.isfinite(values).all():
             raise UserError(
                 f"detections of image {image_id}: {name} are not finite (NaN or infinity), so the "
-                "weights have diverged: go back to an earlier checkpoint and lower --lr"
+                "weights have diverged: continue from an earlier checkpoint with a lower --lr"
             )
 
 
 def _to_numpy(values: Tensor) -> np.ndarray:
-    """Copy to the host; convert half precision, which numpy does not fully support, to float32."""
+    """Copy to the CPU; convert half precision, which NumPy does not fully support, to float32."""
     values = values.detach()
     return (values.float() if values.dtype in _HALF_PRECISION else values).cpu().numpy()
 
@@ -166,5 +166,5 @@ def _shapes(collected: ImageDetections, iou_type: str) -> tuple[str, list[Any]]:
         "keypoints": ("keypoints", collected.keypoints),
     }[iou_type]
     if values is None:
-        raise ValueError(f"IoU type {iou_type!r} is not among those this evaluator collects")
+        raise ValueError(f"this evaluator does not collect detections for IoU type {iou_type!r}")
     return name, values if isinstance(values, list) else values.tolist()

@@ -1,4 +1,4 @@
-"""Panoptic quality of files: the ground truth, written predictions, and the table of results."""
+"""Panoptic quality of prediction files: ground truth, predictions, and the table of results."""
 
 import os
 from collections import Counter
@@ -38,19 +38,19 @@ def pq_compute(
     gt_folder: str | Path | None = None,
     pred_folder: str | Path | None = None,
 ) -> Quality:
-    """Evaluate predicted files against ground-truth files, and print a table.
+    """Evaluate prediction files against ground-truth files, and print a table.
 
     Args:
         gt_json_file: COCO panoptic JSON; every image must have a prediction.
         pred_json_file: JSON with ``annotations`` as in the ground truth.
-        gt_folder: folder of its PNGs; default: the path of the JSON without ".json".
-        pred_folder: the same for the predictions.
+        gt_folder: folder of the ground-truth PNGs; default: the path of the JSON without ".json".
+        pred_folder: folder of the predicted PNGs; default: likewise.
 
     Returns:
-        As `summarize_matches`.
+        see `summarize_matches`.
 
     Raises:
-        UserError: a file is missing or invalid, or an image has no prediction.
+        UserError: if a file is missing or invalid, or an image has no prediction.
     """
     gt_folder = gt_folder or str(gt_json_file).removesuffix(".json")
     pred_folder = Path(pred_folder or str(pred_json_file).removesuffix(".json"))
@@ -91,7 +91,7 @@ class PanopticTruth:
         ann_folder: folder of its PNGs.
 
     Raises:
-        UserError: a file is missing or invalid.
+        UserError: if a file is missing or invalid.
     """
 
     def __init__(self, ann_file: str | Path, ann_folder: str | Path) -> None:
@@ -118,13 +118,13 @@ class PanopticTruth:
         """Match the predicted segments of an image.
 
         Raises:
-            UserError: the image is unknown, or its files or the prediction are invalid.
+            UserError: if the image is unknown, or its files or the prediction are invalid.
         """
         row = self._annotations.get(image_id)
         if row is None:
             raise UserError(
-                f"prediction for image id {image_id}, which is not in {self.ann_file}: evaluate "
-                "with the annotation file of these images"
+                f"prediction for image id {image_id}, which is not in {self.ann_file}: use the "
+                "annotation file of these images"
             )
         segments = row["segments_info"]
         path = self._folder / row["file_name"]
@@ -132,7 +132,7 @@ class PanopticTruth:
         return match_segments(SegmentMap(id_map, segments), predicted, image_id)
 
     def summarize(self, matches: Sequence[SegmentMatches], print_table: bool = True) -> Quality:
-        """`summarize_matches`, printed as a table; unknown categories are reported in any case."""
+        """Call `summarize_matches`; print a table, and in any case unknown categories."""
         quality = summarize_matches(matches, self._is_thing)
         if print_table:
             print(quality_table(quality, self._names))
@@ -146,7 +146,7 @@ class PanopticTruth:
             print(
                 counted(
                     unknown.total(),
-                    f"segments have a predicted category that {self.ann_file} lacks; "
+                    f"segments have a predicted category that is not in {self.ann_file}; "
                     f"ignored ids: {', '.join(map(str, sorted(unknown)))}",
                 )
             )
@@ -157,15 +157,15 @@ def _load_predictions(path: str | Path) -> list[Row]:
     """Return the ``annotations`` of a prediction file.
 
     Raises:
-        UserError: the file cannot be read or is invalid.
+        UserError: if the file cannot be read or is invalid.
     """
-    way_out = "give the JSON file that the evaluation wrote"
-    data = read_json(path, "predictions", way_out)
+    hint = "use the JSON file written by the evaluation"
+    data = read_json(path, "predictions", hint)
     rows = data.get("annotations") if type(data) is dict else None
     if not are_objects(rows):
         raise UserError(
             f'file {path} has no panoptic predictions ("annotations" with image_id, '
-            f"file_name and segments_info); {way_out}"
+            f"file_name and segments_info); {hint}"
         )
     replace_text_ids(rows)
     check_predictions(rows, path)
@@ -173,7 +173,7 @@ def _load_predictions(path: str | Path) -> list[Row]:
 
 
 def quality_table(quality: Quality, names: Mapping[int, str]) -> str:
-    """Format PQ, SQ and RQ in percent: three groups, then the classes that occur.
+    """Format PQ, SQ and RQ in percent, for the three groups and for each class that occurs.
 
     Args:
         quality: result of `summarize_matches`.
@@ -183,11 +183,11 @@ def quality_table(quality: Quality, names: Mapping[int, str]) -> str:
     for group in ("All", "Things", "Stuff"):
         lines.append(f"{_percents(group, quality[group])}  {quality[group]['n']:>10}")
     lines += ["", f"{'':<24}|    PQ     SQ     RQ      TP     FP     FN", "-" * 67]
-    for category, one in quality["per_class"].items():
-        counts = [one["tp"], one["fp"], one["fn"]]
+    for category, row in quality["per_class"].items():
+        counts = [row["tp"], row["fp"], row["fn"]]
         if any(counts):
             numbers = "".join(f"{count:>7}" for count in counts)
-            lines.append(f"{_percents(names[category], one)} {numbers}")
+            lines.append(f"{_percents(names[category], row)} {numbers}")
     return "\n".join(lines)
 
 

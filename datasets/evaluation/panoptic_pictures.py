@@ -1,4 +1,4 @@
-"""Read the samples for an image of panoptic predictions beside the ground truth."""
+"""Read the samples for a figure of panoptic predictions beside the ground truth."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def panoptic_samples(
     """Yield some images with ground truth and prediction.
 
     Args:
-        dataset: data set with the ground truth.
+        dataset: dataset with the ground truth.
         prediction_folder: output folder of `datasets.panoptic_eval.PanopticEvaluator`.
         num_images: number of images, evenly spaced among the predictions.
     """
@@ -26,17 +26,17 @@ def panoptic_samples(
     predictions = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
     rows = predictions["annotations"]
     replace_text_ids(rows)
-    place_of = {image_id: place for place, image_id in enumerate(dataset.ids)}
+    index_of = {image_id: index for index, image_id in enumerate(dataset.ids)}
     number = min(num_images, len(rows))
     for predicted in (rows[k * len(rows) // number] for k in range(number)):
-        place = place_of[predicted["image_id"]]
-        image, truth = dataset.coco["images"][place], dataset.coco["annotations"][place]
+        index = index_of[predicted["image_id"]]
+        image, truth = dataset.coco["images"][index], dataset.coco["annotations"][index]
         yield PanopticSample(
             partial(read_row_image, dataset.img_folder, image),
             decode_id_map(Path(dataset.ann_folder) / truth["file_name"]),
             [
-                {**one, "isthing": dataset.is_thing[one["category_id"]]}
-                for one in truth["segments_info"]
+                {**segment, "isthing": dataset.is_thing[segment["category_id"]]}
+                for segment in truth["segments_info"]
             ],
             decode_id_map(folder / predicted["file_name"]),
             predicted["segments_info"],

@@ -59,12 +59,12 @@ def match_segments(truth: SegmentMap, predicted: SegmentMap, image_id: int) -> S
     """Match the segments of an image.
 
     Raises:
-        UserError: the sizes differ, or a map does not match its list of segments.
+        UserError: if the sizes differ, or a map does not match its list of segments.
     """
     if truth.id_map.shape != predicted.id_map.shape:
         raise UserError(
             f"image id {image_id}: the prediction has size {predicted.id_map.shape} (height, "
-            f"width), the truth {truth.id_map.shape}; predict at the size of the original image"
+            f"width), the truth {truth.id_map.shape}; predict maps of the original image's size"
         )
     # Row and column 0 are void.
     overlap = _overlap(
@@ -73,32 +73,32 @@ def match_segments(truth: SegmentMap, predicted: SegmentMap, image_id: int) -> S
     )
     iou = _iou_outside_void(overlap)
     same = _categories(truth)[:, None] == _categories(predicted)[None, :]
-    crowd = np.array([bool(one.get("iscrowd")) for one in truth.segments], dtype=bool)
+    crowd = np.array([bool(segment.get("iscrowd")) for segment in truth.segments], dtype=bool)
     pairs = np.argwhere(same & (iou > 0.5) & ~crowd[:, None])
     matched_truth, matched_predicted = set(pairs[:, 0].tolist()), set(pairs[:, 1].tolist())
-    excused = _excused(overlap, same & crowd[:, None])
+    ignored = _mostly_void_or_crowd(overlap, same & crowd[:, None])
     return SegmentMatches(
         [(truth.segments[i]["category_id"], float(iou[i, j])) for i, j in pairs.tolist()],
         [
-            one["category_id"]
-            for j, one in enumerate(predicted.segments)
-            if j not in matched_predicted and not excused[j]
+            segment["category_id"]
+            for j, segment in enumerate(predicted.segments)
+            if j not in matched_predicted and not ignored[j]
         ],
         [
-            one["category_id"]
-            for i, one in enumerate(truth.segments)
+            segment["category_id"]
+            for i, segment in enumerate(truth.segments)
             if i not in matched_truth and not crowd[i]
         ],
     )
 
 
 def _categories(segmented: SegmentMap) -> np.ndarray:
-    return np.array([one["category_id"] for one in segmented.segments], dtype=np.int64)
+    return np.array([segment["category_id"] for segment in segmented.segments], dtype=np.int64)
 
 
 def _compact(segmented: SegmentMap, where: str) -> tuple[np.ndarray, int]:
     """Replace segment ids by their index + 1, or 0 for void; also return the number of values."""
-    ids = np.array([one["id"] for one in segmented.segments], dtype=np.int64)
+    ids = np.array([segment["id"] for segment in segmented.segments], dtype=np.int64)
     order = np.argsort(ids, kind="stable")
     known = ids[order]
     if (known[1:] == known[:-1]).any():
@@ -130,15 +130,15 @@ def _iou_outside_void(overlap: np.ndarray) -> np.ndarray:
     return inner / union
 
 
-def _excused(overlap: np.ndarray, own_crowd: np.ndarray) -> np.ndarray:
+def _mostly_void_or_crowd(overlap: np.ndarray, own_crowd: np.ndarray) -> np.ndarray:
     """Whether predicted segments (P,) lie mostly in void or in crowds of their category.
 
     Args:
         overlap: (1 + T, 1 + P) pixels, void first.
         own_crowd: (T, P), whether the true segment is a crowd of the predicted category.
     """
-    forgiven = overlap[0, 1:] + (overlap[1:, 1:] * own_crowd).sum(axis=0)
-    return forgiven > 0.5 * overlap.sum(axis=0)[1:]
+    ignored_area = overlap[0, 1:] + (overlap[1:, 1:] * own_crowd).sum(axis=0)
+    return ignored_area > 0.5 * overlap.sum(axis=0)[1:]
 
 
 def summarize_matches(matches: Iterable[SegmentMatches], is_thing: Mapping[int, bool]) -> Quality:
@@ -149,9 +149,10 @@ def summarize_matches(matches: Iterable[SegmentMatches], is_thing: Mapping[int, 
         is_thing: whether each category id is a thing; other categories are ignored.
 
     Returns:
-        ``All``, ``Things`` and ``Stuff``: dicts with ``pq``, ``sq``, ``rq`` in [0, 1], means over
-        the ``n`` categories that occur (0 if ``n`` is 0). ``per_class``: by category id ``pq``,
-        ``sq``, ``rq`` (0 if it does not occur) and the counts ``tp``, ``fp``, ``fn``.
+        ``All``, ``Things`` and ``Stuff``: dicts with the means ``pq``, ``sq``, ``rq`` in [0, 1]
+        over the ``n`` categories that occur (0 if ``n`` is 0). ``per_class``: by category id a dict
+        with ``pq``, ``sq``, ``rq`` (0 if the category does not occur) and the counts ``tp``,
+        ``fp``, ``fn``.
     """
     ious: dict[int, list[float]] = {category: [] for category in is_thing}
     fp: Counter[int] = Counter()
@@ -187,10 +188,10 @@ def _class_quality(ious: list[float], fp: int, fn: int) -> dict[str, float]:
 
 
 def _mean_quality(classes: list[dict[str, float]]) -> dict[str, float]:
-    present = [one for one in classes if one["tp"] + one["fp"] + one["fn"]]
+    present = [row for row in classes if row["tp"] + row["fp"] + row["fn"]]
     n = len(present)
     means = {
-        name: math.fsum(one[name] for one in present) / n if n else 0.0
+        name: math.fsum(row[name] for row in present) / n if n else 0.0
         for name in ("pq", "sq", "rq")
     }
     return {**means, "n": n}

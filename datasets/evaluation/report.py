@@ -1,4 +1,4 @@
-"""Output of an evaluation: table by class, ``eval*.pth`` and COCO results JSON."""
+"""Output of an evaluation: per-class table, ``eval*.pth`` and COCO results JSON."""
 
 import json
 from argparse import Namespace
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from datasets.evaluation.coco_scoring import Annotation, CocoScore, SummaryRow
-from datasets.evaluation.explain import some_of
+from datasets.evaluation.explain import first_items
 from util.files.checkpoint import StrPath, atomic_write
 
 _LOWEST_SCORE = 0.01
@@ -22,14 +22,14 @@ _CLASS_COLUMNS = {
 
 
 def per_class_table(score: CocoScore, categories: Mapping[int, str]) -> str:
-    """Format number of objects, AP, AP50, AP75 and AR of each class that occurs in the images.
+    """Format the number of objects, AP, AP50, AP75 and AR of each class that has objects.
 
     Args:
-        score: an evaluation after ``accumulate()``.
-        categories: class names by category id; default: the id.
+        score: evaluation after ``accumulate()``.
+        categories: class names by category id; ids without a name are printed as numbers.
 
     Returns:
-        A text table, followed by the classes without objects. AR is for the largest number of
+        a text table, followed by the classes without objects. AR is for the largest number of
         detections per image.
     """
     class_ids: list[int] = score.params.catIds
@@ -44,7 +44,7 @@ def per_class_table(score: CocoScore, categories: Mapping[int, str]) -> str:
             f"{_name(i, categories):<{width}}  {score.objects_per_category[i]:>7}  {numbers}"
         )
     if absent:
-        lines.append(f"without objects: {some_of([_name(i, categories) for i in absent])}")
+        lines.append(f"without objects: {first_items([_name(i, categories) for i in absent])}")
     return "\n".join(lines)
 
 
@@ -55,8 +55,9 @@ def serialisable_eval(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         evaluation: ``CocoScore.eval`` after ``accumulate()``.
 
     Returns:
-        The same keys; arrays are float64 tensors, and ``params`` is an argparse.Namespace. Loads
-        with ``torch.load(..., weights_only=True)`` if argparse.Namespace is allowed.
+        a dict with the same keys. Arrays become float64 tensors, and ``params`` becomes an
+        argparse.Namespace, so that ``torch.load(..., weights_only=True)`` loads it if
+        argparse.Namespace is allowed.
     """
     return {
         name: Namespace(**{key: _plain(item) for key, item in vars(value).items()})
@@ -73,8 +74,8 @@ def write_detections(
 
     Args:
         detections: from `datasets.coco_eval.CocoEvaluator.detections`.
-        path: the file; its folder must exist.
-        text_ids: id in the user's files by category id, where it is a string.
+        path: file to write; its folder must exist.
+        text_ids: id in the user's files by category id, if it is a string.
     """
     lines = (json.dumps(with_own_id(entry, text_ids or {})) for entry in detections)
     with atomic_write(path, "w") as file:
@@ -82,11 +83,11 @@ def write_detections(
 
 
 def with_own_id(entry: Annotation, text_ids: Mapping[int, str]) -> Annotation:
-    """A result entry with the ``category_id`` of the user's files.
+    """Return a result entry with the ``category_id`` of the user's files.
 
     Args:
-        entry: has a ``category_id``.
-        text_ids: id in the user's files by category id, where it is a string.
+        entry: dict with a ``category_id``.
+        text_ids: id in the user's files by category id, if it is a string.
     """
     own_id = text_ids.get(entry.get("category_id", -1))
     return entry if own_id is None else {**entry, "category_id": own_id}
@@ -99,17 +100,17 @@ def best_boxes(detections: Iterable[Annotation]) -> list[Annotation]:
         detections: COCO result entries with ``bbox``.
 
     Returns:
-        Those with a score of at least 0.01; boxes are rounded to hundredths of a pixel.
+        detections with a score of at least 0.01; boxes are rounded to hundredths of a pixel.
     """
     return [
         {
-            "image_id": one["image_id"],
-            "category_id": one["category_id"],
-            "bbox": [round(value, 2) for value in one["bbox"]],
-            "score": one["score"],
+            "image_id": entry["image_id"],
+            "category_id": entry["category_id"],
+            "bbox": [round(value, 2) for value in entry["bbox"]],
+            "score": entry["score"],
         }
-        for one in detections
-        if one["score"] >= _LOWEST_SCORE
+        for entry in detections
+        if entry["score"] >= _LOWEST_SCORE
     ]
 
 

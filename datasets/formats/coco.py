@@ -72,19 +72,22 @@ def find_coco_file(root: Path) -> CocoData | None:
     """Find a single annotation file, for data that is not split; None if there is none.
 
     Args:
-        root: the file, or a folder that has it, or has it in a subfolder.
+        root: a folder that has the file, or has it in a subfolder.
 
     Raises:
         UserError: there are several files.
     """
-    if root.is_file():
-        return CocoData({"train": (root.parent, root)}) if root.suffix == ".json" else None
     files = sorted(path for pattern in ("*.json", "*/*.json") for path in root.glob(pattern))
     files = [path for path in files if _looks_like_coco(path)]
     if len(files) > 1:
         choices = " or ".join(map(str, files))
         raise UserError(f"{root} has several annotation files; give one: {choices}")
-    return CocoData({"train": (files[0].parent, files[0])}) if files else None
+    return of_file(files[0]) if files else None
+
+
+def of_file(ann_file: Path) -> CocoData:
+    """Data of a single annotation file; its images may be in any folder nearby."""
+    return CocoData({"train": (ann_file.parent, ann_file)})
 
 
 def _looks_like_coco(path: Path) -> bool:

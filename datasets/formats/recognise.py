@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from datasets.annotations.foreign_formats import find_label_file
-from datasets.formats.coco import find_coco_file, find_coco_splits
+from datasets.formats.coco import find_coco_file, find_coco_splits, of_file
 from datasets.formats.tables import Tables
 from datasets.formats.voc import VocData
 from datasets.formats.voc_folders import find_voc
 from datasets.formats.yolo import YoloData
-from datasets.formats.yolo_folders import YAML_SUFFIXES, find_yolo
+from datasets.formats.yolo_folders import YAML_SUFFIXES, find_yolo, read_yaml_file
 from util.cli.suggestions import did_you_mean
 from util.errors import UserError
 from util.options import option
@@ -68,15 +68,14 @@ def recognise(path: str | Path) -> DataSource:
     root = Path(path)
     _check_exists(root, "--data")
     if root.is_file():
-        source = _recognise_file(root)
-    else:
-        source = (
-            find_coco_splits(root)
-            or _voc(root)
-            or _yolo(root)
-            or find_coco_file(root)
-            or _recognise_inner(root)
-        )
+        return _recognise_file(root)
+    source: DataSource | None = (
+        find_coco_splits(root)
+        or _voc(root)
+        or _yolo(root)
+        or find_coco_file(root)
+        or _recognise_inner(root)
+    )
     if source is None:
         raise UserError(f"--data {root}: {_explain_unknown(root)}")
     return source
@@ -109,9 +108,9 @@ def _recognise_file(file: Path) -> DataSource:
     """
     suffix = file.suffix.lower()
     if suffix == ".json":
-        return find_coco_file(file)
+        return of_file(file)
     if suffix in YAML_SUFFIXES:
-        return YoloData(find_yolo(file))
+        return YoloData(read_yaml_file(file))
     if suffix in (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar"):
         raise UserError(f"--data {file} is an archive: unpack it and give its folder")
     raise UserError(f"--data {file}: give the folder of the data set, its data.yaml or a COCO JSON")

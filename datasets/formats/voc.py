@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,15 +79,14 @@ def _read_part(part: VocPart) -> tuple[list[ReadImage], list[Note]]:
     listed = None if part.list_file is None else _listed_names(part.list_file, images)
     files = _read_files(part.xml_folder, listed)
     file_of, lone = images.pair(files.values())
-    if listed is None:
-        names = images.names()
-    else:
+    names: Iterable[str] = images.names() if listed is None else listed
+    if listed is not None:
         with_image = files.keys() - {_key(file.path.stem) for file in lone}
         _refuse_missing(part, listed, [n for n in listed if n not in with_image], images)
-        names = listed
     for name in names:
         if name not in files:
-            file_of.update(dict.fromkeys(images.named(name)[:1]))
+            for image in images.named(name)[:1]:
+                file_of.setdefault(image, None)
     if not file_of:
         raise UserError(
             f"{part.img_folder} has no images for the XML files in {part.xml_folder}"
@@ -105,7 +104,7 @@ def _read_part(part: VocPart) -> tuple[list[ReadImage], list[Note]]:
     return read, [note for note in notes if note.places]
 
 
-def _read_files(xml_folder: Path, listed: Mapping[str, int] | None) -> dict[str, VocFile]:
+def _read_files(xml_folder: Path, listed: Container[str] | None) -> dict[str, VocFile]:
     """Read the annotation files (of the listed images) by the key of their name.
 
     Raises:
@@ -123,41 +122,41 @@ def _read_files(xml_folder: Path, listed: Mapping[str, int] | None) -> dict[str,
     return files
 
 
-def _listed_names(list_file: Path, images: "_ImageFinder") -> dict[str, int]:
-    """Keys of the images in a list, with their lines.
+def _listed_names(list_file: Path, images: "_ImageFinder") -> dict[str, str]:
+    """Keys of the images in a list, with line and name in words.
 
     Lists of a single class have a number after each name, which is left out.
 
     Raises:
         UserError: the list is empty or cannot be read.
     """
-    names: dict[str, int] = {}
+    names: dict[str, str] = {}
     for number, line in filled_lines(list_file):
         path = Path(line)
         name = path.stem if is_image(path) else path.name
         if not images.named(_key(name)):
             name = _FLAG.sub("", name)
-        names.setdefault(_key(name), number)
+        names.setdefault(_key(name), f"line {number} ({name})")
     if not names:
         raise UserError(f"{list_file} lists no images; write the name of an image per line")
     return names
 
 
 def _refuse_missing(
-    part: VocPart, lines: Mapping[str, int], names: Iterable[str], images: "_ImageFinder"
+    part: VocPart, lines: Mapping[str, str], names: Iterable[str], images: "_ImageFinder"
 ) -> None:
     """Refuse a list with names that have no image.
 
     Args:
         part: the split with the list.
-        lines: line of each name in the list.
-        names: names whose annotation file has no image, or does not exist.
+        lines: line and name in words, for each key in the list.
+        names: keys whose annotation file has no image, or does not exist.
         images: the images.
 
     Raises:
         UserError: names the first lines.
     """
-    missing = [f"line {lines[name]} ({name})" for name in names if not images.named(name)]
+    missing = [lines[name] for name in names if not images.named(name)]
     if missing:
         prefix = f"{part.list_file} lists images that {part.img_folder} does not have: "
         raise_problems([prefix + missing[0], *missing[1:]], "add the images or remove the lines")

@@ -57,8 +57,9 @@ def find_voc(root: Path) -> Splits | None:
 
 
 def _find_years(root: Path) -> dict[Path, Splits]:
-    """Find data sets in subfolders: VOC2007, VOCdevkit/VOC2007, or any single folder."""
+    """Find data sets in subfolders: VOC2007, or VOCdevkit/VOC2007."""
     folders = [*_subfolders(root), *_subfolders(root / "VOCdevkit")]
+    folders = [folder for folder in folders if folder.name.lower().startswith("voc")]
     return {folder: splits for folder in folders if (splits := _find_splits(folder))}
 
 

@@ -1,6 +1,6 @@
 """Read YOLO data: one label file per image, and class names in ``data.yaml`` or ``classes.txt``."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,14 +9,13 @@ from datasets.formats.tables import (
     Note,
     Place,
     ReadImage,
-    ReadObject,
     Tables,
     as_tables,
     common_folder,
     raise_problems,
 )
 from datasets.formats.yolo_folders import CLASS_FILES, YoloFolders, label_files
-from datasets.formats.yolo_labels import read_label_file
+from datasets.formats.yolo_labels import LabelFile, read_label_file
 from util.errors import UserError
 
 
@@ -56,43 +55,62 @@ class YoloData:
         return Tables(data, img_folder, source, self.format, notes, remarks, part)
 
     def _read_labels(self, images: Sequence[Path]) -> tuple[list[ReadImage], list[Note]]:
-        read, problems, empty, unreadable = [], [], [], []
+        """Read the images of a split with their objects.
+
+        Raises:
+            UserError: there are no label files, or lines are invalid.
+        """
         labels_of = label_files(images)
         existing = _text_files({labels.parent for labels in labels_of.values()})
-        if existing.isdisjoint(labels_of.values()):
-            image, labels = next(iter(labels_of.items()))
-            raise UserError(
-                f"none of the images has labels: {labels} would be the labels of {image}; put the "
-                "label files there"
-            )
+        _refuse_no_labels(labels_of, existing)
+        read: list[ReadImage] = []
+        problems: list[str] = []
+        empty: list[Place] = []
+        unreadable: list[Place] = []
         for image, labels in labels_of.items():
-            header, objects = header_size(image), list[ReadObject]()
-            if header is None:
+            if (header := header_size(image)) is None:
                 unreadable.append(Place(str(image)))
                 continue
-            if labels in existing:
-                try:
-                    file = read_label_file(
-                        labels, header.upright_wh, self.folders.names, self.folders.keypoints
-                    )
-                except UserError as error:
-                    problems.append(str(error))
-                    continue
-                objects, empty = (
-                    file.objects,
-                    [*empty, *(Place(labels.name, one) for one in file.empty)],
-                )
-            read.append(ReadImage(image, header.upright_wh, objects, labels.name))
+            try:
+                file = self._read_file(labels, header.upright_wh, labels in existing)
+            except UserError as error:
+                problems.append(str(error))
+                continue
+            empty += [Place(labels.name, one) for one in file.empty]
+            read.append(ReadImage(image, header.upright_wh, file.objects, labels.name))
         raise_problems(problems, "correct the lines")
-        folders = {image.parent for image in images}
-        others = label_files(image for folder in folders for image in images_in(folder))
-        lone = [Place(str(path)) for path in sorted(existing.difference(others.values()))]
         notes = [
             Note("boxes without area left out", empty),
             Note("images left out as unreadable", unreadable),
-            Note("files without image left out", lone),
+            Note("files without image left out", _without_image(images, existing)),
         ]
         return read, [note for note in notes if note.places]
+
+    def _read_file(self, path: Path, size_wh: tuple[int, int], exists: bool) -> LabelFile:
+        if not exists:
+            return LabelFile([], [])
+        return read_label_file(path, size_wh, self.folders.names, self.folders.keypoints)
+
+
+def _refuse_no_labels(labels_of: Mapping[Path, Path], existing: Container[Path]) -> None:
+    """Refuse images without any label file, which then are in another folder.
+
+    Raises:
+        UserError: names the path that is expected.
+    """
+    if not any(labels in existing for labels in labels_of.values()):
+        image, labels = next(iter(labels_of.items()))
+        raise UserError(
+            f"none of the images has labels: {labels} would be the labels of {image}; put the "
+            "label files there"
+        )
+
+
+def _without_image(images: Sequence[Path], label_paths: set[Path]) -> list[Place]:
+    """Label files without an image, also of another split, in the folders of the images."""
+    folders = {image.parent for image in images}
+    known = label_files(image for folder in folders for image in images_in(folder))
+    return [Place(str(path)) for path in sorted(label_paths.difference(known.values()))]
 
 
 def _text_files(folders: Iterable[Path]) -> set[Path]:

@@ -49,7 +49,7 @@ def find_yolo(root: Path) -> YoloFolders | None:
         UserError: there are several YAML files, or a file is invalid.
     """
     if root.is_file():
-        return _from_yaml(root) if root.suffix.lower() in YAML_SUFFIXES else None
+        return read_yaml_file(root) if root.suffix.lower() in YAML_SUFFIXES else None
     yaml_files = [
         path
         for path in files_in(root)
@@ -58,7 +58,7 @@ def find_yolo(root: Path) -> YoloFolders | None:
     if len(yaml_files) > 1:
         choices = " or ".join(map(str, yaml_files))
         raise UserError(f"{root} has several YOLO data files; give one: {choices}")
-    return _from_yaml(yaml_files[0]) if yaml_files else _from_folders(root)
+    return read_yaml_file(yaml_files[0]) if yaml_files else _from_folders(root)
 
 
 # ---- data.yaml
@@ -90,7 +90,12 @@ def _describes_data(path: Path) -> bool:
     return "names" in content or ("nc" in content and "train" in content)
 
 
-def _from_yaml(path: Path) -> YoloFolders:
+def read_yaml_file(path: Path) -> YoloFolders:
+    """Find the images and class names that a YAML file names.
+
+    Raises:
+        UserError: the file is invalid, or names no images that exist.
+    """
     content = _read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} is not the data file of a YOLO data set: it has no key `names`")

@@ -1,6 +1,6 @@
 """Replace unreadable images, up to ``--skip_bad_images``, and report them in the main process.
 
-Data workers return their reports with the samples; `ReportingLoader` logs each report once.
+Data workers return their error messages with the samples; `ReportingLoader` logs each of them once.
 """
 
 import logging
@@ -16,19 +16,19 @@ logger = logging.getLogger(__name__)
 
 
 class _Sample(NamedTuple):
-    """The first readable sample from an index on.
+    """The first readable sample at or after an index.
 
     Attributes:
-        image: image from the data set.
-        target: target from the data set.
-        complaints: error messages of unreadable images before this sample.
-        note: remark of the data set about reading this sample, or None.
+        image: image from the dataset.
+        target: target from the dataset.
+        errors: messages about the unreadable images before this sample.
+        notice: message of the dataset about this sample, or None.
     """
 
     image: Any
     target: Any
-    complaints: list[str]
-    note: str | None = None
+    errors: list[str]
+    notice: str | None = None
 
 
 class Batch(NamedTuple):
@@ -37,22 +37,22 @@ class Batch(NamedTuple):
     Attributes:
         images: images from `util.nested_tensor.collate_fn`.
         targets: targets from `util.nested_tensor.collate_fn`.
-        complaints: error messages of all samples.
-        note: first note of the samples, or None.
+        errors: error messages of all samples.
+        notice: first notice of the samples, or None.
     """
 
     images: Any
     targets: Any
-    complaints: list[str]
-    note: str | None
+    errors: list[str]
+    notice: str | None
 
 
 class ReplacingDataset(Dataset):
-    """Replaces unreadable samples by the next readable sample.
+    """Replaces unreadable samples with the next readable sample.
 
     Args:
-        dataset: a map-style data set that raises a UserError for unreadable items. An optional
-            method ``take_note`` returns a remark about the last item read, or None.
+        dataset: map-style dataset that raises a UserError for unreadable items. An optional method
+            ``take_note`` returns a message about the last item, or None.
         allowed: maximum number of replacements; 0: the error is raised.
     """
 
@@ -64,49 +64,47 @@ class ReplacingDataset(Dataset):
         return len(cast(Sized, self.dataset))
 
     def __getitem__(self, index: int) -> _Sample:
-        complaints: list[str] = []
+        errors: list[str] = []
         for candidate in range(index, index + len(self)):
             try:
                 image, target = self.dataset[candidate % len(self)]
-                return _Sample(image, target, complaints, _note_of(self.dataset))
+                return _Sample(image, target, errors, _notice_from(self.dataset))
             except UserError as error:
-                complaints.append(error.one_line())
-                refuse_too_many(complaints, self._allowed)
-        raise UserError("none of the images of the data set can be read")
+                errors.append(error.one_line())
+                refuse_too_many(errors, self._allowed)
+        raise UserError("none of the images of the dataset can be read")
 
 
-def _note_of(dataset: Any) -> str | None:
-    """Return the data set's remark about the last item read, if any."""
+def _notice_from(dataset: Any) -> str | None:
+    """Message of a dataset about the last item, if any."""
     return dataset.take_note() if hasattr(dataset, "take_note") else None
 
 
-def refuse_too_many(complaints: list[str], allowed: int) -> None:
-    """Raise a UserError with the last complaint if there are more than allowed."""
-    if len(complaints) <= allowed:
+def refuse_too_many(errors: list[str], allowed: int) -> None:
+    """Raise a UserError with the last error message if there are more than allowed."""
+    if len(errors) <= allowed:
         return
     if allowed == 0:
-        raise UserError(f"{complaints[-1]} (or skip unreadable images with --skip_bad_images N)")
-    raise UserError(
-        f"{complaints[-1]}; more images than --skip_bad_images {allowed} cannot be read"
-    )
+        raise UserError(f"{errors[-1]} (or skip unreadable images with --skip_bad_images N)")
+    raise UserError(f"{errors[-1]}; more images than --skip_bad_images {allowed} cannot be read")
 
 
 def collate_samples(samples: list[_Sample]) -> Batch:
-    """Collate samples with `util.nested_tensor.collate_fn`, and combine their reports."""
+    """Collate samples with `util.nested_tensor.collate_fn`, and combine their messages."""
     images, targets = collate_fn([(sample.image, sample.target) for sample in samples])
-    complaints = [one for sample in samples for one in sample.complaints]
-    note = next((sample.note for sample in samples if sample.note), None)
-    return Batch(images, targets, complaints, note)
+    errors = [error for sample in samples for error in sample.errors]
+    notice = next((sample.notice for sample in samples if sample.notice), None)
+    return Batch(images, targets, errors, notice)
 
 
 class ReportingLoader:
-    """Yields (images, targets); logs each replaced image once, and prints the first note.
+    """Yields (images, targets); logs each replaced image once, and prints the first notice.
 
     Args:
         loader: loads a `ReplacingDataset` with `collate_samples`.
-        dataset: the original data set, available as attribute ``dataset``.
+        dataset: the original dataset, available as attribute ``dataset``.
         allowed: maximum number of replaced images per run.
-        known: complaints logged earlier in the run; new complaints are appended.
+        known: error messages logged earlier in the run; new messages are appended.
     """
 
     def __init__(
@@ -116,33 +114,33 @@ class ReportingLoader:
         self._loader = loader
         self._allowed = allowed
         self._known = known
-        self._has_noted = False
+        self._has_printed_notice = False
 
     def __len__(self) -> int:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        for images, targets, complaints, note in self._loader:
-            for complaint in complaints:
-                self._report(complaint)
-            if note is not None and not self._has_noted:
-                self._has_noted = True
-                print(note)
+        for images, targets, errors, notice in self._loader:
+            for error in errors:
+                self._report(error)
+            if notice is not None and not self._has_printed_notice:
+                self._has_printed_notice = True
+                print(notice)
             yield images, targets
 
-    def _report(self, complaint: str) -> None:
-        """Log a new complaint.
+    def _report(self, error: str) -> None:
+        """Log an error message, if it is new.
 
         Raises:
-            UserError: there are more complaints than allowed.
+            UserError: if there are more errors than allowed.
         """
-        if complaint in self._known:
+        if error in self._known:
             return
-        self._known.append(complaint)
+        self._known.append(error)
         refuse_too_many(self._known, self._allowed)
         logger.warning(
-            "%s; replaced by another image, number %d of --skip_bad_images %d",
-            complaint,
+            "%s; replaced with another image (%d of --skip_bad_images %d)",
+            error,
             len(self._known),
             self._allowed,
         )

@@ -1,4 +1,4 @@
-"""Crop, flip, resize and pad an image with its target. Neither input is changed.
+"""Crop, flip, resize and pad an image with its target. The inputs are not changed.
 
 A target is a dict of tensors for N objects. Keys that are not listed here are passed on unchanged:
 
@@ -6,7 +6,7 @@ A target is a dict of tensors for N objects. Keys that are not listed here are p
 - ``labels``, ``iscrowd``: (N,) each.
 - ``area``: (N,) in square pixels.
 - ``masks``: (N, H, W) 0/1 or bool.
-- ``keypoints``: (N, K, 3): x and y in pixels, and COCO's visibility (0 not labelled, 1 hidden,
+- ``keypoints``: (N, K, 3): x and y in pixels, and COCO's visibility (0 not labeled, 1 hidden,
   2 visible). A keypoint with visibility 0 stays at (0, 0).
 - ``size``: (2,) current height and width of the image.
 """
@@ -34,14 +34,14 @@ def crop(
     """Crop an image, and remove objects outside the region.
 
     Args:
-        image: the image.
-        target: see the module. ``area`` becomes the area of the clipped boxes.
+        image: PIL image.
+        target: see above. ``area`` becomes the area of the clipped boxes.
         region: top, left, height, width in pixels; black outside the image.
 
     Returns:
-        The cropped image and its target. An object is kept if its clipped box has a positive size
+        the cropped image and its target. An object is kept if its clipped box has a positive size
         or, without boxes, if its cropped mask is not empty. Keypoints outside the region become
-        not labelled.
+        not labeled.
     """
     top, left, height, width = region
     cropped = image.crop((left, top, left + width, top + height))
@@ -71,7 +71,7 @@ def _clip_boxes(boxes: Tensor, left: int, top: int, width: int, height: int) -> 
 
 
 def _clip_keypoints(keypoints: Tensor, left: int, top: int, width: int, height: int) -> Tensor:
-    """Move keypoints (N, K, 3) into the coordinates of a region; outside: not labelled."""
+    """Move keypoints (N, K, 3) into the coordinates of a region; outside: not labeled."""
     x, y, visibility = (keypoints - keypoints.new_tensor([left, top, 0])).unbind(-1)
     inside = (visibility > 0) & (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
     return torch.stack([x, y, visibility], dim=-1).masked_fill(~inside.unsqueeze(-1), 0)
@@ -89,8 +89,8 @@ def _select(target: Target, keep: Tensor) -> Target:
 def hflip(image: Image.Image, target: Target | None) -> Sample:
     """Flip an image horizontally.
 
-    Coordinates x become width - x. Left and right keypoints are exchanged if there are 17, as for
-    COCO's persons; otherwise their order is kept, since left and right are unknown.
+    An x coordinate becomes width - x. Left and right keypoints are exchanged if there are 17, as
+    for COCO's persons; otherwise their order is kept, since left and right are unknown.
     """
     flipped = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if target is None:
@@ -121,11 +121,11 @@ def resize(
     size: int | Sequence[int],
     max_size: int | None = None,
 ) -> Sample:
-    """Resize an image: bilinear with antialiasing; masks: nearest neighbour.
+    """Resize an image (bilinear with antialiasing) and its masks (nearest neighbor).
 
     Args:
-        image: the image.
-        target: see the module; boxes, area, masks and keypoints are scaled.
+        image: PIL image.
+        target: see above; boxes, area, masks and keypoints are scaled.
         size: short side or (width, height), in pixels.
         max_size: approximate limit for the long side in pixels, if ``size`` is the short side.
     """
@@ -157,8 +157,8 @@ def _scaled_size(
 ) -> tuple[int, int]:
     """Return width and height with the given short side and the same aspect ratio.
 
-    The short side is reduced if the long side would exceed ``max_size``. As in the original the
-    short side is rounded first, so that the long side can exceed ``max_size`` slightly.
+    The short side is reduced if the long side would exceed ``max_size``. As in the original, the
+    short side is rounded first, so the long side can exceed ``max_size`` slightly.
     """
     short, long = min(size_wh), max(size_wh)
     if max_size is not None and long / short * short_side > max_size:
@@ -171,7 +171,7 @@ def _scaled_size(
 
 
 def _resize_masks(masks: Tensor, height: int, width: int) -> Tensor:
-    """Resize masks (N, H, W) by nearest neighbour; bool."""
+    """Resize masks (N, H, W) with nearest-neighbor interpolation; bool."""
     rows = _nearest_positions(masks.shape[-2], height)
     columns = _nearest_positions(masks.shape[-1], width)
     # Columns first: the second selection then copies whole rows.
@@ -179,7 +179,7 @@ def _resize_masks(masks: Tensor, height: int, width: int) -> Tensor:
 
 
 def _nearest_positions(length: int, new_length: int) -> Tensor:
-    """Source indices (new_length,) of torch's nearest-neighbour interpolation."""
+    """Source indices (new_length,) of torch's nearest-neighbor interpolation."""
     positions = torch.arange(length, dtype=torch.float32).view(1, 1, -1)
     return interpolate(positions, new_length, mode="nearest").flatten().long()
 
@@ -188,9 +188,9 @@ def pad(image: Image.Image, target: Target | None, padding: Sequence[int]) -> Sa
     """Pad an image with black pixels at the right and at the bottom.
 
     Args:
-        image: the image.
-        target: see the module; only ``size`` and ``masks`` change.
-        padding: pixels at the right and at the bottom.
+        image: PIL image.
+        target: see above; only ``size`` and ``masks`` change.
+        padding: number of pixels at the right and at the bottom.
     """
     right, bottom = padding
     width, height = image.width + right, image.height + bottom

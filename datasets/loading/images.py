@@ -1,7 +1,7 @@
 """Read image files of any Pillow mode as 8-bit RGB.
 
-`read_listed_image` returns an image in the orientation of its annotations (recognised by width and
-height), `read_upright` applies the EXIF orientation, `read_image` returns the stored pixels. Colour
+`read_listed_image` returns an image in the orientation of its annotations (recognized by width and
+height), `read_upright` applies the EXIF orientation, `read_image` returns the stored pixels. Color
 profiles are ignored, and alpha channels are dropped, not blended.
 """
 
@@ -29,7 +29,7 @@ _TO_UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Grey images are scaled in parts: a float64 copy of a large image takes much memory.
+# Gray images are scaled in chunks, because a float64 copy of a large image takes much memory.
 _VALUES_AT_ONCE = 2**20
 
 
@@ -37,22 +37,23 @@ def read_image(path: str | Path, name: str | None = None) -> Image.Image:
     """Read an image file as 8-bit RGB.
 
     Args:
-        path: any file that Pillow reads; the first frame of an animation.
+        path: any file that Pillow reads; of an animation, the first frame is read.
         name: description of the file in messages; default: its path.
 
     Returns:
-        The image in mode RGB (see `to_rgb`), in stored orientation.
+        the image in mode RGB (see `to_rgb`), in stored orientation.
 
     Raises:
-        UserError: the file is missing, truncated, corrupt or not an image.
-        ImageTooLargeError: a UserError: the image exceeds the limits of `util.files.image_files`.
+        UserError: if the file is missing, truncated, corrupt or not an image.
+        ImageTooLargeError: if the image exceeds the limits of `util.files.image_files`; also a
+            UserError.
     """
     with open_image(path, name or f"image file {path}") as image:
         return to_rgb(image)
 
 
 def read_upright(path: str | Path, name: str | None = None) -> Image.Image:
-    """Read an image as 8-bit RGB and apply its EXIF orientation; otherwise as `read_image`."""
+    """Read an image as 8-bit RGB and apply its EXIF orientation; otherwise like `read_image`."""
     with open_image(path, name or f"image file {path}") as image:
         return _turn_upright(to_rgb(image), exif_orientation(image))
 
@@ -71,18 +72,18 @@ def read_listed_image(
     """Read an image file as 8-bit RGB, in the orientation of its annotations.
 
     The EXIF orientation is ignored, as in COCO, unless it exchanges width and height (5 to 8) and
-    the annotation file has the exchanged size.
+    the annotation file lists the exchanged size.
 
     Args:
-        path: as in `read_image`.
+        path: see `read_image`.
         size_wh: width and height in the annotation file; None if missing.
-        name: as in `read_image`.
+        name: see `read_image`.
 
     Returns:
-        The image, and the comparison of its stored size with ``size_wh``.
+        the image, and the comparison of its stored size with ``size_wh``.
 
     Raises:
-        UserError: as `read_image`.
+        UserError: see `read_image`.
     """
     with open_image(path, name or f"image file {path}") as image:
         rgb = to_rgb(image)
@@ -112,7 +113,7 @@ def exif_orientation(image: Image.Image) -> int:
     """EXIF orientation, 1 (upright) to 8; 1 if missing or invalid.
 
     Args:
-        image: an image whose pixels have been loaded; Pillow turns TIFF upright on loading.
+        image: image whose pixels have been loaded; Pillow rotates TIFF files on loading.
     """
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, _AS_STORED)
@@ -130,11 +131,11 @@ def _turn_upright(image: Image.Image, orientation: int) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image to 8-bit RGB.
 
-    Modes with more than 8 bits (I;16, I, F), which Pillow would clip to white, are scaled by
-    `grey_to_8_bits`; all others are converted by Pillow.
+    Modes with more than 8 bits (I;16, I, F), which Pillow would clip to white, are scaled with
+    `gray_to_8_bits`; all other modes are converted by Pillow.
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = Image.fromarray(grey_to_8_bits(np.asarray(image)))
+        image = Image.fromarray(gray_to_8_bits(np.asarray(image)))
     elif image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         image = ImageCms.buildTransform(lab, srgb, "LAB", "RGB").apply(image)
@@ -143,17 +144,17 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def grey_to_8_bits(values: np.ndarray) -> np.ndarray:
-    """Scale grey values of any depth to 8 bits without clipping.
+def gray_to_8_bits(values: np.ndarray) -> np.ndarray:
+    """Scale gray values of any depth to 8 bits without clipping.
 
-    Integers: white is the largest value of the fewest bits (at least 8) that hold all values, so
-    that 12-bit data in a 16-bit file uses the whole range. Floats from 0 to 1 are multiplied by
-    255, other floats from 0 to 255 are rounded. All other values are scaled from their minimum
-    (black) to their maximum (white).
+    Non-negative integers are scaled by the bit depth actually used (at least 8 bits), so that
+    12-bit data in a 16-bit file uses the whole range. Floats from 0 to 1 are multiplied by 255,
+    other floats from 0 to 255 are rounded. All other values are scaled from their minimum (black)
+    to their maximum (white).
 
     Args:
-        values: (H, W), integers or floats. NaN counts as the minimum, infinity as the nearest
-            finite value.
+        values: (H, W), integers or floats. NaN is replaced with the minimum, infinity with the
+            nearest finite value.
 
     Returns:
         (H, W) uint8.
@@ -165,13 +166,13 @@ def grey_to_8_bits(values: np.ndarray) -> np.ndarray:
         black, white = 0.0, 1.0 if high <= 1 else 255.0
     else:
         black, white = 0.0, 2.0 ** max(8, int(high).bit_length()) - 1
-    grey = np.empty(values.shape, dtype=np.uint8)
+    gray = np.empty(values.shape, dtype=np.uint8)
     rows_at_once = max(1, _VALUES_AT_ONCE // max(1, values.shape[1]))
     for top in range(0, len(values), rows_at_once):
         rows = slice(top, top + rows_at_once)
         scaled = np.nan_to_num(values[rows].astype(np.float64), nan=low, posinf=high, neginf=low)
-        grey[rows] = np.rint((scaled - black) * 255 / (white - black))
-    return grey
+        gray[rows] = np.rint((scaled - black) * 255 / (white - black))
+    return gray
 
 
 def _finite_range(values: np.ndarray) -> tuple[float, float]:

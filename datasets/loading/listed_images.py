@@ -16,13 +16,13 @@ def read_row_image(img_folder: str | Path, row: Row) -> Image.Image:
 
     Args:
         img_folder: folder that the file name is relative to.
-        row: a row of the table "images".
+        row: row of the table "images".
 
     Returns:
-        The image in mode RGB, in the orientation of its annotations.
+        the image in mode RGB, in the orientation of its annotations.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: if the file cannot be read.
     """
     return read_listed_image(os.path.join(img_folder, row["file_name"]), size_wh(row))[0]
 
@@ -33,7 +33,7 @@ class ListedImages:
     Args:
         img_folder: folder that the file names are relative to.
         ann_file: path of the annotation file, for messages.
-        skip_checks: accept images of another size, as stored.
+        skip_checks: accept images whose size differs from the annotation file, as they are stored.
     """
 
     def __init__(self, img_folder: str | Path, ann_file: str | Path, skip_checks: bool) -> None:
@@ -46,7 +46,7 @@ class ListedImages:
         """Read the image of a row of the table "images" as 8-bit RGB.
 
         Raises:
-            UserError: the file cannot be read, or its size differs from the row.
+            UserError: if the file cannot be read, or its size differs from the row.
         """
         path, listed_wh = os.path.join(self._img_folder, row["file_name"]), size_wh(row)
         name = f"image id {row['id']}: image file {path}"
@@ -58,16 +58,16 @@ class ListedImages:
             raise UserError(
                 f"{name} is {image.height} x {image.width} pixels (height x width), "
                 f"but {listed_wh[1]} x {listed_wh[0]} in {self._ann_file}; fix the image or the "
-                "annotation file, or take images as they are stored with --skip_checks"
+                "annotation file, or use images as they are stored with --skip_checks"
             )
         return image
 
     def take_note(self) -> str | None:
-        """Return a sentence if an image was turned upright since the last call, else None."""
+        """Message if an image has been rotated according to EXIF since the last call, else None."""
         turned, self._turned = self._turned, None
         if turned is None:
             return None
         return (
-            f"{turned} is stored sideways and is turned upright by its EXIF orientation, because "
-            f"{self._ann_file} has the upright size (the same for all such images)"
+            f"{turned} is rotated by its EXIF orientation, because {self._ann_file} lists the "
+            "rotated size (all such images are rotated)"
         )

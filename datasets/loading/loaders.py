@@ -20,23 +20,24 @@ from util.visualize.contact_sheet import count
 class TrainLoader:
     """Training batches. They depend on seed and epoch only, not on the number of workers.
 
-    Samples use random generators of their own, so that loading does not change the global
-    generators, which dropout uses.
+    Each sample is augmented with its own seeded generators, so loading does not affect the global
+    random state, which dropout uses.
 
     Args:
         dataset: returns (image, target).
-        batch_size: images per batch and process, until `start_at` changes it.
-        num_workers: data-loading processes.
-        pin_memory: put batches into page-locked memory, for copies to a GPU.
-        seed: seed of the run, equal in all processes.
-        accum_steps: batches per optimizer step; an epoch has whole steps.
+        batch_size: number of images per batch and rank, until `start_at` changes it.
+        num_workers: number of data-loading processes.
+        pin_memory: copy batches to page-locked memory, for copies to a GPU.
+        seed: seed of the run, equal on all ranks.
+        accum_steps: batches per optimizer step; the last incomplete step is dropped.
         skip_bad_images: maximum number of unreadable images that are replaced.
-        bad_images: error messages of images replaced earlier in the run; new ones are appended.
-        freeze_batch_size: another batch size that `start_at` will set, checked here.
-        category_ids: of the class head: labels become its rows. None: labels are left unchanged.
+        bad_images: error messages of images replaced earlier in the run; new messages are appended.
+        freeze_batch_size: batch size that `start_at` will set later; checked here.
+        category_ids: ids of the rows of the classification head: labels are converted to rows.
+            None: labels are not changed.
 
     Raises:
-        UserError: there are fewer images than one optimizer step takes.
+        UserError: if there are fewer images than one optimizer step needs.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class TrainLoader:
         self._loader = ReportingLoader(loader, dataset, skip_bad_images, known)
 
     def start_at(self, epoch: int, batch: int = 0, batch_size: int | None = None) -> None:
-        """Set the epoch, the number of its batches to skip, and optionally another batch size."""
+        """Set the epoch, the number of its batches to skip, and optionally the batch size."""
         self._samples.set_epoch(epoch)
         self._batches.start_at(epoch, batch, batch_size)
 
@@ -77,19 +78,19 @@ class TrainLoader:
 
 
 def _explain_no_step(num_images: int, flag: str, batch_size: int, accum_steps: int) -> str:
-    """Explain that an epoch has no optimizer step, and name the largest possible batch size."""
+    """Error message for too few images, with the largest possible batch size."""
     num_processes = get_world_size()
     largest = num_images // (num_processes * accum_steps)
-    flags, way_out = f"--{flag} {batch_size}", f"give --{flag} {largest} or less"
+    flags, hint = f"--{flag} {batch_size}", f"use --{flag} {largest} or less"
     if accum_steps > 1:
         flags += f" times --accum_steps {accum_steps}"
-        way_out += f", or fewer --accum_steps than {accum_steps}"
+        hint += f", or fewer --accum_steps than {accum_steps}"
     if num_processes > 1:
         flags += f" times {num_processes} processes"
     if largest == 0:
-        way_out = "start fewer processes" if accum_steps == 1 else "lower --accum_steps"
+        hint = "start fewer processes" if accum_steps == 1 else "lower --accum_steps"
     data = count(num_images, "training image")
-    return f"{flags}: the data has only {data}, fewer than one optimizer step needs; {way_out}"
+    return f"{flags}: the data has only {data}, fewer than one optimizer step needs; {hint}"
 
 
 def build_val_loader(
@@ -102,9 +103,9 @@ def build_val_loader(
     bad_images: list[str] | None = None,
     category_ids: CategoryIds | None = None,
 ) -> ReportingLoader:
-    """Batches in the order of the data set, each image in one process; arguments as `TrainLoader`.
+    """Batches in dataset order; the images are split over the ranks.
 
-    Processes may have different numbers of batches, even none.
+    For the arguments see `TrainLoader`. Ranks may have different numbers of batches, even none.
     """
     samples = ReplacingDataset(with_row_labels(dataset, category_ids), skip_bad_images)
     sampler = ShareSampler(len(samples))

@@ -1,4 +1,4 @@
-"""Samplers that assign images to processes."""
+"""Samplers that assign images to ranks."""
 
 from collections.abc import Iterator
 
@@ -9,16 +9,16 @@ from util.distributed.processes import get_rank, get_world_size
 
 
 class EpochBatchSampler(Sampler[list[int]]):
-    """Batches of an epoch in an order drawn from (seed, epoch), divided among the processes.
+    """Batches of an epoch in random order, seeded with (seed, epoch) and divided among the ranks.
 
-    Every process has the same number of full batches and of whole optimizer steps; leftover images
+    Every rank has the same number of full batches and of complete optimizer steps; leftover images
     are dropped. An epoch can be started at any batch.
 
     Args:
-        num_images: size of the data set.
-        batch_size: images per batch and process, until `start_at` changes it.
+        num_images: number of images in the dataset.
+        batch_size: number of images per batch and rank, until `start_at` changes it.
         seed: seed of the run.
-        accum_steps: batches per optimizer step and process.
+        accum_steps: number of batches per optimizer step and rank.
     """
 
     def __init__(self, num_images: int, batch_size: int, seed: int, accum_steps: int = 1) -> None:
@@ -31,12 +31,12 @@ class EpochBatchSampler(Sampler[list[int]]):
 
     @property
     def num_batches(self) -> int:
-        """Batches per epoch in this process."""
-        images_a_step = self._batch_size * self._accum_steps * get_world_size()
-        return self._num_images // images_a_step * self._accum_steps
+        """Number of batches per epoch on this rank."""
+        images_per_step = self._batch_size * self._accum_steps * get_world_size()
+        return self._num_images // images_per_step * self._accum_steps
 
     def start_at(self, epoch: int, batch: int = 0, batch_size: int | None = None) -> None:
-        """Set the epoch, the number of its batches to skip, and optionally another batch size."""
+        """Set the epoch, the number of its batches to skip, and optionally the batch size."""
         self._epoch, self._first_batch = epoch, batch
         self._batch_size = batch_size or self._batch_size
 
@@ -46,7 +46,7 @@ class EpochBatchSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(_mix(self._seed, self._epoch))
         order = torch.randperm(self._num_images, generator=generator).tolist()
-        # Processes take turns: together they follow the order of a single process.
+        # Interleave the ranks batch by batch: any world size visits the images in the same order.
         stride = self._batch_size * get_world_size()
         first = self._batch_size * get_rank()
         for batch in range(self._first_batch, self.num_batches):
@@ -55,12 +55,12 @@ class EpochBatchSampler(Sampler[list[int]]):
 
 
 class ShareSampler(Sampler[int]):
-    """Divides a data set among processes in order, without repeating images.
+    """Splits a dataset over the ranks in order, without repeating images.
 
-    Shares differ by at most one image, and may be empty.
+    The parts differ by at most one image, and may be empty.
 
     Args:
-        num_images: size of the data set.
+        num_images: number of images in the dataset.
     """
 
     def __init__(self, num_images: int) -> None:

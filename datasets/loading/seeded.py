@@ -11,16 +11,16 @@ from util.reproducibility.random_state import seeded
 
 
 class SeededDataset(Dataset):
-    """A data set whose items use generators seeded with (seed, epoch, index).
+    """A dataset whose items are computed with generators seeded with (seed, epoch, index).
 
-    Otherwise augmentation would depend on the number of workers and on where a run was resumed.
+    Otherwise the augmentation would depend on the number of workers and on where a run was resumed.
 
     Args:
-        dataset: a map-style data set; its items may use the global generators.
+        dataset: map-style dataset; its items may use the global generators.
         seed: seed of the run.
 
     Attributes:
-        dataset: the wrapped data set.
+        dataset: the wrapped dataset.
     """
 
     def __init__(self, dataset: Dataset, seed: int) -> None:
@@ -30,7 +30,7 @@ class SeededDataset(Dataset):
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the following items."""
+        """Set the epoch that the next items are seeded with."""
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Explain why a data-loading process died, and what to do."""
+"""Explain why a data-loading process died, and suggest a fix."""
 
 import re
 
@@ -6,7 +6,7 @@ _FULL_SHARED_MEMORY = (
     "shared memory is full: enlarge /dev/shm (docker run --shm-size 8g), or lower --num_workers or "
     "--batch_size"
 )
-# The first pattern that matches decides.
+# The first matching pattern is used.
 _REMEDIES = {
     r"Bus error": _FULL_SHARED_MEMORY,
     r"shared memory|/torch_\d|No space left on device": _FULL_SHARED_MEMORY,
@@ -18,11 +18,11 @@ _REMEDIES = {
         "or --max_size"
     ),
     r"signal: (Segmentation fault|Aborted)": (
-        "a library crashed while it read an image: find the image with python -m datasets.check, "
+        "a library crashed while reading an image: find the image with python -m datasets.check, "
         "or train with --num_workers 0"
     ),
     r"signal: |exited unexpectedly": (
-        "it ended unexpectedly: check the system log, or train with --num_workers 0 to see the "
+        "it exited unexpectedly: check the system log, or train with --num_workers 0 to see the "
         "error"
     ),
 }
@@ -38,16 +38,17 @@ def explain_worker_fault(error: BaseException) -> str | None:
         error: error raised by training.
 
     Returns:
-        One line with cause and remedy; None for other errors.
+        one line with cause and remedy; None for other errors.
     """
     if not isinstance(error, RuntimeError | OSError):
         return None
-    # The signal is often named by the causing error.
-    behind = error.__cause__ or error.__context__
-    text = " ".join(f"{behind or ''} {error}".split())
+    # The signal is often only in the chained exception.
+    chained = error.__cause__ or error.__context__
+    text = " ".join(f"{chained or ''} {error}".split())
     if not _FAULT_OF_A_WORKER.search(text):
         return None
-    remedy = next((way for sign, way in _REMEDIES.items() if re.search(sign, text)), None)
+    matching = (remedy for pattern, remedy in _REMEDIES.items() if re.search(pattern, text))
+    remedy = next(matching, None)
     if remedy is None:
         return None
     return f"a data-loading process failed ({text:.160}); {remedy}"

@@ -1,1 +1,1 @@
-"""The embedded data set: drawn shapes in COCO's format, ``--dataset_file shapes``."""
+"""The synthetic shapes dataset in COCO format (``--dataset_file shapes``)."""

@@ -1,10 +1,10 @@
-"""The embedded data set, ``--dataset_file shapes``: drawn once, then read as a COCO directory.
+"""The synthetic shapes dataset (``--dataset_file shapes``): generated once, then read like COCO.
 
-Its layout is that of COCO 2017: ``train2017/`` and ``val2017/`` (PNG images),
+It has the layout of COCO 2017: ``train2017/`` and ``val2017/`` (PNG images),
 ``annotations/instances_*.json`` with boxes and RLE masks, and ``panoptic_*/`` with
-``annotations/panoptic_*.json``. Shapes are things, in random colours; background textures are
-stuff, each with a typical hue. A thing has the same id, box and area (of its visible pixels) in
-both annotation files. Instance annotations have an additional field ``visible_share``, the share of
+``annotations/panoptic_*.json``. Shapes are things, in random colors; background textures are stuff,
+each with a dominant color. A thing has the same id, box and area (of its visible pixels) in both
+annotation files. Instance annotations have an additional field ``visible_share``, the fraction of
 the object's pixels that no other object covers.
 """
 
@@ -33,31 +33,31 @@ from datasets.shapes.encoding import encode_png, run_lengths
 from util.errors import UserError
 from util.options import option
 
-FORMAT_VERSION = 2  # increase if equal settings would give other files
+FORMAT_VERSION = 2  # increase if the same settings give different files
 DEFAULT_NUM_TRAIN = 4000
 DEFAULT_NUM_VAL = 200
 DEFAULT_IMAGE_SIZE = 128
 DEFAULT_SEED = 0
 DEFAULT_ROOT = Path(__file__).resolve().parents[2] / "data" / "shapes"
-TRAIN_SCALES = (0.75, 0.875, 1.0)  # relative to the drawn size; evaluation uses the largest
+TRAIN_SCALES = (0.75, 0.875, 1.0)  # relative to the image size; evaluation uses the largest
 
 SETTINGS_FILE = "shapes.json"
 FIRST_IMAGE_ID = {"train": 100_001, "val": 1}  # ids differ between splits
-MAX_IMAGES = 100_000  # per split, for the same reason
-SEGMENTS_PER_IMAGE = 10  # segment id = image id * this + number: unique, and fits into RGB
+MAX_IMAGES = 100_000  # per split, so that image ids differ between splits
+SEGMENTS_PER_IMAGE = 10  # segment id = image id * 10 + number: unique, and fits into RGB
 
 CATEGORY_IDS = {name: index for index, name in enumerate((*THING_CLASSES, *STUFF_CLASSES), start=1)}
 
 
 def build(image_set: str, args: Any) -> coco.CocoDetection:
-    """Build a split as `CocoDetection`; write the data set first if it does not exist.
+    """Build a split as `CocoDetection`; generate the dataset first if it does not exist.
 
     Args:
         image_set: "train" or "val".
         args: namespace of main.py, see `build_coco_args`.
 
     Raises:
-        UserError: the directory contains other data or cannot be written.
+        UserError: if the directory contains other data or cannot be written.
     """
     return coco.build(image_set, build_coco_args(args))
 
@@ -71,26 +71,26 @@ def build_scales(args: Any) -> list[int]:
     """Short sides of training images in pixels: ``--scales``, else `TRAIN_SCALES`.
 
     Raises:
-        UserError: as `build_coco_args`.
+        UserError: see `build_coco_args`.
     """
     return build_coco_args(args).scales
 
 
 def build_coco_args(args: Any) -> Any:
-    """Write the data set if it does not exist, and return flags that read it as COCO data.
+    """Generate the dataset if it does not exist, and return flags that read it as COCO data.
 
-    The directory is ``args.coco_path``, by default ``data/shapes`` beside main.py. A data set at
-    ``args.coco_path`` may have other settings than the default.
+    The directory is ``args.coco_path``, by default ``data/shapes`` next to main.py. An existing
+    dataset at ``args.coco_path`` may have been generated with other settings than the defaults.
 
     Args:
-        args: namespace of main.py; it is not modified.
+        args: namespace of main.py; not modified.
 
     Returns:
-        A copy of the namespace with ``coco_path``, ``coco_panoptic_path`` and ``scales`` (default:
-        `TRAIN_SCALES` times the drawn size).
+        a copy of the namespace with ``coco_path``, ``coco_panoptic_path`` and ``scales`` (default:
+        `TRAIN_SCALES` times the image size).
 
     Raises:
-        UserError: the directory contains other data or cannot be written.
+        UserError: if the directory contains other data or cannot be written.
     """
     named = getattr(args, "coco_path", None)
     root = Path(named or DEFAULT_ROOT)
@@ -112,11 +112,11 @@ def write_shapes(
     image_size: int = DEFAULT_IMAGE_SIZE,
     seed: int = DEFAULT_SEED,
 ) -> None:
-    """Write the data set, unless the directory already has it with the same settings.
+    """Generate the dataset, unless the directory already contains it with the same settings.
 
-    The files are written to a temporary directory beside ``root`` and renamed when complete.
-    Several processes may write at once: the first to finish wins. An image depends only on seed,
-    split and index.
+    The files are written to a temporary directory next to ``root``, which is renamed when complete.
+    Several processes may write at the same time: the first to finish wins. An image depends only on
+    seed, split and index.
 
     Args:
         root: directory to write; must be empty or missing.
@@ -126,8 +126,8 @@ def write_shapes(
         seed: non-negative seed.
 
     Raises:
-        UserError: ``root`` contains other data or cannot be written.
-        ValueError: a setting is out of range.
+        UserError: if ``root`` contains other data or cannot be written.
+        ValueError: if a setting is out of range.
     """
     root = Path(root).resolve()
     settings = {
@@ -139,14 +139,14 @@ def write_shapes(
     }
     _check_ranges(settings)
     try:
-        if not _holds_anything(root):
+        if not _has_content(root):
             counts = f"{num_train} + {num_val} images"
-            print(f"Writing the shapes data set ({counts}) to {root}", flush=True)
-            _write_in_one_move(root, settings)
+            print(f"Writing the shapes dataset ({counts}) to {root}", flush=True)
+            _write_atomically(root, settings)
     except OSError as error:
         raise UserError(
-            f"cannot write the shapes data set to {root} ({error.strerror or error}): "
-            "give a writable directory with --coco_path"
+            f"cannot write the shapes dataset to {root} ({error.strerror or error}): "
+            "choose a writable directory with --coco_path"
         ) from error
     _checked_settings(root, settings)
 
@@ -167,12 +167,12 @@ def _check_ranges(settings: dict[str, int]) -> None:
 # ---- the directory and its settings
 
 
-def _holds_anything(root: Path) -> bool:
+def _has_content(root: Path) -> bool:
     return root.exists() and (not root.is_dir() or any(root.iterdir()))
 
 
 def _read_settings(root: Path) -> dict[str, int] | None:
-    """Read the settings of a complete data set; None if ``root`` is not a shapes data set."""
+    """Read the settings of a complete dataset; None if ``root`` is not a shapes dataset."""
     try:
         settings = json.loads((root / SETTINGS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -181,26 +181,26 @@ def _read_settings(root: Path) -> dict[str, int] | None:
 
 
 def _checked_settings(root: Path, expected: dict[str, int] | None = None) -> dict[str, int]:
-    """Return the settings of a complete data set, and check version and expected settings.
+    """Return the settings of a complete dataset, and check version and expected settings.
 
-    No message suggests to delete the directory: it may contain the user's data.
+    Messages never suggest deleting the directory: it may contain the user's data.
     """
     found = _read_settings(root)
     if found is None:
         raise UserError(
-            f"{root} contains other data than the shapes data set: for your own data add "
-            "--dataset_file coco; to draw shapes give a new folder with --coco_path"
+            f"{root} is not a shapes dataset: to train on it, add --dataset_file coco; to generate "
+            "shapes, choose a new folder with --coco_path"
         )
     for name, value in (expected or {"format_version": FORMAT_VERSION}).items():
         if found.get(name) != value:
             raise UserError(
-                f"{root} contains a shapes data set with {name} {found.get(name)}, not {value}: "
-                f"to draw it again give a new folder with --coco_path, or rename {root}"
+                f"{root} contains a shapes dataset with {name} {found.get(name)}, not {value}: "
+                f"to generate it again, choose a new folder with --coco_path, or rename {root}"
             )
     return found
 
 
-def _write_in_one_move(root: Path, settings: dict[str, int]) -> None:
+def _write_atomically(root: Path, settings: dict[str, int]) -> None:
     root.parent.mkdir(parents=True, exist_ok=True)
     unfinished = root.with_name(f".{root.name}.{uuid.uuid4().hex}")
     try:
@@ -230,7 +230,7 @@ def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
-# ---- one split in COCO's format
+# ---- a split in COCO format
 
 
 def _write_split(root: Path, split: str, scenes: Iterable[Scene]) -> None:

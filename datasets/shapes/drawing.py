@@ -1,7 +1,8 @@
-"""Draw the images of the embedded data set: coloured shapes on a textured background, and masks.
+"""Draw the images of the shapes dataset: colored shapes on a textured background, and their masks.
 
 A shape is the region where a level function is negative. Level functions approximate signed
-distances: their values at the pixel centres give the antialiased coverage and, by sign, the mask.
+distances: their values at the pixel centers give the antialiased coverage, and their signs the
+mask.
 """
 
 import math
@@ -15,10 +16,10 @@ from datasets.shapes.paint import (
     STUFF_CLASSES,
     Array,
     Window,
-    develop,
-    distinct_colour,
+    apply_light,
+    distinct_color,
     grid,
-    nearby_colour,
+    nearby_color,
     random_light,
     textured,
     turned_grid,
@@ -29,22 +30,22 @@ from datasets.shapes.paint import (
 
 LevelFunction = Callable[[Array, Array], Array]
 
-MIN_IMAGE_SIZE = 64  # pixels; smaller shapes are not recognisable
+MIN_IMAGE_SIZE = 64  # pixels; in smaller images shapes are not recognizable
 MAX_OBJECTS = 5
-MIN_SIDE = 0.15  # share of the image side; for the sides of the whole and of the visible box
+MIN_SIDE = 0.15  # fraction of the image side, for the sides of the full and of the visible box
 MAX_SIDE = 0.60
-MIN_VISIBLE_SHARE = 0.5  # share of an object's pixels
+MIN_VISIBLE_SHARE = 0.5  # fraction of an object's pixels
 MAX_TURN_DEGREES = 20.0  # rotation in either direction
 MIN_STRETCH = 0.8  # smallest horizontal scale of a shape
-# The first colour of a background is dark; its strongest channel (RGB index) depends on its class.
-# The second colour is near the first.
+# The first color of a background is dark; its strongest channel (RGB index) depends on its class.
+# The second color is near the first.
 LEADING_CHANNELS = {"stripes": 2, "checks": 1, "mosaic": 0}
 LEADING_LEVEL = (0.2, 0.3)
 OTHER_LEVEL = (0.0, 0.1)  # the two other channels
-BACKGROUND_CONTRAST = (0.10, 0.20)  # Euclidean distance of the two colours, RGB in [0, 1]
-FILL_CONTRAST = (0.0, 0.10)  # the same for the two colours of an object's texture
+BACKGROUND_CONTRAST = (0.10, 0.20)  # Euclidean distance of the two colors, RGB in [0, 1]
+FILL_CONTRAST = (0.0, 0.10)  # the same for the two colors of an object's texture
 TWO_BACKGROUNDS_PROBABILITY = 0.5
-MAX_HORIZON = 0.2  # distance of the line between two backgrounds from the centre / image side
+MAX_HORIZON = 0.2  # distance of the line between two backgrounds from the center / image side
 PLACING_ATTEMPTS = 50
 
 
@@ -69,7 +70,7 @@ class Scene:
 
     Attributes:
         image: uint8 (size, size, 3), RGB.
-        things: 1 to 5 segments in drawing order (later ones cover earlier ones).
+        things: 1 to 5 segments in drawing order (later segments cover earlier segments).
         stuff: 1 or 2 segments of different classes.
     """
 
@@ -80,7 +81,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Placed:
-    """A placed shape: float coverage (height, width) in [0, 1] of a window of the image."""
+    """A placed shape: its coverage of a window of the image, float (height, width) in [0, 1]."""
 
     class_name: str
     window: Window
@@ -88,7 +89,7 @@ class _Placed:
 
     @cached_property
     def mask(self) -> Array:
-        """Pixels (H, W) that the shape covers by more than half, bool."""
+        """Pixels that the shape covers by more than half, bool (height, width)."""
         return self.coverage > 0.5
 
     @cached_property
@@ -105,7 +106,7 @@ class _Placed:
 def draw_scene(rng: np.random.Generator, image_size: int) -> Scene:
     """Draw a random scene.
 
-    Class, place, colour and texture of an object are independent. Objects are entirely inside the
+    Class, position, color and texture of an object are independent. Objects are entirely inside the
     image; at least `MIN_VISIBLE_SHARE` of each object is visible.
 
     Args:
@@ -113,14 +114,14 @@ def draw_scene(rng: np.random.Generator, image_size: int) -> Scene:
         image_size: side of the square image in pixels, at least `MIN_IMAGE_SIZE`.
 
     Raises:
-        ValueError: ``image_size`` is too small.
+        ValueError: if ``image_size`` is too small.
     """
     if image_size < MIN_IMAGE_SIZE:
         raise ValueError(f"image_size must be at least {MIN_IMAGE_SIZE} pixels, got {image_size}")
     canvas, backgrounds, palette = _draw_backgrounds(rng, image_size)
     placed, labels = _place_objects(rng, image_size)
     for item in placed:
-        palette.append(distinct_colour(rng, palette))
+        palette.append(distinct_color(rng, palette))
         _paint(rng, canvas, item, palette[-1])
     things = []
     for number, item in enumerate(placed, start=1):
@@ -128,7 +129,7 @@ def draw_scene(rng: np.random.Generator, image_size: int) -> Scene:
         things.append(Segment(item.class_name, mask, int(np.count_nonzero(mask)) / item.area))
     stuff = [Segment(name, mask & (labels == 0), 1.0) for name, mask in backgrounds]
     return Scene(
-        develop(canvas, random_light(rng, image_size)),
+        apply_light(canvas, random_light(rng, image_size)),
         things,
         [segment for segment in stuff if segment.mask.any()],
     )
@@ -141,10 +142,10 @@ def tight_box(mask: Array) -> tuple[int, int, int, int]:
         mask: bool (height, width) with at least one true pixel.
 
     Returns:
-        (x, y, width, height) in pixels, COCO's order.
+        (x, y, width, height) in pixels, in COCO's order.
 
     Raises:
-        ValueError: the mask is empty.
+        ValueError: if the mask is empty.
     """
     if not mask.any():
         raise ValueError("an empty mask has no box")
@@ -182,7 +183,7 @@ def _cross(u: Array, v: Array) -> Array:
 
 
 def _star(u: Array, v: Array) -> Array:
-    """Pentagram: points on the inner side of at least four of its five lines."""
+    """Pentagram: all points on the inner side of at least four of its five lines."""
     largest = second = np.full_like(u, -np.inf)
     for tip in range(5):
         cosine, sine = unit_axis(72 * tip - 90)
@@ -203,10 +204,10 @@ THING_CLASSES = tuple(_SHAPES)
 
 
 def _place_objects(rng: np.random.Generator, image_size: int) -> tuple[list[_Placed], Array]:
-    """Place a random number of shapes; shapes without room are left out.
+    """Place a random number of shapes; a shape that finds no room is dropped.
 
     Returns:
-        The shapes in drawing order; uint8 (size, size), the number of the visible shape at each
+        the shapes in drawing order; and uint8 (size, size), the number of the visible shape at each
         pixel, from 1, or 0 for background.
     """
     labels = np.zeros((image_size, image_size), dtype=np.uint8)
@@ -224,21 +225,21 @@ def _place_objects(rng: np.random.Generator, image_size: int) -> tuple[list[_Pla
 
 
 def _random_shape(rng: np.random.Generator, class_name: str, image_size: int) -> _Placed:
-    """Return a shape of random place, size, rotation and stretch, entirely inside the image."""
-    # The larger of two draws, because small shapes find room more often.
+    """Return a shape of random position, size, rotation and stretch, entirely inside the image."""
+    # The larger of two random sizes, because small shapes find room more often.
     side = max(uniform(rng, MIN_SIDE, MAX_SIDE), uniform(rng, MIN_SIDE, MAX_SIDE))
     radius = side * image_size / 2
-    centre_x, centre_y = (uniform(rng, radius, image_size - radius) for _ in range(2))
+    center_x, center_y = (uniform(rng, radius, image_size - radius) for _ in range(2))
     cosine, sine = unit_axis(uniform(rng, -MAX_TURN_DEGREES, MAX_TURN_DEGREES))
     stretch = uniform(rng, MIN_STRETCH, 1)
-    window = _window(centre_y, radius, image_size), _window(centre_x, radius, image_size)
-    x, y = grid(window, centre_x, centre_y, (cosine, sine))
+    window = _window(center_y, radius, image_size), _window(center_x, radius, image_size)
+    x, y = grid(window, center_x, center_y, (cosine, sine))
     level = _SHAPES[class_name](x / (radius * stretch), y / radius)
     return _Placed(class_name, window, np.clip(0.5 - level * radius, 0, 1))
 
 
-def _window(centre: float, radius: float, image_size: int) -> slice:
-    return slice(max(math.floor(centre - radius), 0), min(math.ceil(centre + radius), image_size))
+def _window(center: float, radius: float, image_size: int) -> slice:
+    return slice(max(math.floor(center - radius), 0), min(math.ceil(center + radius), image_size))
 
 
 def _all_readable(placed: list[_Placed], labels: Array) -> bool:
@@ -254,11 +255,11 @@ def _all_readable(placed: list[_Placed], labels: Array) -> bool:
     return True
 
 
-def _paint(rng: np.random.Generator, canvas: Array, item: _Placed, colour: Array) -> None:
+def _paint(rng: np.random.Generator, canvas: Array, item: _Placed, color: Array) -> None:
     """Blend a textured shape into the canvas, float (3, size, size), in place."""
     texture = STUFF_CLASSES[int(rng.integers(len(STUFF_CLASSES)))]
-    second = nearby_colour(rng, colour, FILL_CONTRAST)
-    fill = textured(rng, texture, (colour, second), canvas.shape[-1], item.window)
+    second = nearby_color(rng, color, FILL_CONTRAST)
+    fill = textured(rng, texture, (color, second), canvas.shape[-1], item.window)
     under = canvas[:, *item.window]
     under += (fill - under) * item.coverage
 
@@ -269,8 +270,8 @@ def _draw_backgrounds(
     """Draw one background, or two separated by a straight line.
 
     Returns:
-        Canvas, float (3, size, size) in [0, 1]; class and mask, bool (size, size), of each
-        background; their colours.
+        canvas, float (3, size, size) in [0, 1]; class and mask, bool (size, size), of each
+        background; their colors.
     """
     first = int(rng.integers(len(STUFF_CLASSES)))
     canvas, palette = _background(rng, STUFF_CLASSES[first], image_size)
@@ -289,10 +290,10 @@ def _draw_backgrounds(
 def _background(
     rng: np.random.Generator, texture: str, image_size: int
 ) -> tuple[Array, list[Array]]:
-    """Return a canvas of one texture, and its two colours."""
+    """Return a canvas of one texture, and its two colors."""
     levels = [uniform(rng, *OTHER_LEVEL) for _ in range(3)]
     levels[LEADING_CHANNELS[texture]] = uniform(rng, *LEADING_LEVEL)
-    colour = np.array(levels)
-    second = nearby_colour(rng, colour, BACKGROUND_CONTRAST)
-    canvas = textured(rng, texture, (colour, second), image_size, whole(image_size))
-    return canvas, [colour, second]
+    color = np.array(levels)
+    second = nearby_color(rng, color, BACKGROUND_CONTRAST)
+    canvas = textured(rng, texture, (color, second), image_size, whole(image_size))
+    return canvas, [color, second]

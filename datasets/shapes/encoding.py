@@ -1,4 +1,4 @@
-"""Encodings of the drawn data set: masks as run lengths, images as PNG files."""
+"""Encodings of the shapes dataset: masks as run lengths, images as PNG files."""
 
 import struct
 import zlib
@@ -24,7 +24,7 @@ def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """Encode an RGB image as PNG: twice as fast as Pillow, and independent of its version.
+    """Encode an RGB image as PNG; twice as fast as Pillow, and independent of its version.
 
     Args:
         image: uint8 (height, width, 3).

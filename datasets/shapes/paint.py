@@ -1,7 +1,7 @@
-"""Colours, textures, light and coordinates of the embedded data set.
+"""Colors, textures, light and coordinates of the shapes dataset.
 
 To give the same pixels on all machines, random numbers come only from ``Generator.random`` and
-``Generator.integers``, and arrays use only exactly rounded arithmetic (no sine or power). Colours
+``Generator.integers``, and arrays use only exactly rounded arithmetic (no sine or power). Colors
 are float (3,) RGB in [0, 1], canvases float32 (3, height, width).
 """
 
@@ -14,11 +14,11 @@ Array = np.ndarray
 Window = tuple[slice, slice]  # rows and columns of an image
 TextureFunction = Callable[[np.random.Generator, Array, Array], Array]
 
-MIN_OBJECT_LEVEL = 0.3  # of each colour channel: objects are lighter than the background
-MIN_COLOUR_GAP = 0.45  # Euclidean distance between an object's colour and all others
-TEXTURE_CELL = (0.030, 0.070)  # share of the image side: half a stripe period, a check, a tile
-MAX_SHADE = 0.2  # largest loss of light towards one side of the image
-COLOUR_CANDIDATES = 32
+MIN_OBJECT_LEVEL = 0.3  # of each color channel: objects are lighter than the background
+MIN_COLOR_GAP = 0.45  # Euclidean distance between an object's color and all others
+TEXTURE_CELL = (0.030, 0.070)  # fraction of the image side: half a stripe period, check, or tile
+MAX_SHADE = 0.2  # maximum loss of light towards one side of the image
+COLOR_CANDIDATES = 32
 
 
 # ---- random numbers
@@ -30,33 +30,33 @@ def uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def unit_axis(turn_degrees: float) -> tuple[float, float]:
-    """Cosine and sine, rounded because the last bits differ between machines."""
+    """Cosine and sine, rounded because their last digits differ between machines."""
     angle = math.radians(turn_degrees)
     return round(math.cos(angle), 9), round(math.sin(angle), 9)
 
 
-def distinct_colour(rng: np.random.Generator, palette: list[Array]) -> Array:
-    """Draw a colour at least `MIN_COLOUR_GAP` from others, else the farthest of the candidates.
+def distinct_color(rng: np.random.Generator, palette: list[Array]) -> Array:
+    """Draw a color at least `MIN_COLOR_GAP` from all others, else the most distant candidate.
 
     Args:
         rng: random generator.
-        palette: colours to differ from, at least one.
+        palette: colors to differ from, at least one.
 
     Returns:
         float (3,) in [0, 1].
     """
-    candidates = MIN_OBJECT_LEVEL + (1 - MIN_OBJECT_LEVEL) * rng.random((COLOUR_CANDIDATES, 3))
+    candidates = MIN_OBJECT_LEVEL + (1 - MIN_OBJECT_LEVEL) * rng.random((COLOR_CANDIDATES, 3))
     offsets = candidates[:, None] - np.stack(palette)
     gaps = np.sqrt((offsets * offsets).sum(axis=-1)).min(axis=1)
-    return candidates[np.argmax(np.minimum(gaps, MIN_COLOUR_GAP))]
+    return candidates[np.argmax(np.minimum(gaps, MIN_COLOR_GAP))]
 
 
-def nearby_colour(rng: np.random.Generator, colour: Array, contrast: tuple[float, float]) -> Array:
-    """Draw a colour near another colour.
+def nearby_color(rng: np.random.Generator, color: Array, contrast: tuple[float, float]) -> Array:
+    """Draw a color near another color.
 
     Args:
         rng: random generator.
-        colour: float (3,) in [0, 1].
+        color: float (3,) in [0, 1].
         contrast: minimum and maximum Euclidean distance, below 0.5.
 
     Returns:
@@ -67,12 +67,12 @@ def nearby_colour(rng: np.random.Generator, colour: Array, contrast: tuple[float
         direction = rng.random(3) - 0.5
         length = math.sqrt(float((direction * direction).sum()))
         if length > 0.1:
-            second = colour + direction * (distance / length)
+            second = color + direction * (distance / length)
             if second.min() >= 0 and second.max() <= 1:
                 return second
 
 
-# ---- textures: weight of the second of two colours, in [0, 1]
+# ---- textures: weight of the second of two colors, in [0, 1]
 
 
 def _stripes(rng: np.random.Generator, u: Array, v: Array) -> Array:
@@ -108,7 +108,7 @@ STUFF_CLASSES = tuple(_TEXTURES)
 def textured(
     rng: np.random.Generator,
     texture: str,
-    colours: tuple[Array, Array],
+    colors: tuple[Array, Array],
     image_size: int,
     window: Window,
 ) -> Array:
@@ -117,7 +117,7 @@ def textured(
     Args:
         rng: random generator.
         texture: one of `STUFF_CLASSES`.
-        colours: two colours, float (3,) each.
+        colors: two colors, float (3,) each.
         image_size: side of the image in pixels.
         window: rows and columns to paint.
 
@@ -127,14 +127,14 @@ def textured(
     cell = uniform(rng, *TEXTURE_CELL) * image_size
     u, v = turned_grid(rng, image_size, window, 90)
     weight = _TEXTURES[texture](rng, u / np.float32(cell), v / np.float32(cell))
-    first, second = (colour.astype(np.float32)[:, None, None] for colour in colours)
+    first, second = (color.astype(np.float32)[:, None, None] for color in colors)
     mixed = (second - first) * weight
     mixed += first
     return mixed
 
 
-def develop(canvas: Array, light: Array) -> Array:
-    """Convert a canvas to an image.
+def apply_light(canvas: Array, light: Array) -> Array:
+    """Multiply a canvas with the light and convert it to an 8-bit image.
 
     Args:
         canvas: float32 (3, size, size) in [0, 1]; overwritten.
@@ -149,7 +149,7 @@ def develop(canvas: Array, light: Array) -> Array:
 
 
 def random_light(rng: np.random.Generator, image_size: int) -> Array:
-    """Light, float32 (size, size) in [1 - MAX_SHADE, 1], with a gradient in a random direction."""
+    """Light with a gradient in a random direction, float32 (size, size) in [1 - MAX_SHADE, 1]."""
     across, _ = turned_grid(rng, image_size, whole(image_size), 180)
     depth = across / np.float32(image_size * math.sqrt(2)) + np.float32(0.5)
     return 1 - np.float32(uniform(rng, 0, MAX_SHADE)) * depth
@@ -166,29 +166,39 @@ def whole(image_size: int) -> Window:
 def turned_grid(
     rng: np.random.Generator, image_size: int, window: Window, max_turn_degrees: float
 ) -> tuple[Array, Array]:
-    """`grid` around the centre of the image with a random rotation."""
+    """Coordinates of a window around the center of the image, randomly rotated.
+
+    Args:
+        rng: random generator.
+        image_size: side of the image in pixels.
+        window: rows and columns of the image.
+        max_turn_degrees: maximum rotation in either direction.
+
+    Returns:
+        see `grid`.
+    """
     turn = unit_axis(uniform(rng, -max_turn_degrees, max_turn_degrees))
     return grid(window, image_size / 2, image_size / 2, turn)
 
 
 def grid(
-    window: Window, centre_x: float, centre_y: float, turn: tuple[float, float]
+    window: Window, center_x: float, center_y: float, turn: tuple[float, float]
 ) -> tuple[Array, Array]:
-    """Coordinates of the window's pixel centres in a rotated frame.
+    """Coordinates of the window's pixel centers in a rotated frame.
 
     Args:
         window: rows and columns of the image.
-        centre_x: origin of the frame in pixels.
-        centre_y: origin of the frame in pixels.
+        center_x: origin of the frame in pixels.
+        center_y: origin of the frame in pixels.
         turn: cosine and sine of the rotation.
 
     Returns:
-        Two float32 arrays (height, width) in pixels.
+        two float32 arrays (height, width) in pixels.
     """
     rows, columns = window
     x = np.arange(columns.stop - columns.start, dtype=np.float32)
     y = np.arange(rows.stop - rows.start, dtype=np.float32)[:, None]
-    x += np.float32(columns.start + 0.5 - centre_x)
-    y += np.float32(rows.start + 0.5 - centre_y)
+    x += np.float32(columns.start + 0.5 - center_x)
+    y += np.float32(rows.start + 0.5 - center_y)
     cosine, sine = np.float32(turn[0]), np.float32(turn[1])
     return x * cosine + y * sine, y * cosine - x * sine

@@ -1,4 +1,4 @@
-"""The embedded data set with panoptic labels, ``--dataset_file shapes_panoptic``."""
+"""The synthetic shapes dataset with panoptic labels (``--dataset_file shapes_panoptic``)."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from datasets.shapes.directory import build_coco_args
 
 
 def build(image_set: str, args: Any) -> coco_panoptic.CocoPanoptic:
-    """Build a split as `CocoPanoptic`; arguments as in `datasets.shapes.directory.build`."""
+    """Build a split as `CocoPanoptic`; for the arguments see `datasets.shapes.directory.build`."""
     return coco_panoptic.build(image_set, build_coco_args(args))
 
 

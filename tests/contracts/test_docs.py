@@ -10,8 +10,9 @@ import main
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
-# Flags of torchrun, Slurm, Docker and TensorBoard.
+# Flags of torchrun, Slurm, Docker, TensorBoard and the kill-and-resume tests in benchmarks/.
 FOREIGN_FLAGS = {
+    "--kills",
     *("--cpus-per-task", "--gpus-per-node", "--kill-on-bad-exit", "--ntasks-per-node"),
     *("--partition", "--requeue", "--signal", "--shm-size"),
     *("--local_addr", "--max-restarts", "--nnodes", "--nproc_per_node", "--standalone"),
@@ -102,7 +103,8 @@ def test_named_source_files_exist(document):
     text = document.read_text(encoding="utf-8")
     names = re.findall(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|txt|md|toml))`", text)
     written_by_runs = {"log.txt", "log-before-epoch0100.txt", "config.txt", "config-1.txt"}
-    for name in set(names) - written_by_runs:
+    of_users = {f"{name}.txt" for name in ("train", "val", "trainval", "test", "classes", "names")}
+    for name in set(names) - written_by_runs - of_users:
         folders = (ROOT, document.parent, ROOT / "configs")
         assert any((folder / name).is_file() for folder in folders), name
 

@@ -26,6 +26,7 @@ from tests.export.small_files import (
 from util.errors import UserError
 
 LEARNED = dataclasses.replace(BOXES, position_embedding="learned", enc_layers=2)
+LEARNED_MASKS = dataclasses.replace(MASKS, position_embedding="learned")
 DEEPER = dataclasses.replace(MASKS, backbone="resnet50")
 DC5 = dataclasses.replace(BOXES, backbone="resnet50", dilation=True)
 ALL = pytest.mark.parametrize("architecture", [BOXES, MASKS, LEARNED, DEEPER, DC5])
@@ -56,10 +57,12 @@ def test_keys_go_both_ways(architecture, timm):
         architecture.masks
     )
     assert not any("in_proj" in key or "backbone.0" in key for key in theirs)
+    for name in ("model.position_embedding.", "model.backbone.position_embedding."):
+        assert sum(name in key for key in theirs) == 2 * (architecture is LEARNED)
     assert_same_weights(from_huggingface(theirs, "file"), state)
 
 
-@pytest.mark.parametrize("architecture", [BOXES, MASKS, LEARNED, DEEPER])
+@pytest.mark.parametrize("architecture", [BOXES, MASKS, LEARNED, LEARNED_MASKS, DEEPER])
 def test_their_model_gives_our_outputs(tmp_path, architecture):
     pytest.importorskip("transformers", reason="transformers is not installed")
     given = source(architecture)
@@ -92,7 +95,7 @@ def test_a_model_of_full_size_gives_our_outputs(tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("architecture", [BOXES, MASKS])
+@pytest.mark.parametrize("architecture", [BOXES, MASKS, LEARNED])
 def test_what_they_save_again_is_read(tmp_path, architecture):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     given = source(architecture)

@@ -77,8 +77,39 @@ def test_a_file_without_flags_takes_them_from_the_command_line(tmp_path, capsys)
 def test_dilation_from_the_command_line(tmp_path, capsys):
     deeper = dataclasses.replace(BOXES, backbone="resnet50")
     path = write_bare(tmp_path / "dc5.pth", deeper.build().state_dict())
-    assert source_for("--checkpoint", path, "--dilation").architecture.dilation
+    assert source_for("--checkpoint", path, "--dilation", "--nheads", 4).architecture.dilation
     assert capsys.readouterr().out == ""
+
+
+def test_heads_are_read_from_the_mask_head(tmp_path, capsys):
+    for nheads in (4, 8):
+        masks = dataclasses.replace(MASKS, nheads=nheads)
+        path = write_bare(tmp_path / "masks.pth", masks.build().state_dict())
+        assert source_for("--checkpoint", path).architecture == masks
+        assert "attention heads" not in capsys.readouterr().out
+    boxes = write_bare(tmp_path / "boxes.pth", BOXES.build().state_dict())
+    assert source_for("--checkpoint", boxes).architecture.nheads == 8
+    assert "does not say how many attention heads it has: loaded with --nheads 8" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(("name", "value"), [("nheads", 4), ("dilation", True)])
+def test_a_file_that_contradicts_the_hub_model(tmp_path, name, value):
+    wide = dataclasses.replace(BOXES, **{"backbone": "resnet50", "nheads": 8, name: value})
+    path = tmp_path / "mine.pth"
+    write_checkpoint(path, wide)
+    with pytest.raises(UserError, match=rf"mine.pth has {name} {value}, which contradicts"):
+        source_for("--hub", "detr_resnet50", "--weights", path)
+    assert getattr(source_for("--checkpoint", path).architecture, name) == value
+
+
+def test_flags_that_contradict_the_file(tmp_path):
+    write_checkpoint(tmp_path / "f.pth")
+    for flags in (["--nheads", 2], ["--dilation"]):
+        with pytest.raises(UserError, match=r"f.pth has (nheads 4|dilation False), which contra"):
+            source_for("--checkpoint", tmp_path / "f.pth", *flags)
+    assert source_for("--checkpoint", tmp_path / "f.pth", "--nheads", 4).architecture == BOXES
 
 
 def test_a_released_file_is_known_by_its_name(tmp_path, capsys):

@@ -1,10 +1,14 @@
 """The Python API: images of all kinds in, arrays with names out."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import prediction.detector
+from export.weights import read_weights, write_weights
 from prediction.detector import Detector
 from tests.datasets.photo_cases import (
     ORIENTATIONS,
@@ -21,6 +25,7 @@ from tests.export.small_files import (
     write_checkpoint,
 )
 from tests.prediction.red_finder import red_finder
+from util.category_ids import CategoryIds
 from util.errors import UserError
 
 X, Y, WIDTH, HEIGHT = PATCH_XYWH
@@ -34,6 +39,11 @@ def detector():
 
 def pixels(*size_hw, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+
+
+def small(architecture):
+    """A model with random weights and small input images."""
+    return dataclasses.replace(source(architecture), short_side=96, max_size=160)
 
 
 def test_arrays_with_names(detector):
@@ -111,12 +121,30 @@ def test_classes_without_names_have_numbers():
     assert detector.predict(upright_image(), classes=["class 1"]).names == ["class 1"]
 
 
+@pytest.mark.parametrize(
+    ("own", "expected"), [((7, 5, 9_000_000), [5, 9_000_000]), (("a", "rbc", "12"), ["rbc", "12"])]
+)
+def test_ids_are_those_of_the_users_files(own, expected):
+    by_row = CategoryIds(own).by_row
+    names = {by_row[1]: "red patch", by_row[2]: "other"}
+    is_thing = {by_row[1]: True, by_row[2]: False}
+    loaded = red_finder(categories=names, category_ids=own)
+    found = Detector(loaded, "cpu").predict(upright_image(), threshold=0.1)
+    assert found.category_ids.tolist() == expected and found.names == ["red patch", "other"]
+    loaded = red_finder(panoptic=True, categories=names, category_ids=own, is_thing=is_thing)
+    detector = Detector(loaded, "cpu")
+    found = detector.predict(upright_image(), threshold=0.1, classes=["red patch", "other"])
+    assert [segment["category_id"] for segment in found.segments] == expected
+    assert [row["id"] for row in detector.categories()] == expected
+    assert found.category_ids.tolist() == expected[:1]
+
+
 # ---- batches -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("architecture", [NARROW_BOXES, NARROW_MASKS], ids=["boxes", "masks"])
 def test_a_batch_gives_the_same_as_each_image_alone(architecture):
-    detector = Detector(source(architecture, num_queries=5), "cpu")
+    detector = Detector(small(architecture), "cpu")
     sizes = [(60, 80), (90, 60), (60, 80), (33, 200), (90, 60), (60, 80), (120, 160)]
     images = [pixels(*size, seed=number) for number, size in enumerate(sizes)]
     together = detector.predict(images, threshold=0, batch_size=3)
@@ -216,24 +244,56 @@ def test_a_checkpoint_by_its_path(tmp_path):
     assert detector.categories() == [{"id": i, "name": name} for i, name in CATEGORIES.items()]
 
 
-def test_the_best_threshold_is_read_from_a_checkpoint(tmp_path):
+@pytest.mark.parametrize(
+    ("entries", "raw", "averaged"),
+    [
+        ({"thresholds": {"best_f1": 0.3}}, 0.3, 0.5),
+        ({"thresholds": {}}, 0.5, 0.5),
+        ({"thresholds": {"best_f1": "x"}}, 0.5, 0.5),
+        (
+            {"thresholds": {"best_f1": 0.3}, "progress": {"ema_thresholds": {"best_f1": 0.4}}},
+            0.3,
+            0.4,
+        ),
+        ({"thresholds": {"best_f1": 0.4}, "best_weights": "ema"}, 0.5, 0.4),
+    ],
+)
+def test_the_threshold_is_that_of_the_weights(entries, raw, averaged, tmp_path):
     write_checkpoint(tmp_path / "c.pth", NARROW_BOXES)
     content = torch.load(tmp_path / "c.pth", weights_only=True)
-    for thresholds, expected in [({"best_f1": 0.3}, 0.3), ({}, 0.5), ({"best_f1": "x"}, 0.5)]:
-        torch.save({**content, "thresholds": thresholds}, tmp_path / "c.pth")
-        assert Detector(tmp_path / "c.pth", "cpu").threshold == expected
+    torch.save({**content, "ema": content["model"], **entries}, tmp_path / "c.pth")
+    assert Detector(tmp_path / "c.pth", "cpu").threshold == raw
+    assert Detector(tmp_path / "c.pth", "cpu", ema=True).threshold == averaged
 
 
-def test_released_models_by_name():
-    detector = Detector.hub("detr_demo", "cpu", pretrained=False)
-    assert len(detector.predict([pixels(60, 80), pixels(80, 60)], threshold=0)) == 2
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_the_threshold_is_kept_with_converted_weights(suffix, tmp_path):
+    write_checkpoint(tmp_path / "c.pth", NARROW_BOXES)
+    content = torch.load(tmp_path / "c.pth", weights_only=True)
+    torch.save(
+        {**content, "thresholds": {"best_f1": 0.3, "by_class": {1: 0.2}}}, tmp_path / "c.pth"
+    )
+    converted = tmp_path / f"converted{suffix}"
+    write_weights(converted, read_weights(tmp_path / "c.pth"))
+    assert Detector(converted, "cpu").threshold == 0.3
+
+
+def test_released_models_by_name(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        prediction.detector, "released_model", lambda *given: asked.append(given) or red_finder()
+    )
+    for pretrained in (True, False):
+        detector = Detector.hub("detr_demo", "cpu", pretrained=pretrained)
+        assert len(detector.predict(upright_image())) == 1
+    assert [given[:2] for given in asked] == [("detr_demo", False), ("detr_demo", True)]
     with pytest.raises(UserError, match=r"called detr_resnet5, did you mean detr_resnet50\?"):
         Detector.hub("detr_resnet5", "cpu")
 
 
 def test_mixed_precision_is_used():
-    detector = Detector(source(NARROW_BOXES), "cpu", "bf16")
-    exact = Detector(source(NARROW_BOXES), "cpu").predict(pixels(60, 80), 0)
+    detector = Detector(small(NARROW_BOXES), "cpu", "bf16")
+    exact = Detector(small(NARROW_BOXES), "cpu").predict(pixels(60, 80), 0)
     found = detector.predict(pixels(60, 80), 0)
     difference = np.abs(np.sort(found.scores) - np.sort(exact.scores)).max()
     assert 0 < difference < 0.2

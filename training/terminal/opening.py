@@ -12,6 +12,7 @@ from torch import nn
 from datasets.annotations.wording import with_rest
 from training.data import Data
 from training.network import num_trainable
+from training.optimization.plan import TrainingPlan, build_plan
 from training.resume import Start
 from util.distributed.processes import get_world_size
 from util.visualize.contact_sheet import count
@@ -42,7 +43,7 @@ def build_opening(args: argparse.Namespace, start: Start, data: Data, model: nn.
     entries["weights"] = _weights(args, start)
     entries["device"] = _device(args)
     if not args.eval:
-        entries["epochs"] = _epochs(args, len(data.train_set))
+        entries["epochs"] = _epochs(build_plan(args), len(data.train_set))
     entries["output"] = args.output_dir or "nothing is kept"
     return "\n".join(_wrapped(label, text) for label, text in entries.items()) + "\n"
 
@@ -111,10 +112,18 @@ def _device(args: argparse.Namespace) -> str:
     return f"{name}{processes}, {precision[args.amp]}"
 
 
-def _epochs(args: argparse.Namespace, num_images: int) -> str:
-    per_step = args.batch_size * args.accum_steps * get_world_size()
-    steps = count(num_images // per_step, "step")
-    return f"{args.epochs}, each with {steps} of {count(per_step, 'image')}"
+def _epochs(plan: TrainingPlan, num_images: int) -> str:
+    frozen = min(plan.freeze_backbone_epochs, plan.epochs)
+    last = _steps(plan, plan.epochs - 1, num_images)
+    if not frozen:
+        return f"{plan.epochs}, each with {last}"
+    first = f"{frozen} with a frozen backbone, each with {_steps(plan, 0, num_images)}"
+    return f"{first}; then {plan.epochs - frozen}, each with {last}"
+
+
+def _steps(plan: TrainingPlan, epoch: int, num_images: int) -> str:
+    per_step = plan.images_per_step(epoch)
+    return f"{count(num_images // per_step, 'step')} of {count(per_step, 'image')}"
 
 
 def _wrapped(label: str, text: str) -> str:

@@ -99,6 +99,8 @@ def rendezvous_address(dist_url: str, launch: Launch, environment: Environment) 
     host = environment.get("MASTER_ADDR") or _first_slurm_node(environment)
     given_port = environment.get("MASTER_PORT")
     port = _number(environment, "MASTER_PORT") if given_port else _slurm_port(environment)
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"  # IPv6
     return f"tcp://{host}:{port}"
 
 

@@ -1,8 +1,9 @@
 """Checkpoints from URLs, verified by the hash in the file name."""
 
 import hashlib
-import os
 import re
+import sys
+import uuid
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -22,7 +23,7 @@ def is_url(source: str) -> bool:
 
 
 def load_from_url(url: str, map_location: Any) -> Any:
-    """Download and read a file with `torch.hub`, without running code from it.
+    """Download and read a file, without running code from it.
 
     A file with a hash in its name is cached in the folder ``checkpoints`` of `torch.hub`. Other
     files are downloaded each time.
@@ -37,15 +38,19 @@ def load_from_url(url: str, map_location: Any) -> Any:
         RuntimeError: the downloaded file does not match the hash in its name.
     """
     path = _cache_path(url)
+    path.parent.mkdir(parents=True, exist_ok=True)
     expected_hash = _HASH_IN_NAME.search(path.name)
     if expected_hash:
         _check_cached(path, expected_hash[1])
-        return _load(url, map_location, path.name)
-    temporary = f"{os.getpid()}-{path.name}"
+        if not path.exists():
+            _download(url, path, expected_hash[1])
+        return _read(path, map_location)
+    temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")  # threads may fetch equal names
     try:
-        return _load(url, map_location, temporary)
+        _download(url, temporary)
+        return _read(temporary, map_location)
     finally:
-        path.with_name(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def advice_without_network(url: str) -> str:
@@ -60,15 +65,14 @@ def _cache_path(url: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
 
 
-def _load(url: str, map_location: Any, file_name: str) -> Any:
-    return torch.hub.load_state_dict_from_url(
-        url,
-        map_location=map_location,
-        progress=is_main_process(),
-        check_hash=True,
-        file_name=file_name,
-        weights_only=True,
-    )
+def _download(url: str, path: Path, sha256_prefix: str | None = None) -> None:
+    """Download a file, atomically; with a progress bar on rank 0."""
+    print(f'Downloading "{url}" to {path.parent}', file=sys.stderr)
+    torch.hub.download_url_to_file(url, str(path), sha256_prefix, progress=is_main_process())
+
+
+def _read(path: Path, map_location: Any) -> Any:
+    return torch.load(path, map_location=map_location, weights_only=True)
 
 
 def _check_cached(path: Path, expected: str) -> None:

@@ -27,24 +27,20 @@ class ProgressBar:
     Args:
         title: start of the line.
         total: number of steps; None: unknown.
-        first: number of steps done before.
         lines_every: outside of a terminal: steps between two lines.
     """
 
-    def __init__(
-        self, title: str, total: int | None, first: int = 0, lines_every: int = 10
-    ) -> None:
+    def __init__(self, title: str, total: int | None, lines_every: int = 10) -> None:
         self._title, self._total, self._lines_every = title, total, lines_every
         self._stream = sys.stdout
         self._facts: StepFacts | None = None
         self._drawn = self._read = -math.inf
         self._redirections = contextlib.ExitStack()
-        self._bar = self._open(first) if self._stream.isatty() else None
+        self._bar = self._open() if self._stream.isatty() else None
 
-    def _open(self, first: int) -> tqdm:
+    def _open(self) -> tqdm:
         bar = _Tqdm(
             total=self._total,
-            initial=first,
             file=self._stream,
             leave=False,
             bar_format=self._title,
@@ -54,17 +50,16 @@ class ProgressBar:
             (sys.stdout, contextlib.redirect_stdout),
             (sys.stderr, contextlib.redirect_stderr),
         ):
-            if stream.isatty():
-                above: Any = _AboveBar(stream, self)
-                self._redirections.enter_context(redirect(above))
-                self._redirections.callback(above.write_rest)
+            above: Any = _AboveBar(stream, self)
+            self._redirections.enter_context(redirect(above))
+            self._redirections.callback(above.write_rest)
         return bar
 
     def show(self, done: int, facts: Callable[[], StepFacts]) -> None:
         """Show the number of steps done, about five times per second, and the facts of a step.
 
         Args:
-            done: number of steps, ``first`` included.
+            done: number of steps, with steps of the epoch before an interruption.
             facts: called about once per second and after the last step, since it reads tensors.
         """
         is_last = done == self._total

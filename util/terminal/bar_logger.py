@@ -51,7 +51,7 @@ class BarLogger(MetricLogger):
 
     def start_loop(self, clock: LoopClock, print_freq: int) -> None:
         """Open the bar."""
-        self._bar = ProgressBar(self._title, clock.length, clock.first, print_freq)
+        self._bar = ProgressBar(self._title, clock.length, print_freq)
 
     def end_step(self, header: str, index: int, print_freq: int, clock: LoopClock) -> None:
         """Update the bar."""

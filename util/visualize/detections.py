@@ -184,11 +184,12 @@ def _missed_and_false(
         crowds = [annotations[i]["bbox"] for i in same if annotations[i].get("iscrowd")]
         boxes = [shown[i]["bbox"] for i in found]
         iou = iou_matrix(boxes, [annotations[i]["bbox"] for i in objects])
-        in_crowd = (iou_matrix(boxes, crowds, over_first=True) >= _MATCH_IOU).any(axis=1)
-        for index, partner in zip(found, match_greedily(iou, _MATCH_IOU).tolist(), strict=True):
+        covered = iou_matrix(boxes, crowds, over_first=True).max(axis=1, initial=0)
+        partners = match_greedily(iou, _MATCH_IOU).tolist()
+        for index, partner, share in zip(found, partners, covered.tolist(), strict=True):
             if partner >= 0:
                 missed[objects[partner]] = False
-            false[index] = partner < 0 and not in_crowd[found.index(index)]
+            false[index] = partner < 0 and share < _MATCH_IOU
     return missed, false
 
 

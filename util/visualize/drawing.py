@@ -14,6 +14,7 @@ RectangleXYXY = tuple[float, float, float, float]
 # images, which are displayed scaled down, the text is larger.
 FONT_SIZE = 14
 _FONT_SHARE_OF_LONG_SIDE = 1 / 60
+_FONT_SHARE_OF_SHORT_SIDE = 1 / 12  # limit for panoramas and strips
 _SMALLEST_LONG_SIDE = 400
 _LARGEST_ENLARGEMENT = 8
 
@@ -117,7 +118,7 @@ def resize_nearest(values: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
 
 def line_width(image: Image.Image) -> int:
     """Line width in pixels for an image of this size."""
-    return max(2, max(image.size) // 300)
+    return max(2, min(max(image.size) // 300, min(image.size) // 60))
 
 
 def dashed_rectangle(
@@ -147,7 +148,8 @@ class TextStyle:
     """
 
     def __init__(self, size_wh: tuple[int, int]):
-        self.font_size = max(FONT_SIZE, round(max(size_wh) * _FONT_SHARE_OF_LONG_SIDE))
+        sizes = max(size_wh) * _FONT_SHARE_OF_LONG_SIDE, min(size_wh) * _FONT_SHARE_OF_SHORT_SIDE
+        self.font_size = max(FONT_SIZE, round(min(sizes)))
         self._font = ImageFont.load_default(self.font_size)
 
     def size_of(self, text: str) -> tuple[float, float]:

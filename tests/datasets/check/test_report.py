@@ -40,12 +40,12 @@ def test_the_first_places_and_the_number_of_the_others():
 def test_what_concerns_the_whole_file_is_not_counted():
     findings = Findings("train")
     findings.note("no_objects", Example())
-    assert "  train: no box that a model" in as_text(report_of(*findings.all()))
+    assert "  train: no usable boxes" in as_text(report_of(*findings.all()))
 
 
 def test_a_single_place_is_told_in_the_singular():
     text = as_text(report_of(some_findings(1)))
-    assert "  train: 1 box has no area; training leaves it out [empty_box]" in text
+    assert "  train: 1 box has zero area; training ignores it [empty_box]" in text
     assert text.endswith("\nNo errors, 1 warning")
     assert "1 box exceeds its image by more than 2 pixels; training clips it" in as_text(
         report_of(Finding("box_beyond_edge", "val", KINDS["box_beyond_edge"].means, 1, [PLACE]))

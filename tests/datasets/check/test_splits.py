@@ -60,7 +60,9 @@ def test_classes_with_objects_in_one_split_only(splits):
 def test_shared_images_are_found_by_their_pixels(splits, tmp_path):
     _, compare = splits
     write_image(tmp_path / "val" / "val3.png", seed=2)
-    assert compare() == {"duplicate_across_splits": [(2, "val has it as image id 3 (val3.png)")]}
+    assert compare() == {
+        "duplicate_across_splits": [(2, "identical to validation image id 3 (val3.png)")]
+    }
     assert compare(open_images=False) == {}
 
 
@@ -71,7 +73,7 @@ def test_without_pixels_files_and_names_tell(splits, tmp_path):
     (tmp_path / "val" / "val2.png").rename(tmp_path / "val" / "train4.png")
     data["val"]["images"][1]["file_name"] = "train4.png"
     assert compare(open_images=False) == {
-        "duplicate_across_splits": [(1, "val has the file as image id 1")],
-        "same_name_across_splits": [(4, "val has the name as image id 2")],
+        "duplicate_across_splits": [(1, "same file as validation image id 1")],
+        "same_name_across_splits": [(4, "same file name as validation image id 2")],
     }
     assert compare().keys() == {"duplicate_across_splits"}

@@ -95,5 +95,5 @@ def test_fields_of_different_length():
 
 
 def test_shapes_that_were_not_collected():
-    with pytest.raises(ValueError, match="'segm' is not among"):
+    with pytest.raises(ValueError, match="does not collect detections for IoU type 'segm'"):
         result_entries(1, collect_detections(1, prediction([BOX]), ["bbox"]), "segm")

@@ -42,6 +42,22 @@ def test_images_of_several_folders(tmp_path):
     assert list(boxes_by_image(tables.data)) == ["train/a.png", "train/b.png", "val/c.png"]
 
 
+def test_lists_with_paths_of_all_kinds(tmp_path, monkeypatch):
+    write_yolo(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    lines = [
+        "images/train/a.png",
+        f"{tmp_path}/data/images/train/b.png",
+        "../data/images/val/c.png",
+    ]
+    write_text(tmp_path / "data/train.txt", "\n".join(lines))
+    write_text(tmp_path / "data/data.yaml", "train: train.txt\nnames: [cat, dog]")
+    tables = read("data", "val", val_fraction=1)
+    assert tables.img_folder == tmp_path / "data" / "images"
+    assert list(boxes_by_image(tables.data)) == ["train/a.png", "train/b.png", "val/c.png"]
+    assert len(tables.data["annotations"]) == 3
+
+
 def test_polygons_become_segmentations(tmp_path):
     write_yolo(tmp_path)
     write_text(tmp_path / "labels/train/a.txt", "0 0.25 0.5 0.5 0.5 0.25 1\n")

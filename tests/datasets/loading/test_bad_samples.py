@@ -32,8 +32,8 @@ def numbers(loader):
 def test_the_next_one_takes_its_place():
     dataset = ReplacingDataset(Broken(2, 3, 7), allowed=3)
     assert [dataset[index].target["index"] for index in range(8)] == [0, 1, 4, 4, 4, 5, 6, 0]
-    assert dataset[2].complaints == ["image id 2: broken", "image id 3: broken"]
-    assert dataset[4].complaints == []
+    assert dataset[2].errors == ["image id 2: broken", "image id 3: broken"]
+    assert dataset[4].errors == []
 
 
 def test_none_is_allowed_by_default():
@@ -42,7 +42,7 @@ def test_none_is_allowed_by_default():
 
 
 def test_nothing_can_be_read():
-    with pytest.raises(UserError, match="none of the images of the data set"):
+    with pytest.raises(UserError, match="none of the images of the dataset"):
         ReplacingDataset(Broken(*range(8)), allowed=100)[0]
 
 
@@ -57,7 +57,7 @@ def test_every_image_is_told_once(caplog, num_workers):
             assert len(numbers(loader)) == 8
     assert known == ["image id 5: broken", "image id 2: broken"]
     (line,) = caplog.messages
-    assert line.startswith("image id 2: broken") and "number 2 of --skip_bad_images 2" in line
+    assert line.startswith("image id 2: broken") and "(2 of --skip_bad_images 2)" in line
 
 
 def test_one_too_many_ends_it_whichever_worker_finds_it():

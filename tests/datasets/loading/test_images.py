@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.loading.images import grey_to_8_bits, read_image, to_rgb
+from datasets.loading.images import gray_to_8_bits, read_image, to_rgb
 from util.errors import UserError
 
 
@@ -88,14 +88,14 @@ def test_big_endian_sixteen_bits():
     ],
 )
 def test_grey_scales(values, expected):
-    scaled = grey_to_8_bits(values)
+    scaled = gray_to_8_bits(values)
     assert scaled.dtype == np.uint8
     assert scaled[0].tolist() == expected
 
 
 def test_grey_scale_keeps_the_order_of_values():
     values = np.random.default_rng(0).integers(0, 3000, 100).astype(np.uint16)
-    scaled = grey_to_8_bits(values[None])[0]
+    scaled = gray_to_8_bits(values[None])[0]
     assert (np.diff(scaled[np.argsort(values)].astype(int)) >= 0).all()
 
 
@@ -146,10 +146,10 @@ def test_large_pictures_are_scaled_in_parts(monkeypatch):
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 4096, (37, 11)).astype(np.uint16), rng.normal(size=(37, 11))]
     pictures[1][3, 4], pictures[1][30, 2] = np.nan, -np.inf
-    whole = [grey_to_8_bits(values) for values in pictures]
+    whole = [gray_to_8_bits(values) for values in pictures]
     monkeypatch.setattr("datasets.loading.images._VALUES_AT_ONCE", 50)
     for values, expected in zip(pictures, whole, strict=True):
-        assert (grey_to_8_bits(values) == expected).all()
+        assert (gray_to_8_bits(values) == expected).all()
 
 
 def test_the_name_in_a_message_can_be_chosen(tmp_path):

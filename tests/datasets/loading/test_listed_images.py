@@ -149,7 +149,7 @@ def test_turned_photos_are_reported_in_one_line_a_loader(tmp_path, num_workers, 
         loader.start_at(epoch)
         assert sum(len(targets) for _, targets in loader) == 6
     (line,) = capsys.readouterr().out.splitlines()
-    assert "turned upright" in line and str(tmp_path / "photos.json") in line
+    assert "is rotated by its EXIF" in line and str(tmp_path / "photos.json") in line
     for _ in build_val_loader(dataset, 2, num_workers, False):
         pass
     (line,) = capsys.readouterr().out.splitlines()
@@ -171,7 +171,7 @@ def test_panoptic_photos_are_turned_to_their_segment_maps(tmp_path):
     folders = tmp_path / "val2017", tmp_path / "panoptic_val2017"
     dataset = CocoPanoptic(*folders, tmp_path / "annotations" / "panoptic_val2017.json")
     image, target = dataset[0]
-    assert image.size == (WIDTH, HEIGHT) and "turned upright" in (dataset.take_note() or "")
+    assert image.size == (WIDTH, HEIGHT) and "is rotated by its EXIF" in (dataset.take_note() or "")
     values = torch.from_numpy(np.array(image)[..., 0])
     for mask in target["masks"]:
         assert len(values[mask.bool()].unique()) == 1

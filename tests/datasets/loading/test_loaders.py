@@ -99,9 +99,9 @@ def test_evaluation_keeps_the_order_and_every_image():
 
 
 def test_fewer_images_than_a_batch():
-    with pytest.raises(UserError, match=r"8: the data has only 7 .*give --batch_size 7 or less"):
+    with pytest.raises(UserError, match=r"8: the data has only 7 .*use --batch_size 7 or less"):
         train_loader(Numbers(), 8)
-    message = r"--accum_steps 4: the data has only 7 .*give --batch_size 1 or less"
+    message = r"--accum_steps 4: the data has only 7 .*use --batch_size 1 or less"
     with pytest.raises(UserError, match=message):
         TrainLoader(Numbers(), 2, 0, pin_memory=False, seed=0, accum_steps=4)
 
@@ -112,7 +112,7 @@ def test_the_batch_size_changes_between_epochs():
     assert [len(batch) for batch in order(loader)] == [3, 3]
     loader.start_at(1, batch=1, batch_size=2)
     assert [len(batch) for batch in order(loader)] == [2, 2]
-    message = r"--freeze_batch_size 8: the data has only 7 .*give --freeze_batch_size 7 or less"
+    message = r"--freeze_batch_size 8: the data has only 7 .*use --freeze_batch_size 7 or less"
     with pytest.raises(UserError, match=message):
         TrainLoader(Numbers(), 2, 0, pin_memory=False, seed=0, freeze_batch_size=8)
 

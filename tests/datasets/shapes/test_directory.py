@@ -93,22 +93,22 @@ def test_all_classes_are_about_as_frequent(scenes, things):
     assert min(grounds.values()) > 0.2 * sum(grounds.values())
 
 
-def test_colour_says_nothing_about_the_class_of_a_thing(scenes):
-    """No thing class's mean colour is further from the common mean than chance allows."""
-    names, colours = [], []
+def test_color_says_nothing_about_the_class_of_a_thing(scenes):
+    """No thing class's mean color is further from the common mean than chance allows."""
+    names, colors = [], []
     for scene in scenes:
         for thing in scene.things:
             names.append(thing.class_name)
-            colours.append(scene.image[thing.mask].mean(axis=0))
-    names, colours = np.array(names), np.array(colours)
+            colors.append(scene.image[thing.mask].mean(axis=0))
+    names, colors = np.array(names), np.array(colors)
     for name in THING_CLASSES:
-        own = colours[names == name]
-        standard_error = colours.std(axis=0) / np.sqrt(len(own))
-        assert (abs(own.mean(axis=0) - colours.mean(axis=0)) < 4 * standard_error).all(), name
+        own = colors[names == name]
+        standard_error = colors.std(axis=0) / np.sqrt(len(own))
+        assert (abs(own.mean(axis=0) - colors.mean(axis=0)) < 4 * standard_error).all(), name
 
 
 def test_a_ground_leans_to_the_hue_of_its_class(scenes):
-    """The strongest channel of a ground's mean colour tells its class nearly always."""
+    """The strongest channel of a ground's mean color tells its class nearly always."""
     told = [
         scene.image[segment.mask].mean(axis=0).argmax()
         == shapes_drawing.LEADING_CHANNELS[segment.class_name]
@@ -119,7 +119,7 @@ def test_a_ground_leans_to_the_hue_of_its_class(scenes):
 
 
 def test_objects_stand_out_from_what_is_around_them(scenes):
-    """The mean colour of an object differs from that of the frame of pixels around its box."""
+    """The mean color of an object differs from that of the frame of pixels around its box."""
     gaps = []
     for scene in scenes:
         for thing in scene.things:
@@ -156,7 +156,7 @@ def test_too_small_pictures_are_refused():
         draw_scene(np.random.default_rng(0), 63)
 
 
-# ---- shapes, boxes, colours, textures
+# ---- shapes, boxes, colors, textures
 
 
 def corners_of(class_name):
@@ -215,26 +215,26 @@ def test_an_empty_mask_has_no_box():
         tight_box(np.zeros((3, 3), dtype=bool))
 
 
-def test_distinct_colour_keeps_the_gap_or_goes_as_far_as_it_can():
+def test_distinct_color_keeps_the_gap_or_goes_as_far_as_it_can():
     grey = np.full(3, 0.5)
     for seed in range(20):
-        colour = shapes_paint.distinct_colour(np.random.default_rng(seed), [grey])
-        assert np.linalg.norm(colour - grey) >= shapes_paint.MIN_COLOUR_GAP
+        color = shapes_paint.distinct_color(np.random.default_rng(seed), [grey])
+        assert np.linalg.norm(color - grey) >= shapes_paint.MIN_COLOR_GAP
     crowded = [np.array([r, g, b]) / 4 for r in range(5) for g in range(5) for b in range(5)]
-    colour = shapes_paint.distinct_colour(np.random.default_rng(0), crowded)
-    assert min(np.linalg.norm(colour - other) for other in crowded) > 0.1
+    color = shapes_paint.distinct_color(np.random.default_rng(0), crowded)
+    assert min(np.linalg.norm(color - other) for other in crowded) > 0.1
 
 
-def test_nearby_colours_keep_to_the_contrast_and_the_cube():
+def test_nearby_colors_keep_to_the_contrast_and_the_cube():
     for seed, start in enumerate(np.random.default_rng(0).integers(0, 2, size=(20, 3))):
-        colour = start.astype(float)
-        near = shapes_paint.nearby_colour(np.random.default_rng(seed), colour, (0.2, 0.35))
-        assert 0.2 <= np.linalg.norm(near - colour) <= 0.35
+        color = start.astype(float)
+        near = shapes_paint.nearby_color(np.random.default_rng(seed), color, (0.2, 0.35))
+        assert 0.2 <= np.linalg.norm(near - color) <= 0.35
         assert near.min() >= 0 and near.max() <= 1
 
 
 def test_textures_are_told_by_their_structure():
-    """Stripes do not change along v, checks swap their colours from cell to cell, stones do not."""
+    """Stripes do not change along v, checks swap their colors from cell to cell, stones do not."""
     u, v = (axis.astype(np.float32) for axis in np.meshgrid(range(8), range(8)))
     weights = {
         name: function(np.random.default_rng(0), u, v)
@@ -350,7 +350,7 @@ def test_writing_says_so_in_one_line_and_leaves_nothing_beside(tmp_path, capsys)
     (tmp_path / "set").mkdir()  # an empty directory is as good as none
     write_shapes(tmp_path / "set", **SMALL)
     assert capsys.readouterr().out.splitlines() == [
-        f"Writing the shapes data set (6 + 3 images) to {tmp_path / 'set'}"
+        f"Writing the shapes dataset (6 + 3 images) to {tmp_path / 'set'}"
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
@@ -364,14 +364,14 @@ def test_writing_says_so_in_one_line_and_leaves_nothing_beside(tmp_path, capsys)
     ],
 )
 def test_other_settings_are_refused_with_the_way_out(root, changed, message):
-    with pytest.raises(UserError, match=f"{root}.*{message}: .*give a new folder .*--coco_path"):
+    with pytest.raises(UserError, match=f"{root}.*{message}: .*choose a new folder .*--coco_path"):
         write_shapes(root, **(SMALL | changed))
 
 
 def test_a_directory_of_another_kind_is_refused(tmp_path):
     (tmp_path / "train2017").mkdir()
     with pytest.raises(
-        UserError, match=r"contains other data .*for your own data add --dataset_file coco"
+        UserError, match=r"is not a shapes dataset: to train on it, add --dataset_file coco"
     ):
         write_shapes(tmp_path, **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["train2017"]
@@ -470,7 +470,7 @@ def test_build_writes_the_default_directory_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(write_shapes.__kwdefaults__, "image_size", 64)
     assert len(shapes.build("train", namespace(None))) == 4
     assert len(shapes.build("val", namespace(""))) == 2
-    assert capsys.readouterr().out.count("Writing the shapes data set") == 1
+    assert capsys.readouterr().out.count("Writing the shapes dataset") == 1
 
 
 def test_build_refuses_a_directory_of_another_version_or_kind(tmp_path):

@@ -10,7 +10,15 @@ from util.errors import UserError
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    for name in ("a.jpg", "b.PNG", "notes.txt", "sub/c.jpg", "sub/deep/a.jpg", ".hidden/x.jpg"):
+    for name in (
+        "a.jpg",
+        "b.PNG",
+        "notes.txt",
+        "sub/c.jpg",
+        "sub/deep/a.jpg",
+        ".hidden/x.jpg",
+        "._a.jpg",
+    ):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

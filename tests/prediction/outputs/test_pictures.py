@@ -27,6 +27,14 @@ def test_the_best_detection_is_on_top():
     assert colours[0] == colours[2] != colours[1]
 
 
+def test_each_box_has_the_colour_of_its_class():
+    left, right = boxes_of((5, 5, 20, 20), name="a"), boxes_of((25, 5, 40, 20), name="b")
+    both = boxes_of((5, 5, 20, 20), (25, 5, 40, 20))
+    both.names[:] = ["a", "b"]
+    for single, edge in ((left, (5 * 8 + 1, 15 * 8)), (right, (25 * 8 + 1, 15 * 8))):
+        assert draw(IMAGE, both).getpixel(edge) == draw(IMAGE, single).getpixel(edge)
+
+
 @pytest.mark.parametrize("options", [{}, {"masks": True}, {"panoptic": True}])
 def test_every_kind_of_model_is_drawn(options):
     plain = draw(IMAGE, boxes_of())

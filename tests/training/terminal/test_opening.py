@@ -33,9 +33,8 @@ def opening(*flags, start=None, names=NAMES):
     args = main.parse_command_line(["--output_dir", "out", "--device", "cpu", *flags]).args
     train = None if args.eval else Split([3, 3, 1], "train.json")
     val = Split([3], "val.json")
-    data = Data(
-        train, val, ClassTable("training", "", names, {}), val.coco, CategoryIds(tuple(range(8)))
-    )
+    ids = CategoryIds(tuple(range(8)))
+    data = Data(train, val, ClassTable("training", "", names, {}), val.coco, ids)
     return build_opening(args, start or Start(), data, nn.Linear(1000, 1000))
 
 
@@ -66,6 +65,14 @@ def test_data_model_device_and_folder():
 )
 def test_where_the_weights_come_from(flags, start, text):
     assert text in opening(*flags, start=start)
+
+
+def test_both_stages_of_a_run_with_a_frozen_backbone():
+    stages = ["--epochs", "9", "--freeze_backbone_epochs", "4", "--freeze_batch_size", "5"]
+    text = opening(*stages, "--batch_size", "2")
+    assert (
+        "4 with a frozen backbone, each with 2 steps of 5 images; then 5, each with 5 steps of 2"
+    ) in text.replace("\n            ", " ")
 
 
 def test_an_evaluation_has_no_training_data():

@@ -97,6 +97,12 @@ def test_variables_of_the_user_override_slurm():
     assert slurm_address(SLURM_JOB | {"MASTER_PORT": "4000"}) == ("node003", 4000)
 
 
+@pytest.mark.parametrize("address", ["fd00::1", "[fd00::1]"])
+def test_ipv6_addresses_are_in_brackets(address):
+    given = SLURM_JOB | {"MASTER_ADDR": address, "MASTER_PORT": "4000"}
+    assert rendezvous_address("env://", SLURM_LAUNCH, given) == "tcp://[fd00::1]:4000"
+
+
 @pytest.mark.parametrize(
     ("environment", "message"),
     [

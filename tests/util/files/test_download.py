@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -55,6 +56,25 @@ def test_files_with_the_same_name_are_distinguished(tmp_path, hub_folder):
     assert [load_checkpoint(address)["epoch"] for address in addresses] == [1, 2]
     torch.save({"epoch": 3}, tmp_path / "run1" / "checkpoint.pth")
     assert load_checkpoint(addresses[0])["epoch"] == 3
+    assert list(hub_folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["0299.pth", "a.b.pth", "run-3.pth", "my-1.0-cafe.pth"])
+def test_names_that_look_like_a_hash_but_promise_none(tmp_path, hub_folder, name):
+    torch.save({"epoch": 299}, tmp_path / name)
+    assert load_checkpoint((tmp_path / name).as_uri()) == {"epoch": 299}
+    assert list(hub_folder.iterdir()) == []
+
+
+def test_threads_may_fetch_files_of_equal_names(tmp_path, hub_folder):
+    addresses = []
+    for number in range(8):
+        (tmp_path / str(number)).mkdir()
+        torch.save({"w": torch.full((50_000,), float(number))}, tmp_path / f"{number}/f.pth")
+        addresses.append((tmp_path / f"{number}/f.pth").as_uri())
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(load_checkpoint, addresses * 3))
+    assert [int(one["w"].unique()) for one in found] == list(range(8)) * 3
     assert list(hub_folder.iterdir()) == []
 
 

@@ -27,10 +27,10 @@ def every_step_is_drawn(monkeypatch):
     monkeypatch.setattr(bar_module, "_SECONDS_BETWEEN_READINGS", 0)
 
 
-def shown(title, total, first=0, steps=(), columns=101):
+def shown(total, steps, columns=101):
     """What is written to a terminal for some steps."""
     with Terminal(columns) as terminal:
-        bar = ProgressBar(title, total, first, 10)
+        bar = ProgressBar("epoch 3", total, 10)
         for done in steps:
             bar.show(done, lambda: FACTS)
         bar.close()
@@ -38,7 +38,7 @@ def shown(title, total, first=0, steps=(), columns=101):
 
 
 def test_a_step_takes_one_line_of_at_most_100_characters():
-    text = shown("epoch 3", 20, steps=range(1, 21))
+    text = shown(20, range(1, 21))
     lines = drawn_lines(text)
     assert max(map(len, lines)) <= 100
     assert lines[10].startswith("epoch 3  50%|") and "█" in lines[10]
@@ -50,13 +50,13 @@ def test_a_step_takes_one_line_of_at_most_100_characters():
 
 @pytest.mark.parametrize("columns", [12, 20, 40, 60, 80, 300])
 def test_a_line_never_fills_a_narrow_terminal(columns):
-    lines = drawn_lines(shown("epoch 3", 20, steps=[5], columns=columns))
+    lines = drawn_lines(shown(20, [5], columns))
     assert max(map(len, lines)) <= min(columns - 1, 100)
 
 
 def test_the_width_follows_the_terminal():
     with Terminal() as terminal:
-        bar = ProgressBar("epoch 3", 20, 0, 10)
+        bar = ProgressBar("epoch 3", 20, 10)
         for done, columns in enumerate((101, 60, 90), start=1):
             terminal.resize(columns)
             bar.show(done, lambda: FACTS)
@@ -67,7 +67,7 @@ def test_the_width_follows_the_terminal():
 
 def test_messages_appear_above_the_bar():
     with Terminal(columns=200) as terminal:
-        bar = ProgressBar("epoch 3", 3, 0, 10)
+        bar = ProgressBar("epoch 3", 3, 10)
         bar.show(1, lambda: FACTS)
         print("a", "message")
         bar.show(2, lambda: FACTS)
@@ -85,12 +85,12 @@ def test_messages_appear_above_the_bar():
 
 
 def test_a_continued_loop_starts_where_it_stopped():
-    lines = drawn_lines(shown("epoch 3", 20, first=15, steps=[16]))
+    lines = drawn_lines(shown(20, [16]))
     assert any(line.startswith("epoch 3  80%") for line in lines)
 
 
 def test_a_loop_of_unknown_length_counts():
-    lines = drawn_lines(shown("epoch 3", None, steps=[7]))
+    lines = drawn_lines(shown(None, [7]))
     assert any(line.startswith("epoch 3 7 loss 12.3") for line in lines)
 
 
@@ -98,7 +98,7 @@ def test_facts_are_read_rarely(monkeypatch):
     monkeypatch.setattr(bar_module, "_SECONDS_BETWEEN_READINGS", 1000)
     readings = []
     with Terminal() as terminal:
-        bar = ProgressBar("epoch 3", 50, 0, 10)
+        bar = ProgressBar("epoch 3", 50, 10)
         for done in range(1, 51):
             bar.show(done, lambda: readings.append("read") or FACTS)
         bar.close()
@@ -106,10 +106,10 @@ def test_facts_are_read_rarely(monkeypatch):
     assert readings == ["read"] * 2  # after the first step and the last
 
 
-def test_stderr_in_a_file_is_left_alone(tmp_path):
+def test_stderr_in_a_file_stays_there(tmp_path):
     errors = (tmp_path / "errors.txt").open("w")
     with Terminal() as terminal, errors, contextlib.redirect_stderr(errors):
-        bar = ProgressBar("epoch 3", 20, 0, 10)
+        bar = ProgressBar("epoch 3", 20, 10)
         bar.show(1, lambda: FACTS)
         print("an error", file=sys.stderr)
         bar.close()
@@ -118,7 +118,7 @@ def test_stderr_in_a_file_is_left_alone(tmp_path):
 
 
 def test_a_file_gets_a_line_for_some_steps(capsys):
-    bar = ProgressBar("epoch 3", 25, 0, 10)
+    bar = ProgressBar("epoch 3", 25, 10)
     for done in range(1, 26):
         bar.show(done, lambda: FACTS)
     bar.close()

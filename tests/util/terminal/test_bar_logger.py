@@ -28,7 +28,7 @@ def loop(logger, values, first=0):
         assert value[0] == "images"
         number = values.pop(0)
         losses = {name: torch.tensor(number) for name in LOSSES}
-        logger.update(**losses, class_error=torch.tensor(50.0), lr=1e-4)
+        logger.update(**losses, class_error=torch.tensor(number), lr=1e-4)
     logger.synchronize_between_processes()
     logger.print_averages()
     return logger
@@ -48,9 +48,9 @@ def test_bar_and_line_of_averages():
     text = terminal.text()
     lines = drawn_lines(text)
     last = next(line for line in lines if line.startswith("epoch 0 100%"))
-    assert "loss 29.5" in last and "err 50%" in last and "/2h03" in last  # the last 20 steps
+    assert "loss 29.5" in last and "err 30%" in last and "/2h03" in last  # the last 20 steps
     (line,) = [line for line in screen(text) if line]
-    assert line.startswith("epoch 0 loss 19.5 class 19.5 box 19.5 GIoU 19.5 err 50% lr 1e-4 in ")
+    assert line.startswith("epoch 0 loss 19.5 class 19.5 box 19.5 GIoU 19.5 err 20% lr 1e-4 in ")
     assert max(map(len, lines)) <= 100
 
 

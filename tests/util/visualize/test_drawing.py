@@ -8,6 +8,7 @@ from util.visualize.drawing import (
     TextStyle,
     class_colour,
     enlarged,
+    line_width,
     object_colour,
     ranks_within,
     readable_on,
@@ -90,3 +91,12 @@ def test_the_ground_is_as_large_as_said():
 
 def test_scores_stand_behind_the_names_that_have_one():
     assert with_scores(["cat", "sky"], [0.876, None]) == ["cat 0.88", "sky"]
+
+
+@pytest.mark.parametrize(
+    ("size_wh", "font_size", "line"),
+    [((1600, 1200), 27, 5), ((1200, 600), 20, 4), ((10000, 300), 25, 5), ((20, 3000), 14, 2)],
+)
+def test_text_and_lines_of_panoramas_and_strips_leave_room_for_the_image(size_wh, font_size, line):
+    assert TextStyle(size_wh).font_size == font_size
+    assert line_width(Image.new("L", size_wh)) == line
