@@ -203,7 +203,7 @@ MISTAKES = {
     "batch size": (["--batch_size", "0"], "--batch_size 0"),
     "more than the data": (
         ["--batch_size", "50"],
-        "has only 6 training images, fewer than one optimizer step needs; give",
+        "has only 6 training images, fewer than one optimizer step needs; use",
     ),
     "no checkpoint": (["--resume", "/nowhere.pth"], "/nowhere.pth"),
     "two starts": (["--resume", "a.pth", "--finetune", "b.pth"], "--finetune"),
