@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from datasets.shapes.directory import write_shapes
+from report.results import read_results
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
 from util.category_ids import category_id_of
 
@@ -119,6 +120,15 @@ def test_300_classes(shapes, tmp_path):
     assert checkpoint["category_ids"] is None and len(checkpoint["categories"]) == 300
     assert len(checkpoint["model"]["class_embed.bias"]) == 302
     assert {one["category_id"] for one in found} <= set(range(301))
+
+
+def test_the_report_reads_detections_with_text_ids(text_run):
+    written = json.loads((text_run / "eval" / "detections.json").read_text())
+    assert written and {one["category_id"] for one in written} <= set(TEXTS)
+    found = read_results(text_run).detections
+    assert [one["category_id"] for one in found] == [
+        category_id_of(one["category_id"]) for one in written
+    ]
 
 
 def test_evaluation_has_the_ids_of_the_checkpoint(shapes, text_run, tmp_path):

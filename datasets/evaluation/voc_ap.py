@@ -149,7 +149,7 @@ def _are_right(found: _Boxes, objects: _Boxes, counts: np.ndarray) -> np.ndarray
     is_match = overlap >= _IOU_THRESHOLD
     is_ignored = is_match & ~counts[nearest]
     is_first = np.zeros(len(nearest), dtype=bool)
-    matches = np.flatnonzero(is_match & ~is_ignored)
+    matches = np.flatnonzero(is_match)
     is_first[matches[np.unique(nearest[matches], return_index=True)[1]]] = True
     return is_first[~is_ignored]
 
