@@ -5,6 +5,7 @@ Without a process group every function works as on rank 0 of 1.
 
 import builtins
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -117,6 +118,9 @@ def connected(args: Any) -> Iterator[None]:
 def _disconnect(failed: bool) -> None:
     if not (failed and dist.get_backend() == "nccl"):
         dist.destroy_process_group()
+        # DistributedDataParallel is part of a reference cycle that keeps the group and its threads.
+        # A thread of gloo that frees a tensor while Python exits would abort the process.
+        gc.collect()
 
 
 def exit_process(status: int) -> NoReturn:

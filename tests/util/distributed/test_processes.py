@@ -290,6 +290,25 @@ def test_a_connection_of_somebody_else_stays(tmp_path):
         torch.distributed.destroy_process_group()
 
 
+def test_no_thread_of_gloo_outlives_the_connection(tmp_path, monkeypatch):
+    for name, value in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1)):
+        monkeypatch.setenv(name, str(value))
+    args = argparse.Namespace(device="cpu", dist_url=f"file://{tmp_path}/meet")
+
+    def train():
+        model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+        model(torch.ones(1, 2)).sum().backward()
+        assert "pt_gloo_runloop" in thread_names()
+
+    with distributed.connected(args):
+        train()
+    assert "pt_gloo_runloop" not in thread_names()
+
+
+def thread_names():
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+
+
 # ---- two processes -------------------------------------------------------------------------------
 
 
