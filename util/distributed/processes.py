@@ -118,8 +118,8 @@ def connected(args: Any) -> Iterator[None]:
 def _disconnect(failed: bool) -> None:
     if not (failed and dist.get_backend() == "nccl"):
         dist.destroy_process_group()
-        # DistributedDataParallel is part of a reference cycle that keeps the group and its threads.
-        # A thread of gloo that frees a tensor while Python exits would abort the process.
+        # A model in a reference cycle keeps the group and its threads. A thread of gloo that frees
+        # a tensor while Python exits would abort the process.
         gc.collect()
 
 

@@ -297,6 +297,7 @@ def test_no_thread_of_gloo_outlives_the_connection(tmp_path, monkeypatch):
 
     def train():
         model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+        model.register_forward_hook(lambda *_: model)  # a reference cycle
         model(torch.ones(1, 2)).sum().backward()
         assert "pt_gloo_runloop" in thread_names()
 
