@@ -295,14 +295,12 @@ def test_no_thread_of_gloo_outlives_the_connection(tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(value))
     args = argparse.Namespace(device="cpu", dist_url=f"file://{tmp_path}/meet")
 
-    def train():
-        model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
-        model.register_forward_hook(lambda *_: model)  # a reference cycle
-        model(torch.ones(1, 2)).sum().backward()
-        assert "pt_gloo_runloop" in thread_names()
-
     with distributed.connected(args):
-        train()
+        cycle = [torch.distributed.group.WORLD]
+        cycle.append(cycle)
+        del cycle
+        torch.distributed.all_reduce(torch.ones(1))
+        assert "pt_gloo_runloop" in thread_names()
     assert "pt_gloo_runloop" not in thread_names()
 
 
