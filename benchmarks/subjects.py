@@ -13,4 +13,4 @@ DEFAULT = (
     "startup",
 )
 # Run if named: slow, or about a part of PyTorch instead of the original.
-ON_REQUEST = ("onnx_speed", "attention", "convolution")
+ON_REQUEST = ("cuda.speed", "onnx_speed", "attention", "convolution")

@@ -1,6 +1,7 @@
 """Measure the variants of a case in turns."""
 
 import contextlib
+import math
 import statistics
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -34,17 +35,22 @@ class Row(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """Median of the baseline divided by the median of the variant; above 1 is better."""
-        return statistics.median(self.baseline_values) / statistics.median(self.values)
+        """Median over the rounds of baseline / variant; above 1 is better."""
+        return statistics.median(self._ratios)
 
     @property
     def ratio_range(self) -> tuple[float, float]:
-        """Quartiles of the ratios within a round."""
-        ratios = [a / b for a, b in zip(self.baseline_values, self.values, strict=True)]
-        if len(ratios) == 1:
-            return ratios[0], ratios[0]
-        quartiles = statistics.quantiles(ratios, n=4, method="inclusive")
+        """First and third quartile of the ratios of the rounds."""
+        if len(self._ratios) == 1:
+            return self._ratios[0], self._ratios[0]
+        quartiles = statistics.quantiles(self._ratios, n=4, method="inclusive")
         return quartiles[0], quartiles[2]
+
+    @property
+    def _ratios(self) -> list[float]:
+        """One ratio per round: both calls of a round ran under about the same load."""
+        pairs = zip(self.baseline_values, self.values, strict=True)
+        return [a / b if b else math.inf if a else 1.0 for a, b in pairs]
 
     @property
     def is_equal(self) -> bool:

@@ -31,12 +31,12 @@ def test_variants_are_measured_in_turns_after_a_warm_up():
     (row,) = measure(Case("x", variants, rounds=3, measure=quantity))
     assert calls == ["A", "B"] * 4
     assert (row.baseline_values, row.values) == ([4, 2, 9], [1, 1, 8])
-    assert row.ratio == 4
-    assert row.ratio_range == (1.5625, 3)  # of 4, 2 and 1.125
+    assert row.ratio == 2  # of 4, 2 and 1.125
+    assert row.ratio_range == (1.5625, 3)
     assert table_line(row) == (
-        f"| x | {torch.get_num_threads()} | B | 4 ms | 1 ms | **4.00** (1.56 to 3.00) | 0.0e+00 |"
+        f"| x | {torch.get_num_threads()} | B | 4 ms | 1 ms | **2.00** (1.56 to 3.00) | 0.0e+00 |"
     )
-    assert as_json(row, "subject")["ratio"] == 4
+    assert as_json(row, "subject")["ratio"] == 2
 
 
 def test_without_a_warm_up_the_first_call_counts():
@@ -44,6 +44,12 @@ def test_without_a_warm_up_the_first_call_counts():
     quantity = quantity._replace(has_warm_up=False)
     (row,) = measure(Case("x", variants, rounds=1, measure=quantity))
     assert (row.ratio, row.ratio_range) == (2, (2, 2))
+
+
+def test_ratios_of_zeros():
+    quantity, variants = readings([], A=[9, 0, 3], B=[9, 0, 0])
+    (row,) = measure(Case("x", variants, rounds=2, measure=quantity))
+    assert row.ratio == math.inf
 
 
 def test_different_results_are_reported():
