@@ -9,6 +9,7 @@ from datasets.annotations.coco_file import replace_text_ids
 from datasets.coco_panoptic import CocoPanoptic
 from datasets.loading.listed_images import read_row_image
 from util.panoptic_coding import decode_id_map
+from util.visualize.contact_sheet import evenly_spaced
 from util.visualize.panoptic import PanopticSample
 
 
@@ -27,8 +28,7 @@ def panoptic_samples(
     rows = predictions["annotations"]
     replace_text_ids(rows)
     index_of = {image_id: index for index, image_id in enumerate(dataset.ids)}
-    number = min(num_images, len(rows))
-    for predicted in (rows[k * len(rows) // number] for k in range(number)):
+    for predicted in evenly_spaced(rows, num_images):
         index = index_of[predicted["image_id"]]
         image, truth = dataset.coco["images"][index], dataset.coco["annotations"][index]
         yield PanopticSample(
