@@ -19,13 +19,11 @@ from util.cli.early_interrupt import end_at_once_on_interrupt
 if __name__ == "__main__":  # before the imports below, which take seconds
     end_at_once_on_interrupt("attention.py")
 
-from PIL import Image
-
 from datasets.loading.images import read_upright
 from examples.loading import example_parser, load_detector, save_output
 from models.released.zoo import RELEASED_MODELS
 from prediction.attention import AttentionMaps
-from prediction.outputs.attention_pictures import overlay, tile_of, with_box, with_points
+from prediction.outputs.attention_pictures import detection_tiles
 from prediction.result import Prediction
 from util.cli.command_line import run_command
 from util.errors import UserError
@@ -33,31 +31,6 @@ from util.visualize.contact_sheet import COLUMN_WIDTH, contact_sheet, with_capti
 
 MODELS = [name for name, model in RELEASED_MODELS.items() if not model.minimal]
 _MAX_ROWS = 5
-
-
-def row_of_query(
-    image: Image.Image, found: Prediction, index: int, maps: AttentionMaps
-) -> list[Image.Image]:
-    """Draw box, decoder attention and encoder attention of a query.
-
-    Args:
-        image: the upright image.
-        found: detections in the image.
-        index: index of the detection in ``found``.
-        maps: attention maps of the image.
-    """
-    query, name = int(found.queries[index]), found.names[index]
-    tile = tile_of(image, COLUMN_WIDTH)
-    box = (found.boxes_xyxy[index] * (tile.width / image.width)).tolist()
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    cell = maps.cell_at(x / tile.width, y / tile.height)
-    encoder = with_points(overlay(tile, maps.encoder[cell]), [(x, y)])
-    label = f"{name} {found.scores[index]:.2f}"
-    return [
-        with_caption(with_box(tile, box, name), f"query {query}: {label}"),
-        with_caption(overlay(tile, maps.decoder[query]), "decoder: query to image"),
-        with_caption(encoder, "encoder: center of the box to image"),
-    ]
 
 
 def _choose(found: Prediction, args: argparse.Namespace, num_queries: int) -> list[int]:
@@ -87,9 +60,13 @@ def show_attention(args: argparse.Namespace) -> None:
     chosen = _choose(found, args, len(maps.decoder))
     if not chosen:
         raise UserError(f"{args.image}: the model detects nothing, even at threshold 0")
+    rows = []
     for index in chosen:
-        print(f"query {found.queries[index]}: {found.names[index]} {found.scores[index]:.2f}")
-    rows = [row_of_query(image, found, index, maps) for index in chosen]
+        query = f"query {found.queries[index]}: {found.names[index]} {found.scores[index]:.2f}"
+        print(query)
+        tiles = detection_tiles(image, found, index, maps, COLUMN_WIDTH)
+        captions = query, "decoder: query to image", "encoder: center of the box to image"
+        rows.append([with_caption(*pair) for pair in zip(tiles, captions, strict=True)])
     save_output(contact_sheet(rows), args.output)
 
 

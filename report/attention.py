@@ -9,7 +9,7 @@ from PIL import Image
 from datasets.loading.listed_images import read_row_image
 from prediction.attention import AttentionMaps
 from prediction.detector import Detector
-from prediction.outputs.attention_pictures import overlay, tile_of, with_box
+from prediction.outputs.attention_pictures import detection_tiles
 from report.ground_truth import GroundTruth
 from report.page import ImagePair
 from report.worst_images import as_data_url
@@ -60,17 +60,13 @@ def _samples(detector: Detector, folder: Path, row: Mapping[str, Any]) -> list[I
         found = detector.predict(image, threshold=0.0)
     if not len(found):
         return []
-    tile = tile_of(image, _SIDE)
-    x0, y0, x1, y1 = box = (found.boxes_xyxy[0] * (tile.width / image.width)).tolist()
-    name, query = found.names[0], int(found.queries[0])
-    boxed = with_box(tile, box, name)
-    cell = maps.cell_at((x0 + x1) / 2 / tile.width, (y0 + y1) / 2 / tile.height)
-    label = f"{name} {float(found.scores[0]):.2f}"
+    box, decoder, encoder = detection_tiles(image, found, 0, maps, _SIDE)
+    label = f"{found.names[0]} {found.scores[0]:.2f}"
 
     def sample(caption: str, heat: Image.Image) -> ImagePair:
-        return ImagePair(str(row["file_name"]), caption, as_data_url(boxed), as_data_url(heat))
+        return ImagePair(str(row["file_name"]), caption, as_data_url(box), as_data_url(heat))
 
     return [
-        sample(f"{label}: decoder, query {query}", overlay(tile, maps.decoder[query])),
-        sample(f"{label}: encoder, center of the box", overlay(tile, maps.encoder[cell])),
+        sample(f"{label}: decoder, query {found.queries[0]}", decoder),
+        sample(f"{label}: encoder, center of the box", encoder),
     ]

@@ -3,10 +3,11 @@
 import hashlib
 import os
 import warnings
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -29,7 +30,7 @@ Out = TypeVar("Out")
 
 _UPRIGHT = 1
 _DIGEST_BYTES = 16
-_QUEUED_PER_WORKER = 4
+_ITEMS_PER_WORKER = 16
 
 
 class ListedImage(NamedTuple):
@@ -154,21 +155,14 @@ def inspect_image(listed: ListedImage) -> StoredImage | UnreadableImage:
 def _map_in_threads(
     function: Callable[[In], Out], items: Iterable[In], num_workers: int
 ) -> Iterator[Out]:
-    """Like `map`, in threads and in order, with few results in memory."""
+    """Like `map`, in threads and in order, reading only a few items ahead."""
     if num_workers == 0:
         yield from map(function, items)
         return
-    pool = ThreadPoolExecutor(num_workers)
-    queued: deque[Future[Out]] = deque()
-    try:
-        for item in items:
-            queued.append(pool.submit(function, item))
-            if len(queued) > _QUEUED_PER_WORKER * num_workers:
-                yield queued.popleft().result()
-        while queued:
-            yield queued.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    remaining = iter(items)
+    with ThreadPoolExecutor(num_workers) as pool:
+        while chunk := list(islice(remaining, _ITEMS_PER_WORKER * num_workers)):
+            yield from pool.map(function, chunk)
 
 
 def _add_size_findings(findings: Findings, image: StoredImage) -> None:

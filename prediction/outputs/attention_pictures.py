@@ -57,13 +57,13 @@ def encoder_picture(
     Returns:
         figure with the image and its numbered points, then one heat map per point.
     """
-    tile = tile_of(image, _ENCODER_TILE)
+    tile = _tile_of(image, _ENCODER_TILE)
     scale = tile.width / image.width
     places = [(x * scale, y * scale) for x, y in points]
-    tiles = [with_caption(with_points(tile, places, numbered=True), "points")]
+    tiles = [with_caption(_with_points(tile, places, numbered=True), "points")]
     for number, ((x, y), place) in enumerate(zip(points, places, strict=True), 1):
         cell = maps.cell_at(x / image.width, y / image.height)
-        heat = with_points(overlay(tile, maps.encoder[cell]), [place])
+        heat = _with_points(overlay(tile, maps.encoder[cell]), [place])
         tiles.append(with_caption(heat, f"encoder at point {number} ({x:.0f}, {y:.0f})"))
     rows = range(0, len(tiles), _POINTS_PER_ROW)
     return contact_sheet([tiles[start : start + _POINTS_PER_ROW] for start in rows])
@@ -80,7 +80,7 @@ def decoder_picture(image: Image.Image, prediction: Prediction, maps: AttentionM
     Returns:
         figure with one row per detection: its box, the mean over the heads, then each head.
     """
-    tile = tile_of(image, _DECODER_TILE)
+    tile = _tile_of(image, _DECODER_TILE)
     scale = tile.width / image.width
     rows = []
     for index in range(min(len(prediction), MAX_DETECTIONS)):
@@ -89,7 +89,7 @@ def decoder_picture(image: Image.Image, prediction: Prediction, maps: AttentionM
         name, score = prediction.names[index], float(prediction.scores[index])
         box = (prediction.boxes_xyxy[index] * scale).tolist()
         row = [
-            with_caption(with_box(tile, box, name), f"{name} {score:.2f} (query {query})"),
+            with_caption(_with_box(tile, box, name), f"{name} {score:.2f} (query {query})"),
             with_caption(overlay(tile, heads.mean(axis=0)), f"mean of {len(heads)} heads"),
         ]
         for number, weights in enumerate(heads, 1):
@@ -98,21 +98,41 @@ def decoder_picture(image: Image.Image, prediction: Prediction, maps: AttentionM
     return contact_sheet(rows)
 
 
-def tile_of(image: Image.Image, side: int) -> Image.Image:
+def detection_tiles(
+    image: Image.Image, prediction: Prediction, index: int, maps: AttentionMaps, side: int
+) -> tuple[Image.Image, Image.Image, Image.Image]:
+    """Draw the box of a detection, its decoder attention, and encoder attention at its center.
+
+    Args:
+        image: the upright image.
+        prediction: detections in the image.
+        index: index of the detection in ``prediction``.
+        maps: attention maps of the image.
+        side: long side of each tile in pixels.
+    """
+    tile = _tile_of(image, side)
+    box = (prediction.boxes_xyxy[index] * (tile.width / image.width)).tolist()
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    encoder = overlay(tile, maps.encoder[maps.cell_at(x / tile.width, y / tile.height)])
+    decoder = overlay(tile, maps.decoder[prediction.queries[index]])
+    return _with_box(tile, box, prediction.names[index]), decoder, _with_points(encoder, [(x, y)])
+
+
+def _tile_of(image: Image.Image, side: int) -> Image.Image:
     """RGB copy, resized to ``side`` pixels on the long side."""
     factor = side / max(image.size)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
 
 
-def with_box(tile: Image.Image, box_xyxy: Sequence[float], name: str) -> Image.Image:
+def _with_box(tile: Image.Image, box_xyxy: Sequence[float], name: str) -> Image.Image:
     """Copy of a tile with a box, in pixels of the tile, in the color of its class."""
     canvas = tile.copy()
     ImageDraw.Draw(canvas).rectangle(tuple(box_xyxy), outline=class_color(name), width=2)
     return canvas
 
 
-def with_points(tile: Image.Image, points: Sequence[Point], numbered: bool = False) -> Image.Image:
+def _with_points(tile: Image.Image, points: Sequence[Point], numbered: bool = False) -> Image.Image:
     """Copy of a tile with a ring around each point (in pixels), optionally numbered from 1."""
     canvas = tile.copy()
     draw, style = ImageDraw.Draw(canvas), TextStyle(canvas.size)

@@ -122,52 +122,6 @@ def test_photos_are_read_upright(checkpoint, tmp_path, monkeypatch):
     assert red_share(drawn[0], [x, y, x + width, y + height]) > 0.95
 
 
-# ---- attention -----------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def test_attention_maps_are_those_of_the_last_layers(tmp_path):
-    model = make_checkpoint(tmp_path / "c.pth")
-    maps = attention.AttentionMaps(model)
-    inputs = {}
-    layer = model.transformer.decoder.layers[-1].multihead_attn
-    layer.register_forward_pre_hook(
-        lambda module, given: inputs.update(query=given[0], key=given[1])
-    )
-    model(torch.rand(1, 3, 64, 96))
-    assert maps.decoder.shape == (6, 2, 3) and maps.encoder.shape == (2, 3, 2, 3)
-    np.testing.assert_allclose(maps.encoder.sum((2, 3)), 1, rtol=1e-5)
-    w_query, w_key, _ = layer.in_proj_weight.split(16)
-    b_query, b_key, _ = layer.in_proj_bias.split(16)
-    query = (inputs["query"][:, 0] @ w_query.T + b_query).view(6, 2, 8)
-    key = (inputs["key"][:, 0] @ w_key.T + b_key).view(6, 2, 8)
-    weights = torch.einsum("qhc,khc->hqk", query, key).div(8**0.5).softmax(-1).mean(0)
-    np.testing.assert_allclose(maps.decoder, weights.view(6, 2, 3), rtol=1e-4)
-
-
-@torch.no_grad()
-def test_the_cell_at_a_point(tmp_path):
-    model = make_checkpoint(tmp_path / "c.pth")
-    maps = attention.AttentionMaps(model)
-    model(torch.rand(1, 3, 64, 96))
-    points = [(0, 0), (0.4, 0.6), (1, 1), (1.2, -0.1)]
-    assert [maps.cell_at(*point) for point in points] == [(0, 0), (1, 1), (1, 2), (0, 2)]
-
-
-def test_the_overlay_is_brightest_where_the_attention_is():
-    weights = np.zeros((3, 4))
-    weights[2, 1] = 0.2
-    picture = np.asarray(attention.overlay(Image.new("RGB", (80, 60), "white"), weights)).astype(
-        int
-    )
-    red_over_blue = picture[..., 0] - picture[..., 2]
-    row, column = np.unravel_index(red_over_blue.argmax(), red_over_blue.shape)
-    assert 40 <= row < 60 and 20 <= column < 40
-    assert (picture[:20, 60:] == 102).all()
-    plain = np.asarray(attention.overlay(Image.new("RGB", (8, 8), "white"), np.zeros((3, 4))))
-    assert (plain == 102).all()
-
-
 # ---- commands ------------------------------------------------------------------------------------
 
 

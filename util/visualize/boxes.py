@@ -140,25 +140,17 @@ def _label_places(
     outline: RectangleXYXY, size_wh: SizeWH, image_wh: tuple[int, int]
 ) -> Iterator[RectangleXYXY]:
     """Rectangles for a label, best first: above, inside and below its box, flush left, then flush
-    right; then beside the box.
+    right; then beside the box. They are shifted horizontally into the image.
     """
     (width, height), (x0, y0, x1, y1) = size_wh, outline
-    tops = (y0 - height, y0, y1, y1 - height)
-    for left in (x0, x1 - width):
-        for top in tops:
-            yield from _within(left, top, size_wh, image_wh)
-    for left, top in ((x1, y0), (x0 - width, y0), (x1, y1 - height), (x0 - width, y1 - height)):
-        yield from _within(left, top, size_wh, image_wh)
-
-
-def _within(
-    left: float, top: float, size_wh: SizeWH, image_wh: tuple[int, int]
-) -> Iterator[RectangleXYXY]:
-    """A rectangle shifted horizontally into the image; nothing if it exceeds it vertically."""
-    width, height = size_wh
-    if top >= 0 and (top + height < image_wh[1] or top == 0):
-        left = max(0, min(left, image_wh[0] - width))
-        yield left, top, left + width, top + height
+    at_box = [
+        (left, top) for left in (x0, x1 - width) for top in (y0 - height, y0, y1, y1 - height)
+    ]
+    beside = [(left, top) for top in (y0, y1 - height) for left in (x1, x0 - width)]
+    for left, top in (*at_box, *beside):
+        if top >= 0 and (top + height < image_wh[1] or top == 0):
+            left = max(0, min(left, image_wh[0] - width))
+            yield left, top, left + width, top + height
 
 
 def _overlap(a: RectangleXYXY, b: RectangleXYXY) -> bool:
