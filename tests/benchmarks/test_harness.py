@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.__main__ import main
-from benchmarks.harness.case import Case, largest_difference
+from benchmarks.harness.case import Case, gradient_difference, largest_difference
 from benchmarks.harness.measures import CHILD_MEMORY, PEAK_MEMORY, TIME, Measure
 from benchmarks.harness.report import as_json, table_line
 from benchmarks.harness.run import measure
@@ -93,6 +93,12 @@ def test_largest_difference(expected, found, difference):
 def test_results_of_different_structure_are_refused(expected, found):
     with pytest.raises(ValueError, match="different"):
         largest_difference(expected, found)
+
+
+def test_gradients_are_compared_by_their_norm():
+    expected = [torch.tensor([3.0]), torch.tensor([0.0, 4.0])]
+    found = [torch.tensor([3.0]), torch.tensor([0.5, 4.0])]
+    assert gradient_difference(expected, found) == 0.1
 
 
 def two_mebibytes():
