@@ -58,7 +58,8 @@ class Detections:
             queries: return these queries, in this order and with any score.
         """
         size_hw = torch.tensor([[image.height, image.width]], device=outputs["pred_boxes"].device)
-        result = PostProcess(loaded.category_ids)(outputs, size_hw)[0]
+        to_detections = PostProcess(loaded.category_ids, loaded.cls_loss, one_per_query=True)
+        result = to_detections(outputs, size_hw)[0]
         scores = result["scores"].cpu()
         ranked = scores.argsort(descending=True).tolist()
         chosen = list(queries) or [query for query in ranked if scores[query] >= threshold]

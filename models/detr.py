@@ -13,7 +13,7 @@ from util.options import option
 
 from .backbone import build_backbone
 from .criterion import SetCriterion
-from .focal import FocalCriterion, FocalMatcher, use_focal_scores
+from .focal import ALPHA, FocalCriterion, FocalMatcher, use_focal_scores
 from .matcher import build_matcher
 from .panoptic import PostProcessPanoptic, PostProcessSegm, coco_is_thing
 from .postprocess import PostProcess
@@ -212,6 +212,7 @@ def _build_criterion(args: Any, num_classes: int, losses: list[str]) -> SetCrite
     weights = _loss_weights(args)
     if option(args, "cls_loss") == "focal":
         alpha = option(args, "focal_alpha")
+        alpha = ALPHA if alpha is None else alpha
         costs = args.set_cost_class, args.set_cost_bbox, args.set_cost_giou
         return FocalCriterion(num_classes, FocalMatcher(*costs, alpha), weights, losses, alpha)
     return SetCriterion(num_classes, build_matcher(args), weights, args.eos_coef, losses)

@@ -21,6 +21,7 @@ from models.matcher import HungarianMatcher, Indices, MatchedPairs, matched_obje
 from util.tensor_ops import accuracy
 from util.transfer import to_device
 
+ALPHA = 0.25  # Lin et al. 2017, section 5.1
 GAMMA = 2
 _PRIOR = 0.01  # initial score of all classes
 
@@ -60,7 +61,7 @@ class FocalMatcher(HungarianMatcher):
         cost_class: float = 1,
         cost_bbox: float = 1,
         cost_giou: float = 1,
-        alpha: float = 0.25,
+        alpha: float = ALPHA,
     ):
         super().__init__(cost_class, cost_bbox, cost_giou)
         self.alpha = alpha
@@ -86,7 +87,7 @@ class FocalCriterion(SetCriterion):
         matcher: Any,
         weight_dict: dict[str, float],
         losses: Sequence[str],
-        alpha: float = 0.25,
+        alpha: float = ALPHA,
     ):
         super().__init__(num_classes, matcher, weight_dict, eos_coef=1, losses=losses)
         self.alpha = alpha

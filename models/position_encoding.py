@@ -85,8 +85,8 @@ def sine_waves(position: Tensor, num_channels: int, temperature: float) -> Tenso
 class CellCenterEncoding(nn.Module):
     """Sine and cosine encoding of the center of each cell, for queries with anchors.
 
-    A box with its center at the center of a cell has the same encoding, see
-    `models.anchor.encoding.encode_boxes`. `PositionEmbeddingSine` encodes the end of each cell.
+    The center of a box has the same encoding, see `encode_coordinates`. `PositionEmbeddingSine`
+    encodes the end of each cell.
 
     Args:
         num_pos_feats: number of channels per axis.
@@ -109,12 +109,18 @@ class CellCenterEncoding(nn.Module):
         return torch.cat(list(encoded), dim=3).permute(0, 3, 1, 2)
 
 
-ANCHOR_TEMPERATURE = 20  # DAB-DETR, section 4.4
+def encode_coordinates(values: Tensor, num_channels: int, temperature: float = 20) -> Tensor:
+    """Sine and cosine encoding of coordinates.
 
+    Args:
+        values: (...) in [0, 1].
+        num_channels: number of channels, even.
+        temperature: see `sine_waves`; the default is from DAB-DETR, section 4.4.
 
-def encode_coordinates(values: Tensor, num_channels: int) -> Tensor:
-    """Sine and cosine encoding (..., num_channels) of coordinates (...) in [0, 1]."""
-    return sine_waves(values * (2 * math.pi), num_channels, ANCHOR_TEMPERATURE)
+    Returns:
+        (..., num_channels).
+    """
+    return sine_waves(values * (2 * math.pi), num_channels, temperature)
 
 
 LEARNED_CELLS = 50  # rows and columns of the learned encoding

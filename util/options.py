@@ -11,7 +11,7 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "query_design": "learned",
     "cls_loss": "ce",
     "cls_loss_coef": 1.0,
-    "focal_alpha": 0.25,
+    "focal_alpha": None,
     "denoising": 0,
     "finetune": "",
     "data": None,

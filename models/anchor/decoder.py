@@ -97,6 +97,14 @@ class AnchorDecoder(nn.Module):
         self.size_mlp = MLP(d_model, d_model, 2, 2)
         self.offset_mlp = MLP(d_model, d_model, 4, 3)
 
+    def init_weights(self) -> None:
+        """Initially no layer moves a box, and each query attends to cells near its center."""
+        _set_constant(self.offset_mlp, 0)
+        _set_constant(self.scale_mlp, 1)
+        for layer in self.layers:
+            attention = layer.multihead_attn
+            attention.key_position.load_state_dict(attention.query_position.state_dict())
+
     def forward(
         self,
         content: Tensor,
@@ -163,3 +171,9 @@ class AnchorDecoder(nn.Module):
         # bfloat16 has only 8 bits of precision, too few for box coordinates: use float32.
         with torch.autocast(state.device.type, enabled=False):
             return self.offset_mlp(state.float())
+
+
+def _set_constant(mlp: MLP, value: float) -> None:
+    """Let an MLP output a constant until its last layer is trained."""
+    nn.init.zeros_(mlp.layers[-1].weight)  # type: ignore[arg-type]
+    nn.init.constant_(mlp.layers[-1].bias, value)  # type: ignore[arg-type]

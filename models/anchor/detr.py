@@ -64,10 +64,10 @@ class AnchorDETR(DETR):
         content = self.content_embed.weight[-1].expand(batch_size, self.num_queries, -1)
         anchors = self.query_embed.weight.expand(batch_size, -1, -1)
         if not torch.jit.is_scripting():
-            if self.training and targets is not None and self.denoising > 0:
-                return self._detect_and_denoise(
-                    projected, mask, content, anchors, position, targets
-                )
+            is_denoising = self.training and self.denoising > 0
+            if is_denoising and targets is not None:
+                queries = content, anchors
+                return self._detect_and_denoise(projected, mask, queries, position, targets)
         states, box_logits, memory = self.transformer(projected, mask, content, anchors, position)
         return self._outputs_of(states, box_logits), states[-1], projected, memory
 
@@ -76,12 +76,12 @@ class AnchorDETR(DETR):
         self,
         projected: Tensor,
         mask: Tensor,
-        content: Tensor,
-        anchors: Tensor,
+        queries: tuple[Tensor, Tensor],
         position: Tensor,
         targets: list[dict[str, Tensor]],
     ) -> tuple[dict[str, Any], Tensor, Tensor, Tensor]:
         """Decode ordinary and denoising queries together."""
+        content, anchors = queries
         num_queries, num_classes = self.num_queries, self.class_embed.out_features - 1
         noised = noised_queries(Objects.from_targets(targets), self.denoising, num_classes)
         padding = noised.padding.new_zeros(len(content), num_queries)

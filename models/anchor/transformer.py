@@ -36,9 +36,7 @@ class AnchorTransformer(nn.Module):
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
-        # The first boxes are the anchors.
-        nn.init.zeros_(self.decoder.offset_mlp.layers[-1].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.decoder.offset_mlp.layers[-1].bias)  # type: ignore[arg-type]
+        self.decoder.init_weights()
         self.d_model = d_model
         self.nhead = nhead
 

@@ -5,6 +5,8 @@ import argparse
 from datasets.formats.flags import add_format_flags
 from util.cli.command_line import FlagGroup
 
+EOS_COEF = 0.1  # default of --eos_coef
+
 
 def flag_actions() -> dict[str, argparse.Action]:
     """Argparse actions by flag name, for example to validate values from a checkpoint."""
@@ -119,8 +121,8 @@ def _add_loss_flags(group: FlagGroup) -> None:
     scores = "classification loss. ce: softmax cross-entropy; focal: sigmoid focal loss"
     add("--cls_loss", scores, choices=["ce", "focal"])
     add("--cls_loss_coef", "loss: weight of the classification loss", type=float)
-    add("--focal_alpha", "focal loss: weight of the true class, in [0, 1]", type=float)
-    add("--eos_coef", "loss: class weight of no-object", default=0.1, type=float)
+    add("--focal_alpha", "focal loss: weight of the true class (default: 0.25)", type=float)
+    add("--eos_coef", "loss: class weight of no-object", default=EOS_COEF, type=float)
 
 
 def _add_data_flags(group: FlagGroup) -> None:
