@@ -147,8 +147,7 @@ def original_of(model: nn.Module) -> Detector | Segmenter:
         model: `models.detr.DETR` or `models.segmentation.DETRsegm`, with frozen norms, sine
             positions, ReLU and post-norm layers.
     """
-    is_segmenter = isinstance(model, DETRsegm)
-    original: Any = Segmenter(model) if is_segmenter else Detector(model)
+    original: Any = Segmenter(model) if isinstance(model, DETRsegm) else Detector(model)
     original.load_state_dict(model.state_dict())
     is_trained = {name: p.requires_grad for name, p in model.named_parameters()}
     for name, parameter in original.named_parameters():
