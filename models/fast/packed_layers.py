@@ -6,7 +6,6 @@ the same from the same weights.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 import torch.nn.functional as F
