@@ -1,89 +1,106 @@
-"""Start-up: processor seconds of ``--help``, and seconds to the first step on the shapes dataset.
+"""Start-up: processor time of ``--help``, and time from launch to the first training step.
 
-    python -m benchmarks.startup
-
-The baseline of ``--help`` imports at the top of the file what the original's main.py imports there.
-The time to the first step is measured from launch to the first log line of the default model (R50,
-random weights), once with a new data folder and once with the existing one.
+The original imports PyTorch, torchvision, SciPy and pycocotools before it reads the command line.
+The first step is that of the default model with random weights on the shapes dataset, which the
+first run writes to a new folder.
 """
 
-import os
-import resource
+import math
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import benchmark_parser
+from benchmarks.harness.case import Case, Settings
+from benchmarks.harness.measures import CHILD_CPU, Measure
 
-ROOT = Path(__file__).resolve().parents[1]
-_IMPORTS = "numpy, torch, torchvision, scipy.optimize, pycocotools.coco, pycocotools.mask"
-HELP_COMMANDS = {
-    "original's imports": ("-c", f"import {_IMPORTS}"),
-    "main.py": ("main.py", "--help"),
-    "predict.py": ("predict.py", "--help"),
-    "report": ("-m", "report", "--help"),
-}
-_FIRST_STEP = "Epoch: [0]"
+TITLE = "Start-up"
+_ROOT = Path(__file__).resolve().parents[1]
+_ORIGINAL = (
+    "import numpy, torch, torchvision, scipy.optimize, PIL.Image, pycocotools.coco, "
+    "pycocotools.cocoeval, torch.utils.data, torchvision.transforms"
+)
 
 
-def main() -> None:
-    """Run the benchmark and print the results."""
-    rounds = benchmark_parser(__doc__, rounds=5).parse_args().rounds
-    print(f"{os.cpu_count()} cores, {rounds} rounds; processor seconds:")
-    for name, seconds in help_seconds(rounds).items():
-        print(f"  {name:20} {seconds:.2f}")
-    with tempfile.TemporaryDirectory() as folder:
-        print(f"first step, new data: {seconds_to_first_step(Path(folder)):.1f} s after launch")
-        again = [seconds_to_first_step(Path(folder)) for _ in range(min(rounds, 3))]
-        print(f"first step, existing data: {statistics.median(again):.1f} s after launch")
-
-
-def help_seconds(rounds: int) -> dict[str, float]:
-    """Median processor seconds of `HELP_COMMANDS`, measured in alternating rounds."""
-    seconds: dict[str, list[float]] = {name: [] for name in HELP_COMMANDS}
-    for _ in range(rounds):
-        for name, command in HELP_COMMANDS.items():
-            seconds[name].append(processor_seconds(command))
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def processor_seconds(command: Sequence[str]) -> float:
-    """User and system seconds of a Python command."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(
-        [sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=60
+def cases(settings: Settings) -> Iterator[Case]:
+    """``--help``, then the first step."""
+    yield Case(
+        "--help",
+        {
+            "original": _run("-c", _ORIGINAL),
+            "main.py": _run("main.py", "--help"),
+            "predict.py": _run("predict.py", "--help"),
+            "report": _run("-m", "report", "--help"),
+        },
+        rounds=3,
+        measure=CHILD_CPU,
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    if not settings.quick:
+        with tempfile.TemporaryDirectory() as name:
+            yield _first_step(Path(name))
 
 
-def seconds_to_first_step(folder: Path) -> float:
-    """Seconds from launch to the first log line of a training on the shapes in ``folder/shapes``.
+def _first_step(folder: Path) -> Case:
+    """Time to the first step with and without an existing shapes dataset."""
+    runs = iter(range(100))
+
+    def with_new_data() -> float:
+        return seconds_to_first_step(folder / f"shapes{next(runs)}")
+
+    def with_existing_data() -> float:
+        return seconds_to_first_step(folder / "shapes0")
+
+    return Case(
+        "shapes, first step",
+        {"data to be written": with_new_data, "existing data": with_existing_data},
+        rounds=3,
+        tolerance=math.inf,
+        measure=_RETURNED_SECONDS,
+    )
+
+
+def seconds_to_first_step(data: Path) -> float:
+    """Seconds from the launch of a training on the shapes dataset to its first log line.
+
+    Args:
+        data: folder of the dataset, written if it does not exist.
 
     Raises:
         RuntimeError: if the training ends before its first step.
     """
-    flags = ["--dataset_file", "shapes", "--coco_path", str(folder / "shapes")]
-    flags += ["--backbone_weights", "none", "--log_style", "full", "--output_dir", ""]
+    flags = ["--dataset_file", "shapes", "--coco_path", str(data), "--backbone_weights", "none"]
+    flags += ["--log_style", "full", "--output_dir", ""]
     command = [sys.executable, "-u", "main.py", *flags]
-    started = time.perf_counter()
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
+    started = time.perf_counter()
+    with subprocess.Popen(command, cwd=_ROOT, text=True, **pipes) as process:
         assert process.stdout is not None
-        reached = any(_FIRST_STEP in line for line in process.stdout)
+        reached = any("Epoch: [0]" in line for line in process.stdout)
         seconds = time.perf_counter() - started
         process.send_signal(signal.SIGTERM)
         process.communicate()
     if not reached:
-        raise RuntimeError(f"{' '.join(command)}: no line with {_FIRST_STEP}")
+        raise RuntimeError(f"{' '.join(command)} ended before its first step")
     return seconds
 
 
-if __name__ == "__main__":
-    main()
+def _returned(variant: Callable[[], float]) -> tuple[float, float]:
+    seconds = variant()
+    return seconds, seconds
+
+
+_RETURNED_SECONDS = Measure("s", _returned)
+
+
+def _run(*arguments: str) -> Callable[[], int]:
+    """A function that runs Python with these arguments and returns its exit status."""
+
+    def run() -> int:
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=_ROOT, stdout=subprocess.DEVNULL).returncode
+
+    return run

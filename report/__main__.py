@@ -19,7 +19,7 @@ def build_parser() -> ArgumentParser:
         description="Write report.html and figures/ for a run of main.py.",
     )
     parser.add_argument("folder", metavar="OUT", type=Path, help="--output_dir of the run")
-    group = FlagGroup(parser, "data that has moved, as for main.py")
+    group = FlagGroup(parser, "data, if it has moved")
     add_format_flags(group)
     group.add("--dataset_file", "as for main.py", default=None, choices=KINDS)
     for name in COCO_PATHS:
@@ -35,7 +35,7 @@ def report(folder: Path, data_flags: dict[str, Any]) -> None:
         data_flags: data flags that replace those of the checkpoint.
 
     Raises:
-        UserError: there is no run in the folder.
+        UserError: if the folder does not exist or contains no results.
     """
     from report.of_run import report_run
 

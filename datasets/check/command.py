@@ -95,9 +95,9 @@ def _check(args: argparse.Namespace) -> Report:
 
 def _check_flags(args: argparse.Namespace) -> None:
     """Check the flags before reading any data."""
-    for name, least in (("num_queries", 1), ("num_classes", 1), ("num_workers", 0)):
-        if (value := getattr(args, name)) is not None and value < least:
-            raise UserError(f"--{name} {value} must be at least {least}")
+    for name, minimum in (("num_queries", 1), ("num_classes", 1), ("num_workers", 0)):
+        if (value := getattr(args, name)) is not None and value < minimum:
+            raise UserError(f"--{name} {value} must be at least {minimum}")
     if args.num_pictures < 1:
         raise UserError(f"--num_pictures {args.num_pictures} must be at least 1")
     if args.pictures:

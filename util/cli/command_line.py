@@ -45,7 +45,7 @@ def _is_one(action: argparse.Action, value: Any) -> bool:
     return type(value) is (action.type or str)
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
     """Type of a flag: a number from 0 to 1."""
     try:
         value = float(text)

@@ -218,10 +218,10 @@ def test_an_empty_mask_has_no_box():
 
 
 def test_distinct_color_keeps_the_gap_or_goes_as_far_as_it_can():
-    grey = np.full(3, 0.5)
+    gray = np.full(3, 0.5)
     for seed in range(20):
-        color = shapes_paint.distinct_color(np.random.default_rng(seed), [grey])
-        assert np.linalg.norm(color - grey) >= shapes_paint.MIN_COLOR_GAP
+        color = shapes_paint.distinct_color(np.random.default_rng(seed), [gray])
+        assert np.linalg.norm(color - gray) >= shapes_paint.MIN_COLOR_GAP
     crowded = [np.array([r, g, b]) / 4 for r in range(5) for g in range(5) for b in range(5)]
     color = shapes_paint.distinct_color(np.random.default_rng(0), crowded)
     assert min(np.linalg.norm(color - other) for other in crowded) > 0.1

@@ -1,0 +1,70 @@
+"""Peak memory of training and inference, with masks and without, in addition to the weights.
+
+In bf16 the weights stay in float32. The original decodes the masks of all queries at once
+(`benchmarks.original.masks`).
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.harness.case import Case, Settings
+from benchmarks.harness.inputs import R50, TINY, build, images, targets
+from benchmarks.harness.measures import PEAK_MEMORY
+from benchmarks.inference import case as inference
+from benchmarks.original.detector import original_of
+from engine import predict, weigh
+from training.network import prepare_for_mixed_precision
+
+TITLE = "Peak memory"
+_TRAINING = {"boxes": "", "masks": "--masks", "masks, frozen": "--masks --frozen_weights made-up"}
+_QUICK = {"masks": "--masks"}
+
+
+def cases(settings: Settings) -> Iterator[Case]:
+    """Training of batches of two images, and inference of one image."""
+    flags = TINY if settings.quick else R50
+    for name, kind in (_QUICK if settings.quick else _TRAINING).items():
+        size = (64, 96) if settings.quick else (640, 640)
+        yield training(f"training, {name}", f"{flags} {kind}", size, settings.device)
+    for name, kind in (("boxes", ""), ("masks", "--masks")):
+        size = (64, 96) if settings.quick else (800, 1333)
+        case = inference(f"inference, {name}", f"{flags} {kind}", [size], settings.device, 1)
+        yield replace(case, measure=PEAK_MEMORY)
+
+
+def training(
+    name: str, flags: str, size_hw: tuple[int, int], device: str, batch_size: int = 2
+) -> Case:
+    """Forward and backward pass of a batch with eight objects per image."""
+    model, criterion = build(f"{flags} --dropout 0 --device {device}")
+    original = original_of(model.train())
+    batch = images([size_hw] * batch_size, device)
+    objects = targets(batch_size, 8, size_hw, device)
+
+    in_bf16 = copy.deepcopy(model)
+    prepare_for_mixed_precision(in_bf16)
+
+    def step(network: nn.Module, amp: str = "off") -> Callable[[], dict[str, Any]]:
+        def run() -> dict[str, Any]:
+            network.zero_grad(set_to_none=True)
+            losses = criterion(predict(network, batch, torch.device(device), amp), objects)
+            weigh(losses, criterion.weight_dict, objects)[0].backward()
+            gradients = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
+            return {**{key: value.detach() for key, value in losses.items()}, **gradients}
+
+        return run
+
+    step(model)()  # allocates buffers that persist
+    return Case(
+        f"{name}, {batch_size} x 3 x {size_hw[0]} x {size_hw[1]}",
+        {"original": step(original), "float32": step(model), "bf16": step(in_bf16, "bf16")},
+        rounds=1,
+        tolerance={"float32": 1e-3, "bf16": math.inf},
+        measure=PEAK_MEMORY,
+    )

@@ -1,0 +1,16 @@
+"""The benchmarks that `python -m benchmarks` knows: modules of this folder with TITLE and cases."""
+
+# Part of every run, about ten minutes together.
+DEFAULT = (
+    "inference",
+    "network",
+    "training_step",
+    "criterion",
+    "memory",
+    "loader",
+    "panoptic_loading",
+    "evaluation",
+    "startup",
+)
+# Run if named: slow, or about a part of PyTorch instead of the original.
+ON_REQUEST = ("cuda.speed", "onnx_speed", "attention", "convolution")
