@@ -36,8 +36,7 @@ def main() -> None:
     batch = next(padded_batches([tuple(args.size_hw)], [args.batch_size]))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        with open(path, "wb") as file:
-            onnx.write(wrapper, batch, {}, file)
+        onnx.save(onnx.to_onnx(wrapper, batch, {}), path)
         in_onnx_runtime = onnx.load(path, args.threads)
     differences = compare(wrapper, in_onnx_runtime, *batch)  # also a warm-up of both
 
