@@ -174,6 +174,8 @@ def architecture_flags(state: Mapping[str, Tensor]) -> dict[str, int | str]:
         found[flag] = len(layers)
     learned = "backbone.1.row_embed.weight" in parts
     found["--position_embedding"] = "learned" if learned else "sine"
+    if "content_embed.weight" in parts:
+        found["--query_design"] = "anchor"
     return found
 
 

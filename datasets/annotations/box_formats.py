@@ -59,6 +59,11 @@ def box_arrays(
     return boxes[:, :2], boxes[:, 2:], limits
 
 
+def limits_of(sizes_wh: np.ndarray) -> np.ndarray:
+    """Convert image sizes (N, 2), 0 where unknown, to the ``limits`` of `box_arrays`."""
+    return np.where((sizes_wh > 0).all(axis=1, keepdims=True), sizes_wh, math.inf)
+
+
 def useless_boxes(
     start: np.ndarray, extent: np.ndarray, limits: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -31,6 +31,7 @@ Row = dict[str, Any]
 ORIGIN = "annotation_file"
 
 LARGEST_COORDINATE = 10**9  # pixels
+LARGEST_AREA = LARGEST_COORDINATE**2
 TEXT_ID = "text_id"  # field of a category: its original id, if it is a string in the file
 
 _NUMBER_TYPES = {int, float}

@@ -138,10 +138,10 @@ class FileProblems:
             raise AnnotationFileError(f"{self.ann_file}{verb}: {text}", self.problems)
 
 
-def first_few(table: str, rows: Sequence[Row], field: str | None) -> str:
-    """Describe the first few rows."""
+def first_few(table: str, rows: Sequence[Row], field: str | None, total: int | None = None) -> str:
+    """Describe the first few rows, and how many more there are; ``total`` if not all are given."""
     examples = [_describe(table, row, field) for row in rows[:EXAMPLES_SHOWN]]
-    return with_rest(examples, len(rows))
+    return with_rest(examples, len(rows) if total is None else total)
 
 
 def _describe(table: str, row: Row, field: str | None) -> str:
@@ -246,19 +246,36 @@ def check_files_exist(
         flag: flag that sets the folder, for the hint in the message; None if there is none.
     """
     named = [row for row in rows if is_file_name(row.get("file_name"))]
-    listings: dict[str, set[str]] = {}
-    missing = []
-    for row in named:
-        subfolder, name = os.path.split(row["file_name"])
-        if subfolder not in listings:
-            listings[subfolder] = _listing(os.path.join(folder, subfolder))
-        if name not in listings[subfolder]:
-            missing.append(row)
+    missing = [named[i] for i in absent_files([row["file_name"] for row in named], folder)]
     if missing:
         names = [row["file_name"] for row in missing]
         # If some files exist, the folder is right.
         way_out = explain_missing_files(names, folder, flag if missing == named else None)
         found.add(table, missing, f"{NO_FILE} {folder}", "file_name", way_out)
+
+
+def absent_files(names: Iterable[str], folder: str | Path) -> list[int]:
+    """Find files that do not exist, by listing the folders.
+
+    Args:
+        names: valid file names.
+        folder: folder that the names are relative to.
+
+    Returns:
+        numbers of the names.
+
+    Raises:
+        UserError: if there is no permission to list a folder.
+    """
+    listings: dict[str, set[str]] = {}
+    absent = []
+    for number, path in enumerate(names):
+        subfolder, name = os.path.split(path)
+        if subfolder not in listings:
+            listings[subfolder] = _listing(os.path.join(folder, subfolder))
+        if name not in listings[subfolder]:
+            absent.append(number)
+    return absent
 
 
 def _listing(folder: str) -> set[str]:

@@ -27,10 +27,9 @@ def panoptic_samples(
     predictions = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
     rows = predictions["annotations"]
     replace_text_ids(rows)
-    index_of = {image_id: index for index, image_id in enumerate(dataset.ids)}
     for predicted in evenly_spaced(rows, num_images):
-        index = index_of[predicted["image_id"]]
-        image, truth = dataset.coco["images"][index], dataset.coco["annotations"][index]
+        image_id = predicted["image_id"]
+        image, truth = dataset.segments.image(image_id), dataset.segments.map_of(image_id)
         yield PanopticSample(
             partial(read_row_image, dataset.img_folder, image),
             decode_id_map(Path(dataset.ann_folder) / truth["file_name"]),
