@@ -162,9 +162,9 @@ class CocoDetection(torchvision.datasets.CocoDetection):
             return image, target
         return self._transforms(image, target)
 
-    def take_note(self) -> str | None:
+    def pop_notice(self) -> str | None:
         """Return a message if an image was rotated by EXIF since the last call, else None."""
-        return self._images.take_note()
+        return self._images.pop_notice()
 
     def _load_image(self, id: int) -> Image.Image:
         return self._images.read(self.instances.image(id))
