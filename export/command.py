@@ -215,7 +215,7 @@ def _add_export_flags(parser: ArgumentParser, export_format: Format) -> None:
         "number of detections per image with --end_to_end (default: one per query)",
         type=positive_number,
     )
-    group.add("--threshold", "minimum score with --end_to_end (default: 0)", type=share)
+    group.add("--threshold", "minimum score with --end_to_end (default: 0)", type=fraction)
 
 
 def add_check_flags(parser: ArgumentParser, tolerance: float | None) -> None:
