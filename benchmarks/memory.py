@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.harness.case import Case, Settings, gradient_difference
 from benchmarks.harness.inputs import R50, TINY, build, images, targets
-from benchmarks.harness.measures import PEAK_MEMORY
+from benchmarks.harness.measures import peak_memory
 from benchmarks.inference import case as inference
 from benchmarks.original.detector import original_of
 from engine import predict, weigh
@@ -33,7 +33,7 @@ def cases(settings: Settings) -> Iterator[Case]:
     for name, kind in (("boxes", ""), ("masks", "--masks")):
         size = (64, 96) if settings.quick else (800, 1333)
         case = inference(f"inference, {name}", f"{flags} {kind}", [size], settings.device, 1)
-        yield replace(case, measure=PEAK_MEMORY)
+        yield replace(case, measure=peak_memory(settings.device))
 
 
 def training(
@@ -70,5 +70,5 @@ def training(
         rounds=1,
         tolerance={"float32": 0.02, "bf16": 0.3},
         compare=gradient_difference,
-        measure=PEAK_MEMORY,
+        measure=peak_memory(device),
     )

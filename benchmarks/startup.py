@@ -32,6 +32,7 @@ def cases(settings: Settings) -> Iterator[Case]:
             "the original's imports": _run("-c", f"import {_IMPORTS}"),
             "main.py": _run("main.py", "--help"),
             "predict.py": _run("predict.py", "--help"),
+            "report": _run("-m", "report", "--help"),
         },
         rounds=3,
         measure=CHILD_CPU,

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks.cuda import synchronizations
 from benchmarks.harness.case import Case, Settings
@@ -151,7 +152,7 @@ def _evaluation(
 
     def whole() -> int:
         loader = _Loader(batches, number_of_batches)
-        postprocessors = {"bbox": PostProcess().to(device)}
+        postprocessors: dict[str, nn.Module] = {"bbox": PostProcess().to(device)}
         with contextlib.redirect_stdout(io.StringIO()):
             evaluate(
                 *(model, criterion, postprocessors, loader, ground_truth),
