@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     default = Path(__file__).with_name("growth.svg")
     parser.add_argument("--output", type=Path, default=default, help="image file (SVG or PNG)")
     args = parser.parse_args(argv)
-    facts = setup()
+    facts = setup("benchmarks.growth")
     print("\n".join(f"{key}: {value}" for key, value in facts.items()), f"\n\n{HEAD}", sep="")
     settings = Settings(args.quick, args.device)
     with private_cache():
