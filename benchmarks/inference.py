@@ -1,7 +1,6 @@
 """Inference of whole models: the original's eager float32 forward pass, and prepared models.
 
-The original allocates memory as glibc does by default; prepared models as in main.py and predict.py
-on a CPU (`util.allocator.keep_freed_memory`). With many sizes, every call has new sizes.
+With many sizes, every call has new sizes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +14,6 @@ from benchmarks.harness.case import Case, Settings
 from benchmarks.harness.inputs import R50, TINY, build, images
 from benchmarks.original.detector import original_of
 from models.fast.inference import optimize_for_inference
-from util.allocator import keep_freed_memory
 from util.nested_tensor import NestedTensor
 
 TITLE = "Inference"
@@ -83,8 +81,8 @@ def _case(
     prepared = optimize_for_inference(model)
     original = original_of(model)
     variants: Mapping[str, Run] = {
-        "original": forward(original, inputs(), batches, keep_memory=False),
-        "not prepared": forward(model, inputs(), batches, keep_memory=False),
+        "original": forward(original, inputs(), batches),
+        "not prepared": forward(model, inputs(), batches),
         "prepared, float32": forward(prepared, inputs(), batches),
         "prepared, bfloat16": forward(prepared, inputs(), batches, torch.bfloat16),
     }
@@ -97,13 +95,11 @@ def forward(
     inputs: Iterable[NestedTensor],
     batches: int = 1,
     dtype: torch.dtype = torch.float32,
-    keep_memory: bool = True,
 ) -> Run:
     """A function that runs the model on the next batches; returns the last outputs."""
     source = iter(inputs)
 
     def run() -> Any:
-        keep_freed_memory(keep_memory)
         outputs = None
         for _ in range(batches):
             batch = next(source)
