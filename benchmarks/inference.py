@@ -4,6 +4,7 @@ With many sizes, every call has new sizes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import cycle
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from benchmarks.harness.case import Case, Settings
 from benchmarks.harness.inputs import R50, TINY, build, images
+from benchmarks.harness.measures import TIME_OF_LONG_CALLS
 from benchmarks.original.detector import original_of
 from models.fast.inference import optimize_for_inference
 from util.nested_tensor import NestedTensor
@@ -59,7 +61,8 @@ def many_sizes(flags: str, shortest: int, device: str, count: int) -> Case:
         count: images per call.
     """
     name = f"{count} images of different sizes, short side {shortest}"
-    return _case(name, flags, device, 1, lambda: _images_of_all_sizes(shortest, device), count)
+    case = _case(name, flags, device, 1, lambda: _images_of_all_sizes(shortest, device), count)
+    return replace(case, measure=TIME_OF_LONG_CALLS)
 
 
 def _images_of_all_sizes(shortest: int, device: str) -> Iterator[NestedTensor]:
