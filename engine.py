@@ -148,7 +148,7 @@ def _compute_gradients(
         before = random_state()
         samples, targets = to_device(batch, device)
         with _gradient_sync(model, enabled=number == len(batches)):
-            outputs = predict(model, samples, device, amp)
+            outputs = predict(model, samples, device, amp, targets)
             losses = compute_losses(criterion, outputs, targets, num_boxes)
             loss, log = weigh(losses, criterion.weight_dict, targets)
             scaler.scale(loss / len(batches)).backward()
@@ -156,8 +156,16 @@ def _compute_gradients(
     return records
 
 
-def predict(model: nn.Module, samples: NestedTensor, device: torch.device, amp: str) -> Any:
+def predict(
+    model: nn.Module,
+    samples: NestedTensor,
+    device: torch.device,
+    amp: str,
+    targets: Targets | None = None,
+) -> Any:
     """Run the model, in mixed precision if ``amp`` is ``bf16`` or ``fp16``.
+
+    A model with ``needs_targets`` (`models.anchor.detr`) also receives the targets, in training.
 
     Always in float32: matching and losses (outside the model); class and box heads
     (`models.detr`); frozen batch norms (`models.backbone`); on the CPU also attention in training
@@ -165,6 +173,9 @@ def predict(model: nn.Module, samples: NestedTensor, device: torch.device, amp: 
     """
     dtype = torch.float16 if amp == "fp16" else torch.bfloat16
     with torch.autocast(device.type, dtype=dtype, enabled=amp != "off"):
+        network = model.module if isinstance(model, DistributedDataParallel) else model
+        if targets is not None and getattr(network, "needs_targets", False):
+            return model(samples, targets)
         return model(samples)
 
 

@@ -40,17 +40,21 @@ from models import (  # noqa: E402
     demo,
     detr,
     finetuning,
+    focal,
     panoptic,
     position_encoding,
     segmentation,
     weights,
 )
 from models import transformer as transformers  # noqa: E402
+from models.anchor import detr as anchor_detr  # noqa: E402
+from models.anchor import transformer as anchor_transformer  # noqa: E402
 from models.released import zoo  # noqa: E402
 from util import errors  # noqa: E402
 from util.files import checkpoint  # noqa: E402
 
 _HIDDEN_DIM = 256
+_NUM_ANCHORS = 300
 _Result = nn.Module | tuple[nn.Module, nn.Module]
 _Entry = collections.abc.Callable[..., _Result]
 
@@ -67,6 +71,8 @@ Args:
         ``is_thing_map`` for other data).
     backbone_weights: initial weights of the backbone if ``pretrained`` is False: ``imagenet``
         (downloaded), ``none`` (random), or the path of a weights file; not for detr_demo.
+    query_design: ``learned``, or ``anchor``: the model of configs/detr_r50_50ep_anchor.txt, with
+        300 queries and without released weights; box models only.
 
 Returns:
     The model in training mode: call ``.eval()``. It takes a list of images (3, H, W) or a batch
@@ -81,9 +87,14 @@ Raises:
 
 
 def _build(
-    name: str, pretrained: bool, num_classes: typing.Any, backbone_weights: str = "none"
+    name: str,
+    pretrained: bool,
+    num_classes: typing.Any,
+    backbone_weights: str = "none",
+    query_design: str = "learned",
 ) -> nn.Module:
     """Build a model of `models.released.zoo`, with its released weights if `pretrained`."""
+    _check_design(name, query_design, pretrained)
     if not isinstance(num_classes, numbers.Integral) or num_classes < 1:
         raise errors.UserError(f"{name}: num_classes {num_classes!r} must be a positive integer")
     num_classes = int(num_classes)  # of numpy, too
@@ -91,13 +102,26 @@ def _build(
     if released.minimal:
         model: nn.Module = demo.MinimalDETR(num_classes)
     else:  # the released weights contain the backbone
-        model = _build_detr(released, num_classes, "none" if pretrained else backbone_weights)
+        weights_of_backbone = "none" if pretrained else backbone_weights
+        model = _build_detr(released, num_classes, weights_of_backbone, query_design)
     if pretrained:
         _load_released_weights(model, released, num_classes)
     return model
 
 
-def _build_detr(released: zoo.ReleasedModel, num_classes: int, backbone_weights: str) -> nn.Module:
+def _check_design(name: str, query_design: str, pretrained: bool) -> None:
+    if query_design not in ("learned", "anchor"):
+        raise errors.UserError(f"{name}: query_design {query_design!r} is not learned or anchor")
+    if query_design == "anchor" and pretrained:
+        raise errors.UserError(
+            f"{name}: no weights are released for query_design='anchor'; use pretrained=False and "
+            "load_state_dict"
+        )
+
+
+def _build_detr(
+    released: zoo.ReleasedModel, num_classes: int, backbone_weights: str, query_design: str
+) -> nn.Module:
     try:
         body = backbone.Backbone(
             released.backbone,
@@ -109,11 +133,22 @@ def _build_detr(released: zoo.ReleasedModel, num_classes: int, backbone_weights:
     except errors.UserError as err:  # a caller in Python gives arguments, not flags
         message = str(err).replace("--backbone_weights ", "backbone_weights=")
         raise errors.UserError(message) from err
+    if query_design == "anchor":
+        return _build_anchor_detr(body, num_classes)
     positions = position_encoding.PositionEmbeddingSine(_HIDDEN_DIM // 2, normalize=True)
     transformer = transformers.Transformer(d_model=_HIDDEN_DIM, return_intermediate_dec=True)
     joiner = backbone.Joiner(body, positions)
     model = detr.DETR(joiner, transformer, num_classes=num_classes, num_queries=100)
     return segmentation.DETRsegm(model) if released.masks else model
+
+
+def _build_anchor_detr(body: nn.Module, num_classes: int) -> nn.Module:
+    """The model of configs/detr_r50_50ep_anchor.txt."""
+    joiner = backbone.Joiner(body, position_encoding.CellCenterEncoding(_HIDDEN_DIM // 2))
+    transformer = anchor_transformer.AnchorTransformer(d_model=_HIDDEN_DIM)
+    model = anchor_detr.AnchorDETR(joiner, transformer, num_classes, _NUM_ANCHORS)
+    focal.use_focal_scores(model)
+    return model
 
 
 def _load_released_weights(model: nn.Module, released: zoo.ReleasedModel, num_classes: int) -> None:
@@ -143,9 +178,12 @@ def _box_entry(name: str) -> _Entry:
         num_classes: int = 91,
         return_postprocessor: bool = False,
         backbone_weights: str = "imagenet",
+        query_design: str = "learned",
     ) -> _Result:
-        model = _build(name, pretrained, num_classes, backbone_weights)
-        return (model, detr.PostProcess()) if return_postprocessor else model
+        model = _build(name, pretrained, num_classes, backbone_weights, query_design)
+        if not return_postprocessor:
+            return model
+        return model, detr.PostProcess(cls_loss=str(model.cls_loss))
 
     return _with_help(entry, name)
 

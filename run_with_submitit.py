@@ -91,7 +91,8 @@ def build_parser() -> ArgumentParser:
     """Create the parser of the launcher, without abbreviations: other flags are for main.py."""
     parser = ArgumentParser(
         "run_with_submitit.py",
-        description="Run main.py on Slurm. Flags that are not listed here go to main.py.",
+        usage="run_with_submitit.py --shared_folder DIR [flags] [flags of main.py]",
+        description="Run main.py on Slurm. Flags that are not listed here are passed to main.py.",
         allow_abbrev=False,
     )
     add, group = FlagGroup(parser, "job").add, FlagGroup(parser, "mode")

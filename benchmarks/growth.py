@@ -8,7 +8,6 @@ Draws the original and this project, one panel per quantity, and prints the meas
 import argparse
 import contextlib
 import io
-import json
 import math
 import statistics
 import sys
@@ -22,14 +21,13 @@ import torch
 from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 
-from benchmarks import criterion, inference, training_step
+from benchmarks import annotations, criterion, inference, training_step
 from benchmarks.harness.case import Case, Settings
-from benchmarks.harness.coco import make_data, write_photos
+from benchmarks.harness.coco import write_annotations, write_photos
 from benchmarks.harness.inputs import R50, TINY
 from benchmarks.harness.report import HEAD, setup, table_line
-from benchmarks.harness.run import measure
+from benchmarks.harness.run import measure, private_cache
 from benchmarks.original.dataset import CocoDetection as OriginalDataset
-from benchmarks.original.dataset import load_index
 from benchmarks.original.transforms import TrainTransforms
 from datasets.coco import CocoDetection, make_coco_transforms
 from datasets.loading.loaders import TrainLoader
@@ -66,19 +64,8 @@ def _by_objects(settings: Settings) -> Points:
 def _by_annotations(settings: Settings) -> Points:
     for num_images in (2, 4) if settings.quick else (500, 2000, 8000):
         with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            dataset = make_data(num_images, 0, seed=0)[0].dataset
-            for image in dataset["images"]:
-                image["file_name"] = f"{image['id']}.jpg"
-                (folder / image["file_name"]).touch()
-            ann_file = folder / "instances.json"
-            ann_file.write_text(json.dumps(dataset))
-            number = len(dataset["annotations"])
-            variants = {
-                "original": _counted(lambda path=ann_file: load_index(path).anns),
-                "this project": _counted(lambda path=ann_file: _dataset(path.parent, path)),
-            }
-            yield number, Case(f"{number} objects", variants, 3, tolerance=math.inf)
+            variants = annotations.variants(write_annotations(Path(name), num_images))
+            yield num_images, Case(f"annotations of {num_images} images", variants, 3)
 
 
 def _by_workers(settings: Settings) -> Points:
@@ -87,7 +74,10 @@ def _by_workers(settings: Settings) -> Points:
         folder = Path(name)
         ann_file = write_photos(folder, num_images)
         original = OriginalDataset(folder / "images", ann_file, TrainTransforms())
-        dataset = _dataset(folder / "images", ann_file, make_coco_transforms("train"))
+        with contextlib.redirect_stdout(io.StringIO()):
+            dataset = CocoDetection(
+                folder / "images", ann_file, make_coco_transforms("train"), return_masks=False
+            )
         for workers in (0, 1) if settings.quick else (0, 1, 2, 4):
             loaders = {
                 "original": DataLoader(original, 2, num_workers=workers, collate_fn=collate_fn),
@@ -95,11 +85,6 @@ def _by_workers(settings: Settings) -> Points:
             }
             variants = {name: _counted(partial(list, each)) for name, each in loaders.items()}
             yield workers, Case(f"{num_images} images, {workers} workers", variants, 3, threads=1)
-
-
-def _dataset(img_folder: Path, ann_file: Path, transforms: Any = None) -> CocoDetection:
-    with contextlib.redirect_stdout(io.StringIO()):
-        return CocoDetection(img_folder, ann_file, transforms, return_masks=False)
 
 
 def _counted(work: Callable[[], Sized]) -> Callable[[], int]:
@@ -120,7 +105,7 @@ PANELS = (
     Panel("Training step", "images per batch", _by_batch_size),
     Panel("Matching and losses", "queries", _by_queries),
     Panel("Matching and losses", "objects per image", _by_objects),
-    Panel("Reading annotations", "objects in the file", _by_annotations),
+    Panel("Reading annotations", "images in the file", _by_annotations),
     Panel("Loading an epoch", "data workers", _by_workers),
 )
 Curves = dict[str, list[tuple[int, float]]]  # (quantity, median) by variant
@@ -138,7 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     facts = setup()
     print("\n".join(f"{key}: {value}" for key, value in facts.items()), f"\n\n{HEAD}", sep="")
     settings = Settings(args.quick, args.device)
-    measured = [(panel, _curves(panel, settings)) for panel in PANELS]
+    with private_cache():
+        measured = [(panel, _curves(panel, settings)) for panel in PANELS]
     caption = f"{facts['processor']}, {facts['threads']} threads, torch {torch.__version__}"
     _draw(measured, caption, args.output)
     return 0

@@ -5,21 +5,19 @@ In bf16 the weights stay in float32. The original decodes the masks of all queri
 """
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from benchmarks.harness.case import Case, Settings
+from benchmarks.harness.case import Case, Settings, gradient_difference
 from benchmarks.harness.inputs import R50, TINY, build, images, targets
-from benchmarks.harness.measures import PEAK_MEMORY
+from benchmarks.harness.measures import peak_memory
 from benchmarks.inference import case as inference
 from benchmarks.original.detector import original_of
 from engine import predict, weigh
-from training.network import prepare_for_mixed_precision
+from training.network import prepare_for_training
 
 TITLE = "Peak memory"
 _TRAINING = {"boxes": "", "masks": "--masks", "masks, frozen": "--masks --frozen_weights made-up"}
@@ -35,7 +33,7 @@ def cases(settings: Settings) -> Iterator[Case]:
     for name, kind in (("boxes", ""), ("masks", "--masks")):
         size = (64, 96) if settings.quick else (800, 1333)
         case = inference(f"inference, {name}", f"{flags} {kind}", [size], settings.device, 1)
-        yield replace(case, measure=PEAK_MEMORY)
+        yield replace(case, measure=peak_memory(settings.device))
 
 
 def training(
@@ -47,24 +45,30 @@ def training(
     batch = images([size_hw] * batch_size, device)
     objects = targets(batch_size, 8, size_hw, device)
 
-    in_bf16 = copy.deepcopy(model)
-    prepare_for_mixed_precision(in_bf16)
+    prepared = {amp: copy.deepcopy(model) for amp in ("off", "bf16")}
+    for amp, network in prepared.items():
+        prepare_for_training(network, amp)
 
-    def step(network: nn.Module, amp: str = "off") -> Callable[[], dict[str, Any]]:
-        def run() -> dict[str, Any]:
+    def step(network: nn.Module, amp: str = "off") -> Callable[[], list[Tensor]]:
+        def run() -> list[Tensor]:
             network.zero_grad(set_to_none=True)
             losses = criterion(predict(network, batch, torch.device(device), amp), objects)
             weigh(losses, criterion.weight_dict, objects)[0].backward()
-            gradients = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
-            return {**{key: value.detach() for key, value in losses.items()}, **gradients}
+            named = sorted(network.named_parameters())
+            return [parameter.grad for _, parameter in named if parameter.grad is not None]
 
         return run
 
-    step(model)()  # allocates buffers that persist
+    step(original)()  # allocates buffers that persist
     return Case(
         f"{name}, {batch_size} x 3 x {size_hw[0]} x {size_hw[1]}",
-        {"original": step(original), "float32": step(model), "bf16": step(in_bf16, "bf16")},
+        {
+            "original": step(original),
+            "float32": step(prepared["off"]),
+            "bf16": step(prepared["bf16"], "bf16"),
+        },
         rounds=1,
-        tolerance={"float32": 1e-3, "bf16": math.inf},
-        measure=PEAK_MEMORY,
+        tolerance={"float32": 0.02, "bf16": 0.3},
+        compare=gradient_difference,
+        measure=peak_memory(device),
     )

@@ -9,6 +9,7 @@ DEFAULT = (
     "memory",
     "loader",
     "panoptic_loading",
+    "annotations",
     "evaluation",
     "startup",
 )

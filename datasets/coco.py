@@ -121,7 +121,7 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         self.largest_category_id = largest_category_id(self.categories)
 
     @cached_property
-    def coco(self) -> COCO:  # type: ignore[override]
+    def coco(self) -> COCO:
         """Index of the file as in pycocotools; missing ``area`` and ``iscrowd`` are filled in.
 
         It is made on first use, because it takes several times the memory of ``instances``.
@@ -162,9 +162,9 @@ class CocoDetection(torchvision.datasets.CocoDetection):
             return image, target
         return self._transforms(image, target)
 
-    def take_note(self) -> str | None:
+    def pop_notice(self) -> str | None:
         """Return a message if an image was rotated by EXIF since the last call, else None."""
-        return self._images.take_note()
+        return self._images.pop_notice()
 
     def _load_image(self, id: int) -> Image.Image:
         return self._images.read(self.instances.image(id))

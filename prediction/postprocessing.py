@@ -51,9 +51,8 @@ def to_prediction(
         size_hw: height and width of the original image.
         choice: criteria for the detections and segments to keep.
     """
-    results = PostProcess(loaded.category_ids)(
-        outputs, torch.tensor([size_hw], device=outputs["pred_boxes"].device)
-    )
+    to_detections = PostProcess(loaded.category_ids, loaded.cls_loss, one_per_query=True)
+    results = to_detections(outputs, torch.tensor([size_hw], device=outputs["pred_boxes"].device))
     result = {name: values.cpu() for name, values in results[0].items()}
     queries = _chosen_queries(loaded, result["scores"], result["labels"], choice)
     category_ids = result["labels"][queries].tolist()
@@ -112,6 +111,7 @@ def _segments(
         choice.segment_threshold,
         return_scores=True,
         category_ids=loaded.category_ids,
+        cls_loss=loaded.cls_loss,
     )
     result = to_segments(outputs, [network_hw], [size_hw])[0]
     found: list[dict[str, Any]] = result["segments_info"]

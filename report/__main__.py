@@ -11,11 +11,14 @@ from datasets.formats.flags import add_format_flags
 from training.flags.data_checks import COCO_PATHS
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command
 
+_PROGRAM = "python -m report"
+
 
 def build_parser() -> ArgumentParser:
     """Build the command-line parser."""
     parser = ArgumentParser(
-        "report",
+        _PROGRAM,
+        usage=f"{_PROGRAM} OUT [flags]",
         description="Write report.html and figures/ for a run of main.py.",
     )
     parser.add_argument("folder", metavar="OUT", type=Path, help="--output_dir of the run")
@@ -49,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     args: argparse.Namespace = build_parser().parse_args(argv)
     given = {k: v for k, v in vars(args).items() if k != "folder" and v not in (None, "", False)}
-    return run_command("report", lambda: report(args.folder, given))
+    return run_command(_PROGRAM, lambda: report(args.folder, given))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,11 @@ from typing import Any
 
 NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "num_classes": None,
+    "query_design": "learned",
+    "cls_loss": "ce",
+    "cls_loss_coef": 1.0,
+    "focal_alpha": None,
+    "denoising": 0,
     "finetune": "",
     "data": None,
     "voc_path": None,

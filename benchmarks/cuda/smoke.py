@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import io
 import itertools
+import math
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -74,23 +75,19 @@ def train_briefly(name: str, flags: str, num_objects: int) -> Outcome:
     def train(steps: int) -> dict[str, float]:
         with contextlib.redirect_stdout(io.StringIO()):
             return train_one_epoch(
-                *(model, criterion, [batch] * steps, optimizer, torch.device(device_of(model))),
+                *(model, criterion, [batch] * steps, optimizer, torch.device(args.device)),
                 *(0, 0.1, args.amp),
                 scaler=scaler,
             )
 
     loss = train(_STEPS)["loss"]
     has_changed = any(not torch.equal(a, b) for a, b in zip(before, trained, strict=True))
-    failure = "" if has_changed else "the weights have not changed"
-    failure = failure if torch.isfinite(torch.tensor(loss)) else f"loss {loss}"
+    has_gradient = num_objects > 0 or not args.frozen_weights  # masks need objects
+    failure = "the weights have not changed" if has_gradient and not has_changed else ""
+    failure = failure if math.isfinite(loss) else f"loss {loss}"
     waits = synchronizations.per_step(train) if torch.cuda.is_available() else None
     lines = tuple(synchronizations.warned_lines(lambda: train(_STEPS)))
     return Outcome(name, failure, waits, lines)
-
-
-def device_of(model: torch.nn.Module) -> torch.device:
-    """Device of the first parameter."""
-    return next(model.parameters()).device
 
 
 def run_main(device: str, folder: Path) -> Iterator[Outcome]:

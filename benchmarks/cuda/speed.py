@@ -9,24 +9,23 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks.cuda import synchronizations
 from benchmarks.harness.case import Case, Settings
 from benchmarks.harness.coco import make_data
 from benchmarks.harness.inputs import R50, TINY, build, images, targets
-from benchmarks.harness.measures import Measure
+from benchmarks.harness.measures import returned
 from benchmarks.inference import case as inference
 from benchmarks.original import detector
 from datasets.coco import PUBLISHED_SCALES
 from engine import evaluate, predict, train_one_epoch
 from models.postprocess import PostProcess
-from training.network import prepare_for_mixed_precision
+from training.network import prepare_for_training
 from util.nested_tensor import NestedTensor
 from util.optimizer import build_optimizer
 
 TITLE = "GPU: training, inference, evaluation"
-# The variant returns the number itself.
-_SYNCHRONIZATIONS = Measure("synchronizations per step", lambda variant: (None, variant()))
 Batch = tuple[NestedTensor, list[dict[str, Any]]]
 
 
@@ -86,7 +85,7 @@ def _waits_of_training(flags: str, batch: Batch, device: str) -> Case:
             **{amp: waits(trainer(flags, amp, device)) for amp in ("off", "bf16")},
         },
         rounds=1,
-        measure=_SYNCHRONIZATIONS,
+        measure=returned("synchronizations per step"),
     )
 
 
@@ -112,8 +111,7 @@ def original_trainer(flags: str, device: str) -> Callable[[list[Batch]], dict[st
 def trainer(flags: str, amp: str, device: str) -> Callable[[list[Batch]], dict[str, float]]:
     """A function that trains with `engine.train_one_epoch`."""
     model, criterion = build(f"{flags} --dropout 0 --device {device}")
-    if amp != "off":
-        prepare_for_mixed_precision(model)
+    prepare_for_training(model, amp)
     optimizer = build_optimizer(model, 1e-4, 1e-5, 1e-4)
     scaler = torch.amp.GradScaler(device) if amp == "fp16" else None
 
@@ -133,7 +131,7 @@ def _evaluation(
 ) -> Case:
     """`engine.evaluate` with losses and COCO metrics; baseline: the forward pass alone."""
     model, criterion = build(f"{flags} --no_aux_loss --device {device}")
-    prepare_for_mixed_precision(model.eval())
+    prepare_for_training(model.eval(), "bf16")
     ground_truth = make_data(num_images, 0, seed=0)[0]
     samples = images([size_hw] * batch_size)
     number_of_batches = num_images // batch_size
@@ -154,7 +152,7 @@ def _evaluation(
 
     def whole() -> int:
         loader = _Loader(batches, number_of_batches)
-        postprocessors = {"bbox": PostProcess().to(device)}
+        postprocessors: dict[str, nn.Module] = {"bbox": PostProcess().to(device)}
         with contextlib.redirect_stdout(io.StringIO()):
             evaluate(
                 *(model, criterion, postprocessors, loader, ground_truth),

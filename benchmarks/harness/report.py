@@ -61,7 +61,7 @@ def quantity(value: float, unit: str) -> str:
 def table_line(row: Row) -> str:
     """A line of the table under `HEAD`."""
     baseline, ours = (statistics.median(v) for v in (row.baseline_values, row.values))
-    low, high = row.ratio_range
+    spread = "" if row.rounds == 1 else " ({:.2f} to {:.2f})".format(*row.ratio_range)
     difference = f"{row.difference:.1e}" + ("" if row.is_equal else f" **above {row.tolerance:g}**")
     cells = (
         row.case,
@@ -69,7 +69,7 @@ def table_line(row: Row) -> str:
         row.variant,
         quantity(baseline, row.unit),
         quantity(ours, row.unit),
-        f"**{row.ratio:.2f}** ({low:.2f} to {high:.2f})",
+        f"**{row.ratio:.2f}**{spread}",
         difference,
     )
     return f"| {' | '.join(cells)} |"

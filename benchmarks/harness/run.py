@@ -2,7 +2,9 @@
 
 import contextlib
 import math
+import os
 import statistics
+import tempfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -107,3 +109,16 @@ def _threads(number: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def private_cache() -> Iterator[None]:
+    """Let this process and its children cache annotations in a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        before = os.environ.get("TORCH_HOME")
+        os.environ["TORCH_HOME"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["TORCH_HOME"]
+            os.environ.update({} if before is None else {"TORCH_HOME": before})

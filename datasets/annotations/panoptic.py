@@ -93,7 +93,7 @@ def load_panoptic(ann_file: str | Path) -> dict[str, Any]:
     Raises:
         UserError: as `load_annotations`.
     """
-    return load_annotations(ann_file, way_out="check --coco_panoptic_path")
+    return load_annotations(ann_file, fix="check --coco_panoptic_path")
 
 
 def check_panoptic(

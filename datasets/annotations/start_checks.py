@@ -32,19 +32,19 @@ _TOO_MANY_IMAGES = 3
 logger = logging.getLogger(__name__)
 
 
-def stop_or_warn(problems: Sequence[str], way_out: str, skip_checks: bool) -> None:
+def stop_or_warn(problems: Sequence[str], fix: str, skip_checks: bool) -> None:
     """Raise an error for the problems, or print each as a warning with ``skip_checks``.
 
     Args:
         problems: one sentence per problem, beginning with the file; may be empty.
-        way_out: how to fix the problems.
+        fix: how to fix the problems.
         skip_checks: value of ``--skip_checks``.
 
     Raises:
         UserError: if there are problems and ``skip_checks`` is off.
     """
     if problems and not skip_checks:
-        raise UserError(f"{'; '.join(problems)}; {way_out}, or start anyway with --skip_checks")
+        raise UserError(f"{'; '.join(problems)}; {fix}, or start anyway with --skip_checks")
     for problem in problems:
         print(f"Warning (--skip_checks): {problem}")
 
@@ -181,7 +181,7 @@ def _format_problem(
 ) -> str | None:
     """Describe boxes that do not look like xywh pixels; None if there are none."""
     sizes_wh = _known_sizes(instances, img_folder)
-    is_known = (sizes_wh > 0).all(axis=1)[instances.image_row]
+    is_known = np.all(sizes_wh > 0, axis=1)[instances.image_row]
     boxes, limits = instances.bbox[is_known], sizes_wh[instances.image_row[is_known]]
     suspected = suspect_format(boxes[:, :2], boxes[:, 2:], limits_of(limits))
     if suspected is None:

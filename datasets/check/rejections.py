@@ -25,7 +25,7 @@ def add_rejections(findings: Findings, rejection: UserError, file_names: Mapping
             continue
         examples = [_example(problem, row, file_names) for row in problem.rows[:EXAMPLES_KEPT]]
         text = f"{problem.table} {problem.text}"
-        text += f"; {problem.way_out}" if problem.way_out else ""
+        text += f"; {problem.fix}" if problem.fix else ""
         findings.add_many("refused", len(problem.rows), examples, text)
 
 

@@ -26,7 +26,7 @@ def positive_number(text: str) -> int:
     return int(text)
 
 
-def can_have(action: argparse.Action, value: Any) -> bool:
+def accepts_value(action: argparse.Action, value: Any) -> bool:
     """Whether a value is valid for a flag of a parser."""
     if action.nargs == 0:
         return isinstance(value, bool)
