@@ -47,7 +47,7 @@ def main(
             defaults. Modified in place: ``output_dir`` if ``run_name`` determines it; ``rank``,
             ``world_size`` and ``gpu`` in a distributed run.
         given: names of the flags given explicitly; a checkpoint may override all others, see
-            `training.flags.saved.settle_flags`.
+            `training.flags.saved.resolve_flags`.
         run_name: without ``args.output_dir`` training writes to ``outputs/{run_name}-N``, with the
             first free N; empty: nothing is written.
 
@@ -93,7 +93,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     from util.terminal.passing_lines import passing_lines
 
     num_classes_given = args.num_classes
-    args, start = _settle_flags(args, given)
+    args, start = _resolve_flags(args, given)
     output = build_output(args)
     folder = RunFolder(args.output_dir, args.keep_last)
     args.scales = build_scales(args)
@@ -175,7 +175,7 @@ def _warn_of_few_steps(plan: "TrainingPlan", num_images: int, start: "Start") ->
             print(warning)
 
 
-def _settle_flags(
+def _resolve_flags(
     args: argparse.Namespace, given: Collection[str] | None
 ) -> "tuple[argparse.Namespace, Start]":
     """Read the checkpoints, restore flags from them, and seed the run. Collective.
@@ -184,7 +184,7 @@ def _settle_flags(
         the final flags (a copy), and the loaded checkpoints.
     """
     from training.flags.checks import check_flags, check_training_flags, require_same_flags
-    from training.flags.saved import settle_flags
+    from training.flags.saved import resolve_flags
     from training.folder import RunFolder
     from training.resume import Start, find_start
     from util.distributed.processes import get_rank
@@ -194,7 +194,7 @@ def _settle_flags(
 
     folder = RunFolder(args.output_dir)
     start = find_start(folder, args.auto_resume, args.resume, args.finetune, args.frozen_weights)
-    args = settle_flags(args, start, given, flag_actions())
+    args = resolve_flags(args, start, given, flag_actions())
     check_flags(args)
     check_training_flags(args)
     require_same_flags(args)

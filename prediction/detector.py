@@ -237,7 +237,7 @@ class Detector:
         batch_size: int,
         on_error: OnError[Key] | None,
     ) -> dict[int, tuple[dict[str, Tensor], tuple[int, int]]]:
-        """Outputs with batch size 1, and network input size, by index of the image in the chunk."""
+        """Outputs (batch size 1) and network input size of each image, by index in the chunk."""
         inputs = [self._preprocess(image, None)[0] for _, image in chunk]
         outputs: dict[int, tuple[dict[str, Tensor], tuple[int, int]]] = {}
         for indices in batches_of_one_size(inputs, batch_size):

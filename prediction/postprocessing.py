@@ -1,4 +1,4 @@
-"""Convert the model outputs of one image to a prediction with class names."""
+"""Convert model outputs to predictions with class names."""
 
 import io
 from collections.abc import Collection, Sequence
@@ -70,7 +70,7 @@ def to_prediction(
 
 
 def _own_ids(loaded: LoadedModel, category_ids: Sequence[int]) -> np.ndarray:
-    """Ids (N,) in the user's files: int64, or objects if some ids are strings."""
+    """Category ids (N,) as in the user's files: int64, or dtype object if some are strings."""
     own_ids = loaded.rows().text_ids()
     if not own_ids:
         return np.array(category_ids, dtype=np.int64)
@@ -105,7 +105,7 @@ def _masks(outputs: Outputs, queries: Tensor, network_hw: SizeHW, size_hw: SizeH
 def _segments(
     loaded: LoadedModel, outputs: Outputs, network_hw: SizeHW, size_hw: SizeHW, choice: Choice
 ) -> dict[str, Any]:
-    """Segment map and segments of a panoptic model. Ids start at 1; 0 is void, as in COCO."""
+    """Segment map and segments of a panoptic model. Ids start at 1; 0 is void."""
     to_segments = PostProcessPanoptic(
         loaded.is_thing,
         choice.segment_threshold,

@@ -8,7 +8,7 @@ from datasets.annotations.foreign_formats import recognise_binary, recognise_fol
 from util.errors import UserError
 
 
-def read_json(path: str | Path, name: str, way_out: str) -> Any:
+def read_json(path: str | Path, name: str, fix: str) -> Any:
     """Read a JSON file.
 
     Numbers may be NaN or infinite; of duplicate keys the last one is used.
@@ -16,7 +16,7 @@ def read_json(path: str | Path, name: str, way_out: str) -> Any:
     Args:
         path: UTF-8 file.
         name: description of the file in messages.
-        way_out: end of the error message: how to fix the problem.
+        fix: end of the error message: how to fix the problem.
 
     Raises:
         UserError: if the file cannot be read or parsed.
@@ -38,7 +38,7 @@ def read_json(path: str | Path, name: str, way_out: str) -> Any:
         reason = _describe_syntax_error(error)
     except ValueError:  # Python's limit on the length of integers
         reason = "contains an integer with thousands of digits"
-    raise UserError(f"{name} {path} {reason}; {way_out}")
+    raise UserError(f"{name} {path} {reason}; {fix}")
 
 
 def _describe_folder(folder: Path) -> str:

@@ -52,7 +52,7 @@ class ReplacingDataset(Dataset):
 
     Args:
         dataset: map-style dataset that raises a UserError for unreadable items. An optional method
-            ``take_note`` returns a message about the last item, or None.
+            ``pop_notice`` returns a message about the last item, or None.
         allowed: maximum number of replacements; 0: the error is raised.
     """
 
@@ -77,7 +77,7 @@ class ReplacingDataset(Dataset):
 
 def _notice_from(dataset: Any) -> str | None:
     """Message of a dataset about the last item, if any."""
-    return dataset.take_note() if hasattr(dataset, "take_note") else None
+    return dataset.pop_notice() if hasattr(dataset, "pop_notice") else None
 
 
 def refuse_too_many(errors: list[str], allowed: int) -> None:

@@ -14,7 +14,7 @@ from util.category_ids import CategoryIds
 from util.cli.signals import ignore_stop_signals
 from util.distributed.processes import get_world_size
 from util.errors import UserError
-from util.visualize.contact_sheet import count
+from util.text import count
 
 
 class TrainLoader:

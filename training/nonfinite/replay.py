@@ -13,7 +13,7 @@ from models import build_model
 from models.criterion import SetCriterion
 from models.fast.attention import WeightHooks
 from models.weights import load_model_state, model_state
-from training.network import prepare_for_mixed_precision
+from training.network import prepare_for_training
 from util.cli.command_line import ArgumentParser, run_command
 from util.errors import UserError
 from util.files.checkpoint import load_checkpoint, save_checkpoint
@@ -184,8 +184,7 @@ def replay_file(path: str) -> None:
     if args.deterministic:
         make_deterministic()
     model, criterion, _ = build_model(args)
-    if args.amp != "off":
-        prepare_for_mixed_precision(model)
+    prepare_for_training(model, args.amp)
     load_model_state(model, weights, path)
     if record.epoch < args.freeze_backbone_epochs:
         freeze_backbone(model)

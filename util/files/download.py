@@ -32,16 +32,16 @@ def load_from_url(url: str, map_location: Any) -> Any:
         map_location: device of the tensors, as for `torch.load`.
 
     Raises:
-        UserError: the cached file does not match the hash in its name.
-        OSError: the download failed.
-        RuntimeError: the downloaded file does not match the hash in its name.
+        UserError: if the cached file does not match the hash in its name.
+        OSError: if the download fails.
+        RuntimeError: if the downloaded file does not match the hash in its name.
     """
     path = _cache_path(url)
     expected_hash = _HASH_IN_NAME.search(path.name)
     if expected_hash:
         _check_cached(path, expected_hash[1])
         return _load(url, map_location, path.name, check_hash=True)
-    temporary = f"{uuid.uuid4().hex}.tmp"  # threads may fetch equal names
+    temporary = f"{uuid.uuid4().hex}.tmp"  # unique: threads may download files of the same name
     try:
         return _load(url, map_location, temporary, check_hash=False)
     finally:
@@ -49,7 +49,7 @@ def load_from_url(url: str, map_location: Any) -> Any:
 
 
 def advice_without_network(url: str) -> str:
-    """What to do if a URL cannot be downloaded; the end of an error message."""
+    """Advice for a machine without network access; the end of an error message."""
     path = _cache_path(url)
     fix = f"put it at {path}" if _HASH_IN_NAME.search(path.name) else "give its path"
     return f"download it on another machine and {fix}"
@@ -79,6 +79,6 @@ def _check_cached(path: Path, expected: str) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(expected):
         raise UserError(
-            f"{path}: is damaged or another file, its hash is {found[:8]}: rename it to "
+            f"{path}: does not match the hash in its name (its hash is {found[:8]}): rename it to "
             "download it again"
         )

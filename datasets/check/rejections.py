@@ -9,24 +9,24 @@ from datasets.check.findings import EXAMPLES_KEPT, Example, Findings, id_of
 from util.errors import UserError
 
 
-def note_refusal(findings: Findings, refusal: UserError, file_names: Mapping[int, str]) -> None:
+def add_rejections(findings: Findings, rejection: UserError, file_names: Mapping[int, str]) -> None:
     """Add each problem for which training rejects the annotation file.
 
     Args:
         findings: findings of the split; missing files are not added twice.
-        refusal: error raised by the check.
+        rejection: error raised by the check.
         file_names: file name of each image id.
     """
-    if not isinstance(refusal, AnnotationFileError):
-        findings.note("refused", Example(), str(refusal))
+    if not isinstance(rejection, AnnotationFileError):
+        findings.add("refused", Example(), str(rejection))
         return
-    for problem in refusal.problems:
+    for problem in rejection.problems:
         if problem.text.startswith(NO_FILE) and findings.has("missing_file"):
             continue
         examples = [_example(problem, row, file_names) for row in problem.rows[:EXAMPLES_KEPT]]
         text = f"{problem.table} {problem.text}"
-        text += f"; {problem.way_out}" if problem.way_out else ""
-        findings.note_many("refused", len(problem.rows), examples, text)
+        text += f"; {problem.fix}" if problem.fix else ""
+        findings.add_many("refused", len(problem.rows), examples, text)
 
 
 def _example(problem: Problem, row: Row, file_names: Mapping[int, str]) -> Example:

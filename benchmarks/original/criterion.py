@@ -16,6 +16,10 @@ from util.box_ops import box_cxcywh_to_xyxy, generalized_box_iou
 
 Weights = tuple[float, float, float]
 
+# Of the class, L1 and GIoU costs and losses, in the published recipe.
+MATCHING_WEIGHTS: Weights = (1.0, 5.0, 2.0)
+LOSS_WEIGHTS = {"loss_ce": 1.0, "loss_bbox": 5.0, "loss_giou": 2.0}
+
 
 def match(outputs: dict[str, Any], targets: list[dict[str, Tensor]], weights: Weights) -> list[Any]:
     """Matched (query, object) indices per image; ``weights`` of the class, L1 and GIoU costs."""
@@ -91,3 +95,13 @@ def losses(
         )
         named.update({k + suffix: v for k, v in terms.items() if k != "class_error" or not suffix})
     return named
+
+
+def weighted_sum(named: dict[str, Tensor]) -> Tensor:
+    """The weighted sum of the losses of all decoder layers."""
+    weighted = [
+        value * LOSS_WEIGHTS[name.rstrip("_0123456789")]
+        for name, value in named.items()
+        if name.startswith("loss")
+    ]
+    return torch.stack(weighted).sum()

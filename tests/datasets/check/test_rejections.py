@@ -4,7 +4,7 @@ import pytest
 
 from datasets.annotations.checks import check_annotations
 from datasets.check.findings import EXAMPLES_KEPT, Findings
-from datasets.check.rules import note_refusal
+from datasets.check.rejections import add_rejections
 from util.errors import UserError
 
 
@@ -12,7 +12,7 @@ def findings_for(data, folder, **options):
     with pytest.raises(UserError) as refusal:
         check_annotations(data, "a; b: file.json", folder, **options)
     findings = Findings("train")
-    note_refusal(findings, refusal.value, {1: "1.jpg"})
+    add_rejections(findings, refusal.value, {1: "1.jpg"})
     return findings.all()
 
 
@@ -46,17 +46,17 @@ def test_missing_files_are_told_once(tmp_path):
     assert (finding.kind, finding.count, finding.examples[0].image_id) == ("refused", 1, 1)
     assert finding.examples[0].detail == "file_name '1.jpg'"
     findings = Findings("train")
-    findings.note("missing_file", finding.examples[0])
+    findings.add("missing_file", finding.examples[0])
     with pytest.raises(UserError) as refusal:
         check_annotations(data, "file.json", tmp_path)
-    note_refusal(findings, refusal.value, {})
+    add_rejections(findings, refusal.value, {})
     assert [one.kind for one in findings.all()] == ["missing_file"]
 
 
 def test_another_refusal_is_one_finding():
     text = "annotation file x has no images"
     findings = Findings("val")
-    note_refusal(findings, UserError(text), {})
+    add_rejections(findings, UserError(text), {})
     (finding,) = findings.all()
     assert (finding.message, finding.count, finding.split) == (text, 1, "val")
 
