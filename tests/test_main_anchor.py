@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+import predict
 from datasets.shapes.directory import write_shapes
 from export import torchscript
-from tests import test_predict
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
 
 ANCHOR = ["--query_design", "anchor", "--cls_loss", "focal", "--denoising", "2"]
@@ -122,7 +122,7 @@ def test_panoptic_maps(data):
 def test_predict_and_export(data, trained, tmp_path):
     checkpoint = str(trained / "checkpoint.pth")
     out = ["--output_dir", str(tmp_path / "seen"), "--threshold", "0.01", "--device", "cpu"]
-    assert test_predict.run(str(data / "val2017"), "--checkpoint", checkpoint, *out) == 0
+    assert predict.main([str(data / "val2017"), "--checkpoint", checkpoint, *out]) == 0
     assert list((tmp_path / "seen").rglob("*.json"))
     scripted = str(tmp_path / "model.pt")
     assert torchscript.run(["--checkpoint", checkpoint, "--output", scripted]) == 0
