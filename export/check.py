@@ -9,7 +9,6 @@ from torch import Tensor
 
 from export.wrapper import ExportWrapper, SizeHW, detections_of
 from util.box_ops import box_cxcywh_to_xyxy
-from util.nested_tensor import NestedTensor
 
 # Maps the inputs, by default images and padding mask, to outputs by name.
 Exported = Callable[..., dict[str, Tensor]]
@@ -120,8 +119,8 @@ def compare(
     Raises:
         CheckFailedError: an output is missing or has the wrong shape.
     """
-    outputs = wrapper.model(NestedTensor(images, padding_mask))
-    found = exported(images, padding_mask)
+    outputs = wrapper.outputs_of(images, padding_mask)
+    found = exported(*wrapper.inputs_of(images, padding_mask))
     _check_shapes(outputs if wrapper.raw else detections_of(outputs), found)
     if wrapper.raw:
         scores = distance(outputs["pred_logits"].softmax(-1), found["pred_logits"].softmax(-1))

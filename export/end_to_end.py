@@ -9,7 +9,6 @@ from datasets.coco import IMAGENET_MEAN, IMAGENET_STD
 from export.check import Differences, Exported, distance
 from export.wrapper import Example, ExportWrapper, Signature
 from util.box_ops import box_cxcywh_to_xyxy
-from util.nested_tensor import NestedTensor
 
 INPUTS = ("images", "sizes_hw", "original_sizes_hw")
 NO_LABEL = -1
@@ -111,7 +110,7 @@ def compare_end_to_end(
     Detections are compared by query, because scores that are almost equal may change places.
     """
     pixels, sizes_hw, original_sizes_hw = module.inputs_of(images, padding_mask)
-    outputs = module.wrapper.model(NestedTensor(*module.normalized(pixels, sizes_hw)))
+    outputs = module.wrapper.outputs_of(*module.normalized(pixels, sizes_hw))
     found = exported(pixels, sizes_hw, original_sizes_hw)
     scores = _difference_of_scores(module, outputs["pred_logits"].softmax(-1)[..., :-1], found)
     index = found["queries"][:, :, None].expand(-1, -1, 4)

@@ -11,6 +11,7 @@ import torch
 
 from util.distributed.processes import is_main_process
 from util.errors import UserError
+from util.files.compression import refuse_compression
 
 _URL = re.compile(r"^(https?|file)://")
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")  # as in detr-r50-e632da11.pth
@@ -32,7 +33,7 @@ def load_from_url(url: str, map_location: Any) -> Any:
         map_location: device of the tensors, as for `torch.load`.
 
     Raises:
-        UserError: the cached file does not match the hash in its name.
+        UserError: the cached file does not match the hash in its name, or the file is compressed.
         OSError: the download failed.
         RuntimeError: the downloaded file does not match the hash in its name.
     """
@@ -40,12 +41,15 @@ def load_from_url(url: str, map_location: Any) -> Any:
     expected_hash = _HASH_IN_NAME.search(path.name)
     if expected_hash:
         _check_cached(path, expected_hash[1])
-        return _load(url, map_location, path.name, check_hash=True)
-    temporary = f"{uuid.uuid4().hex}.tmp"  # threads may fetch equal names
+        if not path.exists():
+            _download(url, path, expected_hash[1])
+        return _load(path, url, map_location)
+    temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")  # threads may fetch equal names
     try:
-        return _load(url, map_location, temporary, check_hash=False)
+        _download(url, temporary, None)
+        return _load(temporary, url, map_location)
     finally:
-        path.with_name(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def advice_without_network(url: str) -> str:
@@ -60,15 +64,15 @@ def _cache_path(url: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
 
 
-def _load(url: str, map_location: Any, file_name: str, check_hash: bool) -> Any:
-    return torch.hub.load_state_dict_from_url(
-        url,
-        map_location=map_location,
-        progress=is_main_process(),
-        check_hash=check_hash,
-        file_name=file_name,
-        weights_only=True,
-    )
+def _download(url: str, path: Path, expected_hash: str | None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    print(f'Downloading: "{url}" to {path}')
+    torch.hub.download_url_to_file(url, str(path), expected_hash, progress=is_main_process())
+
+
+def _load(path: Path, url: str, map_location: Any) -> Any:
+    refuse_compression(path, url)
+    return torch.load(path, map_location=map_location, weights_only=True)
 
 
 def _check_cached(path: Path, expected: str) -> None:
