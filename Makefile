@@ -2,6 +2,7 @@
 # make panoptic  set up; train boxes, then masks, of things and stuff on drawn shapes (CPU, 15 minutes)
 # make test      set up; run the fast tests
 # make slow      run the slower tests; make full: the longest tests, half an hour, not part of CI
+# make benchmarks  compare speed and memory with the original's algorithm (ten minutes)
 # make lint, make types: static checks; make format: fix what ruff can fix
 #
 # PYTHON=python3.12 make demo selects the interpreter, TESTS=tests/util make test selects the tests.
@@ -15,7 +16,7 @@ RUN := $(VENV)/bin/python
 PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile
 INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo panoptic test slow full lint types format clean
+.PHONY: demo panoptic test slow full benchmarks lint types format clean
 
 demo: $(VENV)/.installed
 	$(RUN) main.py @configs/shapes.txt --overwrite
@@ -32,6 +33,9 @@ slow: $(VENV)/.installed-dev $(VENV)/transformers4
 
 full: $(VENV)/.installed-dev
 	$(PYTEST) -m "full and not cuda" --durations=5 $(TESTS)
+
+benchmarks: $(VENV)/.installed-dev
+	$(RUN) -m benchmarks
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check --quiet .

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.harness.case import Settings
 from benchmarks.harness.report import HEAD, as_json, setup, table_line
-from benchmarks.harness.run import measure
+from benchmarks.harness.run import measure, private_cache
 from benchmarks.subjects import DEFAULT, ON_REQUEST
 
 
@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = {"setup": setup(), "quick": args.quick, "rows": []}
     print("\n".join(f"{key}: {value}" for key, value in run["setup"].items()))
     for name in args.subjects or DEFAULT:
-        run["rows"] += _run_subject(name, Settings(args.quick, args.device), args.rounds)
+        with private_cache():
+            run["rows"] += _run_subject(name, Settings(args.quick, args.device), args.rounds)
         if args.json:  # after each subject, so that an interrupted run is not lost
             args.json.write_text(json.dumps(run, indent=1) + "\n")
     return 0 if all(row["is_equal"] for row in run["rows"]) else 1

@@ -32,8 +32,7 @@ def _case(name: str, flags: str, size_hw: tuple[int, int]) -> Case:
     batch = next(padded_batches([size_hw], [1]))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        with open(path, "wb") as file:
-            onnx.write(ours, batch, {}, file)
+        onnx.save(onnx.to_onnx(ours, batch, {}), path)
         exported = onnx.load(path, torch.get_num_threads())
     return Case(
         f"{name}, 1 x 3 x {size_hw[0]} x {size_hw[1]}",

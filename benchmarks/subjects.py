@@ -9,8 +9,9 @@ DEFAULT = (
     "memory",
     "loader",
     "panoptic_loading",
+    "annotations",
     "evaluation",
     "startup",
 )
 # Run if named: slow, or about a part of PyTorch instead of the original.
-ON_REQUEST = ("onnx_speed", "attention", "convolution")
+ON_REQUEST = ("cuda.speed", "onnx_speed", "attention", "convolution")

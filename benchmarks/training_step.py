@@ -14,7 +14,7 @@ from benchmarks.harness.case import Case, Settings
 from benchmarks.harness.inputs import R50, TINY, build, flags_of, images, targets
 from benchmarks.original.detector import build_optimizer, original_of, training_step
 from engine import train_one_epoch
-from training.network import prepare_for_mixed_precision
+from training.network import prepare_for_training
 from util import optimizer as optimizers
 
 TITLE = "Training step"
@@ -58,8 +58,7 @@ def variants(
 def step_of_engine(flags: str, amp: str, batch: Any) -> Callable[[], dict[str, float]]:
     """`engine.train_one_epoch` with one batch; returns the unweighted losses."""
     model, criterion = build(flags)
-    if amp != "off":
-        prepare_for_mixed_precision(model)
+    prepare_for_training(model, amp)
     optimizer = optimizers.build_optimizer(model, 1e-4, 1e-5, 1e-4)
     device = torch.device(flags_of(flags).device)
 

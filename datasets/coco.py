@@ -121,7 +121,7 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         self.largest_category_id = largest_category_id(self.categories)
 
     @cached_property
-    def coco(self) -> COCO:  # type: ignore[override]
+    def coco(self) -> COCO:
         """Index of the file as in pycocotools; missing ``area`` and ``iscrowd`` are filled in.
 
         It is made on first use, because it takes several times the memory of ``instances``.

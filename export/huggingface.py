@@ -13,9 +13,7 @@ import argparse
 import importlib
 import importlib.util
 import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from torch import Tensor, nn
 
 from export.architecture import FLAG_NAMES, Architecture
 from export.check import CheckFailedError, Exported
-from export.command import add_check_flags, check_with_flags, run_checked, set_sizes
+from export.command import add_check_flags, check_with_flags, run_checked, sizes_to_check
 from export.huggingface_config import (
     preprocessor_config,
     read_config,
@@ -40,6 +38,7 @@ from export.huggingface_keys import (
 )
 from export.quiet import quiet
 from export.source import Source, add_model_flags, source_of
+from export.staging import staged_files
 from export.weights import (
     cannot_be_written,
     check_folder_of,
@@ -47,14 +46,13 @@ from export.weights import (
     write_safetensors_file,
     write_weights,
 )
-from export.wrapper import ExportWrapper
+from export.wrapper import ExportWrapper, SizeHW
 from models.segmentation import DETRsegm
 from models.weights import load_model_state, model_state
 from util.cli.command_line import ArgumentParser, FlagGroup
 from util.errors import UserError
 from util.files.checkpoint import atomic_write, check_replaceable, load_checkpoint
 from util.files.safetensors_file import read_safetensors
-from util.files.temporary import removed_on_sigterm
 
 _PROGRAM = "python -m export.huggingface"
 _CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -187,28 +185,21 @@ def _export(args: argparse.Namespace) -> None:
     for name in (_CONFIG, _PREPROCESSOR, _WEIGHTS):
         check_replaceable(output / name)
     source = source_of(args)
-    set_sizes(args, 1, source.architecture.largest_side)
+    sizes_hw = sizes_to_check(args, 1, source.architecture.largest_side)
     try:
-        _write_checked(source, output, args)
+        _write_checked(source, output, sizes_hw, args)
     except OSError as err:
         raise cannot_be_written(args.output, err) from err
     print(f"written to {output}")
 
 
-def _write_checked(source: Source, output: Path, args: argparse.Namespace) -> None:
-    # An existing folder may be on another disk than the folder that it is in.
-    place = output if output.exists() else output.absolute().parent
-    with (
-        tempfile.TemporaryDirectory(dir=place, prefix=".export-") as name,
-        removed_on_sigterm(temporary := Path(name)),
-    ):
-        write_folder(source, temporary)
-        _check_round_trip(source.model.state_dict(), temporary)
-        _check_outputs(source.model, temporary, args)
-        output.mkdir(exist_ok=True)
-        for file in sorted(temporary.iterdir(), reverse=True):  # weights first, config.json last
-            with file.open("rb") as written, atomic_write(output / file.name) as copy:
-                shutil.copyfileobj(written, copy)
+def _write_checked(
+    source: Source, output: Path, sizes_hw: Sequence[SizeHW], args: argparse.Namespace
+) -> None:
+    with staged_files(output) as folder:
+        write_folder(source, folder)
+        _check_round_trip(source.model.state_dict(), folder)
+        _check_outputs(source.model, folder, sizes_hw, args)
 
 
 def _check_round_trip(state: Mapping[str, Tensor], folder: Path) -> None:
@@ -220,7 +211,9 @@ def _check_round_trip(state: Mapping[str, Tensor], folder: Path) -> None:
     print(f"{len(ours)} tensors are identical after a round trip")
 
 
-def _check_outputs(model: nn.Module, folder: Path, args: argparse.Namespace) -> None:
+def _check_outputs(
+    model: nn.Module, folder: Path, sizes_hw: Sequence[SizeHW], args: argparse.Namespace
+) -> None:
     """Compare our model with the one that transformers loads from a folder, if it is installed."""
     needed = ["transformers", *(["timm"] if uses_timm(_read_json(folder / _CONFIG)) else [])]
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
@@ -229,7 +222,7 @@ def _check_outputs(model: nn.Module, folder: Path, args: argparse.Namespace) -> 
         return
     print("largest differences between Hugging Face's model and ours:")
     theirs = load_huggingface_model(folder, isinstance(model, DETRsegm))
-    differences = check_with_flags(ExportWrapper(model, raw=True).eval(), theirs, args)
+    differences = check_with_flags(ExportWrapper(model, raw=True).eval(), theirs, sizes_hw, args)
     print(f"  overall: {differences}")
 
 
@@ -237,8 +230,8 @@ def _import(args: argparse.Namespace) -> None:
     check_output_file(args.output)
     checkpoint, model = read_folder(Path(args.folder))
     architecture = Architecture(**{name: checkpoint["args"][name] for name in FLAG_NAMES})
-    set_sizes(args, 1, architecture.largest_side)
-    _check_outputs(model, Path(args.folder), args)
+    sizes_hw = sizes_to_check(args, 1, architecture.largest_side)
+    _check_outputs(model, Path(args.folder), sizes_hw, args)
     write_weights(args.output, checkpoint)
     print(f"{len(checkpoint['model'])} tensors written to {args.output}")
 

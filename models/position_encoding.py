@@ -62,7 +62,7 @@ class PositionEmbeddingSine(nn.Module):
         return encoded.permute(0, 3, 1, 2)
 
     def _waves(self, position: Tensor) -> Tensor:
-        return sine_waves(position, self.num_pos_feats, self.temperature)
+        return sine_waves(position, self.num_pos_feats, float(self.temperature))
 
 
 def sine_waves(position: Tensor, num_channels: int, temperature: float) -> Tensor:

@@ -1,7 +1,7 @@
 """A case of a benchmark: variants that do the same work, the original's algorithm first."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,16 @@ def _difference(expected: np.ndarray, found: np.ndarray) -> float:
     scale = max(1.0, np.abs(expected[finite]).max(initial=0.0))
     difference = np.abs(expected[finite] - found[finite]).max(initial=0.0) / scale
     return float(difference) if np.isfinite(difference) else math.inf
+
+
+def gradient_difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
+    """Norm of the difference of all gradients together, divided by their norm.
+
+    Single values may differ more: rounding changes the sign of some inputs of a ReLU.
+    """
+    pairs = zip(expected, found, strict=True)
+    difference = math.hypot(*((a - b).norm().item() for a, b in pairs))
+    return difference / math.hypot(*(a.norm().item() for a in expected))
 
 
 @dataclass(frozen=True)

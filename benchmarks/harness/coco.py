@@ -100,27 +100,21 @@ def detect(
     }
 
 
-def write_photos(folder: Path, num_images: int, size_wh: tuple[int, int] = (640, 480)) -> Path:
-    """Write JPEG files with the noise of a photo, and their annotations with polygons.
+def write_annotations(folder: Path, num_images: int) -> Path:
+    """Write an annotation file with polygons, and empty image files.
 
     Args:
-        folder: existing folder, gets ``images/`` and the annotation file.
-        num_images: number of images with about seven objects each.
-        size_wh: width and height; at least 300 pixels each.
+        folder: existing folder, gets ``images/`` and the file.
+        num_images: number of images of 640 x 480 pixels, with about seven objects each.
 
     Returns:
         path of the annotation file.
     """
-    rng = np.random.default_rng(0)
     dataset = make_data(num_images, 0, seed=0)[0].dataset
     (folder / "images").mkdir()
     for image in dataset["images"]:
-        image |= {"file_name": f"{image['id']}.jpg", "width": size_wh[0], "height": size_wh[1]}
-        coarse = rng.integers(0, 256, (size_wh[1] // 16, size_wh[0] // 16, 3), dtype=np.uint8)
-        smooth = Image.fromarray(coarse).resize(size_wh, Image.Resampling.BICUBIC)
-        noise = rng.normal(0, 8, (size_wh[1], size_wh[0], 3))
-        pixels = (np.asarray(smooth) + noise).clip(0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / "images" / image["file_name"], quality=90)
+        image["file_name"] = f"{image['id']}.jpg"
+        (folder / "images" / image["file_name"]).touch()
     for annotation in dataset["annotations"]:
         annotation["iscrowd"] = 0
         x, y, width, height = annotation["bbox"]
@@ -129,4 +123,17 @@ def write_photos(folder: Path, num_images: int, size_wh: tuple[int, int] = (640,
         annotation["segmentation"] = [np.stack([xs, ys], axis=1).ravel().round(2).tolist()]
     path = folder / "instances.json"
     path.write_text(json.dumps(dataset))
+    return path
+
+
+def write_photos(folder: Path, num_images: int) -> Path:
+    """Write annotations as `write_annotations`, and JPEG files with the noise of a photo."""
+    path = write_annotations(folder, num_images)
+    rng = np.random.default_rng(0)
+    width, height = map(int, IMAGE_SIZE_WH)
+    for file in (folder / "images").iterdir():
+        coarse = rng.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
+        smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+        pixels = np.asarray(smooth) + rng.normal(0, 8, (height, width, 3))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, quality=90)
     return path

@@ -36,10 +36,7 @@ def _milliseconds(variant: Variant) -> tuple[Any, float]:
     return result, (time.perf_counter() - start) * 1e3
 
 
-def _peak_memory(variant: Variant) -> tuple[Any, float]:
-    """Peak of the memory that PyTorch allocates during a call, in addition to what it holds."""
-    if torch.cuda.is_available():
-        return _peak_cuda_memory(variant)
+def _peak_cpu_memory(variant: Variant) -> tuple[Any, float]:
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(
         activities=activities, profile_memory=True, acc_events=True
@@ -93,6 +90,15 @@ def _child_processor_seconds(variant: Variant) -> tuple[Any, float]:
 
 
 TIME = Measure("ms", _milliseconds, has_warm_up=True)
-PEAK_MEMORY = Measure("MiB", _peak_memory)
 CHILD_MEMORY = Measure("MiB", _child_memory)
-CHILD_CPU = Measure("s", _child_processor_seconds, has_warm_up=True)
+CHILD_CPU = Measure("s", _child_processor_seconds)
+
+
+def peak_memory(device: str) -> Measure:
+    """Peak of the memory that PyTorch allocates during a call, in addition to what it holds."""
+    return Measure("MiB", _peak_cuda_memory if device == "cuda" else _peak_cpu_memory)
+
+
+def returned(unit: str) -> Measure:
+    """The number that the variant returns; results are not compared."""
+    return Measure(unit, lambda variant: (None, variant()))

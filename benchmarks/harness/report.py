@@ -47,23 +47,29 @@ def _processor() -> str:
     return ", ".join([named.get("model name", platform.machine()), *found])
 
 
-def number(value: float) -> str:
-    """Three significant digits, or all digits before the point."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+def quantity(value: float, unit: str) -> str:
+    """Three significant digits, or all digits before the point; long times in seconds.
+
+    >>> quantity(0.81234, "ms"), quantity(1234.5, "ms"), quantity(63910, "ms")
+    ('0.812 ms', '1234 ms', '63.9 s')
+    """
+    if unit == "ms" and value >= 10_000:
+        value, unit = value / 1000, "s"
+    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
 def table_line(row: Row) -> str:
     """A line of the table under `HEAD`."""
     baseline, ours = (statistics.median(v) for v in (row.baseline_values, row.values))
-    low, high = row.ratio_range
+    spread = "" if row.rounds == 1 else " ({:.2f} to {:.2f})".format(*row.ratio_range)
     difference = f"{row.difference:.1e}" + ("" if row.is_equal else f" **above {row.tolerance:g}**")
     cells = (
         row.case,
         str(row.threads),
         row.variant,
-        f"{number(baseline)} {row.unit}",
-        f"{number(ours)} {row.unit}",
-        f"**{row.ratio:.2f}** ({low:.2f} to {high:.2f})",
+        quantity(baseline, row.unit),
+        quantity(ours, row.unit),
+        f"**{row.ratio:.2f}**{spread}",
         difference,
     )
     return f"| {' | '.join(cells)} |"

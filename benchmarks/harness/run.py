@@ -1,7 +1,10 @@
 """Measure the variants of a case in turns."""
 
 import contextlib
+import math
+import os
 import statistics
+import tempfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -34,17 +37,22 @@ class Row(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """Median of the baseline divided by the median of the variant; above 1 is better."""
-        return statistics.median(self.baseline_values) / statistics.median(self.values)
+        """Median over the rounds of baseline / variant; above 1 is better."""
+        return statistics.median(self._ratios)
 
     @property
     def ratio_range(self) -> tuple[float, float]:
-        """Quartiles of the ratios within a round."""
-        ratios = [a / b for a, b in zip(self.baseline_values, self.values, strict=True)]
-        if len(ratios) == 1:
-            return ratios[0], ratios[0]
-        quartiles = statistics.quantiles(ratios, n=4, method="inclusive")
+        """First and third quartile of the ratios of the rounds."""
+        if len(self._ratios) == 1:
+            return self._ratios[0], self._ratios[0]
+        quartiles = statistics.quantiles(self._ratios, n=4, method="inclusive")
         return quartiles[0], quartiles[2]
+
+    @property
+    def _ratios(self) -> list[float]:
+        """One ratio per round: both calls of a round ran under about the same load."""
+        pairs = zip(self.baseline_values, self.values, strict=True)
+        return [a / b if b else math.inf if a else 1.0 for a, b in pairs]
 
     @property
     def is_equal(self) -> bool:
@@ -101,3 +109,16 @@ def _threads(number: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def private_cache() -> Iterator[None]:
+    """Let this process and its children cache annotations in a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        before = os.environ.get("TORCH_HOME")
+        os.environ["TORCH_HOME"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["TORCH_HOME"]
+            os.environ.update({} if before is None else {"TORCH_HOME": before})

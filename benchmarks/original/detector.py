@@ -14,7 +14,6 @@ from benchmarks.original import masks
 from benchmarks.original.criterion import MATCHING_WEIGHTS, losses, weighted_sum
 from benchmarks.original.layers import DecoderLayer, EncoderLayer, FrozenNorm, Mlp, sine_positions
 from models.backbone import match_resnet
-from models.detr import DETR
 from models.segmentation import DETRsegm
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 
@@ -28,7 +27,8 @@ class _Backbone(nn.Module):
     def forward(self, samples: NestedTensor) -> tuple[list[NestedTensor], list[Tensor]]:
         features, positions = [], []
         for feature in self.body(samples.tensors).values():
-            mask = F.interpolate(samples.mask[None].float(), feature.shape[-2:])[0].bool()
+            padding: Any = samples.mask
+            mask = F.interpolate(padding[None].float(), feature.shape[-2:])[0].bool()
             features.append(NestedTensor(feature, mask))
             positions.append(sine_positions(mask, self.channels))
         return features, positions
@@ -80,11 +80,10 @@ class Transformer(nn.Module):
 
 
 class Detector(nn.Module):
-    """DETR as in the original, with the sizes and the state-dict keys of ``model``."""
+    """DETR as in the original, with the sizes and the state-dict keys of ``ours``."""
 
-    def __init__(self, model: DETR) -> None:
+    def __init__(self, ours: Any) -> None:
         super().__init__()
-        ours: Any = model
         self.transformer = Transformer(ours.transformer)
         hidden_dim = ours.transformer.d_model
         self.class_embed = nn.Linear(hidden_dim, ours.class_embed.out_features)
@@ -94,13 +93,13 @@ class Detector(nn.Module):
         body = ours.backbone[0].body
         is_dilated = any(conv.dilation == (2, 2) for conv in _convolutions(body))
         resnet = torchvision.models.get_model(
-            match_resnet(model.state_dict()),
+            match_resnet(ours.state_dict()),
             weights=None,
             norm_layer=FrozenNorm,
             replace_stride_with_dilation=[False, False, is_dilated],
         )
         self.backbone = nn.Sequential(_Backbone(resnet, body.return_layers, hidden_dim))
-        self.aux_loss = model.aux_loss
+        self.aux_loss: bool = ours.aux_loss
 
     def forward(self, samples: Any) -> dict[str, Any]:
         """As `models.detr.DETR.forward`."""
@@ -141,13 +140,14 @@ def _convolutions(module: nn.Module) -> list[nn.Conv2d]:
     return [m for m in module.modules() if isinstance(m, nn.Conv2d)]
 
 
-def original_of(model: DETR | DETRsegm) -> Detector | Segmenter:
+def original_of(model: nn.Module) -> Detector | Segmenter:
     """The original's version of a model: same weights, mode, device and trainable parameters.
 
     Args:
-        model: with frozen norms, sine positions, ReLU and post-norm layers.
+        model: `models.detr.DETR` or `models.segmentation.DETRsegm`, with frozen norms, sine
+            positions, ReLU and post-norm layers.
     """
-    original = Segmenter(model) if isinstance(model, DETRsegm) else Detector(model)
+    original: Any = Segmenter(model) if isinstance(model, DETRsegm) else Detector(model)
     original.load_state_dict(model.state_dict())
     is_trained = {name: p.requires_grad for name, p in model.named_parameters()}
     for name, parameter in original.named_parameters():
@@ -158,7 +158,7 @@ def original_of(model: DETR | DETRsegm) -> Detector | Segmenter:
 def build_optimizer(model: nn.Module) -> torch.optim.Optimizer:
     """AdamW as in the published recipe, one kernel after the other."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for name, p in trained if "backbone" not in name]},
         {"params": [p for name, p in trained if "backbone" in name], "lr": 1e-5},
     ]

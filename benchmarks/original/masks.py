@@ -4,13 +4,17 @@ Image features are repeated for every query and concatenated with its attention 
 all queries are computed at once; the losses use the masks of the matched queries.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from util.nested_tensor import nested_tensor_from_tensor_list
 
 
-def head_masks(head, x, attention, fpns):
+def head_masks(head: Any, x: Tensor, attention: Tensor, fpns: Sequence[Tensor]) -> Tensor:
     """Mask logits (B, Q, H, W) from encoded images (B, C, h, w) and maps (B, Q, heads, h, w)."""
     batch_size, num_queries = attention.shape[:2]
     repeated = x.repeat_interleave(num_queries, 0)
@@ -22,10 +26,11 @@ def head_masks(head, x, attention, fpns):
         layer, norm = getattr(head, f"lay{number + 2}"), getattr(head, f"gn{number + 2}")
         finer = adapter(features).repeat_interleave(num_queries, 0)
         x = F.relu(norm(layer(F.interpolate(x, finer.shape[-2:]) + finer)))
-    return head.out_lay(x).view(batch_size, num_queries, *x.shape[-2:])
+    masks: Tensor = head.out_lay(x)
+    return masks.view(batch_size, num_queries, *x.shape[-2:])
 
 
-def forward(model, images):
+def forward(model: Any, images: Any) -> dict[str, Tensor]:
     """The outputs of `DETRsegm.forward`, with the masks of all queries computed at once."""
     samples = nested_tensor_from_tensor_list(images) if isinstance(images, list) else images
     features, positions = model.detr.backbone(samples)
@@ -36,7 +41,12 @@ def forward(model, images):
     return {**model.detr.predict(states), "pred_masks": masks}
 
 
-def mask_losses(masks, indices, targets, num_boxes):
+def mask_losses(
+    masks: Tensor,
+    indices: Sequence[tuple[Tensor, Tensor]],
+    targets: Sequence[Mapping[str, Tensor]],
+    num_boxes: float,
+) -> dict[str, Tensor]:
     """Focal and dice loss, computed mask by mask, over padded images."""
     height = max(t["masks"].shape[1] for t in targets)
     width = max(t["masks"].shape[2] for t in targets)

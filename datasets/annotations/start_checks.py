@@ -181,7 +181,7 @@ def _format_problem(
 ) -> str | None:
     """Describe boxes that do not look like xywh pixels; None if there are none."""
     sizes_wh = _known_sizes(instances, img_folder)
-    is_known = (sizes_wh > 0).all(axis=1)[instances.image_row]
+    is_known = np.all(sizes_wh > 0, axis=1)[instances.image_row]
     boxes, limits = instances.bbox[is_known], sizes_wh[instances.image_row[is_known]]
     suspected = suspect_format(boxes[:, :2], boxes[:, 2:], limits_of(limits))
     if suspected is None:

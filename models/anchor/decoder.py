@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from models.anchor.attention import ConditionalAttention
 from models.detr import MLP
+from models.fast.batched_losses import at_least_float32
 from models.position_encoding import encode_coordinates
 from models.transformer import TransformerDecoderLayer
 
@@ -170,7 +171,7 @@ class AnchorDecoder(nn.Module):
             return self.offset_mlp(state)
         # bfloat16 has only 8 bits of precision, too few for box coordinates: use float32.
         with torch.autocast(state.device.type, enabled=False):
-            return self.offset_mlp(state.float())
+            return self.offset_mlp(at_least_float32(state))
 
 
 def _set_constant(mlp: MLP, value: float) -> None:

@@ -9,6 +9,7 @@ from models.anchor.denoising import DenoisingQueries, attention_mask, noised_que
 from models.anchor.transformer import AnchorTransformer, build_anchor_transformer
 from models.backbone import build_backbone
 from models.detr import DETR
+from models.fast.batched_losses import at_least_float32
 from models.matcher import Objects
 from util.nested_tensor import NestedTensor
 from util.options import option
@@ -122,7 +123,7 @@ class AnchorDETR(DETR):
         if states.device.type == "meta":  # it has no autocast
             return self.class_embed(states)
         with torch.autocast(states.device.type, enabled=False):
-            return self.class_embed(states.float())
+            return self.class_embed(at_least_float32(states))
 
 
 def build_anchor_detr(args: Any, num_classes: int) -> AnchorDETR:

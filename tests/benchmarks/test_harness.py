@@ -1,16 +1,17 @@
 """Alternating rounds, ratios, differences and tables of the benchmarks."""
 
 import math
+import os
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.__main__ import main
-from benchmarks.harness.case import Case, largest_difference
-from benchmarks.harness.measures import CHILD_MEMORY, PEAK_MEMORY, TIME, Measure
+from benchmarks.harness.case import Case, gradient_difference, largest_difference
+from benchmarks.harness.measures import CHILD_MEMORY, TIME, Measure, peak_memory
 from benchmarks.harness.report import as_json, table_line
-from benchmarks.harness.run import measure
+from benchmarks.harness.run import measure, private_cache
 
 
 def readings(calls, **numbers):
@@ -31,12 +32,12 @@ def test_variants_are_measured_in_turns_after_a_warm_up():
     (row,) = measure(Case("x", variants, rounds=3, measure=quantity))
     assert calls == ["A", "B"] * 4
     assert (row.baseline_values, row.values) == ([4, 2, 9], [1, 1, 8])
-    assert row.ratio == 4
-    assert row.ratio_range == (1.5625, 3)  # of 4, 2 and 1.125
+    assert row.ratio == 2  # of 4, 2 and 1.125
+    assert row.ratio_range == (1.5625, 3)
     assert table_line(row) == (
-        f"| x | {torch.get_num_threads()} | B | 4 ms | 1 ms | **4.00** (1.56 to 3.00) | 0.0e+00 |"
+        f"| x | {torch.get_num_threads()} | B | 4 ms | 1 ms | **2.00** (1.56 to 3.00) | 0.0e+00 |"
     )
-    assert as_json(row, "subject")["ratio"] == 4
+    assert as_json(row, "subject")["ratio"] == 2
 
 
 def test_without_a_warm_up_the_first_call_counts():
@@ -44,6 +45,12 @@ def test_without_a_warm_up_the_first_call_counts():
     quantity = quantity._replace(has_warm_up=False)
     (row,) = measure(Case("x", variants, rounds=1, measure=quantity))
     assert (row.ratio, row.ratio_range) == (2, (2, 2))
+
+
+def test_ratios_of_zeros():
+    quantity, variants = readings([], A=[9, 0, 3], B=[9, 0, 0])
+    (row,) = measure(Case("x", variants, rounds=2, measure=quantity))
+    assert row.ratio == math.inf
 
 
 def test_different_results_are_reported():
@@ -89,12 +96,18 @@ def test_results_of_different_structure_are_refused(expected, found):
         largest_difference(expected, found)
 
 
+def test_gradients_are_compared_by_their_norm():
+    expected = [torch.tensor([3.0]), torch.tensor([0.0, 4.0])]
+    found = [torch.tensor([3.0]), torch.tensor([0.5, 4.0])]
+    assert gradient_difference(expected, found) == 0.1
+
+
 def two_mebibytes():
     return torch.ones(2**19).sum()  # float32
 
 
 def test_peak_memory_counts_freed_tensors():
-    assert PEAK_MEMORY.run(two_mebibytes)[1] == pytest.approx(2, abs=0.1)
+    assert peak_memory("cpu").run(two_mebibytes)[1] == pytest.approx(2, abs=0.1)
 
 
 def test_memory_of_a_child_grows():
@@ -112,6 +125,13 @@ class lambda_of:  # noqa: N801, a picklable function
 
 def test_time_is_in_milliseconds():
     assert 0 < TIME.run(two_mebibytes)[1] < 1000
+
+
+def test_annotations_are_cached_in_a_temporary_folder(monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", "/mine")
+    with private_cache():
+        assert os.environ["TORCH_HOME"] != "/mine"
+    assert os.environ["TORCH_HOME"] == "/mine"
 
 
 def test_subjects_are_listed(capsys):

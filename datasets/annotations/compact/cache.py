@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import filelock
 import numpy as np
@@ -32,18 +32,20 @@ _ROWS, _REST = "rows.bin", "rest.json"
 
 logger = logging.getLogger(__name__)
 
+Write = Callable[[IO[bytes]], tuple[Mapping[str, np.ndarray], Any]]
+
 
 class Stored(NamedTuple):
     """Content of an entry.
 
     Attributes:
         arrays: by name.
-        rows: JSON of rows.
+        rows: JSON of rows, in one file.
         rest: any JSON value.
     """
 
     arrays: Mapping[str, np.ndarray]
-    rows: Any
+    rows: FileBytes
     rest: Any
 
 
@@ -55,7 +57,7 @@ def cache_folder() -> Path:
 def cached(
     ann_file: str | Path,
     kind: str,
-    write: Callable[[Any], tuple[Mapping[str, np.ndarray], Any]],
+    write: Write,
 ) -> Stored | None:
     """Open the entry of an annotation file; write it first if there is none.
 
@@ -74,7 +76,8 @@ def cached(
         IrregularError: from ``write``.
     """
     try:
-        if os.path.getsize(ann_file) < _SMALLEST_CACHED:
+        version = _version(ann_file)
+        if version[0] < _SMALLEST_CACHED:
             return None
         with open(ann_file, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -86,10 +89,11 @@ def cached(
             return found
         entry.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{entry}.lock", timeout=_LONGEST_WAIT):
-            if _open(entry) is None:
+            if (found := _open(entry)) is None:
                 _remove_old(entry.parent)
-                _write(entry, write)
-        return _open(entry)
+                _write(entry, write, lambda: _version(ann_file) == version)
+                found = _open(entry)
+        return found
     except (OSError, NotImplementedError) as error:
         logger.warning(
             "%s is not cached (%s): every process keeps it in memory; to cache it, "
@@ -100,29 +104,42 @@ def cached(
         return None
 
 
+def _version(path: str | Path) -> tuple[int, int]:
+    """Size of a file, and the time of its last change."""
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns
+
+
 def _open(entry: Path) -> Stored | None:
     """Open an entry; None if there is none, or it is damaged."""
     try:
-        rest = json.loads((entry / _REST).read_text(encoding="utf-8"))
-        arrays = {path.stem: np.load(path, mmap_mode="r") for path in entry.glob("*.npy")}
-        if (entry / _ROWS).stat().st_size != rest["size"]:
+        content = json.loads((entry / _REST).read_text(encoding="utf-8"))
+        names = content["arrays"]
+        arrays = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in names}
+        if (entry / _ROWS).stat().st_size != content["size"]:
             return None
-        os.utime(entry / _REST)
-        return Stored(arrays, FileBytes(entry / _ROWS), rest["rest"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        rows = FileBytes(entry / _ROWS)
+    except (FileNotFoundError, EOFError, ValueError, KeyError, TypeError):
         return None
+    with contextlib.suppress(OSError):  # a cache of others that is not writable
+        os.utime(entry / _REST)
+    return Stored(arrays, rows, content["rest"])
 
 
-def _write(entry: Path, write: Callable[[Any], tuple[Mapping[str, np.ndarray], Any]]) -> None:
+def _write(entry: Path, write: Write, is_unchanged: Callable[[], bool]) -> None:
+    """Write an entry; nothing stays if this fails."""
     temporary = entry.with_name(f"{entry.name}.{os.getpid()}.tmp")
     with removed_on_sigterm(temporary), _removed(temporary):
         temporary.mkdir()
         with open(temporary / _ROWS, "wb") as file:
             arrays, rest = write(file)
+            size = file.tell()
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-        content = {"size": (temporary / _ROWS).stat().st_size, "rest": rest}
+        content = {"size": size, "arrays": list(arrays), "rest": rest}
         (temporary / _REST).write_text(json.dumps(content), encoding="utf-8")
+        if not is_unchanged():
+            raise OSError("it was changed while it was read")
         shutil.rmtree(entry, ignore_errors=True)  # a damaged one
         temporary.rename(entry)
 

@@ -11,7 +11,7 @@ from datasets.annotations.coco_file import Row, fill_optional_fields, load_annot
 from datasets.annotations.compact.columns import Columns, annotation_columns, image_columns
 from datasets.annotations.compact.images import TablesByImage, link
 from datasets.annotations.compact.json_blocks import IrregularError
-from datasets.annotations.compact.tables import Kind, convert_tables, read_tables
+from datasets.annotations.compact.tables import Kind, tables_of
 from datasets.annotations.table_checks import CATEGORY_RULES
 
 
@@ -31,8 +31,7 @@ class Instances(TablesByImage):
         Raises:
             IrregularError: if the data is invalid, or unusual.
         """
-        is_read = isinstance(data, Mapping)
-        tables = convert_tables(data, _KIND) if is_read else read_tables(data, _KIND)
+        tables = tables_of(data, _KIND)
         super().__init__(tables)
         arrays = tables.arrays
         self.category_id, self.bbox = arrays["category_id"], arrays["bbox"]
@@ -86,8 +85,14 @@ def read_instances(
 
     def explain(tables: Mapping[str, Any]) -> None:
         """Raise the error of a file that is invalid."""
-        flags = {"training": training, "num_classes": num_classes, "masks": masks}
-        check_annotations(dict(tables), ann_file, img_folder, **flags)
+        check_annotations(
+            dict(tables),
+            ann_file,
+            img_folder,
+            training=training,
+            num_classes=num_classes,
+            masks=masks,
+        )
 
     try:
         instances = Instances(ann_file if data is None else data)

@@ -19,9 +19,11 @@ TABLES = ("images", "annotations", "categories")
 
 _BLOCK = 1 << 20  # bytes
 _VALUE = 1 << 12  # bytes that most values outside the tables fit into
-_SPACE = rb"[ \t\n\r]*"
-_BETWEEN_ROWS = re.compile(rb"\}" + _SPACE + rb"," + _SPACE + rb"\{")
-_AFTER_ROW = re.compile(r"[ \t\n\r]*(?:,[ \t\n\r]*|(\]))")
+_ESCAPED = re.compile(rb"\\.", re.DOTALL)
+# Depth added by a bracket; quotes have a kind of their own.
+_OPENING, _CLOSING, _QUOTE = 1, 255, 2  # 255 is -1 in int8
+_KINDS = {**dict.fromkeys(b"[{", _OPENING), **dict.fromkeys(b"]}", _CLOSING), ord('"'): _QUOTE}
+_KIND_OF_BYTE = bytes(_KINDS.get(byte, 0) for byte in range(256))
 _DECODER = json.JSONDecoder()
 
 
@@ -146,89 +148,50 @@ class _Reader:
 
     def _read_table(self, receive: Callable[[Block], None]) -> None:
         """Read rows up to the end of a list; its opening bracket has been read."""
-        if self._peek() == b"]":
+        ended = self._peek() == b"]"
+        if ended:
             self._next(b"]")
-            return
-        is_nested = ended = False
         while not ended:
-            if len(self._data) < _BLOCK and not self._at_end:
-                self._grow(_BLOCK)
-            block = None if is_nested else self._many_rows()
-            if block is None:
-                is_nested = True
-                block, ended = self._row_by_row()
-            receive(block)
+            receive(self._read_rows())
+            ended = self._next(b",]") == b"]"
+            if not ended and self._peek() != b"{":
+                raise IrregularError
 
-    def _many_rows(self) -> Block | None:
-        """Read the rows in ``_data`` at once; None if they contain objects, or the table ends."""
-        between = list(_BETWEEN_ROWS.finditer(self._data))
-        if not between:
-            return None
-        text = self._data[: between[-1].start() + 1]
-        try:
-            rows = json.loads(f"[{str(text, 'utf-8')}]")
-        except ValueError:
-            return None
-        if len(rows) != len(between):  # "}, {" within a row
-            return None
-        ends = np.array([match.start() + 1 for match in between], dtype=np.int64)
-        starts = np.array([0, *(match.end() - 1 for match in between)], dtype=np.int64)
-        self._data = self._data[starts[-1] :]
-        return Block(_all_objects(rows), text, starts[:-1], ends)
-
-    def _row_by_row(self) -> tuple[Block, bool]:
-        """Read the complete rows in ``_data``, and return whether the table ends with them."""
+    def _read_rows(self) -> Block:
+        """Read the complete rows at the beginning of ``_data``, at least one."""
         size = _BLOCK
-        while True:
-            text, _ = codecs.utf_8_decode(self._data, "strict", self._at_end)
-            rows, spans, used, ended = _decode_rows(text, self._at_end)
-            if rows:
-                break
+        if len(self._data) < size:
+            self._grow(size)
+        starts, ends = _find_rows(self._data)
+        while not len(ends):
             if self._at_end:
                 raise IrregularError
             self._grow(size)
+            starts, ends = _find_rows(self._data)
             size *= 2
-        parts = [text[start:end].encode() for start, end in spans]
-        self._data = self._data[len(text[:used].encode()) :]
-        lengths = np.array([len(part) for part in parts], dtype=np.int64)
-        ends = np.cumsum(lengths)
-        return Block(_all_objects(rows), b"".join(parts), ends - lengths, ends), ended
+        text, self._data = self._data[: ends[-1]], self._data[ends[-1] :]
+        rows = json.loads(f"[{str(text, 'utf-8')}]")
+        if len(rows) != len(ends) or set(map(type, rows)) != {dict}:
+            raise IrregularError
+        return Block(rows, text, starts, ends)
 
 
-def _all_objects(rows: list[Any]) -> list[Row]:
-    if set(map(type, rows)) != {dict}:
-        raise IrregularError
-    return rows
-
-
-def _decode_rows(text: str, is_all: bool) -> tuple[list[Any], list[tuple[int, int]], int, bool]:
-    """Decode the complete rows at the beginning of a text.
-
-    Args:
-        text: rows separated by commas.
-        is_all: whether the text goes to the end of the file.
+def _find_rows(text: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Find the objects in a list that begins with one.
 
     Returns:
-        the rows, where each begins and ends, where the first row that is not among them begins, and
-        whether the list has ended.
+        ``starts`` and ``ends`` as in `Block`, of the complete objects up to the end of the list.
     """
-    rows: list[Any] = []
-    spans = []
-    used = 0
-    while True:
-        try:
-            row, end = _DECODER.raw_decode(text, used)
-        except json.JSONDecodeError:
-            if is_all:
-                raise
-            return rows, spans, used, False
-        after = _AFTER_ROW.match(text, end)
-        if after is None or (after.end() == len(text) and not is_all and after[1] is None):
-            if is_all:
-                raise IrregularError
-            return rows, spans, used, False
-        rows.append(row)
-        spans.append((used, end))
-        used = after.end()
-        if after[1] is not None:
-            return rows, spans, used, True
+    kinds = np.frombuffer(_ESCAPED.sub(b"  ", text).translate(_KIND_OF_BYTE), dtype=np.int8)
+    places = np.flatnonzero(kinds != 0)
+    kinds = kinds[places]
+    is_quote = kinds == _QUOTE
+    is_outside = ~is_quote & (np.cumsum(is_quote) % 2 == 0)  # of strings
+    places, steps = places[is_outside], kinds[is_outside]
+    depth = np.cumsum(steps)
+    if (depth < 0).any():
+        list_end = int(np.argmax(depth < 0))
+        places, steps, depth = places[:list_end], steps[:list_end], depth[:list_end]
+    ends = places[depth == 0] + 1
+    starts = places[(depth == 1) & (steps == _OPENING)]
+    return starts[: len(ends)], ends

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from datasets.annotations.coco_file import Row, are_objects
+from datasets.annotations.coco_file import Row
 from datasets.annotations.compact.columns import (
     Columns,
+    as_int64,
     column_of,
     file_name_bytes,
     flags,
@@ -19,7 +20,7 @@ from datasets.annotations.compact.columns import (
 )
 from datasets.annotations.compact.images import TablesByImage, link
 from datasets.annotations.compact.json_blocks import IrregularError
-from datasets.annotations.compact.tables import Kind, convert_tables, read_tables
+from datasets.annotations.compact.tables import Kind, tables_of
 from datasets.annotations.panoptic import (
     PANOPTIC_CATEGORY_RULES,
     check_panoptic,
@@ -45,8 +46,7 @@ class PanopticSegments(TablesByImage):
         Raises:
             IrregularError: if the data is invalid, or unusual.
         """
-        is_read = isinstance(data, Mapping)
-        tables = convert_tables(data, _KIND) if is_read else read_tables(data, _KIND)
+        tables = tables_of(data, _KIND)
         super().__init__(tables)
         self.num_segments = tables.arrays["num_segments"]
         self.category_ids = tables.arrays["category_ids"]
@@ -123,8 +123,14 @@ def read_panoptic(
 
     def explain(data: Mapping[str, Any]) -> None:
         """Raise the error of a file that is invalid."""
-        options = {"training": training, "num_classes": num_classes}
-        check_panoptic(dict(data), ann_file, ann_folder, img_folder, **options)
+        check_panoptic(
+            dict(data),
+            ann_file,
+            ann_folder,
+            img_folder,
+            training=training,
+            num_classes=num_classes,
+        )
 
     try:
         panoptic = PanopticSegments(ann_file)
@@ -141,12 +147,14 @@ def read_panoptic(
 def _map_columns(rows: Sequence[Row]) -> Columns:
     """Convert rows of "annotations", see `Kind`; arrays of segments are longer than the others."""
     lists = column_of(rows, "segments_info")
-    if not all(map(are_objects, lists)):
+    if not set(map(type, lists)) <= {list}:
         raise IrregularError
     segments = list(chain.from_iterable(lists))
+    if not set(map(type, segments)) <= {dict}:
+        raise IrregularError
     ids, labels = integers(segments, "id"), integers(segments, "category_id")
     flags(segments, "iscrowd")
-    areas = integers([row for row in segments if row.get("area") is not None], "area")
+    areas = as_int64([area for area in column_of(segments, "area") if area is not None])
     if (
         (ids < 1).any()
         or (ids > MAX_ID).any()

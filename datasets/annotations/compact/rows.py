@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,10 +39,11 @@ class FileBytes:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
 
     def read(self, start: int, end: int) -> bytes:
-        return os.pread(self._file.fileno(), end - start, start)
+        return os.pread(self._file, end - start, start)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FileBytes, (self._path,)

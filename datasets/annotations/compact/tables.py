@@ -55,18 +55,25 @@ class CompactTables(NamedTuple):
     rest: dict[str, Any]
 
 
-def read_tables(ann_file: str | Path, kind: Kind) -> CompactTables:
-    """Read a file, or its entry in the cache.
+def tables_of(data: str | Path | Mapping[str, Any], kind: Kind) -> CompactTables:
+    """Read an annotation file, or convert tables that are in memory.
 
     Raises:
-        IrregularError: if the file cannot be read, is invalid, or is unusual.
+        IrregularError: if the file cannot be read, or the data is invalid or unusual.
     """
+    return _read(data, kind) if isinstance(data, str | Path) else _convert_tables(data, kind)
+
+
+def _read(ann_file: str | Path, kind: Kind) -> CompactTables:
+    """Read a file, or its entry in the cache."""
     try:
         with _no_garbage_collection():
-            stored = cached(ann_file, kind.name, lambda file: _convert(ann_file, kind, file.write))
+            stored = cached(
+                ann_file, kind.name, lambda file: _convert_file(ann_file, kind, file.write)
+            )
             if stored is None:
                 parts: list[bytes] = []
-                arrays, rest = _convert(ann_file, kind, parts.append)
+                arrays, rest = _convert_file(ann_file, kind, parts.append)
                 return _with_rows(arrays, MemoryBytes(parts), rest)
     except OSError as error:
         raise IrregularError from error
@@ -81,12 +88,8 @@ def _with_rows(arrays: Mapping[str, np.ndarray], rows: Any, rest: dict[str, Any]
     return CompactTables(arrays, images, annotations, rest)
 
 
-def convert_tables(data: Mapping[str, Any], kind: Kind) -> CompactTables:
-    """Convert tables that are in memory.
-
-    Raises:
-        IrregularError: if they are invalid, or category ids are strings.
-    """
+def _convert_tables(data: Mapping[str, Any], kind: Kind) -> CompactTables:
+    """Convert tables that are in memory."""
     columns = {}
     for table, to_columns in kind.columns.items():
         rows = data[table]
@@ -109,12 +112,14 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _convert(
+def _convert_file(
     ann_file: str | Path, kind: Kind, write: Callable[[bytes], Any]
 ) -> tuple[Mapping[str, np.ndarray], dict[str, Any]]:
     """Read a file; its rows are given to ``write``."""
     collector = _Collector(kind, write)
-    receivers = {table: partial(collector.add, table) for table in kind.columns}
+    receivers: dict[str, Callable[[Block], None]] = {
+        table: partial(collector.add, table) for table in kind.columns
+    }
     categories: list[Row] = []
     receivers["categories"] = lambda block: categories.extend(block.rows)
     rest = read_blocks(ann_file, receivers)
