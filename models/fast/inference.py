@@ -10,8 +10,9 @@ from torch.utils._pytree import tree_map
 from models.detr import DETR
 from models.transformer import TransformerDecoder
 
+from .convolution import SmallMapConv2d
 from .fast_forward import FastForward
-from .fused_resnet import fuse_resnets, is_plain_conv
+from .fused_resnet import fuse_resnets, pads_with_zeros
 from .fused_transformer import fuse_transformers
 from .packed_layers import PackedConv
 
@@ -49,7 +50,7 @@ def optimize_for_inference(model: nn.Module, aux_outputs: bool = False) -> nn.Mo
         _pack_other_convolutions(prepared)
     if not aux_outputs:
         _drop_auxiliary_outputs(prepared)
-    prepared.forward = _WithoutGradients(prepared.forward)  # type: ignore[method-assign]
+    prepared.forward = _WithoutGradients(prepared.forward)
     _refuse_changes(prepared)
     return prepared
 
@@ -87,9 +88,13 @@ def _copy(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
 
 def _pack_other_convolutions(model: nn.Module) -> None:
     """Convolutions outside of ResNets, such as those of `models.detr` and the mask head."""
-    for module in model.modules():
-        if is_plain_conv(module) and not isinstance(module.forward, FastForward):
-            FastForward.replace(module, PackedConv(module))  # type: ignore[arg-type]
+    modules = list(model.modules())
+    replaced = [m.forward for m in modules if isinstance(m.forward, FastForward)]
+    packed = {id(inside) for forward in replaced for inside in forward.watched}
+    for module in modules:
+        is_conv = type(module) is nn.Conv2d or type(module) is SmallMapConv2d
+        if is_conv and id(module) not in packed and pads_with_zeros(module):
+            FastForward.replace(module, PackedConv(module))
 
 
 def _drop_auxiliary_outputs(model: nn.Module) -> None:

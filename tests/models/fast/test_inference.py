@@ -15,6 +15,7 @@ from models.segmentation import DETRsegm
 from models.transformer import Transformer
 from tests.models.small_models import build_segmenter, images
 from tests.narrow_resnet import NARROW
+from training.network import prepare_for_training
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 
 SIZES = [(70, 90), (33, 128)]
@@ -257,6 +258,21 @@ def test_hooks_on_all_modules():
     finally:
         hook.remove()
     assert {nn.Conv2d, nn.LayerNorm, nn.ReLU} <= set(calls)
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_a_model_in_training(amp):
+    model = build(backbone="resnet18", masks=True)
+    batch, calls = images(*SIZES), []
+    with torch.no_grad():
+        expected = model(batch)["pred_boxes"]
+    prepare_for_training(model, amp)
+    prepared = optimize_for_inference(model)
+    torch.testing.assert_close(prepared(batch)["pred_boxes"], expected, rtol=1e-4, atol=1e-5)
+    block = prepared.detr.backbone[0].body.layer3[0]
+    block.conv1.register_forward_hook(record(calls))
+    torch.testing.assert_close(prepared(batch)["pred_boxes"], expected, rtol=1e-4, atol=1e-5)
+    assert len(calls) == 1
 
 
 class OwnBackbone(nn.Module):
