@@ -121,6 +121,17 @@ def test_mixed_precision(dtype):
     assert largest_difference(prepared, model, batch) < 1e-5  # float32 again, in the same model
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_on_a_gpu(dtype):
+    model = build(backbone="resnet50", masks=True).cuda()
+    batch = [image.cuda() for image in images(*SIZES)]
+    prepared = optimize_for_inference(model)
+    with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+        error = largest_difference(prepared, model, batch)
+    assert error < (1e-3 if dtype == torch.float32 else 0.1)
+
+
 def test_minimal_model():
     torch.manual_seed(0)
     model = randomize_norms(MinimalDETR(3, 16, 2, 1, 1)).eval()
