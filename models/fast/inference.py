@@ -34,14 +34,16 @@ def optimize_for_inference(model: nn.Module, aux_outputs: bool = False) -> nn.Mo
 
     Args:
         model: a `models.detr.DETR`, `models.segmentation.DETRsegm`, `models.demo.MinimalDETR` or
-            another model with parts of them, on its device.
+            another model with parts of them, on its device. A scripted or prepared model is
+            returned unchanged.
         aux_outputs: keep the predictions of all decoder layers, if the model returns them.
 
     Returns:
         the copy, in evaluation mode. It computes without gradients, and raises a ``RuntimeError``
         if it is set to training mode, loads a state dict, or is moved or converted.
     """
-    if isinstance(model.forward, _WithoutGradients):
+    model = getattr(model, "_orig_mod", model)  # inside of torch.compile's wrapper
+    if isinstance(model, torch.jit.ScriptModule) or isinstance(model.forward, _WithoutGradients):
         return model
     prepared = _copy(model, {}).eval()
     with torch.no_grad():
@@ -88,7 +90,7 @@ def _copy(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
 
 def _pack_other_convolutions(model: nn.Module) -> None:
     """Convolutions outside of ResNets, such as those of `models.detr` and the mask head."""
-    modules = list(model.modules())
+    modules: list[Any] = list(model.modules())
     replaced = [m.forward for m in modules if isinstance(m.forward, FastForward)]
     packed = {id(inside) for forward in replaced for inside in forward.watched}
     for module in modules:

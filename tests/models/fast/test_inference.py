@@ -185,6 +185,16 @@ def test_a_prepared_model_is_prepared_only_once():
     assert optimize_for_inference(prepared) is prepared
 
 
+def test_a_compiled_model():
+    model = build()
+    compiled = torch.compile(model, backend="eager")
+    assert largest_difference(optimize_for_inference(compiled), model, images(*SIZES)) < 1e-5
+    model.compile(backend="eager")
+    prepared = optimize_for_inference(model)
+    assert prepared._compiled_call_impl is None
+    prepared(images(*SIZES))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -321,6 +331,7 @@ def test_scripting_the_original_after_preparing_it():
     optimize_for_inference(model)(images((40, 50)))
     with pytest.warns(DeprecationWarning):
         scripted = torch.jit.script(model)
+    assert optimize_for_inference(scripted) is scripted
     batch = nested_tensor_from_tensor_list(images((40, 50)))
     with torch.no_grad():
         torch.testing.assert_close(scripted(batch)["pred_boxes"], model(batch)["pred_boxes"])
