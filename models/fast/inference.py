@@ -118,6 +118,12 @@ def _refuse_changes(model: Any) -> None:
     def train(mode: bool = True) -> nn.Module:
         return refuse("cannot be trained") if mode else model
 
+    def apply(convert: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> nn.Module:
+        tensors = [*model.parameters(), *model.buffers()]
+        if any(convert(tensor) is not tensor for tensor in tensors):
+            refuse("cannot be moved or converted")
+        return model
+
     def refuse(what: str) -> NoReturn:
         raise RuntimeError(
             f"a model prepared by optimize_for_inference {what}: "
@@ -126,4 +132,4 @@ def _refuse_changes(model: Any) -> None:
 
     model.train = train
     model.load_state_dict = lambda *args, **kwargs: refuse("cannot load weights")
-    model._apply = lambda *args, **kwargs: refuse("cannot be moved or converted")
+    model._apply = apply

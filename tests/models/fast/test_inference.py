@@ -121,6 +121,13 @@ def test_mixed_precision(dtype):
     assert largest_difference(prepared, model, batch) < 1e-5  # float32 again, in the same model
 
 
+def test_mixed_precision_of_tiny_images():
+    model = build(backbone="resnet50")
+    prepared, batch = optimize_for_inference(model), images((1, 1), (1, 1))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert largest_difference(prepared, model, batch) < 0.05
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_on_a_gpu(dtype):
@@ -208,7 +215,7 @@ def test_changes_are_refused(change, message):
     prepared = optimize_for_inference(build())
     with pytest.raises(RuntimeError, match=f"{message}.*change the original model, then prepare"):
         change(prepared)
-    assert prepared.eval() is prepared
+    assert prepared.eval() is prepared.to("cpu").float() is prepared
 
 
 def record(calls):
