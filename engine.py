@@ -18,8 +18,9 @@ from datasets.evaluation.batch_results import Targets, detections, panoptic_maps
 from datasets.evaluation.report import coco_statistics
 from datasets.evaluation.voc_ap import voc_statistics
 from datasets.panoptic_eval import PanopticEvaluator
-from models.criterion import SetCriterion, mean_number_of_objects
+from models.criterion import SetCriterion
 from models.fast.inference import optimize_for_inference
+from util.distributed.counting import mean_number_of_objects
 from util.distributed.gathering import broadcast_object, broadcast_tensors
 from util.metric_logger import MetricLogger
 from util.nested_tensor import NestedTensor
@@ -158,15 +159,11 @@ def _compute_gradients(
 
 
 def predict(
-    model: nn.Module,
-    samples: NestedTensor,
-    device: torch.device,
-    amp: str,
-    targets: Targets | None = None,
+    model: nn.Module, samples: NestedTensor, device: torch.device, amp: str, targets: Any = None
 ) -> Any:
     """Run the model, in mixed precision if ``amp`` is ``bf16`` or ``fp16``.
 
-    A model with ``needs_targets`` (`models.anchor.detr`) also receives the targets, in training.
+    In training a model with denoising (`models.anchor.detr`) also reads the targets.
 
     Always in float32: matching and losses (outside the model); class and box heads
     (`models.detr`); frozen batch norms (`models.backbone`); on the CPU also attention in training
@@ -174,10 +171,8 @@ def predict(
     """
     dtype = torch.float16 if amp == "fp16" else torch.bfloat16
     with torch.autocast(device.type, dtype=dtype, enabled=amp != "off"):
-        network = model.module if isinstance(model, DistributedDataParallel) else model
-        if targets is not None and getattr(network, "needs_targets", False):
-            return model(samples, targets)
-        return model(samples)
+        reads_targets = getattr(getattr(model, "module", model), "needs_targets", False)
+        return model(samples, targets) if targets and reads_targets else model(samples)
 
 
 def compute_losses(

@@ -1,10 +1,10 @@
 """Inference of whole models: the original's eager float32 forward pass, and prepared models.
 
-The original allocates memory as glibc does by default; prepared models as in main.py and predict.py
-on a CPU (`util.allocator.keep_freed_memory`). With many sizes, every call has new sizes.
+With many sizes, every call has new sizes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import cycle
 from typing import Any
 
@@ -13,9 +13,9 @@ from torch import nn
 
 from benchmarks.harness.case import Case, Settings
 from benchmarks.harness.inputs import R50, TINY, build, images
+from benchmarks.harness.measures import TIME_OF_LONG_CALLS
 from benchmarks.original.detector import original_of
 from models.fast.inference import optimize_for_inference
-from util.allocator import keep_freed_memory
 from util.nested_tensor import NestedTensor
 
 TITLE = "Inference"
@@ -61,7 +61,8 @@ def many_sizes(flags: str, shortest: int, device: str, count: int) -> Case:
         count: images per call.
     """
     name = f"{count} images of different sizes, short side {shortest}"
-    return _case(name, flags, device, 1, lambda: _images_of_all_sizes(shortest, device), count)
+    case = _case(name, flags, device, 1, lambda: _images_of_all_sizes(shortest, device), count)
+    return replace(case, measure=TIME_OF_LONG_CALLS)
 
 
 def _images_of_all_sizes(shortest: int, device: str) -> Iterator[NestedTensor]:
@@ -83,8 +84,8 @@ def _case(
     prepared = optimize_for_inference(model)
     original = original_of(model)
     variants: Mapping[str, Run] = {
-        "original": forward(original, inputs(), batches, keep_memory=False),
-        "not prepared": forward(model, inputs(), batches, keep_memory=False),
+        "original": forward(original, inputs(), batches),
+        "not prepared": forward(model, inputs(), batches),
         "prepared, float32": forward(prepared, inputs(), batches),
         "prepared, bfloat16": forward(prepared, inputs(), batches, torch.bfloat16),
     }
@@ -97,13 +98,11 @@ def forward(
     inputs: Iterable[NestedTensor],
     batches: int = 1,
     dtype: torch.dtype = torch.float32,
-    keep_memory: bool = True,
 ) -> Run:
     """A function that runs the model on the next batches; returns the last outputs."""
     source = iter(inputs)
 
     def run() -> Any:
-        keep_freed_memory(keep_memory)
         outputs = None
         for _ in range(batches):
             batch = next(source)

@@ -15,7 +15,6 @@ from export import onnx
 from export.check import padded_batches
 from export.wrapper import Example, ExportWrapper
 from models.fast.inference import optimize_for_inference
-from util.allocator import keep_freed_memory
 
 TITLE = "ONNX Runtime"
 _MODELS = {"R50": R50, "R50-DC5": f"{R50} --dilation", "panoptic": f"{R50} --masks"}
@@ -41,8 +40,8 @@ def _case(name: str, flags: str, size_hw: tuple[int, int]) -> Case:
     return Case(
         f"{name}, 1 x 3 x {size_hw[0]} x {size_hw[1]}",
         {
-            "original": lambda: _run(original, batch, keep_memory=False),
-            "prepared, float32": lambda: _run(prepared, batch, keep_memory=True),
+            "original": lambda: _run(original, batch),
+            "prepared, float32": lambda: _run(prepared, batch),
             "ONNX Runtime": lambda: exported(*batch),
         },
         tolerance=1e-3,
@@ -50,7 +49,6 @@ def _case(name: str, flags: str, size_hw: tuple[int, int]) -> Case:
 
 
 @torch.no_grad()
-def _run(model: nn.Module, batch: Example, keep_memory: bool) -> dict[str, Tensor]:
-    keep_freed_memory(keep_memory)
+def _run(model: nn.Module, batch: Example) -> dict[str, Tensor]:
     outputs: dict[str, Tensor] = model(*batch)
     return outputs
