@@ -39,7 +39,7 @@ def _by_batch_size(settings: Settings) -> Points:
     flags = f"{TINY if settings.quick else R50} --dropout 0 --device {settings.device}"
     size = (32, 32) if settings.quick else (256, 256)
     for number in (1, 2) if settings.quick else (1, 2, 4, 8):
-        variants = training_step.variants(flags, size, number)
+        variants = training_step.variants(flags, [size], number)
         yield number, Case(f"training step, batch {number}", variants, 3, tolerance=math.inf)
 
 
