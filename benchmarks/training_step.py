@@ -1,8 +1,8 @@
 """A training step: forward pass, losses, backward pass, clipping, update.
 
-The original's is in float32. The step of this project is `engine.train_one_epoch` with one batch,
-in a process that keeps freed memory, as main.py does. In the case of many sizes, a call is one step
-for each of the sizes. Activation checkpointing is compared by its peak memory.
+The original's is in float32. The step of this project is `engine.train_one_epoch` with one batch.
+In the case of many sizes, a call is one step for each of the sizes. Activation checkpointing is
+compared by its peak memory.
 """
 
 import contextlib
@@ -17,20 +17,18 @@ from torch import nn
 
 from benchmarks.harness.case import Case, Settings, gradient_difference
 from benchmarks.harness.inputs import R50, TINY, build, flags_of, images, targets
-from benchmarks.harness.measures import peak_memory
+from benchmarks.harness.measures import TIME_OF_LONG_CALLS, peak_memory
 from benchmarks.original.detector import build_optimizer, original_of, training_step
 from engine import compute_losses, predict, train_one_epoch, weigh
 from models.fast.recomputation import recompute_activations
 from training.network import prepare_for_training
 from util import optimizer as optimizers
-from util.allocator import keep_freed_memory
 
 TITLE = "Training step"
 
 
 def cases(settings: Settings) -> Iterator[Case]:
     """Batches of one size and of many sizes, gradients, and memory."""
-    keep_freed_memory()
     size, batch_size = ((64, 96), 2) if settings.quick else ((608, 800), 2)
     flags = f"{TINY if settings.quick else R50} --device {settings.device}"
     described = f"{batch_size} x 3 x {size[0]} x {size[1]}"
@@ -41,7 +39,8 @@ def cases(settings: Settings) -> Iterator[Case]:
     yield Case(f"{described}, dropout 0.1", dropout, rounds, tolerance=math.inf)
     sizes = _many_sizes(2 if settings.quick else 50, size)
     many = variants(f"{flags} --dropout 0", sizes, batch_size)
-    yield Case(f"{len(sizes)} sizes, dropout 0", many, 1, tolerance=math.inf)
+    name = f"{len(sizes)} sizes, dropout 0"
+    yield Case(name, many, rounds=1, tolerance=math.inf, measure=TIME_OF_LONG_CALLS)
     yield gradients(f"gradients, {described}", f"{flags} --dropout 0", size, batch_size)
     yield checkpointing(f"peak memory, {described}", flags, size, batch_size)
 
