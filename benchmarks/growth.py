@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     default = Path(__file__).with_name("growth.svg")
     parser.add_argument("--output", type=Path, default=default, help="image file (SVG or PNG)")
     args = parser.parse_args(argv)
-    facts = setup()
+    facts = setup("benchmarks.growth")
     print("\n".join(f"{key}: {value}" for key, value in facts.items()), f"\n\n{HEAD}", sep="")
     settings = Settings(args.quick, args.device)
     with private_cache():
@@ -149,7 +149,7 @@ def _draw(measured: Sequence[tuple[Panel, Curves]], caption: str, path: Path) ->
     figure = Figure(figsize=(12, 7), layout="constrained")
     grid: Any = figure.subplots(2, 3)
     for axes, (panel, curves) in zip(grid.flat, measured, strict=True):
-        for variant, points in curves.items():
+        for variant, points in sorted(curves.items(), key=lambda item: item[0] != "original"):
             style = "--" if variant == "original" else "-"
             axes.plot(*zip(*points, strict=True), style, marker="o", label=variant)
         axes.set(title=panel.title, xlabel=panel.quantity, ylabel="milliseconds", yscale="log")

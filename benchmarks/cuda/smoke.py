@@ -36,6 +36,7 @@ RUNS = {
     "batch norms": "--backbone_norm batch",
 }
 _SIZES = ((64, 96), (64, 64))
+_MOST_WAITS = 2  # per step: the costs for the matcher, the flags of the last step
 _STEPS = 9  # fp16 may skip the first ones, until the loss scale is low enough
 
 
@@ -86,6 +87,8 @@ def train_briefly(name: str, flags: str, num_objects: int) -> Outcome:
     failure = "the weights have not changed" if has_gradient and not has_changed else ""
     failure = failure if math.isfinite(loss) else f"loss {loss}"
     waits = synchronizations.per_step(train) if torch.cuda.is_available() else None
+    if waits is not None and waits > _MOST_WAITS:
+        failure = failure or f"more than {_MOST_WAITS} synchronizations per step"
     lines = tuple(synchronizations.warned_lines(lambda: train(_STEPS)))
     return Outcome(name, failure, waits, lines)
 

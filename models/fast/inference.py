@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from models.detr import DETR
-from models.transformer import Transformer, TransformerDecoder
+from models.transformer import TransformerDecoder
 
 from .fast_forward import FastForward
 from .fused_resnet import fuse_resnets, is_plain_conv
@@ -94,11 +94,17 @@ def _pack_other_convolutions(model: nn.Module) -> None:
 
 def _drop_auxiliary_outputs(model: nn.Module) -> None:
     for module in model.modules():
-        if isinstance(module, DETR) and type(module).predict is DETR.predict:
+        if isinstance(module, DETR):
             module.aux_loss = False
-            transformer = module.transformer
-            if type(transformer) is Transformer and type(transformer.decoder) is TransformerDecoder:
-                transformer.decoder.return_intermediate = False
+            decoder = getattr(module.transformer, "decoder", None)
+            if _reads_last_layer(type(module)) and type(decoder) is TransformerDecoder:
+                decoder.return_intermediate = False
+
+
+def _reads_last_layer(detr: type[DETR]) -> bool:
+    """Whether a class uses only the last decoder layer if ``aux_loss`` is off, as `DETR` does."""
+    methods = ("forward", "detect", "decode", "predict")
+    return all(getattr(detr, name) is getattr(DETR, name) for name in methods)
 
 
 def _refuse_changes(model: Any) -> None:
