@@ -2,6 +2,7 @@
 # make panoptic  set up; train boxes, then masks, of things and stuff on drawn shapes (CPU, 15 minutes)
 # make test      set up; run the fast tests
 # make slow      run the slower tests; make full: the longest tests, half an hour, not part of CI
+# make benchmarks  compare speed and memory with the original's algorithm (ten minutes)
 # make lint, make types: static checks; make format: fix what ruff can fix
 #
 # PYTHON=python3.12 make demo selects the interpreter, TESTS=tests/util make test selects the tests.
@@ -20,7 +21,7 @@ define INTO_FOLDER
 @touch $@
 endef
 
-.PHONY: demo panoptic test slow full lint types format clean
+.PHONY: demo panoptic test slow full benchmarks lint types format clean
 
 demo: $(VENV)/.installed
 	$(RUN) main.py @configs/shapes.txt --overwrite
@@ -37,6 +38,9 @@ slow: $(VENV)/.installed-dev $(VENV)/transformers4 $(VENV)/openvino
 
 full: $(VENV)/.installed-dev $(VENV)/transformers4
 	$(PYTEST) -m "full and not cuda" --durations=5 $(TESTS)
+
+benchmarks: $(VENV)/.installed-dev
+	$(RUN) -m benchmarks
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check --quiet .

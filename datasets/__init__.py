@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # these imports take seconds
 
     from datasets.formats.held_out import ImageSplit
 
-_RECOGNISED = "data"
+_RECOGNIZED = "data"
 # Module of each --dataset_file, imported on use.
 _BUILDERS = {
     "coco": "datasets.coco",
@@ -23,14 +23,16 @@ _BUILDERS = {
     "yolo": "datasets.yolo",
     "shapes": "datasets.shapes.directory",
     "shapes_panoptic": "datasets.shapes.panoptic",
-    _RECOGNISED: "datasets.own_data",
+    _RECOGNIZED: "datasets.own_data",
 }
-KINDS = tuple(kind for kind in _BUILDERS if kind != _RECOGNISED)  # values of --dataset_file
+KINDS = tuple(kind for kind in _BUILDERS if kind != _RECOGNIZED)  # values of --dataset_file
 
 # Kinds of data whose category ids are invented: class names are known, ids are not.
-_NAMES_ONLY = (_RECOGNISED, "voc")
+_NAMES_ONLY = (_RECOGNIZED, "voc")
 # Kinds of data of which a part is held out for validation if they are not split.
-_MAY_BE_WHOLE = (_RECOGNISED, "voc", "yolo")
+_MAY_BE_WHOLE = (_RECOGNIZED, "voc", "yolo")
+# Attributes of a dataset that training needs.
+_ATTRIBUTES = ("ids", "categories", "text_ids", "largest_category_id", "ann_file")
 
 
 def build_dataset(
@@ -70,13 +72,13 @@ def build_dataset(
 
 
 def build_data_kind(args: Any) -> str:
-    """Kind of the data: a value of ``--dataset_file``, or ``data`` where it is recognised.
+    """Kind of the data: a value of ``--dataset_file``, or ``data`` where it is recognized.
 
     Args:
         args: a path of one kind of data selects it; else ``dataset_file`` does.
     """
     if option(args, "data"):
-        return _RECOGNISED
+        return _RECOGNIZED
     paths = {"voc": "voc_path", "yolo": "yolo_path"}
     given = [kind for kind, name in paths.items() if option(args, name)]
     return given[0] if given else args.dataset_file
@@ -86,18 +88,20 @@ def _fill_in_classes(dataset: Any, dataset_file: str) -> None:
     """Set attributes that the dataset lacks and training needs, from its COCO index."""
     from datasets.annotations.coco_file import category_names, largest_category_id, text_ids
 
+    if all(hasattr(dataset, name) for name in _ATTRIBUTES):
+        return
     coco_api = get_coco_api_from_dataset(dataset)
     if coco_api is None:
         return
     names = category_names(coco_api.cats.values())
-    attributes = {
-        "ids": sorted(coco_api.imgs),
-        "categories": names,
-        "text_ids": text_ids(coco_api.cats.values()),
-        "largest_category_id": largest_category_id(names),
-        "ann_file": f"--dataset_file {dataset_file}",
-    }
-    for name, value in attributes.items():
+    values = (
+        sorted(coco_api.imgs),
+        names,
+        text_ids(coco_api.cats.values()),
+        largest_category_id(names),
+        f"--dataset_file {dataset_file}",
+    )
+    for name, value in zip(_ATTRIBUTES, values, strict=True):
         if not hasattr(dataset, name):
             setattr(dataset, name, value)
 
@@ -115,22 +119,27 @@ def build_scales(args: Any) -> list[int] | None:
 def get_coco_api_from_dataset(dataset: Any) -> Any:
     """Return the pycocotools index of a dataset or of a (nested) `Subset`; None without one."""
     from pycocotools.coco import COCO
+
+    coco_api = getattr(_without_subsets(dataset), "coco", None)
+    return coco_api if isinstance(coco_api, COCO) else None
+
+
+def _without_subsets(dataset: Any) -> Any:
+    """Return the dataset of a (nested) `Subset`."""
     from torch.utils.data import Subset
 
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
-    coco_api = getattr(dataset, "coco", None)
-    return coco_api if isinstance(coco_api, COCO) else None
+    return dataset
 
 
 def annotated_category_ids(dataset: Any) -> set[int]:
     """Category ids of the annotations of a dataset; empty if they are not known."""
+    dataset = _without_subsets(dataset)
+    if hasattr(dataset, "annotated_category_ids"):
+        return dataset.annotated_category_ids()
     coco_api = get_coco_api_from_dataset(dataset)
-    if coco_api is not None:
-        return {one["category_id"] for one in coco_api.anns.values()}
-    panoptic = getattr(dataset, "coco", None)
-    rows = panoptic["annotations"] if isinstance(panoptic, dict) else []
-    return {one["category_id"] for row in rows for one in row["segments_info"]}
+    return set() if coco_api is None else {one["category_id"] for one in coco_api.anns.values()}
 
 
 def build_ground_truth(dataset: Any, args: Any) -> "COCO":

@@ -1,10 +1,14 @@
 """COCO detection data: dataset, target conversion and augmentation."""
 
+import contextlib
+import io
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
 from PIL import Image
@@ -13,17 +17,19 @@ from pycocotools.coco import COCO
 from torch import Tensor
 
 import datasets.transforms as T
-from datasets.annotations.checks import check_annotations, check_image_folder, warn_about_boxes
+from datasets.annotations.checks import check_image_folder
 from datasets.annotations.coco_file import (
+    Row,
     box_area,
     category_names,
-    fill_optional_fields,
     largest_category_id,
     load_annotations,
+    text_ids,
 )
+from datasets.annotations.compact.instances import read_instances
 from datasets.annotations.layouts import coco_paths
 from datasets.annotations.segmentations import MAX_MASK_PIXELS, encode_segmentation
-from datasets.annotations.start_checks import check_boxes_and_counts
+from datasets.annotations.start_checks import check_boxes_and_counts, warn_about_boxes
 from datasets.annotations.table_checks import warn_about_paths
 from datasets.formats.class_list import keep_classes, listed_classes
 from datasets.formats.held_out import ImageSplit
@@ -46,9 +52,10 @@ class CocoDetection(torchvision.datasets.CocoDetection):
     Attributes:
         ann_file: path of the file.
         origin: format and path of the data, for the first lines of a run.
-        coco: pycocotools index of the file; missing ``area`` and ``iscrowd`` are filled in.
+        instances: the annotations; they are stored in arrays.
         ids: image ids, sorted.
         categories: class names by category id.
+        text_ids: id in the file by category id, where it is a string.
         largest_category_id: largest category id; the model needs more classes than this.
         split: all images by use, if these are a held-out part of the data or its rest; else None.
     """
@@ -91,27 +98,48 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         self._transforms = transforms
         self.prepare = ConvertCocoPolysToMask(return_masks)
         check_image_folder(img_folder, "train" if training else "val")
-        data = _load_with_log(ann_file) if data is None else data
-        check_annotations(
-            data,
-            ann_file,
-            img_folder,
-            training=training,
-            num_classes=num_classes,
-            masks=return_masks,
+        with _log_lines() if data is None else contextlib.nullcontext():
+            self.instances = read_instances(
+                ann_file,
+                img_folder,
+                training=training,
+                num_classes=num_classes,
+                masks=return_masks,
+                data=data,
+            )
+        print("creating index...\nindex created!")
+        warn_about_paths(ann_file, "images", self.instances.images_outside(img_folder), img_folder)
+        warn_about_boxes(self.instances, ann_file)
+        check_boxes_and_counts(
+            self.instances, ann_file, img_folder, training, num_queries, skip_checks
         )
-        fill_optional_fields(data["annotations"])
-        warn_about_paths(ann_file, "images", data["images"], img_folder)
-        warn_about_boxes(data, ann_file)
-        check_boxes_and_counts(data, ann_file, img_folder, training, num_queries, skip_checks)
         self.ann_file, self.origin = ann_file, str(ann_file)
         self._images = ListedImages(img_folder, ann_file, skip_checks)
-        self.coco = COCO()
-        self.coco.dataset = data
-        self.coco.createIndex()
-        self.ids: list[int] = sorted(self.coco.imgs)
-        self.categories = category_names(data["categories"])
+        self.ids: list[int] = self.instances.ids
+        self.categories = category_names(self.instances.categories)
+        self.text_ids = text_ids(self.instances.categories)
         self.largest_category_id = largest_category_id(self.categories)
+
+    @cached_property
+    def coco(self) -> COCO:
+        """Index of the file as in pycocotools; missing ``area`` and ``iscrowd`` are filled in.
+
+        It is made on first use, because it takes several times the memory of ``instances``.
+        """
+        coco = COCO()
+        coco.dataset = self.instances.tables()
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco.createIndex()
+        return coco
+
+    @property
+    def file_names(self) -> list[str]:
+        """File names of all images."""
+        return self.instances.file_names
+
+    def annotated_category_ids(self) -> set[int]:
+        """Category ids that annotations have."""
+        return set(np.unique(self.instances.category_id).tolist())
 
     def __getitem__(self, index: int) -> tuple[Any, Target]:
         """Return the transformed image and target at ``index``.
@@ -126,7 +154,7 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         try:
             image, target = self.prepare(image, annotations)
         except ValueError as error:
-            file_name = self.coco.imgs[image_id]["file_name"]
+            file_name = self.instances.image(image_id)["file_name"]
             raise UserError(
                 f"image id {image_id} ({file_name}): {error}; fix the image or its annotations"
             ) from error
@@ -134,21 +162,28 @@ class CocoDetection(torchvision.datasets.CocoDetection):
             return image, target
         return self._transforms(image, target)
 
-    def take_note(self) -> str | None:
+    def pop_notice(self) -> str | None:
         """Return a message if an image was rotated by EXIF since the last call, else None."""
-        return self._images.take_note()
+        return self._images.pop_notice()
 
     def _load_image(self, id: int) -> Image.Image:
-        return self._images.read(self.coco.imgs[id])
+        return self._images.read(self.instances.image(id))
+
+    def _load_target(self, id: int) -> list[Row]:
+        return self.instances.annotations_of(id)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Data workers that are not forked make their own index, if they use it."""
+        return {name: value for name, value in self.__dict__.items() if name != "coco"}
 
 
-def _load_with_log(ann_file: str | Path) -> dict[str, Any]:
-    """Load an annotation file, and print the log lines of pycocotools."""
+@contextlib.contextmanager
+def _log_lines() -> Iterator[None]:
+    """Print the log lines of pycocotools around the reading of an annotation file."""
     print("loading annotations into memory...")
     started = time.perf_counter()
-    data = load_annotations(ann_file)
+    yield
     print(f"Done (t={time.perf_counter() - started:0.2f}s)")
-    return data
 
 
 class ConvertCocoPolysToMask:
@@ -256,9 +291,9 @@ def make_coco_transforms(
         raise UserError(
             f"--scales {scales} and --max_size {max_size} must be positive numbers of pixels"
         )
-    to_normalized: list[Transform] = [T.ToTensor(), T.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+    to_normalized = T.ToNormalizedTensor(IMAGENET_MEAN, IMAGENET_STD)
     if image_set == "val":
-        return T.Compose([T.RandomResize([max(scales)], max_size), *to_normalized])
+        return T.Compose([T.RandomResize([max(scales)], max_size), to_normalized])
     if image_set != "train":
         raise ValueError(f'image_set must be "train" or "val", not {image_set!r}')
     before_crop, (shortest, longest) = (
@@ -272,7 +307,7 @@ def make_coco_transforms(
     ]
     whole = T.RandomResize(scales, max_size)
     scaled_or_cropped = T.RandomSelect(whole, T.Compose(cropped), 1 - crop_prob)
-    return T.Compose([T.RandomHorizontalFlip(), scaled_or_cropped, *to_normalized])
+    return T.Compose([T.RandomHorizontalFlip(), scaled_or_cropped, to_normalized])
 
 
 def build_transforms(image_set: str, args: Any) -> Transform:
@@ -311,7 +346,9 @@ def build(image_set: str, args: Any) -> CocoDetection:
     if classes is None:
         return _build_dataset(img_folder, ann_file, image_set, args)
     check_image_folder(img_folder, image_set)
-    names, data = listed_classes(classes), _load_with_log(ann_file)
+    names = listed_classes(classes)
+    with _log_lines():
+        data = load_annotations(ann_file)
     data, remarks = keep_classes(data, names, ann_file, image_set)
     for remark in remarks:
         print(remark)

@@ -1,5 +1,6 @@
 """COCO panoptic data: things and stuff."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,8 @@ from torch.utils.data import Dataset
 from datasets import coco
 from datasets.annotations.checks import check_image_folder
 from datasets.annotations.coco_file import Row, category_names, largest_category_id, text_ids
-from datasets.annotations.panoptic import (
-    check_ids,
-    check_panoptic,
-    load_panoptic,
-    read_id_map,
-    thing_flags,
-)
+from datasets.annotations.compact.panoptic import read_panoptic
+from datasets.annotations.panoptic import check_ids, read_id_map, thing_flags
 from datasets.annotations.start_checks import check_segment_counts
 from datasets.loading.listed_images import ListedImages
 from datasets.transforms import Target, Transform
@@ -37,7 +33,7 @@ class CocoPanoptic(Dataset):
         img_folder: folder of the images; also available as ``root``.
         ann_folder: folder of the PNGs.
         ann_file: path of the JSON file.
-        coco: content of the JSON file, with images and annotations sorted by image id.
+        segments: the annotations; they are stored in arrays.
         ids: sorted image ids.
         categories: name of each category id.
         text_ids: id in the file by category id, where it is a string.
@@ -72,27 +68,48 @@ class CocoPanoptic(Dataset):
             UserError: if a file is missing or invalid.
         """
         check_image_folder(img_folder, "train" if training else "val")
-        data = load_panoptic(ann_file)
-        check_panoptic(
-            data, ann_file, ann_folder, img_folder, training=training, num_classes=num_classes
+        self.segments = read_panoptic(
+            ann_file, ann_folder, img_folder, training=training, num_classes=num_classes
         )
         check_segment_counts(
-            data, ann_file, training=training, num_queries=num_queries, skip_checks=skip_checks
+            self.segments,
+            ann_file,
+            training=training,
+            num_queries=num_queries,
+            skip_checks=skip_checks,
         )
-        data["images"].sort(key=lambda row: row["id"])
-        data["annotations"].sort(key=lambda row: row["image_id"])
-        self.coco = data
         self.img_folder = self.root = img_folder
         self._images = ListedImages(img_folder, ann_file, skip_checks)
         self.ann_folder = ann_folder
         self.ann_file = ann_file
         self.transforms = transforms
         self.return_masks = return_masks
-        self.ids: list[int] = [row["id"] for row in data["images"]]
-        self.categories = category_names(data["categories"])
-        self.text_ids = text_ids(data["categories"])
-        self.is_thing = thing_flags(data)
+        self.ids: list[int] = self.segments.ids
+        self.categories = category_names(self.segments.categories)
+        self.text_ids = text_ids(self.segments.categories)
+        self.is_thing = thing_flags(self.segments.categories)
         self.largest_category_id = largest_category_id(self.categories)
+
+    @cached_property
+    def coco(self) -> dict[str, Any]:
+        """Content of the JSON file, with images and annotations sorted by image id.
+
+        It is made on first use, because it takes several times the memory of ``segments``.
+        """
+        return self.segments.tables()
+
+    @property
+    def file_names(self) -> list[str]:
+        """File names of all images."""
+        return self.segments.file_names
+
+    def annotated_category_ids(self) -> set[int]:
+        """Category ids that segments have."""
+        return set(self.segments.category_ids.tolist())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Data workers that are not forked make their own ``coco``, if they use it."""
+        return {name: value for name, value in self.__dict__.items() if name != "coco"}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -109,8 +126,8 @@ class CocoPanoptic(Dataset):
         Raises:
             UserError: if the image or its segment map cannot be read or does not match the JSON.
         """
-        image = self._images.read(self.coco["images"][index])
-        annotation = self.coco["annotations"][index]
+        image = self._images.read(self.segments.image(self.ids[index]))
+        annotation = self.segments.map_of(self.ids[index])
         masks = self._masks(annotation, size_hw=(image.height, image.width))
         segments = annotation["segments_info"]
         size_hw = torch.tensor([image.height, image.width])
@@ -136,12 +153,12 @@ class CocoPanoptic(Dataset):
 
     def get_height_and_width(self, index: int) -> tuple[int, int]:
         """Height and width in pixels of the image at ``index``, without reading it."""
-        row = self.coco["images"][index]
+        row = self.segments.image(self.ids[index])
         return row["height"], row["width"]
 
-    def take_note(self) -> str | None:
+    def pop_notice(self) -> str | None:
         """Message if an image has been rotated according to EXIF since the last call, else None."""
-        return self._images.take_note()
+        return self._images.pop_notice()
 
     def _masks(self, annotation: Row, size_hw: tuple[int, int]) -> Tensor:
         """Read the masks of the segments, (N, H, W) uint8."""

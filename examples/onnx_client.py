@@ -18,8 +18,8 @@ import onnxruntime
 from PIL import Image, ImageDraw, ImageOps
 
 FLOAT32 = np.float32
-COLOUR = (255, 64, 0)
-# Metadata of the file, as JSON; other tools may add more.
+COLOR = (255, 64, 0)
+# Required metadata of the file, as JSON; other tools may add more.
 METADATA = ("image_mean", "image_std", "short_side", "max_size", "categories")
 OPTIONAL = ("category_ids", "fixed_size", "is_thing", "segment_threshold")
 
@@ -71,7 +71,7 @@ def read_image(path: str) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to 8-bit RGB; grey images with more bits are scaled to the bits that they use."""
+    """Convert to 8-bit RGB; gray images with more bits are scaled to the bits that they use."""
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.float64)
         if values.min() >= 0:
@@ -216,12 +216,12 @@ def draw(
     """Draw boxes, names, scores and transparent masks on a copy of the image."""
     picture = image.copy()
     for mask in masks:
-        picture.paste(COLOUR, mask=mask.point(lambda value: value // 3))
+        picture.paste(COLOR, mask=mask.point(lambda value: value // 3))
     pen = ImageDraw.Draw(picture)
     for detection in found:
         left, top, right, bottom = detection["box_xyxy"]
-        pen.rectangle((left, top, max(left, right), max(top, bottom)), outline=COLOUR, width=2)
-        pen.text((left + 3, top + 1), f"{detection['name']} {detection['score']:.2f}", fill=COLOUR)
+        pen.rectangle((left, top, max(left, right), max(top, bottom)), outline=COLOR, width=2)
+        pen.text((left + 3, top + 1), f"{detection['name']} {detection['score']:.2f}", fill=COLOR)
     return picture
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from export.wrapper import ExportWrapper, SizeHW, detections_of
+from models.postprocess import class_scores
 from util.box_ops import box_cxcywh_to_xyxy
 
 # Maps the inputs, by default images and padding mask, to outputs by name.
@@ -121,12 +122,15 @@ def compare(
     """
     outputs = wrapper.outputs_of(images, padding_mask)
     found = exported(*wrapper.inputs_of(images, padding_mask))
-    _check_shapes(outputs if wrapper.raw else detections_of(outputs), found)
+    cls_loss = wrapper.cls_loss
+    _check_shapes(outputs if wrapper.raw else detections_of(outputs, cls_loss), found)
     if wrapper.raw:
-        scores = distance(outputs["pred_logits"].softmax(-1), found["pred_logits"].softmax(-1))
+        scores = distance(
+            *(class_scores(part["pred_logits"], cls_loss) for part in (outputs, found))
+        )
         boxes = distance(outputs["pred_boxes"], found["pred_boxes"])
     else:
-        scores, boxes = _differences_of_detections(outputs, found)
+        scores, boxes = _differences_of_detections(outputs, found, cls_loss)
     masks = None
     if "pred_masks" in outputs:
         masks = distance(outputs["pred_masks"].sigmoid(), found["pred_masks"].sigmoid())
@@ -141,10 +145,10 @@ def _check_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
 
 
 def _differences_of_detections(
-    outputs: Mapping[str, Tensor], found: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor], found: Mapping[str, Tensor], cls_loss: str
 ) -> tuple[float, float]:
     """Largest differences of scores and of boxes."""
-    probabilities = outputs["pred_logits"].softmax(-1)[..., :-1]
+    probabilities = class_scores(outputs["pred_logits"], cls_loss)
     best = probabilities.amax(-1)
     of_label = probabilities.gather(-1, found["labels"][..., None]).squeeze(-1)
     boxes_xyxy = box_cxcywh_to_xyxy(outputs["pred_boxes"])

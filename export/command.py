@@ -28,7 +28,7 @@ from export.source import Source, add_model_flags, source_of
 from export.staging import staged_files
 from export.weights import cannot_be_written, check_output_file
 from export.wrapper import Example, ExportWrapper, MinimalWrapper, SizeHW
-from util.cli.command_line import ArgumentParser, FlagGroup, positive_number, run_command, share
+from util.cli.command_line import ArgumentParser, FlagGroup, fraction, positive_number, run_command
 from util.errors import UserError
 
 # Any small size with different height and width that is not among the checked sizes.
@@ -218,7 +218,7 @@ def _add_export_flags(parser: ArgumentParser, export_format: Format) -> None:
         "number of detections per image with --end_to_end (default: one per query)",
         type=positive_number,
     )
-    group.add("--threshold", "minimum score with --end_to_end (default: 0)", type=share)
+    group.add("--threshold", "minimum score with --end_to_end (default: 0)", type=fraction)
 
 
 def add_check_flags(parser: ArgumentParser, tolerance: float | None) -> None:

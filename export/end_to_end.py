@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from datasets.coco import IMAGENET_MEAN, IMAGENET_STD
 from export.check import Differences, Exported, distance
 from export.wrapper import Example, ExportWrapper, Signature
+from models.postprocess import class_scores
 from util.box_ops import box_cxcywh_to_xyxy
 
 INPUTS = ("images", "sizes_hw", "original_sizes_hw")
@@ -112,7 +113,8 @@ def compare_end_to_end(
     pixels, sizes_hw, original_sizes_hw = module.inputs_of(images, padding_mask)
     outputs = module.wrapper.outputs_of(*module.normalized(pixels, sizes_hw))
     found = exported(pixels, sizes_hw, original_sizes_hw)
-    scores = _difference_of_scores(module, outputs["pred_logits"].softmax(-1)[..., :-1], found)
+    probabilities = class_scores(outputs["pred_logits"], module.wrapper.cls_loss)
+    scores = _difference_of_scores(module, probabilities, found)
     index = found["queries"][:, :, None].expand(-1, -1, 4)
     boxes = box_cxcywh_to_xyxy(outputs["pred_boxes"]).gather(1, index).clamp(0, 1)
     is_kept = found["labels"] != NO_LABEL

@@ -42,6 +42,11 @@ class LoadedModel:
     segment_threshold: float = NEW_FLAG_DEFAULTS["panoptic_threshold"]
 
     @property
+    def cls_loss(self) -> str:
+        """Classification loss of the model, ``ce`` or ``focal``: how its logits give scores."""
+        return str(getattr(self.model, "cls_loss", "ce"))
+
+    @property
     def is_panoptic(self) -> bool:
         """Whether the model predicts panoptic maps: it has masks, and knows things and stuff."""
         return bool(self.is_thing) and hasattr(self.model, "mask_head")

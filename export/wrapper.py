@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from models.postprocess import class_scores
 from models.segmentation import DETRsegm
 from util.box_ops import box_cxcywh_to_xyxy
 from util.nested_tensor import NestedTensor
@@ -64,6 +65,7 @@ class ExportWrapper(nn.Module):
     ):
         super().__init__()
         self.model = model
+        self.cls_loss = str(getattr(model, "cls_loss", "ce"))
         self.raw = raw
         self.largest_side = largest_side
         self.fixed_hw = fixed_hw
@@ -84,7 +86,7 @@ class ExportWrapper(nn.Module):
             logits (B, Q, H / 4, W / 4) of the padded image.
         """
         outputs: dict[str, Tensor] = self.model(NestedTensor(images, padding_mask))
-        return outputs if self.raw else detections_of(outputs)
+        return outputs if self.raw else detections_of(outputs, self.cls_loss)
 
     def signature(self) -> Signature:
         """Names and dynamic dimensions of the inputs and outputs."""
@@ -124,9 +126,9 @@ class MinimalWrapper(ExportWrapper):
         return outputs
 
 
-def detections_of(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+def detections_of(outputs: dict[str, Tensor], cls_loss: str = "ce") -> dict[str, Tensor]:
     """Convert the outputs of a DETR to detections, see `ExportWrapper.forward`."""
-    scores, labels = outputs["pred_logits"].softmax(-1)[..., :-1].max(-1)
+    scores, labels = class_scores(outputs["pred_logits"], cls_loss).max(-1)
     boxes_xyxy = box_cxcywh_to_xyxy(outputs["pred_boxes"])
     detections = {"scores": scores, "labels": labels, "boxes": boxes_xyxy}
     if "pred_masks" in outputs:

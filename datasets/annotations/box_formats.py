@@ -19,7 +19,7 @@ _NEARLY_ALL = 0.98
 
 LOOKS_LIKE = {
     "boxes_xyxy": "look like [x1, y1, x2, y2]; COCO uses [x, y, width, height]",
-    "boxes_centre": "look like [centre x, centre y, width, height]; COCO uses the top left corner",
+    "boxes_centre": "look like [center x, center y, width, height]; COCO uses the top left corner",
     "boxes_normalised": "look like fractions of the image size; COCO uses pixels",
 }
 
@@ -57,6 +57,11 @@ def box_arrays(
     places = (place_of.get(row["image_id"], -1) for row in rows)
     limits = sizes[np.fromiter(places, dtype=np.int64, count=len(rows))]
     return boxes[:, :2], boxes[:, 2:], limits
+
+
+def limits_of(sizes_wh: np.ndarray) -> np.ndarray:
+    """Convert image sizes (N, 2), 0 where unknown, to the ``limits`` of `box_arrays`."""
+    return np.where((sizes_wh > 0).all(axis=1, keepdims=True), sizes_wh, math.inf)
 
 
 def useless_boxes(

@@ -1,6 +1,6 @@
 """Check a COCO instance annotation file and its image folder without opening an image.
 
-`check_annotations` raises one error with all problems; `warn_about_boxes` logs a warning.
+`check_annotations` raises one error with all problems.
 """
 
 import logging
@@ -9,10 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from datasets.annotations.box_formats import box_arrays, useless_boxes
 from datasets.annotations.coco_file import (
+    LARGEST_AREA,
     LARGEST_COORDINATE,
     Row,
     are_coordinates,
@@ -41,10 +39,8 @@ from datasets.annotations.table_checks import (
     check_not_empty,
     check_references,
     check_table,
-    first_few,
     sizes_wh_by_id,
 )
-from datasets.annotations.wording import counted
 from util.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -55,23 +51,23 @@ def _is_box(value: Any) -> bool:
 
 
 def _is_area(value: Any) -> bool:
-    return is_number(value) and abs(value) <= _LARGEST_AREA
+    return is_number(value) and abs(value) <= LARGEST_AREA
 
 
-def _are_keypoints(value: Any) -> bool:
+def are_keypoints(value: Any) -> bool:
+    """Whether a value is a list of x, y, visibility triples."""
     return are_coordinates(value) and len(value) % 3 == 0
 
 
-_LARGEST_AREA = LARGEST_COORDINATE**2
 _FOUR_NUMBERS = f"four finite numbers [x, y, width, height] of at most {LARGEST_COORDINATE:.0e}"
 _ANNOTATION_RULES = [
     ID_RULE,
     IMAGE_ID_RULE,
     LABEL_RULE,
     Rule("bbox", _is_box, _FOUR_NUMBERS),
-    Rule("area", _is_area, f"a finite number of at most {_LARGEST_AREA:.0e}", required=False),
+    Rule("area", _is_area, f"a finite number of at most {LARGEST_AREA:.0e}", required=False),
     CROWD_RULE,
-    Rule("keypoints", _are_keypoints, "a list of x, y, visibility triples", required=False),
+    Rule("keypoints", are_keypoints, "a list of x, y, visibility triples", required=False),
 ]
 _NO_SHAPE = "have no usable segmentation (a polygon of three or more points, or an RLE)"
 _OVERSIZED = f"have a polygon whose outline or coordinates exceed {LONGEST_OUTLINE} pixels"
@@ -158,7 +154,7 @@ def _check_segmentations(found: FileProblems, annotations: list[Row], images: li
     for row in annotations:
         image_id: Any = row.get("image_id")
         image_wh = sizes_wh.get(image_id) if is_integer(image_id) else None
-        if (fault := _segmentation_fault(row.get("segmentation"), image_wh)) is not None:
+        if (fault := segmentation_fault(row.get("segmentation"), image_wh)) is not None:
             faults[fault].append(row)
     for text, rows in faults.items():
         found.add("annotations", rows, text)
@@ -170,8 +166,13 @@ def _check_segmentations(found: FileProblems, annotations: list[Row], images: li
     check_mask_memory(found, images, objects)
 
 
-def _segmentation_fault(segmentation: Any, image_wh: tuple[int, int] | None) -> str | None:
-    """Return the entry of `_SEGMENTATION_FAULTS` that applies, or None."""
+def segmentation_fault(segmentation: Any, image_wh: tuple[int, int] | None) -> str | None:
+    """Describe why a segmentation cannot be converted to a mask, in the plural; None if it can.
+
+    Args:
+        segmentation: value of the field.
+        image_wh: width and height of the image in pixels, for RLEs; None: unknown.
+    """
     if type(segmentation) is dict:
         if not is_rle(segmentation):
             return _BROKEN_RLE
@@ -182,25 +183,3 @@ def _segmentation_fault(segmentation: Any, image_wh: tuple[int, int] | None) -> 
     if has_endless_polygon(segmentation):
         return _OVERSIZED
     return None if usable else _NO_SHAPE
-
-
-def warn_about_boxes(data: dict[str, Any], ann_file: str | Path) -> None:
-    """Log one warning if training ignores boxes.
-
-    Args:
-        data: content of an annotation file that passed `check_annotations`.
-        ann_file: path of the file, for the message.
-    """
-    annotations = data["annotations"]
-    if not annotations:
-        return
-    empty, outside = useless_boxes(*box_arrays(annotations, sizes_wh_by_id(data["images"])))
-    if (ignored := np.flatnonzero(empty | outside)).size:
-        rows = [annotations[index] for index in ignored]
-        logger.warning(
-            "%s: training ignores %s and %s: %s",
-            ann_file,
-            counted(int(empty.sum()), "boxes of non-positive size"),
-            counted(int(outside.sum()), "boxes outside their image"),
-            first_few("annotations", rows, "bbox"),
-        )

@@ -4,7 +4,7 @@ Format of the tables:
 
 - images: as in `datasets.annotations.coco_file`, but ``width`` and ``height`` are required.
 - annotations: one per image, with ``image_id``, ``file_name`` of the PNG and ``segments_info``, a
-  list of segments: ``id``, an integer from 1, unique per image, the segment's colour in the PNG
+  list of segments: ``id``, an integer from 1, unique per image, the segment's color in the PNG
   (see `util.panoptic_coding`); ``category_id``. Optional: ``iscrowd`` (default: 0) and ``area``
   (default: counted pixels). ``bbox`` is ignored.
 - categories: ``id``, a unique non-negative integer; ``isthing``, 0 or 1 (default as in COCO: ids up
@@ -14,6 +14,7 @@ Format of the tables:
 import logging
 import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,10 @@ _PREDICTION_RULES = [
     Rule("id", _is_predicted_id, f"an integer from 0 to {MAX_ID}"),
     Rule("category_id", is_id, "a 64-bit integer"),
 ]
-_THING_RULE = Rule("isthing", is_flag, "0 or 1", required=False)
+PANOPTIC_CATEGORY_RULES = [
+    *CATEGORY_RULES,
+    Rule("isthing", is_flag, "0 or 1", required=False),
+]
 
 
 def load_panoptic(ann_file: str | Path) -> dict[str, Any]:
@@ -89,7 +93,7 @@ def load_panoptic(ann_file: str | Path) -> dict[str, Any]:
     Raises:
         UserError: as `load_annotations`.
     """
-    return load_annotations(ann_file, way_out="check --coco_panoptic_path")
+    return load_annotations(ann_file, fix="check --coco_panoptic_path")
 
 
 def check_panoptic(
@@ -102,8 +106,6 @@ def check_panoptic(
     num_classes: int | None = None,
 ) -> None:
     """Check a panoptic annotation file without opening an image.
-
-    Images without segments and files outside their folder are logged as warnings.
 
     Args:
         data: content of the file, as returned by `load_panoptic`.
@@ -122,7 +124,7 @@ def check_panoptic(
     found = FileProblems(ann_file)
     check_table(found, "images", images, [ID_RULE, FILE_NAME_RULE])
     check_image_sizes(found, images)
-    check_table(found, "categories", categories, [*CATEGORY_RULES, _THING_RULE])
+    check_table(found, "categories", categories, PANOPTIC_CATEGORY_RULES)
     check_fields(found, _MAPS, maps, _MAP_RULES)
     check_unique(found, _MAPS, maps, "image_id")
     check_references(found, _MAPS, maps, "image_id", images)
@@ -135,13 +137,31 @@ def check_panoptic(
     _check_segments(found, segments, categories, num_classes)
     check_mask_memory(found, images, _count_by_image(segments))
     found.raise_if_any()
-    warn_about_paths(ann_file, _MAPS, maps, ann_folder)
-    if img_folder is not None:
-        warn_about_paths(ann_file, "images", images, img_folder)
     if training and not segments:
         raise UserError(
             f"annotation file {ann_file} has no segments; training needs at least one object"
         )
+
+
+def warn_about_panoptic(
+    maps: list[Row],
+    images: list[Row],
+    ann_file: str | Path,
+    ann_folder: str | Path,
+    img_folder: str | Path | None,
+) -> None:
+    """Log warnings about images without segments, and about files outside their folder.
+
+    Args:
+        maps: rows of "annotations" of a valid file; those without a problem may be left out.
+        images: rows of "images", likewise.
+        ann_file: path of the file, for messages.
+        ann_folder: folder of the PNGs.
+        img_folder: folder of the images; None: they are not checked.
+    """
+    warn_about_paths(ann_file, _MAPS, maps, ann_folder)
+    if img_folder is not None:
+        warn_about_paths(ann_file, "images", images, img_folder)
     _warn_about_empty_maps(ann_file, maps)
 
 
@@ -218,13 +238,13 @@ def _warn_about_empty_maps(ann_file: str | Path, maps: list[Row]) -> None:
         )
 
 
-def thing_flags(data: dict[str, Any]) -> dict[int, bool]:
-    """For each category id of a checked file, whether it is a thing (not stuff)."""
+def thing_flags(categories: Iterable[Row]) -> dict[int, bool]:
+    """For each category id of valid rows, whether it is a thing (not stuff)."""
     return {
         row["id"]: bool(
             row["id"] <= LARGEST_THING_ID if row.get("isthing") is None else row["isthing"]
         )
-        for row in data["categories"]
+        for row in categories
     }
 
 

@@ -1,5 +1,6 @@
 """Data checks that stop a run before it starts, or print warnings with ``--skip_checks``."""
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -7,10 +8,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from datasets.annotations.box_formats import LOOKS_LIKE, box_arrays, suspect_format
+import numpy as np
+
+from datasets.annotations.box_formats import (
+    LOOKS_LIKE,
+    limits_of,
+    suspect_format,
+    useless_boxes,
+)
 from datasets.annotations.coco_file import Row
-from datasets.annotations.table_checks import sizes_wh_by_id
-from datasets.annotations.wording import EXAMPLES_SHOWN, box_in_words, with_rest
+from datasets.annotations.compact.images import TablesByImage
+from datasets.annotations.compact.instances import Instances
+from datasets.annotations.compact.panoptic import PanopticSegments
+from datasets.annotations.table_checks import first_few
+from datasets.annotations.wording import EXAMPLES_SHOWN, box_in_words, counted, with_rest
 from util.errors import UserError
 from util.files.image_files import open_image
 
@@ -18,20 +29,22 @@ _OPENED_IMAGES = 200  # images opened for their size if the annotation file does
 # This many training images with more objects than queries are an error; fewer are printed only.
 _TOO_MANY_IMAGES = 3
 
+logger = logging.getLogger(__name__)
 
-def stop_or_warn(problems: Sequence[str], way_out: str, skip_checks: bool) -> None:
+
+def stop_or_warn(problems: Sequence[str], fix: str, skip_checks: bool) -> None:
     """Raise an error for the problems, or print each as a warning with ``skip_checks``.
 
     Args:
         problems: one sentence per problem, beginning with the file; may be empty.
-        way_out: how to fix the problems.
+        fix: how to fix the problems.
         skip_checks: value of ``--skip_checks``.
 
     Raises:
         UserError: if there are problems and ``skip_checks`` is off.
     """
     if problems and not skip_checks:
-        raise UserError(f"{'; '.join(problems)}; {way_out}, or start anyway with --skip_checks")
+        raise UserError(f"{'; '.join(problems)}; {fix}, or start anyway with --skip_checks")
     for problem in problems:
         print(f"Warning (--skip_checks): {problem}")
 
@@ -40,8 +53,8 @@ def warn_of_shared_images(train_set: Any, val_set: Any) -> None:
     """Print a warning if validation images are training images too, by folder and file name.
 
     Args:
-        train_set: training data. Data without the attributes ``root`` (image folder) and ``coco``
-            (tables or their index) is not compared.
+        train_set: training data. Data without the attributes ``root`` (image folder) and
+            ``file_names``, or else ``coco`` (tables or their index), is not compared.
         val_set: validation data.
     """
     training, validation = set(_image_paths(train_set)), _image_paths(val_set)
@@ -54,14 +67,22 @@ def warn_of_shared_images(train_set: Any, val_set: Any) -> None:
 
 
 def _image_paths(dataset: Any) -> list[str]:
-    root, index = (getattr(dataset, name, None) for name in ("root", "coco"))
-    tables = getattr(index, "dataset", index)
-    rows = tables.get("images", []) if isinstance(tables, dict) else []
+    root = getattr(dataset, "root", None)
     if root is None:
         return []
     folder = os.path.realpath(root)
+    return [os.path.normpath(f"{folder}/{name}") for name in _file_names(dataset)]
+
+
+def _file_names(dataset: Any) -> list[str]:
+    """Names of the image files; of data of other classes those in its tables, if it has any."""
+    if hasattr(dataset, "file_names"):
+        return dataset.file_names
+    index = getattr(dataset, "coco", None)
+    tables = getattr(index, "dataset", index)
+    rows = tables.get("images", []) if isinstance(tables, dict) else []
     names = (row.get("file_name") for row in rows)
-    return [os.path.normpath(f"{folder}/{name}") for name in names if isinstance(name, str)]
+    return [name for name in names if isinstance(name, str)]
 
 
 def is_object(row: Row) -> bool:
@@ -89,8 +110,28 @@ def are_too_many(crowded: Sequence[tuple[int, int]]) -> bool:
     return len(crowded) >= _TOO_MANY_IMAGES
 
 
+def warn_about_boxes(instances: Instances, ann_file: str | Path) -> None:
+    """Log one warning if training ignores boxes.
+
+    Args:
+        instances: the annotations.
+        ann_file: path of the file, for the message.
+    """
+    boxes, sizes_wh = instances.bbox, instances.size_wh[instances.image_row]
+    empty, outside = useless_boxes(boxes[:, :2], boxes[:, 2:], limits_of(sizes_wh))
+    if (ignored := np.flatnonzero(empty | outside)).size:
+        rows = instances.annotations_at(ignored[:EXAMPLES_SHOWN])
+        logger.warning(
+            "%s: training ignores %s and %s: %s",
+            ann_file,
+            counted(int(empty.sum()), "boxes of non-positive size"),
+            counted(int(outside.sum()), "boxes outside their image"),
+            first_few("annotations", rows, "bbox", ignored.size),
+        )
+
+
 def check_boxes_and_counts(
-    data: dict[str, Any],
+    instances: Instances,
     ann_file: str | Path,
     img_folder: str | Path,
     training: bool,
@@ -100,7 +141,7 @@ def check_boxes_and_counts(
     """Check the format of the boxes, and that no image has more objects than the model has queries.
 
     Args:
-        data: content of an instance annotation file that passed `check_annotations`.
+        instances: the annotations.
         ann_file: path of the file, for messages.
         img_folder: folder of the images; some are opened if the file lacks their sizes.
         training: whether the file is for training. Three or more training images with more objects
@@ -111,14 +152,16 @@ def check_boxes_and_counts(
     Raises:
         UserError: if there are errors; one line lists all of them.
     """
-    problems = [problem for problem in [_format_problem(data, ann_file, img_folder)] if problem]
-    counts = Counter(row["image_id"] for row in data["annotations"] if is_object(row))
-    problems += _count_problems(counts, data["images"], ann_file, training, num_queries)
+    problems = [
+        problem for problem in [_format_problem(instances, ann_file, img_folder)] if problem
+    ]
+    image_rows = instances.image_row[instances.is_object]
+    problems += _count_problems(image_rows, instances, ann_file, training, num_queries)
     stop_or_warn(problems, "fix the file or the flag", skip_checks)
 
 
 def check_segment_counts(
-    data: dict[str, Any],
+    panoptic: PanopticSegments,
     ann_file: str | Path,
     *,
     training: bool,
@@ -129,63 +172,71 @@ def check_segment_counts(
 
     For arguments and errors see `check_boxes_and_counts`.
     """
-    counts = Counter({row["image_id"]: len(row["segments_info"]) for row in data["annotations"]})
-    problems = _count_problems(counts, data["images"], ann_file, training, num_queries)
+    problems = _count_problems(panoptic.segment_images, panoptic, ann_file, training, num_queries)
     stop_or_warn(problems, "fix the file or the flag", skip_checks)
 
 
 def _format_problem(
-    data: dict[str, Any], ann_file: str | Path, img_folder: str | Path
+    instances: Instances, ann_file: str | Path, img_folder: str | Path
 ) -> str | None:
     """Describe boxes that do not look like xywh pixels; None if there are none."""
-    sizes_wh = _known_sizes(data["images"], img_folder)
-    rows = [row for row in data["annotations"] if row["image_id"] in sizes_wh]
-    suspected = suspect_format(*box_arrays(rows, sizes_wh))
+    sizes_wh = _known_sizes(instances, img_folder)
+    is_known = np.all(sizes_wh > 0, axis=1)[instances.image_row]
+    boxes, limits = instances.bbox[is_known], sizes_wh[instances.image_row[is_known]]
+    suspected = suspect_format(boxes[:, :2], boxes[:, 2:], limits_of(limits))
     if suspected is None:
         return None
-    file_names = {row["id"]: row["file_name"] for row in data["images"]}
-    is_bad = suspected.impossible.tolist()
-    chosen = [row for row, bad in zip(rows, is_bad, strict=True) if bad]
+    chosen = np.flatnonzero(is_known)[suspected.impossible]
+    few = chosen[:EXAMPLES_SHOWN]
+    rows, image_rows = instances.annotations_at(few), instances.image_row[few]
     examples = [
-        f"annotation id {row['id']} of image id {row['image_id']} ({file_names[row['image_id']]}) "
-        f"has bbox {box_in_words(row['bbox'])}{_size_in_words(sizes_wh.get(row['image_id']))}"
-        for row in chosen[:EXAMPLES_SHOWN]
+        f"annotation id {row['id']} of image id {row['image_id']} ({image['file_name']}) "
+        f"has bbox {box_in_words(row['bbox'])} in {width} x {height} pixels"
+        for row, image, (width, height) in zip(
+            rows, instances.images_at(image_rows), sizes_wh[image_rows].tolist(), strict=True
+        )
     ]
-    problem = f"{len(chosen)} of {len(rows)} boxes {LOOKS_LIKE[suspected.kind]}"
+    problem = f"{len(chosen)} of {len(boxes)} boxes {LOOKS_LIKE[suspected.kind]}"
     return f"{ann_file}: {problem}: {with_rest(examples, len(chosen))}"
 
 
-def _known_sizes(images: Sequence[Row], img_folder: str | Path) -> dict[int, tuple[int, int]]:
-    """Width and height of images by id, from the file or (for a sample) from image headers."""
-    sizes = sizes_wh_by_id(images)
-    unknown = [row for row in images if row["id"] not in sizes]
-    for row in unknown[:: max(1, len(unknown) // _OPENED_IMAGES)]:
+def _known_sizes(instances: Instances, img_folder: str | Path) -> np.ndarray:
+    """(M, 2) width and height of images, from the file or (for a sample) from image headers."""
+    sizes_wh = instances.size_wh.copy()
+    unknown = np.flatnonzero((sizes_wh == 0).any(axis=1))
+    sample = unknown[:: max(1, len(unknown) // _OPENED_IMAGES)]
+    for row, image_row in zip(sample, instances.images_at(sample), strict=True):
         # Unreadable images are reported when they are read.
-        path = os.path.join(img_folder, row["file_name"])
+        path = os.path.join(img_folder, image_row["file_name"])
         with suppress(UserError), open_image(path, "") as image:
-            sizes[row["id"]] = image.size
-    return sizes
-
-
-def _size_in_words(size_wh: tuple[int, int] | None) -> str:
-    return "" if size_wh is None else f" in {size_wh[0]} x {size_wh[1]} pixels"
+            sizes_wh[row] = image.size
+    return sizes_wh
 
 
 def _count_problems(
-    counts: Counter[int],
-    images: Sequence[Row],
+    image_rows: np.ndarray,
+    images: TablesByImage,
     ann_file: str | Path,
     training: bool,
     num_queries: int | None,
 ) -> list[str]:
-    """Describe images with more objects than queries: returned if an error, else printed."""
-    crowded = crowded_images(counts, num_queries)
+    """Describe images with more objects than queries: returned if an error, else printed.
+
+    Args:
+        image_rows: (N,) row of the image of each object.
+        images, ann_file, training, num_queries: see `check_boxes_and_counts`.
+    """
+    found, first, counts = np.unique(image_rows, return_index=True, return_counts=True)
+    in_order = np.argsort(first)
+    by_row = dict(zip(found[in_order].tolist(), counts[in_order].tolist(), strict=True))
+    crowded = crowded_images(Counter(by_row), num_queries)
     if not crowded:
         return []
-    file_names = {row["id"]: row["file_name"] for row in images}
+    few = crowded[:EXAMPLES_SHOWN]
+    rows = images.images_at(row for row, _ in few)
     examples = [
-        f"image id {image_id} ({file_names[image_id]}) has {count}"
-        for image_id, count in crowded[:EXAMPLES_SHOWN]
+        f"image id {row['id']} ({row['file_name']}) has {count}"
+        for row, (_, count) in zip(rows, few, strict=True)
     ]
     sentence = (
         f"{ann_file}: some images have more objects than --num_queries {num_queries}, so the model "

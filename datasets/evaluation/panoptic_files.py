@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 from datasets.annotations.coco_file import (
@@ -13,14 +14,9 @@ from datasets.annotations.coco_file import (
     replace_text_ids,
     text_ids,
 )
+from datasets.annotations.compact.panoptic import PanopticSegments, read_panoptic
 from datasets.annotations.json_files import read_json
-from datasets.annotations.panoptic import (
-    check_panoptic,
-    check_predictions,
-    load_panoptic,
-    read_id_map,
-    thing_flags,
-)
+from datasets.annotations.panoptic import check_predictions, read_id_map, thing_flags
 from datasets.annotations.wording import counted
 from datasets.evaluation.panoptic_quality import (
     Quality,
@@ -80,6 +76,21 @@ def num_threads() -> int:
     return max(1, min(8, (cores or 1) // processes))
 
 
+@lru_cache(maxsize=1)
+def _read_once(ann_file: str, ann_folder: str, _: object) -> PanopticSegments:
+    """Read ground truth, unless it was read for the evaluation before."""
+    return read_panoptic(ann_file, ann_folder)
+
+
+def _version(path: str | Path) -> tuple[int, int] | None:
+    """Time of the last change of a file, and its size; None if it does not exist."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
 class PanopticTruth:
     """Panoptic ground truth.
 
@@ -95,24 +106,23 @@ class PanopticTruth:
     """
 
     def __init__(self, ann_file: str | Path, ann_folder: str | Path) -> None:
-        data = load_panoptic(ann_file)
-        check_panoptic(data, ann_file, ann_folder)
+        self._segments = _read_once(str(ann_file), str(ann_folder), _version(ann_file))
         self.ann_file = ann_file
         self._folder = Path(ann_folder)
-        self._annotations: dict[int, Row] = {row["image_id"]: row for row in data["annotations"]}
-        self._sizes_hw = {row["id"]: (row["height"], row["width"]) for row in data["images"]}
-        self._names = category_names(data["categories"])
-        self._is_thing = thing_flags(data)
-        self.text_ids = text_ids(data["categories"])
+        categories = self._segments.categories
+        self._names = category_names(categories)
+        self._is_thing = thing_flags(categories)
+        self.text_ids = text_ids(categories)
 
     @property
     def image_ids(self) -> list[int]:
         """Ids of all images, sorted."""
-        return sorted(self._annotations)
+        return self._segments.ids
 
     def size_hw(self, image_id: int) -> tuple[int, int]:
         """Height and width of an image in pixels."""
-        return self._sizes_hw[image_id]
+        row = self._segments.image(image_id)
+        return row["height"], row["width"]
 
     def match(self, image_id: int, predicted: SegmentMap) -> SegmentMatches:
         """Match the predicted segments of an image.
@@ -120,16 +130,15 @@ class PanopticTruth:
         Raises:
             UserError: if the image is unknown, or its files or the prediction are invalid.
         """
-        row = self._annotations.get(image_id)
-        if row is None:
+        try:
+            row = self._segments.map_of(image_id)
+        except KeyError:
             raise UserError(
                 f"prediction for image id {image_id}, which is not in {self.ann_file}: use the "
                 "annotation file of these images"
-            )
-        segments = row["segments_info"]
-        path = self._folder / row["file_name"]
-        id_map = read_id_map(path, image_id, self._sizes_hw[image_id])
-        return match_segments(SegmentMap(id_map, segments), predicted, image_id)
+            ) from None
+        id_map = read_id_map(self._folder / row["file_name"], image_id, self.size_hw(image_id))
+        return match_segments(SegmentMap(id_map, row["segments_info"]), predicted, image_id)
 
     def summarize(self, matches: Sequence[SegmentMatches], print_table: bool = True) -> Quality:
         """Call `summarize_matches`; print a table, and in any case unknown categories."""

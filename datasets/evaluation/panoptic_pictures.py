@@ -9,6 +9,7 @@ from datasets.annotations.coco_file import replace_text_ids
 from datasets.coco_panoptic import CocoPanoptic
 from datasets.loading.listed_images import read_row_image
 from util.panoptic_coding import decode_id_map
+from util.visualize.contact_sheet import evenly_spaced
 from util.visualize.panoptic import PanopticSample
 
 
@@ -26,11 +27,9 @@ def panoptic_samples(
     predictions = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
     rows = predictions["annotations"]
     replace_text_ids(rows)
-    index_of = {image_id: index for index, image_id in enumerate(dataset.ids)}
-    number = min(num_images, len(rows))
-    for predicted in (rows[k * len(rows) // number] for k in range(number)):
-        index = index_of[predicted["image_id"]]
-        image, truth = dataset.coco["images"][index], dataset.coco["annotations"][index]
+    for predicted in evenly_spaced(rows, num_images):
+        image_id = predicted["image_id"]
+        image, truth = dataset.segments.image(image_id), dataset.segments.map_of(image_id)
         yield PanopticSample(
             partial(read_row_image, dataset.img_folder, image),
             decode_id_map(Path(dataset.ann_folder) / truth["file_name"]),

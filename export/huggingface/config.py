@@ -74,6 +74,10 @@ def _sizes_of_stacks(architecture: Architecture) -> dict[str, int]:
 
 def _refuse_unsupported(architecture: Architecture) -> None:
     a = architecture
+    if a.query_design != "learned" or a.cls_loss != "ce":
+        raise UserError(
+            "--query_design anchor and --cls_loss focal: Hugging Face's DETR has neither"
+        )
     if a.pre_norm:
         raise UserError("--pre_norm: Hugging Face's DETR has post-norm layers only")
     if a.masks:

@@ -1,6 +1,7 @@
 """A COCO directory made here, from files to targets."""
 
 import json
+import pickle
 import random
 from argparse import Namespace
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader, Subset
 
-from datasets import build_dataset, get_coco_api_from_dataset
+from datasets import annotated_category_ids, build_dataset, get_coco_api_from_dataset
 from datasets.coco import (
     CocoDetection,
     ConvertCocoPolysToMask,
@@ -157,6 +158,25 @@ def test_images_out_of_the_folder_are_read_and_reported_once(tmp_path, caplog):
     assert len([dataset[index] for index in range(len(dataset))]) == 3
     assert caplog.text.count("1 image has a file_name that points outside") == 1
     assert "image id 30 (file_name '../elsewhere.jpg')" in caplog.text
+
+
+def test_index_of_pycocotools_is_made_where_it_is_used(coco):
+    dataset = val_split(coco)
+    dataset[0], dataset.file_names, dataset.annotated_category_ids()
+    assert "coco" not in vars(dataset)
+    assert dataset.coco is dataset.coco and "coco" in vars(dataset)
+    assert dataset.coco.getAnnIds(imgIds=[10]) == [1, 2, 3, 4, 5]
+    copied = pickle.loads(pickle.dumps(dataset))
+    assert "coco" not in vars(copied)
+    assert copied[0][1]["boxes"].equal(dataset[0][1]["boxes"])
+
+
+def test_file_names_and_annotated_classes(coco):
+    dataset = val_split(coco)
+    assert dataset.file_names == ["30.png", "10.png", "20.png"]
+    assert (
+        dataset.annotated_category_ids() == annotated_category_ids(Subset(dataset, [0])) == {3, 7}
+    )
 
 
 def test_categories(coco):

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import datasets.panoptic_eval as panoptic_eval
+from datasets.annotations.compact.panoptic import PanopticSegments
+from datasets.evaluation import panoptic_files
 from datasets.evaluation.panoptic_files import pq_compute
 from datasets.panoptic_eval import PanopticEvaluator
 from tests.datasets.panoptic_cases import id_map_of, segments_of, write_panoptic
@@ -131,3 +133,22 @@ def test_a_failed_write_leaves_nothing_half(
     with pytest.raises(TypeError):
         evaluator.summarize()
     assert [p.name for p in out.iterdir()] == ["000000000010.png"]
+
+
+def test_the_ground_truth_is_read_once_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, readings = write_panoptic(tmp_path), []
+    read = panoptic_files.read_panoptic
+
+    def count(*paths: str) -> PanopticSegments:
+        readings.append(paths)
+        return read(*paths)
+
+    monkeypatch.setattr(panoptic_files, "read_panoptic", count)
+    for _ in range(3):
+        evaluator_of(root, None).update([prediction(30)])
+    assert len(readings) == 1
+    write_panoptic(tmp_path, lambda data: data.update(info={}))
+    evaluator_of(root, None)
+    assert len(readings) == 2

@@ -33,27 +33,25 @@ def load_from_url(url: str, map_location: Any) -> Any:
         map_location: device of the tensors, as for `torch.load`.
 
     Raises:
-        UserError: the cached file does not match the hash in its name, or the file is compressed.
-        OSError: the download failed.
-        RuntimeError: the downloaded file does not match the hash in its name.
+        UserError: if the cached file does not match the hash in its name, or a file without a hash
+            in its name is compressed.
+        OSError: if the download fails.
+        RuntimeError: if the downloaded file does not match the hash in its name.
     """
     path = _cache_path(url)
     expected_hash = _HASH_IN_NAME.search(path.name)
     if expected_hash:
         _check_cached(path, expected_hash[1])
-        if not path.exists():
-            _download(url, path, expected_hash[1])
-        return _load(path, url, map_location)
-    temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")  # threads may fetch equal names
+        return _load_verified(url, map_location, path.name)
+    temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")  # threads may download equal names
     try:
-        _download(url, temporary, None)
-        return _load(temporary, url, map_location)
+        return _load_once(url, map_location, temporary)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def advice_without_network(url: str) -> str:
-    """What to do if a URL cannot be downloaded; the end of an error message."""
+    """Advice for a machine without network access; the end of an error message."""
     path = _cache_path(url)
     fix = f"put it at {path}" if _HASH_IN_NAME.search(path.name) else "give its path"
     return f"download it on another machine and {fix}"
@@ -64,13 +62,21 @@ def _cache_path(url: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
 
 
-def _download(url: str, path: Path, expected_hash: str | None) -> None:
+def _load_verified(url: str, map_location: Any, file_name: str) -> Any:
+    return torch.hub.load_state_dict_from_url(
+        url,
+        map_location=map_location,
+        progress=is_main_process(),
+        check_hash=True,
+        file_name=file_name,
+        weights_only=True,
+    )
+
+
+def _load_once(url: str, map_location: Any, path: Path) -> Any:
     path.parent.mkdir(parents=True, exist_ok=True)
-    print(f'Downloading: "{url}" to {path}')
-    torch.hub.download_url_to_file(url, str(path), expected_hash, progress=is_main_process())
-
-
-def _load(path: Path, url: str, map_location: Any) -> Any:
+    print(f'Downloading: "{url}"')
+    torch.hub.download_url_to_file(url, str(path), progress=is_main_process())
     refuse_compression(path, url)
     return torch.load(path, map_location=map_location, weights_only=True)
 
@@ -83,6 +89,6 @@ def _check_cached(path: Path, expected: str) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(expected):
         raise UserError(
-            f"{path}: is damaged or another file, its hash is {found[:8]}: rename it to "
+            f"{path}: does not match the hash in its name (its hash is {found[:8]}): rename it to "
             "download it again"
         )

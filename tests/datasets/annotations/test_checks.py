@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from datasets.annotations.checks import check_annotations, check_image_folder, warn_about_boxes
+from datasets.annotations.checks import check_annotations, check_image_folder
+from datasets.annotations.compact.instances import Instances
+from datasets.annotations.start_checks import warn_about_boxes
 from datasets.annotations.wording import singular
 from util.errors import UserError
 
@@ -203,7 +205,7 @@ def test_boxes_without_area_in_the_picture_are_counted_in_one_line(caplog):
     ]
     before = json.dumps(data)
     with caplog.at_level(logging.WARNING):
-        warn_about_boxes(data, "file.json")
+        warn_about_boxes(Instances(data), "file.json")
     assert len(caplog.records) == 1
     text = caplog.text
     assert "file.json: training ignores 2 boxes of non-positive size and 2 boxes outside" in text
@@ -212,9 +214,11 @@ def test_boxes_without_area_in_the_picture_are_counted_in_one_line(caplog):
     assert json.dumps(data) == before
 
 
-@pytest.mark.parametrize("annotations", [[], [{"image_id": 1, "bbox": [0, 0, 500, 500]}]])
-def test_nothing_to_warn_about(caplog, annotations):
-    warn_about_boxes({"images": [{"id": 1}], "annotations": annotations}, "file.json")
+@pytest.mark.parametrize("boxes", [[], [[0, 0, 500, 500]]])
+def test_nothing_to_warn_about(caplog, boxes):
+    row = {"id": 1, "image_id": 1, "category_id": 7}
+    data = good_file() | {"annotations": [row | {"bbox": box} for box in boxes]}
+    warn_about_boxes(Instances(data), "file.json")
     assert not caplog.records
 
 
@@ -287,7 +291,7 @@ def test_sizes_that_would_take_all_memory(folder):
         data, folder, masks=True
     )
     check_annotations(data, "file.json", folder)  # without masks nobody asks for the size
-    warn_about_boxes(data, "file.json")
+    warn_about_boxes(Instances(data), "file.json")
     data = good_file()
     data["images"][0] |= {"width": 13_000, "height": 13_000}
     data["annotations"] = [data["annotations"][0] | {"id": number} for number in range(26)]

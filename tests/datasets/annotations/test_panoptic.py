@@ -10,11 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.annotations.panoptic import (
-    check_panoptic,
-    load_panoptic,
-    thing_flags,
-)
+from datasets.annotations.compact.panoptic import read_panoptic
+from datasets.annotations.panoptic import load_panoptic, thing_flags
 from datasets.coco_panoptic import CocoPanoptic
 from tests.datasets.odd_images import png_that_claims, saved
 from tests.datasets.panoptic_cases import HEIGHT, WIDTH, id_map_of, write_panoptic
@@ -27,7 +24,7 @@ Data = dict[str, Any]
 def check(root: Path, **options: Any) -> None:
     ann_file = root / "annotations" / "panoptic_val2017.json"
     folders = root / "panoptic_val2017", root / "val2017"
-    check_panoptic(load_panoptic(ann_file), ann_file, *folders, **options)
+    read_panoptic(ann_file, *folders, **options)
 
 
 def read_all(root: Path) -> None:
@@ -102,7 +99,7 @@ def test_images_elsewhere_are_told_with_the_flag(tmp_path: Path, training: bool,
     ann_file = root / "annotations" / "panoptic_val2017.json"
     folders = root / "panoptic_val2017", root / "annotations"
     with pytest.raises(UserError, match=f"exist in {root}/val2017: use {flag} {root}/val2017"):
-        check_panoptic(load_panoptic(ann_file), ann_file, *folders, training=training)
+        read_panoptic(ann_file, *folders, training=training)
 
 
 @pytest.mark.parametrize("gone", ["annotations", "panoptic_val2017", "val2017"])
@@ -171,7 +168,7 @@ def test_image_of_another_size(tmp_path: Path) -> None:
 
 def test_things_by_file_or_else_by_the_rule_of_coco() -> None:
     categories = [{"id": 90}, {"id": 91}, {"id": 92, "isthing": 1}, {"id": 3, "isthing": 0}]
-    assert thing_flags({"categories": categories}) == {90: True, 91: False, 92: True, 3: False}
+    assert thing_flags(categories) == {90: True, 91: False, 92: True, 3: False}
 
 
 def test_more_masks_than_memory(tmp_path: Path) -> None:

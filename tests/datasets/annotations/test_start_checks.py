@@ -5,6 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from datasets.annotations.compact.instances import Instances
+from datasets.annotations.compact.panoptic import PanopticSegments
 from datasets.annotations.start_checks import (
     check_boxes_and_counts,
     check_segment_counts,
@@ -16,10 +18,12 @@ from util.errors import UserError
 
 
 def file_with(boxes_xywh, **image_fields):
-    """An annotation file with one box per image."""
+    """An annotation file with one box per image; without boxes one image."""
     size = image_fields or {"width": WIDTH, "height": HEIGHT}
     return {
-        "images": [{"id": i, "file_name": f"{i}.jpg", **size} for i in range(len(boxes_xywh))],
+        "images": [
+            {"id": i, "file_name": f"{i}.jpg", **size} for i in range(max(1, len(boxes_xywh)))
+        ],
         "annotations": [row(i, i, box) for i, box in enumerate(boxes_xywh)],
         "categories": [{"id": 1, "name": "cat"}],
     }
@@ -27,13 +31,13 @@ def file_with(boxes_xywh, **image_fields):
 
 def check(data, folder="none", **options):
     options = {"training": True, "num_queries": None, "skip_checks": False} | options
-    check_boxes_and_counts(data, "a.json", folder, **options)
+    check_boxes_and_counts(Instances(data), "a.json", folder, **options)
 
 
 BOXES = [[1, 2, 20, 30], [30, 10, 33, 30], [5, 6, 10, 12], [40, 20, 20, 20], [20, 3, 44, 40]]
 OTHER_FORMATS = {
     "x1, y1, x2, y2": [[x, y, x + w, y + h] for x, y, w, h in BOXES],
-    "centre x, centre y, width, height": [[x + w / 2, y + h / 2, w, h] for x, y, w, h in BOXES],
+    "center x, center y, width, height": [[x + w / 2, y + h / 2, w, h] for x, y, w, h in BOXES],
     "fractions": [[x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT] for x, y, w, h in BOXES],
 }
 
@@ -118,9 +122,13 @@ def test_all_errors_come_in_one_line():
 
 def test_segments_are_the_objects_of_panoptic_data(capsys):
     ids = (5, 6, 7)
-    maps = [{"image_id": i, "segments_info": [{}, {}, {"iscrowd": 1}]} for i in ids]
+    segments = [{"id": k, "category_id": 1} for k in (1, 2)]
+    segments.append({"id": 3, "category_id": 1, "iscrowd": 1})
+    maps = [{"image_id": i, "file_name": f"{i}.png", "segments_info": segments} for i in ids]
     images = [{"id": i, "file_name": f"{i}.jpg"} for i in ids]
-    data = {"images": images, "annotations": maps}
+    categories = [{"id": 1}]
+    data = {"images": images, "annotations": maps, "categories": categories}
+    data = PanopticSegments(data)
     options = {"training": True, "skip_checks": False}
     check_segment_counts(data, "p.json", num_queries=3, **options)
     with pytest.raises(UserError, match=r"p.json: .*image id 5 \(5.jpg\) has 3"):

@@ -1,0 +1,1 @@
+"""Annotation files as arrays: compact, shared between processes, read once."""

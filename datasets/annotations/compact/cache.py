@@ -1,0 +1,163 @@
+"""Cache of annotation files on disk: arrays that all processes of a machine share.
+
+An entry is a folder with NumPy files, which are mapped into memory, so that processes share one
+copy, and the JSON of the rows. Its name has the hash of the annotation file: a changed file has
+another entry, and a copy of a file the same. Entries are written beside and renamed into place. A
+cache that cannot be used never stops a run: the arrays then stay in memory.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import filelock
+import numpy as np
+import torch
+
+from datasets.annotations.compact.rows import FileBytes
+from util.files.temporary import removed_on_sigterm
+
+_VERSION = 1  # increase if the content of an entry changes
+_SMALLEST_CACHED = 4 << 20  # bytes; smaller files are read about as fast as their entry
+_DAYS_KEPT = 30  # after the last use
+_LONGEST_WAIT = 900  # seconds, for a process that writes the same entry
+_ROWS, _REST = "rows.bin", "rest.json"
+
+logger = logging.getLogger(__name__)
+
+Write = Callable[[IO[bytes]], tuple[Mapping[str, np.ndarray], Any]]
+
+
+class Stored(NamedTuple):
+    """Content of an entry.
+
+    Attributes:
+        arrays: by name.
+        rows: JSON of rows, in one file.
+        rest: any JSON value.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    rows: FileBytes
+    rest: Any
+
+
+def cache_folder() -> Path:
+    """Folder of the cache: beside the models of torch.hub, so that TORCH_HOME moves it."""
+    return Path(torch.hub.get_dir()).parent / "detr_annotations"
+
+
+def cached(
+    ann_file: str | Path,
+    kind: str,
+    write: Write,
+) -> Stored | None:
+    """Open the entry of an annotation file; write it first if there is none.
+
+    Only one of several processes writes it, the others wait.
+
+    Args:
+        ann_file: the file.
+        kind: of data; files are read in different ways.
+        write: reads the file: writes the JSON of its rows to the open file that it is given, and
+            returns the arrays, and a value for ``rest``.
+
+    Returns:
+        the entry; None if the file is small, or the cache cannot be used.
+
+    Raises:
+        IrregularError: from ``write``.
+    """
+    try:
+        version = _version(ann_file)
+        if version[0] < _SMALLEST_CACHED:
+            return None
+        with open(ann_file, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None  # reported when the file is read
+    entry = cache_folder() / f"{kind}-{_VERSION}-{digest[:32]}"
+    try:
+        if (found := _open(entry)) is not None:
+            return found
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(f"{entry}.lock", timeout=_LONGEST_WAIT):
+            if (found := _open(entry)) is None:
+                _remove_old(entry.parent)
+                _write(entry, write, lambda: _version(ann_file) == version)
+                found = _open(entry)
+        return found
+    except (OSError, NotImplementedError) as error:
+        logger.warning(
+            "%s is not cached (%s): every process keeps it in memory; to cache it, "
+            "set TORCH_HOME to a folder with enough space",
+            ann_file,
+            error,
+        )
+        return None
+
+
+def _version(path: str | Path) -> tuple[int, int]:
+    """Size of a file, and the time of its last change."""
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns
+
+
+def _open(entry: Path) -> Stored | None:
+    """Open an entry; None if there is none, or it is damaged."""
+    try:
+        content = json.loads((entry / _REST).read_text(encoding="utf-8"))
+        names = content["arrays"]
+        arrays = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in names}
+        if (entry / _ROWS).stat().st_size != content["size"]:
+            return None
+        rows = FileBytes(entry / _ROWS)
+    except (FileNotFoundError, EOFError, ValueError, KeyError, TypeError):
+        return None
+    with contextlib.suppress(OSError):  # a cache of others that is not writable
+        os.utime(entry / _REST)
+    return Stored(arrays, rows, content["rest"])
+
+
+def _write(entry: Path, write: Write, is_unchanged: Callable[[], bool]) -> None:
+    """Write an entry; nothing stays if this fails."""
+    temporary = entry.with_name(f"{entry.name}.{os.getpid()}.tmp")
+    with removed_on_sigterm(temporary), _removed(temporary):
+        temporary.mkdir()
+        with open(temporary / _ROWS, "wb") as file:
+            arrays, rest = write(file)
+            size = file.tell()
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+        content = {"size": size, "arrays": list(arrays), "rest": rest}
+        (temporary / _REST).write_text(json.dumps(content), encoding="utf-8")
+        if not is_unchanged():
+            raise OSError("it was changed while it was read")
+        shutil.rmtree(entry, ignore_errors=True)  # a damaged one
+        temporary.rename(entry)
+
+
+@contextlib.contextmanager
+def _removed(folder: Path) -> Iterator[None]:
+    """Remove what is left of a folder at the end."""
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove entries that have not been used for a while, and what killed processes have left."""
+    oldest = time.time() - _DAYS_KEPT * 24 * 3600
+    for path in folder.iterdir():
+        used = path / _REST if (path / _REST).exists() else path
+        with contextlib.suppress(OSError):
+            if used.stat().st_mtime < oldest:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,0 +1,196 @@
+"""Panoptic annotations as arrays, read and checked in one pass."""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets.annotations.coco_file import Row
+from datasets.annotations.compact.columns import (
+    Columns,
+    as_int64,
+    column_of,
+    file_name_bytes,
+    flags,
+    image_columns,
+    integers,
+    names_in,
+)
+from datasets.annotations.compact.images import TablesByImage, link
+from datasets.annotations.compact.json_blocks import IrregularError
+from datasets.annotations.compact.tables import Kind, tables_of
+from datasets.annotations.panoptic import (
+    PANOPTIC_CATEGORY_RULES,
+    check_panoptic,
+    load_panoptic,
+    warn_about_panoptic,
+)
+from datasets.annotations.table_checks import absent_files, leads_outside
+from util.files.image_files import MAX_PIXELS
+from util.panoptic_coding import MAX_ID
+
+
+class PanopticSegments(TablesByImage):
+    """A valid panoptic annotation file: every image has one annotation.
+
+    Attributes:
+        num_segments: (N,) int32, number of segments of each annotation.
+        category_ids: (K,) int64, the categories of all segments, each once.
+    """
+
+    def __init__(self, data: str | Path | Mapping[str, Any]) -> None:
+        """Read an annotation file, or convert tables that have been read.
+
+        Raises:
+            IrregularError: if the data is invalid, or unusual.
+        """
+        tables = tables_of(data, _KIND)
+        super().__init__(tables)
+        self.num_segments = tables.arrays["num_segments"]
+        self.category_ids = tables.arrays["category_ids"]
+
+    @property
+    def segment_images(self) -> np.ndarray:
+        """(S,) int32, row of the image of each segment."""
+        return np.repeat(self.image_row, self.num_segments)
+
+    @property
+    def map_names(self) -> list[str]:
+        """File name of each segment map, in the order of the annotations."""
+        return names_in(self._tables.arrays["map_name"])
+
+    def map_of(self, image_id: int) -> Row:
+        """Annotation of an image.
+
+        Raises:
+            KeyError: if there is no image with this id.
+        """
+        return self.annotations_of(image_id)[0]
+
+    def tables(self) -> dict[str, Any]:
+        """Return all tables, with images and annotations sorted by image id."""
+        tables = super().tables()
+        tables["images"].sort(key=lambda row: row["id"])
+        tables["annotations"].sort(key=lambda row: row["image_id"])
+        return tables
+
+    def pass_checks(
+        self,
+        ann_folder: str | Path,
+        img_folder: str | Path | None,
+        training: bool,
+        num_classes: int | None,
+    ) -> bool:
+        """Whether the data passes those of the `check_panoptic` that depend on flags."""
+        if training and not self.num_segments.any():
+            return False
+        if num_classes is not None and self.category_ids.max(initial=0) >= num_classes:
+            return False
+        if not self.masks_fit(np.bincount(self.segment_images, minlength=len(self.size_wh))):
+            return False
+        has_images = img_folder is None or self.all_files_exist(img_folder)
+        return has_images and not absent_files(self.map_names, ann_folder)
+
+    def warn(self, ann_file: str | Path, ann_folder: str | Path, img_folder: Any) -> None:
+        """Log what `warn_about_panoptic` does."""
+        names = enumerate(self.map_names)
+        outside = [number for number, name in names if leads_outside(name, ann_folder)]
+        empty = np.flatnonzero(self.num_segments == 0)
+        maps = self.annotations_at([*outside, *empty.tolist()])
+        images = [] if img_folder is None else self.images_outside(img_folder)
+        warn_about_panoptic(maps, images, ann_file, ann_folder, img_folder)
+
+
+def read_panoptic(
+    ann_file: str | Path,
+    ann_folder: str | Path,
+    img_folder: str | Path | None = None,
+    *,
+    training: bool = False,
+    num_classes: int | None = None,
+) -> PanopticSegments:
+    """Read and check a panoptic annotation file; log warnings.
+
+    Args:
+        ann_file: path of the file.
+        ann_folder, img_folder, training, num_classes: see `check_panoptic`.
+
+    Raises:
+        UserError: as `load_panoptic` and `check_panoptic`.
+    """
+
+    def explain(data: Mapping[str, Any]) -> None:
+        """Raise the error of a file that is invalid."""
+        check_panoptic(
+            dict(data),
+            ann_file,
+            ann_folder,
+            img_folder,
+            training=training,
+            num_classes=num_classes,
+        )
+
+    try:
+        panoptic = PanopticSegments(ann_file)
+    except IrregularError:
+        data = load_panoptic(ann_file)
+        explain(data)
+        panoptic = PanopticSegments(data)  # of a file that is valid, but unusual
+    if not panoptic.pass_checks(ann_folder, img_folder, training, num_classes):
+        explain(panoptic.tables())
+    panoptic.warn(ann_file, ann_folder, img_folder)
+    return panoptic
+
+
+def _map_columns(rows: Sequence[Row]) -> Columns:
+    """Convert rows of "annotations", see `Kind`; arrays of segments are longer than the others."""
+    lists = column_of(rows, "segments_info")
+    if not set(map(type, lists)) <= {list}:
+        raise IrregularError
+    segments = list(chain.from_iterable(lists))
+    if not set(map(type, segments)) <= {dict}:
+        raise IrregularError
+    ids, labels = integers(segments, "id"), integers(segments, "category_id")
+    flags(segments, "iscrowd")
+    areas = as_int64([area for area in column_of(segments, "area") if area is not None])
+    if (
+        (ids < 1).any()
+        or (ids > MAX_ID).any()
+        or (labels < 0).any()
+        or (areas < 0).any()
+        or (areas > MAX_PIXELS).any()
+    ):
+        raise IrregularError
+    return {
+        "image_id": integers(rows, "image_id"),
+        "map_name": file_name_bytes(rows),
+        "num_segments": np.array([len(segments) for segments in lists], dtype=np.int32),
+        "segment_id": ids,
+        "category_id": labels,
+    }
+
+
+def _finish(columns: Mapping[str, Columns], categories: Sequence[Row]) -> dict[str, np.ndarray]:
+    """Check ids; see `Kind`."""
+    images, maps = columns["images"], columns["annotations"]
+    linked = link(images, maps["image_id"])
+    known = np.array([row["id"] for row in categories], dtype=np.int64)
+    category_ids = np.unique(maps["category_id"])
+    # A segment of an image as one number.
+    image_rows = np.repeat(linked["image_row"].astype(np.int64), maps["num_segments"])
+    segments = image_rows * (MAX_ID + 1) + maps["segment_id"]
+    if (
+        len(maps["image_id"]) != len(images["id"])
+        or len(np.unique(linked["image_row"])) < len(images["id"])
+        or not np.isin(category_ids, known).all()
+        or len(np.unique(segments)) < len(segments)
+    ):
+        raise IrregularError
+    kept = {name: maps[name] for name in ("map_name", "num_segments")}
+    return {**linked, **kept, "category_ids": category_ids}
+
+
+_COLUMNS = {"images": image_columns, "annotations": _map_columns}
+_KIND = Kind("panoptic", _COLUMNS, PANOPTIC_CATEGORY_RULES, _finish)
