@@ -62,7 +62,8 @@ def _recompute(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Te
 
 
 def _recomputed_class(module: nn.Module) -> type[nn.Module]:
-    if type(module) is nn.Sequential and all(type(m) in (BasicBlock, Bottleneck) for m in module):
+    blocks = {type(child) for child in module.children()}
+    if type(module) is nn.Sequential and blocks and blocks <= {BasicBlock, Bottleneck}:
         return RecomputedStage
     if type(module) is TransformerEncoderLayer:
         return RecomputedEncoderLayer
