@@ -2,6 +2,7 @@
 # make panoptic  set up; train boxes, then masks, of things and stuff on drawn shapes (CPU, 15 minutes)
 # make test      set up; run the fast tests
 # make slow      run the slower tests; make full: the longest tests, half an hour, not part of CI
+# make benchmarks  compare speed and memory with the original's algorithm (ten minutes)
 # make lint, make types: static checks; make format: fix what ruff can fix
 #
 # PYTHON=python3.12 make demo selects the interpreter, TESTS=tests/util make test selects the tests.
@@ -14,8 +15,13 @@ RUN := $(VENV)/bin/python
 # Two processes, one per core; all tests of a file run in the same process.
 PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile
 INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
+define INTO_FOLDER
+@rm -rf $@
+@$(RUN) -m pip install -qq --disable-pip-version-check --no-deps --target $@ -r $<
+@touch $@
+endef
 
-.PHONY: demo panoptic test slow full lint types format clean
+.PHONY: demo panoptic test slow full benchmarks lint types format clean
 
 demo: $(VENV)/.installed
 	$(RUN) main.py @configs/shapes.txt --overwrite
@@ -27,11 +33,14 @@ panoptic: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow and not full and not cuda" $(TESTS)
 
-slow: $(VENV)/.installed-dev $(VENV)/transformers4
+slow: $(VENV)/.installed-dev $(VENV)/transformers4 $(VENV)/openvino
 	$(PYTEST) -m "slow and not cuda" --durations=5 $(TESTS)
 
-full: $(VENV)/.installed-dev
+full: $(VENV)/.installed-dev $(VENV)/transformers4
 	$(PYTEST) -m "full and not cuda" --durations=5 $(TESTS)
+
+benchmarks: $(VENV)/.installed-dev
+	$(RUN) -m benchmarks
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check --quiet .
@@ -57,8 +66,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	@$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
-# For tests/export/test_transformers4.py; not imported by anything else.
-$(VENV)/transformers4: tests/export/transformers4.txt | $(VENV)/.installed-dev
-	@rm -rf $@
-	@$(RUN) -m pip install -qq --disable-pip-version-check --no-deps --target $@ -r $<
-	@touch $@
+# For tests/export/huggingface/test_transformers4.py; not imported by anything else.
+$(VENV)/transformers4: tests/export/huggingface/transformers4.txt | $(VENV)/.installed-dev
+	$(INTO_FOLDER)
+
+# For tests/export/test_openvino.py, in the same way.
+$(VENV)/openvino: tests/export/openvino.txt | $(VENV)/.installed-dev
+	$(INTO_FOLDER)

@@ -47,7 +47,7 @@ def main(
             defaults. Modified in place: ``output_dir`` if ``run_name`` determines it; ``rank``,
             ``world_size`` and ``gpu`` in a distributed run.
         given: names of the flags given explicitly; a checkpoint may override all others, see
-            `training.flags.saved.settle_flags`.
+            `training.flags.saved.resolve_flags`.
         run_name: without ``args.output_dir`` training writes to ``outputs/{run_name}-N``, with the
             first free N; empty: nothing is written.
 
@@ -58,6 +58,7 @@ def main(
     """
     from training.flags.checks import check_flags
     from training.output_folder import build_output_folder
+    from util.allocator import keep_freed_memory
     from util.devices import check_device
     from util.distributed.processes import connected, use_gpu
     from util.reproducibility.determinism import explained_refusals
@@ -69,6 +70,8 @@ def main(
     with connected(args), explained_refusals():
         check_device(args.device)
         use_gpu(args.device)
+        if args.device == "cpu":
+            keep_freed_memory()
         if not prints_short(args.log_style):
             print(f"git:\n  {get_sha()}\n")
         with build_output_folder(args, run_name) as args.output_dir:
@@ -93,7 +96,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     from util.terminal.passing_lines import passing_lines
 
     num_classes_given = args.num_classes
-    args, start = _settle_flags(args, given)
+    args, start = _resolve_flags(args, given)
     output = build_output(args)
     folder = RunFolder(args.output_dir, args.keep_last)
     args.scales = build_scales(args)
@@ -175,7 +178,7 @@ def _warn_of_few_steps(plan: "TrainingPlan", num_images: int, start: "Start") ->
             print(warning)
 
 
-def _settle_flags(
+def _resolve_flags(
     args: argparse.Namespace, given: Collection[str] | None
 ) -> "tuple[argparse.Namespace, Start]":
     """Read the checkpoints, restore flags from them, and seed the run. Collective.
@@ -184,7 +187,7 @@ def _settle_flags(
         the final flags (a copy), and the loaded checkpoints.
     """
     from training.flags.checks import check_flags, check_training_flags, require_same_flags
-    from training.flags.saved import settle_flags
+    from training.flags.saved import resolve_flags
     from training.folder import RunFolder
     from training.resume import Start, find_start
     from util.distributed.processes import get_rank
@@ -194,7 +197,7 @@ def _settle_flags(
 
     folder = RunFolder(args.output_dir)
     start = find_start(folder, args.auto_resume, args.resume, args.finetune, args.frozen_weights)
-    args = settle_flags(args, start, given, flag_actions())
+    args = resolve_flags(args, start, given, flag_actions())
     check_flags(args)
     check_training_flags(args)
     require_same_flags(args)

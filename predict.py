@@ -11,7 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from util.cli.command_line import ArgumentParser, FlagGroup, positive_number, run_command, share
+from util.cli.command_line import (
+    ArgumentParser,
+    FlagGroup,
+    fraction,
+    positive_number,
+    run_command,
+)
 from util.cli.early_interrupt import end_at_once_on_interrupt
 from util.errors import UserError
 
@@ -73,7 +79,7 @@ def _add_model_flags(group: FlagGroup) -> None:
 def _add_detection_flags(group: FlagGroup) -> None:
     add = group.add
     threshold = "minimum score (default: best-F1 threshold stored in the checkpoint, else 0.5)"
-    add("--threshold", threshold, type=share)
+    add("--threshold", threshold, type=fraction)
     add("--classes", "classes to detect, such as cat,dog (default: all)", default=None)
     fps = "number of video frames per second to use (default: all frames)"
     add("--fps", fps, type=_frame_rate)
@@ -127,7 +133,7 @@ def _predict(args: argparse.Namespace) -> None:
     inputs, num_others = find_inputs(args.inputs, args.output_dir)
     warn_of_output_inside(args.inputs, args.output_dir)
     if num_others:
-        from util.visualize.contact_sheet import count
+        from util.text import count
 
         print(f"{count(num_others, 'file')} ignored: no image suffix")
 
@@ -184,6 +190,7 @@ def _build_listed(args: argparse.Namespace, inputs: "Sequence[Input]") -> "Liste
 def _build_detector(args: argparse.Namespace) -> "Detector":
     """Load the model, and print its classes and thresholds."""
     from prediction.detector import Detector
+    from util.allocator import keep_freed_memory
 
     if args.hub:
         detector = Detector.hub(args.hub, args.device, args.amp)
@@ -196,6 +203,8 @@ def _build_detector(args: argparse.Namespace) -> "Detector":
             dilation=args.dilation or None,
             nheads=args.nheads,
         )
+    if detector.device.type == "cpu":
+        keep_freed_memory()
     print(f"{args.checkpoint or args.hub}: {detector.describe(args.threshold)}")
     return detector
 

@@ -1,10 +1,10 @@
-"""Submit main.py to Slurm, and requeue the job when it is preempted or reaches its time limit.
+"""Run main.py as a Slurm job, which is requeued on preemption and at its time limit.
 
     python run_with_submitit.py --shared_folder /shared/me/detr --nodes 2 --gpus_per_node 8 \
         --partition gpu --time 1440 @configs/detr_r50.txt --coco_path /path/to/coco
 
 Flags that ``--help`` does not list are passed to main.py. With ``--local`` the job runs on this
-machine, and the command waits for its end.
+machine, and the command waits for it to finish.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from util.errors import UserError
 _PROJECT = str(Path(__file__).resolve().parent)
 # On this signal main.py finishes the step, saves, and exits with status 128 + signal.
 _PREEMPTED = signal.SIGUSR1
-# submitit reads at its import which signal to send before the time limit.
+# submitit reads from the environment, when imported, which signal to send before the time limit.
 _JOB_ENVIRONMENT = {
     "SUBMITIT_PREEMPT_SIGNAL": _PREEMPTED.name.removeprefix("SIG"),
     "PYTHONPATH": os.pathsep.join(filter(None, (_PROJECT, os.environ.get("PYTHONPATH")))),
@@ -42,7 +42,7 @@ class Training:
 
     Args:
         argv: flags for main.py.
-        requeue: requeue the job when it is preempted or reaches its time limit.
+        requeue: requeue the job on preemption and at its time limit.
     """
 
     def __init__(self, argv: Sequence[str], requeue: bool = True):
@@ -62,13 +62,13 @@ class Training:
             exit_process(status)
 
     def checkpoint(self) -> Any:
-        """The job that submitit requeues on a signal before main.py handles signals."""
+        """Called by submitit on a signal before main.py handles signals: the job to requeue."""
         return _submitit().helpers.DelayedSubmission(self) if self.requeue else None
 
     def _requeue(self, job: Any) -> None:
-        """Requeue the job under the same id; ``--auto_resume`` continues the training."""
+        """Requeue the job with the same id; ``--auto_resume`` continues the training."""
         if job.global_rank == 0:
-            job._requeue(0)  # specific to the cluster; ends a local task
+            job._requeue(0)  # implemented per cluster; ends a local task
         sys.exit(0)  # an error status might stop the other tasks before the requeue
 
 
@@ -91,7 +91,8 @@ def build_parser() -> ArgumentParser:
     """Create the parser of the launcher, without abbreviations: other flags are for main.py."""
     parser = ArgumentParser(
         "run_with_submitit.py",
-        description="Run main.py on Slurm. Flags that are not listed here go to main.py.",
+        usage="run_with_submitit.py --shared_folder DIR [flags] [flags of main.py]",
+        description="Run main.py on Slurm. Flags that are not listed here are passed to main.py.",
         allow_abbrev=False,
     )
     add, group = FlagGroup(parser, "job").add, FlagGroup(parser, "mode")
@@ -116,7 +117,7 @@ def build_parser() -> ArgumentParser:
     for name in _SBATCH_OPTIONS:
         add(f"--{name}", f"--{name} of sbatch")
     group.add_switch("--no_requeue", "do not requeue the job on preemption or at its time limit")
-    group.add_switch("--local", "run on this machine without Slurm, and wait for the end")
+    group.add_switch("--local", "run on this machine without Slurm, and wait for the job to finish")
     return parser
 
 
@@ -125,11 +126,11 @@ def _zero_or_more(text: str) -> int:
 
 
 def signal_delay(options: argparse.Namespace) -> int:
-    """Seconds between the signal to stop and the time limit.
+    """Seconds between the stop signal and the time limit.
 
     Raises:
-        UserError: ``--signal_delay`` is not shorter than the time limit: the job would stop at
-            once, and be requeued without progress.
+        UserError: if ``--signal_delay`` is not shorter than the time limit: the job would stop
+            immediately and be requeued without progress.
     """
     limit = options.time * 60
     if options.signal_delay is None:
@@ -155,8 +156,8 @@ def submit(options: argparse.Namespace, argv: Sequence[str]) -> Any:
         The ``submitit.Job``.
 
     Raises:
-        UserError: a flag is invalid, the folder cannot be written, or Slurm refuses the job or is
-            not available.
+        UserError: if a flag is invalid, the folder cannot be written, or Slurm rejects the job or
+            is not available.
     """
     training = Training(_checked(argv), not options.no_requeue)
     create_executor = _local_executor if options.local else _slurm_executor
@@ -168,7 +169,7 @@ def submit(options: argparse.Namespace, argv: Sequence[str]) -> Any:
             "another folder"
         ) from err
     except _submitit().core.utils.FailedJobError as err:
-        raise UserError(f"Slurm refuses the job: {err}") from err
+        raise UserError(f"Slurm rejects the job: {err}") from err
 
 
 def _checked(argv: Sequence[str]) -> list[str]:
@@ -184,7 +185,7 @@ def _checked(argv: Sequence[str]) -> list[str]:
 
 
 def _in_folder(argv: Sequence[str], folder: Path) -> list[str]:
-    """Add the folder of the job as ``--output_dir`` if the flags name none."""
+    """Add the folder of the job as ``--output_dir`` if none is given."""
     given = main.build_parser().parse_args(argv).output_dir
     return list(argv) if given else [*argv, "--output_dir", str(folder)]
 
@@ -228,7 +229,7 @@ def _slurm_executor(options: argparse.Namespace) -> Any:
         time=options.time,
         signal_delay_s=delay,
         setup=[f"export {name}={shlex.quote(value)}" for name, value in _JOB_ENVIRONMENT.items()],
-        # Without it, the other tasks would wait forever for a task that died.
+        # Without it, the other tasks would wait forever for a task that has died.
         srun_args=["--kill-on-bad-exit=1"],
         # Slurm itself requeues jobs that are preempted or lose a node.
         additional_parameters={"no-requeue" if options.no_requeue else "requeue": True},

@@ -115,7 +115,8 @@ def kill_and_compare(folder: Path, kills: int, epochs: int, seed: int = 0) -> li
     whole = Together(folder / "data", folder / "whole", epochs, restarts=0)
     whole.end()
     killed = Together(folder / "data", folder / "killed", epochs, restarts=kills)
-    done, earlier = 0, []
+    done = 0
+    earlier: list[int] = []
     while done < kills and kill_one(killed, earlier, done % 4 == 3, rng):
         earlier = killed.processes() + earlier
         done += 1

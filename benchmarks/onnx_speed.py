@@ -1,55 +1,54 @@
-"""Time of an exported model in ONNX Runtime, compared with PyTorch, on the CPU.
-
-    python -m benchmarks.onnx_speed [--hub detr_resnet50] [--threads 2]
-
-Both get the same images. Prints milliseconds of both, their ratio, and the largest difference of
-scores and boxes.
-"""
+"""Prepared models, and exported models in ONNX Runtime, with as many threads as PyTorch."""
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import onnxruntime
 import torch
+from torch import Tensor, nn
 
-from benchmarks.timing import benchmark_parser, compare_times, print_setup
+from benchmarks.harness.case import Case, Settings
+from benchmarks.harness.inputs import R50, TINY, build
+from benchmarks.original.detector import original_of
 from export import onnx
-from export.check import compare, padded_batches
-from export.source import HUB_MODELS, from_hub
-from export.wrapper import ExportWrapper
+from export.check import padded_batches
+from export.wrapper import Example, ExportWrapper
+from models.fast.inference import optimize_for_inference
+
+TITLE = "ONNX Runtime"
+_MODELS = {"R50": R50, "R50-DC5": f"{R50} --dilation", "panoptic": f"{R50} --masks"}
+
+
+def cases(settings: Settings) -> Iterator[Case]:
+    """One image of 800 x 1066 pixels with padding."""
+    size = (64, 96) if settings.quick else (800, 1066)
+    for name, flags in ({"tiny": TINY} if settings.quick else _MODELS).items():
+        yield _case(name, flags, size)
 
 
 @torch.no_grad()
-def main() -> None:
-    """Run the benchmark and print the results."""
-    parser = benchmark_parser(__doc__, rounds=9)
-    parser.add_argument("--hub", default="detr_resnet50", choices=HUB_MODELS, help="model")
-    parser.add_argument(
-        "--size_hw", type=int, nargs=2, default=(800, 1066), help="height and width of the images"
-    )
-    parser.add_argument("--batch_size", type=int, default=1, help="images")
-    parser.add_argument("--threads", type=int, default=2, help="number of threads of both")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-
-    wrapper = ExportWrapper(from_hub(args.hub, None).model).eval()
-    batch = next(padded_batches([tuple(args.size_hw)], [args.batch_size]))
+def _case(name: str, flags: str, size_hw: tuple[int, int]) -> Case:
+    model: Any = build(f"{flags} --no_aux_loss")[0].eval()
+    original, ours = (ExportWrapper(network, raw=True) for network in (original_of(model), model))
+    prepared = optimize_for_inference(ours)
+    batch = next(padded_batches([size_hw], [1]))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        with open(path, "wb") as file:
-            onnx.write(wrapper, batch, {}, file)
-        in_onnx_runtime = onnx.load(path, args.threads)
-    differences = compare(wrapper, in_onnx_runtime, *batch)  # also a warm-up of both
-
-    print(f"onnxruntime {onnxruntime.__version__}, ", end="")
-    print_setup(args.rounds)
-    times = compare_times(
-        {"PyTorch": lambda: wrapper(*batch), "ONNX Runtime": lambda: in_onnx_runtime(*batch)},
-        args.rounds,
+        onnx.save(onnx.to_onnx(ours, batch, {}), path)
+        exported = onnx.load(path, torch.get_num_threads())
+    return Case(
+        f"{name}, 1 x 3 x {size_hw[0]} x {size_hw[1]}",
+        {
+            "original": lambda: _run(original, batch),
+            "prepared, float32": lambda: _run(prepared, batch),
+            "ONNX Runtime": lambda: exported(*batch),
+        },
+        tolerance=1e-3,
     )
-    height, width = args.size_hw
-    print(f"{args.hub}, batch {args.batch_size}, {height}x{width}: {times}; {differences}")
 
 
-if __name__ == "__main__":
-    main()
+@torch.no_grad()
+def _run(model: nn.Module, batch: Example) -> dict[str, Tensor]:
+    outputs: dict[str, Tensor] = model(*batch)
+    return outputs

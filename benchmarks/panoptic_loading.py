@@ -1,14 +1,11 @@
-"""Time to load a panoptic image with its target, compared with a naive implementation.
+"""Reading a panoptic sample: image, segment map of 480 x 640 pixels with 15 segments, target.
 
-    python -m benchmarks.panoptic_loading
-
-`datasets.coco_panoptic.CocoPanoptic` and `load_naively` load a segment map of 480 x 640 pixels with
-15 segments, with one thread as in a data worker. Prints milliseconds of both, their ratio, and how
-many of masks, boxes and areas are equal.
+The original computes boxes from masks that it multiplies with coordinate grids.
 """
 
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +13,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.timing import benchmark_parser, compare_times, print_setup
+from benchmarks.harness.case import Case, Settings
 from datasets.coco_panoptic import CocoPanoptic
 from datasets.loading.images import read_image
 from util.panoptic_coding import encode_id_map
 
+TITLE = "Panoptic samples"
 _SIZE_HW = (480, 640)
 _SEGMENTS = 15
 
 
-def write_data(folder: Path) -> None:
-    """Write an image with its segment map, in the format of COCO."""
+def cases(settings: Settings) -> Iterator[Case]:
+    """One sample, with one thread as in a data worker."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        segments = _write_data(folder)
+        dataset = CocoPanoptic(folder, folder, folder / "panoptic.json")
+
+        def ours() -> dict[str, Tensor]:
+            target = dataset[0][1]
+            return {key: target[key] for key in ("masks", "boxes", "area")}
+
+        yield Case(
+            f"{_SIZE_HW[0]} x {_SIZE_HW[1]} pixels, {_SEGMENTS} segments",
+            {"original": lambda: _load_as_original(folder, segments), "this project": ours},
+            rounds=15,
+            tolerance=0,
+            threads=1,
+        )
+
+
+def _write_data(folder: Path) -> list[dict[str, Any]]:
+    """Write an image with its segment map, in the format of COCO; returns the segments."""
     rng = np.random.default_rng(0)
     ids = rng.choice(2**24 - 1, _SEGMENTS, replace=False) + 1
     rows, columns = np.indices(_SIZE_HW)
@@ -42,9 +60,10 @@ def write_data(folder: Path) -> None:
         "categories": [{"id": 1, "name": "thing", "isthing": 1}],
     }
     (folder / "panoptic.json").write_text(json.dumps(data))
+    return segments
 
 
-def load_naively(folder: Path, segments: list[dict[str, Any]]) -> dict[str, Tensor]:
+def _load_as_original(folder: Path, segments: list[dict[str, Any]]) -> dict[str, Tensor]:
     """Masks (N, H, W), boxes (N, 4) xyxy and areas (N,), computed by their definitions."""
     read_image(folder / "image.png")
     colors = np.asarray(read_image(folder / "map.png")).astype(np.int32)
@@ -57,26 +76,3 @@ def load_naively(folder: Path, segments: list[dict[str, Any]]) -> dict[str, Tens
     largest = [(masks * index).flatten(1).amax(1) for index in (columns, rows)]
     boxes = torch.stack(smallest + largest, dim=1).float()
     return {"masks": masks.to(torch.uint8), "boxes": boxes, "area": masks.flatten(1).sum(1)}
-
-
-def main() -> None:
-    """Run the benchmark and print the results."""
-    args = benchmark_parser(__doc__, rounds=30).parse_args()
-    torch.set_num_threads(1)
-    print_setup(args.rounds)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_data(folder)
-        dataset = CocoPanoptic(folder, folder, folder / "panoptic.json")
-        segments = dataset.coco["annotations"][0]["segments_info"]
-        naive, ours = load_naively(folder, segments), dataset[0][1]
-        times = compare_times(
-            {"naive": lambda: load_naively(folder, segments), "ours": lambda: dataset[0]},
-            args.rounds,
-        )
-    equal = [torch.equal(value, ours[key]) for key, value in naive.items()]
-    print(f"{times}, equal: {sum(equal)} of {len(equal)}")
-
-
-if __name__ == "__main__":
-    main()

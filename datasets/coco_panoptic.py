@@ -156,9 +156,9 @@ class CocoPanoptic(Dataset):
         row = self.segments.image(self.ids[index])
         return row["height"], row["width"]
 
-    def take_note(self) -> str | None:
+    def pop_notice(self) -> str | None:
         """Message if an image has been rotated according to EXIF since the last call, else None."""
-        return self._images.take_note()
+        return self._images.pop_notice()
 
     def _masks(self, annotation: Row, size_hw: tuple[int, int]) -> Tensor:
         """Read the masks of the segments, (N, H, W) uint8."""

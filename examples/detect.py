@@ -16,35 +16,29 @@ from util.cli.early_interrupt import end_at_once_on_interrupt
 if __name__ == "__main__":  # before the imports below, which take seconds
     end_at_once_on_interrupt("detect.py")
 
-import torch
-
 from datasets.loading.images import read_upright
-from examples.loading import Detections, example_parser, load_model, save_output
+from examples.loading import example_parser, load_detector, save_output
 from models.released.zoo import RELEASED_MODELS
+from prediction.outputs.pictures import draw
 from util.cli.command_line import run_command
-from util.visualize.contact_sheet import count, with_caption
-from util.visualize.detections import draw_boxes
+from util.text import count
 
 MODELS = ["detr_demo", *(name for name in RELEASED_MODELS if name != "detr_demo")]
 
 
-@torch.no_grad()
 def detect(args: argparse.Namespace) -> None:
     """Print and draw the detections in an image.
 
     Raises:
-        UserError: invalid flags or files.
+        UserError: if a flag or a file is invalid.
     """
-    loaded = load_model(args)
+    detector = load_detector(args)
     image = read_upright(args.image)
-    outputs = loaded.model(loaded.batch_of(image))
-    found = Detections.of(loaded, outputs, image, args.threshold)
-    for label, score, box in zip(found.labels, found.scores, found.boxes_xyxy, strict=True):
-        print(f"{score:.2f}  {label:16s}", " ".join(f"{value:7.1f}" for value in box))
-    caption = f"{count(len(found.queries), 'detection')} with a score of {args.threshold} or more"
-    # Reversed: the highest score is drawn last, on top.
-    picture = draw_boxes(image, found.boxes_xyxy[::-1], found.labels[::-1], found.scores[::-1])
-    save_output(with_caption(picture, caption), args.output)
+    found = detector.predict(image, args.threshold)
+    for name, score, box in zip(found.names, found.scores, found.boxes_xyxy, strict=True):
+        print(f"{score:.2f}  {name:16s}", " ".join(f"{value:7.1f}" for value in box))
+    caption = f"{count(len(found), 'detection')} with a score of {args.threshold} or more"
+    save_output(draw(image, found), args.output, caption)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,75 +1,16 @@
-"""Flags, model loading and detections that the examples share."""
+"""Flags, model loading and saving of the examples."""
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from PIL import Image
-from torch import Tensor
 
-from export.source import (
-    LoadedModel,
-    add_checkpoint_flags,
-    from_file,
-    known_flags,
-    released_model,
-)
-from models.postprocess import PostProcess
-from util.cli.command_line import ArgumentParser, FlagGroup, share
-from util.devices import check_device
+from export.source import add_checkpoint_flags
+from prediction.detector import Detector
+from util.cli.command_line import ArgumentParser, FlagGroup, fraction
 from util.errors import UserError
-from util.visualize.contact_sheet import save_image
-
-
-@dataclass(frozen=True)
-class Detections:
-    """Detections in an image, sorted by descending score.
-
-    Attributes:
-        queries: [N] indices of the object queries.
-        scores: [N] in [0, 1].
-        labels: [N] class names.
-        boxes_xyxy: [N] in pixels of the original image.
-    """
-
-    queries: list[int]
-    scores: list[float]
-    labels: list[str]
-    boxes_xyxy: list[list[float]]
-
-    @classmethod
-    def of(
-        cls,
-        loaded: LoadedModel,
-        outputs: dict[str, Tensor],
-        image: Image.Image,
-        threshold: float,
-        queries: Sequence[int] = (),
-    ) -> "Detections":
-        """Convert the outputs of a model for one image.
-
-        Args:
-            loaded: the model.
-            outputs: ``pred_logits`` and ``pred_boxes`` of a batch of one image.
-            image: the original image, before scaling.
-            threshold: minimum score.
-            queries: return these queries, in this order and with any score.
-        """
-        size_hw = torch.tensor([[image.height, image.width]], device=outputs["pred_boxes"].device)
-        result = PostProcess(loaded.category_ids)(outputs, size_hw)[0]
-        scores = result["scores"].cpu()
-        ranked = scores.argsort(descending=True).tolist()
-        chosen = list(queries) or [query for query in ranked if scores[query] >= threshold]
-        labels = result["labels"].tolist()
-        boxes = result["boxes"].tolist()
-        return cls(
-            chosen,
-            [float(scores[query]) for query in chosen],
-            [loaded.name_of(labels[query]) for query in chosen],
-            [boxes[query] for query in chosen],
-        )
+from util.visualize.contact_sheet import save_image, with_caption
 
 
 def example_parser(
@@ -88,42 +29,41 @@ def example_parser(
     add = parser.add_argument
     add("--model", choices=models, default=models[0], help="released model (default: %(default)s)")
     add("--random_weights", action="store_true", help="random weights, without a download")
-    add("--threshold", type=share, default=threshold, help="minimum score (default: %(default)s)")
+    add(
+        "--threshold", type=fraction, default=threshold, help="minimum score (default: %(default)s)"
+    )
     default_output = f"{Path(script).stem}.png"
     add("--output", default=default_output, help="image file to write (default: %(default)s)")
-    default_device = "cuda" if torch.cuda.is_available() else "cpu"
-    add("--device", default=default_device, help="cpu or cuda (default: cuda if available)")
+    add("--device", help="cpu or cuda (default: cuda if there is a GPU)")
     add_checkpoint_flags(FlagGroup(parser, "your own model"))
     return parser
 
 
-def load_model(args: argparse.Namespace) -> LoadedModel:
+def load_detector(args: argparse.Namespace) -> Detector:
     """Load the model that the flags select, after a check of the output folder.
 
     Raises:
-        UserError: contradictory flags, or a file or device that does not exist.
+        UserError: if flags are contradictory, or a file or device does not exist.
     """
     folder = Path(args.output).absolute().parent
     if not folder.is_dir():
         raise UserError(f"--output {args.output}: the folder {folder} does not exist")
-    if args.checkpoint and args.random_weights:
-        raise UserError("--random_weights is for --model: leave it out with --checkpoint")
-    check_device(args.device)
-    device = torch.device(args.device)
     if args.checkpoint:
-        loaded = from_file(args.checkpoint, known_flags(args), averaged=args.ema)
-        loaded.model.to(device)
-        return loaded
+        if args.random_weights:
+            raise UserError("--random_weights requires --model: omit it with --checkpoint")
+        options = {"ema": args.ema, "dilation": args.dilation or None, "nheads": args.nheads}
+        return Detector(args.checkpoint, args.device, **options)
     if args.dilation or args.nheads is not None or args.ema:
-        raise UserError("--dilation, --nheads and --ema belong to --checkpoint")
-    return released_model(args.model, args.random_weights, device)
+        raise UserError("--dilation, --nheads and --ema require --checkpoint")
+    return Detector.hub(args.model, args.device, pretrained=not args.random_weights)
 
 
-def save_output(picture: Image.Image, path: str) -> None:
-    """Save an image and print its size.
+def save_output(picture: Image.Image, path: str, caption: str = "") -> None:
+    """Save an image, with a caption if there is one, and print its size.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: if the suffix of ``path`` is not that of an image format.
     """
+    picture = with_caption(picture, caption) if caption else picture
     save_image(picture, path)
     print(f"{path}: {picture.width} x {picture.height} pixels")

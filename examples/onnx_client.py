@@ -18,9 +18,10 @@ import onnxruntime
 from PIL import Image, ImageDraw, ImageOps
 
 FLOAT32 = np.float32
-COLOUR = (255, 64, 0)
+COLOR = (255, 64, 0)
 # Required metadata of the file, as JSON; other tools may add more.
 METADATA = ("image_mean", "image_std", "short_side", "max_size", "categories")
+OPTIONAL = ("category_ids", "fixed_size", "is_thing", "segment_threshold")
 
 
 class MistakeError(Exception):
@@ -28,7 +29,7 @@ class MistakeError(Exception):
 
 
 def open_model(path: str) -> tuple[onnxruntime.InferenceSession, dict[str, Any]]:
-    """Load a model, its `METADATA`, and ``category_ids``, None in older files.
+    """Load a model, its `METADATA`, and those of `OPTIONAL`, None if the file has them not.
 
     Raises:
         MistakeError: the file is no exported detector.
@@ -45,7 +46,8 @@ def open_model(path: str) -> tuple[onnxruntime.InferenceSession, dict[str, Any]]
     metadata = session.get_modelmeta().custom_metadata_map
     try:
         found = {name: json.loads(metadata[name]) for name in METADATA}
-        return session, {**found, "category_ids": json.loads(metadata.get("category_ids", "null"))}
+        optional = {name: json.loads(metadata.get(name, "null")) for name in OPTIONAL}
+        return session, {**found, **optional}
     except (KeyError, ValueError) as err:
         raise MistakeError(
             f"{path}: its metadata lack {' or '.join(METADATA)} ({err}); use a file of export.onnx"
@@ -69,7 +71,7 @@ def read_image(path: str) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to 8-bit RGB; grey images with more bits are scaled to the bits that they use."""
+    """Convert to 8-bit RGB; gray images with more bits are scaled to the bits that they use."""
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.float64)
         if values.min() >= 0:
@@ -89,9 +91,67 @@ def scaled(image: Image.Image, short_side: int, max_size: int) -> Image.Image:
     return image.resize(size_wh, Image.Resampling.BILINEAR)
 
 
+def fitted(image: Image.Image, size_hw: Sequence[int]) -> Image.Image:
+    """Scale an image to the largest size within ``size_hw``, with its aspect ratio."""
+    scale = min(size_hw[0] / image.height, size_hw[1] / image.width)
+    size_wh = [max(1, int(side * scale + 1e-6)) for side in image.size]
+    return image.resize(size_wh, Image.Resampling.BILINEAR)
+
+
+def prepare(image: Image.Image, metadata: dict[str, Any]) -> Image.Image:
+    """Scale an image to the input size of the model."""
+    if metadata["fixed_size"]:
+        return fitted(image, metadata["fixed_size"])
+    return scaled(image, metadata["short_side"], metadata["max_size"])
+
+
+def run(
+    session: onnxruntime.InferenceSession,
+    metadata: dict[str, Any],
+    images: Sequence[Image.Image],
+    sizes_wh: Sequence[tuple[int, int]],
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Run the model on images, as one batch.
+
+    Args:
+        session: the model.
+        metadata: of the model.
+        images: scaled images.
+        sizes_wh: widths and heights of the original images.
+
+    Returns:
+        The outputs by name, with boxes in pixels of the original images, and the padding mask
+        (B, H, W), True = padding.
+
+    Raises:
+        MistakeError: images of several sizes, and a model without padding (detr_demo).
+    """
+    names = [output.name for output in session.get_outputs()]
+    batch = make_batch(images, metadata)
+    padding_mask = batch["padding_mask"]
+    inputs = {entry.name for entry in session.get_inputs()}
+    if inputs == {"images"} and padding_mask.any():
+        raise MistakeError("the model takes no padding: give one image, or images of one size")
+    if "sizes_hw" not in inputs:
+        batch = {name: batch[name] for name in inputs}
+        outputs = dict(zip(names, session.run(names, batch), strict=True))
+        outputs["boxes"] = outputs["boxes"] * np.array([wh * 2 for wh in sizes_wh])[:, None]
+        return outputs, padding_mask
+    pixels = np.zeros(batch["images"].shape, np.uint8)  # a model that was exported end to end
+    for i, image in enumerate(images):
+        pixels[i, :, : image.height, : image.width] = np.asarray(image).transpose(2, 0, 1)
+    batch = {
+        "images": pixels,
+        "sizes_hw": np.array([(image.height, image.width) for image in images]),
+        "original_sizes_hw": np.array([(height, width) for width, height in sizes_wh]),
+    }
+    return dict(zip(names, session.run(names, batch), strict=True)), padding_mask
+
+
 def make_batch(images: Sequence[Image.Image], metadata: dict[str, Any]) -> dict[str, np.ndarray]:
     """Normalised images (B, 3, H, W) with zeros in the padding, and padding mask (B, H, W)."""
-    height, width = max(i.height for i in images), max(i.width for i in images)
+    largest = max(i.height for i in images), max(i.width for i in images)
+    height, width = metadata["fixed_size"] or largest
     batch = np.zeros((len(images), 3, height, width), FLOAT32)
     padding_mask = np.ones((len(images), height, width), bool)
     mean, std = np.array(metadata["image_mean"], FLOAT32), np.array(metadata["image_std"], FLOAT32)
@@ -105,27 +165,26 @@ def make_batch(images: Sequence[Image.Image], metadata: dict[str, Any]) -> dict[
 def detections(
     outputs: dict[str, np.ndarray],
     index: int,
-    size_wh: tuple[int, int],
     threshold: float,
     category_ids: Sequence[int | str] | None,
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Detections of an image by descending score, with boxes in pixels, and their query indices.
+    """Detections of an image by descending score, and their positions in the outputs.
 
     ``category_ids`` are the labels to return for the labels of the model; None: the same.
     """
-    scores = outputs["scores"][index]
-    queries = np.argsort(-scores)[: (scores > threshold).sum()]
-    boxes = outputs["boxes"][index, queries] * (size_wh * 2)  # width, height, width, height
-    labels = outputs["labels"][index, queries].tolist()
+    scores = np.where(outputs["labels"][index] < 0, -1, outputs["scores"][index])
+    best = np.argsort(-scores, kind="stable")[: (scores > threshold).sum()]
+    boxes = outputs["boxes"][index, best]
+    labels = outputs["labels"][index, best].tolist()
     found = [
         {
             "label": category_ids[label] if category_ids else label,
-            "score": round(float(scores[query]), 4),
+            "score": round(float(scores[position]), 4),
             "box_xyxy": [round(float(x), 1) for x in box],
         }
-        for query, box, label in zip(queries, boxes, labels, strict=True)
+        for position, box, label in zip(best, boxes, labels, strict=True)
     ]
-    return found, queries
+    return found, best
 
 
 def object_masks(
@@ -157,12 +216,12 @@ def draw(
     """Draw boxes, names, scores and transparent masks on a copy of the image."""
     picture = image.copy()
     for mask in masks:
-        picture.paste(COLOUR, mask=mask.point(lambda value: value // 3))
+        picture.paste(COLOR, mask=mask.point(lambda value: value // 3))
     pen = ImageDraw.Draw(picture)
     for detection in found:
         left, top, right, bottom = detection["box_xyxy"]
-        pen.rectangle((left, top, max(left, right), max(top, bottom)), outline=COLOUR, width=2)
-        pen.text((left + 3, top + 1), f"{detection['name']} {detection['score']:.2f}", fill=COLOUR)
+        pen.rectangle((left, top, max(left, right), max(top, bottom)), outline=COLOR, width=2)
+        pen.text((left + 3, top + 1), f"{detection['name']} {detection['score']:.2f}", fill=COLOR)
     return picture
 
 
@@ -176,15 +235,11 @@ def detect(args: argparse.Namespace) -> None:
         raise MistakeError(f"--threshold {args.threshold:g}: must be 0 to 1, 0.3 for 30 %")
     session, metadata = open_model(args.model)
     originals = [read_image(path) for path in args.images]
-    parts = [scaled(image, metadata["short_side"], metadata["max_size"]) for image in originals]
-    batch = make_batch(parts, metadata)
-    names = [output.name for output in session.get_outputs()]
-    outputs = dict(zip(names, session.run(names, batch), strict=True))
+    parts = [prepare(image, metadata) for image in originals]
+    outputs, padding_mask = run(session, metadata, parts, [image.size for image in originals])
 
     for i, (path, image, part) in enumerate(zip(args.images, originals, parts, strict=True)):
-        found, queries = detections(
-            outputs, i, image.size, args.threshold, metadata["category_ids"]
-        )
+        found, best = detections(outputs, i, args.threshold, metadata["category_ids"])
         for detection in found:
             label = str(detection["label"])
             detection["name"] = metadata["categories"].get(label, label)
@@ -192,8 +247,8 @@ def detect(args: argparse.Namespace) -> None:
         if args.output:
             masks = []
             if "pred_masks" in outputs:
-                logits = outputs["pred_masks"][i, queries]
-                masks = object_masks(logits, batch["padding_mask"][i], part.size, image.size)
+                logits = outputs["pred_masks"][i, best]
+                masks = object_masks(logits, padding_mask[i], part.size, image.size)
             args.output.mkdir(parents=True, exist_ok=True)
             draw(image, found, masks).save(args.output / f"{i}_{Path(path).stem}.png")
 

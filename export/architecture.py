@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.backbone import BODY, build_backbone, match_resnet
-from models.detr import DETR
+from models.backbone import BODY, match_resnet
+from models.detr import build_detector
 from models.position_encoding import LEARNED_CELLS
 from models.segmentation import DETRsegm
-from models.transformer import build_transformer
 from models.weights import DETECTOR_PREFIX, architecture_flags, load_model_state
 from util.errors import UserError
 
@@ -22,8 +21,8 @@ from util.errors import UserError
 class Architecture:
     """The flags of main.py that determine keys, shapes and outputs of a model.
 
-    The shapes of the weights determine all flags except ``dilation`` and, without masks,
-    ``nheads``.
+    The shapes of the weights determine all flags except ``dilation``, ``cls_loss`` and, without
+    masks, ``nheads``.
     """
 
     backbone: str = "resnet50"
@@ -38,6 +37,8 @@ class Architecture:
     pre_norm: bool = False
     masks: bool = False
     num_classes: int = 91
+    query_design: str = "learned"
+    cls_loss: str = "ce"
 
     @classmethod
     def of(
@@ -47,8 +48,8 @@ class Architecture:
 
         Args:
             state: state dict of a model of `models.detr` or `models.segmentation`.
-            known: flags by name, for ``dilation``, ``nheads`` and ``backbone``; others are ignored.
-                Without ``nheads`` a mask head determines it, else it is 8.
+            known: flags by name, for ``dilation``, ``nheads``, ``cls_loss`` and ``backbone``;
+                others are ignored. Without ``nheads`` a mask head determines it, else it is 8.
             source: file or address of the weights, for error messages.
 
         Raises:
@@ -69,7 +70,8 @@ class Architecture:
         if inferred["masks"]:  # its first layer reads the features and a map per head
             channels = parts["mask_head.lay1.weight"].shape[:1].numel()
             inferred["nheads"] = channels - inferred.get("hidden_dim", 0)
-        given = {k: known[k] for k in ("dilation", "nheads") if known.get(k) is not None}
+        names = ("dilation", "nheads", "cls_loss")
+        given = {name: known[name] for name in names if known.get(name) is not None}
         backbone = known.get("backbone") or match_resnet(parts)
         if backbone is None:
             raise UserError(f"{source}: its backbone does not match any torchvision ResNet")
@@ -113,12 +115,7 @@ class Architecture:
         flags = _Flags(**self.flags())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            detr = DETR(
-                build_backbone(flags),
-                build_transformer(flags),
-                num_classes=self.num_classes,
-                num_queries=self.num_queries,
-            )
+            detr = build_detector(flags, self.num_classes)
             model: nn.Module = DETRsegm(detr) if self.masks else detr
         return model.eval()
 
@@ -131,9 +128,16 @@ class _Flags(Architecture):
     dropout: float = 0.0
     backbone_weights: str = "none"
     backbone_norm: str = "frozen"
+    aux_loss: bool = False
 
 
 FLAG_NAMES = tuple(field.name for field in fields(Architecture))
+
+
+_LAST_LAYERS = (
+    *("class_embed.weight", "bbox_embed.layers.2.weight"),
+    *("linear_class.weight", "linear_bbox.weight"),  # of detr_demo
+)
 
 
 @torch.no_grad()
@@ -146,10 +150,12 @@ def amplify_random_weights(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("in_proj_weight"):
             parameter[: len(parameter) * 2 // 3].mul_(3)  # query and key projections
-        elif name.endswith("query_embed.weight"):
+        elif name.endswith(("query_embed.weight", "query_pos")):
             parameter.mul_(3)
-        elif name.endswith(("class_embed.weight", "bbox_embed.layers.2.weight")):
+        elif name.endswith(_LAST_LAYERS):
             parameter.mul_(5)
+        elif name.endswith("offset_mlp.layers.2.weight"):  # zeros
+            nn.init.xavier_uniform_(parameter)
 
 
 def _check_heads(architecture: Architecture, source: str) -> None:

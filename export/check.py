@@ -1,19 +1,19 @@
 """Compare the outputs of an exported model with PyTorch."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from export.wrapper import ExportWrapper, detections_of
+from export.wrapper import ExportWrapper, SizeHW, detections_of
+from models.postprocess import class_scores
 from util.box_ops import box_cxcywh_to_xyxy
-from util.nested_tensor import NestedTensor
 
-# Maps images and padding mask to outputs by name.
-Exported = Callable[[Tensor, Tensor], dict[str, Tensor]]
-SizeHW = tuple[int, int]
+# Maps the inputs, by default images and padding mask, to outputs by name.
+Exported = Callable[..., dict[str, Tensor]]
+Batch = tuple[Tensor, Tensor]  # images and padding mask
 
 SIZES_HW: tuple[SizeHW, ...] = ((480, 640), (800, 1066), (1333, 800))
 BATCH_SIZES = (1, 3)
@@ -49,20 +49,20 @@ class Differences(NamedTuple):
 
 
 def check(
-    wrapper: ExportWrapper,
+    module: Any,
     exported: Exported,
-    sizes_hw: Sequence[SizeHW],
-    batch_sizes: Sequence[int],
+    batches: Iterable[Batch],
     tolerance: float,
+    compare_batch: Callable[..., Differences] | None = None,
 ) -> Differences:
-    """Compare for all sizes and batch sizes, and print a line for each combination.
+    """Compare for all batches, and print a line for each.
 
     Args:
-        wrapper: the PyTorch model, in evaluation mode.
-        exported: the exported model.
-        sizes_hw: heights and widths of the padded batches.
-        batch_sizes: numbers of images per batch.
+        module: the PyTorch module, in evaluation mode.
+        exported: the exported module.
+        batches: images and padding masks, as `ExportWrapper.forward` takes them.
         tolerance: maximum allowed difference.
+        compare_batch: compares one batch; None: `compare`, for an `ExportWrapper`.
 
     Returns:
         The largest differences.
@@ -72,8 +72,8 @@ def check(
             wrong shape.
     """
     found = []
-    for images, padding_mask in padded_batches(sizes_hw, batch_sizes):
-        differences = compare(wrapper, exported, images, padding_mask)
+    for images, padding_mask in batches:
+        differences = (compare_batch or compare)(module, exported, images, padding_mask)
         found.append(differences)
         batch_size, _, height, width = images.shape
         print(f"  {height}x{width}, batch {batch_size}: {differences}", flush=True)
@@ -94,9 +94,7 @@ def _largest_of(found: Sequence[Differences]) -> Differences:
     )
 
 
-def padded_batches(
-    sizes_hw: Sequence[SizeHW], batch_sizes: Sequence[int]
-) -> Iterator[tuple[Tensor, Tensor]]:
+def padded_batches(sizes_hw: Sequence[SizeHW], batch_sizes: Sequence[int]) -> Iterator[Batch]:
     """Random images (B, 3, H, W) with padding masks (B, H, W), from a fixed seed.
 
     Even images have padding at the right, odd images at the bottom.
@@ -122,17 +120,20 @@ def compare(
     Raises:
         CheckFailedError: an output is missing or has the wrong shape.
     """
-    outputs = wrapper.model(NestedTensor(images, padding_mask))
-    found = exported(images, padding_mask)
-    _check_shapes(outputs if wrapper.raw else detections_of(outputs), found)
+    outputs = wrapper.outputs_of(images, padding_mask)
+    found = exported(*wrapper.inputs_of(images, padding_mask))
+    cls_loss = wrapper.cls_loss
+    _check_shapes(outputs if wrapper.raw else detections_of(outputs, cls_loss), found)
     if wrapper.raw:
-        scores = _distance(outputs["pred_logits"].softmax(-1), found["pred_logits"].softmax(-1))
-        boxes = _distance(outputs["pred_boxes"], found["pred_boxes"])
+        scores = distance(
+            *(class_scores(part["pred_logits"], cls_loss) for part in (outputs, found))
+        )
+        boxes = distance(outputs["pred_boxes"], found["pred_boxes"])
     else:
-        scores, boxes = _differences_of_detections(outputs, found)
+        scores, boxes = _differences_of_detections(outputs, found, cls_loss)
     masks = None
     if "pred_masks" in outputs:
-        masks = _distance(outputs["pred_masks"].sigmoid(), found["pred_masks"].sigmoid())
+        masks = distance(outputs["pred_masks"].sigmoid(), found["pred_masks"].sigmoid())
     return Differences(scores, boxes, masks)
 
 
@@ -144,17 +145,18 @@ def _check_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
 
 
 def _differences_of_detections(
-    outputs: Mapping[str, Tensor], found: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor], found: Mapping[str, Tensor], cls_loss: str
 ) -> tuple[float, float]:
     """Largest differences of scores and of boxes."""
-    probabilities = outputs["pred_logits"].softmax(-1)[..., :-1]
+    probabilities = class_scores(outputs["pred_logits"], cls_loss)
     best = probabilities.amax(-1)
     of_label = probabilities.gather(-1, found["labels"][..., None]).squeeze(-1)
     boxes_xyxy = box_cxcywh_to_xyxy(outputs["pred_boxes"])
     expected = torch.stack((best, best))
-    scores = _distance(expected, torch.stack((found["scores"], of_label)))
-    return scores, _distance(boxes_xyxy, found["boxes"])
+    scores = distance(expected, torch.stack((found["scores"], of_label)))
+    return scores, distance(boxes_xyxy, found["boxes"])
 
 
-def _distance(expected: Tensor, found: Tensor) -> float:
-    return float((expected - found).abs().amax())  # NaN if either side has NaN
+def distance(expected: Tensor, found: Tensor) -> float:
+    """Largest absolute difference; NaN if either side has NaN."""
+    return float((expected - found).abs().amax())

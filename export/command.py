@@ -6,32 +6,64 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from datasets.coco import IMAGENET_MEAN, IMAGENET_STD
 from export.check import (
     BATCH_SIZES,
     SIZES_HW,
     TOLERANCE,
+    Batch,
     CheckFailedError,
     Differences,
     Exported,
-    SizeHW,
     check,
+    compare,
     padded_batches,
 )
+from export.end_to_end import EndToEnd, compare_end_to_end
 from export.source import Source, add_model_flags, source_of
+from export.staging import staged_files
 from export.weights import cannot_be_written, check_output_file
-from export.wrapper import Example, ExportWrapper
-from util.cli.command_line import ArgumentParser, FlagGroup, positive_number, run_command
+from export.wrapper import Example, ExportWrapper, MinimalWrapper, SizeHW
+from util.cli.command_line import ArgumentParser, FlagGroup, fraction, positive_number, run_command
 from util.errors import UserError
-from util.files.checkpoint import atomic_write
 
 # Any small size with different height and width that is not among the checked sizes.
 _EXAMPLE_HW = (96, 128)
+
+
+@dataclass
+class Job:
+    """What is exported, and how the written file is compared with it.
+
+    Attributes:
+        source: the model, with its classes and image sizes.
+        module: the module to export, in evaluation mode.
+        metadata: text by name, stored in the file.
+        batches: images and padding masks for the comparison.
+        tolerance: maximum difference.
+    """
+
+    source: Source
+    module: ExportWrapper | EndToEnd
+    metadata: Mapping[str, str]
+    batches: Iterable[Batch]
+    tolerance: float
+
+    @property
+    def example(self) -> Example:
+        """Inputs of the module, with padding."""
+        wrapper = self.module.wrapper if isinstance(self.module, EndToEnd) else self.module
+        return self.module.inputs_of(*next(padded_batches([wrapper.fixed_hw or _EXAMPLE_HW], [2])))
+
+    def check(self, exported: Exported) -> Differences:
+        """Compare, see `export.check.check`."""
+        is_end_to_end = isinstance(self.module, EndToEnd)
+        how = compare_end_to_end if is_end_to_end else compare
+        return check(self.module, exported, self.batches, self.tolerance, how)
 
 
 @dataclass(frozen=True)
@@ -42,25 +74,30 @@ class Format:
         program: name of the command, for messages.
         description: description of the command for ``--help``.
         packages: packages that must be installed.
-        write: exports a wrapped model, traced with example images and padding mask, to an open
-            file, with metadata (text by name).
-        load: loads an exported file as a callable.
+        write: writes a module to a path, with the flags of the command.
+        load: loads an exported file as a callable, from the path and the names of the inputs.
         smallest_side: minimum side of input images in pixels.
+        has_sizes: the file can be limited to one size of images.
+        add_flags: adds the flags of this format.
+        check_flags: checks them, and adapts the comparison with PyTorch.
     """
 
     program: str
     description: str
     packages: tuple[str, ...]
-    write: Callable[[ExportWrapper, Example, Mapping[str, str], IO[bytes]], None]
-    load: Callable[[Path], Exported]
+    write: Callable[[Job, Path, argparse.Namespace], None]
+    load: Callable[[Path, Sequence[str]], Exported]
     smallest_side: int = 1
+    has_sizes: bool = True
+    add_flags: Callable[[ArgumentParser], None] = lambda parser: None
+    check_flags: Callable[[argparse.Namespace, Job], None] = lambda args, job: None
 
 
 def run_export(export_format: Format, argv: Sequence[str] | None = None) -> int:
     """Export a model, check the file against PyTorch, and return the exit status.
 
     Returns:
-        0: written and checked. 1: the check failed, and the file is removed. 2: user error.
+        0: written and checked. 1: the check failed, and nothing is written. 2: user error.
         130: interrupted. Every status except 0 comes with one line on stderr.
     """
 
@@ -68,14 +105,55 @@ def run_export(export_format: Format, argv: Sequence[str] | None = None) -> int:
         args = _parser(export_format).parse_args(argv)
         require(export_format.packages, export_format.program)
         check_output_file(args.output)
-        source = source_of(args)
-        set_sizes(args, export_format.smallest_side, source.architecture.largest_side)
+        _check_end_to_end_flags(args)
+        job = _build_job(export_format, args)
+        export_format.check_flags(args, job)
+        if args.tolerance is not None:
+            job.tolerance = args.tolerance
         try:
-            _export(export_format, source, args)
+            _export(export_format, job, args)
         except OSError as err:
             raise cannot_be_written(args.output, err) from err
 
     return run_checked(export_format.program, command)
+
+
+def _build_job(export_format: Format, args: argparse.Namespace) -> Job:
+    """Load the model that the flags select, and wrap it.
+
+    Raises:
+        UserError: contradictory flags, or a file without a DETR.
+    """
+    source = source_of(args)
+    largest_side = source.architecture.largest_side
+    sizes_hw = sizes_to_check(args, export_format.smallest_side, largest_side)
+    raw = args.raw and not args.end_to_end
+    kind = MinimalWrapper if source.is_minimal else ExportWrapper
+    wrapper = kind(source.model, raw, largest_side, args.fixed_size)
+    module: ExportWrapper | EndToEnd = wrapper
+    if args.end_to_end:
+        if source.is_minimal:
+            raise UserError(f"--end_to_end: {source.name} takes no padding; leave it out")
+        num_queries = source.architecture.num_queries
+        if (args.top_k or 0) > num_queries:
+            raise UserError(f"--top_k {args.top_k}: the model has {num_queries} queries")
+        module = EndToEnd(wrapper, args.top_k or num_queries, args.threshold or 0.0)
+    return Job(
+        source=source,
+        module=module.eval().requires_grad_(False),
+        metadata=metadata_of(source, args.fixed_size),
+        batches=padded_batches(sizes_hw, args.check_batches or BATCH_SIZES),
+        tolerance=TOLERANCE,
+    )
+
+
+def _check_end_to_end_flags(args: argparse.Namespace) -> None:
+    """Raise a UserError if flags contradict each other."""
+    if args.end_to_end and args.raw:
+        raise UserError("--end_to_end and --raw exclude each other: give one of them")
+    for name in ("top_k", "threshold"):
+        if getattr(args, name) is not None and not args.end_to_end:
+            raise UserError(f"--{name} belongs to --end_to_end: leave it out or give both")
 
 
 def run_checked(program: str, command: Callable[[], None]) -> int:
@@ -112,15 +190,38 @@ def _parser(export_format: Format) -> ArgumentParser:
         fromfile_prefix_chars="@",
     )
     add_model_flags(parser)
+    _add_export_flags(parser, export_format)
+    export_format.add_flags(parser)
+    add_check_flags(parser, None)
+    return parser
+
+
+def _add_export_flags(parser: ArgumentParser, export_format: Format) -> None:
     group = FlagGroup(parser, "export")
     group.add("--output", "file to write", required=True)
     raw = "export the outputs pred_logits and pred_boxes instead of scores, labels and boxes"
     group.add_switch("--raw", raw)
-    add_check_flags(parser, TOLERANCE)
-    return parser
+    if export_format.has_sizes:
+        group.add(
+            "--fixed_size",
+            "the only size HEIGHTxWIDTH of input batches, for runtimes without dynamic sizes",
+            type=_size_hw,
+        )
+    else:
+        parser.set_defaults(fixed_size=None)
+    group.add_switch(
+        "--end_to_end",
+        "take 8-bit images and return the best detections with boxes in pixels",
+    )
+    group.add(
+        "--top_k",
+        "number of detections per image with --end_to_end (default: one per query)",
+        type=positive_number,
+    )
+    group.add("--threshold", "minimum score with --end_to_end (default: 0)", type=fraction)
 
 
-def add_check_flags(parser: ArgumentParser, tolerance: float) -> None:
+def add_check_flags(parser: ArgumentParser, tolerance: float | None) -> None:
     """Add the flags for the comparison with PyTorch."""
     group = FlagGroup(parser, "check")
     sizes = [f"{height}x{width}" for height, width in SIZES_HW]
@@ -141,6 +242,8 @@ def add_check_flags(parser: ArgumentParser, tolerance: float) -> None:
         default=None,
     )
     tolerance_help = "maximum absolute difference of probabilities and relative boxes"
+    if tolerance is None:
+        tolerance_help += f" (default: {TOLERANCE:g}; more below 32 bits)"
     group.add("--tolerance", tolerance_help, type=float, default=tolerance)
 
 
@@ -151,64 +254,65 @@ def _size_hw(text: str) -> SizeHW:
     return int(match[1]), int(match[2])
 
 
-def _export(export_format: Format, source: Source, args: argparse.Namespace) -> None:
-    """Write to a temporary file, check it, and rename it to --output."""
-    largest_side = source.architecture.largest_side
-    wrapper = ExportWrapper(source.model, args.raw, largest_side).eval().requires_grad_(False)
-    example = next(padded_batches([_EXAMPLE_HW], [2]))
-    with atomic_write(args.output) as file:
-        export_format.write(wrapper, example, metadata_of(source), file)
-        file.flush()
-        written = Path(file.name)
-        size = written.stat().st_size / 2**20
-        print(f"{source.name}: {size:.0f} MiB; largest differences from PyTorch:", flush=True)
-        differences = check_with_flags(wrapper, export_format.load(written), args)
-        print(f"  overall: {differences}")
+def _export(export_format: Format, job: Job, args: argparse.Namespace) -> None:
+    """Write to a temporary folder, check the file, and move it to --output."""
+    output = Path(args.output)
+    with staged_files(output.absolute().parent) as folder:
+        written = folder / output.name
+        export_format.write(job, written, args)
+        size = sum(file.stat().st_size for file in folder.iterdir()) / 2**20
+        print(f"{job.source.name}: {size:.0f} MiB; largest differences from PyTorch:", flush=True)
+        exported = export_format.load(written, job.module.signature().inputs)
+        print(f"  overall: {job.check(exported)}")
     print(f"written to {args.output}")
 
 
-def set_sizes(args: argparse.Namespace, smallest_side: int, largest_side: float) -> None:
-    """Check the image sizes of the comparison, or set their defaults, within the range of a model.
+def sizes_to_check(
+    args: argparse.Namespace, smallest_side: int, largest_side: float
+) -> list[SizeHW]:
+    """The image sizes of the comparison: given, or the defaults within the range of a model.
 
     Args:
-        args: has the flags of `add_check_flags`; ``check_sizes`` is set if it was not given.
+        args: has the flags of `add_check_flags`.
         smallest_side: minimum side of images in pixels, for the file format.
         largest_side: maximum side of images in pixels, for the model.
 
     Raises:
         UserError: a given size is out of range.
     """
-    if args.check_sizes is None:
+    fixed_hw: SizeHW | None = getattr(args, "fixed_size", None)
+    if fixed_hw is not None and args.check_sizes not in (None, [fixed_hw]):
+        raise UserError("--check_sizes is not used with --fixed_size: leave it out")
+    given = [fixed_hw] if fixed_hw is not None else args.check_sizes
+    if given is None:
         fitting = ((min(h, largest_side), min(w, largest_side)) for h, w in SIZES_HW)
-        args.check_sizes = list(dict.fromkeys(fitting))
-    for height, width in args.check_sizes:
+        return [(int(h), int(w)) for h, w in dict.fromkeys(fitting)]
+    for height, width in given:
         if min(height, width) < smallest_side or max(height, width) > largest_side:
+            flag = "--check_sizes" if fixed_hw is None else "--fixed_size"
             most = f" and at most {largest_side:.0f}" if largest_side < math.inf else ""
             raise UserError(
-                f"--check_sizes {height}x{width}: each side must have at least {smallest_side}"
+                f"{flag} {height}x{width}: each side must have at least {smallest_side}"
                 f"{most} pixels"
             )
+    return list(given)
 
 
 def check_with_flags(
-    wrapper: ExportWrapper, exported: Exported, args: argparse.Namespace
+    wrapper: ExportWrapper, exported: Exported, sizes_hw: Sequence[SizeHW], args: argparse.Namespace
 ) -> Differences:
-    """Run `export.check.check` with the flags of `add_check_flags`, after `set_sizes`."""
-    return check(
-        wrapper,
-        exported,
-        args.check_sizes,
-        args.check_batches or BATCH_SIZES,
-        args.tolerance,
-    )
+    """Run `export.check.check` at the sizes of `sizes_to_check`, with the flags."""
+    batches = padded_batches(sizes_hw, args.check_batches or BATCH_SIZES)
+    return check(wrapper, exported, batches, args.tolerance)
 
 
-def metadata_of(source: Source) -> dict[str, str]:
+def metadata_of(source: Source, fixed_hw: SizeHW | None = None) -> dict[str, str]:
     """Metadata that a client needs to run the model, as text by name."""
     own_ids = source.rows().own
     names = [source.categories.get(category_id) for category_id in source.rows().by_row]
     by_own_id = {str(i): name for i, name in zip(own_ids, names, strict=True) if name is not None}
-    return {
+    things = [source.is_thing.get(category_id) for category_id in source.rows().by_row]
+    metadata = {
         "name": source.name,
         "image_mean": json.dumps(IMAGENET_MEAN),
         "image_std": json.dumps(IMAGENET_STD),
@@ -218,3 +322,13 @@ def metadata_of(source: Source) -> dict[str, str]:
         "categories": json.dumps(by_own_id),
         "architecture": json.dumps(source.architecture.flags()),
     }
+    if source.is_minimal:
+        del metadata["architecture"]  # it has no flags
+    if fixed_hw is not None:
+        metadata["fixed_size"] = json.dumps(fixed_hw)
+    if source.is_panoptic:
+        metadata["is_thing"] = json.dumps(
+            {str(i): thing for i, thing in zip(own_ids, things, strict=True) if thing is not None}
+        )
+        metadata["segment_threshold"] = json.dumps(source.segment_threshold)
+    return metadata

@@ -5,57 +5,74 @@ from util.cli.early_interrupt import end_at_once_on_interrupt
 if __name__ == "__main__":  # before the imports below, which take seconds
     end_at_once_on_interrupt("python -m export.onnx")
 
+import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from export.check import Exported
-from export.command import Format, run_export
+from export.command import Format, Job, run_export
+from export.precision.flags import add_precision_flags, check_precision_flags, converted
 from export.quiet import quiet
-from export.wrapper import INPUTS, Example, ExportWrapper, dynamic_shapes, output_names
+from export.wrapper import INPUTS, Example, Exportable
+from util.cli.command_line import ArgumentParser, FlagGroup
 
-# Opset 23 adds an attention operator, but ONNX Runtime 1.31 rejects it with a mask that is
-# broadcast over heads and queries, such as a padding mask.
-OPSET = 22
+# PyTorch's exporter writes opset 18 or newer. Opset 23 adds an attention operator, but ONNX
+# Runtime 1.31 rejects it with a mask that is broadcast over heads and queries, such as a padding
+# mask.
+OPSETS = range(18, 23)
+OPSET = OPSETS[-1]
 
 
-def write(
-    wrapper: ExportWrapper, example: Example, metadata: Mapping[str, str], file: IO[bytes]
-) -> None:
-    """Export to a single ONNX file, weights included.
+def to_onnx(
+    module: Exportable, example: Example, metadata: Mapping[str, str], opset: int = OPSET
+) -> Any:
+    """Convert a module to an ``onnx.ModelProto``.
 
     Args:
-        wrapper: module in evaluation mode.
-        example: images and padding mask of any size.
-        metadata: stored in the file as ``metadata_props``.
-        file: binary file to write.
+        module: module in evaluation mode.
+        example: its inputs, of any size.
+        metadata: stored as ``metadata_props``.
+        opset: one of `OPSETS`.
     """
+    signature = module.signature()
     with quiet():
         program: Any = torch.onnx.export(
-            wrapper,
+            module,  # type: ignore[arg-type]  # a torch.nn.Module
             example,
-            input_names=INPUTS,
-            output_names=output_names(wrapper),
-            dynamic_shapes=dynamic_shapes(wrapper.largest_side),
-            opset_version=OPSET,
+            input_names=signature.inputs,
+            output_names=signature.outputs,
+            dynamic_shapes=signature.dynamic_shapes,
+            opset_version=opset,
             dynamo=True,
             verbose=False,
         )
     program.model.metadata_props.update(metadata)
-    file.write(program.model_proto.SerializeToString())
+    return program.model_proto
 
 
-def load(path: Path, threads: int = 0) -> Exported:
+def save(model: Any, path: Path, external_data: bool = False) -> None:
+    """Write an ``onnx.ModelProto``; with ``external_data`` the weights go to PATH.data."""
+    import onnx
+
+    if external_data:
+        onnx.save_model(model, path, save_as_external_data=True, location=f"{path.name}.data")
+    else:
+        path.write_bytes(model.SerializeToString())
+
+
+def load(path: Path, threads: int = 0, inputs: Sequence[str] = INPUTS) -> Exported:
     """Load an ONNX file in ONNX Runtime on the CPU.
 
     Args:
         path: ONNX file.
         threads: number of threads; 0: one per core.
+        inputs: names of the inputs, in the order of the call.
     """
     import onnxruntime
 
@@ -64,12 +81,26 @@ def load(path: Path, threads: int = 0) -> Exported:
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
-    def run(images: Tensor, padding_mask: Tensor) -> dict[str, Tensor]:
-        inputs = dict(zip(INPUTS, (images.numpy(), padding_mask.numpy()), strict=True))
-        outputs = session.run(names, inputs)
+    def run(*values: Tensor) -> dict[str, Tensor]:
+        feed = {name: value.numpy() for name, value in zip(inputs, values, strict=True)}
+        outputs = session.run(names, feed)
         return {n: torch.from_numpy(out) for n, out in zip(names, outputs, strict=True)}
 
     return run
+
+
+def _add_flags(parser: ArgumentParser) -> None:
+    group = FlagGroup(parser, "ONNX")
+    group.add("--opset", "opset version", type=int, choices=OPSETS, default=OPSET)
+    group.add_switch(
+        "--external_data", "write the weights to OUTPUT.data (needed for more than 2 GiB)"
+    )
+    add_precision_flags(group)
+
+
+def _write(job: Job, path: Path, args: argparse.Namespace) -> None:
+    model = to_onnx(job.module, job.example, job.metadata, args.opset)
+    save(converted(model, job, args), path, args.external_data)
 
 
 ONNX = Format(
@@ -77,8 +108,10 @@ ONNX = Format(
     description="Export a model to ONNX with dynamic batch size, height and width, and verify the "
     "outputs in ONNX Runtime against PyTorch.",
     packages=("onnx", "onnxscript", "onnxruntime"),
-    write=write,
-    load=load,
+    write=_write,
+    load=lambda path, inputs: load(path, inputs=inputs),
+    add_flags=_add_flags,
+    check_flags=check_precision_flags,
 )
 
 

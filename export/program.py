@@ -5,40 +5,38 @@ from util.cli.early_interrupt import end_at_once_on_interrupt
 if __name__ == "__main__":  # before the imports below, which take seconds
     end_at_once_on_interrupt("python -m export.program")
 
+import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import torch
 
 from export.check import Exported
-from export.command import Format, run_export
+from export.command import Format, Job, run_export
 from export.quiet import quiet
-from export.wrapper import SMALLEST_SIDE, Example, ExportWrapper, dynamic_shapes
+from export.wrapper import INPUTS, SMALLEST_SIDE
 
 
-def write(
-    wrapper: ExportWrapper, example: Example, metadata: Mapping[str, str], file: IO[bytes]
-) -> None:
-    """Export to a ``.pt2`` file with dynamic batch size, height and width.
+def write(job: Job, path: Path, args: argparse.Namespace) -> None:
+    """Export to a ``.pt2`` file; the metadata are extra files.
 
     Args:
-        wrapper: module in evaluation mode.
-        example: images and padding mask of any size.
-        metadata: stored in the file as extra files.
-        file: binary file to write.
+        job: the module and its metadata.
+        path: file to write.
+        args: not used.
     """
     with quiet():
         program = torch.export.export(
-            wrapper,
-            example,
-            dynamic_shapes=dynamic_shapes(wrapper.largest_side),
+            job.module,
+            job.example,
+            dynamic_shapes=job.module.signature().dynamic_shapes,
             prefer_deferred_runtime_asserts_over_guards=True,
         )
         _remove_size_assertions(program)
-        torch.export.save(program, file, extra_files=dict(metadata))
+        with path.open("wb") as file:  # torch.export.save requires paths to end in .pt2
+            torch.export.save(program, file, extra_files=dict(job.metadata))
 
 
 def _remove_size_assertions(program: torch.export.ExportedProgram) -> None:
@@ -54,7 +52,7 @@ def _remove_size_assertions(program: torch.export.ExportedProgram) -> None:
     program.graph_module.recompile()
 
 
-def load(path: Path) -> Exported:
+def load(path: Path, inputs: Sequence[str] = INPUTS) -> Exported:
     """Load the exported program of a file on the CPU."""
     with quiet(), open(path, "rb") as file:  # torch.export.load requires paths to end in .pt2
         module: Exported = torch.export.load(file).module()
@@ -63,8 +61,8 @@ def load(path: Path) -> Exported:
 
 PROGRAM = Format(
     program="python -m export.program",
-    description="Export a model with torch.export (for ExecuTorch and AOTInductor), and verify the "
-    "outputs against PyTorch.",
+    description="Export a model with torch.export (to load without this repository), and verify "
+    "the outputs against PyTorch.",
     packages=(),
     write=write,
     load=load,

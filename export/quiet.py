@@ -5,7 +5,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 
-_LOGGERS = ("onnxscript", "onnx_ir", "torch.onnx")
+_LOGGERS = ("onnxscript", "onnx_ir", "torch.onnx", "")  # "": quantization logs to the root
 
 
 @contextlib.contextmanager

@@ -5,36 +5,33 @@ from util.cli.early_interrupt import end_at_once_on_interrupt
 if __name__ == "__main__":  # before the imports below, which take seconds
     end_at_once_on_interrupt("python -m export.torchscript")
 
+import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import torch
 
 from export.check import Exported
-from export.command import Format, run_export
+from export.command import Format, Job, run_export
 from export.quiet import quiet
-from export.wrapper import Example, ExportWrapper
+from export.wrapper import INPUTS
 
 
-def write(
-    wrapper: ExportWrapper, example: Example, metadata: Mapping[str, str], file: IO[bytes]
-) -> None:
-    """Export to a TorchScript file with `torch.jit.script`.
+def write(job: Job, path: Path, args: argparse.Namespace) -> None:
+    """Export to a TorchScript file with `torch.jit.script`; the metadata are extra files.
 
     Args:
-        wrapper: module in evaluation mode.
-        example: not used; scripting compiles the code.
-        metadata: stored in the file as extra files.
-        file: binary file to write.
+        job: the module and its metadata.
+        path: file to write.
+        args: not used.
     """
     with quiet():
-        torch.jit.save(torch.jit.script(wrapper), file, _extra_files=dict(metadata))
+        torch.jit.save(torch.jit.script(job.module), path, _extra_files=dict(job.metadata))
 
 
-def load(path: Path) -> Exported:
+def load(path: Path, inputs: Sequence[str] = INPUTS) -> Exported:
     """Load the scripted model of a file on the CPU."""
     with quiet():
         scripted: Exported = torch.jit.load(path, map_location="cpu")
@@ -48,6 +45,7 @@ TORCHSCRIPT = Format(
     packages=(),
     write=write,
     load=load,
+    has_sizes=False,
 )
 
 

@@ -1,19 +1,20 @@
 """The set prediction loss (DETR paper, section 3.1, section 4.4 and appendix A.2)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from util.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
-from util.distributed.processes import get_world_size, is_dist_avail_and_initialized
+from util.distributed.counting import mean_number_of_objects
 from util.tensor_ops import accuracy
 
+from .anchor.denoising_losses import denoising_losses, matched_batch
 from .fast import batched_losses
 from .fast.batched_losses import DecoderLayers, at_least_float32
-from .fast.deferred_masks import DeferredMasks, select_queries
+from .fast.deferred_masks import select_queries, with_all_masks
 from .mask_losses import dice_loss, pad_masks, sigmoid_focal_loss
 from .matcher import Indices, MatchedPairs, image_and_index, match_layers, matched_objects
 
@@ -45,6 +46,7 @@ class SetCriterion(nn.Module):
     """
 
     empty_weight: Tensor
+    _base_methods: ClassVar[dict[str, Any]]
 
     def __init__(
         self,
@@ -89,7 +91,7 @@ class SetCriterion(nn.Module):
             0-d tensors: ``loss_ce``, ``loss_bbox``, ``loss_giou``, ``cardinality_error``, and with
             the suffixes ``_0``, ``_1``, … the same losses of the auxiliary layers; ``class_error``
             in percent (100 without objects, which `engine` excludes from its averages); with masks
-            ``loss_mask`` and ``loss_dice``.
+            ``loss_mask`` and ``loss_dice``; of denoising queries ``loss_ce_dn``, ….
 
         Raises:
             DivergenceError: in evaluation mode, if a prediction is not finite.
@@ -98,13 +100,30 @@ class SetCriterion(nn.Module):
         layers = [outputs, *outputs.get("aux_outputs", [])]
         stacked = DecoderLayers.stack(layers, targets)
         indices = match_layers(self.matcher, layers, targets, stacked)
-        matches = None if stacked is None else stacked.matches(indices)
         if num_boxes is None:
             num_boxes = self._number_of_objects(outputs, targets)
         if isinstance(num_boxes, Tensor):
             num_boxes = num_boxes.to(torch.promote_types(_first(outputs).dtype, torch.float32))
+        losses = self._losses_of_pairs(self.losses, layers, stacked, targets, indices, num_boxes)
+        if "denoising" in outputs:
+            denoised = matched_batch(outputs["denoising"], targets, num_boxes)
+            found = self._losses_of_pairs(("labels", "boxes"), *denoised)
+            losses.update(denoising_losses(found, denoised.has_objects))
+        return losses
+
+    def _losses_of_pairs(
+        self,
+        names: Sequence[str],
+        layers: Sequence[Outputs],
+        stacked: DecoderLayers | None,
+        targets: Targets,
+        indices: Sequence[Indices],
+        num_boxes: Tensor | float,
+    ) -> Losses:
+        """Losses of all layers by name, see `forward`, from the matched pairs of each layer."""
+        matches = None if stacked is None else stacked.matches(indices)
         losses: list[Losses] = [{} for _ in layers]
-        for name in self.losses:
+        for name in names:
             if stacked is not None and matches is not None and self._has_batched_form(name):
                 found = self._all_layers_at_once(name, stacked, matches, num_boxes)
             else:
@@ -235,7 +254,7 @@ class SetCriterion(nn.Module):
         """
         self._check_known([loss])
         if loss == "masks" and self._is_overridden("loss_masks"):
-            outputs = _with_all_masks(outputs)
+            outputs = with_all_masks(outputs)
         method = getattr(self, f"loss_{loss}")
         return method(outputs, targets, indices, num_boxes, **kwargs)
 
@@ -262,7 +281,7 @@ class SetCriterion(nn.Module):
             )
 
     def _is_overridden(self, method: str) -> bool:
-        return getattr(getattr(self, method), "__func__", None) is not _BASE_METHODS[method]
+        return getattr(getattr(self, method), "__func__", None) is not self._base_methods[method]
 
     def _has_batched_form(self, name: str) -> bool:
         """Whether `models.fast.batched_losses` can replace ``get_loss(name, …)``."""
@@ -303,32 +322,9 @@ class SetCriterion(nn.Module):
         return losses
 
 
-def mean_number_of_objects(
-    num_objects: int, device: torch.device, num_batches: int = 1
-) -> Tensor | float:
-    """Mean number of objects per batch, over all ranks and micro-batches; at least 1. Collective.
-
-    Args:
-        num_objects: number of objects in all micro-batches of this rank.
-        device: device of the losses.
-        num_batches: number of micro-batches per optimizer step and rank.
-    """
-    if not is_dist_avail_and_initialized():
-        return max(num_objects / num_batches, 1.0)
-    count = torch.full((), float(num_objects), dtype=torch.float64, device=device)
-    torch.distributed.all_reduce(count)
-    return (count / (num_batches * get_world_size())).clamp(min=1)
-
-
 def _first(outputs: Mapping[str, Any]) -> Tensor:
     """First output, from which the device and the dtype of the losses are read."""
     return next(iter(outputs.values()))
-
-
-def _with_all_masks(outputs: Outputs) -> Outputs:
-    """Replace `DeferredMasks` by the mask logits (B, Q, H, W) of all queries."""
-    masks = outputs.get("pred_masks")
-    return {**outputs, "pred_masks": masks.dense()} if isinstance(masks, DeferredMasks) else outputs
 
 
 def _join_layers(losses: Sequence[Losses]) -> Losses:
@@ -343,7 +339,7 @@ def _join_layers(losses: Sequence[Losses]) -> Losses:
 
 _LOSSES = ("labels", "boxes", "masks", "cardinality")
 # `models.fast.batched_losses` replaces these methods, unless a subclass overrides them.
-_BASE_METHODS = {
+SetCriterion._base_methods = {
     name: getattr(SetCriterion, name)
     for name in ("get_loss", "_get_src_permutation_idx", *(f"loss_{loss}" for loss in _LOSSES))
 }

@@ -13,6 +13,7 @@ from util.options import option
 
 from .backbone import build_backbone
 from .criterion import SetCriterion
+from .focal import ALPHA, FocalCriterion, FocalMatcher, use_focal_scores
 from .matcher import build_matcher
 from .panoptic import PostProcessPanoptic, PostProcessSegm, coco_is_thing
 from .postprocess import PostProcess
@@ -37,6 +38,9 @@ class DETR(nn.Module):
         aux_loss: return the predictions of all decoder layers, for the auxiliary losses.
     """
 
+    needs_targets = False  # in training, call ``model(samples, targets)``
+    cls_loss = "ce"  # or "focal": how class logits are converted to scores
+
     def __init__(
         self,
         backbone: nn.Module,
@@ -57,12 +61,15 @@ class DETR(nn.Module):
         self.backbone = backbone
         self.aux_loss = aux_loss
 
-    def forward(self, samples: NestedTensor):  # type: ignore[no-untyped-def]
+    def forward(  # type: ignore[no-untyped-def]
+        self, samples: NestedTensor, targets: list[dict[str, Tensor]] | None = None
+    ):
         """Predict classes and boxes.
 
         Args:
             samples: padded batch, list of images (3, H, W), or tensor (B, 3, H, W). RGB, normalized
                 with the ImageNet mean and standard deviation.
+            targets: read in training by models with ``needs_targets``.
 
         Returns:
             ``pred_logits`` (B, Q, num_classes + 1), ``pred_boxes`` (B, Q, 4) cxcywh in [0, 1]
@@ -72,8 +79,26 @@ class DETR(nn.Module):
         if isinstance(samples, (list, tuple, torch.Tensor)):
             samples = nested_tensor_from_tensor_list(samples)  # type: ignore[arg-type]
         features, positions = self.backbone(samples)
-        states = self.decode(features[-1], positions[-1])[0]
-        return self.predict(states)
+        return self.detect(features[-1], positions[-1], targets)[0]
+
+    def detect(  # type: ignore[no-untyped-def]
+        self,
+        feature: NestedTensor,
+        position: Tensor,
+        targets: list[dict[str, Tensor]] | None = None,
+    ):
+        """Predict classes and boxes from the coarsest feature map.
+
+        Args:
+            feature, position: as in `decode`.
+            targets: as in `forward`.
+
+        Returns:
+            the outputs of `forward`; what the mask head reads: last decoder output (B, Q, C),
+            projected features and encoder memory, both (B, C, H, W).
+        """
+        states, projected, memory = self.decode(feature, position)
+        return self.predict(states), states[-1], projected, memory
 
     def decode(self, feature: NestedTensor, position: Tensor):  # type: ignore[no-untyped-def]
         """Project the coarsest feature map and run the transformer.
@@ -96,6 +121,10 @@ class DETR(nn.Module):
         if not self.aux_loss:
             states = states[-1:]  # the other layers are not needed
         logits, boxes_cxcywh = self._heads(states)
+        return self._as_outputs(logits, boxes_cxcywh)
+
+    def _as_outputs(self, logits: Tensor, boxes_cxcywh: Tensor):  # type: ignore[no-untyped-def]
+        """Outputs of `forward` from logits (L, B, Q, K) and boxes (L, B, Q, 4) of all layers."""
         out: dict[str, Tensor] = {"pred_logits": logits[-1], "pred_boxes": boxes_cxcywh[-1]}
         if self.aux_loss:
             return self._with_auxiliary(out, logits[:-1], boxes_cxcywh[:-1])
@@ -153,40 +182,64 @@ def build(args: Any) -> tuple[nn.Module, SetCriterion, dict[str, nn.Module]]:
         UserError: if flags contradict each other, or weights cannot be loaded.
     """
     num_classes = option(args, "num_classes") or default_num_classes(args.dataset_file)
-    detr = DETR(
-        build_backbone(args),
-        build_transformer(args),
-        num_classes=num_classes,
-        num_queries=args.num_queries,
-        aux_loss=args.aux_loss,
-    )
+    detr = build_detector(args, num_classes)
     model = DETRsegm(detr, freeze_detr=bool(args.frozen_weights)) if args.masks else detr
-    criterion = SetCriterion(
-        num_classes,
-        matcher=build_matcher(args),
-        weight_dict=_loss_weights(args),
-        eos_coef=args.eos_coef,
-        losses=["labels", "boxes", "cardinality", *(["masks"] if args.masks else [])],
-    )
-    criterion.to(torch.device(args.device))
+    losses = ["labels", "boxes", "cardinality", *(["masks"] if args.masks else [])]
+    criterion = _build_criterion(args, num_classes, losses).to(torch.device(args.device))
     return model, criterion, _postprocessors(args, num_classes)
+
+
+def build_detector(args: Any, num_classes: int) -> DETR:
+    """Build the detector from the flags, with the queries of ``--query_design``."""
+    from models.anchor.detr import build_anchor_detr  # imports this file
+
+    if option(args, "query_design") == "anchor":
+        detr: DETR = build_anchor_detr(args, num_classes)
+    else:
+        detr = DETR(
+            build_backbone(args),
+            build_transformer(args),
+            num_classes=num_classes,
+            num_queries=args.num_queries,
+            aux_loss=args.aux_loss,
+        )
+    if option(args, "cls_loss") == "focal":
+        use_focal_scores(detr)
+    return detr
+
+
+def _build_criterion(args: Any, num_classes: int, losses: list[str]) -> SetCriterion:
+    weights = _loss_weights(args)
+    if option(args, "cls_loss") == "focal":
+        alpha = option(args, "focal_alpha")
+        alpha = ALPHA if alpha is None else alpha
+        costs = args.set_cost_class, args.set_cost_bbox, args.set_cost_giou
+        return FocalCriterion(num_classes, FocalMatcher(*costs, alpha), weights, losses, alpha)
+    return SetCriterion(num_classes, build_matcher(args), weights, args.eos_coef, losses)
 
 
 def _postprocessors(args: Any, num_classes: int) -> dict[str, nn.Module]:
     """Post-processors by name; category ids are things as in COCO, see `coco_is_thing`."""
-    postprocessors: dict[str, nn.Module] = {"bbox": PostProcess()}
+    cls_loss = option(args, "cls_loss")
+    postprocessors: dict[str, nn.Module] = {"bbox": PostProcess(cls_loss=cls_loss)}
     if args.masks:
         postprocessors["segm"] = PostProcessSegm()
         if args.dataset_file in _PANOPTIC_DATA:
             postprocessors["panoptic"] = PostProcessPanoptic(
-                coco_is_thing(num_classes), option(args, "panoptic_threshold")
+                coco_is_thing(num_classes), option(args, "panoptic_threshold"), cls_loss=cls_loss
             )
     return postprocessors
 
 
 def _loss_weights(args: Any) -> dict[str, float]:
     """Weight of each loss by name, the same for every decoder layer."""
-    weights = {"loss_ce": 1, "loss_bbox": args.bbox_loss_coef, "loss_giou": args.giou_loss_coef}
+    weights = {
+        "loss_ce": option(args, "cls_loss_coef"),
+        "loss_bbox": args.bbox_loss_coef,
+        "loss_giou": args.giou_loss_coef,
+    }
+    if option(args, "denoising"):
+        weights.update({f"{name}_dn": weight for name, weight in weights.items()})
     if args.masks:
         weights.update(loss_mask=args.mask_loss_coef, loss_dice=args.dice_loss_coef)
     if not args.aux_loss:

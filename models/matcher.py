@@ -178,8 +178,12 @@ class HungarianMatcher(nn.Module):
             box_cxcywh_to_xyxy(predicted), box_cxcywh_to_xyxy(target)
         )
         # Two index tensors around a slice: (N, L, Q).
-        score = logits.softmax(-1)[:, image, :, objects.labels].transpose(0, 1)
+        score = self._class_scores(logits)[:, image, :, objects.labels].transpose(0, 1)
         return self.cost_bbox * distance - self.cost_class * score - self.cost_giou * giou
+
+    def _class_scores(self, logits: Tensor) -> Tensor:
+        """Score (..., K) of each class for the matching, from logits (..., K)."""
+        return logits.softmax(-1)
 
 
 # `HungarianMatcher.match_layers` replaces this method, unless a subclass overrides it.

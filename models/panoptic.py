@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from models.postprocess import category_id_tensor
+from models.postprocess import category_id_tensor, class_scores
 from util.category_ids import OwnId
 from util.panoptic_coding import LARGEST_THING_ID, encode_id_map
 
@@ -70,6 +70,8 @@ class PostProcessSegm(nn.Module):
         (padded_hw,) = _as_tuples(max_target_sizes.amax(0, keepdim=True))
         sizes = zip(_as_tuples(max_target_sizes), _as_tuples(orig_target_sizes), strict=True)
         for result, image_masks, (size_hw, orig_hw) in zip(results, masks, sizes, strict=True):
+            if "queries" in result:
+                image_masks = image_masks[result["queries"]]
             parts = [
                 self._to_pixels(part, padded_hw, size_hw, orig_hw)
                 for part in image_masks.split(_QUERIES_AT_ONCE)
@@ -98,7 +100,7 @@ class PostProcessPanoptic(nn.Module):
         is_thing_map: thing (True) or stuff (False) by category id; the default is stuff.
         threshold: queries with a lower score are dropped.
         return_scores: add ``score`` to each segment.
-        category_ids: as in `models.postprocess.PostProcess`.
+        category_ids, cls_loss: as in `models.postprocess.PostProcess`.
 
     Source: DETR paper, section 4.4.
     """
@@ -111,8 +113,10 @@ class PostProcessPanoptic(nn.Module):
         threshold: float = 0.85,
         return_scores: bool = False,
         category_ids: Sequence[OwnId] | None = None,
+        cls_loss: str = "ce",
     ):
         super().__init__()
+        self.cls_loss = cls_loss
         self.is_thing_map = dict(is_thing_map)
         self.threshold = threshold
         self.return_scores = return_scores
@@ -168,8 +172,7 @@ class PostProcessPanoptic(nn.Module):
         padded_hw: SizeHW | None,
     ) -> dict[str, Any]:
         """Panoptic map of one image from class logits (Q, K) and mask logits (Q, H, W)."""
-        scores, labels = logits.softmax(-1).max(-1)
-        keep = (labels != logits.shape[-1] - 1) & (scores > self.threshold)
+        keep, scores, labels = self._select(logits)
         masks, scores, labels = masks[keep], scores[keep].cpu(), labels[keep].cpu()
         if self.category_ids is not None:
             labels = self.category_ids.cpu()[labels]
@@ -184,6 +187,14 @@ class PostProcessPanoptic(nn.Module):
             areas = _areas(id_map, len(labels))
         segments = self._describe(labels.tolist(), areas.tolist(), scores.tolist())
         return {"png_string": encode_id_map(id_map), "segments_info": segments}
+
+    def _select(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries to keep, scores and classes, each (Q,), from logits (Q, K)."""
+        if self.cls_loss == "focal":
+            scores, labels = class_scores(logits, self.cls_loss).max(-1)
+            return scores > self.threshold, scores, labels
+        scores, labels = logits.softmax(-1).max(-1)
+        return (labels != logits.shape[-1] - 1) & (scores > self.threshold), scores, labels
 
     def _merge_stuff(self, id_map: np.ndarray, labels: Tensor) -> np.ndarray:
         """Merge all segments of a stuff class into the first."""

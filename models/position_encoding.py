@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from util.errors import UserError
 from util.nested_tensor import NestedTensor
+from util.options import option
 
 
 class PositionEmbeddingSine(nn.Module):
@@ -61,11 +62,65 @@ class PositionEmbeddingSine(nn.Module):
         return encoded.permute(0, 3, 1, 2)
 
     def _waves(self, position: Tensor) -> Tensor:
-        """(B, H, W) -> (B, H, W, num_pos_feats): alternating sine and cosine of each wavelength."""
-        channel = torch.arange(self.num_pos_feats, dtype=torch.float32, device=position.device)
-        exponent = 2 * torch.div(channel, 2, rounding_mode="floor") / self.num_pos_feats
-        angle = position[..., None] / self.temperature**exponent
-        return torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), dim=4).flatten(3)
+        return sine_waves(position, self.num_pos_feats, float(self.temperature))
+
+
+def sine_waves(position: Tensor, num_channels: int, temperature: float) -> Tensor:
+    """Alternating sine and cosine of each wavelength.
+
+    Args:
+        position: (...).
+        num_channels: number of channels, even.
+        temperature: base of the geometric series of wavelengths.
+
+    Returns:
+        (..., num_channels).
+    """
+    channel = torch.arange(num_channels, dtype=torch.float32, device=position.device)
+    exponent = 2 * torch.div(channel, 2, rounding_mode="floor") / num_channels
+    angle = position[..., None] / temperature**exponent
+    return torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), dim=-1).flatten(-2)
+
+
+class CellCenterEncoding(nn.Module):
+    """Sine and cosine encoding of the center of each cell, for queries with anchors.
+
+    The center of a box has the same encoding, see `encode_coordinates`. `PositionEmbeddingSine`
+    encodes the end of each cell.
+
+    Args:
+        num_pos_feats: number of channels per axis.
+    """
+
+    def __init__(self, num_pos_feats: int):
+        super().__init__()
+        self.num_pos_feats = num_pos_feats
+
+    def forward(self, tensor_list: NestedTensor) -> Tensor:
+        """Encode the positions of a batch; arguments and result as in `PositionEmbeddingSine`."""
+        mask = tensor_list.mask
+        assert mask is not None
+        valid = ~mask
+        rows = valid.cumsum(1, dtype=torch.float32)
+        columns = valid.cumsum(2, dtype=torch.float32)
+        y = (rows - 0.5) / rows[:, -1:, :].clamp(min=1)
+        x = (columns - 0.5) / columns[:, :, -1:].clamp(min=1)
+        encoded = (encode_coordinates(value, self.num_pos_feats) for value in (y, x))
+        return torch.cat(list(encoded), dim=3).permute(0, 3, 1, 2)
+
+
+def encode_coordinates(values: Tensor, num_channels: int, temperature: float = 20) -> Tensor:
+    """Sine and cosine encoding of coordinates.
+
+    Args:
+        values: (...) in [0, 1].
+        num_channels: number of channels, even.
+        temperature: see `sine_waves`; the default is from DAB-DETR, section 4.4.
+
+    Returns:
+        (..., num_channels).
+    """
+    return sine_waves(values * (2 * math.pi), num_channels, temperature)
 
 
 LEARNED_CELLS = 50  # rows and columns of the learned encoding
@@ -105,8 +160,8 @@ class PositionEmbeddingLearned(nn.Module):
         if height > grid or width > grid:
             raise UserError(
                 f"learned position embeddings cover {grid} x {grid} feature cells, this batch has "
-                f"{height} x {width}: use smaller images (--scales, --max_size) or "
-                "--position_embedding sine"
+                f"{height} x {width}: use smaller images (main.py: --scales, --max_size) or sine "
+                "position embeddings (main.py: --position_embedding sine)"
             )
         columns = self.col_embed.weight[:width].expand(height, width, -1)
         rows = self.row_embed.weight[:height].unsqueeze(1).expand(height, width, -1)
@@ -114,14 +169,18 @@ class PositionEmbeddingLearned(nn.Module):
         return encoded.unsqueeze(0).expand(batch_size, -1, -1, -1)
 
 
-def build_position_encoding(args: Any) -> PositionEmbeddingSine | PositionEmbeddingLearned:
+def build_position_encoding(args: Any) -> nn.Module:
     """Build the positional encoding from ``--position_embedding`` and ``--hidden_dim``.
+
+    ``--query_design anchor`` has its own, `CellCenterEncoding`.
 
     Raises:
         ValueError: if the name is unknown (``v2`` and ``v3`` are older names of ``sine`` and
             ``learned``).
     """
     num_pos_feats = args.hidden_dim // 2
+    if option(args, "query_design") == "anchor":
+        return CellCenterEncoding(num_pos_feats)
     if args.position_embedding in ("sine", "v2"):
         return PositionEmbeddingSine(num_pos_feats, normalize=True)
     if args.position_embedding in ("learned", "v3"):

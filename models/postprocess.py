@@ -15,12 +15,21 @@ class PostProcess(nn.Module):
     Args:
         category_ids: category id of each row of the class head, without no-object, as in a
             checkpoint; None: row numbers are category ids.
+        cls_loss: classification loss of the model: ``ce`` or ``focal``.
+        one_per_query: with the focal loss, return one detection per query, as for ``ce``.
     """
 
     category_ids: Tensor | None  # (K - 1,), not in the state dict
 
-    def __init__(self, category_ids: Sequence[OwnId] | None = None):
+    def __init__(
+        self,
+        category_ids: Sequence[OwnId] | None = None,
+        cls_loss: str = "ce",
+        one_per_query: bool = False,
+    ):
         super().__init__()
+        self.cls_loss = cls_loss
+        self.one_per_query = one_per_query or cls_loss != "focal"
         self.register_buffer("category_ids", category_id_tensor(category_ids), persistent=False)
 
     @torch.no_grad()
@@ -35,6 +44,8 @@ class PostProcess(nn.Module):
         Returns:
             for each image ``scores`` (Q,) in [0, 1], ``labels`` (Q,), category ids, and ``boxes``
             (Q, 4) xyxy in pixels: for every query the most probable class other than no-object.
+            With the focal loss, unless ``one_per_query`` is set, the Q highest scores of all
+            queries and classes, in descending order, and ``queries`` (Q,), the query of each.
 
         Raises:
             ValueError: the shape of ``target_sizes`` is not (B, 2).
@@ -45,18 +56,41 @@ class PostProcess(nn.Module):
                 f"target_sizes must have shape ({len(logits)}, 2), one (height, width) per image, "
                 f"not {tuple(target_sizes.shape)}"
             )
-        scores, labels = logits.softmax(-1)[..., :-1].max(-1)
+        scores, labels, queries = self._detections(class_scores(logits, self.cls_loss))
         if self.category_ids is not None:
             labels = self.category_ids.to(labels.device)[labels]
         height, width = target_sizes.unbind(1)
         scale = torch.stack((width, height, width, height), dim=1)
         boxes_xyxy = box_cxcywh_to_xyxy(boxes_cxcywh) * scale[:, None]
-        return [
-            {"scores": image_scores, "labels": image_labels, "boxes": image_boxes}
-            for image_scores, image_labels, image_boxes in zip(
-                scores, labels, boxes_xyxy, strict=True
-            )
-        ]
+        found = {"scores": scores, "labels": labels, "boxes": boxes_xyxy}
+        if queries is not None:
+            found["boxes"] = boxes_xyxy.take_along_dim(queries[..., None], 1)
+            found["queries"] = queries
+        names = tuple(found)
+        return [dict(zip(names, image, strict=True)) for image in zip(*found.values(), strict=True)]
+
+    def _detections(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Scores, classes and queries, all (B, Q), from scores (B, Q, K - 1).
+
+        The queries are None if detection i is of query i.
+        """
+        if self.one_per_query:
+            best, classes = scores.max(-1)
+            return best, classes, None
+        num_queries, num_classes = scores.shape[1:]
+        best, pairs = scores.flatten(1).topk(num_queries)
+        return best, pairs % num_classes, torch.div(pairs, num_classes, rounding_mode="floor")
+
+
+def class_scores(logits: Tensor, cls_loss: str = "ce") -> Tensor:
+    """Scores (..., K - 1) of all classes, without no-object, from logits (..., K).
+
+    Args:
+        cls_loss: ``ce`` (softmax) or ``focal`` (sigmoid).
+    """
+    if cls_loss == "focal":
+        return logits[..., :-1].sigmoid()
+    return logits.softmax(-1)[..., :-1]
 
 
 def category_id_tensor(category_ids: Sequence[OwnId] | None) -> Tensor | None:

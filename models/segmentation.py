@@ -46,6 +46,7 @@ class DETRsegm(nn.Module):
         if freeze_detr:
             detr.requires_grad_(False)
         self.freeze_detr = freeze_detr
+        self.needs_targets, self.cls_loss = detr.needs_targets, detr.cls_loss
         hidden_dim: int = detr.transformer.d_model  # type: ignore[assignment]
         num_heads: int = detr.transformer.nhead  # type: ignore[assignment]
         fine_to_coarse = stage_channels(detr.backbone[0])  # type: ignore[index]
@@ -63,11 +64,13 @@ class DETRsegm(nn.Module):
                     module.eval()
         return self
 
-    def forward(self, samples: NestedTensor):  # type: ignore[no-untyped-def]
+    def forward(  # type: ignore[no-untyped-def]
+        self, samples: NestedTensor, targets: list[dict[str, Tensor]] | None = None
+    ):
         """Predict classes, boxes and masks.
 
         Args:
-            samples: see `models.detr.DETR.forward`.
+            samples, targets: see `models.detr.DETR.forward`.
 
         Returns:
             the outputs of `models.detr.DETR`, and ``pred_masks``: mask logits (B, Q, H, W) of the
@@ -79,9 +82,8 @@ class DETRsegm(nn.Module):
             samples = nested_tensor_from_tensor_list(samples)  # type: ignore[arg-type]
         features, positions = self.detr.backbone(samples)
         coarsest = features[-1]
-        states, projected, memory = self.detr.decode(coarsest, positions[-1])
-        out = self.detr.predict(states)
-        attention = self.bbox_attention(states[-1], memory, mask=coarsest.mask)
+        out, queries, projected, memory = self.detr.detect(coarsest, positions[-1], targets)
+        attention = self.bbox_attention(queries, memory, mask=coarsest.mask)
         finer = [features[2].tensors, features[1].tensors, features[0].tensors]
         maps = self.mask_head.image_maps(projected, finer)
         if torch.jit.is_scripting():

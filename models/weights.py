@@ -74,13 +74,13 @@ def load_model_state(
         differences = _differences(model.state_dict(), state)
         if not differences:
             raise
-        way_out = "give weights of the same architecture"
+        fix = "give weights of the same architecture"
         if flags_of_main:
             flags = " ".join(_matching_flags(model.state_dict(), state))
             start = f"give {flags}, or" if flags else "use"
-            way_out = f"{start} --finetune {source} to load matching weights"
+            fix = f"{start} --finetune {source} to load matching weights"
         raise UserError(
-            f"{source} does not match the model: {first_of(differences, limit=2)}; {way_out}"
+            f"{source} does not match the model: {first_of(differences, limit=2)}; {fix}"
         ) from err
 
 
@@ -174,6 +174,8 @@ def architecture_flags(state: Mapping[str, Tensor]) -> dict[str, int | str]:
         found[flag] = len(layers)
     learned = "backbone.1.row_embed.weight" in parts
     found["--position_embedding"] = "learned" if learned else "sine"
+    if "content_embed.weight" in parts:
+        found["--query_design"] = "anchor"
     return found
 
 

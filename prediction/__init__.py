@@ -1,1 +1,1 @@
-"""Detect objects in images, folders and videos, and write the results: see ``predict.py``."""
+"""Prediction on images, folders and videos, for ``predict.py`` and the Python API."""

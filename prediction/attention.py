@@ -42,7 +42,7 @@ class AttentionMaps:
         self._hooks = [
             detr.input_proj.register_forward_hook(self._keep_grid),
             encoder.register_forward_hook(self._keep_encoder),
-            decoder.register_forward_pre_hook(_ask_for_heads, with_kwargs=True),
+            decoder.register_forward_pre_hook(_request_head_weights, with_kwargs=True),
             decoder.register_forward_hook(self._keep_decoder),
         ]
 
@@ -80,7 +80,7 @@ class AttentionMaps:
         return min(max(int(y * height), 0), height - 1), min(max(int(x * width), 0), width - 1)
 
 
-def _ask_for_heads(
+def _request_head_weights(
     module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Make an attention layer return its weights per head."""

@@ -1,7 +1,7 @@
-"""Batches of images that have the same size as network inputs, so that nothing is padded.
+"""Group images of equal network input size into batches, so that nothing is padded.
 
-Padding changes the predictions of DETR slightly: the convolutions see it at the border of an
-image. Without padding an image gets the same result alone and in any batch.
+Padding changes the predictions of DETR slightly, because convolutions read it at the image border.
+Without padding, the result for an image does not depend on its batch.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,9 +22,9 @@ def chunks(
     """Split a stream of images into lists that fit in memory.
 
     Args:
-        images: pairs of a key and an image; read as far as the next list needs.
+        images: pairs of a key and an image, read on demand.
         batch_size: images per batch; a list has enough images for a few batches.
-        max_pixels: a list ends when its images have this many pixels together.
+        max_pixels: a list ends once its images have this many pixels in total.
     """
     chunk: list[tuple[Key, Image.Image]] = []
     pixels = 0

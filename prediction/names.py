@@ -1,4 +1,4 @@
-"""Unique names for output files, derived from the names and subfolders of the inputs."""
+"""Unique names of output files, derived from the names and subfolders of the inputs."""
 
 import os
 from collections import Counter
@@ -28,7 +28,7 @@ def png_name(name: str) -> str:
 
 
 def printable(name: str) -> str:
-    """A file name that can be encoded as UTF-8; invalid bytes are escaped."""
+    """Escape bytes of a file name that are not valid UTF-8."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

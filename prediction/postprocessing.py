@@ -1,4 +1,4 @@
-"""Convert the model outputs of one image to a prediction with class names."""
+"""Convert model outputs to predictions with class names."""
 
 import io
 from collections.abc import Collection, Sequence
@@ -51,9 +51,8 @@ def to_prediction(
         size_hw: height and width of the original image.
         choice: criteria for the detections and segments to keep.
     """
-    results = PostProcess(loaded.category_ids)(
-        outputs, torch.tensor([size_hw], device=outputs["pred_boxes"].device)
-    )
+    to_detections = PostProcess(loaded.category_ids, loaded.cls_loss, one_per_query=True)
+    results = to_detections(outputs, torch.tensor([size_hw], device=outputs["pred_boxes"].device))
     result = {name: values.cpu() for name, values in results[0].items()}
     queries = _chosen_queries(loaded, result["scores"], result["labels"], choice)
     category_ids = result["labels"][queries].tolist()
@@ -71,7 +70,7 @@ def to_prediction(
 
 
 def _own_ids(loaded: LoadedModel, category_ids: Sequence[int]) -> np.ndarray:
-    """Ids (N,) in the user's files: int64, or objects if some ids are strings."""
+    """Category ids (N,) as in the user's files: int64, or dtype object if some are strings."""
     own_ids = loaded.rows().text_ids()
     if not own_ids:
         return np.array(category_ids, dtype=np.int64)
@@ -106,12 +105,13 @@ def _masks(outputs: Outputs, queries: Tensor, network_hw: SizeHW, size_hw: SizeH
 def _segments(
     loaded: LoadedModel, outputs: Outputs, network_hw: SizeHW, size_hw: SizeHW, choice: Choice
 ) -> dict[str, Any]:
-    """Segment map and segments of a panoptic model. Ids start at 1; 0 is void, as in COCO."""
+    """Segment map and segments of a panoptic model. Ids start at 1; 0 is void."""
     to_segments = PostProcessPanoptic(
         loaded.is_thing,
         choice.segment_threshold,
         return_scores=True,
         category_ids=loaded.category_ids,
+        cls_loss=loaded.cls_loss,
     )
     result = to_segments(outputs, [network_hw], [size_hw])[0]
     found: list[dict[str, Any]] = result["segments_info"]

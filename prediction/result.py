@@ -1,4 +1,4 @@
-"""The prediction for one image, as plain arrays with names."""
+"""The prediction for one image, as arrays and class names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ class Prediction:
     """Detections in an image, sorted by descending score. ``len()`` is their number N.
 
     Attributes:
-        size_hw: height and width in pixels of the image, upright.
+        size_hw: height and width of the upright image in pixels.
         boxes_xyxy: float32 (N, 4) in pixels of the upright image; boxes can exceed it slightly.
         scores: float32 (N,) in [0, 1].
-        category_ids: (N,) ids of the classes, as in the annotation file of the training.
+        category_ids: (N,) category ids, as in the training annotation file.
         names: [N] class names.
         queries: int64 (N,) index of the object query of each detection.
         masks: bool (N, height, width), True inside the object; None for a model without masks.
-        segment_map: int32 (height, width) segment id of each pixel, 0 for none; None unless the
-            model is panoptic. A panoptic model has detections of things only.
+        segment_map: int32 (height, width) segment id of each pixel, 0 for void; None unless the
+            model is panoptic. Detections of a panoptic model are things only.
         segments: dicts with ``id``, ``category_id``, ``name``, ``isthing``, ``score`` and ``area``
             in pixels; empty unless the model is panoptic.
     """

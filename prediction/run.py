@@ -16,7 +16,7 @@ from prediction.names import printable
 from prediction.result import Prediction
 from util.cli.signals import StopRequested, StopSignals
 from util.errors import UserError
-from util.visualize.contact_sheet import count
+from util.text import count
 
 
 class Output(Protocol):
@@ -55,19 +55,19 @@ class Tally:
         self.objects.update(prediction.names)
         segments = ", ".join(segment["name"] for segment in prediction.segments)
         of_segments = f"; segments: {segments}" if segments else ""
-        print(f"{printable(item.title)}: {in_words(Counter(prediction.names))}{of_segments}")
+        print(f"{printable(item.title)}: {objects_text(Counter(prediction.names))}{of_segments}")
 
     def summary(self) -> str:
-        """All counts in one sentence."""
+        """All counts in one line."""
         failed = f"; {count(len(self.failures), 'input')} not predicted" if self.failures else ""
         images = count(self.num_images, "image")
         return f"{images}, {count(self.objects.total(), 'detection')}{failed}"
 
 
-def in_words(objects: Counter[str]) -> str:
+def objects_text(objects: Counter[str]) -> str:
     """Numbers of objects by class, most frequent first.
 
-    >>> in_words(Counter(dog=2, cat=1))
+    >>> objects_text(Counter(dog=2, cat=1))
     '2 dog, 1 cat'
     """
     return ", ".join(f"{n} {name}" for name, n in objects.most_common()) or "nothing"
@@ -82,7 +82,7 @@ def predict_all(
     batch_size: int = 1,
     classes: Sequence[str] | None = None,
 ) -> None:
-    """Predict images one by one. The output files are complete, also after an error or signal.
+    """Predict images one by one. Output files are complete even after an error or a signal.
 
     Args:
         detector: the model.
@@ -93,7 +93,7 @@ def predict_all(
 
     Raises:
         UserError: if no image could be predicted.
-        StopRequested: after a signal such as Ctrl-C; the outputs contain the images before it.
+        StopRequested: after a signal such as Ctrl-C; the outputs contain the images up to it.
     """
 
     def on_error(item: Item, error: UserError) -> None:

@@ -11,15 +11,18 @@ from datasets.formats.flags import add_format_flags
 from training.flags.data_checks import COCO_PATHS
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command
 
+_PROGRAM = "python -m report"
+
 
 def build_parser() -> ArgumentParser:
     """Build the command-line parser."""
     parser = ArgumentParser(
-        "report",
+        _PROGRAM,
+        usage=f"{_PROGRAM} OUT [flags]",
         description="Write report.html and figures/ for a run of main.py.",
     )
     parser.add_argument("folder", metavar="OUT", type=Path, help="--output_dir of the run")
-    group = FlagGroup(parser, "data that has moved, as for main.py")
+    group = FlagGroup(parser, "data, if it has moved")
     add_format_flags(group)
     group.add("--dataset_file", "as for main.py", default=None, choices=KINDS)
     for name in COCO_PATHS:
@@ -35,7 +38,7 @@ def report(folder: Path, data_flags: dict[str, Any]) -> None:
         data_flags: data flags that replace those of the checkpoint.
 
     Raises:
-        UserError: there is no run in the folder.
+        UserError: if the folder does not exist or contains no results.
     """
     from report.of_run import report_run
 
@@ -49,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     args: argparse.Namespace = build_parser().parse_args(argv)
     given = {k: v for k, v in vars(args).items() if k != "folder" and v not in (None, "", False)}
-    return run_command("report", lambda: report(args.folder, given))
+    return run_command(_PROGRAM, lambda: report(args.folder, given))
 
 
 if __name__ == "__main__":

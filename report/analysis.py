@@ -16,7 +16,7 @@ from datasets.evaluation.error_kinds import (
     errors_in,
 )
 from datasets.evaluation.matching import Matches, images_with_boxes, match_all
-from datasets.evaluation.thresholds import Operating, best_operating_point
+from datasets.evaluation.thresholds import OperatingPoint, best_operating_point
 
 _DEFAULT_THRESHOLD = 0.5
 _NUM_BINS = 10
@@ -27,27 +27,27 @@ class Analysis:
     """Statistics of detections at IoU 0.5, as shown in the report.
 
     Attributes:
-        matches: all detections, with whether they are correct.
-        threshold: lowest score of detections in ``errors`` and ``confusion``: the best F1.
+        matches: all detections, and whether each is correct.
+        threshold: minimum score in ``errors`` and ``confusion``: the best-F1 threshold.
         best: precision, recall and F1 at ``threshold``; None if no detection is correct.
         by_class: the same at the best threshold of each class, by category id.
-        errors: of each image.
-        confusion: of the classes that occur.
+        errors: errors of each image.
+        confusion: confusion matrix of the occurring classes.
     """
 
     matches: Matches
     threshold: float
-    best: Operating | None
-    by_class: dict[Any, Operating | None]
+    best: OperatingPoint | None
+    by_class: dict[Any, OperatingPoint | None]
     errors: list[ImageErrors]
     confusion: Confusion
 
     def kinds(self) -> Counter[ErrorKind]:
-        """Number of detections of each kind, and of missed objects."""
+        """Number of detections by kind, and of missed objects."""
         return sum((one.count() for one in self.errors), Counter())
 
 
-def analyse(ground_truth: COCO, detections: Sequence[Mapping[str, Any]]) -> Analysis:
+def analyze(ground_truth: COCO, detections: Sequence[Mapping[str, Any]]) -> Analysis:
     """Compare detections with ground truth.
 
     Args:
@@ -59,8 +59,8 @@ def analyse(ground_truth: COCO, detections: Sequence[Mapping[str, Any]]) -> Anal
     threshold = _DEFAULT_THRESHOLD if best is None else best.threshold
     images = images_with_boxes(ground_truth, detections, min_score=threshold)
     errors = [errors_in(image) for image in images]
-    seen = {label for one in errors for label in one.image.labels} | matches.num_objects.keys()
-    present = [i for i in ground_truth.cats if i in seen]
+    occurring = {label for one in errors for label in one.image.labels} | matches.num_objects.keys()
+    present = [i for i in ground_truth.cats if i in occurring]
     by_class = {i: best_operating_point(matches, i) for i in present}
     confusion = confusion_matrix(errors, present)
     return Analysis(matches, threshold, best, by_class, errors, confusion)
@@ -73,8 +73,8 @@ class Calibration(NamedTuple):
         scores: (B,) mean score of each bin that is not empty.
         correct: (B,) fraction of correct detections.
         counts: (B,) number of detections.
-        error: expected calibration error: mean of the absolute difference of both, weighted by
-            counts (Naeini et al., AAAI 2015).
+        error: expected calibration error (Naeini et al., AAAI 2015): mean absolute difference of
+            ``scores`` and ``correct``, weighted by ``counts``.
     """
 
     scores: np.ndarray

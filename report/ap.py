@@ -19,7 +19,7 @@ class SavedEvaluation:
     """Content of an ``eval*.pth`` file.
 
     Args:
-        content: read by `util.plot_utils.load_eval`.
+        content: result of `util.plot_utils.load_eval`.
     """
 
     def __init__(self, content: dict[str, Any]) -> None:
@@ -30,7 +30,7 @@ class SavedEvaluation:
         self.recall = np.asarray(params.recThrs)
 
     def by_class(self) -> dict[Any, ClassAP]:
-        """AP by category id, of classes with objects."""
+        """AP by category id, for classes with objects."""
         table = {}
         for index, category_id in enumerate(self.category_ids):
             precision = self._precision[:, :, index, 0, -1]
@@ -40,7 +40,7 @@ class SavedEvaluation:
         return table
 
     def by_size(self) -> dict[str, float]:
-        """AP of all, small, medium and large objects, of sizes that occur."""
+        """AP of all, small, medium and large objects; sizes without objects are omitted."""
         means = {
             name: self._mean(self._precision[:, :, :, index, -1])
             for index, name in enumerate(_AREAS[: self._precision.shape[3]])
@@ -48,7 +48,7 @@ class SavedEvaluation:
         return {name: mean for name, mean in means.items() if mean == mean}
 
     def curve(self, iou: float, category_id: Any = None) -> np.ndarray:
-        """Precision at each recall (R,); of a class, or (None) the mean over classes."""
+        """Precision at each recall (R,), for a class or averaged over all classes (None)."""
         precision = self._precision[self._index(iou), :, :, 0, -1]
         if category_id is not None:
             result: np.ndarray = precision[:, self.category_ids.index(category_id)]

@@ -1,4 +1,4 @@
-"""Write the report at the end of a run; an error in it does not fail the run."""
+"""Write the report at the end of a run; its errors are only printed."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from util.distributed.processes import is_main_process
 def write_report_at_end(
     folder: Path | None, val_set: Any, ground_truth: COCO, train_set: Any
 ) -> None:
-    """Write the report of a finished run, or print one line with the reason why not.
+    """Write the report of a finished run; if this fails, print the reason in one line.
 
     Args:
         folder: output folder; None: no report. Only rank 0 writes.
@@ -27,6 +27,6 @@ def write_report_at_end(
 
         written = report_run(folder, {}, GroundTruth.of(val_set, ground_truth, train_set))
         print(f"Report: {written.path}")
-    except Exception as error:  # the run has ended well, whatever is wrong here
+    except Exception as error:  # must not turn a finished run into a failed one
         reason = " ".join(str(error).split()) or type(error).__name__
         print(f"warning: no report ({reason}); try again with python -m report {folder}")

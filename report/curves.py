@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from report.plotting import COLOURS, Figure
+from report.plotting import COLORS, Figure
 
 Log = Sequence[Mapping[str, Any]]
 Points = tuple[list[int], list[float]]
@@ -25,7 +25,7 @@ _AP_BY_SIZE = {3: "small", 4: "medium", 5: "large"}
 
 
 def epoch_figures(log: Log) -> list[Figure]:
-    """Build the figures for which the log has values."""
+    """Figures for all fields that the log contains."""
     figures = [
         Figure(
             "loss",
@@ -75,7 +75,7 @@ def points_of(log: Log, name: str, key: int | str | None = None) -> Points:
     return epochs, values
 
 
-def _ap_figures(log: Log, kind: str, of_what: str) -> list[Figure]:
+def _ap_figures(log: Log, kind: str, noun: str) -> list[Figure]:
     name = f"test_coco_eval_{kind}"
     if not points_of(log, name, 0)[0]:
         return []
@@ -87,22 +87,20 @@ def _ap_figures(log: Log, kind: str, of_what: str) -> list[Figure]:
     known = {k: v for k, v in sizes.items() if any(value >= 0 for value in v[1])}  # -1: no objects
     caption = "COCO's limits are areas of 32² and 96² pixels."
     draw = partial(_draw_curves, curves=curves, label="AP", limit=1)
-    figures = [Figure(f"ap_{kind}", f"AP of {of_what}", draw)]
+    figures = [Figure(f"ap_{kind}", f"AP of {noun}", draw)]
     if known:
         draw = partial(_draw_curves, curves=known, label="AP", limit=1)
-        figures.append(
-            Figure(f"ap_by_size_{kind}", f"AP of {of_what} by size", draw, caption=caption)
-        )
+        figures.append(Figure(f"ap_by_size_{kind}", f"AP of {noun} by size", draw, caption=caption))
     return figures
 
 
 def _draw_losses(ax: Axes, log: Log, parts: Mapping[str, str]) -> None:
     known = {name: label for name, label in parts.items() if points_of(log, f"train_{name}")[0]}
-    for colour, (name, label) in zip(COLOURS, known.items(), strict=False):
+    for color, (name, label) in zip(COLORS, known.items(), strict=False):
         for split, line, word in (("train", "-", "training"), ("test", "--", "validation")):
             epochs, values = points_of(log, f"{split}_{name}")
             text = word if len(known) == 1 else label if split == "train" else None
-            own = COLOURS[1] if len(known) == 1 and split == "test" else colour
+            own = COLORS[1] if len(known) == 1 and split == "test" else color
             ax.plot(epochs, values, line, color=own, label=text, marker=_marker(epochs))
     _finish(ax, "loss")
 

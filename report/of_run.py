@@ -1,11 +1,11 @@
-"""The report of a run, from its output folder."""
+"""Write the report of a run from its output folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from report.ground_truth import GroundTruth, read_ground_truth
-from report.results import leave_out_other_data, read_results
+from report.results import discard_other_data, read_results
 from report.write import write_report
 from util.errors import UserError
 
@@ -25,10 +25,10 @@ def report_run(
     Args:
         folder: output folder of the run.
         data_flags: data flags that replace those of the checkpoint.
-        ground_truth: annotations of the run; None: they are read from the data of the run.
+        ground_truth: annotations; None: they are read from the data of the run.
 
     Raises:
-        UserError: there is no run in the folder.
+        UserError: if the folder does not exist or contains no results.
     """
     results = read_results(folder)
     if ground_truth is None:
@@ -39,5 +39,5 @@ def report_run(
         except UserError as error:
             results.missing.append(f"Ground truth and images: {error}")
     if ground_truth is not None:
-        leave_out_other_data(results, ground_truth)
+        discard_other_data(results, ground_truth)
     return WrittenReport(write_report(results, ground_truth), results.missing)

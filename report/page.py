@@ -8,11 +8,25 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from report.plotting import Figure
-from report.worst_images import WorstImage
+
+
+class ImagePair(NamedTuple):
+    """Two drawings of an image side by side.
+
+    Attributes:
+        file_name: file name in the annotation file.
+        caption: a few words, such as the error.
+        left, right: data URLs.
+    """
+
+    file_name: str
+    caption: str
+    left: str
+    right: str
 
 
 class Table(NamedTuple):
-    """A table; the first column is aligned left, numbers right."""
+    """A table; the first column is left-aligned, the others right-aligned."""
 
     title: str
     header: Sequence[str]
@@ -25,25 +39,25 @@ class Section:
 
     Attributes:
         title: heading.
-        text: a paragraph below it; may be empty.
-        figures: with their ``<svg>`` elements, see `report.plotting.save_figure`.
-        tables: below the figures.
-        images: by heading.
-        commands: to type in a shell, by heading.
-        values: such as flags, by name.
+        text: paragraph below the heading; may be empty.
+        figures: figures with their ``<svg>`` elements, see `report.plotting.save_figure`.
+        tables: tables, shown below the figures.
+        images: image pairs by heading.
+        commands: shell commands by heading.
+        values: values by name, such as flags.
     """
 
     title: str
     text: str = ""
     figures: list[tuple[Figure, str]] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
-    images: Mapping[str, Sequence[WorstImage]] = field(default_factory=dict)
+    images: Mapping[str, Sequence[ImagePair]] = field(default_factory=dict)
     commands: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def anchor(self) -> str:
-        """Name of the section in links."""
+        """HTML id of the section."""
         return self.title.lower().replace(" ", "-")
 
 
@@ -54,14 +68,14 @@ def render(
     missing: Sequence[str],
     sections: Sequence[Section],
 ) -> str:
-    """The HTML of a report. It loads nothing and runs no script; all text is escaped.
+    """Render a report as self-contained HTML without scripts; all text is escaped.
 
     Args:
         title: heading of the page.
-        subtitle: line below it.
-        facts: the most important numbers, by name.
-        missing: what is not in the report.
-        sections: in their order.
+        subtitle: line below the heading.
+        facts: key numbers by name.
+        missing: a sentence for each missing part.
+        sections: sections in order.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

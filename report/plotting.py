@@ -1,4 +1,4 @@
-"""Style of the figures, and their files: SVG for the page, SVG and PNG for papers."""
+"""Style of the figures, and saving them as SVG and PNG."""
 
 import html
 import io
@@ -16,18 +16,18 @@ from matplotlib.figure import Figure as Canvas
 
 from util.files.checkpoint import atomic_write
 
-# Okabe and Ito's colours, distinct for colour-blind readers too.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
+# Okabe and Ito's colors, distinct for color-blind readers too.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 INK, LINES = "#1b1f24", "#c9d1d9"
-# Replaced by variables of the page's style sheet, which are lighter in the dark.
-_PAGE_COLOURS = {INK: "ink", LINES: "lines", COLOURS[0]: "blue"}
+# Replaced by CSS variables of the page, which have other values in dark mode.
+_PAGE_COLORS = {INK: "ink", LINES: "lines", COLORS[0]: "blue"}
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.labelsize": 9,
     "legend.fontsize": 8,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
-    "axes.prop_cycle": cycler(color=COLOURS),
+    "axes.prop_cycle": cycler(color=COLORS),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -44,19 +44,19 @@ _STYLE: dict[Any, Any] = {
     **dict.fromkeys(("xtick.color", "ytick.color"), INK),
 }
 _PAPER_DPI = 200
-_MOST_ROWS = 15  # of horizontal bars; more classes get vertical bars over the whole width
+_MAX_ROWS = 15  # horizontal bars; for more classes, vertical bars over the whole width
 
 
 class Figure(NamedTuple):
     """A figure of the report.
 
     Attributes:
-        name: of its files, without suffix.
-        title: a few words above it.
-        draw: draws on axes in the style of the report.
+        name: name of its files, without suffix.
+        title: heading.
+        draw: draws the figure on axes.
         size_inches: width and height.
-        caption: what it shows, or how to read it.
-        is_wide: whether it needs the whole width of the page.
+        caption: explanation below the heading; may be empty.
+        is_wide: whether the figure takes the whole width of the page.
     """
 
     name: str
@@ -71,23 +71,22 @@ def save_figure(figure: Figure, folder: Path) -> str:
     """Draw a figure and write ``NAME.png`` and ``NAME.svg``.
 
     Args:
-        figure: to draw.
-        folder: must exist.
+        figure: figure to draw.
+        folder: existing folder.
 
     Returns:
-        the ``<svg>`` element for the page. Its lines and text have the page's colours.
+        the ``<svg>`` element for the page, in the colors of the page.
     """
-    salt: dict[Any, Any] = {
-        "svg.hashsalt": figure.name
-    }  # ids differ between figures, and repeat between runs
+    # Element ids differ between figures, and are the same in every run.
+    salt: dict[Any, Any] = {"svg.hashsalt": figure.name}
     with matplotlib.rc_context(_STYLE | salt), warnings.catch_warnings():
-        # A browser has letters that matplotlib's font lacks.
+        # The browser has a font for glyphs that matplotlib's font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         canvas = Canvas(figsize=figure.size_inches, layout="constrained")
         figure.draw(canvas.add_subplot())
         svg = io.StringIO()
         canvas.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
-        canvas.set_layout_engine("none")  # keeps the layout, which takes long
+        canvas.set_layout_engine("none")  # reuse the layout, which is slow to compute
         with atomic_write(folder / f"{figure.name}.png") as file:
             canvas.savefig(file, format="png", dpi=_PAPER_DPI)
     with atomic_write(folder / f"{figure.name}.svg", "w") as file:
@@ -96,15 +95,15 @@ def save_figure(figure: Figure, folder: Path) -> str:
 
 
 def _for_page(svg: str, title: str) -> str:
-    """The ``<svg>`` element of a file, scalable, in the colours of the page."""
+    """The ``<svg>`` element of a file, scalable, in the colors of the page."""
     start = svg.index("<svg")
     opening, rest = svg[start:].split(">", 1)
     view_box = re.search(r'viewBox="[^"]*"', opening)
     assert view_box is not None
     rest = re.sub(r"\s*<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
-    rest = re.sub(r'<g id="[^"]*"', "<g", rest)  # equal in all figures
-    for colour, variable in _PAGE_COLOURS.items():
-        rest = rest.replace(colour, f"var(--{variable})")
+    rest = re.sub(r'<g id="[^"]*"', "<g", rest)  # not unique on the page
+    for color, variable in _PAGE_COLORS.items():
+        rest = rest.replace(color, f"var(--{variable})")
     return (
         f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {view_box[0]} role="img" '
         f'aria-label="{html.escape(title)}">{rest}'
@@ -112,15 +111,15 @@ def _for_page(svg: str, title: str) -> str:
 
 
 class ClassAxis:
-    """Axis with the names of classes: on the left for a few classes, below for many.
+    """Axis with class names: the y axis for few classes, the x axis for many.
 
     Args:
-        labels: names from top to bottom, or from left to right.
+        labels: names, top to bottom or left to right.
     """
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._labels = labels
-        self.is_wide = len(labels) > _MOST_ROWS
+        self.is_wide = len(labels) > _MAX_ROWS
         self._positions = np.arange(len(labels))
         rows = max(1.8, 0.8 + 0.19 * len(labels))
         self.size_inches = (max(7, 0.9 + 0.13 * len(labels)), 3.6) if self.is_wide else (4.6, rows)
@@ -138,7 +137,7 @@ class ClassAxis:
         ax.plot(*pair, "o", color=color)
 
     def finish(self, ax: Axes, label: str, limits: tuple[float, float] | None = None) -> None:
-        """Write the names, and the label and limits of the other axis."""
+        """Set the class names, and the label and limits of the other axis."""
         if self.is_wide:
             ax.set_xticks(self._positions, self._labels, rotation=90, fontsize=7)
             ax.set(ylabel=label, xlim=(-0.8, len(self._labels) - 0.2))
@@ -151,5 +150,5 @@ class ClassAxis:
             (ax.set_ylim if self.is_wide else ax.set_xlim)(limits)
 
     def use_log_scale(self, ax: Axes) -> None:
-        """Make the axis of the values logarithmic."""
+        """Make the value axis logarithmic."""
         (ax.set_yscale if self.is_wide else ax.set_xscale)("log")

@@ -11,22 +11,22 @@ from matplotlib.colors import PowerNorm
 from datasets.evaluation.error_kinds import ErrorKind
 from report.analysis import Analysis, calibration
 from report.ap import ClassAP, SavedEvaluation
-from report.plotting import COLOURS, INK, ClassAxis, Figure
+from report.plotting import COLORS, INK, ClassAxis, Figure
 
 Names = Mapping[Any, str]
-_MOST_CLASSES = 100  # shown in a figure
-_MOST_LABELLED_CURVES = 6
-_MOST_NUMBERED_CELLS = 16
-_LONGEST_NAME = 22
+_MAX_CLASSES = 100  # shown in a figure
+_MAX_LABELED_CURVES = 6
+_MAX_CELLS_WITH_COUNTS = 16
+_MAX_NAME_LENGTH = 22
 
 
 def short_name(names: Names, category_id: Any) -> str:
-    """Class name that fits beside an axis; default: the id."""
+    """Class name, shortened to fit beside an axis; the id if it has no name."""
     name = " ".join(str(names.get(category_id, category_id)).split())
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+    return name if len(name) <= _MAX_NAME_LENGTH else name[: _MAX_NAME_LENGTH - 1] + "…"
 
 
-# ---- of eval*.pth
+# ---- from eval*.pth
 
 
 def evaluation_figures(evaluation: SavedEvaluation, names: Names) -> list[Figure]:
@@ -53,7 +53,7 @@ def _class_curves(
     evaluation: SavedEvaluation, by_class: Mapping[Any, ClassAP], names: Names
 ) -> Figure:
     draw = partial(_draw_class_curves, evaluation=evaluation, by_class=by_class, names=names)
-    few = len(by_class) <= _MOST_LABELLED_CURVES
+    few = len(by_class) <= _MAX_LABELED_CURVES
     caption = "At IoU 0.5." if few else "At IoU 0.5; named: the best and the worst classes."
     return Figure(
         "precision_recall_by_class", "Precision and recall by class", draw, caption=caption
@@ -63,9 +63,9 @@ def _class_curves(
 def _ap_by_class(by_class: Mapping[Any, ClassAP], names: Names) -> Figure:
     order = sorted(by_class, key=lambda i: -by_class[i].ap)
     caption = "Bars: mean over IoU 0.50 to 0.95. Dots: IoU 0.50."
-    if len(order) > _MOST_CLASSES:
-        order = order[: _MOST_CLASSES // 2] + order[-_MOST_CLASSES // 2 :]
-        caption += f" The best and the worst {_MOST_CLASSES // 2} classes."
+    if len(order) > _MAX_CLASSES:
+        order = order[: _MAX_CLASSES // 2] + order[-_MAX_CLASSES // 2 :]
+        caption += f" The best and the worst {_MAX_CLASSES // 2} classes."
     axis = ClassAxis([short_name(names, i) for i in order])
     draw = partial(_draw_ap_by_class, axis=axis, values=[by_class[i] for i in order])
     return Figure("ap_by_class", "AP by class", draw, axis.size_inches, caption, axis.is_wide)
@@ -82,8 +82,8 @@ def _draw_class_curves(
 ) -> None:
     order = sorted(by_class, key=lambda i: -by_class[i].ap50)
     named = order
-    if len(order) > _MOST_LABELLED_CURVES:
-        named = order[: _MOST_LABELLED_CURVES // 2] + order[-_MOST_LABELLED_CURVES // 2 :]
+    if len(order) > _MAX_LABELED_CURVES:
+        named = order[: _MAX_LABELED_CURVES // 2] + order[-_MAX_LABELED_CURVES // 2 :]
     for category_id in order:
         if category_id not in named:
             curve = evaluation.curve(0.5, category_id)
@@ -100,19 +100,19 @@ def _finish_precision_recall(ax: Axes) -> None:
 
 
 def _draw_bars(ax: Axes, values: Mapping[str, float]) -> None:
-    bars = ax.bar(list(values), list(values.values()), color=COLOURS[0], width=0.6)
+    bars = ax.bar(list(values), list(values.values()), color=COLORS[0], width=0.6)
     ax.bar_label(bars, [f"{value:.3f}" for value in values.values()], padding=2, fontsize=8)
     ax.set(ylabel="AP", ylim=(0, min(1.08, 1.2 * max([*values.values(), 0.01]))))
     ax.grid(axis="x", visible=False)
 
 
 def _draw_ap_by_class(ax: Axes, axis: ClassAxis, values: list[ClassAP]) -> None:
-    axis.bars(ax, [value.ap for value in values], COLOURS[0])
-    axis.dots(ax, [value.ap50 for value in values], COLOURS[1])
+    axis.bars(ax, [value.ap for value in values], COLORS[0])
+    axis.dots(ax, [value.ap50 for value in values], COLORS[1])
     axis.finish(ax, "AP", (0, 1))
 
 
-# ---- of detections
+# ---- from detections
 
 
 def detection_figures(analysis: Analysis, names: Names) -> list[Figure]:
@@ -128,8 +128,9 @@ def detection_figures(analysis: Analysis, names: Names) -> list[Figure]:
 
 def _calibration(analysis: Analysis) -> Figure:
     caption = (
-        "Share of correct detections in each tenth of the score. On the line, a score is a "
-        "probability; below it, scores promise too much. The size of a dot is the number of "
+        "Fraction of correct detections in ten score intervals. On the dotted line, the score is "
+        "the probability of being correct; below it, the model is overconfident. The size of a "
+        "dot is the number of "
         f"detections. Expected calibration error: {calibration(analysis.matches).error:.3f}."
     )
     draw = partial(_draw_calibration, analysis=analysis)
@@ -146,16 +147,16 @@ def _confusion(analysis: Analysis, names: Names) -> Figure:
     ids = analysis.confusion.category_ids
     counts = analysis.confusion.counts
     caption = (
-        "Rows: class of the object; columns: class of the detection. The brighter, the larger is "
-        "the share of the row. Right column: objects that are not found. Bottom row: detections "
-        "without an object of their own: false, double or mislocalised."
+        "Rows: class of the object; columns: class of the detection; brightness: fraction of the "
+        "row. Right column: missed objects. Bottom row: detections without an object of their "
+        "own: background, double or mislocalized."
     )
-    if len(ids) > _MOST_CLASSES:
+    if len(ids) > _MAX_CLASSES:
         wrong = counts.sum(axis=0)[:-1] + counts.sum(axis=1)[:-1] - 2 * counts.diagonal()[:-1]
-        kept = np.sort(np.argsort(-wrong, kind="stable")[:_MOST_CLASSES])
+        kept = np.sort(np.argsort(-wrong, kind="stable")[:_MAX_CLASSES])
         ids, kept = [ids[i] for i in kept], np.append(kept, len(ids))
         counts = counts[np.ix_(kept, kept)]
-        caption += f" Only the {_MOST_CLASSES} classes with most errors."
+        caption += f" Only the {_MAX_CLASSES} classes with most errors."
     labels = [short_name(names, i) for i in ids]
     side = max(4.2, 1.6 + 0.34 * len(ids)) if len(ids) <= 20 else 2 + 0.125 * len(ids)
     draw = partial(_draw_confusion, counts=counts, labels=labels)
@@ -182,17 +183,17 @@ def _draw_threshold(ax: Axes, analysis: Analysis) -> None:
 def _draw_calibration(ax: Axes, analysis: Analysis) -> None:
     found = calibration(analysis.matches)
     ax.plot([0, 1], [0, 1], ":", color=INK, linewidth=1)
-    ax.plot(found.scores, found.correct, color=COLOURS[0])
+    ax.plot(found.scores, found.correct, color=COLORS[0])
     sizes = 8 + 90 * found.counts / max(found.counts.max(initial=1), 1)
-    ax.scatter(found.scores, found.correct, sizes, color=COLOURS[0])
+    ax.scatter(found.scores, found.correct, sizes, color=COLORS[0])
     ax.set(xlabel="score", ylabel="correct", xlim=(0, 1), ylim=(0, 1.03))
 
 
 def _draw_kinds(ax: Axes, analysis: Analysis) -> None:
     numbers = analysis.kinds()
-    colours = [COLOURS[2] if kind is ErrorKind.CORRECT else COLOURS[1] for kind in ErrorKind]
+    colors = [COLORS[2] if kind is ErrorKind.CORRECT else COLORS[1] for kind in ErrorKind]
     axis = ClassAxis([kind.value for kind in ErrorKind])
-    bars = axis.bars(ax, [numbers[kind] for kind in ErrorKind], colours)
+    bars = axis.bars(ax, [numbers[kind] for kind in ErrorKind], colors)
     ax.bar_label(bars, padding=3, fontsize=8)
     ax.margins(x=0.12)
     axis.finish(ax, "detections; objects for missed")
@@ -209,9 +210,9 @@ def _draw_confusion(ax: Axes, counts: np.ndarray, labels: list[str]) -> None:
     ax.set_yticks(ticks, [*labels, "no object"], **size)
     ax.set_xticks(ticks, [*labels, "not found"], rotation=90 if len(labels) > 4 else 30, **size)
     ax.set(xlabel="detected", ylabel="object")
-    if len(labels) > _MOST_NUMBERED_CELLS:
+    if len(labels) > _MAX_CELLS_WITH_COUNTS:
         return
     for (row, column), count in np.ndenumerate(counts):
         if count:
-            colour = "#ffffff" if shares[row, column] < 0.3 else "#111111"
-            ax.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=7)
+            color = "#ffffff" if shares[row, column] < 0.3 else "#111111"
+            ax.text(column, row, str(count), ha="center", va="center", color=color, fontsize=7)

@@ -1,4 +1,4 @@
-"""What a run has left in its output folder, as far as it is there."""
+"""Results of a run, read from its output folder."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -28,19 +28,19 @@ DETECTIONS = "eval/detections.json"
 
 @dataclass
 class Results:
-    """Content of an output folder; empty where a file is missing.
+    """Results of a run; fields of missing files are empty.
 
     Attributes:
-        folder: of the run.
-        log: an entry per epoch.
-        flags: of the checkpoint, by name.
-        versions: of Python and packages, and the commit.
-        names: class name by category id.
+        folder: output folder of the run.
+        log: one entry per epoch.
+        flags: flags of the checkpoint by name.
+        versions: versions of Python and packages, and the commit.
+        names: class names by category id.
         split: training and validation images of the checkpoint, if a part was held out.
         evaluation: arrays of the newest ``eval*.pth``.
         detections: COCO result entries of the newest evaluation; None if there is no file.
         evaluated: data of the evaluations, by file name relative to ``folder``.
-        missing: for each missing part a sentence: what, and how to get it.
+        missing: a sentence for each part that the report lacks: what, and how to get it.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ class Results:
 
     @property
     def data_flags(self) -> Mapping[str, Any]:
-        """Flags that select the data: of the checkpoint, else of the newest evaluation."""
+        """Flags that select the data, from the checkpoint or else from the newest evaluation."""
         if self.flags or DETECTIONS not in self.evaluated:
             return self.flags
         return self.evaluated[DETECTIONS].flags
@@ -72,10 +72,10 @@ def read_results(folder: Path) -> Results:
     """Read log, checkpoint, evaluation and detections of a run.
 
     Raises:
-        UserError: there is no such folder, or nothing of a run in it.
+        UserError: if the folder does not exist or contains no results.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give the --output_dir of a run")
+        raise UserError(f"{folder}: the folder does not exist; give the --output_dir of a run")
     results = Results(folder, evaluated=read_evaluated_data(folder))
     _read_log(results)
     _read_checkpoint(results)
@@ -83,7 +83,7 @@ def read_results(folder: Path) -> Results:
     _read_detections(results)
     if not (results.log or results.evaluation or results.detections):
         raise UserError(
-            f"{folder}: holds neither log.txt nor an evaluation; give the --output_dir of a run "
+            f"{folder}: contains neither log.txt nor an evaluation; give the --output_dir of a run "
             "that has finished an epoch"
         )
     return results
@@ -97,15 +97,15 @@ def _read_log(results: Results) -> None:
 
 
 def _read_checkpoint(results: Results) -> None:
-    """Flags, versions and class names of the newest checkpoint that can be read."""
-    complaints = []
+    """Read flags, versions and class names from the first readable checkpoint."""
+    errors = []
     for name in _CHECKPOINTS:
         path = results.folder / name
         try:
             content = load_checkpoint(path, mmap=True)
             results.flags = flags_in(content, str(path))
         except UserError as error:
-            complaints.append(str(error))
+            errors.append(str(error))
             continue
         versions = content.get("versions")
         results.versions = dict(versions) if isinstance(versions, Mapping) else {}
@@ -117,14 +117,14 @@ def _read_checkpoint(results: Results) -> None:
         results.names = dict(results.evaluated[DETECTIONS].names)
         part = "Flags and versions"
     if results.checkpoint is None:
-        complaints = [f"no {results.folder / _CHECKPOINTS[0]}"]
-    results.missing.append(f"{part}: {complaints[0]}")
+        errors = [f"no {results.folder / _CHECKPOINTS[0]}"]
+    results.missing.append(f"{part}: {errors[0]}")
 
 
 def _read_evaluation(results: Results) -> None:
     newest = _newest_evaluation(results.folder)
     if newest is None:
-        results.missing.append(f"AP by class: no {results.folder}/eval/latest.pth{_how(results)}")
+        results.missing.append(f"AP by class: no {results.folder}/eval/latest.pth{_hint(results)}")
         return
     try:
         results.evaluation = load_eval(results.folder / newest)
@@ -133,7 +133,7 @@ def _read_evaluation(results: Results) -> None:
 
 
 def _newest_evaluation(folder: Path, names: Sequence[str] = _EVALUATIONS) -> str | None:
-    """The newest of the files that exist; None if there is none."""
+    """The newest of the existing files; None if there is none."""
     found = [name for name in names if (folder / name).exists()]
     return max(found, key=lambda name: (folder / name).stat().st_mtime_ns, default=None)
 
@@ -149,41 +149,41 @@ def _read_detections(results: Results) -> None:
         results.detections = entries
     except FileNotFoundError:
         results.missing.append(
-            f"Confusion matrix, thresholds, errors and images: no {path}{_how(results)}"
+            f"Confusion matrix, thresholds, errors and images: no {path}{_hint(results)}"
         )
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        results.missing.append(f"{path} cannot be used ({error}){_how(results)}")
+        results.missing.append(f"{path} cannot be used ({error}){_hint(results)}")
 
 
-def _how(results: Results) -> str:
-    """How to get a missing evaluation."""
+def _hint(results: Results) -> str:
+    """How to get a missing evaluation; the end of a sentence."""
     command = _evaluate_command(results)
     return f"; write it with {command} and make the report again" if command else ""
 
 
 def _evaluate_command(results: Results, data: str = "") -> str:
-    """Command that evaluates the checkpoint on its data, or on that of these flags."""
+    """Command that evaluates the checkpoint on its own data, or on ``data`` (flags)."""
     if results.checkpoint is None:
         return ""
     words = ["python main.py --eval --resume", results.checkpoint, data]
     return " ".join(str(word) for word in (*words, "--output_dir", results.folder) if word)
 
 
-def leave_out_other_data(results: Results, ground_truth: GroundTruth) -> None:
-    """Leave out detections and evaluation of other data than the ground truth, in place.
+def discard_other_data(results: Results, ground_truth: GroundTruth) -> None:
+    """Discard detections and an evaluation that belong to other data than the ground truth.
 
     An earlier evaluation on the data of the ground truth is used instead. Evaluations of earlier
     versions, which do not store their data, are kept.
 
     Args:
-        results: of a run; ``missing`` gets a sentence.
+        results: results of a run, changed in place.
         ground_truth: annotations that the report uses.
     """
-    present = ground_truth_hash(ground_truth.val)
-    other = {name: data for name, data in results.evaluated.items() if data.hash != present}
+    current = ground_truth_hash(ground_truth.val)
+    other = {name: data for name, data in results.evaluated.items() if data.hash != current}
     newest = _newest_evaluation(results.folder)
-    left_out = [name for name in (newest, DETECTIONS) if name in other]
-    if not left_out:
+    discarded = [name for name in (newest, DETECTIONS) if name in other]
+    if not discarded:
         return
     if DETECTIONS in other:
         results.detections = None
@@ -191,13 +191,15 @@ def leave_out_other_data(results: Results, ground_truth: GroundTruth) -> None:
         same = [name for name in _EVALUATIONS if name in results.evaluated and name not in other]
         earlier = _newest_evaluation(results.folder, same)
         results.evaluation = None if earlier is None else load_eval(results.folder / earlier)
-    results.missing.append(_other_data(results, left_out, ground_truth.flags))
+    results.missing.append(_other_data_message(results, discarded, ground_truth.flags))
 
 
-def _other_data(results: Results, left_out: Sequence[str], flags: Mapping[str, Any]) -> str:
-    """The sentence about evaluations on other data, and how to get a report of them."""
-    evaluated, used = results.evaluated[left_out[-1]].command_line(), data_flags_text(flags)
-    sentence = f"{' and '.join(left_out)}: evaluated on "
+def _other_data_message(
+    results: Results, discarded: Sequence[str], flags: Mapping[str, Any]
+) -> str:
+    """Say which evaluations are on other data, and how to get a report of them."""
+    evaluated, used = results.evaluated[discarded[-1]].command_line(), data_flags_text(flags)
+    sentence = f"{' and '.join(discarded)}: evaluated on "
     if evaluated == used:
         sentence += f"other images or annotations of {evaluated}"
     else:

@@ -1,4 +1,4 @@
-"""Statistics of annotations: images, objects, classes, box sizes."""
+"""Statistics of annotations (images, objects, classes, box sizes) and their figures."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -10,19 +10,19 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from pycocotools.coco import COCO
 
-from report.plotting import COLOURS, INK, ClassAxis, Figure
+from report.plotting import COLORS, INK, ClassAxis, Figure
 from report.quality import Names, short_name
 
 _SMALL, _MEDIUM = 32**2, 96**2  # COCO's limits of areas, in square pixels
-_MOST_CLASSES = 100
+_MAX_CLASSES = 100
 
 
 class SplitStatistics(NamedTuple):
-    """Counts of a split; crowds and empty boxes are left out.
+    """Counts of a split, without crowds and empty boxes.
 
     Attributes:
-        num_images: listed images.
-        num_crowds: annotations of crowds.
+        num_images: number of images in the annotation file.
+        num_crowds: number of crowd annotations.
         by_class: number of objects by category id.
         per_image: (I,) number of objects of each image.
         sides: (N,) square root of the area of each box, in pixels.
@@ -35,7 +35,7 @@ class SplitStatistics(NamedTuple):
     sides: np.ndarray
 
     def rows(self) -> dict[str, str]:
-        """Numbers by name, for a table."""
+        """Values by name, for a table."""
         areas, objects = self.sides**2, len(self.sides)
         sizes = (areas < _SMALL).sum(), (areas < _MEDIUM).sum(), objects
         per_image = self.per_image if len(self.per_image) else np.zeros(1)
@@ -45,7 +45,7 @@ class SplitStatistics(NamedTuple):
             "classes with objects": f"{len(self.by_class):,}",
             "images without objects": f"{int((self.per_image == 0).sum()):,}",
             "objects per image, mean": f"{per_image.mean():.1f}",
-            "objects per image, most": f"{int(per_image.max()):,}",
+            "objects per image, maximum": f"{int(per_image.max()):,}",
             "small objects": f"{sizes[0]:,}",
             "medium objects": f"{sizes[1] - sizes[0]:,}",
             "large objects": f"{sizes[2] - sizes[1]:,}",
@@ -84,9 +84,9 @@ def data_figures(splits: Mapping[str, SplitStatistics], names: Names) -> list[Fi
     total = sum((split.by_class for split in splits.values()), Counter[Any]())
     order = [i for i, _ in total.most_common()]
     caption = ""
-    if len(order) > _MOST_CLASSES:
-        order = order[: _MOST_CLASSES // 2] + order[-_MOST_CLASSES // 2 :]
-        caption = f"The {_MOST_CLASSES // 2} most and least frequent classes."
+    if len(order) > _MAX_CLASSES:
+        order = order[: _MAX_CLASSES // 2] + order[-_MAX_CLASSES // 2 :]
+        caption = f"The {_MAX_CLASSES // 2} most and least frequent classes."
     axis = ClassAxis([short_name(names, i) for i in order])
     counts = {name: [split.by_class[i] for i in order] for name, split in splits.items()}
     draw = partial(_draw_classes, axis=axis, counts=counts)
@@ -110,7 +110,7 @@ def _draw_classes(ax: Axes, axis: ClassAxis, counts: Mapping[str, list[int]]) ->
     width = 0.8 / max(len(counts), 1)
     for index, (name, numbers) in enumerate(counts.items()):
         offset = (index - (len(counts) - 1) / 2) * width
-        axis.bars(ax, numbers, COLOURS[index], width, offset).set_label(name)
+        axis.bars(ax, numbers, COLORS[index], width, offset).set_label(name)
     largest = max((max(numbers, default=0) for numbers in counts.values()), default=0)
     smallest = min((n for numbers in counts.values() for n in numbers if n), default=1)
     if largest > 50 * smallest:
@@ -123,7 +123,7 @@ def _draw_classes(ax: Axes, axis: ClassAxis, counts: Mapping[str, list[int]]) ->
 def _draw_numbers(ax: Axes, numbers: Mapping[str, np.ndarray]) -> None:
     largest = max((int(n.max(initial=0)) for n in numbers.values()), default=0)
     edges = np.arange(largest + 2) - 0.5 if largest <= 40 else np.linspace(-0.5, largest + 0.5, 31)
-    _draw_shares(ax, numbers, edges, "images")
+    _draw_histograms(ax, numbers, edges, "images")
     ax.set_xlabel("objects per image")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -132,7 +132,7 @@ def _draw_sizes(ax: Axes, sides: Mapping[str, np.ndarray]) -> None:
     known = np.concatenate(list(sides.values()))
     known = known if len(known) else np.ones(1)
     edges = np.geomspace(max(known.min(), 1), max(known.max(), 2) * 1.01, 31)
-    _draw_shares(ax, sides, edges, "objects")
+    _draw_histograms(ax, sides, edges, "objects")
     ax.set_xscale("log")
     ax.set_xlabel("square root of the box area, pixels")
     ticks = [t for t in (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048) if t <= edges[-1]]
@@ -143,16 +143,16 @@ def _draw_sizes(ax: Axes, sides: Mapping[str, np.ndarray]) -> None:
             ax.axvline(limit, color=INK, linestyle=":", linewidth=1)
 
 
-def _draw_shares(
-    ax: Axes, values: Mapping[str, np.ndarray], edges: np.ndarray, of_what: str
+def _draw_histograms(
+    ax: Axes, values: Mapping[str, np.ndarray], edges: np.ndarray, noun: str
 ) -> None:
-    """Histograms by name, each in percent of its own values."""
+    """Draw one histogram per name, in percent of its values."""
     for index, (name, numbers) in enumerate(values.items()):
         weights = np.full(len(numbers), 100 / max(len(numbers), 1))
-        style: dict[str, Any] = {"histtype": "step", "linewidth": 1.4, "edgecolor": COLOURS[index]}
+        style: dict[str, Any] = {"histtype": "step", "linewidth": 1.4, "edgecolor": COLORS[index]}
         if index == 0:
-            style |= {"histtype": "stepfilled", "facecolor": COLOURS[0], "alpha": 0.3}
+            style |= {"histtype": "stepfilled", "facecolor": COLORS[0], "alpha": 0.3}
         ax.hist(numbers, edges.tolist(), weights=weights, label=name, **style)
-    ax.set_ylabel(f"percent of the {of_what}")
+    ax.set_ylabel(f"percent of the {noun}")
     if len(values) > 1:
         ax.legend()

@@ -1,9 +1,9 @@
-"""Images with the most telling errors of each kind, drawn beside ground truth."""
+"""Images with the worst errors of each kind, with ground truth and detections side by side."""
 
 import base64
 import io
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -11,6 +11,7 @@ from PIL import Image
 from datasets.evaluation.error_kinds import ErrorKind, ImageErrors
 from datasets.loading.listed_images import read_row_image
 from report.ground_truth import GroundTruth
+from report.page import ImagePair
 from report.quality import Names
 from util.errors import UserError
 from util.visualize.boxes import draw_boxes
@@ -18,60 +19,44 @@ from util.visualize.contact_sheet import fit_column
 
 _PER_KIND = 4
 _WEBP_QUALITY = 72
-_COLUMN = 420  # longest side of a picture, in pixels
+_COLUMN = 420  # longest side of an image in the report, in pixels
 KINDS = {
     ErrorKind.MISSED: "Missed objects",
-    ErrorKind.BACKGROUND: "False detections: no object is there",
-    ErrorKind.MISLOCALISED: "Mislocalised: IoU between 0.1 and 0.5",
+    ErrorKind.BACKGROUND: "False detections on background",
+    ErrorKind.MISLOCALIZED: "Mislocalized: IoU between 0.1 and 0.5",
     ErrorKind.WRONG_CLASS: "Wrong class",
     ErrorKind.DOUBLE: "Double detections of an object",
 }
 
 
-class WorstImage(NamedTuple):
-    """An image of the report.
-
-    Attributes:
-        file_name: as in the annotation file.
-        sentence: what is wrong.
-        truth: data URL of the picture with the ground truth.
-        found: data URL of the picture with the detections.
-    """
-
-    file_name: str
-    sentence: str
-    truth: str
-    found: str
-
-
 def worst_images(
     errors: Sequence[ImageErrors], ground_truth: GroundTruth, names: Names
-) -> dict[str, list[WorstImage]]:
-    """Draw the worst images of each kind of error; an image is shown once.
+) -> dict[str, list[ImagePair]]:
+    """Draw the images with the most missed objects, or the highest scores of false detections.
 
-    Images with most missed objects, or else with the highest scores of wrong detections.
+    Each image is shown once.
 
     Args:
-        errors: of all images.
-        ground_truth: with the folder of the images; images that cannot be read are left out.
+        errors: errors of all images.
+        ground_truth: annotations and image folder; unreadable images are skipped.
         names: class names by category id.
 
     Returns:
-        images by title of their kind.
+        images by heading.
     """
     if ground_truth.image_folder is None:
         return {}
-    taken: set[int] = set()
-    found: dict[str, list[WorstImage]] = {}
+    shown: set[int] = set()
+    found: dict[str, list[ImagePair]] = {}
     for kind, title in KINDS.items():
-        ranked = sorted(errors, key=lambda one: -_weight(one, kind))
-        drawn: list[WorstImage] = []
+        ranked = sorted(errors, key=lambda one: -_badness(one, kind))
+        drawn: list[ImagePair] = []
         for one in ranked:
-            if len(drawn) == _PER_KIND or _weight(one, kind) <= 0:
+            if len(drawn) == _PER_KIND or _badness(one, kind) <= 0:
                 break
-            if one.image.image_id in taken:
+            if one.image.image_id in shown:
                 continue
-            taken.add(one.image.image_id)
+            shown.add(one.image.image_id)
             image = _draw(one, kind, ground_truth, names)
             drawn += [] if image is None else [image]
         if drawn:
@@ -79,8 +64,8 @@ def worst_images(
     return found
 
 
-def _weight(errors: ImageErrors, kind: ErrorKind) -> float:
-    """How bad an image is: number of missed objects, or sum of the scores of wrong detections."""
+def _badness(errors: ImageErrors, kind: ErrorKind) -> float:
+    """Rank of an image: number of missed objects, or sum of the scores of false detections."""
     if kind is ErrorKind.MISSED:
         return float(errors.is_missed.sum())
     scores = errors.image.scores.tolist()
@@ -89,7 +74,7 @@ def _weight(errors: ImageErrors, kind: ErrorKind) -> float:
 
 def _draw(
     errors: ImageErrors, kind: ErrorKind, ground_truth: GroundTruth, names: Names
-) -> WorstImage | None:
+) -> ImagePair | None:
     """Draw an image; None if it cannot be read."""
     image = errors.image
     row = ground_truth.val.imgs[image.image_id]
@@ -101,14 +86,13 @@ def _draw(
     picture = fit_column(whole, _COLUMN)
     factor = max(picture.size) / max(whole.size)
     number = int(errors.is_missed.sum()) if kind is ErrorKind.MISSED else errors.kinds.count(kind)
-    found = np.setdiff1d(np.arange(len(image.object_labels)), errors.matched)
-    missed = np.isin(np.arange(len(image.object_labels)), found)
+    missed = ~np.isin(np.arange(len(image.object_labels)), errors.matched)
     wrong = [one not in (None, ErrorKind.CORRECT) for one in errors.kinds]
 
     def data_url(boxes: np.ndarray, labels: np.ndarray, scores: Any, dashed: Any) -> str:
         corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1) * factor
         texts = [str(names.get(label, label)) for label in labels]
-        # The best detection comes last: on top, with the first choice of a place for its label.
+        # The best detection comes last: it is drawn on top, and its label is placed first.
         order = slice(None, None, -1)
         scores = None if scores is None else scores[order].tolist()
         drawn = draw_boxes(
@@ -116,7 +100,7 @@ def _draw(
         )
         return as_data_url(drawn)
 
-    return WorstImage(
+    return ImagePair(
         str(row["file_name"]),
         f"{number} {kind.value}",
         data_url(image.object_boxes_xywh, image.object_labels, None, missed.tolist()),

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets.evaluation.thresholds import Operating
-from report.analysis import Analysis, analyse, top_confusions
+from datasets.evaluation.thresholds import OperatingPoint
+from report.analysis import Analysis, analyze, top_confusions
 from report.ap import SavedEvaluation
 from report.attention import attention_samples
 from report.curves import epoch_figures, points_of
@@ -31,11 +31,11 @@ def write_report(results: Results, ground_truth: GroundTruth | None) -> Path:
     """Write ``report.html``, and all figures as PNG and SVG to ``figures/``.
 
     Args:
-        results: of a run.
-        ground_truth: of its data; None: not there.
+        results: results of the run.
+        ground_truth: annotations of its data; None: not available.
 
     Returns:
-        the path of the HTML file.
+        path of the HTML file.
     """
     folder = results.folder / FIGURES
     folder.mkdir(exist_ok=True)
@@ -43,9 +43,9 @@ def write_report(results: Results, ground_truth: GroundTruth | None) -> Path:
     evaluation = None if results.evaluation is None else SavedEvaluation(results.evaluation)
     analysis = None
     if results.detections is not None and ground_truth is not None:
-        analysis = analyse(ground_truth.val, results.detections)
+        analysis = analyze(ground_truth.val, results.detections)
     sections = [
-        Section("Training", figures=_drawn(epoch_figures(results.log), folder)),
+        Section("Training", figures=_saved(epoch_figures(results.log), folder)),
         _quality_section(_data_of(results), evaluation, analysis, names, folder),
         *_error_sections(analysis, ground_truth, names, folder),
         _attention_section(results, ground_truth),
@@ -68,16 +68,16 @@ def write_report(results: Results, ground_truth: GroundTruth | None) -> Path:
 
 
 def _names(results: Results, ground_truth: GroundTruth | None) -> Names:
-    """Class names by category id: of the checkpoint, else of the ground truth."""
+    """Class names by category id, from the checkpoint or else from the ground truth."""
     if results.names or ground_truth is None:
         return results.names
     return {i: str(c.get("name", i)) for i, c in ground_truth.val.cats.items()}
 
 
-def _drawn(figures: Sequence[Figure], folder: Path) -> list[tuple[Figure, str]]:
-    """Figures with their `<svg>` elements, wide ones last."""
+def _saved(figures: Sequence[Figure], folder: Path) -> list[tuple[Figure, str]]:
+    """Save figures, and return them with their `<svg>` elements, wide figures last."""
     drawn = [(figure, save_figure(figure, folder)) for figure in figures]
-    return sorted(drawn, key=lambda pair: pair[0].is_wide)  # the others fill their rows
+    return sorted(drawn, key=lambda pair: pair[0].is_wide)
 
 
 def _has_content(section: Section) -> bool:
@@ -88,7 +88,7 @@ def _has_content(section: Section) -> bool:
 def _facts(
     results: Results, evaluation: SavedEvaluation | None, analysis: Analysis | None
 ) -> dict[str, str]:
-    """The most important numbers, by name."""
+    """Key numbers by name."""
     facts: dict[str, str] = {}
     epochs, scores = points_of(results.log, "test_coco_eval_bbox", 0)
     if results.log:
@@ -96,7 +96,7 @@ def _facts(
     if scores:
         best = max(range(len(scores)), key=lambda index: scores[index])
         facts["best AP"] = f"{scores[best]:.3f}"
-        facts["in epoch"] = str(epochs[best])
+        facts["best epoch"] = str(epochs[best])
         last = points_of(results.log, "test_coco_eval_bbox", 1)[1]
         facts["AP50, same epoch"] = f"{last[best]:.3f}"
     elif evaluation is not None:
@@ -111,7 +111,7 @@ def _facts(
 
 
 def _data_of(results: Results) -> str:
-    """Flags of the data of the newest evaluation; empty if they are not known."""
+    """Data flags of the newest evaluation; empty if unknown."""
     evaluated = results.evaluated.get(DETECTIONS)
     return "" if evaluated is None or results.detections is None else evaluated.command_line()
 
@@ -128,8 +128,8 @@ def _quality_section(
         figures += detection_figures(analysis, names)
     tables = [_class_table(evaluation, analysis, names)] if evaluation or analysis else []
     on_data = f" on {data}" if data else ""
-    text = f"Of the newest evaluation{on_data}, with the raw weights of its epoch."
-    return Section("Evaluation", text, _drawn(figures, folder), tables)
+    text = f"Newest evaluation{on_data}, of the raw (not averaged) weights."
+    return Section("Evaluation", text, _saved(figures, folder), tables)
 
 
 def _class_table(
@@ -156,7 +156,7 @@ def _class_table(
     return Table(title, (*header, "F1"), rows)
 
 
-def _point_cells(point: Operating | None) -> list[str]:
+def _point_cells(point: OperatingPoint | None) -> list[str]:
     return (
         ["–"] * 4 if point is None else [f"{point.threshold:.2f}", *(f"{v:.3f}" for v in point[1:])]
     )
@@ -193,7 +193,7 @@ def _data_section(ground_truth: GroundTruth | None, names: Names, folder: Path) 
     splits["validation"] = split_statistics(ground_truth.val)
     columns = {name: split.rows() for name, split in splits.items()}
     rows = [[row, *(columns[name][row] for name in columns)] for row in columns["validation"]]
-    figures = _drawn(data_figures(splits, names), folder)
+    figures = _saved(data_figures(splits, names), folder)
     return Section("Data", figures=figures, tables=[Table("Numbers", ["", *columns], rows)])
 
 
@@ -208,7 +208,7 @@ def _commands(results: Results) -> dict[str, str]:
         "Continue training": f"python main.py --output_dir {folder} --auto_resume{more}",
         "Evaluate": f"python main.py --eval --resume {checkpoint}",
         "Predict": f"python predict.py IMAGES --checkpoint {checkpoint} --output_dir predictions",
-        "Look at attention": f"python predict.py IMAGES --checkpoint {checkpoint} "
+        "Draw attention maps": f"python predict.py IMAGES --checkpoint {checkpoint} "
         "--output_dir attention --attention",
     }
 

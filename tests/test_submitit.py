@@ -167,7 +167,7 @@ def test_a_job_that_slurm_refuses(tmp_path, script, capsys):
     shared = ["--shared_folder", str(tmp_path / "jobs"), "--coco_path", "x"]
     assert run_with_submitit.run(shared) == 2
     *_, line = capsys.readouterr().err.splitlines()
-    assert "error: Slurm refuses the job: " in line and "invalid partition" in line
+    assert "error: Slurm rejects the job: " in line and "invalid partition" in line
 
 
 # ---- flags

@@ -11,9 +11,13 @@ from torch.nn.parallel import DistributedDataParallel
 from models import build_model
 from models.criterion import SetCriterion
 from models.fast.convolution import use_small_map_convolutions
+from models.fast.folded_norm import fold_frozen_norms
+from models.fast.recomputation import recompute_activations
 from models.postprocess import category_id_tensor
+from training.compilation import compile_parts
 from training.flags.checks import SAME_ON_ALL_RANKS
 from util.category_ids import CategoryIds
+from util.devices import use_tf32
 from util.distributed.agreement import require_same
 from util.distributed.gathering import broadcast_tensors
 from util.distributed.processes import is_dist_avail_and_initialized
@@ -39,6 +43,7 @@ def build_network(
 
     Raises:
         ValueError: if a post-processor cannot convert rows of the head to category ids.
+        UserError: if the GPU has no TF32, which ``--tf32`` asks for.
     """
     model, criterion, postprocessors = build_model(args)
     panoptic: Any = postprocessors.get("panoptic")
@@ -49,8 +54,13 @@ def build_network(
         _use_category_ids(postprocessors, category_ids)
     for module in (model, *postprocessors.values()):
         module.to(torch.device(args.device))
-    if args.amp != "off":
-        prepare_for_mixed_precision(model)
+    prepare_for_training(model, args.amp)
+    if args.tf32:
+        use_tf32(torch.device(args.device))
+    if args.activation_checkpointing:
+        recompute_activations(model)
+    if args.compile:
+        compile_parts(model)
     return model, criterion, postprocessors
 
 
@@ -72,15 +82,23 @@ def num_trainable(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def prepare_for_mixed_precision(model: nn.Module) -> None:
-    """Switch convolutions to the memory format and kernels for low precision, in place.
+def prepare_for_training(model: nn.Module, amp: str) -> None:
+    """Switch to faster kernels, in place; names, parameters and results (up to rounding) stay.
+
+    Frozen batch norms are computed by the convolutions before them. Convolutions get channels-last
+    weights, which makes their feature maps channels-last too; on a GPU only in mixed precision,
+    because NVIDIA's kernels for float32 are not faster then.
 
     Args:
         model: model, on its device.
+        amp: see `engine.train_one_epoch`.
     """
-    nn.utils.convert_conv2d_weight_memory_format(model, torch.channels_last)
-    if next(model.parameters()).device.type == "cpu":
+    is_on_cpu = next(model.parameters()).device.type == "cpu"
+    fold_frozen_norms(model)
+    if is_on_cpu:
         use_small_map_convolutions(model)
+    if is_on_cpu or amp != "off":
+        nn.utils.convert_conv2d_weight_memory_format(model, torch.channels_last)
 
 
 def build_optimization(args: argparse.Namespace, model: nn.Module) -> Optimization:

@@ -268,7 +268,7 @@ def apply_schedule(
     Args:
         optimizer: optimizer with its restored state.
         scheduler: schedule with its restored state.
-        flags: flags by name, see `training.flags.saved.settle_flags`.
+        flags: flags by name, see `training.flags.saved.resolve_flags`.
         epochs_done: number of completed epochs.
 
     Returns:

@@ -55,11 +55,11 @@ class SmoothedValue:
             value = value.detach().reshape(())
         self._pending.append((value, n))
         if len(self._pending) >= _MAX_PENDING:
-            settle([self])
+            fetch_pending([self])
 
     def synchronize_between_processes(self) -> None:
         """Sum `count` and `total` over all ranks. Collective. The window stays local."""
-        settle([self])
+        fetch_pending([self])
         states = all_gather((self._count, self._total))
         self.set_totals(states)
 
@@ -94,13 +94,13 @@ class SmoothedValue:
     @property
     def count(self) -> int:
         """Number of observations."""
-        settle([self])
+        fetch_pending([self])
         return self._count
 
     @property
     def total(self) -> float:
         """Sum of all observations."""
-        settle([self])
+        fetch_pending([self])
         return self._total
 
     def __str__(self) -> str:
@@ -113,7 +113,7 @@ class SmoothedValue:
         )
 
     def _read_window(self) -> deque[float]:
-        settle([self])
+        fetch_pending([self])
         return self._window
 
     def _observe(self, value: float, n: int) -> None:
@@ -124,7 +124,7 @@ class SmoothedValue:
 
     def state_dict(self) -> dict[str, Any]:
         """Window, total and count, as plain numbers."""
-        settle([self])
+        fetch_pending([self])
         return {"window": list(self._window), "total": self._total, "count": self._count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -138,8 +138,8 @@ class SmoothedValue:
         self._count, self._total = sum(counts), math.fsum(totals)
 
 
-def settle(meters: Iterable[SmoothedValue]) -> None:
-    """Read the pending values of all ``meters`` together."""
+def fetch_pending(meters: Iterable[SmoothedValue]) -> None:
+    """Copy the pending values of all ``meters`` to the host, together."""
     meters = list(meters)
     pending = [(meter, value, n) for meter in meters for value, n in meter._pending]
     numbers = _read([value for _, value, _ in pending])

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 import torch
 
 from util.distributed.processes import all_gather, get_world_size
-from util.meters import Number, SmoothedValue, settle
+from util.meters import Number, SmoothedValue, fetch_pending
 
 __all__ = ["LoopClock", "MetricLogger", "SmoothedValue"]
 
@@ -51,7 +51,7 @@ class MetricLogger:
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """State of every meter, as plain numbers."""
-        settle(self.meters.values())
+        fetch_pending(self.meters.values())
         return {name: meter.state_dict() for name, meter in self.meters.items()}
 
     def load_state_dict(self, state: dict[str, dict[str, Any]]) -> None:
@@ -64,7 +64,7 @@ class MetricLogger:
 
         A rank may lack meters that others have, if its share of the data was empty.
         """
-        settle(self.meters.values())
+        fetch_pending(self.meters.values())
         mine = {name: (meter.count, meter.total) for name, meter in self.meters.items()}
         everywhere = all_gather(mine)
         for name in dict.fromkeys(name for states in everywhere for name in states):
@@ -123,7 +123,7 @@ class MetricLogger:
         return self.delimiter.join(self._entries())
 
     def _entries(self) -> list[str]:
-        settle(self.meters.values())
+        fetch_pending(self.meters.values())
         return [f"{name}: {meter}" for name, meter in self.meters.items()]
 
     def __getattr__(self, name: str) -> SmoothedValue:

@@ -173,7 +173,7 @@ def build_lr_scheduler(
     lr_min: float,
     lr_min_ratio: float = 0.0,
 ) -> LRScheduler:
-    """The learning-rate schedule, to be stepped once per epoch.
+    """The learning-rate schedule. `training.loop.Run` steps it once per epoch.
 
     Args:
         optimizer: has the learning rates of the first epoch.

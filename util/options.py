@@ -8,6 +8,11 @@ from typing import Any
 
 NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "num_classes": None,
+    "query_design": "learned",
+    "cls_loss": "ce",
+    "cls_loss_coef": 1.0,
+    "focal_alpha": None,
+    "denoising": 0,
     "finetune": "",
     "data": None,
     "voc_path": None,
@@ -26,6 +31,9 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "max_size": 1333,
     "crop_prob": 0.5,
     "amp": "off",
+    "compile": False,
+    "tf32": False,
+    "activation_checkpointing": False,
     "lr_scheduler": "step",
     "lr_min": 0.0,
     "lr_min_ratio": 0.0,

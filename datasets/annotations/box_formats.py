@@ -19,7 +19,7 @@ _NEARLY_ALL = 0.98
 
 LOOKS_LIKE = {
     "boxes_xyxy": "look like [x1, y1, x2, y2]; COCO uses [x, y, width, height]",
-    "boxes_centre": "look like [centre x, centre y, width, height]; COCO uses the top left corner",
+    "boxes_centre": "look like [center x, center y, width, height]; COCO uses the top left corner",
     "boxes_normalised": "look like fractions of the image size; COCO uses pixels",
 }
 

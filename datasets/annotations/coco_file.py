@@ -39,13 +39,13 @@ _NUMBER_TYPES = {int, float}
 
 def load_annotations(
     ann_file: str | Path,
-    way_out: str = "check --coco_path, or give the file with --train_ann or --val_ann",
+    fix: str = "check --coco_path, or give the file with --train_ann or --val_ann",
 ) -> dict[str, Any]:
     """Read an annotation file.
 
     Args:
         ann_file: COCO JSON, instances or panoptic.
-        way_out: end of the error message: how to fix the problem.
+        fix: end of the error message: how to fix the problem.
 
     Returns:
         Content of the file: a dict whose ``images``, ``annotations`` and ``categories`` are lists
@@ -55,15 +55,15 @@ def load_annotations(
     Raises:
         UserError: if the file cannot be read, is not JSON, or lacks these tables.
     """
-    data = read_json(ann_file, "annotation file", way_out)
+    data = read_json(ann_file, "annotation file", fix)
     if type(data) is not dict:
-        raise UserError(f"annotation file {ann_file} {_describe_foreign(data)}; {way_out}")
+        raise UserError(f"annotation file {ann_file} {_describe_foreign(data)}; {fix}")
     data.setdefault("annotations", [])
     for table in ("images", "annotations", "categories"):
         if not are_objects(data.get(table)):
             raise UserError(
                 f"annotation file {ann_file} is not in COCO format: "
-                f'"{table}" must be a list of objects{_describe_keys(data, table)}; {way_out}'
+                f'"{table}" must be a list of objects{_describe_keys(data, table)}; {fix}'
             )
     _replace_text_ids(data)
     return data

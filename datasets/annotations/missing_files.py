@@ -73,13 +73,12 @@ def find_folder_with(names: Sequence[str], folder: Path, split: str) -> Path | N
 
 
 def _folders_near(folder: Path) -> Iterator[Path]:
-    """Yield parents, their subfolders and subfolders of ``folder``, then one level below it."""
+    """Yield parents, two levels of subfolders of ``folder``, and one level of each parent."""
     parents = list(folder.parents)[:_PARENTS_TRIED]
-    yield from parents
-    for parent in (folder, *parents):
-        yield from _subfolders(parent)
-    for child in _subfolders(folder):
-        yield from _subfolders(child)
+    children = _subfolders(folder)
+    yield from (*parents, *children)
+    for subfolder in (*children, *parents):
+        yield from _subfolders(subfolder)
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ Format of the tables:
 
 - images: as in `datasets.annotations.coco_file`, but ``width`` and ``height`` are required.
 - annotations: one per image, with ``image_id``, ``file_name`` of the PNG and ``segments_info``, a
-  list of segments: ``id``, an integer from 1, unique per image, the segment's colour in the PNG
+  list of segments: ``id``, an integer from 1, unique per image, the segment's color in the PNG
   (see `util.panoptic_coding`); ``category_id``. Optional: ``iscrowd`` (default: 0) and ``area``
   (default: counted pixels). ``bbox`` is ignored.
 - categories: ``id``, a unique non-negative integer; ``isthing``, 0 or 1 (default as in COCO: ids up
@@ -93,7 +93,7 @@ def load_panoptic(ann_file: str | Path) -> dict[str, Any]:
     Raises:
         UserError: as `load_annotations`.
     """
-    return load_annotations(ann_file, way_out="check --coco_panoptic_path")
+    return load_annotations(ann_file, fix="check --coco_panoptic_path")
 
 
 def check_panoptic(

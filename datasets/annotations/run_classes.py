@@ -138,10 +138,10 @@ def check_classes(first: ClassTable, second: ClassTable, skip_checks: bool) -> N
     problems = []
     if conflicts:
         problems.append(f"classes differ between {where}: {_in_words(conflicts, text_ids)}")
-    way_out = "make the categories agree"
+    fix = "make the categories agree"
     if "checkpoint" in labels:
-        way_out += ", start a new run from the weights with --finetune"
-    stop_or_warn(problems, way_out, skip_checks)
+        fix += ", start a new run from the weights with --finetune"
+    stop_or_warn(problems, fix, skip_checks)
     lone = only_in(first.label, first.names, second.names)
     lone += only_in(second.label, second.names, first.names)
     if lone:

@@ -32,19 +32,19 @@ _TOO_MANY_IMAGES = 3
 logger = logging.getLogger(__name__)
 
 
-def stop_or_warn(problems: Sequence[str], way_out: str, skip_checks: bool) -> None:
+def stop_or_warn(problems: Sequence[str], fix: str, skip_checks: bool) -> None:
     """Raise an error for the problems, or print each as a warning with ``skip_checks``.
 
     Args:
         problems: one sentence per problem, beginning with the file; may be empty.
-        way_out: how to fix the problems.
+        fix: how to fix the problems.
         skip_checks: value of ``--skip_checks``.
 
     Raises:
         UserError: if there are problems and ``skip_checks`` is off.
     """
     if problems and not skip_checks:
-        raise UserError(f"{'; '.join(problems)}; {way_out}, or start anyway with --skip_checks")
+        raise UserError(f"{'; '.join(problems)}; {fix}, or start anyway with --skip_checks")
     for problem in problems:
         print(f"Warning (--skip_checks): {problem}")
 

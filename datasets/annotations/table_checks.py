@@ -83,20 +83,20 @@ class Problem(NamedTuple):
         rows: the invalid rows.
         text: predicate of the message, plural: "have no id".
         field: the invalid field, shown with its value; or None.
-        way_out: how to fix the problem; empty: by correcting the rows.
+        fix: how to fix the problem; empty: by correcting the rows.
     """
 
     table: str
     rows: Sequence[Row]
     text: str
     field: str | None
-    way_out: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
         """Number of rows, problem, the first few rows, and how to fix it."""
         examples = first_few(self.table, self.rows, self.field)
         problem = f"{counted(len(self.rows), f'{self.table} {self.text}')}: {examples}"
-        return f"{problem}; {self.way_out}" if self.way_out else problem
+        return f"{problem}; {self.fix}" if self.fix else problem
 
 
 class AnnotationFileError(UserError):
@@ -119,11 +119,11 @@ class FileProblems:
         self.problems: list[Problem] = []
 
     def add(
-        self, table: str, rows: list[Row], text: str, field: str | None = None, way_out: str = ""
+        self, table: str, rows: list[Row], text: str, field: str | None = None, fix: str = ""
     ) -> None:
         """Add a problem if it has any rows; see `Problem` for the arguments."""
         if rows:
-            self.problems.append(Problem(table, rows, text, field, way_out))
+            self.problems.append(Problem(table, rows, text, field, fix))
 
     def raise_if_any(self) -> None:
         """Raise one error with all problems.
@@ -134,7 +134,7 @@ class FileProblems:
         if self.problems:
             text = "; ".join(map(str, self.problems))
             # If every problem has its own fix, the file itself may be correct.
-            verb = "" if all(problem.way_out for problem in self.problems) else " must be corrected"
+            verb = "" if all(problem.fix for problem in self.problems) else " must be corrected"
             raise AnnotationFileError(f"{self.ann_file}{verb}: {text}", self.problems)
 
 
@@ -250,8 +250,8 @@ def check_files_exist(
     if missing:
         names = [row["file_name"] for row in missing]
         # If some files exist, the folder is right.
-        way_out = explain_missing_files(names, folder, flag if missing == named else None)
-        found.add(table, missing, f"{NO_FILE} {folder}", "file_name", way_out)
+        fix = explain_missing_files(names, folder, flag if missing == named else None)
+        found.add(table, missing, f"{NO_FILE} {folder}", "file_name", fix)
 
 
 def absent_files(names: Iterable[str], folder: str | Path) -> list[int]:
@@ -354,12 +354,12 @@ def check_labels_below(
     labels = [row["category_id"] for row in beyond]
     labels += [row["id"] for row in categories if is_label(row.get("id"))]
     largest = max(labels)
-    way_out = "omit --num_classes: it needs integer category ids, but some ids are strings"
+    fix = "omit --num_classes: it needs integer category ids, but some ids are strings"
     if largest not in text_ids(categories):
-        way_out = (
+        fix = (
             f"--num_classes {num_classes} is too small: the largest category id is {largest}, so "
             f"{largest + 1} are needed; omit --num_classes, or use --finetune if the number "
             "comes from a checkpoint"
         )
     problem = f"have a category_id of at least {num_classes}, the number of classes"
-    found.add(table, beyond, problem, "category_id", way_out)
+    found.add(table, beyond, problem, "category_id", fix)

@@ -18,9 +18,9 @@ from datasets.check.findings import Example, Findings, id_of
 _OVERSIZED = 2.0  # multiple of the width or height of the image
 _TINY_PIXELS = 1.0
 _WHOLE_IMAGE = 0.99  # fraction of the image area
-_MOST = 0.5
-_MIN_BOXES_FOR_MOST = 10
-# The pixels of a mask may exceed the area of a box with fractional sides.
+_MAX_WHOLE_IMAGE_BOXES = 0.5  # fraction of all boxes
+_MIN_BOXES = 10  # for this fraction
+# A box with fractional sides can contain more pixels than its area.
 _AREA_SLACK = 1.02
 
 
@@ -66,10 +66,10 @@ class Boxes(NamedTuple):
             row, self.file_names, ", ".join(filter(None, [box, size, detail]))
         )
 
-    def note_all(self, findings: Findings, kind: str, chosen: np.ndarray) -> None:
+    def add_all(self, findings: Findings, kind: str, chosen: np.ndarray) -> None:
         """Add the boxes marked by ``chosen``, (N,) bool, to the findings."""
         for index in np.flatnonzero(chosen).tolist():
-            findings.note(kind, self.example(index))
+            findings.add(kind, self.example(index))
 
 
 def annotation_example(row: Row, file_names: Mapping[int, str], detail: str) -> Example:
@@ -88,12 +88,12 @@ def check_boxes(findings: Findings, boxes: Boxes) -> None:
     if not boxes.rows:
         return
     empty, outside = useless_boxes(boxes.start, boxes.extent, boxes.limits)
-    boxes.note_all(findings, "empty_box", empty)
+    boxes.add_all(findings, "empty_box", empty)
     suspected = suspect_format(boxes.start, boxes.extent, boxes.limits)
     if suspected is not None:
-        boxes.note_all(findings, suspected.kind, suspected.impossible)
+        boxes.add_all(findings, suspected.kind, suspected.impossible)
     else:
-        boxes.note_all(findings, "box_outside_image", outside)
+        boxes.add_all(findings, "box_outside_image", outside)
         _check_places(findings, boxes, ~empty & ~outside)
     _check_areas(findings, boxes)
     _check_duplicates(findings, boxes)
@@ -115,11 +115,11 @@ def _check_places(findings: Findings, boxes: Boxes, inside: np.ndarray) -> None:
         clipped = np.minimum(end, limits) - np.maximum(start, 0)
         whole = inside & (clipped.prod(axis=1) >= _WHOLE_IMAGE * limits.prod(axis=1))
     over_edge = inside & ~oversized & np.any(off_limits, axis=1)
-    boxes.note_all(findings, "oversized_box", oversized)
-    boxes.note_all(findings, "box_beyond_edge", over_edge)
-    boxes.note_all(findings, "tiny_box", inside & np.any(extent < _TINY_PIXELS, axis=1))
-    if len(whole) >= _MIN_BOXES_FOR_MOST and whole.mean() > _MOST:
-        boxes.note_all(findings, "whole_image_boxes", whole)
+    boxes.add_all(findings, "oversized_box", oversized)
+    boxes.add_all(findings, "box_beyond_edge", over_edge)
+    boxes.add_all(findings, "tiny_box", inside & np.any(extent < _TINY_PIXELS, axis=1))
+    if len(whole) >= _MIN_BOXES and whole.mean() > _MAX_WHOLE_IMAGE_BOXES:
+        boxes.add_all(findings, "whole_image_boxes", whole)
 
 
 def _check_areas(findings: Findings, boxes: Boxes) -> None:
@@ -130,7 +130,7 @@ def _check_areas(findings: Findings, boxes: Boxes) -> None:
         if not is_number(area) or width <= 0 or height <= 0:
             continue  # reported by other checks
         if area <= 0 or area > _AREA_SLACK * (width + 1) * (height + 1):
-            findings.note("wrong_area", boxes.example(index, f"area {area:.6g}"))
+            findings.add("wrong_area", boxes.example(index, f"area {area:.6g}"))
 
 
 def _check_duplicates(findings: Findings, boxes: Boxes) -> None:
@@ -141,4 +141,4 @@ def _check_duplicates(findings: Findings, boxes: Boxes) -> None:
         earlier = first.setdefault(key, index)
         if earlier != index:
             detail = f"same as annotation id {boxes.rows[earlier].get('id')}"
-            findings.note("duplicate_box", boxes.example(index, detail))
+            findings.add("duplicate_box", boxes.example(index, detail))

@@ -28,7 +28,7 @@ from datasets.check.findings import EXAMPLES_KEPT, KINDS, Example, Findings
 from datasets.check.images import ListedImage, survey_images
 from datasets.check.masks import check_masks
 from datasets.check.pictures import Sample, choose_samples
-from datasets.check.rules import note_refusal
+from datasets.check.rejections import add_rejections
 from util.errors import UserError
 
 
@@ -72,7 +72,7 @@ def check_coco_split(split: Split, settings: Settings) -> CocoSplit:
     """
     data = load_annotations(split.ann_file) if split.tables is None else split.tables.data
     findings = Findings(split.name)
-    _note_left_out(findings, split)
+    _add_ignored_entries(findings, split)
     ids_in_file = text_ids(data["categories"])
     facts = SplitFacts(split, _listed_images(data, split), _classes(data), ids_in_file)
     facts.num_annotations = len(data["annotations"])
@@ -82,7 +82,7 @@ def check_coco_split(split: Split, settings: Settings) -> CocoSplit:
         title = f"{split.name} images"
         facts.survey = survey_images(present, findings, settings.num_workers, title)
         facts.sizes_wh |= facts.survey.sizes_wh
-    _check_against_rules(findings, data, facts, settings)
+    _check_training_rules(findings, data, facts, settings)
     _check_class_names(findings, facts)
     usable = [row for row in data["annotations"] if _is_usable(row, facts)]
     _count_annotations(facts, usable)
@@ -96,11 +96,11 @@ def check_coco_split(split: Split, settings: Settings) -> CocoSplit:
     return CocoSplit(facts, choose_samples(split.name, facts.images, usable, names, count))
 
 
-def _note_left_out(findings: Findings, split: Split) -> None:
-    """Note what the reader of another format has left out or corrected."""
+def _add_ignored_entries(findings: Findings, split: Split) -> None:
+    """Add what was ignored or corrected when reading a format other than COCO."""
     for note in split.tables.notes if split.tables is not None else []:
         examples = [Example(detail=str(place)) for place in note.places[:EXAMPLES_KEPT]]
-        findings.note_many("left_out", len(note.places), examples, note.text)
+        findings.add_many("left_out", len(note.places), examples, note.text)
 
 
 def _listed_images(data: dict[str, Any], split: Split) -> dict[int, ListedImage]:
@@ -125,29 +125,29 @@ def _file_names(facts: SplitFacts) -> dict[int, str]:
 
 
 def _check_paths(findings: Findings, facts: SplitFacts) -> list[ListedImage]:
-    """Find missing files and paths outside the image folder; return the images with a file."""
+    """Find missing files and paths outside the image folder, and return images that have a file."""
     present, missing, folder = [], [], facts.split.img_folder
     for image in facts.images.values():
-        if image.is_there():
+        if image.exists():
             present.append(image)
         else:
             missing.append(image)
         if leads_outside(image.file_name, folder):
-            findings.note("path_outside_folder", image.example(os.path.abspath(image.path)))
+            findings.add("path_outside_folder", image.example(os.path.abspath(image.path)))
     if missing:
         flag = None if present else f"--{facts.split.name}_images"
         names = [image.file_name for image in missing]
         hint = explain_missing_files(names, folder, flag)
-        message = f"{KINDS['missing_file'].means}; {hint}"
+        message = f"{KINDS['missing_file'].message}; {hint}"
         for image in missing:
-            findings.note("missing_file", image.example(), message)
+            findings.add("missing_file", image.example(), message)
     return present
 
 
-def _check_against_rules(
+def _check_training_rules(
     findings: Findings, data: dict[str, Any], facts: SplitFacts, settings: Settings
 ) -> None:
-    """Find the problems for which training rejects the annotation file."""
+    """Find problems for which training rejects the annotation file."""
     split = facts.split
     try:
         check_annotations(
@@ -159,7 +159,7 @@ def _check_against_rules(
             masks=settings.masks,
         )
     except UserError as error:
-        note_refusal(findings, error, _file_names(facts))
+        add_rejections(findings, error, _file_names(facts))
 
 
 def _check_class_names(findings: Findings, facts: SplitFacts) -> None:
@@ -168,7 +168,7 @@ def _check_class_names(findings: Findings, facts: SplitFacts) -> None:
         earlier = first.setdefault(entry.name, number)
         if earlier != number:
             detail = f"{entry.name!r}, same as category id {facts.text_ids.get(earlier, earlier)}"
-            findings.note("duplicate_class_name", Example(category_id=number, detail=detail))
+            findings.add("duplicate_class_name", Example(category_id=number, detail=detail))
 
 
 def _is_usable(row: Row, facts: SplitFacts) -> bool:
@@ -211,6 +211,6 @@ def _check_counts(findings: Findings, facts: SplitFacts, settings: Settings) -> 
     is_error = training and are_too_many(crowded)
     kind = "more_objects_than_queries" if is_error else "few_with_more_objects_than_queries"
     for image_id, count in crowded:
-        findings.note(kind, facts.images[image_id].example(f"{count}"))
+        findings.add(kind, facts.images[image_id].example(f"{count}"))
     if training and not facts.objects and not findings.has("refused"):
-        findings.note("no_objects", Example())
+        findings.add("no_objects", Example())

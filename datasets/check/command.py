@@ -21,7 +21,7 @@ from datasets.check.report import Report, as_json, as_text
 from datasets.check.splits import compare_splits
 from datasets.formats.flags import add_format_flags
 from datasets.formats.reading import ReadOptions, build_read_options, read_split
-from datasets.formats.recognise import DataSource, build_source, split_names
+from datasets.formats.recognize import DataSource, build_source, split_names
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command
 from util.errors import UserError
 from util.files.checkpoint import atomic_write
@@ -34,13 +34,14 @@ def build_parser() -> ArgumentParser:
     """Build the parser; it has the data flags of main.py."""
     parser = ArgumentParser(
         prog=_PROGRAM,
-        description="Check a COCO-format dataset and print a report. Exit status: 0 = no errors, "
+        usage=f"{_PROGRAM} [--data DIR] [flags]",
+        description="Check a dataset and print a report. Exit status: 0 = no errors, "
         "1 = errors found, 2 = invalid command line or unreadable annotation file.",
         fromfile_prefix_chars="@",
     )
     data = FlagGroup(parser, "data")
     add_format_flags(data)
-    data.add("--seed", "random seed of --val_fraction", default=42, type=int)
+    data.add("--seed", "default of --split_seed", default=42, type=int)
     data.add("--coco_path", "COCO directory: train2017/, val2017/, annotations/")
     for split, images in (("train", "training"), ("val", "validation")):
         data.add(f"--{split}_images", f"folder of the {images} images")
@@ -95,9 +96,9 @@ def _check(args: argparse.Namespace) -> Report:
 
 def _check_flags(args: argparse.Namespace) -> None:
     """Check the flags before reading any data."""
-    for name, least in (("num_queries", 1), ("num_classes", 1), ("num_workers", 0)):
-        if (value := getattr(args, name)) is not None and value < least:
-            raise UserError(f"--{name} {value} must be at least {least}")
+    for name, minimum in (("num_queries", 1), ("num_classes", 1), ("num_workers", 0)):
+        if (value := getattr(args, name)) is not None and value < minimum:
+            raise UserError(f"--{name} {value} must be at least {minimum}")
     if args.num_pictures < 1:
         raise UserError(f"--num_pictures {args.num_pictures} must be at least 1")
     if args.pictures:

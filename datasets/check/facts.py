@@ -1,4 +1,4 @@
-"""Statistics of a split: counts, sizes and classes."""
+"""Statistics of a split for the report."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -25,8 +25,8 @@ class Split(NamedTuple):
         name: "train" or "val".
         img_folder: folder that image file names are relative to.
         ann_file: annotation file, or the folder or list of several files.
-        tables: annotations that have been read, of any format; None: ``ann_file`` is in COCO
-            format, and is read by the check.
+        tables: annotations read from another format; None: ``ann_file`` is in COCO format and is
+            read by the check.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Split(NamedTuple):
     tables: Tables | None = None
 
     def source(self) -> str:
-        """Format and place of the annotations."""
+        """Format and path of the annotations."""
         if self.tables is None:
             return str(self.ann_file)
         return f"{self.tables.format}, {self.ann_file}{self.tables.part}"
@@ -61,7 +61,7 @@ class ClassCount:
 
 
 class Spread(NamedTuple):
-    """Distribution of numbers; all 0 if there are none."""
+    """Distribution of numbers; all fields are 0 if there are none."""
 
     smallest: float
     median: float
@@ -75,8 +75,8 @@ class Spread(NamedTuple):
         values = np.fromiter(numbers, dtype=np.float64)
         if values.size == 0:
             return cls(0, 0, 0, 0, 0)
-        marks = np.percentile(values, [0, 50, 99, 100])
-        smallest, median, percentile_99, largest = (round(float(mark), 2) for mark in marks)
+        percentiles = np.percentile(values, [0, 50, 99, 100])
+        smallest, median, percentile_99, largest = (round(float(p), 2) for p in percentiles)
         return cls(smallest, median, round(float(values.mean()), 2), percentile_99, largest)
 
 
@@ -126,7 +126,7 @@ class SplitFacts:
         return Spread.of(self.objects[image_id] for image_id in self.images)
 
     def as_json(self) -> dict[str, Any]:
-        """Convert to JSON values, without the classes."""
+        """Convert to values for JSON, without the classes."""
         without = self.images_without_objects()
         facts: dict[str, Any] = {
             "annotation_file": str(self.split.ann_file),

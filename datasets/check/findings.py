@@ -1,4 +1,4 @@
-"""Problem types of the dataset check, and collected findings."""
+"""Kinds of problems that the dataset check reports, and the findings of a check."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -13,26 +13,24 @@ EXAMPLES_KEPT = 1000
 
 
 class Kind(NamedTuple):
-    """A type of problem.
+    """A kind of problem.
 
     Attributes:
-        severity: "error": training rejects the data, stops, or learns something wrong; "warning":
-            suspicious, but training runs.
-        means: message in the plural: problem and consequence.
+        severity: "error": training rejects the data, stops, or learns from wrong data; "warning":
+            suspicious data that training accepts.
+        message: problem and consequence, in the plural.
     """
 
     severity: Severity
-    means: str
+    message: str
 
 
 KINDS: dict[str, Kind] = {
     # ---- annotation file ----
     "refused": Kind("error", "training rejects the annotation file"),
     "missing_file": Kind("error", "images have no file"),
-    "left_out": Kind("warning", "files or objects left out or corrected by the reader"),
-    "path_outside_folder": Kind(
-        "warning", "images have a file_name that leads out of the image folder"
-    ),
+    "left_out": Kind("warning", "files or objects ignored or corrected when reading"),
+    "path_outside_folder": Kind("warning", "images have a file_name outside the image folder"),
     "more_objects_than_queries": Kind(
         "error", "training images have more objects than --num_queries; training rejects them"
     ),
@@ -102,10 +100,10 @@ class Example(NamedTuple):
 
     Attributes:
         image_id: image id in the file; as text if it is not an integer.
-        annotation_id: annotation id in the file; likewise.
-        category_id: category id in the file; likewise.
+        annotation_id: annotation id in the file, in the same form.
+        category_id: category id in the file, in the same form.
         file_name: file name of the image in the annotation file.
-        detail: details in words.
+        detail: description of the occurrence.
     """
 
     image_id: int | str | None = None
@@ -135,7 +133,7 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
-        """Severity of the kind of finding."""
+        """Severity of the problem."""
         return KINDS[self.kind].severity
 
 
@@ -150,7 +148,7 @@ class Findings:
         self._split = split
         self._found: dict[tuple[str, str], Finding] = {}
 
-    def note(self, kind: str, example: Example, message: str | None = None) -> None:
+    def add(self, kind: str, example: Example, message: str | None = None) -> None:
         """Add one occurrence of a problem.
 
         Args:
@@ -158,13 +156,13 @@ class Findings:
             example: the occurrence.
             message: description of the problem, in the plural; default: the text in `KINDS`.
         """
-        message = KINDS[kind].means if message is None else message
+        message = KINDS[kind].message if message is None else message
         finding = self._found.setdefault((kind, message), Finding(kind, self._split, message))
         finding.count += 1
         if len(finding.examples) < EXAMPLES_KEPT:
             finding.examples.append(example)
 
-    def note_many(self, kind: str, count: int, examples: list[Example], message: str) -> None:
+    def add_many(self, kind: str, count: int, examples: list[Example], message: str) -> None:
         """Add a problem with ``count`` occurrences and some examples.
 
         Args:
@@ -174,12 +172,12 @@ class Findings:
             message: description of the problem, in the plural.
         """
         for example in examples:
-            self.note(kind, example, message)
+            self.add(kind, example, message)
         self._found[kind, message].count += count - len(examples)
 
     def has(self, kind: str) -> bool:
         """Whether a problem of this kind was found."""
-        return any(noted == kind for noted, _ in self._found)
+        return any(found == kind for found, _ in self._found)
 
     def all(self) -> list[Finding]:
         """Return all findings."""

@@ -1,19 +1,19 @@
-"""Check image files: decode each file like training does."""
+"""Check image files by decoding each of them as training does."""
 
 import hashlib
 import os
 import warnings
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from PIL import Image
 
 from datasets.check.findings import Example, Findings
-from datasets.check.progress import with_progress
 from datasets.loading.images import (
     QUARTER_TURNS,
     SizeMatch,
@@ -23,13 +23,14 @@ from datasets.loading.images import (
 )
 from util.errors import UserError
 from util.files.image_files import ImageTooLargeError, open_image
+from util.terminal.bar import Tqdm
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
 _UPRIGHT = 1
 _DIGEST_BYTES = 16
-_QUEUED_PER_WORKER = 4
+_ITEMS_PER_WORKER = 16
 
 
 class ListedImage(NamedTuple):
@@ -47,7 +48,7 @@ class ListedImage(NamedTuple):
     file_name: str
     size_wh: tuple[int, int] | None
 
-    def is_there(self) -> bool:
+    def exists(self) -> bool:
         """Whether the path exists, readable or not."""
         try:
             return os.path.lexists(self.path)
@@ -119,19 +120,19 @@ def survey_images(
         images: images to open.
         findings: findings of the split; problems are added.
         num_workers: number of threads; 0: the calling thread.
-        title: title of the progress line.
+        title: title of the progress bar, which is shown on a terminal only.
     """
     survey = ImageSurvey()
     with warnings.catch_warnings():
         # Pillow warns about large images, which are reported here, and about harmless headers.
         warnings.filterwarnings("ignore", module="PIL")
         inspected = _map_in_threads(inspect_image, images, num_workers)
-        for outcome in with_progress(inspected, title, len(images)):
+        for outcome in Tqdm(inspected, title, len(images), leave=False, disable=None):
             if isinstance(outcome, UnreadableImage):
                 kind = "decompression_bomb" if outcome.is_bomb else "unreadable_image"
-                findings.note(kind, outcome.listed.example(outcome.reason))
+                findings.add(kind, outcome.listed.example(outcome.reason))
             else:
-                _note_faults(findings, outcome)
+                _add_size_findings(findings, outcome)
                 _add_to_survey(survey, findings, outcome)
     return survey
 
@@ -154,42 +155,35 @@ def inspect_image(listed: ListedImage) -> StoredImage | UnreadableImage:
 def _map_in_threads(
     function: Callable[[In], Out], items: Iterable[In], num_workers: int
 ) -> Iterator[Out]:
-    """Like `map`, in threads and in order, with few results in memory."""
+    """Like `map`, in threads and in order, reading only a few items ahead."""
     if num_workers == 0:
         yield from map(function, items)
         return
-    pool = ThreadPoolExecutor(num_workers)
-    queued: deque[Future[Out]] = deque()
-    try:
-        for item in items:
-            queued.append(pool.submit(function, item))
-            if len(queued) > _QUEUED_PER_WORKER * num_workers:
-                yield queued.popleft().result()
-        while queued:
-            yield queued.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    remaining = iter(items)
+    with ThreadPoolExecutor(num_workers) as pool:
+        while chunk := list(islice(remaining, _ITEMS_PER_WORKER * num_workers)):
+            yield from pool.map(function, chunk)
 
 
-def _note_faults(findings: Findings, image: StoredImage) -> None:
+def _add_size_findings(findings: Findings, image: StoredImage) -> None:
     """Compare a readable image file with the annotation file."""
     listed, stored_wh, listed_wh = image.listed, image.size_wh, image.listed.size_wh
-    sizes = f"file {_in_words(stored_wh)}"
+    sizes = f"file {_size_text(stored_wh)}"
     if listed_wh is not None:
-        sizes += f", annotation file {_in_words(listed_wh)}"
+        sizes += f", annotation file {_size_text(listed_wh)}"
     if image.orientation != _UPRIGHT:
         sizes += f", EXIF orientation {image.orientation}"
     if image.match is not SizeMatch.EQUAL:
         kind = "exif_rotated" if image.match is SizeMatch.TURNED else "size_mismatch"
-        findings.note(kind, listed.example(sizes))
+        findings.add(kind, listed.example(sizes))
     elif image.orientation != _UPRIGHT:
         turned = image.orientation in QUARTER_TURNS
         is_clear = turned and listed_wh is not None and stored_wh[0] != stored_wh[1]
         if not is_clear:
-            findings.note("exif_ambiguous", listed.example(sizes))
+            findings.add("exif_ambiguous", listed.example(sizes))
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and stored_wh[0] * stored_wh[1] > limit:
-        findings.note("huge_image", listed.example(_in_words(stored_wh)))
+        findings.add("huge_image", listed.example(_size_text(stored_wh)))
 
 
 def _add_to_survey(survey: ImageSurvey, findings: Findings, image: StoredImage) -> None:
@@ -200,8 +194,8 @@ def _add_to_survey(survey: ImageSurvey, findings: Findings, image: StoredImage) 
     first = survey.by_digest.setdefault(image.digest, image.listed)
     if first is not image.listed:
         detail = f"same as image id {first.image_id} ({first.file_name})"
-        findings.note("duplicate_image", image.listed.example(detail))
+        findings.add("duplicate_image", image.listed.example(detail))
 
 
-def _in_words(size_wh: tuple[int, int]) -> str:
+def _size_text(size_wh: tuple[int, int]) -> str:
     return f"{size_wh[0]}x{size_wh[1]}"

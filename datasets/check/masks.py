@@ -6,18 +6,18 @@ from datasets.annotations.segmentations import usable_polygons
 from datasets.check.boxes import Boxes
 from datasets.check.findings import Findings
 
-_LEAST_OVERLAP = 0.5
+_MIN_IOU = 0.5
 
 
 def check_masks(findings: Findings, boxes: Boxes) -> None:
     """Find polygons that do not match their box; other checks report invalid segmentations."""
     for index, row in enumerate(boxes.rows):
         polygons = usable_polygons(row.get("segmentation"))
-        if polygons and (overlap := _overlap(polygons, row["bbox"])) < _LEAST_OVERLAP:
-            findings.note("mask_off_box", boxes.example(index, f"IoU {overlap:.2f}"))
+        if polygons and (iou := _iou(polygons, row["bbox"])) < _MIN_IOU:
+            findings.add("mask_off_box", boxes.example(index, f"IoU {iou:.2f}"))
 
 
-def _overlap(polygons: list[list[float]], box_xywh: list[float]) -> float:
+def _iou(polygons: list[list[float]], box_xywh: list[float]) -> float:
     """IoU of a box and the bounding box of polygons; 1 for an empty box (reported elsewhere)."""
     points = np.array([number for polygon in polygons for number in polygon], dtype=float)
     points = points.reshape(-1, 2)

@@ -5,14 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from datasets.annotations.coco_file import Row
 from datasets.check.images import ListedImage
 from datasets.loading.images import read_listed_image
 from util.errors import UserError
-from util.files.checkpoint import atomic_write
-from util.visualize.detections import Panel, detections_beside_ground_truth
+from util.visualize.contact_sheet import evenly_spaced, save_image
+from util.visualize.detections import Panel, draw_panels
 
 
 class Sample(NamedTuple):
@@ -52,10 +50,8 @@ def choose_samples(
     by_image = defaultdict(list)
     for row in annotations:
         by_image[row["image_id"]].append(row)
-    candidates = sorted(by_image)
-    count = min(count, len(candidates))
     samples = []
-    for image_id in (candidates[k * len(candidates) // count] for k in range(count)):
+    for image_id in evenly_spaced(sorted(by_image), count):
         rows = by_image[image_id]
         title = f"{split_name}: image {image_id}, annotations: {len(rows)}"
         labels = [class_names[row["category_id"]] for row in rows]
@@ -81,15 +77,9 @@ def save_pictures(samples: Iterable[Sample], path: Path) -> int:
         number of images drawn.
     """
     panels = [panel for panel in map(_panel, samples) if panel is not None]
-    count = len(panels)
-    if not panels:
-        return 0
-    if count % 2:
-        panels.append(Panel(Image.new("RGB", (1, 1), "white"), [], [], None, ""))
-    sheet = detections_beside_ground_truth(zip(panels[::2], panels[1::2], strict=True))
-    with atomic_write(path) as file:
-        sheet.save(file, Image.registered_extensions()[path.suffix.lower()])
-    return count
+    if panels:
+        save_image(draw_panels([panels[i : i + 2] for i in range(0, len(panels), 2)]), path)
+    return len(panels)
 
 
 def _panel(sample: Sample) -> Panel | None:

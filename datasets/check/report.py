@@ -8,7 +8,7 @@ from typing import Any
 from datasets.annotations.wording import EXAMPLES_SHOWN, counted
 from datasets.check.facts import SplitFacts, Spread, unused_ids
 from datasets.check.findings import EXAMPLES_KEPT, Example, Finding, Severity
-from util.visualize.contact_sheet import count
+from util.text import count
 
 _CLASSES_SHOWN = 100
 _IDS_SHOWN = 10
@@ -70,10 +70,11 @@ def _finding_as_json(finding: Finding, report: Report) -> dict[str, Any]:
 
 
 def _with_own_ids(examples: Sequence[Example], report: Report) -> list[Example]:
-    """The places with category ids as in the annotation files."""
-    shown: dict[Any, str] = report.text_ids
+    """Examples with the category ids of the annotation files."""
+    shown: dict[Any, str] = report.text_ids  # by category id
     return [
-        one._replace(category_id=shown.get(one.category_id, one.category_id)) for one in examples
+        example._replace(category_id=shown.get(example.category_id, example.category_id))
+        for example in examples
     ]
 
 
@@ -124,7 +125,7 @@ def _split_lines(facts: SplitFacts, num_queries: int) -> Iterator[str]:
     yield f"  images            {len(facts.images)}, {without} of them without objects"
     yield (
         f"  annotations       {facts.num_annotations}: {count(facts.objects.total(), 'object')}"
-        f"{_ignored(facts)}"
+        f"{_crowds(facts)}"
     )
     yield f"  objects per image {_spread(facts.objects_per_image())} (--num_queries {num_queries})"
     sizes = ", ".join(f"{number} {name}" for name, number in facts.box_areas.items())
@@ -141,8 +142,8 @@ def _split_lines(facts: SplitFacts, num_queries: int) -> Iterator[str]:
         yield f"  EXIF orientation  in {count(facts.survey.num_with_orientation, 'file')}"
 
 
-def _ignored(facts: SplitFacts) -> str:
-    """Number of crowd annotations; training data of Pascal VOC is read without difficult ones."""
+def _crowds(facts: SplitFacts) -> str:
+    """Number of crowd annotations or, in Pascal VOC, of difficult objects."""
     is_voc = facts.split.is_voc()
     if is_voc and not facts.num_crowd:
         return ""

@@ -25,7 +25,7 @@ def _compare_class_tables(findings: Findings, train: SplitFacts, val: SplitFacts
         ("class_table_differs", lone),
     ):
         for number, detail in differences:
-            findings.note(kind, Example(category_id=number, detail=detail))
+            findings.add(kind, Example(category_id=number, detail=detail))
 
 
 def _compare_class_counts(findings: Findings, train: SplitFacts, val: SplitFacts) -> None:
@@ -37,7 +37,7 @@ def _compare_class_counts(findings: Findings, train: SplitFacts, val: SplitFacts
             elsewhere = there.classes.get(number)
             if entry.objects and not (elsewhere and elsewhere.objects):
                 detail = f"{entry.name!r}, {entry.objects} in {here.split.name}"
-                findings.note(kind, Example(category_id=number, detail=detail))
+                findings.add(kind, Example(category_id=number, detail=detail))
 
 
 def _find_shared_images(findings: Findings, train: SplitFacts, val: SplitFacts) -> None:
@@ -46,14 +46,14 @@ def _find_shared_images(findings: Findings, train: SplitFacts, val: SplitFacts) 
         for digest, image in train.survey.by_digest.items():
             if twin := val.survey.by_digest.get(digest):
                 detail = f"identical to validation image id {twin.image_id} ({twin.file_name})"
-                findings.note("duplicate_across_splits", image.example(detail))
+                findings.add("duplicate_across_splits", image.example(detail))
         return
     val_paths = {os.path.realpath(image.path): image for image in val.images.values()}
     val_names = {image.path.name: image for image in val.images.values()}
     for image in train.images.values():
         if twin := val_paths.get(os.path.realpath(image.path)):
             detail = f"same file as validation image id {twin.image_id}"
-            findings.note("duplicate_across_splits", image.example(detail))
+            findings.add("duplicate_across_splits", image.example(detail))
         elif twin := val_names.get(image.path.name):
             detail = f"same file name as validation image id {twin.image_id}"
-            findings.note("same_name_across_splits", image.example(detail))
+            findings.add("same_name_across_splits", image.example(detail))

@@ -1,7 +1,7 @@
 """Errors of a detector by kind, and its confusion matrix, at IoU 0.5 and a score threshold.
 
 Source: Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020.
-The kinds and both IoU thresholds are theirs. TIDE asks for "mislocalised" before "wrong class";
+The kinds and both IoU thresholds are theirs. TIDE asks for "mislocalized" before "wrong class";
 here the larger overlap decides first, see `ErrorKind`.
 """
 
@@ -32,7 +32,7 @@ class ErrorKind(Enum):
     """IoU of 0.5 or more with an object of its class, which a higher score has taken."""
     WRONG_CLASS = "wrong class"
     """IoU of 0.5 or more with an object of another class."""
-    MISLOCALISED = "mislocalised"
+    MISLOCALIZED = "mislocalized"
     """IoU between 0.1 and 0.5 with an object of its class."""
     WRONG_BOTH = "wrong class and place"
     """IoU between 0.1 and 0.5 with an object of another class."""
@@ -40,7 +40,7 @@ class ErrorKind(Enum):
     """IoU below 0.1 with all objects."""
     MISSED = "missed"
     """An object without a correct detection, and not the object that a detection of the wrong
-    class, or a mislocalised detection, overlaps most."""
+    class, or a mislocalized detection, overlaps most."""
 
 
 FALSE_KINDS = tuple(k for k in ErrorKind if k not in (ErrorKind.CORRECT, ErrorKind.MISSED))
@@ -86,7 +86,7 @@ def errors_in(image: ImageBoxes) -> ImageErrors:
         kind = _kind_of(own, other, object_index)
         if kind is ErrorKind.WRONG_CLASS:
             explained[other.argmax()] = True
-        elif kind is ErrorKind.MISLOCALISED:
+        elif kind is ErrorKind.MISLOCALIZED:
             explained[own.argmax()] = True
         kinds.append(kind)
     unmatched = np.ones(len(image.object_labels), bool)
@@ -112,7 +112,7 @@ def _kind_of(own: np.ndarray, other: np.ndarray, matched: int) -> ErrorKind | No
     if best_other >= IOU_THRESHOLD:
         return ErrorKind.WRONG_CLASS
     if best_own >= BACKGROUND_IOU:
-        return ErrorKind.MISLOCALISED
+        return ErrorKind.MISLOCALIZED
     return ErrorKind.WRONG_BOTH if best_other >= BACKGROUND_IOU else ErrorKind.BACKGROUND
 
 

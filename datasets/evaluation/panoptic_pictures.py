@@ -9,6 +9,7 @@ from datasets.annotations.coco_file import replace_text_ids
 from datasets.coco_panoptic import CocoPanoptic
 from datasets.loading.listed_images import read_row_image
 from util.panoptic_coding import decode_id_map
+from util.visualize.contact_sheet import evenly_spaced
 from util.visualize.panoptic import PanopticSample
 
 
@@ -26,8 +27,7 @@ def panoptic_samples(
     predictions = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
     rows = predictions["annotations"]
     replace_text_ids(rows)
-    number = min(num_images, len(rows))
-    for predicted in (rows[k * len(rows) // number] for k in range(number)):
+    for predicted in evenly_spaced(rows, num_images):
         image_id = predicted["image_id"]
         image, truth = dataset.segments.image(image_id), dataset.segments.map_of(image_id)
         yield PanopticSample(

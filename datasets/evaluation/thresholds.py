@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 from datasets.evaluation.matching import Entry, Matches, images_with_boxes, match_all
 
 
-class Operating(NamedTuple):
+class OperatingPoint(NamedTuple):
     """Quality of the detections with at least a score, at IoU 0.5.
 
     Attributes:
@@ -52,7 +52,7 @@ def thresholds_of(matches: Matches) -> dict[str, Any] | None:
     return {"best_f1": overall.threshold, "by_class": known}
 
 
-def best_operating_point(matches: Matches, category_id: int | None = None) -> Operating | None:
+def best_operating_point(matches: Matches, category_id: int | None = None) -> OperatingPoint | None:
     """Threshold with the best F1, with its precision and recall; the highest of equal ones.
 
     F1 is computed for every score that occurs, so that no threshold is better.
@@ -78,12 +78,12 @@ def best_operating_point(matches: Matches, category_id: int | None = None) -> Op
 
 def operating_point(
     matches: Matches, threshold: float, category_id: int | None = None
-) -> Operating:
+) -> OperatingPoint:
     """Precision, recall and F1 at a threshold, of a class or (None) of all together."""
     scores, correct, num_objects = _of_class(matches, category_id)
     kept = scores >= threshold
     num_correct, num_kept = int((correct & kept).sum()), int(kept.sum())
-    return Operating(
+    return OperatingPoint(
         threshold,
         num_correct / max(num_kept, 1),
         num_correct / max(num_objects, 1),

@@ -201,19 +201,19 @@ def common_folder(paths: Iterable[Path]) -> Path:
     return Path(os.path.commonpath({str(path.parent) for path in paths}))
 
 
-def raise_problems(problems: Sequence[str], way_out: str) -> None:
+def raise_problems(problems: Sequence[str], fix: str) -> None:
     """Raise one error with the first few problems, if there are any.
 
     Args:
         problems: file, line and what is wrong.
-        way_out: how to fix them.
+        fix: how to fix them.
 
     Raises:
         UserError: there are problems.
     """
     if problems:
         few = with_rest(problems[:EXAMPLES_SHOWN], len(problems))
-        raise UserError(f"{few}; {way_out}")
+        raise UserError(f"{few}; {fix}")
 
 
 def as_coco_file(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class ListedImages:
             )
         return image
 
-    def take_note(self) -> str | None:
+    def pop_notice(self) -> str | None:
         """Message if an image has been rotated according to EXIF since the last call, else None."""
         turned, self._turned = self._turned, None
         if turned is None:

@@ -40,10 +40,10 @@ class RowLabels(Dataset):
             ) from None
         return image, {**target, "labels": rows}
 
-    def take_note(self) -> str | None:
+    def pop_notice(self) -> str | None:
         """Return the data set's remark about the last item, if any."""
         dataset: Any = self.dataset
-        return dataset.take_note() if hasattr(dataset, "take_note") else None
+        return dataset.pop_notice() if hasattr(dataset, "pop_notice") else None
 
 
 def with_row_labels(dataset: Dataset, category_ids: CategoryIds | None) -> Dataset:

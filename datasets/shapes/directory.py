@@ -13,23 +13,12 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from datasets import coco
-from datasets.shapes.drawing import (
-    MIN_IMAGE_SIZE,
-    STUFF_CLASSES,
-    THING_CLASSES,
-    Scene,
-    Segment,
-    draw_scene,
-    tight_box,
-)
-from datasets.shapes.encoding import encode_png, run_lengths
+from datasets.shapes.drawing import MIN_IMAGE_SIZE
+from datasets.shapes.split import MAX_IMAGES, SPLITS, write_json, write_split
 from util.errors import UserError
 from util.options import option
 
@@ -42,11 +31,6 @@ DEFAULT_ROOT = Path(__file__).resolve().parents[2] / "data" / "shapes"
 TRAIN_SCALES = (0.75, 0.875, 1.0)  # relative to the image size; evaluation uses the largest
 
 SETTINGS_FILE = "shapes.json"
-FIRST_IMAGE_ID = {"train": 100_001, "val": 1}  # ids differ between splits
-MAX_IMAGES = 100_000  # per split, so that image ids differ between splits
-SEGMENTS_PER_IMAGE = 10  # segment id = image id * 10 + number: unique, and fits into RGB
-
-CATEGORY_IDS = {name: index for index, name in enumerate((*THING_CLASSES, *STUFF_CLASSES), start=1)}
 
 
 def build(image_set: str, args: Any) -> coco.CocoDetection:
@@ -215,102 +199,7 @@ def _write_atomically(root: Path, settings: dict[str, int]) -> None:
 
 def _write_directory(root: Path, settings: dict[str, int]) -> None:
     (root / "annotations").mkdir(parents=True)
-    for stream, split in enumerate(("train", "val")):
-        scenes = (
-            draw_scene(
-                np.random.default_rng([settings["seed"], stream, index]), settings["image_size"]
-            )
-            for index in range(settings[f"num_{split}"])
-        )
-        _write_split(root, split, scenes)
-    _write_json(root / SETTINGS_FILE, settings)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
-
-
-# ---- a split in COCO format
-
-
-def _write_split(root: Path, split: str, scenes: Iterable[Scene]) -> None:
-    """Write images and segment maps, then both annotation files."""
-    image_folder, panoptic_folder = root / f"{split}2017", root / f"panoptic_{split}2017"
-    image_folder.mkdir()
-    panoptic_folder.mkdir()
-    images, instances, panoptic = [], [], []
-    for image_id, scene in enumerate(scenes, start=FIRST_IMAGE_ID[split]):
-        file_name = f"{image_id:012d}.png"
-        rows = _segment_rows(image_id, scene)
-        (image_folder / file_name).write_bytes(encode_png(scene.image))
-        (panoptic_folder / file_name).write_bytes(encode_png(_panoptic_map(rows)))
-        height, width, _ = scene.image.shape
-        images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
-        instances += _instance_annotations(image_id, rows)
-        segments = [fields for fields, _ in rows]
-        panoptic.append({"image_id": image_id, "file_name": file_name, "segments_info": segments})
-    for kind, names, annotations in (
-        ("instances", THING_CLASSES, instances),
-        ("panoptic", (*THING_CLASSES, *STUFF_CLASSES), panoptic),
-    ):
-        content = {
-            "info": {"description": "drawn shapes"},
-            "images": images,
-            "annotations": annotations,
-            "categories": _categories(names),
-        }
-        _write_json(root / "annotations" / f"{kind}_{split}2017.json", content)
-
-
-def _categories(names: Iterable[str]) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": CATEGORY_IDS[name],
-            "name": name,
-            "supercategory": "shape" if name in THING_CLASSES else "texture",
-            "isthing": int(name in THING_CLASSES),
-        }
-        for name in names
-    ]
-
-
-def _segment_rows(image_id: int, scene: Scene) -> list[tuple[dict[str, Any], Segment]]:
-    """Return the segments, things first, with the fields common to both annotation files."""
-    return [
-        (
-            {
-                "id": segment_id,
-                "category_id": CATEGORY_IDS[segment.class_name],
-                "bbox": list(tight_box(segment.mask)),
-                "area": int(np.count_nonzero(segment.mask)),
-                "iscrowd": 0,
-            },
-            segment,
-        )
-        for segment_id, segment in enumerate(
-            (*scene.things, *scene.stuff), start=image_id * SEGMENTS_PER_IMAGE
-        )
-    ]
-
-
-def _instance_annotations(
-    image_id: int, rows: list[tuple[dict[str, Any], Segment]]
-) -> list[dict[str, Any]]:
-    return [
-        {
-            **fields,
-            "image_id": image_id,
-            "segmentation": run_lengths(segment.mask),
-            "visible_share": round(segment.visible_share, 4),
-        }
-        for fields, segment in rows
-        if segment.class_name in THING_CLASSES
-    ]
-
-
-def _panoptic_map(rows: list[tuple[dict[str, Any], Segment]]) -> np.ndarray:
-    """Encode segment ids as uint8 (size, size, 3): red + 256 green + 256**2 blue."""
-    segment_ids = np.zeros(rows[0][1].mask.shape, dtype="<u4")
-    for fields, segment in rows:
-        segment_ids[segment.mask] = fields["id"]
-    return segment_ids.view(np.uint8).reshape(*segment_ids.shape, 4)[..., :3]
+    for split in SPLITS:
+        num_images, image_size = settings[f"num_{split}"], settings["image_size"]
+        write_split(root, split, num_images, image_size, settings["seed"])
+    write_json(root / SETTINGS_FILE, settings)

@@ -16,17 +16,11 @@ from torch.nn.modules import module as nn_module
 from torch.utils.hooks import RemovableHandle
 
 
-class Attention(nn.MultiheadAttention):
-    """`torch.nn.MultiheadAttention` with the same parameters and other kernels, see above.
+class WeightHooks(nn.Module):
+    """Base class of attention layers that compute weights only while a forward hook reads them."""
 
-    Args:
-        embed_dim: number of channels.
-        num_heads: number of attention heads.
-        dropout: dropout probability of the attention weights.
-    """
-
-    def __init__(self, embed_dim: int, num_heads: int, dropout: float):
-        super().__init__(embed_dim, num_heads, dropout=dropout)
+    def __init__(self) -> None:
+        super().__init__()
         self._hooks_without_weights: set[int] = set()  # ids of the hooks' handles
 
     def register_forward_hook(
@@ -56,6 +50,19 @@ class Attention(nn.MultiheadAttention):
             own_hooks = self._forward_hooks.keys() - self._hooks_without_weights
             return len(own_hooks) > 0 or len(nn_module._global_forward_hooks) > 0
         return False
+
+
+class Attention(nn.MultiheadAttention, WeightHooks):
+    """`torch.nn.MultiheadAttention` with the same parameters and other kernels, see above.
+
+    Args:
+        embed_dim: number of channels.
+        num_heads: number of attention heads.
+        dropout: dropout probability of the attention weights.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float):
+        super().__init__(embed_dim, num_heads, dropout=dropout)
 
     def forward(
         self,

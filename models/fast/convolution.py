@@ -5,6 +5,8 @@ convolution takes up to 2.7 times as long as a matrix product, forward and backw
 (``benchmarks/RESULTS.md``).
 """
 
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,7 +21,7 @@ class SmallMapConv2d(nn.Conv2d):
     """
 
     @classmethod
-    def from_conv(cls, conv: nn.Conv2d) -> "SmallMapConv2d":
+    def from_conv(cls, conv: nn.Conv2d) -> Self:
         """Create a module that shares the parameters of ``conv``, without its hooks."""
         new = cls(
             conv.in_channels,
@@ -36,8 +38,8 @@ class SmallMapConv2d(nn.Conv2d):
         new.weight, new.bias = conv.weight, conv.bias
         return new.train(conv.training)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Convolve (B, C, H, W) to (B, out_channels, H', W')."""
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolve (B, C, H, W) to (B, out_channels, H', W'); called by `forward`."""
         is_mixed = input.device.type == "cpu" and torch.is_autocast_enabled("cpu")
         is_plain = self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
         if is_mixed and is_plain and input.dim() == 4 and isinstance(self.padding, tuple):
@@ -48,11 +50,13 @@ class SmallMapConv2d(nn.Conv2d):
                 )
             )
             if 0 < len(input) * height * width < self.out_channels:
-                return self._multiply(input, self.padding, height, width)
-        return super().forward(input)
+                patches = self._patches(input, self.padding, height, width)
+                rows = weight.permute(0, 2, 3, 1).flatten(1)  # (out_channels, elements * C)
+                return F.linear(patches, rows, bias).permute(0, 3, 1, 2)
+        return super()._conv_forward(input, weight, bias)
 
-    def _multiply(self, input: Tensor, padding: tuple[int, ...], height: int, width: int) -> Tensor:
-        """Multiply the patches under the kernel by the weights.
+    def _patches(self, input: Tensor, padding: tuple[int, ...], height: int, width: int) -> Tensor:
+        """Patches under the kernel, to be multiplied by the weights.
 
         Args:
             input: (B, C, H, W).
@@ -60,7 +64,7 @@ class SmallMapConv2d(nn.Conv2d):
             height, width: H' and W'.
 
         Returns:
-            (B, out_channels, H', W').
+            (B, H', W', elements of the kernel * C).
         """
         (down, right), (vertical, horizontal) = self.stride, padding
         padded = F.pad(input, (horizontal, horizontal, vertical, vertical)).permute(0, 2, 3, 1)
@@ -69,8 +73,7 @@ class SmallMapConv2d(nn.Conv2d):
             for i in range(self.kernel_size[0])
             for j in range(self.kernel_size[1])
         ]
-        weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # (out_channels, elements * C)
-        return F.linear(torch.cat(patches, 3), weight, self.bias).permute(0, 3, 1, 2)
+        return torch.cat(patches, 3)
 
 
 def use_small_map_convolutions(network: nn.Module) -> None:

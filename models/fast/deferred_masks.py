@@ -87,3 +87,9 @@ def select_queries(masks: Tensor | DeferredMasks, indices: Tensor) -> Tensor:
     if isinstance(masks, DeferredMasks):
         return masks.of_queries(indices)
     return masks.flatten(0, 1)[indices]
+
+
+def with_all_masks(outputs: dict[str, Any]) -> dict[str, Any]:
+    """Replace `DeferredMasks` in model outputs by the mask logits (B, Q, H, W) of all queries."""
+    masks = outputs.get("pred_masks")
+    return {**outputs, "pred_masks": masks.dense()} if isinstance(masks, DeferredMasks) else outputs

@@ -6,15 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from datasets.formats.image_files import IMAGE_SUFFIXES
 from prediction.names import unique_names
 from util.errors import UserError
 
-IMAGE_SUFFIXES = frozenset(
-    {
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif"),
-        *(".tif", ".tiff", ".mpo", ".pgm", ".ppm", ".pbm", ".pnm", ".tga", ".jp2", ".avif"),
-    }
-)
 VIDEO_SUFFIXES = frozenset(
     {
         *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"),
@@ -37,11 +32,6 @@ class Input:
     name: str
     is_video: bool = False
 
-    @property
-    def is_camera(self) -> bool:
-        """Whether this is a camera."""
-        return self.is_video and self.path.isdecimal()
-
 
 @dataclass(frozen=True)
 class _Found:
@@ -50,7 +40,7 @@ class _Found:
 
 
 def warn_of_output_inside(arguments: Sequence[str], output_dir: str | Path) -> None:
-    """Print a warning if the output folder is inside an input folder, usually of a dataset.
+    """Print a warning if the output folder is inside an input folder, which may be a dataset.
 
     Args:
         arguments: inputs given on the command line.
@@ -61,7 +51,7 @@ def warn_of_output_inside(arguments: Sequence[str], output_dir: str | Path) -> N
         if Path(argument).is_dir() and output.is_relative_to(Path(argument).resolve()):
             print(
                 f"Warning: --output_dir {output_dir} is inside {argument}: training on this folder "
-                "would take the annotated images for images without objects"
+                "would use the annotated images as images without objects"
             )
 
 
@@ -115,7 +105,7 @@ def _find(argument: str, output_dir: str) -> Iterator[_Found]:
 
 
 def _in_folder(folder: str, root: str, output_dir: str) -> Iterator[_Found]:
-    """All files of a folder and its subfolders, sorted; hidden ones are skipped."""
+    """All files of a folder and its subfolders, sorted, without hidden files."""
     for where, folders, files in os.walk(folder):
         kept = [name for name in sorted(folders) if not name.startswith(".")]
         folders[:] = [f for f in kept if os.path.realpath(os.path.join(where, f)) != output_dir]

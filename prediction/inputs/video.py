@@ -14,8 +14,8 @@ from PIL import Image
 
 from util.errors import UserError
 
-_USUAL_FPS = 25.0  # for a file that does not say
-_INSTALL = "pip install av (or: pip install opencv-python-headless)"
+_USUAL_FPS = 25.0  # for files without a frame rate
+_INSTALL = "pip install av (or pip install opencv-python-headless)"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Frame:
     """A frame of a video.
 
     Attributes:
-        index: from 0, counting every frame of the video.
+        index: index from 0 among all frames of the video.
         seconds: time since the beginning.
         image: upright, RGB.
     """
@@ -38,10 +38,10 @@ def frames(source: str, fps: float | None = None) -> Iterator[Frame]:
 
     Args:
         source: path of a video file, or the index of a camera.
-        fps: frames per second to return, if the video has more; None: all.
+        fps: maximum number of frames per second to return; None: all.
 
     Raises:
-        UserError: neither PyAV nor OpenCV is installed, or the video cannot be read.
+        UserError: if neither PyAV nor OpenCV is installed, or the video cannot be read.
     """
     read = _read_with_av if reader_of(source) == "av" else _read_with_opencv
     last_interval = -1
@@ -54,16 +54,16 @@ def frames(source: str, fps: float | None = None) -> Iterator[Frame]:
 
 
 def reader_of(source: str) -> str:
-    """Module that reads a video: ``av`` or ``cv2``. OpenCV knows cameras on every system.
+    """Module that reads a video: ``av`` or, preferred for cameras, ``cv2``.
 
     Raises:
-        UserError: neither is installed.
+        UserError: if neither is installed.
     """
     preferred = ("cv2", "av") if source.isdecimal() else ("av", "cv2")
     for module in preferred:
         if module in sys.modules or find_spec(module) is not None:
             return module
-    raise UserError(f"{source}: videos are read with PyAV or OpenCV, neither is here: {_INSTALL}")
+    raise UserError(f"{source}: videos require PyAV or OpenCV: {_INSTALL}")
 
 
 def _read_with_av(source: str) -> Iterator[Frame]:
@@ -87,7 +87,7 @@ def _read_with_av(source: str) -> Iterator[Frame]:
 
 
 def _upright(frame: Any) -> Image.Image:
-    """A frame of PyAV as an image, turned as phones ask for."""
+    """Convert a frame of PyAV to an image, rotated as its metadata says."""
     image: Image.Image = frame.to_image()
     degrees = getattr(frame, "rotation", 0)  # counter-clockwise
     return image.rotate(degrees, expand=True) if degrees else image

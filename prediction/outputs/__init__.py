@@ -1,1 +1,1 @@
-"""Outputs of a prediction: annotated images, JSON, CSV, panoptic maps and attention maps."""
+"""Output files of a prediction: annotated images, JSON, CSV, panoptic maps and attention maps."""

@@ -14,7 +14,7 @@ from prediction.inputs.reading import Item
 from prediction.outputs.pictures import save_below
 from prediction.result import Prediction
 from util.visualize.contact_sheet import contact_sheet, with_caption
-from util.visualize.drawing import TextStyle, class_colour
+from util.visualize.drawing import TextStyle, class_color
 
 MAX_DETECTIONS = 5
 
@@ -31,7 +31,7 @@ def overlay(image: Image.Image, weights: np.ndarray) -> Image.Image:
     """Draw attention weights as a heat map over a dark gray copy of an image.
 
     Args:
-        image: image of any mode.
+        image: any mode.
         weights: (h, w), not negative; the maximum is yellow, half of it red, zero transparent.
     """
     heat = Image.fromarray((weights / max(float(weights.max()), 1e-12)).astype(np.float32))
@@ -57,13 +57,13 @@ def encoder_picture(
     Returns:
         figure with the image and its numbered points, then one heat map per point.
     """
-    tile = tile_of(image, _ENCODER_TILE)
+    tile = _tile_of(image, _ENCODER_TILE)
     scale = tile.width / image.width
     places = [(x * scale, y * scale) for x, y in points]
-    tiles = [with_caption(_marked(tile, places, numbered=True), "points")]
+    tiles = [with_caption(_with_points(tile, places, numbered=True), "points")]
     for number, ((x, y), place) in enumerate(zip(points, places, strict=True), 1):
         cell = maps.cell_at(x / image.width, y / image.height)
-        heat = _marked(overlay(tile, maps.encoder[cell]), [place], numbered=False)
+        heat = _with_points(overlay(tile, maps.encoder[cell]), [place])
         tiles.append(with_caption(heat, f"encoder at point {number} ({x:.0f}, {y:.0f})"))
     rows = range(0, len(tiles), _POINTS_PER_ROW)
     return contact_sheet([tiles[start : start + _POINTS_PER_ROW] for start in rows])
@@ -80,7 +80,7 @@ def decoder_picture(image: Image.Image, prediction: Prediction, maps: AttentionM
     Returns:
         figure with one row per detection: its box, the mean over the heads, then each head.
     """
-    tile = tile_of(image, _DECODER_TILE)
+    tile = _tile_of(image, _DECODER_TILE)
     scale = tile.width / image.width
     rows = []
     for index in range(min(len(prediction), MAX_DETECTIONS)):
@@ -89,7 +89,7 @@ def decoder_picture(image: Image.Image, prediction: Prediction, maps: AttentionM
         name, score = prediction.names[index], float(prediction.scores[index])
         box = (prediction.boxes_xyxy[index] * scale).tolist()
         row = [
-            with_caption(_boxed(tile, box, name), f"{name} {score:.2f} (query {query})"),
+            with_caption(_with_box(tile, box, name), f"{name} {score:.2f} (query {query})"),
             with_caption(overlay(tile, heads.mean(axis=0)), f"mean of {len(heads)} heads"),
         ]
         for number, weights in enumerate(heads, 1):
@@ -98,25 +98,45 @@ def decoder_picture(image: Image.Image, prediction: Prediction, maps: AttentionM
     return contact_sheet(rows)
 
 
-def tile_of(image: Image.Image, side: int) -> Image.Image:
-    """RGB copy whose long side has this many pixels."""
+def detection_tiles(
+    image: Image.Image, prediction: Prediction, index: int, maps: AttentionMaps, side: int
+) -> tuple[Image.Image, Image.Image, Image.Image]:
+    """Draw the box of a detection, its decoder attention, and encoder attention at its center.
+
+    Args:
+        image: the upright image.
+        prediction: detections in the image.
+        index: index of the detection in ``prediction``.
+        maps: attention maps of the image.
+        side: long side of each tile in pixels.
+    """
+    tile = _tile_of(image, side)
+    box = (prediction.boxes_xyxy[index] * (tile.width / image.width)).tolist()
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    encoder = overlay(tile, maps.encoder[maps.cell_at(x / tile.width, y / tile.height)])
+    decoder = overlay(tile, maps.decoder[prediction.queries[index]])
+    return _with_box(tile, box, prediction.names[index]), decoder, _with_points(encoder, [(x, y)])
+
+
+def _tile_of(image: Image.Image, side: int) -> Image.Image:
+    """RGB copy, resized to ``side`` pixels on the long side."""
     factor = side / max(image.size)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
 
 
-def _boxed(tile: Image.Image, box_xyxy: Sequence[float], name: str) -> Image.Image:
+def _with_box(tile: Image.Image, box_xyxy: Sequence[float], name: str) -> Image.Image:
     """Copy of a tile with a box, in pixels of the tile, in the color of its class."""
     canvas = tile.copy()
-    ImageDraw.Draw(canvas).rectangle(tuple(box_xyxy), outline=class_colour(name), width=2)
+    ImageDraw.Draw(canvas).rectangle(tuple(box_xyxy), outline=class_color(name), width=2)
     return canvas
 
 
-def _marked(tile: Image.Image, places: Sequence[Point], numbered: bool) -> Image.Image:
-    """Copy of a tile with rings at places, in pixels of the tile, numbered from 1 if requested."""
+def _with_points(tile: Image.Image, points: Sequence[Point], numbered: bool = False) -> Image.Image:
+    """Copy of a tile with a ring around each point (in pixels), optionally numbered from 1."""
     canvas = tile.copy()
     draw, style = ImageDraw.Draw(canvas), TextStyle(canvas.size)
-    for number, (x, y) in enumerate(places, 1):
+    for number, (x, y) in enumerate(points, 1):
         draw.circle((x, y), 5, outline=_RING, width=2)
         if numbered:
             width, height = style.size_of(str(number))
@@ -131,7 +151,7 @@ class AttentionPictures:
     Args:
         folder: output folder.
         detector: computes the maps in a second pass over each image.
-        points: x and y in pixels, not negative; empty: the centers of the best detections.
+        points: non-negative x and y in pixels; empty: centers of the best detections.
 
     Raises:
         UserError: if the model has no attention maps.

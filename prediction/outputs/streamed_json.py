@@ -1,4 +1,4 @@
-"""JSON files written entry by entry, which replace the old file only when complete."""
+"""JSON files that are written entry by entry and replace an old file only when complete."""
 
 import contextlib
 import json
@@ -9,13 +9,13 @@ from util.files.checkpoint import atomic_write
 
 
 class StreamedJson:
-    """A JSON file with one long list, written entry by entry without keeping it in memory.
+    """A JSON file with one long list, which is never in memory as a whole.
 
-    The file gets its name when it is closed; until then an existing file is kept.
+    An existing file is replaced when this one is closed.
 
     Args:
         path: file to write.
-        before: entries of the JSON object before the list; None: the file is only the list.
+        before: entries of the JSON object before the list; None: the file contains only the list.
         name: key of the list.
     """
 

@@ -66,7 +66,7 @@ class CountTable:
         self._rows.append((_place(item), Counter(prediction.names)))
 
     def close(self) -> None:
-        """Write the file; its columns are not known before."""
+        """Write the file, since its columns are known only now."""
         occurring = sorted({name for _, counts in self._rows for name in counts})
         classes = list(self._classes or occurring)
         with atomic_write(self._path, "w") as file:

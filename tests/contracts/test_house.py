@@ -62,7 +62,7 @@ def test_imports_point_one_way(name):
     assert not wrong, f"{name} imports {wrong}, against main -> engine -> models, datasets -> util"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda p: p.name)
 def test_benchmarks_do_not_import_tests(path):
     assert "tests" not in imported_rooms(ast.parse(path.read_text(encoding="utf-8")))
 

@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 
 from examples import attention, detect, loading, panoptic
-from examples.loading import Detections
-from export.source import LoadedModel, from_file, released_model
+from export.source import from_file, released_model
 from main import get_args_parser
 from models import build_model
 from tests.datasets.photo_cases import PATCH_XYWH, UPRIGHT_WH, red_share, write_photo
@@ -71,16 +70,6 @@ def test_a_checkpoint_becomes_the_model_that_it_was(tmp_path):
         torch.testing.assert_close(values, expected[name], rtol=0, atol=1e-5)
 
 
-def test_detections_have_the_classes_of_the_category_ids(tmp_path):
-    make_checkpoint(tmp_path / "c.pth", category_ids=[9, 2, "1", 7, 8])
-    loaded = from_file(str(tmp_path / "c.pth"), {})
-    logits = torch.zeros(1, 5, 6)
-    logits[0, :, :5] = 9 * torch.eye(5)
-    outputs = {"pred_logits": logits, "pred_boxes": torch.zeros(1, 5, 4)}
-    found = Detections.of(loaded, outputs, Image.new("RGB", (9, 9)), 0, range(5))
-    assert found.labels == ["class 9", "bar", "dot", "class 7", "class 8"]
-
-
 @pytest.mark.parametrize(("num_classes", "name"), [(91, "dog"), (5, "class 18")])
 def test_a_checkpoint_of_the_original_has_no_new_flags_and_no_names(num_classes, name, tmp_path):
     flags = ("--masks", "--frozen_weights", "boxes.pth")
@@ -113,13 +102,6 @@ def test_a_file_that_is_no_checkpoint_of_a_model(changes, message, tmp_path):
         from_file(str(tmp_path / "c.pth"), {})
 
 
-@pytest.mark.parametrize(("available", "device"), [(True, "cuda"), (False, "cpu")])
-def test_a_gpu_is_used_where_there_is_one(available, device, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
-    parser = loading.example_parser("detect.py", "", detect.MODELS, 0.7)
-    assert parser.parse_args(["photo.jpg"]).device == device
-
-
 def test_random_weights_are_the_same_every_time():
     first, second = (released_model("detr_demo", True, torch.device("cpu")) for _ in range(2))
     assert torch.equal(first.model.query_pos, second.model.query_pos)
@@ -129,83 +111,15 @@ def test_random_weights_are_the_same_every_time():
 # ---- detections ----------------------------------------------------------------------------------
 
 
-def outputs_for(scores):
-    """Query k is of class k % 3 with ``scores[k]``, in a box of a quarter of the image."""
-    rest = (1 - torch.tensor(scores)[:, None]) / 3
-    probabilities = rest.repeat(1, 4)
-    for query, score in enumerate(scores):
-        probabilities[query, query % 3] = score
-    boxes = torch.tensor([0.5, 0.5, 0.5, 0.5]).repeat(len(scores), 1)
-    return {"pred_logits": probabilities.log()[None], "pred_boxes": boxes[None]}
-
-
-def test_detections_come_best_first_and_above_the_threshold():
-    loaded = LoadedModel(model=torch.nn.Identity(), num_classes=3, categories={0: "cat"})
-    image, outputs = Image.new("RGB", (40, 20)), outputs_for([0.6, 0.9, 0.3, 0.8])
-    found = Detections.of(loaded, outputs, image, threshold=0.5)
-    assert found.queries == [1, 3, 0]
-    assert found.scores == pytest.approx([0.9, 0.8, 0.6])
-    assert found.labels == ["class 1", "cat", "cat"]
-    assert found.boxes_xyxy == [[10, 5, 30, 15]] * 3
-    chosen = Detections.of(loaded, outputs, image, threshold=0.5, queries=[2, 0])
-    assert chosen.queries == [2, 0] and chosen.labels == ["class 2", "cat"]
-
-
 def test_photos_are_read_upright(checkpoint, tmp_path, monkeypatch):
     write_photo(tmp_path / "photo.jpg", 6)
     drawn = []
-    monkeypatch.setattr(detect, "draw_boxes", lambda image, *_: drawn.append(image) or image)
+    monkeypatch.setattr(detect, "draw", lambda image, _: drawn.append(image) or image)
     arguments = ["--checkpoint", checkpoint, "--output", str(tmp_path / "out.png")]
     assert detect.main([str(tmp_path / "photo.jpg"), *arguments]) == 0
     x, y, width, height = PATCH_XYWH
     assert drawn[0].size == UPRIGHT_WH
     assert red_share(drawn[0], [x, y, x + width, y + height]) > 0.95
-
-
-# ---- attention -----------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def test_attention_maps_are_those_of_the_last_layers(tmp_path):
-    model = make_checkpoint(tmp_path / "c.pth")
-    maps = attention.AttentionMaps(model)
-    inputs = {}
-    layer = model.transformer.decoder.layers[-1].multihead_attn
-    layer.register_forward_pre_hook(
-        lambda module, given: inputs.update(query=given[0], key=given[1])
-    )
-    model(torch.rand(1, 3, 64, 96))
-    assert maps.decoder.shape == (6, 2, 3) and maps.encoder.shape == (2, 3, 2, 3)
-    np.testing.assert_allclose(maps.encoder.sum((2, 3)), 1, rtol=1e-5)
-    w_query, w_key, _ = layer.in_proj_weight.split(16)
-    b_query, b_key, _ = layer.in_proj_bias.split(16)
-    query = (inputs["query"][:, 0] @ w_query.T + b_query).view(6, 2, 8)
-    key = (inputs["key"][:, 0] @ w_key.T + b_key).view(6, 2, 8)
-    weights = torch.einsum("qhc,khc->hqk", query, key).div(8**0.5).softmax(-1).mean(0)
-    np.testing.assert_allclose(maps.decoder, weights.view(6, 2, 3), rtol=1e-4)
-
-
-@torch.no_grad()
-def test_the_cell_at_a_point(tmp_path):
-    model = make_checkpoint(tmp_path / "c.pth")
-    maps = attention.AttentionMaps(model)
-    model(torch.rand(1, 3, 64, 96))
-    points = [(0, 0), (0.4, 0.6), (1, 1), (1.2, -0.1)]
-    assert [maps.cell_at(*point) for point in points] == [(0, 0), (1, 1), (1, 2), (0, 2)]
-
-
-def test_the_overlay_is_brightest_where_the_attention_is():
-    weights = np.zeros((3, 4))
-    weights[2, 1] = 0.2
-    picture = np.asarray(attention.overlay(Image.new("RGB", (80, 60), "white"), weights)).astype(
-        int
-    )
-    red_over_blue = picture[..., 0] - picture[..., 2]
-    row, column = np.unravel_index(red_over_blue.argmax(), red_over_blue.shape)
-    assert 40 <= row < 60 and 20 <= column < 40
-    assert (picture[:20, 60:] == 102).all()
-    plain = np.asarray(attention.overlay(Image.new("RGB", (8, 8), "white"), np.zeros((3, 4))))
-    assert (plain == 102).all()
 
 
 # ---- commands ------------------------------------------------------------------------------------
@@ -267,11 +181,11 @@ def test_segments_cover_the_image(photo, tmp_path, capsys, stuff_from):
     ("script", "flags", "message"),
     [
         (detect, ["--checkpoint", "none.pth"], "none.pth: cannot be read"),
-        (detect, ["--checkpoint", "C", "--random_weights"], "--random_weights is for --model"),
+        (detect, ["--checkpoint", "C", "--random_weights"], "--random_weights requires --model"),
         (detect, ["--checkpoint", "C", "--output", "no/folder/out.png"], "--output no/folder"),
         (detect, ["--checkpoint", "C", "--output", "out.xyz"], "'.xyz' is not an image format"),
         (detect, ["--checkpoint", "C", "--device", "nowhere"], "--device nowhere"),
-        (detect, ["--random_weights", "--ema"], "--ema belong to --checkpoint"),
+        (detect, ["--random_weights", "--ema"], "--ema require --checkpoint"),
         (detect, ["--checkpoint", "C", "--ema"], "contains no averaged weights"),
         (attention, ["--checkpoint", "C", "--queries", "6"], "the model has queries 0 to 5"),
         (panoptic, ["--checkpoint", "BOXES"], "was trained without --masks"),
@@ -309,7 +223,7 @@ def test_a_folder_in_place_of_an_image(photo, checkpoint, capsys):
         ("nan", "nan is"),
     ],
 )
-def test_a_threshold_is_a_share(script, threshold, message, capsys):
+def test_a_threshold_is_a_fraction(script, threshold, message, capsys):
     with pytest.raises(SystemExit) as ended:
         script.main(["a.jpg", "--threshold", threshold])
     assert ended.value.code == 2

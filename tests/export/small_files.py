@@ -43,10 +43,10 @@ def source(architecture, **changes):
     )
 
 
-def write_checkpoint(path, architecture=BOXES):
+def write_checkpoint(path, architecture=BOXES, **entries):
     """Write the entries of a checkpoint of main.py that exporters read, and return its model."""
     model = build(architecture)
     args = {**architecture.flags(), "scales": [96, 64], "max_size": 160}
     state = model.state_dict()
-    write_weights(path, {"model": state, "args": args, "categories": CATEGORIES})
+    write_weights(path, {"model": state, "args": args, "categories": CATEGORIES, **entries})
     return model

@@ -44,7 +44,7 @@ def test_batches_have_padding_and_images_that_fill_them():
 
 
 def test_the_model_itself_passes(wrapper, capsys):
-    found = check(wrapper, wrapper, SIZES_HW, (1, 3), tolerance=0)
+    found = check(wrapper, wrapper, padded_batches(SIZES_HW, (1, 3)), tolerance=0)
     assert found.largest() == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0].strip() for line in lines] == [
@@ -64,7 +64,7 @@ def test_the_model_itself_passes(wrapper, capsys):
 )
 def test_a_wrong_model_does_not_pass(wrapper, wrong):
     with pytest.raises(CheckFailedError, match=r"64x96, batch 3 by more than 0\.001: scores"):
-        check(wrapper, wrong(wrapper), [(64, 96)], [3], tolerance=1e-3)
+        check(wrapper, wrong(wrapper), padded_batches([(64, 96)], [3]), tolerance=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_nan_does_not_pass(name):
     wrapper = ExportWrapper(build(MASKS)).eval()
     wrong = changed(wrapper, **{name: lambda x: x * math.nan})
     with pytest.raises(CheckFailedError, match="nan"):
-        check(wrapper, wrong, [(64, 96)], [1], tolerance=1e9)
+        check(wrapper, wrong, padded_batches([(64, 96)], [1]), tolerance=1e9)
 
 
 def test_outputs_that_are_missing_or_of_another_shape(batch):

@@ -9,24 +9,26 @@ import os
 import pytest
 import torch
 
-from export.command import Format, run_export, set_sizes
+from export.command import Format, run_export, sizes_to_check
+from export.wrapper import MinimalWrapper
 from tests.export.small_files import BOXES, CATEGORIES, MASKS, SIZES, write_checkpoint
 
 WRITTEN = {}
 
 
-def write(wrapper, example, metadata, file):
-    WRITTEN.update(wrapper=wrapper, example=example, metadata=metadata)
-    file.write(b"exported")
+def write(job, path, args):
+    WRITTEN.update(module=job.module, example=job.example, metadata=dict(job.metadata))
+    path.write_bytes(b"exported")
 
 
-def load_same(path):
+def load_same(path, inputs):
     assert path.read_bytes() == b"exported"  # the file is whole before it is checked
-    return WRITTEN["wrapper"]
+    assert inputs == WRITTEN["module"].signature().inputs
+    return WRITTEN["module"]
 
 
-def load_other(path):
-    return lambda images, mask: WRITTEN["wrapper"](images, torch.zeros_like(mask))
+def load_other(path, inputs):
+    return lambda images, mask: WRITTEN["module"](images, torch.zeros_like(mask))
 
 
 def make_format(load=load_same, packages=()):
@@ -59,7 +61,7 @@ def test_a_file_gets_metadata(flags):
     assert (facts["short_side"], facts["max_size"]) == (96, 160)
     assert facts["architecture"] == BOXES.flags()
     assert len(facts["image_mean"]) == len(facts["image_std"]) == 3
-    assert WRITTEN["wrapper"].raw and not WRITTEN["wrapper"].training
+    assert WRITTEN["module"].raw and not WRITTEN["module"].training
 
 
 @pytest.mark.parametrize("before", [None, b"an older file"])
@@ -86,6 +88,9 @@ def test_packages_that_are_not_installed(flags, capsys):
     [
         (["--hub", "detr_resnet50", "--output", "/no/such/folder/f"], "its folder does not exist"),
         (["--output", "f"], "either --hub NAME or --checkpoint FILE"),
+        (["--output", "f", "--end_to_end", "--raw"], "--end_to_end and --raw exclude each other"),
+        (["--output", "f", "--top_k", "3"], "--top_k belongs to --end_to_end"),
+        (["--output", "f", "--threshold", "0.3"], "--threshold belongs to --end_to_end"),
     ],
 )
 def test_mistakes_end_in_one_line_and_status_2(capsys, argv, words):
@@ -116,7 +121,36 @@ def test_sizes_that_learned_positions_do_not_cover(tmp_path, capsys, dilation, m
     assert f"at least 1 and at most {most} pixels" in capsys.readouterr().err
     write = [*flags, "--check_sizes", f"64x{most}", "--check_batches", "1"]
     assert run_export(make_format(), write) == 0
-    assert WRITTEN["wrapper"].largest_side == most
+    assert WRITTEN["module"].largest_side == most
+
+
+def test_a_fixed_size_is_the_only_size_of_the_comparison(flags, capsys):
+    model = flags[:4]
+    assert run_export(make_format(), [*model, "--fixed_size", "64x96", "--check_batches", "1"]) == 0
+    assert "64x96, batch 1: scores" in capsys.readouterr().out
+    assert WRITTEN["module"].fixed_hw == (64, 96)
+    assert WRITTEN["metadata"]["fixed_size"] == "[64, 96]"
+    assert WRITTEN["example"][0].shape == (2, 3, 64, 96)
+    assert run_export(make_format(), [*flags, "--fixed_size", "64x96"]) == 2
+    assert "--check_sizes is not used with --fixed_size" in capsys.readouterr().err
+
+
+def test_end_to_end(flags, capsys):
+    argv = [*flags, "--end_to_end", "--top_k", "3", "--threshold", "0.2"]
+    assert run_export(make_format(), argv) == 0
+    assert (WRITTEN["module"].top_k, WRITTEN["module"].threshold) == (3, 0.2)
+    assert "overall: scores 0.0e+00" in capsys.readouterr().out
+    assert run_export(make_format(), [*flags, "--end_to_end", "--top_k", "6"]) == 2
+    assert "--top_k 6: the model has 5 queries" in capsys.readouterr().err
+
+
+def test_the_minimal_model(tmp_path, capsys):
+    flags = ["--hub", "detr_demo", "--output", str(tmp_path / "f"), "--check_batches", "1"]
+    assert run_export(make_format(), [*flags, "--check_sizes", "64x96"]) == 0
+    assert isinstance(WRITTEN["module"], MinimalWrapper) and len(WRITTEN["example"]) == 1
+    assert "architecture" not in WRITTEN["metadata"]
+    assert run_export(make_format(), [*flags, "--end_to_end"]) == 2
+    assert "--end_to_end: detr_demo takes no padding" in capsys.readouterr().err
 
 
 def test_default_sizes_are_within_the_range_of_the_model(capsys):
@@ -125,8 +159,7 @@ def test_default_sizes_are_within_the_range_of_the_model(capsys):
         (800, [(480, 640), (800, 800)]),
     ):
         args = argparse.Namespace(check_sizes=None)
-        set_sizes(args, 1, largest)
-        assert args.check_sizes == sizes
+        assert sizes_to_check(args, 1, largest) == sizes
 
 
 def test_a_device_is_not_replaced(flags, tmp_path, capsys):

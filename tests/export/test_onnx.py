@@ -55,6 +55,40 @@ def test_the_file_is_one_and_of_the_opset(onnx_export):
 
 
 @pytest.mark.slow
+def test_a_file_for_8_bit_images_of_one_size(end_to_end_export):
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    path = end_to_end_export[1]
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    inputs = {entry.name: (entry.type, entry.shape) for entry in session.get_inputs()}
+    assert inputs == {
+        "images": ("tensor(uint8)", ["batch", 3, 100, 160]),
+        "sizes_hw": ("tensor(int64)", ["batch", 2]),
+        "original_sizes_hw": ("tensor(int64)", ["batch", 2]),
+    }
+    outputs = {entry.name: entry.shape for entry in session.get_outputs()}
+    assert outputs.pop("num_detections") == ["batch"]
+    assert outputs.pop("pred_masks") == ["batch", 5, 25, 40]
+    assert {name: shape[:2] for name, shape in outputs.items()} == {
+        name: ["batch", 5] for name in ("scores", "labels", "boxes", "queries")
+    }
+    model = onnx.load(path, load_external_data=False)
+    assert model.opset_import[0].version == 18
+    assert sum(bool(tensor.external_data) for tensor in model.graph.initializer) > 20
+    data = path.with_name("small.onnx.data")
+    assert data.stat().st_size > 800_000
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        *("small.onnx", "small.onnx.data", "small.pth")
+    ]
+
+
+@pytest.mark.parametrize("argv", [["--opset", "17"], ["--opset", "23"], ["--dtype", "fp8"]])
+def test_opsets_and_types_that_are_not_there(argv, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run(["--hub", "detr_resnet50", "--output", "f.onnx", *argv])
+    assert caught.value.code == 2 and "invalid choice" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_raw_outputs_of_a_box_model(tmp_path):
     model = write_checkpoint(tmp_path / "small.pth", NARROW_BOXES)
     argv = ["--checkpoint", str(tmp_path / "small.pth"), "--output", str(tmp_path / "f.onnx")]

@@ -15,7 +15,7 @@ from datasets.coco import make_coco_transforms
 from datasets.loading.images import read_upright
 from models.postprocess import PostProcess
 from tests.datasets.photo_cases import ORIENTATIONS, upright_image, write_photo
-from util.nested_tensor import nested_tensor_from_tensor_list
+from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
@@ -58,6 +58,34 @@ def test_it_detects_what_the_model_does(onnx_export, pictures, tmp_path):
         assert drawn.size == image.size and drawn.tobytes() != image.tobytes()
 
 
+@pytest.mark.slow
+def test_it_runs_files_for_8_bit_images_of_one_size(end_to_end_export, pictures, capsys):
+    """The images are scaled to fit; boxes and scores are those of the model in PyTorch."""
+    model, path = end_to_end_export
+    main = runpy.run_path(str(CLIENT))["main"]
+    main([str(path), *pictures, "--threshold", "1e-6"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for line, picture, size_wh in zip(lines, pictures, [(160, 76), (45, 100)], strict=True):
+        image = Image.open(picture)
+        scaled = image.resize(size_wh, Image.Resampling.BILINEAR)
+        normalized, _ = make_coco_transforms("val", [min(size_wh)], 160)(scaled, None)
+        images = torch.zeros(1, 3, 100, 160)
+        mask = torch.ones(1, 100, 160, dtype=torch.bool)
+        images[0, :, : size_wh[1], : size_wh[0]] = normalized
+        mask[0, : size_wh[1], : size_wh[0]] = False
+        with torch.no_grad():
+            outputs = model(NestedTensor(images, mask))
+        (expected,) = PostProcess()(outputs, torch.tensor([[image.height, image.width]]))
+        order = expected["scores"].argsort(descending=True)
+        for detection, query in zip(line["detections"], order, strict=True):
+            assert detection["score"] == pytest.approx(float(expected["scores"][query]), abs=2e-3)
+            left, top, right, bottom = expected["boxes"][query].tolist()
+            assert detection["box_xyxy"] == pytest.approx(
+                [max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)],
+                abs=0.5,
+            )
+
+
 def change(path, target, **changes):
     """Write an ONNX file again with other metadata, or with its outputs renamed."""
     onnx = pytest.importorskip("onnx", reason="onnx is not installed")
@@ -84,7 +112,7 @@ def test_labels_are_the_ids_of_the_user():
     outputs = {"scores": [[0.4, 0.9]], "labels": [[0, 1]], "boxes": np.zeros((1, 2, 4))}
     outputs = {name: np.array(value) for name, value in outputs.items()}
     for category_ids, labels in ((None, [1, 0]), ([700, "cell"], ["cell", 700])):
-        found, _ = detections(outputs, 0, (9, 9), 0.1, category_ids)
+        found, _ = detections(outputs, 0, 0.1, category_ids)
         assert [one["label"] for one in found] == labels
 
 

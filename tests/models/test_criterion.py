@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import oracle_criterion
+from benchmarks.original import criterion as oracle_criterion
 from models.criterion import SetCriterion, mean_number_of_objects
 from models.matcher import HungarianMatcher
 from tests.models.test_matcher import WEIGHTS, case

@@ -5,7 +5,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from benchmarks import oracle_criterion
+from benchmarks.original import criterion as oracle_criterion
 from models.matcher import HungarianMatcher, MatchedPairs, Objects, match_layers
 from util.errors import DivergenceError
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from models.position_encoding import (
+    CellCenterEncoding,
     PositionEmbeddingLearned,
     PositionEmbeddingSine,
     build_position_encoding,
+    encode_coordinates,
 )
 from util.nested_tensor import NestedTensor
 
@@ -76,3 +78,24 @@ def test_build(name, kind):
 def test_build_refuses_other_names():
     with pytest.raises(ValueError, match="zzz"):
         build_position_encoding(argparse.Namespace(hidden_dim=8, position_embedding="zzz"))
+
+
+def test_centers_of_cells_have_the_encoding_of_boxes_there():
+    batch = padded((3, 4), (2, 3), height=3, width=4)
+    encoded = CellCenterEncoding(6)(batch)
+    assert encoded.shape == (2, 12, 3, 4)
+    for image, (height, width) in enumerate([(3, 4), (2, 3)]):
+        for row in range(height):
+            for column in range(width):
+                y, x = torch.tensor((row + 0.5) / height), torch.tensor((column + 0.5) / width)
+                expected = torch.cat((encode_coordinates(y, 6), encode_coordinates(x, 6)))
+                assert torch.allclose(encoded[image, :, row, column], expected, atol=1e-6)
+
+
+def test_coordinates_equal_naive_loops():
+    encoded = encode_coordinates(torch.tensor([0.0, 0.3, 1.0]), 6, temperature=20)
+    for value, waves in zip((0.0, 0.3, 1.0), encoded.tolist(), strict=True):
+        for channel, wave in enumerate(waves):
+            angle = value * 2 * math.pi / 20 ** (2 * (channel // 2) / 6)
+            expected = math.cos(angle) if channel % 2 else math.sin(angle)
+            assert wave == pytest.approx(expected, abs=1e-6)

@@ -8,6 +8,7 @@ from models.backbone import Backbone, Joiner
 from models.detr import DETR
 from models.position_encoding import PositionEmbeddingLearned, PositionEmbeddingSine
 from models.transformer import Transformer
+from tests.models.anchor.small_anchor_models import build_anchor_detr
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 
 # torch.jit.script announces its end in every call; it is a contract of this project all the same.
@@ -94,6 +95,35 @@ def test_model_exports_with_dynamic_sizes():
     first = nested_tensor_from_tensor_list(images((64, 96), (64, 64)))
     sizes = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO}
     shapes = ({0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}, sizes)
+    program = torch.export.export(model, (first.tensors, first.mask), dynamic_shapes=shapes)
+    other = nested_tensor_from_tensor_list(images((64, 160), (128, 50), (33, 64)))
+    expected = model(other.tensors, other.mask)
+    for a, b in zip(expected, program.module()(other.tensors, other.mask), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("with_weights", [False, True])
+def test_model_with_anchors_scripts(with_weights):
+    model = build_anchor_detr(aux_loss=False).eval()
+    if with_weights:  # a hook that reads attention weights does not exist in the script
+        model.transformer.decoder.layers[-1].multihead_attn.register_forward_hook(_ignore)
+    scripted = torch.jit.script(build_anchor_detr(aux_loss=False).eval())
+    batch = nested_tensor_from_tensor_list(images((40, 96), (70, 33)))
+    expected, found = model(batch), scripted(batch)
+    assert expected.keys() == found.keys()
+    for name in expected:
+        assert torch.allclose(expected[name], found[name], atol=1e-5)
+
+
+def _ignore(*args):
+    return None
+
+
+def test_model_with_anchors_exports_with_dynamic_sizes():
+    model = TakesTensors(build_anchor_detr(aux_loss=False).eval())
+    first = nested_tensor_from_tensor_list(images((64, 96), (64, 64)))
+    auto = torch.export.Dim.AUTO
+    shapes = ({0: auto, 2: auto, 3: auto}, {0: auto, 1: auto, 2: auto})
     program = torch.export.export(model, (first.tensors, first.mask), dynamic_shapes=shapes)
     other = nested_tensor_from_tensor_list(images((64, 160), (128, 50), (33, 64)))
     expected = model(other.tensors, other.mask)

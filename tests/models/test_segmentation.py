@@ -6,7 +6,7 @@ import copy
 import pytest
 import torch
 
-from benchmarks import oracle_masks
+from benchmarks.original import masks as oracle_masks
 from models import build_model
 from models.criterion import SetCriterion
 from models.fast.deferred_masks import DeferredMasks

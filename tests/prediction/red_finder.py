@@ -25,7 +25,7 @@ class RedFinder(nn.Module):
 
     def forward(self, batch):
         self.batch_shapes.append(tuple(batch.shape))
-        red = (batch[:, 0] > 1) & (batch[:, 2] < -0.5)  # normalised (B, H, W)
+        red = (batch[:, 0] > 1) & (batch[:, 2] < -0.5)  # normalized (B, H, W)
         boxes = torch.stack([self._box_of(one) for one in red])
         scores = torch.tensor([[0.02, 0.9, 0.03, 0.05], [0.2, 0.15, 0.4, 0.25]])
         outputs = {

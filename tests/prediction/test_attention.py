@@ -65,3 +65,12 @@ def test_recording_does_not_change_the_predictions_and_ends():
 def test_the_minimal_model_has_no_maps():
     with pytest.raises(UserError, match="detr_demo"):
         AttentionMaps(torch.nn.Linear(1, 1))
+
+
+@torch.no_grad()
+def test_the_cell_at_a_point():
+    model = build(NARROW_BOXES)
+    with AttentionMaps(model) as maps:
+        model(IMAGE)
+    points = [(0, 0), (0.4, 0.6), (1, 1), (1.2, -0.1)]
+    assert [maps.cell_at(*point) for point in points] == [(0, 0), (1, 1), (1, 2), (0, 2)]

@@ -35,8 +35,8 @@ def test_decoder_and_encoder_of_three_images(run):
     names = [sample.file_name for sample in samples]
     assert len(set(names)) == 3 and names[::2] == names[1::2]
     for decoder, encoder in zip(samples[::2], samples[1::2], strict=True):
-        assert "decoder, query" in decoder.sentence and "encoder" in encoder.sentence
-        assert decoder.truth == encoder.truth and decoder.found != encoder.found
+        assert "decoder, query" in decoder.caption and "encoder" in encoder.caption
+        assert decoder.left == encoder.left and decoder.right != encoder.right
         assert all(url.startswith("data:image/webp;base64,") for url in decoder[2:])
 
 

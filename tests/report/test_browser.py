@@ -55,7 +55,7 @@ def test_nothing_is_wider_than_the_window(report, tmp_path, width):
 
 
 @pytest.mark.parametrize(("scheme", "is_dark"), [("0", True), ("1", False)])
-def test_the_page_follows_the_colour_scheme(report, tmp_path, scheme, is_dark):
+def test_the_page_follows_the_color_scheme(report, tmp_path, scheme, is_dark):
     picture = tmp_path / "page.png"
     flags = [f"--blink-settings=preferredColorScheme={scheme}", "--window-size=700,500"]
     browse(report, *flags, f"--screenshot={picture}")

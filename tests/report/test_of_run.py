@@ -103,7 +103,7 @@ def test_an_evaluation_alone_knows_its_data_and_the_ids_of_the_weights(
         page = page_of(tmp_path / "eval")
         assert objects_in(page) == {"cat": 3, "dog": 3}
         assert "Errors and worst images" in page
-        assert f"Of the newest evaluation on --data {two_classes}, with" in page
+        assert f"Newest evaluation on --data {two_classes}, of" in page
 
 
 class TestTwoEvaluationsInAFolder:

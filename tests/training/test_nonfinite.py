@@ -13,7 +13,7 @@ from models.criterion import SetCriterion
 from tests.test_engine import CPU, batch, build
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
 from training import network
-from training.network import prepare_for_mixed_precision
+from training.network import prepare_for_training
 from training.nonfinite import replay
 from util.errors import DivergenceError
 from util.nonfinite_steps import StepRecord, StepWatch
@@ -116,8 +116,7 @@ def test_of_the_batches_of_a_step_the_one_with_a_cause_is_found():
 @pytest.mark.parametrize("amp", ["off", "bf16"])
 def test_the_replay_has_the_losses_of_the_step_to_the_last_bit(amp, dropout, flags):
     model, criterion, _ = build(f"--dropout {dropout} {flags}")
-    if amp != "off":
-        prepare_for_mixed_precision(model)
+    prepare_for_training(model, amp)
     break_gradient(model.detr if flags else model)
     losses = []
     criterion.register_forward_hook(lambda module, inputs, output: losses.append(output))

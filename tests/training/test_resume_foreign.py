@@ -13,7 +13,7 @@ from torch import nn
 import main
 from training.checkpoint import TrainingState, checkpoint_of, restored_progress
 from training.flags.checks import check_flags
-from training.flags.saved import settle_resumed
+from training.flags.saved import resolve_for_resume
 from training.folder import RunFolder
 from training.optimization.optimizer_state import restore_optimizer
 from training.resume import Start, apply_schedule, find_start
@@ -69,12 +69,12 @@ def put(value, path, junk):
     return changed
 
 
-def settled(checkpoint):
+def resolved(checkpoint):
     """The flags of a run that resumes it and is given none."""
     args = main.get_args_parser().parse_args([])
     args.resume = "x.pth"
     fill_in_new_flags(args)
-    args = settle_resumed(args, checkpoint, (), main.flag_actions())
+    args = resolve_for_resume(args, checkpoint, (), main.flag_actions())
     check_flags(args)
     return args
 
@@ -82,7 +82,7 @@ def settled(checkpoint):
 def continued_from(checkpoint):
     """Resume from it and do a step; returns the rates."""
     torch.manual_seed(0)
-    args = settled(checkpoint)
+    args = resolved(checkpoint)
     model, optimizer, scheduler = build(args.lr_scheduler)
     scaler = torch.amp.GradScaler("cpu")
     restore_optimizer(optimizer, scheduler, scaler, checkpoint, "x.pth")
@@ -111,7 +111,7 @@ def test_a_cosine_run_written_without_the_cap_goes_on_with_it():
     raised = copy.deepcopy(WHOLE["cosine"])
     raised["args"]["lr_min"] = raised["lr_scheduler"]["eta_min"] = 0.05
     raised["optimizer"]["param_groups"][1]["lr"] = 0.02
-    args = settled(raised)
+    args = resolved(raised)
     _, optimizer, scheduler = build("cosine")
     restore_optimizer(optimizer, scheduler, None, raised, "x.pth")
     assert apply_schedule(optimizer, scheduler, vars(args), 3)

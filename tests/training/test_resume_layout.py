@@ -1,4 +1,4 @@
-"""Adam's moments survive a change of --amp, which changes the memory layout of convolutions."""
+"""Adam's moments survive a change of the memory layout of convolutions, and of --amp."""
 
 import argparse
 import copy
@@ -10,17 +10,17 @@ from torch import nn
 from datasets.shapes.directory import write_shapes
 from tests.test_main import read_checkpoint, run
 from training import resume
-from training.network import prepare_for_mixed_precision
+from training.network import prepare_for_training
 from training.optimization.optimizer_state import restore_optimizer
 from util.optimizer import build_lr_scheduler, build_optimizer
 
 
-def build(mixed):
-    """A convolution and a linear layer, and an optimizer; ``mixed``: as for --amp bf16."""
+def build(prepared):
+    """A convolution and a linear layer, and an optimizer; ``prepared``: as in training."""
     torch.manual_seed(0)
     model = nn.ModuleDict({"backbone": nn.Conv2d(3, 4, 3), "head": nn.Linear(4, 2)})
-    if mixed:
-        prepare_for_mixed_precision(model)
+    if prepared:
+        prepare_for_training(model, "off")
     optimizer = build_optimizer(model, 0.1, 0.01, 0.5)
     return model, optimizer, build_lr_scheduler(optimizer, "step", 9, 2, 0.0)
 

@@ -5,6 +5,8 @@ import argparse
 from datasets.formats.flags import add_format_flags
 from util.cli.command_line import FlagGroup
 
+EOS_COEF = 0.1  # default of --eos_coef
+
 
 def flag_actions() -> dict[str, argparse.Action]:
     """Argparse actions by flag name, for example to validate values from a checkpoint."""
@@ -69,6 +71,15 @@ def _add_training_flags(group: FlagGroup) -> None:
     add("--clip_max_norm", "clip the gradient norm to this value; 0: off", default=0.1, type=float)
     precisions = ["off", "bf16", "fp16"]
     add("--amp", "run the model in mixed precision; use fp16 on GPUs only", choices=precisions)
+    add_switch("--compile", "compile backbone and transformer with torch.compile for training")
+    add_switch(
+        "--tf32",
+        "NVIDIA GPUs: float32 matrix products with TF32, a mantissa of 10 instead of 23 bits",
+    )
+    add_switch(
+        "--activation_checkpointing",
+        "less memory: recompute activations in the backward pass (same gradients, slower)",
+    )
     skipped = "maximum number of non-finite steps to skip before training aborts"
     add("--max_skipped_steps", skipped, type=int)
     ema = "decay of the exponential moving average (EMA) of the weights, e.g. 0.9998; 0: off"
@@ -95,6 +106,10 @@ def _add_model_flags(group: FlagGroup) -> None:
     add("--dropout", "dropout rate of the transformer", default=0.1, type=float)
     add("--nheads", "number of attention heads; divides --hidden_dim", default=8, type=int)
     add("--num_queries", "object queries: maximum detections per image", default=100, type=int)
+    designs = "learned: as in DETR; anchor: boxes, refined by each decoder layer (DAB-DETR)"
+    add("--query_design", f"queries. {designs}", choices=["learned", "anchor"])
+    groups = "groups of denoising queries in training (DN-DETR); needs --query_design anchor"
+    add("--denoising", groups, type=int)
     add_switch("--pre_norm", "pre-norm transformer: layer norm before attention and FFN")
     classes = "number of classes, not counting no-object (default: inferred from the data)"
     add("--num_classes", classes, type=int)
@@ -112,7 +127,11 @@ def _add_loss_flags(group: FlagGroup) -> None:
     add("--dice_loss_coef", "loss: weight of the dice mask loss", default=1, type=float)
     add("--bbox_loss_coef", "loss: weight of the L1 box distance", default=5, type=float)
     add("--giou_loss_coef", "loss: weight of the generalized IoU", default=2, type=float)
-    add("--eos_coef", "loss: class weight of no-object", default=0.1, type=float)
+    scores = "classification loss. ce: softmax cross-entropy; focal: sigmoid focal loss"
+    add("--cls_loss", scores, choices=["ce", "focal"])
+    add("--cls_loss_coef", "loss: weight of the classification loss", type=float)
+    add("--focal_alpha", "focal loss: weight of the true class (default: 0.25)", type=float)
+    add("--eos_coef", "loss: class weight of no-object", default=EOS_COEF, type=float)
 
 
 def _add_data_flags(group: FlagGroup) -> None:

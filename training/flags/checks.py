@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from training.compilation import check_compiler
+from training.flags.arguments import EOS_COEF
 from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS, check_data_flags
 from training.output_folder import lies_in
 from training.tensorboard import require_tensorboard
@@ -20,8 +22,9 @@ _AT_LEAST_ONE = (
 _NOT_NEGATIVE = (
     *("lr", "lr_backbone", "lr_min", "weight_decay", "clip_max_norm", "dropout", "enc_layers"),
     *("eos_coef", "num_workers", "seed", "start_epoch", "panoptic_threshold", "crop_prob"),
-    *("save_every", "max_skipped_steps", "skip_bad_images", "ema_decay"),
+    *("save_every", "max_skipped_steps", "skip_bad_images", "ema_decay", "denoising"),
     *("lr_min_ratio", "warmup_steps", "momentum", "freeze_backbone_epochs"),
+    *("focal_alpha", "cls_loss_coef"),
 )
 # Flags that may differ between ranks, and paths, which may differ between machines.
 _PER_RANK = frozenset({"rank", "gpu", "device", "num_workers", "dist_url", "dist_timeout"})
@@ -43,7 +46,7 @@ def check_flags(args: argparse.Namespace) -> None:
         UserError: if a flag is invalid; the message says which values are valid.
     """
     _check_numbers(args)
-    parse_device(args.device)
+    _check_speed(args)
     _check_dump_file(args.dump_detections)
     check_data_flags(args)
     _check_start(args)
@@ -67,13 +70,33 @@ def _check_numbers(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value >= 1:
             raise UserError(f"--{name} {value}: must be below 1")
-    for name in ("dropout", "panoptic_threshold", "crop_prob"):
-        if getattr(args, name) > 1:
-            raise UserError(f"--{name} {getattr(args, name)}: must be at most 1 (0.3 means 30 %)")
+    for name in ("dropout", "panoptic_threshold", "crop_prob", "focal_alpha"):
+        value = getattr(args, name)
+        if value is not None and value > 1:
+            raise UserError(f"--{name} {value}: must be at most 1 (0.3 means 30 %)")
     if args.hidden_dim % args.nheads or args.hidden_dim % 4:
         raise UserError(
             f"--hidden_dim {args.hidden_dim}: must be a multiple of 4 and of --nheads {args.nheads}"
         )
+
+
+def _check_speed(args: argparse.Namespace) -> None:
+    """Check the flags for speed and memory, which depend on the device."""
+    device = parse_device(args.device)
+    if args.tf32 and device.type != "cuda":
+        raise UserError(f"--tf32 is for NVIDIA GPUs: omit it with --device {args.device}")
+    for name in ("compile", "activation_checkpointing"):
+        if getattr(args, name) and args.eval:
+            raise UserError(f"--{name} changes only training: omit it with --eval")
+    if args.activation_checkpointing and args.compile:
+        raise UserError("--activation_checkpointing cannot be compiled: omit it or --compile")
+    if args.activation_checkpointing and args.backbone_norm == "batch":
+        raise UserError(
+            "--activation_checkpointing needs --backbone_norm frozen: recomputing would update the "
+            "running statistics twice per step"
+        )
+    if args.compile:
+        check_compiler(device)
 
 
 def _check_dump_file(path: str) -> None:
@@ -141,6 +164,27 @@ def check_training_flags(args: argparse.Namespace) -> None:
             "learning rate: set one of them to 0"
         )
     _check_freezing(args)
+    _check_design(args)
+
+
+def _check_design(args: argparse.Namespace) -> None:
+    """Check flags that belong to ``--query_design anchor`` or to ``--cls_loss focal``."""
+    if args.denoising and args.query_design != "anchor":
+        raise UserError(
+            f"--denoising {args.denoising}: requires --query_design anchor; add it, or use "
+            "--denoising 0"
+        )
+    if args.query_design == "anchor" and args.position_embedding != "sine":
+        raise UserError(
+            f"--position_embedding {args.position_embedding}: --query_design anchor compares sine "
+            "encodings of boxes and cells; use --position_embedding sine"
+        )
+    if args.focal_alpha is not None and args.cls_loss != "focal":
+        raise UserError(f"--focal_alpha {args.focal_alpha}: requires --cls_loss focal")
+    if args.cls_loss == "focal" and args.eos_coef != EOS_COEF:
+        raise UserError(
+            f"--eos_coef {args.eos_coef}: --cls_loss focal has no no-object class; omit the flag"
+        )
 
 
 def _check_freezing(args: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ from models.weights import (
 from training.checkpoint import can_resume, flags_in, is_of_original, report_better_average
 from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS
 from training.resume import LoadedCheckpoint, Start
-from util.cli.command_line import can_have
+from util.cli.command_line import accepts_value
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
 
@@ -35,6 +35,7 @@ Actions = Mapping[str, argparse.Action]  # argparse actions of main.py by flag n
 _DETECTOR = (
     *("backbone", "dilation", "position_embedding", "enc_layers", "dec_layers"),
     *("dim_feedforward", "hidden_dim", "nheads", "num_queries", "pre_norm"),
+    *("query_design", "cls_loss"),
 )
 _NEEDED_BY_WEIGHTS = (*_DETECTOR, "masks")
 _IMAGE_SIZES = ("scales", "max_size")
@@ -55,12 +56,13 @@ _NEVER_RESTORED = frozenset(
         *("output_dir", "overwrite", "skip_checks", "dump_detections", "log_style"),
         "tensorboard",
         *("device", "num_workers", "dist_timeout"),
+        *("compile", "tf32", "activation_checkpointing"),
         *("rank", "world_size", "gpu", "dist_url", "dist_backend", "distributed"),
     }
 )
 
 
-def settle_flags(
+def resolve_flags(
     args: argparse.Namespace, start: Start, given: Collection[str] | None, actions: Actions
 ) -> argparse.Namespace:
     """Resolve the flags of a run: command line, else checkpoint, else default.
@@ -87,10 +89,10 @@ def settle_flags(
     is_script, given = given is None, _changed_flags(args, actions) if given is None else given
     if start.resume is not None:
         args.resume, args.finetune = start.resume.path, ""
-        args = settle_resumed(args, start.resume.content, given, actions, is_script)
+        args = resolve_for_resume(args, start.resume.content, given, actions, is_script)
     for flag, checkpoint in (("finetune", start.finetune), ("frozen_weights", start.frozen)):
         if checkpoint is not None:
-            args = settle_started(args, flag, checkpoint.content, given, actions)
+            args = resolve_for_new_run(args, flag, checkpoint.content, given, actions)
     for flag, checkpoint in (("resume", start.resume), ("frozen_weights", start.frozen)):
         if checkpoint is not None:
             args.num_classes = _num_classes(args.num_classes, flag, checkpoint)
@@ -128,7 +130,7 @@ def _report_better_averages(args: argparse.Namespace, start: Start) -> None:
         report_better_average(start.resume.content, args.resume, hint)
 
 
-def settle_resumed(
+def resolve_for_resume(
     args: argparse.Namespace,
     checkpoint: Mapping[str, Any],
     given: Collection[str],
@@ -155,7 +157,8 @@ def settle_resumed(
     saved = flags_in(checkpoint, source)
     if not saved:
         return args
-    _check_contradictions(args, saved, _NEEDED_BY_WEIGHTS, given, source)
+    designs = {name: NEW_FLAG_DEFAULTS[name] for name in ("query_design", "cls_loss")}
+    _check_contradictions(args, designs | saved, _NEEDED_BY_WEIGHTS, given, source)
     if can_resume(checkpoint) and not args.eval:
         trained = {"optimizer": NEW_FLAG_DEFAULTS["optimizer"]} | saved  # its state was saved
         _check_contradictions(args, trained, ["optimizer"], given, source)
@@ -172,11 +175,11 @@ def settle_resumed(
         if not set(COCO_PATHS).isdisjoint(given):
             names = [name for name in names if name not in _OWN_FORMAT]
     names = [name for name in names if name not in _NEVER_RESTORED]
-    settled = _with_saved_values(args, saved, names, given, actions, source)
-    if own_data and settled.dataset_file != args.dataset_file:
-        _fit_dataset_file(settled, saved)
-    _print_differences(saved, settled)
-    return settled
+    resolved = _with_saved_values(args, saved, names, given, actions, source)
+    if own_data and resolved.dataset_file != args.dataset_file:
+        _fit_dataset_file(resolved, saved)
+    _print_differences(saved, resolved)
+    return resolved
 
 
 def _split_of(saved: Flags) -> Flags:
@@ -198,7 +201,7 @@ def _with_split_seed(saved: Flags, args: argparse.Namespace) -> Flags:
     return {**saved, "split_seed": split["split_seed"]}
 
 
-def settle_started(
+def resolve_for_new_run(
     args: argparse.Namespace,
     flag: str,
     checkpoint: Mapping[str, Any],
@@ -271,21 +274,21 @@ def _with_saved_values(
     source: str,
 ) -> argparse.Namespace:
     """A copy of the flags; those that were not given get their saved values, which are printed."""
-    settled = copy.copy(args)
+    resolved = copy.copy(args)
     restored = []
     for name in names:
         if name in given or name not in saved or not _differ(saved[name], getattr(args, name)):
             continue
-        if not can_have(actions[name], saved[name]):
+        if not accepts_value(actions[name], saved[name]):
             raise UserError(
                 f"{source}: the stored flag --{name} has the invalid value {saved[name]!r}; "
                 "set it on the command line"
             )
-        setattr(settled, name, saved[name])
+        setattr(resolved, name, saved[name])
         restored.append(as_flag(name, saved[name]))
     if restored:
         print(f"From {source.split(' ', 1)[1]}: {', '.join(restored)}")
-    return settled
+    return resolved
 
 
 def _fit_dataset_file(args: argparse.Namespace, saved: Flags) -> None:

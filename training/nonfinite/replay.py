@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from engine import compute_losses, predict, weigh
 from models import build_model
 from models.criterion import SetCriterion
-from models.fast.attention import Attention
+from models.fast.attention import WeightHooks
 from models.weights import load_model_state, model_state
-from training.network import prepare_for_mixed_precision
+from training.network import prepare_for_training
 from util.cli.command_line import ArgumentParser, run_command
 from util.errors import UserError
 from util.files.checkpoint import load_checkpoint, save_checkpoint
@@ -72,7 +72,7 @@ def examine(model: nn.Module, criterion: SetCriterion, record: StepRecord, amp: 
     set_random_state(record.random_state)
     layers: list[str] = []
     _watch_outputs(model, layers)
-    outputs = predict(model, samples, device, amp)
+    outputs = predict(model, samples, device, amp, targets)
     if layers:
         return f"the first layer with a non-finite output is {layers[0]}"
     losses = compute_losses(criterion, outputs, targets, record.num_boxes)
@@ -96,8 +96,8 @@ def _watch_outputs(model: nn.Module, layers: list[str]) -> None:
     """
     for name, module in model.named_modules():
         hook = _output_hook(name or "model", layers)
-        if isinstance(module, Attention):
-            # Otherwise Attention would run a different kernel than in the failed step.
+        if isinstance(module, WeightHooks):
+            # Otherwise the attention would run a different kernel than in the failed step.
             module.register_forward_hook(hook, needs_weights=False)
         else:
             module.register_forward_hook(hook)
@@ -184,8 +184,7 @@ def replay_file(path: str) -> None:
     if args.deterministic:
         make_deterministic()
     model, criterion, _ = build_model(args)
-    if args.amp != "off":
-        prepare_for_mixed_precision(model)
+    prepare_for_training(model, args.amp)
     load_model_state(model, weights, path)
     if record.epoch < args.freeze_backbone_epochs:
         freeze_backbone(model)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from training.state import RunState
 from util.terminal.step_line import short_duration
-from util.visualize.contact_sheet import count
+from util.text import count
 
 # Files of the output folder, with a description.
 _FILES = {

@@ -15,7 +15,7 @@ from training.network import num_trainable
 from training.optimization.plan import TrainingPlan, build_plan
 from training.resume import Start
 from util.distributed.processes import get_world_size
-from util.visualize.contact_sheet import count
+from util.text import count
 
 _CLASSES_SHOWN = 20
 _LABEL_WIDTH = 12

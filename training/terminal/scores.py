@@ -45,9 +45,9 @@ class ScoreTable:
             if key in stats:
                 lines += _coco_rows(label, _coco_numbers(stats, key), _coco_numbers(last, key))
         if "PQ_all" in stats:
-            lines.append(_labelled_row(_QUALITIES, stats, last))
+            lines.append(_labeled_row(_QUALITIES, stats, last))
         if "voc_ap50" in stats:
-            lines.append(_labelled_row(_VOC_SCORES, stats, last))
+            lines.append(_labeled_row(_VOC_SCORES, stats, last))
         return lines
 
 
@@ -66,7 +66,7 @@ def _coco_rows(label: str, now: list[float | None], last: list[float | None]) ->
     return rows
 
 
-def _labelled_row(labels: Mapping[str, str], stats: Stats, last: Stats) -> str:
+def _labeled_row(labels: Mapping[str, str], stats: Stats, last: Stats) -> str:
     """One row of scores with labels and changes; ``labels`` by key of the statistics."""
     entries = []
     for key, label in labels.items():

@@ -26,7 +26,7 @@ def positive_number(text: str) -> int:
     return int(text)
 
 
-def can_have(action: argparse.Action, value: Any) -> bool:
+def accepts_value(action: argparse.Action, value: Any) -> bool:
     """Whether a value is valid for a flag of a parser."""
     if action.nargs == 0:
         return isinstance(value, bool)
@@ -45,7 +45,7 @@ def _is_one(action: argparse.Action, value: Any) -> bool:
     return type(value) is (action.type or str)
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
     """Type of a flag: a number from 0 to 1."""
     try:
         value = float(text)

@@ -1,1 +1,1 @@
-"""Checkpoints, downloads and image files."""
+"""Reading and writing of checkpoints, safetensors, downloads and image files."""

@@ -8,7 +8,6 @@ import re
 import shutil
 import threading
 import warnings
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -17,6 +16,7 @@ import torch
 
 from util.distributed.processes import is_main_process
 from util.errors import UserError
+from util.files.compression import refuse_compression
 from util.files.download import advice_without_network, is_url, load_from_url
 from util.files.safetensors_file import SUFFIX, read_safetensors_checkpoint
 from util.files.temporary import removed_on_sigterm
@@ -34,16 +34,16 @@ def atomic_write(path: StrPath, mode: str = "wb", durable: bool = True) -> Itera
     """Open a file for writing that replaces ``path`` only when it is complete.
 
     The content is written to a temporary file in the same folder, which is renamed at the end of
-    the ``with`` block. If the block raises, or SIGTERM ends the process, ``path`` does not change
-    and nothing stays beside it. A symbolic link is kept, and the file that it names is replaced.
+    the ``with`` block. If the block raises, or SIGTERM ends the process, ``path`` is unchanged and
+    the temporary file is removed. If ``path`` is a symbolic link, its target is replaced.
 
     Args:
         path: file to create or replace; its folder must exist.
         mode: ``wb``, or ``w`` for UTF-8 text.
-        durable: sync to disk, so that the file survives a power failure.
+        durable: sync to disk, so that the file survives a power loss.
 
     Raises:
-        UserError: ``path`` is a folder, a device or a pipe.
+        UserError: if ``path`` is a folder, a device or a pipe.
     """
     check_replaceable(path)
     target = Path(os.path.realpath(path))
@@ -63,14 +63,14 @@ def atomic_write(path: StrPath, mode: str = "wb", durable: bool = True) -> Itera
 
 
 def check_replaceable(path: StrPath, name: str | None = None) -> None:
-    """Check that ``path`` is a regular file or a free name; symbolic links are followed.
+    """Check that ``path`` is a regular file or does not exist; symbolic links are followed.
 
     Args:
         path: file that will be replaced.
-        name: name of the file in error messages; None: its path.
+        name: name in error messages; default: the path.
 
     Raises:
-        UserError: it is a folder, a device or a pipe, which a rename would replace.
+        UserError: if it is a folder, a device or a pipe.
     """
     name = name or os.fspath(path)
     if os.path.isdir(path):
@@ -80,13 +80,13 @@ def check_replaceable(path: StrPath, name: str | None = None) -> None:
 
 
 def _replace(temporary: Path, target: Path) -> None:
-    """Rename ``temporary`` to ``target``, or copy it there."""
+    """Rename ``temporary`` to ``target``, or copy it if that is a mount point."""
     try:
         os.replace(temporary, target)
     except OSError as err:
         if err.errno != errno.EBUSY:
             raise
-        # The file itself is a mount point, as in a container, and cannot be replaced by a rename.
+        # A file that is mounted, as in a container, cannot be replaced by a rename.
         with temporary.open("rb") as source, target.open("wb") as file:
             shutil.copyfileobj(source, file)
             file.flush()
@@ -97,11 +97,11 @@ def save_checkpoint(obj: Any, f: StrPath | IO[bytes]) -> None:
     """`torch.save` with atomic replacement of the file.
 
     Args:
-        obj: tensors, numbers, text, lists and dicts, as ``torch.load(weights_only=True)`` accepts.
+        obj: tensors, numbers, strings, lists and dicts, as ``torch.load(weights_only=True)`` reads.
         f: path, or a binary file object (written directly).
 
     Raises:
-        UserError: the file cannot be written (no space, no such folder, no permission).
+        UserError: if the file cannot be written (no space, no such folder, no permission).
     """
     if not isinstance(f, str | os.PathLike):
         torch.save(obj, f)
@@ -134,7 +134,7 @@ def save_on_master(*args: Any, **kwargs: Any) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync a folder to disk, so that a rename in it survives a power failure."""
+    """Sync a folder to disk, so that a rename in it survives a power loss."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -160,8 +160,8 @@ def load_checkpoint(
         the saved dict: tensors, plain values, and `argparse.Namespace` in files of the original.
 
     Raises:
-        UserError: no such file, failed download, damaged or foreign file, or a file that would run
-            code.
+        UserError: if the file does not exist, cannot be downloaded, is damaged or not a checkpoint,
+            or would run code.
     """
     source = os.fspath(path_or_url)
     from_url = is_url(source)
@@ -178,36 +178,19 @@ def load_checkpoint(
             if from_url:
                 content = load_from_url(source, map_location)
             else:
-                _refuse_compression(source)
+                refuse_compression(source, source)
                 content = torch.load(
                     source, map_location=map_location, weights_only=True, mmap=mmap
                 )
     except UserError:
         raise
-    except Exception as err:  # a foreign file can make the unpickler raise anything
+    except Exception as err:  # on other files the unpickler can raise any exception
         raise UserError(f"{source}: {_reading_problem(err, source)}") from err
     if not isinstance(content, dict):
         raise UserError(
             f"{source}: contains a {type(content).__name__}, not the dict of a checkpoint"
         )
     return content
-
-
-def _refuse_compression(path: str) -> None:
-    """Check that reading a zip file takes no more memory than the file; PyTorch compresses nothing.
-
-    Raises:
-        UserError: it has compressed or overlapping entries.
-    """
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as file:
-        entries = file.infolist()
-    is_compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
-    if is_compressed or sum(entry.file_size for entry in entries) > os.path.getsize(path):
-        raise UserError(
-            f"{path}: has compressed entries, which is refused: unpack and save it again"
-        )
 
 
 def _reading_problem(err: Exception, source: str) -> str:

@@ -1,8 +1,8 @@
 """Safe opening of untrusted image files.
 
-A file of a few kilobytes can declare any number of pixels. Images above the limits are refused by
-their header, before memory is allocated. Formats that run another program, and pipes or other
-special files, are refused too.
+A file of a few kilobytes can declare any number of pixels. The header of an image above the limits
+is enough to reject it, before memory is allocated. Formats that run another program, pipes and
+other special files are rejected too.
 """
 
 import os
@@ -16,10 +16,10 @@ from PIL import Image, UnidentifiedImageError
 
 from util.errors import UserError
 
-MAX_SIDE = 65_535  # pixels; the limit of JPEG
-MAX_PIXELS = 178_956_970  # width times height; also the limit of Pillow
+MAX_SIDE = 65_535  # pixels; maximum of the JPEG format
+MAX_PIXELS = 178_956_970  # width times height; also Pillow's limit
 
-_RUN_A_PROGRAM = {"EPS"}  # formats that Pillow reads with another program, here Ghostscript
+_RUN_A_PROGRAM = {"EPS"}  # Pillow starts Ghostscript to read it
 _SNIFFED_BYTES = 24
 
 
@@ -29,16 +29,16 @@ class ImageTooLargeError(UserError):
 
 @contextmanager
 def open_image(file: str | Path | BinaryIO, name: str) -> Iterator[Image.Image]:
-    """Open an image for a ``with`` block, which must read the pixels.
+    """Open an image; the ``with`` block must read the pixels.
 
     Args:
-        file: a path, or a binary file.
-        name: the name of the file in error messages.
+        file: path or binary file.
+        name: name of the file in error messages.
 
     Raises:
-        ImageTooLargeError: a side exceeds `MAX_SIDE`, or the image has more than `MAX_PIXELS`.
-        UserError: the file is missing, truncated, broken or not an image; also replaces any other
-            error that the block raises.
+        ImageTooLargeError: if a side exceeds `MAX_SIDE`, or the image has more than `MAX_PIXELS`.
+        UserError: if the file is missing, truncated, broken or not an image; it replaces any other
+            exception of the block.
     """
     try:
         if isinstance(file, str | Path):
@@ -83,7 +83,7 @@ def _check_header(image: Image.Image, name: str) -> None:
 
 
 def _name_an_image_in(folder: str | Path | BinaryIO) -> str:
-    """Advice for a folder in place of an image: names an image file in it."""
+    """Advice if a folder is given instead of an image: suggests an image file in it."""
     known, names = Image.registered_extensions(), []
     if isinstance(folder, str | Path) and os.access(folder, os.R_OK):
         names = [name for name in os.listdir(folder) if Path(name).suffix.lower() in known]

@@ -1,4 +1,4 @@
-"""Checkpoints as safetensors files: tensors, and some of the other keys as metadata."""
+"""Checkpoints as safetensors files: weights, and some of the other keys as metadata."""
 
 import json
 import os
@@ -22,7 +22,8 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
         tensors by name on the CPU, and the metadata.
 
     Raises:
-        UserError: no such file, damaged or not a safetensors file, or missing package.
+        UserError: if the file does not exist or is not a valid safetensors file, or the
+            package is not installed.
     """
     source = os.fspath(path)
     package = _package(source)
@@ -44,7 +45,7 @@ def read_safetensors_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a safetensors file as a checkpoint; the tensors are under the key ``model``.
 
     Raises:
-        UserError: as `read_safetensors`, or the metadata is not valid JSON.
+        UserError: as `read_safetensors`, or if the metadata is not valid JSON.
     """
     source = os.fspath(path)
     tensors, metadata = read_safetensors(source)
@@ -62,8 +63,8 @@ def safetensors_bytes(state: Mapping[str, Tensor], metadata: Mapping[str, str]) 
     """Encode a safetensors file.
 
     Args:
-        state: tensors by name; shared memory is copied.
-        metadata: text by name.
+        state: tensors by name; they may share memory.
+        metadata: strings by name.
     """
     _package("the file")
     from safetensors.torch import save
@@ -75,10 +76,10 @@ def safetensors_bytes(state: Mapping[str, Tensor], metadata: Mapping[str, str]) 
 
 
 def checkpoint_metadata(checkpoint: Mapping[str, Any]) -> dict[str, str]:
-    """Metadata from which `read_safetensors_checkpoint` restores the keys other than weights.
+    """Metadata from which `read_safetensors_checkpoint` restores all keys but the weights.
 
     Raises:
-        UserError: an entry holds other values than text, numbers, lists and dicts.
+        UserError: if an entry is not valid JSON.
     """
     metadata = {}
     for name in _METADATA_KEYS:
@@ -91,9 +92,9 @@ def checkpoint_metadata(checkpoint: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _package(source: str) -> Any:
-    """Import safetensors on demand: torch.hub models load without it."""
+    """Import safetensors on demand, because torch.hub models do not need it."""
     try:
         import safetensors
     except ImportError:
-        raise UserError(f"{source}: safetensors files need: pip install safetensors") from None
+        raise UserError(f"{source}: safetensors files require: pip install safetensors") from None
     return safetensors

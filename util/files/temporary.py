@@ -1,4 +1,4 @@
-"""Temporary files and folders that SIGTERM removes too."""
+"""Removal of temporary files and folders on SIGTERM."""
 
 import contextlib
 import os
@@ -14,10 +14,10 @@ _existing: set[Path] = set()
 
 @contextlib.contextmanager
 def removed_on_sigterm(path: Path) -> Iterator[None]:
-    """Remove a file or folder if SIGTERM ends this process within the ``with`` block.
+    """Remove a file or folder if SIGTERM ends this process during the ``with`` block.
 
-    By default SIGTERM ends a process without running ``finally`` blocks. Where it has another
-    handler, as during training, or outside the main thread, nothing changes.
+    By default SIGTERM ends a process without running ``finally`` blocks. Nothing is installed if
+    SIGTERM has another handler, as during training, or outside the main thread.
 
     Args:
         path: temporary file or folder; need not exist.

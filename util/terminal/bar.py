@@ -39,7 +39,7 @@ class ProgressBar:
         self._bar = self._open() if self._stream.isatty() else None
 
     def _open(self) -> tqdm:
-        bar = _Tqdm(
+        bar = Tqdm(
             total=self._total,
             file=self._stream,
             leave=False,
@@ -112,8 +112,10 @@ def terminal_width(stream: TextIO) -> int:
     return min((columns or _DEFAULT_COLUMNS) - 1, MAX_WIDTH)
 
 
-class _Tqdm(tqdm):
-    monitor_interval = 0  # no thread that draws: data workers are forked from this process
+class Tqdm(tqdm):
+    """tqdm without its monitor thread, because data workers are forked from this process."""
+
+    monitor_interval = 0
 
 
 class _AboveBar:

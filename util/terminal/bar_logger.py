@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from util.meters import Number, SmoothedValue, settle
+from util.meters import Number, SmoothedValue, fetch_pending
 from util.metric_logger import LoopClock, MetricLogger
 from util.terminal.bar import MAX_WIDTH, ProgressBar
 from util.terminal.step_line import StepFacts, short_duration, step_line
@@ -76,7 +76,7 @@ class BarLogger(MetricLogger):
 
     def _facts(self, index: int | None = None, clock: LoopClock | None = None) -> StepFacts:
         """Facts of a step; without ``index`` of the whole loop."""
-        settle([*self.meters.values(), self._recent_class_error])
+        fetch_pending([*self.meters.values(), self._recent_class_error])
         recent = self._recent and index is not None
         class_error = self.meters.get("class_error", self._recent_class_error).global_avg
         return StepFacts(

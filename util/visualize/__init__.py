@@ -1,1 +1,1 @@
-"""Drawings of boxes, masks and panoptic maps."""
+"""Draw boxes, masks and panoptic maps on images."""

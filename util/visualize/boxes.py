@@ -6,15 +6,15 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from util.visualize.drawing import (
-    Colour,
+    Color,
     RectangleXYXY,
     TextStyle,
-    class_colour,
+    class_color,
     dashed_rectangle,
     enlarged,
     enlargement,
     line_width,
-    object_colour,
+    object_color,
     ranks_within,
     resize_nearest,
     with_scores,
@@ -33,11 +33,11 @@ def draw_boxes(
     masks: Sequence[np.ndarray] | np.ndarray | None = None,
     dashed: Sequence[bool] | None = None,
 ) -> Image.Image:
-    """Draw labelled boxes on a copy of an image, with one colour per class.
+    """Draw labeled boxes on a copy of an image, with one color per class.
 
-    Labels do not overlap: a label without room at or inside its box is left out, and the last box
-    has the first choice. With masks, each object has a half-transparent fill and an outline, and
-    adjacent objects of a class, from left to right, have different shades.
+    Labels do not overlap: the label of the last box is placed first, and a label without space at
+    or inside its box is omitted. Masks are drawn half-transparent with an outline; neighboring
+    objects of a class, from left to right, have different shades.
 
     Args:
         image: not changed.
@@ -45,32 +45,31 @@ def draw_boxes(
         labels: [N] class names.
         scores: [N] in [0, 1], shown after the labels; None: labels only.
         masks: (N, H, W) at the size of ``image``, non-zero inside; None: boxes only.
-        dashed: [N] which boxes have a dashed line and "!" before their label; None: none.
+        dashed: [N] whether a box is drawn with dashes and "!" before its label; None: no box.
 
     Returns:
-        an RGB image of the same size; small images are enlarged by an integer factor, so that the
-        text is legible.
+        an RGB image of the same size; small images are enlarged by an integer factor, so that text
+        is legible.
 
     Raises:
-        ValueError: boxes, labels, scores, masks and ``dashed`` differ in length, or a mask and the
-            image differ in size.
+        ValueError: if boxes, labels, scores, masks and ``dashed`` differ in length, or a mask and
+            the image differ in size.
     """
     _check_lengths(len(boxes_xyxy), labels=labels, scores=scores, masks=masks, dashed=dashed)
     factor = enlargement(image)
     canvas = enlarged(image)
-    outlines = [_inside(box, factor, canvas.size) for box in boxes_xyxy]
+    outlines = [_clipped(box, factor, canvas.size) for box in boxes_xyxy]
     if masks is None:
-        colours = [class_colour(label) for label in labels]
+        colors = [class_color(label) for label in labels]
     else:
         _check_sizes(masks, image)
-        centres = [left + right for left, _, right, _ in outlines]
-        ranks = ranks_within(labels, centres)
-        colours = [object_colour(label, r) for label, r in zip(labels, ranks, strict=True)]
-        grown = (resize_nearest(mask, canvas.size) for mask in masks)
-        canvas = paint_masks(canvas, grown, colours, line_width(canvas))
+        centers = [left + right for left, _, right, _ in outlines]
+        ranks = ranks_within(labels, centers)
+        colors = [object_color(label, r) for label, r in zip(labels, ranks, strict=True)]
+        enlarged_masks = (resize_nearest(mask, canvas.size) for mask in masks)
+        canvas = paint_masks(canvas, enlarged_masks, colors, line_width(canvas))
     texts = labels if scores is None else with_scores(labels, scores)
-    marks = [False] * len(texts) if dashed is None else dashed
-    _draw_outlines(canvas, outlines, texts, colours, marks)
+    _draw_outlines(canvas, outlines, texts, colors, dashed or [False] * len(texts))
     return canvas
 
 
@@ -79,7 +78,7 @@ def _check_lengths(num_boxes: int, **others: Sized | None) -> None:
     if any(length != num_boxes for length in given.values()):
         lengths = ", ".join(f"{length} {name}" for name, length in given.items())
         raise ValueError(
-            f"expected as many labels, scores, masks and marks as boxes ({num_boxes}), "
+            f"expected as many labels, scores, masks and dashed as boxes ({num_boxes}), "
             f"got {lengths}"
         )
 
@@ -93,7 +92,7 @@ def _check_sizes(masks: Iterable[np.ndarray], image: Image.Image) -> None:
             )
 
 
-def _inside(box_xyxy: BoxXYXY, factor: int, size_wh: tuple[int, int]) -> RectangleXYXY:
+def _clipped(box_xyxy: BoxXYXY, factor: int, size_wh: tuple[int, int]) -> RectangleXYXY:
     """Scale a box to the enlarged image, clip it, and order its corners."""
     x0, y0, x1, y1 = (float(value) * factor for value in box_xyxy)
     right, bottom = size_wh[0] - 1, size_wh[1] - 1
@@ -105,29 +104,29 @@ def _draw_outlines(
     canvas: Image.Image,
     outlines: Sequence[RectangleXYXY],
     texts: Sequence[str],
-    colours: Sequence[Colour],
+    colors: Sequence[Color],
     dashed: Sequence[bool],
 ) -> None:
     """Draw boxes and labels; the last box is on top and its label is placed first."""
     draw, style, width = ImageDraw.Draw(canvas), TextStyle(canvas.size), line_width(canvas)
-    for outline, colour, broken in zip(outlines, colours, dashed, strict=True):
-        if broken:
-            dashed_rectangle(draw, outline, colour, width)
+    for outline, color, is_dashed in zip(outlines, colors, dashed, strict=True):
+        if is_dashed:
+            dashed_rectangle(draw, outline, color, width)
         else:
-            draw.rectangle(outline, outline=colour, width=width)
-    texts = [f"! {t}" if broken else t for t, broken in zip(texts, dashed, strict=True)]
+            draw.rectangle(outline, outline=color, width=width)
+    texts = [f"! {t}" if is_dashed else t for t, is_dashed in zip(texts, dashed, strict=True)]
     sizes = [style.size_of(text) for text in texts]
     places = list(_place_labels(outlines[::-1], sizes[::-1], canvas.size))[::-1]
-    # Labels come after all outlines, so that no outline crosses a label.
-    for place, text, colour in zip(places, texts, colours, strict=True):
+    # Labels are drawn after all outlines, so that no outline crosses a label.
+    for place, text, color in zip(places, texts, colors, strict=True):
         if place is not None:
-            style.write(draw, place[:2], text, colour)
+            style.write(draw, place[:2], text, color)
 
 
 def _place_labels(
     outlines: Sequence[RectangleXYXY], sizes_wh: Sequence[SizeWH], image_wh: tuple[int, int]
 ) -> Iterator[RectangleXYXY | None]:
-    """Choose a rectangle for the label of each box, without overlap; None if there is no room."""
+    """Choose a rectangle for each label, without overlaps; None if there is no space."""
     taken: list[RectangleXYXY] = []
     for outline, size in zip(outlines, sizes_wh, strict=True):
         places = _label_places(outline, size, image_wh)
@@ -140,27 +139,18 @@ def _place_labels(
 def _label_places(
     outline: RectangleXYXY, size_wh: SizeWH, image_wh: tuple[int, int]
 ) -> Iterator[RectangleXYXY]:
-    """Rectangles for a label, best first: above its box, inside, below; left, then right; beside.
-
-    A label that is wider than the image begins at its left edge.
+    """Rectangles for a label, best first: above, inside and below its box, flush left, then flush
+    right; then beside the box. They are shifted horizontally into the image.
     """
     (width, height), (x0, y0, x1, y1) = size_wh, outline
-    tops = (y0 - height, y0, y1, y1 - height)
-    for left in (x0, x1 - width):
-        for top in tops:
-            yield from _within(left, top, size_wh, image_wh)
-    for left, top in ((x1, y0), (x0 - width, y0), (x1, y1 - height), (x0 - width, y1 - height)):
-        yield from _within(left, top, size_wh, image_wh)
-
-
-def _within(
-    left: float, top: float, size_wh: SizeWH, image_wh: tuple[int, int]
-) -> Iterator[RectangleXYXY]:
-    """A rectangle moved sideways into the image, if it is not above or below the image."""
-    width, height = size_wh
-    if top >= 0 and (top + height < image_wh[1] or top == 0):
-        left = max(0, min(left, image_wh[0] - width))
-        yield left, top, left + width, top + height
+    at_box = [
+        (left, top) for left in (x0, x1 - width) for top in (y0 - height, y0, y1, y1 - height)
+    ]
+    beside = [(left, top) for top in (y0, y1 - height) for left in (x1, x0 - width)]
+    for left, top in (*at_box, *beside):
+        if top >= 0 and (top + height < image_wh[1] or top == 0):
+            left = max(0, min(left, image_wh[0] - width))
+            yield left, top, left + width, top + height
 
 
 def _overlap(a: RectangleXYXY, b: RectangleXYXY) -> bool:

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image, ImageDraw, ImageFont
 
 from util.errors import UserError
 from util.files.checkpoint import atomic_write
 from util.visualize.drawing import FONT_SIZE
+
+Item = TypeVar("Item")
 
 COLUMN_WIDTH = 640
 _MARGIN = 8
@@ -22,7 +25,7 @@ _SAVE_OPTIONS: dict[str, dict[str, int]] = {
 
 
 def fit_column(image: Image.Image, width: int = COLUMN_WIDTH) -> Image.Image:
-    """RGB copy whose longer side is at most ``width`` pixels."""
+    """RGB copy, scaled down until width and height are at most ``width`` pixels."""
     rgb = image.convert("RGB")
     factor = min(1.0, width / max(rgb.size))
     if factor == 1:
@@ -31,7 +34,7 @@ def fit_column(image: Image.Image, width: int = COLUMN_WIDTH) -> Image.Image:
 
 
 def with_caption(image: Image.Image, caption: str) -> Image.Image:
-    """Add a line of text above an image; the result is as wide as the wider of both."""
+    """Add a line of text above an image; the result is widened to fit the text."""
     font = ImageFont.load_default(FONT_SIZE)
     width = max(image.width, round(font.getlength(caption)))
     framed = Image.new("RGB", (width, image.height + _CAPTION_HEIGHT), _BACKGROUND)
@@ -41,7 +44,7 @@ def with_caption(image: Image.Image, caption: str) -> Image.Image:
 
 
 def shortened(text: str, width: float) -> str:
-    """A caption of at most ``width`` pixels: letters in the middle become an ellipsis."""
+    """Shorten a caption to ``width`` pixels: an ellipsis replaces its middle."""
     font = ImageFont.load_default(FONT_SIZE)
     kept = len(text)
     short = text
@@ -51,6 +54,16 @@ def shortened(text: str, width: float) -> str:
     return short
 
 
+def evenly_spaced(items: Sequence[Item], most: int) -> list[Item]:
+    """Choose at most ``most`` items, evenly spaced.
+
+    >>> evenly_spaced("abcdef", 3)
+    ['a', 'c', 'e']
+    """
+    number = min(most, len(items))
+    return [items[k * len(items) // number] for k in range(number)]
+
+
 def contact_sheet(rows: Iterable[Sequence[Image.Image]]) -> Image.Image:
     """Arrange images in rows, with columns of equal width.
 
@@ -58,7 +71,7 @@ def contact_sheet(rows: Iterable[Sequence[Image.Image]]) -> Image.Image:
         rows: images from left to right.
 
     Raises:
-        ValueError: there are no rows.
+        ValueError: if there are no rows.
     """
     drawn = list(rows)
     if not drawn:
@@ -77,15 +90,15 @@ def contact_sheet(rows: Iterable[Sequence[Image.Image]]) -> Image.Image:
 
 
 def save_image(image: Image.Image, path: str | Path, durable: bool = True) -> None:
-    """Write an image atomically; the suffix of ``path`` determines the format.
+    """Write an image atomically, in the format of the suffix of ``path``.
 
     Args:
-        image: of a mode that the format can store.
+        image: image in a mode that the format can store.
         path: file to create or replace; its folder must exist.
         durable: sync to disk, see `util.files.checkpoint.atomic_write`.
 
     Raises:
-        UserError: Pillow knows no format with this suffix.
+        UserError: if Pillow has no format with this suffix.
     """
     suffix = Path(path).suffix.lower()
     format_name = Image.registered_extensions().get(suffix)
@@ -93,12 +106,3 @@ def save_image(image: Image.Image, path: str | Path, durable: bool = True) -> No
         raise UserError(f"{path}: {suffix!r} is not an image format; write a .png or .jpg file")
     with atomic_write(path, durable=durable) as file:
         image.save(file, format_name, **_SAVE_OPTIONS.get(format_name, {}))
-
-
-def count(number: int, noun: str) -> str:
-    """A number with its noun, in the plural if needed.
-
-    >>> count(1, "object"), count(2, "object")
-    ('1 object', '2 objects')
-    """
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -10,26 +10,18 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from util.box_matching import iou_matrix, match_greedily
+from util.text import count
 from util.visualize.boxes import BoxXYXY, draw_boxes
 from util.visualize.contact_sheet import (
     COLUMN_WIDTH,
     contact_sheet,
-    count,
+    evenly_spaced,
     fit_column,
     save_image,
     shortened,
     with_caption,
 )
-from util.visualize.drawing import class_colour, resize_nearest
-
-__all__ = [
-    "BoxXYXY",
-    "Panel",
-    "class_colour",
-    "detections_beside_ground_truth",
-    "draw_boxes",
-    "save_detection_samples",
-]
+from util.visualize.drawing import resize_nearest
 
 _PAGE_COLUMN = 400  # longest side of a picture on a page, in pixels
 _FRAME = (205, 205, 205)
@@ -53,9 +45,9 @@ class Panel(NamedTuple):
         labels: [N] class names.
         scores: [N] in [0, 1], or None for ground truth.
         caption: text above the image.
-        masks: [N] of (H, W), non-zero inside, or None for boxes only. A generator is read once, so
-            one mask of full size at a time is in memory.
-        dashed: [N] which boxes are drawn dashed, see `draw_boxes`; None: none.
+        masks: [N] masks (H, W), non-zero inside, or None for boxes only. With a generator, only
+            one mask of full size is in memory at a time.
+        dashed: [N] whether a box is drawn dashed, see `draw_boxes`; None: no box.
     """
 
     image: Image.Image
@@ -67,14 +59,14 @@ class Panel(NamedTuple):
     dashed: Sequence[bool] | None = None
 
 
-def detections_beside_ground_truth(rows: Iterable[tuple[Panel, Panel]]) -> Image.Image:
-    """Contact sheet with a row per image: ground truth on the left, detections on the right.
+def draw_panels(rows: Iterable[Sequence[Panel]]) -> Image.Image:
+    """Draw panels into a contact sheet.
 
     Args:
-        rows: pairs of panels. Large images are scaled down to the width of a column.
+        rows: panels of each row, left to right. Large images are scaled down to the column width.
 
     Raises:
-        ValueError: there are no rows.
+        ValueError: if there are no rows.
     """
     return contact_sheet(
         [with_caption(_draw_panel(panel), panel.caption) for panel in row] for row in rows
@@ -93,26 +85,24 @@ def save_detection_samples(
 ) -> None:
     """Save a contact sheet of ground truth and detections for images spread over a dataset.
 
-    It fits a page: two images per row, each with its ground truth on the left and its detections on
-    the right. Missed objects and false detections are dashed: those without a partner of their
-    class at a box IoU of 0.5.
+    Each row has two images, each with ground truth on the left and detections on the right. Missed
+    objects and false detections are dashed: they have no match of their class at a box IoU of 0.5.
 
     Args:
         coco_gt: a pycocotools COCO object with the ground truth.
         detections: COCO result entries with ``image_id``, ``category_id``, ``bbox`` and ``score``.
         image_folder: folder of the image files in ``coco_gt``.
-        path: image file to write: .png, .jpg or another format of Pillow. Not written if there are
-            no images.
+        path: image file to write, in any format of Pillow; not written if there are no images.
         num_images: maximum number of images; images with ground truth are preferred.
         threshold: detections with a lower score are not drawn.
-        read_image: reads an image, given ``image_folder`` and the entry of the image in
-            ``coco_gt``, such as `datasets.loading.listed_images.read_row_image`, which handles all
-            modes and EXIF orientation. None: the pixels as stored.
+        read_image: reads an image, given ``image_folder`` and its row in ``coco_gt``, such as
+            `datasets.loading.listed_images.read_row_image`, which handles all modes and EXIF
+            orientation. None: the pixels as stored.
         masks: draw the ``segmentation`` of annotations and detections too: polygons or RLE, plain
             or compressed. The images of ``coco_gt`` must have ``height`` and ``width``.
 
     Raises:
-        UserError: Pillow knows no format with this suffix.
+        UserError: if Pillow has no format with this suffix.
     """
     by_image = defaultdict(list)
     for entry in detections:
@@ -143,12 +133,10 @@ def _read_stored(image_folder: str | Path, row: Entry) -> Image.Image:
 
 
 def _choose_images(coco_gt: Any, detected: set[int], num_images: int) -> list[int]:
-    """Evenly spaced ids of images with detections (of all images, if there are none)."""
+    """Evenly spaced ids of images with detections, or of all images if there are none."""
     candidates = sorted(detected or coco_gt.imgs)
     with_objects = [i for i in candidates if coco_gt.getAnnIds(imgIds=[i])]
-    candidates = with_objects or candidates
-    number = min(num_images, len(candidates))
-    return [candidates[k * len(candidates) // number] for k in range(number)]
+    return evenly_spaced(with_objects or candidates, num_images)
 
 
 def _decode_mask(coco_gt: Any, entry: Mapping[str, Any]) -> np.ndarray:
@@ -167,13 +155,13 @@ def _decode_mask(coco_gt: Any, entry: Mapping[str, Any]) -> np.ndarray:
 def _missed_and_false(
     annotations: Sequence[Entry], shown: Sequence[Entry]
 ) -> tuple[list[bool], list[bool]]:
-    """Which annotations have no detection of their class, and which detections no annotation.
+    """Whether each annotation is missed, and whether each detection is false.
 
     Crowds are never missed, and a detection in a crowd of its class is not false.
 
     Args:
-        annotations: of an image.
-        shown: detections by rising score.
+        annotations: annotations of an image.
+        shown: detections in ascending order of score.
     """
     missed = [not annotation.get("iscrowd") for annotation in annotations]
     false = [True] * len(shown)
@@ -185,11 +173,11 @@ def _missed_and_false(
         boxes = [shown[i]["bbox"] for i in found]
         iou = iou_matrix(boxes, [annotations[i]["bbox"] for i in objects])
         covered = iou_matrix(boxes, crowds, over_first=True).max(axis=1, initial=0)
-        partners = match_greedily(iou, _MATCH_IOU).tolist()
-        for index, partner, share in zip(found, partners, covered.tolist(), strict=True):
-            if partner >= 0:
-                missed[objects[partner]] = False
-            false[index] = partner < 0 and share < _MATCH_IOU
+        matches = match_greedily(iou, _MATCH_IOU).tolist()
+        for index, match, coverage in zip(found, matches, covered.tolist(), strict=True):
+            if match >= 0:
+                missed[objects[match]] = False
+            false[index] = match < 0 and coverage < _MATCH_IOU
     return missed, false
 
 
@@ -211,7 +199,12 @@ def _truth_caption(row: Entry, missed: Sequence[bool]) -> str:
 
 
 def _detections_caption(found: Sequence[Entry], false: Sequence[bool]) -> str:
-    """Caption of the detections ``false``, the last of ``found``, which rise in score."""
+    """Caption for detections.
+
+    Args:
+        found: all detections of an image, in ascending order of score.
+        false: whether each drawn detection is false.
+    """
     if false:
         return f"{count(len(false), 'detection')}, {sum(false)} false"
     return f"no detection, best score {found[-1]['score']:.2f}" if found else "no detection"
@@ -253,7 +246,7 @@ def _draw_pair(left: Panel, right: Panel) -> Image.Image:
 
 
 def _page(pairs: Sequence[Image.Image]) -> Image.Image:
-    """Pairs in two columns; up to two pairs below each other."""
+    """Arrange pairs in two columns, or in one column if there are at most two."""
     columns = 1 if len(pairs) <= 2 else 2
     return contact_sheet(
         [pairs[start : start + columns] for start in range(0, len(pairs), columns)]

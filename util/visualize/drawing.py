@@ -1,4 +1,4 @@
-"""Colours, sizes and text of drawings."""
+"""Colors, sizes and text of drawings."""
 
 import colorsys
 import zlib
@@ -7,50 +7,50 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 RectangleXYXY = tuple[float, float, float, float]
 
-# Smallest legible height of text in pixels. Small images are enlarged to have room for it. On large
-# images, which are displayed scaled down, the text is larger.
+# Smallest legible text height in pixels. Small images are enlarged to make space for it. Text is
+# larger on large images, because these are usually displayed scaled down.
 FONT_SIZE = 14
-_FONT_SHARE_OF_LONG_SIDE = 1 / 60
-_FONT_SHARE_OF_SHORT_SIDE = 1 / 12  # limit for panoramas and strips
+_FONT_PER_LONG_SIDE = 1 / 60
+_FONT_PER_SHORT_SIDE = 1 / 12  # limit for panoramas and strips
 _SMALLEST_LONG_SIDE = 400
 _LARGEST_ENLARGEMENT = 8
 
-# Saturation and value of the objects of a class, in turn; the first is the colour of the class.
+# Saturation and value of successive objects of a class; the first is the color of the class.
 _SHADES = ((0.85, 0.9), (0.45, 1.0), (1.0, 0.55), (0.65, 0.75), (0.25, 0.9))
 # Saturation and value of stuff classes; they vary, since the hues of two classes may be similar.
 _PALE_SHADES = ((0.35, 0.8), (0.5, 0.55), (0.25, 0.95), (0.55, 0.8), (0.3, 0.45))
 
 
-# ---- colours
+# ---- colors
 
 
-def class_colour(name: str) -> Colour:
-    """Bright RGB colour in 0 … 255 that depends only on the name."""
-    return _colour(name, *_SHADES[0])
+def class_color(name: str) -> Color:
+    """Bright RGB color in 0 … 255 that depends only on the name."""
+    return _color(name, *_SHADES[0])
 
 
-def object_colour(name: str, rank: int) -> Colour:
-    """Colour of an object: the hue of its class, in a shade that depends on ``rank``.
+def object_color(name: str, rank: int) -> Color:
+    """Color of an object: the hue of its class, in a shade that depends on ``rank``.
 
     Args:
         name: class name.
-        rank: index of the object within its class; 0 has the colour of the class. Consecutive ranks
+        rank: index of the object within its class; 0 has the color of the class. Consecutive ranks
             differ clearly.
     """
-    return _colour(name, *_SHADES[rank % len(_SHADES)])
+    return _color(name, *_SHADES[rank % len(_SHADES)])
 
 
-def stuff_colour(name: str) -> Colour:
+def stuff_color(name: str) -> Color:
     """Hue of a stuff class in a pale shade, so that things stand out."""
-    return _colour(name, *_PALE_SHADES[_hash(name) // 360 % len(_PALE_SHADES)])
+    return _color(name, *_PALE_SHADES[_hash(name) // 360 % len(_PALE_SHADES)])
 
 
-def readable_on(colour: Colour) -> Colour:
-    """Text colour: black on light colours, white on dark colours."""
-    luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+def readable_on(color: Color) -> Color:
+    """Text color: black on light colors, white on dark colors."""
+    luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
     return (0, 0, 0) if luminance > 140 else (255, 255, 255)
 
 
@@ -75,7 +75,7 @@ def ranks_within(classes: Sequence[Hashable], positions: Sequence[float]) -> lis
     return ranks
 
 
-def _colour(name: str, saturation: float, value: float) -> Colour:
+def _color(name: str, saturation: float, value: float) -> Color:
     red, green, blue = colorsys.hsv_to_rgb(_hash(name) % 360 / 360, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -89,7 +89,7 @@ def _hash(name: str) -> int:
 
 
 def enlargement(image: Image.Image) -> int:
-    """Integer factor by which a small image is enlarged to have room for text."""
+    """Integer factor by which a small image is enlarged to make space for text."""
     factor = -(-_SMALLEST_LONG_SIDE // max(image.size))
     return min(factor, _LARGEST_ENLARGEMENT)
 
@@ -102,7 +102,7 @@ def enlarged(image: Image.Image) -> Image.Image:
 
 
 def resize_nearest(values: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
-    """Resize a mask or id map with nearest-neighbour sampling.
+    """Resize a mask or id map with nearest-neighbor sampling.
 
     Args:
         values: (H, W) of any dtype; returned unchanged if it has this size.
@@ -122,7 +122,7 @@ def line_width(image: Image.Image) -> int:
 
 
 def dashed_rectangle(
-    draw: ImageDraw.ImageDraw, outline: RectangleXYXY, colour: Colour, width: int
+    draw: ImageDraw.ImageDraw, outline: RectangleXYXY, color: Color, width: int
 ) -> None:
     """Draw the outline of a rectangle with dashes of three line widths."""
     x0, y0, x1, y1 = (round(value) for value in outline)
@@ -130,25 +130,28 @@ def dashed_rectangle(
     for left in range(x0, x1 + 1, 2 * dash):
         right = min(left + dash - 1, x1)
         for top in (y0, max(y0, y1 - width + 1)):
-            draw.rectangle((left, top, right, min(top + width - 1, y1)), fill=colour)
+            draw.rectangle((left, top, right, min(top + width - 1, y1)), fill=color)
     for top in range(y0, y1 + 1, 2 * dash):
         bottom = min(top + dash - 1, y1)
         for left in (x0, max(x0, x1 - width + 1)):
-            draw.rectangle((left, top, min(left + width - 1, x1), bottom), fill=colour)
+            draw.rectangle((left, top, min(left + width - 1, x1), bottom), fill=color)
 
 
 # ---- text
 
 
 class TextStyle:
-    """Labels in a font size for the image, each on a rectangle of its colour.
+    """Draws text on colored rectangles, in a font size that suits the image.
 
     Args:
         size_wh: width and height of the image.
     """
 
     def __init__(self, size_wh: tuple[int, int]):
-        sizes = max(size_wh) * _FONT_SHARE_OF_LONG_SIDE, min(size_wh) * _FONT_SHARE_OF_SHORT_SIDE
+        sizes = (
+            max(size_wh) * _FONT_PER_LONG_SIDE,
+            min(size_wh) * _FONT_PER_SHORT_SIDE,
+        )
         self.font_size = max(FONT_SIZE, round(min(sizes)))
         self._font = ImageFont.load_default(self.font_size)
 
@@ -157,13 +160,13 @@ class TextStyle:
         return self._font.getlength(text) + 4, self.font_size + 4
 
     def write(
-        self, draw: ImageDraw.ImageDraw, left_top: tuple[float, float], text: str, colour: Colour
+        self, draw: ImageDraw.ImageDraw, left_top: tuple[float, float], text: str, color: Color
     ) -> None:
-        """Write a text on a rectangle of ``colour`` at ``left_top``."""
+        """Write a text on a rectangle of ``color`` at ``left_top``."""
         left, top = left_top
         width, height = self.size_of(text)
-        draw.rectangle((left, top, left + width, top + height), fill=colour)
-        draw.text((left + 2, top + 1), text, fill=readable_on(colour), font=self._font)
+        draw.rectangle((left, top, left + width, top + height), fill=color)
+        draw.text((left + 2, top + 1), text, fill=readable_on(color), font=self._font)
 
 
 def with_scores(names: Sequence[str], scores: Sequence[float | None]) -> list[str]:

@@ -1,50 +1,50 @@
-"""Draw masks and segments over an image: half-transparent, outlined and labelled."""
+"""Draw masks and segments over an image: half-transparent, outlined and labeled."""
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
-from util.visualize.drawing import Colour
+from util.visualize.drawing import Color
 
 _OPACITY = 0.5
-_BORDER_COLOUR = (20, 20, 20)
+_BORDER_COLOR = (20, 20, 20)
 _LABEL_GRID = 320  # maximum number of cells per side of the grid on which labels are placed
-_SAME_DEPTH = 1e-9
-_SHARE_UNDER_LABEL = 0.5  # minimum share of the label's rectangle inside its segment
+_MIN_COVERAGE = 0.5  # minimum fraction of the label's rectangle inside its segment
 
 
 def paint_masks(
-    image: Image.Image, masks: Iterable[np.ndarray], colours: Sequence[Colour], line_width: int
+    image: Image.Image, masks: Iterable[np.ndarray], colors: Sequence[Color], line_width: int
 ) -> Image.Image:
-    """Draw masks half-transparently, with an outline along the inside of the edge.
+    """Draw masks half-transparently, each with an outline just inside its edge.
 
     Args:
         image: RGB, not changed.
         masks: [N] of (H, W) at the size of ``image``, non-zero inside; later masks are on top. A
             generator is read one mask at a time.
-        colours: [N] RGB.
+        colors: [N] RGB.
         line_width: width of the outlines in pixels.
 
     Returns:
         an image of the same size.
     """
     pixels = np.array(image)
-    for mask, colour in zip(masks, colours, strict=True):
+    for mask, color in zip(masks, colors, strict=True):
         window = _bounding_window(mask)
-        surrounded = np.pad(mask[window] != 0, 1)
-        near_edge = near_border(surrounded, 2 * line_width)[1:-1, 1:-1]
-        inside = surrounded[1:-1, 1:-1]
+        padded = np.pad(mask[window] != 0, 1)
+        near_edge = near_border(padded, 2 * line_width)[1:-1, 1:-1]
+        inside = padded[1:-1, 1:-1]
         part = pixels[window]
-        part[inside] = _blend(part[inside], colour)
-        part[inside & near_edge] = colour
+        part[inside] = _blend(part[inside], color)
+        part[inside & near_edge] = color
     return Image.fromarray(pixels)
 
 
 def paint_segments(
     image: Image.Image,
     index_map: np.ndarray,
-    colours: Sequence[Colour],
+    colors: Sequence[Color],
     line_width: int,
 ) -> Image.Image:
     """Draw segments half-transparently, with dark lines along their borders.
@@ -52,7 +52,7 @@ def paint_segments(
     Args:
         image: RGB, not changed.
         index_map: int (H, W) index of the segment at each pixel, -1 for void.
-        colours: [N] RGB, one per segment.
+        colors: [N] RGB, one per segment.
         line_width: width of the borders in pixels.
 
     Returns:
@@ -60,9 +60,9 @@ def paint_segments(
     """
     pixels = np.array(image)
     inside = index_map >= 0
-    palette = np.array(colours, dtype=np.float32).reshape(-1, 3)
+    palette = np.array(colors, dtype=np.float32).reshape(-1, 3)
     pixels[inside] = _blend(pixels[inside], palette[index_map[inside]])
-    pixels[inside & near_border(index_map, line_width)] = _BORDER_COLOUR
+    pixels[inside & near_border(index_map, line_width)] = _BORDER_COLOR
     return Image.fromarray(pixels)
 
 
@@ -104,16 +104,16 @@ def place_labels(
     step = -(-max(index_map.shape) // _LABEL_GRID)
     grid = index_map[::step, ::step]
     areas = np.bincount(grid[grid >= 0], minlength=len(sizes_wh))
-    taken = np.zeros(grid.shape, dtype=bool)
+    taken = np.zeros(grid.shape, dtype=np.uint8)
     corners: list[tuple[int, int] | None] = [None] * len(sizes_wh)
     for index in np.argsort(-areas, kind="stable"):
         width, height = (int(size) // step + 1 for size in sizes_wh[index])
-        if areas[index] < _SHARE_UNDER_LABEL * width * height:
+        if areas[index] < _MIN_COVERAGE * width * height:
             continue
         place = _deepest_place(grid == index, taken, width, height)
         if place is not None:
             left, top = place
-            taken[top : top + height, left : left + width] = True
+            taken[top : top + height, left : left + width] = 1
             corners[index] = (left * step, top * step)
     return corners
 
@@ -121,46 +121,23 @@ def place_labels(
 def _deepest_place(
     segment: np.ndarray, taken: np.ndarray, width: int, height: int
 ) -> tuple[int, int] | None:
-    """Left and top of the deepest free rectangle inside a segment, or None.
-
-    The depth of a place is the share of the segment in windows around it, summed over windows of
-    doubling size.
-    """
-    rows, columns = segment.shape
-    depth = _filled_share(segment, width, height)
-    room = segment & (depth >= _SHARE_UNDER_LABEL) & (_filled_share(taken, width, height) == 0)
-    top, left = np.ogrid[:rows, :columns]
-    top, left = top - height // 2, left - width // 2
-    room &= (top >= 0) & (top + height <= rows) & (left >= 0) & (left + width <= columns)
-    if not room.any():
+    """Left and top of the free rectangle whose center is farthest from the segment's border."""
+    window = (height, width)
+    coverage = ndimage.uniform_filter(segment.astype(np.float32), window, mode="constant")
+    is_free = ndimage.maximum_filter(taken, window, mode="constant", cval=1) == 0
+    candidates = segment & is_free & (coverage >= _MIN_COVERAGE)
+    if not candidates.any():
         return None
-    factor = 2
-    while factor * width < 2 * columns or factor * height < 2 * rows:
-        depth = depth + _filled_share(segment, factor * width, factor * height)
-        factor *= 2
-    deepest = np.argwhere(room & (depth >= depth[room].max() - _SAME_DEPTH))
-    # Of several places with the same depth, the place nearest to their mean.
+    depth = ndimage.distance_transform_edt(np.pad(segment, 1))[1:-1, 1:-1] * candidates
+    deepest = np.argwhere(depth == depth.max())
+    # If several centers are equally deep, take the one nearest to their mean.
     row, column = deepest[((deepest - deepest.mean(axis=0)) ** 2).sum(axis=1).argmin()]
     return int(column) - width // 2, int(row) - height // 2
 
 
-def _filled_share(mask: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Share in [0, 1] of the window around each pixel that is inside a mask (H, W)."""
-    sums = np.pad(mask.cumsum(0, dtype=np.int64).cumsum(1), ((1, 0), (1, 0)))
-    rows, columns = (np.arange(size) for size in mask.shape)
-    top, bottom = _span(rows - height // 2, height, mask.shape[0])
-    left, right = _span(columns - width // 2, width, mask.shape[1])
-    inside = sums[bottom][:, right] - sums[top][:, right] - sums[bottom][:, left]
-    return (inside + sums[top][:, left]) / (width * height)
-
-
-def _span(starts: np.ndarray, length: int, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    return starts.clip(0, limit), (starts + length).clip(0, limit)
-
-
-def _blend(pixels: np.ndarray, colour: Colour | np.ndarray) -> np.ndarray:
-    """Blend pixels (N, 3) uint8 with one colour, or with N colours."""
-    mixed = (1 - _OPACITY) * pixels + _OPACITY * np.asarray(colour, dtype=np.float32)
+def _blend(pixels: np.ndarray, color: Color | np.ndarray) -> np.ndarray:
+    """Blend pixels (N, 3) uint8 with one color, or with N colors."""
+    mixed = (1 - _OPACITY) * pixels + _OPACITY * np.asarray(color, dtype=np.float32)
     return np.rint(mixed).astype(np.uint8)
 
 

@@ -7,22 +7,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from util.text import count
 from util.visualize.contact_sheet import (
     contact_sheet,
-    count,
     fit_column,
     save_image,
     with_caption,
 )
 from util.visualize.drawing import (
-    Colour,
+    Color,
     TextStyle,
     enlarged,
     line_width,
-    object_colour,
+    object_color,
     ranks_within,
     resize_nearest,
-    stuff_colour,
+    stuff_color,
     with_scores,
 )
 from util.visualize.masks import paint_segments, place_labels
@@ -35,7 +35,7 @@ class PanopticSample(NamedTuple):
     """An image with its ground-truth and predicted panoptic map.
 
     Attributes:
-        image: any mode, or a function that reads the image on demand.
+        image: image of any mode, or a function that reads it.
         truth_map: int (H, W) segment ids.
         truth_segments: see `draw_panoptic`.
         predicted_map: int (H, W) segment ids.
@@ -59,7 +59,7 @@ def draw_panoptic(
     """Draw a panoptic map over a copy of an image.
 
     Things are bright, with different shades within a class; stuff is pale. Segments that are large
-    enough are labelled with their class name and score.
+    enough are labeled with their class name and score.
 
     Args:
         image: not changed.
@@ -70,11 +70,11 @@ def draw_panoptic(
         names: category names by id.
 
     Returns:
-        an RGB image of the same size; small images are enlarged by an integer factor, so that the
-        text is legible.
+        an RGB image of the same size; small images are enlarged by an integer factor, so that text
+        is legible.
 
     Raises:
-        ValueError: image and map differ in size.
+        ValueError: if image and map differ in size.
     """
     if id_map.shape != (image.height, image.width):
         raise ValueError(
@@ -84,10 +84,10 @@ def draw_panoptic(
     canvas = enlarged(image)
     index_map = resize_nearest(_index_map(id_map, segments), canvas.size)
     labels = [names.get(s["category_id"], f"class {s['category_id']}") for s in segments]
-    colours = _colours(index_map, segments, labels)
-    canvas = paint_segments(canvas, index_map, colours, line_width(canvas))
+    colors = _colors(index_map, segments, labels)
+    canvas = paint_segments(canvas, index_map, colors, line_width(canvas))
     texts = with_scores(labels, [segment.get("score") for segment in segments])
-    _write_labels(canvas, index_map, texts, colours)
+    _write_labels(canvas, index_map, texts, colors)
     return canvas
 
 
@@ -95,13 +95,12 @@ def save_panoptic_samples(samples: Iterable[PanopticSample], path: str | Path) -
     """Save a contact sheet with a row per image: ground truth on the left, prediction on the right.
 
     Args:
-        samples: a generator is read one sample at a time. Large images are scaled down to the width
-            of a column. Maps may differ from their image in size.
-        path: image file to write: .png, .jpg or another format of Pillow. Not written if there are
-            no samples.
+        samples: samples to draw. Large images are scaled down to the width of a column. Maps may
+            differ from their image in size.
+        path: image file to write, in any format of Pillow; not written if there are no samples.
 
     Raises:
-        UserError: Pillow knows no format with this suffix.
+        UserError: if Pillow has no format with this suffix.
     """
     rows = [_draw_row(sample) for sample in samples]
     if rows:
@@ -130,13 +129,13 @@ def _index_map(id_map: np.ndarray, segments: Sequence[SegmentInfo]) -> np.ndarra
     return indices[inverse].reshape(id_map.shape)
 
 
-def _colours(
+def _colors(
     index_map: np.ndarray, segments: Sequence[SegmentInfo], labels: Sequence[str]
-) -> list[Colour]:
-    """Colour of each segment; adjacent segments of a class, from left to right, differ in shade."""
+) -> list[Color]:
+    """Color of each segment; adjacent segments of a class, from left to right, differ in shade."""
     ranks = ranks_within(labels, _mean_columns(index_map, len(segments)))
     return [
-        object_colour(label, rank) if segment.get("isthing", True) else stuff_colour(label)
+        object_color(label, rank) if segment.get("isthing", True) else stuff_color(label)
         for segment, label, rank in zip(segments, labels, ranks, strict=True)
     ]
 
@@ -152,10 +151,10 @@ def _mean_columns(index_map: np.ndarray, num_segments: int) -> list[float]:
 
 
 def _write_labels(
-    canvas: Image.Image, index_map: np.ndarray, texts: Sequence[str], colours: Sequence[Colour]
+    canvas: Image.Image, index_map: np.ndarray, texts: Sequence[str], colors: Sequence[Color]
 ) -> None:
     draw, style = ImageDraw.Draw(canvas), TextStyle(canvas.size)
     corners = place_labels(index_map, [style.size_of(text) for text in texts])
-    for corner, text, colour in zip(corners, texts, colours, strict=True):
+    for corner, text, color in zip(corners, texts, colors, strict=True):
         if corner is not None:
-            style.write(draw, corner, text, colour)
+            style.write(draw, corner, text, color)

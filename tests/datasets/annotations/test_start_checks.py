@@ -37,7 +37,7 @@ def check(data, folder="none", **options):
 BOXES = [[1, 2, 20, 30], [30, 10, 33, 30], [5, 6, 10, 12], [40, 20, 20, 20], [20, 3, 44, 40]]
 OTHER_FORMATS = {
     "x1, y1, x2, y2": [[x, y, x + w, y + h] for x, y, w, h in BOXES],
-    "centre x, centre y, width, height": [[x + w / 2, y + h / 2, w, h] for x, y, w, h in BOXES],
+    "center x, center y, width, height": [[x + w / 2, y + h / 2, w, h] for x, y, w, h in BOXES],
     "fractions": [[x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT] for x, y, w, h in BOXES],
 }
 

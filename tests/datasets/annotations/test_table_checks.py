@@ -55,26 +55,26 @@ def test_the_number_of_classes_that_is_needed():
     check_labels_below(found, "annotations", rows, 1, [])
     check_labels_below(found, "annotations", rows, 1, [{"id": 1}, {"id": 3}, {"id": "x"}])
     check_labels_below(found, "annotations", rows, 2, [{"id": 3}])
-    needed = [problem.way_out.partition(";")[0] for problem in found.problems]
+    needed = [problem.fix.partition(";")[0] for problem in found.problems]
     told = "--num_classes 1 is too small: the largest category id is"
     assert needed == [f"{told} 1, so 2 are needed", f"{told} 3, so 4 are needed"]
 
 
-def way_out(folder: Path, *names: Any) -> str:
+def fix(folder: Path, *names: Any) -> str:
     found = FileProblems("a.json")
     check_files_exist(found, "images", images_named(*names), folder, "--val_images")
     (problem,) = found.problems
     with pytest.raises(AnnotationFileError) as caught:
         found.raise_if_any()
     assert str(caught.value).startswith("a.json: ")  # the file itself may be right
-    assert str(caught.value).endswith(f"; {problem.way_out}")
-    return problem.way_out
+    assert str(caught.value).endswith(f"; {problem.fix}")
+    return problem.fix
 
 
 def test_missing_files_come_with_the_way_out(folder):
-    assert way_out(folder, "3.png").endswith(f"use --val_images {folder.parent / 'other'}")
+    assert fix(folder, "3.png").endswith(f"use --val_images {folder.parent / 'other'}")
     # Another folder would have the missing file, but not the first.
-    assert "--val_images" not in way_out(folder, "1.png", "3.png")
+    assert "--val_images" not in fix(folder, "1.png", "3.png")
 
 
 @pytest.mark.parametrize(

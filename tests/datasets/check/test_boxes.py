@@ -31,7 +31,7 @@ def test_right_boxes_pass(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_corners_are_recognised(seed):
+def test_corners_are_recognized(seed):
     boxes = random_boxes(seed)
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     kinds = found(corners.tolist())
@@ -42,14 +42,14 @@ def test_corners_are_recognised(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_centres_are_recognised(seed):
+def test_centers_are_recognized(seed):
     boxes = random_boxes(seed)
-    centres = np.concatenate([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]], axis=1)
-    assert set(found(centres.tolist())) == {"boxes_centre"}
+    centers = np.concatenate([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]], axis=1)
+    assert set(found(centers.tolist())) == {"boxes_centre"}
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_fractions_are_recognised(seed):
+def test_fractions_are_recognized(seed):
     boxes = random_boxes(seed) / [WIDTH, HEIGHT, WIDTH, HEIGHT]
     assert set(found(boxes.tolist())) == {"boxes_normalised"}
 

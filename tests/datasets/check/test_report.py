@@ -24,14 +24,14 @@ def report_of(*findings: Finding, classes=None) -> Report:
 def some_findings(count: int) -> Finding:
     findings = Findings("train")
     for number in range(count):
-        findings.note("empty_box", Example(image_id=number, annotation_id=number + 10))
+        findings.add("empty_box", Example(image_id=number, annotation_id=number + 10))
     return findings.all()[0]
 
 
 def test_the_first_places_and_the_number_of_the_others():
     lines = as_text(report_of(some_findings(5))).splitlines()
     start = lines.index("warnings")
-    assert lines[start + 1] == f"  train: 5 {KINDS['empty_box'].means} [empty_box]"
+    assert lines[start + 1] == f"  train: 5 {KINDS['empty_box'].message} [empty_box]"
     assert lines[start + 2] == "      annotation id 10, image id 0"
     assert lines[start + 5] == "      and 2 more"
     assert "more" not in as_text(report_of(some_findings(3)))
@@ -39,7 +39,7 @@ def test_the_first_places_and_the_number_of_the_others():
 
 def test_what_concerns_the_whole_file_is_not_counted():
     findings = Findings("train")
-    findings.note("no_objects", Example())
+    findings.add("no_objects", Example())
     assert "  train: no usable boxes" in as_text(report_of(*findings.all()))
 
 
@@ -48,7 +48,7 @@ def test_a_single_place_is_told_in_the_singular():
     assert "  train: 1 box has zero area; training ignores it [empty_box]" in text
     assert text.endswith("\nNo errors, 1 warning")
     assert "1 box exceeds its image by more than 2 pixels; training clips it" in as_text(
-        report_of(Finding("box_beyond_edge", "val", KINDS["box_beyond_edge"].means, 1, [PLACE]))
+        report_of(Finding("box_beyond_edge", "val", KINDS["box_beyond_edge"].message, 1, [PLACE]))
     )
     assert "classes: 1, id 3" in as_text(report_of(classes={3: ClassCount("cat")}))
     assert "0 objects; 0 crowds in 0 images" in text
@@ -57,7 +57,7 @@ def test_a_single_place_is_told_in_the_singular():
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_has_a_singular(kind):
     findings = Findings("train")
-    findings.note(kind, Example(image_id=1))
+    findings.add(kind, Example(image_id=1))
     line = next(line for line in as_text(report_of(*findings.all())).splitlines() if kind in line)
     noun, *_ = line.removeprefix("  train: 1 ").partition(" ")
     if kind not in ("refused", "no_objects", "whole_image_boxes"):  # about a whole file
@@ -69,7 +69,7 @@ def test_the_verdict_counts_errors_and_warnings():
     def verdict(*kinds):
         findings = Findings("train")
         for kind in kinds:
-            findings.note(kind, Example(image_id=1))
+            findings.add(kind, Example(image_id=1))
         return as_text(report_of(*findings.all())).splitlines()[-1]
 
     assert verdict() == "No errors, no warnings"
@@ -80,14 +80,14 @@ def test_the_verdict_counts_errors_and_warnings():
 
 def test_severities_decide():
     findings = Findings("train")
-    findings.note("missing_file", Example(image_id=1))
+    findings.add("missing_file", Example(image_id=1))
     assert report_of(*findings.all()).has_errors()
     assert not report_of(some_findings(1)).has_errors()
 
 
 def test_text_cannot_upset_a_terminal():
     findings = Findings("train")
-    findings.note("missing_file", Example(file_name="\x1b[31m\n\ud800", detail="\r"))
+    findings.add("missing_file", Example(file_name="\x1b[31m\n\ud800", detail="\r"))
     classes = {1: ClassCount("\x1b]0;")}
     text = as_text(report_of(*findings.all(), classes=classes))
     assert not set(text) & {"\x1b", "\r", "\ud800"}
@@ -109,4 +109,4 @@ def test_many_classes_are_cut_in_the_text_only():
 def test_every_kind_is_in_the_guide():
     guide = (ROOT / "docs" / "dataset_check.md").read_text(encoding="utf-8")
     for name, kind in KINDS.items():
-        assert f"| `{name}` | {kind.severity} | {kind.means} |" in guide
+        assert f"| `{name}` | {kind.severity} | {kind.message} |" in guide

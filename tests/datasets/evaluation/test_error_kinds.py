@@ -33,8 +33,8 @@ def errors_of(objects, detections):
         ([(1, BOX), (1, BOX)], ["correct", "double"], 0),
         ([(2, BOX)], ["wrong class"], 0),
         ([(2, BOX), (1, BOX)], ["wrong class", "correct"], 0),
-        ([(1, SHIFTED)], ["mislocalised"], 0),
-        ([(1, BOX), (1, SHIFTED)], ["correct", "mislocalised"], 0),
+        ([(1, SHIFTED)], ["mislocalized"], 0),
+        ([(1, BOX), (1, SHIFTED)], ["correct", "mislocalized"], 0),
         ([(2, SHIFTED)], ["wrong class and place"], 1),
         ([(1, FAR)], ["background"], 1),
         ([], [], 1),
@@ -55,7 +55,7 @@ def test_an_overlap_with_another_class_decides_before_a_smaller_one_with_the_own
 def test_thresholds_belong_to_the_better_kind():
     half, tenth = [0, 0, 10, 5], [0, 0, 10, 1]  # IoU of exactly 0.5 and 0.1 with BOX
     assert errors_of([(1, BOX)], [(1, half)]).kinds == [ErrorKind.CORRECT]
-    assert errors_of([(1, BOX)], [(1, tenth)]).kinds == [ErrorKind.MISLOCALISED]
+    assert errors_of([(1, BOX)], [(1, tenth)]).kinds == [ErrorKind.MISLOCALIZED]
 
 
 def naive_iou(a, b):
@@ -106,7 +106,7 @@ def naive_kinds(coco, detections, image_id):
             kinds.append("wrong class")
             covered.append(best(other)[1])
         elif best(own)[0] >= 0.1:
-            kinds.append("mislocalised")
+            kinds.append("mislocalized")
             covered.append(best(own)[1])
         else:
             kinds.append("wrong class and place" if best(other)[0] >= 0.1 else "background")

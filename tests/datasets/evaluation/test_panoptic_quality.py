@@ -88,7 +88,7 @@ def test_same_as_the_plain_loop() -> None:
     for _ in range(200):
         truth = random_map(rng, lowest_id=0)
         predicted = random_map(rng, lowest_id=0)
-        if rng.random() < 0.5:  # something to match: the truth, shifted and relabelled in part
+        if rng.random() < 0.5:  # something to match: the truth, shifted and relabeled in part
             moved = np.roll(truth.id_map, int(rng.integers(0, 3)), axis=1)
             predicted = SegmentMap(moved, [{**one} for one in truth.segments])
         fast, slow = match_segments(truth, predicted, 1), slow_matches(truth, predicted)

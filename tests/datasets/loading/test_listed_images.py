@@ -68,7 +68,7 @@ def test_annotations_of_stored_pixels_get_stored_pixels(tmp_path, orientation, s
     dataset = photos(tmp_path, [orientation], size_wh)
     image, _ = dataset[0]
     assert image.tobytes() == read_image(tmp_path / "images" / "0.jpg").tobytes()
-    assert image.size == UPRIGHT_WH[::-1] and dataset.take_note() is None
+    assert image.size == UPRIGHT_WH[::-1] and dataset.pop_notice() is None
 
 
 @pytest.mark.parametrize("orientation", [1, 2, 3, 4])
@@ -171,7 +171,9 @@ def test_panoptic_photos_are_turned_to_their_segment_maps(tmp_path):
     folders = tmp_path / "val2017", tmp_path / "panoptic_val2017"
     dataset = CocoPanoptic(*folders, tmp_path / "annotations" / "panoptic_val2017.json")
     image, target = dataset[0]
-    assert image.size == (WIDTH, HEIGHT) and "is rotated by its EXIF" in (dataset.take_note() or "")
+    assert image.size == (WIDTH, HEIGHT) and "is rotated by its EXIF" in (
+        dataset.pop_notice() or ""
+    )
     values = torch.from_numpy(np.array(image)[..., 0])
     for mask in target["masks"]:
         assert len(values[mask.bool()].unique()) == 1

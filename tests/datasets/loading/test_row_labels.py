@@ -21,7 +21,7 @@ class Labelled(torch.utils.data.Dataset):
         target = {"labels": torch.tensor([5, 300, 5]), "image_id": torch.tensor([index])}
         return torch.zeros(3, 2, 2), target
 
-    def take_note(self):
+    def pop_notice(self):
         return "turned"
 
 

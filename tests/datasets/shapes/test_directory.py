@@ -16,9 +16,11 @@ from pycocotools.coco import COCO
 from datasets.shapes import directory as shapes
 from datasets.shapes import drawing as shapes_drawing
 from datasets.shapes import paint as shapes_paint
+from datasets.shapes import split
 from datasets.shapes.directory import write_shapes
 from datasets.shapes.drawing import STUFF_CLASSES, THING_CLASSES, draw_scene, tight_box
 from datasets.shapes.encoding import encode_png, run_lengths
+from util import forked
 from util.errors import UserError
 
 # pycocotools, not we: its compiled decoder speaks numpy 1's protocol.
@@ -216,10 +218,10 @@ def test_an_empty_mask_has_no_box():
 
 
 def test_distinct_color_keeps_the_gap_or_goes_as_far_as_it_can():
-    grey = np.full(3, 0.5)
+    gray = np.full(3, 0.5)
     for seed in range(20):
-        color = shapes_paint.distinct_color(np.random.default_rng(seed), [grey])
-        assert np.linalg.norm(color - grey) >= shapes_paint.MIN_COLOR_GAP
+        color = shapes_paint.distinct_color(np.random.default_rng(seed), [gray])
+        assert np.linalg.norm(color - gray) >= shapes_paint.MIN_COLOR_GAP
     crowded = [np.array([r, g, b]) / 4 for r in range(5) for g in range(5) for b in range(5)]
     color = shapes_paint.distinct_color(np.random.default_rng(0), crowded)
     assert min(np.linalg.norm(color - other) for other in crowded) > 0.1
@@ -249,16 +251,16 @@ def test_textures_are_told_by_their_structure():
 # ---- COCO's format
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_instances_agree_with_pictures_and_panoptic_maps(root, split):
-    coco = COCO(root / "annotations" / f"instances_{split}2017.json")
-    panoptic = load(root, "panoptic", split)
+@pytest.mark.parametrize("name", split.SPLITS)
+def test_instances_agree_with_pictures_and_panoptic_maps(root, name):
+    coco = COCO(root / "annotations" / f"instances_{name}2017.json")
+    panoptic = load(root, "panoptic", name)
     by_image = {row["image_id"]: row for row in panoptic["annotations"]}
     assert sorted(coco.imgs) == list(coco.imgs) == list(by_image)
     for image_id, image in coco.imgs.items():
-        with Image.open(root / f"{split}2017" / image["file_name"]) as picture:
+        with Image.open(root / f"{name}2017" / image["file_name"]) as picture:
             assert (picture.mode, picture.size) == ("RGB", (image["width"], image["height"]))
-        coded = np.array(Image.open(root / f"panoptic_{split}2017" / image["file_name"]))
+        coded = np.array(Image.open(root / f"panoptic_{name}2017" / image["file_name"]))
         segment_ids = coded.astype(int) @ [1, 256, 256**2]
         segments = {row["id"]: row for row in by_image[image_id]["segments_info"]}
         assert set(np.unique(segment_ids)) == set(segments)
@@ -316,6 +318,13 @@ def test_png_files_read_back_unchanged(tmp_path, shape):
 
 
 def test_two_writes_give_the_same_bytes(root, tmp_path):
+    write_shapes(tmp_path / "again", **SMALL)
+    assert all_bytes(tmp_path / "again") == all_bytes(root)
+
+
+def test_several_processes_write_the_same_bytes(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(split, "_LEAST_PER_PROCESS", 1)
+    monkeypatch.setattr(forked, "_num_cores", lambda: 4)
     write_shapes(tmp_path / "again", **SMALL)
     assert all_bytes(tmp_path / "again") == all_bytes(root)
 
@@ -391,7 +400,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return draw_scene(rng, image_size)
 
-    monkeypatch.setattr(shapes, "draw_scene", interrupted)
+    monkeypatch.setattr(split, "draw_scene", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_shapes(tmp_path / "set", **SMALL)
     assert list(tmp_path.iterdir()) == []

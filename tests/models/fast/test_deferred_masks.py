@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import oracle_masks
+from benchmarks.original import masks as oracle_masks
 from models.criterion import SetCriterion
 from models.fast.deferred_masks import DeferredMasks, select_queries
 from models.matcher import HungarianMatcher

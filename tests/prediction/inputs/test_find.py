@@ -69,7 +69,6 @@ def test_equal_names_get_their_folders(tree):
 def test_videos_and_cameras(tree):
     inputs, _ = find_inputs(["clip.mp4", "0", "photos/a.jpg"], "out")
     assert [one.is_video for one in inputs] == [True, True, False]
-    assert [one.is_camera for one in inputs] == [False, True, False]
     assert inputs[1].name == "camera0"
 
 
@@ -101,7 +100,7 @@ def test_an_argument_that_names_nothing(argument, message, tree):
 
 def test_an_output_folder_inside_an_input_is_warned_of(tmp_path, capsys):
     warn_of_output_inside([str(tmp_path)], tmp_path / "out")
-    assert "training on this folder would take" in capsys.readouterr().out
+    assert "training on this folder would use" in capsys.readouterr().out
     (tmp_path / "photos").mkdir()
     warn_of_output_inside([str(tmp_path / "photos"), "a.jpg", "0"], tmp_path / "out")
     assert capsys.readouterr().out == ""

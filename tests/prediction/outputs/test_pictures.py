@@ -23,11 +23,11 @@ def test_the_best_detection_is_on_top():
     both = boxes_of((5, 5, 20, 20), (5, 5, 20, 20))
     both.names[:] = ["a", "b"]
     edge = (5 * 8 + 1, 15 * 8)  # on the left side of the box, below the labels; enlarged by 8
-    colours = [draw(IMAGE, prediction).getpixel(edge) for prediction in (best, other, both)]
-    assert colours[0] == colours[2] != colours[1]
+    colors = [draw(IMAGE, prediction).getpixel(edge) for prediction in (best, other, both)]
+    assert colors[0] == colors[2] != colors[1]
 
 
-def test_each_box_has_the_colour_of_its_class():
+def test_each_box_has_the_color_of_its_class():
     left, right = boxes_of((5, 5, 20, 20), name="a"), boxes_of((25, 5, 40, 20), name="b")
     both = boxes_of((5, 5, 20, 20), (25, 5, 40, 20))
     both.names[:] = ["a", "b"]

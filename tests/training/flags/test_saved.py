@@ -11,7 +11,7 @@ from datasets.shapes.directory import write_shapes
 from models import backbone
 from tests.test_main import FLAGS, assert_one_line, read_checkpoint, read_log, run
 from training import evaluation
-from training.flags.saved import as_flag, settle_flags, settle_resumed
+from training.flags.saved import as_flag, resolve_flags, resolve_for_resume
 from training.resume import LoadedCheckpoint, Start
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
@@ -142,10 +142,10 @@ def test_data_paths_come_as_a_whole_or_not_at_all(trained):
     args = main.get_args_parser().parse_args(["--val_ann", "mine.json", "--val_images", "mine"])
     args.resume = str(trained)
     checkpoint = read_checkpoint(trained)
-    settled = settle_resumed(args, checkpoint, {"val_ann", "val_images"}, main.flag_actions())
-    assert settled.coco_path is None and settled.val_ann == "mine.json"
-    settled = settle_resumed(args, checkpoint, set(), main.flag_actions())
-    assert settled.coco_path == checkpoint["args"]["coco_path"]
+    resolved = resolve_for_resume(args, checkpoint, {"val_ann", "val_images"}, main.flag_actions())
+    assert resolved.coco_path is None and resolved.val_ann == "mine.json"
+    resolved = resolve_for_resume(args, checkpoint, set(), main.flag_actions())
+    assert resolved.coco_path == checkpoint["args"]["coco_path"]
 
 
 @pytest.mark.parametrize("drawn", [True, False])
@@ -155,8 +155,8 @@ def test_a_model_of_drawn_shapes_reads_own_data_as_coco(data, trained, tmp_path,
     path = data if drawn else tmp_path
     args = main.get_args_parser().parse_args(["--coco_path", str(path)])
     args.resume = str(trained)
-    settled = settle_resumed(args, checkpoint, {"coco_path"}, main.flag_actions())
-    assert settled.dataset_file == ("shapes" if drawn else "coco")
+    resolved = resolve_for_resume(args, checkpoint, {"coco_path"}, main.flag_actions())
+    assert resolved.dataset_file == ("shapes" if drawn else "coco")
 
 
 def test_the_scales_of_drawn_images_are_in_the_checkpoint(data, tmp_path):
@@ -246,21 +246,21 @@ def test_flags_are_shown_as_they_are_typed(name, value, typed):
 def test_flags_that_are_something_else_are_refused():
     args = argparse.Namespace(resume="x.pth")
     with pytest.raises(UserError, match=r"x\.pth: its 'args' are not flags but of type int"):
-        settle_resumed(args, {"args": 3}, (), main.flag_actions())
+        resolve_for_resume(args, {"args": 3}, (), main.flag_actions())
 
 
 # ---- what a review found
 
 
-def settled(trained, *argv, given, **changed):
+def resolved(trained, *argv, given, **changed):
     args = main.get_args_parser().parse_args(["--resume", str(trained), *map(str, argv)])
     checkpoint = read_checkpoint(trained)
     checkpoint["args"] |= changed
-    return settle_resumed(args, checkpoint, given, main.flag_actions())
+    return resolve_for_resume(args, checkpoint, given, main.flag_actions())
 
 
 def test_a_mistyped_path_is_not_drawn_to(trained, tmp_path):
-    args = settled(
+    args = resolved(
         trained, "--coco_path", tmp_path / "typo", given={"coco_path"}, dataset_file="shapes"
     )
     assert args.dataset_file == "coco"
@@ -268,7 +268,7 @@ def test_a_mistyped_path_is_not_drawn_to(trained, tmp_path):
 
 def test_own_validation_files_are_not_read_as_shapes(trained):
     flags = ["--val_images", "mine", "--val_ann", "mine.json"]
-    args = settled(trained, *flags, given={"val_images", "val_ann"}, dataset_file="shapes")
+    args = resolved(trained, *flags, given={"val_images", "val_ann"}, dataset_file="shapes")
     assert args.dataset_file == "coco"
 
 
@@ -278,7 +278,7 @@ def test_panoptic_data_of_a_single_folder_needs_one_path(trained, tmp_path, has_
         (tmp_path / "annotations").mkdir()
         (tmp_path / "annotations" / "panoptic_val2017.json").write_text("{}")
     saved = {"dataset_file": "coco_panoptic", "coco_panoptic_path": "/maps"}
-    args = settled(trained, "--coco_path", tmp_path, given={"coco_path"}, **saved)
+    args = resolved(trained, "--coco_path", tmp_path, given={"coco_path"}, **saved)
     assert args.dataset_file == "coco_panoptic"
     assert args.coco_panoptic_path == (str(tmp_path) if has_maps else "/maps")
 
@@ -287,7 +287,7 @@ def test_a_script_keeps_its_training_flags_and_its_own_attributes(trained):
     args = main.get_args_parser().parse_args([])
     args.alpha, args.lr = 3, 0.5
     start = Start(resume=LoadedCheckpoint(str(trained), read_checkpoint(trained)))
-    found = settle_flags(args, start, None, main.flag_actions())
+    found = resolve_flags(args, start, None, main.flag_actions())
     assert (found.nheads, found.scales, found.max_size) == (4, [64], 90)
     assert (found.epochs, found.bbox_loss_coef, found.alpha, found.lr) == (300, 5, 3, 0.5)
 

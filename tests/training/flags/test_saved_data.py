@@ -5,17 +5,17 @@ import pytest
 import main
 from training.flags.arguments import flag_actions
 from training.flags.data_checks import check_data_flags
-from training.flags.saved import settle_resumed
+from training.flags.saved import resolve_for_resume
 from util.errors import UserError
 
 
-def settled(*argv, **saved):
+def resolved(*argv, **saved):
     """Flags of a run that continues a checkpoint with these flags."""
     line = main.parse_command_line([*argv, "--resume", "x.pth", "--device", "cpu"])
     defaults = vars(main.get_args_parser("cpu").parse_args([]))
     state = {"optimizer": {}, "lr_scheduler": {}, "epoch": 0}
     checkpoint = {"args": {**defaults, **saved}, "rng": {}, "categories": {}, **state}
-    args = settle_resumed(line.args, checkpoint, line.given, flag_actions())
+    args = resolve_for_resume(line.args, checkpoint, line.given, flag_actions())
     check_data_flags(args)
     return args
 
@@ -24,12 +24,12 @@ OWN = {"data": "mine", "val_fraction": 0.2, "seed": 7, "classes": "names.txt"}
 
 
 def test_the_data_of_the_checkpoint():
-    args = settled(**OWN)
+    args = resolved(**OWN)
     assert (args.data, args.val_fraction, args.seed, args.classes) == ("mine", 0.2, 7, "names.txt")
 
 
 def test_the_same_part_is_held_out_of_moved_data():
-    args = settled("--data", "moved", **OWN)
+    args = resolved("--data", "moved", **OWN)
     assert (args.data, args.val_fraction, args.seed) == ("moved", 0.2, 7)
 
 
@@ -47,7 +47,7 @@ def test_the_same_part_is_held_out_of_moved_data():
     ],
 )
 def test_other_data_replaces_the_data_of_the_checkpoint(argv, saved, dataset_file):
-    args = settled(*argv, **saved)
+    args = resolved(*argv, **saved)
     flag, value = argv
     paths = {"data", "voc_path", "yolo_path", "coco_path"}
     given = {name: getattr(args, name) for name in paths if getattr(args, name)}
@@ -56,23 +56,23 @@ def test_other_data_replaces_the_data_of_the_checkpoint(argv, saved, dataset_fil
 
 
 def test_another_seed_keeps_the_validation_images():
-    args = settled("--seed", "9", **OWN)
+    args = resolved("--seed", "9", **OWN)
     assert (args.seed, args.split_seed) == (9, 7)
-    args = settled("--seed", "11", **{**OWN, "seed": 9, "split_seed": 7})
+    args = resolved("--seed", "11", **{**OWN, "seed": 9, "split_seed": 7})
     assert (args.seed, args.split_seed) == (11, 7)
-    assert settled("--seed", "7", **OWN).split_seed is None
-    assert settled("--seed", "9", coco_path="a").split_seed is None
+    assert resolved("--seed", "7", **OWN).split_seed is None
+    assert resolved("--seed", "9", coco_path="a").split_seed is None
 
 
 @pytest.mark.parametrize("flag", [["--split_seed", "9"], ["--val_fraction", "0.3"]])
 def test_training_keeps_its_validation_images(flag):
     with pytest.raises(UserError, match=f"{flag[0]} .*was trained with {flag[0]}"):
-        settled(*flag, **OWN)
-    assert getattr(settled("--eval", *flag, **OWN), flag[0][2:]) == float(flag[1])
+        resolved(*flag, **OWN)
+    assert getattr(resolved("--eval", *flag, **OWN), flag[0][2:]) == float(flag[1])
 
 
 def test_reading_flags_wait_for_the_data_of_the_checkpoint():
     flags = ["--val_fraction", "0.3", "--resume", "x.pth", "--eval", "--device", "cpu"]
     check_data_flags(main.parse_command_line(flags).args)
     with pytest.raises(UserError, match=r"--val_fraction .*--data"):
-        settled(*flags, coco_path="a")
+        resolved(*flags, coco_path="a")

@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from util.cli.command_line import ArgumentParser, FlagGroup, run_command, share
+from util.cli.command_line import ArgumentParser, FlagGroup, fraction, run_command
 from util.cli.signals import StopRequested
 from util.cli.suggestions import CONFIGS
 from util.errors import DivergenceError, UserError
@@ -168,14 +168,14 @@ def test_a_missing_file_of_flags_is_told_with_the_files_there(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["0", "1", "0.3", "1e-3"])
-def test_shares(text):
-    assert share(text) == float(text)
+def test_fractions(text):
+    assert fraction(text) == float(text)
 
 
 @pytest.mark.parametrize("text", ["30", "-0.1", "1.01", "nan", "inf", "x"])
-def test_what_is_no_share(text):
+def test_what_is_no_fraction(text):
     with pytest.raises(argparse.ArgumentTypeError):
-        share(text)
+        fraction(text)
 
 
 def test_flags_that_are_given_are_told_from_defaults():

@@ -40,7 +40,7 @@ def test_a_kept_file_that_was_damaged_is_not_used(tmp_path, hub_folder):
     load_checkpoint(published.as_uri())
     kept = hub_folder / published.name
     kept.write_bytes(kept.read_bytes()[:100])
-    with pytest.raises(UserError, match=f"{published.name}: is damaged .* rename it"):
+    with pytest.raises(UserError, match=f"{published.name}: does not match .* rename it"):
         load_checkpoint(published.as_uri())
     kept.unlink()
     assert load_checkpoint(published.as_uri()) == {"epoch": 7}

@@ -3,26 +3,26 @@ import pytest
 from PIL import Image
 
 from util.visualize.boxes import _overlap, _place_labels, draw_boxes
-from util.visualize.drawing import class_colour, object_colour
+from util.visualize.drawing import class_color, object_color
 
-GREY = (128, 128, 128)
+GRAY = (128, 128, 128)
 BOX = (100, 100, 300, 250)
 
 
 def blank(width=600, height=400, mode="RGB"):
-    return Image.new("RGB", (width, height), GREY).convert(mode)
+    return Image.new("RGB", (width, height), GRAY).convert(mode)
 
 
-def coloured(canvas, colour):
-    return (np.asarray(canvas) == colour).all(axis=-1)
+def colored(canvas, color):
+    return (np.asarray(canvas) == color).all(axis=-1)
 
 
 class TestDrawBoxes:
     def test_the_outline_follows_the_box(self):
         canvas = draw_boxes(blank(), [BOX], ["cat"])
-        rows, columns = coloured(canvas, class_colour("cat")).nonzero()
+        rows, columns = colored(canvas, class_color("cat")).nonzero()
         assert (columns.min(), columns.max(), rows.max()) == (100, 300, 250)
-        assert canvas.getpixel((200, 200)) == GREY and canvas.size == (600, 400)
+        assert canvas.getpixel((200, 200)) == GRAY and canvas.size == (600, 400)
 
     def test_the_image_is_not_changed(self):
         image = blank()
@@ -32,14 +32,14 @@ class TestDrawBoxes:
     def test_small_images_grow_by_a_whole_factor(self):
         canvas = draw_boxes(blank(96, 64), [(10, 10, 40, 50)], ["cat"])
         assert canvas.size == (96 * 5, 64 * 5)
-        assert coloured(canvas, class_colour("cat")).nonzero()[0].max() == 50 * 5
+        assert colored(canvas, class_color("cat")).nonzero()[0].max() == 50 * 5
 
     def test_on_large_images_the_names_grow(self):
         def ground_of_name(size):
             canvas = draw_boxes(
                 blank(size, size), [(size / 4, size / 4, size / 2, size / 2)], ["i"]
             )
-            return coloured(canvas, class_colour("i"))[: size // 4 - 5].any(axis=1).sum()
+            return colored(canvas, class_color("i"))[: size // 4 - 5].any(axis=1).sum()
 
         assert ground_of_name(3000) > 2 * ground_of_name(600) > 20
 
@@ -55,7 +55,7 @@ class TestDrawBoxes:
     )
     def test_any_box_can_be_drawn(self, box):
         canvas = draw_boxes(blank(), [box], ["a name that is longer than the space beside it"])
-        assert coloured(canvas, GREY).any() and not coloured(canvas, GREY).all()
+        assert colored(canvas, GRAY).any() and not colored(canvas, GRAY).all()
 
     @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK"])
     def test_any_mode_becomes_rgb(self, mode):
@@ -74,13 +74,13 @@ class TestDrawBoxes:
     def test_labels_of_equal_boxes_do_not_overlap(self):
         names = ["one", "two", "three"]
         canvas = draw_boxes(blank(), [BOX] * 3, names)
-        grounds = [coloured(canvas, class_colour(name))[:, 105:115].sum() for name in names]
+        grounds = [colored(canvas, class_color(name))[:, 105:115].sum() for name in names]
         assert min(grounds) > 80
 
     def test_the_last_of_crowded_names_is_on_top(self):
         names = ["one", "two", "three", "four", "five"]
         canvas = draw_boxes(blank(), [BOX] * 5, names)
-        assert coloured(canvas, class_colour("five"))[85:95, 102:115].any()
+        assert colored(canvas, class_color("five"))[85:95, 102:115].any()
 
 
 def mask_of(*boxes, width=600, height=400):
@@ -98,23 +98,23 @@ class TestMasks:
 
     def test_the_image_shines_through(self):
         canvas = draw_boxes(blank(), [BOX], ["cat"], masks=[mask_of(BOX)])
-        expected = (np.array(GREY) + class_colour("cat")) / 2
+        expected = (np.array(GRAY) + class_color("cat")) / 2
         assert self.middle(canvas, BOX) == pytest.approx(tuple(expected), abs=1)
-        assert canvas.getpixel((50, 50)) == GREY
+        assert canvas.getpixel((50, 50)) == GRAY
 
     def test_touching_objects_of_a_class_differ_from_left_to_right(self):
         masks = np.stack([mask_of(self.RIGHT), mask_of(self.LEFT)]).astype(np.uint8)
         canvas = draw_boxes(blank(), [self.RIGHT, self.LEFT], ["cat", "cat"], [0.9, 0.8], masks)
         shades = [self.middle(canvas, box) for box in (self.LEFT, self.RIGHT)]
         for rank, shade in enumerate(shades):
-            expected = (np.array(GREY) + object_colour("cat", rank)) / 2
+            expected = (np.array(GRAY) + object_color("cat", rank)) / 2
             assert shade == pytest.approx(tuple(expected), abs=1)
         assert np.abs(np.subtract(*shades)).sum() > 30
 
     def test_masks_grow_with_small_images(self):
         mask = mask_of((20, 20, 40, 40), width=96, height=64)
         canvas = draw_boxes(blank(96, 64), [(0, 0, 95, 63)], ["cat"], masks=[mask])
-        outline = coloured(canvas, class_colour("cat"))[50:-50, 50:-50].nonzero()
+        outline = colored(canvas, class_color("cat"))[50:-50, 50:-50].nonzero()
         assert [(a.min() + 50, a.max() + 51) for a in outline] == [(100, 200), (100, 200)]
 
     def test_an_empty_mask_shows_the_box_alone(self):
@@ -134,8 +134,8 @@ class TestMasks:
 
 class TestDashedBoxes:
     def edge(self, canvas):
-        """Which pixels of the lower edge of BOX have the colour of the class."""
-        return coloured(canvas, class_colour("cat"))[249, 100:300]
+        """Which pixels of the lower edge of BOX have the color of the class."""
+        return colored(canvas, class_color("cat"))[249, 100:300]
 
     def test_a_dashed_line_has_gaps(self):
         solid, dashed = (draw_boxes(blank(), [BOX], ["cat"], dashed=[d]) for d in (False, True))
@@ -146,7 +146,7 @@ class TestDashedBoxes:
         marked, plain = (draw_boxes(blank(), [BOX], [n], dashed=[False]) for n in ("! cat", "cat"))
         dashed = draw_boxes(blank(), [BOX], ["cat"], dashed=[True])
         size = [
-            coloured(c, class_colour(n))[80:95].any(axis=0).sum()
+            colored(c, class_color(n))[80:95].any(axis=0).sum()
             for c, n in ((dashed, "cat"), (marked, "! cat"), (plain, "cat"))
         ]
         assert size[0] == size[1] > size[2]

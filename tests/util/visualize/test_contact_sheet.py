@@ -5,7 +5,7 @@ from PIL import Image
 from util.errors import UserError
 from util.visualize.contact_sheet import (
     contact_sheet,
-    count,
+    evenly_spaced,
     fit_column,
     save_image,
     shortened,
@@ -15,16 +15,16 @@ from util.visualize.contact_sheet import (
 RED, BLUE, GREEN = (255, 0, 0), (0, 0, 255), (0, 255, 0)
 
 
-def bounds(canvas, colour):
-    rows, columns = (np.asarray(canvas) == colour).all(axis=-1).nonzero()
+def bounds(canvas, color):
+    rows, columns = (np.asarray(canvas) == color).all(axis=-1).nonzero()
     return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
 
 
 class TestContactSheet:
     def test_pictures_lie_in_rows_and_columns(self):
         red, blue, green = (
-            Image.new("RGB", size, colour)
-            for size, colour in [((30, 20), RED), ((50, 10), BLUE), ((40, 40), GREEN)]
+            Image.new("RGB", size, color)
+            for size, color in [((30, 20), RED), ((50, 10), BLUE), ((40, 40), GREEN)]
         )
         sheet = contact_sheet([(red, blue), (green, green)])
         left, top, right, bottom = bounds(sheet, RED)
@@ -72,8 +72,9 @@ class TestSavePicture:
         assert not list(tmp_path.iterdir())
 
 
-def test_nouns_have_their_number():
-    assert [count(n, "segment") for n in (0, 1, 2)] == ["0 segments", "1 segment", "2 segments"]
+def test_items_are_chosen_evenly_spaced():
+    assert evenly_spaced(range(10), 4) == [0, 2, 5, 7]
+    assert evenly_spaced("ab", 4) == ["a", "b"] and evenly_spaced([], 4) == []
 
 
 def test_long_captions_lose_letters_in_the_middle():

@@ -11,21 +11,21 @@ from util.visualize.detections import (
     Panel,
     _missed_and_false,
     _page,
-    class_colour,
-    detections_beside_ground_truth,
+    draw_panels,
     save_detection_samples,
 )
+from util.visualize.drawing import class_color
 
-GREY = (128, 128, 128)
+GRAY = (128, 128, 128)
 BOX = (100, 100, 300, 250)
 
 
 def blank(width=600, height=400, mode="RGB"):
-    return Image.new("RGB", (width, height), GREY).convert(mode)
+    return Image.new("RGB", (width, height), GRAY).convert(mode)
 
 
-def coloured(canvas, colour):
-    return (np.asarray(canvas) == colour).all(axis=-1)
+def colored(canvas, color):
+    return (np.asarray(canvas) == color).all(axis=-1)
 
 
 class TestContactSheet:
@@ -33,33 +33,30 @@ class TestContactSheet:
         return Panel(blank(width, height), [BOX] * len(labels), labels, None, caption)
 
     def test_ground_truth_is_left_and_detections_are_right(self):
-        sheet = detections_beside_ground_truth(
-            [(self.panel(labels=("cat",)), self.panel(labels=("dog",)))]
-        )
+        sheet = draw_panels([(self.panel(labels=("cat",)), self.panel(labels=("dog",)))])
         halves = [sheet.crop((0, 0, sheet.width // 2, sheet.height))]
         halves.append(sheet.crop((sheet.width // 2, 0, sheet.width, sheet.height)))
         for half, here, there in zip(halves, ("cat", "dog"), ("dog", "cat"), strict=True):
-            assert coloured(half, class_colour(here)).any()
-            assert not coloured(half, class_colour(there)).any()
+            assert colored(half, class_color(here)).any()
+            assert not colored(half, class_color(there)).any()
 
     def test_rows_of_any_size_share_a_sheet_without_overlap(self):
         sizes = [(2000, 1000), (60, 90), (640, 480)]
         rows = [(self.panel(*size, labels=()), self.panel(*size, labels=())) for size in sizes]
-        sheet = detections_beside_ground_truth(rows)
+        sheet = draw_panels(rows)
         shown = sum(w * h for w, h in [(640, 320), (60 * 5, 90 * 5), (640, 480)])
-        assert coloured(sheet, GREY).sum() == 2 * shown
+        assert colored(sheet, GRAY).sum() == 2 * shown
         assert sheet.width < 1400
 
     def test_a_caption_longer_than_the_image_is_not_cut(self):
         short, long = (
-            detections_beside_ground_truth([(self.panel(caption=text), self.panel())])
-            for text in ("x", "x" * 200)
+            draw_panels([(self.panel(caption=text), self.panel())]) for text in ("x", "x" * 200)
         )
         assert long.width > 1.5 * short.width
 
     def test_needs_a_row(self):
         with pytest.raises(ValueError, match="at least one row"):
-            detections_beside_ground_truth([])
+            draw_panels([])
 
 
 class TestSaveDetectionSamples:
@@ -100,9 +97,9 @@ class TestSaveDetectionSamples:
         detections = [self.entry(3), self.entry(3, score=0.4, category_id=77)]
         opened, path = self.save(coco, tmp_path, detections)
         with Image.open(path) as sheet:
-            shown = {n: coloured(sheet.convert("RGB"), class_colour(n)).any() for n in ["cat", "2"]}
+            shown = {n: colored(sheet.convert("RGB"), class_color(n)).any() for n in ["cat", "2"]}
             assert shown == {"cat": True, "2": True}
-            assert not coloured(sheet.convert("RGB"), class_colour("class 77")).any()
+            assert not colored(sheet.convert("RGB"), class_color("class 77")).any()
         assert opened == [3]
 
     def test_images_are_spread_over_images_with_objects(self, coco, tmp_path):
@@ -169,8 +166,8 @@ class TestSaveDetectionSamplesWithMasks:
 
     def tinted(self, sheet):
         """Numbers of tinted pixels in the left and right image."""
-        colour = (np.array(GREY) + class_colour("cat")) / 2
-        is_tinted = (np.abs(sheet - colour) <= 1).all(axis=-1)
+        color = (np.array(GRAY) + class_color("cat")) / 2
+        is_tinted = (np.abs(sheet - color) <= 1).all(axis=-1)
         return is_tinted[:, :408].sum(), is_tinted[:, 408:].sum()
 
     @pytest.mark.parametrize("kind", SEGMENTATIONS)
@@ -183,8 +180,8 @@ class TestSaveDetectionSamplesWithMasks:
     def test_an_object_without_a_mask_shows_its_box(self, tmp_path, field):
         sheet = self.sheet(tmp_path, field, field)
         assert self.tinted(sheet) == (0, 0)
-        assert coloured(sheet[:, :408], class_colour("cat")).any()
-        assert coloured(sheet[:, 408:], class_colour("cat")).any()
+        assert colored(sheet[:, :408], class_color("cat")).any()
+        assert colored(sheet[:, 408:], class_color("cat")).any()
 
     def test_masks_are_drawn_on_request_only(self, tmp_path):
         field = {"segmentation": SEGMENTATIONS["text"]()}
@@ -195,15 +192,15 @@ def test_large_masks_shrink_with_their_image():
     mask = np.zeros((960, 1280), dtype=bool)
     mask[200:600, 200:600] = True
     panel = Panel(blank(1280, 960), [(200, 200, 600, 600)], ["cat"], None, "", iter([mask]))
-    sheet = np.asarray(detections_beside_ground_truth([(panel, panel._replace(masks=[~mask]))]))
+    sheet = np.asarray(draw_panels([(panel, panel._replace(masks=[~mask]))]))
     inside, outside = sheet[30 + 200, 8 + 200], sheet[30 + 20, 8 + 20]
-    assert not (inside == GREY).all() and (outside == GREY).all()
-    assert (sheet[30 + 200, 16 + 640 + 200] == GREY).all()
+    assert not (inside == GRAY).all() and (outside == GRAY).all()
+    assert (sheet[30 + 200, 16 + 640 + 200] == GRAY).all()
 
 
-def test_a_class_keeps_its_colour():
-    assert class_colour("cat") == class_colour("cat") != class_colour("dog")
-    assert all(0 <= channel <= 255 for channel in class_colour("zebra"))
+def test_a_class_keeps_its_color():
+    assert class_color("cat") == class_color("cat") != class_color("dog")
+    assert all(0 <= channel <= 255 for channel in class_color("zebra"))
 
 
 class TestMissedAndFalse:

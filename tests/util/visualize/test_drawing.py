@@ -6,14 +6,14 @@ from PIL import Image, ImageDraw
 
 from util.visualize.drawing import (
     TextStyle,
-    class_colour,
+    class_color,
     enlarged,
     line_width,
-    object_colour,
+    object_color,
     ranks_within,
     readable_on,
     resize_nearest,
-    stuff_colour,
+    stuff_color,
     with_scores,
 )
 
@@ -22,23 +22,23 @@ def far_apart(one, other):
     return np.abs(np.subtract(one, other)).sum() > 60
 
 
-class TestColours:
-    def test_neighbours_in_rank_differ_clearly(self):
-        shades = [object_colour("cat", rank) for rank in range(12)]
+class TestColors:
+    def test_neighbors_in_rank_differ_clearly(self):
+        shades = [object_color("cat", rank) for rank in range(12)]
         assert all(far_apart(a, b) for a, b in itertools.pairwise(shades))
-        assert shades[0] == class_colour("cat")
+        assert shades[0] == class_color("cat")
 
     def test_the_shades_of_a_class_keep_its_order_of_channels(self):
-        order = np.argsort(class_colour("cat"))
+        order = np.argsort(class_color("cat"))
         for rank in range(12):
-            assert (np.diff(np.array(object_colour("cat", rank))[order]) >= 0).all()
+            assert (np.diff(np.array(object_color("cat", rank))[order]) >= 0).all()
 
     @pytest.mark.parametrize("name", ["grass", "sky-other-merged", "wall", ""])
     def test_stuff_is_paler_than_things(self, name):
-        def range_of(colour):
-            return max(colour) - min(colour)
+        def range_of(color):
+            return max(color) - min(color)
 
-        assert 0 < range_of(stuff_colour(name)) < 0.75 * range_of(class_colour(name))
+        assert 0 < range_of(stuff_color(name)) < 0.75 * range_of(class_color(name))
 
     def test_text_differs_from_its_ground(self):
         assert readable_on((255, 255, 0)) == (0, 0, 0)

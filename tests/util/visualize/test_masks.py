@@ -4,7 +4,7 @@ from PIL import Image
 
 from util.visualize.masks import near_border, paint_masks, paint_segments, place_labels
 
-GREY = (128, 128, 128)
+GRAY = (128, 128, 128)
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 RANDOM = np.random.default_rng(0)
 
@@ -43,8 +43,8 @@ class TestPaint:
     def test_a_mask_has_a_tint_and_an_outline_within(self):
         mask = np.zeros((20, 20), dtype=bool)
         mask[5:15, 5:15] = True
-        pixels = np.asarray(paint_masks(Image.new("RGB", (20, 20), GREY), [mask], [RED], 2))
-        assert (pixels[~mask] == GREY).all()
+        pixels = np.asarray(paint_masks(Image.new("RGB", (20, 20), GRAY), [mask], [RED], 2))
+        assert (pixels[~mask] == GRAY).all()
         core = np.zeros_like(mask)
         core[7:13, 7:13] = True
         assert (pixels[mask & ~core] == RED).all()
@@ -52,17 +52,17 @@ class TestPaint:
 
     def test_a_mask_at_the_edge_of_the_image_has_its_whole_outline(self):
         mask = np.ones((10, 10), dtype=np.uint8)
-        pixels = np.asarray(paint_masks(Image.new("RGB", (10, 10), GREY), [mask], [RED], 3))
+        pixels = np.asarray(paint_masks(Image.new("RGB", (10, 10), GRAY), [mask], [RED], 3))
         assert (pixels == RED).all(axis=-1).sum() == 100 - 16
 
     def test_masks_thinner_than_their_outline(self):
         for mask in (np.eye(10, dtype=bool), np.eye(10, 1, dtype=bool).repeat(10, 1)):
-            pixels = np.asarray(paint_masks(Image.new("RGB", (10, 10), GREY), [mask], [RED], 3))
+            pixels = np.asarray(paint_masks(Image.new("RGB", (10, 10), GRAY), [mask], [RED], 3))
             assert ((pixels == RED).all(axis=-1) == mask).all()
 
     def test_later_masks_lie_on_top(self):
         mask = np.ones((9, 9), dtype=bool)
-        canvas = paint_masks(Image.new("RGB", (9, 9), GREY), [mask, mask], [RED, BLUE], 1)
+        canvas = paint_masks(Image.new("RGB", (9, 9), GRAY), [mask, mask], [RED, BLUE], 1)
         assert canvas.getpixel((0, 0)) == BLUE
         red, _, blue = canvas.getpixel((4, 4))
         assert blue > red > 64
@@ -70,15 +70,15 @@ class TestPaint:
     def test_segments_are_tinted_and_void_is_not(self):
         index_map = np.full((20, 30), -1)
         index_map[:, 10:20], index_map[:, 20:] = 0, 1
-        canvas = paint_segments(Image.new("RGB", (30, 20), GREY), index_map, [RED, BLUE], 2)
+        canvas = paint_segments(Image.new("RGB", (30, 20), GRAY), index_map, [RED, BLUE], 2)
         pixels = np.asarray(canvas)
-        assert (pixels[:, :10] == GREY).all()
+        assert (pixels[:, :10] == GRAY).all()
         assert (pixels[:, 12:18] == (192, 64, 64)).all()
         assert (pixels[:, 22:] == (64, 64, 192)).all()
         assert (pixels[:, [10, 19, 20]] == pixels[0, 10]).all() and pixels[0, 10].sum() < 100
 
     def test_no_segments(self):
-        image = Image.new("RGB", (4, 3), GREY)
+        image = Image.new("RGB", (4, 3), GRAY)
         assert paint_segments(image, np.full((3, 4), -1), [], 2).tobytes() == image.tobytes()
 
 
@@ -126,8 +126,8 @@ class TestPlaceNames:
         index_map = np.zeros((2000, 3000), dtype=int)
         index_map[:, 1000:] = 1
         corners = place_labels(index_map, [(200, 54)] * 2)
-        centres = [left + 100 for left, _ in corners]
-        assert centres == pytest.approx([500, 2000], abs=80)
+        centers = [left + 100 for left, _ in corners]
+        assert centers == pytest.approx([500, 2000], abs=80)
 
     def test_nothing(self):
         assert place_labels(np.full((4, 4), -1), []) == []

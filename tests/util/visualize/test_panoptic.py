@@ -2,16 +2,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from util.visualize.drawing import class_colour, object_colour, stuff_colour
+from util.visualize.drawing import class_color, object_color, stuff_color
 from util.visualize.panoptic import PanopticSample, draw_panoptic, save_panoptic_samples
 
-GREY = (128, 128, 128)
+GRAY = (128, 128, 128)
 NAMES = {1: "cat", 2: "grass"}
 VOID, CAT, OTHER_CAT, GRASS = 0, 70_000, 5, 256
 
 
 def blank(width=600, height=400):
-    return Image.new("RGB", (width, height), GREY)
+    return Image.new("RGB", (width, height), GRAY)
 
 
 def id_map(width=600, height=400):
@@ -31,21 +31,21 @@ def segments(**more):
     ]
 
 
-def tint(colour):
-    return pytest.approx(tuple((np.array(GREY) + colour) / 2), abs=1)
+def tint(color):
+    return pytest.approx(tuple((np.array(GRAY) + color) / 2), abs=1)
 
 
-def coloured(canvas, colour):
-    return (np.asarray(canvas) == colour).all(axis=-1)
+def colored(canvas, color):
+    return (np.asarray(canvas) == color).all(axis=-1)
 
 
 class TestDrawPanoptic:
     def test_each_segment_has_its_tint_and_void_none(self):
         canvas = draw_panoptic(blank(), id_map(), segments(), NAMES)
-        assert canvas.getpixel((50, 120)) == tint(class_colour("cat"))
-        assert canvas.getpixel((550, 120)) == tint(object_colour("cat", 1))
-        assert canvas.getpixel((50, 380)) == tint(stuff_colour("grass"))
-        assert coloured(canvas, GREY)[:95].all()
+        assert canvas.getpixel((50, 120)) == tint(class_color("cat"))
+        assert canvas.getpixel((550, 120)) == tint(object_color("cat", 1))
+        assert canvas.getpixel((50, 380)) == tint(stuff_color("grass"))
+        assert colored(canvas, GRAY)[:95].all()
 
     def test_borders_are_drawn_between_segments(self):
         canvas = np.asarray(draw_panoptic(blank(), id_map(), segments(), NAMES))
@@ -53,17 +53,17 @@ class TestDrawPanoptic:
         assert line.tolist() == [299, 300]
 
     @pytest.mark.parametrize(
-        ("colour", "rows", "columns"),
+        ("color", "rows", "columns"),
         [
-            (class_colour("cat"), (100, 300), (0, 300)),
-            (object_colour("cat", 1), (100, 300), (300, 600)),
-            (stuff_colour("grass"), (300, 400), (0, 600)),
+            (class_color("cat"), (100, 300), (0, 300)),
+            (object_color("cat", 1), (100, 300), (300, 600)),
+            (stuff_color("grass"), (300, 400), (0, 600)),
         ],
         ids=["cat", "other cat", "grass"],
     )
-    def test_names_stand_in_the_middle_of_their_segments(self, colour, rows, columns):
+    def test_names_stand_in_the_middle_of_their_segments(self, color, rows, columns):
         canvas = draw_panoptic(blank(), id_map(), segments(), NAMES)
-        y, x = coloured(canvas, colour).nonzero()
+        y, x = colored(canvas, color).nonzero()
         assert (y.min() + y.max()) / 2 == pytest.approx(sum(rows) / 2, abs=12)
         assert (x.min() + x.max()) / 2 == pytest.approx(sum(columns) / 2, abs=12)
 
@@ -78,13 +78,13 @@ class TestDrawPanoptic:
         ids = np.full((400, 600), GRASS)
         ids[10:20, 10:20] = CAT
         canvas = draw_panoptic(blank(), ids, segments(), NAMES)
-        assert not coloured(canvas, class_colour("cat")).any()
-        assert coloured(canvas, stuff_colour("grass")).any()
+        assert not colored(canvas, class_color("cat")).any()
+        assert colored(canvas, stuff_color("grass")).any()
 
     def test_the_first_id_may_be_zero(self):
         ids = np.zeros((400, 600), dtype=np.int32)
         canvas = draw_panoptic(blank(), ids, [{"id": 0, "category_id": 1}], NAMES)
-        assert canvas.getpixel((0, 0)) == tint(class_colour("cat"))
+        assert canvas.getpixel((0, 0)) == tint(class_color("cat"))
 
     def test_an_image_without_segments_stays(self):
         assert draw_panoptic(blank(), id_map(), [], NAMES).tobytes() == blank().tobytes()
@@ -96,13 +96,13 @@ class TestDrawPanoptic:
         assert draw_panoptic(blank(), ids, listed, NAMES).tobytes() == expected.tobytes()
         ids[:100] = 9
         canvas = draw_panoptic(blank(), ids, listed, NAMES)
-        assert canvas.getpixel((0, 0)) == tint(class_colour("class 77"))
+        assert canvas.getpixel((0, 0)) == tint(class_color("class 77"))
 
     def test_small_images_grow_by_a_whole_factor(self):
         canvas = draw_panoptic(blank(96, 64), id_map(96, 64), segments(), NAMES)
         assert canvas.size == (480, 320)
-        assert canvas.getpixel((5, 5 * 16 + 5)) == tint(class_colour("cat"))
-        assert coloured(canvas, GREY)[: 5 * 16 - 2].all()
+        assert canvas.getpixel((5, 5 * 16 + 5)) == tint(class_color("cat"))
+        assert colored(canvas, GRAY)[: 5 * 16 - 2].all()
 
     def test_arguments_are_not_changed(self):
         image, ids = blank(), id_map()
@@ -126,9 +126,9 @@ class TestSavePanopticSamples:
     def test_truth_is_left_and_the_prediction_right(self, tmp_path):
         save_panoptic_samples([self.sample()], tmp_path / "sheet.png")
         sheet = self.read(tmp_path / "sheet.png")
-        halves = [coloured(sheet, class_colour("cat"))[:, part] for part in np.s_[:612, 612:]]
+        halves = [colored(sheet, class_color("cat"))[:, part] for part in np.s_[:612, 612:]]
         assert halves[0].any() and not halves[1].any()
-        assert coloured(sheet, GREY)[30:430, 616:1216].all()
+        assert colored(sheet, GRAY)[30:430, 616:1216].all()
 
     def test_images_are_read_in_their_turn(self, tmp_path):
         turns = []
@@ -146,7 +146,7 @@ class TestSavePanopticSamples:
         sheet = self.read(tmp_path / "sheet.png")
         assert sheet.width < 1400
         bottom_left = sheet.getpixel((12, sheet.height - 20))
-        assert bottom_left == tint(stuff_colour("grass"))
+        assert bottom_left == tint(stuff_color("grass"))
 
     def test_without_samples_nothing_is_written(self, tmp_path):
         save_panoptic_samples(iter([]), tmp_path / "sheet.png")

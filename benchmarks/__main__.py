@@ -1,0 +1,82 @@
+"""Compare speed and memory with the original's algorithm: ``python -m benchmarks --help``."""
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.harness.case import Settings
+from benchmarks.harness.report import HEAD, as_json, setup, table_line
+from benchmarks.harness.run import measure, private_cache
+from benchmarks.subjects import DEFAULT, ON_REQUEST
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run benchmarks and print their tables.
+
+    Args:
+        argv: command line; default: ``sys.argv[1:]``.
+
+    Returns:
+        exit status: 1 if a result differs from the baseline by more than allowed.
+    """
+    known = (*DEFAULT, *ON_REQUEST)
+    parser = _parser(known)
+    args = parser.parse_args(argv)
+    for name in set(args.subjects) - set(known):
+        parser.error(f"unknown subject {name}; choose of {', '.join(known)}")
+    if args.list:
+        for name in known:
+            print(f"{name}: {_module(name).TITLE}{'' if name in DEFAULT else ' (only if named)'}")
+        return 0
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    run = {"setup": setup("benchmarks"), "quick": args.quick, "rows": []}
+    print("\n".join(f"{key}: {value}" for key, value in run["setup"].items()))
+    for name in args.subjects or DEFAULT:
+        with private_cache():
+            run["rows"] += _run_subject(name, Settings(args.quick, args.device), args.rounds)
+        if args.json:  # after each subject, so that an interrupted run is not lost
+            args.json.write_text(json.dumps(run, indent=1) + "\n")
+    return 0 if all(row["is_equal"] for row in run["rows"]) else 1
+
+
+def _parser(known: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Compare speed and memory with the original's algorithm (benchmarks/original).",
+    )
+    add = parser.add_argument
+    add("subjects", nargs="*", metavar="SUBJECT", help=f"of {', '.join(known)}")
+    add("--list", action="store_true", help="print the subjects")
+    add("--quick", action="store_true", help="tiny sizes: check the benchmarks, without meaning")
+    add("--rounds", type=int, help="measured calls of each variant; default: set by each case")
+    add("--threads", type=int, help="threads of PyTorch; default: as PyTorch sets them")
+    add("--device", default="cpu", choices=["cpu", "cuda"], help="where models run")
+    add("--json", type=Path, metavar="FILE", help="write all measured numbers")
+    return parser
+
+
+def _run_subject(name: str, settings: Settings, rounds: int | None) -> list[dict[str, Any]]:
+    """Measure all cases of a subject; print each row as soon as it is measured."""
+    module = _module(name)
+    print(f"\n## {module.TITLE}\n\n{HEAD}", flush=True)
+    rows = []
+    for case in module.cases(settings):
+        for row in measure(case, 1 if settings.quick else rounds):
+            print(table_line(row), flush=True)
+            rows.append(as_json(row, name))
+    return rows
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"benchmarks.{name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

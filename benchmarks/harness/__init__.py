@@ -1,0 +1,1 @@
+"""How the benchmarks measure: cases, measured quantities, alternating rounds, tables."""

@@ -1,0 +1,231 @@
+"""Write and read ``config.json`` of Hugging Face's DETR."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from export.architecture import Architecture
+from export.huggingface.entries import Entries, short
+from models.backbone import known_resnets
+from util.category_ids import CategoryIds, OwnId
+from util.errors import UserError
+
+_UNNAMED = "LABEL_"  # prefix of class names that transformers generates; released models: "N/A"
+_CATEGORY_IDS = "category_ids"  # our own key: user's id of each label; none if it is the label
+_DC5_STRIDE = 16
+
+
+def write_config(
+    architecture: Architecture,
+    state: Mapping[str, Tensor],
+    categories: Mapping[int, str],
+    category_ids: CategoryIds,
+) -> dict[str, Any]:
+    """Create the ``config.json`` of a model.
+
+    The backbone is the ResNet of transformers; DC5 models use timm, because the ResNet of
+    transformers has no dilation.
+
+    Args:
+        architecture: architecture of the model.
+        state: weights under our key names.
+        categories: names by category id.
+        category_ids: of the rows of the class head, which are the labels there.
+
+    Raises:
+        UserError: Hugging Face has no equivalent model.
+    """
+    a = architecture
+    _refuse_unsupported(a)
+    names = {
+        row: categories.get(category_id, f"{_UNNAMED}{row}")
+        for row, category_id in enumerate(category_ids.by_row)
+    }
+    own_ids = category_ids.saved()
+    return {
+        "model_type": "detr",
+        "architectures": ["DetrForSegmentation" if a.masks else "DetrForObjectDetection"],
+        "d_model": a.hidden_dim,
+        **_sizes_of_stacks(a),
+        "num_queries": a.num_queries,
+        "activation_function": "relu",
+        "position_embedding_type": a.position_embedding,
+        "auxiliary_loss": False,
+        "id2label": {str(i): name for i, name in names.items()},
+        "label2id": {name: i for i, name in names.items()},
+        **({} if own_ids is None else {_CATEGORY_IDS: own_ids}),
+        "dilation": a.dilation,
+        "use_pretrained_backbone": False,  # transformers 4 would download ImageNet weights
+        **(_timm_backbone(a) if a.dilation else _own_backbone(a, state)),
+    }
+
+
+def _sizes_of_stacks(architecture: Architecture) -> dict[str, int]:
+    a = architecture
+    sizes = {}
+    for stack, num_layers in (("encoder", a.enc_layers), ("decoder", a.dec_layers)):
+        sizes[f"{stack}_layers"] = num_layers
+        sizes[f"{stack}_ffn_dim"] = a.dim_feedforward
+        sizes[f"{stack}_attention_heads"] = a.nheads
+    return sizes
+
+
+def _refuse_unsupported(architecture: Architecture) -> None:
+    a = architecture
+    if a.query_design != "learned" or a.cls_loss != "ce":
+        raise UserError(
+            "--query_design anchor and --cls_loss focal: Hugging Face's DETR has neither"
+        )
+    if a.pre_norm:
+        raise UserError("--pre_norm: Hugging Face's DETR has post-norm layers only")
+    if a.masks:
+        widths = [a.hidden_dim + a.nheads, *(a.hidden_dim // 2**k for k in range(1, 5))]
+        if any(min(8, width) != math.gcd(8, width) for width in widths):
+            raise UserError(
+                f"--hidden_dim {a.hidden_dim}, --nheads {a.nheads}: Hugging Face's mask head needs "
+                f"layers of 1, 2, 4 or a multiple of 8 channels, here {widths}"
+            )
+
+
+def _timm_backbone(architecture: Architecture) -> dict[str, Any]:
+    return {"use_timm_backbone": True, "backbone": architecture.backbone}
+
+
+def _own_backbone(architecture: Architecture, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The ResNet of transformers, from the shapes of the stages."""
+    body = {k.split("0.body.")[1]: v for k, v in state.items() if "0.body." in k}
+    stages = [
+        {k: v for k, v in body.items() if k.startswith(f"layer{i}.") and v.dim() == 4}
+        for i in range(1, 5)
+    ]
+    is_bottleneck = "layer1.0.conv3.weight" in body
+    last = "conv3.weight" if is_bottleneck else "conv2.weight"
+    widths = [
+        next(len(v) for k, v in stage.items() if k.endswith(f".0.{last}")) for stage in stages
+    ]
+    _refuse_other_resnets(architecture, body, widths if is_bottleneck else None)
+    return {
+        "use_timm_backbone": False,
+        "backbone": None,
+        "backbone_config": {
+            "model_type": "resnet",
+            "embedding_size": len(body["conv1.weight"]),
+            "hidden_sizes": widths,
+            "depths": [sum(k.endswith(".conv1.weight") for k in stage) for stage in stages],
+            "layer_type": "bottleneck" if is_bottleneck else "basic",
+            "out_features": ["stage1", "stage2", "stage3", "stage4"],
+        },
+    }
+
+
+def _refuse_other_resnets(
+    architecture: Architecture, body: Mapping[str, Tensor], widths: list[int] | None
+) -> None:
+    """Raise a UserError for bottlenecks with groups or another width than stage / 4."""
+    if widths is None:
+        return
+    inner = tuple(body["layer1.0.conv2.weight"].shape[:2])
+    if inner != (widths[0] // 4, widths[0] // 4):
+        raise UserError(
+            f"--backbone {architecture.backbone}: Hugging Face's ResNet has no groups or wide "
+            "blocks"
+        )
+
+
+def read_config(
+    config: Mapping[str, Any], source: str
+) -> tuple[dict[str, Any], dict[int, str], list[OwnId] | None]:
+    """Read the flags that the shapes of the weights do not determine, and the classes.
+
+    Args:
+        config: content of ``config.json``.
+        source: path of the file, for error messages.
+
+    Returns:
+        Flags for `export.architecture.Architecture.of`, names by category id, and
+        ``category_ids`` as in a checkpoint.
+
+    Raises:
+        UserError: the model is no DETR, or we have no equivalent model.
+    """
+    entries = Entries(config, source)
+    entries.require(model_type="detr", activation_function="relu", num_channels=3)
+    heads = {entries.get(f"{stack}_attention_heads", int, 8) for stack in ("encoder", "decoder")}
+    if len(heads) > 1:
+        raise UserError(
+            f"{source}: has {sorted(heads)} attention heads; our DETR has as many in the encoder "
+            "as in the decoder"
+        )
+    flags = {"nheads": heads.pop(), "dilation": _read_backbone(entries)}
+    return flags, *_read_categories(entries)
+
+
+def uses_timm(config: Mapping[str, Any]) -> bool:
+    """Whether the backbone of a ``config.json`` is of timm, not of transformers."""
+    backbone = config.get("backbone_config")
+    if backbone:
+        return bool(backbone.get("model_type") == "timm_backbone")
+    return config.get("use_timm_backbone") is not False
+
+
+def _read_backbone(entries: Entries) -> bool:
+    """Check that the backbone is a ResNet of torchvision, and return whether it is dilated (DC5).
+
+    Raises:
+        UserError: it is another backbone.
+    """
+    own = entries.part("backbone_config")
+    if uses_timm(entries.values):
+        options = entries.part("backbone_kwargs")
+        _refuse_unknown_options(options)
+        default = _DC5_STRIDE if entries.get("dilation", bool, False) and not own.values else 32
+        stride = (own if own.values else options).get("output_stride", int, default)
+        if stride not in (_DC5_STRIDE, 32):
+            raise UserError(f"{entries.source}: output_stride is {stride}, ours: 32, or 16 for DC5")
+        name = (own if own.values else entries).get("backbone", str, "resnet50")
+        _check_timm_name(name, entries.source)
+        return stride == _DC5_STRIDE
+    if not own.values:
+        entries.require(backbone="resnet50")  # another name may be any model of the hub
+    own.require(model_type="resnet", num_channels=3, hidden_act="relu")
+    own.require(downsample_in_bottleneck=False, downsample_in_first_stage=False)
+    return False
+
+
+def _refuse_unknown_options(options: Entries) -> None:
+    """Raise a UserError for options of timm that change the model."""
+    options.require(in_chans=3, num_channels=3)
+    known = {"out_indices", "output_stride", "in_chans", "num_channels", "features_only"}
+    unknown = [name for name in options.values if name not in known]
+    if unknown:
+        raise UserError(f"{options.source}: backbone_kwargs has {unknown[0]}, our ResNets have not")
+
+
+def _check_timm_name(name: str, source: str) -> None:
+    """Raise a UserError if timm's model ``name`` is not a ResNet of torchvision."""
+    if name.partition(".")[0].removeprefix("tv_") not in known_resnets():
+        raise UserError(
+            f"{source}: the backbone {short(name)} of timm is not a ResNet of torchvision"
+        )
+
+
+def _read_categories(entries: Entries) -> tuple[dict[int, str], list[OwnId] | None]:
+    """Class names by category id, without generated names, and ``category_ids``.
+
+    Raises:
+        UserError: an id is not a number, or the category ids do not fit.
+    """
+    found = entries.get("id2label", dict, {})
+    try:
+        labels = {int(i): str(name) for i, name in found.items()}
+    except ValueError:
+        raise UserError(f"{entries.source}: id2label has ids that are not numbers") from None
+    unnamed = ("N/A", *(f"{_UNNAMED}{i}" for i in labels))
+    try:
+        ids = CategoryIds.read(entries.values.get(_CATEGORY_IDS), max(labels, default=-1) + 1)
+    except ValueError as error:
+        raise UserError(f"{entries.source}: {error}") from error
+    names = {ids.by_row[i]: name for i, name in labels.items() if name not in unnamed}
+    return names, ids.saved()

@@ -1,0 +1,1 @@
+"""Queries with anchors (``--query_design anchor``), from Conditional DETR, DAB-DETR and DN-DETR."""

@@ -1,0 +1,138 @@
+"""DETR whose queries are anchor boxes, with denoising in training."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.anchor.denoising import DenoisingQueries, attention_mask, noised_queries
+from models.anchor.transformer import AnchorTransformer, build_anchor_transformer
+from models.backbone import build_backbone
+from models.detr import DETR
+from models.fast.batched_losses import at_least_float32
+from models.matcher import Objects
+from util.nested_tensor import NestedTensor
+from util.options import option
+
+
+class AnchorDETR(DETR):
+    """DETR with anchor boxes as queries, refined by each decoder layer.
+
+    ``query_embed`` holds the logits of the anchors (Q, 4). ``content_embed`` holds the initial
+    content of denoising queries, one row per class; its last row is the initial content of all
+    ordinary queries.
+
+    Args:
+        backbone, num_classes, num_queries, aux_loss: see `models.detr.DETR`.
+        transformer: see `models.anchor.transformer.AnchorTransformer`.
+        denoising: number of groups of denoising queries in training; 0: none.
+
+    Source: DAB-DETR (Liu et al., ICLR 2022); DN-DETR (Li et al., CVPR 2022).
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        transformer: AnchorTransformer,
+        num_classes: int,
+        num_queries: int,
+        aux_loss: bool = False,
+        denoising: int = 0,
+    ):
+        super().__init__(backbone, transformer, num_classes, num_queries, aux_loss)
+        del self.bbox_embed  # the decoder predicts the boxes
+        self.query_embed = nn.Embedding(num_queries, 4)
+        self.content_embed = nn.Embedding(num_classes + 1, transformer.d_model)
+        self.denoising = denoising
+        self.needs_targets = denoising > 0
+
+    def detect(  # type: ignore[no-untyped-def]
+        self,
+        feature: NestedTensor,
+        position: Tensor,
+        targets: list[dict[str, Tensor]] | None = None,
+    ):
+        """Predict classes and boxes; see `models.detr.DETR.detect`.
+
+        In training with ``targets`` the outputs have a key ``denoising``: a dict with
+        ``pred_logits`` (L, P, K) and ``pred_boxes`` (L, P, 4) of P = groups * N noised objects,
+        for all N objects of the batch and each group, last decoder layer last.
+        """
+        mask = feature.mask
+        assert mask is not None
+        projected = self.input_proj(feature.tensors)
+        batch_size = projected.shape[0]
+        content = self.content_embed.weight[-1].expand(batch_size, self.num_queries, -1)
+        anchors = self.query_embed.weight.expand(batch_size, -1, -1)
+        if not torch.jit.is_scripting():
+            is_denoising = self.training and self.denoising > 0
+            if is_denoising and targets is not None:
+                queries = content, anchors
+                return self._detect_and_denoise(projected, mask, queries, position, targets)
+        states, box_logits, memory = self.transformer(projected, mask, content, anchors, position)
+        return self._outputs_of(states, box_logits), states[-1], projected, memory
+
+    @torch.jit.unused
+    def _detect_and_denoise(
+        self,
+        projected: Tensor,
+        mask: Tensor,
+        queries: tuple[Tensor, Tensor],
+        position: Tensor,
+        targets: list[dict[str, Tensor]],
+    ) -> tuple[dict[str, Any], Tensor, Tensor, Tensor]:
+        """Decode ordinary and denoising queries together."""
+        content, anchors = queries
+        num_queries, num_classes = self.num_queries, self.class_embed.out_features - 1
+        noised = noised_queries(Objects.from_targets(targets), self.denoising, num_classes)
+        padding = noised.padding.new_zeros(len(content), num_queries)
+        states, box_logits, memory = self.transformer(
+            projected,
+            mask,
+            torch.cat((content, self.content_embed(noised.labels)), dim=1),
+            torch.cat((anchors, noised.box_logits.to(anchors.dtype)), dim=1),
+            position,
+            attention_mask(num_queries, noised.group),
+            torch.cat((padding, noised.padding), dim=1),
+        )
+        ordinary = states[:, :, :num_queries]
+        out = self._outputs_of(ordinary, box_logits[:, :, :num_queries])
+        out["denoising"] = self._denoised(
+            states[:, :, num_queries:], box_logits[:, :, num_queries:], noised
+        )
+        return out, ordinary[-1], projected, memory
+
+    def _outputs_of(self, states: Tensor, box_logits: Tensor):  # type: ignore[no-untyped-def]
+        if not self.aux_loss:
+            states, box_logits = states[-1:], box_logits[-1:]
+        return self._as_outputs(self._class_logits(states), box_logits.sigmoid())
+
+    def _denoised(
+        self, states: Tensor, box_logits: Tensor, noised: DenoisingQueries
+    ) -> dict[str, Tensor]:
+        """Predictions for the noised objects, without padding; see `detect`."""
+        if not self.aux_loss:
+            states, box_logits = states[-1:], box_logits[-1:]
+        chosen = states.flatten(1, 2).index_select(1, noised.query)
+        boxes = box_logits.flatten(1, 2).index_select(1, noised.query).sigmoid()
+        return {"pred_logits": self._class_logits(chosen), "pred_boxes": boxes}
+
+    def _class_logits(self, states: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return self.class_embed(states)
+        if states.device.type == "meta":  # it has no autocast
+            return self.class_embed(states)
+        with torch.autocast(states.device.type, enabled=False):
+            return self.class_embed(at_least_float32(states))
+
+
+def build_anchor_detr(args: Any, num_classes: int) -> AnchorDETR:
+    """Build the model from the flags."""
+    return AnchorDETR(
+        build_backbone(args),
+        build_anchor_transformer(args),
+        num_classes=num_classes,
+        num_queries=args.num_queries,
+        aux_loss=args.aux_loss,
+        denoising=option(args, "denoising"),
+    )

@@ -1,0 +1,37 @@
+"""Modules with two forward passes: a fast one, and their own while hooks are registered."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+from torch.nn.modules import module as nn_module
+
+
+class FastForward:
+    """Replaces ``module.forward``; runs the module's own forward while a hook could see inside.
+
+    Args:
+        plain: the module's own forward.
+        fast: computes the same without calling the modules in ``watched``.
+        watched: modules whose hooks must be called.
+    """
+
+    def __init__(
+        self, plain: Callable[..., Any], fast: Callable[..., Any], watched: Sequence[nn.Module]
+    ):
+        self.fast = fast
+        self._plain, self._watched = plain, watched
+
+    @classmethod
+    def replace(
+        cls, module: nn.Module, fast: Callable[..., Any], watched: Sequence[nn.Module] = ()
+    ) -> None:
+        """Replace the forward pass of a module, in place; for the arguments see the class."""
+        module.forward = cls(module.forward, fast, watched)  # type: ignore[method-assign]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run one of the two forward passes."""
+        is_hooked = nn_module._global_forward_hooks or nn_module._global_forward_pre_hooks
+        if is_hooked or any(m._forward_hooks or m._forward_pre_hooks for m in self._watched):
+            return self._plain(*args, **kwargs)
+        return self.fast(*args, **kwargs)

@@ -1,0 +1,122 @@
+"""Prepare a model for inference: the same predictions in less time."""
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map
+
+from models.detr import DETR
+from models.transformer import TransformerDecoder
+
+from .fast_forward import FastForward
+from .fused_resnet import fuse_resnets, is_plain_conv
+from .fused_transformer import fuse_transformers
+from .packed_layers import PackedConv
+
+
+def optimize_for_inference(model: nn.Module, aux_outputs: bool = False) -> nn.Module:
+    """Return a copy of a model that predicts faster, with the same results up to rounding.
+
+    The original stays as it is. The copy shares its parameters and buffers; convolutions and linear
+    layers additionally store weights with folded norms, in the layout of the processor. So prepare
+    the model again after its weights change or it moves to another device.
+
+    Frozen batch norms (and batch norms in evaluation mode) are folded into the convolutions of
+    torchvision ResNets; convolutions compute in channels-last layout, together with residual and
+    ReLU; encoder and decoder layers likewise; only the last decoder layer is normalized and goes
+    through the heads. The precision is that of the model, or of the autocast context of the call.
+    Nothing is compiled, so images of many sizes cost nothing extra. Modules of other types are left
+    as they are. Forward hooks work on all modules; a hook inside a block or a layer makes this
+    block or layer compute as in the original.
+
+    Args:
+        model: a `models.detr.DETR`, `models.segmentation.DETRsegm`, `models.demo.MinimalDETR` or
+            another model with parts of them, on its device.
+        aux_outputs: keep the predictions of all decoder layers, if the model returns them.
+
+    Returns:
+        the copy, in evaluation mode. It computes without gradients, and raises a ``RuntimeError``
+        if it is set to training mode, loads a state dict, or is moved or converted.
+    """
+    if isinstance(model.forward, _WithoutGradients):
+        return model
+    prepared = _copy(model, {}).eval()
+    with torch.no_grad():
+        fuse_resnets(prepared)
+        fuse_transformers(prepared)
+        _pack_other_convolutions(prepared)
+    if not aux_outputs:
+        _drop_auxiliary_outputs(prepared)
+    prepared.forward = _WithoutGradients(prepared.forward)  # type: ignore[method-assign]
+    _refuse_changes(prepared)
+    return prepared
+
+
+class _WithoutGradients:
+    """Runs a forward pass in inference mode; the result contains normal tensors."""
+
+    def __init__(self, forward: Callable[..., Any]):
+        self._forward = forward
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with torch.inference_mode():
+            out = self._forward(*args, **kwargs)
+        if torch.is_inference_mode_enabled():
+            return out
+        # Tensors created in inference mode cannot be changed in place outside of it.
+        return tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, out)
+
+
+def _copy(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
+    """Copy a module and its children; parameters, buffers and other attributes are shared."""
+    if id(module) in copies or isinstance(module, torch.jit.ScriptModule):
+        return copies.get(id(module), module)
+    new = copies[id(module)] = module.__class__.__new__(module.__class__)
+    for name, value in module.__dict__.items():  # dicts: children, hooks, …
+        new.__dict__[name] = value.copy() if isinstance(value, dict | set) else value
+    new._compiled_call_impl = None  # compiled for the original
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            new._parameters[name] = nn.Parameter(parameter.detach(), requires_grad=False)
+    for name, child in module._modules.items():
+        new._modules[name] = None if child is None else _copy(child, copies)
+    return new
+
+
+def _pack_other_convolutions(model: nn.Module) -> None:
+    """Convolutions outside of ResNets, such as those of `models.detr` and the mask head."""
+    for module in model.modules():
+        if is_plain_conv(module) and not isinstance(module.forward, FastForward):
+            FastForward.replace(module, PackedConv(module))  # type: ignore[arg-type]
+
+
+def _drop_auxiliary_outputs(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, DETR):
+            module.aux_loss = False
+            decoder = getattr(module.transformer, "decoder", None)
+            if _reads_last_layer(type(module)) and type(decoder) is TransformerDecoder:
+                decoder.return_intermediate = False
+
+
+def _reads_last_layer(detr: type[DETR]) -> bool:
+    """Whether a class uses only the last decoder layer if ``aux_loss`` is off, as `DETR` does."""
+    methods = ("forward", "detect", "decode", "predict")
+    return all(getattr(detr, name) is getattr(DETR, name) for name in methods)
+
+
+def _refuse_changes(model: Any) -> None:
+    def train(mode: bool = True) -> nn.Module:
+        return refuse("cannot be trained") if mode else model
+
+    def refuse(what: str) -> NoReturn:
+        raise RuntimeError(
+            f"a model prepared by optimize_for_inference {what}: "
+            "change the original model, then prepare it again"
+        )
+
+    model.train = train
+    model.load_state_dict = lambda *args, **kwargs: refuse("cannot load weights")
+    model._apply = lambda *args, **kwargs: refuse("cannot be moved or converted")

@@ -1,0 +1,145 @@
+"""Focal loss for classes: matching cost, losses and their batched form, against naive loops."""
+
+import math
+
+import pytest
+import torch
+
+from models.criterion import SetCriterion
+from models.detr import DETR
+from models.focal import FocalCriterion, FocalMatcher, focal_terms, use_focal_scores
+from models.mask_losses import sigmoid_focal_loss
+from models.matcher import Objects
+from tests.models.small_models import build_segmenter
+from tests.models.test_criterion import layered
+from tests.models.test_matcher import case
+
+NUM_CLASSES = 6
+LOSSES = ["labels", "boxes", "cardinality"]
+WEIGHTS = (2.0, 5.0, 2.0)
+
+
+class LayerByLayer(FocalCriterion):
+    """The same losses, but computed by the methods of one decoder layer."""
+
+    def get_loss(self, *args, **kwargs):
+        return super().get_loss(*args, **kwargs)
+
+
+def build(kind=FocalCriterion, alpha=0.25):
+    matcher = FocalMatcher(*WEIGHTS, alpha)
+    return kind(NUM_CLASSES, matcher, {}, LOSSES, alpha).double()
+
+
+def naive_cost(logits, label, alpha):
+    p = float(torch.sigmoid(logits[label]))
+    positive = -alpha * (1 - p) ** 2 * math.log(p)
+    return positive + (1 - alpha) * p**2 * math.log(1 - p)
+
+
+def test_terms_are_the_focal_loss_of_both_targets():
+    logits = torch.randn(4, 7, dtype=torch.float64) * 5
+    for target, term in zip((1.0, 0.0), focal_terms(logits, 0.3), strict=True):
+        expected = sigmoid_focal_loss(logits, torch.full_like(logits, target), 1, alpha=0.3)
+        assert float(term.mean(1).sum()) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("value", [-1000.0, 1000.0])
+def test_terms_and_gradients_of_extreme_logits_are_finite(value):
+    logits = torch.full((3,), value, requires_grad=True)
+    total = sum(term.sum() for term in focal_terms(logits, 0.25))
+    total.backward()
+    assert total.isfinite() and logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("alpha", [0.25, 0.6])
+def test_matching_cost_equals_naive_loops(alpha):
+    outputs, targets = case(0, 5, [3, 0, 2])
+    objects = Objects.from_targets(targets)
+    matcher = FocalMatcher(1, 0, 0, alpha)
+    cost = matcher._costs_on_host(
+        outputs["pred_logits"][None], outputs["pred_boxes"][None], objects
+    )[0]
+    number = 0
+    for image, target in enumerate(targets):
+        for label in target["labels"].tolist():
+            for query in range(5):
+                expected = naive_cost(outputs["pred_logits"][image, query], label, alpha)
+                assert cost[number, query] == pytest.approx(expected)
+            number += 1
+
+
+@pytest.mark.parametrize("alpha", [0.25, 0.6])
+def test_classification_loss_equals_naive_loops(alpha):
+    outputs, targets = case(1, 7, [2, 0, 3])
+    criterion = build(alpha=alpha)
+    losses = criterion(outputs, targets)
+    matched = criterion.matcher(outputs, targets)
+    total = 0.0
+    for image, (queries, objects) in enumerate(matched):
+        labels = dict(
+            zip(queries.tolist(), targets[image]["labels"][objects].tolist(), strict=True)
+        )
+        for query in range(7):
+            for row in range(NUM_CLASSES):  # the last logit, no-object, is not read
+                p = float(outputs["pred_logits"][image, query, row].sigmoid())
+                if labels.get(query) == row:
+                    total -= alpha * (1 - p) ** 2 * math.log(p)
+                else:
+                    total -= (1 - alpha) * p**2 * math.log(1 - p)
+    assert float(losses["loss_ce"]) == pytest.approx(total / 5)
+
+
+@pytest.mark.parametrize("counts", [[3, 0, 1, 6], [9, 2, 0], [1], [0, 0]])
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_all_layers_at_once_equal_layer_by_layer(counts, num_layers):
+    outputs, targets, leaves = layered(sum(counts), 5, counts, num_layers)
+    batched, single = (build(kind)(outputs, targets) for kind in (FocalCriterion, LayerByLayer))
+    assert batched.keys() == single.keys()
+    for name in batched:
+        assert torch.allclose(batched[name], single[name]), name
+    sums = [sum(v for k, v in losses.items() if "loss" in k) for losses in (batched, single)]
+    for a, b in zip(*(torch.autograd.grad(total, leaves) for total in sums), strict=True):
+        assert torch.allclose(a, b)
+
+
+def test_the_no_object_row_is_not_trained():
+    outputs, targets, leaves = layered(0, 5, [3, 2], 2)
+    losses = build()(outputs, targets)
+    loss = losses["loss_ce"] + losses["loss_ce_0"]
+    gradients = [g for g in torch.autograd.grad(loss, leaves, allow_unused=True) if g is not None]
+    assert gradients
+    for gradient in gradients:
+        assert (gradient[..., -1] == 0).all() and (gradient[..., :-1] != 0).all()
+
+
+def test_cardinality_counts_queries_with_a_score_above_one_half():
+    outputs, targets = case(0, 4, [3, 1])
+    outputs["pred_logits"].fill_(-1)
+    outputs["pred_logits"][0, :2, 1] = 1
+    outputs["pred_logits"][:, :, -1] = 5
+    assert float(build()(outputs, targets)["cardinality_error"]) == pytest.approx(1)
+
+
+def test_class_error_is_of_object_classes():
+    outputs, targets = case(0, 4, [3])
+    outputs["pred_logits"][..., -1] = 100  # no-object
+    for query, target in zip(*build().matcher(outputs, targets)[0], strict=True):
+        outputs["pred_logits"][0, query, targets[0]["labels"][target]] = 50
+    assert float(build()(outputs, targets)["class_error"]) == 0
+
+
+def test_subclasses_override_the_batched_form():
+    class Other(FocalCriterion):
+        def loss_labels(self, *args, **kwargs):
+            return {"loss_ce": torch.zeros(())}
+
+    assert float(build(Other)(*case(0, 4, [3]))["loss_ce"]) == 0
+    assert issubclass(FocalCriterion, SetCriterion)
+
+
+def test_initial_scores_are_low():
+    detr: DETR = build_segmenter().detr
+    use_focal_scores(detr)
+    assert detr.cls_loss == "focal"
+    assert torch.allclose(detr.class_embed.bias.sigmoid(), torch.tensor(0.01))
