@@ -25,10 +25,11 @@ pytestmark = [
 BATCHES = list(padded_batches([(70, 133), (64, 96)], [1, 2]))
 
 
-@pytest.fixture
-def openvino(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("openvino")
+@pytest.fixture(scope="module")
+def openvino():
+    sys.path.append(str(FOLDER))
+    yield importlib.import_module("openvino")
+    sys.path.remove(str(FOLDER))
 
 
 def in_openvino(openvino, path):
