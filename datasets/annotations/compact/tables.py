@@ -12,7 +12,7 @@ import numpy as np
 from datasets.annotations.coco_file import Row
 from datasets.annotations.compact.cache import cached
 from datasets.annotations.compact.columns import Columns
-from datasets.annotations.compact.json_blocks import Block, IrregularError, read_blocks
+from datasets.annotations.compact.json_blocks import Block, IrregularError, Receiver, read_blocks
 from datasets.annotations.compact.rows import EncodedRows, MemoryBytes, pickled
 from datasets.annotations.table_checks import FileProblems, Rule, check_table
 
@@ -28,6 +28,8 @@ class Kind(NamedTuple):
         name: name of the kind.
         columns: for "images" and "annotations", converts some of the rows to arrays. Arrays of
             successive rows are joined.
+        decode: for "annotations", see `Receiver`; rows that were decoded in this way are only given
+            to ``columns``.
         category_rules: rules for rows of "categories".
         finish: converts the arrays of the whole file, by table, and the categories, to those that
             are kept; raises `IrregularError` if rows do not go together.
@@ -35,6 +37,7 @@ class Kind(NamedTuple):
 
     name: str
     columns: Mapping[str, ToColumns]
+    decode: Callable[[bytes], list[Any]]
     category_rules: list[Rule]
     finish: Callable[[Mapping[str, Columns], Sequence[Row]], Mapping[str, np.ndarray]]
 
@@ -117,11 +120,12 @@ def _convert_file(
 ) -> tuple[Mapping[str, np.ndarray], dict[str, Any]]:
     """Read a file; its rows are given to ``write``."""
     collector = _Collector(kind, write)
-    receivers: dict[str, Callable[[Block], None]] = {
-        table: partial(collector.add, table) for table in kind.columns
-    }
     categories: list[Row] = []
-    receivers["categories"] = lambda block: categories.extend(block.rows)
+    receivers = {
+        "images": Receiver(partial(collector.add, "images")),
+        "annotations": Receiver(partial(collector.add, "annotations"), kind.decode),
+        "categories": Receiver(lambda block: categories.extend(block.rows)),
+    }
     rest = read_blocks(ann_file, receivers)
     arrays = _finish(kind, collector.columns(), categories)
     return arrays, {**rest, "categories": categories}
