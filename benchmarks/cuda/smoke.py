@@ -34,7 +34,9 @@ RUNS = {
     "averaged weights": "--ema_decay 0.9",
     "gradient accumulation": "--accum_steps 2",
     "batch norms": "--backbone_norm batch",
+    "activation checkpointing": "--activation_checkpointing",
 }
+GPU_RUNS = {"TF32": "--tf32", "compiled": "--compile --amp bf16"}
 _SIZES = ((64, 96), (64, 64))
 _MOST_WAITS = 2  # per step: the costs for the matcher, the flags of the last step
 _STEPS = 9  # fp16 may skip the first ones, until the loss scale is low enough
@@ -96,7 +98,7 @@ def train_briefly(name: str, flags: str, num_objects: int) -> Outcome:
 def run_main(device: str, folder: Path) -> Iterator[Outcome]:
     """Run ``main.py`` on a tiny dataset in ``folder``, with features that have a state."""
     write_shapes(folder / "data", num_train=8, num_val=2, image_size=64)
-    for name, flags in RUNS.items():
+    for name, flags in (RUNS if device == "cpu" else RUNS | GPU_RUNS).items():
         checkpoint = _train(folder, name, f"{flags} --epochs 1", device)
         finite = all(bool(v.isfinite().all()) for v in checkpoint["model"].values())
         yield Outcome(name, "" if finite else "a weight is not finite")

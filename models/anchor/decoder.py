@@ -1,5 +1,7 @@
 """Decoder whose queries are boxes, refined layer by layer (DAB-DETR, sections 4.1 to 4.3)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -107,7 +109,7 @@ class AnchorDecoder(nn.Module):
         _set_constant(self.offset_mlp, 0)
         _set_constant(self.scale_mlp, 1)
         for layer in self.layers:
-            attention = layer.multihead_attn
+            attention: Any = layer.multihead_attn
             attention.key_position.load_state_dict(attention.query_position.state_dict())
 
     def forward(

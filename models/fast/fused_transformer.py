@@ -56,7 +56,7 @@ class FusedAttention:
         else:
             q, k = self._query(query), self._key(key)
         v = self._value(value)
-        heads = _attend(*map(self._split, (q, k, v)), padding)
+        heads = _attend(self._split(q), self._split(k), self._split(v), padding)
         return self._out(heads.transpose(1, 2).flatten(2), residual)
 
     def _split(self, x: Tensor) -> Tensor:
@@ -80,12 +80,13 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> Tensor:
     if q.device.type != "cpu" or q.dtype != torch.bfloat16:
         mask = None if padding is None else ~padding[:, None, None]  # True = attended to
         return F.scaled_dot_product_attention(q, k, v, mask)
-    has_padding = padding is not None and bool(padding.any())
+    if padding is not None and not padding.any():
+        padding = None
     keys = k.transpose(2, 3) * q.shape[3] ** -0.5
     parts = []
     for queries in q.split(_QUERIES_AT_ONCE, dim=2):
         scores = queries @ keys  # (B, heads, queries, S)
-        if has_padding:
+        if padding is not None:
             scores.masked_fill_(padding[:, None, None], -math.inf)
         parts.append(scores.softmax(3) @ v)
     return torch.cat(parts, dim=2)

@@ -29,7 +29,7 @@ def test_many_sizes_need_no_further_graphs(compiled):
     expected, keys = copy.deepcopy(model), list(model.state_dict())
     compile_parts(model, backend="eager")
     assert list(model.state_dict()) == keys
-    for sizes in ([(64, 96), (70, 80)], [(128, 70), (64, 64)], [(97, 65)] * 2, [(64, 160)] * 3):
+    for sizes in ([(70, 140), (64, 80)], [(200, 100), (64, 64)], [(128, 128), (97, 65)]):
         found, plain = model(images(*sizes)), expected(images(*sizes))
         assert torch.allclose(found["pred_logits"], plain["pred_logits"], atol=1e-5)
     assert describe_compilations() == "--compile: 2 graphs compiled, 0 graph breaks"
