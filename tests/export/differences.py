@@ -81,9 +81,9 @@ def checkpoint_of(flags: str) -> dict[str, object]:
     amplify_random_weights(model)
     for name, value in model.state_dict().items():
         if name.endswith("running_mean"):
-            value.normal_(std=0.1)
+            value.normal_(std=0.02)
         elif name.endswith("running_var"):
-            value.uniform_(0.5, 1.5)
+            value.uniform_(0.9, 1.1)
     return {"model": model.state_dict(), "args": vars(args), "epoch": 0}
 
 
