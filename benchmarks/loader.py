@@ -1,4 +1,7 @@
-"""Reading and augmenting training images, image by image in one process, as in a data worker."""
+"""Reading and augmenting training images: image by image in one process, and with the data loader.
+
+The images of the data loader are padded and normalized on their device, here the CPU.
+"""
 
 import contextlib
 import io
@@ -9,12 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 from benchmarks.harness.case import Case, Settings
 from benchmarks.harness.coco import write_photos
 from benchmarks.original.dataset import CocoDetection as OriginalDataset
 from benchmarks.original.transforms import TrainTransforms
 from datasets.coco import CocoDetection, make_coco_transforms
+from datasets.loading.loaders import TrainLoader
+from datasets.loading.samplers import EpochBatchSampler
+from datasets.loading.seeded import SeededDataset
+from util.nested_tensor import collate_fn
 
 TITLE = "Training images"
 
@@ -23,24 +32,56 @@ def cases(settings: Settings) -> Iterator[Case]:
     """JPEG files of 640 x 480 pixels."""
     num_images, rounds = (2, 1) if settings.quick else (16, 7)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        ann_file = write_photos(folder, num_images)
+        ann_file = write_photos(Path(name), num_images)
         for masks in (False, True):
-            yield _case(folder / "images", ann_file, num_images, masks, rounds)
+            yield _images_case(ann_file, masks, rounds)
+        for workers in (0,) if settings.quick else (0, 2):
+            yield epoch_case(ann_file, workers, rounds)
 
 
-def _case(img_folder: Path, ann_file: Path, num_images: int, masks: bool, rounds: int) -> Case:
-    """Read and augment all images, with one thread."""
-    original = OriginalDataset(img_folder, ann_file, TrainTransforms(), masks)
-    with contextlib.redirect_stdout(io.StringIO()):
-        dataset = CocoDetection(img_folder, ann_file, make_coco_transforms("train"), masks)
+def _images_case(ann_file: Path, masks: bool, rounds: int) -> Case:
+    """Read and augment all images of `write_photos`, with one thread."""
+    original, ours = _datasets(ann_file, masks)
     return Case(
-        f"{num_images} images with {'masks' if masks else 'boxes'}",
-        {"original": _read_all(original), "this project": _read_all(dataset)},
+        f"{len(original)} images with {'masks' if masks else 'boxes'}",
+        {"original": _read_all(original), "this project": _read_all(ours)},
         rounds,
         tolerance=1e-5,
         threads=1,
     )
+
+
+def epoch_case(ann_file: Path, workers: int, rounds: int) -> Case:
+    """An epoch of the images of `write_photos` in batches of two, the same batches in both."""
+    original, ours = _datasets(ann_file, masks=False)
+    plain = DataLoader(
+        SeededDataset(original, 0),
+        batch_sampler=EpochBatchSampler(len(original), 2, 0),
+        num_workers=workers,
+        collate_fn=collate_fn,
+    )
+    return Case(
+        f"{len(original)} images in batches of 2, {workers} workers",
+        {
+            "original": lambda: [batch.tensors for batch, _ in plain],
+            "this project": _batches_on_cpu(TrainLoader(ours, 2, workers, False, 0)),
+        },
+        rounds,
+        tolerance=1e-5,
+        threads=1,
+    )
+
+
+def _batches_on_cpu(loader: TrainLoader) -> Callable[[], list[Tensor]]:
+    return lambda: [batch.to(torch.device("cpu")).tensors for batch, _ in loader]
+
+
+def _datasets(ann_file: Path, masks: bool) -> tuple[OriginalDataset, CocoDetection]:
+    img_folder = ann_file.parent / "images"
+    original = OriginalDataset(img_folder, ann_file, TrainTransforms(), masks)
+    with contextlib.redirect_stdout(io.StringIO()):
+        ours = CocoDetection(img_folder, ann_file, make_coco_transforms("train"), masks)
+    return original, ours
 
 
 def _read_all(dataset: Any) -> Callable[[], list[Any]]:

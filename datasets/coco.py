@@ -291,9 +291,9 @@ def make_coco_transforms(
         raise UserError(
             f"--scales {scales} and --max_size {max_size} must be positive numbers of pixels"
         )
-    to_normalized: list[Transform] = [T.ToTensor(), T.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+    to_normalized = T.ToNormalizedTensor(IMAGENET_MEAN, IMAGENET_STD)
     if image_set == "val":
-        return T.Compose([T.RandomResize([max(scales)], max_size), *to_normalized])
+        return T.Compose([T.RandomResize([max(scales)], max_size), to_normalized])
     if image_set != "train":
         raise ValueError(f'image_set must be "train" or "val", not {image_set!r}')
     before_crop, (shortest, longest) = (
@@ -307,7 +307,7 @@ def make_coco_transforms(
     ]
     whole = T.RandomResize(scales, max_size)
     scaled_or_cropped = T.RandomSelect(whole, T.Compose(cropped), 1 - crop_prob)
-    return T.Compose([T.RandomHorizontalFlip(), scaled_or_cropped, *to_normalized])
+    return T.Compose([T.RandomHorizontalFlip(), scaled_or_cropped, to_normalized])
 
 
 def build_transforms(image_set: str, args: Any) -> Transform:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from datasets.loading.geometry import Sample, Target, crop, hflip, pad, resize
 from util.box_ops import box_xyxy_to_cxcywh
+from util.byte_images import Normalization, normalize_into
 
 __all__ = [
     "CenterCrop",
@@ -33,6 +34,8 @@ __all__ = [
     "RandomSizeCrop",
     "Sample",
     "Target",
+    "ToBytes",
+    "ToNormalizedTensor",
     "ToTensor",
     "Transform",
     "crop",
@@ -150,12 +153,16 @@ class ToTensor:
     """Convert an 8-bit image to a float32 tensor (C, H, W) in [0, 1]."""
 
     def __call__(self, image: Image.Image, target: Target | None) -> tuple[Tensor, Target | None]:
-        pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
-        if pixels.ndim == 2:
-            pixels = pixels.unsqueeze(-1)
+        pixels = _pixels_of(image)
         # (H, W, C) -> (C, H, W), converted and permuted in one pass
         channels = pixels.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
         return channels.div_(255), target
+
+
+def _pixels_of(image: Image.Image) -> Tensor:
+    """The pixels of an 8-bit image, uint8 (H, W, C)."""
+    pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
+    return pixels.unsqueeze(-1) if pixels.ndim == 2 else pixels
 
 
 class RandomErasing:
@@ -183,14 +190,45 @@ class Normalize:
     def __call__(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
         height, width = image.shape[-2:]
         mean, std = (image.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
-        image = (image - mean).div_(std)
-        if target is None:
-            return image, None
-        target = target.copy()
-        if "boxes" in target:
-            boxes = box_xyxy_to_cxcywh(target["boxes"])
-            target["boxes"] = boxes / boxes.new_tensor([width, height, width, height])
-        return image, target
+        return (image - mean).div_(std), _with_relative_boxes(target, width, height)
+
+
+class ToNormalizedTensor:
+    """`ToTensor` and `Normalize` in one pass: the same result in half of the time.
+
+    Attributes:
+        normalization: mean and standard deviation of each channel.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.normalization = Normalization(mean, std)
+
+    def __call__(self, image: Image.Image, target: Target | None) -> tuple[Tensor, Target | None]:
+        pixels = _pixels_of(image)
+        normalized = torch.empty(len(self.normalization.mean), image.height, image.width)
+        normalize_into(normalized, pixels, self.normalization.constants(pixels.device))
+        return normalized, _with_relative_boxes(target, *image.size)
+
+
+class ToBytes:
+    """Convert an 8-bit image to a tensor, uint8 (H, W, C), and boxes as `Normalize` does.
+
+    The images are normalized later, see `util.byte_images.ByteImages`.
+    """
+
+    def __call__(self, image: Image.Image, target: Target | None) -> tuple[Tensor, Target | None]:
+        return _pixels_of(image), _with_relative_boxes(target, *image.size)
+
+
+def _with_relative_boxes(target: Target | None, width: int, height: int) -> Target | None:
+    """Convert boxes (N, 4) from xyxy in pixels to cxcywh in [0, 1]."""
+    if target is None:
+        return None
+    target = target.copy()
+    if "boxes" in target:
+        boxes = box_xyxy_to_cxcywh(target["boxes"])
+        target["boxes"] = boxes / boxes.new_tensor([width, height, width, height])
+    return target
 
 
 class Compose:

@@ -16,6 +16,7 @@ from datasets.loading.loaders import TrainLoader
 from engine import EpochProgress, train_one_epoch
 from models.criterion import SetCriterion
 from training.checkpoint import Thresholds, TrainingState, checkpoint_of
+from training.compilation import describe_compilations
 from training.evaluation import Evaluation
 from training.flags.config_file import write_config
 from training.folder import RunFolder
@@ -44,6 +45,7 @@ class LoopSettings:
     patience: int | None
     clip_max_norm: float
     amp: str
+    compile: bool
     lr_drop: int
     save_every: int
     skip_bad_images: int
@@ -141,6 +143,8 @@ class Run:
         self.output.full(
             f"Training time {datetime.timedelta(seconds=int(time.monotonic() - started))}"
         )
+        if settings.compile:
+            print(describe_compilations())
 
     def _last_epoch_is_not_logged(self) -> bool:
         """Whether the resumed run was interrupted between an epoch and its line in the log."""

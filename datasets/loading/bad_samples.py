@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 
 from torch.utils.data import DataLoader, Dataset
 
+from util.byte_images import ByteImages, Normalization
 from util.errors import UserError
 from util.nested_tensor import collate_fn
 
@@ -35,8 +36,8 @@ class Batch(NamedTuple):
     """A collated batch.
 
     Attributes:
-        images: images from `util.nested_tensor.collate_fn`.
-        targets: targets from `util.nested_tensor.collate_fn`.
+        images: `util.nested_tensor.NestedTensor` or `util.byte_images.ByteImages`.
+        targets: targets of the samples.
         errors: error messages of all samples.
         notice: first notice of the samples, or None.
     """
@@ -89,9 +90,20 @@ def refuse_too_many(errors: list[str], allowed: int) -> None:
     raise UserError(f"{errors[-1]}; more images than --skip_bad_images {allowed} cannot be read")
 
 
-def collate_samples(samples: list[_Sample]) -> Batch:
-    """Collate samples with `util.nested_tensor.collate_fn`, and combine their messages."""
-    images, targets = collate_fn([(sample.image, sample.target) for sample in samples])
+def collate_samples(samples: list[_Sample], normalization: Normalization | None = None) -> Batch:
+    """Collate samples, and combine their messages.
+
+    Args:
+        samples: samples of a `ReplacingDataset`.
+        normalization: None: collate with `util.nested_tensor.collate_fn`; else the images are
+            uint8 (H, W, C), and are collated to `util.byte_images.ByteImages`.
+    """
+    targets: Any
+    if normalization is None:
+        images, targets = collate_fn([(sample.image, sample.target) for sample in samples])
+    else:
+        images = ByteImages([sample.image for sample in samples], normalization)
+        targets = tuple(sample.target for sample in samples)
     errors = [error for sample in samples for error in sample.errors]
     notice = next((sample.notice for sample in samples if sample.notice), None)
     return Batch(images, targets, errors, notice)

@@ -1,15 +1,18 @@
 """Data loaders for training and evaluation."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.loading.bad_samples import ReplacingDataset, ReportingLoader, collate_samples
+from datasets.loading.byte_samples import with_byte_images
 from datasets.loading.row_labels import with_row_labels
 from datasets.loading.samplers import EpochBatchSampler, ShareSampler
 from datasets.loading.seeded import SeededDataset
+from util.byte_images import Normalization
 from util.category_ids import CategoryIds
 from util.cli.signals import ignore_stop_signals
 from util.distributed.processes import get_world_size
@@ -54,14 +57,17 @@ class TrainLoader:
         freeze_batch_size: int | None = None,
         category_ids: CategoryIds | None = None,
     ) -> None:
-        labelled = with_row_labels(dataset, category_ids)
+        images, normalization = with_byte_images(dataset)
+        labelled = with_row_labels(images, category_ids)
         self._samples = SeededDataset(ReplacingDataset(labelled, skip_bad_images), seed)
         for flag, size in (("freeze_batch_size", freeze_batch_size), ("batch_size", batch_size)):
             if size is not None:
                 self._batches = EpochBatchSampler(len(self._samples), size, seed, accum_steps)
                 if self._batches.num_batches == 0:
                     raise UserError(_explain_no_step(len(self._samples), flag, size, accum_steps))
-        loader = _loader(self._samples, num_workers, pin_memory, batch_sampler=self._batches)
+        loader = _loader(
+            self._samples, num_workers, pin_memory, normalization, batch_sampler=self._batches
+        )
         known = [] if bad_images is None else bad_images
         self._loader = ReportingLoader(loader, dataset, skip_bad_images, known)
 
@@ -107,17 +113,30 @@ def build_val_loader(
 
     For the arguments see `TrainLoader`. Ranks may have different numbers of batches, even none.
     """
-    samples = ReplacingDataset(with_row_labels(dataset, category_ids), skip_bad_images)
-    sampler = ShareSampler(len(samples))
-    loader = _loader(samples, num_workers, pin_memory, batch_size=batch_size, sampler=sampler)
+    images, normalization = with_byte_images(dataset)
+    samples = ReplacingDataset(with_row_labels(images, category_ids), skip_bad_images)
+    loader = _loader(
+        samples,
+        num_workers,
+        pin_memory,
+        normalization,
+        batch_size=batch_size,
+        sampler=ShareSampler(len(samples)),
+    )
     known = [] if bad_images is None else bad_images
     return ReportingLoader(loader, dataset, skip_bad_images, known)
 
 
-def _loader(dataset: Dataset, num_workers: int, pin_memory: bool, **batching: Any) -> DataLoader:
+def _loader(
+    dataset: Dataset,
+    num_workers: int,
+    pin_memory: bool,
+    normalization: Normalization | None,
+    **batching: Any,
+) -> DataLoader:
     return DataLoader(
         dataset,
-        collate_fn=collate_samples,
+        collate_fn=partial(collate_samples, normalization=normalization),
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),

@@ -1,0 +1,100 @@
+"""Batches of 8-bit images that are normalized where they are needed.
+
+Data workers send a quarter of the bytes of normalized images, without padding.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from util.nested_tensor import NestedTensor
+from util.transfer import to_device
+
+_PIXELS_AT_ONCE = 2**15  # normalized in the cache of a CPU core
+
+
+class Normalization(NamedTuple):
+    """Mean and standard deviation of each channel, of images in [0, 1]."""
+
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def constants(self, device: torch.device) -> Tensor:
+        """Divisor of 8-bit values, mean and standard deviation, (3, channels, 1, 1)."""
+        rows = [[255.0] * len(self.mean), list(self.mean), list(self.std)]
+        constants: Tensor = to_device(torch.tensor(rows), device)
+        return constants[..., None, None]
+
+
+def normalize_into(out: Tensor, pixels: Tensor, constants: Tensor) -> None:
+    """Scale 8-bit pixels to [0, 1] and normalize them.
+
+    The same floating-point operations as in `datasets.transforms.ToTensor` and ``Normalize``.
+
+    Args:
+        out: float32 (C, H, W), overwritten.
+        pixels: uint8 (H, W, C), or one channel for all.
+        constants: see `Normalization.constants`.
+    """
+    height, width = pixels.shape[:2]
+    rows_at_once = height if pixels.is_cuda else max(1, _PIXELS_AT_ONCE // max(1, width))
+    divisor, mean, std = constants
+    for top in range(0, height, rows_at_once):
+        rows = slice(top, top + rows_at_once)
+        out[:, rows].copy_(pixels[rows].permute(2, 0, 1)).div_(divisor).sub_(mean).div_(std)
+
+
+class ByteImages:
+    """A batch of 8-bit images. `to` returns the padded and normalized batch.
+
+    Args:
+        images: uint8 (H, W, C) each.
+        normalization: mean and standard deviation.
+    """
+
+    def __init__(self, images: Sequence[Tensor], normalization: Normalization) -> None:
+        self._pixels = torch.cat([image.flatten() for image in images])
+        self._shapes = [tuple(image.shape) for image in images]
+        self._normalization = normalization
+
+    def to(self, device: Any, non_blocking: bool = False) -> NestedTensor:
+        """Copy to a device, pad and normalize there; the padding is zero."""
+        pixels = self._pixels.to(device, non_blocking=non_blocking)
+        constants = self._normalization.constants(pixels.device)
+        height, width = (max(shape[axis] for shape in self._shapes) for axis in (0, 1))
+        channels = constants.shape[1]
+        batch = constants.new_zeros(len(self._shapes), channels, height, width)
+        for out, image in zip(batch, self._split(pixels), strict=True):
+            normalize_into(out[:, : image.shape[0], : image.shape[1]], image, constants)
+        return NestedTensor(batch, self._padding_mask(height, width, pixels.device))
+
+    def _padding_mask(self, height: int, width: int, device: torch.device) -> Tensor:
+        """True outside the images, bool (B, height, width)."""
+        sizes: Tensor = to_device(torch.tensor([shape[:2] for shape in self._shapes]), device)
+        below = torch.arange(height, device=device) >= sizes[:, :1]  # (B, height)
+        right = torch.arange(width, device=device) >= sizes[:, 1:]  # (B, width)
+        return below[:, :, None] | right[:, None, :]
+
+    def _split(self, pixels: Tensor) -> list[Tensor]:
+        lengths = [height * width * channels for height, width, channels in self._shapes]
+        parts = pixels.split(lengths)
+        return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
+
+    def pin_memory(self) -> "ByteImages":
+        """Copy to page-locked memory; called by a `DataLoader` with ``pin_memory=True``."""
+        self._pixels = self._pixels.pin_memory()
+        return self
+
+    @property
+    def tensors(self) -> Tensor:
+        """The normalized batch (B, C, H, W) on the CPU, computed at each access."""
+        return self.to("cpu").tensors
+
+    @property
+    def mask(self) -> Tensor:
+        """Its padding mask (B, H, W)."""
+        mask = self.to("cpu").mask
+        assert mask is not None
+        return mask
