@@ -1,8 +1,6 @@
 """The tables of an annotation file: arrays with a part of the fields, and the encoded rows."""
 
-import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +13,7 @@ from datasets.annotations.compact.columns import Columns
 from datasets.annotations.compact.json_blocks import Block, IrregularError, Receiver, read_blocks
 from datasets.annotations.compact.rows import EncodedRows, MemoryBytes, pickled
 from datasets.annotations.table_checks import FileProblems, Rule, check_table
+from util.garbage_collection import garbage_collection_paused
 
 _ROWS_AT_ONCE = 4096
 
@@ -70,7 +69,7 @@ def tables_of(data: str | Path | Mapping[str, Any], kind: Kind) -> CompactTables
 def _read(ann_file: str | Path, kind: Kind) -> CompactTables:
     """Read a file, or its entry in the cache."""
     try:
-        with _no_garbage_collection():
+        with garbage_collection_paused():
             stored = cached(
                 ann_file, kind.name, lambda file: _convert_file(ann_file, kind, file.write)
             )
@@ -101,18 +100,6 @@ def _convert_tables(data: Mapping[str, Any], kind: Kind) -> CompactTables:
     arrays = _finish(kind, columns, data["categories"])
     rest = {key: value for key, value in data.items() if key not in kind.columns}
     return CompactTables(arrays, pickled(data["images"]), pickled(data["annotations"]), rest)
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Do not search for cycles: millions of rows are made, and none has any."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _convert_file(
