@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.harness.case import Case, Settings
 from benchmarks.harness.inputs import R50, TINY, images, targets
-from benchmarks.training_step import step_of_engine
+from benchmarks.training_step import steps_of_engine
 
 TITLE = "Training step by query design"
 _DESIGNS = {
@@ -40,7 +40,9 @@ def _case(
 ) -> Case:
     batch = images([size_hw] * batch_size, device), targets(batch_size, 4, device=device)
     steps: dict[str, Callable[[], Any]] = {
-        design: step_of_engine(f"{flags} --dropout 0 --device {device} {design_flags}", amp, batch)
+        design: steps_of_engine(
+            f"{flags} --dropout 0 --device {device} {design_flags}", amp, [batch]
+        )
         for design, design_flags in _DESIGNS.items()
     }
     return Case(name, steps, rounds=5, tolerance=math.inf, compare=lambda *results: 0.0)
