@@ -40,9 +40,7 @@ def _case(
 ) -> Case:
     batch = images([size_hw] * batch_size, device), targets(batch_size, 4, device=device)
     steps: dict[str, Callable[[], Any]] = {
-        design: steps_of_engine(
-            f"{flags} --dropout 0 --device {device} {design_flags}", amp, [batch]
-        )
-        for design, design_flags in _DESIGNS.items()
+        design: steps_of_engine(f"{flags} --dropout 0 --device {device} {added}", amp, [batch])
+        for design, added in _DESIGNS.items()
     }
     return Case(name, steps, rounds=5, tolerance=math.inf, compare=lambda *results: 0.0)

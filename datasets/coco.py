@@ -133,6 +133,11 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         return coco
 
     @property
+    def sizes_wh(self) -> np.ndarray:
+        """Width and height of each image in the file, (N, 2) in pixels; 0: missing."""
+        return self.instances.sizes_wh
+
+    @property
     def file_names(self) -> list[str]:
         """File names of all images."""
         return self.instances.file_names

@@ -99,6 +99,11 @@ class CocoPanoptic(Dataset):
         return self.segments.tables()
 
     @property
+    def sizes_wh(self) -> np.ndarray:
+        """Width and height of each image in the file, (N, 2) in pixels."""
+        return self.segments.sizes_wh
+
+    @property
     def file_names(self) -> list[str]:
         """File names of all images."""
         return self.segments.file_names

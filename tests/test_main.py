@@ -57,6 +57,12 @@ def read_checkpoint(path):
 # ---- a run
 
 
+def test_padding_with_and_without_groups_is_reported(data, tmp_path, capsys):
+    assert run(data, "--epochs", "1", "--group_aspect", "--output_dir", tmp_path) == 0
+    assert "--group_aspect: about 0.0% of the pixels" in capsys.readouterr().out
+    assert read_log(tmp_path)[0]["train_padding"] == 0  # all images are square
+
+
 def test_an_epoch_leaves_the_files_of_the_original(trained):
     files = {p.relative_to(trained).as_posix() for p in trained.rglob("*") if p.is_file()}
     assert files == {
@@ -224,6 +230,7 @@ MISTAKES = {
     "frozen batch norm": (["--backbone_norm", "batch", "--lr_backbone", "0"], "--backbone_norm"),
     "backbone file": (["--backbone_weights", "/nowhere.pth"], "/nowhere.pth"),
     "scales": (["--scales", "0"], "--scales"),
+    "one image grouped": (["--group_aspect", "--batch_size", "1"], "--group_aspect"),
     "too much cropped": (["--crop_prob", "1.5"], "--crop_prob 1.5"),
     "cropped less than never": (["--crop_prob", "-0.1"], "--crop_prob -0.1"),
 }

@@ -7,6 +7,7 @@ import predict
 from datasets.shapes.directory import write_shapes
 from export import torchscript
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
+from training import evaluation, reporting
 
 ANCHOR = ["--query_design", "anchor", "--cls_loss", "focal", "--denoising", "2"]
 
@@ -57,6 +58,19 @@ def test_a_checkpoint_is_evaluated_with_its_own_design(data, trained, capsys):
     assert run(data, "--eval", "--resume", trained / "checkpoint.pth") == 0
     printed = capsys.readouterr().out
     assert "--query_design anchor" in printed and "--cls_loss focal" in printed
+
+
+def test_pictures_have_the_detections_above_the_best_threshold(
+    data, trained, tmp_path, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(
+        reporting, "save_detection_samples", lambda *_, **options: drawn.append(options)
+    )
+    monkeypatch.setattr(evaluation, "thresholds_in", lambda evaluator: {"best_f1": 0.25})
+    checkpoint = ["--eval", "--resume", trained / "checkpoint.pth"]
+    assert run(data, *checkpoint, "--output_dir", tmp_path) == 0
+    assert [options["threshold"] for options in drawn] == [0.25]
 
 
 @pytest.mark.parametrize("flags", [["--query_design", "learned"], ["--cls_loss", "ce"]])

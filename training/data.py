@@ -12,9 +12,12 @@ from pycocotools.coco import COCO
 from datasets import build_data_kind, build_dataset, build_ground_truth
 from datasets.annotations.run_classes import ClassTable, classes_of_run, table_of_checkpoint
 from datasets.annotations.start_checks import warn_of_shared_images
+from datasets.coco import PUBLISHED_SCALES
 from datasets.formats.held_out import ImageSplit
 from datasets.loading.bad_samples import ReportingLoader
 from datasets.loading.loaders import TrainLoader, build_val_loader
+from datasets.loading.padding import estimated_share
+from datasets.loading.samplers import EpochBatchSampler
 from training.checkpoint import flags_in
 from training.class_rows import category_ids_in, choose_category_ids, require_rows
 from training.flags.checks import SAME_ON_ALL_RANKS
@@ -183,5 +186,22 @@ def build_loaders(
         skip_bad_images=args.skip_bad_images,
         bad_images=bad_images,
         category_ids=data.category_ids,
+        group_aspect=args.group_aspect,
     )
+    if args.group_aspect:
+        print(_compare_padding(data.train_set, train_loader, args))
     return train_loader, val_loader
+
+
+def _compare_padding(train_set: Any, grouped: TrainLoader, args: argparse.Namespace) -> str:
+    """Expected share of padded pixels of the first epoch, with and without ``--group_aspect``."""
+    random_batches = EpochBatchSampler(len(train_set), args.batch_size, args.seed)
+    scales, sizes_wh = args.scales or PUBLISHED_SCALES, train_set.sizes_wh
+    with_flag, without = (
+        estimated_share(sizes_wh, batches, scales, args.max_size)
+        for batches in (grouped.batches, random_batches)
+    )
+    return (
+        f"--group_aspect: about {with_flag:.1%} of the pixels of a batch are padding, instead of "
+        f"{without:.1%} in random batches (estimated without crops)"
+    )

@@ -51,6 +51,7 @@ class LoopSettings:
     skip_bad_images: int
     overwrite: bool
     resume: str
+    group_aspect: bool
 
 
 def build_loop_settings(args: argparse.Namespace) -> LoopSettings:
@@ -198,6 +199,8 @@ class Run:
             ),
             logger=self.output.epoch_logger(state.epoch),
         )
+        if settings.group_aspect and not steps_done:  # else only a part of the epoch is known
+            state.train_stats["padding"] = self.train_loader.padding.share
         training.lr_scheduler.step()
         state.epoch, state.images_done, state.meters = state.epoch + 1, 0, {}
 

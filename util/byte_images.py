@@ -59,23 +59,27 @@ class ByteImages:
         self._shapes = [tuple(image.shape) for image in images]
         self._normalization = normalization
 
+    @property
+    def sizes_hw(self) -> list[tuple[int, int]]:
+        """Height and width of each image in pixels."""
+        return [(shape[0], shape[1]) for shape in self._shapes]
+
     def to(self, device: Any, non_blocking: bool = False) -> NestedTensor:
         """Copy to a device, pad and normalize there; the padding is zero."""
         pixels = self._pixels.to(device, non_blocking=non_blocking)
         constants = self._normalization.constants(pixels.device)
-        height, width = (max(shape[axis] for shape in self._shapes) for axis in (0, 1))
+        height, width = (max(sides) for sides in zip(*self.sizes_hw, strict=True))
         channels = constants.shape[1]
-        batch = constants.new_zeros(len(self._shapes), channels, height, width)
-        for out, image in zip(batch, self._split(pixels), strict=True):
-            normalize_into(out[:, : image.shape[0], : image.shape[1]], image, constants)
-        return NestedTensor(batch, self._padding_mask(height, width, pixels.device))
-
-    def _padding_mask(self, height: int, width: int, device: torch.device) -> Tensor:
-        """True outside the images, bool (B, height, width)."""
-        sizes: Tensor = to_device(torch.tensor([shape[:2] for shape in self._shapes]), device)
-        below = torch.arange(height, device=device) >= sizes[:, :1]  # (B, height)
-        right = torch.arange(width, device=device) >= sizes[:, 1:]  # (B, width)
-        return below[:, :, None] | right[:, None, :]
+        batch = constants.new_empty(len(self._shapes), channels, height, width)
+        mask = torch.ones(len(batch), height, width, dtype=torch.bool, device=batch.device)
+        images = self._split(pixels)
+        for out, padding, image in zip(batch, mask, images, strict=True):
+            bottom, right = image.shape[:2]
+            normalize_into(out[:, :bottom, :right], image, constants)
+            out[:, bottom:] = 0
+            out[:, :bottom, right:] = 0
+            padding[:bottom, :right] = False
+        return NestedTensor(batch, mask)
 
     def _split(self, pixels: Tensor) -> list[Tensor]:
         lengths = [height * width * channels for height, width, channels in self._shapes]

@@ -132,7 +132,7 @@ def resize(
     if isinstance(size, Sequence):
         width, height = size
     else:
-        width, height = _scaled_size(image.size, size, max_size)
+        width, height = scaled_size(image.size, size, max_size)
     scaled = image.resize((width, height), Image.Resampling.BILINEAR)
     if target is None:
         return scaled, None
@@ -152,9 +152,7 @@ def resize(
     return scaled, target
 
 
-def _scaled_size(
-    size_wh: tuple[int, int], short_side: int, max_size: int | None
-) -> tuple[int, int]:
+def scaled_size(size_wh: tuple[int, int], short_side: int, max_size: int | None) -> tuple[int, int]:
     """Return width and height with the given short side and the same aspect ratio.
 
     The short side is reduced if the long side would exceed ``max_size``. As in the original, the

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datasets.loading.bad_samples import ReplacingDataset, ReportingLoader, collate_samples
 from datasets.loading.byte_samples import with_byte_images
+from datasets.loading.padding import Padding, aspect_ratios
 from datasets.loading.row_labels import with_row_labels
 from datasets.loading.samplers import EpochBatchSampler, ShareSampler
 from datasets.loading.seeded import SeededDataset
@@ -38,6 +39,12 @@ class TrainLoader:
         freeze_batch_size: batch size that `start_at` will set later; checked here.
         category_ids: ids of the rows of the classification head: labels are converted to rows.
             None: labels are not changed.
+        group_aspect: batch images of similar aspect ratios, see
+            `datasets.loading.samplers.group_by_aspect`.
+
+    Attributes:
+        batches: yields the image numbers of each batch of this rank.
+        padding: padded pixels of the batches loaded since `start_at`, on this rank.
 
     Raises:
         UserError: if there are fewer images than one optimizer step needs.
@@ -56,31 +63,39 @@ class TrainLoader:
         bad_images: list[str] | None = None,
         freeze_batch_size: int | None = None,
         category_ids: CategoryIds | None = None,
+        group_aspect: bool = False,
     ) -> None:
         images, normalization = with_byte_images(dataset)
         labelled = with_row_labels(images, category_ids)
         self._samples = SeededDataset(ReplacingDataset(labelled, skip_bad_images), seed)
+        ratios = aspect_ratios(dataset) if group_aspect else None
         for flag, size in (("freeze_batch_size", freeze_batch_size), ("batch_size", batch_size)):
             if size is not None:
-                self._batches = EpochBatchSampler(len(self._samples), size, seed, accum_steps)
-                if self._batches.num_batches == 0:
+                self.batches = EpochBatchSampler(
+                    len(self._samples), size, seed, accum_steps, ratios
+                )
+                if self.batches.num_batches == 0:
                     raise UserError(_explain_no_step(len(self._samples), flag, size, accum_steps))
         loader = _loader(
-            self._samples, num_workers, pin_memory, normalization, batch_sampler=self._batches
+            self._samples, num_workers, pin_memory, normalization, batch_sampler=self.batches
         )
         known = [] if bad_images is None else bad_images
         self._loader = ReportingLoader(loader, dataset, skip_bad_images, known)
+        self.padding = Padding()
 
     def start_at(self, epoch: int, batch: int = 0, batch_size: int | None = None) -> None:
         """Set the epoch, the number of its batches to skip, and optionally the batch size."""
         self._samples.set_epoch(epoch)
-        self._batches.start_at(epoch, batch, batch_size)
+        self.padding = Padding()
+        self.batches.start_at(epoch, batch, batch_size)
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._loader)
+        for images, targets in self._loader:
+            self.padding.add(images)
+            yield images, targets
 
 
 def _explain_no_step(num_images: int, flag: str, batch_size: int, accum_steps: int) -> str:

@@ -2,30 +2,46 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Sampler
 
 from util.distributed.processes import get_rank, get_world_size
+
+BLOCK = 16  # images of similar aspect ratio; batch sizes that divide it are grouped best
+_SORTED_AT_ONCE = (64, 1024)  # limits of the number of images that are sorted together
 
 
 class EpochBatchSampler(Sampler[list[int]]):
     """Batches of an epoch in random order, seeded with (seed, epoch) and divided among the ranks.
 
     Every rank has the same number of full batches and of complete optimizer steps; leftover images
-    are dropped. An epoch can be started at any batch.
+    are dropped. An epoch can be started at any batch. The order of the images depends neither on
+    the batch size nor on the number of ranks.
 
     Args:
         num_images: number of images in the dataset.
         batch_size: number of images per batch and rank, until `start_at` changes it.
         seed: seed of the run.
         accum_steps: number of batches per optimizer step and rank.
+        aspect_ratios: width / height of each image, (num_images,), to batch similar images, see
+            `group_by_aspect`; None: random batches.
     """
 
-    def __init__(self, num_images: int, batch_size: int, seed: int, accum_steps: int = 1) -> None:
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        seed: int,
+        accum_steps: int = 1,
+        aspect_ratios: np.ndarray | None = None,
+    ) -> None:
         self._num_images = num_images
         self._batch_size = batch_size
         self._seed = seed
         self._accum_steps = accum_steps
+        self._aspect_ratios = aspect_ratios
         self._epoch = 0
         self._first_batch = 0
 
@@ -45,13 +61,42 @@ class EpochBatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(_mix(self._seed, self._epoch))
-        order = torch.randperm(self._num_images, generator=generator).tolist()
+        order = torch.randperm(self._num_images, generator=generator)
+        if self._aspect_ratios is not None:
+            order = group_by_aspect(order, self._aspect_ratios, generator)
+        images = order.tolist()
         # Interleave the ranks batch by batch: any world size visits the images in the same order.
         stride = self._batch_size * get_world_size()
         first = self._batch_size * get_rank()
         for batch in range(self._first_batch, self.num_batches):
             start = batch * stride + first
-            yield order[start : start + self._batch_size]
+            yield images[start : start + self._batch_size]
+
+
+def group_by_aspect(order: Tensor, aspect_ratios: np.ndarray, generator: torch.Generator) -> Tensor:
+    """Move images of similar aspect ratios next to each other.
+
+    Parts of the random order are sorted by aspect ratio and cut into blocks of `BLOCK` images; then
+    the blocks of the epoch are shuffled. A block has different images in each epoch.
+
+    Args:
+        order: random order of the images, (N,) int64.
+        aspect_ratios: width / height of each image, (N,).
+        generator: shuffles the blocks.
+
+    Returns:
+        the new order, (N,).
+    """
+    part = min(max(len(order) // 4, _SORTED_AT_ONCE[0]), _SORTED_AT_ONCE[1]) // BLOCK * BLOCK
+    ratios = torch.from_numpy(aspect_ratios)[order]
+    by_ratio = [
+        images[of_part.argsort(stable=True)]
+        for images, of_part in zip(order.split(part), ratios.split(part), strict=True)
+    ]
+    blocks = torch.cat(by_ratio).split(BLOCK)
+    whole = [block for block in blocks if len(block) == BLOCK]
+    shuffled = [whole[i] for i in torch.randperm(len(whole), generator=generator).tolist()]
+    return torch.cat([*shuffled, *blocks[len(whole) :]])  # leftover images stay at the end
 
 
 class ShareSampler(Sampler[int]):

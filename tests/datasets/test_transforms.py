@@ -229,6 +229,25 @@ def test_normalize_equals_torchvision_and_makes_boxes_relative():
     torch.testing.assert_close(target["boxes"], torch.tensor([[0.4, 0.5, 0.4, 0.5]]))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_one_pass_gives_the_tensor_of_both_transforms(mode):
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    image = picture(310, 170).convert(mode)
+    before = {"boxes": torch.tensor([[10.0, 5, 30, 15]]), "labels": torch.tensor([2])}
+    expected, expected_target = T.Normalize(mean, std)(*T.ToTensor()(image, before))
+    normalized, target = T.ToNormalizedTensor(mean, std)(image, before)
+    assert torch.equal(normalized, expected) and normalized.is_contiguous()
+    assert_same_target(target, expected_target)
+    assert before["boxes"].tolist() == [[10, 5, 30, 15]]
+    assert T.ToNormalizedTensor(mean, std)(image, None)[1] is None
+
+
+def test_bytes_of_an_image_have_relative_boxes():
+    pixels, target = T.ToBytes()(picture(50, 20), {"boxes": torch.tensor([[10.0, 5, 30, 15]])})
+    assert np.array_equal(pixels, np.asarray(picture(50, 20))) and pixels.dtype == torch.uint8
+    torch.testing.assert_close(target["boxes"], torch.tensor([[0.4, 0.5, 0.4, 0.5]]))
+
+
 def seeded(transform, seed: int):
     random.seed(seed)
     torch.manual_seed(seed)

@@ -165,6 +165,10 @@ def check_training_flags(args: argparse.Namespace) -> None:
         )
     _check_freezing(args)
     _check_design(args)
+    if args.group_aspect and args.batch_size == 1 and args.freeze_batch_size in (None, 1):
+        raise UserError(
+            "--group_aspect: a batch of one image has no padding; omit it, or raise --batch_size"
+        )
 
 
 def _check_design(args: argparse.Namespace) -> None:

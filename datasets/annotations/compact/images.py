@@ -74,6 +74,11 @@ class TablesByImage:
         return self._ids.tolist()
 
     @property
+    def sizes_wh(self) -> np.ndarray:
+        """Width and height in pixels of each image, (M, 2), in the order of `ids`; 0: unknown."""
+        return self.size_wh[self._place]
+
+    @property
     def file_names(self) -> list[str]:
         """File name of each image, in the order of the table."""
         return names_in(self._tables.arrays["file_name"])

@@ -1,9 +1,10 @@
 """Who sees which images, in which order."""
 
+import numpy as np
 import pytest
 
 import datasets.loading.samplers as samplers
-from datasets.loading.samplers import EpochBatchSampler, ShareSampler
+from datasets.loading.samplers import BLOCK, EpochBatchSampler, ShareSampler
 
 
 def with_processes(monkeypatch, world, rank):
@@ -11,12 +12,12 @@ def with_processes(monkeypatch, world, rank):
     monkeypatch.setattr(samplers, "get_rank", lambda: rank)
 
 
-def epoch_of(monkeypatch, world, accum_steps, batch_size=2, num_images=27):
+def epoch_of(monkeypatch, world, accum_steps, batch_size=2, num_images=27, ratios=None):
     """Images of each step, of all processes and batches together."""
     steps = {}
     for rank in range(world):
         with_processes(monkeypatch, world, rank)
-        sampler = EpochBatchSampler(num_images, batch_size, seed=5, accum_steps=accum_steps)
+        sampler = EpochBatchSampler(num_images, batch_size, 5, accum_steps, ratios)
         sampler.start_at(3)
         batches = list(sampler)
         assert len(batches) == len(sampler) == sampler.num_batches
@@ -41,6 +42,59 @@ def test_another_batch_size_keeps_the_order_of_the_images():
     assert len(sampler) == 3 and list(sampler) == [order[6:12], order[12:18], order[18:24]]
     sampler.start_at(3)
     assert len(sampler) == 4  # until it is changed again
+
+
+# ---- batches of similar aspect ratio
+
+
+RATIOS = np.random.default_rng(0).choice([0.5, 0.75, 1.0, 4 / 3, 1.5, 2.0], 500)
+
+
+def grouped(epoch=0, first=0, batch_size=4, ratios=RATIOS):
+    sampler = EpochBatchSampler(len(ratios), batch_size, seed=5, aspect_ratios=ratios)
+    sampler.start_at(epoch, first)
+    return list(sampler)
+
+
+def test_grouped_batches_have_each_image_once():
+    images = [image for batch in grouped() for image in batch]
+    assert sorted(images) == list(range(500))
+
+
+def test_grouped_batches_have_similar_aspect_ratios():
+    spreads = [np.ptp(np.log(RATIOS[batch])) for batch in grouped()]
+    by_chance = EpochBatchSampler(500, 4, seed=5)
+    assert np.mean(spreads) < 0.2 * np.mean([np.ptp(np.log(RATIOS[b])) for b in by_chance])
+
+
+def test_grouped_batches_are_in_random_order_and_different_in_each_epoch():
+    first, second = grouped(0), grouped(1)
+    means = [RATIOS[batch].mean() for batch in first[:: BLOCK // 4]]
+    assert means != sorted(means) and means != sorted(means, reverse=True)
+    as_sets = [{frozenset(batch) for batch in batches} for batches in (first, second)]
+    assert len(as_sets[0] & as_sets[1]) < 0.05 * len(first)
+    assert grouped(1) == second
+
+
+@pytest.mark.parametrize(("world", "accum_steps"), [(4, 1), (2, 2), (1, 4)])
+def test_grouped_steps_have_the_same_images_whoever_computes_them(monkeypatch, world, accum_steps):
+    steps = epoch_of(monkeypatch, world, accum_steps, num_images=500, ratios=RATIOS)
+    expected = epoch_of(monkeypatch, 1, 1, batch_size=8, num_images=500, ratios=RATIOS)
+    assert steps == expected and len(steps) == 62
+
+
+def test_a_grouped_epoch_can_be_entered_in_its_middle():
+    assert grouped(3, first=7) == grouped(3)[7:]
+
+
+@pytest.mark.parametrize("num_images", [4, 15, 16, 17, 70])
+def test_few_images_can_be_grouped(num_images):
+    batches = grouped(ratios=RATIOS[:num_images])
+    images = [image for batch in batches for image in batch]
+    assert len(set(images)) == len(images) == num_images // 4 * 4
+
+
+# ---- shares
 
 
 @pytest.mark.parametrize("num_images", [0, 1, 2, 3, 7, 12])
