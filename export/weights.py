@@ -105,7 +105,11 @@ def write_weights(path: StrPath, checkpoint: Mapping[str, Any]) -> None:
     categories, is_thing = classes_in(checkpoint)
     entries: dict[str, Any] = {"args": flags, "categories": categories, "is_thing": is_thing}
     entries |= {key: checkpoint.get(key) for key in ("category_ids", "thresholds")}
-    notes: dict[str, Any] = {name: entry for name, entry in entries.items() if entry}
+    notes: dict[str, Any] = {
+        name: entry
+        for name, entry in entries.items()
+        if isinstance(entry, Mapping | list) and entry
+    }
     if "epoch" in checkpoint:
         notes["epoch"] = checkpoint["epoch"]
     if Path(path).suffix != SUFFIX:
