@@ -31,7 +31,7 @@ def test_many_sizes_need_no_further_graphs(compiled):
     compile_parts(model, backend="eager")
     assert list(model.state_dict()) == keys
     for size in itertools.product((64, 66), (98, 100)):  # see `compile_parts`
-        model(images(size))
+        model(images(size, size))
     assert describe_compilations() == "--compile: 5 graphs compiled, 0 graph breaks"
     for sizes in ([(70, 140), (64, 80)], [(200, 100), (64, 64)], [(128, 128), (97, 65)]):
         found, plain = model(images(*sizes)), expected(images(*sizes))
