@@ -200,7 +200,7 @@ class Run:
             logger=self.output.epoch_logger(state.epoch),
         )
         if settings.group_aspect and not steps_done:  # else only a part of the epoch is known
-            state.train_stats["padding"] = self.train_loader.padding.share
+            state.train_stats["padding"] = self.train_loader.padding.share or 0.0
         training.lr_scheduler.step()
         state.epoch, state.images_done, state.meters = state.epoch + 1, 0, {}
 

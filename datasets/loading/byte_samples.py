@@ -12,7 +12,10 @@ D = TypeVar("D")
 
 # Attribute with the transforms by `__getitem__` of the class: a subclass that overrides the method
 # expects normalized images.
-_TRANSFORMS = {CocoDetection.__getitem__: "_transforms", CocoPanoptic.__getitem__: "transforms"}
+_TRANSFORMS: dict[Any, str] = {
+    CocoDetection.__getitem__: "_transforms",
+    CocoPanoptic.__getitem__: "transforms",
+}
 
 
 def with_byte_images(dataset: D) -> tuple[D, Normalization | None]:
@@ -25,7 +28,7 @@ def with_byte_images(dataset: D) -> tuple[D, Normalization | None]:
     Returns:
         the data set, and the normalization that its images need, or None.
     """
-    name = _TRANSFORMS.get(type(dataset).__getitem__)  # type: ignore[attr-defined]
+    name = _TRANSFORMS.get(getattr(type(dataset), "__getitem__", None))
     transforms: Any = getattr(dataset, name or "", None)
     if type(transforms) is not Compose or type(transforms.transforms[-1]) is not ToNormalizedTensor:
         return dataset, None
