@@ -16,9 +16,9 @@ from util.errors import UserError
 def compile_parts(model: nn.Module, backend: str = "inductor") -> None:
     """Compile backbone and transformer at their first call, in place; state-dict keys stay.
 
-    Image sizes are symbolic: one graph of the transformer serves all of them, and four of the
-    backbone (PyTorch's max pooling distinguishes whether half of the height and of the width are
-    even). Padding masks, position encodings, heads and losses run as before.
+    Image sizes are symbolic: one graph of the transformer serves all of them, and up to four of the
+    backbone, for odd and even heights and widths after its first stride. Padding masks, position
+    encodings, heads and losses run as before.
 
     Args:
         model: detector, or segmentation model with a detector in ``detr``.

@@ -25,19 +25,23 @@ def compiled():
     counters.clear()
 
 
-def test_many_sizes_need_no_further_graphs(compiled):
+def test_many_sizes_need_few_graphs(compiled):
     model = build_segmenter(dropout=0).detr.train()
     expected, keys = copy.deepcopy(model), list(model.state_dict())
     compile_parts(model, backend="eager")
     assert list(model.state_dict()) == keys
-    for height, width in itertools.product((98, 100), (130, 132)):  # see `compile_parts`
-        model(images((height, width), (height, width)))
-    graphs = counters["stats"]["unique_graphs"]
+
+    def graphs_after(sizes):
+        for size in sizes:
+            found, plain = model(images(size, (64, 64))), expected(images(size, (64, 64)))
+            assert torch.allclose(found["pred_logits"], plain["pred_logits"], atol=1e-5)
+        return counters["stats"]["unique_graphs"]
+
+    # The max-pooling of the stem depends on whether height and width are even after its stride.
+    graphs = graphs_after([(70, 142), (72, 142), (70, 140), (72, 140)])
+    assert graphs <= 5
+    assert graphs_after([(200, 100), (128, 128), (97, 165), (110, 67)]) == graphs
     assert describe_compilations() == f"--compile: {graphs} graphs compiled, 0 graph breaks"
-    for sizes in ([(70, 140), (64, 80)], [(200, 100), (64, 64)], [(128, 129), (97, 65)]):
-        found, plain = model(images(*sizes)), expected(images(*sizes))
-        assert torch.allclose(found["pred_logits"], plain["pred_logits"], atol=1e-5)
-    assert counters["stats"]["unique_graphs"] == graphs <= 6
 
 
 def test_a_copy_is_not_compiled_and_shares_nothing(compiled):
