@@ -15,6 +15,11 @@ RUN := $(VENV)/bin/python
 # Two processes, one per core; all tests of a file run in the same process.
 PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile
 INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
+define INTO_FOLDER
+@rm -rf $@
+@$(RUN) -m pip install -qq --disable-pip-version-check --no-deps --target $@ -r $<
+@touch $@
+endef
 
 .PHONY: demo panoptic test slow full benchmarks lint types format clean
 
@@ -28,10 +33,10 @@ panoptic: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow and not full and not cuda" $(TESTS)
 
-slow: $(VENV)/.installed-dev $(VENV)/transformers4
+slow: $(VENV)/.installed-dev $(VENV)/transformers4 $(VENV)/openvino
 	$(PYTEST) -m "slow and not cuda" --durations=5 $(TESTS)
 
-full: $(VENV)/.installed-dev
+full: $(VENV)/.installed-dev $(VENV)/transformers4
 	$(PYTEST) -m "full and not cuda" --durations=5 $(TESTS)
 
 benchmarks: $(VENV)/.installed-dev
@@ -61,8 +66,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	@$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
-# For tests/export/test_transformers4.py; not imported by anything else.
-$(VENV)/transformers4: tests/export/transformers4.txt | $(VENV)/.installed-dev
-	@rm -rf $@
-	@$(RUN) -m pip install -qq --disable-pip-version-check --no-deps --target $@ -r $<
-	@touch $@
+# For tests/export/huggingface/test_transformers4.py; not imported by anything else.
+$(VENV)/transformers4: tests/export/huggingface/transformers4.txt | $(VENV)/.installed-dev
+	$(INTO_FOLDER)
+
+# For tests/export/test_openvino.py, in the same way.
+$(VENV)/openvino: tests/export/openvino.txt | $(VENV)/.installed-dev
+	$(INTO_FOLDER)

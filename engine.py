@@ -18,7 +18,9 @@ from datasets.evaluation.batch_results import Targets, detections, panoptic_maps
 from datasets.evaluation.report import coco_statistics
 from datasets.evaluation.voc_ap import voc_statistics
 from datasets.panoptic_eval import PanopticEvaluator
-from models.criterion import SetCriterion, mean_number_of_objects
+from models.criterion import SetCriterion
+from models.fast.inference import optimize_for_inference
+from util.distributed.counting import mean_number_of_objects
 from util.distributed.gathering import broadcast_object, broadcast_tensors
 from util.metric_logger import MetricLogger
 from util.nested_tensor import NestedTensor
@@ -157,15 +159,11 @@ def _compute_gradients(
 
 
 def predict(
-    model: nn.Module,
-    samples: NestedTensor,
-    device: torch.device,
-    amp: str,
-    targets: Targets | None = None,
+    model: nn.Module, samples: NestedTensor, device: torch.device, amp: str, targets: Any = None
 ) -> Any:
     """Run the model, in mixed precision if ``amp`` is ``bf16`` or ``fp16``.
 
-    A model with ``needs_targets`` (`models.anchor.detr`) also receives the targets, in training.
+    In training a model with denoising (`models.anchor.detr`) also reads the targets.
 
     Always in float32: matching and losses (outside the model); class and box heads
     (`models.detr`); frozen batch norms (`models.backbone`); on the CPU also attention in training
@@ -173,10 +171,8 @@ def predict(
     """
     dtype = torch.float16 if amp == "fp16" else torch.bfloat16
     with torch.autocast(device.type, dtype=dtype, enabled=amp != "off"):
-        network = model.module if isinstance(model, DistributedDataParallel) else model
-        if targets is not None and getattr(network, "needs_targets", False):
-            return model(samples, targets)
-        return model(samples)
+        reads_targets = getattr(getattr(model, "module", model), "needs_targets", False)
+        return model(samples, targets) if targets and reads_targets else model(samples)
 
 
 def compute_losses(
@@ -283,6 +279,7 @@ def evaluate(
     """Compute the losses and the COCO metrics of a dataset. Each rank evaluates its own images.
 
     Args:
+        model: set to evaluation mode; `models.fast.inference.optimize_for_inference` prepares it.
         postprocessors: ``bbox``; with masks also ``segm``; for panoptic maps ``panoptic``.
         data_loader: yields (images, targets); for panoptic maps ``dataset`` is a `CocoPanoptic`.
         base_ds: ground truth of boxes and masks, a ``pycocotools.coco.COCO``.
@@ -301,7 +298,7 @@ def evaluate(
     Raises:
         DivergenceError: if a prediction is not finite.
     """
-    model = _without_ddp(model.eval())
+    model = optimize_for_inference(_without_ddp(model.eval()), aux_outputs=True)
     criterion.eval()
     logger = (logger or MetricLogger(delimiter="  ")).show_latest(class_error="{value:.2f}")
     kinds = tuple(k for k in ("segm", "bbox") if k in postprocessors)

@@ -49,6 +49,7 @@ from models import (  # noqa: E402
 from models import transformer as transformers  # noqa: E402
 from models.anchor import detr as anchor_detr  # noqa: E402
 from models.anchor import transformer as anchor_transformer  # noqa: E402
+from models.fast import inference  # noqa: E402
 from models.released import zoo  # noqa: E402
 from util import errors  # noqa: E402
 from util.files import checkpoint  # noqa: E402
@@ -73,13 +74,15 @@ Args:
         (downloaded), ``none`` (random), or the path of a weights file; not for detr_demo.
     query_design: ``learned``, or ``anchor``: the model of configs/detr_r50_50ep_anchor.txt, with
         300 queries and without released weights; box models only.
+    optimize: return a copy prepared for inference instead of the model itself, see
+        `models.fast.inference.optimize_for_inference`: faster, cannot be trained or changed.
 
 Returns:
-    The model in training mode: call ``.eval()``. It takes a list of images (3, H, W) or a batch
-    (B, 3, H, W), RGB, normalized with the ImageNet mean and standard deviation (detr_demo: a batch
-    only, of at most 1600 pixels per side), and returns ``pred_logits`` (B, 100, num_classes + 1)
-    and ``pred_boxes`` (B, 100, 4), cxcywh in [0, 1]. Panoptic models add ``pred_masks``
-    (B, 100, H / 4, W / 4), logits.
+    The model in training mode: call ``.eval()`` (with ``optimize`` it is in evaluation mode). It
+    takes a list of images (3, H, W) or a batch (B, 3, H, W), RGB, normalized with the ImageNet mean
+    and standard deviation (detr_demo: a batch only, of at most 1600 pixels per side), and returns
+    ``pred_logits`` (B, 100, num_classes + 1) and ``pred_boxes`` (B, 100, 4), cxcywh in [0, 1].
+    Panoptic models add ``pred_masks`` (B, 100, H / 4, W / 4), logits.
 
 Raises:
     UserError: if ``num_classes`` is invalid, or weights cannot be downloaded or do not match.
@@ -92,6 +95,7 @@ def _build(
     num_classes: typing.Any,
     backbone_weights: str = "none",
     query_design: str = "learned",
+    optimize: bool = False,
 ) -> nn.Module:
     """Build a model of `models.released.zoo`, with its released weights if `pretrained`."""
     _check_design(name, query_design, pretrained)
@@ -106,7 +110,7 @@ def _build(
         model = _build_detr(released, num_classes, weights_of_backbone, query_design)
     if pretrained:
         _load_released_weights(model, released, num_classes)
-    return model
+    return inference.optimize_for_inference(model) if optimize else model
 
 
 def _check_design(name: str, query_design: str, pretrained: bool) -> None:
@@ -179,8 +183,9 @@ def _box_entry(name: str) -> _Entry:
         return_postprocessor: bool = False,
         backbone_weights: str = "imagenet",
         query_design: str = "learned",
+        optimize: bool = False,
     ) -> _Result:
-        model = _build(name, pretrained, num_classes, backbone_weights, query_design)
+        model = _build(name, pretrained, num_classes, backbone_weights, query_design, optimize)
         if not return_postprocessor:
             return model
         return model, detr.PostProcess(cls_loss=str(model.cls_loss))
@@ -195,8 +200,9 @@ def _panoptic_entry(name: str) -> _Entry:
         threshold: float = 0.85,
         return_postprocessor: bool = False,
         backbone_weights: str = "imagenet",
+        optimize: bool = False,
     ) -> _Result:
-        model = _build(name, pretrained, num_classes, backbone_weights)
+        model = _build(name, pretrained, num_classes, backbone_weights, optimize=optimize)
         if not return_postprocessor:
             return model
         return model, panoptic.PostProcessPanoptic(panoptic.coco_is_thing(num_classes), threshold)
@@ -206,9 +212,12 @@ def _panoptic_entry(name: str) -> _Entry:
 
 def _demo_entry(name: str) -> _Entry:
     def entry(
-        pretrained: bool = False, num_classes: int = 91, return_postprocessor: bool = False
+        pretrained: bool = False,
+        num_classes: int = 91,
+        return_postprocessor: bool = False,
+        optimize: bool = False,
     ) -> _Result:
-        model = _build(name, pretrained, num_classes)
+        model = _build(name, pretrained, num_classes, optimize=optimize)
         return (model, detr.PostProcess()) if return_postprocessor else model
 
     return _with_help(entry, name)

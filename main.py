@@ -58,6 +58,7 @@ def main(
     """
     from training.flags.checks import check_flags
     from training.output_folder import build_output_folder
+    from util.allocator import keep_freed_memory
     from util.devices import check_device
     from util.distributed.processes import connected, use_gpu
     from util.reproducibility.determinism import explained_refusals
@@ -69,6 +70,8 @@ def main(
     with connected(args), explained_refusals():
         check_device(args.device)
         use_gpu(args.device)
+        if args.device == "cpu":
+            keep_freed_memory()
         if not prints_short(args.log_style):
             print(f"git:\n  {get_sha()}\n")
         with build_output_folder(args, run_name) as args.output_dir:

@@ -190,6 +190,7 @@ def _build_listed(args: argparse.Namespace, inputs: "Sequence[Input]") -> "Liste
 def _build_detector(args: argparse.Namespace) -> "Detector":
     """Load the model, and print its classes and thresholds."""
     from prediction.detector import Detector
+    from util.allocator import keep_freed_memory
 
     if args.hub:
         detector = Detector.hub(args.hub, args.device, args.amp)
@@ -202,6 +203,8 @@ def _build_detector(args: argparse.Namespace) -> "Detector":
             dilation=args.dilation or None,
             nheads=args.nheads,
         )
+    if detector.device.type == "cpu":
+        keep_freed_memory()
     print(f"{args.checkpoint or args.hub}: {detector.describe(args.threshold)}")
     return detector
 

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if args.threads:
         torch.set_num_threads(args.threads)
-    run = {"setup": setup(), "quick": args.quick, "rows": []}
+    run = {"setup": setup("benchmarks"), "quick": args.quick, "rows": []}
     print("\n".join(f"{key}: {value}" for key, value in run["setup"].items()))
     for name in args.subjects or DEFAULT:
         with private_cache():

@@ -6,32 +6,24 @@ Draws the original and this project, one panel per quantity, and prints the meas
 """
 
 import argparse
-import contextlib
-import io
 import math
+import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence, Sized
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from matplotlib.figure import Figure
-from torch.utils.data import DataLoader
 
-from benchmarks import annotations, criterion, inference, training_step
+from benchmarks import annotations, criterion, inference, loader, training_step
 from benchmarks.harness.case import Case, Settings
 from benchmarks.harness.coco import write_annotations, write_photos
 from benchmarks.harness.inputs import R50, TINY
 from benchmarks.harness.report import HEAD, setup, table_line
 from benchmarks.harness.run import measure, private_cache
-from benchmarks.original.dataset import CocoDetection as OriginalDataset
-from benchmarks.original.transforms import TrainTransforms
-from datasets.coco import CocoDetection, make_coco_transforms
-from datasets.loading.loaders import TrainLoader
-from util.nested_tensor import collate_fn
 
 Points = Iterator[tuple[int, Case]]
 
@@ -47,7 +39,7 @@ def _by_batch_size(settings: Settings) -> Points:
     flags = f"{TINY if settings.quick else R50} --dropout 0 --device {settings.device}"
     size = (32, 32) if settings.quick else (256, 256)
     for number in (1, 2) if settings.quick else (1, 2, 4, 8):
-        variants = training_step.variants(flags, size, number)
+        variants = training_step.variants(flags, [size], number)
         yield number, Case(f"training step, batch {number}", variants, 3, tolerance=math.inf)
 
 
@@ -69,27 +61,11 @@ def _by_annotations(settings: Settings) -> Points:
 
 
 def _by_workers(settings: Settings) -> Points:
-    num_images = 4 if settings.quick else 64
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        ann_file = write_photos(folder, num_images)
-        original = OriginalDataset(folder / "images", ann_file, TrainTransforms())
-        with contextlib.redirect_stdout(io.StringIO()):
-            dataset = CocoDetection(
-                folder / "images", ann_file, make_coco_transforms("train"), return_masks=False
-            )
-        for workers in (0, 1) if settings.quick else (0, 1, 2, 4):
-            loaders = {
-                "original": DataLoader(original, 2, num_workers=workers, collate_fn=collate_fn),
-                "this project": TrainLoader(dataset, 2, workers, pin_memory=False, seed=0),
-            }
-            variants = {name: _counted(partial(list, each)) for name, each in loaders.items()}
-            yield workers, Case(f"{num_images} images, {workers} workers", variants, 3, threads=1)
-
-
-def _counted(work: Callable[[], Sized]) -> Callable[[], int]:
-    """A function whose result, the number of items, can be compared."""
-    return lambda: len(work())
+        ann_file = write_photos(Path(name), 4 if settings.quick else 32)
+        most = 1 if settings.quick else os.cpu_count() or 1
+        for workers in (number for number in (0, 1, 2, 4, 8, 16) if number <= most):
+            yield workers, loader.epoch_case(ann_file, workers, rounds=3)
 
 
 class Panel(NamedTuple):
@@ -120,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     default = Path(__file__).with_name("growth.svg")
     parser.add_argument("--output", type=Path, default=default, help="image file (SVG or PNG)")
     args = parser.parse_args(argv)
-    facts = setup()
+    facts = setup("benchmarks.growth")
     print("\n".join(f"{key}: {value}" for key, value in facts.items()), f"\n\n{HEAD}", sep="")
     settings = Settings(args.quick, args.device)
     with private_cache():
@@ -149,10 +125,12 @@ def _draw(measured: Sequence[tuple[Panel, Curves]], caption: str, path: Path) ->
     figure = Figure(figsize=(12, 7), layout="constrained")
     grid: Any = figure.subplots(2, 3)
     for axes, (panel, curves) in zip(grid.flat, measured, strict=True):
-        for variant, points in curves.items():
+        for variant, points in sorted(curves.items(), key=lambda item: item[0] != "original"):
             style = "--" if variant == "original" else "-"
             axes.plot(*zip(*points, strict=True), style, marker="o", label=variant)
         axes.set(title=panel.title, xlabel=panel.quantity, ylabel="milliseconds", yscale="log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(caption, fontsize=9)

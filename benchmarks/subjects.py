@@ -14,4 +14,11 @@ DEFAULT = (
     "startup",
 )
 # Run if named: slow, or about a part of PyTorch instead of the original.
-ON_REQUEST = ("cuda.speed", "onnx_speed", "attention", "convolution")
+ON_REQUEST = (
+    "coco_size",
+    "query_design",
+    "cuda.speed",
+    "onnx_speed",
+    "attention",
+    "convolution",
+)

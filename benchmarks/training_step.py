@@ -1,19 +1,26 @@
 """A training step: forward pass, losses, backward pass, clipping, update.
 
 The original's is in float32. The step of this project is `engine.train_one_epoch` with one batch.
+In the case of many sizes, a call is one step for each of the sizes. Activation checkpointing is
+compared by its peak memory.
 """
 
 import contextlib
 import io
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
-from benchmarks.harness.case import Case, Settings
+from benchmarks.harness.case import Case, Settings, gradient_difference
 from benchmarks.harness.inputs import R50, TINY, build, flags_of, images, targets
+from benchmarks.harness.measures import TIME_OF_LONG_CALLS, peak_memory
 from benchmarks.original.detector import build_optimizer, original_of, training_step
-from engine import train_one_epoch
+from engine import compute_losses, predict, train_one_epoch, weigh
+from models.fast.recomputation import recompute_activations
 from training.network import prepare_for_training
 from util import optimizer as optimizers
 
@@ -21,51 +28,125 @@ TITLE = "Training step"
 
 
 def cases(settings: Settings) -> Iterator[Case]:
-    """Batches of one size."""
+    """Batches of one size and of many sizes, gradients, and memory."""
     size, batch_size = ((64, 96), 2) if settings.quick else ((608, 800), 2)
-    flags = f"{TINY if settings.quick else R50} --dropout 0 --device {settings.device}"
-    yield Case(
-        f"{batch_size} x 3 x {size[0]} x {size[1]}",
-        variants(flags, size, batch_size),
-        rounds=5,
-        tolerance={"float32": 1e-3, "bf16": 0.1},
-    )
+    flags = f"{TINY if settings.quick else R50} --device {settings.device}"
+    described = f"{batch_size} x 3 x {size[0]} x {size[1]}"
+    rounds, tolerance = 1 if settings.quick else 3, {"float32": 1e-3, "bf16": 0.1}
+    without_dropout = variants(f"{flags} --dropout 0", [size], batch_size)
+    yield Case(f"{described}, dropout 0", without_dropout, rounds, tolerance=tolerance)
+    dropout = variants(flags, [size], batch_size)
+    yield Case(f"{described}, dropout 0.1", dropout, rounds, tolerance=math.inf)
+    sizes = _many_sizes(2 if settings.quick else 50, size)
+    many = variants(f"{flags} --dropout 0", sizes, batch_size)
+    name = f"{len(sizes)} sizes, dropout 0"
+    yield Case(name, many, rounds=1, tolerance=math.inf, measure=TIME_OF_LONG_CALLS)
+    yield gradients(f"gradients, {described}", f"{flags} --dropout 0", size, batch_size)
+    yield checkpointing(f"peak memory, {described}", flags, size, batch_size)
+
+
+def _many_sizes(count: int, largest_hw: tuple[int, int]) -> list[tuple[int, int]]:
+    """Sizes with sides of 25 to 60 % of the largest, the same in every run."""
+    generator = torch.Generator().manual_seed(0)
+    factors = (0.25 + 0.35 * torch.rand(count, 2, generator=generator)).tolist()
+    return [(int(largest_hw[0] * a), int(largest_hw[1] * b)) for a, b in factors]
+
+
+def gradients(name: str, flags: str, size_hw: tuple[int, int], batch_size: int) -> Case:
+    """Gradients of a forward and backward pass in float64, where rounding does not hide errors."""
+    model, criterion = build(flags)
+    original = original_of(model.train())
+    prepare_for_training(model, "off")
+    networks = {"original": original.double(), "float64": model.double()}
+    passes = {
+        kind: _backward(network, criterion.double(), flags, size_hw, batch_size)
+        for kind, network in networks.items()
+    }
+    return Case(name, passes, rounds=1, tolerance=1e-9, compare=gradient_difference)
+
+
+def checkpointing(name: str, flags: str, size_hw: tuple[int, int], batch_size: int) -> Case:
+    """Memory of a forward and backward pass, with and without ``--activation_checkpointing``."""
+    model, criterion = build(f"{flags} --dropout 0")
+    networks: dict[str, nn.Module] = {"original": original_of(model.train())}
+    for kind in ("float32", "activation checkpointing"):
+        networks[kind] = build(f"{flags} --dropout 0")[0].train()
+        prepare_for_training(networks[kind], "off")
+    recompute_activations(networks["activation checkpointing"])
+    passes = {
+        kind: _backward(network, criterion, flags, size_hw, batch_size)
+        for kind, network in networks.items()
+    }
+    # Rounding changes the sign of some inputs of a ReLU.
+    case = Case(name, passes, rounds=1, tolerance=0.02, compare=gradient_difference)
+    return replace(case, measure=peak_memory(flags_of(flags).device))
+
+
+def _backward(
+    model: nn.Module, criterion: Any, flags: str, size_hw: tuple[int, int], batch_size: int
+) -> Callable[[], list[torch.Tensor]]:
+    """A forward and backward pass that returns the gradients of all trained parameters."""
+    device, dtype = flags_of(flags).device, next(model.parameters()).dtype
+    batch = images([size_hw] * batch_size, device)
+    batch.tensors = batch.tensors.to(dtype)
+    objects = [
+        {name: value.to(dtype) if value.is_floating_point() else value for name, value in t.items()}
+        for t in targets(batch_size, device=device)
+    ]
+
+    def run() -> list[torch.Tensor]:
+        model.zero_grad(set_to_none=True)
+        outputs = predict(model, batch, torch.device(device), "off")
+        losses = compute_losses(criterion, outputs, objects, 1.0)
+        weigh(losses, criterion.weight_dict, objects)[0].backward()
+        named = sorted(model.named_parameters())
+        return [parameter.grad for _, parameter in named if parameter.grad is not None]
+
+    return run
 
 
 def variants(
-    flags: str, size_hw: tuple[int, int], batch_size: int
+    flags: str, sizes_hw: list[tuple[int, int]], batch_size: int
 ) -> dict[str, Callable[[], dict[str, float]]]:
     """Training steps that return the unweighted losses; every call continues the training.
 
     Args:
         flags: of main.py.
-        size_hw: height and width of all images.
+        sizes_hw: height and width of all images of each batch.
         batch_size: number of images.
     """
     device = flags_of(flags).device
-    batch = images([size_hw] * batch_size, device), targets(batch_size, device=device)
+    batches = [
+        (images([size] * batch_size, device), targets(batch_size, device=device))
+        for size in sizes_hw
+    ]
     model, criterion = build(flags)
     original: Any = original_of(model.train())
     optimizer = build_optimizer(original)
     empty_weight = criterion.empty_weight
+
+    def original_steps() -> dict[str, float]:
+        steps = [training_step(original, optimizer, *batch, empty_weight) for batch in batches]
+        return steps[-1]
+
     return {
-        "original": lambda: training_step(original, optimizer, *batch, empty_weight),
-        "float32": step_of_engine(flags, "off", batch),
-        "bf16": step_of_engine(flags, "bf16", batch),
+        "original": original_steps,
+        "float32": steps_of_engine(flags, "off", batches),
+        "bf16": steps_of_engine(flags, "bf16", batches),
     }
 
 
-def step_of_engine(flags: str, amp: str, batch: Any) -> Callable[[], dict[str, float]]:
-    """`engine.train_one_epoch` with one batch; returns the unweighted losses."""
+def steps_of_engine(flags: str, amp: str, batches: list[Any]) -> Callable[[], dict[str, float]]:
+    """`engine.train_one_epoch`; returns the unweighted losses."""
     model, criterion = build(flags)
     prepare_for_training(model, amp)
     optimizer = optimizers.build_optimizer(model, 1e-4, 1e-5, 1e-4)
     device = torch.device(flags_of(flags).device)
 
-    def step() -> dict[str, float]:
+    def steps() -> dict[str, float]:
         with contextlib.redirect_stdout(io.StringIO()):
-            log = train_one_epoch(model, criterion, [batch], optimizer, device, 0, 0.1, amp)
+            log = train_one_epoch(model, criterion, batches, optimizer, device, 0, 0.1, amp)
         suffix = "_unscaled"
         return {k.removesuffix(suffix): v for k, v in log.items() if k.endswith(suffix)}
 
-    return step
+    return steps

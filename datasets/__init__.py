@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # these imports take seconds
 
     from datasets.formats.held_out import ImageSplit
 
-_RECOGNISED = "data"
+_RECOGNIZED = "data"
 # Module of each --dataset_file, imported on use.
 _BUILDERS = {
     "coco": "datasets.coco",
@@ -23,14 +23,14 @@ _BUILDERS = {
     "yolo": "datasets.yolo",
     "shapes": "datasets.shapes.directory",
     "shapes_panoptic": "datasets.shapes.panoptic",
-    _RECOGNISED: "datasets.own_data",
+    _RECOGNIZED: "datasets.own_data",
 }
-KINDS = tuple(kind for kind in _BUILDERS if kind != _RECOGNISED)  # values of --dataset_file
+KINDS = tuple(kind for kind in _BUILDERS if kind != _RECOGNIZED)  # values of --dataset_file
 
 # Kinds of data whose category ids are invented: class names are known, ids are not.
-_NAMES_ONLY = (_RECOGNISED, "voc")
+_NAMES_ONLY = (_RECOGNIZED, "voc")
 # Kinds of data of which a part is held out for validation if they are not split.
-_MAY_BE_WHOLE = (_RECOGNISED, "voc", "yolo")
+_MAY_BE_WHOLE = (_RECOGNIZED, "voc", "yolo")
 # Attributes of a dataset that training needs.
 _ATTRIBUTES = ("ids", "categories", "text_ids", "largest_category_id", "ann_file")
 
@@ -72,13 +72,13 @@ def build_dataset(
 
 
 def build_data_kind(args: Any) -> str:
-    """Kind of the data: a value of ``--dataset_file``, or ``data`` where it is recognised.
+    """Kind of the data: a value of ``--dataset_file``, or ``data`` where it is recognized.
 
     Args:
         args: a path of one kind of data selects it; else ``dataset_file`` does.
     """
     if option(args, "data"):
-        return _RECOGNISED
+        return _RECOGNIZED
     paths = {"voc": "voc_path", "yolo": "yolo_path"}
     given = [kind for kind, name in paths.items() if option(args, name)]
     return given[0] if given else args.dataset_file

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from datasets.formats.flags import add_reading_flags
 from datasets.formats.reading import build_read_options, read_split
-from datasets.formats.recognise import recognise, split_names
+from datasets.formats.recognize import recognize, split_names
 from datasets.formats.tables import Tables, as_coco_file
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command
 from util.errors import UserError
@@ -49,7 +49,7 @@ def _convert(args: argparse.Namespace) -> None:
     Raises:
         UserError: if the data cannot be read, or the folder cannot be written to.
     """
-    source, options = recognise(args.data), build_read_options(args)
+    source, options = recognize(args.data), build_read_options(args)
     folder = Path(args.output_dir)
     if folder.is_file():
         raise UserError(f"--output_dir {folder} is a file; give a folder")

@@ -6,7 +6,7 @@ from typing import Any
 from datasets.coco import CocoDetection, build_from_tables
 from datasets.formats.held_out import NO_IMAGES, ImageSplit
 from datasets.formats.reading import build_read_options, read_split
-from datasets.formats.recognise import DataSource, recognise, recognise_as
+from datasets.formats.recognize import DataSource, recognize, recognize_as
 from util.errors import UserError
 from util.options import option
 
@@ -30,7 +30,7 @@ def build(
     Raises:
         UserError: if the path does not exist, or the format is unknown or the data invalid.
     """
-    source = recognise(option(args, "data"))
+    source = recognize(option(args, "data"))
     return _build_from_source(source, image_set, args, known_ids, earlier)
 
 
@@ -53,7 +53,7 @@ def build_as(
     path = option(args, f"{kind}_path")
     if not path:
         raise UserError(f"--dataset_file {kind} needs --{kind}_path: the folder of the data")
-    return _build_from_source(recognise_as(kind, path), image_set, args, known_ids, earlier)
+    return _build_from_source(recognize_as(kind, path), image_set, args, known_ids, earlier)
 
 
 def _build_from_source(
@@ -63,6 +63,6 @@ def _build_from_source(
     known_ids: Mapping[str, int] | None,
     earlier: ImageSplit,
 ) -> CocoDetection:
-    """Build the dataset of a split of recognised data; arguments as in `build`."""
+    """Build the dataset of a split of recognized data; arguments as in `build`."""
     tables = read_split(source, image_set, build_read_options(args), known_ids, earlier)
     return build_from_tables(tables, image_set, args)

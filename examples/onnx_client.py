@@ -122,11 +122,18 @@ def run(
     Returns:
         The outputs by name, with boxes in pixels of the original images, and the padding mask
         (B, H, W), True = padding.
+
+    Raises:
+        MistakeError: images of several sizes, and a model without padding (detr_demo).
     """
     names = [output.name for output in session.get_outputs()]
     batch = make_batch(images, metadata)
     padding_mask = batch["padding_mask"]
-    if "sizes_hw" not in {entry.name for entry in session.get_inputs()}:
+    inputs = {entry.name for entry in session.get_inputs()}
+    if inputs == {"images"} and padding_mask.any():
+        raise MistakeError("the model takes no padding: give one image, or images of one size")
+    if "sizes_hw" not in inputs:
+        batch = {name: batch[name] for name in inputs}
         outputs = dict(zip(names, session.run(names, batch), strict=True))
         outputs["boxes"] = outputs["boxes"] * np.array([wh * 2 for wh in sizes_wh])[:, None]
         return outputs, padding_mask

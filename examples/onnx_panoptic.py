@@ -72,7 +72,9 @@ def first_of_class(labels: np.ndarray, is_thing: Callable[[int], bool]) -> np.nd
 def enlarged(logits: np.ndarray, padded_hw: tuple[int, int], size_wh: tuple[int, int]) -> Any:
     """Mask logits (n, h, w) of the padded batch, resized to pixels and cut to one image."""
     width, height = size_wh
-    masks = [Image.fromarray(mask).resize(padded_hw[::-1], Image.BILINEAR) for mask in logits]
+    masks = [
+        Image.fromarray(mask).resize(padded_hw[::-1], Image.Resampling.BILINEAR) for mask in logits
+    ]
     return np.array([np.asarray(mask)[:height, :width] for mask in masks])
 
 

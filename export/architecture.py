@@ -134,6 +134,12 @@ class _Flags(Architecture):
 FLAG_NAMES = tuple(field.name for field in fields(Architecture))
 
 
+_LAST_LAYERS = (
+    *("class_embed.weight", "bbox_embed.layers.2.weight"),
+    *("linear_class.weight", "linear_bbox.weight"),  # of detr_demo
+)
+
+
 @torch.no_grad()
 def amplify_random_weights(model: nn.Module) -> None:
     """Scale up random weights so that outputs depend on image, padding mask and query.
@@ -144,9 +150,9 @@ def amplify_random_weights(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("in_proj_weight"):
             parameter[: len(parameter) * 2 // 3].mul_(3)  # query and key projections
-        elif name.endswith("query_embed.weight"):
+        elif name.endswith(("query_embed.weight", "query_pos")):
             parameter.mul_(3)
-        elif name.endswith(("class_embed.weight", "bbox_embed.layers.2.weight")):
+        elif name.endswith(_LAST_LAYERS):
             parameter.mul_(5)
         elif name.endswith("offset_mlp.layers.2.weight"):  # zeros
             nn.init.xavier_uniform_(parameter)

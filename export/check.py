@@ -10,7 +10,6 @@ from torch import Tensor
 from export.wrapper import ExportWrapper, SizeHW, detections_of
 from models.postprocess import class_scores
 from util.box_ops import box_cxcywh_to_xyxy
-from util.nested_tensor import NestedTensor
 
 # Maps the inputs, by default images and padding mask, to outputs by name.
 Exported = Callable[..., dict[str, Tensor]]
@@ -121,8 +120,8 @@ def compare(
     Raises:
         CheckFailedError: an output is missing or has the wrong shape.
     """
-    outputs = wrapper.model(NestedTensor(images, padding_mask))
-    found = exported(images, padding_mask)
+    outputs = wrapper.outputs_of(images, padding_mask)
+    found = exported(*wrapper.inputs_of(images, padding_mask))
     cls_loss = wrapper.cls_loss
     _check_shapes(outputs if wrapper.raw else detections_of(outputs, cls_loss), found)
     if wrapper.raw:

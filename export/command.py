@@ -27,8 +27,8 @@ from export.end_to_end import EndToEnd, compare_end_to_end
 from export.source import Source, add_model_flags, source_of
 from export.staging import staged_files
 from export.weights import cannot_be_written, check_output_file
-from export.wrapper import Example, ExportWrapper, SizeHW
-from util.cli.command_line import ArgumentParser, FlagGroup, positive_number, run_command, share
+from export.wrapper import Example, ExportWrapper, MinimalWrapper, SizeHW
+from util.cli.command_line import ArgumentParser, FlagGroup, fraction, positive_number, run_command
 from util.errors import UserError
 
 # Any small size with different height and width that is not among the checked sizes.
@@ -128,9 +128,12 @@ def _build_job(export_format: Format, args: argparse.Namespace) -> Job:
     largest_side = source.architecture.largest_side
     sizes_hw = sizes_to_check(args, export_format.smallest_side, largest_side)
     raw = args.raw and not args.end_to_end
-    wrapper = ExportWrapper(source.model, raw, largest_side, args.fixed_size)
+    kind = MinimalWrapper if source.is_minimal else ExportWrapper
+    wrapper = kind(source.model, raw, largest_side, args.fixed_size)
     module: ExportWrapper | EndToEnd = wrapper
     if args.end_to_end:
+        if source.is_minimal:
+            raise UserError(f"--end_to_end: {source.name} takes no padding; leave it out")
         num_queries = source.architecture.num_queries
         if (args.top_k or 0) > num_queries:
             raise UserError(f"--top_k {args.top_k}: the model has {num_queries} queries")
@@ -215,7 +218,7 @@ def _add_export_flags(parser: ArgumentParser, export_format: Format) -> None:
         "number of detections per image with --end_to_end (default: one per query)",
         type=positive_number,
     )
-    group.add("--threshold", "minimum score with --end_to_end (default: 0)", type=share)
+    group.add("--threshold", "minimum score with --end_to_end (default: 0)", type=fraction)
 
 
 def add_check_flags(parser: ArgumentParser, tolerance: float | None) -> None:
@@ -319,6 +322,8 @@ def metadata_of(source: Source, fixed_hw: SizeHW | None = None) -> dict[str, str
         "categories": json.dumps(by_own_id),
         "architecture": json.dumps(source.architecture.flags()),
     }
+    if source.is_minimal:
+        del metadata["architecture"]  # it has no flags
     if fixed_hw is not None:
         metadata["fixed_size"] = json.dumps(fixed_hw)
     if source.is_panoptic:

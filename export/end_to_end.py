@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from datasets.coco import IMAGENET_MEAN, IMAGENET_STD
 from export.check import Differences, Exported, distance
 from export.wrapper import Example, ExportWrapper, Signature
+from models.postprocess import class_scores
 from util.box_ops import box_cxcywh_to_xyxy
-from util.nested_tensor import NestedTensor
 
 INPUTS = ("images", "sizes_hw", "original_sizes_hw")
 NO_LABEL = -1
@@ -111,9 +111,10 @@ def compare_end_to_end(
     Detections are compared by query, because scores that are almost equal may change places.
     """
     pixels, sizes_hw, original_sizes_hw = module.inputs_of(images, padding_mask)
-    outputs = module.wrapper.model(NestedTensor(*module.normalized(pixels, sizes_hw)))
+    outputs = module.wrapper.outputs_of(*module.normalized(pixels, sizes_hw))
     found = exported(pixels, sizes_hw, original_sizes_hw)
-    scores = _difference_of_scores(module, outputs["pred_logits"].softmax(-1)[..., :-1], found)
+    probabilities = class_scores(outputs["pred_logits"], module.wrapper.cls_loss)
+    scores = _difference_of_scores(module, probabilities, found)
     index = found["queries"][:, :, None].expand(-1, -1, 4)
     boxes = box_cxcywh_to_xyxy(outputs["pred_boxes"]).gather(1, index).clamp(0, 1)
     is_kept = found["labels"] != NO_LABEL

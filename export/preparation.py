@@ -1,16 +1,16 @@
 """Images as inputs of an exported model: at their own sizes, or in batches of a fixed size."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from PIL import Image
 
 from datasets import transforms as T
-from datasets.coco import IMAGENET_MEAN, IMAGENET_STD
+from datasets.coco import IMAGENET_MEAN, IMAGENET_STD, make_coco_transforms
 from datasets.loading.images import read_upright
 from export.check import Batch
-from export.source import LoadedModel
 from export.wrapper import SizeHW
 from util.errors import UserError
 
@@ -33,26 +33,35 @@ def image_paths(folder: str, at_most: int) -> list[Path]:
     return [paths[i * len(paths) // count] for i in range(count)]
 
 
-def batches_of(
-    model: LoadedModel, paths: Sequence[Path], fixed_hw: SizeHW | None
-) -> Iterator[Batch]:
-    """Batches of one image, scaled and normalized, with padding masks (1, H, W).
+@dataclass(frozen=True)
+class Preparation:
+    """How a model's input images are scaled.
 
-    Args:
-        model: has the sizes of its input images.
-        paths: image files.
+    Attributes:
+        short_side: short side of input images in pixels.
+        max_size: maximum long side of input images in pixels.
         fixed_hw: height and width of all batches; None: those of the scaled image.
-
-    Raises:
-        UserError: a file cannot be read.
     """
-    for path in paths:
-        image = read_upright(path)
-        if fixed_hw is None:
-            images = model.batch_of(image)
-            yield images, torch.zeros(1, *images.shape[2:], dtype=torch.bool)
-        else:
-            yield in_fixed_size(image, fixed_hw)
+
+    short_side: int
+    max_size: int
+    fixed_hw: SizeHW | None = None
+
+    def batch_of(self, image: Image.Image) -> Batch:
+        """The image as a batch (1, 3, H, W), scaled and normalized, and its mask (1, H, W)."""
+        if self.fixed_hw is not None:
+            return in_fixed_size(image, self.fixed_hw)
+        transform = make_coco_transforms("val", [self.short_side], self.max_size)
+        images = transform(image, None)[0][None]
+        return images, torch.zeros(1, *images.shape[2:], dtype=torch.bool)
+
+    def batches_of(self, paths: Iterable[Path]) -> Iterator[Batch]:
+        """Batches of one image each.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        return (self.batch_of(read_upright(path)) for path in paths)
 
 
 def in_fixed_size(image: Image.Image, fixed_hw: SizeHW) -> Batch:

@@ -61,8 +61,8 @@ def load(path: Path, inputs: Sequence[str] = INPUTS) -> Exported:
 
 PROGRAM = Format(
     program="python -m export.program",
-    description="Export a model with torch.export (for ExecuTorch and AOTInductor), and verify the "
-    "outputs against PyTorch.",
+    description="Export a model with torch.export (to load without this repository), and verify "
+    "the outputs against PyTorch.",
     packages=(),
     write=write,
     load=load,

@@ -2,102 +2,33 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 import hubconf
-from datasets.coco import PUBLISHED_SCALES, make_coco_transforms
+from datasets.coco import PUBLISHED_SCALES
 from export.architecture import Architecture, amplify_random_weights
+from export.loaded_model import LoadedModel
 from export.weights import EMA_HELP, flags_of, read_weights
+from models.demo import MinimalDETR
 from models.panoptic import coco_is_thing
 from models.released.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
 from models.released.zoo import RELEASED_MODELS
 from models.weights import load_model_state, model_state, without_ddp_prefix
 from training.checkpoint import best_f1_threshold_in, classes_in
 from training.class_rows import category_ids_in
-from util.category_ids import CategoryIds, OwnId
 from util.cli.command_line import ArgumentParser, FlagGroup, positive_number
-from util.cli.suggestions import did_you_mean
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
 
-# detr_demo takes no padding mask and cannot be exported.
+# Without detr_demo, which takes no padding mask.
 HUB_MODELS = tuple(name for name, released in RELEASED_MODELS.items() if not released.minimal)
 RELEASED = "released"
 _BY_FILE = {RELEASED_MODELS[name].file: RELEASED_MODELS[name] for name in HUB_MODELS}
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedModel:
-    """A model in evaluation mode, with its class names and the size of its input images.
-
-    Attributes:
-        model: takes a batch (B, 3, H, W).
-        num_classes: number of classes without "no object".
-        categories: class names by category id, as far as known.
-        is_thing: thing (True) or stuff by category id, as far as known.
-        category_ids: id in the user's files of the class in each row of the class head, for
-            `models.postprocess.PostProcess`; None: category ids are row numbers.
-        short_side: short side of input images in pixels.
-        max_size: maximum long side of input images in pixels.
-        best_threshold: score with the best F1 in the evaluation of these weights during training;
-            None: not known.
-        segment_threshold: minimum score of segments in panoptic maps.
-    """
-
-    model: nn.Module
-    num_classes: int
-    categories: Mapping[int, str]
-    is_thing: Mapping[int, bool] = field(default_factory=dict)
-    category_ids: Sequence[OwnId] | None = None
-    short_side: int = max(PUBLISHED_SCALES)
-    max_size: int = NEW_FLAG_DEFAULTS["max_size"]
-    best_threshold: float | None = None
-    segment_threshold: float = NEW_FLAG_DEFAULTS["panoptic_threshold"]
-
-    @property
-    def cls_loss(self) -> str:
-        """Classification loss of the model, ``ce`` or ``focal``: how its logits give scores."""
-        return str(getattr(self.model, "cls_loss", "ce"))
-
-    @property
-    def is_panoptic(self) -> bool:
-        """Whether the model predicts panoptic maps: it has masks, and knows things and stuff."""
-        return bool(self.is_thing) and hasattr(self.model, "mask_head")
-
-    def batch_of(self, image: Image.Image) -> Tensor:
-        """The image as a batch (1, 3, H, W), scaled and normalised, on the model's device."""
-        preprocess = make_coco_transforms("val", [self.short_side], self.max_size)
-        device = next(self.model.parameters()).device
-        batch: Tensor = preprocess(image, None)[0][None].to(device)
-        return batch
-
-    def name_of(self, category_id: int) -> str:
-        """The class name of a category id, or ``class <id>`` if it is unknown."""
-        return self.categories.get(category_id, f"class {category_id}")
-
-    def rows(self) -> CategoryIds:
-        """Category ids by row of the class head."""
-        return CategoryIds(tuple(self.category_ids or range(self.num_classes)))
-
-    def ids_of(self, names: Sequence[str]) -> set[int]:
-        """The category ids of classes by name.
-
-        Raises:
-            UserError: a class is unknown.
-        """
-        known = {i: self.name_of(i) for i in self.categories or self.rows().by_row}
-        listed = list(dict.fromkeys(known.values()))
-        for name in names:
-            if name not in listed:
-                hint = did_you_mean(name, listed) or f"; its classes are {', '.join(listed)}"
-                raise UserError(f"the model has no class {name!r}{hint}")
-        return {i for i, name in known.items() if name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,12 +37,17 @@ class Source(LoadedModel):
 
     Attributes:
         name: name of the model in messages and metadata.
-        model: a `models.detr.DETR` or `models.segmentation.DETRsegm`.
+        model: a `models.detr.DETR`, `models.segmentation.DETRsegm` or `models.demo.MinimalDETR`.
         architecture: the flags that build the model.
     """
 
     name: str
     architecture: Architecture
+
+    @property
+    def is_minimal(self) -> bool:
+        """Whether this is detr_demo; then ``architecture`` has its sizes only."""
+        return isinstance(self.model, MinimalDETR)
 
 
 def add_model_flags(parser: ArgumentParser) -> None:
@@ -119,8 +55,8 @@ def add_model_flags(parser: ArgumentParser) -> None:
     group = FlagGroup(parser, "model")
     group.add(
         "--hub",
-        "torch.hub model to export (detr_demo cannot be exported)",
-        choices=HUB_MODELS,
+        "torch.hub model to export",
+        choices=tuple(RELEASED_MODELS),
     )
     group.add(
         "--weights",
@@ -267,7 +203,7 @@ def from_hub(name: str, weights: str | None, averaged: bool = False) -> Source:
     """Load a released model by name.
 
     Args:
-        name: one of `HUB_MODELS`.
+        name: key of `models.released.zoo.RELEASED_MODELS`.
         weights: a file, ``released``, or None for random weights.
         averaged: load the averaged (EMA) weights of the file.
 
@@ -275,6 +211,8 @@ def from_hub(name: str, weights: str | None, averaged: bool = False) -> Source:
         UserError: the weights cannot be read or downloaded, or do not fit.
     """
     released = RELEASED_MODELS[name]
+    if released.minimal:
+        return _minimal_source(name, weights)
     if weights not in (None, RELEASED):
         flags = {"backbone": released.backbone, "dilation": released.dilation, "nheads": 8}
         source = from_file(weights, flags, name, averaged)
@@ -303,6 +241,32 @@ def from_hub(name: str, weights: str | None, averaged: bool = False) -> Source:
         num_classes=released.num_classes,
         categories=released.category_names,
         is_thing=_coco_things(released.categories, released.num_classes),
+    )
+
+
+def _minimal_source(name: str, weights: str | None) -> Source:
+    """detr_demo; see `from_hub`."""
+    released = RELEASED_MODELS[name]
+    num_classes = released.num_classes
+    if weights == RELEASED:
+        model: nn.Module = getattr(hubconf, name)(pretrained=True)
+    elif weights is None:
+        print(f"{name}: random weights; for trained weights give --weights released, or a file")
+        model = MinimalDETR(num_classes)
+        amplify_random_weights(model)
+    else:
+        state = model_state(read_weights(weights), weights)
+        if "linear_class.bias" not in state:
+            raise UserError(f"--weights {weights}: has no linear_class, is no file of {name}")
+        num_classes = state["linear_class.bias"].numel() - 1
+        model = MinimalDETR(num_classes)
+        load_model_state(model, state, weights, flags_of_main=False)
+    return Source(
+        name=name,
+        model=model.eval(),
+        architecture=Architecture(position_embedding="learned", num_classes=num_classes),
+        num_classes=num_classes,
+        categories=_coco_names("coco", num_classes),
     )
 
 

@@ -65,7 +65,7 @@ class ExportWrapper(nn.Module):
     ):
         super().__init__()
         self.model = model
-        self.cls_loss: str = model.cls_loss  # type: ignore[assignment]
+        self.cls_loss = str(getattr(model, "cls_loss", "ce"))
         self.raw = raw
         self.largest_side = largest_side
         self.fixed_hw = fixed_hw
@@ -96,6 +96,34 @@ class ExportWrapper(nn.Module):
     def inputs_of(self, images: Tensor, padding_mask: Tensor) -> Example:
         """The inputs for a batch: the same."""
         return images, padding_mask
+
+    def outputs_of(self, images: Tensor, padding_mask: Tensor) -> dict[str, Tensor]:
+        """The outputs of the model, as with ``raw``."""
+        outputs: dict[str, Tensor] = self.model(NestedTensor(images, padding_mask))
+        return outputs
+
+
+class MinimalWrapper(ExportWrapper):
+    """The same for a `models.demo.MinimalDETR`, which takes no padding mask."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        """Detect objects; see `ExportWrapper.forward`."""
+        outputs: dict[str, Tensor] = self.model(images)
+        return outputs if self.raw else detections_of(outputs)
+
+    def signature(self) -> Signature:
+        """Names and dynamic dimensions of the inputs and outputs."""
+        shapes = dynamic_shapes(self.largest_side, self.fixed_hw)
+        return Signature(INPUTS[:1], tuple(output_names(self)), {"images": shapes["images"]})
+
+    def inputs_of(self, images: Tensor, padding_mask: Tensor) -> Example:
+        """The inputs for a batch: the images."""
+        return (images,)
+
+    def outputs_of(self, images: Tensor, padding_mask: Tensor) -> dict[str, Tensor]:
+        """The outputs of the model, as with ``raw``."""
+        outputs: dict[str, Tensor] = self.model(images)
+        return outputs
 
 
 def detections_of(outputs: dict[str, Tensor], cls_loss: str = "ce") -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from util.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
-from util.distributed.processes import get_world_size, is_dist_avail_and_initialized
+from util.distributed.counting import mean_number_of_objects
 from util.tensor_ops import accuracy
 
 from .anchor.denoising_losses import denoising_losses, matched_batch
@@ -320,23 +320,6 @@ class SetCriterion(nn.Module):
                 self.get_loss(name, layer, targets, indices[number], num_boxes, **options)
             )
         return losses
-
-
-def mean_number_of_objects(
-    num_objects: int, device: torch.device, num_batches: int = 1
-) -> Tensor | float:
-    """Mean number of objects per batch, over all ranks and micro-batches; at least 1. Collective.
-
-    Args:
-        num_objects: number of objects in all micro-batches of this rank.
-        device: device of the losses.
-        num_batches: number of micro-batches per optimizer step and rank.
-    """
-    if not is_dist_avail_and_initialized():
-        return max(num_objects / num_batches, 1.0)
-    count = torch.full((), float(num_objects), dtype=torch.float64, device=device)
-    torch.distributed.all_reduce(count)
-    return (count / (num_batches * get_world_size())).clamp(min=1)
 
 
 def _first(outputs: Mapping[str, Any]) -> Tensor:

@@ -6,8 +6,9 @@ there are no auxiliary losses.
 """
 
 import torch
-import torchvision
 from torch import Tensor, nn
+from torchvision.models import resnet50
+from torchvision.models._utils import IntermediateLayerGetter
 
 from util.errors import UserError
 
@@ -34,8 +35,8 @@ class MinimalDETR(nn.Module):
         num_decoder_layers: int = 6,
     ):
         super().__init__()
-        self.backbone = torchvision.models.resnet50(weights=None)
-        del self.backbone.fc
+        # Without the layers after layer4; a ResNet without its last layer could not be scripted.
+        self.backbone = IntermediateLayerGetter(resnet50(weights=None), {"layer4": "features"})
         self.conv = nn.Conv2d(2048, hidden_dim, 1)
         self.transformer = nn.Transformer(
             hidden_dim, nheads, num_encoder_layers, num_decoder_layers, batch_first=True
@@ -60,30 +61,45 @@ class MinimalDETR(nn.Module):
         Raises:
             UserError: if the images are too large.
         """
-        features = self.conv(self._features(images))
-        position = self._positions(*features.shape[-2:])
+        features = self.conv(self.backbone(images)["features"])
+        position = self._positions(features.shape[2], features.shape[3])
         # The released weights were trained with scaled-down features.
         tokens = position + 0.1 * features.flatten(2).transpose(1, 2)  # (B, H * W, C)
-        states = self.transformer(tokens, self.query_pos.expand(len(images), -1, -1))
+        states = self._transform(tokens, self.query_pos.expand(images.shape[0], -1, -1))
         return {
             "pred_logits": self.linear_class(states),
             "pred_boxes": self.linear_bbox(states).sigmoid(),
         }
 
-    def _features(self, x: Tensor) -> Tensor:
-        """Output of the last stage of the backbone, (B, 2048, H / 32, W / 32)."""
-        for stage in self.backbone.children():
-            if stage is not self.backbone.avgpool:
-                x = stage(x)
-        return x
+    def _transform(self, tokens: Tensor, queries: Tensor) -> Tensor:
+        """Query states (B, Q, C) from tokens (B, H * W, C) and queries (B, Q, C)."""
+        if torch.jit.is_scripting() or not torch.jit.is_tracing():
+            states: Tensor = self.transformer(tokens, queries)
+            return states
+        return self._transform_traced(tokens, queries)
+
+    @torch.jit.unused
+    def _transform_traced(self, tokens: Tensor, queries: Tensor) -> Tensor:
+        """The same without PyTorch's kernels for inference, which it uses without gradients only.
+
+        `torch.jit.trace` compares graphs with and without gradients, which must be equal.
+        """
+        is_enabled = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            states: Tensor = self.transformer(tokens, queries)
+            return states
+        finally:
+            torch.backends.mha.set_fastpath_enabled(is_enabled)
 
     def _positions(self, height: int, width: int) -> Tensor:
         """Positional encodings (height * width, C): channels of the column, then of the row."""
-        if max(height, width) > _LARGEST_GRID:
+        grid = self.row_embed.shape[0]
+        if height > grid or width > grid:
             raise UserError(
-                f"the minimal model supports {_LARGEST_GRID} x {_LARGEST_GRID} feature cells, the "
-                f"image has {height} x {width}: use images of at most "
-                f"{32 * _LARGEST_GRID} pixels per side, or another model"
+                f"the minimal model supports {grid} x {grid} feature cells, the image has "
+                f"{height} x {width}: use images of at most {32 * grid} pixels per side, or "
+                "another model"
             )
         columns = self.col_embed[:width].expand(height, width, -1)
         rows = self.row_embed[:height, None].expand(height, width, -1)

@@ -160,8 +160,8 @@ class PositionEmbeddingLearned(nn.Module):
         if height > grid or width > grid:
             raise UserError(
                 f"learned position embeddings cover {grid} x {grid} feature cells, this batch has "
-                f"{height} x {width}: use smaller images (--scales, --max_size) or "
-                "--position_embedding sine"
+                f"{height} x {width}: use smaller images (main.py: --scales, --max_size) or sine "
+                "position embeddings (main.py: --position_embedding sine)"
             )
         columns = self.col_embed.weight[:width].expand(height, width, -1)
         rows = self.row_embed.weight[:height].unsqueeze(1).expand(height, width, -1)

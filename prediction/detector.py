@@ -1,6 +1,7 @@
 """Python API for prediction: from images to detections with class names."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, overload
 
@@ -13,6 +14,7 @@ from datasets.coco import make_coco_transforms
 from datasets.loading.images import read_upright, to_rgb
 from engine import predict
 from export.source import LoadedModel, from_file, released_model
+from models.fast.inference import optimize_for_inference
 from models.released.zoo import RELEASED_MODELS
 from prediction.batching import batches_of_one_size, chunks
 from prediction.postprocessing import Choice, to_prediction
@@ -61,10 +63,10 @@ class Detector:
         if not isinstance(model, LoadedModel):
             known = {"dilation": dilation, "nheads": nheads}
             model = from_file(str(model), known, averaged=ema)
-        self.loaded = model
         self.device = torch.device(name)
         self.amp = amp
-        model.model.to(self.device)
+        network = optimize_for_inference(model.model.to(self.device))
+        self.loaded = replace(model, model=network)
         self._preprocess = make_coco_transforms("val", [model.short_side], model.max_size)
 
     @classmethod

@@ -1,6 +1,7 @@
 """Training and evaluation steps: what they compute, and how rarely they wait for the device."""
 
 import argparse
+import copy
 import math
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import engine
 from engine import _Steps, evaluate, predict, train_one_epoch, weigh
 from main import get_args_parser
 from models import build_model
@@ -348,3 +350,21 @@ def test_averages_of_an_evaluation_are_over_images(monkeypatch, ground_truth):
     data[1][1][0]["image_id"] = torch.tensor(2)
     stats, _ = evaluate(model, criterion, postprocessors, data, ground_truth, CPU, "")
     assert stats["loss_ce_unscaled"] == pytest.approx((2 * 2 + 1) / 3)
+
+
+def test_evaluation_prepares_the_model_and_leaves_the_original_unchanged(monkeypatch, ground_truth):
+    model, criterion, postprocessors = build()
+    state = copy.deepcopy(model.state_dict())
+    data = [evaluation_batch()]
+    arguments = (criterion, postprocessors, data, ground_truth, CPU, "")
+    stats, evaluator = evaluate(model, *arguments)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert all(p.requires_grad for p in model.transformer.parameters())
+    monkeypatch.setattr(engine, "optimize_for_inference", lambda model, aux_outputs: model)
+    expected, plain = evaluate(model, *arguments)
+    assert stats.keys() == expected.keys()  # with the losses of all decoder layers
+    for name, value in expected.items():
+        assert stats[name] == pytest.approx(value, rel=1e-4, abs=1e-5)
+    for ours, theirs in zip(evaluator.detections("bbox"), plain.detections("bbox"), strict=True):
+        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-5)
+        assert ours["bbox"] == pytest.approx(theirs["bbox"], abs=1e-2)  # pixels

@@ -298,3 +298,19 @@ def test_models_are_as_the_table_says(name):
         "detr_resnet101_panoptic": (745, "91a652c1e6a359b2"),
         "detr_demo": (511, "87e0c31f8710b09e"),
     }[name]
+
+
+@pytest.mark.parametrize("name", ["detr_demo", "detr_resnet50", "detr_resnet50_panoptic"])
+def test_a_model_prepared_for_inference(name):
+    torch.manual_seed(0)
+    batch = torch.rand(1, 3, 64, 96)
+    options = {"num_classes": 5} if name == "detr_demo" else {"backbone_weights": "none"}
+    torch.manual_seed(1)
+    prepared = getattr(hubconf, name)(optimize=True, **options)
+    torch.manual_seed(1)
+    model = getattr(hubconf, name)(**options).eval()
+    assert not prepared.training
+    with torch.no_grad():
+        expected = model(batch)
+    for output, value in prepared(batch).items():
+        torch.testing.assert_close(value, expected[output], rtol=1e-3, atol=1e-4)

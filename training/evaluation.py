@@ -26,10 +26,13 @@ from training.reporting import (
     draw_panoptic_maps,
     explanations,
     print_class_tables,
+    thresholds_in,
 )
 from training.terminal.output import FullOutput
 from util.distributed.processes import is_main_process
 from util.reproducibility.random_state import seeded
+
+_DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -108,13 +111,24 @@ class Evaluation:
         if self.evaluated_data is not None:
             files = ("eval/detections.json", "eval/latest.pth" if self.training else "eval.pth")
             write_evaluated_data(self.folder.path, files, self.evaluated_data)
-        val_set = self.data.val_set
-        figure = draw_detections(detections, self.data.ground_truth, val_set, self.folder.path)
+        val_set, threshold = self.data.val_set, self._threshold_of_pictures(evaluator)
+        figure = draw_detections(
+            detections, self.data.ground_truth, val_set, self.folder.path, threshold
+        )
         if figure is not None:
             self.output.full(f"Detections beside ground truth: {figure}")
         if "panoptic" in self.postprocessors:
             figure = draw_panoptic_maps(val_set, self.folder.path)
             self.output.full(f"Panoptic maps beside ground truth: {figure}")
+
+    def _threshold_of_pictures(self, evaluator: CocoEvaluator) -> float:
+        """Score threshold 0.5; with the focal loss, whose scores are lower, the best-F1 threshold.
+
+        Thus a picture has the detections that `predict.py` returns for a focal model.
+        """
+        is_focal = getattr(self.postprocessors["bbox"], "cls_loss", "ce") == "focal"
+        found = thresholds_in(evaluator) if is_focal else None
+        return _DEFAULT_THRESHOLD if found is None else float(found["best_f1"])
 
 
 def build_evaluation(

@@ -16,6 +16,7 @@ from datasets.loading.loaders import TrainLoader
 from engine import EpochProgress, train_one_epoch
 from models.criterion import SetCriterion
 from training.checkpoint import Thresholds, TrainingState, checkpoint_of
+from training.compilation import describe_compilations
 from training.evaluation import Evaluation
 from training.flags.config_file import write_config
 from training.folder import RunFolder
@@ -44,6 +45,7 @@ class LoopSettings:
     patience: int | None
     clip_max_norm: float
     amp: str
+    compile: bool
     lr_drop: int
     save_every: int
     skip_bad_images: int
@@ -142,6 +144,8 @@ class Run:
         self.output.full(
             f"Training time {datetime.timedelta(seconds=int(time.monotonic() - started))}"
         )
+        if settings.compile:
+            print(describe_compilations())
 
     def _last_epoch_is_not_logged(self) -> bool:
         """Whether the resumed run was interrupted between an epoch and its line in the log."""
@@ -174,7 +178,7 @@ class Run:
         steps_done = state.images_done // plan.images_per_step(state.epoch)
         batches_done, batch_size = steps_done * plan.accum_steps, plan.batch_size_in(state.epoch)
         self.train_loader.start_at(state.epoch, batches_done, batch_size)
-        state.train_stats = train_one_epoch(
+        stats: dict[str, Any] = train_one_epoch(
             self.parallel_model,
             self.criterion,
             self.train_loader,
@@ -196,7 +200,8 @@ class Run:
             logger=self.output.epoch_logger(state.epoch),
         )
         if settings.group_aspect and not steps_done:  # else only a part of the epoch is known
-            state.train_stats["padding"] = self.train_loader.padding.share
+            stats["padding"] = self.train_loader.padding.share
+        state.train_stats = stats
         training.lr_scheduler.step()
         state.epoch, state.images_done, state.meters = state.epoch + 1, 0, {}
 

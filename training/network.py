@@ -12,9 +12,12 @@ from models import build_model
 from models.criterion import SetCriterion
 from models.fast.convolution import use_small_map_convolutions
 from models.fast.folded_norm import fold_frozen_norms
+from models.fast.recomputation import recompute_activations
 from models.postprocess import category_id_tensor
+from training.compilation import compile_parts
 from training.flags.checks import SAME_ON_ALL_RANKS
 from util.category_ids import CategoryIds
+from util.devices import use_tf32
 from util.distributed.agreement import require_same
 from util.distributed.gathering import broadcast_tensors
 from util.distributed.processes import is_dist_avail_and_initialized
@@ -40,6 +43,7 @@ def build_network(
 
     Raises:
         ValueError: if a post-processor cannot convert rows of the head to category ids.
+        UserError: if the GPU has no TF32, which ``--tf32`` asks for.
     """
     model, criterion, postprocessors = build_model(args)
     panoptic: Any = postprocessors.get("panoptic")
@@ -51,6 +55,12 @@ def build_network(
     for module in (model, *postprocessors.values()):
         module.to(torch.device(args.device))
     prepare_for_training(model, args.amp)
+    if args.tf32:
+        use_tf32(torch.device(args.device))
+    if args.activation_checkpointing:
+        recompute_activations(model)
+    if args.compile:
+        compile_parts(model)
     return model, criterion, postprocessors
 
 

@@ -61,7 +61,11 @@ def thresholds_in(evaluator: CocoEvaluator) -> dict[str, Any] | None:
 
 
 def draw_detections(
-    detections: list[dict[str, Any]], ground_truth: COCO, dataset: Any, folder: Path
+    detections: list[dict[str, Any]],
+    ground_truth: COCO,
+    dataset: Any,
+    folder: Path,
+    threshold: float,
 ) -> Path | None:
     """Draw ``detections.png``: a sample of detections beside ground truth.
 
@@ -70,6 +74,7 @@ def draw_detections(
         ground_truth: annotations of the images.
         dataset: its ``root`` is the image folder; without ``root`` nothing is drawn.
         folder: output folder.
+        threshold: detections with a lower score are not drawn.
 
     Returns:
         path of the figure, or None.
@@ -84,6 +89,7 @@ def draw_detections(
         detections,
         dataset.root,
         figure,
+        threshold=threshold,
         read_image=read_row_image,
         masks=any("segmentation" in d for d in detections[:1]),
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
@@ -44,12 +44,31 @@ def build_optimizer(
     ]
     # Fused: one kernel for all parameters instead of a dozen kernels per parameter.
     if kind == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=True)
+        return _AdamW(groups, lr=lr, weight_decay=weight_decay, fused=True)
     if kind == "adam":
         return torch.optim.Adam(groups, lr=lr, weight_decay=weight_decay, fused=True)
     if kind == "sgd":
         return _build_sgd(groups, lr, weight_decay, momentum)
     raise ValueError(f"optimizer {kind!r}, expected one of {', '.join(OPTIMIZERS)}")
+
+
+class _AdamW(torch.optim.AdamW):
+    """AdamW without a copy of each channels-last gradient.
+
+    The fused kernel for CPUs makes a contiguous copy of a gradient, and does not use it (PyTorch
+    2.11). It computes in memory order, so that a contiguous view gives the same update.
+    """
+
+    def _init_group(self, group: Any, params: Any, grads: list[Tensor], *states: Any) -> bool:
+        has_complex: bool = super()._init_group(group, params, grads, *states)
+        grads[:] = [_contiguous_view(grad) for grad in grads]
+        return has_complex
+
+
+def _contiguous_view(grad: Tensor) -> Tensor:
+    if grad.device.type == "cpu" and grad.is_contiguous(memory_format=torch.channels_last):
+        return grad.permute(0, 2, 3, 1)
+    return grad
 
 
 def _build_sgd(

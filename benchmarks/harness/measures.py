@@ -90,6 +90,7 @@ def _child_processor_seconds(variant: Variant) -> tuple[Any, float]:
 
 
 TIME = Measure("ms", _milliseconds, has_warm_up=True)
+TIME_OF_LONG_CALLS = Measure("ms", _milliseconds)  # without a warm-up
 CHILD_MEMORY = Measure("MiB", _child_memory)
 CHILD_CPU = Measure("s", _child_processor_seconds)
 

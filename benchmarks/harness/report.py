@@ -19,8 +19,8 @@ HEAD = (
 )
 
 
-def setup() -> dict[str, Any]:
-    """Processor, GPU, threads, versions, commit and command of this process."""
+def setup(command: str) -> dict[str, Any]:
+    """Processor, GPU, threads, load, versions and commit of this process, and its command."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "processor": _processor(),
@@ -30,7 +30,7 @@ def setup() -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 1),
         **versions(),
         "onnxruntime": importlib.metadata.version("onnxruntime"),
-        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        "command": " ".join([f"python -m {command}", *sys.argv[1:]]),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.harness.case import Case
+from util.allocator import keep_freed_memory
 
 
 class Row(NamedTuple):
@@ -63,7 +64,8 @@ class Row(NamedTuple):
 def measure(case: Case, rounds: int | None = None) -> list[Row]:
     """Measure all variants of a case in alternating rounds.
 
-    The first call of each variant is compared with the baseline's result.
+    The first call of each variant is compared with the baseline's result. Freed memory is kept, as
+    in ``main.py`` and ``predict.py``, except by the baseline: the original uses glibc's defaults.
 
     Args:
         rounds: overrides those of the case.
@@ -72,8 +74,8 @@ def measure(case: Case, rounds: int | None = None) -> list[Row]:
     with _threads(case.threads):
         results, values = _first_calls(case)
         while any(len(numbers) < rounds for numbers in values.values()):
-            for name, variant in case.variants.items():
-                values[name].append(case.measure.run(variant)[1])
+            for name in case.variants:
+                values[name].append(_call(case, name)[1])
         baseline = next(iter(case.variants))
         return [
             Row(
@@ -95,10 +97,19 @@ def measure(case: Case, rounds: int | None = None) -> list[Row]:
 
 def _first_calls(case: Case) -> tuple[dict[str, Any], dict[str, list[float]]]:
     """Results by variant, and the measured numbers unless the first call is a warm-up."""
-    first = {name: case.measure.run(variant) for name, variant in case.variants.items()}
+    first = {name: _call(case, name) for name in case.variants}
     results = {name: result for name, (result, _) in first.items()}
     values = {name: [] if case.measure.has_warm_up else [v] for name, (_, v) in first.items()}
     return results, values
+
+
+def _call(case: Case, name: str) -> tuple[Any, float]:
+    """Result of a variant, and the measured number."""
+    keep_freed_memory(name != next(iter(case.variants)))
+    try:
+        return case.measure.run(case.variants[name])
+    finally:
+        keep_freed_memory(False)
 
 
 @contextlib.contextmanager

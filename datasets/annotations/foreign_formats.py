@@ -24,20 +24,20 @@ _FILES_SNIFFED = 20
 _FOLDERS_SNIFFED = 100
 
 
-def recognise_binary(content: bytes) -> str | None:
+def recognize_binary(content: bytes) -> str | None:
     """Describe a binary file by its first bytes; None if unknown."""
     return next((what for start, what in _BEGINNINGS if content.startswith(start)), None)
 
 
-def recognise_text(text: str) -> str | None:
+def recognize_text(text: str) -> str | None:
     """Describe the format of a text that is not JSON, with a hint how to use it; None if unknown.
 
-    >>> recognise_text("<annotation><folder>images</folder></annotation>")
+    >>> recognize_text("<annotation><folder>images</folder></annotation>")
     'Pascal VOC XML: read its folder with --data'
     """
     beginning = text[:_CHARACTERS_SNIFFED].lstrip("\ufeff \t\r\n")
     if beginning.startswith("<"):
-        return _recognise_markup(beginning)
+        return _recognize_markup(beginning)
     if beginning.startswith("{") and "\n{" in text:
         return f"JSON Lines (one object per line): {_CONVERT}"
     lines = [line for line in beginning.splitlines() if line.strip() and line[0] not in "#%"]
@@ -54,7 +54,7 @@ def recognise_text(text: str) -> str | None:
     return None
 
 
-def _recognise_markup(beginning: str) -> str:
+def _recognize_markup(beginning: str) -> str:
     lowered = beginning.lower()
     if "<html" in lowered or "<!doctype html" in lowered:
         return "a web page: download the file itself"
@@ -64,7 +64,7 @@ def _recognise_markup(beginning: str) -> str:
     return f"Pascal VOC XML: {_READ_FOLDER}" if is_voc else f"XML: {_CONVERT}"
 
 
-def recognise_folder(folder: Path) -> str | None:
+def recognize_folder(folder: Path) -> str | None:
     """Describe the annotation format of a folder, with a hint how to read it; None if unknown.
 
     Args:
@@ -88,7 +88,7 @@ def find_label_file(folder: Path) -> tuple[str, Path] | None:
     with contextlib.suppress(PermissionError):
         for place in islice(_with_folders_in(folder, levels=3), _FOLDERS_SNIFFED):
             for file in _label_files(place):
-                if what := _recognise_label_file(file):
+                if what := _recognize_label_file(file):
                     return what, file
     return None
 
@@ -109,18 +109,18 @@ def _label_files(folder: Path) -> list[Path]:
 
 def is_voc_file(file: Path) -> bool:
     """Whether a file begins like a Pascal VOC annotation file."""
-    return _recognise_label_file(file) == "Pascal VOC"
+    return _recognize_label_file(file) == "Pascal VOC"
 
 
 def is_yolo_label_file(file: Path) -> bool:
     """Whether a text file begins like a YOLO label file."""
-    return _recognise_label_file(file) == "YOLO"
+    return _recognize_label_file(file) == "YOLO"
 
 
-def _recognise_label_file(file: Path) -> str | None:
+def _recognize_label_file(file: Path) -> str | None:
     try:
         with file.open(encoding="utf-8", errors="replace") as opened:
-            found = recognise_text(opened.read(_CHARACTERS_SNIFFED)) or ""
+            found = recognize_text(opened.read(_CHARACTERS_SNIFFED)) or ""
     except OSError:
         return None
     if found.startswith("Pascal VOC"):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from datasets.annotations.foreign_formats import recognise_binary, recognise_folder, recognise_text
+from datasets.annotations.foreign_formats import recognize_binary, recognize_folder, recognize_text
 from util.errors import UserError
 
 
@@ -29,7 +29,7 @@ def read_json(path: str | Path, name: str, fix: str) -> Any:
     except OSError as error:
         reason = f"cannot be read ({error.strerror})"
     except UnicodeDecodeError as error:
-        found = recognise_binary(error.object)
+        found = recognize_binary(error.object)
         reason = "is not JSON: it "
         reason += f"looks like {found}" if found else "is not UTF-8 text; save it as UTF-8"
     except RecursionError:
@@ -46,7 +46,7 @@ def _describe_folder(folder: Path) -> str:
     files = sorted(folder.glob("*.json"))
     if files:
         return f"is a folder; give a file in it, such as {files[0]}"
-    foreign = recognise_folder(folder)
+    foreign = recognize_folder(folder)
     return f"is a folder; it looks like {foreign}" if foreign else "is a folder without JSON files"
 
 
@@ -54,7 +54,7 @@ def _describe_syntax_error(error: json.JSONDecodeError) -> str:
     """Describe a text that is not JSON."""
     if not error.doc.strip():
         return "is empty"
-    if (found := recognise_text(error.doc)) is not None:
+    if (found := recognize_text(error.doc)) is not None:
         return f"is not JSON: it looks like {found}"
     if error.msg.startswith("Unterminated") or error.pos >= len(error.doc.rstrip()):
         return f"is truncated after {len(error.doc)} characters; copy it again"

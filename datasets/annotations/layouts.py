@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
-from datasets.annotations.foreign_formats import recognise_folder
+from datasets.annotations.foreign_formats import recognize_folder
 from util.cli.suggestions import did_you_mean
 from util.errors import UserError
 
@@ -146,7 +146,7 @@ def _explain(image_set: str, root: Path) -> str | None:
     for inner in folders:
         if (inner / "annotations").is_dir() and (inner / f"{image_set}2017").is_dir():
             return f"give --coco_path {shlex.quote(str(inner))}"
-    if foreign := recognise_folder(root):
+    if foreign := recognize_folder(root):
         return f"it looks like {foreign}"
     return _list_json_files(image_set, root)
 

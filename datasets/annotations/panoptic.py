@@ -4,7 +4,7 @@ Format of the tables:
 
 - images: as in `datasets.annotations.coco_file`, but ``width`` and ``height`` are required.
 - annotations: one per image, with ``image_id``, ``file_name`` of the PNG and ``segments_info``, a
-  list of segments: ``id``, an integer from 1, unique per image, the segment's colour in the PNG
+  list of segments: ``id``, an integer from 1, unique per image, the segment's color in the PNG
   (see `util.panoptic_coding`); ``category_id``. Optional: ``iscrowd`` (default: 0) and ``area``
   (default: counted pixels). ``bbox`` is ignored.
 - categories: ``id``, a unique non-negative integer; ``isthing``, 0 or 1 (default as in COCO: ids up

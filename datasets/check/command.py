@@ -21,7 +21,7 @@ from datasets.check.report import Report, as_json, as_text
 from datasets.check.splits import compare_splits
 from datasets.formats.flags import add_format_flags
 from datasets.formats.reading import ReadOptions, build_read_options, read_split
-from datasets.formats.recognise import DataSource, build_source, split_names
+from datasets.formats.recognize import DataSource, build_source, split_names
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command
 from util.errors import UserError
 from util.files.checkpoint import atomic_write

@@ -5,10 +5,9 @@ Both engines receive only the annotations to evaluate, so that they need not ind
 
 import contextlib
 import datetime
-import gc
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 from pycocotools.cocoeval import COCOeval, Params
 
 from util.errors import UserError
+from util.garbage_collection import garbage_collection_paused
 
 IOU_TYPES = ("bbox", "segm", "keypoints")
 ENGINES = ("auto", "faster", "pycocotools")
@@ -140,7 +140,7 @@ class CocoScore:
         )
         detections = [d for d in detections if d["category_id"] in category_ids]
         task = ScoringTask(ground_truth, detections, images, params)
-        with _garbage_collection_paused():
+        with garbage_collection_paused():
             arrays = choose_engine(engine, params.iouType)(task)
         self.eval = {
             "params": params,
@@ -285,15 +285,3 @@ def _mean_of_valid(values: np.ndarray) -> float:
 
 def _print_nothing(*_: object) -> None:
     pass
-
-
-@contextlib.contextmanager
-def _garbage_collection_paused() -> Iterator[None]:
-    """Pause garbage collection, which takes seconds for half a million dicts without cycles."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

@@ -10,7 +10,7 @@ from datasets.annotations.coco_file import ORIGIN
 from datasets.annotations.wording import counted
 from datasets.formats.class_list import keep_classes, listed_classes
 from datasets.formats.held_out import NO_IMAGES, ImageSplit, hold_out
-from datasets.formats.recognise import DataSource
+from datasets.formats.recognize import DataSource
 from datasets.formats.tables import Note, Tables
 from datasets.formats.voc import VocData
 from datasets.formats.yolo import YoloData

@@ -193,11 +193,11 @@ def _from_folders(root: Path) -> YoloFolders | None:
     for split, names in SPLIT_NAMES.items():
         for name in names:
             candidates = (root / "images" / name, root / name / "images", root / name)
-            if images := next((i for i in map(_labelled_images, candidates) if i), []):
+            if images := next((i for i in map(_labeled_images, candidates) if i), []):
                 splits[split] = images
                 break
     if not splits:
-        images = _labelled_images(root / "images") or _labelled_images(root)
+        images = _labeled_images(root / "images") or _labeled_images(root)
         splits = {"train": images} if images else {}
     if not splits:
         return None
@@ -210,7 +210,7 @@ def _from_folders(root: Path) -> YoloFolders | None:
     return YoloFolders(root, read_names(names_file), splits)
 
 
-def _labelled_images(folder: Path) -> list[Path]:
+def _labeled_images(folder: Path) -> list[Path]:
     """Images of a folder if some of them have YOLO labels, else none."""
     if not folder.is_dir() or not has_image(files_in(folder)):
         return []

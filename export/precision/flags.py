@@ -6,7 +6,7 @@ from typing import Any
 from export.command import Job
 from export.precision.floats import DTYPES, convert_to_fp16, store_as_bf16
 from export.precision.int8 import quantize
-from export.preparation import batches_of, image_paths
+from export.preparation import Preparation, image_paths
 from util.cli.command_line import FlagGroup, positive_number
 from util.errors import UserError
 
@@ -57,7 +57,7 @@ def check_precision_flags(args: argparse.Namespace, job: Job) -> None:
         )
     job.tolerance = _TOLERANCE_INT8
     paths = image_paths(args.int8, _NUM_CHECKED)
-    job.batches = list(batches_of(job.source, paths, args.fixed_size))
+    job.batches = list(_preparation(job, args).batches_of(paths))
 
 
 def converted(model: Any, job: Job, args: argparse.Namespace) -> Any:
@@ -65,9 +65,13 @@ def converted(model: Any, job: Job, args: argparse.Namespace) -> Any:
     if args.int8 is not None:
         paths = image_paths(args.int8, args.int8_images or _NUM_IMAGES)
         print(f"calibrating on {len(paths)} images of {args.int8}", flush=True)
-        batches = batches_of(job.source, paths, args.fixed_size)
+        batches = _preparation(job, args).batches_of(paths)
         inputs = (job.module.inputs_of(*batch) for batch in batches)
         return quantize(model, job.module.signature().inputs, inputs)
     if args.dtype == "fp16":
         return convert_to_fp16(model)
     return store_as_bf16(model) if args.dtype == "bf16" else model
+
+
+def _preparation(job: Job, args: argparse.Namespace) -> Preparation:
+    return Preparation(job.source.short_side, job.source.max_size, args.fixed_size)

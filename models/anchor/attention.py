@@ -12,7 +12,8 @@ class ConditionalAttention(WeightHooks):
 
     DETR adds content and position before the projections, so that its scores also contain the two
     mixed products. Here each head has the score ``cq · ck + pq · pk``, scaled by the square root of
-    its number of channels, 2 C / heads.
+    its number of channels, 2 C / heads. Values contain positions too, unlike in the papers: a
+    query must know where the attended cells are to move its box (docs/convergence.md).
 
     Args:
         embed_dim: number of channels C of contents and of positions.
@@ -57,7 +58,9 @@ class ConditionalAttention(WeightHooks):
         """
         queries = self._heads(self.query_content(query), self.query_position(query_position))
         keys = self._heads(self.key_content(key), self.key_position(key_position))
-        values = self.value(key).unflatten(2, (self.num_heads, -1)).permute(1, 2, 0, 3)
+        values = (
+            self.value(key + key_position).unflatten(2, (self.num_heads, -1)).permute(1, 2, 0, 3)
+        )
         is_attended_to = None if key_padding_mask is None else ~key_padding_mask[:, None, None]
         weights: Tensor | None = None
         if need_weights:

@@ -1,5 +1,7 @@
 """Decoder whose queries are boxes, refined layer by layer (DAB-DETR, sections 4.1 to 4.3)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -81,6 +83,10 @@ class AnchorDecoder(nn.Module):
     Boxes are stored as logits: each layer adds an offset to them, and the sigmoid gives cxcywh in
     [0, 1]. The layers share the MLPs that compute positional queries and offsets.
 
+    Unlike in DAB-DETR, the positional query is also added to the content before each layer: offsets
+    are predicted from the content, which would not contain the box otherwise (measured in
+    docs/convergence.md).
+
     Args:
         num_layers: number of layers.
         d_model: number of channels C.
@@ -103,7 +109,7 @@ class AnchorDecoder(nn.Module):
         _set_constant(self.offset_mlp, 0)
         _set_constant(self.scale_mlp, 1)
         for layer in self.layers:
-            attention = layer.multihead_attn
+            attention: Any = layer.multihead_attn
             attention.key_position.load_state_dict(attention.query_position.state_dict())
 
     def forward(
@@ -134,7 +140,7 @@ class AnchorDecoder(nn.Module):
         for layer in self.layers:
             query_pos, query_center = self._positions(content, box_logits.sigmoid())
             content = layer(
-                content,
+                content + query_pos,
                 memory,
                 query_pos,
                 query_center,

@@ -19,19 +19,18 @@ class FastForward:
     def __init__(
         self, plain: Callable[..., Any], fast: Callable[..., Any], watched: Sequence[nn.Module]
     ):
-        self.fast = fast
-        self._plain, self._watched = plain, watched
+        self.fast, self.watched, self._plain = fast, watched, plain
 
     @classmethod
     def replace(
         cls, module: nn.Module, fast: Callable[..., Any], watched: Sequence[nn.Module] = ()
     ) -> None:
         """Replace the forward pass of a module, in place; for the arguments see the class."""
-        module.forward = cls(module.forward, fast, watched)  # type: ignore[method-assign]
+        module.forward = cls(module.forward, fast, watched)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run one of the two forward passes."""
         is_hooked = nn_module._global_forward_hooks or nn_module._global_forward_pre_hooks
-        if is_hooked or any(m._forward_hooks or m._forward_pre_hooks for m in self._watched):
+        if is_hooked or any(m._forward_hooks or m._forward_pre_hooks for m in self.watched):
             return self._plain(*args, **kwargs)
         return self.fast(*args, **kwargs)

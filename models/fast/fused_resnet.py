@@ -14,6 +14,7 @@ from models.backbone import FrozenBatchNorm2d
 
 from .convolution import SmallMapConv2d
 from .fast_forward import FastForward
+from .folded_norm import FoldedConv2d
 from .packed_layers import PackedConv
 
 _BLOCKS = {BasicBlock: 2, Bottleneck: 3}  # number of convolutions
@@ -86,17 +87,19 @@ def fuse_resnets(model: nn.Module) -> None:
         elif type(module) in _BLOCKS and _can_fuse_block(module):
             FastForward.replace(module, FusedBlock(module), watched=_inside(module))
     for module in list(model.modules()):
-        blocks = [getattr(child.forward, "fast", None) for child in module.children()]
-        if type(module) is nn.Sequential and all(isinstance(b, FusedBlock) for b in blocks):
-            FastForward.replace(module, FusedStage(blocks), watched=_inside(module))
+        if type(module) is nn.Sequential:
+            blocks: list[Any] = [getattr(child.forward, "fast", None) for child in module]
+            if all(isinstance(block, FusedBlock) for block in blocks):
+                FastForward.replace(module, FusedStage(blocks), watched=_inside(module))
 
 
 def _fuse_stem(resnet: Any) -> None:
     names = [name for name, _ in resnet.named_children()][:3]
     if names == ["conv1", "bn1", "relu"] and _can_fold(resnet.conv1, resnet.bn1):
         parts = [resnet.conv1, resnet.bn1, resnet.relu]
-        for part, fast in zip(parts, (FusedStem(resnet), _identity, _identity), strict=True):
-            FastForward.replace(part, fast, watched=parts)
+        FastForward.replace(resnet.conv1, FusedStem(resnet), watched=parts)
+        FastForward.replace(resnet.bn1, _identity, watched=parts)
+        FastForward.replace(resnet.relu, _identity, watched=parts)
 
 
 def _identity(x: Tensor) -> Tensor:
@@ -107,13 +110,12 @@ def _inside(module: nn.Module) -> list[nn.Module]:
     return list(module.modules())[1:]
 
 
-def is_plain_conv(module: nn.Module) -> bool:
-    """Whether this is a 2d convolution with zero padding, and not a subclass with a new forward."""
-    is_known = type(module) is nn.Conv2d or isinstance(module, SmallMapConv2d)
-    return is_known and module.padding_mode == "zeros" and not isinstance(module.padding, str)  # type: ignore[union-attr]
+def pads_with_zeros(conv: nn.Conv2d) -> bool:
+    """Whether `PackedConv` supports the padding of a convolution."""
+    return conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
 
 
-def _pairs(block: Any) -> Iterator[tuple[nn.Module, nn.Module]]:
+def _pairs(block: Any) -> Iterator[tuple[Any, nn.Module]]:
     for number in range(1, _BLOCKS[type(block)] + 1):
         yield getattr(block, f"conv{number}"), getattr(block, f"bn{number}")
 
@@ -125,7 +127,8 @@ def _can_fuse_block(block: Any) -> bool:
     return is_known and type(block.relu) is nn.ReLU and all(_can_fold(*pair) for pair in pairs)
 
 
-def _can_fold(conv: nn.Module, norm: nn.Module) -> bool:
+def _can_fold(conv: Any, norm: nn.Module) -> bool:
     frozen = isinstance(norm, FrozenBatchNorm2d | TorchvisionFrozenBatchNorm2d)
     averaged = type(norm) is nn.BatchNorm2d and norm.track_running_stats and not norm.training
-    return is_plain_conv(conv) and (frozen or averaged)
+    is_known = type(conv) in (nn.Conv2d, SmallMapConv2d, FoldedConv2d)
+    return is_known and pads_with_zeros(conv) and (frozen or averaged)

@@ -8,10 +8,11 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from models.detr import DETR
-from models.transformer import Transformer, TransformerDecoder
+from models.transformer import TransformerDecoder
 
+from .convolution import SmallMapConv2d
 from .fast_forward import FastForward
-from .fused_resnet import fuse_resnets, is_plain_conv
+from .fused_resnet import fuse_resnets, pads_with_zeros
 from .fused_transformer import fuse_transformers
 from .packed_layers import PackedConv
 
@@ -33,14 +34,16 @@ def optimize_for_inference(model: nn.Module, aux_outputs: bool = False) -> nn.Mo
 
     Args:
         model: a `models.detr.DETR`, `models.segmentation.DETRsegm`, `models.demo.MinimalDETR` or
-            another model with parts of them, on its device.
+            another model with parts of them, on its device. A scripted or prepared model is
+            returned unchanged.
         aux_outputs: keep the predictions of all decoder layers, if the model returns them.
 
     Returns:
         the copy, in evaluation mode. It computes without gradients, and raises a ``RuntimeError``
         if it is set to training mode, loads a state dict, or is moved or converted.
     """
-    if isinstance(model.forward, _WithoutGradients):
+    model = getattr(model, "_orig_mod", model)  # inside of torch.compile's wrapper
+    if isinstance(model, torch.jit.ScriptModule) or isinstance(model.forward, _WithoutGradients):
         return model
     prepared = _copy(model, {}).eval()
     with torch.no_grad():
@@ -49,7 +52,7 @@ def optimize_for_inference(model: nn.Module, aux_outputs: bool = False) -> nn.Mo
         _pack_other_convolutions(prepared)
     if not aux_outputs:
         _drop_auxiliary_outputs(prepared)
-    prepared.forward = _WithoutGradients(prepared.forward)  # type: ignore[method-assign]
+    prepared.forward = _WithoutGradients(prepared.forward)
     _refuse_changes(prepared)
     return prepared
 
@@ -87,23 +90,39 @@ def _copy(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
 
 def _pack_other_convolutions(model: nn.Module) -> None:
     """Convolutions outside of ResNets, such as those of `models.detr` and the mask head."""
-    for module in model.modules():
-        if is_plain_conv(module) and not isinstance(module.forward, FastForward):
-            FastForward.replace(module, PackedConv(module))  # type: ignore[arg-type]
+    modules: list[Any] = list(model.modules())
+    replaced = [m.forward for m in modules if isinstance(m.forward, FastForward)]
+    packed = {id(inside) for forward in replaced for inside in forward.watched}
+    for module in modules:
+        is_conv = type(module) is nn.Conv2d or type(module) is SmallMapConv2d
+        if is_conv and id(module) not in packed and pads_with_zeros(module):
+            FastForward.replace(module, PackedConv(module))
 
 
 def _drop_auxiliary_outputs(model: nn.Module) -> None:
     for module in model.modules():
-        if isinstance(module, DETR) and type(module).predict is DETR.predict:
+        if isinstance(module, DETR):
             module.aux_loss = False
-            transformer = module.transformer
-            if type(transformer) is Transformer and type(transformer.decoder) is TransformerDecoder:
-                transformer.decoder.return_intermediate = False
+            decoder = getattr(module.transformer, "decoder", None)
+            if _reads_last_layer(type(module)) and type(decoder) is TransformerDecoder:
+                decoder.return_intermediate = False
+
+
+def _reads_last_layer(detr: type[DETR]) -> bool:
+    """Whether a class uses only the last decoder layer if ``aux_loss`` is off, as `DETR` does."""
+    methods = ("forward", "detect", "decode", "predict")
+    return all(getattr(detr, name) is getattr(DETR, name) for name in methods)
 
 
 def _refuse_changes(model: Any) -> None:
     def train(mode: bool = True) -> nn.Module:
         return refuse("cannot be trained") if mode else model
+
+    def apply(convert: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> nn.Module:
+        tensors = [*model.parameters(), *model.buffers()]
+        if any(convert(tensor) is not tensor for tensor in tensors):
+            refuse("cannot be moved or converted")
+        return model
 
     def refuse(what: str) -> NoReturn:
         raise RuntimeError(
@@ -113,4 +132,4 @@ def _refuse_changes(model: Any) -> None:
 
     model.train = train
     model.load_state_dict = lambda *args, **kwargs: refuse("cannot load weights")
-    model._apply = lambda *args, **kwargs: refuse("cannot be moved or converted")
+    model._apply = apply

@@ -6,12 +6,13 @@ the same from the same weights.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_onednn = torch.ops.mkldnn
+_onednn = torch.ops.mkldnn  # its functions may be missing: look them up where they are called
 # oneDNN chooses the layout of weights for an input size. For kernels larger than 1 x 1 all sizes
 # get the same layout. A wrong layout is slow: up to 50 ms for one layer.
 _TYPICAL_HW = (64, 64)
@@ -27,7 +28,7 @@ class PackedLinear:
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         self._plain = _Weights(weight, bias)
-        self._packed = _Weights(weight, bias, _onednn._reorder_linear_weight)
+        self._packed = _Weights(weight, bias, lambda w: _onednn._reorder_linear_weight(w))
 
     def __call__(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
         """Multiply (..., in) to (..., out).
@@ -65,9 +66,10 @@ class PackedConv:
         self._plain = _Weights(weight, bias)
         self._packed, self._linear = self._plain, None
         if max(conv.kernel_size) > 1:
-            size = (1, conv.in_channels, *_TYPICAL_HW)
-            pack = _onednn._reorder_convolution_weight
-            self._packed = _Weights(weight, bias, lambda w: pack(w, *self._geometry, size))
+            options = (*self._geometry, (1, conv.in_channels, *_TYPICAL_HW))
+            self._packed = _Weights(
+                weight, bias, lambda w: _onednn._reorder_convolution_weight(w, *options)
+            )
         elif self._geometry == ((0, 0), (1, 1), (1, 1), 1):
             self._linear = PackedLinear(weight.flatten(1), bias)
 
@@ -89,7 +91,7 @@ class PackedConv:
             unary = "relu" if relu else "none"
             return _onednn._convolution_pointwise(x, *weights, unary, [], "")
         residual = _channels_last(residual.to(dtype))
-        options = ("add", 1, "relu" if relu else None, [], "")
+        options: tuple[Any, ...] = ("add", 1, "relu" if relu else None, [], "")
         return _onednn._convolution_pointwise_.binary(residual, x, *weights, *options)
 
     def _convolve(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
@@ -124,7 +126,7 @@ def _channels_last(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
 
 
-def _fold(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
+def _fold(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor | None]:
     """Weight and bias of a convolution with its norm."""
     weight, bias = conv.weight, conv.bias
     if norm is None:

@@ -48,7 +48,7 @@ def test_failures_are_reported(monkeypatch, loss, failure):
     assert smoke.train_briefly("x", f"{smoke.TINY} --device cpu", 3).failure == failure
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_whole_smoke_test(capsys):
     assert smoke.main(["--device", "cpu"]) == 0
     rows = capsys.readouterr().out.splitlines()[2:]

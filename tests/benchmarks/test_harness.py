@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks.__main__ import main
+from benchmarks.harness import run
 from benchmarks.harness.case import Case, gradient_difference, largest_difference
 from benchmarks.harness.measures import CHILD_MEMORY, TIME, Measure, peak_memory
 from benchmarks.harness.report import as_json, table_line
@@ -145,3 +146,12 @@ def test_unknown_subjects_are_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["inferense"])
     assert "unknown subject inferense; choose of inference" in capsys.readouterr().err
+
+
+def test_only_the_baseline_returns_freed_memory(monkeypatch):
+    states, state = {}, []
+    monkeypatch.setattr(run, "keep_freed_memory", state.append)
+    variants = {name: (lambda name=name: states.update({name: state[-1]})) for name in "ABC"}
+    measure(Case("x", variants, rounds=1))
+    assert states == {"A": False, "B": True, "C": True}
+    assert state[-1] is False

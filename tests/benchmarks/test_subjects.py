@@ -7,7 +7,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.subjects import DEFAULT, ON_REQUEST
 
-SLOW = ("onnx_speed", "cuda.speed")
+SLOW = ("coco_size", "onnx_speed", "cuda.speed")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import torch
 
 import hubconf
 from examples import attention, detect, panoptic
-from export import huggingface, onnx, program, torchscript, weights
+from export import onnx, program, torchscript, weights
+from export.huggingface import command as huggingface
 from tests.test_main import run
 from training.nonfinite import replay
 from util.files.checkpoint import load_checkpoint

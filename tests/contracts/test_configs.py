@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-PUBLISHED = sorted(path.name for path in CONFIGS.glob("detr_*.txt"))
+ANCHOR = "detr_r50_50ep_anchor.txt"
+PUBLISHED = sorted({path.name for path in CONFIGS.glob("detr_*.txt")} - {ANCHOR})
 LR_DROPS = {150: 100, 300: 200, 500: 400}
 
 
@@ -52,6 +53,23 @@ def test_published_recipe(parse, name):
     assert (args["lr"], args["lr_backbone"], args["weight_decay"]) == (1e-4, 1e-5, 1e-4)
     assert (args["clip_max_norm"], args["dropout"]) == (0.1, 0.1)
     assert args["output_dir"] == "" and args["dataset_file"] == "coco"
+
+
+def test_recipe_with_anchors(parse):
+    """As published for DN-DETR on DAB-DETR with ResNet-50."""
+    args = parse(f"@{CONFIGS / ANCHOR}")
+    assert (args["query_design"], args["cls_loss"], args["denoising"]) == ("anchor", "focal", 5)
+    assert (args["epochs"], args["lr_drop"], args["num_queries"]) == (50, 40, 300)
+    assert (args["set_cost_class"], args["cls_loss_coef"], args["dropout"]) == (2, 1, 0)
+    assert (args["lr"], args["lr_backbone"], args["weight_decay"]) == (1e-4, 1e-5, 1e-4)
+    assert "NOT RUN" in (CONFIGS / ANCHOR).read_text()
+
+
+def test_fast_shapes_differ_from_shapes_in_the_design_only(parse):
+    fast, plain = parse(f"@{CONFIGS / 'shapes_fast.txt'}"), parse(f"@{CONFIGS / 'shapes.txt'}")
+    changed = {name for name in plain if plain[name] != fast[name]}
+    design = {"query_design", "cls_loss", "denoising"}
+    assert changed == {*design, "epochs", "ema_decay", "output_dir"}
 
 
 @pytest.mark.parametrize("name", ["instance_r50.txt", "panoptic_r50_masks.txt"])

@@ -75,10 +75,10 @@ def test_every_table_has_a_head(document):
 
 @pytest.fixture(scope="module")
 def own_flags():
-    folders = ("*.py", "training/**/*.py", "datasets/**/*.py", "export/*.py", "examples/*.py")
+    folders = ("*.py", "training/**/*.py", "datasets/**/*.py", "export/**/*.py", "examples/*.py")
     files = (path for pattern in folders for path in ROOT.glob(pattern))
     text = "\n".join(path.read_text(encoding="utf-8") for path in files)
-    return set(re.findall(r'"(--[a-z_]+)"', text)) | {"--help"}
+    return set(re.findall(r'"(--[a-z0-9_]+)"', text)) | {"--help"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from datasets.formats.reading import ReadOptions, read_split
-from datasets.formats.recognise import recognise
+from datasets.formats.recognize import recognize
 
 WIDTH, HEIGHT = 40, 30
 CLASSES = ("cat", "dog", "emu")
@@ -93,7 +93,7 @@ def write_coco(folder: Path, ann_file: Path, stems: Sequence[str] = ("a", "b")) 
 
 def read(path: Path, split="train", **options: Any):
     """Tables of a split of the data at a path."""
-    return read_split(recognise(path), split, ReadOptions(**options))
+    return read_split(recognize(path), split, ReadOptions(**options))
 
 
 def boxes_by_image(data: dict[str, Any]) -> dict[str, list[tuple[str, list[float]]]]:

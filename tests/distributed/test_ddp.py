@@ -128,6 +128,8 @@ UNUSED = [
     "--masks --no_aux_loss",
     "--masks --frozen_weights some.pth",
     "--masks --frozen_weights some.pth --dec_layers 1 --backbone_norm batch --lr_backbone 1",
+    "--query_design anchor --denoising 2",
+    "--query_design anchor --cls_loss focal --denoising 2 --masks --dec_layers 1 --no_aux_loss",
 ]
 
 

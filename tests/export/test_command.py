@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from export.command import Format, run_export, sizes_to_check
+from export.wrapper import MinimalWrapper
 from tests.export.small_files import BOXES, CATEGORIES, MASKS, SIZES, write_checkpoint
 
 WRITTEN = {}
@@ -141,6 +142,15 @@ def test_end_to_end(flags, capsys):
     assert "overall: scores 0.0e+00" in capsys.readouterr().out
     assert run_export(make_format(), [*flags, "--end_to_end", "--top_k", "6"]) == 2
     assert "--top_k 6: the model has 5 queries" in capsys.readouterr().err
+
+
+def test_the_minimal_model(tmp_path, capsys):
+    flags = ["--hub", "detr_demo", "--output", str(tmp_path / "f"), "--check_batches", "1"]
+    assert run_export(make_format(), [*flags, "--check_sizes", "64x96"]) == 0
+    assert isinstance(WRITTEN["module"], MinimalWrapper) and len(WRITTEN["example"]) == 1
+    assert "architecture" not in WRITTEN["metadata"]
+    assert run_export(make_format(), [*flags, "--end_to_end"]) == 2
+    assert "--end_to_end: detr_demo takes no padding" in capsys.readouterr().err
 
 
 def test_default_sizes_are_within_the_range_of_the_model(capsys):

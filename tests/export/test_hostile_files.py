@@ -1,21 +1,40 @@
-"""Files with entries of any kind give a model or one line, never a traceback or much memory."""
+"""Files with entries of any kind give a model or one line, never a traceback or much memory.
 
+``FUZZ_EXAMPLES=5000 python -m pytest tests/export/test_hostile_files.py`` tries that many inputs
+in every test.
+"""
+
+import io
 import json
+import os
+import resource
 import struct
 import zipfile
+import zlib
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.huggingface_config import read_config, read_preprocessor
+from export.huggingface.config import read_config
+from export.huggingface.folder import read_folder
+from export.huggingface.processor import read_preprocessor
 from export.source import from_file
 from export.weights import read_weights, write_weights
 from tests.export.small_files import NARROW_MASKS, build
 from tests.narrow_resnet import NARROW
 from util.errors import UserError
+from util.files.safetensors_file import safetensors_bytes
+
+FUZZ_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
+MOST_MEMORY = 300  # MiB more than before the tests
+
+
+def examples(number):
+    """Settings for so many inputs, or more if the environment asks for more."""
+    return settings(max_examples=max(number, FUZZ_EXAMPLES), deadline=None)
+
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -52,6 +71,15 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("hostile") / "file"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """All inputs together must not raise the peak of the resident memory by much."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < MOST_MEMORY * 1024, f"{grown / 1024:.0f} MiB"
+
+
 def accepted(function, *args):
     """The result, or None after an error in one line."""
     try:
@@ -61,7 +89,7 @@ def accepted(function, *args):
         return None
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(
     args=ANY | st.dictionaries(st.sampled_from(FLAGS), ANY),
     categories=ANY,
@@ -79,13 +107,14 @@ def test_entries_of_a_checkpoint(path, suffix, **entries):
         accepted(write_weights, f"{path}-2{suffix}", checkpoint)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(key=st.sampled_from([*STATE, "more", 1, None, (1, 2)]), tensor=TENSORS)
 def test_tensors_of_a_checkpoint(path, key, tensor):
     torch.save({"model": {**STATE, key: tensor}}, f"{path}.pth")
     accepted(from_file, f"{path}.pth", KNOWN_BACKBONE)
 
 
+@examples(100)
 @given(header=JSON | st.dictionaries(st.sampled_from(["a", "__metadata__"]), JSON))
 def test_headers_of_safetensors(path, header):
     text = json.dumps(header).encode()
@@ -93,14 +122,51 @@ def test_headers_of_safetensors(path, header):
     accepted(from_file, str(file), {})
 
 
+@pytest.fixture(scope="module")
+def small_files():
+    """The bytes of small checkpoints by suffix."""
+    content = {"model": {"w": torch.ones(3, 2)}, "args": {"lr": 1.0}, "epoch": 3}
+    torch.save(content, file := io.BytesIO())
+    metadata = {"args": '{"lr": 1}', "epoch": "3"}
+    return {
+        ".pth": file.getvalue(),
+        ".safetensors": safetensors_bytes(content["model"], metadata),
+    }
+
+
+@examples(200)
+@given(
+    suffix=st.sampled_from([".pth", ".safetensors"]),
+    changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=6),
+    length=st.floats(0, 1) | st.just(1.0),
+)
+def test_damaged_bytes(path, small_files, suffix, changes, length):
+    damaged = bytearray(small_files[suffix])
+    for position, value in changes:
+        damaged[int(position * len(damaged))] = value
+    (file := path.with_suffix(suffix)).write_bytes(damaged[: int(length * len(damaged))])
+    accepted(read_weights, str(file))
+
+
+@examples(50)
+@given(text=st.text(max_size=60) | JSON.map(json.dumps))
+def test_folders_of_hugging_face(path, text):
+    (folder := path.with_name("folder")).mkdir(exist_ok=True)
+    for name in ("config.json", "preprocessor_config.json"):
+        (folder / name).write_text(text, encoding="utf-8")
+    accepted(read_folder, folder)
+
+
 KNOWN = ("backbone_config", "backbone_kwargs", "id2label", "encoder_attention_heads", "backbone")
 
 
+@examples(100)
 @given(config=st.dictionaries(st.sampled_from([*KNOWN, "use_timm_backbone", "dilation"]), JSON))
 def test_configurations_of_hugging_face(config):
     accepted(read_config, {"model_type": "detr", **config}, "config.json")
 
 
+@examples(100)
 @given(
     config=st.dictionaries(st.sampled_from(["size", "max_size", "image_mean", "resample"]), JSON)
 )
@@ -108,7 +174,7 @@ def test_image_processors_of_hugging_face(config):
     accepted(read_preprocessor, config, "preprocessor_config.json")
 
 
-def test_a_compressed_checkpoint_is_not_unpacked(tmp_path):
+def test_a_compressed_checkpoint_is_not_unpacked(tmp_path, monkeypatch):
     torch.save({"model": {"w": torch.zeros(250_000)}}, tmp_path / "plain.pth")
     with (
         zipfile.ZipFile(tmp_path / "plain.pth") as plain,
@@ -117,8 +183,11 @@ def test_a_compressed_checkpoint_is_not_unpacked(tmp_path):
         for name in plain.namelist():
             bomb.writestr(name, plain.read(name))
     assert (tmp_path / "bomb.pth").stat().st_size < 10_000
-    with pytest.raises(UserError, match=r"bomb.pth: has compressed entries"):
-        read_weights(tmp_path / "bomb.pth")
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    for name in (tmp_path / "bomb.pth", (tmp_path / "bomb.pth").as_uri()):
+        with pytest.raises(UserError, match=r"bomb.pth: has compressed entries"):
+            read_weights(name)
+    assert not list((tmp_path / "hub" / "checkpoints").iterdir())
 
 
 def test_no_memory_is_allocated_for_shapes_of_no_model(tmp_path):
@@ -137,6 +206,10 @@ def test_a_picture_that_would_fill_the_memory(tmp_path, capsys):
     client = pytest.importorskip("examples.onnx_client", reason="onnxruntime is not installed")
     from PIL import Image
 
-    Image.fromarray(np.zeros((20_000, 20_000), bool)).save(tmp_path / "bomb.png")
+    Image.new("1", (8, 8)).save(tmp_path / "bomb.png")
+    content = bytearray((tmp_path / "bomb.png").read_bytes())
+    content[16:24] = struct.pack(">II", 20_000, 20_000)  # width and height in its header
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (tmp_path / "bomb.png").write_bytes(content)
     with pytest.raises(client.MistakeError, match=r"bomb.png: cannot be read as an image"):
         client.read_image(str(tmp_path / "bomb.png"))

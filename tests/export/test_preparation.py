@@ -5,8 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from export.preparation import batches_of, fitting_hw, image_paths
-from tests.export.small_files import NARROW_BOXES, source
+from export.preparation import Preparation, fitting_hw, image_paths
 from util.errors import UserError
 
 
@@ -33,14 +32,13 @@ def test_folders_without_images(tmp_path):
 
 
 def test_batches_have_the_size_of_the_image_or_a_fixed_one(folder):
-    model = source(NARROW_BOXES)
     paths = image_paths(str(folder), 5)
-    for images, padding_mask in batches_of(model, paths[:1], None):
+    for images, padding_mask in Preparation(800, 1333).batches_of(paths[:1]):
         assert images.shape[2:] == padding_mask.shape[1:] == (1200, 800)
         assert not padding_mask.any()
     sizes = [(64, 42), (64, 64), (64, 85), (60, 100), (50, 100)]
     for (height, width), (images, padding_mask) in zip(
-        sizes, batches_of(model, paths, (64, 100)), strict=True
+        sizes, Preparation(800, 1333, (64, 100)).batches_of(paths), strict=True
     ):
         assert images.shape == (1, 3, 64, 100)
         expected = torch.ones(64, 100, dtype=torch.bool)
@@ -50,8 +48,7 @@ def test_batches_have_the_size_of_the_image_or_a_fixed_one(folder):
 
 
 def test_images_of_the_fixed_size_are_only_normalized(folder):
-    model = source(NARROW_BOXES, num_classes=3)
-    ((images, _),) = batches_of(model, [folder / "4.png"], (60, 120))
+    ((images, _),) = Preparation(800, 1333, (60, 120)).batches_of([folder / "4.png"])
     pixels = np.asarray(Image.open(folder / "4.png")) / 255
     expected = (pixels - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     np.testing.assert_allclose(images[0].permute(1, 2, 0), expected, atol=1e-5)

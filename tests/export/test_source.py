@@ -9,6 +9,7 @@ import torch
 import hubconf
 from export.source import HUB_MODELS, add_model_flags, from_file, from_hub, source_of
 from export.weights import write_weights
+from models.demo import MinimalDETR
 from models.released.coco_categories import THING_NAMES
 from models.released.zoo import RELEASED_MODELS
 from tests.export.small_files import BOXES, CATEGORIES, MASKS, build, write_checkpoint
@@ -44,6 +45,21 @@ def test_a_hub_model_with_random_weights_is_the_one_of_hubconf(name):
     assert source.architecture.num_classes == released.num_classes
     assert source.categories == released.category_names
     assert len(source.model.state_dict()) == NUM_KEYS[released.backbone, released.masks]
+
+
+def test_the_minimal_model_with_random_weights_or_those_of_a_file(tmp_path):
+    random = from_hub("detr_demo", None)
+    assert random.is_minimal and random.num_classes == 91 and random.categories[1] == "person"
+    assert random.architecture.largest_side == 1600 and not random.model.training
+    torch.manual_seed(1)
+    model = MinimalDETR(4)
+    torch.save(model.state_dict(), tmp_path / "demo.pth")
+    source = from_hub("detr_demo", str(tmp_path / "demo.pth"))
+    assert source.num_classes == 4 and source.categories == {}
+    assert torch.equal(source.model.query_pos, model.query_pos)
+    write_checkpoint(tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"other\.pth: has no linear_class"):
+        from_hub("detr_demo", str(tmp_path / "other.pth"))
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

@@ -9,8 +9,8 @@ import torch
 from export.command import metadata_of
 from export.source import from_file
 from export.weights import flags_of, read_weights, run, write_weights
+from tests.export.key_names.test_detectron2 import as_detectron2
 from tests.export.small_files import BOXES, CATEGORIES, write_checkpoint
-from tests.export.test_detectron2 import as_detectron2
 from tests.util.tiny_detr import TinyDetr
 from util.category_ids import category_id_of
 from util.errors import UserError

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from export.wrapper import ExportWrapper, output_names
+from export.check import compare, padded_batches
+from export.wrapper import ExportWrapper, MinimalWrapper, output_names
+from models.demo import MinimalDETR
 from models.postprocess import PostProcess
 from tests.export.small_files import BOXES, MASKS, build
 from tests.models.small_models import images
@@ -39,3 +41,21 @@ def test_raw_outputs_are_those_of_the_model(batch, architecture):
     outputs, found = model(batch), wrapper(batch.tensors, batch.mask)
     assert list(found) == list(outputs) == output_names(wrapper)
     assert all(torch.equal(found[name], outputs[name]) for name in outputs)
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@torch.no_grad()
+def test_the_minimal_model_takes_images_only(raw):
+    torch.manual_seed(0)
+    model = MinimalDETR(4, 16, 2, 1, 1).eval()
+    wrapper = MinimalWrapper(model, raw).eval()
+    ((pixels, mask),) = padded_batches([(64, 96)], [2])
+    found, outputs = wrapper(pixels), model(pixels)
+    assert tuple(found) == wrapper.signature().outputs
+    if raw:
+        assert torch.equal(found["pred_logits"], outputs["pred_logits"])
+    else:
+        expected = PostProcess()(outputs, torch.ones(2, 2))
+        assert torch.equal(found["boxes"][1], expected[1]["boxes"])
+    assert compare(wrapper, wrapper, pixels, mask).largest() == 0
+    assert tuple(wrapper.signature().dynamic_shapes) == wrapper.signature().inputs == ("images",)

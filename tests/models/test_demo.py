@@ -87,3 +87,27 @@ def test_the_largest_image():
     assert model(image(32, 1600))["pred_boxes"].shape == (1, 100, 4)
     with pytest.raises(UserError, match="at most 1600 pixels per side"):
         model(image(32, 1601))
+
+
+@pytest.mark.filterwarnings(
+    "ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*:DeprecationWarning"
+)
+@pytest.mark.parametrize("grad", [True, False])
+def test_it_can_be_traced(grad):
+    model, x = build(), image(64, 96)
+    with torch.set_grad_enabled(grad):
+        traced = torch.jit.trace(model, x, strict=False)
+        found, expected = traced(x), model(x)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:'norm' was found in ScriptModule constants:UserWarning")
+@torch.no_grad()
+def test_it_can_be_scripted():
+    model, x = build(), image(70, 133, number=2)
+    found = torch.jit.script(model)(x)
+    for name, value in model(x).items():
+        torch.testing.assert_close(found[name], value)

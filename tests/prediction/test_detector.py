@@ -159,6 +159,15 @@ def test_a_batch_gives_the_same_as_each_image_alone(architecture):
             assert (found.masks != alone.masks).mean() < 1e-3
 
 
+def test_the_model_is_prepared_and_the_original_stays():
+    loaded = small(NARROW_BOXES)
+    detector = Detector(loaded, "cpu")
+    with pytest.raises(RuntimeError, match="prepared by optimize_for_inference cannot be trained"):
+        detector.loaded.model.train()
+    loaded.model.train()  # the original still can
+    assert not detector.loaded.model.training
+
+
 def test_images_of_one_size_share_a_batch():
     loaded = red_finder()
     Detector(loaded, "cpu").predict([pixels(64, 64), pixels(64, 96), pixels(64, 64)], batch_size=4)

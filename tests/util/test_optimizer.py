@@ -67,6 +67,26 @@ def test_a_step_equals_unfused_adamw():
         assert torch.allclose(a, b, atol=1e-6)
 
 
+def test_channels_last_weights_get_the_same_update_without_a_copy():
+    updated, copies = [], []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        generator = torch.Generator().manual_seed(0)
+        weight = torch.randn(6, 4, 3, 3, generator=generator)
+        model = nn.ParameterDict({"weight": weight.contiguous(memory_format=memory_format)})
+        optimizer = build_optimizer(model, 0.1, 0.01, 0.5)
+        for _ in range(3):
+            grad = torch.randn(6, 4, 3, 3, generator=generator)
+            model["weight"].grad = grad.contiguous(memory_format=memory_format)
+            with torch.autograd.profiler.profile() as used:
+                optimizer.step()
+        updated.append(model["weight"].detach())
+        copies.append(
+            sum(event.name in ("aten::clone", "aten::copy_") for event in used.function_events)
+        )
+    assert torch.equal(*updated)
+    assert copies == [0, 0]
+
+
 @pytest.mark.parametrize("kind", ["adam", "sgd"])
 def test_adam_and_sgd_follow_their_formulas(kind):
     torch.manual_seed(0)

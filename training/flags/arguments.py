@@ -71,6 +71,15 @@ def _add_training_flags(group: FlagGroup) -> None:
     add("--clip_max_norm", "clip the gradient norm to this value; 0: off", default=0.1, type=float)
     precisions = ["off", "bf16", "fp16"]
     add("--amp", "run the model in mixed precision; use fp16 on GPUs only", choices=precisions)
+    add_switch("--compile", "compile backbone and transformer with torch.compile for training")
+    add_switch(
+        "--tf32",
+        "NVIDIA GPUs: float32 matrix products with TF32, a mantissa of 10 instead of 23 bits",
+    )
+    add_switch(
+        "--activation_checkpointing",
+        "less memory: recompute activations in the backward pass (same gradients, slower)",
+    )
     skipped = "maximum number of non-finite steps to skip before training aborts"
     add("--max_skipped_steps", skipped, type=int)
     ema = "decay of the exponential moving average (EMA) of the weights, e.g. 0.9998; 0: off"
@@ -145,8 +154,7 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--scales", f"{scales} (pixels)", type=int, nargs="+")
     add("--max_size", "maximum long side of images in pixels", type=int)
     add("--crop_prob", "probability of cropping a training image", type=float)
-    group = "batch images of similar aspect ratios together: less padding, faster training"
-    add_switch("--group_aspect", group)
+    add_switch("--group_aspect", "batch images of similar aspect ratios: less padding")
     bad_images = "maximum number of unreadable images, each of which is replaced with another one"
     add("--skip_bad_images", bad_images, type=int)
     add_switch(

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from training.compilation import check_compiler
 from training.flags.arguments import EOS_COEF
 from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS, check_data_flags
 from training.output_folder import lies_in
@@ -45,7 +46,7 @@ def check_flags(args: argparse.Namespace) -> None:
         UserError: if a flag is invalid; the message says which values are valid.
     """
     _check_numbers(args)
-    parse_device(args.device)
+    _check_speed(args)
     _check_dump_file(args.dump_detections)
     check_data_flags(args)
     _check_start(args)
@@ -77,6 +78,25 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise UserError(
             f"--hidden_dim {args.hidden_dim}: must be a multiple of 4 and of --nheads {args.nheads}"
         )
+
+
+def _check_speed(args: argparse.Namespace) -> None:
+    """Check the flags for speed and memory, which depend on the device."""
+    device = parse_device(args.device)
+    if args.tf32 and device.type != "cuda":
+        raise UserError(f"--tf32 is for NVIDIA GPUs: omit it with --device {args.device}")
+    for name in ("compile", "activation_checkpointing"):
+        if getattr(args, name) and args.eval:
+            raise UserError(f"--{name} changes only training: omit it with --eval")
+    if args.activation_checkpointing and args.compile:
+        raise UserError("--activation_checkpointing cannot be compiled: omit it or --compile")
+    if args.activation_checkpointing and args.backbone_norm == "batch":
+        raise UserError(
+            "--activation_checkpointing needs --backbone_norm frozen: recomputing would update the "
+            "running statistics twice per step"
+        )
+    if args.compile:
+        check_compiler(device)
 
 
 def _check_dump_file(path: str) -> None:

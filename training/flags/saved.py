@@ -56,6 +56,7 @@ _NEVER_RESTORED = frozenset(
         *("output_dir", "overwrite", "skip_checks", "dump_detections", "log_style"),
         "tensorboard",
         *("device", "num_workers", "dist_timeout"),
+        *("compile", "tf32", "activation_checkpointing"),
         *("rank", "world_size", "gpu", "dist_url", "dist_backend", "distributed"),
     }
 )

@@ -98,9 +98,10 @@ def _classes(counts: Mapping[str, Counter[int]], names: Mapping[int, str]) -> st
 def _model(args: argparse.Namespace, num_classes: int, model: nn.Module) -> str:
     number = sum(p.numel() for p in model.parameters())
     heads = "boxes and masks" if args.masks else "boxes"
+    kind = "anchor queries" if args.query_design == "anchor" else "queries"
     return (
         f"DETR for {heads}, {args.backbone}, {number / 1e6:.1f} million parameters "
-        f"({num_trainable(model) / 1e6:.1f} trained), {args.num_queries} queries, "
+        f"({num_trainable(model) / 1e6:.1f} trained), {args.num_queries} {kind}, "
         f"head with {num_classes} classes"
     )
 

@@ -8,7 +8,6 @@ import re
 import shutil
 import threading
 import warnings
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -17,6 +16,7 @@ import torch
 
 from util.distributed.processes import is_main_process
 from util.errors import UserError
+from util.files.compression import refuse_compression
 from util.files.download import advice_without_network, is_url, load_from_url
 from util.files.safetensors_file import SUFFIX, read_safetensors_checkpoint
 from util.files.temporary import removed_on_sigterm
@@ -178,7 +178,7 @@ def load_checkpoint(
             if from_url:
                 content = load_from_url(source, map_location)
             else:
-                _refuse_compression(source)
+                refuse_compression(source, source)
                 content = torch.load(
                     source, map_location=map_location, weights_only=True, mmap=mmap
                 )
@@ -191,23 +191,6 @@ def load_checkpoint(
             f"{source}: contains a {type(content).__name__}, not the dict of a checkpoint"
         )
     return content
-
-
-def _refuse_compression(path: str) -> None:
-    """Check that a zip file is not a decompression bomb; PyTorch does not compress its files.
-
-    Raises:
-        UserError: if it has compressed or overlapping entries.
-    """
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as file:
-        entries = file.infolist()
-    is_compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
-    if is_compressed or sum(entry.file_size for entry in entries) > os.path.getsize(path):
-        raise UserError(
-            f"{path}: has compressed entries, which is refused: unpack and save it again"
-        )
 
 
 def _reading_problem(err: Exception, source: str) -> str:

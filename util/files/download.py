@@ -11,6 +11,7 @@ import torch
 
 from util.distributed.processes import is_main_process
 from util.errors import UserError
+from util.files.compression import refuse_compression
 
 _URL = re.compile(r"^(https?|file)://")
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")  # as in detr-r50-e632da11.pth
@@ -32,7 +33,8 @@ def load_from_url(url: str, map_location: Any) -> Any:
         map_location: device of the tensors, as for `torch.load`.
 
     Raises:
-        UserError: if the cached file does not match the hash in its name.
+        UserError: if the cached file does not match the hash in its name, or a file without a hash
+            in its name is compressed.
         OSError: if the download fails.
         RuntimeError: if the downloaded file does not match the hash in its name.
     """
@@ -40,12 +42,12 @@ def load_from_url(url: str, map_location: Any) -> Any:
     expected_hash = _HASH_IN_NAME.search(path.name)
     if expected_hash:
         _check_cached(path, expected_hash[1])
-        return _load(url, map_location, path.name, check_hash=True)
-    temporary = f"{uuid.uuid4().hex}.tmp"  # unique: threads may download files of the same name
+        return _load_verified(url, map_location, path.name)
+    temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")  # threads may download equal names
     try:
-        return _load(url, map_location, temporary, check_hash=False)
+        return _load_once(url, map_location, temporary)
     finally:
-        path.with_name(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def advice_without_network(url: str) -> str:
@@ -60,15 +62,23 @@ def _cache_path(url: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
 
 
-def _load(url: str, map_location: Any, file_name: str, check_hash: bool) -> Any:
+def _load_verified(url: str, map_location: Any, file_name: str) -> Any:
     return torch.hub.load_state_dict_from_url(
         url,
         map_location=map_location,
         progress=is_main_process(),
-        check_hash=check_hash,
+        check_hash=True,
         file_name=file_name,
         weights_only=True,
     )
+
+
+def _load_once(url: str, map_location: Any, path: Path) -> Any:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    print(f'Downloading: "{url}"')
+    torch.hub.download_url_to_file(url, str(path), progress=is_main_process())
+    refuse_compression(path, url)
+    return torch.load(path, map_location=map_location, weights_only=True)
 
 
 def _check_cached(path: Path, expected: str) -> None:

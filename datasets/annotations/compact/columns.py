@@ -4,6 +4,9 @@ Each function raises `IrregularError` if a row is invalid by the rules of
 `datasets.annotations.checks`, or if it has an id that is a string.
 """
 
+import json
+import math
+import re
 from collections.abc import Sequence
 from itertools import chain
 from operator import itemgetter
@@ -13,8 +16,8 @@ import numpy as np
 
 from datasets.annotations.checks import are_keypoints, segmentation_fault
 from datasets.annotations.coco_file import LARGEST_AREA, LARGEST_COORDINATE, Row
-from datasets.annotations.compact.json_blocks import IrregularError
-from datasets.annotations.segmentations import LONGEST_OUTLINE, is_rle
+from datasets.annotations.compact.json_blocks import IrregularError, decode_rows
+from datasets.annotations.segmentations import is_rle
 from datasets.annotations.table_checks import is_file_name, size_wh
 
 Columns = dict[str, np.ndarray]
@@ -22,6 +25,23 @@ Columns = dict[str, np.ndarray]
 _NUMBERS = {int, float}
 _SMALLEST_INT64 = -(2**63)  # no valid id
 _LARGEST_SIDE = 2**31
+
+# Polygons that are obviously valid: 6 to 400 coordinates below 10,000, so that no outline is longer
+# than `LONGEST_OUTLINE`.
+_COORDINATE = rb"-?(?:0|[1-9]\d{0,3})(?:\.\d+)?"
+_POINT = _COORDINATE + rb", ?" + _COORDINATE
+_POLYGON = rb"\[" + _POINT + rb"(?:, ?" + _POINT + rb"){2,199}+\]"
+_POLYGONS = re.compile(rb'("segmentation": ?)\[' + _POLYGON + rb"(?:, ?" + _POLYGON + rb")*+\]")
+_PLAIN = object()  # value of ``segmentation`` in their place
+_CONSTANTS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": _PLAIN}
+
+
+def decode_annotations(text: bytes) -> list[Any]:
+    """Decode rows for `annotation_columns`: most polygons are checked without being decoded."""
+    if b"-Infinity" in text:
+        return decode_rows(text)
+    short = str(_POLYGONS.sub(rb"\1-Infinity", text), "utf-8")
+    return json.loads(f"[{short}]", parse_constant=_CONSTANTS.__getitem__)
 
 
 def image_columns(rows: Sequence[Row]) -> Columns:
@@ -104,6 +124,12 @@ def as_int64(values: list[Any]) -> np.ndarray:
     return array
 
 
+def are_unique(values: np.ndarray) -> bool:
+    """Whether no value occurs twice."""
+    ordered = np.sort(values)
+    return not (ordered[1:] == ordered[:-1]).any()
+
+
 def flags(rows: Sequence[Row], field: str) -> np.ndarray:
     """Values 0 and 1 of a field as (N,) bool; False where it is missing."""
     values = column_of(rows, field)
@@ -142,32 +168,12 @@ def _check_keypoints(values: list[Any]) -> None:
 
 def _shapes(segmentations: list[Any]) -> tuple[np.ndarray, np.ndarray]:
     """The columns ``has_shape`` and ``rle_hw`` of `annotation_columns`."""
-    has_shape = np.zeros(len(segmentations), dtype=bool)
+    has_shape = np.array([value is _PLAIN for value in segmentations], dtype=bool)
     rle_hw = np.zeros((len(segmentations), 2), dtype=np.int64)
-    kinds = np.array([type(value) is list for value in segmentations], dtype=bool)
-    polygons = [value for value in segmentations if type(value) is list]
-    has_shape[kinds] = _are_plain(polygons) or [
-        segmentation_fault(value, None) is None for value in polygons
-    ]
-    for index in np.flatnonzero(~kinds).tolist():
+    for index in np.flatnonzero(~has_shape).tolist():
         value = segmentations[index]
-        if is_rle(value) and max(value["size"]) < _LARGEST_SIDE:
+        if type(value) is list:
+            has_shape[index] = segmentation_fault(value, None) is None
+        elif is_rle(value) and max(value["size"]) < _LARGEST_SIDE:
             has_shape[index], rle_hw[index] = True, value["size"]
     return has_shape, rle_hw
-
-
-def _are_plain(segmentations: list[list[Any]]) -> bool:
-    """Whether all are polygons that are obviously valid; a slower check decides for the others."""
-    polygons = list(chain.from_iterable(segmentations))
-    if not all(segmentations) or not set(map(type, polygons)) <= {list}:
-        return False
-    lengths = np.fromiter(map(len, polygons), dtype=np.int64, count=len(polygons))
-    if ((lengths < 6) | (lengths % 2 == 1)).any():
-        return False
-    # No edge is longer than twice the largest coordinate.
-    limit = LONGEST_OUTLINE / lengths.max(initial=1)
-    try:
-        numbers_within(list(chain.from_iterable(polygons)), limit)
-    except IrregularError:
-        return False
-    return True

@@ -8,7 +8,13 @@ import numpy as np
 
 from datasets.annotations.checks import check_annotations
 from datasets.annotations.coco_file import Row, fill_optional_fields, load_annotations
-from datasets.annotations.compact.columns import Columns, annotation_columns, image_columns
+from datasets.annotations.compact.columns import (
+    Columns,
+    annotation_columns,
+    are_unique,
+    decode_annotations,
+    image_columns,
+)
 from datasets.annotations.compact.images import TablesByImage, link
 from datasets.annotations.compact.json_blocks import IrregularError
 from datasets.annotations.compact.tables import Kind, tables_of
@@ -111,7 +117,7 @@ def _finish(columns: Mapping[str, Columns], categories: Sequence[Row]) -> dict[s
     ids = annotations["id"]
     known = np.array([row["id"] for row in categories], dtype=np.int64)
     is_known = np.isin(annotations["category_id"], known)
-    if len(np.unique(ids)) < len(ids) or not is_known.all():
+    if not are_unique(ids) or not is_known.all():
         raise IrregularError
     linked = link(images, annotations["image_id"])
     rle_wh = annotations["rle_hw"][:, ::-1]
@@ -121,4 +127,4 @@ def _finish(columns: Mapping[str, Columns], categories: Sequence[Row]) -> dict[s
 
 
 _COLUMNS = {"images": image_columns, "annotations": annotation_columns}
-_KIND = Kind("instances", _COLUMNS, CATEGORY_RULES, _finish)
+_KIND = Kind("instances", _COLUMNS, decode_annotations, CATEGORY_RULES, _finish)

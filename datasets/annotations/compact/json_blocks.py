@@ -47,7 +47,24 @@ class Block(NamedTuple):
     ends: np.ndarray
 
 
-Receivers = Mapping[str, Callable[[Block], None]]
+def decode_rows(text: bytes) -> list[Any]:
+    """Decode rows that are separated by commas."""
+    return json.loads(f"[{str(text, 'utf-8')}]")
+
+
+class Receiver(NamedTuple):
+    """What is done with a table.
+
+    Attributes:
+        receive: called with each block of the table in turn.
+        decode: like `decode_rows`; may decode fields in another way.
+    """
+
+    receive: Callable[[Block], None]
+    decode: Callable[[bytes], list[Any]] = decode_rows
+
+
+Receivers = Mapping[str, Receiver]
 
 
 def read_blocks(path: str | Path, receivers: Receivers) -> dict[str, Any]:
@@ -55,8 +72,7 @@ def read_blocks(path: str | Path, receivers: Receivers) -> dict[str, Any]:
 
     Args:
         path: UTF-8 JSON file: an object.
-        receivers: for each table, a function that is called with its blocks in turn. The value of a
-            table must be a list of objects.
+        receivers: by name of the table. The value of a table must be a list of objects.
 
     Returns:
         the values of all other keys.
@@ -146,18 +162,18 @@ class _Reader:
                     raise
             size *= 4
 
-    def _read_table(self, receive: Callable[[Block], None]) -> None:
+    def _read_table(self, receiver: Receiver) -> None:
         """Read rows up to the end of a list; its opening bracket has been read."""
         ended = self._peek() == b"]"
         if ended:
             self._next(b"]")
         while not ended:
-            receive(self._read_rows())
+            receiver.receive(self._read_rows(receiver))
             ended = self._next(b",]") == b"]"
             if not ended and self._peek() != b"{":
                 raise IrregularError
 
-    def _read_rows(self) -> Block:
+    def _read_rows(self, receiver: Receiver) -> Block:
         """Read the complete rows at the beginning of ``_data``, at least one."""
         size = _BLOCK
         if len(self._data) < size:
@@ -170,7 +186,7 @@ class _Reader:
             starts, ends = _find_rows(self._data)
             size *= 2
         text, self._data = self._data[: ends[-1]], self._data[ends[-1] :]
-        rows = json.loads(f"[{str(text, 'utf-8')}]")
+        rows = receiver.decode(text)
         if len(rows) != len(ends) or set(map(type, rows)) != {dict}:
             raise IrregularError
         return Block(rows, text, starts, ends)

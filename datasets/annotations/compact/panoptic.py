@@ -10,6 +10,7 @@ import numpy as np
 from datasets.annotations.coco_file import Row
 from datasets.annotations.compact.columns import (
     Columns,
+    are_unique,
     as_int64,
     column_of,
     file_name_bytes,
@@ -19,7 +20,7 @@ from datasets.annotations.compact.columns import (
     names_in,
 )
 from datasets.annotations.compact.images import TablesByImage, link
-from datasets.annotations.compact.json_blocks import IrregularError
+from datasets.annotations.compact.json_blocks import IrregularError, decode_rows
 from datasets.annotations.compact.tables import Kind, tables_of
 from datasets.annotations.panoptic import (
     PANOPTIC_CATEGORY_RULES,
@@ -183,9 +184,9 @@ def _finish(columns: Mapping[str, Columns], categories: Sequence[Row]) -> dict[s
     segments = image_rows * (MAX_ID + 1) + maps["segment_id"]
     if (
         len(maps["image_id"]) != len(images["id"])
-        or len(np.unique(linked["image_row"])) < len(images["id"])
+        or not are_unique(linked["image_row"])
         or not np.isin(category_ids, known).all()
-        or len(np.unique(segments)) < len(segments)
+        or not are_unique(segments)
     ):
         raise IrregularError
     kept = {name: maps[name] for name in ("map_name", "num_segments")}
@@ -193,4 +194,4 @@ def _finish(columns: Mapping[str, Columns], categories: Sequence[Row]) -> dict[s
 
 
 _COLUMNS = {"images": image_columns, "annotations": _map_columns}
-_KIND = Kind("panoptic", _COLUMNS, PANOPTIC_CATEGORY_RULES, _finish)
+_KIND = Kind("panoptic", _COLUMNS, decode_rows, PANOPTIC_CATEGORY_RULES, _finish)

@@ -1,8 +1,6 @@
 """The tables of an annotation file: arrays with a part of the fields, and the encoded rows."""
 
-import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +10,10 @@ import numpy as np
 from datasets.annotations.coco_file import Row
 from datasets.annotations.compact.cache import cached
 from datasets.annotations.compact.columns import Columns
-from datasets.annotations.compact.json_blocks import Block, IrregularError, read_blocks
+from datasets.annotations.compact.json_blocks import Block, IrregularError, Receiver, read_blocks
 from datasets.annotations.compact.rows import EncodedRows, MemoryBytes, pickled
 from datasets.annotations.table_checks import FileProblems, Rule, check_table
+from util.garbage_collection import garbage_collection_paused
 
 _ROWS_AT_ONCE = 4096
 
@@ -28,6 +27,8 @@ class Kind(NamedTuple):
         name: name of the kind.
         columns: for "images" and "annotations", converts some of the rows to arrays. Arrays of
             successive rows are joined.
+        decode: for "annotations", see `Receiver`; rows that were decoded in this way are only given
+            to ``columns``.
         category_rules: rules for rows of "categories".
         finish: converts the arrays of the whole file, by table, and the categories, to those that
             are kept; raises `IrregularError` if rows do not go together.
@@ -35,6 +36,7 @@ class Kind(NamedTuple):
 
     name: str
     columns: Mapping[str, ToColumns]
+    decode: Callable[[bytes], list[Any]]
     category_rules: list[Rule]
     finish: Callable[[Mapping[str, Columns], Sequence[Row]], Mapping[str, np.ndarray]]
 
@@ -67,7 +69,7 @@ def tables_of(data: str | Path | Mapping[str, Any], kind: Kind) -> CompactTables
 def _read(ann_file: str | Path, kind: Kind) -> CompactTables:
     """Read a file, or its entry in the cache."""
     try:
-        with _no_garbage_collection():
+        with garbage_collection_paused():
             stored = cached(
                 ann_file, kind.name, lambda file: _convert_file(ann_file, kind, file.write)
             )
@@ -100,28 +102,17 @@ def _convert_tables(data: Mapping[str, Any], kind: Kind) -> CompactTables:
     return CompactTables(arrays, pickled(data["images"]), pickled(data["annotations"]), rest)
 
 
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Do not search for cycles: millions of rows are made, and none has any."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 def _convert_file(
     ann_file: str | Path, kind: Kind, write: Callable[[bytes], Any]
 ) -> tuple[Mapping[str, np.ndarray], dict[str, Any]]:
     """Read a file; its rows are given to ``write``."""
     collector = _Collector(kind, write)
-    receivers: dict[str, Callable[[Block], None]] = {
-        table: partial(collector.add, table) for table in kind.columns
-    }
     categories: list[Row] = []
-    receivers["categories"] = lambda block: categories.extend(block.rows)
+    receivers = {
+        "images": Receiver(partial(collector.add, "images")),
+        "annotations": Receiver(partial(collector.add, "annotations"), kind.decode),
+        "categories": Receiver(lambda block: categories.extend(block.rows)),
+    }
     rest = read_blocks(ann_file, receivers)
     arrays = _finish(kind, collector.columns(), categories)
     return arrays, {**rest, "categories": categories}

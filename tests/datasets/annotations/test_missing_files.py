@@ -11,11 +11,12 @@ NAMES = ["1.jpg", "2.jpg"]
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
+    root = tmp_path / "far_from" / "other_tests" / "root"  # parent folders are searched
     for name in NAMES:
         for folder in ("images/train", "other data"):
-            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / folder / name).touch()
-    return tmp_path
+            (root / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / folder / name).touch()
+    return root
 
 
 def explain(folder: Path, *names: str, flag: str | None = "--train_images") -> str:

@@ -31,7 +31,7 @@ def test_right_boxes_pass(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_corners_are_recognised(seed):
+def test_corners_are_recognized(seed):
     boxes = random_boxes(seed)
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     kinds = found(corners.tolist())
@@ -49,7 +49,7 @@ def test_centers_are_recognized(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_fractions_are_recognised(seed):
+def test_fractions_are_recognized(seed):
     boxes = random_boxes(seed) / [WIDTH, HEIGHT, WIDTH, HEIGHT]
     assert set(found(boxes.tolist())) == {"boxes_normalised"}
 

@@ -122,7 +122,7 @@ def test_images_and_classes_are_apart():
     assert voc_ap50(coco, found, [2]).all_point == {3: 0}
 
 
-def test_voc_is_recognised_by_its_field():
+def test_voc_is_recognized_by_its_field():
     assert is_voc(coco_of([annotation(1, BOX), annotation(2, BOX, difficult=0)]))
     assert not is_voc(coco_of([annotation(1, BOX)])) and not is_voc(coco_of([]))
 

@@ -3,7 +3,7 @@
 import pytest
 
 from datasets.formats.reading import ReadOptions, read_split
-from datasets.formats.recognise import recognise
+from datasets.formats.recognize import recognize
 from tests.datasets.format_cases import (
     boxes_by_image,
     read,
@@ -39,7 +39,7 @@ def test_a_held_out_part(tmp_path):
 def test_a_part_that_was_held_out_stays_when_the_folder_grows(tmp_path):
     """Also of YOLO images whose common folder changes with a new subfolder."""
     write_yolo(tmp_path, {"train": [str(n) for n in range(20)]})
-    source = recognise(tmp_path)
+    source = recognize(tmp_path)
     before = read_split(source, "val", ReadOptions(val_fraction=0.1))
     held_out = before.split.val
     assert held_out < {f"images/train/{n}.png" for n in range(20)}
@@ -47,7 +47,7 @@ def test_a_part_that_was_held_out_stays_when_the_folder_grows(tmp_path):
         write_image(tmp_path / "images" / "more" / f"{n}.png")
     (tmp_path / "data.yaml").write_text("train: images\nnames: [cat, dog, emu]\n")
     options = ReadOptions(val_fraction=0.1, seed=9)
-    after = read_split(recognise(tmp_path), "val", options, earlier=before.split)
+    after = read_split(recognize(tmp_path), "val", options, earlier=before.split)
     names = {f"images/{row['file_name']}" for row in after.data["images"]}
     assert len(names) == 4 and held_out < names and names == after.split.val
     assert before.split.train < after.split.train
@@ -55,7 +55,7 @@ def test_a_part_that_was_held_out_stays_when_the_folder_grows(tmp_path):
         " (4 of 40 images: 2 as in the checkpoint, 2 of 20 new ones by --val_fraction 0.1, "
         "--split_seed 9)"
     )
-    again = read_split(recognise(tmp_path), "val", options, earlier=after.split)
+    again = read_split(recognize(tmp_path), "val", options, earlier=after.split)
     assert again.part == " (4 of 40 images: 4 as in the checkpoint)"
     everything = read_split(source, "val", ReadOptions(val_fraction=1), earlier=after.split)
     assert everything.part == " (20 of 20 images: --val_fraction 1, --split_seed 42)"

@@ -1,4 +1,4 @@
-"""Layouts of Pascal VOC data that are recognised."""
+"""Layouts of Pascal VOC data that are recognized."""
 
 import pytest
 

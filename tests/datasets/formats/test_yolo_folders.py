@@ -1,4 +1,4 @@
-"""Layouts of YOLO data that are recognised, and ``data.yaml`` as different tools write it."""
+"""Layouts of YOLO data that are recognized, and ``data.yaml`` as different tools write it."""
 
 import pytest
 

@@ -27,7 +27,11 @@ def naive_attention(layer, query, query_position, key, key_position, padding):
     output = torch.zeros_like(query)
     weights = torch.zeros(query.shape[1], 3, len(query), len(key), dtype=query.dtype)
     cq, pq = layer.query_content(query), layer.query_position(query_position)
-    ck, pk, v = layer.key_content(key), layer.key_position(key_position), layer.value(key)
+    ck, pk, v = (
+        layer.key_content(key),
+        layer.key_position(key_position),
+        layer.value(key + key_position),
+    )
     for image in range(query.shape[1]):
         for head in range(3):
             part = slice(4 * head, 4 * head + 4)

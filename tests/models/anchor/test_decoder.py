@@ -58,7 +58,7 @@ def test_each_layer_moves_the_boxes_of_the_layer_before(pre_norm):
     before = logits
     for layer, state, after in zip(decoder.layers, states, boxes, strict=True):
         positions = decoder._positions(content, before.sigmoid())
-        content = layer(content, memory, *positions, pos)
+        content = layer(content + positions[0], memory, *positions, pos)
         assert torch.allclose(state, decoder.norm(content))
         before = before + decoder.offset_mlp(decoder.norm(content))
         assert torch.allclose(after, before)

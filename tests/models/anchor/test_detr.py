@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from models.anchor import denoising
+from models.fast.inference import optimize_for_inference
 from models.segmentation import DETRsegm
 from tests.models.anchor.small_anchor_models import NUM_CLASSES, batch, build_anchor_detr
 from util.nested_tensor import NestedTensor
@@ -159,3 +160,11 @@ def test_a_segmentation_model_passes_the_targets_on():
     outputs = forward(model, samples, targets)
     assert model.needs_targets and "denoising" in outputs
     assert outputs["pred_masks"].dense().shape[:2] == (3, 6)
+
+
+def test_a_model_prepared_for_inference_predicts_the_same():
+    samples, _ = batch(COUNTS)
+    model = build_anchor_detr().eval()
+    expected, found = model(samples), optimize_for_inference(model)(samples)
+    for name in ("pred_logits", "pred_boxes"):
+        assert torch.allclose(expected[name], found[name], atol=1e-4)

@@ -15,6 +15,7 @@ from models.segmentation import DETRsegm
 from models.transformer import Transformer
 from tests.models.small_models import build_segmenter, images
 from tests.narrow_resnet import NARROW
+from training.network import prepare_for_training
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 
 SIZES = [(70, 90), (33, 128)]
@@ -120,6 +121,24 @@ def test_mixed_precision(dtype):
     assert largest_difference(prepared, model, batch) < 1e-5  # float32 again, in the same model
 
 
+def test_mixed_precision_of_tiny_images():
+    model = build(backbone="resnet50")
+    prepared, batch = optimize_for_inference(model), images((1, 1), (1, 1))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert largest_difference(prepared, model, batch) < 0.05
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_on_a_gpu(dtype):
+    model = build(backbone="resnet50", masks=True).cuda()
+    batch = [image.cuda() for image in images(*SIZES)]
+    prepared = optimize_for_inference(model)
+    with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+        error = largest_difference(prepared, model, batch)
+    assert error < (1e-3 if dtype == torch.float32 else 0.1)
+
+
 def test_minimal_model():
     torch.manual_seed(0)
     model = randomize_norms(MinimalDETR(3, 16, 2, 1, 1)).eval()
@@ -173,6 +192,16 @@ def test_a_prepared_model_is_prepared_only_once():
     assert optimize_for_inference(prepared) is prepared
 
 
+def test_a_compiled_model():
+    model = build()
+    compiled = torch.compile(model, backend="eager")
+    assert largest_difference(optimize_for_inference(compiled), model, images(*SIZES)) < 1e-5
+    model.compile(backend="eager")
+    prepared = optimize_for_inference(model)
+    assert prepared._compiled_call_impl is None
+    prepared(images(*SIZES))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -186,7 +215,7 @@ def test_changes_are_refused(change, message):
     prepared = optimize_for_inference(build())
     with pytest.raises(RuntimeError, match=f"{message}.*change the original model, then prepare"):
         change(prepared)
-    assert prepared.eval() is prepared
+    assert prepared.eval() is prepared.to("cpu").float() is prepared
 
 
 def record(calls):
@@ -259,6 +288,21 @@ def test_hooks_on_all_modules():
     assert {nn.Conv2d, nn.LayerNorm, nn.ReLU} <= set(calls)
 
 
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_a_model_in_training(amp):
+    model = build(backbone="resnet18", masks=True)
+    batch, calls = images(*SIZES), []
+    with torch.no_grad():
+        expected = model(batch)["pred_boxes"]
+    prepare_for_training(model, amp)
+    prepared = optimize_for_inference(model)
+    torch.testing.assert_close(prepared(batch)["pred_boxes"], expected, rtol=1e-4, atol=1e-5)
+    block = prepared.detr.backbone[0].body.layer3[0]
+    block.conv1.register_forward_hook(record(calls))
+    torch.testing.assert_close(prepared(batch)["pred_boxes"], expected, rtol=1e-4, atol=1e-5)
+    assert len(calls) == 1
+
+
 class OwnBackbone(nn.Module):
     """A user's backbone, with a convolution, a norm in training mode and a shared module."""
 
@@ -294,6 +338,7 @@ def test_scripting_the_original_after_preparing_it():
     optimize_for_inference(model)(images((40, 50)))
     with pytest.warns(DeprecationWarning):
         scripted = torch.jit.script(model)
+    assert optimize_for_inference(scripted) is scripted
     batch = nested_tensor_from_tensor_list(images((40, 50)))
     with torch.no_grad():
         torch.testing.assert_close(scripted(batch)["pred_boxes"], model(batch)["pred_boxes"])

@@ -31,7 +31,9 @@ def restored():
 
 
 EXAMPLES = [f"examples/{name}.py" for name in ("attention", "detect", "panoptic")]
-EXPORTERS = [f"export.{name}" for name in ("huggingface", "onnx", "program", "torchscript")]
+EXPORTERS = [
+    f"export.{name}" for name in ("evaluate", "huggingface", "onnx", "program", "torchscript")
+]
 MODULES = ["datasets.check", "export.weights", *EXPORTERS]
 
 

@@ -198,7 +198,46 @@ SQUARE = [1, 1, 5, 1, 5, 5, 1, 5]
         (RLE | {"size": [2**40, 1], "counts": [2**40]}, False),
     ],
 )
-def test_segmentations_without_a_mask(segmentation, has_shape):
+@pytest.mark.parametrize("from_file", [True, False])
+def test_segmentations_without_a_mask(tmp_path, segmentation, has_shape, from_file):
     data = copy.deepcopy(GOOD)
     data["annotations"][0]["segmentation"] = segmentation
-    assert Instances(data).has_shape.tolist() == [has_shape, True]
+    write_json(tmp_path / "a.json", data)
+    found = Instances(tmp_path / "a.json" if from_file else data)
+    assert found.has_shape.tolist() == [has_shape, True]
+    assert repr(found.annotations_of(1)[0]["segmentation"]) == repr(segmentation)
+
+
+@pytest.mark.parametrize(
+    ("text", "has_shape"),
+    [
+        ("[[1,2,3,4,5,6]]", True),
+        ("[[1, 2.25, -3, 4, 0, 0.5], [1, 2, 3, 4, 5, 6]]", True),
+        ("[[1,\n2,3,4,5,6]]", True),
+        ("[[" + ", ".join(["9999.99"] * 402) + "]]", True),
+        ("[[" + ", ".join(["9999.99"] * 403) + "]]", False),
+        ("[[1e1, 2, 3, 4, 5, 6]]", True),
+        ("-Infinity", False),
+        ("NaN", False),
+        ('"-Infinity"', False),
+        *(
+            (f"[[{number}, 2, 3, 4, 5, 6]]", None)
+            for number in ("01", "1.", ".5", "--1", "+1", "1..2", "1 2", "", "-", "0x1")
+        ),
+        ("[[1, 2, 3, 4, 5, 6]", None),
+        ("[[1, 2, 3, 4, 5, 6],]", None),
+        ("[1, 2, 3, 4, 5, 6]]", None),
+    ],
+)
+def test_polygons_in_a_file_that_json_cannot_read_are_refused(tmp_path, text, has_shape):
+    data = copy.deepcopy(GOOD)
+    data["annotations"][0]["segmentation"] = "here"
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(data).replace('"here"', text))
+    if has_shape is None:
+        with pytest.raises(ValueError):
+            json.loads(path.read_text())
+        with pytest.raises(IrregularError):
+            Instances(path)
+    else:
+        assert Instances(path).has_shape.tolist() == [has_shape, True]

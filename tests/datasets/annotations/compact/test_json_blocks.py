@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from datasets.annotations.compact import json_blocks
-from datasets.annotations.compact.json_blocks import IrregularError, read_blocks
+from datasets.annotations.compact.json_blocks import IrregularError, Receiver, read_blocks
 from tests.datasets.json_strategies import TABLES, TEXTS, VALUES
 
 ROWS = st.lists(
@@ -45,7 +45,8 @@ def content_of(path):
 
         return receive
 
-    return {**read_blocks(path, {table: receiver(table) for table in TABLES}), **tables}
+    receivers = {table: Receiver(receiver(table)) for table in TABLES}
+    return {**read_blocks(path, receivers), **tables}
 
 
 def write(path, data, layout):

@@ -95,7 +95,7 @@ def test_two_segments_with_the_same_id(good):
 def test_warnings_are_those_of_the_whole_tables(tmp_path, caplog):
     def change(data):
         data["annotations"][0]["segments_info"] = []
-        data["images"][1]["file_name"] = "../val2017/10.png"
+        data["images"][1]["file_name"] = "../panoptic_val2017/10.png"
 
     root = write_panoptic(tmp_path, change)
     paths = root / "annotations" / "panoptic_val2017.json", root / "panoptic_val2017"

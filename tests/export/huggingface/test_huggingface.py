@@ -4,16 +4,22 @@ import dataclasses
 import errno
 import json
 import os
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from export.check import CheckFailedError, compare, padded_batches
-from export.huggingface import load_huggingface_model, read_folder, run, write_folder
-from export.huggingface_config import read_config, read_preprocessor
-from export.huggingface_keys import from_huggingface, to_huggingface
+from export.huggingface.command import run
+from export.huggingface.config import read_config
+from export.huggingface.folder import load_huggingface_model, read_folder, write_folder
+from export.huggingface.keys import from_huggingface, to_huggingface
+from export.huggingface.processor import read_preprocessor
 from export.source import from_file
 from export.wrapper import ExportWrapper
+from models.postprocess import PostProcess
 from tests.export.small_files import (
     BOXES,
     CATEGORIES,
@@ -110,12 +116,31 @@ def test_what_they_save_again_is_read(tmp_path, architecture):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_their_processor_prepares_images_as_we_do(tmp_path):
+def test_their_processor_works_as_ours_and_comes_back(tmp_path):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    write_folder(source(BOXES), tmp_path)
+    given = dataclasses.replace(source(BOXES), short_side=64, max_size=90)
+    write_folder(given, tmp_path)
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, local_files_only=True)
     assert "Detr" in type(processor).__name__
-    assert dict(processor.size) == {"shortest_edge": 800, "longest_edge": 1333}
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 15, 3), np.uint8)
+    image = Image.fromarray(pixels).resize((150, 90), Image.Resampling.BICUBIC)
+    prepared = processor(images=image, return_tensors="pt")
+    ours = given.batch_of(image)
+    assert prepared["pixel_values"].shape == ours.shape and prepared["pixel_mask"].all()
+    # Some versions resize with torchvision, which rounds other pixels than Pillow.
+    difference = (prepared["pixel_values"] - ours).abs()
+    assert difference.max() < 0.06 and difference.mean() < 0.01
+
+    with torch.no_grad():
+        outputs = given.model(ours)
+    (expected,) = PostProcess()(outputs, torch.tensor([[90, 150]]))
+    theirs = SimpleNamespace(logits=outputs["pred_logits"], pred_boxes=outputs["pred_boxes"])
+    (found,) = processor.post_process_object_detection(theirs, 0.0, [(90, 150)])
+    for name in ("scores", "labels", "boxes"):
+        torch.testing.assert_close(found[name], expected[name])
+
+    processor.save_pretrained(tmp_path)
+    assert read_folder(tmp_path)[0]["args"] == {**BOXES.flags(), "scales": [64], "max_size": 90}
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -140,7 +165,7 @@ def test_a_model_of_theirs_that_differs_leaves_no_folder(tmp_path, capsys, monke
     write_checkpoint(tmp_path / "a.pth")
     other = build(dataclasses.replace(BOXES, nheads=2))
     monkeypatch.setattr(
-        "export.huggingface.load_huggingface_model",
+        "export.huggingface.command.load_huggingface_model",
         lambda folder, masks: ExportWrapper(other, raw=True).eval(),
     )
     argv = ["to", "--checkpoint", str(tmp_path / "a.pth"), "--output", str(tmp_path / "theirs")]

@@ -49,14 +49,14 @@ def build_source(args: Any) -> DataSource | None:
         UserError: if the path does not exist or cannot be read as data.
     """
     if option(args, "data"):
-        return recognise(args.data)
+        return recognize(args.data)
     for format_name in _AS_FORMAT:
         if path := option(args, f"{format_name}_path"):
-            return recognise_as(format_name, path)
+            return recognize_as(format_name, path)
     return None
 
 
-def recognise(path: str | Path) -> DataSource:
+def recognize(path: str | Path) -> DataSource:
     """Recognize the data at a path.
 
     Args:
@@ -69,13 +69,13 @@ def recognise(path: str | Path) -> DataSource:
     root = Path(path)
     _check_exists(root, "--data")
     if root.is_file():
-        return _recognise_file(root)
+        return _recognize_file(root)
     source: DataSource | None = (
         find_coco_splits(root)
         or _voc(root)
         or _yolo(root)
         or find_coco_file(root)
-        or _recognise_inner(root)
+        or _recognize_inner(root)
     )
     if source is None:
         raise UserError(f"--data {root}: {_explain_unknown(root)}")
@@ -101,7 +101,7 @@ def _check_exists(root: Path, flag: str) -> None:
         raise UserError(f"{flag} {root} does not exist{hint}")
 
 
-def _recognise_file(file: Path) -> DataSource:
+def _recognize_file(file: Path) -> DataSource:
     """Recognize a file.
 
     Raises:
@@ -127,13 +127,13 @@ def _yolo(root: Path) -> YoloData | None:
     return None if folders is None else YoloData(folders)
 
 
-def _recognise_inner(root: Path) -> DataSource | None:
+def _recognize_inner(root: Path) -> DataSource | None:
     """Recognize the data in the only subfolder, as in unpacked archives."""
     inner = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return recognise(inner[0]) if len(inner) == 1 else None
+    return recognize(inner[0]) if len(inner) == 1 else None
 
 
-def recognise_as(format_name: str, path: str | Path) -> DataSource:
+def recognize_as(format_name: str, path: str | Path) -> DataSource:
     """Find the data of a known format.
 
     Args:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from export.renaming import Renaming, inside_detector, rename_all, with_prefixes
+from export.key_names.renaming import Renaming, inside_detector, rename_all, with_prefixes
 from models.weights import DETECTOR_PREFIX
 
 # torchvision's names and Detectron2's. There, the norm is a submodule of the convolution; its pairs

@@ -1,8 +1,8 @@
-"""Which format is recognised, and what is said about anything else."""
+"""Which format is recognized, and what is said about anything else."""
 
 import pytest
 
-from datasets.formats.recognise import recognise, recognise_as, split_names
+from datasets.formats.recognize import recognize, recognize_as, split_names
 from tests.datasets.format_cases import (
     voc_object,
     voc_xml,
@@ -17,7 +17,7 @@ from util.errors import UserError
 
 def refusal(path):
     with pytest.raises(UserError) as caught:
-        recognise(path)
+        recognize(path)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -28,22 +28,22 @@ def test_formats(tmp_path):
     write_voc(tmp_path / "v")
     write_yolo(tmp_path / "y")
     for name, expected in (("c", "COCO"), ("v", "Pascal VOC"), ("y", "YOLO")):
-        assert recognise(tmp_path / name).format == expected
-        assert recognise(str(tmp_path / name)).format == expected
-    assert recognise(tmp_path / "y" / "data.yaml").format == "YOLO"
-    assert recognise(tmp_path / "c" / "mine.json").format == "COCO"
+        assert recognize(tmp_path / name).format == expected
+        assert recognize(str(tmp_path / name)).format == expected
+    assert recognize(tmp_path / "y" / "data.yaml").format == "YOLO"
+    assert recognize(tmp_path / "c" / "mine.json").format == "COCO"
 
 
 def test_the_only_subfolder(tmp_path):
     write_yolo(tmp_path / "unpacked" / "animals")
-    assert recognise(tmp_path).format == "YOLO"
+    assert recognize(tmp_path).format == "YOLO"
 
 
 def test_splits(tmp_path):
     write_yolo(tmp_path / "both")
     write_yolo(tmp_path / "train", {"train": ["a"]})
     write_yolo(tmp_path / "val", {"val": ["a"]})
-    names = [split_names(recognise(tmp_path / name)) for name in ("both", "train", "val")]
+    names = [split_names(recognize(tmp_path / name)) for name in ("both", "train", "val")]
     assert names == [["train", "val"], ["train", "val"], ["val"]]
 
 
@@ -82,11 +82,11 @@ def test_a_format_in_an_unusual_place(tmp_path):
 def test_a_given_format(tmp_path):
     write_voc(tmp_path / "both")
     write_yolo(tmp_path / "both")
-    assert recognise_as("voc", tmp_path / "both").format == "Pascal VOC"
-    assert recognise_as("yolo", tmp_path / "both" / "data.yaml").format == "YOLO"
+    assert recognize_as("voc", tmp_path / "both").format == "Pascal VOC"
+    assert recognize_as("yolo", tmp_path / "both" / "data.yaml").format == "YOLO"
     (tmp_path / "empty").mkdir()
     for name in ("voc", "yolo"):
         with pytest.raises(UserError, match=f"--{name}_path .*: expected .*read with --data$"):
-            recognise_as(name, tmp_path / "empty")
+            recognize_as(name, tmp_path / "empty")
         with pytest.raises(UserError, match=f"--{name}_path .*bot does not exist, did you mean b"):
-            recognise_as(name, tmp_path / "bot")
+            recognize_as(name, tmp_path / "bot")

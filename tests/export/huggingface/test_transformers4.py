@@ -12,22 +12,31 @@ import pytest
 
 FOLDER = Path(os.environ.get("TRANSFORMERS4", Path(sys.prefix) / "transformers4"))
 VERSION = "import transformers; print(transformers.__version__)"
-TESTS = "gives_our_outputs or save_again or there_and_back"
+TESTS = "gives_our_outputs or save_again or there_and_back or processor"
+HERE = Path(__file__).parent
 
 
-@pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="transformers 4 is not installed: make slow")
-def test_transformers_4_loads_what_we_write_and_the_other_way():
+@pytest.mark.parametrize(
+    ("file", "flags"),
+    [
+        pytest.param(
+            "test_huggingface.py", ["-m", "not slow", "-k", TESTS], marks=pytest.mark.slow
+        ),
+        pytest.param("test_seven_models.py", [], marks=pytest.mark.full),
+    ],
+)
+def test_transformers_4_loads_what_we_write_and_the_other_way(file, flags):
     environment = {**os.environ, "PYTHONPATH": str(FOLDER), "HF_HUB_OFFLINE": "1"}
 
     def run(*argv: str) -> str:
         command = [sys.executable, *argv]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
         return done.stdout
 
     assert run("-c", VERSION).startswith("4.")
-    file = Path(__file__).with_name("test_huggingface.py")
-    flags = ("-q", "-W", "ignore", "-p", "no:xdist", "-p", "no:cacheprovider", "-m", "not slow")
-    out = run("-m", "pytest", *flags, "-k", TESTS, str(file))
+    quiet = ("-q", "-W", "ignore", "-p", "no:xdist", "-p", "no:cacheprovider")
+    out = run("-m", "pytest", *quiet, *flags, str(HERE / file))
     assert " passed" in out and "skipped" not in out

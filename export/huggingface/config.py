@@ -1,4 +1,4 @@
-"""Write and read ``config.json`` and ``preprocessor_config.json`` of Hugging Face's DETR."""
+"""Write and read ``config.json`` of Hugging Face's DETR."""
 
 import math
 from collections.abc import Mapping
@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from datasets.coco import IMAGENET_MEAN, IMAGENET_STD
 from export.architecture import Architecture
+from export.huggingface.entries import Entries, short
 from models.backbone import known_resnets
 from util.category_ids import CategoryIds, OwnId
 from util.errors import UserError
@@ -15,7 +15,6 @@ from util.errors import UserError
 _UNNAMED = "LABEL_"  # prefix of class names that transformers generates; released models: "N/A"
 _CATEGORY_IDS = "category_ids"  # our own key: user's id of each label; none if it is the label
 _DC5_STRIDE = 16
-_BILINEAR = 2  # Pillow's number of the filter
 
 
 def write_config(
@@ -151,7 +150,7 @@ def read_config(
     Raises:
         UserError: the model is no DETR, or we have no equivalent model.
     """
-    entries = _Entries(config, source)
+    entries = Entries(config, source)
     entries.require(model_type="detr", activation_function="relu", num_channels=3)
     heads = {entries.get(f"{stack}_attention_heads", int, 8) for stack in ("encoder", "decoder")}
     if len(heads) > 1:
@@ -163,66 +162,6 @@ def read_config(
     return flags, *_read_categories(entries)
 
 
-class _Entries:
-    """Entries of a JSON object, with checks.
-
-    Args:
-        values: the object.
-        source: path of the file, for error messages.
-    """
-
-    def __init__(self, values: Mapping[str, Any], source: str):
-        self.values = values
-        self.source = source
-
-    def get(self, name: str, kind: type, default: Any) -> Any:
-        """The entry ``name``, or ``default`` if it is missing or null.
-
-        Raises:
-            UserError: it is not of this kind.
-        """
-        value = self.values.get(name)
-        if value is None:
-            return default
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            found = f"{name} is {_short(value)}, not of type {kind.__name__}"
-            raise UserError(f"{self.source}: {found}")
-        return value
-
-    def part(self, name: str) -> "_Entries":
-        """The object ``name``; empty if it is missing or null."""
-        return _Entries(self.get(name, dict, {}), self.source)
-
-    def require(self, **ours: Any) -> None:
-        """Check that entries, where present, have the values of our models.
-
-        Raises:
-            UserError: another value.
-        """
-        for name, expected in ours.items():
-            value = self.values.get(name)
-            if value is not None and not _is_same(value, expected):
-                raise UserError(f"{self.source}: {name} is {_short(value)}, ours is {expected}")
-
-
-def _is_same(value: Any, expected: Any) -> bool:
-    if not isinstance(expected, tuple):
-        expected, value = (expected,), (value,)
-    if not isinstance(value, list | tuple) or len(value) != len(expected):
-        return False
-    return all(
-        math.isclose(a, b, abs_tol=1e-6)
-        if isinstance(b, float) and isinstance(a, int | float)
-        else a == b
-        for a, b in zip(value, expected, strict=True)
-    )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}…"
-
-
 def uses_timm(config: Mapping[str, Any]) -> bool:
     """Whether the backbone of a ``config.json`` is of timm, not of transformers."""
     backbone = config.get("backbone_config")
@@ -231,7 +170,7 @@ def uses_timm(config: Mapping[str, Any]) -> bool:
     return config.get("use_timm_backbone") is not False
 
 
-def _read_backbone(entries: _Entries) -> bool:
+def _read_backbone(entries: Entries) -> bool:
     """Check that the backbone is a ResNet of torchvision, and return whether it is dilated (DC5).
 
     Raises:
@@ -255,7 +194,7 @@ def _read_backbone(entries: _Entries) -> bool:
     return False
 
 
-def _refuse_unknown_options(options: _Entries) -> None:
+def _refuse_unknown_options(options: Entries) -> None:
     """Raise a UserError for options of timm that change the model."""
     options.require(in_chans=3, num_channels=3)
     known = {"out_indices", "output_stride", "in_chans", "num_channels", "features_only"}
@@ -268,11 +207,11 @@ def _check_timm_name(name: str, source: str) -> None:
     """Raise a UserError if timm's model ``name`` is not a ResNet of torchvision."""
     if name.partition(".")[0].removeprefix("tv_") not in known_resnets():
         raise UserError(
-            f"{source}: the backbone {_short(name)} of timm is not a ResNet of torchvision"
+            f"{source}: the backbone {short(name)} of timm is not a ResNet of torchvision"
         )
 
 
-def _read_categories(entries: _Entries) -> tuple[dict[int, str], list[OwnId] | None]:
+def _read_categories(entries: Entries) -> tuple[dict[int, str], list[OwnId] | None]:
     """Class names by category id, without generated names, and ``category_ids``.
 
     Raises:
@@ -290,47 +229,3 @@ def _read_categories(entries: _Entries) -> tuple[dict[int, str], list[OwnId] | N
         raise UserError(f"{entries.source}: {error}") from error
     names = {ids.by_row[i]: name for i, name in labels.items() if name not in unnamed}
     return names, ids.saved()
-
-
-def read_preprocessor(config: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Read the image sizes as the flags ``scales`` and ``max_size``.
-
-    Args:
-        config: content of ``preprocessor_config.json``.
-        source: path of the file, for error messages.
-
-    Raises:
-        UserError: the transforms differ from ours in more than the sizes.
-    """
-    entries = _Entries(config, source)
-    entries.require(do_resize=True, do_rescale=True, do_normalize=True, resample=_BILINEAR)
-    entries.require(rescale_factor=1 / 255, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)
-    if isinstance(config.get("size"), int):  # files of old versions
-        short, longest = entries.get("size", int, 0), entries.get("max_size", int, 1333)
-    else:
-        size = entries.part("size")
-        if not size.values:
-            return {}
-        short, longest = (size.get(f"{end}_edge", int, 0) for end in ("shortest", "longest"))
-    if not 0 < short <= longest:
-        raise UserError(
-            f"{source}: size is {_short(config['size'])}; our transforms need a shortest_edge and "
-            "a longest_edge"
-        )
-    return {"scales": [short], "max_size": longest}
-
-
-def preprocessor_config(panoptic: bool, short_side: int, max_size: int) -> dict[str, Any]:
-    """The configuration of their image processor: the same transforms as in our evaluation."""
-    return {
-        "image_processor_type": "DetrImageProcessor",
-        "format": "coco_panoptic" if panoptic else "coco_detection",
-        "do_resize": True,
-        "size": {"shortest_edge": short_side, "longest_edge": max_size},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(IMAGENET_MEAN),
-        "image_std": list(IMAGENET_STD),
-        "do_pad": True,
-    }

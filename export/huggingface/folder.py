@@ -1,0 +1,155 @@
+"""Write and read the folder of a Hugging Face model."""
+
+import importlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from export.architecture import Architecture
+from export.check import CheckFailedError, Exported
+from export.huggingface.config import (
+    read_config,
+    write_config,
+)
+from export.huggingface.keys import (
+    from_huggingface,
+    is_name_of_other_version,
+    to_huggingface,
+)
+from export.huggingface.processor import preprocessor_config, read_preprocessor
+from export.quiet import quiet
+from export.source import Source
+from export.weights import (
+    write_safetensors_file,
+)
+from models.weights import load_model_state, model_state
+from util.errors import UserError
+from util.files.checkpoint import atomic_write, load_checkpoint
+from util.files.safetensors_file import read_safetensors
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+WEIGHTS, OLD_WEIGHTS = "model.safetensors", "pytorch_model.bin"
+
+
+def write_folder(source: Source, folder: Path) -> None:
+    """Write a model as a Hugging Face folder.
+
+    Args:
+        source: the model.
+        folder: existing folder.
+
+    Raises:
+        UserError: Hugging Face has no equivalent model, or the folder cannot be written.
+    """
+    state = source.model.state_dict()
+    config = write_config(source.architecture, state, source.categories, source.rows())
+    theirs = to_huggingface(state, config["use_timm_backbone"], source.name)
+    write_safetensors_file(folder / WEIGHTS, theirs, {})
+    preprocessor = preprocessor_config(
+        source.architecture.masks, source.short_side, source.max_size
+    )
+    for name, content in ((CONFIG, config), (PREPROCESSOR, preprocessor)):
+        with atomic_write(folder / name, "w") as file:
+            json.dump(content, file, indent=2, ensure_ascii=False)
+
+
+def read_folder(folder: Path) -> tuple[dict[str, Any], nn.Module]:
+    """Read a Hugging Face folder as a checkpoint, and build its model.
+
+    Returns:
+        A checkpoint, and our model with its weights. The checkpoint has ``model``: the weights
+        under our key names; ``args``: the flags of the architecture, and the image sizes ``scales``
+        and ``max_size`` if the folder has them; ``categories``: names by category id;
+        ``category_ids``, as in a checkpoint.
+
+    Raises:
+        UserError: a file is missing, or we have no equivalent model.
+    """
+    config = read_json(folder / CONFIG)
+    flags, categories, category_ids = read_config(config, str(folder / CONFIG))
+    sizes = {}
+    if (path := folder / PREPROCESSOR).exists():
+        sizes = read_preprocessor(read_json(path), str(path))
+    path = folder / WEIGHTS
+    if path.exists():
+        theirs = read_safetensors(path)[0]
+    else:
+        path = folder / OLD_WEIGHTS
+        if not path.exists():
+            raise UserError(f"{folder}: has neither {WEIGHTS} nor {OLD_WEIGHTS}")
+        theirs = model_state(load_checkpoint(path), str(path))
+    state = from_huggingface(theirs, str(path))
+    architecture = Architecture.of(state, flags, str(path))
+    model = architecture.build()
+    load_model_state(model, state, str(path), flags_of_main=False)
+    checkpoint = {
+        "model": state,
+        "args": architecture.flags() | sizes,
+        "categories": categories,
+        "category_ids": category_ids,
+    }
+    return checkpoint, model
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise UserError(
+            f"{path}: cannot be read ({err.strerror}): give the folder of a Hugging Face model"
+        ) from err
+    except (ValueError, RecursionError) as err:
+        raise UserError(f"{path}: is not JSON ({err})") from err
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: is not a JSON object")
+    return config
+
+
+def load_huggingface_model(folder: Path, masks: bool) -> Exported:
+    """Load the Hugging Face model of a folder; call it with our padding mask, outputs are raw.
+
+    Args:
+        folder: written by ``save_pretrained`` or `write_folder`.
+        masks: load a segmentation model.
+
+    Raises:
+        CheckFailedError: the model cannot be loaded, or has missing or unexpected keys.
+    """
+    transformers: Any = importlib.import_module("transformers")
+    kind = transformers.DetrForSegmentation if masks else transformers.DetrForObjectDetection
+    try:
+        with quiet():
+            config = transformers.DetrConfig.from_pretrained(folder, local_files_only=True)
+            config.use_pretrained_backbone = False  # no download: the folder has the weights
+            model, report = kind.from_pretrained(
+                folder, config=config, local_files_only=True, output_loading_info=True
+            )
+    except Exception as err:  # any of its packages may raise anything
+        reason = " ".join(str(err).split())
+        raise CheckFailedError(
+            f"transformers {transformers.__version__} cannot load it ({reason})"
+        ) from err
+    unexpected = [
+        key
+        for key in report["unexpected_keys"]
+        if not (key.endswith(".num_batches_tracked") or is_name_of_other_version(key))
+    ]
+    wrong = [*report["missing_keys"], *unexpected]
+    if wrong:
+        raise CheckFailedError(f"{len(wrong)} missing or unexpected keys, such as {wrong[0]}")
+    model.eval()
+
+    def run(images: Tensor, padding_mask: Tensor) -> dict[str, Tensor]:
+        outputs = model(pixel_values=images, pixel_mask=(~padding_mask).long())  # 1: no padding
+        named = {"pred_logits": outputs.logits, "pred_boxes": outputs.pred_boxes}
+        return named | ({"pred_masks": outputs.pred_masks} if "pred_masks" in outputs else {})
+
+    return run

@@ -1,0 +1,1 @@
+"""State dicts with the key names of other projects."""

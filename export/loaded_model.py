@@ -1,0 +1,81 @@
+"""A loaded detector with its class names and the size of its input images."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from PIL import Image
+from torch import Tensor, nn
+
+from datasets.coco import PUBLISHED_SCALES, make_coco_transforms
+from util.category_ids import CategoryIds, OwnId
+from util.cli.suggestions import did_you_mean
+from util.errors import UserError
+from util.options import NEW_FLAG_DEFAULTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model in evaluation mode, with its class names and the size of its input images.
+
+    Attributes:
+        model: takes a batch (B, 3, H, W).
+        num_classes: number of classes without "no object".
+        categories: class names by category id, as far as known.
+        is_thing: thing (True) or stuff by category id, as far as known.
+        category_ids: id in the user's files of the class in each row of the class head, for
+            `models.postprocess.PostProcess`; None: category ids are row numbers.
+        short_side: short side of input images in pixels.
+        max_size: maximum long side of input images in pixels.
+        best_threshold: score with the best F1 in the evaluation of these weights during training;
+            None: not known.
+        segment_threshold: minimum score of segments in panoptic maps.
+    """
+
+    model: nn.Module
+    num_classes: int
+    categories: Mapping[int, str]
+    is_thing: Mapping[int, bool] = field(default_factory=dict)
+    category_ids: Sequence[OwnId] | None = None
+    short_side: int = max(PUBLISHED_SCALES)
+    max_size: int = NEW_FLAG_DEFAULTS["max_size"]
+    best_threshold: float | None = None
+    segment_threshold: float = NEW_FLAG_DEFAULTS["panoptic_threshold"]
+
+    @property
+    def cls_loss(self) -> str:
+        """Classification loss of the model, ``ce`` or ``focal``: how its logits give scores."""
+        return str(getattr(self.model, "cls_loss", "ce"))
+
+    @property
+    def is_panoptic(self) -> bool:
+        """Whether the model predicts panoptic maps: it has masks, and knows things and stuff."""
+        return bool(self.is_thing) and hasattr(self.model, "mask_head")
+
+    def batch_of(self, image: Image.Image) -> Tensor:
+        """The image as a batch (1, 3, H, W), scaled and normalised, on the model's device."""
+        preprocess = make_coco_transforms("val", [self.short_side], self.max_size)
+        device = next(self.model.parameters()).device
+        batch: Tensor = preprocess(image, None)[0][None].to(device)
+        return batch
+
+    def name_of(self, category_id: int) -> str:
+        """The class name of a category id, or ``class <id>`` if it is unknown."""
+        return self.categories.get(category_id, f"class {category_id}")
+
+    def rows(self) -> CategoryIds:
+        """Category ids by row of the class head."""
+        return CategoryIds(tuple(self.category_ids or range(self.num_classes)))
+
+    def ids_of(self, names: Sequence[str]) -> set[int]:
+        """The category ids of classes by name.
+
+        Raises:
+            UserError: a class is unknown.
+        """
+        known = {i: self.name_of(i) for i in self.categories or self.rows().by_row}
+        listed = list(dict.fromkeys(known.values()))
+        for name in names:
+            if name not in listed:
+                hint = did_you_mean(name, listed) or f"; its classes are {', '.join(listed)}"
+                raise UserError(f"the model has no class {name!r}{hint}")
+        return {i for i, name in known.items() if name in names}

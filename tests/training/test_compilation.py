@@ -1,0 +1,73 @@
+"""torch.compile for training: one graph for all sizes, unchanged state dict, refusals."""
+
+import copy
+import sysconfig
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from tests.models.small_models import build_segmenter, images
+from training.compilation import check_compiler, compile_parts, describe_compilations
+from util.errors import UserError
+
+# Raised while Dynamo inspects the inputs of a graph.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+
+
+@pytest.fixture
+def compiled():
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+    counters.clear()
+
+
+def test_many_sizes_need_no_further_graphs(compiled):
+    model = build_segmenter(dropout=0).detr.train()
+    expected, keys = copy.deepcopy(model), list(model.state_dict())
+    compile_parts(model, backend="eager")
+    assert list(model.state_dict()) == keys
+    for sizes in ([(70, 140), (64, 80)], [(200, 100), (64, 64)], [(128, 128), (97, 65)]):
+        found, plain = model(images(*sizes)), expected(images(*sizes))
+        assert torch.allclose(found["pred_logits"], plain["pred_logits"], atol=1e-5)
+    assert describe_compilations() == "--compile: 2 graphs compiled, 0 graph breaks"
+
+
+def test_a_copy_is_not_compiled_and_shares_nothing(compiled):
+    model = build_segmenter(dropout=0).detr.eval()
+    compile_parts(model, backend="eager")
+    expected = model(images((64, 64)))["pred_logits"]
+    average = copy.deepcopy(model)
+    with torch.no_grad():
+        average.class_embed.bias.add_(1)
+        assert torch.allclose(average(images((64, 64)))["pred_logits"], expected + 1, atol=1e-5)
+        assert torch.equal(model(images((64, 64)))["pred_logits"], expected)
+
+
+def test_segmentation_models_are_compiled_too(compiled):
+    model = build_segmenter(dropout=0)
+    compile_parts(model, backend="eager")
+    model(images((64, 64)))
+    assert counters["stats"]["unique_graphs"] == 2
+
+
+def refusal(device):
+    with pytest.raises(UserError) as caught:
+        check_compiler(torch.device(device))
+    assert str(caught.value).startswith("--compile: ") and "omit" in str(caught.value)
+    return str(caught.value)
+
+
+def test_missing_tools_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr("training.compilation.find_spec", lambda name: None)
+    assert "triton" in refusal("cuda")
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "no C++ compiler (g++ or clang++)" in refusal("cpu")
+    monkeypatch.setenv("CXX", "icx")
+    assert "no C++ compiler (icx)" in refusal("cpu")
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    assert "Python.h" in refusal("cpu")
