@@ -2,8 +2,9 @@
 
     python -m benchmarks.convergence FOLDER … --output docs/images/convergence.png
 
-A folder holds the log.txt of a run. Runs whose names differ only in the seed (``NAME_s42``,
-``NAME_s43``) are drawn as their mean and range.
+A folder holds the log.txt of a run; benchmarks/convergence_runs has the logs, in part, of
+docs/convergence.md. Runs whose names differ only in the seed (``NAME_s42``, ``NAME_s43``) are drawn
+as their mean and range.
 """
 
 import argparse
@@ -19,10 +20,9 @@ from matplotlib.figure import Figure
 Curve = list[tuple[int, float, float]]  # optimizer steps, AP, AP50
 
 
-def read_curve(log: Path, steps_per_epoch: int) -> Curve:
-    """AP and AP50 after each evaluated epoch of a log.txt."""
+def read_curve(log: Path, steps_per_epoch: int, name: str = "test_coco_eval_bbox") -> Curve:
+    """AP and AP50 after each evaluated epoch of a log.txt; ``name`` is the field of the metrics."""
     entries = [json.loads(line) for line in log.read_text().splitlines()]
-    name = "test_coco_eval_bbox"
     return [
         ((entry["epoch"] + 1) * steps_per_epoch, *entry[name][:2])
         for entry in entries
@@ -31,11 +31,14 @@ def read_curve(log: Path, steps_per_epoch: int) -> Curve:
 
 
 def by_name(folders: Sequence[Path], steps_per_epoch: int) -> dict[str, list[Curve]]:
-    """Curves of all seeds, by name of the run without the seed."""
+    """Curves of all seeds, by name of the run without the seed; those of averaged weights too."""
     runs = defaultdict(list)
     for folder in folders:
         name = re.sub(r"_s\d+$", "", folder.name)
         runs[name].append(read_curve(folder / "log.txt", steps_per_epoch))
+        averaged = read_curve(folder / "log.txt", steps_per_epoch, "ema_coco_eval_bbox")
+        if averaged:
+            runs[f"{name}, averaged weights"].append(averaged)
     return dict(runs)
 
 
