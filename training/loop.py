@@ -178,7 +178,7 @@ class Run:
         steps_done = state.images_done // plan.images_per_step(state.epoch)
         batches_done, batch_size = steps_done * plan.accum_steps, plan.batch_size_in(state.epoch)
         self.train_loader.start_at(state.epoch, batches_done, batch_size)
-        state.train_stats = train_one_epoch(
+        stats: dict[str, Any] = train_one_epoch(
             self.parallel_model,
             self.criterion,
             self.train_loader,
@@ -200,7 +200,8 @@ class Run:
             logger=self.output.epoch_logger(state.epoch),
         )
         if settings.group_aspect and not steps_done:  # else only a part of the epoch is known
-            state.train_stats["padding"] = self.train_loader.padding.share or 0.0
+            stats["padding"] = self.train_loader.padding.share
+        state.train_stats = stats
         training.lr_scheduler.step()
         state.epoch, state.images_done, state.meters = state.epoch + 1, 0, {}
 

@@ -39,7 +39,8 @@ def normalize_into(out: Tensor, pixels: Tensor, constants: Tensor) -> None:
         constants: see `Normalization.constants`.
     """
     height, width = pixels.shape[:2]
-    rows_at_once = height if pixels.is_cuda else max(1, _PIXELS_AT_ONCE // max(1, width))
+    on_cpu = pixels.device.type == "cpu"
+    rows_at_once = max(1, _PIXELS_AT_ONCE // max(1, width)) if on_cpu else height
     divisor, mean, std = constants
     for top in range(0, height, rows_at_once):
         rows = slice(top, top + rows_at_once)

@@ -75,7 +75,7 @@ def collate_fn(batch: Sequence[tuple[Tensor, Any]]) -> tuple[Any, ...]:
     """Collate samples (image, target) to (NestedTensor, tuple of targets), for a `DataLoader`.
 
     Targets are not padded; `models.mask_losses` pads their masks. The data loaders of `main` call
-    this function through `datasets.loading.bad_samples.collate_samples`.
+    `datasets.loading.bad_samples.collate_samples`, which gives the same batches.
     """
     images, *rest = zip(*batch, strict=True)
     return nested_tensor_from_tensor_list(list(images)), *rest

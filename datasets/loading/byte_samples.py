@@ -28,10 +28,11 @@ def with_byte_images(dataset: D) -> tuple[D, Normalization | None]:
     Returns:
         the data set, and the normalization that its images need, or None.
     """
-    name = _TRANSFORMS.get(getattr(type(dataset), "__getitem__", None))
-    transforms: Any = getattr(dataset, name or "", None)
+    kind: Any = type(dataset)
+    name = _TRANSFORMS.get(kind.__getitem__, "")
+    transforms: Any = getattr(dataset, name, None)
     if type(transforms) is not Compose or type(transforms.transforms[-1]) is not ToNormalizedTensor:
         return dataset, None
     of_bytes = copy.copy(dataset)
-    setattr(of_bytes, str(name), Compose([*transforms.transforms[:-1], ToBytes()]))
+    setattr(of_bytes, name, Compose([*transforms.transforms[:-1], ToBytes()]))
     return of_bytes, transforms.transforms[-1].normalization

@@ -154,8 +154,7 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--scales", f"{scales} (pixels)", type=int, nargs="+")
     add("--max_size", "maximum long side of images in pixels", type=int)
     add("--crop_prob", "probability of cropping a training image", type=float)
-    grouped = "batch images of similar aspect ratios together: less padding, faster training"
-    add_switch("--group_aspect", grouped)
+    add_switch("--group_aspect", "batch images of similar aspect ratios: less padding")
     bad_images = "maximum number of unreadable images, each of which is replaced with another one"
     add("--skip_bad_images", bad_images, type=int)
     add_switch(
