@@ -1,7 +1,6 @@
 """torch.compile for training: few graphs for all sizes, unchanged state dict, refusals."""
 
 import copy
-import itertools
 import sysconfig
 
 import pytest
