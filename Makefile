@@ -24,7 +24,7 @@ endef
 .PHONY: demo panoptic test slow full benchmarks lint types format clean
 
 demo: $(VENV)/.installed
-	$(RUN) main.py @configs/shapes.txt --overwrite
+	$(RUN) main.py @configs/shapes_fast.txt --overwrite
 
 panoptic: $(VENV)/.installed
 	$(RUN) main.py @configs/shapes_panoptic_boxes.txt --overwrite
