@@ -104,12 +104,9 @@ def write_weights(path: StrPath, checkpoint: Mapping[str, Any]) -> None:
     flags = {k: v for k, v in flags_of(checkpoint).items() if k in _KEPT_FLAGS}
     categories, is_thing = classes_in(checkpoint)
     entries: dict[str, Any] = {"args": flags, "categories": categories, "is_thing": is_thing}
-    entries |= {key: checkpoint.get(key) for key in ("category_ids", "thresholds")}
-    notes: dict[str, Any] = {
-        name: entry
-        for name, entry in entries.items()
-        if isinstance(entry, Mapping | list) and entry
-    }
+    for key, kind in (("category_ids", list), ("thresholds", dict)):
+        entries[key] = checkpoint.get(key) if isinstance(checkpoint.get(key), kind) else None
+    notes: dict[str, Any] = {name: entry for name, entry in entries.items() if entry}
     if "epoch" in checkpoint:
         notes["epoch"] = checkpoint["epoch"]
     if Path(path).suffix != SUFFIX:

@@ -125,3 +125,10 @@ def test_ids_that_do_not_fit_the_head(tmp_path):
     torch.save(checkpoint, tmp_path / "a.pth")
     with pytest.raises(UserError, match="category_ids must be a list of 7 ids"):
         from_file(str(tmp_path / "a.pth"), {"nheads": 4})
+
+
+def test_entries_of_another_kind_are_left_out(tmp_path):
+    """A tensor has no truth value."""
+    odd = {"category_ids": torch.ones(2), "thresholds": torch.ones(2)}
+    write_weights(tmp_path / "f.pth", {"model": {"w": torch.ones(1)}, **odd})
+    assert not odd.keys() & torch.load(tmp_path / "f.pth", weights_only=True).keys()
