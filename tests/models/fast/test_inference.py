@@ -275,6 +275,15 @@ def test_hooks_receive_the_output_of_the_original(path):
     torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
 
 
+def test_hooks_before_a_layer():
+    calls = []
+    prepared = optimize_for_inference(build())
+    attention = prepared.transformer.encoder.layers[0].self_attn
+    attention.register_forward_pre_hook(lambda module, inputs: calls.append(module))
+    prepared(images((40, 40)))
+    assert calls == [attention]
+
+
 def test_hooks_on_all_modules():
     calls = []
     prepared = optimize_for_inference(build(backbone="resnet18"))
