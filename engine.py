@@ -19,7 +19,7 @@ from datasets.evaluation.report import coco_statistics
 from datasets.evaluation.voc_ap import voc_statistics
 from datasets.panoptic_eval import PanopticEvaluator
 from models.criterion import SetCriterion
-from models.fast.inference import optimize_for_inference
+from models.fast.inference import optimize_on_cpu
 from util.distributed.counting import mean_number_of_objects
 from util.distributed.gathering import broadcast_object, broadcast_tensors
 from util.metric_logger import MetricLogger
@@ -279,7 +279,7 @@ def evaluate(
     """Compute the losses and the COCO metrics of a dataset. Each rank evaluates its own images.
 
     Args:
-        model: set to evaluation mode; `models.fast.inference.optimize_for_inference` prepares it.
+        model: set to evaluation mode; on a CPU `optimize_on_cpu` prepares a copy.
         postprocessors: ``bbox``; with masks also ``segm``; for panoptic maps ``panoptic``.
         data_loader: yields (images, targets); for panoptic maps ``dataset`` is a `CocoPanoptic`.
         base_ds: ground truth of boxes and masks, a ``pycocotools.coco.COCO``.
@@ -298,7 +298,7 @@ def evaluate(
     Raises:
         DivergenceError: if a prediction is not finite.
     """
-    model = optimize_for_inference(_without_ddp(model.eval()), aux_outputs=True)
+    model = optimize_on_cpu(_without_ddp(model.eval()), aux_outputs=True)
     criterion.eval()
     logger = (logger or MetricLogger(delimiter="  ")).show_latest(class_error="{value:.2f}")
     kinds = tuple(k for k in ("segm", "bbox") if k in postprocessors)

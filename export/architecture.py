@@ -70,6 +70,8 @@ class Architecture:
         if inferred["masks"]:  # its first layer reads the features and a map per head
             channels = parts["mask_head.lay1.weight"].shape[:1].numel()
             inferred["nheads"] = channels - inferred.get("hidden_dim", 0)
+        if inferred.get("query_design") == "anchor":
+            inferred["cls_loss"] = "focal"  # as in all recipes
         names = ("dilation", "nheads", "cls_loss")
         given = {name: known[name] for name in names if known.get(name) is not None}
         backbone = known.get("backbone") or match_resnet(parts)

@@ -128,6 +128,8 @@ def from_file(
         print(f"{path} does not say whether it is a DC5 model: loaded without --dilation")
     if "nheads" not in flags and not architecture.masks:
         print(f"{path} does not say how many attention heads it has: loaded with --nheads 8")
+    if "cls_loss" not in flags and architecture.query_design == "anchor":
+        print(f"{path} does not say its classification loss: loaded with --cls_loss focal")
     model = architecture.build()
     load_model_state(model, state, path, flags_of_main=False)
     categories, is_thing = classes_in(checkpoint)

@@ -18,6 +18,9 @@ from models.weights import (
 )
 from util.errors import UserError
 
+# A row for each class, and a last one: no-object, or the initial content of all anchor queries.
+_BY_CLASS = ("class_embed.weight", "class_embed.bias", "content_embed.weight")
+
 
 @dataclass
 class FinetuneReport:
@@ -122,7 +125,7 @@ def _match(
             report.missing.append(key)
         return None
     rows_fit = given.shape[1:] == mine.shape[1:]
-    if rows_fit and key.endswith(("class_embed.weight", "class_embed.bias")):
+    if rows_fit and key.endswith(_BY_CLASS):
         return _adapt_head(key, mine, given, classes, report)
     if given.shape == mine.shape:
         report.loaded.append(key)
@@ -147,7 +150,7 @@ def _adapt_queries(key: str, mine: Tensor, given: Tensor, report: FinetuneReport
 def _adapt_head(
     key: str, mine: Tensor, given: Tensor, classes: HeadClasses, report: FinetuneReport
 ) -> Tensor:
-    """The head of the file, with the rows of the model's classes at their places.
+    """A tensor of `_BY_CLASS` of the file, with the rows of the model's classes at their places.
 
     Rows without a class, as in the gaps of COCO's ids, are loaded if the sizes are equal.
     """
@@ -160,16 +163,21 @@ def _adapt_head(
     for row, in_file in rows.items():
         adapted[row] = mine[row] if in_file is None else given[in_file]
     adapted[-1] = given[-1]
-    report.adapted[key] = _describe_rows(len(given), len(mine), rows, classes)
+    last = "the start of all queries" if key.endswith("content_embed.weight") else "no-object"
+    report.adapted[key] = _describe_rows(len(given), len(mine), rows, classes, last)
     return adapted
 
 
 def _describe_rows(
-    num_in_file: int, num_rows: int, rows: Mapping[int, int | None], classes: HeadClasses
+    num_in_file: int,
+    num_rows: int,
+    rows: Mapping[int, int | None],
+    classes: HeadClasses,
+    last: str,
 ) -> str:
     known = [classes.model[row] for row, in_file in rows.items() if in_file is not None]
     new = [classes.model[row] for row, in_file in rows.items() if in_file is None]
-    text = f"{num_in_file} rows in the file, {num_rows} in the model; loaded: no-object"
+    text = f"{num_in_file} rows in the file, {num_rows} in the model; loaded: {last}"
     text += f" and {first_of(known, MAX_LISTED)}" if known else ""
     return text + (f"; new: {first_of(new, MAX_LISTED)}" if new else "")
 

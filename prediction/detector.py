@@ -14,7 +14,7 @@ from datasets.coco import make_coco_transforms
 from datasets.loading.images import read_upright, to_rgb
 from engine import predict
 from export.source import LoadedModel, from_file, released_model
-from models.fast.inference import optimize_for_inference
+from models.fast.inference import optimize_on_cpu
 from models.released.zoo import RELEASED_MODELS
 from prediction.batching import batches_of_one_size, chunks
 from prediction.postprocessing import Choice, to_prediction
@@ -65,7 +65,7 @@ class Detector:
             model = from_file(str(model), known, averaged=ema)
         self.device = torch.device(name)
         self.amp = amp
-        network = optimize_for_inference(model.model.to(self.device))
+        network = optimize_on_cpu(model.model.to(self.device))
         self.loaded = replace(model, model=network)
         self._preprocess = make_coco_transforms("val", [model.short_side], model.max_size)
 

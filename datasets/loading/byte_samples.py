@@ -31,7 +31,9 @@ def with_byte_images(dataset: D) -> tuple[D, Normalization | None]:
     kind: Any = type(dataset)
     name = _TRANSFORMS.get(kind.__getitem__, "")
     transforms: Any = getattr(dataset, name, None)
-    if type(transforms) is not Compose or type(transforms.transforms[-1]) is not ToNormalizedTensor:
+    if type(transforms) is not Compose or not transforms.transforms:
+        return dataset, None
+    if type(transforms.transforms[-1]) is not ToNormalizedTensor:
         return dataset, None
     of_bytes = copy.copy(dataset)
     setattr(of_bytes, name, Compose([*transforms.transforms[:-1], ToBytes()]))

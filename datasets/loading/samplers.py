@@ -77,7 +77,8 @@ def group_by_aspect(order: Tensor, aspect_ratios: np.ndarray, generator: torch.G
     """Move images of similar aspect ratios next to each other.
 
     Parts of the random order are sorted by aspect ratio and cut into blocks of `BLOCK` images; then
-    the blocks of the epoch are shuffled. A block has different images in each epoch.
+    the blocks of the epoch are shuffled. A block has different images in each epoch. Images that do
+    not fill a block stay at the end, in random order: an epoch leaves out other images each time.
 
     Args:
         order: random order of the images, (N,) int64.
@@ -87,6 +88,9 @@ def group_by_aspect(order: Tensor, aspect_ratios: np.ndarray, generator: torch.G
     Returns:
         the new order, (N,).
     """
+    order, leftover = order[: len(order) // BLOCK * BLOCK], order[len(order) // BLOCK * BLOCK :]
+    if not len(order):
+        return leftover
     part = min(max(len(order) // 4, _SORTED_AT_ONCE[0]), _SORTED_AT_ONCE[1]) // BLOCK * BLOCK
     ratios = torch.from_numpy(aspect_ratios)[order]
     by_ratio = [
@@ -94,9 +98,8 @@ def group_by_aspect(order: Tensor, aspect_ratios: np.ndarray, generator: torch.G
         for images, of_part in zip(order.split(part), ratios.split(part), strict=True)
     ]
     blocks = torch.cat(by_ratio).split(BLOCK)
-    whole = [block for block in blocks if len(block) == BLOCK]
-    shuffled = [whole[i] for i in torch.randperm(len(whole), generator=generator).tolist()]
-    return torch.cat([*shuffled, *blocks[len(whole) :]])  # leftover images stay at the end
+    shuffled = [blocks[i] for i in torch.randperm(len(blocks), generator=generator).tolist()]
+    return torch.cat([*shuffled, leftover])
 
 
 class ShareSampler(Sampler[int]):

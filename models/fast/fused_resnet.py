@@ -14,7 +14,7 @@ from models.backbone import FrozenBatchNorm2d
 
 from .convolution import SmallMapConv2d
 from .fast_forward import FastForward
-from .folded_norm import FoldedConv2d
+from .folded_norm import FoldedConv2d, FoldedNorm2d
 from .packed_layers import PackedConv
 
 _BLOCKS = {BasicBlock: 2, Bottleneck: 3}  # number of convolutions
@@ -128,7 +128,7 @@ def _can_fuse_block(block: Any) -> bool:
 
 
 def _can_fold(conv: Any, norm: nn.Module) -> bool:
-    frozen = isinstance(norm, FrozenBatchNorm2d | TorchvisionFrozenBatchNorm2d)
+    frozen = type(norm) in (FrozenBatchNorm2d, FoldedNorm2d, TorchvisionFrozenBatchNorm2d)
     averaged = type(norm) is nn.BatchNorm2d and norm.track_running_stats and not norm.training
     is_known = type(conv) in (nn.Conv2d, SmallMapConv2d, FoldedConv2d)
     return is_known and pads_with_zeros(conv) and (frozen or averaged)

@@ -52,18 +52,38 @@ def optimize_for_inference(model: nn.Module, aux_outputs: bool = False) -> nn.Mo
         _pack_other_convolutions(prepared)
     if not aux_outputs:
         _drop_auxiliary_outputs(prepared)
-    prepared.forward = _WithoutGradients(prepared.forward)
+    prepared.forward = _WithoutGradients(prepared.forward, prepared)
     _refuse_changes(prepared)
     return prepared
 
 
-class _WithoutGradients:
-    """Runs a forward pass in inference mode; the result contains normal tensors."""
+def optimize_on_cpu(model: nn.Module, aux_outputs: bool = False) -> nn.Module:
+    """`optimize_for_inference` for a model on a CPU; other models are returned as they are.
 
-    def __init__(self, forward: Callable[..., Any]):
+    On a GPU prepared models have not been tested.
+    """
+    is_on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
+    return optimize_for_inference(model, aux_outputs) if is_on_cpu else model
+
+
+class _WithoutGradients:
+    """Runs a forward pass in inference mode; the result contains normal tensors.
+
+    Args:
+        forward: the forward pass of ``model``.
+        model: its weights must not change, since folded and packed copies would stay as they are.
+    """
+
+    def __init__(self, forward: Callable[..., Any], model: nn.Module):
         self._forward = forward
+        self._weights = [p for p in model.parameters() if not p.is_inference()]
+        self._versions = [p._version for p in self._weights]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if [p._version for p in self._weights] != self._versions:
+            raise RuntimeError(
+                "the weights have changed since optimize_for_inference: prepare the model again"
+            )
         with torch.inference_mode():
             out = self._forward(*args, **kwargs)
         if torch.is_inference_mode_enabled():

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .batched_losses import at_least_float32
+
 _onednn = torch.ops.mkldnn  # its functions may be missing: look them up where they are called
 # oneDNN chooses the layout of weights for an input size. For kernels larger than 1 x 1 all sizes
 # get the same layout. A wrong layout is slow: up to 50 ms for one layer.
@@ -127,15 +129,17 @@ def _channels_last(x: Tensor) -> Tensor:
 
 
 def _fold(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of a convolution with its norm."""
-    weight, bias = conv.weight, conv.bias
+    """Weight and bias of a convolution with its norm, computed in float32 or wider."""
     if norm is None:
-        return weight, bias
-    scale = (norm.running_var + norm.eps).rsqrt()
-    scale = scale if norm.weight is None else scale * norm.weight
-    shift = -norm.running_mean * scale
-    shift = shift if norm.bias is None else shift + norm.bias
-    return weight * scale.view(-1, 1, 1, 1), shift if bias is None else bias * scale + shift
+        return conv.weight, conv.bias
+    weight = at_least_float32(conv.weight)
+    scale = (at_least_float32(norm.running_var) + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * at_least_float32(norm.weight)
+    shift = -at_least_float32(norm.running_mean) * scale
+    shift = shift if norm.bias is None else shift + at_least_float32(norm.bias)
+    shift = shift if conv.bias is None else at_least_float32(conv.bias) * scale + shift
+    dtype = conv.weight.dtype
+    return (weight * scale.view(-1, 1, 1, 1)).to(dtype), shift.to(dtype)
 
 
 def computing_dtype(x: Tensor) -> torch.dtype:

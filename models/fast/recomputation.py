@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from models.anchor.decoder import AnchorDecoderLayer
 from models.transformer import TransformerDecoderLayer, TransformerEncoderLayer
 
 
@@ -48,6 +49,21 @@ class RecomputedDecoderLayer(TransformerDecoderLayer):
         return _recompute(super().forward, *args, **kwargs)
 
 
+class RecomputedAnchorDecoderLayer(AnchorDecoderLayer):
+    """Decoder layer of anchor queries that keeps its inputs only."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        """Decode, with the arguments of `AnchorDecoderLayer.forward`."""
+        return _recompute(super().forward, *args, **kwargs)
+
+
+_RECOMPUTED: dict[type[nn.Module], type[nn.Module]] = {
+    TransformerEncoderLayer: RecomputedEncoderLayer,
+    TransformerDecoderLayer: RecomputedDecoderLayer,
+    AnchorDecoderLayer: RecomputedAnchorDecoderLayer,
+}
+
+
 def _run(blocks: list[nn.Module], x: Tensor) -> Tensor:
     for block in blocks:
         x = block(x)
@@ -65,9 +81,7 @@ def _recomputed_class(module: nn.Module) -> type[nn.Module]:
     blocks = {type(child) for child in module.children()}
     if type(module) is nn.Sequential and blocks and blocks <= {BasicBlock, Bottleneck}:
         return RecomputedStage
-    if type(module) is TransformerEncoderLayer:
-        return RecomputedEncoderLayer
-    return RecomputedDecoderLayer if type(module) is TransformerDecoderLayer else type(module)
+    return _RECOMPUTED.get(type(module), type(module))
 
 
 def recompute_activations(model: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from models.finetuning import HeadClasses, finetune_model
 from tests.util.tiny_detr import TinyDetr, TinySegmenter, same_weights
@@ -93,6 +94,17 @@ def test_without_names_a_head_of_another_size_only_has_the_no_object_row_of_the_
     file, before, after, report = finetune_head(TinyDetr(classes=3), TinyDetr(classes=91))
     assert torch.equal(after, torch.cat([before[:3], file[-1:]]))
     assert report.adapted["class_embed.bias"].endswith("4 in the model; loaded: no-object")
+
+
+def test_the_content_of_anchor_queries_has_rows_like_the_head():
+    theirs, ours = TinyDetr(classes=9), TinyDetr(classes=3)
+    theirs.content_embed, ours.content_embed = nn.Embedding(10, 8), nn.Embedding(4, 8)
+    before = ours.content_embed.weight.detach().clone()
+    classes = HeadClasses({0: "dog", 1: "cow", 2: "cat"}, {3: "cat", 7: "dog"})
+    report = finetune_model(ours, theirs.state_dict(), classes)
+    file, after = theirs.content_embed.weight, ours.content_embed.weight
+    assert torch.equal(after, torch.stack([file[7], before[1], file[3], file[-1]]))
+    assert "loaded: the start of all queries and dog, cat; new: cow" in str(report)
 
 
 def test_a_head_of_another_width_is_new():

@@ -94,6 +94,12 @@ def test_few_images_can_be_grouped(num_images):
     assert len(set(images)) == len(images) == num_images // 4 * 4
 
 
+def test_no_image_is_left_out_in_every_epoch():
+    ratios = np.linspace(0.5, 2, 60)
+    epochs = [grouped(epoch, batch_size=8, ratios=ratios) for epoch in range(20)]
+    assert {image for batches in epochs for batch in batches for image in batch} == set(range(60))
+
+
 # ---- shares
 
 

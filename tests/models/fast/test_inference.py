@@ -222,6 +222,16 @@ def record(calls):
     return lambda module, inputs, output: calls.append(output)
 
 
+def test_a_change_of_the_weights_is_noticed():
+    model = build()
+    prepared = optimize_for_inference(model)
+    prepared(images((64, 64)))
+    with torch.no_grad():
+        model.class_embed.bias.add_(1)  # by a training step, a state dict, …
+    with pytest.raises(RuntimeError, match=r"weights have changed .* prepare the model again"):
+        prepared(images((64, 64)))
+
+
 def test_hooks_of_the_attention_notebooks():
     model = build(backbone="resnet18")
     batch, recorded = images((70, 90)), []

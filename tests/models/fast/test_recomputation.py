@@ -8,7 +8,12 @@ import torch
 from torch import nn
 
 from models.fast.folded_norm import fold_frozen_norms
-from models.fast.recomputation import RecomputedStage, recompute_activations
+from models.fast.recomputation import (
+    RecomputedAnchorDecoderLayer,
+    RecomputedStage,
+    recompute_activations,
+)
+from tests.models.anchor.small_anchor_models import build_anchor_detr
 from tests.models.small_models import build_segmenter, images
 
 
@@ -37,6 +42,16 @@ def test_gradients_are_the_same_to_the_last_bit(backbone, precision):
         fold_frozen_norms(each)
     kept, again = gradients(model, precision), gradients(recomputed, precision)
     assert kept.keys() == again.keys() and len(kept) > 50
+    assert [name for name in kept if not torch.equal(again[name], kept[name])] == []
+
+
+def test_layers_of_anchor_queries_too():
+    model = build_anchor_detr().train()
+    recomputed = copy.deepcopy(model)
+    recompute_activations(recomputed)
+    layers = recomputed.transformer.decoder.layers
+    assert {type(layer) for layer in layers} == {RecomputedAnchorDecoderLayer}
+    kept, again = gradients(model), gradients(recomputed)
     assert [name for name in kept if not torch.equal(again[name], kept[name])] == []
 
 
