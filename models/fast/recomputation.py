@@ -52,7 +52,7 @@ class RecomputedDecoderLayer(TransformerDecoderLayer):
 class RecomputedAnchorDecoderLayer(AnchorDecoderLayer):
     """Decoder layer of anchor queries that keeps its inputs only."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Decode, with the arguments of `AnchorDecoderLayer.forward`."""
         return _recompute(super().forward, *args, **kwargs)
 
