@@ -360,7 +360,7 @@ def test_evaluation_prepares_the_model_and_leaves_the_original_unchanged(monkeyp
     stats, evaluator = evaluate(model, *arguments)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert all(p.requires_grad for p in model.transformer.parameters())
-    monkeypatch.setattr(engine, "optimize_for_inference", lambda model, aux_outputs: model)
+    monkeypatch.setattr(engine, "optimize_on_cpu", lambda model, aux_outputs: model)
     expected, plain = evaluate(model, *arguments)
     assert stats.keys() == expected.keys()  # with the losses of all decoder layers
     for name, value in expected.items():
