@@ -13,7 +13,7 @@ SLOW = ("coco_size", "onnx_speed", "cuda.speed")
 @pytest.mark.parametrize(
     "subject",
     [
-        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        pytest.param(name, marks=pytest.mark.full if name in SLOW else ())
         for name in (*DEFAULT, *ON_REQUEST)
     ],
 )
