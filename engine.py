@@ -319,8 +319,7 @@ def evaluate(
     evaluator.synchronize_between_processes()
     evaluator.accumulate()
     evaluator.summarize()
-    stats.update(coco_statistics(evaluator.coco_eval))
-    stats.update(voc_statistics(evaluator, print_tables))
+    stats.update(coco_statistics(evaluator.coco_eval) | voc_statistics(evaluator, print_tables))
     stats.update(_panoptic_quality(panoptic))
     return stats, evaluator
 

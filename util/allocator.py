@@ -11,8 +11,8 @@ def keep_freed_memory(enabled: bool = True) -> bool:
     """Let this process reuse freed memory instead of returning it to the operating system.
 
     By default glibc returns every freed block above 32 MB, and the kernel clears the pages of the
-    next one: on a CPU this takes a quarter to a half of a forward pass of large images. A process
-    that keeps its memory stays at its peak size.
+    next one: on a CPU this can take up to half of a forward pass of large images, see
+    ``benchmarks/RESULTS.md``. A process that keeps its memory stays at its peak size.
 
     Args:
         enabled: False returns freed blocks above 32 MB again, for comparisons.
