@@ -21,6 +21,7 @@ from models.released.zoo import RELEASED_MODELS
 from models.weights import load_model_state, model_state, without_ddp_prefix
 from training.checkpoint import best_f1_threshold_in, classes_in
 from training.class_rows import category_ids_in
+from util.byte_images import Normalization
 from util.cli.command_line import ArgumentParser, FlagGroup, positive_number
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
@@ -145,6 +146,7 @@ def from_file(
         category_ids=category_ids_in(checkpoint, architecture.num_classes, path).saved(),
         short_side=max(_side(n, path) for n in _listed(flags.get("scales") or PUBLISHED_SCALES)),
         max_size=_side(flags.get("max_size", NEW_FLAG_DEFAULTS["max_size"]), path),
+        normalization=Normalization.of(flags, path),
         best_threshold=best_f1_threshold_in(checkpoint, averaged),
         segment_threshold=_score(
             flags.get("panoptic_threshold"), NEW_FLAG_DEFAULTS["panoptic_threshold"]

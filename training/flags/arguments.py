@@ -153,6 +153,9 @@ def _add_data_flags(group: FlagGroup) -> None:
     scales = "training images are resized to one of these short sides; evaluation uses the largest"
     add("--scales", f"{scales} (pixels)", type=int, nargs="+")
     add("--max_size", "maximum long side of images in pixels", type=int)
+    of_channel = {"type": float, "nargs": 3, "metavar": ("R", "G", "B")}
+    add("--image_mean", "mean of each channel of the images in [0, 1], subtracted", **of_channel)
+    add("--image_std", "standard deviation of each channel, images are divided by", **of_channel)
     add("--crop_prob", "probability of cropping a training image", type=float)
     add_switch("--group_aspect", "batch images of similar aspect ratios: less padding")
     bad_images = "maximum number of unreadable images, each of which is replaced with another one"

@@ -35,7 +35,7 @@ Actions = Mapping[str, argparse.Action]  # argparse actions of main.py by flag n
 _DETECTOR = (
     *("backbone", "dilation", "position_embedding", "enc_layers", "dec_layers"),
     *("dim_feedforward", "hidden_dim", "nheads", "num_queries", "pre_norm"),
-    *("query_design", "cls_loss"),
+    *("query_design", "cls_loss", "image_mean", "image_std"),
 )
 _NEEDED_BY_WEIGHTS = (*_DETECTOR, "masks")
 _IMAGE_SIZES = ("scales", "max_size")
@@ -157,8 +157,8 @@ def resolve_for_resume(
     saved = flags_in(checkpoint, source)
     if not saved:
         return args
-    designs = {name: NEW_FLAG_DEFAULTS[name] for name in ("query_design", "cls_loss")}
-    _check_contradictions(args, designs | saved, _NEEDED_BY_WEIGHTS, given, source)
+    new = {name: NEW_FLAG_DEFAULTS[name] for name in _DETECTOR if name in NEW_FLAG_DEFAULTS}
+    _check_contradictions(args, new | saved, _NEEDED_BY_WEIGHTS, given, source)
     if can_resume(checkpoint) and not args.eval:
         trained = {"optimizer": NEW_FLAG_DEFAULTS["optimizer"]} | saved  # its state was saved
         _check_contradictions(args, trained, ["optimizer"], given, source)
