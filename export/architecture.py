@@ -74,11 +74,12 @@ class Architecture:
             inferred["cls_loss"] = "focal"  # as in all recipes
         names = ("dilation", "nheads", "cls_loss")
         given = {name: known[name] for name in names if known.get(name) is not None}
-        backbone = known.get("backbone") or match_resnet(parts)
+        named = known.get("backbone")
+        backbone = named if named and isinstance(named, str) else match_resnet(parts)
         if backbone is None:
             raise UserError(f"{source}: its backbone does not match any torchvision ResNet")
         architecture = cls(backbone=backbone, **(inferred | given))
-        _check_heads(architecture, source)
+        _check_flags(architecture, source)
         architecture._check_shapes(state, source)
         return architecture
 
@@ -160,8 +161,11 @@ def amplify_random_weights(model: nn.Module) -> None:
             nn.init.xavier_uniform_(parameter)
 
 
-def _check_heads(architecture: Architecture, source: str) -> None:
-    """Raise a UserError if the channels cannot be divided among the heads."""
+def _check_flags(architecture: Architecture, source: str) -> None:
+    """Raise a UserError for flags of a file that no model has, as far as shapes do not show it."""
+    kind = type(architecture.dilation)
+    if kind is not bool:
+        raise UserError(f"{source}: its flag dilation is of type {kind.__name__}, not bool")
     channels, heads = architecture.hidden_dim, architecture.nheads
     if type(heads) is not int or heads < 1 or channels % heads:
         raise UserError(f"{source}: --nheads {heads} does not divide its {channels} channels")

@@ -47,6 +47,7 @@ _KEPT_FLAGS = (
     *("scales", "max_size", "image_mean", "image_std"),
     *("dataset_file", "panoptic_threshold"),
 )
+_OF_FLAGS = (bool, int, float, str, list, tuple, type(None))  # types of values
 
 
 def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]:
@@ -88,11 +89,15 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
 
 
 def flags_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags of the run that wrote a checkpoint; empty if it stores none."""
+    """The flags of the run that wrote a checkpoint; empty if it stores none.
+
+    Weights are exported whatever else a file holds: values that no flag has are left out.
+    """
     try:
-        return dict(flags_in(checkpoint, ""))
-    except UserError:  # weights are exported whatever else a file holds
+        flags = flags_in(checkpoint, "")
+    except UserError:
         return {}
+    return {name: value for name, value in flags.items() if isinstance(value, _OF_FLAGS)}
 
 
 def write_weights(path: StrPath, checkpoint: Mapping[str, Any]) -> None:

@@ -12,7 +12,14 @@ from export.weights import write_weights
 from models.demo import MinimalDETR
 from models.released.coco_categories import THING_NAMES
 from models.released.zoo import RELEASED_MODELS
-from tests.export.small_files import BOXES, CATEGORIES, MASKS, build, write_checkpoint
+from tests.export.small_files import (
+    BOXES,
+    CATEGORIES,
+    MASKS,
+    NARROW_BOXES,
+    build,
+    write_checkpoint,
+)
 from util.cli.command_line import ArgumentParser
 from util.errors import UserError
 
@@ -222,3 +229,17 @@ def test_mistakes_in_flags(argv, words):
 def test_a_checkpoint_of_something_else(tmp_path):
     with pytest.raises(UserError, match="holds no DETR model"):
         from_file(str(write_bare(tmp_path / "f.pth", {"fc.weight": torch.ones(1)})), {})
+
+
+@pytest.mark.parametrize("flags", [{"backbone": torch.ones(2)}, {"nheads": torch.ones(2)}])
+def test_flags_of_a_file_that_are_no_values_of_flags(tmp_path, flags):
+    torch.save({"model": build(NARROW_BOXES).state_dict(), "args": flags}, tmp_path / "f.pth")
+    source = from_file(str(tmp_path / "f.pth"), {"nheads": 4})
+    assert source.architecture == NARROW_BOXES
+
+
+def test_a_dilation_that_is_no_switch(tmp_path):
+    state = build(NARROW_BOXES).state_dict()
+    torch.save({"model": state, "args": {"dilation": "no"}}, tmp_path / "f.pth")
+    with pytest.raises(UserError, match="flag dilation is of type str, not bool"):
+        from_file(str(tmp_path / "f.pth"), {"nheads": 4})
