@@ -19,7 +19,7 @@ from datasets.evaluation.report import with_own_id
 from util.distributed.gathering import gather_to_main
 from util.distributed.processes import is_main_process
 from util.files.checkpoint import atomic_write
-from util.panoptic_coding import decode_id_map
+from util.files.panoptic_png import decode_id_map
 
 Prediction = Mapping[str, Any]
 

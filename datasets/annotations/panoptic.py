@@ -5,7 +5,7 @@ Format of the tables:
 - images: as in `datasets.annotations.coco_file`, but ``width`` and ``height`` are required.
 - annotations: one per image, with ``image_id``, ``file_name`` of the PNG and ``segments_info``, a
   list of segments: ``id``, an integer from 1, unique per image, the segment's color in the PNG
-  (see `util.panoptic_coding`); ``category_id``. Optional: ``iscrowd`` (default: 0) and ``area``
+  (see `util.files.panoptic_png`); ``category_id``. Optional: ``iscrowd`` (default: 0) and ``area``
   (default: counted pixels). ``bbox`` is ignored.
 - categories: ``id``, a unique non-negative integer; ``isthing``, 0 or 1 (default as in COCO: ids up
   to 90 are things); ``name``, optional.
@@ -47,7 +47,7 @@ from datasets.annotations.table_checks import (
 from datasets.annotations.wording import EXAMPLES_SHOWN, counted, with_rest
 from util.errors import UserError
 from util.files.image_files import MAX_PIXELS
-from util.panoptic_coding import LARGEST_THING_ID, MAX_ID, VOID_ID, decode_id_map
+from util.files.panoptic_png import LARGEST_THING_ID, MAX_ID, VOID_ID, decode_id_map
 
 _MAPS = "segment maps"  # name of the rows of "annotations" in messages
 

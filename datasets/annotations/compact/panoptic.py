@@ -30,7 +30,7 @@ from datasets.annotations.panoptic import (
 )
 from datasets.annotations.table_checks import absent_files, leads_outside
 from util.files.image_files import MAX_PIXELS
-from util.panoptic_coding import MAX_ID
+from util.files.panoptic_png import MAX_ID
 
 
 class PanopticSegments(TablesByImage):

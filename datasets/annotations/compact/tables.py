@@ -13,7 +13,7 @@ from datasets.annotations.compact.columns import Columns
 from datasets.annotations.compact.json_blocks import Block, IrregularError, Receiver, read_blocks
 from datasets.annotations.compact.rows import EncodedRows, MemoryBytes, pickled
 from datasets.annotations.table_checks import FileProblems, Rule, check_table
-from util.garbage_collection import garbage_collection_paused
+from util.system.garbage_collection import garbage_collection_paused
 
 _ROWS_AT_ONCE = 4096
 
