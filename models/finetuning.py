@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from models.weights import (
     DETECTOR_PREFIX,
     MAX_LISTED,
-    first_of,
     is_counter,
     is_segmentation,
     shape_difference,
     without_ddp_prefix,
 )
 from util.errors import UserError
+from util.text import first_of
 
 # A row for each class, and a last one: no-object, or the initial content of all anchor queries.
 _BY_CLASS = ("class_embed.weight", "class_embed.bias", "content_embed.weight")
