@@ -19,8 +19,8 @@ _RECOGNIZED = "data"
 _BUILDERS = {
     "coco": "datasets.coco",
     "coco_panoptic": "datasets.coco_panoptic",
-    "voc": "datasets.voc",
-    "yolo": "datasets.yolo",
+    "voc": "datasets.own_data",
+    "yolo": "datasets.own_data",
     "shapes": "datasets.shapes.directory",
     "shapes_panoptic": "datasets.shapes.panoptic",
     _RECOGNIZED: "datasets.own_data",

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,7 +84,7 @@ def refuse_used_folder(output_dir: str, resume: str = "") -> None:
         found = results_in(folder)
         if not found or (resume and lies_in(resume, folder)):
             return
-        aside = _next_earlier(folder).name
+        aside = numbered_path(folder, "earlier-{}").name
         shown = ", ".join(found[:4]) + (", …" if len(found) > 4 else "")
         raise UserError(
             f"--output_dir {output_dir}: contains an earlier run ({shown}), which would be "
@@ -130,7 +131,7 @@ def set_earlier_run_aside(folder: Path) -> None:
     """
     if not results_in(folder):
         return
-    aside = _next_earlier(folder)
+    aside = numbered_path(folder, "earlier-{}")
     aside.mkdir()
     moved = _matching(folder, _WRITTEN)
     for path in moved:
@@ -154,11 +155,10 @@ def _make_numbered(name: str) -> Path:
             ) from err
 
 
-def _next_earlier(folder: Path) -> Path:
-    number = 1
-    while (folder / f"earlier-{number}").exists():
-        number += 1
-    return folder / f"earlier-{number}"
+def numbered_path(folder: Path, name: str) -> Path:
+    """The first path that does not exist, with 1, 2, … in place of ``{}`` in its name."""
+    paths = (folder / name.format(number) for number in itertools.count(1))
+    return next(path for path in paths if not path.exists())
 
 
 def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
