@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets.annotations.coco_file import Row
-from datasets.evaluation.panoptic_files import PanopticTruth, num_threads
 from datasets.evaluation.panoptic_quality import Quality, SegmentMap, SegmentMatches
+from datasets.evaluation.panoptic_truth import PanopticTruth, num_threads
 from datasets.evaluation.report import with_own_id
 from util.distributed.gathering import broadcast_object, gather_to_main
 from util.distributed.processes import is_main_process

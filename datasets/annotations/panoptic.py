@@ -40,7 +40,6 @@ from datasets.annotations.table_checks import (
     check_table,
     check_unique,
     is_flag,
-    is_id,
 )
 from util.errors import UserError
 from util.files.image_files import MAX_PIXELS
@@ -54,10 +53,6 @@ logger = logging.getLogger(__name__)
 
 def _is_segment_id(value: Any) -> bool:
     return type(value) is int and VOID_ID < value <= MAX_ID
-
-
-def _is_predicted_id(value: Any) -> bool:
-    return _is_segment_id(value) or (is_integer(value) and value == VOID_ID)
 
 
 def _is_area(value: Any) -> bool:
@@ -74,10 +69,6 @@ _SEGMENT_RULES = [
     LABEL_RULE,
     CROWD_RULE,
     Rule("area", _is_area, f"an integer from 0 to {MAX_PIXELS}", required=False),
-]
-_PREDICTION_RULES = [
-    Rule("id", _is_predicted_id, f"an integer from 0 to {MAX_ID}"),
-    Rule("category_id", is_id, "a 64-bit integer"),
 ]
 PANOPTIC_CATEGORY_RULES = [
     *CATEGORY_RULES,
@@ -161,22 +152,6 @@ def warn_about_panoptic(
     if img_folder is not None:
         warn_about_paths(ann_file, "images", images, img_folder)
     _warn_about_empty_maps(ann_file, maps)
-
-
-def check_predictions(maps: list[Row], pred_file: str | Path) -> None:
-    """Check predicted segment maps. Category ids may be unknown.
-
-    Args:
-        maps: rows with ``image_id``, ``file_name`` and ``segments_info``.
-        pred_file: path of the file, for messages.
-
-    Raises:
-        UserError: all problems in one line, each with the ids of the first few rows.
-    """
-    found = FileProblems(pred_file)
-    check_fields(found, _MAPS, maps, _MAP_RULES)
-    check_fields(found, "segments", _segments_with_image_ids(maps), _PREDICTION_RULES)
-    found.raise_if_any()
 
 
 def _check_folder(ann_folder: str | Path) -> None:
