@@ -110,6 +110,11 @@ def _for_page(svg: str, title: str) -> str:
     )
 
 
+def both_ends(items: list[Any], number: int) -> list[Any]:
+    """The first and the last items, ``number`` in all; all items if there are not more."""
+    return items if len(items) <= number else items[: number // 2] + items[-number // 2 :]
+
+
 class ClassAxis:
     """Axis with class names: the y axis for few classes, the x axis for many.
 

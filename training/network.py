@@ -129,7 +129,7 @@ def distribute(model: nn.Module) -> nn.Module:
     """
     if not is_dist_avail_and_initialized():
         return model
-    broadcast_state(model)
+    _broadcast_state(model)
     device = next(model.parameters()).device
     return DistributedDataParallel(
         model,
@@ -139,12 +139,8 @@ def distribute(model: nn.Module) -> nn.Module:
     )
 
 
-def broadcast_state(model: nn.Module) -> None:
-    """Overwrite all parameters and buffers of a model with the values of rank 0. Collective.
-
-    Raises:
-        UserError: if the ranks have built different models.
-    """
+def _broadcast_state(model: nn.Module) -> None:
+    """Overwrite parameters and buffers with those of rank 0, after comparing their numbers."""
     tensors = [*model.parameters(), *model.buffers()]
     numbers = sum(tensor.numel() for tensor in tensors)
     trained = sum(tensor.requires_grad for tensor in tensors)

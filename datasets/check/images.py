@@ -126,7 +126,7 @@ def survey_images(
     with warnings.catch_warnings():
         # Pillow warns about large images, which are reported here, and about harmless headers.
         warnings.filterwarnings("ignore", module="PIL")
-        inspected = _map_in_threads(inspect_image, images, num_workers)
+        inspected = _map_in_threads(_inspect_image, images, num_workers)
         for outcome in Tqdm(inspected, title, len(images), leave=False, disable=None):
             if isinstance(outcome, UnreadableImage):
                 kind = "decompression_bomb" if outcome.is_bomb else "unreadable_image"
@@ -137,7 +137,7 @@ def survey_images(
     return survey
 
 
-def inspect_image(listed: ListedImage) -> StoredImage | UnreadableImage:
+def _inspect_image(listed: ListedImage) -> StoredImage | UnreadableImage:
     """Decode an image file."""
     try:
         with open_image(listed.path, "it") as image:

@@ -5,12 +5,8 @@ from pathlib import Path
 from util.errors import UserError
 
 
-def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 file without white space at both ends; line ends and BOM of any system.
-
-    Raises:
-        UserError: the file cannot be read or is not UTF-8.
-    """
+def _read_lines(path: Path) -> list[str]:
+    """Lines of a UTF-8 text file, without white space at their ends."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -21,8 +17,8 @@ def read_lines(path: Path) -> list[str]:
 
 
 def filled_lines(path: Path) -> list[tuple[int, str]]:
-    """Lines of `read_lines` that are not empty, with their numbers from 1."""
-    return [(number, line) for number, line in enumerate(read_lines(path), start=1) if line]
+    """Lines of `_read_lines` that are not empty, with their numbers from 1."""
+    return [(number, line) for number, line in enumerate(_read_lines(path), start=1) if line]
 
 
 def read_names(path: Path) -> list[str]:

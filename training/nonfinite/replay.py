@@ -152,7 +152,7 @@ def describe(record: StepRecord, cause: str) -> str:
 
 
 def save_step(path: Path, record: StepRecord, model: nn.Module, flags: Mapping[str, Any]) -> None:
-    """Write a file for `replay_file`.
+    """Write a file for `_replay_file`.
 
     Args:
         path: file to write.
@@ -172,12 +172,8 @@ def save_step(path: Path, record: StepRecord, model: nn.Module, flags: Mapping[s
     save_checkpoint(content, path)
 
 
-def replay_file(path: str) -> None:
-    """Replay a step saved by `save_step` on the CPU, and print the cause.
-
-    Raises:
-        UserError: if the file cannot be read or was not written by `save_step`.
-    """
+def _replay_file(path: str) -> None:
+    """Print the cause of the non-finite step in a file of `save_step`."""
     args, record, weights = _read_step(path)
     fill_in_new_flags(args)
     args.device, args.backbone_weights = "cpu", "none"
@@ -217,4 +213,4 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser = ArgumentParser("forensics.py", description="Replay a non-finite training step.")
     parser.add_argument("file", help="bad_step.pth of an output folder")
     args = parser.parse_args(argv)
-    return run_command("forensics.py", lambda: replay_file(args.file))
+    return run_command("forensics.py", lambda: _replay_file(args.file))

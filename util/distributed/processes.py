@@ -203,13 +203,6 @@ def reduce_dict(input_dict: dict[str, Tensor], average: bool = True) -> dict[str
     return {name: reduced[name] for name in input_dict}
 
 
-def barrier() -> None:
-    """Wait until all ranks call this. Collective."""
-    if is_dist_avail_and_initialized():
-        with convert_connection_errors():
-            dist.barrier()
-
-
 def _connect(args: Any) -> Launch | None:
     """Initialize the process group and set fields of ``args``; None for a run of one process."""
     launch = detect_launch(os.environ)

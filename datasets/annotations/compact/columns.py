@@ -139,7 +139,7 @@ def flags(rows: Sequence[Row], field: str) -> np.ndarray:
     return np.array(values, dtype=bool)
 
 
-def numbers_within(values: list[Any], limit: float) -> np.ndarray:
+def _numbers_within(values: list[Any], limit: float) -> np.ndarray:
     """Numbers of at most this size as (N,) float64."""
     if not set(map(type, values)) <= _NUMBERS:
         raise IrregularError
@@ -155,11 +155,11 @@ def numbers_within(values: list[Any], limit: float) -> np.ndarray:
 def _boxes(values: list[Any]) -> np.ndarray:
     if not set(map(type, values)) <= {list} or not set(map(len, values)) <= {4}:
         raise IrregularError
-    return numbers_within(list(chain.from_iterable(values)), LARGEST_COORDINATE).reshape(-1, 4)
+    return _numbers_within(list(chain.from_iterable(values)), LARGEST_COORDINATE).reshape(-1, 4)
 
 
 def _check_areas(values: list[Any]) -> None:
-    numbers_within([value for value in values if value is not None], LARGEST_AREA)
+    _numbers_within([value for value in values if value is not None], LARGEST_AREA)
 
 
 def _check_keypoints(values: list[Any]) -> None:

@@ -186,7 +186,7 @@ def test_connected_restores_stdout_and_keeps_print(tmp_path, monkeypatch, capsys
         with contextlib.suppress(UserError, KeyboardInterrupt), distributed.connected(args):
             assert distributed.is_dist_avail_and_initialized()
             assert builtins.print is before[0]
-            distributed.barrier()
+            torch.distributed.barrier()
             if error is not None:
                 raise error
         assert not distributed.is_dist_avail_and_initialized()
