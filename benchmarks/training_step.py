@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from benchmarks.harness.case import Case, Settings, gradient_difference
-from benchmarks.harness.inputs import R50, TINY, build, flags_of, images, targets
+from benchmarks.harness.inputs import R50, TINY, build, flags_of, gradients_of, images, targets
 from benchmarks.harness.measures import TIME_OF_LONG_CALLS, peak_memory
 from benchmarks.original.detector import build_optimizer, original_of, training_step
-from engine import compute_losses, predict, train_one_epoch, weigh
+from engine import train_one_epoch
 from models.fast.recomputation import recompute_activations
 from training.network import prepare_for_training
 from util import optimizer as optimizers
@@ -94,15 +94,7 @@ def _backward(
         for t in targets(batch_size, device=device)
     ]
 
-    def run() -> list[torch.Tensor]:
-        model.zero_grad(set_to_none=True)
-        outputs = predict(model, batch, torch.device(device), "off")
-        losses = compute_losses(criterion, outputs, objects, 1.0)
-        weigh(losses, criterion.weight_dict, objects)[0].backward()
-        named = sorted(model.named_parameters())
-        return [parameter.grad for _, parameter in named if parameter.grad is not None]
-
-    return run
+    return gradients_of(model, criterion, batch, objects)
 
 
 def variants(

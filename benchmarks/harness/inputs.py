@@ -2,12 +2,13 @@
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from engine import compute_losses, predict, weigh
 from main import get_args_parser
 from models import build_model
 from models.criterion import SetCriterion
@@ -88,6 +89,22 @@ def targets(
             target["masks"] = _rectangles(target["boxes"], size_hw)
         made.append({name: value.to(device) for name, value in target.items()})
     return made
+
+
+def gradients_of(
+    network: nn.Module, criterion: SetCriterion, batch: NestedTensor, objects: Any, amp: str = "off"
+) -> Callable[[], list[Tensor]]:
+    """A forward and backward pass that returns the gradients of all trained parameters."""
+    device = next(network.parameters()).device
+
+    def run() -> list[Tensor]:
+        network.zero_grad(set_to_none=True)
+        losses = compute_losses(criterion, predict(network, batch, device, amp), objects, 1.0)
+        weigh(losses, criterion.weight_dict, objects)[0].backward()
+        named = sorted(network.named_parameters())
+        return [parameter.grad for _, parameter in named if parameter.grad is not None]
+
+    return run
 
 
 def _rectangles(boxes_cxcywh: Tensor, size_hw: tuple[int, int]) -> Tensor:
