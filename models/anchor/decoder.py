@@ -15,19 +15,12 @@ from models.transformer import TransformerDecoderLayer
 class AnchorDecoderLayer(TransformerDecoderLayer):
     """Self-attention of the queries, conditional cross-attention to the memory, and FFN.
 
-    Args: see `models.transformer.TransformerEncoderLayer`.
+    Args: see `models.transformer.TransformerLayer`.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        nhead: int,
-        dim_feedforward: int = 2048,
-        dropout: float = 0.1,
-        activation: str = "relu",
-        normalize_before: bool = False,
-    ):
-        super().__init__(d_model, nhead, dim_feedforward, dropout, activation, normalize_before)
+    def __init__(self, d_model: int, nhead: int, *options: Any):
+        super().__init__(d_model, nhead, *options)
+        dropout = self.multihead_attn.dropout
         self.multihead_attn = ConditionalAttention(d_model, nhead, dropout)  # type: ignore[assignment]
 
     def forward(  # type: ignore[override]
@@ -55,26 +48,16 @@ class AnchorDecoderLayer(TransformerDecoderLayer):
         Returns:
             (Q, B, C).
         """
-        x = self.norm1(tgt) if self.normalize_before else tgt
-        query = x + query_pos
-        needs_weights = self.self_attn.has_weight_hooks()
-        attended = self.self_attn(query, query, x, tgt_key_padding_mask, needs_weights, tgt_mask)[0]
-        tgt = tgt + self.dropout1(attended)
-        tgt = tgt if self.normalize_before else self.norm1(tgt)
-        x = self.norm2(tgt) if self.normalize_before else tgt
+        tgt = self.self_attention(tgt, query_pos, tgt_key_padding_mask, tgt_mask)
         attended = self.multihead_attn(
-            x,
+            self.norm2(tgt) if self.normalize_before else tgt,
             query_center,
             memory,
             pos,
             key_padding_mask=memory_key_padding_mask,
             need_weights=self.multihead_attn.has_weight_hooks(),
         )[0]
-        tgt = tgt + self.dropout2(attended)
-        tgt = tgt if self.normalize_before else self.norm2(tgt)
-        x = self.norm3(tgt) if self.normalize_before else tgt
-        tgt = tgt + self.dropout3(self.linear2(self.dropout(self.activation(self.linear1(x)))))
-        return tgt if self.normalize_before else self.norm3(tgt)
+        return self.after_cross_attention(tgt, attended)
 
 
 class AnchorDecoder(nn.Module):

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from models.anchor.denoising import DenoisingQueries, attention_mask, noised_queries
-from models.anchor.transformer import AnchorTransformer, build_anchor_transformer
+from models.anchor.transformer import AnchorTransformer
 from models.backbone import build_backbone
 from models.detr import DETR
 from models.fast.batched_losses import at_least_float32
 from models.matcher import Objects
+from models.transformer import build_transformer
 from util.nested_tensor import NestedTensor
 from util.options import option
 
@@ -130,7 +131,7 @@ def build_anchor_detr(args: Any, num_classes: int) -> AnchorDETR:
     """Build the model from the flags."""
     return AnchorDETR(
         build_backbone(args),
-        build_anchor_transformer(args),
+        build_transformer(args, AnchorTransformer),
         num_classes=num_classes,
         num_queries=args.num_queries,
         aux_loss=args.aux_loss,

@@ -33,28 +33,23 @@ class RecomputedStage(nn.Sequential):
         return input
 
 
-class RecomputedEncoderLayer(TransformerEncoderLayer):
+class _Recomputed(nn.Module):
+    """First base class of a layer that keeps its inputs only."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return _recompute(super().forward, *args, **kwargs)
+
+
+class RecomputedEncoderLayer(_Recomputed, TransformerEncoderLayer):
     """Encoder layer that keeps its inputs only."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Encode, with the arguments of `TransformerEncoderLayer.forward`."""
-        return _recompute(super().forward, *args, **kwargs)
 
-
-class RecomputedDecoderLayer(TransformerDecoderLayer):
+class RecomputedDecoderLayer(_Recomputed, TransformerDecoderLayer):
     """Decoder layer that keeps its inputs only."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Decode, with the arguments of `TransformerDecoderLayer.forward`."""
-        return _recompute(super().forward, *args, **kwargs)
 
-
-class RecomputedAnchorDecoderLayer(AnchorDecoderLayer):
+class RecomputedAnchorDecoderLayer(_Recomputed, AnchorDecoderLayer):
     """Decoder layer of anchor queries that keeps its inputs only."""
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Decode, with the arguments of `AnchorDecoderLayer.forward`."""
-        return _recompute(super().forward, *args, **kwargs)
 
 
 _RECOMPUTED: dict[type[nn.Module], type[nn.Module]] = {
