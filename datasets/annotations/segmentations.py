@@ -125,3 +125,9 @@ def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str,
             "nor an RLE"
         )
     return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+
+
+def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
+    """Encode masks (H, W, N) as RLE with ``counts`` as text."""
+    rles = coco_mask.encode(np.asfortranarray(masks, dtype=np.uint8))
+    return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in rles]

@@ -145,15 +145,12 @@ def sync_folder(folder: Path) -> None:
 # ---- reading -------------------------------------------------------------------------------------
 
 
-def load_checkpoint(
-    path_or_url: StrPath, map_location: Any = "cpu", mmap: bool = False
-) -> dict[str, Any]:
-    """Read a checkpoint file without running code from it.
+def load_checkpoint(path_or_url: StrPath, mmap: bool = False) -> dict[str, Any]:
+    """Read a checkpoint file to the CPU, without running code from it.
 
     Args:
         path_or_url: path of a PyTorch or safetensors file, or an ``https://``, ``http://`` or
             ``file://`` URL, see `util.files.download.load_from_url`.
-        map_location: device of the tensors, as for `torch.load`.
         mmap: read tensors from disk on first use, as for `torch.load`; paths only.
 
     Returns:
@@ -176,12 +173,10 @@ def load_checkpoint(
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             if from_url:
-                content = load_from_url(source, map_location)
+                content = load_from_url(source)
             else:
                 refuse_compression(source, source)
-                content = torch.load(
-                    source, map_location=map_location, weights_only=True, mmap=mmap
-                )
+                content = torch.load(source, map_location="cpu", weights_only=True, mmap=mmap)
     except UserError:
         raise
     except Exception as err:  # on other files the unpickler can raise any exception

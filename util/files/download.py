@@ -22,15 +22,14 @@ def is_url(source: str) -> bool:
     return _URL.match(source) is not None
 
 
-def load_from_url(url: str, map_location: Any) -> Any:
-    """Download and read a file, without running code from it.
+def load_from_url(url: str) -> Any:
+    """Download a file and read it to the CPU, without running code from it.
 
     A file with a hash in its name is cached in the folder ``checkpoints`` of `torch.hub`. Other
     files are downloaded each time.
 
     Args:
         url: URL, see `is_url`.
-        map_location: device of the tensors, as for `torch.load`.
 
     Raises:
         UserError: if the cached file does not match the hash in its name, or a file without a hash
@@ -42,10 +41,17 @@ def load_from_url(url: str, map_location: Any) -> Any:
     expected_hash = _HASH_IN_NAME.search(path.name)
     if expected_hash:
         _check_cached(path, expected_hash[1])
-        return _load_verified(url, map_location, path.name)
+        return torch.hub.load_state_dict_from_url(
+            url,
+            map_location="cpu",
+            progress=is_main_process(),
+            check_hash=True,
+            file_name=path.name,
+            weights_only=True,
+        )
     temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")  # threads may download equal names
     try:
-        return _load_once(url, map_location, temporary)
+        return _load_once(url, temporary)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -62,23 +68,12 @@ def _cache_path(url: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
 
 
-def _load_verified(url: str, map_location: Any, file_name: str) -> Any:
-    return torch.hub.load_state_dict_from_url(
-        url,
-        map_location=map_location,
-        progress=is_main_process(),
-        check_hash=True,
-        file_name=file_name,
-        weights_only=True,
-    )
-
-
-def _load_once(url: str, map_location: Any, path: Path) -> Any:
+def _load_once(url: str, path: Path) -> Any:
     path.parent.mkdir(parents=True, exist_ok=True)
     print(f'Downloading: "{url}"')
     torch.hub.download_url_to_file(url, str(path), progress=is_main_process())
     refuse_compression(path, url)
-    return torch.load(path, map_location=map_location, weights_only=True)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _check_cached(path: Path, expected: str) -> None:

@@ -9,6 +9,7 @@ from pycocotools import mask as coco_mask
 from datasets.annotations.segmentations import (
     LONGEST_OUTLINE,
     MAX_MASK_PIXELS,
+    encode_masks,
     encode_segmentation,
     has_endless_polygon,
     is_rle,
@@ -130,3 +131,8 @@ def test_polygons_that_cannot_be_drawn_do_not_hinder_others(junk):
 def test_what_has_no_mask_is_told_in_short():
     with pytest.raises(ValueError, match=r"^segmentation \[\[\[\[\.\.\.\]\]\]\] is neither"):
         encode_segmentation([[[[[[1]]]]]], 6, 8)
+
+
+def test_masks_survive_run_length_encoding():
+    masks = np.random.default_rng(0).random((7, 9, 2)) > 0.5
+    assert (coco_mask.decode(encode_masks(masks)) == masks).all()
