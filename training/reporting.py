@@ -39,7 +39,7 @@ def explanations(evaluator: CocoEvaluator, training: bool) -> list[str]:
         evaluator: evaluator after ``accumulate``.
         training: whether this is an evaluation during training, not ``--eval``.
     """
-    collapse = explain_collapse(evaluator, training)
+    collapse = explain_collapse(evaluator.coco_gt, evaluator.detections("bbox"), training)
     reasons = explain_missing_ap(evaluator, training=training)
     return reasons if collapse is None else [*reasons, collapse]
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from datasets.coco_eval import CocoEvaluator
-from datasets.evaluation.explain import explain_missing_ap, explain_scores
+from datasets.evaluation.explain import explain_missing_ap
 from tests.datasets.coco_cases import (
     annotation,
     coco_of,
@@ -154,10 +154,3 @@ class TestZeroDuringTraining:
         evaluator = run_evaluator(CocoEvaluator(coco_of(objects), ["bbox"]), found)
         (reason,) = explain_missing_ap(evaluator, training=True)
         assert "75% of the objects are covered" in reason and "first epochs" in reason
-
-
-def test_a_results_file_can_be_explained_too():
-    evaluator = run_evaluator(CocoEvaluator(coco_of(OBJECTS), ["bbox"]), {1: prediction([])})
-    entries = [{"image_id": 5, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]
-    (reason,) = explain_scores(evaluator.coco_eval["bbox"], evaluator.coco_gt, entries)
-    assert "check the image ids" in reason
