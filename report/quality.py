@@ -106,7 +106,7 @@ def _draw_bars(ax: Axes, values: Mapping[str, float]) -> None:
 
 def _draw_ap_by_class(ax: Axes, axis: ClassAxis, values: list[ClassAP]) -> None:
     axis.bars(ax, [value.ap for value in values], COLORS[0])
-    axis.dots(ax, [value.ap50 for value in values], COLORS[1])
+    axis.dots(ax, [value.ap50 for value in values])
     axis.finish(ax, "AP", (0, 1))
 
 

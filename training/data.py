@@ -20,7 +20,6 @@ from datasets.loading.padding import estimated_share
 from datasets.loading.samplers import EpochBatchSampler
 from training.checkpoint import flags_in
 from training.class_rows import category_ids_in, choose_category_ids, require_rows
-from training.flags.checks import SAME_ON_ALL_RANKS
 from training.resume import Start
 from util.category_ids import CategoryIds
 from util.distributed.agreement import fingerprint, require_same
@@ -147,7 +146,7 @@ def _require_same_data(skip_checks: bool, **splits: Any) -> None:
             names = ("ids", "categories", "is_thing")
             content = [getattr(data, name, None) for name in names]
             facts[f"{name} data"] = f"{len(data)} images (hash {fingerprint(content)})"
-    require_same(facts, SAME_ON_ALL_RANKS, skip_checks)
+    require_same(facts, skip_checks)
 
 
 def build_loaders(
@@ -163,30 +162,24 @@ def build_loaders(
     Raises:
         UserError: if the training data has fewer images than one optimizer step.
     """
-    pin_memory = torch.device(args.device).type == "cuda"
-    val_loader = build_val_loader(
-        data.val_set,
-        args.eval_batch_size or args.batch_size,
-        args.num_workers,
-        pin_memory=pin_memory,
-        skip_bad_images=args.skip_bad_images,
-        bad_images=bad_images,
-        category_ids=data.category_ids,
-    )
+    shared: dict[str, Any] = {
+        "num_workers": args.num_workers,
+        "pin_memory": torch.device(args.device).type == "cuda",
+        "skip_bad_images": args.skip_bad_images,
+        "bad_images": bad_images,
+        "category_ids": data.category_ids,
+    }
+    val_loader = build_val_loader(data.val_set, args.eval_batch_size or args.batch_size, **shared)
     if data.train_set is None:
         return None, val_loader
     train_loader = TrainLoader(
         data.train_set,
         args.batch_size,
-        args.num_workers,
-        pin_memory=pin_memory,
         seed=args.seed,
         accum_steps=args.accum_steps,
         freeze_batch_size=args.freeze_batch_size,
-        skip_bad_images=args.skip_bad_images,
-        bad_images=bad_images,
-        category_ids=data.category_ids,
         group_aspect=args.group_aspect,
+        **shared,
     )
     if args.group_aspect:
         print(_compare_padding(data.train_set, train_loader, args))

@@ -15,7 +15,6 @@ from models.fast.folded_norm import fold_frozen_norms
 from models.fast.recomputation import recompute_activations
 from models.postprocess import category_id_tensor
 from training.compilation import compile_parts
-from training.flags.checks import SAME_ON_ALL_RANKS
 from util.category_ids import CategoryIds
 from util.distributed.agreement import require_same
 from util.distributed.gathering import broadcast_tensors
@@ -145,5 +144,5 @@ def _broadcast_state(model: nn.Module) -> None:
     numbers = sum(tensor.numel() for tensor in tensors)
     trained = sum(tensor.requires_grad for tensor in tensors)
     described = f"{len(tensors)} tensors, {trained} of them trained, {numbers} values"
-    require_same({"model": described}, SAME_ON_ALL_RANKS)
+    require_same({"model": described})
     broadcast_tensors(tensors)

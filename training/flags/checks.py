@@ -35,8 +35,6 @@ _PATHS = frozenset(
     }
 )
 
-SAME_ON_ALL_RANKS = "give every rank the same flags, and every machine the same files"
-
 
 def check_flags(args: argparse.Namespace) -> None:
     """Check single flags, and flags that contradict each other.
@@ -219,4 +217,4 @@ def require_same_flags(args: argparse.Namespace) -> None:
         for name, value in sorted(vars(args).items())
         if name not in _PER_RANK
     }
-    require_same(facts, SAME_ON_ALL_RANKS, args.skip_checks)
+    require_same(facts, args.skip_checks)
