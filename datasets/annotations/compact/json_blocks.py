@@ -15,8 +15,6 @@ import numpy as np
 
 from datasets.annotations.coco_file import Row
 
-TABLES = ("images", "annotations", "categories")
-
 _BLOCK = 1 << 20  # bytes
 _VALUE = 1 << 12  # bytes that most values outside the tables fit into
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
