@@ -12,8 +12,7 @@ from datasets.annotations.compact.cache import cached
 from datasets.annotations.compact.columns import Columns
 from datasets.annotations.compact.json_blocks import Block, IrregularError, Receiver, read_blocks
 from datasets.annotations.compact.rows import EncodedRows, MemoryBytes, pickled
-from datasets.annotations.problems import FileProblems
-from datasets.annotations.table_checks import Rule, check_table
+from datasets.annotations.table_checks import Rule, TableChecks
 from util.system.garbage_collection import garbage_collection_paused
 
 _ROWS_AT_ONCE = 4096
@@ -154,8 +153,8 @@ def _joined(parts: Sequence[Columns]) -> Columns:
 def _finish(
     kind: Kind, columns: Mapping[str, Columns], categories: Sequence[Row]
 ) -> Mapping[str, np.ndarray]:
-    problems = FileProblems("")
-    check_table(problems, "categories", list(categories), kind.category_rules)
+    problems = TableChecks("")
+    problems.check_table("categories", list(categories), kind.category_rules)
     if problems.problems or not len(columns["images"]["id"]):
         raise IrregularError
     places = {
