@@ -302,8 +302,7 @@ def evaluate(
     evaluator.accumulate()
     evaluator.summarize()
     stats.update(coco_statistics(evaluator.coco_eval) | voc_statistics(evaluator, print_tables))
-    if panoptic is not None:
-        stats.update(panoptic_statistics(panoptic))
+    stats.update(panoptic_statistics(panoptic))
     return stats, evaluator
 
 

@@ -123,8 +123,13 @@ class PanopticEvaluator:
         return _Scored({**entry, "segments_info": segments}, matches)
 
 
-def panoptic_statistics(evaluator: PanopticEvaluator) -> dict[str, Any]:
-    """Panoptic quality of all, thing and stuff classes, by its names in ``log.txt``. Collective."""
+def panoptic_statistics(evaluator: PanopticEvaluator | None) -> dict[str, Any]:
+    """Panoptic quality of all, thing and stuff classes, by its names in ``log.txt``. Collective.
+
+    Empty without an evaluator.
+    """
+    if evaluator is None:
+        return {}
     evaluator.synchronize_between_processes()
     quality: Any = broadcast_object(evaluator.summarize())
     return {"PQ_all": quality["All"], "PQ_th": quality["Things"], "PQ_st": quality["Stuff"]}
