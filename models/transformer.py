@@ -336,7 +336,7 @@ class Transformer(nn.Module):
 T = TypeVar("T", bound=Transformer)
 
 
-def build_transformer(args: Any, kind: type[T] = Transformer) -> T:
+def build_transformer(args: Any, kind: type[T] = Transformer) -> T:  # type: ignore[assignment]
     """Build the transformer from the flags; it returns the outputs of all decoder layers."""
     return kind(
         d_model=args.hidden_dim,

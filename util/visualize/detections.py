@@ -165,8 +165,10 @@ def _missed_and_false(
     """
     objects = [i for i, annotation in enumerate(annotations) if not annotation.get("iscrowd")]
     crowds = [annotation for annotation in annotations if annotation.get("iscrowd")]
-    groups = (shown[::-1], [annotations[i] for i in objects], crowds)
-    matched = match_classes(*map(_labels_and_boxes, groups), _MATCH_IOU)
+    found, truth, crowded = map(
+        _labels_and_boxes, (shown[::-1], [annotations[i] for i in objects], crowds)
+    )
+    matched = match_classes(found, truth, crowded, _MATCH_IOU)
     missed = set(objects) - {objects[match] for match in matched.tolist() if match >= 0}
     false = (matched == -1)[::-1].tolist()
     return [index in missed for index in range(len(annotations))], false
