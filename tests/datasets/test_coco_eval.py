@@ -8,7 +8,6 @@ import pytest
 import torch
 from pycocotools.cocoeval import COCOeval
 
-from datasets import coco_eval
 from datasets.coco_eval import (
     CocoEvaluator,
     convert_to_xywh,
@@ -27,6 +26,7 @@ from tests.datasets.coco_cases import (
     run_evaluator,
     with_masks,
 )
+from util.distributed import gathering
 from util.errors import UserError
 
 BOX = (10, 10, 50, 50)
@@ -73,7 +73,7 @@ def test_processes_share_their_images_the_first_one_wins(case, monkeypatch):
         ranks.append(rank)
     ranks[1]._collected[4] = no_detections()
     everything = [pair for rank in ranks for pair in rank._collected.items()]
-    monkeypatch.setattr(coco_eval, "gather_to_main", lambda own: everything)
+    monkeypatch.setattr(gathering, "gather_to_main", lambda own: everything)
     main = run_evaluator(ranks[0])
     assert main.coco_eval["bbox"].stats.tolist() == stats_of_single(coco, predictions)
     assert main.img_ids == [1, 2, 3, 4, 5, 6]

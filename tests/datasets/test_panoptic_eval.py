@@ -13,6 +13,7 @@ from datasets.annotations.compact.panoptic import PanopticSegments
 from datasets.evaluation import panoptic_truth
 from datasets.panoptic_eval import PanopticEvaluator
 from tests.datasets.panoptic_cases import id_map_of, segments_of, write_panoptic
+from util.distributed import gathering
 from util.errors import UserError
 from util.files.panoptic_png import encode_id_map
 
@@ -92,7 +93,7 @@ def test_results_of_all_processes_count_once_and_only_the_main_one_reports(
     first.update([prediction(10)])
     second.update([prediction(30), prediction(10, shift=3)])
     everything = [*first._scored.items(), *second._scored.items()]
-    monkeypatch.setattr(panoptic_eval, "gather_to_main", lambda own: everything)
+    monkeypatch.setattr(gathering, "gather_to_main", lambda own: everything)
     gathered = evaluator_of(root, None)
     gathered.synchronize_between_processes()
     assert gathered.summarize() == whole.summarize()
