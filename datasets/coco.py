@@ -10,18 +10,11 @@ from typing import Any
 
 import numpy as np
 import torchvision
-from PIL import Image
 from pycocotools.coco import COCO
 
 import datasets.transforms as T
 from datasets.annotations.checks import check_image_folder
-from datasets.annotations.coco_file import (
-    Row,
-    category_names,
-    largest_category_id,
-    load_annotations,
-    text_ids,
-)
+from datasets.annotations.coco_file import Row, load_annotations
 from datasets.annotations.compact.instances import read_instances
 from datasets.annotations.file_checks import warn_about_paths
 from datasets.annotations.layouts import coco_paths
@@ -49,17 +42,14 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class CocoDetection(torchvision.datasets.CocoDetection):
+class CocoDetection(ListedImages, torchvision.datasets.CocoDetection):
     """Images and detection targets of a COCO instance annotation file.
 
+    Ids, classes and sizes: see `ListedImages`.
+
     Attributes:
-        ann_file: path of the file.
         origin: format and path of the data, for the first lines of a run.
         instances: the annotations; they are stored in arrays.
-        ids: image ids, sorted.
-        categories: class names by category id.
-        text_ids: id in the file by category id, where it is a string.
-        largest_category_id: largest category id; the model needs more classes than this.
         split: all images by use, if these are a held-out part of the data or its rest; else None.
     """
 
@@ -116,12 +106,8 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         check_boxes_and_counts(
             self.instances, ann_file, img_folder, training, num_queries, skip_checks
         )
-        self.ann_file, self.origin = ann_file, str(ann_file)
-        self._images = ListedImages(img_folder, ann_file, skip_checks)
-        self.ids: list[int] = self.instances.ids
-        self.categories = category_names(self.instances.categories)
-        self.text_ids = text_ids(self.instances.categories)
-        self.largest_category_id = largest_category_id(self.categories)
+        self._list(self.instances, img_folder, ann_file, skip_checks)
+        self.origin = str(ann_file)
 
     @cached_property
     def coco(self) -> COCO:
@@ -134,16 +120,6 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         with contextlib.redirect_stdout(io.StringIO()):
             coco.createIndex()
         return coco
-
-    @property
-    def sizes_wh(self) -> np.ndarray:
-        """Width and height of each image in the file, (N, 2) in pixels; 0: missing."""
-        return self.instances.sizes_wh
-
-    @property
-    def file_names(self) -> list[str]:
-        """File names of all images."""
-        return self.instances.file_names
 
     def annotated_category_ids(self) -> set[int]:
         """Category ids that annotations have."""
@@ -170,19 +146,8 @@ class CocoDetection(torchvision.datasets.CocoDetection):
             return image, target
         return self._transforms(image, target)
 
-    def pop_notice(self) -> str | None:
-        """Return a message if an image was rotated by EXIF since the last call, else None."""
-        return self._images.pop_notice()
-
-    def _load_image(self, id: int) -> Image.Image:
-        return self._images.read(self.instances.image(id))
-
     def _load_target(self, id: int) -> list[Row]:
         return self.instances.annotations_of(id)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Data workers that are not forked make their own index, if they use it."""
-        return {name: value for name, value in self.__dict__.items() if name != "coco"}
 
 
 @contextlib.contextmanager
