@@ -12,7 +12,7 @@ from util.errors import UserError
 class ImageSplit(NamedTuple):
     """Names of the images that a run uses for training and for validation.
 
-    A run that continues keeps it, so that no image of it changes sides when the data grows.
+    A resumed run keeps it, so that no image changes its split when images are added.
     """
 
     train: frozenset[str] = frozenset()
@@ -52,14 +52,14 @@ def hold_out(
     order of the tables. Every class with two or more images has at least one in each part, unless
     validation would have more than twice the requested fraction.
 
-    Images of an earlier split stay where they were. Of the others as many are chosen as are missing
-    from the requested fraction of all images.
+    Images of an earlier split keep their split. Further validation images are chosen from the
+    others until the requested fraction of all images is reached.
 
     Args:
         data: COCO tables; rows without a valid id are kept in the training part.
         fraction: fraction of validation images, above 0; 1: all images.
         seed: seed of the choice.
-        earlier: images whose part is known; ignored if the fraction is 1.
+        earlier: images whose split is known; ignored if the fraction is 1.
         prefix: beginning of the names in ``earlier``, before the file names of the tables.
 
     Returns:

@@ -69,7 +69,7 @@ def read_split(
         image_set: "train" or "val".
         options: values of the flags.
         known_ids: category ids by class name, for formats that have only names.
-        earlier: images whose part is known from a checkpoint, for data that is not split.
+        earlier: training and validation images of a checkpoint, for data without a split.
 
     Raises:
         UserError: if files are missing or invalid, or a flag does not apply to the data.
