@@ -80,7 +80,7 @@ class MinimalDETR(nn.Module):
 
     @torch.jit.unused
     def _transform_traced(self, tokens: Tensor, queries: Tensor) -> Tensor:
-        """The same without PyTorch's kernels for inference, which it uses without gradients only.
+        """As `_transform`, without the inference fast path of `torch.nn.Transformer`.
 
         `torch.jit.trace` compares graphs with and without gradients, which must be equal.
         """

@@ -105,7 +105,7 @@ class AnchorDecoder(nn.Module):
         self.offset_mlp = MLP(d_model, d_model, 4, 3)
 
     def init_weights(self) -> None:
-        """Initially no layer moves a box, and each query attends to cells near its center."""
+        """Set box offsets to 0, and let each query attend to the features near its center."""
         _set_constant(self.offset_mlp, 0)
         _set_constant(self.scale_mlp, 1)
         for layer in self.layers:
@@ -124,7 +124,7 @@ class AnchorDecoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Decode the queries.
 
-        Gradients of a layer's boxes do not flow into the boxes of the layer before it.
+        Boxes are detached between layers.
 
         Args:
             content: initial content of the queries (Q, B, C).

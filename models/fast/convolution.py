@@ -1,7 +1,7 @@
 """Convolutions of small feature maps as matrix products; used in mixed precision on CPUs.
 
-For small images the last stage of a ResNet has few cells, but millions of weights. There PyTorch's
-convolution takes up to 2.7 times as long as a matrix product, forward and backward
+For small images, the last ResNet stage has few spatial positions but millions of weights. There,
+PyTorch's convolution takes up to 2.7 times as long as a matrix product, forward and backward
 (``benchmarks/RESULTS.md``).
 """
 

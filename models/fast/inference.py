@@ -20,21 +20,21 @@ from .packed_layers import PackedConv
 def optimize_for_inference(model: nn.Module, aux_outputs: bool = False) -> nn.Module:
     """Return a copy of a model that predicts faster, with the same results up to rounding.
 
-    The original stays as it is. The copy shares its parameters and buffers; convolutions and linear
-    layers additionally store weights with folded norms, in the layout of the processor. So prepare
-    the model again after its weights change or it moves to another device.
+    The original does not change. The copy shares its parameters and buffers; convolutions and
+    linear layers also hold prepacked weights (oneDNN's blocked layout) with the batch norms folded
+    in. Optimize the model again after its weights change or it moves to another device.
 
     Frozen batch norms (and batch norms in evaluation mode) are folded into the convolutions of
-    torchvision ResNets; convolutions compute in channels-last layout, together with residual and
-    ReLU; encoder and decoder layers likewise; only the last decoder layer is normalized and goes
-    through the heads. The precision is that of the model, or of the autocast context of the call.
-    Nothing is compiled, so images of many sizes cost nothing extra. Modules of other types are left
-    as they are. Forward hooks work on all modules; a hook inside a block or a layer makes this
-    block or layer compute as in the original.
+    torchvision ResNets; convolutions run in channels-last layout, fused with residual addition and
+    ReLU; linear layers of the transformer are fused in the same way. All decoder layers run, but
+    only the output of the last one is normalized and goes through the heads. The precision is that
+    of the model, or of the autocast context of the call. Nothing is compiled, so images of many
+    sizes cost nothing extra. Modules of other types do not change. Forward hooks work on all
+    modules; a block or layer with a hook inside falls back to its unfused forward pass.
 
     Args:
         model: a `models.detr.DETR`, `models.segmentation.DETRsegm`, `models.demo.MinimalDETR` or
-            another model with parts of them, on its device. A scripted or prepared model is
+            another model with parts of them, on its device. A scripted or optimized model is
             returned unchanged.
         aux_outputs: keep the predictions of all decoder layers, if the model returns them.
 
@@ -71,7 +71,7 @@ class _WithoutGradients:
 
     Args:
         forward: the forward pass of ``model``.
-        model: its weights must not change, since folded and packed copies would stay as they are.
+        model: its weights must not change, or the folded and packed copies become stale.
     """
 
     def __init__(self, forward: Callable[..., Any], model: nn.Module):

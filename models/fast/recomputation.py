@@ -21,8 +21,8 @@ from models.transformer import TransformerDecoderLayer, TransformerEncoderLayer
 class RecomputedStage(nn.Sequential):
     """Stage of a ResNet that keeps the inputs of every second block.
 
-    The input of a block is larger than anything it computes from it: keeping all inputs would save
-    only a third of the memory.
+    A block's input is at least as large as its intermediate activations, so keeping the input of
+    every block would save only a third of the memory.
     """
 
     def forward(self, input: Tensor) -> Tensor:
