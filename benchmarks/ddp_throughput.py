@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from engine import EpochProgress, train_one_epoch
+from engine import EpochContext, train_one_epoch
 from main import get_args_parser
 from models import build_model
 from training.network import distribute
@@ -86,10 +86,10 @@ def _images_per_second(args: argparse.Namespace, batch_size: int) -> float:
     parallel = distribute(model)
     optimizer = build_optimizer(model, flags.lr, flags.lr_backbone, flags.weight_decay)
     ends: list[float] = []
-    progress = EpochProgress(after_step=lambda *_: ends.append(time.perf_counter()))
+    context = EpochContext(after_step=lambda *_: ends.append(time.perf_counter()))
     batches = [_batch(batch_size, args.size)] * (args.steps + 1)
     with contextlib.redirect_stdout(io.StringIO()):
-        train_one_epoch(parallel, criterion, batches, optimizer, _CPU, 0, 0.1, progress=progress)
+        train_one_epoch(parallel, criterion, batches, optimizer, _CPU, 0, 0.1, context=context)
     return batch_size * args.steps / (ends[-1] - ends[0])
 
 

@@ -16,7 +16,7 @@ from benchmarks.harness.inputs import R50, TINY, build, images, targets
 from benchmarks.harness.measures import peak_memory
 from benchmarks.inference import case as inference
 from benchmarks.original.detector import original_of
-from engine import predict, weigh
+from engine import predict, weight_losses
 from training.network import prepare_for_training
 
 TITLE = "Peak memory"
@@ -53,7 +53,7 @@ def training(
         def run() -> list[Tensor]:
             network.zero_grad(set_to_none=True)
             losses = criterion(predict(network, batch, torch.device(device), amp), objects)
-            weigh(losses, criterion.weight_dict, objects)[0].backward()
+            weight_losses(losses, criterion.weight_dict, objects)[0].backward()
             named = sorted(network.named_parameters())
             return [parameter.grad for _, parameter in named if parameter.grad is not None]
 

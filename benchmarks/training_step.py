@@ -19,7 +19,7 @@ from benchmarks.harness.case import Case, Settings, gradient_difference
 from benchmarks.harness.inputs import R50, TINY, build, flags_of, images, targets
 from benchmarks.harness.measures import TIME_OF_LONG_CALLS, peak_memory
 from benchmarks.original.detector import build_optimizer, original_of, training_step
-from engine import compute_losses, predict, train_one_epoch, weigh
+from engine import compute_losses, predict, train_one_epoch, weight_losses
 from models.fast.recomputation import recompute_activations
 from training.network import prepare_for_training
 from util import optimizer as optimizers
@@ -98,7 +98,7 @@ def _backward(
         model.zero_grad(set_to_none=True)
         outputs = predict(model, batch, torch.device(device), "off")
         losses = compute_losses(criterion, outputs, objects, 1.0)
-        weigh(losses, criterion.weight_dict, objects)[0].backward()
+        weight_losses(losses, criterion.weight_dict, objects)[0].backward()
         named = sorted(model.named_parameters())
         return [parameter.grad for _, parameter in named if parameter.grad is not None]
 

@@ -156,9 +156,9 @@ def _read_detections(results: Results) -> None:
 
 
 def _hint(results: Results) -> str:
-    """How to get a missing evaluation; the end of a sentence."""
+    """Text to append to a message: how to produce the missing evaluation."""
     command = _evaluate_command(results)
-    return f"; write it with {command} and make the report again" if command else ""
+    return f"; create it with {command}, then run python -m report again" if command else ""
 
 
 def _evaluate_command(results: Results, data: str = "") -> str:

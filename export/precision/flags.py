@@ -32,7 +32,7 @@ def add_precision_flags(group: FlagGroup) -> None:
     )
     group.add(
         "--int8_images",
-        f"number of images for --int8 (default: {_NUM_IMAGES}, or as many as there are)",
+        f"number of images for --int8 (default: {_NUM_IMAGES}, or all if there are fewer)",
         type=positive_number,
     )
 

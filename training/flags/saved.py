@@ -160,7 +160,9 @@ def resolve_for_resume(
     designs = {name: NEW_FLAG_DEFAULTS[name] for name in ("query_design", "cls_loss")}
     _check_contradictions(args, designs | saved, _NEEDED_BY_WEIGHTS, given, source)
     if can_resume(checkpoint) and not args.eval:
-        trained = {"optimizer": NEW_FLAG_DEFAULTS["optimizer"]} | saved  # its state was saved
+        trained = {
+            "optimizer": NEW_FLAG_DEFAULTS["optimizer"]
+        } | saved  # the checkpoint has its state
         _check_contradictions(args, trained, ["optimizer"], given, source)
         _check_contradictions(args, _split_of(saved), _SPLIT, given, source)
     saved = _with_split_seed(saved, args)

@@ -309,4 +309,4 @@ def test_frozen_weights_report_a_better_average(data, trained, tmp_path, capsys)
 
 def test_random_weights_are_told_once(data, tmp_path, capsys):
     assert run(data, "--eval", "--auto_resume", "--output_dir", tmp_path) == 0
-    assert capsys.readouterr().out.count("random weights are evaluated") == 1
+    assert capsys.readouterr().out.count("evaluating random weights") == 1

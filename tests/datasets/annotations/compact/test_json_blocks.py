@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from datasets.annotations.compact import json_blocks
-from datasets.annotations.compact.json_blocks import IrregularError, Receiver, read_blocks
+from datasets.annotations.compact.json_blocks import IrregularError, TableHandler, read_blocks
 from tests.datasets.json_strategies import TABLES, TEXTS, VALUES
 
 ROWS = st.lists(
@@ -45,8 +45,8 @@ def content_of(path):
 
         return receive
 
-    receivers = {table: Receiver(receiver(table)) for table in TABLES}
-    return {**read_blocks(path, receivers), **tables}
+    handlers = {table: TableHandler(receiver(table)) for table in TABLES}
+    return {**read_blocks(path, handlers), **tables}
 
 
 def write(path, data, layout):
