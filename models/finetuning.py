@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from models.weights import (
     DETECTOR_PREFIX,
     MAX_LISTED,
-    first_of,
     is_counter,
     is_segmentation,
     shape_difference,
     without_ddp_prefix,
 )
 from util.errors import UserError
+from util.text import first_of
 
 # Tensors with one row per class and a last row: no-object, or the shared content of all anchor
 # queries.
