@@ -108,7 +108,7 @@ def train_one_epoch(
         norms.save()
         optimizer.zero_grad()
         records = _compute_gradients(model, criterion, batches, device, amp, scaler, epoch, step)
-        watch.read_flags()  # of the previous step; the matcher has usually synced with the device
+        watch.read_flags()  # flags of the previous step; usually no wait, the matcher has synced
         norm = _clip_gradients(model, optimizer, max_norm, scaler)
         log, is_bad, stop = reduce_step([r.losses for r in records], norm, context.wants_to_stop())
         with scaled_rates(optimizer, context.lr_factor()) as rates:

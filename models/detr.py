@@ -147,7 +147,7 @@ class DETR(nn.Module):
     def _heads(self, states: Tensor):  # type: ignore[no-untyped-def]
         if torch.jit.is_scripting():
             return self.class_embed(states), self.bbox_embed(states).sigmoid()
-        if states.device.type == "meta":  # it has no autocast
+        if states.device.type == "meta":  # the meta device has no autocast
             return self.class_embed(states), self.bbox_embed(states).sigmoid()
         # bfloat16 has only 8 bits of precision, too few for box coordinates: use float32.
         with torch.autocast(states.device.type, enabled=False):

@@ -44,7 +44,7 @@ class FinetuneReport:
     def __str__(self) -> str:
         total = len(self.loaded) + len(self.adapted) + len(self.skipped) + len(self.missing)
         lines = [f"Fine-tuning: {len(self.loaded)} of {total} tensors of the model loaded"]
-        for how in dict.fromkeys(self.adapted.values()):  # the same for weight and bias of the head
+        for how in dict.fromkeys(self.adapted.values()):  # weight and bias share a text
             keys = ", ".join(key for key, text in self.adapted.items() if text == how)
             lines.append(f"  adapted: {keys}: {how}")
         for title, entries in (

@@ -40,7 +40,7 @@ class Detector:
             file; or a loaded model.
         device: ``cpu``, ``cuda``, …; default: ``cuda`` if available, else ``cpu``.
         amp: mixed precision: ``off``, ``bf16`` or ``fp16``.
-        ema: use the averaged weights of a run with ``--ema_decay``.
+        ema: use the EMA weights of a run with ``--ema_decay``.
         dilation: whether this is a DC5 model; only needed if the file stores no flags.
         nheads: number of attention heads; only needed if the file stores no flags; default: 8.
 

@@ -61,7 +61,7 @@ def read_ground_truth(
         raise UserError("no checkpoint names the data; give --data or --coco_path")
     args = argparse.Namespace(**{**_defaults(), **found})
     args.num_classes = (
-        None  # the saved value counts rows of the class head and does not limit the ids
+        None  # the saved value counts rows of the classification head and does not limit the ids
     )
     args.classes = class_list(args.classes, flags, names, "the checkpoint")
     try:

@@ -36,7 +36,7 @@ class Results:
         flags: flags of the checkpoint by name.
         versions: versions of Python and packages, and the commit.
         names: class names by category id.
-        split: training and validation images of the checkpoint, if a part was held out.
+        split: training and validation images of the checkpoint, if images were held out.
         evaluation: arrays of the newest ``eval*.pth``.
         detections: COCO result entries of the newest evaluation; None if there is no file.
         evaluated: data of the evaluations, by file name relative to ``folder``.

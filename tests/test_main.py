@@ -196,7 +196,7 @@ MISTAKES = {
     "no data": (["--coco_path", ""], "--coco_path"),
     "missing folder": (["--coco_path", "/nowhere"], "/nowhere"),
     "missing annotations": (["--train_ann", "/nowhere.json"], "/nowhere.json"),
-    "unknown data set": (["--dataset_file", "pets"], "pets"),
+    "unknown dataset": (["--dataset_file", "pets"], "pets"),
     "dropout": (["--dropout", "2"], "--dropout"),
     "learning rate": (["--lr", "-1"], "--lr -1"),
     "epochs": (["--epochs", "0"], "--epochs 0"),

@@ -111,17 +111,17 @@ class Evaluation:
         if self.evaluated_data is not None:
             files = ("eval/detections.json", "eval/latest.pth" if self.training else "eval.pth")
             write_evaluated_data(self.folder.path, files, self.evaluated_data)
-        val_set, threshold = self.data.val_set, self._threshold_of_pictures(evaluator)
+        val_set, threshold = self.data.val_set, self._threshold_of_figures(evaluator)
         figure = draw_detections(
             detections, self.data.ground_truth, val_set, self.folder.path, threshold
         )
         if figure is not None:
-            self.output.full(f"Detections beside ground truth: {figure}")
+            self.output.full(f"Detections next to ground truth: {figure}")
         if "panoptic" in self.postprocessors:
             figure = draw_panoptic_maps(val_set, self.folder.path)
-            self.output.full(f"Panoptic maps beside ground truth: {figure}")
+            self.output.full(f"Panoptic maps next to ground truth: {figure}")
 
-    def _threshold_of_pictures(self, evaluator: CocoEvaluator) -> float:
+    def _threshold_of_figures(self, evaluator: CocoEvaluator) -> float:
         """Score threshold 0.5; with the focal loss, whose scores are lower, the best-F1 threshold.
 
         Figures of focal-loss models thus show the same detections as `predict.py`.

@@ -109,7 +109,7 @@ class RunFolder:
 
         Args:
             thresholds: thresholds of the raw weights, see `training.checkpoint.KEYS`.
-            ema_thresholds: thresholds of the averaged weights.
+            ema_thresholds: thresholds of the EMA weights.
             checkpoint: path of the checkpoint; None: the newest checkpoint.
 
         Raises:

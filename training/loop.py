@@ -162,7 +162,7 @@ class Run:
             return False
         if sum(epoch > best for epoch in self.state.scores) < patience:
             return False
-        averaged = " (averaged weights)" if self.state.best_weights == "ema" else ""
+        averaged = " (EMA weights)" if self.state.best_weights == "ema" else ""
         print(
             f"Early stopping (--patience {patience}): no better validation score since epoch "
             f"{best}{averaged}"
@@ -215,10 +215,10 @@ class Run:
                 f"frozen until epoch {switch - 1}" if is_frozen else f"trained from epoch {switch}"
             )
             print(f"The backbone is {stage}; batch size {batch_size}")
-            self.parallel_model = distribute(self.training.model)  # expects all gradients
+            self.parallel_model = distribute(self.training.model)  # DDP expects all gradients
 
     def _after_step(self, steps_done: int, logger: MetricLogger) -> None:
-        """Update averaged weights; save a checkpoint if one is due; after a signal also stop."""
+        """Update EMA weights; save a checkpoint if one is due; after a signal also stop."""
         state, every = self.state, self.settings.save_every
         state.step += 1
         if self.training.averaged is not None:
@@ -273,7 +273,7 @@ class Run:
         ema_stats, ema_thresholds = self._score_averaged()
         test_stats, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
         found = thresholds_in(evaluator), ema_thresholds
-        if found != (state.thresholds, state.ema_thresholds):  # those in the checkpoint
+        if found != (state.thresholds, state.ema_thresholds):  # not yet in the checkpoint
             state.thresholds, state.ema_thresholds = found
             self.folder.add_thresholds(*found, saved_as)
         self._log_epoch(test_stats, ema_stats)
@@ -314,15 +314,15 @@ class Run:
         state, epoch = self.state, self.state.epoch - 1
         self.folder.keep_as_best(saved_as, state.best_weights)
         if self.folder.path is not None:
-            which = {"ema": "averaged weights, ", "model": "raw weights, "}[state.best_weights]
+            which = {"ema": "EMA weights, ", "model": "raw weights, "}[state.best_weights]
             which = which if epoch in state.ema_scores else ""
             self.output.full(f"best.pth: epoch {epoch}, {which}{name} {state.score_of(epoch):.3f}")
 
     def _score_averaged(self) -> tuple[dict[str, Any], Thresholds]:
-        """Evaluate the averaged weights, if there are any; return statistics and thresholds."""
+        """Evaluate the EMA weights, if there are any; return statistics and thresholds."""
         if self.training.averaged is None:
             return {}, None
-        print("Averaged weights:")
+        print("EMA weights:")
         model = self.training.averaged.module
         stats, evaluator = self.evaluation.score(model, self._stop_evaluation)
         return stats, thresholds_in(evaluator)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
-DEFAULT_MOMENTUM = 0.9  # of SGD
-_BACKBONE = "backbone"  # in the names of its parameters, which are the second group
+DEFAULT_MOMENTUM = 0.9  # for SGD
+_BACKBONE = "backbone"  # parameters with this in their name form the second group
 _BACKBONE_GROUP = 1
 
 

@@ -44,7 +44,7 @@ def build(text: str) -> tuple[nn.Module, SetCriterion]:
 
 @torch.no_grad()
 def _randomize_norms(model: nn.Module) -> None:
-    """Give frozen norms statistics of all sizes; the last norm of a block keeps the sum bounded."""
+    """Vary the statistics of frozen batch norms; the last one of a block keeps the sum bounded."""
     generator = torch.Generator().manual_seed(0)
     for name, buffer in model.named_buffers():
         norm, _, field = name.rpartition(".")

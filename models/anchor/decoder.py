@@ -173,7 +173,7 @@ class AnchorDecoder(nn.Module):
         """Offsets (Q, B, 4) of the box logits."""
         if torch.jit.is_scripting():
             return self.offset_mlp(state)
-        if state.device.type == "meta":  # it has no autocast
+        if state.device.type == "meta":  # the meta device has no autocast
             return self.offset_mlp(state)
         # bfloat16 has only 8 bits of precision, too few for box coordinates: use float32.
         with torch.autocast(state.device.type, enabled=False):

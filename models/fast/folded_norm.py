@@ -2,7 +2,7 @@
 
 ``norm(conv(x, w))`` equals ``conv(x, w * scale, shift)``. The product of weights and scale costs
 far less than the passes over the feature map of a batch norm, forward and backward. Parameters,
-buffers, their names and the gradients stay the same, up to rounding.
+buffers, their names and, up to rounding, the gradients do not change.
 """
 
 from itertools import pairwise

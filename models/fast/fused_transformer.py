@@ -18,7 +18,7 @@ from .attention import Attention
 from .fast_forward import FastForward
 from .packed_layers import PackedLinear
 
-_QUERIES_AT_ONCE = 256  # their scores fit into the cache
+_QUERIES_AT_ONCE = 256  # per chunk, whose scores fit into the CPU cache
 
 
 class FusedAttention:

@@ -60,7 +60,7 @@ def optimize_for_inference(model: nn.Module, aux_outputs: bool = False) -> nn.Mo
 def optimize_on_cpu(model: nn.Module, aux_outputs: bool = False) -> nn.Module:
     """`optimize_for_inference` for a model on a CPU; other models are returned as they are.
 
-    On a GPU prepared models have not been tested.
+    Optimized models have not been tested on a GPU.
     """
     is_on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     return optimize_for_inference(model, aux_outputs) if is_on_cpu else model
@@ -82,7 +82,7 @@ class _WithoutGradients:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if [p._version for p in self._weights] != self._versions:
             raise RuntimeError(
-                "the weights have changed since optimize_for_inference: prepare the model again"
+                "the weights have changed since optimize_for_inference: optimize the model again"
             )
         with torch.inference_mode():
             out = self._forward(*args, **kwargs)
@@ -97,9 +97,9 @@ def _copy(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
     if id(module) in copies or isinstance(module, torch.jit.ScriptModule):
         return copies.get(id(module), module)
     new = copies[id(module)] = module.__class__.__new__(module.__class__)
-    for name, value in module.__dict__.items():  # dicts: children, hooks, …
+    for name, value in module.__dict__.items():  # children, hooks, … are in dicts
         new.__dict__[name] = value.copy() if isinstance(value, dict | set) else value
-    new._compiled_call_impl = None  # compiled for the original
+    new._compiled_call_impl = None  # it belongs to the original
     for name, parameter in module._parameters.items():
         if parameter is not None:
             new._parameters[name] = nn.Parameter(parameter.detach(), requires_grad=False)
@@ -146,8 +146,8 @@ def _refuse_changes(model: Any) -> None:
 
     def refuse(what: str) -> NoReturn:
         raise RuntimeError(
-            f"a model prepared by optimize_for_inference {what}: "
-            "change the original model, then prepare it again"
+            f"a model returned by optimize_for_inference {what}: "
+            "change the original model, then optimize it again"
         )
 
     model.train = train

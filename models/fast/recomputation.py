@@ -87,7 +87,7 @@ def _recomputed_class(module: nn.Module) -> type[nn.Module]:
 def recompute_activations(model: nn.Module) -> None:
     """Checkpoint the activations of ResNet stages and transformer layers, in place.
 
-    Modules, their names, parameters and hooks stay; only the classes of the modules change.
+    Only the classes of the modules change, not their names, parameters and hooks.
 
     Args:
         model: detector or segmentation model without trained batch norms, whose running statistics

@@ -265,7 +265,7 @@ def test_every_parameter_takes_part_with_and_without_objects(two, flags):
     first, second = (view[flags] for view in two)
     for name in first:
         if "batch" in flags and ("running" in name or "tracked" in name):
-            continue  # moving statistics are those of each process
+            continue  # each process has its own running statistics
         assert first[name].isfinite().all(), name
         assert torch.equal(first[name], second[name]), name
 

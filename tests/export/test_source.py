@@ -171,7 +171,7 @@ def test_averaged_weights(tmp_path):
     source = source_for("--checkpoint", tmp_path / "with.pth", "--ema")
     assert torch.equal(source.model.class_embed.bias, averages["class_embed.bias"])
     assert source.is_thing == {1: True}
-    with pytest.raises(UserError, match=r"without\.pth: contains no averaged weights"):
+    with pytest.raises(UserError, match=r"without\.pth: contains no EMA weights"):
         source_for("--checkpoint", tmp_path / "without.pth", "--ema")
 
 

@@ -17,7 +17,7 @@ from training import evaluation
 
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory):
-    """Eight images with XML files beside them, not split; images of random boxes."""
+    """Eight images with XML files next to them, not split; images of random boxes."""
     root = tmp_path_factory.mktemp("data") / "animals"
     choose = random.Random(0)
     for n in range(8):

@@ -1,4 +1,4 @@
-"""Which class each row of the class head stands for."""
+"""Which class each row of the classification head stands for."""
 
 import argparse
 from types import SimpleNamespace

@@ -296,7 +296,7 @@ def _with_saved_values(
 def _fit_dataset_file(args: argparse.Namespace, saved: Flags) -> None:
     """Adapt ``dataset_file`` from the checkpoint to data paths given on the command line, in place.
 
-    If ``coco_path`` is not a generated shapes dataset, the data is read as COCO. Panoptic data in
+    If ``coco_path`` is not a synthetic shapes dataset, the data is read as COCO. Panoptic data in
     a single folder needs no ``--coco_panoptic_path``.
     """
     if args.data or args.voc_path or args.yolo_path:

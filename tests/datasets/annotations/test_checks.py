@@ -1,4 +1,4 @@
-"""Each mistake in an annotation file is told once, with file, image id and annotation id."""
+"""Each mistake in an annotation file is reported once, with file, image id and annotation id."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Panoptic annotation files: what is wrong with one is told in one line that names it."""
+"""Panoptic annotation files: errors are reported in one line that names the file."""
 
 import json
 import logging

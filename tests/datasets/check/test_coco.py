@@ -47,7 +47,7 @@ def test_a_file_is_refused_exactly_where_training_refuses_it(tmp_path, data):
     with pytest.raises(AnnotationFileError) as refusal:
         check_annotations(data, split.ann_file, split.img_folder, training=True, num_classes=2)
     messages = [one.message for one in facts.findings if one.kind == "refused"]
-    assert len(messages) == len(refusal.value.problems) - 1  # one of them is told as missing_file
+    assert len(messages) == len(refusal.value.problems) - 1  # one of them: missing_file
     told = {f"{problem.table} {problem.text}" for problem in refusal.value.problems}
     assert {message.partition("; ")[0] for message in messages} < told
     (missing,) = (one for one in facts.findings if one.kind == "missing_file")

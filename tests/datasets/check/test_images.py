@@ -1,4 +1,4 @@
-"""Every image file is decoded; what is wrong with it is told with its id and name."""
+"""Every image file is decoded; errors are reported with its id and name."""
 
 import os
 import threading

@@ -21,7 +21,7 @@ AROUND = [10, 10, 30, 10, 30, 20, 10, 20]
         ([[value + 100 for value in AROUND]], "mask_off_box"),
         ([[value / 64 for value in AROUND]], "mask_off_box"),
         ({"counts": [10, 5, 9], "size": [4, 6]}, None),
-        ({"counts": [10, 5], "size": [4, 6]}, None),  # told by the check of training
+        ({"counts": [10, 5], "size": [4, 6]}, None),  # reported by the check of training
         ([], None),
         (None, None),
     ],

@@ -1,4 +1,4 @@
-"""Images that cannot be read are replaced as far as allowed, and told once each."""
+"""Images that cannot be read are replaced as far as allowed, and reported once each."""
 
 import logging
 

@@ -32,7 +32,7 @@ to_tensors = partial(make_coco_transforms, scales=[32], max_size=64)
 
 
 def photos(folder, orientations: Sequence[int], size_wh: Any = UPRIGHT_WH, **options) -> Any:
-    """A data set of photos with a box around the patch of the upright image.
+    """A dataset of photos with a box around the patch of the upright image.
 
     Args:
         folder: for images and annotations.

@@ -11,7 +11,7 @@ from datasets.loading.worker_faults import explain_worker_fault
 
 
 class Dying(torch.utils.data.Dataset):
-    """A data set whose worker gets a signal."""
+    """A dataset whose worker gets a signal."""
 
     def __init__(self, signum):
         self.signum = signum

@@ -1,4 +1,4 @@
-"""The embedded data set: what the pictures promise, COCO's format, and writing it safely."""
+"""The synthetic shapes dataset: what its images promise, COCO's format, and writing it safely."""
 
 import argparse
 import hashlib
@@ -323,14 +323,14 @@ def test_two_writes_give_the_same_bytes(root, tmp_path):
 
 
 def test_several_processes_write_the_same_bytes(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(split, "_LEAST_PER_PROCESS", 1)
+    monkeypatch.setattr(split, "_MIN_PER_PROCESS", 1)
     monkeypatch.setattr(forked, "_num_cores", lambda: 4)
     write_shapes(tmp_path / "again", **SMALL)
     assert all_bytes(tmp_path / "again") == all_bytes(root)
 
 
 def test_annotations_of_a_seed_are_pinned(root):
-    """Pinned beside the pixels: a change of this hash needs a new `FORMAT_VERSION`."""
+    """Pinned in addition to the pixels: a change of this hash needs a new `FORMAT_VERSION`."""
     text = (root / "annotations" / "instances_val2017.json").read_bytes()
     assert hashlib.sha256(text).hexdigest()[:16] == "97194bc7b311c0b1"
 

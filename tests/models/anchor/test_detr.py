@@ -1,4 +1,4 @@
-"""DETR with anchors: outputs, denoising in training only, and what queries can see."""
+"""DETR with anchor queries: outputs, denoising in training only, and what queries can see."""
 
 import pytest
 import torch

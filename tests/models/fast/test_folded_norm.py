@@ -26,7 +26,7 @@ def randomize_norms(network):
 
 
 def pair_of_backbones(name, dilation=False, layers=True, norm="frozen"):
-    """A backbone with separate norms, and a copy with folded norms."""
+    """A backbone with separate batch norms, and a copy with folded batch norms."""
     torch.manual_seed(0)
     plain = Backbone(name, True, layers, dilation, weights="none", norm=norm)
     randomize_norms(plain)

@@ -1,4 +1,4 @@
-"""Prepared models against the models themselves."""
+"""Models optimized for inference against the models themselves."""
 
 import copy
 
@@ -228,7 +228,7 @@ def test_a_change_of_the_weights_is_noticed():
     prepared(images((64, 64)))
     with torch.no_grad():
         model.class_embed.bias.add_(1)  # by a training step, a state dict, …
-    with pytest.raises(RuntimeError, match=r"weights have changed .* prepare the model again"):
+    with pytest.raises(RuntimeError, match=r"weights have changed .* optimize the model again"):
         prepared(images((64, 64)))
 
 
