@@ -168,7 +168,7 @@ def test_statistics_are_averages_of_the_steps():
     assert stats["loss"] == pytest.approx(total, rel=1e-5)
 
 
-def test_a_batch_without_objects_stays_out_of_class_error():
+def test_a_batch_without_objects_does_not_count_in_class_error():
     model, criterion, _ = build()
     optimizer = build_optimizer(model, 0.0, 0.0, 0.0)
     with_objects, empty = batch(0), batch(1, counts=(0, 0))
@@ -207,7 +207,7 @@ def test_bf16_trains_with_boxes_in_float32():
 FULL, EMPTY = [{"labels": torch.tensor([1])}], [{"labels": torch.tensor([], dtype=torch.int64)}]
 
 
-def test_the_loss_is_the_weighted_sum_and_all_parts_are_told():
+def test_the_loss_is_the_weighted_sum_and_all_parts_are_logged():
     losses = {"loss_ce": torch.tensor(2.0), "error": torch.tensor(7.0), "loss_b": torch.tensor(3.0)}
     loss, log = weight_losses(losses, {"loss_b": 5.0, "loss_ce": 0.5, "loss_absent": 9.0}, FULL)
     assert float(loss) == 16

@@ -279,7 +279,7 @@ def test_a_broken_image_is_named_when_it_is_read(data, capsys, tmp_path, num_wor
     assert_one_line(capsys, run(data, *flags), str(images), ".png")
 
 
-def test_a_wrong_device_is_told_before_processes_connect(data, capsys, monkeypatch):
+def test_a_wrong_device_is_reported_before_processes_connect(data, capsys, monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "1" if name == "WORLD_SIZE" else "0")
     assert_one_line(capsys, run(data, "--device", "gpu"), "--device gpu: unknown device type")

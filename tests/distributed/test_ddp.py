@@ -1,4 +1,4 @@
-"""Several processes and several batches a step: the same updates, whoever computes them."""
+"""Several processes or several batches per step: the same updates as in one process."""
 
 import copy
 import functools

@@ -1,4 +1,4 @@
-"""The examples: models from checkpoints and by name, pictures, mistakes."""
+"""The examples: models from checkpoints and by name, figures, mistakes."""
 
 import argparse
 import subprocess

@@ -175,7 +175,7 @@ def test_averaged_weights(tmp_path):
         source_for("--checkpoint", tmp_path / "without.pth", "--ema")
 
 
-def test_random_weights_are_told(capsys):
+def test_random_weights_are_reported(capsys):
     with torch.device("meta"):
         from_hub("detr_resnet50", None)
     assert "detr_resnet50: random weights; for trained weights" in capsys.readouterr().out

@@ -60,9 +60,7 @@ def test_a_checkpoint_is_evaluated_with_its_own_design(data, trained, capsys):
     assert "--query_design anchor" in printed and "--cls_loss focal" in printed
 
 
-def test_pictures_have_the_detections_above_the_best_threshold(
-    data, trained, tmp_path, monkeypatch
-):
+def test_figures_have_the_detections_above_the_best_threshold(data, trained, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
         reporting, "save_detection_samples", lambda *_, **options: drawn.append(options)

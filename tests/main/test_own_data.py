@@ -145,7 +145,7 @@ def test_other_data_with_fewer_classes_has_the_ids_of_the_checkpoint(trained, tm
     assert re.search("^emu +1 ", capsys.readouterr().out, re.MULTILINE)
 
 
-def test_a_yolo_file_with_the_same_images_twice_is_told(tmp_path, capsys):
+def test_a_yolo_file_with_the_same_images_twice_is_reported(tmp_path, capsys):
     write_yolo(tmp_path, {"train": ["a", "b"]})
     with (tmp_path / "data.yaml").open("a") as file:
         file.write("val: images/train\n")

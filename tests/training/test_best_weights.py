@@ -131,7 +131,7 @@ def test_a_checkpoint_without_scores_of_averaged_weights_goes_on(data, tmp_path,
     assert read_checkpoint(tmp_path / "best.pth")["best_weights"] == "ema"
 
 
-def test_readers_of_raw_weights_are_told(data, tmp_path, capsys, scored_by_loss):
+def test_readers_of_raw_weights_get_a_notice(data, tmp_path, capsys, scored_by_loss):
     assert run(data, *AVERAGED, "--epochs", "1", "--output_dir", tmp_path) == 0
     best = tmp_path / "best.pth"
     capsys.readouterr()

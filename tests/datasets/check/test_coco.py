@@ -116,7 +116,7 @@ def test_classes_of_one_name(tmp_path, data):
     ]
 
 
-def test_image_files_stay_closed_on_request(tmp_path, data):
+def test_image_files_are_not_opened_on_request(tmp_path, data):
     (tmp_path / "train" / "train1.png").write_text("broken")
     (tmp_path / "train" / "train2.png").unlink()
     assert findings_of(tmp_path, data).keys() == {"unreadable_image", "missing_file"}

@@ -36,7 +36,7 @@ def test_segmentations(segmentation, kind):
         assert (place.annotation_id, place.image_id, place.file_name) == (1, 5, "a.jpg")
 
 
-def test_an_empty_box_is_told_elsewhere():
+def test_an_empty_box_is_reported_elsewhere():
     findings = Findings("train")
     check_masks(findings, Boxes.of([row(1, 5, [1, 1, 0, 0], segmentation=[AROUND])], {}, {}))
     assert findings.all() == []

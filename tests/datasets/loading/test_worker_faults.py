@@ -57,5 +57,5 @@ def test_what_pytorch_says(text, remedy):
     "error",
     [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("DataLoader worker")],
 )
-def test_other_errors_stay_what_they_are(error):
+def test_other_errors_do_not_change(error):
     assert explain_worker_fault(error) is None

@@ -157,7 +157,7 @@ def test_auxiliary_outputs():
         torch.testing.assert_close(outputs[name], expected[name], rtol=1e-4, atol=1e-5)
 
 
-def test_the_original_stays_as_it_is():
+def test_the_original_does_not_change():
     model = build(norm="batch").train()
     state, modules = copy.deepcopy(model.state_dict()), [type(m) for m in model.modules()]
     prepared = optimize_for_inference(model)

@@ -1,4 +1,4 @@
-"""Files read in blocks hold what json finds in them; what is not regular is refused."""
+"""Files read in blocks have the same rows as with json; irregular files are refused."""
 
 import json
 
@@ -27,7 +27,7 @@ LAYOUTS = st.fixed_dictionaries(
 
 @pytest.fixture(autouse=True, params=[7, 60, 1 << 20])
 def block(request, monkeypatch):
-    """Blocks of a few bytes, so that every place of a file is at the end of one."""
+    """Blocks of a few bytes, so that every position of a file is the end of a block."""
     monkeypatch.setattr(json_blocks, "_BLOCK", request.param)
     monkeypatch.setattr(json_blocks, "_VALUE", request.param)
 
