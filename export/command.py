@@ -186,6 +186,7 @@ def require(packages: Sequence[str], program: str) -> None:
 def _parser(export_format: Format) -> ArgumentParser:
     parser = ArgumentParser(
         prog=export_format.program,
+        usage=f"{export_format.program} (--checkpoint FILE | --hub NAME) --output FILE [flags]",
         description=export_format.description,
         fromfile_prefix_chars="@",
     )

@@ -12,7 +12,7 @@ from util.errors import UserError
 
 _NUM_IMAGES = 100
 _NUM_CHECKED = 4
-# Default of --tolerance: largest differences of probabilities and relative boxes.
+# Default of --tolerance: largest differences of scores and of box coordinates in [0, 1].
 _TOLERANCE = {"fp16": 0.02, "bf16": 0.1}
 _TOLERANCE_INT8 = 0.5
 

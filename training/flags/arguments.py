@@ -56,7 +56,7 @@ def _add_training_flags(group: FlagGroup) -> None:
     )
     add(
         "--lr_min",
-        "final learning rate of the cosine schedule; groups that start below it keep their rate",
+        "final learning rate of the cosine schedule; parameter groups below it keep their rate",
         type=float,
     )
     add(
@@ -171,7 +171,7 @@ def _add_data_flags(group: FlagGroup) -> None:
 def _add_run_flags(group: FlagGroup, device: str) -> None:
     add = group.add
     group.add_switch("--masks", "also train and predict masks (segmentation)")
-    folder = 'output folder; "" writes none (default: new outputs/NAME-N, NAME: config or dataset)'
+    folder = 'output folder; "": none (default: new folder outputs/NAME-N for a config or dataset)'
     add("--output_dir", folder, default="")
     add("--device", "cuda or cpu; by default cuda if there is a GPU", default=device)
     add("--seed", "random seed of weights, augmentation and data order", default=42, type=int)
