@@ -175,6 +175,11 @@ def architecture_flags(state: Mapping[str, Tensor]) -> dict[str, int | str]:
     return found
 
 
+def has_anchors(state: Mapping[str, Tensor]) -> bool:
+    """Whether this is the state dict of a model with anchor queries."""
+    return any(key.endswith("content_embed.weight") for key in state)
+
+
 def has_backbone_of(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
     """Whether a state dict has exactly the backbone of a model, by keys and shapes."""
     return _backbone_shapes(model.state_dict()) == _backbone_shapes(state)
