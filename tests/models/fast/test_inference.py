@@ -213,7 +213,7 @@ def test_a_compiled_model():
 )
 def test_changes_are_refused(change, message):
     prepared = optimize_for_inference(build())
-    with pytest.raises(RuntimeError, match=f"{message}.*change the original model, then prepare"):
+    with pytest.raises(RuntimeError, match=f"{message}.*change the original model, then optimize"):
         change(prepared)
     assert prepared.eval() is prepared.to("cpu").float() is prepared
 
