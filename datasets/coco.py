@@ -54,13 +54,13 @@ class CocoDetection(torchvision.datasets.CocoDetection):
 
     Attributes:
         ann_file: path of the file.
-        origin: format and path of the data, for the first lines of a run.
+        origin: format and path of the data, for the summary printed at start-up.
         instances: the annotations; they are stored in arrays.
         ids: image ids, sorted.
         categories: class names by category id.
-        text_ids: id in the file by category id, where it is a string.
+        text_ids: original string id by category id; empty if the file has integer ids.
         largest_category_id: largest category id; the model needs more classes than this.
-        split: all images by use, if these are a held-out part of the data or its rest; else None.
+        split: the training/validation split, if it was created by ``--val_fraction``; else None.
     """
 
     split: ImageSplit | None = None
@@ -127,7 +127,7 @@ class CocoDetection(torchvision.datasets.CocoDetection):
     def coco(self) -> COCO:
         """Index of the file as in pycocotools; missing ``area`` and ``iscrowd`` are filled in.
 
-        It is made on first use, because it takes several times the memory of ``instances``.
+        Built on first use, because it takes several times the memory of ``instances``.
         """
         coco = COCO()
         coco.dataset = self.instances.tables()
@@ -146,7 +146,7 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         return self.instances.file_names
 
     def annotated_category_ids(self) -> set[int]:
-        """Category ids that annotations have."""
+        """Category ids used by the annotations."""
         return set(np.unique(self.instances.category_id).tolist())
 
     def __getitem__(self, index: int) -> tuple[Any, Target]:
@@ -181,13 +181,13 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         return self.instances.annotations_of(id)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Data workers that are not forked make their own index, if they use it."""
+        """Drop the index when pickling; spawned DataLoader workers rebuild it if they use it."""
         return {name: value for name, value in self.__dict__.items() if name != "coco"}
 
 
 @contextlib.contextmanager
 def _log_lines() -> Iterator[None]:
-    """Print the log lines of pycocotools around the reading of an annotation file."""
+    """Print pycocotools' messages before and after an annotation file is read."""
     print("loading annotations into memory...")
     started = time.perf_counter()
     yield

@@ -36,7 +36,7 @@ class CocoPanoptic(Dataset):
         segments: the annotations; they are stored in arrays.
         ids: sorted image ids.
         categories: name of each category id.
-        text_ids: id in the file by category id, where it is a string.
+        text_ids: original string id by category id; empty if the file has integer ids.
         is_thing: whether each category id is a thing.
         largest_category_id: largest category id; the model needs more classes than this.
     """
@@ -109,11 +109,11 @@ class CocoPanoptic(Dataset):
         return self.segments.file_names
 
     def annotated_category_ids(self) -> set[int]:
-        """Category ids that segments have."""
+        """Category ids used by the segments."""
         return set(self.segments.category_ids.tolist())
 
     def __getstate__(self) -> dict[str, Any]:
-        """Data workers that are not forked make their own ``coco``, if they use it."""
+        """Drop ``coco`` when pickling; spawned DataLoader workers rebuild it if they use it."""
         return {name: value for name, value in self.__dict__.items() if name != "coco"}
 
     def __len__(self) -> int:

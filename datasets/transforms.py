@@ -194,7 +194,7 @@ class Normalize:
 
 
 class ToNormalizedTensor:
-    """`ToTensor` and `Normalize` in one pass: the same result in half of the time.
+    """`ToTensor` and `Normalize` in one pass: the same result in half the time.
 
     Attributes:
         normalization: mean and standard deviation of each channel.

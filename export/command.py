@@ -186,6 +186,7 @@ def require(packages: Sequence[str], program: str) -> None:
 def _parser(export_format: Format) -> ArgumentParser:
     parser = ArgumentParser(
         prog=export_format.program,
+        usage=f"{export_format.program} (--checkpoint FILE | --hub NAME) --output FILE [flags]",
         description=export_format.description,
         fromfile_prefix_chars="@",
     )
@@ -204,14 +205,14 @@ def _add_export_flags(parser: ArgumentParser, export_format: Format) -> None:
     if export_format.has_sizes:
         group.add(
             "--fixed_size",
-            "the only size HEIGHTxWIDTH of input batches, for runtimes without dynamic sizes",
+            "export for one input size HEIGHTxWIDTH, for runtimes without dynamic shapes",
             type=_size_hw,
         )
     else:
         parser.set_defaults(fixed_size=None)
     group.add_switch(
         "--end_to_end",
-        "take 8-bit images and return the best detections with boxes in pixels",
+        "export with pre- and post-processing: 8-bit images in, detections in pixels out",
     )
     group.add(
         "--top_k",
@@ -228,7 +229,7 @@ def add_check_flags(parser: ArgumentParser, tolerance: float | None) -> None:
     group.add(
         "--check_sizes",
         "input sizes HEIGHTxWIDTH at which the outputs are compared with PyTorch (default: "
-        f"{' '.join(sizes)}, or the model's largest)",
+        f"{' '.join(sizes)}, or smaller if the model limits the size)",
         nargs="+",
         type=_size_hw,
         default=None,
@@ -241,9 +242,9 @@ def add_check_flags(parser: ArgumentParser, tolerance: float | None) -> None:
         type=positive_number,
         default=None,
     )
-    tolerance_help = "maximum absolute difference of probabilities and relative boxes"
+    tolerance_help = "maximum absolute difference of scores and of box coordinates in [0, 1]"
     if tolerance is None:
-        tolerance_help += f" (default: {TOLERANCE:g}; more below 32 bits)"
+        tolerance_help += f" (default: {TOLERANCE:g}, larger with fp16, bf16 and int8)"
     group.add("--tolerance", tolerance_help, type=float, default=tolerance)
 
 

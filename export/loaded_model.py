@@ -23,7 +23,7 @@ class LoadedModel:
         num_classes: number of classes without "no object".
         categories: class names by category id, as far as known.
         is_thing: thing (True) or stuff by category id, as far as known.
-        category_ids: id in the user's files of the class in each row of the class head, for
+        category_ids: original id of the class in each row of the classification head, for
             `models.postprocess.PostProcess`; None: category ids are row numbers.
         short_side: short side of input images in pixels.
         max_size: maximum long side of input images in pixels.
@@ -64,7 +64,7 @@ class LoadedModel:
         return self.categories.get(category_id, f"class {category_id}")
 
     def rows(self) -> CategoryIds:
-        """Category ids by row of the class head."""
+        """Category ids by row of the classification head."""
         return CategoryIds(tuple(self.category_ids or range(self.num_classes)))
 
     def ids_of(self, names: Sequence[str]) -> set[int]:

@@ -60,7 +60,7 @@ def add_model_flags(parser: ArgumentParser) -> None:
     group = FlagGroup(parser, "model")
     group.add(
         "--hub",
-        "torch.hub model to export",
+        "torch.hub model to export, instead of --checkpoint",
         choices=tuple(RELEASED_MODELS),
     )
     group.add(

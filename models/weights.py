@@ -23,7 +23,7 @@ def model_state(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]
         source: file name for the error message.
 
     Raises:
-        UserError: the checkpoint has no weights, or sparse or quantised ones.
+        UserError: the checkpoint has no weights, or sparse or quantized ones.
     """
     state = checkpoint.get("model", checkpoint)
     if isinstance(state, Mapping) and state and all(isinstance(v, Tensor) for v in state.values()):

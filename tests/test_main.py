@@ -196,7 +196,7 @@ MISTAKES = {
     "no data": (["--coco_path", ""], "--coco_path"),
     "missing folder": (["--coco_path", "/nowhere"], "/nowhere"),
     "missing annotations": (["--train_ann", "/nowhere.json"], "/nowhere.json"),
-    "unknown data set": (["--dataset_file", "pets"], "pets"),
+    "unknown dataset": (["--dataset_file", "pets"], "pets"),
     "dropout": (["--dropout", "2"], "--dropout"),
     "learning rate": (["--lr", "-1"], "--lr -1"),
     "epochs": (["--epochs", "0"], "--epochs 0"),
@@ -279,7 +279,7 @@ def test_a_broken_image_is_named_when_it_is_read(data, capsys, tmp_path, num_wor
     assert_one_line(capsys, run(data, *flags), str(images), ".png")
 
 
-def test_a_wrong_device_is_told_before_processes_connect(data, capsys, monkeypatch):
+def test_a_wrong_device_is_reported_before_processes_connect(data, capsys, monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "1" if name == "WORLD_SIZE" else "0")
     assert_one_line(capsys, run(data, "--device", "gpu"), "--device gpu: unknown device type")

@@ -112,12 +112,12 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
 def class_list(
     classes: str | None, saved: Mapping[str, Any], names: Mapping[int, str], source: str
 ) -> str | list[str] | None:
-    """Replace a class list whose file is gone by the class names of the checkpoint that used it.
+    """Use the checkpoint's class names if the file of ``--classes`` no longer exists.
 
     Args:
         classes: value of ``--classes``.
-        saved: flags of the checkpoint; only the file that they name is replaced.
-        names: class names of the checkpoint by category id; the list gave the ids their order.
+        saved: flags of the checkpoint; its names are used only if it had the same ``--classes``.
+        names: class names of the checkpoint by category id; ids have the order of the list.
         source: path of the checkpoint.
 
     Returns:

@@ -42,7 +42,7 @@ def build_network(
 
     Raises:
         ValueError: if a post-processor cannot convert rows of the head to category ids.
-        UserError: if the GPU has no TF32, which ``--tf32`` asks for.
+        UserError: if ``--tf32`` is given and the GPU does not support it.
     """
     model, criterion, postprocessors = build_model(args)
     panoptic: Any = postprocessors.get("panoptic")
@@ -82,11 +82,12 @@ def num_trainable(model: nn.Module) -> int:
 
 
 def prepare_for_training(model: nn.Module, amp: str) -> None:
-    """Switch to faster kernels, in place; names, parameters and results (up to rounding) stay.
+    """Switch to faster kernels, in place; only the rounding of results changes.
 
-    Frozen batch norms are computed by the convolutions before them. Convolutions get channels-last
+    Parameters and their names do not change. Frozen batch norms are folded into the preceding
+    convolutions. Convolutions get channels-last
     weights, which makes their feature maps channels-last too; on a GPU only in mixed precision,
-    because NVIDIA's kernels for float32 are not faster then.
+    because cuDNN's float32 kernels are not faster in this layout.
 
     Args:
         model: model, on its device.

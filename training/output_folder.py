@@ -127,7 +127,7 @@ def numbered_folder(name: str) -> Iterator[str]:
 def set_earlier_run_aside(folder: Path) -> None:
     """Move the files of an earlier run to the new subfolder ``earlier-N``.
 
-    All other files stay in place. Call it on rank 0 only.
+    All other files are kept. Call it on rank 0 only.
     """
     if not results_in(folder):
         return

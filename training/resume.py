@@ -307,7 +307,7 @@ def _closed_form(scheduler: LRScheduler) -> list[float]:
 def averaged_model(
     training: TrainingState, decay: float, checkpoint: LoadedCheckpoint | None
 ) -> AveragedModel | None:
-    """Build the averaged weights: a copy of the model, or restored from a checkpoint.
+    """Build the EMA weights: a copy of the model, or restored from a checkpoint.
 
     Args:
         training: training state; its model must have the same weights on all ranks.
@@ -315,7 +315,7 @@ def averaged_model(
         checkpoint: checkpoint of ``--resume``, or None.
 
     Raises:
-        UserError: if the averaged weights of the checkpoint do not match the model.
+        UserError: if the EMA weights of the checkpoint do not match the model.
     """
     if not decay:
         return None

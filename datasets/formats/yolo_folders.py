@@ -230,7 +230,7 @@ def _find_class_file(root: Path, splits: Mapping[str, list[Path]]) -> Path | Non
 def label_files(images: Iterable[Path]) -> dict[Path, Path]:
     """Paths of the label files of images, which may not exist.
 
-    They are in the folder ``labels`` instead of ``images``, or beside the images.
+    They are in the folder ``labels`` instead of ``images``, or next to the images.
     """
     apart = {image: _in_labels(image) for image in images}
     if any(path.is_file() for path in apart.values()):

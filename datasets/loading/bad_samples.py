@@ -1,6 +1,7 @@
 """Replace unreadable images, up to ``--skip_bad_images``, and report them in the main process.
 
-Data workers return their error messages with the samples; `ReportingLoader` logs each of them once.
+DataLoader workers return their error messages with the samples; `ReportingLoader` logs each of them
+once.
 """
 
 import logging

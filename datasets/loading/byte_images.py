@@ -1,6 +1,6 @@
-"""Batches of 8-bit images that are normalized where they are needed.
+"""Batches of 8-bit images that are normalized on the target device.
 
-Data workers send a quarter of the bytes of normalized images, without padding.
+DataLoader workers send a quarter of the bytes of normalized images, without padding.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 from util.nested_tensor import NestedTensor
 from util.transfer import to_device
 
-_PIXELS_AT_ONCE = 2**15  # normalized in the cache of a CPU core
+_PIXELS_AT_ONCE = 2**15  # per chunk, which fits into the cache of a CPU core
 
 
 class Normalization(NamedTuple):

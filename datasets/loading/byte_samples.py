@@ -1,4 +1,4 @@
-"""Data sets whose images stay 8-bit until a batch is on its device."""
+"""Datasets whose images stay 8-bit until a batch is on its device."""
 
 import copy
 from typing import Any, TypeVar
@@ -19,14 +19,14 @@ _TRANSFORMS: dict[Any, str] = {
 
 
 def with_byte_images(dataset: D) -> tuple[D, Normalization | None]:
-    """A copy of a data set that returns images as uint8 (H, W, 3), not normalized.
+    """A copy of a dataset that returns images as uint8 (H, W, 3), not normalized.
 
     Args:
         dataset: returns images normalized by `ToNormalizedTensor` as the last transform; other data
             sets are returned unchanged.
 
     Returns:
-        the data set, and the normalization that its images need, or None.
+        the dataset, and the normalization that its images need, or None.
     """
     kind: Any = type(dataset)
     name = _TRANSFORMS.get(kind.__getitem__, "")

@@ -32,7 +32,7 @@ def write_config(
         architecture: architecture of the model.
         state: weights under our key names.
         categories: names by category id.
-        category_ids: of the rows of the class head, which are the labels there.
+        category_ids: of the rows of the classification head, which are the labels there.
 
     Raises:
         UserError: Hugging Face has no equivalent model.

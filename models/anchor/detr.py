@@ -121,7 +121,7 @@ class AnchorDETR(DETR):
     def _class_logits(self, states: Tensor) -> Tensor:
         if torch.jit.is_scripting():
             return self.class_embed(states)
-        if states.device.type == "meta":  # it has no autocast
+        if states.device.type == "meta":  # the meta device has no autocast
             return self.class_embed(states)
         with torch.autocast(states.device.type, enabled=False):
             return self.class_embed(at_least_float32(states))

@@ -39,7 +39,7 @@ def annotation(number: int, image_id: int, **fields: Any) -> dict[str, Any]:
 
 
 def write_coco(root: Path) -> Path:
-    """Two splits of three pictures: one with all kinds of objects, one grey and without any."""
+    """Two splits of three images: one with all kinds of objects, one gray and without objects."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         folder = root / f"{split}2017"
@@ -103,13 +103,13 @@ def test_targets_hold_what_is_left_of_the_annotations(coco):
     assert "keypoints" not in target
 
 
-def test_ground_truth_of_the_evaluation_stays_as_in_the_file(coco):
+def test_ground_truth_of_the_evaluation_is_as_in_the_file(coco):
     in_file = json.loads((coco / "annotations" / "instances_val2017.json").read_text())
     assert val_split(coco).coco.dataset == in_file
 
 
 @pytest.mark.parametrize("masks", [False, True])
-def test_picture_without_objects(coco, masks):
+def test_image_without_objects(coco, masks):
     image, target = val_split(coco, make_coco_transforms("val", [40]), masks)[1]
     assert image.shape == (3, 40, 53)
     assert (image[0] * 0.229 + 0.485).allclose(image[2] * 0.225 + 0.406, atol=1e-6)  # grey
@@ -120,7 +120,7 @@ def test_picture_without_objects(coco, masks):
         assert target["masks"].shape == (0, 40, 53)
 
 
-def test_segmentations_of_another_picture_are_named(tmp_path):
+def test_segmentations_of_another_image_are_named(tmp_path):
     coco = write_coco(tmp_path)
 
     def turn(data: dict[str, Any]) -> None:
@@ -210,7 +210,7 @@ def test_masks_fit_their_boxes(coco):
     assert target["masks"].sum() == 450
 
 
-def test_broken_picture_is_named_with_its_image_id(tmp_path):
+def test_broken_image_is_named_with_its_image_id(tmp_path):
     root = write_coco(tmp_path)
     (root / "val2017" / "20.png").write_bytes(b"nothing")
     dataset = val_split(root)
@@ -332,7 +332,7 @@ def test_so_many_training_images_are_cropped(coco, given, least, most):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_boxes_stay_on_their_objects_through_the_training_transforms(seed):
+def test_boxes_follow_their_objects_through_the_training_transforms(seed):
     picture = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
     picture[20:40, 10:50] = 255
     target = {

@@ -1,4 +1,4 @@
-"""Anchors, focal loss and denoising from the command line: train, resume, evaluate, fine-tune."""
+"""Anchor queries, focal loss and denoising in main.py: train, resume, evaluate, fine-tune."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-    """Two epochs with averaged weights."""
+    """Two epochs with EMA weights."""
     folder = tmp_path_factory.mktemp("run")
     assert run(data, *ANCHOR, "--ema_decay", "0.5", "--epochs", "2", "--output_dir", folder) == 0
     return folder
@@ -60,9 +60,7 @@ def test_a_checkpoint_is_evaluated_with_its_own_design(data, trained, capsys):
     assert "--query_design anchor" in printed and "--cls_loss focal" in printed
 
 
-def test_pictures_have_the_detections_above_the_best_threshold(
-    data, trained, tmp_path, monkeypatch
-):
+def test_figures_have_the_detections_above_the_best_threshold(data, trained, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
         reporting, "save_detection_samples", lambda *_, **options: drawn.append(options)
@@ -70,7 +68,7 @@ def test_pictures_have_the_detections_above_the_best_threshold(
     monkeypatch.setattr(evaluation, "thresholds_in", lambda evaluator: {"best_f1": 0.25})
     checkpoint = ["--eval", "--resume", trained / "checkpoint.pth"]
     assert run(data, *checkpoint, "--output_dir", tmp_path) == 0
-    assert {options["threshold"] for options in drawn} == {0.25}  # raw and averaged weights
+    assert {options["threshold"] for options in drawn} == {0.25}  # raw and EMA weights
 
 
 @pytest.mark.parametrize("flags", [["--query_design", "learned"], ["--cls_loss", "ce"]])

@@ -76,7 +76,7 @@ def test_redirected_output_has_the_lines_of_the_original(data, tmp_path, capsys)
         *("Epoch: [0]  [0/3]  eta: ", "Epoch: [0] Total time", "Averaged stats: lr: "),
         *("Test:  [0/2]  eta: ", "Test: Total time", "Accumulating", "DONE", "IoU metric: bbox"),
         *(" Average Precision  (AP) @[ IoU=0.50:0.95 ", " Average Recall     (AR) @[ "),
-        *("By class, bbox:", "Detections beside ground truth: ", "best.pth: epoch 0, AP "),
+        *("By class, bbox:", "Detections next to ground truth: ", "best.pth: epoch 0, AP "),
         "Training time 0:",
     ]
     found = iter(lines)  # in this order

@@ -45,7 +45,7 @@ def test_a_run_on_a_cpu_folds_norms_and_is_channels_last(amp):
     assert is_channels_last(model)
 
 
-def test_trained_norms_stay():
+def test_trained_batch_norms_are_not_folded():
     model, _, _ = build("--backbone_norm batch")
     assert kinds_of_convolutions(model) == {SmallMapConv2d}
     assert sum(isinstance(m, nn.BatchNorm2d) for m in model.modules()) == 20

@@ -79,7 +79,7 @@ def test_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert Path(folder).parent == Path("outputs") and Path(folder).is_dir()
 
 
-def test_a_numbered_folder_that_stays_empty_is_removed(
+def test_an_empty_numbered_folder_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -179,7 +179,7 @@ def _check_design(args: argparse.Namespace) -> None:
     if args.query_design == "anchor" and args.position_embedding != "sine":
         raise UserError(
             f"--position_embedding {args.position_embedding}: --query_design anchor compares sine "
-            "encodings of boxes and cells; use --position_embedding sine"
+            "encodings of boxes and feature maps; use --position_embedding sine"
         )
     if args.focal_alpha is not None and args.cls_loss != "focal":
         raise UserError(f"--focal_alpha {args.focal_alpha}: requires --cls_loss focal")

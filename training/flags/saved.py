@@ -154,7 +154,9 @@ def resolve_for_resume(
         return argparse.Namespace(**{**vars(args), "cls_loss": loss})
     _check_contradictions(args, _DESIGNS | saved, _NEEDED_BY_WEIGHTS, given, source)
     if can_resume(checkpoint) and not args.eval:
-        trained = {"optimizer": NEW_FLAG_DEFAULTS["optimizer"]} | saved  # its state was saved
+        trained = {
+            "optimizer": NEW_FLAG_DEFAULTS["optimizer"]
+        } | saved  # the checkpoint has its state
         _check_contradictions(args, trained, ["optimizer"], given, source)
         _check_contradictions(args, _split_of(saved), _SPLIT, given, source)
     saved = _with_split_seed(saved, args)
@@ -284,7 +286,7 @@ def _with_saved_values(
 def _fit_dataset_file(args: argparse.Namespace, saved: Flags) -> None:
     """Adapt ``dataset_file`` from the checkpoint to data paths given on the command line, in place.
 
-    If ``coco_path`` is not a generated shapes dataset, the data is read as COCO. Panoptic data in
+    If ``coco_path`` is not a synthetic shapes dataset, the data is read as COCO. Panoptic data in
     a single folder needs no ``--coco_panoptic_path``.
     """
     if args.data or args.voc_path or args.yolo_path:

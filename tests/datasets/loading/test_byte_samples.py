@@ -1,4 +1,4 @@
-"""Which data sets return 8-bit images to the loaders, and that the batches stay the same."""
+"""Which datasets return 8-bit images to the loaders, and that the batches do not change."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Images are read in the orientation of their annotations, and of the size that these tell."""
+"""Images are read in the orientation of their annotations, and of the annotated size."""
 
 import json
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ to_tensors = partial(make_coco_transforms, scales=[32], max_size=64)
 
 
 def photos(folder, orientations: Sequence[int], size_wh: Any = UPRIGHT_WH, **options) -> Any:
-    """A data set of photos with a box around the patch of the upright image.
+    """A dataset of photos with a box around the patch of the upright image.
 
     Args:
         folder: for images and annotations.
@@ -77,7 +77,7 @@ def test_an_orientation_that_keeps_the_size_changes_nothing(tmp_path, orientatio
     assert image.tobytes() == read_image(tmp_path / "images" / "0.jpg").tobytes()
 
 
-def test_a_square_photo_stays_as_stored(tmp_path):
+def test_a_square_photo_is_not_rotated(tmp_path):
     write_photo(tmp_path / "square.jpg", 6, upright_image((32, 32)))
     image, _ = read_listed_image(tmp_path / "square.jpg", (32, 32))
     assert image.tobytes() == read_image(tmp_path / "square.jpg").tobytes()

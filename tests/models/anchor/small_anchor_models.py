@@ -1,4 +1,4 @@
-"""Small models with anchors, and batches, for the tests of this folder."""
+"""Small models with anchor queries, and batches, for the tests of this folder."""
 
 import torch
 

@@ -307,6 +307,6 @@ def test_frozen_weights_report_a_better_average(data, trained, tmp_path, capsys)
     assert "averaged (EMA) weights scored better" in capsys.readouterr().out
 
 
-def test_random_weights_are_told_once(data, tmp_path, capsys):
+def test_random_weights_are_reported_once(data, tmp_path, capsys):
     assert run(data, "--eval", "--auto_resume", "--output_dir", tmp_path) == 0
-    assert capsys.readouterr().out.count("random weights are evaluated") == 1
+    assert capsys.readouterr().out.count("evaluating random weights") == 1

@@ -43,7 +43,7 @@ def test_saved_is_what_plain_torch_load_reads(tmp_path):
     assert os.listdir(tmp_path) == ["checkpoint.pth"]
 
 
-def test_a_failure_leaves_the_earlier_file_and_nothing_beside_it(tmp_path):
+def test_a_failure_leaves_only_the_earlier_file(tmp_path):
     path = tmp_path / "log.txt"
     path.write_text("whole")
     for failure in (RuntimeError, KeyboardInterrupt):
