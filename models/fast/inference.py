@@ -71,12 +71,14 @@ class _WithoutGradients:
 
     Args:
         forward: the forward pass of ``model``.
-        model: its weights must not change, since folded and packed copies would stay as they are.
+        model: its parameters and buffers must not change, since folded and packed copies would stay
+            as they are.
     """
 
     def __init__(self, forward: Callable[..., Any], model: nn.Module):
         self._forward = forward
-        self._weights = [p for p in model.parameters() if not p.is_inference()]
+        tensors = [*model.parameters(), *model.buffers()]
+        self._weights = [tensor for tensor in tensors if not tensor.is_inference()]
         self._versions = [p._version for p in self._weights]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

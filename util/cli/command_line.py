@@ -75,9 +75,29 @@ class FlagGroup:
             help += " (default: %(default)s)"
         self._group.add_argument(flag, help=help, **options)
 
-    def add_switch(self, flag: str, help: str, **options: Any) -> None:
-        """Add a flag without a value, off by default."""
-        self._group.add_argument(flag, help=help, **{"action": "store_true", **options})
+    def add_switch(self, flag: str, help: str, off: str = "", **options: Any) -> None:
+        """Add a flag without a value, off by default; ``off`` is the flag that undoes it, if any.
+
+        With ``off`` a switch that was restored from a checkpoint can be undone.
+        """
+        if off:
+            options = {"action": _TwoWaySwitch, "dest": flag.removeprefix("--"), **options}
+            self._group.add_argument(flag, off, help=help, **options)
+        else:
+            self._group.add_argument(flag, help=help, **{"action": "store_true", **options})
+
+
+class _TwoWaySwitch(argparse.Action):
+    """Sets ``const`` with its first flag, and the default with its second one."""
+
+    def __init__(
+        self, option_strings: Sequence[str], dest: str, default: bool = False, **options: Any
+    ):
+        super().__init__(option_strings, dest, 0, not default, default, **options)
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        is_first = option_string == self.option_strings[0]
+        setattr(namespace, self.dest, self.const if is_first else self.default)
 
 
 class ArgumentParser(argparse.ArgumentParser):
