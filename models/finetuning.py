@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from models.weights import (
     DETECTOR_PREFIX,
     MAX_LISTED,
-    first_of,
     is_counter,
     is_segmentation,
     shape_difference,
     without_ddp_prefix,
 )
 from util.errors import UserError
+from util.text import first_of
 
 _HEAD = ("class_embed.weight", "class_embed.bias")
 # A row for each class, and a last one: no-object, or the initial content of all anchor queries.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.postprocess import category_id_tensor, class_scores
 from util.category_ids import OwnId
-from util.panoptic_coding import LARGEST_THING_ID, encode_id_map
+from util.files.panoptic_png import LARGEST_THING_ID, encode_id_map
 
 SizeHW = tuple[int, int]
 
@@ -146,7 +146,7 @@ class PostProcessPanoptic(nn.Module):
                 padding, for batches with images of one size.
 
         Returns:
-            for each image ``png_string``, a PNG of segment ids (see `util.panoptic_coding`), and
+            for each image ``png_string``, a PNG of segment ids (see `util.files.panoptic_png`), and
             ``segments_info``: dicts with ``id`` (from 0), ``isthing``, ``category_id`` and
             ``area`` in pixels.
 

@@ -1,12 +1,13 @@
 """Load the weights of a checkpoint into a model whose keys and shapes match."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from util.errors import UserError
+from util.text import first_of
 
 MAX_LISTED = 5
 DETECTOR_PREFIX = "detr."  # prefix of the detector's keys in a segmentation model
@@ -133,11 +134,6 @@ def _differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list
 
 def shape_difference(key: str, mine: Tensor, given: Tensor) -> str:
     return f"{key} is {tuple(given.shape)} in the file and {tuple(mine.shape)} in the model"
-
-
-def first_of(entries: Sequence[str], limit: int) -> str:
-    more = f", and {len(entries) - limit} more" if len(entries) > limit else ""
-    return ", ".join(entries[:limit]) + more
 
 
 def _matching_flags(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:

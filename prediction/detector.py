@@ -20,8 +20,8 @@ from prediction.batching import batches_of_one_size, chunks
 from prediction.postprocessing import Choice, to_prediction
 from prediction.result import Prediction
 from util.cli.suggestions import did_you_mean
-from util.devices import check_device
 from util.errors import UserError
+from util.system.devices import check_device
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray
 Key = TypeVar("Key")

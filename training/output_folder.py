@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.folder_lock import locked
 from util.distributed.gathering import decide_on_main
 from util.distributed.processes import is_main_process
 from util.errors import UserError
+from util.files.folder_lock import locked
 
 _OUTPUTS = Path("outputs")  # below the current directory
 # Files that mark a folder as used, and all files that a training run writes.

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, cast
 
 from torch.utils.data import DataLoader, Dataset
 
+from datasets.loading.byte_images import ByteImages
 from datasets.loading.byte_samples import ByteImage
-from util.byte_images import ByteImages
 from util.errors import UserError
 from util.nested_tensor import collate_fn
 
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
     """A collated batch.
 
     Attributes:
-        images: `util.nested_tensor.NestedTensor` or `util.byte_images.ByteImages`.
+        images: `util.nested_tensor.NestedTensor` or `datasets.loading.byte_images.ByteImages`.
         targets: targets of the samples.
         errors: error messages of all samples.
         notice: first notice of the samples, or None.

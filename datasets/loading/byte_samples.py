@@ -7,8 +7,8 @@ from torch.utils.data import Dataset
 
 from datasets.coco import CocoDetection
 from datasets.coco_panoptic import CocoPanoptic
+from datasets.loading.byte_images import Normalization
 from datasets.transforms import Compose, ToBytes, ToNormalizedTensor
-from util.byte_images import Normalization
 
 # Attribute with the transforms by `__getitem__` of the class: a subclass that overrides the method
 # expects normalized images.

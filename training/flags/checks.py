@@ -8,10 +8,10 @@ from training.flags.arguments import EOS_COEF
 from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS, check_data_flags
 from training.output_folder import lies_in
 from training.tensorboard import require_tensorboard
-from util.devices import parse_device
 from util.distributed.agreement import require_same
 from util.errors import UserError
 from util.files.checkpoint import check_replaceable
+from util.system.devices import parse_device
 
 _AT_LEAST_ONE = (
     *("batch_size", "eval_batch_size", "epochs", "lr_drop", "max_size", "num_classes"),

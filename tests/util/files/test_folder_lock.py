@@ -10,15 +10,15 @@ import pytest
 
 from tests.distributed.processes import run_connected
 from tests.test_main import ROOT, assert_one_line, run
-from training import folder_lock
-from training.folder_lock import locked
 from util.errors import UserError
+from util.files import folder_lock
+from util.files.folder_lock import locked
 
 # Holds a lock, forks a child like a data worker, and waits to be killed.
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from training.folder_lock import locked
+from util.files.folder_lock import locked
 with locked(Path(sys.argv[1])):
     if os.fork() == 0:
         time.sleep(30)
