@@ -49,7 +49,7 @@ class ByteSamples(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         transforms = getattr(self.dataset, self._name)
-        parts = transforms.transforms if type(transforms) is Compose else []
+        parts: Any = transforms.transforms if type(transforms) is Compose else []
         *first, last = parts or [None]
         if type(last) is not ToNormalizedTensor:
             image, target = self.dataset[index]

@@ -1,10 +1,12 @@
 """Prepare a model for inference: the same predictions in less time."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NoReturn
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils._pytree import tree_map
 
 from models.detr import DETR
@@ -42,6 +44,7 @@ def optimize_for_inference(model: nn.Module, aux_outputs: bool = False) -> nn.Mo
         the copy, in evaluation mode. It computes without gradients, and raises a ``RuntimeError``
         if it is set to training mode, loads a state dict, or is moved or converted.
     """
+    _notice_optimizer_steps()
     model = getattr(model, "_orig_mod", model)  # inside of torch.compile's wrapper
     if isinstance(model, torch.jit.ScriptModule) or isinstance(model.forward, _WithoutGradients):
         return model
@@ -64,6 +67,21 @@ def optimize_on_cpu(model: nn.Module, aux_outputs: bool = False) -> nn.Module:
     """
     is_on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     return optimize_for_inference(model, aux_outputs) if is_on_cpu else model
+
+
+@cache
+def _notice_optimizer_steps() -> None:
+    """Let the steps of all optimizers count as changes of their parameters.
+
+    PyTorch's fused kernels change parameters without a new version of the tensors.
+    """
+
+    def count(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                torch.autograd.graph.increment_version(parameter)
+
+    register_optimizer_step_post_hook(count)
 
 
 class _WithoutGradients:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from util.cli.early_interrupt import raise_on_interrupt
 from util.cli.signals import StopRequested
 from util.cli.suggestions import DASHES, explain_argument_file, explain_unknown
+from util.distributed.process_output import let_main_process_report
 from util.errors import ConnectionLostError, DivergenceError, UserError
 from util.options import NEW_FLAG_DEFAULTS
 
@@ -172,6 +173,7 @@ def run_command(name: str, command: Callable[[], None], save_memory: str = "") -
         return 0
     except UserError as err:
         message, status = f"error: {err.one_line()}", 2
+        let_main_process_report()
     except OSError as err:
         if err.errno not in _DISK_ERRORS:
             raise

@@ -20,6 +20,7 @@ from datasets.transforms import (
     ToTensor,
 )
 from util.nested_tensor import NestedTensor, collate_fn
+from util.reproducibility.random_state import seeded
 
 SCALES = {"scales": [40, 48, 56], "max_size": 90}
 
@@ -96,10 +97,10 @@ def test_other_datasets_and_transforms_keep_their_images(files):
     bare = CocoDetection(*files, None, return_masks=False)
     wrapped = torch.utils.data.Subset(dataset_of(files), [0, 1])
     for dataset in (erased, bare, wrapped, dataset_of(files, kind=Flipped)):
-        torch.manual_seed(0)
-        expected = dataset[0][0]
-        torch.manual_seed(0)
-        found = with_byte_images(dataset)[0][0]
+        with seeded(0):
+            expected = dataset[0][0]
+        with seeded(0):
+            found = with_byte_images(dataset)[0][0]
         is_same = torch.equal if isinstance(found, torch.Tensor) else np.array_equal
         assert type(found) is type(expected) and is_same(found, expected)
 
