@@ -22,10 +22,11 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of an output folder inside the ``with`` block. Collective: call on every rank.
 
     The system releases it if the process dies. Without support of the file system or the platform
-    nothing is locked.
+    nothing is locked. A lock of another machine is reported only: after a crash of that machine a
+    network file system may keep it for a while.
 
     Raises:
-        UserError: on every rank, if another run holds it.
+        UserError: on every rank, if another run on this machine holds it.
     """
     lock = decide_on_main(lambda: _lock(folder))
     try:
@@ -54,17 +55,30 @@ def _lock(folder: Path) -> int | None:
             owner = os.read(lock, 200).decode(errors="replace")
             os.close(lock)
             if time.monotonic() > deadline:
-                raise UserError(
-                    f"--output_dir {folder}: another run is writing to it ({owner or 'unknown'}); "
-                    "stop that run, or choose a different folder"
-                )
+                _report_owner(folder, owner)
+                return None
             time.sleep(_POLL_SECONDS)
         os.ftruncate(lock, 0)
-        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        os.write(lock, f"process {os.getpid()}{_here()}".encode())
     except (ImportError, OSError):
         return None
     _held.add(lock)
     return lock
+
+
+def _here() -> str:
+    return f" on {socket.gethostname()}"
+
+
+def _report_owner(folder: Path, owner: str) -> None:
+    """Raise a UserError if the lock belongs to a process of this machine; else print a warning."""
+    fix = "stop that run, or choose a different folder"
+    if owner.endswith(_here()):
+        raise UserError(f"--output_dir {folder}: another run is writing to it ({owner}); {fix}")
+    print(
+        f"Warning: --output_dir {folder}: another run may be writing to it ({owner or 'unknown'}); "
+        f"if it has not ended, {fix}"
+    )
 
 
 def _is_at(lock: int, path: Path) -> bool:

@@ -64,6 +64,18 @@ def test_a_killed_run_leaves_no_lock(tmp_path):
         holder.stdout.close()
 
 
+def test_a_lock_of_another_machine_is_reported(tmp_path, capsys):
+    """It may be left by a machine that crashed."""
+    with locked(tmp_path):
+        (tmp_path / ".lock").write_text("process 7 on elsewhere")
+        with locked(tmp_path):
+            pass
+        assert "another run may be writing to it (process 7 on elsewhere)" in (
+            capsys.readouterr().out
+        )
+        assert (tmp_path / ".lock").exists()
+
+
 @pytest.mark.parametrize("error", [OSError("no locks here"), ImportError("no fcntl")])
 def test_where_nothing_can_be_locked_runs_go_on(tmp_path, monkeypatch, error):
     import fcntl
