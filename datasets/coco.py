@@ -176,7 +176,7 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         return prepared
 
     def pop_notice(self) -> str | None:
-        """Return a message if an image was rotated by EXIF since the last call, else None."""
+        """Return a message about the EXIF orientation of an image since the last call, or None."""
         return self._images.pop_notice()
 
     def _load_image(self, id: int) -> Image.Image:

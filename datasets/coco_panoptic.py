@@ -168,7 +168,7 @@ class CocoPanoptic(Dataset):
         return row["height"], row["width"]
 
     def pop_notice(self) -> str | None:
-        """Message if an image has been rotated according to EXIF since the last call, else None."""
+        """Message about the EXIF orientation of an image since the last call, or None."""
         return self._images.pop_notice()
 
     def _masks(self, annotation: Row, size_hw: tuple[int, int]) -> Tensor:
