@@ -113,7 +113,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     training = _restore_training(args, start, folder, model, optimization)
     args.start_epoch = training.progress.epoch
     parallel_model = distribute(model)
-    training.averaged = averaged_model(training, args.ema_decay, start.resume)
+    training.averaged = averaged_model(training, args.ema_decay, start.resume, args.eval)
 
     train_loader, val_loader = build_loaders(args, data, training.progress.bad_images)
     run = Run(

@@ -150,7 +150,14 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         return set(np.unique(self.instances.category_id).tolist())
 
     def __getitem__(self, index: int) -> tuple[Any, Target]:
-        """Return the transformed image and target at ``index``.
+        """Return the transformed image and target at ``index``; see `untransformed`."""
+        image, target = self.untransformed(index)
+        if self._transforms is None:
+            return image, target
+        return self._transforms(image, target)
+
+    def untransformed(self, index: int) -> tuple[Image.Image, Target]:
+        """Return image and target at ``index``, see `ConvertCocoPolysToMask`.
 
         Raises:
             UserError: if the image cannot be read, or its size differs from the annotation file or
@@ -160,18 +167,16 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         annotations = {"image_id": image_id, "annotations": self._load_target(image_id)}
         image = self._load_image(image_id)
         try:
-            image, target = self.prepare(image, annotations)
+            prepared: tuple[Image.Image, Target] = self.prepare(image, annotations)
         except ValueError as error:
             file_name = self.instances.image(image_id)["file_name"]
             raise UserError(
                 f"image id {image_id} ({file_name}): {error}; fix the image or its annotations"
             ) from error
-        if self._transforms is None:
-            return image, target
-        return self._transforms(image, target)
+        return prepared
 
     def pop_notice(self) -> str | None:
-        """Return a message if an image was rotated by EXIF since the last call, else None."""
+        """Return a message about the EXIF orientation of an image since the last call, or None."""
         return self._images.pop_notice()
 
     def _load_image(self, id: int) -> Image.Image:

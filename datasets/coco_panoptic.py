@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from pycocotools.coco import COCO
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -120,7 +121,12 @@ class CocoPanoptic(Dataset):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> tuple[Any, Target]:
-        """Return the transformed image and target at ``index``.
+        """Return the transformed image and target at ``index``; see `untransformed`."""
+        image, target = self.untransformed(index)
+        return (image, target) if self.transforms is None else self.transforms(image, target)
+
+    def untransformed(self, index: int) -> tuple[Image.Image, Target]:
+        """Return image and target at ``index``.
 
         Returns:
             the image, and a target for N segments: ``boxes`` (N, 4) float32 xyxy pixels around the
@@ -154,7 +160,7 @@ class CocoPanoptic(Dataset):
         }
         if self.return_masks:
             target["masks"] = masks
-        return (image, target) if self.transforms is None else self.transforms(image, target)
+        return image, target
 
     def get_height_and_width(self, index: int) -> tuple[int, int]:
         """Height and width in pixels of the image at ``index``, without reading it."""
@@ -162,7 +168,7 @@ class CocoPanoptic(Dataset):
         return row["height"], row["width"]
 
     def pop_notice(self) -> str | None:
-        """Message if an image has been rotated according to EXIF since the last call, else None."""
+        """Message about the EXIF orientation of an image since the last call, or None."""
         return self._images.pop_notice()
 
     def _masks(self, annotation: Row, size_hw: tuple[int, int]) -> Tensor:

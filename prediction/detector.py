@@ -28,7 +28,8 @@ Key = TypeVar("Key")
 OnError: TypeAlias = Callable[[Key, UserError], None]
 
 DEFAULT_BATCH_SIZE = 4
-DEFAULT_THRESHOLD = 0.5
+# By classification loss: scores of the focal loss are lower, see `models.panoptic`.
+DEFAULT_THRESHOLDS = {"ce": 0.5, "focal": 0.2}
 _NAMES_LISTED = 5
 
 
@@ -100,9 +101,9 @@ class Detector:
 
     @property
     def threshold(self) -> float:
-        """Default minimum score of detections: stored best-F1 threshold, else 0.5."""
+        """Default minimum score of detections: stored best-F1 threshold, else 0.5 (focal: 0.2)."""
         best = self.loaded.best_threshold
-        return DEFAULT_THRESHOLD if best is None else best
+        return DEFAULT_THRESHOLDS[self.loaded.cls_loss] if best is None else best
 
     @property
     def segment_threshold(self) -> float:

@@ -254,8 +254,8 @@ def restore_weights(model: nn.Module, checkpoint: Checkpoint, source: str) -> No
 
 def restore_average(
     averaged: AveragedModel, checkpoint: Checkpoint, source: str, num_updates: int
-) -> None:
-    """Load the EMA weights of a checkpoint, if there are any.
+) -> bool:
+    """Load the EMA weights of a checkpoint; return whether there are any.
 
     Args:
         averaged: EMA model, changed in place.
@@ -270,6 +270,7 @@ def restore_average(
     if weights is not None:
         load_model_state(averaged.module, weights, source)
         averaged.num_updates = num_updates
+    return weights is not None
 
 
 def restored_progress(checkpoint: Checkpoint) -> RunState:

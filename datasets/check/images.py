@@ -15,7 +15,6 @@ from PIL import Image
 
 from datasets.check.findings import Example, Findings
 from datasets.loading.images import (
-    QUARTER_TURNS,
     SizeMatch,
     compare_sizes,
     exif_orientation,
@@ -29,6 +28,11 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 _UPRIGHT = 1
+_KIND_OF_MATCH = {
+    SizeMatch.TURNED: "exif_rotated",
+    SizeMatch.DIFFERENT: "size_mismatch",
+    SizeMatch.AMBIGUOUS: "exif_ambiguous",
+}
 _DIGEST_BYTES = 16
 _ITEMS_PER_WORKER = 16
 
@@ -173,14 +177,8 @@ def _add_size_findings(findings: Findings, image: StoredImage) -> None:
         sizes += f", annotation file {_size_text(listed_wh)}"
     if image.orientation != _UPRIGHT:
         sizes += f", EXIF orientation {image.orientation}"
-    if image.match is not SizeMatch.EQUAL:
-        kind = "exif_rotated" if image.match is SizeMatch.TURNED else "size_mismatch"
-        findings.add(kind, listed.example(sizes))
-    elif image.orientation != _UPRIGHT:
-        turned = image.orientation in QUARTER_TURNS
-        is_clear = turned and listed_wh is not None and stored_wh[0] != stored_wh[1]
-        if not is_clear:
-            findings.add("exif_ambiguous", listed.example(sizes))
+    if image.match in _KIND_OF_MATCH:
+        findings.add(_KIND_OF_MATCH[image.match], listed.example(sizes))
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and stored_wh[0] * stored_wh[1] > limit:
         findings.add("huge_image", listed.example(_size_text(stored_wh)))

@@ -40,7 +40,7 @@ class ListedImages:
         self._img_folder = img_folder
         self._ann_file = ann_file
         self._skip_checks = skip_checks
-        self._turned: str | None = None
+        self._notice: str | None = None
 
     def read(self, row: Row) -> Image.Image:
         """Read the image of a row of the table "images" as 8-bit RGB.
@@ -52,7 +52,16 @@ class ListedImages:
         name = f"image id {row['id']}: image file {path}"
         image, match = read_listed_image(path, listed_wh, name)
         if match is SizeMatch.TURNED:
-            self._turned = name
+            self._notice = (
+                f"EXIF orientation applied: {name} is rotated, because {self._ann_file} lists the "
+                "rotated size (all such images are rotated)"
+            )
+        elif match is SizeMatch.AMBIGUOUS:
+            self._notice = (
+                f"EXIF orientation not applied: {name} has one, but its size does not show whether "
+                "annotations follow it (stored pixels are used for all such images); if they were "
+                "made on upright images, save the images upright"
+            )
         elif match is SizeMatch.DIFFERENT and not self._skip_checks:
             assert listed_wh is not None
             raise UserError(
@@ -63,11 +72,9 @@ class ListedImages:
         return image
 
     def pop_notice(self) -> str | None:
-        """Message if an image has been rotated according to EXIF since the last call, else None."""
-        turned, self._turned = self._turned, None
-        if turned is None:
-            return None
-        return (
-            f"{turned} is rotated by its EXIF orientation, because {self._ann_file} lists the "
-            "rotated size (all such images are rotated)"
-        )
+        """Message about the EXIF orientation of an image since the last call, or None.
+
+        The words before the first colon are the topic of the message.
+        """
+        notice, self._notice = self._notice, None
+        return notice

@@ -1,10 +1,12 @@
 """Prepare a model for inference: the same predictions in less time."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NoReturn
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils._pytree import tree_map
 
 from models.detr import DETR
@@ -42,6 +44,7 @@ def optimize_for_inference(model: nn.Module, aux_outputs: bool = False) -> nn.Mo
         the copy, in evaluation mode. It computes without gradients, and raises a ``RuntimeError``
         if it is set to training mode, loads a state dict, or is moved or converted.
     """
+    _notice_optimizer_steps()
     model = getattr(model, "_orig_mod", model)  # inside of torch.compile's wrapper
     if isinstance(model, torch.jit.ScriptModule) or isinstance(model.forward, _WithoutGradients):
         return model
@@ -66,17 +69,33 @@ def optimize_on_cpu(model: nn.Module, aux_outputs: bool = False) -> nn.Module:
     return optimize_for_inference(model, aux_outputs) if is_on_cpu else model
 
 
+@cache
+def _notice_optimizer_steps() -> None:
+    """Let the steps of all optimizers count as changes of their parameters.
+
+    PyTorch's fused kernels change parameters without a new version of the tensors.
+    """
+
+    def count(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                torch.autograd.graph.increment_version(parameter)
+
+    register_optimizer_step_post_hook(count)
+
+
 class _WithoutGradients:
     """Runs a forward pass in inference mode; the result contains normal tensors.
 
     Args:
         forward: the forward pass of ``model``.
-        model: its weights must not change, or the folded and packed copies become stale.
+        model: its parameters and buffers must not change, or the folded and packed copies become stale.
     """
 
     def __init__(self, forward: Callable[..., Any], model: nn.Module):
         self._forward = forward
-        self._weights = [p for p in model.parameters() if not p.is_inference()]
+        tensors = [*model.parameters(), *model.buffers()]
+        self._weights = [tensor for tensor in tensors if not tensor.is_inference()]
         self._versions = [p._version for p in self._weights]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

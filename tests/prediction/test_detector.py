@@ -253,6 +253,13 @@ def test_a_checkpoint_by_its_path(tmp_path):
     assert detector.categories() == [{"id": i, "name": name} for i, name in CATEGORIES.items()]
 
 
+def test_the_default_threshold_of_a_focal_model_is_lower():
+    loaded = red_finder()
+    loaded.model.cls_loss = "focal"
+    assert Detector(loaded, "cpu").threshold == 0.2
+    assert Detector(red_finder(), "cpu").threshold == 0.5
+
+
 @pytest.mark.parametrize(
     ("entries", "raw", "averaged"),
     [

@@ -68,6 +68,7 @@ def _add_training_flags(group: FlagGroup) -> None:
     add_switch(
         "--lr_scale_batch",
         "multiply learning rates by (images per optimizer step) / 16; 16 is the published setting",
+        off="--no_lr_scale_batch",
     )
     add("--clip_max_norm", "clip the gradient norm to this value; 0: off", default=0.1, type=float)
     precisions = ["off", "bf16", "fp16"]
@@ -98,7 +99,8 @@ def _add_model_flags(group: FlagGroup) -> None:
     add("--backbone_weights", "initial weights of the backbone: imagenet, none (random) or a file")
     norms = "frozen: FrozenBatchNorm2d; batch: BatchNorm2d, and all backbone stages are trained"
     add("--backbone_norm", norms, choices=["frozen", "batch"])
-    add_switch("--dilation", "DC5: dilation instead of stride in the last backbone stage")
+    dc5 = "DC5: dilation instead of stride in the last backbone stage"
+    add_switch("--dilation", dc5, off="--no_dilation")
     choices = ("sine", "learned")
     add("--position_embedding", "position encoding", default="sine", type=str, choices=choices)
     add("--enc_layers", "number of encoder layers", default=6, type=int)
@@ -120,7 +122,11 @@ def _add_model_flags(group: FlagGroup) -> None:
 def _add_loss_flags(group: FlagGroup) -> None:
     add = group.add
     group.add_switch(
-        "--no_aux_loss", "disable auxiliary decoding losses", dest="aux_loss", action="store_false"
+        "--no_aux_loss",
+        "disable auxiliary decoding losses",
+        off="--aux_loss",
+        dest="aux_loss",
+        default=True,
     )
     add("--set_cost_class", "matching cost: weight of the class probability", default=1, type=float)
     add("--set_cost_bbox", "matching cost: weight of the L1 box distance", default=5, type=float)
@@ -157,7 +163,8 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--scales", f"{scales} (default: 480, 512, … 800)", type=int, nargs="+")
     add("--max_size", "maximum long side of images in pixels", type=int)
     add("--crop_prob", "probability of cropping a training image", type=float)
-    add_switch("--group_aspect", "batch images of similar aspect ratios: less padding")
+    similar = "batch images of similar aspect ratios: less padding"
+    add_switch("--group_aspect", similar, off="--no_group_aspect")
     bad_images = "replace up to N unreadable images by other images instead of aborting"
     add("--skip_bad_images", bad_images, type=int, metavar="N")
     add_switch(
@@ -175,7 +182,8 @@ def _add_run_flags(group: FlagGroup, device: str) -> None:
     add("--output_dir", folder, default="")
     add("--device", "cuda or cpu; by default cuda if there is a GPU", default=device)
     add("--seed", "random seed of weights, augmentation and data order", default=42, type=int)
-    group.add_switch("--deterministic", "use deterministic algorithms (slower)")
+    deterministic = "use deterministic algorithms (slower)"
+    group.add_switch("--deterministic", deterministic, off="--no_deterministic")
     add("--resume", "checkpoint (file or URL) to continue or evaluate", default="")
     newest = (
         "continue from the newest checkpoint in --output_dir, or start a new run if there is none"

@@ -35,6 +35,25 @@ logger = logging.getLogger(__name__)
 Convert = Callable[[IO[bytes]], tuple[Mapping[str, np.ndarray], Any]]
 
 
+class _MappedArray(np.memmap):
+    """A file of an entry. Processes that are not forked map the file too, instead of copying it."""
+
+    _path: Path | None = None  # None: a part of the file, or a result of computations
+
+    @classmethod
+    def open(cls, path: Path) -> "_MappedArray":
+        array: _MappedArray = np.load(path, mmap_mode="r").view(cls)
+        array._path = path
+        return array
+
+    def __array_finalize__(self, source: Any) -> None:
+        super().__array_finalize__(source)
+        self._path = None
+
+    def __reduce__(self) -> Any:
+        return super().__reduce__() if self._path is None else (_MappedArray.open, (self._path,))
+
+
 class Stored(NamedTuple):
     """Content of an entry.
 
@@ -115,7 +134,7 @@ def _open(entry: Path) -> Stored | None:
     try:
         content = json.loads((entry / _REST).read_text(encoding="utf-8"))
         names = content["arrays"]
-        arrays = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in names}
+        arrays = {name: _MappedArray.open(entry / f"{name}.npy") for name in names}
         if (entry / _ROWS).stat().st_size != content["size"]:
             return None
         rows = FileBytes(entry / _ROWS)

