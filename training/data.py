@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 from datasets import build_data_kind, build_dataset, build_ground_truth
 from datasets.annotations.run_classes import ClassTable, classes_of_run, table_of_checkpoint
-from datasets.annotations.start_checks import warn_of_shared_images
+from datasets.annotations.start_checks import warn_of_shared_images, warn_of_similar_classes
 from datasets.coco import PUBLISHED_SCALES
 from datasets.formats.held_out import ImageSplit
 from datasets.loading.bad_samples import ReportingLoader
@@ -98,6 +98,8 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
         "" if start.resume is None else start.resume.path,
         args.skip_checks,
     )
+    if train_set is not None:
+        warn_of_similar_classes(classes.names.values())
     ground_truth = build_ground_truth(val_set, args)
     used = [dataset for dataset in (val_set, train_set) if dataset is not None]
     largest_id = max(dataset.largest_category_id for dataset in used)

@@ -1,6 +1,6 @@
 """Compare the category ids and class names of two splits, or of a checkpoint and a dataset."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 
@@ -78,6 +78,18 @@ def only_in(label: str, here: Names, there: Names) -> list[Difference]:
         for number, name in here.items()
         if number not in there
     ]
+
+
+def similar_names(names: Iterable[str]) -> list[list[str]]:
+    """Find different names that are equal but for case and spaces, such as Cat and cat.
+
+    Returns:
+        groups of two or more names, each sorted.
+    """
+    groups: dict[str, set[str]] = {}
+    for name in names:
+        groups.setdefault(" ".join(name.casefold().split()), set()).add(name)
+    return [sorted(group) for group in groups.values() if len(group) > 1]
 
 
 def _ids_by_name(names: Names) -> dict[str, list[int]]:

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from datasets.annotations.box_formats import (
     suspect_format,
     useless_boxes,
 )
+from datasets.annotations.class_tables import similar_names
 from datasets.annotations.coco_file import Row
 from datasets.annotations.compact.images import TablesByImage
 from datasets.annotations.compact.instances import Instances
@@ -63,6 +64,15 @@ def warn_of_shared_images(train_set: Any, val_set: Any) -> None:
         print(
             f"Warning: {len(shared)} of {len(validation)} validation images: also used in "
             f"training, such as {shared[0]}; validation AP will be too high"
+        )
+
+
+def warn_of_similar_classes(names: Iterable[str]) -> None:
+    """Print a warning if different class names are equal but for case and spaces."""
+    for group in similar_names(names):
+        print(
+            f"Warning: the classes {' and '.join(map(repr, group))} differ only in case or spaces; "
+            "if they are one class, correct the annotations"
         )
 
 

@@ -15,11 +15,13 @@ from PIL import Image
 
 from datasets.check.findings import Example, Findings
 from datasets.loading.images import (
+    AS_STORED,
     QUARTER_TURNS,
     SizeMatch,
     compare_sizes,
     exif_orientation,
     to_rgb,
+    turn_upright,
 )
 from util.errors import UserError
 from util.files.image_files import ImageTooLargeError, open_image
@@ -28,7 +30,6 @@ from util.terminal.bar import Tqdm
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-_UPRIGHT = 1
 _DIGEST_BYTES = 16
 _ITEMS_PER_WORKER = 16
 
@@ -41,12 +42,14 @@ class ListedImage(NamedTuple):
         path: path of the image file.
         file_name: file name in the annotation file.
         size_wh: width and height in pixels in the annotation file, or None.
+        upright: whether the annotations are known to refer to the upright image.
     """
 
     image_id: int
     path: Path
     file_name: str
     size_wh: tuple[int, int] | None
+    upright: bool = False
 
     def exists(self) -> bool:
         """Whether the path exists, readable or not."""
@@ -65,7 +68,7 @@ class StoredImage(NamedTuple):
 
     Attributes:
         listed: the image in the annotation file.
-        size_wh: stored width and height in pixels.
+        size_wh: stored width and height in pixels; if ``listed.upright``, upright.
         mode: Pillow's mode.
         orientation: EXIF orientation, 1 (upright) to 8.
         match: comparison of the stored size with the annotation file.
@@ -144,11 +147,13 @@ def inspect_image(listed: ListedImage) -> StoredImage | UnreadableImage:
             mode = image.mode
             pixels = to_rgb(image)
             orientation = exif_orientation(image)
+            if listed.upright:
+                pixels = turn_upright(pixels, orientation)
     except UserError as error:
         return UnreadableImage(listed, str(error), isinstance(error, ImageTooLargeError))
     digest = hashlib.blake2b(repr(pixels.size).encode(), digest_size=_DIGEST_BYTES)
     digest.update(pixels.tobytes())
-    match = compare_sizes(pixels.size, listed.size_wh, orientation)
+    match = compare_sizes(pixels.size, listed.size_wh, AS_STORED if listed.upright else orientation)
     return StoredImage(listed, pixels.size, mode, orientation, match, digest.digest())
 
 
@@ -171,12 +176,13 @@ def _add_size_findings(findings: Findings, image: StoredImage) -> None:
     sizes = f"file {_size_text(stored_wh)}"
     if listed_wh is not None:
         sizes += f", annotation file {_size_text(listed_wh)}"
-    if image.orientation != _UPRIGHT:
+    if image.orientation != AS_STORED:
         sizes += f", EXIF orientation {image.orientation}"
-    if image.match is not SizeMatch.EQUAL:
-        kind = "exif_rotated" if image.match is SizeMatch.TURNED else "size_mismatch"
-        findings.add(kind, listed.example(sizes))
-    elif image.orientation != _UPRIGHT:
+    if image.match is SizeMatch.DIFFERENT:
+        findings.add("size_mismatch", listed.example(sizes))
+    elif image.match is SizeMatch.TURNED or (listed.upright and image.orientation != AS_STORED):
+        findings.add("exif_rotated", listed.example(sizes))
+    elif image.orientation != AS_STORED:
         turned = image.orientation in QUARTER_TURNS
         is_clear = turned and listed_wh is not None and stored_wh[0] != stored_wh[1]
         if not is_clear:
@@ -189,7 +195,7 @@ def _add_size_findings(findings: Findings, image: StoredImage) -> None:
 def _add_to_survey(survey: ImageSurvey, findings: Findings, image: StoredImage) -> None:
     survey.num_read += 1
     survey.modes[image.mode] += 1
-    survey.num_with_orientation += image.orientation != _UPRIGHT
+    survey.num_with_orientation += image.orientation != AS_STORED
     survey.sizes_wh[image.listed.image_id] = image.read_size_wh()
     first = survey.by_digest.setdefault(image.digest, image.listed)
     if first is not image.listed:

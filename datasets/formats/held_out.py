@@ -75,10 +75,18 @@ def hold_out(
     known = {image_id: f"{prefix}{name}" for image_id, name in names.items()}
     in_val = {image_id for image_id, name in known.items() if name in earlier.val}
     in_train = {i for i, name in known.items() if name in earlier.train} - in_val
-    if len(names) < 2 and not in_val and not in_train:
+    # Rows with the same file are chosen together: an image must not be in both parts.
+    first: dict[Any, int] = {}
+    first_row = {
+        image_id: first.setdefault(known[image_id] if isinstance(name, str) else image_id, image_id)
+        for image_id, name in names.items()
+    }
+    if len(first) < 2 and not in_val and not in_train:
         raise UserError("one image cannot be split into training and validation; add images")
-    ordered = sorted(names, key=lambda image_id: (_hash(seed, names[image_id]), image_id))
-    chosen = _choose(ordered, _classes_of_images(data), fraction, in_train, in_val)
+    ordered = sorted(first.values(), key=lambda image_id: (_hash(seed, names[image_id]), image_id))
+    classes = _classes_of_images(data, first_row)
+    firsts = _choose(ordered, classes, fraction, in_train, in_val & set(ordered))
+    chosen = {image_id for image_id, other in first_row.items() if other in firsts}
     if not chosen:
         raise UserError(
             "all images are training images of the checkpoint; add images, or evaluate on the "
@@ -92,11 +100,15 @@ def _hash(seed: int, name: Any) -> bytes:
     return hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogatepass")).digest()
 
 
-def _classes_of_images(data: Mapping[str, Any]) -> dict[int, set[str]]:
+def _classes_of_images(
+    data: Mapping[str, Any], first_row: Mapping[int, int]
+) -> dict[int, set[str]]:
+    """Classes by image; of several rows with the same file, by the first."""
     classes: defaultdict[int, set[str]] = defaultdict(set)
     for row in data["annotations"]:
         if is_integer(row.get("image_id")):
-            classes[row["image_id"]].add(str(row.get("category_id")))
+            image_id = row["image_id"]
+            classes[first_row.get(image_id, image_id)].add(str(row.get("category_id")))
     return classes
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-from datasets.annotations.coco_file import is_integer, load_annotations
+from datasets.annotations.coco_file import UPRIGHT, is_integer, load_annotations
 from datasets.annotations.table_checks import size_wh
 from prediction.inputs.find import Input
 from util.errors import UserError
@@ -16,10 +16,12 @@ class ListedRow(NamedTuple):
     Attributes:
         image_id: id of the image.
         size_wh: width and height in pixels; None if missing.
+        upright: whether the annotations are known to refer to the upright image.
     """
 
     image_id: int
     size_wh: tuple[int, int] | None
+    upright: bool = False
 
 
 class ListedFiles:
@@ -46,7 +48,7 @@ class ListedFiles:
         parts = PurePath(path).parts
         for start in range(len(parts)):
             if row := self._by_name.get("/".join(parts[start:])):
-                return ListedRow(row["id"], size_wh(row))
+                return ListedRow(row["id"], size_wh(row), bool(row.get(UPRIGHT)))
         raise UserError(f"{path} is not among the images of --ann {self._ann_file}")
 
     def check(self, inputs: Sequence[Input]) -> None:

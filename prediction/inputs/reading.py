@@ -4,6 +4,7 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 from PIL import Image
@@ -66,14 +67,15 @@ def read_items(
                 yield Item(source.path, source.name, next(numbers)), image
             else:
                 row = listed.find(source.path)
-                image, _ = _read_quietly(read_listed_image, source.path, row.size_wh)
+                read = partial(read_listed_image, size_wh=row.size_wh, upright=row.upright)
+                image, _ = _read_quietly(read, source.path)
                 yield Item(source.path, source.name, row.image_id), image
         except UserError as error:
             on_error(source.path, error)
 
 
-def _read_quietly(read: Callable[..., Any], path: str, *arguments: Any) -> Any:
+def _read_quietly(read: Callable[..., Any], path: str) -> Any:
     """Read an image without Pillow's warnings about metadata."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return read(path, *arguments, name=path)
+        return read(path, name=path)

@@ -2,7 +2,12 @@
 
 import pytest
 
-from datasets.annotations.class_tables import name_conflicts, only_in, thing_conflicts
+from datasets.annotations.class_tables import (
+    name_conflicts,
+    only_in,
+    similar_names,
+    thing_conflicts,
+)
 
 LABELS = ("train", "val")
 
@@ -47,3 +52,9 @@ def test_things_against_stuff():
 
 def test_classes_of_one_table():
     assert only_in("val", {1: "cat", 2: "dog"}, {1: "cat"}) == [(2, "'dog' in val only")]
+
+
+def test_names_that_differ_in_case_or_spaces():
+    names = ["cat", "Cat ", "dog", "big  dog", "Big Dog", "cat"]
+    assert similar_names(names) == [["Cat ", "cat"], ["Big Dog", "big  dog"]]
+    assert similar_names(["cat", "cat", "cats"]) == []

@@ -161,3 +161,20 @@ def test_names_of_a_split_may_have_a_prefix():
     assert hold_out(data, 0.1, 4, earlier, "in/") == (train, val)
     for foreign in (None, [], {"train": 3, "val": None}):
         assert hold_out(data, 0.1, 3, ImageSplit.read(foreign)) == (train, val)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_with_the_same_file_stay_together(seed):
+    data = tables([[1], [2], [1], [3], [1], [2]] * 4)
+    for row in data["images"]:
+        row["file_name"] = f"{row['id'] % 12}.jpg"
+    train, val = hold_out(data, 0.25, seed)
+    assert names(train).isdisjoint(names(val))
+    assert len(val["images"]) == 2 * len(names(val)) == 6
+
+
+def test_one_file_in_two_rows_cannot_be_split():
+    data = tables([[1], [2]])
+    data["images"][1]["file_name"] = data["images"][0]["file_name"]
+    with pytest.raises(UserError, match="one image cannot be split"):
+        hold_out(data, 0.5, seed=0)
