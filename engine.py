@@ -3,9 +3,8 @@
 import contextlib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,12 @@ from datasets.coco_eval import CocoEvaluator
 from datasets.evaluation.batch_results import Targets, detections, panoptic_maps
 from datasets.evaluation.report import coco_statistics
 from datasets.evaluation.voc_ap import voc_statistics
-from datasets.panoptic_eval import PanopticEvaluator
+from datasets.loading.steps import Batch, Steps
+from datasets.panoptic_eval import PanopticEvaluator, panoptic_statistics
 from models.criterion import SetCriterion
 from models.fast.inference import optimize_on_cpu
 from util.distributed.counting import mean_number_of_objects
-from util.distributed.gathering import broadcast_object, broadcast_tensors
+from util.distributed.gathering import broadcast_tensors
 from util.metric_logger import MetricLogger
 from util.nested_tensor import NestedTensor
 from util.nonfinite_steps import (
@@ -37,8 +37,6 @@ from util.transfer import to_device
 
 PRINT_FREQ = 10
 PANOPTIC_FOLDER = "panoptic_eval"  # in the output folder; holds the segment maps
-
-Batch = tuple[NestedTensor, Targets]
 
 
 @dataclass
@@ -105,7 +103,7 @@ def train_one_epoch(
     logger.show_latest(lr="{value:.6f}", class_error="{value:.2f}").load_state_dict(progress.meters)
     norms = BatchNormBackup(model)
     first, header = progress.steps_done, f"Epoch: [{epoch}]"
-    steps = logger.log_every(_Steps(data_loader, accum_steps), PRINT_FREQ, header, first=first)
+    steps = logger.log_every(Steps(data_loader, accum_steps), PRINT_FREQ, header, first=first)
     for step, (batches, _) in enumerate(steps, start=first):
         norms.save()
         optimizer.zero_grad()
@@ -245,22 +243,6 @@ def _gradient_sync(model: nn.Module, enabled: bool) -> contextlib.AbstractContex
     return contextlib.nullcontext()
 
 
-class _Steps:
-    """Batches grouped by optimizer step, with all targets of the step."""
-
-    def __init__(self, batches: Iterable[Batch], accum_steps: int) -> None:
-        self._batches = batches
-        self._accum_steps = accum_steps
-
-    def __len__(self) -> int:
-        return len(self._batches) // self._accum_steps  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[tuple[list[Batch], list[dict[str, Tensor]]]]:
-        batches = iter(self._batches)
-        while len(step := list(islice(batches, self._accum_steps))) == self._accum_steps:
-            yield step, [target for _, targets in step for target in targets]
-
-
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
@@ -320,7 +302,8 @@ def evaluate(
     evaluator.accumulate()
     evaluator.summarize()
     stats.update(coco_statistics(evaluator.coco_eval) | voc_statistics(evaluator, print_tables))
-    stats.update(_panoptic_quality(panoptic))
+    if panoptic is not None:
+        stats.update(panoptic_statistics(panoptic))
     return stats, evaluator
 
 
@@ -332,14 +315,6 @@ def _panoptic_evaluator(
     dataset = data_loader.dataset
     folder = Path(output_dir) / PANOPTIC_FOLDER if output_dir else None
     return PanopticEvaluator(dataset.ann_file, dataset.ann_folder, folder, print_table)
-
-
-def _panoptic_quality(evaluator: PanopticEvaluator | None) -> dict[str, Any]:
-    if evaluator is None:
-        return {}
-    evaluator.synchronize_between_processes()
-    quality: Any = broadcast_object(evaluator.summarize())
-    return {"PQ_all": quality["All"], "PQ_th": quality["Things"], "PQ_st": quality["Stuff"]}
 
 
 def _without_ddp(model: nn.Module) -> nn.Module:

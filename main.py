@@ -58,11 +58,11 @@ def main(
     """
     from training.flags.checks import check_flags
     from training.output_folder import build_output_folder
-    from util.allocator import keep_freed_memory
-    from util.devices import check_device
     from util.distributed.processes import connected, use_gpu
     from util.reproducibility.determinism import explained_refusals
     from util.reproducibility.provenance import get_sha
+    from util.system.allocator import keep_freed_memory
+    from util.system.devices import check_device
     from util.terminal.style import prints_short
 
     fill_in_new_flags(args)

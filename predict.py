@@ -71,6 +71,8 @@ def _add_model_flags(group: FlagGroup) -> None:
     group.add_switch("--dilation", dc5)
     heads = "number of attention heads (only needed if the file stores no flags; default: 8)"
     add("--nheads", heads, type=positive_number)
+    losses = "classification loss of the --checkpoint (only needed if the file stores no flags)"
+    add("--cls_loss", losses, choices=["ce", "focal"], default=None)
     add("--device", "cpu or cuda (default: cuda if there is a GPU)")
     add("--amp", "run the model in mixed precision", choices=["off", "bf16", "fp16"], default="off")
     add("--batch_size", "maximum number of images per batch", type=positive_number, default=4)
@@ -158,8 +160,10 @@ def _check_flags(args: argparse.Namespace) -> None:
     """Check flags that contradict each other or have no effect."""
     if bool(args.checkpoint) == bool(args.hub):
         raise UserError("give the model: either --checkpoint FILE or --hub NAME")
-    if args.hub and (args.ema or args.dilation or args.nheads):
-        raise UserError("--ema, --dilation and --nheads require --checkpoint, not --hub")
+    if args.hub and (args.ema or args.dilation or args.nheads or args.cls_loss):
+        raise UserError(
+            "--ema, --dilation, --nheads and --cls_loss require --checkpoint, not --hub"
+        )
     if not args.output_dir:
         raise UserError("give a folder for the results: --output_dir DIR")
     if Path(args.output_dir).exists() and not Path(args.output_dir).is_dir():
@@ -190,7 +194,7 @@ def _build_listed(args: argparse.Namespace, inputs: "Sequence[Input]") -> "Liste
 def _build_detector(args: argparse.Namespace) -> "Detector":
     """Load the model, and print its classes and thresholds."""
     from prediction.detector import Detector
-    from util.allocator import keep_freed_memory
+    from util.system.allocator import keep_freed_memory
 
     if args.hub:
         detector = Detector.hub(args.hub, args.device, args.amp)
@@ -202,6 +206,7 @@ def _build_detector(args: argparse.Namespace) -> "Detector":
             ema=args.ema,
             dilation=args.dilation or None,
             nheads=args.nheads,
+            cls_loss=args.cls_loss,
         )
     if detector.device.type == "cpu":
         keep_freed_memory()

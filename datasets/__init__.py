@@ -161,7 +161,7 @@ def build_ground_truth(dataset: Any, args: Any) -> "COCO":
             f"--dataset_file {args.dataset_file}: the {type(dataset).__name__} cannot be evaluated;"
             f" give it an attribute `coco`, the pycocotools COCO index, in {module.__name__}"
         )
-    from datasets.annotations.wording import counted
+    from util.text import counted
 
     coco_api = module.build_instances(args)
     missing = [image_id for image_id in dataset.ids if image_id not in coco_api.imgs]

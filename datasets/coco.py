@@ -1,4 +1,4 @@
-"""COCO detection data: dataset, target conversion and augmentation."""
+"""COCO detection data: dataset and augmentation."""
 
 import contextlib
 import io
@@ -9,37 +9,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import torchvision
 from PIL import Image
-from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-from torch import Tensor
 
 import datasets.transforms as T
 from datasets.annotations.checks import check_image_folder
 from datasets.annotations.coco_file import (
     Row,
-    box_area,
     category_names,
     largest_category_id,
     load_annotations,
     text_ids,
 )
 from datasets.annotations.compact.instances import read_instances
+from datasets.annotations.file_checks import warn_about_paths
 from datasets.annotations.layouts import coco_paths
-from datasets.annotations.segmentations import MAX_MASK_PIXELS, encode_segmentation
 from datasets.annotations.start_checks import check_boxes_and_counts, warn_about_boxes
-from datasets.annotations.table_checks import warn_about_paths
 from datasets.formats.class_list import keep_classes, listed_classes
 from datasets.formats.held_out import ImageSplit
 from datasets.formats.tables import Tables
 from datasets.loading.listed_images import ListedImages
-from datasets.loading.target_tensors import boxes_xyxy, keypoints_of
+from datasets.loading.target_tensors import ConvertCocoPolysToMask, convert_coco_poly_to_mask
 from datasets.transforms import Target, Transform
 from util.errors import UserError
 from util.options import option
 from util.terminal.style import prints_short
+
+__all__ = [
+    "CocoDetection",
+    "ConvertCocoPolysToMask",
+    "build",
+    "convert_coco_poly_to_mask",
+    "make_coco_transforms",
+]
 
 PUBLISHED_SCALES = tuple(range(480, 801, 32))
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -189,81 +192,6 @@ def _log_lines() -> Iterator[None]:
     started = time.perf_counter()
     yield
     print(f"Done (t={time.perf_counter() - started:0.2f}s)")
-
-
-class ConvertCocoPolysToMask:
-    """Convert the COCO annotations of an image to a target.
-
-    Crowd annotations and boxes outside the image are dropped.
-
-    Args:
-        return_masks: whether targets have masks.
-    """
-
-    def __init__(self, return_masks: bool = False) -> None:
-        self.return_masks = return_masks
-
-    def __call__(self, image: Image.Image, target: dict[str, Any]) -> tuple[Image.Image, Target]:
-        """Convert the annotations of an image.
-
-        Args:
-            image: PIL image.
-            target: ``image_id``, and ``annotations`` as in a COCO file.
-
-        Returns:
-            The image, and a target for N objects: ``boxes`` (N, 4) float32 xyxy pixels, clipped to
-            the image; ``labels`` (N,) int64 category ids; ``area`` (N,) float32 square pixels;
-            ``iscrowd`` (N,) int64; ``image_id`` (1,); ``orig_size`` and ``size`` (2,) height and
-            width; ``keypoints`` (N, K, 3) if annotated; ``masks`` (N, H, W) uint8 if requested.
-        """
-        width, height = image.size
-        objects = [row for row in target["annotations"] if not row.get("iscrowd")]
-        boxes = boxes_xyxy(objects, width, height)
-        keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        kept = [row for row, is_kept in zip(objects, keep.tolist(), strict=True) if is_kept]
-        converted = {
-            "boxes": boxes[keep],
-            "labels": torch.tensor([row["category_id"] for row in kept], dtype=torch.int64),
-            "area": torch.tensor([box_area(row) for row in kept], dtype=torch.float32),
-            "iscrowd": torch.zeros(len(kept), dtype=torch.int64),
-            "image_id": torch.tensor([target["image_id"]]),
-            "orig_size": torch.tensor([height, width]),
-            "size": torch.tensor([height, width]),
-        }
-        if self.return_masks:
-            segmentations = [row.get("segmentation") for row in kept]
-            converted["masks"] = convert_coco_poly_to_mask(segmentations, height, width)
-        if any(row.get("keypoints") for row in objects):
-            converted["keypoints"] = keypoints_of(objects)[keep]
-        return image, converted
-
-
-def convert_coco_poly_to_mask(segmentations: Sequence[Any], height: int, width: int) -> Tensor:
-    """Rasterize segmentations.
-
-    Args:
-        segmentations: one per object: a list of polygons (x, y, x, y, … in pixels), which are
-            united, or an RLE.
-        height: height of the image in pixels.
-        width: width of the image in pixels.
-
-    Returns:
-        Masks (N, H, W) uint8, 1 inside.
-
-    Raises:
-        ValueError: if a segmentation is invalid (see `encode_segmentation`), or all masks together
-            exceed `MAX_MASK_PIXELS`.
-    """
-    if not segmentations:
-        return torch.zeros((0, height, width), dtype=torch.uint8)
-    if len(segmentations) * height * width > MAX_MASK_PIXELS:
-        raise ValueError(
-            f"{len(segmentations)} masks of {height} x {width} pixels exceed the limit of "
-            f"{MAX_MASK_PIXELS} pixels in total"
-        )
-    encoded = [encode_segmentation(segmentation, height, width) for segmentation in segmentations]
-    # (H, W, N) -> (N, H, W)
-    return torch.from_numpy(coco_mask.decode(encoded)).permute(2, 0, 1).contiguous()
 
 
 def make_coco_transforms(

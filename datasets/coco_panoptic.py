@@ -20,8 +20,8 @@ from datasets.loading.listed_images import ListedImages
 from datasets.transforms import Target, Transform
 from util.box_ops import masks_to_boxes
 from util.errors import UserError
+from util.files.panoptic_png import VOID_ID
 from util.options import option
-from util.panoptic_coding import VOID_ID
 
 
 class CocoPanoptic(Dataset):

@@ -16,10 +16,10 @@ from datasets.annotations.coco_file import Row
 from datasets.evaluation.panoptic_files import PanopticTruth, num_threads
 from datasets.evaluation.panoptic_quality import Quality, SegmentMap, SegmentMatches
 from datasets.evaluation.report import with_own_id
-from util.distributed.gathering import gather_to_main
+from util.distributed.gathering import broadcast_object, gather_to_main
 from util.distributed.processes import is_main_process
 from util.files.checkpoint import atomic_write
-from util.panoptic_coding import decode_id_map
+from util.files.panoptic_png import decode_id_map
 
 Prediction = Mapping[str, Any]
 
@@ -124,3 +124,10 @@ class PanopticEvaluator:
                 file.write(png)
         entry = {"image_id": image_id, "file_name": prediction["file_name"]}
         return _Scored({**entry, "segments_info": segments}, matches)
+
+
+def panoptic_statistics(evaluator: PanopticEvaluator) -> dict[str, Any]:
+    """Panoptic quality of all, thing and stuff classes, by its names in ``log.txt``. Collective."""
+    evaluator.synchronize_between_processes()
+    quality: Any = broadcast_object(evaluator.summarize())
+    return {"PQ_all": quality["All"], "PQ_th": quality["Things"], "PQ_st": quality["Stuff"]}

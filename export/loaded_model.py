@@ -7,6 +7,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from datasets.coco import PUBLISHED_SCALES, make_coco_transforms
+from models.panoptic import SEGMENT_THRESHOLDS
 from util.category_ids import CategoryIds, OwnId
 from util.cli.suggestions import did_you_mean
 from util.errors import UserError
@@ -39,7 +40,7 @@ class LoadedModel:
     short_side: int = max(PUBLISHED_SCALES)
     max_size: int = NEW_FLAG_DEFAULTS["max_size"]
     best_threshold: float | None = None
-    segment_threshold: float = NEW_FLAG_DEFAULTS["panoptic_threshold"]
+    segment_threshold: float = SEGMENT_THRESHOLDS["ce"]
 
     @property
     def cls_loss(self) -> str:

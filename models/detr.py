@@ -15,7 +15,7 @@ from .backbone import build_backbone
 from .criterion import SetCriterion
 from .focal import ALPHA, FocalCriterion, FocalMatcher, use_focal_scores
 from .matcher import build_matcher
-from .panoptic import PostProcessPanoptic, PostProcessSegm, coco_is_thing
+from .panoptic import SEGMENT_THRESHOLDS, PostProcessPanoptic, PostProcessSegm, coco_is_thing
 from .postprocess import PostProcess
 from .segmentation import DETRsegm
 from .transformer import build_transformer
@@ -225,8 +225,10 @@ def _postprocessors(args: Any, num_classes: int) -> dict[str, nn.Module]:
     if args.masks:
         postprocessors["segm"] = PostProcessSegm()
         if args.dataset_file in _PANOPTIC_DATA:
+            given = option(args, "panoptic_threshold")
+            threshold = SEGMENT_THRESHOLDS[cls_loss] if given is None else given
             postprocessors["panoptic"] = PostProcessPanoptic(
-                coco_is_thing(num_classes), option(args, "panoptic_threshold"), cls_loss=cls_loss
+                coco_is_thing(num_classes), threshold, cls_loss=cls_loss
             )
     return postprocessors
 

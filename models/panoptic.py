@@ -11,11 +11,16 @@ from torch import Tensor, nn
 
 from models.postprocess import category_id_tensor, class_scores
 from util.category_ids import OwnId
-from util.panoptic_coding import LARGEST_THING_ID, encode_id_map
+from util.files.panoptic_png import LARGEST_THING_ID, encode_id_map
 
 SizeHW = tuple[int, int]
 
 _QUERIES_AT_ONCE = 16  # masks per chunk: 70 MB at 800 x 1333 pixels
+# Default scores that segments must exceed, by classification loss. 0.85 is the published threshold.
+# A query that is an object with probability 0.36 minimizes its loss with the score 0.85 for the
+# cross-entropy (weight 0.1 of no-object), and with 0.35 for the focal loss (alpha 0.25, gamma 2).
+SEGMENT_THRESHOLDS = {"ce": 0.85, "focal": 0.35}
+
 _SMALLEST_AREA = 4  # segments of this many pixels or fewer are dropped
 
 
@@ -98,7 +103,7 @@ class PostProcessPanoptic(nn.Module):
 
     Args:
         is_thing_map: thing (True) or stuff (False) by category id; the default is stuff.
-        threshold: queries with a lower score are dropped.
+        threshold: queries with a lower score are dropped; see also `SEGMENT_THRESHOLDS`.
         return_scores: add ``score`` to each segment.
         category_ids, cls_loss: as in `models.postprocess.PostProcess`.
 
@@ -141,7 +146,7 @@ class PostProcessPanoptic(nn.Module):
                 padding, for batches with images of one size.
 
         Returns:
-            for each image ``png_string``, a PNG of segment ids (see `util.panoptic_coding`), and
+            for each image ``png_string``, a PNG of segment ids (see `util.files.panoptic_png`), and
             ``segments_info``: dicts with ``id`` (from 0), ``isthing``, ``category_id`` and
             ``area`` in pixels.
 

@@ -20,8 +20,8 @@ from prediction.batching import batches_of_one_size, chunks
 from prediction.postprocessing import Choice, to_prediction
 from prediction.result import Prediction
 from util.cli.suggestions import did_you_mean
-from util.devices import check_device
 from util.errors import UserError
+from util.system.devices import check_device
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray
 Key = TypeVar("Key")
@@ -43,6 +43,8 @@ class Detector:
         ema: use the averaged weights of a run with ``--ema_decay``.
         dilation: whether this is a DC5 model; only needed if the file stores no flags.
         nheads: number of attention heads; only needed if the file stores no flags; default: 8.
+        cls_loss: classification loss, ``ce`` or ``focal``; only needed if the file stores no flags;
+            default: ``focal`` for anchor queries, else ``ce``.
 
     Raises:
         UserError: if the file cannot be read, or the device is not available.
@@ -57,11 +59,12 @@ class Detector:
         ema: bool = False,
         dilation: bool | None = None,
         nheads: int | None = None,
+        cls_loss: str | None = None,
     ) -> None:
         name = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         check_device(name)
         if not isinstance(model, LoadedModel):
-            known = {"dilation": dilation, "nheads": nheads}
+            known = {"dilation": dilation, "nheads": nheads, "cls_loss": cls_loss}
             model = from_file(str(model), known, averaged=ema)
         self.device = torch.device(name)
         self.amp = amp

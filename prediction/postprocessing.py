@@ -13,7 +13,7 @@ from export.source import LoadedModel
 from models.panoptic import PostProcessPanoptic, PostProcessSegm
 from models.postprocess import PostProcess
 from prediction.result import Prediction
-from util.panoptic_coding import VOID_ID, decode_id_map
+from util.files.panoptic_png import VOID_ID, decode_id_map
 
 SizeHW = tuple[int, int]
 Outputs = dict[str, Tensor]

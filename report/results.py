@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from datasets.annotations.class_tables import table_of_checkpoint
 from datasets.annotations.coco_file import replace_text_ids
-from datasets.annotations.run_classes import table_of_checkpoint
 from datasets.evaluation.evaluated_data import (
     EvaluatedData,
     data_flags_text,

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import engine
-from engine import _Steps, evaluate, predict, train_one_epoch, weigh
+from engine import evaluate, predict, train_one_epoch, weigh
 from main import get_args_parser
 from models import build_model
 from models.matcher import HungarianMatcher
@@ -225,35 +225,6 @@ def test_without_objects_there_is_no_class_error():
 
 
 # ---- micro-batches
-
-
-def numbered_batches(count):
-    return [(f"images{i}", [{"image_id": 2 * i}, {"image_id": 2 * i + 1}]) for i in range(count)]
-
-
-@pytest.mark.parametrize(("count", "size", "wanted"), [(6, 1, 6), (6, 3, 2), (7, 3, 2), (2, 3, 0)])
-def test_every_batch_of_whole_steps_once(count, size, wanted):
-    steps = list(_Steps(numbered_batches(count), size))
-    assert len(steps) == len(_Steps(numbered_batches(count), size)) == wanted
-    assert [batch for step, _ in steps for batch in step] == numbered_batches(wanted * size)
-    for step, targets in steps:
-        assert len(step) == size
-        assert targets == [target for _, of_batch in step for target in of_batch]
-
-
-def test_a_generator_is_fetched_step_by_step_and_has_no_length():
-    fetched = []
-
-    def one_by_one():
-        for batch in numbered_batches(4):
-            fetched.append(batch)
-            yield batch
-
-    steps = _Steps(one_by_one(), 2)
-    with pytest.raises(TypeError):
-        len(steps)
-    next(iter(steps))
-    assert len(fetched) == 2
 
 
 class OwnCount(nn.Module):

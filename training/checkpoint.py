@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from models.weights import load_model_state, model_state
+from models.weights import has_anchors, load_model_state, model_state
 from training.averaging import AveragedModel
 from training.state import PROGRESS_FIELDS, RunState
 from util.distributed.processes import all_gather, get_rank
 from util.errors import UserError
 from util.metric_logger import MetricLogger
+from util.options import NEW_FLAG_DEFAULTS
 from util.reproducibility.provenance import versions
 from util.reproducibility.random_state import random_state, set_random_state
 
@@ -144,6 +145,20 @@ def flags_in(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
         f"{source}: its 'args' are not flags but of type {type(saved).__name__}; load only its "
         "weights with --finetune"
     )
+
+
+def cls_loss_in(checkpoint: Checkpoint, source: str) -> str:
+    """Classification loss that a checkpoint was trained with: ``ce`` or ``focal``.
+
+    Without saved flags the focal loss is assumed for anchor queries, as in all recipes.
+
+    Raises:
+        UserError: if the checkpoint is invalid.
+    """
+    flags = flags_in(checkpoint, source)
+    if flags:
+        return str(flags.get("cls_loss", NEW_FLAG_DEFAULTS["cls_loss"]))
+    return "focal" if has_anchors(model_state(checkpoint, source)) else "ce"
 
 
 def is_of_original(checkpoint: Checkpoint) -> bool:

@@ -10,8 +10,13 @@ import torch
 from pycocotools.coco import COCO
 
 from datasets import build_data_kind, build_dataset, build_ground_truth
-from datasets.annotations.run_classes import ClassTable, classes_of_run, table_of_checkpoint
-from datasets.annotations.start_checks import warn_of_shared_images, warn_of_similar_classes
+from datasets.annotations.class_tables import (
+    ClassTable,
+    classes_of_run,
+    table_of_checkpoint,
+    warn_of_similar_classes,
+)
+from datasets.annotations.start_checks import warn_of_shared_images
 from datasets.coco import PUBLISHED_SCALES
 from datasets.formats.held_out import ImageSplit
 from datasets.loading.bad_samples import ReportingLoader

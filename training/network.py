@@ -17,11 +17,11 @@ from models.postprocess import category_id_tensor
 from training.compilation import compile_parts
 from training.flags.checks import SAME_ON_ALL_RANKS
 from util.category_ids import CategoryIds
-from util.devices import use_tf32
 from util.distributed.agreement import require_same
 from util.distributed.gathering import broadcast_tensors
 from util.distributed.processes import is_dist_avail_and_initialized
 from util.optimizer import DEFAULT_MOMENTUM, batch_norms, build_lr_scheduler, build_optimizer
+from util.system.devices import use_tf32
 
 Optimization: TypeAlias = tuple[
     torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, torch.amp.GradScaler | None

@@ -21,6 +21,8 @@ from training.averaging import AveragedModel
 from training.checkpoint import (
     TrainingState,
     can_resume,
+    cls_loss_in,
+    flags_in,
     report_other_versions,
     restore_average,
     restore_weights,
@@ -195,7 +197,11 @@ def _finetune(
             f"initialized from --backbone_weights {backbone_weights}"
         )
     classes = HeadClasses(class_of_row, class_of_row_in(content, path))
-    print(finetune_model(model, state, classes))
+    cls_loss = cls_loss_in(content, path)
+    report = finetune_model(model, state, classes, cls_loss)
+    print(report)
+    if report.converted and not flags_in(content, path):
+        print(f"{path} does not say its classification loss: --cls_loss {cls_loss} is assumed")
     if not has_backbone:
         detector: Any = model.detr if isinstance(model, DETRsegm) else model
         resnet: Any = detector.get_submodule(BODY.removesuffix("."))

@@ -47,7 +47,7 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "eval_every": 1,
     "eval_batch_size": None,
     "dump_detections": "",
-    "panoptic_threshold": 0.85,
+    "panoptic_threshold": None,
     "save_every": 0,
     "auto_resume": False,
     "overwrite": False,

@@ -22,8 +22,8 @@ import torch
 
 import main as main_program
 from benchmarks.cuda import synchronizations
+from benchmarks.experiments.kill_resume import differences, read
 from benchmarks.harness.inputs import TINY, flags_of, images, targets
-from benchmarks.kill_resume import differences, read
 from datasets.shapes.directory import write_shapes
 from engine import train_one_epoch
 from training.network import build_network, build_optimization

@@ -17,6 +17,8 @@ from datasets.annotations.coco_file import (
     is_integer,
     is_number,
 )
+from datasets.annotations.file_checks import check_files_exist
+from datasets.annotations.problems import FileProblems
 from datasets.annotations.segmentations import (
     LONGEST_OUTLINE,
     has_endless_polygon,
@@ -30,9 +32,7 @@ from datasets.annotations.table_checks import (
     ID_RULE,
     IMAGE_ID_RULE,
     LABEL_RULE,
-    FileProblems,
     Rule,
-    check_files_exist,
     check_image_sizes,
     check_labels_below,
     check_mask_memory,

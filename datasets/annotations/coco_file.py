@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from datasets.annotations.json_files import read_json
-from datasets.annotations.wording import in_short
 from util.category_ids import category_id_of
 from util.errors import UserError
+from util.text import in_short
 
 Row = dict[str, Any]
 

@@ -5,7 +5,7 @@ Format of the tables:
 - images: as in `datasets.annotations.coco_file`, but ``width`` and ``height`` are required.
 - annotations: one per image, with ``image_id``, ``file_name`` of the PNG and ``segments_info``, a
   list of segments: ``id``, an integer from 1, unique per image, the segment's color in the PNG
-  (see `util.panoptic_coding`); ``category_id``. Optional: ``iscrowd`` (default: 0) and ``area``
+  (see `util.files.panoptic_png`); ``category_id``. Optional: ``iscrowd`` (default: 0) and ``area``
   (default: counted pixels). ``bbox`` is ignored.
 - categories: ``id``, a unique non-negative integer; ``isthing``, 0 or 1 (default as in COCO: ids up
   to 90 are things); ``name``, optional.
@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 
 from datasets.annotations.coco_file import Row, are_objects, is_integer, load_annotations
+from datasets.annotations.file_checks import check_files_exist, warn_about_paths
+from datasets.annotations.problems import FileProblems, first_few
 from datasets.annotations.table_checks import (
     CATEGORY_RULES,
     CROWD_RULE,
@@ -28,10 +30,8 @@ from datasets.annotations.table_checks import (
     ID_RULE,
     IMAGE_ID_RULE,
     LABEL_RULE,
-    FileProblems,
     Rule,
     check_fields,
-    check_files_exist,
     check_image_sizes,
     check_labels_below,
     check_mask_memory,
@@ -39,15 +39,13 @@ from datasets.annotations.table_checks import (
     check_references,
     check_table,
     check_unique,
-    first_few,
     is_flag,
     is_id,
-    warn_about_paths,
 )
-from datasets.annotations.wording import EXAMPLES_SHOWN, counted, with_rest
 from util.errors import UserError
 from util.files.image_files import MAX_PIXELS
-from util.panoptic_coding import LARGEST_THING_ID, MAX_ID, VOID_ID, decode_id_map
+from util.files.panoptic_png import LARGEST_THING_ID, MAX_ID, VOID_ID, decode_id_map
+from util.text import counted, first_of
 
 _MAPS = "segment maps"  # name of the rows of "annotations" in messages
 
@@ -288,5 +286,4 @@ def check_ids(ids_in_map: set[int], ids_in_json: set[int], where: str) -> None:
         (ids_in_json - ids_in_map, "lacks segment ids of segments_info"),
     ):
         if ids:
-            examples = with_rest(sorted(ids)[:EXAMPLES_SHOWN], len(ids))
-            raise UserError(f"{where} {problem}: {examples}")
+            raise UserError(f"{where} {problem}: {first_of(sorted(ids))}")

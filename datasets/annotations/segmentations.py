@@ -19,7 +19,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from datasets.annotations.coco_file import Row, are_numbers
-from datasets.annotations.wording import in_short
+from util.text import in_short
 
 LONGEST_OUTLINE = 4_000_000  # pixels; also the largest coordinate of a polygon
 MAX_MASK_PIXELS = 2**32  # in all masks of an image together, one byte each

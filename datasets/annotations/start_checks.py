@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,14 @@ from datasets.annotations.box_formats import (
     suspect_format,
     useless_boxes,
 )
-from datasets.annotations.class_tables import similar_names
 from datasets.annotations.coco_file import Row
 from datasets.annotations.compact.images import TablesByImage
 from datasets.annotations.compact.instances import Instances
 from datasets.annotations.compact.panoptic import PanopticSegments
-from datasets.annotations.table_checks import first_few
-from datasets.annotations.wording import EXAMPLES_SHOWN, box_in_words, counted, with_rest
+from datasets.annotations.problems import first_few
 from util.errors import UserError
 from util.files.image_files import open_image
+from util.text import EXAMPLES_SHOWN, box_in_words, counted, first_of
 
 _OPENED_IMAGES = 200  # images opened for their size if the annotation file does not have it
 # This many training images with more objects than queries are an error; fewer are printed only.
@@ -64,15 +63,6 @@ def warn_of_shared_images(train_set: Any, val_set: Any) -> None:
         print(
             f"Warning: {len(shared)} of {len(validation)} validation images: also used in "
             f"training, such as {shared[0]}; validation AP will be too high"
-        )
-
-
-def warn_of_similar_classes(names: Iterable[str]) -> None:
-    """Print a warning if different class names are equal but for case and spaces."""
-    for group in similar_names(names):
-        print(
-            f"Warning: the classes {' and '.join(map(repr, group))} differ only in case or spaces; "
-            "if they are one class, correct the annotations"
         )
 
 
@@ -207,7 +197,7 @@ def _format_problem(
         )
     ]
     problem = f"{len(chosen)} of {len(boxes)} boxes {LOOKS_LIKE[suspected.kind]}"
-    return f"{ann_file}: {problem}: {with_rest(examples, len(chosen))}"
+    return f"{ann_file}: {problem}: {first_of(examples, total=len(chosen))}"
 
 
 def _known_sizes(instances: Instances, img_folder: str | Path) -> np.ndarray:
@@ -250,7 +240,7 @@ def _count_problems(
     ]
     sentence = (
         f"{ann_file}: some images have more objects than --num_queries {num_queries}, so the model "
-        f"cannot find all of them: {with_rest(examples, len(crowded))}; "
+        f"cannot find all of them: {first_of(examples, total=len(crowded))}; "
         f"--num_queries {crowded[0][1]} is enough"
     )
     if training and are_too_many(crowded):

@@ -12,8 +12,8 @@ from datasets.annotations.box_formats import (
     useless_boxes,
 )
 from datasets.annotations.coco_file import Row, is_number
-from datasets.annotations.wording import box_in_words
 from datasets.check.findings import Example, Findings, id_of
+from util.text import box_in_words
 
 _OVERSIZED = 2.0  # multiple of the width or height of the image
 _TINY_PIXELS = 1.0

@@ -21,9 +21,10 @@ from datasets.annotations.coco_file import (
     load_annotations,
     text_ids,
 )
+from datasets.annotations.file_checks import leads_outside
 from datasets.annotations.missing_files import explain_missing_files
 from datasets.annotations.start_checks import are_too_many, crowded_images, is_object
-from datasets.annotations.table_checks import leads_outside, size_wh
+from datasets.annotations.table_checks import size_wh
 from datasets.check.boxes import Boxes, check_boxes
 from datasets.check.facts import ClassCount, Split, SplitFacts, count_by_size
 from datasets.check.findings import EXAMPLES_KEPT, KINDS, Example, Findings

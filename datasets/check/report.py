@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from datasets.annotations.wording import EXAMPLES_SHOWN, counted
 from datasets.check.facts import SplitFacts, Spread, unused_ids
 from datasets.check.findings import EXAMPLES_KEPT, Example, Finding, Severity
-from util.text import count
+from util.text import EXAMPLES_SHOWN, count, counted
 
 _CLASSES_SHOWN = 100
 _IDS_SHOWN = 10

@@ -17,7 +17,6 @@ from datasets.annotations.coco_file import (
 from datasets.annotations.compact.panoptic import PanopticSegments, read_panoptic
 from datasets.annotations.json_files import read_json
 from datasets.annotations.panoptic import check_predictions, read_id_map, thing_flags
-from datasets.annotations.wording import counted
 from datasets.evaluation.panoptic_quality import (
     Quality,
     SegmentMap,
@@ -26,6 +25,7 @@ from datasets.evaluation.panoptic_quality import (
     summarize_matches,
 )
 from util.errors import UserError
+from util.text import counted
 
 
 def pq_compute(

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets.annotations.coco_file import ORIGIN
-from datasets.annotations.table_checks import ID_RULE, FileProblems, check_table
-from datasets.annotations.wording import counted
+from datasets.annotations.problems import FileProblems
+from datasets.annotations.table_checks import ID_RULE, check_table
 from datasets.formats.class_list import keep_classes, listed_classes
 from datasets.formats.held_out import NO_IMAGES, ImageSplit, hold_out
 from datasets.formats.recognize import DataSource
@@ -17,6 +17,7 @@ from datasets.formats.voc import VocData
 from datasets.formats.yolo import YoloData
 from util.errors import UserError
 from util.options import option
+from util.text import counted
 
 DEFAULT_VAL_FRACTION = 0.1
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets.annotations.coco_file import ORIGIN, TEXT_ID, UPRIGHT, text_ids
-from datasets.annotations.wording import EXAMPLES_SHOWN, counted, with_rest
 from datasets.formats.held_out import ImageSplit
 from util.errors import UserError
+from util.text import counted, first_of
 
 _CLASSES_SHOWN = 8
 
@@ -46,7 +46,7 @@ class Note(NamedTuple):
 
     def __str__(self) -> str:
         """Number of entries, text, and the first few positions."""
-        examples = with_rest(self.places[:EXAMPLES_SHOWN], len(self.places))
+        examples = first_of(self.places)
         return f"{counted(len(self.places), self.text)}: {examples}"
 
 
@@ -102,7 +102,7 @@ class Tables:
             image_set: "train" or "val".
         """
         names = [str(row.get("name", row.get("id"))) for row in self.data["categories"]]
-        some = with_rest(names[:_CLASSES_SHOWN], len(names))
+        some = first_of(names, _CLASSES_SHOWN)
         what = {"train": "Training", "val": "Validation"}[image_set]
         objects = [row for row in self.data["annotations"] if not row.get("iscrowd")]
         with_objects = {str(row.get("image_id")) for row in objects}
@@ -217,7 +217,7 @@ def raise_problems(problems: Sequence[str], fix: str) -> None:
         UserError: there are problems.
     """
     if problems:
-        few = with_rest(problems[:EXAMPLES_SHOWN], len(problems))
+        few = first_of(problems)
         raise UserError(f"{few}; {fix}")
 
 

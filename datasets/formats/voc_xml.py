@@ -11,9 +11,9 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from datasets.annotations.coco_file import LARGEST_COORDINATE
-from datasets.annotations.wording import in_short
 from datasets.formats.tables import ReadObject
 from util.errors import UserError
+from util.text import in_short
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _NOT_DIFFICULT = ("", "0", "0.0", "false", "unspecified")

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets.annotations.wording import in_short
 from datasets.formats.tables import ReadObject
 from datasets.formats.text_files import filled_lines
 from util.errors import UserError
+from util.text import in_short
 
 _LARGEST_FRACTION = 1.5  # larger numbers are probably pixels
 _CLASS = re.compile(r"\d+(\.0*)?")

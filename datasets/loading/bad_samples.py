@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 from torch.utils.data import DataLoader, Dataset
 
-from util.byte_images import ByteImages, Normalization
+from datasets.loading.byte_images import ByteImages, Normalization
 from util.errors import UserError
 from util.nested_tensor import collate_fn
 
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     """A collated batch.
 
     Attributes:
-        images: `util.nested_tensor.NestedTensor` or `util.byte_images.ByteImages`.
+        images: `util.nested_tensor.NestedTensor` or `datasets.loading.byte_images.ByteImages`.
         targets: targets of the samples.
         errors: error messages of all samples.
         notice: first notice of the samples, or None.
@@ -96,7 +96,7 @@ def collate_samples(samples: list[_Sample], normalization: Normalization | None 
     Args:
         samples: samples of a `ReplacingDataset`.
         normalization: None: collate with `util.nested_tensor.collate_fn`; else the images are
-            uint8 (H, W, C), and are collated to `util.byte_images.ByteImages`.
+            uint8 (H, W, C), and are collated to `datasets.loading.byte_images.ByteImages`.
     """
     targets: Any
     if normalization is None:

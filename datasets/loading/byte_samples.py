@@ -5,8 +5,8 @@ from typing import Any, TypeVar
 
 from datasets.coco import CocoDetection
 from datasets.coco_panoptic import CocoPanoptic
+from datasets.loading.byte_images import Normalization
 from datasets.transforms import Compose, ToBytes, ToNormalizedTensor
-from util.byte_images import Normalization
 
 D = TypeVar("D")
 

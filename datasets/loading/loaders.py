@@ -8,12 +8,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.loading.bad_samples import ReplacingDataset, ReportingLoader, collate_samples
+from datasets.loading.byte_images import Normalization
 from datasets.loading.byte_samples import with_byte_images
 from datasets.loading.padding import Padding, aspect_ratios
 from datasets.loading.row_labels import with_row_labels
 from datasets.loading.samplers import EpochBatchSampler, ShareSampler
 from datasets.loading.seeded import SeededDataset
-from util.byte_images import Normalization
 from util.category_ids import CategoryIds
 from util.cli.signals import ignore_stop_signals
 from util.distributed.processes import get_world_size

@@ -16,7 +16,7 @@ from datasets.shapes.drawing import (
     tight_box,
 )
 from datasets.shapes.encoding import encode_png, run_lengths
-from util.forked import map_on_all_cores
+from util.system.forked import map_on_all_cores
 
 SPLITS = ("train", "val")  # an image depends on the position of its split here
 FIRST_IMAGE_ID = {"train": 100_001, "val": 1}  # ids differ between splits

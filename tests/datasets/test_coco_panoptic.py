@@ -25,7 +25,7 @@ from tests.datasets.panoptic_cases import (
 )
 from util.box_ops import masks_to_boxes
 from util.errors import UserError
-from util.panoptic_coding import encode_id_map
+from util.files.panoptic_png import encode_id_map
 
 
 def open_val(root: Path, **options: Any) -> CocoPanoptic:

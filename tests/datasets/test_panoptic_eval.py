@@ -15,7 +15,7 @@ from datasets.evaluation.panoptic_files import pq_compute
 from datasets.panoptic_eval import PanopticEvaluator
 from tests.datasets.panoptic_cases import id_map_of, segments_of, write_panoptic
 from util.errors import UserError
-from util.panoptic_coding import encode_id_map
+from util.files.panoptic_png import encode_id_map
 
 
 def prediction(image_id: int, shift: int = 1) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from datasets.annotations.run_classes import ClassTable
+from datasets.annotations.class_tables import ClassTable
 from models.released.coco_categories import CATEGORY_NAMES, THING_NAMES
 from tests.util.tiny_detr import TinyDetr
 from training.class_rows import (

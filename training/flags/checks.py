@@ -8,11 +8,10 @@ from training.flags.arguments import EOS_COEF
 from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS, check_data_flags
 from training.output_folder import lies_in
 from training.tensorboard import require_tensorboard
-from util.devices import parse_device
 from util.distributed.agreement import require_same
 from util.errors import UserError
 from util.files.checkpoint import check_replaceable
-from util.options import NEW_FLAG_DEFAULTS
+from util.system.devices import parse_device
 
 _AT_LEAST_ONE = (
     *("batch_size", "eval_batch_size", "epochs", "lr_drop", "max_size", "num_classes"),
@@ -134,7 +133,8 @@ def _check_overwrite(args: argparse.Namespace) -> None:
 def _check_masks(args: argparse.Namespace) -> None:
     if args.masks and args.hidden_dim < 16:
         raise UserError(f"--hidden_dim {args.hidden_dim}: --masks needs at least 16")
-    if args.panoptic_threshold != NEW_FLAG_DEFAULTS["panoptic_threshold"] and not args.masks:
+    # 0.85: default in checkpoints of earlier versions
+    if args.panoptic_threshold not in (None, 0.85) and not args.masks:
         raise UserError("--panoptic_threshold requires --masks")
     if args.frozen_weights and not args.masks:
         raise UserError("--frozen_weights trains only the mask head: it requires --masks")

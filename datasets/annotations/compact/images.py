@@ -9,8 +9,8 @@ from datasets.annotations.coco_file import Row
 from datasets.annotations.compact.columns import Columns, names_in
 from datasets.annotations.compact.json_blocks import IrregularError
 from datasets.annotations.compact.tables import CompactTables
+from datasets.annotations.file_checks import absent_files, leads_outside
 from datasets.annotations.segmentations import MAX_MASK_PIXELS
-from datasets.annotations.table_checks import absent_files, leads_outside
 from util.files.image_files import MAX_PIXELS
 
 

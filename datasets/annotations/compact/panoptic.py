@@ -22,15 +22,15 @@ from datasets.annotations.compact.columns import (
 from datasets.annotations.compact.images import TablesByImage, link
 from datasets.annotations.compact.json_blocks import IrregularError, decode_rows
 from datasets.annotations.compact.tables import Kind, tables_of
+from datasets.annotations.file_checks import absent_files, leads_outside
 from datasets.annotations.panoptic import (
     PANOPTIC_CATEGORY_RULES,
     check_panoptic,
     load_panoptic,
     warn_about_panoptic,
 )
-from datasets.annotations.table_checks import absent_files, leads_outside
 from util.files.image_files import MAX_PIXELS
-from util.panoptic_coding import MAX_ID
+from util.files.panoptic_png import MAX_ID
 
 
 class PanopticSegments(TablesByImage):

@@ -12,8 +12,9 @@ from datasets.annotations.compact.cache import cached
 from datasets.annotations.compact.columns import Columns
 from datasets.annotations.compact.json_blocks import Block, IrregularError, Receiver, read_blocks
 from datasets.annotations.compact.rows import EncodedRows, MemoryBytes, pickled
-from datasets.annotations.table_checks import FileProblems, Rule, check_table
-from util.garbage_collection import garbage_collection_paused
+from datasets.annotations.problems import FileProblems
+from datasets.annotations.table_checks import Rule, check_table
+from util.system.garbage_collection import garbage_collection_paused
 
 _ROWS_AT_ONCE = 4096
 

@@ -12,8 +12,8 @@ import pytest
 from datasets.annotations.checks import check_annotations, check_image_folder
 from datasets.annotations.compact.instances import Instances
 from datasets.annotations.start_checks import warn_about_boxes
-from datasets.annotations.wording import singular
 from util.errors import UserError
+from util.text import singular
 
 
 @pytest.fixture

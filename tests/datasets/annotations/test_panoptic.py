@@ -16,7 +16,7 @@ from datasets.coco_panoptic import CocoPanoptic
 from tests.datasets.odd_images import png_that_claims, saved
 from tests.datasets.panoptic_cases import HEIGHT, WIDTH, id_map_of, write_panoptic
 from util.errors import UserError
-from util.panoptic_coding import MAX_ID, encode_id_map
+from util.files.panoptic_png import MAX_ID, encode_id_map
 
 Data = dict[str, Any]
 

@@ -11,7 +11,6 @@ from datasets.annotations.start_checks import (
     check_boxes_and_counts,
     check_segment_counts,
     warn_of_shared_images,
-    warn_of_similar_classes,
 )
 from datasets.coco import CocoDetection
 from tests.datasets.check_cases import HEIGHT, WIDTH, findings_of, row, write_image, write_split
@@ -186,11 +185,3 @@ def test_validation_images_that_are_training_images_too(tmp_path, capsys):
     for train in (dataset_of(tmp_path / "in", "c.jpg"), dataset_of(None, "c.jpg"), [], None):
         warn_of_shared_images(train, val)
     assert capsys.readouterr().out == ""
-
-
-def test_classes_that_differ_only_in_case(capsys):
-    warn_of_similar_classes(["cat", "dog", "Cat"])
-    assert capsys.readouterr().out == (
-        "Warning: the classes 'Cat' and 'cat' differ only in case or spaces; if they are one "
-        "class, correct the annotations\n"
-    )

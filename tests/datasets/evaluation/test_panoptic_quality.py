@@ -26,7 +26,7 @@ from tests.datasets.panoptic_cases import (
     write_panoptic,
 )
 from util.errors import UserError
-from util.panoptic_coding import encode_id_map
+from util.files.panoptic_png import encode_id_map
 
 IS_THING = {row["id"]: bool(row["isthing"]) for row in CATEGORIES}
 

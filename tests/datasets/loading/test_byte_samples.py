@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from datasets.coco import CocoDetection, make_coco_transforms
+from datasets.loading.byte_images import ByteImages
 from datasets.loading.byte_samples import with_byte_images
 from datasets.loading.loaders import TrainLoader, build_val_loader
 from datasets.loading.seeded import SeededDataset
 from datasets.transforms import Compose, RandomErasing
-from util.byte_images import ByteImages
 from util.nested_tensor import NestedTensor, collate_fn
 
 SCALES = {"scales": [40, 48, 56], "max_size": 90}

@@ -20,8 +20,8 @@ from datasets.shapes import split
 from datasets.shapes.directory import write_shapes
 from datasets.shapes.drawing import STUFF_CLASSES, THING_CLASSES, draw_scene, tight_box
 from datasets.shapes.encoding import encode_png, run_lengths
-from util import forked
 from util.errors import UserError
+from util.system import forked
 
 # pycocotools, not we: its compiled decoder speaks numpy 1's protocol.
 

@@ -7,7 +7,7 @@ import numpy as np
 from datasets.annotations.panoptic import check_predictions
 from prediction.outputs.panoptic_files import PanopticFiles
 from tests.prediction.outputs.output_cases import IMAGE, found, item
-from util.panoptic_coding import decode_id_map
+from util.files.panoptic_png import decode_id_map
 
 
 def test_maps_and_segments_agree(tmp_path):

@@ -16,10 +16,10 @@ import main
 from datasets.shapes.directory import write_shapes
 from tests.test_main import FLAGS
 from training import data
-from util import devices
 from util.distributed import processes as distributed
 from util.errors import UserError
 from util.reproducibility import random_state
+from util.system import devices
 
 ROOT = Path(__file__).resolve().parents[3]
 SLURM = {

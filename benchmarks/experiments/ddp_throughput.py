@@ -1,6 +1,6 @@
 """Training throughput of one process, compared with two processes with half the threads each.
 
-    python -m benchmarks.ddp_throughput
+    python -m benchmarks.experiments.ddp_throughput
 
 Both train with `engine.train_one_epoch` on the same number of images per step, in alternating
 rounds, without data loading. The fastest round of each variant is compared, because other work on

@@ -6,7 +6,7 @@ from PIL import Image
 
 from util.errors import UserError
 from util.files.image_files import ImageTooLargeError
-from util.panoptic_coding import MAX_ID, decode_id_map, encode_id_map, id2rgb, rgb2id
+from util.files.panoptic_png import MAX_ID, decode_id_map, encode_id_map, id2rgb, rgb2id
 
 
 def test_ids_and_colours_are_inverse():

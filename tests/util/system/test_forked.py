@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from util import forked
-from util.forked import map_on_all_cores
+from util.system import forked
+from util.system.forked import map_on_all_cores
 
 
 @pytest.fixture(autouse=True)

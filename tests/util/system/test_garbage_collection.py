@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from util.garbage_collection import garbage_collection_paused
+from util.system.garbage_collection import garbage_collection_paused
 
 
 def test_it_is_paused_in_the_block_only():

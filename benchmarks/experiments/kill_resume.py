@@ -1,6 +1,6 @@
 """Kill and resume a small training run many times, and compare it with an uninterrupted run.
 
-    python -m benchmarks.kill_resume [--kills 50]
+    python -m benchmarks.experiments.kill_resume [--kills 50]
 
 Each kill is a SIGKILL to the process group at a random time; every fifth kill hits a checkpoint
 write, when its temporary file exists. After each kill the newest checkpoint must be readable. At
@@ -25,7 +25,7 @@ import torch
 
 from datasets.shapes.directory import write_shapes
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # Two checkpoints within each epoch, with dropout and augmentation.
 FLAGS = shlex.split(
     "--backbone resnet18 --backbone_weights none --hidden_dim 32 --nheads 4 --enc_layers 1 "

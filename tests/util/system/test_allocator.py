@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from util import allocator
+from util.system import allocator
 
 # Prints how many pages the kernel had to provide for a block that was freed before.
 COUNT_FAULTS = """
 import resource, sys
-from util.allocator import keep_freed_memory
+from util.system.allocator import keep_freed_memory
 if sys.argv[1] != "default":
     assert keep_freed_memory()
 if sys.argv[1] == "off again":

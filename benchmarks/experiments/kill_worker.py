@@ -1,6 +1,6 @@
 """Kill one of two distributed processes many times, and compare with an uninterrupted run.
 
-    python -m benchmarks.kill_worker [--kills 20]
+    python -m benchmarks.experiments.kill_worker [--kills 20]
 
 Both runs have two processes under torchrun. In the second run a random process gets a SIGKILL at
 random times, every fourth time during a checkpoint write. torchrun restarts both processes from the
@@ -17,8 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import kill_resume
-from benchmarks.kill_resume import FLAGS, ROOT, compare, read
+from benchmarks.experiments import kill_resume
+from benchmarks.experiments.kill_resume import FLAGS, ROOT, compare, read
 from datasets.shapes.directory import write_shapes
 
 _SLOWEST_START = 120  # seconds until both processes run
@@ -109,7 +109,7 @@ def kill_one(run: Together, before: list[int], inside_a_write: bool, rng: random
 
 
 def kill_and_compare(folder: Path, kills: int, epochs: int, seed: int = 0) -> list[str]:
-    """Run the experiment, see `benchmarks.kill_resume.kill_and_compare`."""
+    """Run the experiment, see `benchmarks.experiments.kill_resume.kill_and_compare`."""
     rng = random.Random(seed)
     write_shapes(folder / "data", num_train=16, num_val=3, image_size=64)
     whole = Together(folder / "data", folder / "whole", epochs, restarts=0)

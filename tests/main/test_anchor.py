@@ -7,7 +7,7 @@ import predict
 from datasets.shapes.directory import write_shapes
 from export import torchscript
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
-from training import evaluation, reporting
+from training import evaluation, network, reporting
 
 ANCHOR = ["--query_design", "anchor", "--cls_loss", "focal", "--denoising", "2"]
 
@@ -115,6 +115,49 @@ def test_fine_tuning_from_the_published_design_loads_what_fits(data, learned, ca
     assert "bbox_embed.layers.0.weight" in report  # not used
 
 
+def bare_file(checkpoint, folder):
+    """A file with nothing but the weights of a checkpoint."""
+    torch.save({"model": read_checkpoint(checkpoint)["model"]}, folder / "bare.pth")
+    return folder / "bare.pth"
+
+
+def test_fine_tuning_converts_the_head_for_the_other_loss(data, learned, capsys, tmp_path):
+    converted = "converted: class_embed.weight, class_embed.bias: from --cls_loss ce in the file"
+    start = ["--cls_loss", "focal", "--epochs", "1", "--lr", "0", "--lr_backbone", "0"]
+    start += ["--output_dir", tmp_path / "run", "--finetune"]
+    assert run(data, *start, learned) == 0
+    assert converted in capsys.readouterr().out
+    before, after = (
+        read_checkpoint(p)["model"]["class_embed.bias"]
+        for p in (learned, tmp_path / "run/checkpoint.pth")
+    )
+    torch.testing.assert_close(after, before - before[-1])
+    assert run(data, *start, bare_file(learned, tmp_path), "--overwrite") == 0
+    printed = capsys.readouterr().out
+    assert converted in printed and "--cls_loss ce is assumed" in printed
+
+
+def test_a_file_without_flags_but_with_anchors(data, trained, capsys, tmp_path):
+    bare = bare_file(trained / "checkpoint.pth", tmp_path)
+    assumed = "does not say its classification loss: --cls_loss focal is assumed"
+    start = ["--eval", "--resume", bare, "--query_design", "anchor"]
+    assert run(data, *start) == 0
+    assert assumed in capsys.readouterr().out
+    assert run(data, *start, "--cls_loss", "ce") == 0
+    assert assumed not in capsys.readouterr().out
+    assert run(data, "--finetune", bare, "--epochs", "1") == 0
+    printed = capsys.readouterr().out
+    assert assumed in printed and "converted" not in printed
+
+
+def test_a_frozen_detector_keeps_its_loss(data, learned, capsys, tmp_path):
+    old = read_checkpoint(learned)
+    del old["args"]["cls_loss"]
+    torch.save(old, tmp_path / "old.pth")
+    flags = ["--frozen_weights", tmp_path / "old.pth", "--masks", "--cls_loss", "focal"]
+    assert_one_line(capsys, run(data, *flags), "--cls_loss focal", "was trained with --cls_loss ce")
+
+
 def test_fine_tuning_keeps_the_design_of_the_file(data, trained, capsys):
     start = trained / "checkpoint.pth"
     assert run(data, "--finetune", start, "--denoising", "1", "--epochs", "1") == 0
@@ -128,9 +171,18 @@ def test_masks_and_accumulation_and_mixed_precision(data, tmp_path):
     assert entry["train_loss_mask"] > 0 and len(entry["test_coco_eval_masks"]) == 12
 
 
-def test_panoptic_maps(data):
+@pytest.mark.parametrize(("given", "used"), [([], 0.35), (["--panoptic_threshold", "0.01"], 0.01)])
+def test_panoptic_maps(data, monkeypatch, given, used):
+    """Scores of the focal loss are lower: 0.85 would drop nearly all segments."""
+    built, build_network = {}, network.build_network
+    monkeypatch.setattr(
+        network,
+        "build_network",
+        lambda *args: built.setdefault("found", build_network(*args)),
+    )
     flags = ["--dataset_file", "shapes_panoptic", "--masks", "--epochs", "1"]
-    assert run(data, *flags, *ANCHOR, "--panoptic_threshold", "0.01") == 0
+    assert run(data, *flags, *ANCHOR, *given) == 0
+    assert built["found"][2]["panoptic"].threshold == used
 
 
 def test_predict_and_export(data, trained, tmp_path):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torchvision.transforms import functional as F
 
-from util import byte_images
-from util.byte_images import ByteImages, Normalization
+from datasets.loading import byte_images
+from datasets.loading.byte_images import ByteImages, Normalization
 from util.nested_tensor import nested_tensor_from_tensor_list
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

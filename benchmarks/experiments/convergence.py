@@ -1,6 +1,6 @@
 """Draw the AP of training runs over optimizer steps, and print it as a table.
 
-    python -m benchmarks.convergence FOLDER … --output docs/images/convergence.png
+    python -m benchmarks.experiments.convergence FOLDER … --output docs/images/convergence.png
 
 A folder holds the log.txt of a run; benchmarks/convergence_runs has the logs, in part, of
 docs/convergence.md. Runs whose names differ only in the seed (``NAME_s42``, ``NAME_s43``) are drawn

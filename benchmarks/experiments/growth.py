@@ -1,6 +1,6 @@
 """How cost grows with image size, batch, queries, objects, annotations and data workers.
 
-    python -m benchmarks.growth [--quick] [--output benchmarks/growth.svg]
+    python -m benchmarks.experiments.growth [--quick] [--output benchmarks/growth.svg]
 
 Draws the original and this project, one panel per quantity, and prints the measured numbers.
 """
@@ -93,10 +93,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes, without meaning")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    default = Path(__file__).with_name("growth.svg")
+    default = Path(__file__).resolve().parents[1] / "growth.svg"
     parser.add_argument("--output", type=Path, default=default, help="image file (SVG or PNG)")
     args = parser.parse_args(argv)
-    facts = setup("benchmarks.growth")
+    facts = setup("benchmarks.experiments.growth")
     print("\n".join(f"{key}: {value}" for key, value in facts.items()), f"\n\n{HEAD}", sep="")
     settings = Settings(args.quick, args.device)
     with private_cache():

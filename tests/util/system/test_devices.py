@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from util.devices import check_device, parse_device
 from util.errors import UserError
+from util.system.devices import check_device, parse_device
 
 
 def refusal(name):
