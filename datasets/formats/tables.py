@@ -130,6 +130,10 @@ class ReadObject(NamedTuple):
     polygons: Sequence[list[float]] = ()
     difficult: bool | None = None
 
+    def described(self) -> str:
+        """Name, and whether the size of the box is negative: its corners are exchanged."""
+        return f"{self.name}, negative size" if min(self.box_xywh[2:]) < 0 else self.name
+
 
 class ReadImage(NamedTuple):
     """An image with its objects, as read from a file.
