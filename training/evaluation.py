@@ -122,12 +122,11 @@ class Evaluation:
             self.output.full(f"Panoptic maps beside ground truth: {figure}")
 
     def _threshold_of_pictures(self, evaluator: CocoEvaluator) -> float:
-        """Score threshold 0.5; with the focal loss, whose scores are lower, the best-F1 threshold.
+        """Score threshold with the best F1; 0.5 if no detection is correct.
 
-        Thus a picture has the detections that `predict.py` returns for a focal model.
+        Thus a picture has the detections that `predict.py` and the report show.
         """
-        is_focal = getattr(self.postprocessors["bbox"], "cls_loss", "ce") == "focal"
-        found = thresholds_in(evaluator) if is_focal else None
+        found = thresholds_in(evaluator)
         return _DEFAULT_THRESHOLD if found is None else float(found["best_f1"])
 
 
