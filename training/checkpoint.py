@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from datasets.annotations.class_tables import table_of_checkpoint
 from models.weights import has_anchors, load_model_state, model_state
 from training.averaging import AveragedModel
 from training.state import PROGRESS_FIELDS, RunState
@@ -166,11 +167,10 @@ def is_of_original(checkpoint: Checkpoint) -> bool:
     return isinstance(checkpoint.get("args"), Namespace)
 
 
-def classes_in(checkpoint: Checkpoint) -> tuple[dict[Any, Any], dict[Any, Any]]:
+def classes_in(checkpoint: Checkpoint) -> tuple[dict[int, str], dict[int, bool]]:
     """Class names and thing flags by category id; empty if the checkpoint has none."""
-    entries = (checkpoint.get(key) for key in ("categories", "is_thing"))
-    names, is_thing = (dict(e) if isinstance(e, Mapping) else {} for e in entries)
-    return names, is_thing
+    table = table_of_checkpoint("", checkpoint)
+    return dict(table.names), dict(table.is_thing)
 
 
 def averaged_weights_in(checkpoint: Checkpoint, source: str) -> dict[str, Tensor] | None:
