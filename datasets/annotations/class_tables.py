@@ -1,5 +1,6 @@
 """Classes of training data, validation data and checkpoint: compare and merge them."""
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -237,14 +238,15 @@ def warn_of_similar_classes(names: Iterable[str]) -> None:
 
 
 def similar_names(names: Iterable[str]) -> list[list[str]]:
-    """Find different names that are equal but for case and spaces, such as Cat and cat.
+    """Find different names that look alike: equal but for case, spaces or encoding of accents.
 
     Returns:
         groups of two or more names, each sorted.
     """
     groups: dict[str, set[str]] = {}
     for name in names:
-        groups.setdefault(" ".join(name.casefold().split()), set()).add(name)
+        key = " ".join(unicodedata.normalize("NFC", name).casefold().split())
+        groups.setdefault(key, set()).add(name)
     return [sorted(group) for group in groups.values() if len(group) > 1]
 
 

@@ -148,6 +148,7 @@ def test_names_that_differ_in_case_or_spaces():
     names = ["cat", "Cat ", "dog", "big  dog", "Big Dog", "cat"]
     assert similar_names(names) == [["Cat ", "cat"], ["Big Dog", "big  dog"]]
     assert similar_names(["cat", "cat", "cats"]) == []
+    assert similar_names(["caf\u00e9", "cafe\u0301"]) == [["cafe\u0301", "caf\u00e9"]]
 
 
 def test_classes_that_differ_only_in_case(capsys):
