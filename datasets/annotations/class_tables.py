@@ -229,10 +229,10 @@ def only_in(label: str, here: Names, there: Names) -> list[Difference]:
 
 
 def warn_of_similar_classes(names: Iterable[str]) -> None:
-    """Print a warning if different class names are equal but for case and spaces."""
+    """Print a warning if different class names look alike, such as Cat and cat."""
     for group in similar_names(names):
         print(
-            f"Warning: the classes {' and '.join(map(repr, group))} differ only in case or spaces; "
+            f"Warning: the classes {' and '.join(map(repr, group))} look alike; "
             "if they are one class, correct the annotations"
         )
 

@@ -154,6 +154,6 @@ def test_names_that_differ_in_case_or_spaces():
 def test_classes_that_differ_only_in_case(capsys):
     warn_of_similar_classes(["cat", "dog", "Cat"])
     assert capsys.readouterr().out == (
-        "Warning: the classes 'Cat' and 'cat' differ only in case or spaces; if they are one "
-        "class, correct the annotations\n"
+        "Warning: the classes 'Cat' and 'cat' look alike; if they are one class, correct the "
+        "annotations\n"
     )
