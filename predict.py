@@ -15,7 +15,7 @@ from util.cli.command_line import (
     ArgumentParser,
     FlagGroup,
     fraction,
-    positive_number,
+    positive_int,
     run_command,
 )
 from util.cli.early_interrupt import end_at_once_on_interrupt
@@ -71,13 +71,13 @@ def _add_model_flags(group: FlagGroup) -> None:
     dc5 = "the --checkpoint is a DC5 model (only needed if the file stores no flags)"
     group.add_switch("--dilation", dc5)
     heads = "number of attention heads (only needed if the file stores no flags; default: 8)"
-    add("--nheads", heads, type=positive_number)
+    add("--nheads", heads, type=positive_int)
     losses = "classification loss of the --checkpoint (only needed if the file stores no flags)"
     add("--cls_loss", losses, choices=["ce", "focal"], default=None)
     add("--device", "cpu or cuda (default: cuda if there is a GPU)")
     amp = "run the model in mixed precision; use fp16 on GPUs only"
     add("--amp", amp, choices=["off", "bf16", "fp16"], default="off")
-    add("--batch_size", "maximum number of images per batch", type=positive_number, default=4)
+    add("--batch_size", "maximum number of images per batch", type=positive_int, default=4)
 
 
 def _add_detection_flags(group: FlagGroup) -> None:
@@ -86,7 +86,7 @@ def _add_detection_flags(group: FlagGroup) -> None:
     add("--threshold", threshold, type=fraction)
     add("--classes", "classes to detect, such as cat,dog (default: all)", default=None)
     fps = "videos: frames per second to sample (default: all)"
-    add("--fps", fps, type=_frame_rate)
+    add("--fps", fps, type=_positive_float)
 
 
 def _add_output_flags(group: FlagGroup) -> None:
@@ -103,7 +103,7 @@ def _add_output_flags(group: FlagGroup) -> None:
     add("--points", points, nargs="+", type=_point, metavar="X,Y")
 
 
-def _frame_rate(text: str) -> float:
+def _positive_float(text: str) -> float:
     """Argparse type: a positive number."""
     try:
         value = float(text)

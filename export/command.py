@@ -28,7 +28,7 @@ from export.source import Source, add_model_flags, source_of
 from export.staging import staged_files
 from export.weights import cannot_be_written, check_output_file
 from export.wrapper import Example, ExportWrapper, MinimalWrapper, SizeHW
-from util.cli.command_line import ArgumentParser, FlagGroup, fraction, positive_number, run_command
+from util.cli.command_line import ArgumentParser, FlagGroup, fraction, positive_int, run_command
 from util.errors import UserError
 
 # Any small size with different height and width that is not among the checked sizes.
@@ -217,7 +217,7 @@ def _add_export_flags(parser: ArgumentParser, export_format: Format) -> None:
     group.add(
         "--top_k",
         "number of detections per image with --end_to_end (default: one per query)",
-        type=positive_number,
+        type=positive_int,
     )
     group.add("--threshold", "minimum score with --end_to_end (default: 0)", type=fraction)
 
@@ -239,7 +239,7 @@ def add_check_flags(parser: ArgumentParser, tolerance: float | None) -> None:
         "batch sizes at which the outputs are compared with PyTorch (default: "
         f"{' '.join(map(str, BATCH_SIZES))})",
         nargs="+",
-        type=positive_number,
+        type=positive_int,
         default=None,
     )
     tolerance_help = "maximum absolute difference of scores and of box coordinates in [0, 1]"

@@ -21,7 +21,7 @@ from models.released.zoo import RELEASED_MODELS
 from models.weights import has_anchors, load_model_state, model_state, without_ddp_prefix
 from training.checkpoint import best_f1_threshold_in, classes_in
 from training.class_rows import category_ids_in
-from util.cli.command_line import ArgumentParser, FlagGroup, positive_number
+from util.cli.command_line import ArgumentParser, FlagGroup, positive_int
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
 
@@ -81,7 +81,7 @@ def add_checkpoint_flags(group: FlagGroup) -> None:
     group.add(
         "--nheads",
         "number of attention heads (only needed if the file stores no flags; default: 8)",
-        type=positive_number,
+        type=positive_int,
     )
     group.add("--cls_loss", CLS_LOSS_HELP, choices=CLS_LOSSES, default=None)
     group.add_switch("--ema", EMA_HELP)

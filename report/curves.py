@@ -128,6 +128,9 @@ def _finish(ax: Axes, label: str) -> None:
     ax.set_xlabel("epoch")
     ax.set_ylabel(label)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    first, last = ax.dataLim.intervalx
+    if first == last:  # a single epoch: space for whole numbers beside it
+        ax.set_xlim(first - 1, last + 1)
     if len(ax.get_lines()) > 1:
         ax.legend()
 

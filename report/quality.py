@@ -94,7 +94,7 @@ def _draw_class_curves(
 
 def _finish_precision_recall(ax: Axes) -> None:
     ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.03))
-    ax.legend(loc="lower left")
+    ax.legend()
 
 
 def _draw_bars(ax: Axes, values: Mapping[str, float]) -> None:

@@ -10,7 +10,12 @@ import torch
 from pycocotools.coco import COCO
 
 from datasets import build_data_kind, build_dataset, build_ground_truth
-from datasets.annotations.class_tables import ClassTable, classes_of_run, table_of_checkpoint
+from datasets.annotations.class_tables import (
+    ClassTable,
+    classes_of_run,
+    table_of_checkpoint,
+    warn_of_similar_classes,
+)
 from datasets.annotations.start_checks import warn_of_shared_images
 from datasets.coco import PUBLISHED_SCALES
 from datasets.formats.held_out import ImageSplit
@@ -97,6 +102,8 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
         "" if start.resume is None else start.resume.path,
         args.skip_checks,
     )
+    if train_set is not None:
+        warn_of_similar_classes(classes.names.values())
     ground_truth = build_ground_truth(val_set, args)
     used = [dataset for dataset in (val_set, train_set) if dataset is not None]
     largest_id = max(dataset.largest_category_id for dataset in used)

@@ -122,12 +122,11 @@ class Evaluation:
             self.output.full(f"Panoptic maps next to ground truth: {figure}")
 
     def _threshold_of_figures(self, evaluator: CocoEvaluator) -> float:
-        """Score threshold 0.5; with the focal loss, whose scores are lower, the best-F1 threshold.
+        """Score threshold with the best F1; 0.5 if no detection is correct.
 
-        Figures of focal-loss models thus show the same detections as `predict.py`.
+        Figures thus show the same detections as `predict.py` and the report.
         """
-        is_focal = getattr(self.postprocessors["bbox"], "cls_loss", "ce") == "focal"
-        found = thresholds_in(evaluator) if is_focal else None
+        found = thresholds_in(evaluator)
         return _DEFAULT_THRESHOLD if found is None else float(found["best_f1"])
 
 

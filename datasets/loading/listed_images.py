@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from datasets.annotations.coco_file import Row
+from datasets.annotations.coco_file import UPRIGHT, Row
 from datasets.annotations.table_checks import size_wh
 from datasets.loading.images import SizeMatch, read_listed_image
 from util.errors import UserError
@@ -24,7 +24,8 @@ def read_row_image(img_folder: str | Path, row: Row) -> Image.Image:
     Raises:
         UserError: if the file cannot be read.
     """
-    return read_listed_image(os.path.join(img_folder, row["file_name"]), size_wh(row))[0]
+    path = os.path.join(img_folder, row["file_name"])
+    return read_listed_image(path, size_wh(row), upright=bool(row.get(UPRIGHT)))[0]
 
 
 class ListedImages:
@@ -50,7 +51,7 @@ class ListedImages:
         """
         path, listed_wh = os.path.join(self._img_folder, row["file_name"]), size_wh(row)
         name = f"image id {row['id']}: image file {path}"
-        image, match = read_listed_image(path, listed_wh, name)
+        image, match = read_listed_image(path, listed_wh, name, bool(row.get(UPRIGHT)))
         if match is SizeMatch.TURNED:
             self._notice = (
                 f"EXIF orientation applied: {name} is rotated, because {self._ann_file} lists the "

@@ -7,7 +7,7 @@ from export.command import Job
 from export.precision.floats import DTYPES, convert_to_fp16, store_as_bf16
 from export.precision.int8 import quantize
 from export.preparation import Preparation, image_paths
-from util.cli.command_line import FlagGroup, positive_number
+from util.cli.command_line import FlagGroup, positive_int
 from util.errors import UserError
 
 _NUM_IMAGES = 100
@@ -33,7 +33,7 @@ def add_precision_flags(group: FlagGroup) -> None:
     group.add(
         "--int8_images",
         f"number of images for --int8 (default: {_NUM_IMAGES}, or all if there are fewer)",
-        type=positive_number,
+        type=positive_int,
     )
 
 

@@ -89,7 +89,8 @@ class _WithoutGradients:
 
     Args:
         forward: the forward pass of ``model``.
-        model: its parameters and buffers must not change, or the folded and packed copies become stale.
+        model: its parameters and buffers must not change, or the folded and packed
+            copies become stale.
     """
 
     def __init__(self, forward: Callable[..., Any], model: nn.Module):

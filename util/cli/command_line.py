@@ -20,7 +20,7 @@ from util.options import NEW_FLAG_DEFAULTS
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES})
 
 
-def positive_number(text: str) -> int:
+def positive_int(text: str) -> int:
     """Type of a flag: a positive integer."""
     if not re.fullmatch(r"[1-9]\d*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")

@@ -169,3 +169,9 @@ def test_ids_in_text_are_shown_as_in_the_file(tmp_path):
     assert "category id class 2: in train 'dog', in val 'cow'" in text
     assert {row["id"] for row in facts["classes"]["table"]} == {"class 1", "class 2", "class 3"}
     assert facts["classes"]["unused_ids"] == []
+
+
+def test_classes_whose_names_differ_in_case(tmp_path, data):
+    data["categories"].append({"id": 9, "name": "Cat"})
+    finding = findings_of(tmp_path, data)["similar_class_names"]
+    assert [one.detail for one in finding.examples] == ["'Cat' (id 9), 'cat' (id 1)"]

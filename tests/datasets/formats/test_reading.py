@@ -1,11 +1,14 @@
 """Reading a split as the flags say."""
 
+import json
+
 import pytest
 
 from datasets.formats.reading import ReadOptions, read_split
 from datasets.formats.recognize import recognize
 from tests.datasets.format_cases import (
     boxes_by_image,
+    coco_tables,
     read,
     voc_object,
     voc_xml,
@@ -108,3 +111,13 @@ def test_a_class_list(tmp_path):
     assert train.data["categories"] == [{"id": 1, "name": "dog"}, {"id": 2, "name": "unicorn"}]
     assert any("does not have 'unicorn'" in remark for remark in train.remarks)
     assert any("1 object of other classes ignored: cat 1" in one for one in val.remarks)
+
+
+def test_image_ids_that_are_text_are_named(tmp_path):
+    data = coco_tables()
+    for row in data["images"]:
+        row["id"] = str(row["id"])
+    write_image(tmp_path / "a.png")
+    write_text(tmp_path / "train.json", json.dumps(data))
+    with pytest.raises(UserError, match=r"2 images have an invalid id \(must be a 64-bit integer"):
+        read(tmp_path)
