@@ -29,6 +29,7 @@ from datasets.annotations.start_checks import check_boxes_and_counts, warn_about
 from datasets.formats.class_list import keep_classes, listed_classes
 from datasets.formats.held_out import ImageSplit
 from datasets.formats.tables import Tables
+from datasets.loading.byte_images import IMAGENET, Normalization
 from datasets.loading.listed_images import ListedImages
 from datasets.loading.target_tensors import ConvertCocoPolysToMask, convert_coco_poly_to_mask
 from datasets.transforms import Target, Transform
@@ -45,8 +46,6 @@ __all__ = [
 ]
 
 PUBLISHED_SCALES = tuple(range(480, 801, 32))
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class CocoDetection(torchvision.datasets.CocoDetection):
@@ -204,6 +203,7 @@ def make_coco_transforms(
     scales: Sequence[int] | None = None,
     max_size: int = 1333,
     crop_prob: float = 0.5,
+    normalization: Normalization = IMAGENET,
 ) -> Transform:
     """Build the published augmentation.
 
@@ -217,6 +217,7 @@ def make_coco_transforms(
         scales: short sides in pixels; None: the published 480, 512, … 800.
         max_size: approximate limit for the long side in pixels.
         crop_prob: probability that a training image is cropped.
+        normalization: mean and standard deviation of the images.
 
     Raises:
         ValueError: if ``image_set`` is unknown.
@@ -229,7 +230,7 @@ def make_coco_transforms(
         raise UserError(
             f"--scales {scales} and --max_size {max_size} must be positive numbers of pixels"
         )
-    to_normalized = T.ToNormalizedTensor(IMAGENET_MEAN, IMAGENET_STD)
+    to_normalized = T.ToNormalizedTensor(*normalization)
     if image_set == "val":
         return T.Compose([T.RandomResize([max(scales)], max_size), to_normalized])
     if image_set != "train":
@@ -249,7 +250,7 @@ def make_coco_transforms(
 
 
 def build_transforms(image_set: str, args: Any) -> Transform:
-    """Build the augmentation from the flags ``scales``, ``max_size`` and ``crop_prob``.
+    """Build the augmentation from the flags for image sizes, crops and normalization.
 
     Args:
         image_set: "train" or "val".
@@ -259,7 +260,11 @@ def build_transforms(image_set: str, args: Any) -> Transform:
         UserError: if a size is invalid, see `make_coco_transforms`.
     """
     names = ("scales", "max_size", "crop_prob")
-    return make_coco_transforms(image_set, **{name: option(args, name) for name in names})
+    return make_coco_transforms(
+        image_set,
+        **{name: option(args, name) for name in names},
+        normalization=Normalization(option(args, "image_mean"), option(args, "image_std")),
+    )
 
 
 def build(image_set: str, args: Any) -> CocoDetection:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.coco import IMAGENET_MEAN, IMAGENET_STD
 from export.check import (
     BATCH_SIZES,
     SIZES_HW,
@@ -25,11 +24,11 @@ from export.check import (
 )
 from export.end_to_end import EndToEnd, compare_end_to_end
 from export.source import Source, add_model_flags, source_of
-from export.staging import staged_files
 from export.weights import cannot_be_written, check_output_file
 from export.wrapper import Example, ExportWrapper, MinimalWrapper, SizeHW
 from util.cli.command_line import ArgumentParser, FlagGroup, fraction, positive_int, run_command
 from util.errors import UserError
+from util.files.staging import staged_files
 
 # Any small size with different height and width that is not among the checked sizes.
 _EXAMPLE_HW = (96, 128)
@@ -137,7 +136,9 @@ def _build_job(export_format: Format, args: argparse.Namespace) -> Job:
         num_queries = source.architecture.num_queries
         if (args.top_k or 0) > num_queries:
             raise UserError(f"--top_k {args.top_k}: the model has {num_queries} queries")
-        module = EndToEnd(wrapper, args.top_k or num_queries, args.threshold or 0.0)
+        module = EndToEnd(
+            wrapper, args.top_k or num_queries, args.threshold or 0.0, source.normalization
+        )
     return Job(
         source=source,
         module=module.eval().requires_grad_(False),
@@ -315,8 +316,7 @@ def metadata_of(source: Source, fixed_hw: SizeHW | None = None) -> dict[str, str
     things = [source.is_thing.get(category_id) for category_id in source.rows().by_row]
     metadata = {
         "name": source.name,
-        "image_mean": json.dumps(IMAGENET_MEAN),
-        "image_std": json.dumps(IMAGENET_STD),
+        **{name: json.dumps(values) for name, values in source.normalization.flags().items()},
         "short_side": str(source.short_side),
         "max_size": str(source.max_size),
         "category_ids": json.dumps(own_ids),

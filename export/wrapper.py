@@ -74,8 +74,8 @@ class ExportWrapper(nn.Module):
         """Detect objects.
 
         Args:
-            images: (B, 3, H, W) float32, RGB, normalised with the ImageNet mean and deviation,
-                zeros in the padding at the right and the bottom.
+            images: (B, 3, H, W) float32, RGB, normalized with the model's mean and standard
+                deviation, zeros in the padding at the right and the bottom.
             padding_mask: (B, H, W) bool, True = padding.
 
         Returns:

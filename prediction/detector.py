@@ -10,7 +10,6 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from datasets.coco import make_coco_transforms
 from datasets.loading.images import read_upright, to_rgb
 from engine import predict
 from export.source import LoadedModel, from_file, released_model
@@ -71,7 +70,7 @@ class Detector:
         self.amp = amp
         network = optimize_on_cpu(model.model.to(self.device))
         self.loaded = replace(model, model=network)
-        self._preprocess = make_coco_transforms("val", [model.short_side], model.max_size)
+        self._preprocess = model.transform()
 
     @classmethod
     def hub(

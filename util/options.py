@@ -29,6 +29,8 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "val_ann": None,
     "scales": None,
     "max_size": 1333,
+    "image_mean": [0.485, 0.456, 0.406],  # ImageNet's
+    "image_std": [0.229, 0.224, 0.225],
     "crop_prob": 0.5,
     "group_aspect": False,
     "amp": "off",

@@ -74,4 +74,5 @@ def converted(model: Any, job: Job, args: argparse.Namespace) -> Any:
 
 
 def _preparation(job: Job, args: argparse.Namespace) -> Preparation:
-    return Preparation(job.source.short_side, job.source.max_size, args.fixed_size)
+    source = job.source
+    return Preparation(source.short_side, source.max_size, args.fixed_size, source.normalization)

@@ -55,6 +55,9 @@ TENSORS = st.sampled_from(
         torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8),
         torch.ones(100_000),
         torch.ones(2, dtype=torch.complex64),
+        torch.ones(2, dtype=torch.int64),
+        torch.ones(2, dtype=torch.float8_e5m2),
+        torch.ones(2, device="meta"),
     ]
 )
 FLAGS = (*FLAG_NAMES, "scales", "max_size", "dataset_file", "panoptic_threshold")

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from datasets.loading.byte_images import Normalization
 from training.compilation import check_compiler
 from training.flags.arguments import EOS_COEF
 from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS, check_data_flags
@@ -63,6 +64,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
                 raise UserError(f"--{name} {value}: must be at least {least}")
     if args.seed >= 2**31:
         raise UserError(f"--seed {args.seed}: must be below {2**31}")
+    Normalization.of(vars(args), "the command line")
     for name in ("ema_decay", "momentum", "lr_min_ratio"):
         value = getattr(args, name)
         if value is not None and value >= 1:

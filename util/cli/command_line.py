@@ -33,8 +33,10 @@ def accepts_value(action: argparse.Action, value: Any) -> bool:
         return isinstance(value, bool)
     if value is None:
         return action.default is None
-    if action.nargs == "+":
-        return isinstance(value, list) and value != [] and all(_is_one(action, v) for v in value)
+    if action.nargs == "+" or isinstance(action.nargs, int):
+        count = len(value) if isinstance(value, list) else 0
+        fits = count > 0 if action.nargs == "+" else count == action.nargs
+        return fits and all(_is_one(action, v) for v in value)
     return _is_one(action, value)
 
 

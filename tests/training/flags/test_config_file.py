@@ -34,7 +34,9 @@ def other_value(action):
     if action.choices:
         return next(one for one in action.choices if one != action.default)
     value = {int: 7, float: 2.5e-7}.get(action.type, "a b")
-    return [value, 9] if action.nargs == "+" else value
+    if action.nargs is None:
+        return value
+    return [value, 9] if action.nargs == "+" else [value] * action.nargs
 
 
 def test_every_flag_survives_a_round_trip(actions, tmp_path):
