@@ -30,6 +30,7 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "scales": None,
     "max_size": 1333,
     "crop_prob": 0.5,
+    "resize": "pillow",
     "group_aspect": False,
     "amp": "off",
     "compile": False,

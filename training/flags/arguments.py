@@ -154,6 +154,8 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--scales", f"{scales} (pixels)", type=int, nargs="+")
     add("--max_size", "maximum long side of images in pixels", type=int)
     add("--crop_prob", "probability of cropping a training image", type=float)
+    kernels = "kernel that resizes images; torch: faster, some values differ by 1 of 255"
+    add("--resize", kernels, choices=["pillow", "torch"])
     add_switch("--group_aspect", "batch images of similar aspect ratios: less padding")
     bad_images = "maximum number of unreadable images, each of which is replaced with another one"
     add("--skip_bad_images", bad_images, type=int)
