@@ -204,6 +204,7 @@ def make_coco_transforms(
     max_size: int = 1333,
     crop_prob: float = 0.5,
     normalization: Normalization = IMAGENET,
+    resize: str = "pillow",
 ) -> Transform:
     """Build the published augmentation.
 
@@ -218,6 +219,7 @@ def make_coco_transforms(
         max_size: approximate limit for the long side in pixels.
         crop_prob: probability that a training image is cropped.
         normalization: mean and standard deviation of the images.
+        resize: ``pillow`` or ``torch``, see `datasets.loading.resizing`.
 
     Raises:
         ValueError: if ``image_set`` is unknown.
@@ -232,7 +234,7 @@ def make_coco_transforms(
         )
     to_normalized = T.ToNormalizedTensor(*normalization)
     if image_set == "val":
-        return T.Compose([T.RandomResize([max(scales)], max_size), to_normalized])
+        return T.Compose([T.RandomResize([max(scales)], max_size, resize), to_normalized])
     if image_set != "train":
         raise ValueError(f'image_set must be "train" or "val", not {image_set!r}')
     before_crop, (shortest, longest) = (
@@ -240,17 +242,17 @@ def make_coco_transforms(
         for sizes in ((400, 500, 600), (384, 600))
     )
     cropped: list[Transform] = [
-        T.RandomResize(before_crop),
+        T.RandomResize(before_crop, None, resize),
         T.RandomSizeCrop(shortest, longest),
-        T.RandomResize(scales, max_size),
+        T.RandomResize(scales, max_size, resize),
     ]
-    whole = T.RandomResize(scales, max_size)
+    whole = T.RandomResize(scales, max_size, resize)
     scaled_or_cropped = T.RandomSelect(whole, T.Compose(cropped), 1 - crop_prob)
     return T.Compose([T.RandomHorizontalFlip(), scaled_or_cropped, to_normalized])
 
 
 def build_transforms(image_set: str, args: Any) -> Transform:
-    """Build the augmentation from the flags for image sizes, crops and normalization.
+    """Build the augmentation from the flags for image sizes, resizing, crops and normalization.
 
     Args:
         image_set: "train" or "val".
@@ -259,7 +261,7 @@ def build_transforms(image_set: str, args: Any) -> Transform:
     Raises:
         UserError: if a size is invalid, see `make_coco_transforms`.
     """
-    names = ("scales", "max_size", "crop_prob")
+    names = ("scales", "max_size", "crop_prob", "resize")
     return make_coco_transforms(
         image_set,
         **{name: option(args, name) for name in names},
@@ -273,7 +275,7 @@ def build(image_set: str, args: Any) -> CocoDetection:
     Args:
         image_set: "train" or "val".
         args: ``coco_path``, ``masks``; optional: ``{train,val}_{images,ann}``, ``classes``,
-            ``scales``, ``max_size``, ``crop_prob``, ``num_classes``, ``num_queries``,
+            ``scales``, ``max_size``, ``crop_prob``, ``resize``, ``num_classes``, ``num_queries``,
             ``skip_checks``.
 
     Raises:

@@ -57,6 +57,14 @@ def read_checkpoint(path):
 # ---- a run
 
 
+def test_the_kernel_of_resizing_is_saved(data, tmp_path, capsys):
+    assert run(data, "--epochs", "1", "--resize", "torch", "--output_dir", tmp_path) == 0
+    assert read_checkpoint(tmp_path / "checkpoint.pth")["args"]["resize"] == "torch"
+    capsys.readouterr()
+    assert run(data, "--eval", "--resume", tmp_path / "checkpoint.pth") == 0
+    assert "--resize torch" in capsys.readouterr().out
+
+
 def test_padding_is_reported_with_groups(data, tmp_path, capsys):
     flags = ["--epochs", "1", "--crop_prob", "0", "--output_dir", tmp_path]
     assert run(data, *flags, "--group_aspect") == 0

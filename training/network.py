@@ -12,6 +12,7 @@ from models import build_model
 from models.criterion import SetCriterion
 from models.fast.convolution import use_small_map_convolutions
 from models.fast.folded_norm import fold_frozen_norms
+from models.fast.onednn_linear import is_onednn_faster, use_onednn_linears
 from models.fast.recomputation import recompute_activations
 from models.postprocess import category_id_tensor
 from training.compilation import compile_parts
@@ -87,7 +88,8 @@ def prepare_for_training(model: nn.Module, amp: str) -> None:
     Parameters and their names do not change. Frozen batch norms are folded into the preceding
     convolutions. Convolutions get channels-last
     weights, which makes their feature maps channels-last too; on a GPU only in mixed precision,
-    because cuDNN's float32 kernels are not faster in this layout.
+    because cuDNN's float32 kernels are not faster in this layout. On AMD processors float32 linear
+    layers run through oneDNN.
 
     Args:
         model: model, on its device.
@@ -97,6 +99,8 @@ def prepare_for_training(model: nn.Module, amp: str) -> None:
     fold_frozen_norms(model)
     if is_on_cpu:
         use_small_map_convolutions(model)
+    if is_on_cpu and is_onednn_faster():
+        use_onednn_linears(model)
     if is_on_cpu or amp != "off":
         nn.utils.convert_conv2d_weight_memory_format(model, torch.channels_last)
 

@@ -16,6 +16,7 @@ from models.transformer import TransformerDecoderLayer, TransformerEncoderLayer
 
 from .attention import Attention
 from .fast_forward import FastForward
+from .onednn_linear import OneDnnAttention
 from .packed_layers import PackedLinear
 
 _QUERIES_AT_ONCE = 256  # per chunk, whose scores fit into the CPU cache
@@ -189,7 +190,7 @@ def _replace(layer: nn.Module, fast: Any) -> None:
 
 
 def _is_known(attention: nn.Module) -> bool:
-    return type(attention) is Attention and attention.in_proj_bias is not None
+    return type(attention) in (Attention, OneDnnAttention) and attention.in_proj_bias is not None
 
 
 def _add(x: Tensor, position: Tensor | None) -> Tensor:

@@ -17,8 +17,10 @@ from datasets import annotated_category_ids, build_dataset, get_coco_api_from_da
 from datasets.coco import (
     CocoDetection,
     build,
+    build_transforms,
     make_coco_transforms,
 )
+from datasets.loading.byte_images import IMAGENET
 from util.errors import UserError
 from util.misc import collate_fn
 
@@ -355,6 +357,27 @@ def test_boxes_follow_their_objects_through_the_training_transforms(seed):
         expected = torch.cat([centre - extent / 2, centre + extent / 2])
         expected = expected * torch.tensor([width, height, width, height])
         torch.testing.assert_close(torch.tensor(measured).float(), expected, atol=3.5, rtol=0)
+
+
+@pytest.mark.parametrize(("image_set", "crop_prob"), [("train", 0), ("train", 1), ("val", 0)])
+def test_the_kernel_of_resizing_changes_the_pixels_by_rounding_only(image_set, crop_prob):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    masks = torch.from_numpy(rng.integers(0, 2, (2, HEIGHT, WIDTH), dtype=np.uint8))
+    boxes = torch.tensor([[10.0, 20, 50, 40], [0, 0, 60, 60]])
+    target = {"boxes": boxes, "labels": torch.tensor([1, 2]), "masks": masks}
+    images, targets = [], []
+    for kernel in ("pillow", "torch"):
+        args = Namespace(scales=[96, 128], crop_prob=crop_prob, resize=kernel)
+        random.seed(0)
+        torch.manual_seed(0)
+        image, changed = build_transforms(image_set, args)(Image.fromarray(pixels), target)
+        images.append(image * torch.tensor(IMAGENET.std)[:, None, None] * 255)
+        targets.append(changed)
+    difference = (images[0] - images[1]).abs()
+    assert 0 < difference.max() < 2.01
+    assert (difference > 0.5).float().mean() < 0.02
+    assert all(torch.equal(targets[0][name], targets[1][name]) for name in targets[0])
 
 
 @pytest.mark.parametrize(("scales", "max_size"), [([], 1333), ([0, 480], 1333), ([480], 0)])

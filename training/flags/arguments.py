@@ -163,9 +163,11 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--scales", f"{scales} (default: 480, 512, … 800)", type=int, nargs="+")
     add("--max_size", "maximum long side of images in pixels", type=int)
     of_channel = {"type": float, "nargs": 3, "metavar": ("R", "G", "B")}
-    add("--image_mean", "mean of each channel of the images in [0, 1], subtracted", **of_channel)
-    add("--image_std", "standard deviation of each channel, images are divided by", **of_channel)
+    add("--image_mean", "per-channel mean, subtracted from images in [0, 1]", **of_channel)
+    add("--image_std", "per-channel divisor, applied after subtracting the mean", **of_channel)
     add("--crop_prob", "probability of cropping a training image", type=float)
+    kernels = "kernel that resizes images; torch: faster, some values differ by 1 of 255"
+    add("--resize", kernels, choices=["pillow", "torch"])
     similar = "batch images of similar aspect ratios: less padding"
     add_switch("--group_aspect", similar, off="--no_group_aspect")
     bad_images = "replace up to N unreadable images by other images instead of aborting"
