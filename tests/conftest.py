@@ -1,7 +1,7 @@
 """What all tests share: those of the GPU are skipped where there is none, examples repeat.
 
 Without its profile, hypothesis would try other examples in each run, and write them to a folder.
-Modules and tests stay until the end: garbage collection passes over them.
+Garbage collection passes over modules and collected tests, which stay until the end.
 """
 
 import gc
@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import hypothesis
 import pytest
-import torch
 
 from tests.cheap_runs import cheap_runs
 
@@ -35,6 +34,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch  # here: the process that starts those of pytest-xdist does not need it
+
     if not torch.cuda.is_available():
         for item in items:
             if "cuda" in item.keywords:
