@@ -11,6 +11,7 @@ import torch
 
 import main
 from datasets.shapes.directory import write_shapes
+from tests.cheap_runs import with_pictures
 from tests.narrow_resnet import NARROW
 from training import evaluation
 from util.options import NEW_FLAG_DEFAULTS
@@ -36,7 +37,9 @@ def trained(data, tmp_path_factory):
     """One epoch of training: its folder."""
     folder = tmp_path_factory.mktemp("run")
     detections = ["--dump_detections", str(folder / "found.json")]
-    assert run(data, "--epochs", "1", "--lr_drop", "1", "--output_dir", folder, *detections) == 0
+    with with_pictures():
+        flags = ["--epochs", "1", "--lr_drop", "1", "--output_dir", folder]
+        assert run(data, *flags, *detections) == 0
     return folder
 
 

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from datasets.shapes.directory import write_shapes
+from tests.cheap_runs import with_pictures
 from tests.terminals import Terminal, drawn_lines, screen
 from tests.test_main import read_checkpoint, read_log, run
 from util.terminal import bar
@@ -69,7 +70,8 @@ def test_files_do_not_depend_on_the_style(short, data, tmp_path, capsys):
 
 
 def test_redirected_output_has_the_lines_of_the_original(data, tmp_path, capsys):
-    assert run(data, "--epochs", "1", "--output_dir", tmp_path) == 0
+    with with_pictures():
+        assert run(data, "--epochs", "1", "--output_dir", tmp_path) == 0
     lines = capsys.readouterr().out.splitlines()
     expected = [
         *("git:", "Namespace(", "number of params: ", "Start training"),

@@ -64,6 +64,21 @@ def test_the_new_content_appears_at_the_end_of_the_block(tmp_path):
     assert path.read_bytes() == b"new"
 
 
+def test_the_new_content_is_on_the_disk_before_it_replaces_the_old(tmp_path, monkeypatch):
+    path, synced = tmp_path / "checkpoint.pth", []
+    path.write_bytes(b"old")
+
+    def sync(descriptor):
+        found = os.fstat(descriptor)
+        size = "folder" if stat.S_ISDIR(found.st_mode) else found.st_size
+        synced.append((size, path.read_bytes()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with atomic_write(path) as file:
+        file.write(b"newer")
+    assert synced == [(5, b"old"), ("folder", b"newer")]
+
+
 def test_text_is_utf_8(tmp_path):
     with atomic_write(tmp_path / "names.json", "w") as file:
         file.write("Känguru")
