@@ -131,6 +131,8 @@ def _add_loss_flags(group: FlagGroup) -> None:
     add("--cls_loss", scores, choices=["ce", "focal"])
     add("--cls_loss_coef", "loss: weight of the classification loss", type=float)
     add("--focal_alpha", "focal loss: weight of the true class (default: 0.25)", type=float)
+    quality = "focal loss: scores also rate the boxes; targets contain the IoU (Align-DETR)"
+    group.add_switch("--iou_targets", quality)
     add("--eos_coef", "loss: class weight of no-object", default=EOS_COEF, type=float)
 
 
