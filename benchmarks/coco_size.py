@@ -2,8 +2,8 @@
 
 The original reads the file with json and, for instances, builds pycocotools' index. This project is
 measured without an entry in its cache, and with one. Every variant runs in processes of its own. A
-pass converts the annotations of all images to targets, without images, in a data worker. The files
-are made with a fixed seed; the image files are empty.
+pass converts the annotations of all images to targets, without images, in a DataLoader worker. The
+files are made with a fixed seed; the image files are empty.
 
 Memory is above that of the same process before it reads the file. Peak and resident memory count
 pages that processes share in each; the growth of a worker is its private memory.

@@ -1,4 +1,4 @@
-"""A training step of the learned queries, and of anchors, focal loss and denoising.
+"""A training step of the learned queries, and of anchor queries with focal loss and denoising.
 
 The step is `engine.train_one_epoch` with one batch. The designs have different losses, so that
 results are not compared.

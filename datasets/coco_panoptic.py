@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from pycocotools.coco import COCO
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -89,14 +90,19 @@ class CocoPanoptic(ListedImages, Dataset):
         return self.segments.tables()
 
     def annotated_category_ids(self) -> set[int]:
-        """Category ids that segments have."""
+        """Category ids used by the segments."""
         return set(self.segments.category_ids.tolist())
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> tuple[Any, Target]:
-        """Return the transformed image and target at ``index``.
+        """Return the transformed image and target at ``index``; see `untransformed`."""
+        image, target = self.untransformed(index)
+        return (image, target) if self.transforms is None else self.transforms(image, target)
+
+    def untransformed(self, index: int) -> tuple[Image.Image, Target]:
+        """Return image and target at ``index``.
 
         Returns:
             the image, and a target for N segments: ``boxes`` (N, 4) float32 xyxy pixels around the
@@ -130,7 +136,7 @@ class CocoPanoptic(ListedImages, Dataset):
         }
         if self.return_masks:
             target["masks"] = masks
-        return (image, target) if self.transforms is None else self.transforms(image, target)
+        return image, target
 
     def get_height_and_width(self, index: int) -> tuple[int, int]:
         """Height and width in pixels of the image at ``index``, without reading it."""
@@ -164,7 +170,7 @@ def build(image_set: str, args: Any) -> CocoPanoptic:
         image_set: "train" or "val".
         args: ``coco_path`` (images), ``coco_panoptic_path`` (segment maps and JSON), ``masks``;
             optional: ``{train,val}_images``, ``scales``, ``max_size``, ``crop_prob``,
-            ``num_classes``, ``num_queries``, ``skip_checks``.
+            ``resize``, ``num_classes``, ``num_queries``, ``skip_checks``.
 
     Raises:
         UserError: if a path is missing, or the data is invalid.

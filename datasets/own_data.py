@@ -1,4 +1,4 @@
-"""``--data``, ``--voc_path`` and ``--yolo_path``: your own data in any supported format."""
+"""Datasets of ``--data``, ``--voc_path`` and ``--yolo_path``: user data in any format."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +25,7 @@ def build(
             ``seed``, ``classes``, ``keep_difficult``.
         known_ids: category ids by class name, for formats that have only names; further classes
             are numbered after them, in alphabetical order.
-        earlier: images whose part is known from a checkpoint, for data that is not split.
+        earlier: training and validation images of a checkpoint, for data without a split.
 
     Raises:
         UserError: if no path is given or it does not exist, the format is unknown or the data

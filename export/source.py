@@ -11,6 +11,7 @@ from torch import nn
 
 import hubconf
 from datasets.coco import PUBLISHED_SCALES
+from datasets.loading.byte_images import Normalization
 from export.architecture import Architecture, amplify_random_weights
 from export.loaded_model import LoadedModel
 from export.weights import EMA_HELP, flags_of, read_weights
@@ -21,7 +22,7 @@ from models.released.zoo import RELEASED_MODELS
 from models.weights import has_anchors, load_model_state, model_state, without_ddp_prefix
 from training.checkpoint import best_f1_threshold_in, classes_in
 from training.class_rows import category_ids_in
-from util.cli.command_line import ArgumentParser, FlagGroup, positive_number
+from util.cli.command_line import ArgumentParser, FlagGroup, positive_int
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
 
@@ -60,7 +61,7 @@ def add_model_flags(parser: ArgumentParser) -> None:
     group = FlagGroup(parser, "model")
     group.add(
         "--hub",
-        "torch.hub model to export",
+        "torch.hub model to export, instead of --checkpoint",
         choices=tuple(RELEASED_MODELS),
     )
     group.add(
@@ -81,7 +82,7 @@ def add_checkpoint_flags(group: FlagGroup) -> None:
     group.add(
         "--nheads",
         "number of attention heads (only needed if the file stores no flags; default: 8)",
-        type=positive_number,
+        type=positive_int,
     )
     group.add("--cls_loss", CLS_LOSS_HELP, choices=CLS_LOSSES, default=None)
     group.add_switch("--ema", EMA_HELP)
@@ -159,6 +160,7 @@ def from_file(
         category_ids=category_ids_in(checkpoint, architecture.num_classes, path).saved(),
         short_side=max(_side(n, path) for n in _listed(flags.get("scales") or PUBLISHED_SCALES)),
         max_size=_side(flags.get("max_size", NEW_FLAG_DEFAULTS["max_size"]), path),
+        normalization=Normalization.of(flags, path),
         best_threshold=best_f1_threshold_in(checkpoint, averaged),
         segment_threshold=_score(
             flags.get("panoptic_threshold"), SEGMENT_THRESHOLDS[architecture.cls_loss]

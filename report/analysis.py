@@ -33,7 +33,7 @@ class Analysis:
         best: precision, recall and F1 at ``threshold``; None if no detection is correct.
         by_class: the same at the best threshold of each class, by category id.
         errors: errors of each image.
-        confusion: confusion matrix of the occurring classes.
+        confusion: confusion matrix of the classes that occur.
     """
 
     matches: Matches

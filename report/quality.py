@@ -21,7 +21,7 @@ _MAX_NAME_LENGTH = 22
 
 
 def short_name(names: Names, category_id: Any) -> str:
-    """Class name, shortened to fit beside an axis; the id if it has no name."""
+    """Class name, shortened to fit next to an axis; the id if it has no name."""
     name = " ".join(str(names.get(category_id, category_id)).split())
     return name if len(name) <= _MAX_NAME_LENGTH else name[: _MAX_NAME_LENGTH - 1] + "…"
 
@@ -94,7 +94,7 @@ def _draw_class_curves(
 
 def _finish_precision_recall(ax: Axes) -> None:
     ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.03))
-    ax.legend(loc="lower left")
+    ax.legend()
 
 
 def _draw_bars(ax: Axes, values: Mapping[str, float]) -> None:

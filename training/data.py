@@ -10,7 +10,12 @@ import torch
 from pycocotools.coco import COCO
 
 from datasets import build_data_kind, build_dataset, build_ground_truth
-from datasets.annotations.class_tables import ClassTable, classes_of_run, table_of_checkpoint
+from datasets.annotations.class_tables import (
+    ClassTable,
+    classes_of_run,
+    table_of_checkpoint,
+    warn_of_similar_classes,
+)
 from datasets.annotations.start_checks import warn_of_shared_images
 from datasets.coco import PUBLISHED_SCALES
 from datasets.formats.held_out import ImageSplit
@@ -97,6 +102,8 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
         "" if start.resume is None else start.resume.path,
         args.skip_checks,
     )
+    if train_set is not None:
+        warn_of_similar_classes(classes.names.values())
     ground_truth = build_ground_truth(val_set, args)
     used = [dataset for dataset in (val_set, train_set) if dataset is not None]
     largest_id = max((i for dataset in used for i in dataset.categories), default=0)
@@ -112,12 +119,12 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
 def class_list(
     classes: str | None, saved: Mapping[str, Any], names: Mapping[int, str], source: str
 ) -> str | list[str] | None:
-    """Replace a class list whose file is gone by the class names of the checkpoint that used it.
+    """Use the checkpoint's class names if the file of ``--classes`` no longer exists.
 
     Args:
         classes: value of ``--classes``.
-        saved: flags of the checkpoint; only the file that they name is replaced.
-        names: class names of the checkpoint by category id; the list gave the ids their order.
+        saved: flags of the checkpoint; its names are used only if it had the same ``--classes``.
+        names: class names of the checkpoint by category id; ids have the order of the list.
         source: path of the checkpoint.
 
     Returns:

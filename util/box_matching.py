@@ -49,10 +49,10 @@ def iou(first_xywh: np.ndarray, second_xywh: np.ndarray, over_first: bool = Fals
 
 
 def match_greedily(iou: np.ndarray, threshold: float) -> np.ndarray:
-    """Match detections to objects as COCO does: each takes the free object of the largest IoU.
+    """Match detections to objects as COCO does: each gets the unmatched object of largest IoU.
 
     Args:
-        iou: (D, G); rows in the order of falling score.
+        iou: (D, G); rows sorted by descending score.
         threshold: smallest IoU of a match.
 
     Returns:

@@ -31,14 +31,14 @@ def read_curve(log: Path, steps_per_epoch: int, name: str = "test_coco_eval_bbox
 
 
 def by_name(folders: Sequence[Path], steps_per_epoch: int) -> dict[str, list[Curve]]:
-    """Curves of all seeds, by name of the run without the seed; those of averaged weights too."""
+    """Curves of all seeds, by name of the run without the seed; those of EMA weights too."""
     runs = defaultdict(list)
     for folder in folders:
         name = re.sub(r"_s\d+$", "", folder.name)
         runs[name].append(read_curve(folder / "log.txt", steps_per_epoch))
         averaged = read_curve(folder / "log.txt", steps_per_epoch, "ema_coco_eval_bbox")
         if averaged:
-            runs[f"{name}, averaged weights"].append(averaged)
+            runs[f"{name}, EMA weights"].append(averaged)
     return dict(runs)
 
 

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.harness.inputs import build, images, targets
-from engine import EpochProgress, train_one_epoch
+from engine import EpochContext, train_one_epoch
 from training.network import distribute
 from util.optimizer import build_optimizer
 
@@ -80,11 +80,11 @@ def _images_per_second(args: argparse.Namespace, batch_size: int) -> float:
     parallel = distribute(model)
     optimizer = build_optimizer(model, lr=1e-4, lr_backbone=1e-5, weight_decay=1e-4)
     ends: list[float] = []
-    progress = EpochProgress(after_step=lambda *_: ends.append(time.perf_counter()))
+    context = EpochContext(after_step=lambda *_: ends.append(time.perf_counter()))
     batch = images([(args.size, args.size)] * batch_size), targets(batch_size, num_objects=7)
     batches = [batch] * (args.steps + 1)
     with contextlib.redirect_stdout(io.StringIO()):
-        train_one_epoch(parallel, criterion, batches, optimizer, _CPU, 0, 0.1, progress=progress)
+        train_one_epoch(parallel, criterion, batches, optimizer, _CPU, 0, 0.1, context=context)
     return batch_size * args.steps / (ends[-1] - ends[0])
 
 

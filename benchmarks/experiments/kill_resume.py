@@ -4,7 +4,7 @@
 
 Each kill is a SIGKILL to the process group at a random time; every fifth kill hits a checkpoint
 write, when its temporary file exists. After each kill the newest checkpoint must be readable. At
-the end weights, averaged weights, optimizer and log must be bit-identical to the uninterrupted run.
+the end weights, EMA weights, optimizer and log must be bit-identical to the uninterrupted run.
 Prints a line per kill and a summary; exit status 1 on any difference.
 """
 

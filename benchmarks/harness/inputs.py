@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine import compute_losses, predict, weigh
+from engine import compute_losses, predict, weight_losses
 from main import get_args_parser
 from models import build_model
 from models.criterion import SetCriterion
@@ -45,7 +45,7 @@ def build(text: str) -> tuple[nn.Module, SetCriterion]:
 
 @torch.no_grad()
 def _randomize_norms(model: nn.Module) -> None:
-    """Give frozen norms statistics of all sizes; the last norm of a block keeps the sum bounded."""
+    """Vary the statistics of frozen batch norms; the last one of a block keeps the sum bounded."""
     generator = torch.Generator().manual_seed(0)
     for name, buffer in model.named_buffers():
         norm, _, field = name.rpartition(".")
@@ -100,7 +100,7 @@ def gradients_of(
     def run() -> list[Tensor]:
         network.zero_grad(set_to_none=True)
         losses = compute_losses(criterion, predict(network, batch, device, amp), objects, 1.0)
-        weigh(losses, criterion.weight_dict, objects)[0].backward()
+        weight_losses(losses, criterion.weight_dict, objects)[0].backward()
         named = sorted(network.named_parameters())
         return [parameter.grad for _, parameter in named if parameter.grad is not None]
 

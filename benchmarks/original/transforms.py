@@ -9,7 +9,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import RandomCrop
 
-from datasets.coco import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED_SCALES
+from datasets.coco import PUBLISHED_SCALES
+from datasets.loading.byte_images import IMAGENET
 
 Target = dict[str, Tensor]
 _MAX_SIZE = 1333  # of the long side, in pixels
@@ -27,7 +28,7 @@ class TrainTransforms:
             width, height = (random.randint(min(384, n), min(n, 600)) for n in image.size)
             image, target = _crop(image, target, RandomCrop.get_params(image, (height, width)))
         image, target = _resize(image, target, random.choice(PUBLISHED_SCALES), _MAX_SIZE)
-        pixels = TF.normalize(TF.to_tensor(image), IMAGENET_MEAN, IMAGENET_STD)
+        pixels = TF.normalize(TF.to_tensor(image), *IMAGENET)
         height, width = pixels.shape[-2:]
         x0, y0, x1, y1 = target["boxes"].unbind(-1)
         cxcywh = torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], dim=-1)

@@ -1,6 +1,7 @@
 """Classes of training data, validation data and checkpoint: compare and merge them."""
 
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from datasets.annotations.start_checks import stop_or_warn
@@ -207,6 +208,28 @@ def only_in(label: str, here: Names, there: Names) -> list[Difference]:
         for number, name in here.items()
         if number not in there
     ]
+
+
+def warn_of_similar_classes(names: Iterable[str]) -> None:
+    """Print a warning if different class names look alike, such as Cat and cat."""
+    for group in similar_names(names):
+        print(
+            f"Warning: the classes {' and '.join(map(repr, group))} look alike; "
+            "if they are one class, correct the annotations"
+        )
+
+
+def similar_names(names: Iterable[str]) -> list[list[str]]:
+    """Find different names that look alike: equal but for case, spaces or encoding of accents.
+
+    Returns:
+        groups of two or more names, each sorted.
+    """
+    groups: dict[str, set[str]] = {}
+    for name in names:
+        key = " ".join(unicodedata.normalize("NFC", name).casefold().split())
+        groups.setdefault(key, set()).add(name)
+    return [sorted(group) for group in groups.values() if len(group) > 1]
 
 
 def _ids_by_name(names: Names) -> dict[str, list[int]]:

@@ -103,7 +103,7 @@ def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str,
     """Convert a segmentation to a pycocotools RLE with compressed counts.
 
     Args:
-        segmentation: a list of polygons, which are united, or an RLE.
+        segmentation: a list of polygons, whose union is taken, or an RLE.
         height: height of the image in pixels.
         width: width of the image in pixels.
 

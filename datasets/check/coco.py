@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datasets.annotations.checks import check_annotations
+from datasets.annotations.class_tables import similar_names
 from datasets.annotations.coco_file import (
+    UPRIGHT,
     Row,
     are_numbers,
     category_names,
@@ -110,7 +112,8 @@ def _listed_images(data: dict[str, Any], split: Split) -> dict[int, ListedImage]
     for row in data["images"]:
         image_id, name = row.get("id"), row.get("file_name")
         if is_integer(image_id) and isinstance(name, str) and name:
-            listed = ListedImage(image_id, split.img_folder / name, name, size_wh(row))
+            path, upright = split.img_folder / name, bool(row.get(UPRIGHT))
+            listed = ListedImage(image_id, path, name, size_wh(row), upright)
             images.setdefault(image_id, listed)
     return images
 
@@ -165,11 +168,15 @@ def _check_training_rules(
 
 def _check_class_names(findings: Findings, facts: SplitFacts) -> None:
     first: dict[str, int] = {}
+    shown: dict[int, int | str] = {**facts.text_ids}
     for number, entry in facts.classes.items():
         earlier = first.setdefault(entry.name, number)
         if earlier != number:
-            detail = f"{entry.name!r}, same as category id {facts.text_ids.get(earlier, earlier)}"
+            detail = f"{entry.name!r}, same as category id {shown.get(earlier, earlier)}"
             findings.add("duplicate_class_name", Example(category_id=number, detail=detail))
+    for names in similar_names(first):
+        ids = ", ".join(f"{name!r} (id {shown.get(first[name], first[name])})" for name in names)
+        findings.add("similar_class_names", Example(detail=ids))
 
 
 def _is_usable(row: Row, facts: SplitFacts) -> bool:

@@ -39,6 +39,10 @@ class Split(NamedTuple):
             return str(self.ann_file)
         return f"{self.tables.format}, {self.ann_file}{self.tables.part}"
 
+    def remarks(self) -> list[str]:
+        """Sentences about entries that were ignored or changed because of flags."""
+        return [] if self.tables is None else self.tables.remarks
+
     def is_voc(self) -> bool:
         """Whether crowd annotations are Pascal VOC's difficult objects."""
         return self.tables is not None and self.tables.format == VocData.format
@@ -130,6 +134,7 @@ class SplitFacts:
         facts: dict[str, Any] = {
             "annotation_file": str(self.split.ann_file),
             "image_folder": str(self.split.img_folder),
+            "remarks": self.split.remarks(),
             "images": len(self.images),
             "annotations": self.num_annotations,
             "objects": self.objects.total(),

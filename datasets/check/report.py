@@ -119,6 +119,7 @@ def as_text(report: Report) -> str:
 
 def _split_lines(facts: SplitFacts, num_queries: int) -> Iterator[str]:
     yield f"{facts.split.name}: {_printable(facts.split.source())}"
+    yield from (f"  {_printable(remark)}" for remark in facts.split.remarks())
     yield f"  image folder      {_printable(str(facts.split.img_folder))}"
     without = len(facts.images_without_objects())
     yield f"  images            {len(facts.images)}, {without} of them without objects"

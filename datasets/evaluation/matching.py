@@ -41,7 +41,7 @@ class ImageBoxes(NamedTuple):
 
 @dataclass(frozen=True)
 class Matches:
-    """All detections of a data set, with the outcome of matching within their class.
+    """All detections of a dataset, with the outcome of matching within their class.
 
     Attributes:
         scores: (N,) in [0, 1].

@@ -58,7 +58,7 @@ def best_operating_point(matches: Matches, category_id: int | None = None) -> Op
     F1 is computed for every score that occurs, so that no threshold is better.
 
     Args:
-        matches: detections of the data set.
+        matches: detections of the dataset.
         category_id: class to consider; None: all together.
 
     Returns:

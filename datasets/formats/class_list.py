@@ -83,7 +83,7 @@ def _sentences(
     if unknown:
         hints = [f"{in_short(name)}{did_you_mean(name, known)}" for name in unknown]
         examples = first_of(hints)
-        sentences.append(f"--classes: {source} ({image_set}) does not have {examples}")
+        sentences.append(f"Warning: --classes: {source} ({image_set}) does not have {examples}")
     if dropped:
         counts = [f"{name} {count}" for name, count in dropped.most_common()]
         sentences.append(

@@ -56,7 +56,7 @@ def read_label_file(
         if min(one.box_xywh[2:]) > 0:
             objects.append(one)
         else:
-            empty.append(f"line {number} ({one.name})")
+            empty.append(f"line {number} ({one.described()})")
     return LabelFile(objects, empty)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datasets.annotations.coco_file import Row, category_names, text_ids
+from datasets.annotations.coco_file import UPRIGHT, Row, category_names, text_ids
 from datasets.annotations.compact.images import TablesByImage
 from datasets.annotations.table_checks import size_wh
 from datasets.loading.images import SizeMatch, read_listed_image
@@ -27,7 +27,8 @@ def read_row_image(img_folder: str | Path, row: Row) -> Image.Image:
     Raises:
         UserError: if the file cannot be read.
     """
-    return read_listed_image(os.path.join(img_folder, row["file_name"]), size_wh(row))[0]
+    path = os.path.join(img_folder, row["file_name"])
+    return read_listed_image(path, size_wh(row), upright=bool(row.get(UPRIGHT)))[0]
 
 
 class ListedImages:
@@ -37,7 +38,7 @@ class ListedImages:
         ann_file: path of the file.
         ids: image ids, sorted.
         categories: class names by category id.
-        text_ids: id in the file by category id, where it is a string.
+        text_ids: original string id by category id; empty if the file has integer ids.
     """
 
     def _list(
@@ -52,7 +53,7 @@ class ListedImages:
             skip_checks: accept images whose size differs from the file, as they are stored.
         """
         self._tables, self._img_folder, self._skip_checks = tables, img_folder, skip_checks
-        self._turned: str | None = None
+        self._notice: str | None = None
         self.ann_file = ann_file
         self.ids: list[int] = tables.ids
         self.categories = category_names(tables.categories)
@@ -77,9 +78,18 @@ class ListedImages:
         row = self._tables.image(id)
         path, listed_wh = os.path.join(self._img_folder, row["file_name"]), size_wh(row)
         name = f"image id {id}: image file {path}"
-        image, match = read_listed_image(path, listed_wh, name)
+        image, match = read_listed_image(path, listed_wh, name, bool(row.get(UPRIGHT)))
         if match is SizeMatch.TURNED:
-            self._turned = name
+            self._notice = (
+                f"EXIF orientation applied: {name} is rotated, because {self.ann_file} lists the "
+                "rotated size (all such images are rotated)"
+            )
+        elif match is SizeMatch.AMBIGUOUS:
+            self._notice = (
+                f"EXIF orientation not applied: {name} has one, but its size does not show whether "
+                "annotations follow it (stored pixels are used for all such images); if they were "
+                "made on upright images, save the images upright"
+            )
         elif match is SizeMatch.DIFFERENT and not self._skip_checks:
             assert listed_wh is not None
             raise UserError(
@@ -90,15 +100,13 @@ class ListedImages:
         return image
 
     def pop_notice(self) -> str | None:
-        """Message if an image has been rotated according to EXIF since the last call, else None."""
-        turned, self._turned = self._turned, None
-        if turned is None:
-            return None
-        return (
-            f"{turned} is rotated by its EXIF orientation, because {self.ann_file} lists the "
-            "rotated size (all such images are rotated)"
-        )
+        """Message about the EXIF orientation of an image since the last call, or None.
+
+        The words before the first colon are the topic of the message.
+        """
+        notice, self._notice = self._notice, None
+        return notice
 
     def __getstate__(self) -> dict[str, Any]:
-        """Data workers that are not forked make their own ``coco``, if they use it."""
+        """Drop ``coco`` when pickling; spawned DataLoader workers rebuild it if they use it."""
         return {name: value for name, value in self.__dict__.items() if name != "coco"}

@@ -88,7 +88,7 @@ class AnchorDecoder(nn.Module):
         self.offset_mlp = MLP(d_model, d_model, 4, 3)
 
     def init_weights(self) -> None:
-        """Initially no layer moves a box, and each query attends to cells near its center."""
+        """Set box offsets to 0, and let each query attend to the features near its center."""
         _set_constant(self.offset_mlp, 0)
         _set_constant(self.scale_mlp, 1)
         for layer in self.layers:
@@ -107,7 +107,7 @@ class AnchorDecoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Decode the queries.
 
-        Gradients of a layer's boxes do not flow into the boxes of the layer before it.
+        Boxes are detached between layers.
 
         Args:
             content: initial content of the queries (Q, B, C).
@@ -156,7 +156,7 @@ class AnchorDecoder(nn.Module):
         """Offsets (Q, B, 4) of the box logits."""
         if torch.jit.is_scripting():
             return self.offset_mlp(state)
-        if state.device.type == "meta":  # it has no autocast
+        if state.device.type == "meta":  # the meta device has no autocast
             return self.offset_mlp(state)
         # bfloat16 has only 8 bits of precision, too few for box coordinates: use float32.
         with torch.autocast(state.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""Transformer with DETR's encoder and a decoder of anchor boxes."""
+"""Transformer with DETR's encoder and the anchor-box decoder."""
 
 from typing import Any
 
@@ -39,8 +39,8 @@ class AnchorTransformer(Transformer):
             content: initial content of the queries (B, Q, C).
             box_logits: initial boxes of the queries (B, Q, 4).
             pos_embed: positional encodings (B, C, H, W).
-            attention_mask: (Q, Q), True = this query does not see that query.
-            query_padding: (B, Q), True = query without content.
+            attention_mask: (Q, Q), True = query i (row) may not attend to query j (column).
+            query_padding: (B, Q), True = padding.
 
         Returns:
             decoder outputs (L, B, Q, C), box logits (L, B, Q, 4), and memory (B, C, H, W).

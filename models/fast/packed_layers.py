@@ -1,4 +1,4 @@
-"""Convolutions and linear layers with constant weights in the processor's layout, for inference.
+"""Inference-only convolutions and linear layers with prepacked oneDNN weights.
 
 On a CPU oneDNN's kernels also compute ReLU and residual addition, without another pass over the
 feature map. They have no backward pass. On other devices and in float64 PyTorch's functions compute
@@ -121,7 +121,7 @@ class _Weights:
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """Convert (B, C, H, W) to channels-last layout, with its strides also if H = W = 1."""
+    """Convert (B, C, H, W) to channels-last layout, with its strides even if H = W = 1."""
     _, channels, height, width = x.shape
     if x.stride() == (channels * height * width, 1, channels * width, channels):
         return x

@@ -49,7 +49,7 @@ def test_batches_and_their_order_do_not_matter(case):
     assert at_once[0] > 0
 
 
-def test_only_images_seen_count(case):
+def test_only_evaluated_images_count(case):
     coco, predictions = case
     evaluator = CocoEvaluator(coco, ["bbox"])
     run_evaluator(evaluator, {5: predictions[5]}, {2: predictions[2]})
@@ -89,7 +89,7 @@ def stats_of_single(coco, predictions):
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-def test_the_callers_ground_truth_stays_untouched(case, iou_type):
+def test_the_callers_ground_truth_does_not_change(case, iou_type):
     coco, predictions = case
     before = copy.deepcopy(coco.dataset)
     evaluator = run_evaluator(CocoEvaluator(coco, [iou_type]), with_masks(predictions))
@@ -129,7 +129,7 @@ def test_masks_and_boxes_are_scored_side_by_side(case):
 
 
 class TestEntries:
-    def test_boxes_become_xywh_and_numbers_stay_exact(self):
+    def test_boxes_become_xywh_and_numbers_are_exact(self):
         coco = coco_of([], num_images=4)
         predictions = {
             2: prediction([[0.1, 0.7, 33.3, 21.9], BOX], [3, 7], [0.1, 1 / 3]),

@@ -99,3 +99,18 @@ def test_frozen_weights_of_another_detector_are_a_mistake():
     masks = TinySegmenter()
     with pytest.raises(UserError, match="--num_queries 7"):
         load_frozen_weights(masks, masks.detr, TinyDetr(queries=7).state_dict(), "a.pth")
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(2).to_sparse(),
+        torch.ones(2, dtype=torch.complex64),
+        torch.ones(2, device="meta"),
+        torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8),
+    ],
+    ids=["sparse", "complex", "meta", "quantized"],
+)
+def test_tensors_that_are_no_weights(tensor):
+    with pytest.raises(UserError, match=r"f.pth: .w. is no dense tensor of real numbers"):
+        model_state({"model": {"w": tensor}}, "f.pth")

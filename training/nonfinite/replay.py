@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from engine import compute_losses, predict, weigh
+from engine import compute_losses, predict, weight_losses
 from models import build_model
 from models.criterion import SetCriterion
 from models.fast.attention import WeightHooks
@@ -83,7 +83,7 @@ def examine(model: nn.Module, criterion: SetCriterion, record: StepRecord, amp: 
         return f"all layers are finite, but not the losses {', '.join(bad)}"
     gradients: list[str] = []
     _watch_gradients(model, gradients)
-    weigh(losses, criterion.weight_dict, targets)[0].backward()
+    weight_losses(losses, criterion.weight_dict, targets)[0].backward()
     if gradients:
         return f"losses are finite; the first non-finite gradient is that of {gradients[0]}"
     return NOTHING_FOUND

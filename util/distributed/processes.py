@@ -141,7 +141,7 @@ def exit_status_of(run: Callable[[], int]) -> int:
     """Exit status that ``run`` returns, for `exit_process`; 1 after an unexpected exception.
 
     Prints the traceback of the exception itself: the normal shutdown of the interpreter would wait
-    for data workers and other ranks.
+    for DataLoader workers and other ranks.
     """
     try:
         return run()

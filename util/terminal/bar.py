@@ -113,7 +113,7 @@ def _terminal_width(stream: TextIO) -> int:
 
 
 class Tqdm(tqdm):
-    """tqdm without its monitor thread, because data workers are forked from this process."""
+    """tqdm without its monitor thread, because DataLoader workers are forked from this process."""
 
     monitor_interval = 0
 

@@ -23,7 +23,7 @@ from util.visualize.contact_sheet import (
 )
 from util.visualize.drawing import resize_nearest
 
-_PAGE_COLUMN = 400  # longest side of a picture on a page, in pixels
+_PAGE_COLUMN = 400  # longest side of an image on a page, in pixels
 _FRAME = (205, 205, 205)
 _MATCH_IOU = 0.5
 _LEGEND = (

@@ -8,8 +8,10 @@ from datasets.annotations.class_tables import (
     classes_of_run,
     name_conflicts,
     only_in,
+    similar_names,
     table_of_checkpoint,
     thing_conflicts,
+    warn_of_similar_classes,
 )
 from util.errors import UserError
 
@@ -140,3 +142,18 @@ def test_things_against_stuff():
 
 def test_classes_of_one_table():
     assert only_in("val", {1: "cat", 2: "dog"}, {1: "cat"}) == [(2, "'dog' in val only")]
+
+
+def test_names_that_differ_in_case_or_spaces():
+    names = ["cat", "Cat ", "dog", "big  dog", "Big Dog", "cat"]
+    assert similar_names(names) == [["Cat ", "cat"], ["Big Dog", "big  dog"]]
+    assert similar_names(["cat", "cat", "cats"]) == []
+    assert similar_names(["caf\u00e9", "cafe\u0301"]) == [["cafe\u0301", "caf\u00e9"]]
+
+
+def test_classes_that_differ_only_in_case(capsys):
+    warn_of_similar_classes(["cat", "dog", "Cat"])
+    assert capsys.readouterr().out == (
+        "Warning: the classes 'Cat' and 'cat' look alike; if they are one class, correct the "
+        "annotations\n"
+    )

@@ -128,7 +128,7 @@ def test_polygons_that_cannot_be_drawn_do_not_hinder_others(junk):
     assert encode_segmentation([TRIANGLE, junk], 6, 8) == alone
 
 
-def test_what_has_no_mask_is_told_in_short():
+def test_invalid_segmentations_are_shortened_in_messages():
     with pytest.raises(ValueError, match=r"^segmentation \[\[\[\[\.\.\.\]\]\]\] is neither"):
         encode_segmentation([[[[[[1]]]]]], 6, 8)
 

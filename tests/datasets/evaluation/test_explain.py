@@ -114,7 +114,7 @@ class TestZero:
         reason = the_reason(OBJECTS, [{1: found}])
         assert "not trained" in reason and "other classes" not in reason
 
-    def test_size_ranges_without_objects_are_named_besides(self):
+    def test_size_ranges_without_objects_are_named_too(self):
         reasons = explain(OBJECTS[1:], [{1: prediction([])}])
         assert len(reasons) == 2 and "small objects are -1" in reasons[1]
 
@@ -143,7 +143,7 @@ class TestZeroDuringTraining:
             "the scores are still near zero (at most 0.040): normal in the first epochs"
         )
 
-    def test_classes_not_told_apart(self):
+    def test_confused_classes(self):
         reason = self.explain(0.6)
         assert "are disjoint; normal in the first epochs" in reason
         assert "shifted" not in reason and "other classes" not in reason
