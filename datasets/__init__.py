@@ -32,7 +32,7 @@ _NAMES_ONLY = (_RECOGNIZED, "voc")
 # Kinds of data from which validation images are held out if the data has no split.
 _MAY_BE_WHOLE = (_RECOGNIZED, "voc", "yolo")
 # Attributes of a dataset that training needs.
-_ATTRIBUTES = ("ids", "categories", "text_ids", "largest_category_id", "ann_file")
+_ATTRIBUTES = ("ids", "categories", "text_ids", "ann_file")
 
 
 def build_dataset(
@@ -86,19 +86,17 @@ def build_data_kind(args: Any) -> str:
 
 def _fill_in_classes(dataset: Any, dataset_file: str) -> None:
     """Set attributes that the dataset lacks and training needs, from its COCO index."""
-    from datasets.annotations.coco_file import category_names, largest_category_id, text_ids
+    from datasets.annotations.coco_file import category_names, text_ids
 
     if all(hasattr(dataset, name) for name in _ATTRIBUTES):
         return
     coco_api = get_coco_api_from_dataset(dataset)
     if coco_api is None:
         return
-    names = category_names(coco_api.cats.values())
     values = (
         sorted(coco_api.imgs),
-        names,
+        category_names(coco_api.cats.values()),
         text_ids(coco_api.cats.values()),
-        largest_category_id(names),
         f"--dataset_file {dataset_file}",
     )
     for name, value in zip(_ATTRIBUTES, values, strict=True):

@@ -15,13 +15,7 @@ from pycocotools.coco import COCO
 
 import datasets.transforms as T
 from datasets.annotations.checks import check_image_folder
-from datasets.annotations.coco_file import (
-    Row,
-    category_names,
-    largest_category_id,
-    load_annotations,
-    text_ids,
-)
+from datasets.annotations.coco_file import Row, load_annotations
 from datasets.annotations.compact.instances import read_instances
 from datasets.annotations.file_checks import warn_about_paths
 from datasets.annotations.layouts import coco_paths
@@ -48,17 +42,14 @@ __all__ = [
 PUBLISHED_SCALES = tuple(range(480, 801, 32))
 
 
-class CocoDetection(torchvision.datasets.CocoDetection):
+class CocoDetection(ListedImages, torchvision.datasets.CocoDetection):
     """Images and detection targets of a COCO instance annotation file.
 
+    Ids, classes and sizes: see `ListedImages`.
+
     Attributes:
-        ann_file: path of the file.
         origin: format and path of the data, for the summary printed at start-up.
         instances: the annotations; they are stored in arrays.
-        ids: image ids, sorted.
-        categories: class names by category id.
-        text_ids: original string id by category id; empty if the file has integer ids.
-        largest_category_id: largest category id; the model needs more classes than this.
         split: the training/validation split, if it was created by ``--val_fraction``; else None.
     """
 
@@ -115,12 +106,8 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         check_boxes_and_counts(
             self.instances, ann_file, img_folder, training, num_queries, skip_checks
         )
-        self.ann_file, self.origin = ann_file, str(ann_file)
-        self._images = ListedImages(img_folder, ann_file, skip_checks)
-        self.ids: list[int] = self.instances.ids
-        self.categories = category_names(self.instances.categories)
-        self.text_ids = text_ids(self.instances.categories)
-        self.largest_category_id = largest_category_id(self.categories)
+        self._list(self.instances, img_folder, ann_file, skip_checks)
+        self.origin = str(ann_file)
 
     @cached_property
     def coco(self) -> COCO:
@@ -133,16 +120,6 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         with contextlib.redirect_stdout(io.StringIO()):
             coco.createIndex()
         return coco
-
-    @property
-    def sizes_wh(self) -> np.ndarray:
-        """Width and height of each image in the file, (N, 2) in pixels; 0: missing."""
-        return self.instances.sizes_wh
-
-    @property
-    def file_names(self) -> list[str]:
-        """File names of all images."""
-        return self.instances.file_names
 
     def annotated_category_ids(self) -> set[int]:
         """Category ids used by the annotations."""
@@ -174,19 +151,8 @@ class CocoDetection(torchvision.datasets.CocoDetection):
             ) from error
         return prepared
 
-    def pop_notice(self) -> str | None:
-        """Return a message about the EXIF orientation of an image since the last call, or None."""
-        return self._images.pop_notice()
-
-    def _load_image(self, id: int) -> Image.Image:
-        return self._images.read(self.instances.image(id))
-
     def _load_target(self, id: int) -> list[Row]:
         return self.instances.annotations_of(id)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Drop the index when pickling; spawned DataLoader workers rebuild it if they use it."""
-        return {name: value for name, value in self.__dict__.items() if name != "coco"}
 
 
 @contextlib.contextmanager

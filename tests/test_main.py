@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import main
-from datasets.shapes.directory import write_shapes
 from tests.cheap_runs import with_pictures
+from tests.drawn_data import drawn_data
 from tests.narrow_resnet import NARROW
 from training import evaluation
 from util.options import NEW_FLAG_DEFAULTS
@@ -24,12 +24,7 @@ NETWORK = (
 FLAGS = f"{NETWORK} --num_workers 0 --batch_size 2 --scales 64 --device cpu".split()
 LOSSES = ["loss_ce", "loss_bbox", "loss_giou", "loss_ce_0", "loss_bbox_0", "loss_giou_0"]
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=6, num_val=4, image_size=64)
-    return root
+data = drawn_data(num_train=6, num_val=4)
 
 
 @pytest.fixture(scope="module")

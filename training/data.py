@@ -106,7 +106,7 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
         warn_of_similar_classes(classes.names.values())
     ground_truth = build_ground_truth(val_set, args)
     used = [dataset for dataset in (val_set, train_set) if dataset is not None]
-    largest_id = max(dataset.largest_category_id for dataset in used)
+    largest_id = max((i for dataset in used for i in dataset.categories), default=0)
     category_ids = of_head or choose_category_ids(
         build_data_kind(args), args.num_classes, classes, largest_id
     )

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets.annotations.coco_file import largest_category_id
 from datasets.check.findings import EXAMPLES_KEPT, Finding
 from datasets.check.images import ImageSurvey, ListedImage
 from datasets.formats.tables import Tables
@@ -167,5 +166,5 @@ def count_by_size(areas: np.ndarray) -> dict[str, int]:
 
 def unused_ids(category_ids: Collection[int]) -> Iterator[int]:
     """Yield the unused ids from 1 to the largest id."""
-    used = range(1, largest_category_id(category_ids))
+    used = range(1, max(category_ids, default=0))
     return (number for number in used if number not in category_ids)

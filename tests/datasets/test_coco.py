@@ -179,7 +179,6 @@ def test_file_names_and_annotated_classes(coco):
 def test_categories(coco):
     dataset = val_split(coco)
     assert dataset.categories == {3: "cat", 7: "7"}
-    assert dataset.largest_category_id == 7
 
 
 def test_log_lines_are_those_of_pycocotools(coco, capsys):

@@ -49,7 +49,7 @@ def test_sorted_by_image_id(tmp_path: Path) -> None:
     assert len(dataset) == 2 and dataset.ids == [10, 30]
     assert [int(dataset[k][1]["image_id"]) for k in range(2)] == [10, 30]
     assert dataset.get_height_and_width(0) == (HEIGHT, WIDTH)
-    assert dataset.categories[DOG] == "dog" and dataset.largest_category_id == GRASS
+    assert dataset.categories[DOG] == "dog" and max(dataset.categories) == GRASS
     assert dataset.is_thing == {PERSON: True, DOG: True, SKY: False, GRASS: False}
 
 

@@ -4,19 +4,14 @@ import pytest
 import torch
 
 import predict
-from datasets.shapes.directory import write_shapes
 from export import torchscript
+from tests.drawn_data import drawn_data
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
 from training import evaluation, network, reporting
 
 ANCHOR = ["--query_design", "anchor", "--cls_loss", "focal", "--denoising", "2"]
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=6, num_val=4, image_size=64)
-    return root
+data = drawn_data(num_train=6, num_val=4)
 
 
 @pytest.fixture(scope="module")

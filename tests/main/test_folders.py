@@ -9,16 +9,12 @@ import torch
 
 import main
 from datasets.shapes.directory import write_shapes
+from tests.drawn_data import drawn_data
 from tests.narrow_resnet import NARROW
 from tests.test_main import FLAGS, assert_one_line, read_checkpoint, read_log, run
 from training import evaluation, loop
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=4, num_val=3, image_size=64)
-    return root
+data = drawn_data(num_train=4, num_val=3)
 
 
 @pytest.fixture(scope="module")

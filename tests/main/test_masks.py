@@ -7,14 +7,10 @@ import torch
 
 from datasets.shapes.directory import write_shapes
 from tests.cheap_runs import with_pictures
+from tests.drawn_data import drawn_data
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=4, num_val=3, image_size=64)
-    return root
+data = drawn_data(num_train=4, num_val=3)
 
 
 @pytest.fixture(scope="module")

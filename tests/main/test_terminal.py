@@ -5,18 +5,13 @@ import re
 
 import pytest
 
-from datasets.shapes.directory import write_shapes
 from tests.cheap_runs import with_pictures
+from tests.drawn_data import drawn_data
 from tests.terminals import Terminal, drawn_lines, screen
 from tests.test_main import read_checkpoint, read_log, run
 from util.terminal import bar
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=6, num_val=3, image_size=64)
-    return root
+data = drawn_data(num_train=6, num_val=3)
 
 
 def on_terminal(data, *flags, columns=120):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from datasets.shapes.directory import write_shapes
 from export.weights import read_weights
+from tests.drawn_data import drawn_data
 from tests.test_main import read_checkpoint, read_log, run
 from tests.training.test_resume import Interrupt, assert_same, crash
 from training import loop, state
@@ -12,12 +12,7 @@ from training.state import RunState, score_name
 
 AVERAGED = ["--lr", "1e-3", "--ema_decay", "0.9"]
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=4, num_val=2, image_size=64)
-    return root
+data = drawn_data(num_train=4, num_val=2)
 
 
 # ---- which epoch, and which weights

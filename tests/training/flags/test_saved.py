@@ -7,8 +7,8 @@ import torch
 from torchvision.models import resnet34
 
 import main
-from datasets.shapes.directory import write_shapes
 from models import backbone
+from tests.drawn_data import drawn_data
 from tests.test_main import FLAGS, assert_one_line, read_checkpoint, read_log, run
 from training import evaluation
 from training.flags.saved import as_flag, resolve_flags, resolve_for_resume
@@ -19,12 +19,7 @@ from util.options import NEW_FLAG_DEFAULTS
 BARE = ["--num_workers", "0", "--device", "cpu"]
 HERE = ["--backbone_weights", "none", *BARE]
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=4, num_val=4, image_size=64)
-    return root
+data = drawn_data(num_train=4, num_val=4)
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import engine
-from datasets.shapes.directory import write_shapes
 from models.detr import DETR
+from tests.drawn_data import drawn_data
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
 from tests.training.test_resume import Interrupt, assert_same_runs, crash, kill
 from training import evaluation, loop
@@ -20,12 +20,7 @@ STAGES += ["--freeze_backbone_epochs", "2", "--freeze_batch_size", "4"]
 WARM = ["--warmup_steps", "6", "--lr_scheduler", "cosine", "--lr_min_ratio", "0.01"]
 RARE = ["--eval_every", "3"]
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=10, num_val=3, image_size=64)
-    return root
+data = drawn_data(num_train=10, num_val=3)
 
 
 def weights_of(folder, key="model", name="checkpoint.pth"):
