@@ -214,7 +214,9 @@ def _build_criterion(args: Any, num_classes: int, losses: list[str]) -> SetCrite
         alpha = option(args, "focal_alpha")
         alpha = ALPHA if alpha is None else alpha
         costs = args.set_cost_class, args.set_cost_bbox, args.set_cost_giou
-        return FocalCriterion(num_classes, FocalMatcher(*costs, alpha), weights, losses, alpha)
+        matcher = FocalMatcher(*costs, alpha)
+        iou_targets = option(args, "iou_targets")
+        return FocalCriterion(num_classes, matcher, weights, losses, alpha, iou_targets)
     return SetCriterion(num_classes, build_matcher(args), weights, args.eos_coef, losses)
 
 

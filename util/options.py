@@ -12,6 +12,7 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "cls_loss": "ce",
     "cls_loss_coef": 1.0,
     "focal_alpha": None,
+    "iou_targets": False,
     "denoising": 0,
     "finetune": "",
     "data": None,

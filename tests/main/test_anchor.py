@@ -94,6 +94,7 @@ def test_an_old_checkpoint_has_the_published_design(data, learned, capsys, tmp_p
         (["--denoising", "3"], "requires --query_design anchor"),
         (["--denoising", "-1"], "--denoising"),
         (["--focal_alpha", "0.5"], "requires --cls_loss focal"),
+        (["--iou_targets"], "--iou_targets requires --cls_loss focal"),
         ([*ANCHOR, "--focal_alpha", "1.5"], "at most 1"),
         ([*ANCHOR, "--eos_coef", "0.2"], "--cls_loss focal has no no-object class"),
         ([*ANCHOR, "--position_embedding", "learned"], "use --position_embedding sine"),
@@ -164,6 +165,7 @@ def test_fine_tuning_keeps_the_design_of_the_file(data, trained, capsys):
 
 def test_masks_and_accumulation_and_mixed_precision(data, tmp_path):
     flags = ["--masks", "--accum_steps", "2", "--amp", "bf16", "--epochs", "1", "--pre_norm"]
+    flags.append("--iou_targets")
     assert run(data, *ANCHOR, *flags, "--output_dir", tmp_path) == 0
     (entry,) = read_log(tmp_path)
     assert entry["train_loss_mask"] > 0 and len(entry["test_coco_eval_masks"]) == 12
