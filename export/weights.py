@@ -40,8 +40,9 @@ from util.files.safetensors_file import SUFFIX, checkpoint_metadata, safetensors
 
 EMA_HELP = "use the EMA weights (checkpoints of runs with --ema_decay)"
 _PROGRAM = "python -m export.weights"
-# Flags that are stored with the weights: architecture, image sizes, meaning of the category ids.
-_KEPT_FLAGS = (*FLAG_NAMES, "scales", "max_size", "dataset_file")
+# Flags that are stored with the weights: architecture, image sizes, meaning of the category ids,
+# minimum score of segments.
+_KEPT_FLAGS = (*FLAG_NAMES, "scales", "max_size", "dataset_file", "panoptic_threshold")
 
 
 def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]:
