@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from pycocotools.coco import COCO
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -20,8 +21,8 @@ from datasets.loading.listed_images import ListedImages
 from datasets.transforms import Target, Transform
 from util.box_ops import masks_to_boxes
 from util.errors import UserError
+from util.files.panoptic_png import VOID_ID
 from util.options import option
-from util.panoptic_coding import VOID_ID
 
 
 class CocoPanoptic(Dataset):
@@ -36,7 +37,7 @@ class CocoPanoptic(Dataset):
         segments: the annotations; they are stored in arrays.
         ids: sorted image ids.
         categories: name of each category id.
-        text_ids: id in the file by category id, where it is a string.
+        text_ids: original string id by category id; empty if the file has integer ids.
         is_thing: whether each category id is a thing.
         largest_category_id: largest category id; the model needs more classes than this.
     """
@@ -109,18 +110,23 @@ class CocoPanoptic(Dataset):
         return self.segments.file_names
 
     def annotated_category_ids(self) -> set[int]:
-        """Category ids that segments have."""
+        """Category ids used by the segments."""
         return set(self.segments.category_ids.tolist())
 
     def __getstate__(self) -> dict[str, Any]:
-        """Data workers that are not forked make their own ``coco``, if they use it."""
+        """Drop ``coco`` when pickling; spawned DataLoader workers rebuild it if they use it."""
         return {name: value for name, value in self.__dict__.items() if name != "coco"}
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> tuple[Any, Target]:
-        """Return the transformed image and target at ``index``.
+        """Return the transformed image and target at ``index``; see `untransformed`."""
+        image, target = self.untransformed(index)
+        return (image, target) if self.transforms is None else self.transforms(image, target)
+
+    def untransformed(self, index: int) -> tuple[Image.Image, Target]:
+        """Return image and target at ``index``.
 
         Returns:
             the image, and a target for N segments: ``boxes`` (N, 4) float32 xyxy pixels around the
@@ -154,7 +160,7 @@ class CocoPanoptic(Dataset):
         }
         if self.return_masks:
             target["masks"] = masks
-        return (image, target) if self.transforms is None else self.transforms(image, target)
+        return image, target
 
     def get_height_and_width(self, index: int) -> tuple[int, int]:
         """Height and width in pixels of the image at ``index``, without reading it."""
@@ -162,7 +168,7 @@ class CocoPanoptic(Dataset):
         return row["height"], row["width"]
 
     def pop_notice(self) -> str | None:
-        """Message if an image has been rotated according to EXIF since the last call, else None."""
+        """Message about the EXIF orientation of an image since the last call, or None."""
         return self._images.pop_notice()
 
     def _masks(self, annotation: Row, size_hw: tuple[int, int]) -> Tensor:
@@ -192,7 +198,7 @@ def build(image_set: str, args: Any) -> CocoPanoptic:
         image_set: "train" or "val".
         args: ``coco_path`` (images), ``coco_panoptic_path`` (segment maps and JSON), ``masks``;
             optional: ``{train,val}_images``, ``scales``, ``max_size``, ``crop_prob``,
-            ``num_classes``, ``num_queries``, ``skip_checks``.
+            ``resize``, ``num_classes``, ``num_queries``, ``skip_checks``.
 
     Raises:
         UserError: if a path is missing, or the data is invalid.

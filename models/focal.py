@@ -1,6 +1,6 @@
 """Focal loss for classes: a sigmoid per class instead of a softmax with a no-object class.
 
-The head keeps its row for the no-object class, so that weights fit both losses; with the focal loss
+The head keeps its row for the no-object class, so weights fit both losses; with the focal loss
 this row is neither trained nor read.
 
 Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017; its use with DETR's matching
@@ -63,7 +63,7 @@ def iou_target_term(logits: Tensor, boxes_cxcywh: Tensor, target_cxcywh: Tensor)
 
 
 def use_focal_scores(detector: nn.Module) -> None:
-    """Mark a `models.detr.DETR` as trained with the focal loss; its initial scores are about 0.01.
+    """Set ``cls_loss`` of a DETR to focal, and its class bias so that initial scores are 0.01.
 
     Source: Lin et al. 2017, section 4.1.
     """
@@ -101,7 +101,7 @@ class FocalCriterion(SetCriterion):
         alpha: see `focal_terms`.
         iou_targets: for the true class of a matched query, `iou_target_term` instead of the focal
             loss.
-        others: see `models.criterion.SetCriterion`; the no-object class has no weight.
+        others: see `models.criterion.SetCriterion`; ``eos_coef`` does not apply.
     """
 
     _base_methods: ClassVar[dict[str, Any]]

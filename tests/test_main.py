@@ -11,6 +11,7 @@ import torch
 
 import main
 from datasets.shapes.directory import write_shapes
+from tests.cheap_runs import with_pictures
 from tests.narrow_resnet import NARROW
 from training import evaluation
 from util.options import NEW_FLAG_DEFAULTS
@@ -36,7 +37,9 @@ def trained(data, tmp_path_factory):
     """One epoch of training: its folder."""
     folder = tmp_path_factory.mktemp("run")
     detections = ["--dump_detections", str(folder / "found.json")]
-    assert run(data, "--epochs", "1", "--lr_drop", "1", "--output_dir", folder, *detections) == 0
+    with with_pictures():
+        flags = ["--epochs", "1", "--lr_drop", "1", "--output_dir", folder]
+        assert run(data, *flags, *detections) == 0
     return folder
 
 
@@ -55,6 +58,14 @@ def read_checkpoint(path):
 
 
 # ---- a run
+
+
+def test_the_kernel_of_resizing_is_saved(data, tmp_path, capsys):
+    assert run(data, "--epochs", "1", "--resize", "torch", "--output_dir", tmp_path) == 0
+    assert read_checkpoint(tmp_path / "checkpoint.pth")["args"]["resize"] == "torch"
+    capsys.readouterr()
+    assert run(data, "--eval", "--resume", tmp_path / "checkpoint.pth") == 0
+    assert "--resize torch" in capsys.readouterr().out
 
 
 def test_padding_is_reported_with_groups(data, tmp_path, capsys):
@@ -196,7 +207,7 @@ MISTAKES = {
     "no data": (["--coco_path", ""], "--coco_path"),
     "missing folder": (["--coco_path", "/nowhere"], "/nowhere"),
     "missing annotations": (["--train_ann", "/nowhere.json"], "/nowhere.json"),
-    "unknown data set": (["--dataset_file", "pets"], "pets"),
+    "unknown dataset": (["--dataset_file", "pets"], "pets"),
     "dropout": (["--dropout", "2"], "--dropout"),
     "learning rate": (["--lr", "-1"], "--lr -1"),
     "epochs": (["--epochs", "0"], "--epochs 0"),
@@ -279,7 +290,7 @@ def test_a_broken_image_is_named_when_it_is_read(data, capsys, tmp_path, num_wor
     assert_one_line(capsys, run(data, *flags), str(images), ".png")
 
 
-def test_a_wrong_device_is_told_before_processes_connect(data, capsys, monkeypatch):
+def test_a_wrong_device_is_reported_before_processes_connect(data, capsys, monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "1" if name == "WORLD_SIZE" else "0")
     assert_one_line(capsys, run(data, "--device", "gpu"), "--device gpu: unknown device type")

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from datasets.annotations.json_files import read_json
-from datasets.annotations.wording import in_short
 from util.category_ids import category_id_of
 from util.errors import UserError
+from util.text import in_short
 
 Row = dict[str, Any]
 
@@ -33,6 +33,8 @@ ORIGIN = "annotation_file"
 LARGEST_COORDINATE = 10**9  # pixels
 LARGEST_AREA = LARGEST_COORDINATE**2
 TEXT_ID = "text_id"  # field of a category: its original id, if it is a string in the file
+# Key of image rows, true if size and boxes refer to the upright image, after the EXIF rotation.
+UPRIGHT = "upright"
 
 _NUMBER_TYPES = {int, float}
 

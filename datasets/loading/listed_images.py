@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from datasets.annotations.coco_file import Row
+from datasets.annotations.coco_file import UPRIGHT, Row
 from datasets.annotations.table_checks import size_wh
 from datasets.loading.images import SizeMatch, read_listed_image
 from util.errors import UserError
@@ -24,7 +24,8 @@ def read_row_image(img_folder: str | Path, row: Row) -> Image.Image:
     Raises:
         UserError: if the file cannot be read.
     """
-    return read_listed_image(os.path.join(img_folder, row["file_name"]), size_wh(row))[0]
+    path = os.path.join(img_folder, row["file_name"])
+    return read_listed_image(path, size_wh(row), upright=bool(row.get(UPRIGHT)))[0]
 
 
 class ListedImages:
@@ -40,7 +41,7 @@ class ListedImages:
         self._img_folder = img_folder
         self._ann_file = ann_file
         self._skip_checks = skip_checks
-        self._turned: str | None = None
+        self._notice: str | None = None
 
     def read(self, row: Row) -> Image.Image:
         """Read the image of a row of the table "images" as 8-bit RGB.
@@ -50,9 +51,18 @@ class ListedImages:
         """
         path, listed_wh = os.path.join(self._img_folder, row["file_name"]), size_wh(row)
         name = f"image id {row['id']}: image file {path}"
-        image, match = read_listed_image(path, listed_wh, name)
+        image, match = read_listed_image(path, listed_wh, name, bool(row.get(UPRIGHT)))
         if match is SizeMatch.TURNED:
-            self._turned = name
+            self._notice = (
+                f"EXIF orientation applied: {name} is rotated, because {self._ann_file} lists the "
+                "rotated size (all such images are rotated)"
+            )
+        elif match is SizeMatch.AMBIGUOUS:
+            self._notice = (
+                f"EXIF orientation not applied: {name} has one, but its size does not show whether "
+                "annotations follow it (stored pixels are used for all such images); if they were "
+                "made on upright images, save the images upright"
+            )
         elif match is SizeMatch.DIFFERENT and not self._skip_checks:
             assert listed_wh is not None
             raise UserError(
@@ -63,11 +73,9 @@ class ListedImages:
         return image
 
     def pop_notice(self) -> str | None:
-        """Message if an image has been rotated according to EXIF since the last call, else None."""
-        turned, self._turned = self._turned, None
-        if turned is None:
-            return None
-        return (
-            f"{turned} is rotated by its EXIF orientation, because {self._ann_file} lists the "
-            "rotated size (all such images are rotated)"
-        )
+        """Message about the EXIF orientation of an image since the last call, or None.
+
+        The words before the first colon are the topic of the message.
+        """
+        notice, self._notice = self._notice, None
+        return notice

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from models.anchor.denoising import DenoisingQueries, attention_mask, noised_queries
-from models.anchor.transformer import AnchorTransformer, build_anchor_transformer
+from models.anchor.transformer import AnchorTransformer
 from models.backbone import build_backbone
 from models.detr import DETR
 from models.fast.batched_losses import at_least_float32
 from models.matcher import Objects
+from models.transformer import build_transformer
 from util.nested_tensor import NestedTensor
 from util.options import option
 
@@ -124,7 +125,7 @@ class AnchorDETR(DETR):
     def _class_logits(self, states: Tensor) -> Tensor:
         if torch.jit.is_scripting():
             return self.class_embed(states)
-        if states.device.type == "meta":  # it has no autocast
+        if states.device.type == "meta":  # the meta device has no autocast
             return self.class_embed(states)
         with torch.autocast(states.device.type, enabled=False):
             return self.class_embed(at_least_float32(states))
@@ -144,7 +145,7 @@ def build_anchor_detr(args: Any, num_classes: int) -> AnchorDETR:
     """Build the model from the flags."""
     return AnchorDETR(
         build_backbone(args),
-        build_anchor_transformer(args),
+        build_transformer(args, AnchorTransformer),
         num_classes=num_classes,
         num_queries=args.num_queries,
         aux_loss=args.aux_loss,

@@ -2,7 +2,7 @@
 
 import json
 
-from benchmarks.convergence import main
+from benchmarks.experiments.convergence import main
 
 
 def write_log(folder, aps):

@@ -112,7 +112,7 @@ def test_stopped_by_a_signal_to_one_process_and_continued(runs):
     assert not torch.equal(*states)  # dropout is not the same in all processes
 
 
-def test_an_image_that_one_process_could_not_read_is_told_by_all(runs):
+def test_an_image_that_one_process_could_not_read_is_reported_by_all(runs):
     entries = read_log(runs / "whole")
     assert [len(entry["bad_images"]) for entry in entries] == [1, 1]
     progress = read_checkpoint(runs / "whole" / "checkpoint.pth")["progress"]

@@ -1,4 +1,4 @@
-"""A run that is interrupted and continued equals one that never was, bit for bit."""
+"""An interrupted and resumed run equals an uninterrupted run, bit for bit."""
 
 import json
 import os
@@ -243,7 +243,7 @@ def test_patience(data, tmp_path, monkeypatch, capsys):
     assert read_checkpoint(tmp_path / "best.pth")["epoch"] == 1
 
 
-def test_flags_given_now_win_and_differences_are_told(data, uninterrupted, tmp_path, capsys):
+def test_flags_given_now_win_and_differences_are_printed(data, uninterrupted, tmp_path, capsys):
     resume = ["--resume", uninterrupted / "checkpoint.pth", "--output_dir", tmp_path]
     assert run(data, *resume, "--epochs", "4", "--lr", "5e-4", "--weight_decay", "0") == 0
     output = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""DETR with anchors: outputs, denoising in training only, and what queries can see."""
+"""DETR with anchor queries: outputs, denoising in training only, and what queries can see."""
 
 import pytest
 import torch
@@ -96,7 +96,7 @@ def test_a_group_does_not_see_another_group(monkeypatch):
         assert torch.equal(a[:, :5], b[:, :5]) and not torch.allclose(a[:, 5:], b[:, 5:])
 
 
-def test_padding_of_a_group_is_not_seen(monkeypatch):
+def test_padding_of_a_group_is_not_attended_to(monkeypatch):
     """An image with fewer objects than another has the same results as alone."""
     monkeypatch.setattr(denoising, "noise_boxes", lambda boxes: boxes)
     monkeypatch.setattr(denoising, "noise_labels", lambda labels, num_classes: labels)

@@ -212,7 +212,7 @@ def test_epochs_without_evaluation(data, tmp_path, capsys):
         tested = any(name.startswith(("test_", "ema_")) for name in entry)
         assert tested == (epoch in (2, 4)) and "train_loss" in entry
     assert read_checkpoint(tmp_path / "best.pth")["epoch"] in (2, 4)
-    assert capsys.readouterr().out.count("Averaged weights:") == 2
+    assert capsys.readouterr().out.count("EMA weights:") == 2
     assert run(data, "--resume", tmp_path / "checkpoint.pth", "--epochs", "6") == 0
     pytest.importorskip("matplotlib").use("Agg")
     _, axes = plot_logs(tmp_path, ["loss", "mAP"])
