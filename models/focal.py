@@ -25,7 +25,7 @@ from util.transfer import to_device
 ALPHA = 0.25  # Lin et al. 2017, section 5.1
 GAMMA = 2
 _PRIOR = 0.01  # initial score of all classes
-_IOU_EXPONENT = 0.75  # Align-DETR, section 3.2; the exponent of the score is the rest to 1
+_IOU_EXPONENT = 0.75  # the score has the rest to 1; Align-DETR: alpha = 0.25
 _SMALLEST_TARGET = 0.01
 
 
@@ -53,7 +53,7 @@ def iou_target_term(logits: Tensor, boxes_cxcywh: Tensor, target_cxcywh: Tensor)
         boxes_cxcywh: (..., 4) predicted boxes.
         target_cxcywh: (..., 4) boxes of the objects.
 
-    Source: Align-DETR (Cai et al., 2023), equations 2 and 4.
+    Source: Cai et al., "Align-DETR: Improving DETR with Simple IoU-aware BCE Loss", 2023.
     """
     with torch.no_grad():
         boxes, objects = box_cxcywh_to_xyxy(boxes_cxcywh), box_cxcywh_to_xyxy(target_cxcywh)

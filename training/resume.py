@@ -316,7 +316,7 @@ def averaged_model(
         training: training state; its model must have the same weights on all ranks.
         decay: value of ``--ema_decay``; 0: None is returned.
         checkpoint: checkpoint of ``--resume``, or None.
-        is_evaluated: with ``--eval``: the checkpoint must have averaged weights.
+        is_evaluated: with ``--eval``: the checkpoint must have EMA weights.
 
     Raises:
         UserError: if the EMA weights of the checkpoint do not match the model, or are missing.
@@ -329,6 +329,6 @@ def averaged_model(
         was_restored = restore_average(averaged, content, path, training.progress.step)
         if is_evaluated and not was_restored:
             raise UserError(
-                f"--ema_decay {decay}: {path} has no averaged weights to evaluate; omit the flag"
+                f"--ema_decay {decay}: {path} has no EMA weights to evaluate; omit the flag"
             )
     return averaged

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets.annotations.coco_file import ORIGIN
-from datasets.annotations.problems import FileProblems
-from datasets.annotations.table_checks import ID_RULE, check_table
+from datasets.annotations.table_checks import ID_RULE, TableChecks
 from datasets.formats.class_list import keep_classes, listed_classes
 from datasets.formats.held_out import NO_IMAGES, ImageSplit, hold_out
 from datasets.formats.recognize import DataSource
@@ -111,8 +110,8 @@ def _part_of(tables: Tables, image_set: str, options: ReadOptions, earlier: Imag
     fraction = DEFAULT_VAL_FRACTION if fraction is None else fraction
     earlier = earlier if fraction < 1 else NO_IMAGES
     prefix = _name_prefix(tables)
-    found = FileProblems(tables.source)
-    check_table(found, "images", tables.data["images"], [ID_RULE])
+    found = TableChecks(tables.source)
+    found.check_table("images", tables.data["images"], [ID_RULE])
     found.raise_if_any()
     training, validation = hold_out(tables.data, fraction, options.seed, earlier, prefix)
     data = training if image_set == "train" else validation

@@ -16,7 +16,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from .attention import Attention, has_usual_inputs
 
 # For fewer multiplications the call of a Python function for each gradient takes longer.
-_FEWEST_PRODUCTS = 2**22
+_FEWEST_PRODUCTS = 2**23
 
 
 class _Product(torch.autograd.Function):

@@ -49,29 +49,7 @@ def _add_optimizer_flags(group: FlagGroup) -> None:
         "batch size per process while the backbone is frozen (default: --batch_size)",
         type=int,
     )
-    drop = "step schedule: divide the learning rate by 10 every N epochs"
-    add("--lr_drop", drop, default=200, type=int, metavar="N")
-    add(
-        "--lr_scheduler",
-        "learning-rate schedule: step (see --lr_drop) or cosine (see --lr_min, --lr_min_ratio)",
-        choices=["step", "cosine"],
-    )
-    add(
-        "--lr_min",
-        "final learning rate of the cosine schedule; parameter groups below it keep their rate",
-        type=float,
-    )
-    add(
-        "--lr_min_ratio",
-        "final learning rate of the cosine schedule, as a fraction of the initial one (e.g. 0.01)",
-        type=float,
-    )
-    add("--warmup_steps", "number of optimizer steps of linear learning-rate warm-up", type=int)
-    add_switch(
-        "--lr_scale_batch",
-        "multiply learning rates by (images per optimizer step) / 16; 16 is the published setting",
-        off="--no_lr_scale_batch",
-    )
+    _add_schedule_flags(group)
     add("--clip_max_norm", "clip the gradient norm to this value; 0: off", default=0.1, type=float)
 
 
@@ -96,6 +74,33 @@ def _add_training_flags(group: FlagGroup) -> None:
     add("--eval_every", every, type=int, metavar="N")
     patience = "early stopping: stop after N evaluations without a better score (default: off)"
     add("--patience", patience, type=int, metavar="N")
+
+
+def _add_schedule_flags(group: FlagGroup) -> None:
+    add = group.add
+    drop = "step schedule: divide the learning rate by 10 every N epochs"
+    add("--lr_drop", drop, default=200, type=int, metavar="N")
+    add(
+        "--lr_scheduler",
+        "learning-rate schedule: step (see --lr_drop) or cosine (see --lr_min, --lr_min_ratio)",
+        choices=["step", "cosine"],
+    )
+    add(
+        "--lr_min",
+        "final learning rate of the cosine schedule; parameter groups below it keep their rate",
+        type=float,
+    )
+    add(
+        "--lr_min_ratio",
+        "final learning rate of the cosine schedule, as a fraction of the initial one (e.g. 0.01)",
+        type=float,
+    )
+    add("--warmup_steps", "number of optimizer steps of linear learning-rate warm-up", type=int)
+    group.add_switch(
+        "--lr_scale_batch",
+        "multiply learning rates by (images per optimizer step) / 16; 16 is the published setting",
+        off="--no_lr_scale_batch",
+    )
 
 
 def _add_model_flags(group: FlagGroup) -> None:

@@ -14,7 +14,7 @@ from util.errors import UserError
 from util.files import folder_lock
 from util.files.folder_lock import locked
 
-# Holds a lock, forks a child like a data worker, and waits to be killed.
+# Holds a lock, forks a child like a DataLoader worker, and waits to be killed.
 HOLDER = """
 import os, sys, time
 from pathlib import Path

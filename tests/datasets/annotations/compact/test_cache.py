@@ -57,7 +57,7 @@ def test_an_entry_holds_the_file(tmp_path, home, readings, seed):
     expected = Instances(data).tables()
     assert first.tables() == second.tables() == expected
     assert isinstance(second.bbox, np.memmap)
-    copied = pickle.loads(pickle.dumps(second))  # as for a data worker that is not forked
+    copied = pickle.loads(pickle.dumps(second))  # as for a DataLoader worker that is not forked
     assert copied.tables() == expected
     assert isinstance(copied.bbox, np.memmap) and copied.bbox.filename == second.bbox.filename
 
