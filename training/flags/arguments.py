@@ -21,9 +21,7 @@ def get_args_parser(device: str | None = None) -> argparse.ArgumentParser:
             PyTorch).
     """
     parser = argparse.ArgumentParser("Set transformer detector", add_help=False)
-    training = FlagGroup(parser, "training")
-    _add_optimizer_flags(training)
-    _add_training_flags(training)
+    _add_training_flags(FlagGroup(parser, "training"))
     _add_model_flags(FlagGroup(parser, "model"))
     _add_loss_flags(FlagGroup(parser, "matching and loss"))
     _add_data_flags(FlagGroup(parser, "data"))
@@ -31,7 +29,7 @@ def get_args_parser(device: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_optimizer_flags(group: FlagGroup) -> None:
+def _add_training_flags(group: FlagGroup) -> None:
     add, add_switch = group.add, group.add_switch
     add("--lr", "learning rate of all layers except the backbone", default=1e-4, type=float)
     backbone = "learning rate of the backbone; 0 freezes the backbone"
@@ -51,10 +49,6 @@ def _add_optimizer_flags(group: FlagGroup) -> None:
     )
     _add_schedule_flags(group)
     add("--clip_max_norm", "clip the gradient norm to this value; 0: off", default=0.1, type=float)
-
-
-def _add_training_flags(group: FlagGroup) -> None:
-    add, add_switch = group.add, group.add_switch
     precisions = ["off", "bf16", "fp16"]
     add("--amp", "run the model in mixed precision; use fp16 on GPUs only", choices=precisions)
     add_switch("--compile", "compile backbone and transformer with torch.compile for training")
