@@ -256,10 +256,15 @@ def set_aside_later_files(folder: RunFolder, checkpoint: str, progress: RunState
 
     Args:
         folder: output folder.
-        checkpoint: path of the checkpoint; if it is in another folder, nothing is done.
+        checkpoint: path of the checkpoint; if it is in another folder, nothing is set aside.
         progress: progress stored in the checkpoint.
     """
     if not folder.holds(checkpoint):
+        if folder.path is not None and progress.best_epoch is not None:
+            print(
+                f"best.pth: epoch {progress.best_epoch} is the best so far, in the folder of "
+                f"{checkpoint}; {folder.path} gets a best.pth from a better epoch"
+            )
         return
     folder.go_back_to(progress.epoch, progress.step)
     if progress.images_done == 0 and progress.best_epoch == progress.epoch - 1:

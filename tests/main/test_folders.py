@@ -44,6 +44,17 @@ def let_epochs_score(monkeypatch, *scores):
     monkeypatch.setattr(evaluation, "evaluate", scored)
 
 
+def test_a_run_continued_in_another_folder_says_where_the_best_epoch_is(
+    data, two_epochs, tmp_path, monkeypatch, capsys
+):
+    let_epochs_score(monkeypatch, 0.2)
+    start = ["--resume", two_epochs / "checkpoint.pth", "--epochs", "3"]
+    assert run(data, *start, "--output_dir", tmp_path / "new") == 0
+    told = f"best.pth: epoch 0 is the best so far, in the folder of {two_epochs}/checkpoint.pth"
+    assert told in capsys.readouterr().out
+    assert not (tmp_path / "new" / "best.pth").exists()
+
+
 def content_of(folder):
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 

@@ -60,7 +60,11 @@ def _lock(folder: Path) -> int | None:
             time.sleep(_POLL_SECONDS)
         os.ftruncate(lock, 0)
         os.write(lock, f"process {os.getpid()}{_here()}".encode())
-    except (ImportError, OSError):
+    except (ImportError, PermissionError):
+        return None
+    except OSError:  # a file system without locks
+        with contextlib.suppress(OSError):
+            (folder / _LOCK).unlink()
         return None
     _held.add(lock)
     return lock

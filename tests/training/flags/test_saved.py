@@ -104,7 +104,9 @@ def test_a_resumed_run_keeps_its_flags(data, trained, tmp_path, capsys):
 
 def test_saved_switches_can_be_undone(trained, tmp_path):
     on = {"aux_loss": False, "deterministic": True, "group_aspect": True, "lr_scale_batch": True}
+    on["iou_targets"] = True
     off = ["--aux_loss", "--no_deterministic", "--no_group_aspect", "--no_lr_scale_batch"]
+    off.append("--no_iou_targets")
     for argv, expected in (([], on), (off, {name: not value for name, value in on.items()})):
         args = resolved(trained, *argv, given=set(on) if argv else set(), **on)
         assert {name: getattr(args, name) for name in on} == expected
