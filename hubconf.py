@@ -54,15 +54,16 @@ Args:
         (downloaded), ``none`` (random), or the path of a weights file; not for detr_demo.
     query_design: ``learned``, or ``anchor``: the model of configs/detr_r50_50ep_anchor.txt, with
         300 queries and without released weights; box models only.
-    optimize: return a copy prepared for inference instead of the model itself, see
-        `models.fast.inference.optimize_for_inference`: faster, cannot be trained or changed.
+    optimize: return a copy for faster inference instead of the model itself, which cannot be
+        trained or changed, see `models.fast.inference.optimize_for_inference`.
 
 Returns:
     The model in training mode: call ``.eval()`` (with ``optimize`` it is in evaluation mode). It
     takes a list of images (3, H, W) or a batch (B, 3, H, W), RGB, normalized with the ImageNet mean
     and standard deviation (detr_demo: a batch only, of at most 1600 pixels per side), and returns
-    ``pred_logits`` (B, 100, num_classes + 1) and ``pred_boxes`` (B, 100, 4), cxcywh in [0, 1].
-    Panoptic models add ``pred_masks`` (B, 100, H / 4, W / 4), logits.
+    ``pred_logits`` (B, Q, num_classes + 1) and ``pred_boxes`` (B, Q, 4), cxcywh in [0, 1], for Q =
+    100 queries (300 with anchor queries). Panoptic models add ``pred_masks`` (B, Q, H / 4, W / 4),
+    logits.
 
 Raises:
     UserError: if ``num_classes`` is invalid, or weights cannot be downloaded or do not match.

@@ -49,7 +49,8 @@ def build_parser() -> ArgumentParser:
     """Build the command-line parser."""
     parser = ArgumentParser(
         "predict.py",
-        usage="predict.py INPUT [INPUT ...] --checkpoint FILE --output_dir DIR [flags]",
+        usage="predict.py INPUT [INPUT ...] (--checkpoint FILE | --hub NAME) --output_dir DIR "
+        "[flags]",
         description="Detect objects in images and videos; write annotated images, JSON and CSV.",
     )
     inputs = "image, folder (with subfolders), quoted glob pattern, video file or camera index"
@@ -74,7 +75,8 @@ def _add_model_flags(group: FlagGroup) -> None:
     losses = "classification loss of the --checkpoint (only needed if the file stores no flags)"
     add("--cls_loss", losses, choices=["ce", "focal"], default=None)
     add("--device", "cpu or cuda (default: cuda if there is a GPU)")
-    add("--amp", "run the model in mixed precision", choices=["off", "bf16", "fp16"], default="off")
+    amp = "run the model in mixed precision; use fp16 on GPUs only"
+    add("--amp", amp, choices=["off", "bf16", "fp16"], default="off")
     add("--batch_size", "maximum number of images per batch", type=positive_int, default=4)
 
 
@@ -83,7 +85,7 @@ def _add_detection_flags(group: FlagGroup) -> None:
     threshold = "minimum score (default: best-F1 threshold stored in the checkpoint, else 0.5)"
     add("--threshold", threshold, type=fraction)
     add("--classes", "classes to detect, such as cat,dog (default: all)", default=None)
-    fps = "number of video frames per second to use (default: all frames)"
+    fps = "videos: frames per second to sample (default: all)"
     add("--fps", fps, type=_positive_float)
 
 
@@ -93,11 +95,11 @@ def _add_output_flags(group: FlagGroup) -> None:
     formats = "format of detections.json: names (per image, with class names), coco (COCO results)"
     add("--json", formats, choices=["names", "coco"], default="names")
     add("--ann", "with --json coco: COCO annotation file that provides the image ids")
-    add_switch("--no_pictures", "do not save annotated images")
+    add_switch("--no_pictures", "do not save pictures (annotated images)")
     add_switch("--crops", "save a crop of each detection")
     add_switch("--counts", "write counts.csv: number of objects per image and class")
     add_switch("--attention", "draw encoder and decoder attention maps")
-    points = "with --attention: points in pixels, such as 120,80 200,50 (default: box centers)"
+    points = "with --attention: pixels whose encoder attention is drawn (default: box centers)"
     add("--points", points, nargs="+", type=_point, metavar="X,Y")
 
 

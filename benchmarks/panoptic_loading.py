@@ -24,7 +24,7 @@ _SEGMENTS = 15
 
 
 def cases(settings: Settings) -> Iterator[Case]:
-    """One sample, with one thread as in a data worker."""
+    """One sample, with one thread as in a DataLoader worker."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         segments = _write_data(folder)

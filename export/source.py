@@ -11,6 +11,7 @@ from torch import nn
 
 import hubconf
 from datasets.coco import PUBLISHED_SCALES
+from datasets.loading.byte_images import Normalization
 from export.architecture import Architecture, amplify_random_weights
 from export.loaded_model import LoadedModel
 from export.weights import EMA_HELP, flags_of, read_weights
@@ -60,7 +61,7 @@ def add_model_flags(parser: ArgumentParser) -> None:
     group = FlagGroup(parser, "model")
     group.add(
         "--hub",
-        "torch.hub model to export",
+        "torch.hub model to export, instead of --checkpoint",
         choices=tuple(RELEASED_MODELS),
     )
     group.add(
@@ -159,6 +160,7 @@ def from_file(
         category_ids=category_ids_in(checkpoint, architecture.num_classes, path).saved(),
         short_side=max(_side(n, path) for n in _listed(flags.get("scales") or PUBLISHED_SCALES)),
         max_size=_side(flags.get("max_size", NEW_FLAG_DEFAULTS["max_size"]), path),
+        normalization=Normalization.of(flags, path),
         best_threshold=best_f1_threshold_in(checkpoint, averaged),
         segment_threshold=_score(
             flags.get("panoptic_threshold"), SEGMENT_THRESHOLDS[architecture.cls_loss]

@@ -21,7 +21,7 @@ _QUERIES_AT_ONCE = 16  # masks per chunk: 70 MB at 800 x 1333 pixels
 # cross-entropy (weight 0.1 of no-object), and with 0.35 for the focal loss (alpha 0.25, gamma 2).
 SEGMENT_THRESHOLDS = {"ce": 0.85, "focal": 0.35}
 
-_SMALLEST_AREA = 4  # segments of this many pixels or fewer are dropped
+_LARGEST_DROPPED_AREA = 4  # segments of this many pixels or fewer are dropped
 
 
 def coco_is_thing(num_classes: int) -> dict[int, bool]:
@@ -184,8 +184,8 @@ class PostProcessPanoptic(nn.Module):
         masks = _upsample_masks(masks, processed_hw, padded_hw or processed_hw)
         id_map = _resize_nearest(self._merge_stuff(_argmax_query(masks), labels), target_hw)
         areas = _areas(id_map, len(labels))
-        while (areas <= _SMALLEST_AREA).any():
-            keep = torch.from_numpy(areas > _SMALLEST_AREA)
+        while (areas <= _LARGEST_DROPPED_AREA).any():
+            keep = torch.from_numpy(areas > _LARGEST_DROPPED_AREA)
             masks, scores, labels = masks[keep.to(masks.device)], scores[keep], labels[keep]
             # As in the original, stuff segments are not merged again here.
             id_map = _resize_nearest(_argmax_query(masks), target_hw)

@@ -23,19 +23,25 @@ def model_state(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]
         source: file name for the error message.
 
     Raises:
-        UserError: the checkpoint has no weights, or sparse or quantised ones.
+        UserError: the checkpoint has no weights, or sparse, quantized, complex or meta tensors.
     """
     state = checkpoint.get("model", checkpoint)
     if isinstance(state, Mapping) and state and all(isinstance(v, Tensor) for v in state.values()):
         for key, value in state.items():
-            if not isinstance(key, str) or value.layout != torch.strided or value.is_quantized:
+            if not isinstance(key, str) or not _is_plain(value):
                 raise UserError(
-                    f"{source}: {key!r} is no dense tensor with a name: save the weights as a "
-                    "state dict of plain tensors"
+                    f"{source}: {key!r} is no dense tensor of real numbers with a name: save the "
+                    "weights as a state dict of plain tensors"
                 )
         return dict(state)
     keys = ", ".join(map(str, list(checkpoint)[:MAX_LISTED])) or "none"
     raise UserError(f"{source}: has no weights under the key 'model' (its keys: {keys})")
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether this is a dense tensor of real numbers, with data."""
+    is_dense = tensor.layout == torch.strided and not tensor.is_meta
+    return is_dense and not (tensor.is_quantized or tensor.is_complex())
 
 
 def num_classes_in_head(state: Mapping[str, Tensor], source: str) -> int:

@@ -75,7 +75,7 @@ def write_released_file(folder, state, **extra):
 
 @pytest.fixture
 def table(monkeypatch, tmp_path):
-    """Changes an entry of the table to another file; what is downloaded stays in ``tmp_path``.
+    """Changes an entry of the table to another file; downloads are written to ``tmp_path``.
 
     The weights of ImageNet cannot be had: nobody may ask for them.
     """

@@ -16,7 +16,7 @@ from util.category_ids import CategoryIds
 from util.errors import UserError
 from util.text import first_of
 
-# Datasets that always get one row per class, also if their ids are 1, 2, 3, …
+# Datasets that always get one row per class, even if their ids are 1, 2, 3, …
 _ONE_ROW_PER_CLASS = ("data", "voc", "yolo")
 
 
@@ -25,7 +25,7 @@ def choose_category_ids(
 ) -> CategoryIds:
     """Choose the rows of a new classification head.
 
-    Row number = category id
+    The row number equals the category id in these cases:
 
     - with ``--num_classes``, and for COCO's own classes;
     - without ``--data``, ``--voc_path`` and ``--yolo_path``, also for ids that fit the head of a

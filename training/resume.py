@@ -305,22 +305,30 @@ def _closed_form(scheduler: LRScheduler) -> list[float]:
 
 
 def averaged_model(
-    training: TrainingState, decay: float, checkpoint: LoadedCheckpoint | None
+    training: TrainingState,
+    decay: float,
+    checkpoint: LoadedCheckpoint | None,
+    is_evaluated: bool = False,
 ) -> AveragedModel | None:
-    """Build the averaged weights: a copy of the model, or restored from a checkpoint.
+    """Build the EMA weights: a copy of the model, or restored from a checkpoint.
 
     Args:
         training: training state; its model must have the same weights on all ranks.
         decay: value of ``--ema_decay``; 0: None is returned.
         checkpoint: checkpoint of ``--resume``, or None.
+        is_evaluated: with ``--eval``: the checkpoint must have EMA weights.
 
     Raises:
-        UserError: if the averaged weights of the checkpoint do not match the model.
+        UserError: if the EMA weights of the checkpoint do not match the model, or are missing.
     """
     if not decay:
         return None
     averaged = AveragedModel(training.model, decay)
     if checkpoint is not None:
         path, content = checkpoint
-        restore_average(averaged, content, path, training.progress.step)
+        was_restored = restore_average(averaged, content, path, training.progress.step)
+        if is_evaluated and not was_restored:
+            raise UserError(
+                f"--ema_decay {decay}: {path} has no EMA weights to evaluate; omit the flag"
+            )
     return averaged

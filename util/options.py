@@ -12,6 +12,7 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "cls_loss": "ce",
     "cls_loss_coef": 1.0,
     "focal_alpha": None,
+    "iou_targets": False,
     "denoising": 0,
     "finetune": "",
     "data": None,
@@ -29,7 +30,10 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "val_ann": None,
     "scales": None,
     "max_size": 1333,
+    "image_mean": [0.485, 0.456, 0.406],  # ImageNet's
+    "image_std": [0.229, 0.224, 0.225],
     "crop_prob": 0.5,
+    "resize": "pillow",
     "group_aspect": False,
     "amp": "off",
     "compile": False,

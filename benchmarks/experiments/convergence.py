@@ -31,25 +31,35 @@ def read_curve(log: Path, steps_per_epoch: int, name: str = "test_coco_eval_bbox
 
 
 def by_name(folders: Sequence[Path], steps_per_epoch: int) -> dict[str, list[Curve]]:
-    """Curves of all seeds, by name of the run without the seed; those of averaged weights too."""
+    """Curves of all seeds, by name of the run without the seed; those of EMA weights too."""
     runs = defaultdict(list)
     for folder in folders:
         name = re.sub(r"_s\d+$", "", folder.name)
         runs[name].append(read_curve(folder / "log.txt", steps_per_epoch))
         averaged = read_curve(folder / "log.txt", steps_per_epoch, "ema_coco_eval_bbox")
         if averaged:
-            runs[f"{name}, averaged weights"].append(averaged)
+            runs[f"{name}, EMA weights"].append(averaged)
     return dict(runs)
 
 
 def table(runs: Mapping[str, Sequence[Curve]]) -> str:
-    """A Markdown table with the final AP and AP50 of each run: mean over seeds, and range."""
-    lines = ["| run | seeds | steps | AP | AP50 |", "|---|---|---|---|---|"]
+    """A Markdown table of the scores during and at the end of each run: mean over seeds, and range.
+
+    A third is the first evaluation after a third of the steps or more.
+    """
+    names = ["run", "seeds", "steps", "AP at a third", "AP at two thirds", "AP", "AP50"]
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for name, curves in runs.items():
         steps = max(curve[-1][0] for curve in curves)
-        scores = [_described([curve[-1][place] for curve in curves]) for place in (1, 2)]
+        aps = [[_ap_after(curve, thirds / 3) for curve in curves] for thirds in (1, 2, 3)]
+        scores = map(_described, [*aps, [curve[-1][2] for curve in curves]])
         lines.append(f"| {name} | {len(curves)} | {steps} | {' | '.join(scores)} |")
     return "\n".join(lines)
+
+
+def _ap_after(curve: Curve, fraction: float) -> float:
+    """AP of the first evaluation after this fraction of the steps."""
+    return next(ap for steps, ap, _ in curve if steps >= fraction * curve[-1][0])
 
 
 def _described(values: Sequence[float]) -> str:

@@ -18,11 +18,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from engine import EpochProgress, train_one_epoch
-from main import get_args_parser
-from models import build_model
+from benchmarks.harness.inputs import build, images, targets
+from engine import EpochContext, train_one_epoch
 from training.network import distribute
-from util.nested_tensor import nested_tensor_from_tensor_list
 from util.optimizer import build_optimizer
 
 _CPU = torch.device("cpu")
@@ -78,29 +76,16 @@ def _work(rank: int, args: argparse.Namespace, folder: str, turns: Any, results:
 
 def _images_per_second(args: argparse.Namespace, batch_size: int) -> float:
     """Throughput of this process in images per second."""
-    flags = argparse.ArgumentParser(parents=[get_args_parser()]).parse_args(
-        f"{args.model} --backbone_weights none --num_classes 91 --device cpu".split()
-    )
-    torch.manual_seed(0)
-    model, criterion, _ = build_model(flags)
+    model, criterion = build(args.model)
     parallel = distribute(model)
-    optimizer = build_optimizer(model, flags.lr, flags.lr_backbone, flags.weight_decay)
+    optimizer = build_optimizer(model, lr=1e-4, lr_backbone=1e-5, weight_decay=1e-4)
     ends: list[float] = []
-    progress = EpochProgress(after_step=lambda *_: ends.append(time.perf_counter()))
-    batches = [_batch(batch_size, args.size)] * (args.steps + 1)
+    context = EpochContext(after_step=lambda *_: ends.append(time.perf_counter()))
+    batch = images([(args.size, args.size)] * batch_size), targets(batch_size, num_objects=7)
+    batches = [batch] * (args.steps + 1)
     with contextlib.redirect_stdout(io.StringIO()):
-        train_one_epoch(parallel, criterion, batches, optimizer, _CPU, 0, 0.1, progress=progress)
+        train_one_epoch(parallel, criterion, batches, optimizer, _CPU, 0, 0.1, context=context)
     return batch_size * args.steps / (ends[-1] - ends[0])
-
-
-def _batch(batch_size: int, size: int) -> tuple[Any, list[dict[str, torch.Tensor]]]:
-    """A batch of random images with seven objects each."""
-    images = torch.randn(batch_size, 3, size, size)
-    targets = [
-        {"labels": torch.randint(0, 91, (7,)), "boxes": torch.rand(7, 4) * 0.4 + 0.2}
-        for _ in range(batch_size)
-    ]
-    return nested_tensor_from_tensor_list(list(images)), targets
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How cost grows with image size, batch, queries, objects, annotations and data workers.
+"""How cost grows with image size, batch, queries, objects, annotations and DataLoader workers.
 
     python -m benchmarks.experiments.growth [--quick] [--output benchmarks/growth.svg]
 
@@ -82,7 +82,7 @@ PANELS = (
     Panel("Matching and losses", "queries", _by_queries),
     Panel("Matching and losses", "objects per image", _by_objects),
     Panel("Reading annotations", "images in the file", _by_annotations),
-    Panel("Loading an epoch", "data workers", _by_workers),
+    Panel("Loading an epoch", "DataLoader workers", _by_workers),
 )
 Curves = dict[str, list[tuple[int, float]]]  # (quantity, median) by variant
 

@@ -4,7 +4,7 @@
 
 Each kill is a SIGKILL to the process group at a random time; every fifth kill hits a checkpoint
 write, when its temporary file exists. After each kill the newest checkpoint must be readable. At
-the end weights, averaged weights, optimizer and log must be bit-identical to the uninterrupted run.
+the end weights, EMA weights, optimizer and log must be bit-identical to the uninterrupted run.
 Prints a line per kill and a summary; exit status 1 on any difference.
 """
 
@@ -26,6 +26,7 @@ import torch
 from datasets.shapes.directory import write_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 # Two checkpoints within each epoch, with dropout and augmentation.
 FLAGS = shlex.split(
     "--backbone resnet18 --backbone_weights none --hidden_dim 32 --nheads 4 --enc_layers 1 "
@@ -47,20 +48,7 @@ class Killed:
         self.folder = folder
         self.kills = self.kills_while_writing = 0
         self._left_over: set[Path] = set()
-        self._command = [sys.executable, str(ROOT / "main.py"), *FLAGS, "--auto_resume"]
-        self._command += ["--coco_path", str(data), "--output_dir", str(folder)]
-        self._command += ["--epochs", str(epochs)]
-
-    def start(self) -> subprocess.Popen:
-        """Start or resume the run in a process group of its own."""
-        return subprocess.Popen(
-            self._command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            cwd=ROOT,
-        )
+        self._command = [sys.executable, *main_command(data, folder, epochs)]
 
     def run_until(self, should_kill: Callable[[float], bool]) -> bool:
         """Start the run and kill it as soon as ``should_kill(seconds since start)`` is true.
@@ -71,8 +59,15 @@ class Killed:
         Raises:
             RuntimeError: if the run failed without a kill.
         """
-        self._left_over = self._half_written()
-        process = self.start()
+        self._left_over = half_written(self.folder)
+        process = subprocess.Popen(
+            self._command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env=ONE_THREAD,
+            cwd=ROOT,
+        )
         started = time.monotonic()
         while process.poll() is None:
             if should_kill(time.monotonic() - started):
@@ -89,10 +84,24 @@ class Killed:
 
     def is_writing(self) -> bool:
         """Whether the current process is writing a checkpoint."""
-        return bool(self._half_written() - self._left_over)
+        return bool(half_written(self.folder) - self._left_over)
 
-    def _half_written(self) -> set[Path]:
-        return set(self.folder.glob(".checkpoint.pth.*.tmp"))
+
+def main_command(data: Path, folder: Path, epochs: int) -> list[str]:
+    """``main.py`` with flags that start or resume a run."""
+    paths = ["--coco_path", str(data), "--output_dir", str(folder)]
+    return [str(ROOT / "main.py"), *FLAGS, "--auto_resume", *paths, "--epochs", str(epochs)]
+
+
+def half_written(folder: Path) -> set[Path]:
+    """Temporary files of checkpoint writes."""
+    return set(folder.glob(".checkpoint.pth.*.tmp"))
+
+
+def newest_step(folder: Path) -> int:
+    """Optimizer steps of the newest checkpoint, which must be readable; 0 without one."""
+    newest = folder / "checkpoint.pth"
+    return read(newest)["step"] if newest.exists() else 0
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -145,8 +154,7 @@ def kill_and_compare(folder: Path, kills: int, epochs: int, seed: int = 0) -> li
     complete = False
     while not complete:
         complete = killed.run_until(_next_kill(killed, kills, rng))
-        newest = killed.folder / "checkpoint.pth"
-        step = read(newest)["step"] if newest.exists() else 0  # raises if it cannot be read
+        step = newest_step(killed.folder)
         print(f"kill {killed.kills}: newest checkpoint at step {step}", flush=True)
     print(f"{killed.kills} kills, {killed.kills_while_writing} of them inside a checkpoint write")
     return compare(killed.folder, whole.folder)

@@ -18,7 +18,14 @@ import time
 from pathlib import Path
 
 from benchmarks.experiments import kill_resume
-from benchmarks.experiments.kill_resume import FLAGS, ROOT, compare, read
+from benchmarks.experiments.kill_resume import (
+    ONE_THREAD,
+    ROOT,
+    compare,
+    half_written,
+    main_command,
+    newest_step,
+)
 from datasets.shapes.directory import write_shapes
 
 _SLOWEST_START = 120  # seconds until both processes run
@@ -39,14 +46,9 @@ class Together:
         self._log = folder.with_suffix(".txt").open("w")
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc_per_node", "2", "--max-restarts", str(restarts)]
-        command += ["--monitor-interval", "0.1", str(ROOT / "main.py"), *FLAGS, "--auto_resume"]
-        command += ["--coco_path", str(data), "--output_dir", str(folder), "--epochs", str(epochs)]
+        command += ["--monitor-interval", "0.1", *main_command(data, folder, epochs)]
         self._agent = subprocess.Popen(
-            command,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            cwd=ROOT,
+            command, stdout=self._log, stderr=subprocess.STDOUT, env=ONE_THREAD, cwd=ROOT
         )
 
     def is_running(self) -> bool:
@@ -60,10 +62,6 @@ class Together:
             return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
         except FileNotFoundError:
             return []
-
-    def half_written(self) -> set[Path]:
-        """Temporary files of checkpoint writes."""
-        return set(self.folder.glob(".checkpoint.pth.*.tmp"))
 
     def end(self) -> None:
         """Wait for the end of the run.
@@ -95,9 +93,11 @@ def kill_one(run: Together, before: list[int], inside_a_write: bool, rng: random
         if not run.is_running() or time.monotonic() > deadline:
             return False
         time.sleep(0.05)
-    left_over = run.half_written()
+    left_over = half_written(run.folder)
     kill_time = time.monotonic() + rng.uniform(3, 6) + rng.expovariate(0.5)
-    while not (run.half_written() - left_over if inside_a_write else time.monotonic() > kill_time):
+    while not (
+        half_written(run.folder) - left_over if inside_a_write else time.monotonic() > kill_time
+    ):
         if not run.is_running():
             return False
         time.sleep(0.0005)
@@ -120,9 +120,7 @@ def kill_and_compare(folder: Path, kills: int, epochs: int, seed: int = 0) -> li
     while done < kills and kill_one(killed, earlier, done % 4 == 3, rng):
         earlier = killed.processes() + earlier
         done += 1
-        newest = killed.folder / "checkpoint.pth"
-        step = read(newest)["step"] if newest.exists() else 0  # raises if it cannot be read
-        print(f"kill {done}: newest checkpoint at step {step}", flush=True)
+        print(f"kill {done}: newest checkpoint at step {newest_step(killed.folder)}", flush=True)
     killed.end()
     print(f"{done} kills of one of two processes")
     return compare(killed.folder, whole.folder)

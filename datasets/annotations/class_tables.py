@@ -59,14 +59,14 @@ def classes_of_run(
         skip_checks: value of ``--skip_checks``: print conflicts as warnings.
 
     Raises:
-        UserError: if classes conflict, see `check_classes`.
+        UserError: if classes conflict, see `_check_classes`.
     """
     tables = [table_of_dataset("validation", val_set)]
     if checkpoint is not None:
         tables.insert(0, table_of_checkpoint(checkpoint_path, checkpoint))
     if train_set is not None:
         tables.insert(0, table_of_dataset("training", train_set))
-    return merge_classes(tables, skip_checks)
+    return _merge_classes(tables, skip_checks)
 
 
 def table_of_dataset(label: str, dataset: Any) -> ClassTable:
@@ -112,19 +112,11 @@ def _text_ids_in(checkpoint: Mapping[str, Any]) -> dict[int, str]:
     return {category_id_of(text): text for text in own_ids if isinstance(text, str)}
 
 
-def merge_classes(tables: Sequence[ClassTable], skip_checks: bool) -> ClassTable:
-    """Add the ids of further tables to the first table.
-
-    Args:
-        tables: at least one; tables without classes are ignored.
-        skip_checks: value of ``--skip_checks``: print conflicts as warnings.
-
-    Raises:
-        UserError: if classes conflict, see `check_classes`.
-    """
+def _merge_classes(tables: Sequence[ClassTable], skip_checks: bool) -> ClassTable:
+    """Add the ids of further tables to the first; tables without classes are ignored."""
     known, *others = [table for table in tables if table.names] or tables[:1]
     for other in others:
-        check_classes(known, other, skip_checks)
+        _check_classes(known, other, skip_checks)
         known = known._replace(
             names={**other.names, **known.names},
             is_thing={**other.is_thing, **known.is_thing},
@@ -133,18 +125,8 @@ def merge_classes(tables: Sequence[ClassTable], skip_checks: bool) -> ClassTable
     return known
 
 
-def check_classes(first: ClassTable, second: ClassTable, skip_checks: bool) -> None:
-    """Compare two tables, and print the classes that only one of them has.
-
-    Args:
-        first: classes of the training data or the checkpoint.
-        second: classes to compare.
-        skip_checks: value of ``--skip_checks``: print conflicts as warnings.
-
-    Raises:
-        UserError: if the tables differ in the name of an id, the id of a name, or in whether a
-            class is a thing.
-    """
+def _check_classes(first: ClassTable, second: ClassTable, skip_checks: bool) -> None:
+    """Refuse conflicts of names, ids or things; print the classes that only one table has."""
     labels = first.label, second.label
     where = f"{first.label} ({first.source}) and {second.label} ({second.source})"
     text_ids = {**first.text_ids, **second.text_ids}

@@ -16,7 +16,7 @@ Format of the tables (sizes in pixels):
 """
 
 import math
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -164,11 +164,6 @@ def category_names(categories: Iterable[Row]) -> dict[int, str]:
 def text_ids(categories: Iterable[Row]) -> dict[int, str]:
     """Original ids by category id, for categories whose id is a string in the file."""
     return {row["id"]: row[TEXT_ID] for row in categories if TEXT_ID in row}
-
-
-def largest_category_id(category_ids: Collection[int]) -> int:
-    """The largest category id; 0 if there are no categories."""
-    return max(category_ids, default=0)
 
 
 def box_area(annotation: Row) -> float:

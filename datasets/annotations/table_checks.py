@@ -66,38 +66,6 @@ def check_not_empty(images: list[Row], ann_file: str | Path) -> None:
         raise UserError(f"annotation file {ann_file} has no images; a split needs at least one")
 
 
-def check_table(found: FileProblems, table: str, rows: list[Row], rules: list[Rule]) -> None:
-    """Check that rows follow the rules and have unique ids."""
-    check_fields(found, table, rows, rules)
-    check_unique(found, table, rows, "id")
-
-
-def check_fields(found: FileProblems, table: str, rows: list[Row], rules: list[Rule]) -> None:
-    """Check that rows follow the rules."""
-    for field, is_valid, must_be, required in rules:
-        invalid = [row for row in rows if not is_valid(row.get(field))]
-        absent = [row for row in invalid if row.get(field) is None]
-        present = [row for row in invalid if row.get(field) is not None]
-        found.add(table, present, f"have an invalid {field} (must be {must_be})", field)
-        if required:
-            found.add(table, absent, f"have no {field}")
-
-
-def check_unique(found: FileProblems, table: str, rows: list[Row], field: str) -> None:
-    """Check that no two rows have the same integer in a field."""
-    counts = Counter(row[field] for row in rows if is_integer(row.get(field)))
-    if len(counts) < len(rows):
-        repeated = [row for row in rows if is_integer(row.get(field)) and counts[row[field]] > 1]
-        found.add(table, repeated, f"share their {field} with another")
-
-
-def check_image_sizes(found: FileProblems, images: list[Row]) -> None:
-    """Check that images have a width and a height within the limits of `util.files.image_files`."""
-    check_fields(found, "images", images, _SIDE_RULES)
-    wide = [row for row in images if (size := size_wh(row)) and size[0] * size[1] > MAX_PIXELS]
-    found.add("images", wide, f"have a width times height above the limit of {MAX_PIXELS} pixels")
-
-
 def size_wh(image: Row) -> tuple[int, int] | None:
     """Width and height in pixels of a row of "images"; None if they are missing or invalid."""
     width, height = image.get("width"), image.get("height")
@@ -110,66 +78,98 @@ def sizes_wh_by_id(images: Iterable[Row]) -> dict[int, tuple[int, int]]:
     return {row["id"]: size for row in identified if (size := size_wh(row))}
 
 
-def check_mask_memory(found: FileProblems, images: list[Row], objects: Mapping[Any, int]) -> None:
-    """Check that the masks of each image fit into memory.
+class TableChecks(FileProblems):
+    """Checks of the tables of an annotation file; collects the problems.
 
-    Args:
-        found: receives the problems.
-        images: rows of the table "images".
-        objects: number of masks by image id.
+    Each check has the arguments ``table``, the name of the rows in messages, and ``rows``.
     """
-    crowded = [
-        row
-        for row in images
-        if is_id(row.get("id"))
-        and (size := size_wh(row))
-        and objects.get(row["id"], 0) * size[0] * size[1] > MAX_MASK_PIXELS
-    ]
-    text = (
-        f"have masks with more than {MAX_MASK_PIXELS} pixels in total; scale the images down or "
-        "split them into tiles"
-    )
-    found.add("images", crowded, text)
 
+    def check_table(self, table: str, rows: list[Row], rules: list[Rule]) -> None:
+        """Check that rows follow the rules and have unique ids."""
+        self.check_fields(table, rows, rules)
+        self.check_unique(table, rows, "id")
 
-def check_references(
-    found: FileProblems, table: str, rows: list[Row], field: str, referred: list[Row]
-) -> None:
-    """Check that the images or categories of rows exist; `check_fields` reports invalid types.
+    def check_fields(self, table: str, rows: list[Row], rules: list[Rule]) -> None:
+        """Check that rows follow the rules."""
+        for field, is_valid, must_be, required in rules:
+            invalid = [row for row in rows if not is_valid(row.get(field))]
+            absent = [row for row in invalid if row.get(field) is None]
+            present = [row for row in invalid if row.get(field) is not None]
+            self.add(table, present, f"have an invalid {field} (must be {must_be})", field)
+            if required:
+                self.add(table, absent, f"have no {field}")
 
-    Args:
-        found: receives the problems.
-        table: name of the rows in messages.
-        rows: rows to check.
-        field: "image_id" or "category_id".
-        referred: the table "images" or "categories".
-    """
-    known = {row["id"] for row in referred if is_integer(row.get("id"))}
-    stray = [row for row in rows if is_integer(row.get(field)) and row[field] not in known]
-    target = "images" if field == "image_id" else "categories"
-    found.add(table, stray, f"have a {field} that is not among the {target}", field)
+    def check_unique(self, table: str, rows: list[Row], field: str) -> None:
+        """Check that no two rows have the same integer in a field."""
+        valid = [row for row in rows if is_integer(row.get(field))]
+        counts = Counter(row[field] for row in valid)
+        if len(counts) < len(valid):
+            repeated = [row for row in valid if counts[row[field]] > 1]
+            self.add(table, repeated, f"share their {field} with another")
 
+    def check_image_sizes(self, images: list[Row]) -> None:
+        """Check that widths and heights are within the limits of `util.files.image_files`."""
+        self.check_fields("images", images, _SIDE_RULES)
+        wide = [row for row in images if (size := size_wh(row)) and size[0] * size[1] > MAX_PIXELS]
+        text = f"have a width times height above the limit of {MAX_PIXELS} pixels"
+        self.add("images", wide, text)
 
-def check_labels_below(
-    found: FileProblems, table: str, rows: list[Row], num_classes: int, categories: list[Row]
-) -> None:
-    """Check that category ids used as rows of the classification head are below num_classes."""
-    beyond = [
-        row
-        for row in rows
-        if is_integer(row.get("category_id")) and row["category_id"] >= num_classes
-    ]
-    if not beyond:
-        return
-    labels = [row["category_id"] for row in beyond]
-    labels += [row["id"] for row in categories if is_label(row.get("id"))]
-    largest = max(labels)
-    fix = "omit --num_classes: it needs integer category ids, but some ids are strings"
-    if largest not in text_ids(categories):
-        fix = (
-            f"--num_classes {num_classes} is too small: the largest category id is {largest}, so "
-            f"{largest + 1} are needed; omit --num_classes, or use --finetune if the number "
-            "comes from a checkpoint"
+    def check_mask_memory(self, images: list[Row], objects: Mapping[Any, int]) -> None:
+        """Check that the masks of each image fit into memory.
+
+        Args:
+            images: rows of the table "images".
+            objects: number of masks by image id.
+        """
+        crowded = [
+            row
+            for row in images
+            if is_id(row.get("id"))
+            and (size := size_wh(row))
+            and objects.get(row["id"], 0) * size[0] * size[1] > MAX_MASK_PIXELS
+        ]
+        text = (
+            f"have masks with more than {MAX_MASK_PIXELS} pixels in total; scale the images down "
+            "or split them into tiles"
         )
-    problem = f"have a category_id of at least {num_classes}, the number of classes"
-    found.add(table, beyond, problem, "category_id", fix)
+        self.add("images", crowded, text)
+
+    def check_references(
+        self, table: str, rows: list[Row], field: str, referred: list[Row]
+    ) -> None:
+        """Check that the images or categories of rows exist; `check_fields` reports invalid types.
+
+        Args:
+            table: name of the rows in messages.
+            rows: rows to check.
+            field: "image_id" or "category_id".
+            referred: the table "images" or "categories".
+        """
+        known = {row["id"] for row in referred if is_integer(row.get("id"))}
+        stray = [row for row in rows if is_integer(row.get(field)) and row[field] not in known]
+        target = "images" if field == "image_id" else "categories"
+        self.add(table, stray, f"have a {field} that is not among the {target}", field)
+
+    def check_labels_below(
+        self, table: str, rows: list[Row], num_classes: int, categories: list[Row]
+    ) -> None:
+        """Check that category ids used as rows of the classification head are below num_classes."""
+        beyond = [
+            row
+            for row in rows
+            if is_integer(row.get("category_id")) and row["category_id"] >= num_classes
+        ]
+        if not beyond:
+            return
+        labels = [row["category_id"] for row in beyond]
+        labels += [row["id"] for row in categories if is_label(row.get("id"))]
+        largest = max(labels)
+        fix = "omit --num_classes: it needs integer category ids, but some ids are strings"
+        if largest not in text_ids(categories):
+            fix = (
+                f"--num_classes {num_classes} is too small: the largest category id is {largest}, "
+                f"so {largest + 1} are needed; omit --num_classes, or use --finetune if the "
+                "number comes from a checkpoint"
+            )
+        problem = f"have a category_id of at least {num_classes}, the number of classes"
+        self.add(table, beyond, problem, "category_id", fix)

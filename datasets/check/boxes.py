@@ -62,7 +62,7 @@ class Boxes(NamedTuple):
         row, (width, height) = self.rows[index], self.limits[index]
         box = f"bbox {box_in_words(row['bbox'])}"
         size = f"image {width:.0f}x{height:.0f}" if np.isfinite(width) else ""
-        return annotation_example(
+        return _annotation_example(
             row, self.file_names, ", ".join(filter(None, [box, size, detail]))
         )
 
@@ -72,7 +72,7 @@ class Boxes(NamedTuple):
             findings.add(kind, self.example(index))
 
 
-def annotation_example(row: Row, file_names: Mapping[int, str], detail: str) -> Example:
+def _annotation_example(row: Row, file_names: Mapping[int, str], detail: str) -> Example:
     """Return an annotation of a listed image as an example."""
     return Example(
         image_id=row["image_id"],

@@ -195,7 +195,7 @@ def _is_usable(row: Row, facts: SplitFacts) -> bool:
 def _count_annotations(facts: SplitFacts, usable: Iterable[Row]) -> None:
     """Count objects and crowds by image and by class."""
     images_of_class: defaultdict[int, set[int]] = defaultdict(set)
-    images_with_crowd, extents = set(), []
+    images_with_crowd, areas = set(), []
     for row in usable:
         image_id, category_id, extent = row["image_id"], row["category_id"], row["bbox"][2:]
         if row.get("iscrowd"):
@@ -205,11 +205,11 @@ def _count_annotations(facts: SplitFacts, usable: Iterable[Row]) -> None:
             facts.objects[image_id] += 1
             facts.classes[category_id].objects += 1
             images_of_class[category_id].add(image_id)
-            extents.append(extent)
+            areas.append(float(extent[0]) * float(extent[1]))
     facts.num_images_with_crowd = len(images_with_crowd)
     for category_id, image_ids in images_of_class.items():
         facts.classes[category_id].images = len(image_ids)
-    facts.box_areas = count_by_size(np.array(extents, dtype=np.float64).reshape(-1, 2))
+    facts.box_areas = count_by_size(np.array(areas, dtype=np.float64))
 
 
 def _check_counts(findings: Findings, facts: SplitFacts, settings: Settings) -> None:

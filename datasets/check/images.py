@@ -16,7 +16,6 @@ from PIL import Image
 from datasets.check.findings import Example, Findings
 from datasets.loading.images import (
     AS_STORED,
-    QUARTER_TURNS,
     SizeMatch,
     compare_sizes,
     exif_orientation,
@@ -30,6 +29,11 @@ from util.terminal.bar import Tqdm
 In = TypeVar("In")
 Out = TypeVar("Out")
 
+_KIND_OF_MATCH = {
+    SizeMatch.TURNED: "exif_rotated",
+    SizeMatch.DIFFERENT: "size_mismatch",
+    SizeMatch.AMBIGUOUS: "exif_ambiguous",
+}
 _DIGEST_BYTES = 16
 _ITEMS_PER_WORKER = 16
 
@@ -129,7 +133,7 @@ def survey_images(
     with warnings.catch_warnings():
         # Pillow warns about large images, which are reported here, and about harmless headers.
         warnings.filterwarnings("ignore", module="PIL")
-        inspected = _map_in_threads(inspect_image, images, num_workers)
+        inspected = _map_in_threads(_inspect_image, images, num_workers)
         for outcome in Tqdm(inspected, title, len(images), leave=False, disable=None):
             if isinstance(outcome, UnreadableImage):
                 kind = "decompression_bomb" if outcome.is_bomb else "unreadable_image"
@@ -140,7 +144,7 @@ def survey_images(
     return survey
 
 
-def inspect_image(listed: ListedImage) -> StoredImage | UnreadableImage:
+def _inspect_image(listed: ListedImage) -> StoredImage | UnreadableImage:
     """Decode an image file."""
     try:
         with open_image(listed.path, "it") as image:
@@ -178,15 +182,10 @@ def _add_size_findings(findings: Findings, image: StoredImage) -> None:
         sizes += f", annotation file {_size_text(listed_wh)}"
     if image.orientation != AS_STORED:
         sizes += f", EXIF orientation {image.orientation}"
-    if image.match is SizeMatch.DIFFERENT:
-        findings.add("size_mismatch", listed.example(sizes))
-    elif image.match is SizeMatch.TURNED or (listed.upright and image.orientation != AS_STORED):
+    if image.match in _KIND_OF_MATCH:
+        findings.add(_KIND_OF_MATCH[image.match], listed.example(sizes))
+    elif listed.upright and image.orientation != AS_STORED:
         findings.add("exif_rotated", listed.example(sizes))
-    elif image.orientation != AS_STORED:
-        turned = image.orientation in QUARTER_TURNS
-        is_clear = turned and listed_wh is not None and stored_wh[0] != stored_wh[1]
-        if not is_clear:
-            findings.add("exif_ambiguous", listed.example(sizes))
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and stored_wh[0] * stored_wh[1] > limit:
         findings.add("huge_image", listed.example(_size_text(stored_wh)))

@@ -150,7 +150,7 @@ class CocoScore:
         }
 
     def summarize(self, print_table: bool = True) -> None:
-        """Print the COCO summary table, if wanted, and store its numbers in ``stats``.
+        """Print the COCO summary table, if requested, and store its numbers in ``stats``.
 
         Raises:
             RuntimeError: if `evaluate` has not been called.

@@ -41,26 +41,9 @@ def explain_missing_ap(
     Returns:
         sentences, the most important first; empty if all results are above 0.
     """
-    score = evaluator.coco_eval[iou_type]
+    score, coco_gt = evaluator.coco_eval[iou_type], evaluator.coco_gt
     if (score.stats >= _BELOW_ANY_DISPLAY).all():
         return []
-    return explain_scores(score, evaluator.coco_gt, evaluator.detections(iou_type), training)
-
-
-def explain_scores(
-    score: CocoScore, coco_gt: COCO, detections: Sequence[Annotation], training: bool = False
-) -> list[str]:
-    """`explain_missing_ap` for detections from another source, such as a results file.
-
-    Args:
-        score: evaluation after ``summarize()``.
-        coco_gt: ground truth of the evaluation.
-        detections: COCO result entries.
-        training: see `explain_missing_ap`.
-
-    Returns:
-        see `explain_missing_ap`.
-    """
     objects = [
         annotation
         for image_id in score.params.imgIds
@@ -72,7 +55,7 @@ def explain_scores(
         return [nothing_to_find]
     if score.stats[0] >= _BELOW_ANY_DISPLAY:
         return _empty_size_ranges(score) + _missed_size_ranges(score)
-    reasons = _why_nothing_found(coco_gt, objects, detections, training)
+    reasons = _why_nothing_found(coco_gt, objects, evaluator.detections(iou_type), training)
     return reasons + _empty_size_ranges(score)
 
 

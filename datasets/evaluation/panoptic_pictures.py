@@ -1,4 +1,4 @@
-"""Read the samples for a figure of panoptic predictions beside the ground truth."""
+"""Read the samples for a figure of panoptic predictions next to the ground truth."""
 
 import json
 from collections.abc import Iterator

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.annotations.coco_file import is_integer
-from datasets.annotations.problems import FileProblems
-from datasets.annotations.table_checks import check_references
+from datasets.annotations.table_checks import TableChecks
 from datasets.formats.text_files import read_names
 from util.cli.suggestions import did_you_mean
 from util.errors import UserError
@@ -43,8 +42,8 @@ def keep_classes(
     Raises:
         UserError: if no class of the data is listed, or objects have an unknown category.
     """
-    found = FileProblems(source)
-    check_references(found, "annotations", data["annotations"], "category_id", data["categories"])
+    found = TableChecks(source)
+    found.check_references("annotations", data["annotations"], "category_id", data["categories"])
     found.raise_if_any()
     known = {
         row["id"]: str(row.get("name", row["id"]))

@@ -1,4 +1,4 @@
-"""Hold out a part of the images for validation, for data that is not split."""
+"""Hold out some images for validation, for data without a split."""
 
 import hashlib
 import re
@@ -16,7 +16,7 @@ _COPY = re.compile(r"\.rf\.\w+(?=\.\w+$)")
 class ImageSplit(NamedTuple):
     """Names of the images that a run uses for training and for validation.
 
-    A run that continues keeps it, so that no image of it changes sides when the data grows.
+    A resumed run keeps it, so that no image changes its split when images are added.
     """
 
     train: frozenset[str] = frozenset()
@@ -35,7 +35,7 @@ class ImageSplit(NamedTuple):
         return {name: sorted(names) for name, names in self._asdict().items()}
 
     def with_images(self, train: Collection[str], val: Collection[str]) -> "ImageSplit":
-        """Add images; those that are known stay where they are."""
+        """Add images; known images keep their split."""
         known = self.train | self.val
         return ImageSplit(self.train | (set(train) - known), self.val | (set(val) - known))
 
@@ -53,17 +53,17 @@ def hold_out(
     """Split tables into training and validation images.
 
     The images are chosen by a hash of seed and file name, so the result does not depend on the
-    order of the tables. Every class with two or more images has at least one in each part, unless
+    order of the tables. Every class with two or more images has at least one in each split, unless
     validation would have more than twice the requested fraction.
 
-    Images of an earlier split stay where they were. Of the others as many are chosen as are missing
-    from the requested fraction of all images.
+    Images of an earlier split keep their split. Further validation images are chosen from the
+    others until the requested fraction of all images is reached.
 
     Args:
-        data: COCO tables; rows without a valid id are kept in the training part.
+        data: COCO tables; rows without a valid id are kept in the training split.
         fraction: fraction of validation images, above 0; 1: all images.
         seed: seed of the choice.
-        earlier: images whose part is known; ignored if the fraction is 1.
+        earlier: images whose split is known; ignored if the fraction is 1.
         prefix: beginning of the names in ``earlier``, before the file names of the tables.
 
     Returns:

@@ -63,8 +63,8 @@ class Tables:
         format: name of the format.
         notes: entries that the reader has ignored or changed; probably errors in the data.
         remarks: sentences about entries that were ignored or changed because of flags.
-        part: description of the part of ``source`` that was read; empty: all of it.
-        split: all images by use, if a part of the data was held out; else None.
+        part: text about which images of ``source`` were read; empty: all of them.
+        split: training and validation images, if validation images were held out; else None.
     """
 
     data: dict[str, Any]
@@ -78,7 +78,7 @@ class Tables:
 
     @property
     def origin(self) -> str:
-        """Format and path, with the part that was read."""
+        """Format and path, and which images were read."""
         return f"{self.format}, {self.source}{self.part}"
 
     def report(self, image_set: str, summary: bool = True) -> None:

@@ -12,7 +12,7 @@ import yaml
 from datasets.annotations.foreign_formats import is_yolo_label_file
 from datasets.annotations.layouts import SPLIT_NAMES
 from datasets.formats.image_files import comparable, files_in, has_image, images_in, is_image
-from datasets.formats.text_files import filled_lines, read_names
+from datasets.formats.text_files import filled_lines, read_names, read_text
 from util.errors import UserError
 
 YAML_SUFFIXES = (".yaml", ".yml")
@@ -71,11 +71,7 @@ def _read_yaml(path: Path) -> Any:
         UserError: if the file is invalid.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+        return yaml.load(read_text(path), Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
@@ -236,7 +232,7 @@ def _find_class_file(root: Path, splits: Mapping[str, list[Path]]) -> Path | Non
 def label_files(images: Iterable[Path]) -> dict[Path, Path]:
     """Paths of the label files of images, which may not exist.
 
-    They are in the folder ``labels`` instead of ``images``, or beside the images. A name that
+    They are in the folder ``labels`` instead of ``images``, or next to the images. A name that
     differs only in case or in the encoding of accents counts if no other image has it exactly.
     """
     apart = {image: _in_labels(image) for image in images}

@@ -1,18 +1,21 @@
-"""Batches of 8-bit images that are normalized where they are needed.
+"""Batches of 8-bit images that are normalized on the target device.
 
-Data workers send a quarter of the bytes of normalized images, without padding.
+DataLoader workers send a quarter of the bytes of normalized images, without padding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from util.errors import UserError
 from util.nested_tensor import NestedTensor
+from util.options import NEW_FLAG_DEFAULTS
 from util.transfer import to_device
 
-_PIXELS_AT_ONCE = 2**15  # normalized in the cache of a CPU core
+_PIXELS_AT_ONCE = 2**15  # per chunk, which fits into the cache of a CPU core
+_LARGEST = 1e3  # of a mean or standard deviation; both are near 1
 
 
 class Normalization(NamedTuple):
@@ -21,11 +24,41 @@ class Normalization(NamedTuple):
     mean: Sequence[float]
     std: Sequence[float]
 
+    @classmethod
+    def of(cls, flags: Mapping[str, Any], source: str) -> "Normalization":
+        """The values of the flags ``image_mean`` and ``image_std``; ImageNet's if they are missing.
+
+        Args:
+            flags: flags by name, not validated.
+            source: command line or path of the file with the flags, for error messages.
+
+        Raises:
+            UserError: they are not three numbers each, or a standard deviation is not positive.
+        """
+        found = []
+        for name, least in (("image_mean", -_LARGEST), ("image_std", 0.0)):
+            values = flags.get(name, NEW_FLAG_DEFAULTS[name])
+            if not (isinstance(values, list | tuple) and len(values) == 3):
+                raise UserError(f"{source}: --{name} must be three numbers, one per channel")
+            if not all(type(v) in (int, float) and least < v < _LARGEST for v in values):
+                raise UserError(
+                    f"{source}: each value of --{name} must lie between {least:g} and {_LARGEST:g}"
+                )
+            found.append([float(value) for value in values])
+        return cls(*found)
+
+    def flags(self) -> dict[str, list[float]]:
+        """The flags by name, see `of`."""
+        return {"image_mean": list(self.mean), "image_std": list(self.std)}
+
     def constants(self, device: torch.device) -> Tensor:
         """Divisor of 8-bit values, mean and standard deviation, (3, channels, 1, 1)."""
         rows = [[255.0] * len(self.mean), list(self.mean), list(self.std)]
         constants: Tensor = to_device(torch.tensor(rows), device)
         return constants[..., None, None]
+
+
+IMAGENET = Normalization(NEW_FLAG_DEFAULTS["image_mean"], NEW_FLAG_DEFAULTS["image_std"])
 
 
 def normalize_into(out: Tensor, pixels: Tensor, constants: Tensor) -> None:

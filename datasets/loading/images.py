@@ -64,6 +64,7 @@ class SizeMatch(Enum):
     EQUAL = "equal, or the annotation file has no size"
     TURNED = "equal after the quarter turn of the EXIF orientation"
     DIFFERENT = "different"
+    AMBIGUOUS = "equal, but boxes may have been drawn on the image in its EXIF orientation"
 
 
 def read_listed_image(
@@ -92,10 +93,10 @@ def read_listed_image(
     """
     with open_image(path, name or f"image file {path}") as image:
         rgb = to_rgb(image)
-        if upright:
-            rgb = turn_upright(rgb, exif_orientation(image))
-            return rgb, compare_sizes(rgb.size, size_wh, AS_STORED)
-        orientation = AS_STORED if size_wh in (None, rgb.size) else exif_orientation(image)
+        orientation = exif_orientation(image)
+    if upright:
+        rgb = turn_upright(rgb, orientation)
+        return rgb, compare_sizes(rgb.size, size_wh, AS_STORED)
     match = compare_sizes(rgb.size, size_wh, orientation)
     return (turn_upright(rgb, orientation) if match is SizeMatch.TURNED else rgb), match
 
@@ -111,7 +112,9 @@ def compare_sizes(
         orientation: EXIF orientation, 1 to 8.
     """
     if listed_wh in (None, stored_wh):
-        return SizeMatch.EQUAL
+        is_square = stored_wh[0] == stored_wh[1]
+        turns_differ = orientation in QUARTER_TURNS and listed_wh is not None and not is_square
+        return SizeMatch.EQUAL if orientation == AS_STORED or turns_differ else SizeMatch.AMBIGUOUS
     if orientation in QUARTER_TURNS and listed_wh == stored_wh[::-1]:
         return SizeMatch.TURNED
     return SizeMatch.DIFFERENT

@@ -64,8 +64,8 @@ def convert_coco_poly_to_mask(segmentations: Sequence[Any], height: int, width: 
     """Rasterize segmentations.
 
     Args:
-        segmentations: one per object: a list of polygons (x, y, x, y, … in pixels), which are
-            united, or an RLE.
+        segmentations: one per object: a list of polygons (x, y, x, y, … in pixels), whose
+            union is taken, or an RLE.
         height: height of the image in pixels.
         width: width of the image in pixels.
 

@@ -45,7 +45,7 @@ def build_released(
     _check_design(name, query_design, pretrained)
     if not isinstance(num_classes, numbers.Integral) or num_classes < 1:
         raise UserError(f"{name}: num_classes {num_classes!r} must be a positive integer")
-    num_classes = int(num_classes)  # of numpy, too
+    num_classes = int(num_classes)  # converts NumPy integers
     released = RELEASED_MODELS[name]
     if released.minimal:
         model: nn.Module = MinimalDETR(num_classes)

@@ -17,8 +17,10 @@ from datasets import annotated_category_ids, build_dataset, get_coco_api_from_da
 from datasets.coco import (
     CocoDetection,
     build,
+    build_transforms,
     make_coco_transforms,
 )
+from datasets.loading.byte_images import IMAGENET
 from util.errors import UserError
 from util.misc import collate_fn
 
@@ -39,7 +41,7 @@ def annotation(number: int, image_id: int, **fields: Any) -> dict[str, Any]:
 
 
 def write_coco(root: Path) -> Path:
-    """Two splits of three pictures: one with all kinds of objects, one grey and without any."""
+    """Two splits of three images: one with all kinds of objects, one gray and without objects."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         folder = root / f"{split}2017"
@@ -103,13 +105,13 @@ def test_targets_hold_what_is_left_of_the_annotations(coco):
     assert "keypoints" not in target
 
 
-def test_ground_truth_of_the_evaluation_stays_as_in_the_file(coco):
+def test_ground_truth_of_the_evaluation_is_as_in_the_file(coco):
     in_file = json.loads((coco / "annotations" / "instances_val2017.json").read_text())
     assert val_split(coco).coco.dataset == in_file
 
 
 @pytest.mark.parametrize("masks", [False, True])
-def test_picture_without_objects(coco, masks):
+def test_image_without_objects(coco, masks):
     image, target = val_split(coco, make_coco_transforms("val", [40]), masks)[1]
     assert image.shape == (3, 40, 53)
     assert (image[0] * 0.229 + 0.485).allclose(image[2] * 0.225 + 0.406, atol=1e-6)  # grey
@@ -120,7 +122,7 @@ def test_picture_without_objects(coco, masks):
         assert target["masks"].shape == (0, 40, 53)
 
 
-def test_segmentations_of_another_picture_are_named(tmp_path):
+def test_segmentations_of_another_image_are_named(tmp_path):
     coco = write_coco(tmp_path)
 
     def turn(data: dict[str, Any]) -> None:
@@ -177,7 +179,6 @@ def test_file_names_and_annotated_classes(coco):
 def test_categories(coco):
     dataset = val_split(coco)
     assert dataset.categories == {3: "cat", 7: "7"}
-    assert dataset.largest_category_id == 7
 
 
 def test_log_lines_are_those_of_pycocotools(coco, capsys):
@@ -210,7 +211,7 @@ def test_masks_fit_their_boxes(coco):
     assert target["masks"].sum() == 450
 
 
-def test_broken_picture_is_named_with_its_image_id(tmp_path):
+def test_broken_image_is_named_with_its_image_id(tmp_path):
     root = write_coco(tmp_path)
     (root / "val2017" / "20.png").write_bytes(b"nothing")
     dataset = val_split(root)
@@ -332,7 +333,7 @@ def test_so_many_training_images_are_cropped(coco, given, least, most):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_boxes_stay_on_their_objects_through_the_training_transforms(seed):
+def test_boxes_follow_their_objects_through_the_training_transforms(seed):
     picture = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
     picture[20:40, 10:50] = 255
     target = {
@@ -355,6 +356,27 @@ def test_boxes_stay_on_their_objects_through_the_training_transforms(seed):
         expected = torch.cat([centre - extent / 2, centre + extent / 2])
         expected = expected * torch.tensor([width, height, width, height])
         torch.testing.assert_close(torch.tensor(measured).float(), expected, atol=3.5, rtol=0)
+
+
+@pytest.mark.parametrize(("image_set", "crop_prob"), [("train", 0), ("train", 1), ("val", 0)])
+def test_the_kernel_of_resizing_changes_the_pixels_by_rounding_only(image_set, crop_prob):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    masks = torch.from_numpy(rng.integers(0, 2, (2, HEIGHT, WIDTH), dtype=np.uint8))
+    boxes = torch.tensor([[10.0, 20, 50, 40], [0, 0, 60, 60]])
+    target = {"boxes": boxes, "labels": torch.tensor([1, 2]), "masks": masks}
+    images, targets = [], []
+    for kernel in ("pillow", "torch"):
+        args = Namespace(scales=[96, 128], crop_prob=crop_prob, resize=kernel)
+        random.seed(0)
+        torch.manual_seed(0)
+        image, changed = build_transforms(image_set, args)(Image.fromarray(pixels), target)
+        images.append(image * torch.tensor(IMAGENET.std)[:, None, None] * 255)
+        targets.append(changed)
+    difference = (images[0] - images[1]).abs()
+    assert 0 < difference.max() < 2.01
+    assert (difference > 0.5).float().mean() < 0.02
+    assert all(torch.equal(targets[0][name], targets[1][name]) for name in targets[0])
 
 
 @pytest.mark.parametrize(("scales", "max_size"), [([], 1333), ([0, 480], 1333), ([480], 0)])

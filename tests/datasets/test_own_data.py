@@ -1,4 +1,4 @@
-"""Data sets of ``--data``, ``--dataset_file voc`` and ``--dataset_file yolo``."""
+"""Datasets of ``--data``, ``--dataset_file voc`` and ``--dataset_file yolo``."""
 
 import argparse
 import logging

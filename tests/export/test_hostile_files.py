@@ -55,6 +55,9 @@ TENSORS = st.sampled_from(
         torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8),
         torch.ones(100_000),
         torch.ones(2, dtype=torch.complex64),
+        torch.ones(2, dtype=torch.int64),
+        torch.ones(2, dtype=torch.float8_e5m2),
+        torch.ones(2, device="meta"),
     ]
 )
 FLAGS = (*FLAG_NAMES, "scales", "max_size", "dataset_file", "panoptic_threshold")
@@ -254,7 +257,7 @@ def build_boxes():
     return {k.removeprefix("detr."): v for k, v in STATE.items() if k.startswith("detr.")}
 
 
-def test_a_picture_that_would_fill_the_memory(tmp_path, capsys):
+def test_an_image_that_would_fill_the_memory(tmp_path, capsys):
     client = pytest.importorskip("examples.onnx_client", reason="onnxruntime is not installed")
     from PIL import Image
 

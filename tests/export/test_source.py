@@ -204,11 +204,11 @@ def test_averaged_weights(tmp_path):
     source = source_for("--checkpoint", tmp_path / "with.pth", "--ema")
     assert torch.equal(source.model.class_embed.bias, averages["class_embed.bias"])
     assert source.is_thing == {1: True}
-    with pytest.raises(UserError, match=r"without\.pth: contains no averaged weights"):
+    with pytest.raises(UserError, match=r"without\.pth: contains no EMA weights"):
         source_for("--checkpoint", tmp_path / "without.pth", "--ema")
 
 
-def test_random_weights_are_told(capsys):
+def test_random_weights_are_reported(capsys):
     with torch.device("meta"):
         from_hub("detr_resnet50", None)
     assert "detr_resnet50: random weights; for trained weights" in capsys.readouterr().out

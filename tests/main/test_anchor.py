@@ -1,27 +1,22 @@
-"""Anchors, focal loss and denoising from the command line: train, resume, evaluate, fine-tune."""
+"""Anchor queries, focal loss and denoising in main.py: train, resume, evaluate, fine-tune."""
 
 import pytest
 import torch
 
 import predict
-from datasets.shapes.directory import write_shapes
 from export import torchscript
+from tests.drawn_data import drawn_data
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
 from training import evaluation, network, reporting
 
 ANCHOR = ["--query_design", "anchor", "--cls_loss", "focal", "--denoising", "2"]
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=6, num_val=4, image_size=64)
-    return root
+data = drawn_data(num_train=6, num_val=4)
 
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-    """Two epochs with averaged weights."""
+    """Two epochs with EMA weights."""
     folder = tmp_path_factory.mktemp("run")
     assert run(data, *ANCHOR, "--ema_decay", "0.5", "--epochs", "2", "--output_dir", folder) == 0
     return folder
@@ -60,9 +55,7 @@ def test_a_checkpoint_is_evaluated_with_its_own_design(data, trained, capsys):
     assert "--query_design anchor" in printed and "--cls_loss focal" in printed
 
 
-def test_pictures_have_the_detections_above_the_best_threshold(
-    data, trained, tmp_path, monkeypatch
-):
+def test_figures_have_the_detections_above_the_best_threshold(data, trained, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
         reporting, "save_detection_samples", lambda *_, **options: drawn.append(options)
@@ -70,7 +63,7 @@ def test_pictures_have_the_detections_above_the_best_threshold(
     monkeypatch.setattr(evaluation, "thresholds_in", lambda evaluator: {"best_f1": 0.25})
     checkpoint = ["--eval", "--resume", trained / "checkpoint.pth"]
     assert run(data, *checkpoint, "--output_dir", tmp_path) == 0
-    assert {options["threshold"] for options in drawn} == {0.25}  # raw and averaged weights
+    assert {options["threshold"] for options in drawn} == {0.25}  # raw and EMA weights
 
 
 @pytest.mark.parametrize("flags", [["--query_design", "learned"], ["--cls_loss", "ce"]])
@@ -96,6 +89,7 @@ def test_an_old_checkpoint_has_the_published_design(data, learned, capsys, tmp_p
         (["--denoising", "3"], "requires --query_design anchor"),
         (["--denoising", "-1"], "--denoising"),
         (["--focal_alpha", "0.5"], "requires --cls_loss focal"),
+        (["--iou_targets"], "--iou_targets requires --cls_loss focal"),
         ([*ANCHOR, "--focal_alpha", "1.5"], "at most 1"),
         ([*ANCHOR, "--eos_coef", "0.2"], "--cls_loss focal has no no-object class"),
         ([*ANCHOR, "--position_embedding", "learned"], "use --position_embedding sine"),
@@ -166,6 +160,7 @@ def test_fine_tuning_keeps_the_design_of_the_file(data, trained, capsys):
 
 def test_masks_and_accumulation_and_mixed_precision(data, tmp_path):
     flags = ["--masks", "--accum_steps", "2", "--amp", "bf16", "--epochs", "1", "--pre_norm"]
+    flags.append("--iou_targets")
     assert run(data, *ANCHOR, *flags, "--output_dir", tmp_path) == 0
     (entry,) = read_log(tmp_path)
     assert entry["train_loss_mask"] > 0 and len(entry["test_coco_eval_masks"]) == 12

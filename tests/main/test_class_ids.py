@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from datasets.shapes.directory import write_shapes
 from report.results import read_results
+from tests.drawn_data import drawn_data
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
 from util.category_ids import category_id_of
 
@@ -20,12 +20,7 @@ DENSE = {
 }
 IDS_ARE_ROWS = {"from 0": list(range(5)), "from 1": list(range(1, 6))}
 
-
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=4, num_val=3, image_size=64)
-    return root
+shapes = drawn_data(num_train=4, num_val=3)
 
 
 def write_split(shapes, folder, split, change):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from datasets.shapes.directory import write_shapes
+from tests.cheap_runs import with_pictures
 from tests.datasets.photo_cases import UPRIGHT_WH, write_photo
 from tests.test_main import FLAGS, ROOT, data, read_checkpoint, run, trained  # noqa: F401
 
@@ -124,7 +125,8 @@ def test_photos_stored_sideways_are_drawn_upright(tmp_path, capsys):
         (tmp_path / "annotations").mkdir(exist_ok=True)
         (tmp_path / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
     out = tmp_path / "out"
-    assert run(tmp_path, "--epochs", "2", "--num_workers", "2", "--output_dir", out) == 0
+    with with_pictures():
+        assert run(tmp_path, "--epochs", "2", "--num_workers", "2", "--output_dir", out) == 0
     lines = [
         line for line in capsys.readouterr().out.splitlines() if "is rotated by its EXIF" in line
     ]

@@ -9,21 +9,17 @@ import torch
 
 import main
 from datasets.shapes.directory import write_shapes
+from tests.drawn_data import drawn_data
 from tests.narrow_resnet import NARROW
 from tests.test_main import FLAGS, assert_one_line, read_checkpoint, read_log, run
 from training import evaluation, loop
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=4, num_val=3, image_size=64)
-    return root
+data = drawn_data(num_train=4, num_val=3)
 
 
 @pytest.fixture(scope="module")
 def two_epochs(data, tmp_path_factory):
-    """A run whose first epoch is the best; ``checkpoint0000.pth`` stays."""
+    """A run whose first epoch is the best; ``checkpoint0000.pth`` is kept."""
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         let_epochs_score(patch, 0.5, 0.1)
@@ -186,7 +182,7 @@ def test_a_training_without_a_folder_is_kept(data, here, capsys):
     assert epochs_in(here / "outputs/tiny-1") == [0, 1]
 
 
-def test_no_empty_folder_stays(data, two_epochs, here, capsys):
+def test_no_empty_folder_is_left(data, two_epochs, here, capsys):
     assert_one_line(capsys, without_folder(data, "--train_ann", "/nowhere.json"), "/nowhere")
     assert without_folder(data, "--resume", two_epochs / "checkpoint.pth") == 0
     assert "Nothing left to do" in capsys.readouterr().out

@@ -6,14 +6,11 @@ import pytest
 import torch
 
 from datasets.shapes.directory import write_shapes
+from tests.cheap_runs import with_pictures
+from tests.drawn_data import drawn_data
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=4, num_val=3, image_size=64)
-    return root
+data = drawn_data(num_train=4, num_val=3)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +28,8 @@ def panoptic(data, boxes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("panoptic")
     flags = ["--dataset_file", "shapes_panoptic", "--masks", "--panoptic_threshold", "0"]
     frozen = ["--frozen_weights", boxes / "checkpoint.pth", "--dump_detections", folder / "d.json"]
-    assert run(data, *flags, *frozen, "--epochs", "1", "--output_dir", folder) == 0
+    with with_pictures():
+        assert run(data, *flags, *frozen, "--epochs", "1", "--output_dir", folder) == 0
     return folder
 
 

@@ -17,7 +17,7 @@ from training import evaluation
 
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory):
-    """Eight images with XML files beside them, not split; images of random boxes."""
+    """Eight images with XML files next to them, not split; images of random boxes."""
     root = tmp_path_factory.mktemp("data") / "animals"
     choose = random.Random(0)
     for n in range(8):
@@ -145,7 +145,7 @@ def test_other_data_with_fewer_classes_has_the_ids_of_the_checkpoint(trained, tm
     assert re.search("^emu +1 ", capsys.readouterr().out, re.MULTILINE)
 
 
-def test_a_yolo_file_with_the_same_images_twice_is_told(tmp_path, capsys):
+def test_a_yolo_file_with_the_same_images_twice_is_reported(tmp_path, capsys):
     write_yolo(tmp_path, {"train": ["a", "b"]})
     with (tmp_path / "data.yaml").open("a") as file:
         file.write("val: images/train\n")

@@ -5,17 +5,13 @@ import re
 
 import pytest
 
-from datasets.shapes.directory import write_shapes
+from tests.cheap_runs import with_pictures
+from tests.drawn_data import drawn_data
 from tests.terminals import Terminal, drawn_lines, screen
 from tests.test_main import read_checkpoint, read_log, run
 from util.terminal import bar
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=6, num_val=3, image_size=64)
-    return root
+data = drawn_data(num_train=6, num_val=3)
 
 
 def on_terminal(data, *flags, columns=120):
@@ -69,14 +65,15 @@ def test_files_do_not_depend_on_the_style(short, data, tmp_path, capsys):
 
 
 def test_redirected_output_has_the_lines_of_the_original(data, tmp_path, capsys):
-    assert run(data, "--epochs", "1", "--output_dir", tmp_path) == 0
+    with with_pictures():
+        assert run(data, "--epochs", "1", "--output_dir", tmp_path) == 0
     lines = capsys.readouterr().out.splitlines()
     expected = [
         *("git:", "Namespace(", "number of params: ", "Start training"),
         *("Epoch: [0]  [0/3]  eta: ", "Epoch: [0] Total time", "Averaged stats: lr: "),
         *("Test:  [0/2]  eta: ", "Test: Total time", "Accumulating", "DONE", "IoU metric: bbox"),
         *(" Average Precision  (AP) @[ IoU=0.50:0.95 ", " Average Recall     (AR) @[ "),
-        *("By class, bbox:", "Detections beside ground truth: ", "best.pth: epoch 0, AP "),
+        *("By class, bbox:", "Detections next to ground truth: ", "best.pth: epoch 0, AP "),
         "Training time 0:",
     ]
     found = iter(lines)  # in this order

@@ -1,4 +1,4 @@
-"""Fine-tuning: what is loaded of a checkpoint, what is adapted, and what is new."""
+"""Fine-tuning: which weights are loaded, adapted or new."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Reports of runs on data whose category ids are no rows of the class head, from main.py."""
+"""Reports of main.py on data whose category ids are not row numbers of the head."""
 
 import re
 import shutil

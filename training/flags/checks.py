@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from datasets.loading.byte_images import Normalization
 from training.compilation import check_compiler
 from training.flags.arguments import EOS_COEF
 from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS, check_data_flags
@@ -35,8 +36,6 @@ _PATHS = frozenset(
     }
 )
 
-SAME_ON_ALL_RANKS = "give every rank the same flags, and every machine the same files"
-
 
 def check_flags(args: argparse.Namespace) -> None:
     """Check single flags, and flags that contradict each other.
@@ -65,6 +64,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
                 raise UserError(f"--{name} {value}: must be at least {least}")
     if args.seed >= 2**31:
         raise UserError(f"--seed {args.seed}: must be below {2**31}")
+    Normalization.of(vars(args), "the command line")
     for name in ("ema_decay", "momentum", "lr_min_ratio"):
         value = getattr(args, name)
         if value is not None and value >= 1:
@@ -181,10 +181,12 @@ def _check_design(args: argparse.Namespace) -> None:
     if args.query_design == "anchor" and args.position_embedding != "sine":
         raise UserError(
             f"--position_embedding {args.position_embedding}: --query_design anchor compares sine "
-            "encodings of boxes and cells; use --position_embedding sine"
+            "encodings of boxes and feature maps; use --position_embedding sine"
         )
     if args.focal_alpha is not None and args.cls_loss != "focal":
         raise UserError(f"--focal_alpha {args.focal_alpha}: requires --cls_loss focal")
+    if args.iou_targets and args.cls_loss != "focal":
+        raise UserError("--iou_targets requires --cls_loss focal")
     if args.cls_loss == "focal" and args.eos_coef != EOS_COEF:
         raise UserError(
             f"--eos_coef {args.eos_coef}: --cls_loss focal has no no-object class; omit the flag"
@@ -219,4 +221,4 @@ def require_same_flags(args: argparse.Namespace) -> None:
         for name, value in sorted(vars(args).items())
         if name not in _PER_RANK
     }
-    require_same(facts, SAME_ON_ALL_RANKS, args.skip_checks)
+    require_same(facts, args.skip_checks)

@@ -27,11 +27,11 @@ Actions = Mapping[str, argparse.Action]  # argparse actions of main.py by flag n
 _DETECTOR = (
     *("backbone", "dilation", "position_embedding", "enc_layers", "dec_layers"),
     *("dim_feedforward", "hidden_dim", "nheads", "num_queries", "pre_norm"),
-    *("query_design", "cls_loss"),
+    *("query_design", "cls_loss", "image_mean", "image_std"),
 )
 _NEEDED_BY_WEIGHTS = (*_DETECTOR, "masks")
 # Of files whose flags were saved before there was a choice.
-_DESIGNS = {name: NEW_FLAG_DEFAULTS[name] for name in ("query_design", "cls_loss")}
+_FIRST_DESIGN = {name: NEW_FLAG_DEFAULTS[name] for name in _DETECTOR if name in NEW_FLAG_DEFAULTS}
 _IMAGE_SIZES = ("scales", "max_size")
 _SCHEDULE = (
     *("lr", "lr_backbone", "weight_decay", "lr_scheduler", "lr_drop", "lr_min", "lr_min_ratio"),
@@ -152,9 +152,10 @@ def resolve_for_resume(
     if not saved:
         loss = args.cls_loss if "cls_loss" in given else assumed_cls_loss(checkpoint, args.resume)
         return argparse.Namespace(**{**vars(args), "cls_loss": loss})
-    _check_contradictions(args, _DESIGNS | saved, _NEEDED_BY_WEIGHTS, given, source)
+    _check_contradictions(args, _FIRST_DESIGN | saved, _NEEDED_BY_WEIGHTS, given, source)
     if can_resume(checkpoint) and not args.eval:
-        trained = {"optimizer": NEW_FLAG_DEFAULTS["optimizer"]} | saved  # its state was saved
+        # The checkpoint has the state of this optimizer.
+        trained = {"optimizer": NEW_FLAG_DEFAULTS["optimizer"]} | saved
         _check_contradictions(args, trained, ["optimizer"], given, source)
         _check_contradictions(args, _split_of(saved), _SPLIT, given, source)
     saved = _with_split_seed(saved, args)
@@ -225,7 +226,7 @@ def resolve_for_new_run(
         args = argparse.Namespace(**{**vars(args), "cls_loss": loss})
     saved = {
         **architecture_of(model_state(checkpoint, path)),
-        **(_DESIGNS if flags else {}),
+        **(_FIRST_DESIGN if flags else {}),
         **flags,
     }
     if flag == "frozen_weights":
@@ -284,7 +285,7 @@ def _with_saved_values(
 def _fit_dataset_file(args: argparse.Namespace, saved: Flags) -> None:
     """Adapt ``dataset_file`` from the checkpoint to data paths given on the command line, in place.
 
-    If ``coco_path`` is not a generated shapes dataset, the data is read as COCO. Panoptic data in
+    If ``coco_path`` is not a synthetic shapes dataset, the data is read as COCO. Panoptic data in
     a single folder needs no ``--coco_panoptic_path``.
     """
     if args.data or args.voc_path or args.yolo_path:

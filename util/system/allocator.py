@@ -27,5 +27,5 @@ def keep_freed_memory(enabled: bool = True) -> bool:
         return False
     libc.mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
     libc.mallopt(_MMAP_MAX, 0 if enabled else 65536)
-    libc.mallopt(_TRIM_THRESHOLD, -1)  # never
+    libc.mallopt(_TRIM_THRESHOLD, -1)  # never trim
     return True

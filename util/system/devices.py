@@ -49,9 +49,9 @@ def _check_cuda(device: torch.device) -> None:
 
 
 def use_tf32(device: torch.device) -> None:
-    """Let this process compute float32 matrix products and convolutions in TF32.
+    """Enable TF32 for float32 matrix products and cuDNN convolutions in this process.
 
-    Factors are rounded to a mantissa of 10 bits (relative error about 5e-4), sums are float32.
+    Operands are rounded to a 10-bit mantissa (relative error up to 5e-4); sums are float32.
 
     Raises:
         UserError: if the GPU has no TF32.

@@ -14,7 +14,9 @@ from util.cli.signals import ignore_stop_signals
 T = TypeVar("T")
 
 
-def map_on_all_cores(work: Callable[[range], list[T]], length: int, least: int) -> list[T]:
+def map_on_all_cores(
+    work: Callable[[range], list[T]], length: int, min_per_process: int
+) -> list[T]:
     """Call ``work`` on consecutive parts of ``range(length)``, and concatenate the results.
 
     Each part is computed in a forked process; a single part, or all on systems other than Linux,
@@ -23,13 +25,13 @@ def map_on_all_cores(work: Callable[[range], list[T]], length: int, least: int) 
     Args:
         work: called with a range; must not use torch or a GPU. Its result is pickled.
         length: number of items.
-        least: minimum number of items per process.
+        min_per_process: minimum number of items per process.
 
     Raises:
         Exception: what ``work`` raises in any process.
         RuntimeError: if a process dies.
     """
-    num_parts = min(_num_cores(), length // least)
+    num_parts = min(_num_cores(), length // min_per_process)
     if num_parts < 2 or sys.platform != "linux":
         return work(range(length))
     bounds = [length * part // num_parts for part in range(num_parts + 1)]

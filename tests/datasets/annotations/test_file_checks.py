@@ -71,7 +71,7 @@ def test_files_that_are_not_there(folder, name):
 @pytest.mark.parametrize("name", ["a\0.png", "a\0/b.png", "\ud800.png", "", None, 3, ["1.png"]])
 def test_what_is_no_file_name(folder, name):
     assert not is_file_name(name)
-    assert missing(folder, name) == []  # told as a wrong name
+    assert missing(folder, name) == []  # reported as an invalid name
 
 
 def test_a_circle_of_links_holds_no_file(folder):

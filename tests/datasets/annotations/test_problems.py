@@ -7,7 +7,7 @@ import pytest
 from datasets.annotations.problems import AnnotationFileError, FileProblems
 
 
-def test_problems_stay_with_the_error_and_survive_a_worker():
+def test_problems_are_kept_in_the_error_and_survive_a_worker():
     found = FileProblems("a.json")
     rows = [{"id": 1, "file_name": 3}, {"id": 2, "file_name": 4}]
     found.add("images", rows, "are odd", "file_name")

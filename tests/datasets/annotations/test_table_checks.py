@@ -4,23 +4,17 @@ from collections import Counter
 
 import pytest
 
-from datasets.annotations.problems import FileProblems
 from datasets.annotations.segmentations import MAX_MASK_PIXELS
-from datasets.annotations.table_checks import (
-    check_image_sizes,
-    check_labels_below,
-    check_mask_memory,
-    is_id,
-)
+from datasets.annotations.table_checks import TableChecks, is_id
 from util.files.image_files import MAX_PIXELS, MAX_SIDE
 
 
 def test_the_number_of_classes_that_is_needed():
-    found = FileProblems("a.json")
+    found = TableChecks("a.json")
     rows = [{"id": 1, "category_id": 1}]
-    check_labels_below(found, "annotations", rows, 1, [])
-    check_labels_below(found, "annotations", rows, 1, [{"id": 1}, {"id": 3}, {"id": "x"}])
-    check_labels_below(found, "annotations", rows, 2, [{"id": 3}])
+    found.check_labels_below("annotations", rows, 1, [])
+    found.check_labels_below("annotations", rows, 1, [{"id": 1}, {"id": 3}, {"id": "x"}])
+    found.check_labels_below("annotations", rows, 2, [{"id": 3}])
     needed = [problem.fix.partition(";")[0] for problem in found.problems]
     told = "--num_classes 1 is too small: the largest category id is"
     assert needed == [f"{told} 1, so 2 are needed", f"{told} 3, so 4 are needed"]
@@ -40,16 +34,16 @@ def test_the_number_of_classes_that_is_needed():
     ],
 )
 def test_sizes_of_images(size_wh, says):
-    found = FileProblems("a.json")
-    check_image_sizes(found, [{"id": 1, "width": size_wh[0], "height": size_wh[1]}])
+    found = TableChecks("a.json")
+    found.check_image_sizes([{"id": 1, "width": size_wh[0], "height": size_wh[1]}])
     assert [says in str(problem) for problem in found.problems][:1] == ([] if says is None else [1])
 
 
 @pytest.mark.parametrize(("objects", "fits"), [(0, True), (4, True), (5, False)])
 def test_masks_must_fit_into_memory(objects, fits):
-    found = FileProblems("a.json")
+    found = TableChecks("a.json")
     row = {"id": 1, "width": 2**15, "height": MAX_MASK_PIXELS // 2**17}
-    check_mask_memory(found, [row, {"id": [], "width": 1, "height": 1}], Counter({1: objects}))
+    found.check_mask_memory([row, {"id": [], "width": 1, "height": 1}], Counter({1: objects}))
     assert (found.problems == []) == fits
 
 

@@ -1,4 +1,4 @@
-"""Pictures of panoptic predictions show images as training reads them."""
+"""Figures of panoptic predictions show images as training reads them."""
 
 import json
 

@@ -27,7 +27,7 @@ def test_other_objects_are_left_out_and_counted():
     assert before == coco_tables()
 
 
-def test_names_that_the_data_lacks_are_told():
+def test_names_that_the_data_lacks_are_reported():
     data, remarks = keep(["cat", "dogs", "dog"])
     assert remarks == [
         "Warning: --classes: mine.json (train) does not have 'dogs', did you mean dog?"

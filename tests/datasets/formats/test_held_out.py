@@ -71,7 +71,7 @@ def test_the_split_depends_on_the_seed_and_on_nothing_else():
     assert names(hold_out(shuffled, 0.1, seed=3)[1]) == expected
 
 
-def test_the_split_of_a_seed_stays_as_it_is():
+def test_the_split_of_a_seed_does_not_change():
     """Checkpoints rely on it: another choice would score them on training images."""
     _, val = hold_out(tables([[1]] * 20), 0.2, seed=42)
     assert names(val) == {"4.jpg", "10.jpg", "12.jpg", "18.jpg"}
@@ -88,7 +88,7 @@ def test_all_images():
     assert val == data and train["images"] == []
 
 
-def test_one_image_stays_for_training_and_one_for_validation():
+def test_one_image_is_left_for_training_and_one_for_validation():
     for fraction in (0.001, 0.999):
         train, val = hold_out(tables([[1], [2]]), fraction, seed=0)
         assert len(train["images"]) == len(val["images"]) == 1
@@ -122,7 +122,7 @@ def split_of(train, val):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_images_stay_in_their_part_when_the_data_grows(seed):
+def test_images_keep_their_split_when_the_data_grows(seed):
     data = tables(COMMON)
     earlier = split_of(*hold_out(data, 0.1, seed))
     more = grown(data, [[1]] * 38 + [[2]] * 2)
@@ -144,7 +144,7 @@ def test_data_that_grows_by_single_images_keeps_its_fraction():
     assert split == ImageSplit.read(split.saved())
 
 
-def test_images_that_are_gone_stay_in_the_split():
+def test_deleted_images_are_kept_in_the_split():
     data = tables(COMMON)
     split = split_of(*hold_out(data, 0.1, 0))
     less = {**data, "images": [row for row in data["images"] if row["file_name"] in split.train]}

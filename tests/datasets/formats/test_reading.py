@@ -39,7 +39,7 @@ def test_a_held_out_part(tmp_path):
     assert len(other.data["images"]) == 5
 
 
-def test_a_part_that_was_held_out_stays_when_the_folder_grows(tmp_path):
+def test_held_out_images_are_kept_when_the_folder_grows(tmp_path):
     """Also of YOLO images whose common folder changes with a new subfolder."""
     write_yolo(tmp_path, {"train": [str(n) for n in range(20)]})
     source = recognize(tmp_path)

@@ -28,7 +28,7 @@ def notes(tables):
 
 
 def loose(root, *objects, name="a", image="a.jpg", **xml):
-    """XML beside an image."""
+    """XML next to an image."""
     write_image(root / image)
     write_text(root / f"{name}.xml", voc_xml(*objects, **xml))
 

@@ -137,7 +137,7 @@ def test_labels_refer_to_the_upright_image(tmp_path):
     assert boxes_by_image(data)["a.jpg"] == [("dog", [11.25, 10, 7.5, 20])]
 
 
-def test_a_missing_split_of_the_yaml_file_is_held_out_and_told(tmp_path):
+def test_a_missing_split_of_the_yaml_file_is_held_out_and_reported(tmp_path):
     write_yolo(tmp_path)
     write_text(tmp_path / "data.yaml", "train: images/train\nval: images/gone\nnames: [cat, dog]")
     tables = read(tmp_path, "val")

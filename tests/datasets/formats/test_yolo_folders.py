@@ -159,7 +159,7 @@ def test_class_names_are_needed(tmp_path):
     assert f"write them to {tmp_path}/classes.txt, one per line" in refusal(tmp_path)
 
 
-def test_text_beside_images_is_not_yolo(tmp_path):
+def test_text_next_to_images_is_not_yolo(tmp_path):
     write_image(tmp_path / "a.png")
     write_text(tmp_path / "a.txt", "a photo of a cat\n")
     assert find_yolo(tmp_path) is None

@@ -20,7 +20,7 @@ def test_each_byte_has_its_colour():
     assert colors.tolist() == [[[1, 0, 0], [0, 1, 0], [0, 0, 1], [255, 255, 255]]]
 
 
-def test_single_numbers_stay_plain_python():
+def test_single_numbers_are_python_numbers():
     assert rgb2id((3, 2, 1)) == 3 + 2 * 256 + 65536
     assert id2rgb(3 + 2 * 256 + 65536) == [3, 2, 1]
 

@@ -1,4 +1,4 @@
-"""Devices that are there, and what is said of the others."""
+"""Available devices, and errors for the others."""
 
 import pytest
 import torch

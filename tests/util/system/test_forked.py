@@ -17,7 +17,7 @@ def three_cores(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def no_process_is_left():
-    before = multiprocessing.active_children()  # data workers of other tests
+    before = multiprocessing.active_children()  # DataLoader workers of other tests
     yield
     assert set(multiprocessing.active_children()) <= set(before)
 

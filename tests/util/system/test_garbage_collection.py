@@ -16,7 +16,7 @@ def test_it_is_paused_in_the_block_only():
     assert gc.isenabled()
 
 
-def test_a_collector_that_was_off_stays_off():
+def test_a_disabled_collector_is_not_enabled():
     gc.disable()
     try:
         with garbage_collection_paused():

@@ -1,22 +1,14 @@
-"""Panoptic quality of prediction files: ground truth, predictions, and the table of results."""
+"""Panoptic ground truth, and the table of panoptic quality."""
 
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
-from datasets.annotations.coco_file import (
-    Row,
-    are_objects,
-    category_names,
-    replace_text_ids,
-    text_ids,
-)
+from datasets.annotations.coco_file import category_names, text_ids
 from datasets.annotations.compact.panoptic import PanopticSegments, read_panoptic
-from datasets.annotations.json_files import read_json
-from datasets.annotations.panoptic import check_predictions, read_id_map, thing_flags
+from datasets.annotations.panoptic import read_id_map, thing_flags
 from datasets.evaluation.panoptic_quality import (
     Quality,
     SegmentMap,
@@ -26,47 +18,6 @@ from datasets.evaluation.panoptic_quality import (
 )
 from util.errors import UserError
 from util.text import counted
-
-
-def pq_compute(
-    gt_json_file: str | Path,
-    pred_json_file: str | Path,
-    gt_folder: str | Path | None = None,
-    pred_folder: str | Path | None = None,
-) -> Quality:
-    """Evaluate prediction files against ground-truth files, and print a table.
-
-    Args:
-        gt_json_file: COCO panoptic JSON; every image must have a prediction.
-        pred_json_file: JSON with ``annotations`` as in the ground truth.
-        gt_folder: folder of the ground-truth PNGs; default: the path of the JSON without ".json".
-        pred_folder: folder of the predicted PNGs; default: likewise.
-
-    Returns:
-        see `summarize_matches`.
-
-    Raises:
-        UserError: if a file is missing or invalid, or an image has no prediction.
-    """
-    gt_folder = gt_folder or str(gt_json_file).removesuffix(".json")
-    pred_folder = Path(pred_folder or str(pred_json_file).removesuffix(".json"))
-    truth = PanopticTruth(gt_json_file, gt_folder)
-    predicted = {row["image_id"]: row for row in _load_predictions(pred_json_file)}
-    missing = [image_id for image_id in truth.image_ids if image_id not in predicted]
-    if missing:
-        raise UserError(
-            f"{pred_json_file} has no prediction for {counted(len(missing), 'images')} of "
-            f"{gt_json_file}, such as image id {missing[0]}; predict every image"
-        )
-
-    def score(image_id: int) -> SegmentMatches:
-        row = predicted[image_id]
-        id_map = read_id_map(pred_folder / row["file_name"], image_id, truth.size_hw(image_id))
-        return truth.match(image_id, SegmentMap(id_map, row["segments_info"]))
-
-    with ThreadPoolExecutor(num_threads()) as pool:
-        matches = list(pool.map(score, truth.image_ids))
-    return truth.summarize(matches)
 
 
 def num_threads() -> int:
@@ -160,25 +111,6 @@ class PanopticTruth:
                 )
             )
         return quality
-
-
-def _load_predictions(path: str | Path) -> list[Row]:
-    """Return the ``annotations`` of a prediction file.
-
-    Raises:
-        UserError: if the file cannot be read or is invalid.
-    """
-    hint = "use the JSON file written by the evaluation"
-    data = read_json(path, "predictions", hint)
-    rows = data.get("annotations") if type(data) is dict else None
-    if not are_objects(rows):
-        raise UserError(
-            f'file {path} has no panoptic predictions ("annotations" with image_id, '
-            f"file_name and segments_info); {hint}"
-        )
-    replace_text_ids(rows)
-    check_predictions(rows, path)
-    return rows
 
 
 def quality_table(quality: Quality, names: Mapping[int, str]) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from export.staging import staged_files
+from util.files.staging import staged_files
 
 
 def test_files_are_moved_at_the_end(tmp_path):
