@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from datasets.formats.flags import add_reading_flags
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command
 from util.errors import UserError
-from util.files.checkpoint import atomic_write
 
 if TYPE_CHECKING:
     from datasets.formats.tables import Tables
@@ -54,6 +53,7 @@ def _convert(args: argparse.Namespace) -> None:
     from datasets.formats.reading import build_read_options, read_split
     from datasets.formats.recognize import recognize, split_names
     from datasets.formats.tables import as_coco_file
+    from util.files.checkpoint import atomic_write
 
     source, options = recognize(args.data), build_read_options(args)
     folder = Path(args.output_dir)
