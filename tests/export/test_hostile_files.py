@@ -60,7 +60,10 @@ TENSORS = st.sampled_from(
         torch.ones(2, device="meta"),
     ]
 )
-FLAGS = (*FLAG_NAMES, "scales", "max_size", "dataset_file", "panoptic_threshold")
+FLAGS = (
+    *FLAG_NAMES,
+    *("scales", "max_size", "image_mean", "image_std", "dataset_file", "panoptic_threshold"),
+)
 KNOWN_BACKBONE = {"backbone": NARROW}  # recognising it by its shapes takes a second
 STATE = build(NARROW_MASKS).state_dict()
 
@@ -223,7 +226,9 @@ def test_configurations_of_hugging_face(config):
 
 @examples(100)
 @given(
-    config=st.dictionaries(st.sampled_from(["size", "max_size", "image_mean", "resample"]), JSON)
+    config=st.dictionaries(
+        st.sampled_from(["size", "max_size", "image_mean", "do_normalize", "resample"]), JSON
+    )
 )
 def test_image_processors_of_hugging_face(config):
     accepted(read_preprocessor, config, "preprocessor_config.json")

@@ -16,7 +16,7 @@ from export.huggingface.command import run as huggingface
 from export.onnx import run as onnx
 from export.source import from_file
 from export.weights import run as convert
-from prediction import Detector
+from prediction.detector import Detector
 from tests.export.small_files import NARROW_BOXES, SIZES, write_checkpoint
 from training.flags.arguments import get_args_parser
 from training.flags.checks import check_flags
