@@ -361,8 +361,9 @@ def test_boxes_follow_their_objects_through_the_training_transforms(seed):
 @pytest.mark.parametrize(("image_set", "crop_prob"), [("train", 0), ("train", 1), ("val", 0)])
 def test_the_kernel_of_resizing_changes_the_pixels_by_rounding_only(image_set, crop_prob):
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    masks = torch.from_numpy(rng.integers(0, 2, (2, HEIGHT, WIDTH), dtype=np.uint8))
+    size_hw = (203, 307)  # no simple ratio, for which both kernels give equal values
+    pixels = rng.integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    masks = torch.from_numpy(rng.integers(0, 2, (2, *size_hw), dtype=np.uint8))
     boxes = torch.tensor([[10.0, 20, 50, 40], [0, 0, 60, 60]])
     target = {"boxes": boxes, "labels": torch.tensor([1, 2]), "masks": masks}
     images, targets = [], []

@@ -127,9 +127,8 @@ def test_photos_stored_sideways_are_drawn_upright(tmp_path, capsys):
     out = tmp_path / "out"
     with with_pictures():
         assert run(tmp_path, "--epochs", "2", "--num_workers", "2", "--output_dir", out) == 0
-    lines = [
-        line for line in capsys.readouterr().out.splitlines() if "is rotated by its EXIF" in line
-    ]
+    printed = capsys.readouterr().out.splitlines()
+    lines = [line for line in printed if "EXIF orientation applied" in line]
     assert len(lines) == 2
     assert "instances_train2017.json" in lines[0] and "instances_val2017.json" in lines[1]
     with Image.open(out / "detections.png") as sheet:

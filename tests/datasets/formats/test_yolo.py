@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from datasets.loading.images import read_upright
-from datasets.loading.listed_images import ListedImages
+from datasets.loading.listed_images import read_row_image
 from tests.datasets.format_cases import (
     boxes_by_image,
     read,
@@ -179,5 +179,5 @@ def test_boxes_refer_to_the_upright_photo(tmp_path, orientation):
     write_text(tmp_path / "labels" / "a.txt", "0 0.5 0.5 0.5 0.5")
     write_text(tmp_path / "classes.txt", "cat")
     tables = read(tmp_path, "val", val_fraction=1)
-    image = ListedImages(tables.img_folder, "", skip_checks=False).read(tables.data["images"][0])
+    image = read_row_image(tables.img_folder, tables.data["images"][0])
     assert image.tobytes() == read_upright(tmp_path / "images" / "a.jpg").tobytes()
