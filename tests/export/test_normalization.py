@@ -109,6 +109,7 @@ def test_values_that_are_no_normalization(path, words, problem):
         from_file(path, {})
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_an_end_to_end_file_normalizes_alike(path, tmp_path):
     output = tmp_path / "m.ts"
     argv = ["--checkpoint", path, "--output", str(output), "--end_to_end", *SIZES]
