@@ -99,7 +99,7 @@ def _build_anchor_detr(body: nn.Module, num_classes: int) -> nn.Module:
 
 
 def _load_released_weights(model: nn.Module, released: ReleasedModel, num_classes: int) -> None:
-    state = model_state(load_checkpoint(released.url), released.url)
+    state = model_state(load_checkpoint(released.url, released=True), released.url)
     if num_classes == released.num_classes:
         load_model_state(model, state, released.url, flags_of_main=False)
     else:

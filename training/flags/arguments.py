@@ -130,6 +130,7 @@ def _add_loss_flags(group: FlagGroup) -> None:
         "--no_aux_loss",
         "disable auxiliary decoding losses",
         off="--aux_loss",
+        action="store_false",
         dest="aux_loss",
         default=True,
     )

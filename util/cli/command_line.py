@@ -81,26 +81,17 @@ class FlagGroup:
     def add_switch(self, flag: str, help: str, off: str = "", **options: Any) -> None:
         """Add a flag without a value, off by default; ``off`` is the flag that undoes it, if any.
 
-        With ``off`` a switch that was restored from a checkpoint can be undone.
+        With ``off`` a switch that was restored from a checkpoint can be undone. It is an action of
+        its own, before that of ``flag``, which is the one that programs find by its name.
         """
+        options = {"action": "store_true", **options}
         if off:
-            options = {"action": _TwoWaySwitch, "dest": flag.removeprefix("--"), **options}
-            self._group.add_argument(flag, off, help=help, **options)
-        else:
-            self._group.add_argument(flag, help=help, **{"action": "store_true", **options})
-
-
-class _TwoWaySwitch(argparse.Action):
-    """Sets ``const`` with its first flag, and the default with its second one."""
-
-    def __init__(
-        self, option_strings: Sequence[str], dest: str, default: bool = False, **options: Any
-    ):
-        super().__init__(option_strings, dest, 0, not default, default, **options)
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
-        is_first = option_string == self.option_strings[0]
-        setattr(namespace, self.dest, self.const if is_first else self.default)
+            undo = "store_false" if options["action"] == "store_true" else "store_true"
+            options = {"dest": flag.removeprefix("--"), "default": False, **options}
+            hidden = {**options, "action": undo, "help": argparse.SUPPRESS}
+            self._group.add_argument(off, **hidden)
+            help += f"; {off} undoes it"
+        self._group.add_argument(flag, help=help, **options)
 
 
 class ArgumentParser(argparse.ArgumentParser):

@@ -66,12 +66,16 @@ def test_switches_with_a_flag_that_undoes_them():
     parser = ArgumentParser("tool")
     group = FlagGroup(parser, "title")
     group.add_switch("--fast", "be quick", off="--no_fast")
-    group.add_switch("--no_color", "be gray", off="--color", dest="color", default=True)
+    gray = {"action": "store_false", "dest": "color", "default": True}
+    group.add_switch("--no_color", "be gray", off="--color", **gray)
     assert vars(parser.parse_args([])) == {"fast": False, "color": True}
     assert vars(parser.parse_args(["--fast", "--no_color"])) == {"fast": True, "color": False}
     undone = ["--fast", "--no_color", "--no_fast", "--color"]
     assert vars(parser.parse_args(undone)) == {"fast": False, "color": True}
     assert parser.given_flags(["--no_fast"]) == {"fast"}
+    assert "be quick; --no_fast undoes it" in parser.format_help()
+    by_name = {action.dest: action.option_strings for action in parser._actions}
+    assert by_name["fast"] == ["--fast"] and by_name["color"] == ["--no_color"]
 
 
 @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
