@@ -5,6 +5,7 @@ import torch
 
 import predict
 from export import torchscript
+from tests.cheap_runs import with_pictures
 from tests.drawn_data import drawn_data
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
 from training import evaluation, network, reporting
@@ -62,7 +63,8 @@ def test_figures_have_the_detections_above_the_best_threshold(data, trained, tmp
     )
     monkeypatch.setattr(evaluation, "thresholds_in", lambda evaluator: {"best_f1": 0.25})
     checkpoint = ["--eval", "--resume", trained / "checkpoint.pth"]
-    assert run(data, *checkpoint, "--output_dir", tmp_path) == 0
+    with with_pictures():
+        assert run(data, *checkpoint, "--output_dir", tmp_path) == 0
     assert {options["threshold"] for options in drawn} == {0.25}  # raw and EMA weights
 
 
