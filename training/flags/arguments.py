@@ -141,7 +141,7 @@ def _add_loss_flags(group: FlagGroup) -> None:
     alpha = "focal loss: weight of positive targets; negatives get 1 - alpha (default: 0.25)"
     add("--focal_alpha", alpha, type=float)
     quality = "focal loss: targets are weighted by the IoU, so scores also rate the boxes"
-    group.add_switch("--iou_targets", quality)
+    group.add_switch("--iou_targets", quality, off="--no_iou_targets")
     add("--eos_coef", "loss: weight of the no-object class", default=EOS_COEF, type=float)
 
 
