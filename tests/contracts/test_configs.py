@@ -72,6 +72,17 @@ def test_fast_shapes_differ_from_shapes_in_the_design_only(parse):
     assert changed == {*design, "ema_decay", "output_dir"}
 
 
+@pytest.mark.parametrize("name", ["small_data.txt", "small_data_scratch.txt"])
+def test_small_data_recipes_can_use_the_published_queries(parse, name):
+    recipe = f"@{CONFIGS / name}"
+    flags = {**parse(recipe)}
+    assert (flags["query_design"], flags["cls_loss"], flags["denoising"]) == ("anchor", "focal", 5)
+    undo = re.search(r"published: (--.*)", (CONFIGS / name).read_text())[1].split()
+    published = parse(recipe, *undo)
+    assert (published["query_design"], published["cls_loss"]) == ("learned", "ce")
+    assert (published["iou_targets"], published["denoising"]) == (False, 0)
+
+
 @pytest.mark.parametrize("name", ["instance_r50.txt", "panoptic_r50_masks.txt"])
 def test_published_recipe_of_the_mask_head(parse, name):
     args = parse(f"@{CONFIGS / name}", "--frozen_weights", "boxes.pth")
