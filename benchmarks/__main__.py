@@ -4,6 +4,7 @@ import argparse
 import importlib
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,13 +65,14 @@ def _parser(known: Sequence[str]) -> argparse.ArgumentParser:
 
 def _run_subject(name: str, settings: Settings, rounds: int | None) -> list[dict[str, Any]]:
     """Measure all cases of a subject; print each row as soon as it is measured."""
-    module = _module(name)
+    module, start = _module(name), time.monotonic()
     print(f"\n## {module.TITLE}\n\n{HEAD}", flush=True)
     rows = []
     for case in module.cases(settings):
         for row in measure(case, 1 if settings.quick else rounds):
             print(table_line(row), flush=True)
             rows.append(as_json(row, name))
+    print(f"\n{name}: {time.monotonic() - start:.0f} s")
     return rows
 
 

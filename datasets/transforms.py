@@ -17,9 +17,9 @@ import torchvision.transforms as T
 from PIL import Image
 from torch import Tensor
 
+from datasets.loading.byte_images import Normalization, normalize_into
 from datasets.loading.geometry import Sample, Target, crop, hflip, pad, resize
 from util.box_ops import box_xyxy_to_cxcywh
-from util.byte_images import Normalization, normalize_into
 
 __all__ = [
     "CenterCrop",
@@ -114,14 +114,21 @@ class RandomResize:
     Args:
         sizes: short sides or (width, height) pairs in pixels, all equally likely.
         max_size: approximate limit for the long side in pixels.
+        kernel: ``pillow``, or ``torch``: faster, see `datasets.loading.resizing`.
     """
 
-    def __init__(self, sizes: Sequence[int | Sequence[int]], max_size: int | None = None) -> None:
+    def __init__(
+        self,
+        sizes: Sequence[int | Sequence[int]],
+        max_size: int | None = None,
+        kernel: str = "pillow",
+    ) -> None:
         self.sizes = sizes
         self.max_size = max_size
+        self.kernel = kernel
 
     def __call__(self, image: Image.Image, target: Target | None = None) -> Sample:
-        return resize(image, target, random.choice(self.sizes), self.max_size)
+        return resize(image, target, random.choice(self.sizes), self.max_size, self.kernel)
 
 
 class RandomPad:
@@ -194,7 +201,7 @@ class Normalize:
 
 
 class ToNormalizedTensor:
-    """`ToTensor` and `Normalize` in one pass: the same result in half of the time.
+    """`ToTensor` and `Normalize` in one pass: the same result in half the time.
 
     Attributes:
         normalization: mean and standard deviation of each channel.
@@ -213,7 +220,7 @@ class ToNormalizedTensor:
 class ToBytes:
     """Convert an 8-bit image to a tensor, uint8 (H, W, C), and boxes as `Normalize` does.
 
-    The images are normalized later, see `util.byte_images.ByteImages`.
+    The images are normalized later, see `datasets.loading.byte_images.ByteImages`.
     """
 
     def __call__(self, image: Image.Image, target: Target | None) -> tuple[Tensor, Target | None]:

@@ -139,7 +139,7 @@ FLAG_NAMES = tuple(field.name for field in fields(Architecture))
 
 _LAST_LAYERS = (
     *("class_embed.weight", "bbox_embed.layers.2.weight"),
-    *("linear_class.weight", "linear_bbox.weight"),  # of detr_demo
+    *("linear_class.weight", "linear_bbox.weight"),  # heads of detr_demo
 )
 
 
@@ -157,7 +157,7 @@ def amplify_random_weights(model: nn.Module) -> None:
             parameter.mul_(3)
         elif name.endswith(_LAST_LAYERS):
             parameter.mul_(5)
-        elif name.endswith("offset_mlp.layers.2.weight"):  # zeros
+        elif name.endswith("offset_mlp.layers.2.weight"):  # initially zero
             nn.init.xavier_uniform_(parameter)
 
 

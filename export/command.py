@@ -26,7 +26,7 @@ from export.end_to_end import EndToEnd, compare_end_to_end
 from export.source import Source, add_model_flags, source_of
 from export.weights import cannot_be_written, check_output_file
 from export.wrapper import Example, ExportWrapper, MinimalWrapper, SizeHW
-from util.cli.command_line import ArgumentParser, FlagGroup, fraction, positive_number, run_command
+from util.cli.command_line import ArgumentParser, FlagGroup, fraction, positive_int, run_command
 from util.errors import UserError
 from util.files.staging import staged_files
 
@@ -187,6 +187,7 @@ def require(packages: Sequence[str], program: str) -> None:
 def _parser(export_format: Format) -> ArgumentParser:
     parser = ArgumentParser(
         prog=export_format.program,
+        usage=f"{export_format.program} (--checkpoint FILE | --hub NAME) --output FILE [flags]",
         description=export_format.description,
         fromfile_prefix_chars="@",
     )
@@ -205,19 +206,19 @@ def _add_export_flags(parser: ArgumentParser, export_format: Format) -> None:
     if export_format.has_sizes:
         group.add(
             "--fixed_size",
-            "the only size HEIGHTxWIDTH of input batches, for runtimes without dynamic sizes",
+            "export for one input size HEIGHTxWIDTH, for runtimes without dynamic shapes",
             type=_size_hw,
         )
     else:
         parser.set_defaults(fixed_size=None)
     group.add_switch(
         "--end_to_end",
-        "take 8-bit images and return the best detections with boxes in pixels",
+        "export with pre- and post-processing: 8-bit images in, detections in pixels out",
     )
     group.add(
         "--top_k",
         "number of detections per image with --end_to_end (default: one per query)",
-        type=positive_number,
+        type=positive_int,
     )
     group.add("--threshold", "minimum score with --end_to_end (default: 0)", type=fraction)
 
@@ -229,7 +230,7 @@ def add_check_flags(parser: ArgumentParser, tolerance: float | None) -> None:
     group.add(
         "--check_sizes",
         "input sizes HEIGHTxWIDTH at which the outputs are compared with PyTorch (default: "
-        f"{' '.join(sizes)}, or the model's largest)",
+        f"{' '.join(sizes)}, or smaller if the model limits the size)",
         nargs="+",
         type=_size_hw,
         default=None,
@@ -239,12 +240,12 @@ def add_check_flags(parser: ArgumentParser, tolerance: float | None) -> None:
         "batch sizes at which the outputs are compared with PyTorch (default: "
         f"{' '.join(map(str, BATCH_SIZES))})",
         nargs="+",
-        type=positive_number,
+        type=positive_int,
         default=None,
     )
-    tolerance_help = "maximum absolute difference of probabilities and relative boxes"
+    tolerance_help = "maximum absolute difference of scores and of box coordinates in [0, 1]"
     if tolerance is None:
-        tolerance_help += f" (default: {TOLERANCE:g}; more below 32 bits)"
+        tolerance_help += f" (default: {TOLERANCE:g}, larger with fp16, bf16 and int8)"
     group.add("--tolerance", tolerance_help, type=float, default=tolerance)
 
 

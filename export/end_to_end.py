@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from datasets.loading.byte_images import IMAGENET, Normalization
 from export.check import Differences, Exported, distance
 from export.wrapper import Example, ExportWrapper, Signature
 from models.postprocess import class_scores
 from util.box_ops import box_cxcywh_to_xyxy
-from util.byte_images import IMAGENET, Normalization
 
 INPUTS = ("images", "sizes_hw", "original_sizes_hw")
 NO_LABEL = -1

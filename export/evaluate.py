@@ -21,11 +21,11 @@ import torch
 
 from datasets.coco import CocoDetection
 from datasets.coco_eval import CocoEvaluator
+from datasets.loading.byte_images import Normalization
 from export.command import require
 from export.preparation import Preparation
 from export.wrapper import INPUTS
-from util.byte_images import Normalization
-from util.cli.command_line import ArgumentParser, FlagGroup, positive_number, run_command
+from util.cli.command_line import ArgumentParser, FlagGroup, positive_int, run_command
 from util.errors import UserError
 
 _PROGRAM = "python -m export.evaluate"
@@ -179,7 +179,7 @@ def build_parser() -> ArgumentParser:
     names = ("onnxruntime", "openvino")
     runtime.add("--runtime", "runtime, on the CPU", choices=names, default=names[0])
     runtime.add(
-        "--threads", "number of threads (default: chosen by the runtime)", type=positive_number
+        "--threads", "number of threads (default: chosen by the runtime)", type=positive_int
     )
     precision = "computation in OpenVINO (default: chosen by OpenVINO)"
     runtime.add("--precision", precision, choices=("f32", "bf16"))

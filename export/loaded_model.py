@@ -7,8 +7,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from datasets.coco import PUBLISHED_SCALES, make_coco_transforms
+from datasets.loading.byte_images import IMAGENET, Normalization
 from datasets.transforms import Transform
-from util.byte_images import IMAGENET, Normalization
+from models.panoptic import SEGMENT_THRESHOLDS
 from util.category_ids import CategoryIds, OwnId
 from util.cli.suggestions import did_you_mean
 from util.errors import UserError
@@ -24,7 +25,7 @@ class LoadedModel:
         num_classes: number of classes without "no object".
         categories: class names by category id, as far as known.
         is_thing: thing (True) or stuff by category id, as far as known.
-        category_ids: id in the user's files of the class in each row of the class head, for
+        category_ids: original id of the class in each row of the classification head, for
             `models.postprocess.PostProcess`; None: category ids are row numbers.
         short_side: short side of input images in pixels.
         max_size: maximum long side of input images in pixels.
@@ -43,7 +44,7 @@ class LoadedModel:
     max_size: int = NEW_FLAG_DEFAULTS["max_size"]
     normalization: Normalization = IMAGENET
     best_threshold: float | None = None
-    segment_threshold: float = NEW_FLAG_DEFAULTS["panoptic_threshold"]
+    segment_threshold: float = SEGMENT_THRESHOLDS["ce"]
 
     @property
     def cls_loss(self) -> str:
@@ -72,7 +73,7 @@ class LoadedModel:
         return self.categories.get(category_id, f"class {category_id}")
 
     def rows(self) -> CategoryIds:
-        """Category ids by row of the class head."""
+        """Category ids by row of the classification head."""
         return CategoryIds(tuple(self.category_ids or range(self.num_classes)))
 
     def ids_of(self, names: Sequence[str]) -> set[int]:

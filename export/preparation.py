@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from datasets.coco import make_coco_transforms
+from datasets.loading.byte_images import IMAGENET, Normalization
 from datasets.loading.images import read_upright
 from datasets.transforms import ToNormalizedTensor
 from export.check import Batch
 from export.wrapper import SizeHW
-from util.byte_images import IMAGENET, Normalization
 from util.errors import UserError
 
 

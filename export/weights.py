@@ -61,11 +61,11 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
     Returns:
         A checkpoint with the weights under ``model``, in our key names, and, if the file has them,
         ``args`` (flags by name), ``categories`` (names by category id), ``is_thing`` (by category
-        id), ``category_ids`` (of the rows of the class head) and ``thresholds`` (``best_f1`` of
-        these weights).
+        id), ``category_ids`` (of the rows of the classification head) and ``thresholds``
+        (``best_f1`` of these weights).
 
     Raises:
-        UserError: the file is missing, damaged, of another kind, or has no averaged weights.
+        UserError: the file is missing, damaged, of another kind, or has no EMA weights.
     """
     source = os.fspath(path_or_url)
     checkpoint = load_checkpoint(source)
@@ -73,7 +73,7 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
     if averaged:
         weights = averaged_weights_in(checkpoint, source)
         if weights is None:
-            raise UserError(f"{source}: contains no averaged weights (--ema_decay): omit --ema")
+            raise UserError(f"{source}: contains no EMA weights (--ema_decay): omit --ema")
         checkpoint["model"] = weights
     else:
         report_better_average(checkpoint, source, "--ema takes them")

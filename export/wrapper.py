@@ -16,7 +16,7 @@ from util.nested_tensor import NestedTensor
 SizeHW = tuple[int, int]
 Example = tuple[Tensor, ...]  # the inputs, by default images and padding mask
 INPUTS = ("images", "padding_mask")
-SMALLEST_SIDE = 33  # two feature cells: torch.export treats a size of 1 as a constant
+SMALLEST_SIDE = 33  # gives a feature map of 2 x 2: torch.export treats a size of 1 as a constant
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.nn.functional import pad as pad_tensor
 
+from datasets.loading.resizing import resize_image
+
 Target = dict[str, Tensor]
 Sample = tuple[Image.Image, Target | None]
 
@@ -120,6 +122,7 @@ def resize(
     target: Target | None,
     size: int | Sequence[int],
     max_size: int | None = None,
+    kernel: str = "pillow",
 ) -> Sample:
     """Resize an image (bilinear with antialiasing) and its masks (nearest neighbor).
 
@@ -128,12 +131,13 @@ def resize(
         target: see above; boxes, area, masks and keypoints are scaled.
         size: short side or (width, height), in pixels.
         max_size: approximate limit for the long side in pixels, if ``size`` is the short side.
+        kernel: ``pillow`` or ``torch``, see `datasets.loading.resizing`; for the image only.
     """
     if isinstance(size, Sequence):
         width, height = size
     else:
         width, height = scaled_size(image.size, size, max_size)
-    scaled = image.resize((width, height), Image.Resampling.BILINEAR)
+    scaled = resize_image(image, (width, height), kernel)
     if target is None:
         return scaled, None
     target = target.copy()

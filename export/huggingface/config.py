@@ -31,7 +31,7 @@ def write_config(
     Args:
         architecture: architecture of the model.
         state: weights under our key names.
-        model: its classes. Rows of the class head are their labels.
+        model: its classes. Rows of the classification head are their labels.
 
     Raises:
         UserError: Hugging Face has no equivalent model.

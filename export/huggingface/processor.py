@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from datasets.loading.byte_images import Normalization
 from export.huggingface.entries import Entries, short
-from util.byte_images import Normalization
 from util.errors import UserError
 
 _BILINEAR = 2  # Pillow's number of the filter

@@ -83,12 +83,7 @@ class Attention(nn.MultiheadAttention, WeightHooks):
         """
         if not torch.jit.is_scripting():
             is_plain = attn_mask is None and not (need_weights or is_causal)
-            has_dropout = self.training and self.dropout > 0
-            if (
-                is_plain
-                and not has_dropout
-                and _is_mixed_precision_cpu_training(query, key, key_padding_mask)
-            ):
+            if is_plain and self._uses_own_kernel(query, key, key_padding_mask):
                 return self._attend_in_float32((query, key, value), key_padding_mask), None
         # The body of ``super().forward``; TorchScript cannot compile ``super``.
         return F.multi_head_attention_forward(
@@ -113,10 +108,19 @@ class Attention(nn.MultiheadAttention, WeightHooks):
             is_causal=is_causal,
         )
 
+    def _uses_own_kernel(self, query: Tensor, key: Tensor, padding_mask: Tensor | None) -> bool:
+        """Whether this is training in mixed precision on a CPU without dropout."""
+        is_mixed = torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
+        has_dropout = self.training and self.dropout > 0
+        return is_mixed and not has_dropout and has_usual_inputs(query, key, padding_mask)
+
+    def _project(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.linear(x, weight, bias)
+
     def _attend_in_float32(
         self, inputs: tuple[Tensor, Tensor, Tensor], padding_mask: Tensor | None
     ) -> Tensor:
-        """Compute the projections in mixed precision, and the attention in float32.
+        """Compute the projections in the precision of the context, the attention in float32.
 
         Args:
             inputs: query (L, B, C), key (S, B, C) and value (S, B, C).
@@ -127,25 +131,21 @@ class Attention(nn.MultiheadAttention, WeightHooks):
         """
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
-            F.linear(x, weight, bias).unflatten(2, (self.num_heads, -1)).permute(1, 2, 0, 3)
+            self._project(x, weight, bias).unflatten(2, (self.num_heads, -1)).permute(1, 2, 0, 3)
             for x, weight, bias in zip(inputs, weights, biases, strict=True)
         )  # (B, heads, L or S, C / heads)
         is_attended_to = None if padding_mask is None else ~padding_mask[:, None, None]
+        dropout = self.dropout if self.training else 0.0
         with torch.autocast("cpu", enabled=False):
-            heads = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_attended_to)
+            heads = F.scaled_dot_product_attention(
+                q.float(), k.float(), v.float(), is_attended_to, dropout
+            )
         return self.out_proj(heads.permute(2, 0, 1, 3).flatten(2))
 
 
-def _is_mixed_precision_cpu_training(
-    query: Tensor, key: Tensor, padding_mask: Tensor | None
-) -> bool:
-    """Whether this is training in mixed precision on a CPU, with batched inputs and a bool mask.
-
-    Other inputs (unbatched, float64, other masks) are left to PyTorch.
-    """
+def has_usual_inputs(query: Tensor, key: Tensor, padding_mask: Tensor | None) -> bool:
+    """Whether the inputs are batched, on a CPU, not float64, with a bool mask (B, S) or none."""
     if query.device.type != "cpu" or query.dim() != 3 or query.dtype == torch.float64:
-        return False
-    if not (torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()):
         return False
     if padding_mask is None:
         return True

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from datasets.loading.byte_images import IMAGENET
 from export.check import padded_batches
 from export.end_to_end import EndToEnd, compare_end_to_end
 from export.wrapper import ExportWrapper
 from models.postprocess import PostProcess
 from tests.export.small_files import NARROW_BOXES, NARROW_MASKS, build
-from util.byte_images import IMAGENET
 from util.nested_tensor import NestedTensor
 
 

@@ -262,7 +262,7 @@ def build_boxes():
     return {k.removeprefix("detr."): v for k, v in STATE.items() if k.startswith("detr.")}
 
 
-def test_a_picture_that_would_fill_the_memory(tmp_path, capsys):
+def test_an_image_that_would_fill_the_memory(tmp_path, capsys):
     client = pytest.importorskip("examples.onnx_client", reason="onnxruntime is not installed")
     from PIL import Image
 

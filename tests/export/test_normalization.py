@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from datasets.coco import build_transforms
+from datasets.loading.byte_images import IMAGENET
 from export import torchscript
 from export.evaluate import load as load_for_evaluation
 from export.huggingface.command import run as huggingface
@@ -21,7 +22,6 @@ from training.flags.arguments import get_args_parser
 from training.flags.checks import check_flags
 from training.flags.saved import resolve_flags
 from training.resume import LoadedCheckpoint, Start
-from util.byte_images import IMAGENET
 from util.errors import UserError
 from util.files.checkpoint import load_checkpoint
 
@@ -109,6 +109,7 @@ def test_values_that_are_no_normalization(path, words, problem):
         from_file(path, {})
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_an_end_to_end_file_normalizes_alike(path, tmp_path):
     output = tmp_path / "m.ts"
     argv = ["--checkpoint", path, "--output", str(output), "--end_to_end", *SIZES]

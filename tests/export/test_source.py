@@ -135,6 +135,39 @@ def test_flags_that_contradict_the_file(tmp_path):
     assert source_for("--checkpoint", tmp_path / "f.pth", "--nheads", 4).architecture == BOXES
 
 
+ANCHORS = dataclasses.replace(BOXES, query_design="anchor", cls_loss="focal")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "flags", "loss", "is_told"),
+    [
+        (ANCHORS, [], "focal", True),
+        (ANCHORS, ["--cls_loss", "ce"], "ce", False),
+        (BOXES, [], "ce", False),
+        (BOXES, ["--cls_loss", "focal"], "focal", False),
+    ],
+)
+def test_the_loss_of_a_file_without_flags(tmp_path, capsys, architecture, flags, loss, is_told):
+    path = write_bare(tmp_path / "bare.pth", architecture.build().state_dict())
+    source = source_for("--checkpoint", path, "--nheads", 4, *flags)
+    assert source.cls_loss == source.architecture.cls_loss == loss
+    assert ("--cls_loss focal" in capsys.readouterr().out) == is_told
+    source = from_file(str(path), {"nheads": 4, "cls_loss": loss})
+    assert source.segment_threshold == (0.35 if loss == "focal" else 0.85)
+
+
+def test_a_loss_that_contradicts_the_file(tmp_path):
+    write_checkpoint(tmp_path / "new.pth", ANCHORS)
+    with pytest.raises(UserError, match=r"new.pth has cls_loss focal, which contradicts"):
+        source_for("--checkpoint", tmp_path / "new.pth", "--cls_loss", "ce")
+    write_checkpoint(tmp_path / "old.pth")
+    content = torch.load(tmp_path / "old.pth")
+    del content["args"]["cls_loss"]
+    torch.save(content, tmp_path / "old.pth")
+    with pytest.raises(UserError, match=r"old.pth has cls_loss ce, which contradicts"):
+        source_for("--checkpoint", tmp_path / "old.pth", "--cls_loss", "focal")
+
+
 def test_a_released_file_is_known_by_its_name(tmp_path, capsys):
     deeper = dataclasses.replace(BOXES, backbone="resnet50", nheads=8, num_classes=91)
     released = RELEASED_MODELS["detr_resnet50_dc5"]
@@ -178,11 +211,11 @@ def test_averaged_weights(tmp_path):
     source = source_for("--checkpoint", tmp_path / "with.pth", "--ema")
     assert torch.equal(source.model.class_embed.bias, averages["class_embed.bias"])
     assert source.is_thing == {1: True}
-    with pytest.raises(UserError, match=r"without\.pth: contains no averaged weights"):
+    with pytest.raises(UserError, match=r"without\.pth: contains no EMA weights"):
         source_for("--checkpoint", tmp_path / "without.pth", "--ema")
 
 
-def test_random_weights_are_told(capsys):
+def test_random_weights_are_reported(capsys):
     with torch.device("meta"):
         from_hub("detr_resnet50", None)
     assert "detr_resnet50: random weights; for trained weights" in capsys.readouterr().out

@@ -63,7 +63,7 @@ def test_where_flags_do_not_help_none_is_named():
 def test_every_difference_counts_but_only_the_first_are_listed():
     state = TinyDetr(classes=9, queries=9).state_dict()
     del state["backbone.0.body.conv1.bias"]
-    with pytest.raises(UserError, match=r", and 2 more; give --num_classes 9 --num_queries 9 "):
+    with pytest.raises(UserError, match=r" and 2 more; give --num_classes 9 --num_queries 9 "):
         load_model_state(TinyDetr(), state, "a.pth")
 
 

@@ -6,6 +6,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
@@ -52,6 +53,27 @@ def downloaded(url: str) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def load_released(url: str) -> Any:
+    """Load a file that is known by the hash in its name, through the loader of `torch.hub`.
+
+    Programs replace this loader to serve files without a network.
+
+    Raises:
+        UserError, OSError, RuntimeError: see `downloaded`.
+    """
+    path = _cache_path(url)
+    if path.exists() and (expected_hash := _HASH_IN_NAME.search(path.name)):
+        _check_cached(path, expected_hash[1])
+    return torch.hub.load_state_dict_from_url(
+        url,
+        map_location="cpu",
+        progress=is_main_process(),
+        check_hash=True,
+        file_name=path.name,
+        weights_only=True,
+    )
 
 
 def advice_without_network(url: str) -> str:

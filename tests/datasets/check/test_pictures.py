@@ -1,4 +1,4 @@
-"""Pictures of a data set under check show images as training reads them."""
+"""Sample images of the dataset check show images as training reads them."""
 
 from PIL import Image
 

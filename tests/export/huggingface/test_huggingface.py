@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from datasets.loading.byte_images import IMAGENET, Normalization
 from export.check import CheckFailedError, compare, padded_batches
 from export.huggingface.command import run
 from export.huggingface.config import read_config
@@ -29,7 +30,6 @@ from tests.export.small_files import (
     source,
     write_checkpoint,
 )
-from util.byte_images import IMAGENET, Normalization
 from util.errors import UserError
 
 LEARNED = dataclasses.replace(BOXES, position_embedding="learned", enc_layers=2)

@@ -106,7 +106,7 @@ def test_lists_and_switches(actions):
     assert shlex.split(flag_line(actions["output_dir"], "-x y")) == ["--output_dir=-x y"]
 
 
-def test_earlier_flags_stay_where_they_differ(tmp_path, capsys):
+def test_earlier_flags_are_kept_where_they_differ(tmp_path, capsys):
     first, second, third = ("# a day\n--epochs 1\n", "# a day\n--epochs 2\n", "--epochs 3\n")
     write_config(tmp_path, first)
     write_config(tmp_path, first.replace("a day", "another day") + "--num_classes 91\n")
