@@ -3,9 +3,8 @@
 import contextlib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,12 @@ from datasets.coco_eval import CocoEvaluator
 from datasets.evaluation.batch_results import Targets, detections, panoptic_maps
 from datasets.evaluation.report import coco_statistics
 from datasets.evaluation.voc_ap import voc_statistics
-from datasets.panoptic_eval import PanopticEvaluator
+from datasets.loading.steps import Batch, Steps
+from datasets.panoptic_eval import PanopticEvaluator, panoptic_statistics
 from models.criterion import SetCriterion
 from models.fast.inference import optimize_on_cpu
 from util.distributed.counting import mean_number_of_objects
-from util.distributed.gathering import broadcast_object, broadcast_tensors
+from util.distributed.gathering import broadcast_tensors
 from util.metric_logger import MetricLogger
 from util.nested_tensor import NestedTensor
 from util.nonfinite_steps import (
@@ -38,12 +38,10 @@ from util.transfer import to_device
 PRINT_FREQ = 10
 PANOPTIC_FOLDER = "panoptic_eval"  # in the output folder; holds the segment maps
 
-Batch = tuple[NestedTensor, Targets]
-
 
 @dataclass
-class EpochProgress:
-    """Position in an epoch, and hooks called in each step.
+class EpochContext:
+    """Position in an interrupted epoch, and callbacks of each step.
 
     Attributes:
         steps_done: steps already trained before an interruption.
@@ -51,7 +49,7 @@ class EpochProgress:
         wants_to_stop: called in each step; if True on any rank, `StepWatch.stop_agreed` is set on
             all ranks one step later.
         after_step: called with the number of completed steps and the meters.
-        lr_factor: called in each step; returns the factor on its learning rates (warm-up).
+        lr_factor: called in each step; returns the factor of its learning rates (warm-up).
     """
 
     steps_done: int = 0
@@ -74,7 +72,7 @@ def train_one_epoch(
     accum_steps: int = 1,
     scaler: torch.amp.GradScaler | None = None,
     watch: StepWatch | None = None,
-    progress: EpochProgress | None = None,
+    context: EpochContext | None = None,
     logger: MetricLogger | None = None,
 ) -> dict[str, float]:
     """Train for one epoch. A non-finite step leaves the weights unchanged, see docs/code_tour.md.
@@ -82,7 +80,7 @@ def train_one_epoch(
     Args:
         model: wrapped in `DistributedDataParallel` if there are several processes.
         criterion: returns losses by name; their weights are in ``weight_dict``.
-        data_loader: yields (images, targets), beginning after ``progress.steps_done`` steps.
+        data_loader: yields (images, targets), beginning after ``context.steps_done`` steps.
         max_norm: limit of the total gradient norm; 0: no clipping.
         amp: ``off``, or mixed precision of the model: ``bf16`` or ``fp16``.
         accum_steps: micro-batches per optimizer step; an incomplete last step is dropped.
@@ -100,31 +98,31 @@ def train_one_epoch(
     _set_to_training(model, criterion)
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
     watch = watch or StepWatch(device)
-    progress = progress or EpochProgress()
+    context = context or EpochContext()
     logger = logger or MetricLogger(delimiter="  ")
-    logger.show_latest(lr="{value:.6f}", class_error="{value:.2f}").load_state_dict(progress.meters)
+    logger.show_latest(lr="{value:.6f}", class_error="{value:.2f}").load_state_dict(context.meters)
     norms = BatchNormBackup(model)
-    first, header = progress.steps_done, f"Epoch: [{epoch}]"
-    steps = logger.log_every(_Steps(data_loader, accum_steps), PRINT_FREQ, header, first=first)
+    first, header = context.steps_done, f"Epoch: [{epoch}]"
+    steps = logger.log_every(Steps(data_loader, accum_steps), PRINT_FREQ, header, first=first)
     for step, (batches, _) in enumerate(steps, start=first):
         norms.save()
         optimizer.zero_grad()
         records = _compute_gradients(model, criterion, batches, device, amp, scaler, epoch, step)
-        watch.read_flags()  # of the previous step; the matcher has usually synced with the device
+        watch.read_flags()  # flags of the previous step; usually no wait, the matcher has synced
         norm = _clip_gradients(model, optimizer, max_norm, scaler)
-        log, is_bad, stop = reduce_step([r.losses for r in records], norm, progress.wants_to_stop())
-        with scaled_rates(optimizer, progress.lr_factor()) as rates:
+        log, is_bad, stop = reduce_step([r.losses for r in records], norm, context.wants_to_stop())
+        with scaled_rates(optimizer, context.lr_factor()) as rates:
             update_weights(optimizer, scaler, skip=is_bad)
         norms.restore(is_bad)
         watch.send_flags(is_bad, stop, records)
         logger.update(**log, lr=rates[0])
-        progress.after_step(step + 1, logger)
+        context.after_step(step + 1, logger)
     watch.read_flags()
     return _finish(logger)
 
 
 def _set_to_training(model: nn.Module, criterion: nn.Module) -> None:
-    """Training mode; batch norms of a frozen backbone keep their statistics."""
+    """Set training mode, but batch norms of a frozen backbone to evaluation mode."""
     model.train()
     keep_frozen_norms(model)
     criterion.train()
@@ -152,7 +150,7 @@ def _compute_gradients(
         with _gradient_sync(model, enabled=number == len(batches)):
             outputs = predict(model, samples, device, amp, targets)
             losses = compute_losses(criterion, outputs, targets, num_boxes)
-            loss, log = weigh(losses, criterion.weight_dict, targets)
+            loss, log = weight_losses(losses, criterion.weight_dict, targets)
             scaler.scale(loss / len(batches)).backward()
         records.append(StepRecord(epoch, step, batch[0], batch[1], num_boxes, log, before))
     return records
@@ -166,8 +164,8 @@ def predict(
     In training a model with denoising (`models.anchor.detr`) also reads the targets.
 
     Always in float32: matching and losses (outside the model); class and box heads
-    (`models.detr`); frozen batch norms (`models.backbone`); on the CPU also attention in training
-    without dropout (`models.fast.attention`).
+    (`models.detr`); frozen batch norms (`models.backbone`); on the CPU, also attention during
+    training without dropout (`models.fast.attention`).
     """
     dtype = torch.float16 if amp == "fp16" else torch.bfloat16
     with torch.autocast(device.type, dtype=dtype, enabled=amp != "off"):
@@ -188,7 +186,7 @@ def _takes_num_boxes(criterion: nn.Module) -> bool:
     return "num_boxes" in inspect.signature(criterion.forward).parameters
 
 
-def weigh(
+def weight_losses(
     losses: Mapping[str, Tensor], weights: Mapping[str, float], targets: Targets
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the weighted sum of the losses, and all values to log.
@@ -225,7 +223,8 @@ def _clip_gradients(
     """Clip the gradients to a total norm of ``max_norm``, if that is not 0.
 
     Returns:
-        norm before clipping; fp16: 0 while ``scaler`` can still lower its scale (it skips the step)
+        gradient norm before clipping. With fp16, 0 while ``scaler`` can still lower its scale: an
+        overflow is then left to the scaler, which skips the step.
     """
     scaler.unscale_(optimizer)
     trained = [p for p in model.parameters() if p.grad is not None]
@@ -245,22 +244,6 @@ def _gradient_sync(model: nn.Module, enabled: bool) -> contextlib.AbstractContex
     return contextlib.nullcontext()
 
 
-class _Steps:
-    """Batches grouped by optimizer step, with all targets of the step."""
-
-    def __init__(self, batches: Iterable[Batch], accum_steps: int) -> None:
-        self._batches = batches
-        self._accum_steps = accum_steps
-
-    def __len__(self) -> int:
-        return len(self._batches) // self._accum_steps  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[tuple[list[Batch], list[dict[str, Tensor]]]]:
-        batches = iter(self._batches)
-        while len(step := list(islice(batches, self._accum_steps))) == self._accum_steps:
-            yield step, [target for _, targets in step for target in targets]
-
-
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
@@ -272,7 +255,7 @@ def evaluate(
     output_dir: Any,
     amp: str = "off",
     *,
-    between_batches: Callable[[], None] = lambda: None,
+    before_batch: Callable[[], None] = lambda: None,
     logger: MetricLogger | None = None,
     print_tables: bool = True,
 ) -> tuple[dict[str, Any], CocoEvaluator]:
@@ -284,7 +267,7 @@ def evaluate(
         data_loader: yields (images, targets); for panoptic maps ``dataset`` is a `CocoPanoptic`.
         base_ds: ground truth of boxes and masks, a ``pycocotools.coco.COCO``.
         output_dir: panoptic maps are written to `PANOPTIC_FOLDER` in it, unless it is empty.
-        between_batches: called before each batch; may raise to end the evaluation.
+        before_batch: called before each batch; may raise to end the evaluation.
         logger: prints the steps; by default as log lines.
         print_tables: print the tables of COCO and panoptic metrics.
 
@@ -305,10 +288,10 @@ def evaluate(
     evaluator = CocoEvaluator(base_ds, kinds, print_tables=print_tables)
     panoptic = _panoptic_evaluator(postprocessors, data_loader, output_dir, print_tables)
     for batch in logger.log_every(data_loader, PRINT_FREQ, "Test:"):
-        between_batches()
+        before_batch()
         samples, targets = to_device(batch, device)
         outputs = predict(model, samples, device, amp)
-        _, log = weigh(criterion(outputs, targets), criterion.weight_dict, targets)
+        _, log = weight_losses(criterion(outputs, targets), criterion.weight_dict, targets)
         for name, value in log.items():
             logger.meters[name].update(value, n=len(targets))
         evaluator.update(detections(postprocessors, outputs, targets))
@@ -320,7 +303,7 @@ def evaluate(
     evaluator.accumulate()
     evaluator.summarize()
     stats.update(coco_statistics(evaluator.coco_eval) | voc_statistics(evaluator, print_tables))
-    stats.update(_panoptic_quality(panoptic))
+    stats.update(panoptic_statistics(panoptic))
     return stats, evaluator
 
 
@@ -332,14 +315,6 @@ def _panoptic_evaluator(
     dataset = data_loader.dataset
     folder = Path(output_dir) / PANOPTIC_FOLDER if output_dir else None
     return PanopticEvaluator(dataset.ann_file, dataset.ann_folder, folder, print_table)
-
-
-def _panoptic_quality(evaluator: PanopticEvaluator | None) -> dict[str, Any]:
-    if evaluator is None:
-        return {}
-    evaluator.synchronize_between_processes()
-    quality: Any = broadcast_object(evaluator.summarize())
-    return {"PQ_all": quality["All"], "PQ_th": quality["Things"], "PQ_st": quality["Stuff"]}
 
 
 def _without_ddp(model: nn.Module) -> nn.Module:

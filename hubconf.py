@@ -7,10 +7,8 @@ torch.hub lists every callable of this file as an entry point: import modules, n
 """
 
 import collections.abc
-import numbers
 import os
 import sys
-import typing
 
 dependencies = ["torch", "torchvision"]
 
@@ -35,27 +33,9 @@ _check_own_package("util")
 
 from torch import nn  # noqa: E402
 
-from models import (  # noqa: E402
-    backbone,
-    demo,
-    detr,
-    finetuning,
-    focal,
-    panoptic,
-    position_encoding,
-    segmentation,
-    weights,
-)
-from models import transformer as transformers  # noqa: E402
-from models.anchor import detr as anchor_detr  # noqa: E402
-from models.anchor import transformer as anchor_transformer  # noqa: E402
-from models.fast import inference  # noqa: E402
-from models.released import zoo  # noqa: E402
-from util import errors  # noqa: E402
-from util.files import checkpoint  # noqa: E402
+from models import detr, panoptic  # noqa: E402
+from models.released import build, zoo  # noqa: E402
 
-_HIDDEN_DIM = 256
-_NUM_ANCHORS = 300
 _Result = nn.Module | tuple[nn.Module, nn.Module]
 _Entry = collections.abc.Callable[..., _Result]
 
@@ -74,93 +54,20 @@ Args:
         (downloaded), ``none`` (random), or the path of a weights file; not for detr_demo.
     query_design: ``learned``, or ``anchor``: the model of configs/detr_r50_50ep_anchor.txt, with
         300 queries and without released weights; box models only.
-    optimize: return a copy prepared for inference instead of the model itself, see
-        `models.fast.inference.optimize_for_inference`: faster, cannot be trained or changed.
+    optimize: return a copy for faster inference instead of the model itself, which cannot be
+        trained or changed, see `models.fast.inference.optimize_for_inference`.
 
 Returns:
     The model in training mode: call ``.eval()`` (with ``optimize`` it is in evaluation mode). It
     takes a list of images (3, H, W) or a batch (B, 3, H, W), RGB, normalized with the ImageNet mean
     and standard deviation (detr_demo: a batch only, of at most 1600 pixels per side), and returns
-    ``pred_logits`` (B, 100, num_classes + 1) and ``pred_boxes`` (B, 100, 4), cxcywh in [0, 1].
-    Panoptic models add ``pred_masks`` (B, 100, H / 4, W / 4), logits.
+    ``pred_logits`` (B, Q, num_classes + 1) and ``pred_boxes`` (B, Q, 4), cxcywh in [0, 1], for Q =
+    100 queries (300 with anchor queries). Panoptic models add ``pred_masks`` (B, Q, H / 4, W / 4),
+    logits.
 
 Raises:
     UserError: if ``num_classes`` is invalid, or weights cannot be downloaded or do not match.
 """
-
-
-def _build(
-    name: str,
-    pretrained: bool,
-    num_classes: typing.Any,
-    backbone_weights: str = "none",
-    query_design: str = "learned",
-    optimize: bool = False,
-) -> nn.Module:
-    """Build a model of `models.released.zoo`, with its released weights if `pretrained`."""
-    _check_design(name, query_design, pretrained)
-    if not isinstance(num_classes, numbers.Integral) or num_classes < 1:
-        raise errors.UserError(f"{name}: num_classes {num_classes!r} must be a positive integer")
-    num_classes = int(num_classes)  # of numpy, too
-    released = zoo.RELEASED_MODELS[name]
-    if released.minimal:
-        model: nn.Module = demo.MinimalDETR(num_classes)
-    else:  # the released weights contain the backbone
-        weights_of_backbone = "none" if pretrained else backbone_weights
-        model = _build_detr(released, num_classes, weights_of_backbone, query_design)
-    if pretrained:
-        _load_released_weights(model, released, num_classes)
-    return inference.optimize_for_inference(model) if optimize else model
-
-
-def _check_design(name: str, query_design: str, pretrained: bool) -> None:
-    if query_design not in ("learned", "anchor"):
-        raise errors.UserError(f"{name}: query_design {query_design!r} is not learned or anchor")
-    if query_design == "anchor" and pretrained:
-        raise errors.UserError(
-            f"{name}: no weights are released for query_design='anchor'; use pretrained=False and "
-            "load_state_dict"
-        )
-
-
-def _build_detr(
-    released: zoo.ReleasedModel, num_classes: int, backbone_weights: str, query_design: str
-) -> nn.Module:
-    try:
-        body = backbone.Backbone(
-            released.backbone,
-            train_backbone=True,
-            return_interm_layers=released.masks,
-            dilation=released.dilation,
-            weights=backbone_weights,
-        )
-    except errors.UserError as err:  # a caller in Python gives arguments, not flags
-        message = str(err).replace("--backbone_weights ", "backbone_weights=")
-        raise errors.UserError(message) from err
-    if query_design == "anchor":
-        return _build_anchor_detr(body, num_classes)
-    positions = position_encoding.PositionEmbeddingSine(_HIDDEN_DIM // 2, normalize=True)
-    transformer = transformers.Transformer(d_model=_HIDDEN_DIM, return_intermediate_dec=True)
-    joiner = backbone.Joiner(body, positions)
-    model = detr.DETR(joiner, transformer, num_classes=num_classes, num_queries=100)
-    return segmentation.DETRsegm(model) if released.masks else model
-
-
-def _build_anchor_detr(body: nn.Module, num_classes: int) -> nn.Module:
-    """The model of configs/detr_r50_50ep_anchor.txt."""
-    joiner = backbone.Joiner(body, position_encoding.CellCenterEncoding(_HIDDEN_DIM // 2))
-    transformer = anchor_transformer.AnchorTransformer(d_model=_HIDDEN_DIM)
-    model = anchor_detr.AnchorDETR(joiner, transformer, num_classes, _NUM_ANCHORS)
-    focal.use_focal_scores(model)
-    return model
-
-
-def _load_released_weights(model: nn.Module, released: zoo.ReleasedModel, num_classes: int) -> None:
-    state = weights.model_state(checkpoint.load_checkpoint(released.url), released.url)
-    if num_classes == released.num_classes:
-        weights.load_model_state(model, state, released.url, flags_of_main=False)
-    else:
-        print(finetuning.finetune_model(model, state))
 
 
 def _with_help(entry: _Entry, name: str) -> _Entry:
@@ -185,7 +92,9 @@ def _box_entry(name: str) -> _Entry:
         query_design: str = "learned",
         optimize: bool = False,
     ) -> _Result:
-        model = _build(name, pretrained, num_classes, backbone_weights, query_design, optimize)
+        model = build.build_released(
+            name, pretrained, num_classes, backbone_weights, query_design, optimize
+        )
         if not return_postprocessor:
             return model
         return model, detr.PostProcess(cls_loss=str(model.cls_loss))
@@ -202,7 +111,9 @@ def _panoptic_entry(name: str) -> _Entry:
         backbone_weights: str = "imagenet",
         optimize: bool = False,
     ) -> _Result:
-        model = _build(name, pretrained, num_classes, backbone_weights, optimize=optimize)
+        model = build.build_released(
+            name, pretrained, num_classes, backbone_weights, optimize=optimize
+        )
         if not return_postprocessor:
             return model
         return model, panoptic.PostProcessPanoptic(panoptic.coco_is_thing(num_classes), threshold)
@@ -217,7 +128,7 @@ def _demo_entry(name: str) -> _Entry:
         return_postprocessor: bool = False,
         optimize: bool = False,
     ) -> _Result:
-        model = _build(name, pretrained, num_classes, optimize=optimize)
+        model = build.build_released(name, pretrained, num_classes, optimize=optimize)
         return (model, detr.PostProcess()) if return_postprocessor else model
 
     return _with_help(entry, name)

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from training.resume import Start
 
 SAVE_MEMORY = (
-    "lower --batch_size (and raise --accum_steps: the updates stay the same), --eval_batch_size, "
-    "--scales or --max_size, or use --amp bf16"
+    "lower --batch_size (the updates are the same if --accum_steps is raised by the same factor), "
+    "--eval_batch_size, --scales or --max_size, or use --amp bf16"
 )
 
 
@@ -58,11 +58,11 @@ def main(
     """
     from training.flags.checks import check_flags
     from training.output_folder import build_output_folder
-    from util.allocator import keep_freed_memory
-    from util.devices import check_device
     from util.distributed.processes import connected, use_gpu
     from util.reproducibility.determinism import explained_refusals
     from util.reproducibility.provenance import get_sha
+    from util.system.allocator import keep_freed_memory
+    from util.system.devices import check_device
     from util.terminal.style import prints_short
 
     fill_in_new_flags(args)
@@ -113,7 +113,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     training = _restore_training(args, start, folder, model, optimization)
     args.start_epoch = training.progress.epoch
     parallel_model = distribute(model)
-    training.averaged = averaged_model(training, args.ema_decay, start.resume)
+    training.averaged = averaged_model(training, args.ema_decay, start.resume, args.eval)
 
     train_loader, val_loader = build_loaders(args, data, training.progress.bad_images)
     run = Run(
@@ -147,7 +147,7 @@ def _restore_training(
     model: "nn.Module",
     optimization: "Optimization",
 ) -> "TrainingState":
-    """The state of a new training, or of the checkpoint that is continued."""
+    """Training state of a new run, or restored from the checkpoint to resume."""
     from training.checkpoint import TrainingState
     from training.resume import resume_training
     from training.state import RunState
@@ -202,7 +202,7 @@ def _resolve_flags(
     check_training_flags(args)
     require_same_flags(args)
     if args.eval and start == Start():
-        print("--eval without a checkpoint: random weights are evaluated")
+        print("--eval without --resume: evaluating random weights")
     if not prints_short(args.log_style):
         print(args)
     if args.deterministic:
@@ -261,7 +261,8 @@ def _run_name(argv: Sequence[str] | None, args: argparse.Namespace) -> str:
 def run(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status, see `util.cli.command_line.run_command`."""
     command_line = parse_command_line(argv)
-    importlib.import_module("training.loop")  # while Ctrl-C still ends the process at once
+    # Imported here because until `run_command` handles signals, Ctrl-C ends the process at once.
+    importlib.import_module("training.loop")
     return run_command("main.py", lambda: main(*command_line), SAVE_MEMORY)
 
 

@@ -15,7 +15,7 @@ from util.cli.command_line import (
     ArgumentParser,
     FlagGroup,
     fraction,
-    positive_number,
+    positive_int,
     run_command,
 )
 from util.cli.early_interrupt import end_at_once_on_interrupt
@@ -49,7 +49,8 @@ def build_parser() -> ArgumentParser:
     """Build the command-line parser."""
     parser = ArgumentParser(
         "predict.py",
-        usage="predict.py INPUT [INPUT ...] --checkpoint FILE --output_dir DIR [flags]",
+        usage="predict.py INPUT [INPUT ...] (--checkpoint FILE | --hub NAME) --output_dir DIR "
+        "[flags]",
         description="Detect objects in images and videos; write annotated images, JSON and CSV.",
     )
     inputs = "image, folder (with subfolders), quoted glob pattern, video file or camera index"
@@ -70,10 +71,13 @@ def _add_model_flags(group: FlagGroup) -> None:
     dc5 = "the --checkpoint is a DC5 model (only needed if the file stores no flags)"
     group.add_switch("--dilation", dc5)
     heads = "number of attention heads (only needed if the file stores no flags; default: 8)"
-    add("--nheads", heads, type=positive_number)
+    add("--nheads", heads, type=positive_int)
+    losses = "classification loss of the --checkpoint (only needed if the file stores no flags)"
+    add("--cls_loss", losses, choices=["ce", "focal"], default=None)
     add("--device", "cpu or cuda (default: cuda if there is a GPU)")
-    add("--amp", "run the model in mixed precision", choices=["off", "bf16", "fp16"], default="off")
-    add("--batch_size", "maximum number of images per batch", type=positive_number, default=4)
+    amp = "run the model in mixed precision; use fp16 on GPUs only"
+    add("--amp", amp, choices=["off", "bf16", "fp16"], default="off")
+    add("--batch_size", "maximum number of images per batch", type=positive_int, default=4)
 
 
 def _add_detection_flags(group: FlagGroup) -> None:
@@ -81,8 +85,8 @@ def _add_detection_flags(group: FlagGroup) -> None:
     threshold = "minimum score (default: best-F1 threshold stored in the checkpoint, else 0.5)"
     add("--threshold", threshold, type=fraction)
     add("--classes", "classes to detect, such as cat,dog (default: all)", default=None)
-    fps = "number of video frames per second to use (default: all frames)"
-    add("--fps", fps, type=_frame_rate)
+    fps = "videos: frames per second to sample (default: all)"
+    add("--fps", fps, type=_positive_float)
 
 
 def _add_output_flags(group: FlagGroup) -> None:
@@ -91,15 +95,15 @@ def _add_output_flags(group: FlagGroup) -> None:
     formats = "format of detections.json: names (per image, with class names), coco (COCO results)"
     add("--json", formats, choices=["names", "coco"], default="names")
     add("--ann", "with --json coco: COCO annotation file that provides the image ids")
-    add_switch("--no_pictures", "do not save annotated images")
+    add_switch("--no_pictures", "do not save pictures (annotated images)")
     add_switch("--crops", "save a crop of each detection")
     add_switch("--counts", "write counts.csv: number of objects per image and class")
     add_switch("--attention", "draw encoder and decoder attention maps")
-    points = "with --attention: points in pixels, such as 120,80 200,50 (default: box centers)"
+    points = "with --attention: pixels whose encoder attention is drawn (default: box centers)"
     add("--points", points, nargs="+", type=_point, metavar="X,Y")
 
 
-def _frame_rate(text: str) -> float:
+def _positive_float(text: str) -> float:
     """Argparse type: a positive number."""
     try:
         value = float(text)
@@ -158,8 +162,10 @@ def _check_flags(args: argparse.Namespace) -> None:
     """Check flags that contradict each other or have no effect."""
     if bool(args.checkpoint) == bool(args.hub):
         raise UserError("give the model: either --checkpoint FILE or --hub NAME")
-    if args.hub and (args.ema or args.dilation or args.nheads):
-        raise UserError("--ema, --dilation and --nheads require --checkpoint, not --hub")
+    if args.hub and (args.ema or args.dilation or args.nheads or args.cls_loss):
+        raise UserError(
+            "--ema, --dilation, --nheads and --cls_loss require --checkpoint, not --hub"
+        )
     if not args.output_dir:
         raise UserError("give a folder for the results: --output_dir DIR")
     if Path(args.output_dir).exists() and not Path(args.output_dir).is_dir():
@@ -190,7 +196,7 @@ def _build_listed(args: argparse.Namespace, inputs: "Sequence[Input]") -> "Liste
 def _build_detector(args: argparse.Namespace) -> "Detector":
     """Load the model, and print its classes and thresholds."""
     from prediction.detector import Detector
-    from util.allocator import keep_freed_memory
+    from util.system.allocator import keep_freed_memory
 
     if args.hub:
         detector = Detector.hub(args.hub, args.device, args.amp)
@@ -202,6 +208,7 @@ def _build_detector(args: argparse.Namespace) -> "Detector":
             ema=args.ema,
             dilation=args.dilation or None,
             nheads=args.nheads,
+            cls_loss=args.cls_loss,
         )
     if detector.device.type == "cpu":
         keep_freed_memory()

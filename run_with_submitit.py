@@ -21,7 +21,7 @@ from typing import Any
 
 import main
 from training.flags.checks import check_flags
-from util.cli.command_line import ArgumentParser, FlagGroup, positive_number, run_command
+from util.cli.command_line import ArgumentParser, FlagGroup, positive_int, run_command
 from util.distributed.processes import exit_process, exit_status_of
 from util.errors import UserError
 
@@ -97,21 +97,21 @@ def build_parser() -> ArgumentParser:
     )
     add, group = FlagGroup(parser, "job").add, FlagGroup(parser, "mode")
     add("--shared_folder", "folder for logs and checkpoints, shared by all nodes", required=True)
-    add("--nodes", "number of nodes", default=1, type=positive_number)
+    add("--nodes", "number of nodes", default=1, type=positive_int)
     add(
         "--gpus_per_node",
         "GPUs per node, with one process each; 0: CPU only",
         default=8,
         type=_zero_or_more,
     )
-    add("--processes_per_node", "processes per node without GPUs", default=1, type=positive_number)
-    add("--cpus_per_process", "CPU cores per process", default=10, type=positive_number)
-    add("--time", "time limit in minutes", default=24 * 60, type=positive_number)
+    add("--processes_per_node", "processes per node without GPUs", default=1, type=positive_int)
+    add("--cpus_per_process", "CPU cores per process", default=10, type=positive_int)
+    add("--time", "time limit in minutes", default=24 * 60, type=positive_int)
     add(
         "--signal_delay",
         "seconds before the time limit at which the run saves and stops "
         f"(default: {_SIGNAL_DELAY}, at most half of the time limit)",
-        type=positive_number,
+        type=positive_int,
     )
     add("--job_name", "job name in Slurm", default="detr")
     for name in _SBATCH_OPTIONS:
@@ -122,7 +122,7 @@ def build_parser() -> ArgumentParser:
 
 
 def _zero_or_more(text: str) -> int:
-    return 0 if text == "0" else positive_number(text)
+    return 0 if text == "0" else positive_int(text)
 
 
 def signal_delay(options: argparse.Namespace) -> int:

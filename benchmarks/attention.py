@@ -13,7 +13,7 @@ from models.fast.attention import Attention
 
 TITLE = "CPU only: attention in mixed precision (baseline: PyTorch's kernel)"
 _HEADS = 8
-# batch size, channels, queries, feature cells
+# batch size, channels, queries, feature-map positions
 _SIZES = {"R50, 800 x 1066 pixels": (2, 256, 100, 850), "shapes": (16, 128, 20, 16)}
 _QUICK = {"tiny": (1, 16, 3, 4)}
 

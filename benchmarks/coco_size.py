@@ -2,8 +2,8 @@
 
 The original reads the file with json and, for instances, builds pycocotools' index. This project is
 measured without an entry in its cache, and with one. Every variant runs in processes of its own. A
-pass converts the annotations of all images to targets, without images, in a data worker. The files
-are made with a fixed seed; the image files are empty.
+pass converts the annotations of all images to targets, without images, in a DataLoader worker. The
+files are made with a fixed seed; the image files are empty.
 
 Memory is above that of the same process before it reads the file. Peak and resident memory count
 pages that processes share in each; the growth of a worker is its private memory.
@@ -20,11 +20,12 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.queues import Queue
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from benchmarks.harness.case import Case, Settings
 from benchmarks.harness.large_annotations import HEIGHT, WIDTH, write_files
 from benchmarks.harness.measures import returned
+from benchmarks.original.dataset import load_index
 from datasets.annotations.compact.cache import cache_folder
 
 TITLE = "Annotations of COCO's size"
@@ -66,83 +67,64 @@ def _measure_variants(kind: str, folder: Path) -> dict[str, dict[str, float]]:
     shutil.rmtree(cache_folder(), ignore_errors=True)
     measured["first time"] = measure(ours, folder)
     measured["cached"] = measure(ours, folder)
-    imports = total_memory(_do_nothing, folder)
+    imports = total_memory(_read_nothing, folder)
     for variant, read in (("original", original), ("cached", ours)):
         measured[variant]["all_processes_mb"] = total_memory(read, folder) - imports
     return measured
 
 
-class Annotations(Protocol):
-    """Annotations of a file, by image."""
+class Annotations(NamedTuple):
+    """Annotations of a file: image ids, and a function that reads those of the image at an index.
+
+    Of panoptic data the annotations are the segments.
+    """
 
     ids: Sequence[int]
-
-    def rows(self, index: int) -> list[dict[str, Any]]:
-        """Annotations of the image at an index; of panoptic data its segments."""
+    rows: Callable[[int], list[dict[str, Any]]]
 
 
-class OriginalInstances:
+def original_instances(folder: Path) -> Annotations:
     """pycocotools' index, as in the original."""
-
-    def __init__(self, folder: Path) -> None:
-        from pycocotools.coco import COCO
-
-        with contextlib.redirect_stdout(io.StringIO()):
-            self._coco = COCO(str(folder / "instances.json"))
-        self.ids = sorted(self._coco.imgs)
-
-    def rows(self, index: int) -> list[dict[str, Any]]:
-        return self._coco.loadAnns(self._coco.getAnnIds(self.ids[index]))
+    coco = load_index(folder / "instances.json")
+    ids = sorted(coco.imgs)
+    return Annotations(ids, lambda index: coco.loadAnns(coco.getAnnIds(ids[index])))
 
 
-class OriginalPanoptic:
+def original_panoptic(folder: Path) -> Annotations:
     """The tables in memory, sorted by image, as in the original."""
-
-    def __init__(self, folder: Path) -> None:
-        with open(folder / "panoptic.json") as file:
-            coco = json.load(file)
-        coco["images"] = sorted(coco["images"], key=lambda row: row["id"])
-        coco["annotations"] = sorted(coco["annotations"], key=lambda row: row["image_id"])
-        self._coco = coco
-        self.ids = [row["id"] for row in coco["images"]]
-
-    def rows(self, index: int) -> list[dict[str, Any]]:
-        return self._coco["annotations"][index]["segments_info"]
+    with open(folder / "panoptic.json") as file:
+        coco = json.load(file)
+    coco["images"] = sorted(coco["images"], key=lambda row: row["id"])
+    coco["annotations"] = sorted(coco["annotations"], key=lambda row: row["image_id"])
+    ids = [row["id"] for row in coco["images"]]
+    return Annotations(ids, lambda index: coco["annotations"][index]["segments_info"])
 
 
-class OurInstances:
+def our_instances(folder: Path) -> Annotations:
     """`CocoDetection`, with all its checks."""
+    from datasets.coco import CocoDetection
 
-    def __init__(self, folder: Path) -> None:
-        from datasets.coco import CocoDetection
-
-        files = folder / "images", folder / "instances.json"
-        with contextlib.redirect_stdout(io.StringIO()):
-            self._data = CocoDetection(*files, None, False, training=True, num_queries=100)
-        self.ids = self._data.ids
-
-    def rows(self, index: int) -> list[dict[str, Any]]:
-        return self._data.instances.annotations_of(self.ids[index])
+    files = folder / "images", folder / "instances.json"
+    with contextlib.redirect_stdout(io.StringIO()):
+        data = CocoDetection(*files, None, False, training=True, num_queries=100)
+    return Annotations(data.ids, lambda index: data.instances.annotations_of(data.ids[index]))
 
 
-class OurPanoptic:
+def our_panoptic(folder: Path) -> Annotations:
     """`CocoPanoptic`, with all its checks."""
+    from datasets.coco_panoptic import CocoPanoptic
 
-    def __init__(self, folder: Path) -> None:
-        from datasets.coco_panoptic import CocoPanoptic
-
-        images = folder / "images"
-        with contextlib.redirect_stdout(io.StringIO()):
-            self._data = CocoPanoptic(images, images, folder / "panoptic.json", training=True)
-        self.ids = self._data.ids
-
-    def rows(self, index: int) -> list[dict[str, Any]]:
-        return self._data.segments.map_of(self.ids[index])["segments_info"]
+    images = folder / "images"
+    with contextlib.redirect_stdout(io.StringIO()):
+        data = CocoPanoptic(images, images, folder / "panoptic.json", training=True)
+    segments = data.segments
+    return Annotations(data.ids, lambda index: segments.map_of(data.ids[index])["segments_info"])
 
 
-KINDS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
-    "instances": (OriginalInstances, OurInstances),
-    "panoptic": (OriginalPanoptic, OurPanoptic),
+Read = Callable[[Path], Annotations]
+KINDS: dict[str, tuple[Read, Read]] = {
+    "instances": (original_instances, our_instances),
+    "panoptic": (original_panoptic, our_panoptic),
 }
 
 
@@ -169,27 +151,32 @@ def make_targets(annotations: Annotations, indices: range) -> None:
         prepare(image, {"image_id": annotations.ids[index], "annotations": rows})
 
 
+@contextlib.contextmanager
+def _running(context: Any, work: Callable[..., None], arguments: list[Any]) -> Iterator[None]:
+    """Processes that run beside the body, one for each tuple of arguments."""
+    processes = [context.Process(target=work, args=one) for one in arguments]
+    for process in processes:
+        process.start()
+    yield
+    for process in processes:
+        process.join()
+
+
 def _import_all() -> None:
     """Import everything that the variants use, so that it is not part of their memory."""
     import datasets.coco_panoptic  # noqa: F401
 
 
-def _measure(read: Callable[[Path], Annotations], folder: Path, results: Queue) -> None:
+def _measure(read: Read, folder: Path, results: Queue) -> None:
     """Measure reading in this process, and a pass in a worker."""
     _import_all()
     before, start = memory(), time.perf_counter()
     annotations = read(folder)
     seconds, after = time.perf_counter() - start, memory()
-    worker = _FORK.Process(target=_measure_pass, args=(annotations, results))
-    worker.start()
-    results.put(
-        {
-            "index_s": seconds,
-            "peak_mb": after["peak"] - before["rss"],
-            "resident_mb": after["rss"] - before["rss"],
-        }
-    )
-    worker.join()
+    memory_mb = {"peak_mb": after["peak"], "resident_mb": after["rss"]}
+    grown = {name: value - before["rss"] for name, value in memory_mb.items()}
+    with _running(_FORK, _measure_pass, [(annotations, results)]):
+        results.put({"index_s": seconds, **grown})
 
 
 def _measure_pass(annotations: Annotations, results: Queue) -> None:
@@ -201,31 +188,20 @@ def _measure_pass(annotations: Annotations, results: Queue) -> None:
     results.put({"pass_s": seconds, **grown})
 
 
-def measure(read: Callable[[Path], Annotations], folder: Path) -> dict[str, float]:
+def measure(read: Read, folder: Path) -> dict[str, float]:
     """Measure a variant in a new process."""
     results: Queue = _SPAWN.Queue()
-    process = _SPAWN.Process(target=_measure, args=(read, folder, results))
-    process.start()
-    found = {**results.get(timeout=_LIMIT), **results.get(timeout=_LIMIT)}
-    process.join()
-    return found
+    with _running(_SPAWN, _measure, [(read, folder, results)]):
+        return {**results.get(timeout=_LIMIT), **results.get(timeout=_LIMIT)}
 
 
-def _run_rank(
-    read: Callable[[Path], Annotations], folder: Path, results: Queue, barrier: Any
-) -> None:
+def _run_rank(read: Read, folder: Path, results: Queue, barrier: Any) -> None:
     """A rank with its workers: each does its part of a pass."""
     _import_all()
     annotations = read(folder)
-    workers = [
-        _FORK.Process(target=_run_worker, args=(annotations, k, results, barrier))
-        for k in range(_NUM_WORKERS)
-    ]
-    for worker in workers:
-        worker.start()
-    _report_together(results, barrier)
-    for worker in workers:
-        worker.join()
+    numbered = [(annotations, number, results, barrier) for number in range(_NUM_WORKERS)]
+    with _running(_FORK, _run_worker, numbered):
+        _report_together(results, barrier)
 
 
 def _run_worker(annotations: Annotations, number: int, results: Queue, barrier: Any) -> None:
@@ -240,22 +216,14 @@ def _report_together(results: Queue, barrier: Any) -> None:
     barrier.wait()
 
 
-def _do_nothing(folder: Path) -> Any:
-    return SimpleNamespace(ids=[], rows=None)
+def _read_nothing(folder: Path) -> Annotations:
+    return Annotations([], lambda index: [])
 
 
-def total_memory(read: Callable[[Path], Annotations], folder: Path) -> float:
+def total_memory(read: Read, folder: Path) -> float:
     """Memory in MB of all ranks and workers, shared pages counted once."""
     results: Queue = _SPAWN.Queue()
     count = _NUM_RANKS * (1 + _NUM_WORKERS)
     barrier = _SPAWN.Barrier(count)
-    ranks = [
-        _SPAWN.Process(target=_run_rank, args=(read, folder, results, barrier))
-        for _ in range(_NUM_RANKS)
-    ]
-    for rank in ranks:
-        rank.start()
-    total = sum(results.get(timeout=_LIMIT) for _ in range(count))
-    for rank in ranks:
-        rank.join()
-    return total
+    with _running(_SPAWN, _run_rank, [(read, folder, results, barrier)] * _NUM_RANKS):
+        return sum(results.get(timeout=_LIMIT) for _ in range(count))

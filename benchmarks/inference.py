@@ -1,4 +1,4 @@
-"""Inference of whole models: the original's eager float32 forward pass, and prepared models.
+"""Inference of whole models: the original's eager float32 forward pass, and optimized models.
 
 With many sizes, every call has new sizes.
 """

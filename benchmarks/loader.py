@@ -84,7 +84,7 @@ def _batches_on_cpu(loader: TrainLoader) -> Callable[[], list[Tensor]]:
 
 
 def _datasets(ann_file: Path, masks: bool) -> tuple[OriginalDataset, CocoDetection, CocoDetection]:
-    """The original's data set, and this project's with both kernels for resizing."""
+    """The original's dataset, and this project's with both kernels for resizing."""
     img_folder = ann_file.parent / "images"
     original = OriginalDataset(img_folder, ann_file, TrainTransforms(), masks)
     with contextlib.redirect_stdout(io.StringIO()):

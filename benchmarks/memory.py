@@ -5,22 +5,19 @@ In bf16 the weights stay in float32. The original decodes the masks of all queri
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
-import torch
-from torch import Tensor, nn
-
 from benchmarks.harness.case import Case, Settings, gradient_difference
-from benchmarks.harness.inputs import R50, TINY, build, images, targets
+from benchmarks.harness.inputs import R50, TINY, build, gradients_of, images, targets
 from benchmarks.harness.measures import peak_memory
 from benchmarks.inference import case as inference
 from benchmarks.original.detector import original_of
-from engine import predict, weigh
 from training.network import prepare_for_training
 
 TITLE = "Peak memory"
 _TRAINING = {"boxes": "", "masks": "--masks", "masks, frozen": "--masks --frozen_weights made-up"}
+_BATCH_SIZE = 2
 _QUICK = {"masks": "--masks"}
 
 
@@ -36,36 +33,25 @@ def cases(settings: Settings) -> Iterator[Case]:
         yield replace(case, measure=peak_memory(settings.device))
 
 
-def training(
-    name: str, flags: str, size_hw: tuple[int, int], device: str, batch_size: int = 2
-) -> Case:
+def training(name: str, flags: str, size_hw: tuple[int, int], device: str) -> Case:
     """Forward and backward pass of a batch with eight objects per image."""
     model, criterion = build(f"{flags} --dropout 0 --device {device}")
     original = original_of(model.train())
-    batch = images([size_hw] * batch_size, device)
-    objects = targets(batch_size, 8, size_hw, device)
+    batch = images([size_hw] * _BATCH_SIZE, device)
+    objects = targets(_BATCH_SIZE, 8, size_hw, device)
 
     prepared = {amp: copy.deepcopy(model) for amp in ("off", "bf16")}
     for amp, network in prepared.items():
         prepare_for_training(network, amp)
 
-    def step(network: nn.Module, amp: str = "off") -> Callable[[], list[Tensor]]:
-        def run() -> list[Tensor]:
-            network.zero_grad(set_to_none=True)
-            losses = criterion(predict(network, batch, torch.device(device), amp), objects)
-            weigh(losses, criterion.weight_dict, objects)[0].backward()
-            named = sorted(network.named_parameters())
-            return [parameter.grad for _, parameter in named if parameter.grad is not None]
-
-        return run
-
-    step(original)()  # allocates buffers that persist
+    originals = gradients_of(original, criterion, batch, objects)
+    originals()  # allocates buffers that persist
     return Case(
-        f"{name}, {batch_size} x 3 x {size_hw[0]} x {size_hw[1]}",
+        f"{name}, {_BATCH_SIZE} x 3 x {size_hw[0]} x {size_hw[1]}",
         {
-            "original": step(original),
-            "float32": step(prepared["off"]),
-            "bf16": step(prepared["bf16"], "bf16"),
+            "original": originals,
+            "float32": gradients_of(prepared["off"], criterion, batch, objects),
+            "bf16": gradients_of(prepared["bf16"], criterion, batch, objects, "bf16"),
         },
         rounds=1,
         tolerance={"float32": 0.02, "bf16": 0.3},

@@ -1,4 +1,4 @@
-"""Prepared models, and exported models in ONNX Runtime, with as many threads as PyTorch."""
+"""Optimized models, and exported models in ONNX Runtime, with as many threads as PyTorch."""
 
 import tempfile
 from collections.abc import Iterator

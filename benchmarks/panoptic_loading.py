@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.harness.case import Case, Settings
 from datasets.coco_panoptic import CocoPanoptic
 from datasets.loading.images import read_image
-from util.panoptic_coding import encode_id_map
+from util.files.panoptic_png import encode_id_map
 
 TITLE = "Panoptic samples"
 _SIZE_HW = (480, 640)
@@ -24,7 +24,7 @@ _SEGMENTS = 15
 
 
 def cases(settings: Settings) -> Iterator[Case]:
-    """One sample, with one thread as in a data worker."""
+    """One sample, with one thread as in a DataLoader worker."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         segments = _write_data(folder)

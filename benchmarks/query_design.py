@@ -1,4 +1,4 @@
-"""A training step of the learned queries, and of anchors, focal loss and denoising.
+"""A training step of the learned queries, and of anchor queries with focal loss and denoising.
 
 The step is `engine.train_one_epoch` with one batch. The designs have different losses, so that
 results are not compared.
@@ -6,11 +6,12 @@ results are not compared.
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from benchmarks.harness.case import Case, Settings
 from benchmarks.harness.inputs import R50, TINY, images, targets
-from benchmarks.training_step import steps_of_engine
+from benchmarks.training_step import trainer
 
 TITLE = "Training step by query design"
 _DESIGNS = {
@@ -40,7 +41,7 @@ def _case(
 ) -> Case:
     batch = images([size_hw] * batch_size, device), targets(batch_size, 4, device=device)
     steps: dict[str, Callable[[], Any]] = {
-        design: steps_of_engine(f"{flags} --dropout 0 --device {device} {added}", amp, [batch])
+        design: partial(trainer(f"{flags} --dropout 0 --device {device} {added}", amp), [batch])
         for design, added in _DESIGNS.items()
     }
     return Case(name, steps, rounds=5, tolerance=math.inf, compare=lambda *results: 0.0)

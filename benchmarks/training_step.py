@@ -10,16 +10,17 @@ import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from benchmarks.harness.case import Case, Settings, gradient_difference
-from benchmarks.harness.inputs import R50, TINY, build, flags_of, images, targets
+from benchmarks.harness.inputs import R50, TINY, build, flags_of, gradients_of, images, targets
 from benchmarks.harness.measures import TIME_OF_LONG_CALLS, peak_memory
 from benchmarks.original.detector import build_optimizer, original_of, training_step
-from engine import compute_losses, predict, train_one_epoch, weigh
+from engine import train_one_epoch
 from models.fast.recomputation import recompute_activations
 from training.network import prepare_for_training
 from util import optimizer as optimizers
@@ -97,15 +98,7 @@ def _backward(
         for t in targets(batch_size, device=device)
     ]
 
-    def run() -> list[torch.Tensor]:
-        model.zero_grad(set_to_none=True)
-        outputs = predict(model, batch, torch.device(device), "off")
-        losses = compute_losses(criterion, outputs, objects, 1.0)
-        weigh(losses, criterion.weight_dict, objects)[0].backward()
-        named = sorted(model.named_parameters())
-        return [parameter.grad for _, parameter in named if parameter.grad is not None]
-
-    return run
+    return gradients_of(model, criterion, batch, objects)
 
 
 def variants(
@@ -123,33 +116,47 @@ def variants(
         (images([size] * batch_size, device), targets(batch_size, device=device))
         for size in sizes_hw
     ]
-    model, criterion = build(flags)
-    original: Any = original_of(model.train())
-    optimizer = build_optimizer(original)
-    empty_weight = criterion.empty_weight
-
-    def original_steps() -> dict[str, float]:
-        steps = [training_step(original, optimizer, *batch, empty_weight) for batch in batches]
-        return steps[-1]
-
     return {
-        "original": original_steps,
-        "float32": steps_of_engine(flags, "off", batches),
-        "bf16": steps_of_engine(flags, "bf16", batches),
+        "original": partial(original_trainer(flags), batches),
+        "float32": partial(trainer(flags, "off"), batches),
+        "bf16": partial(trainer(flags, "bf16"), batches),
     }
 
 
-def steps_of_engine(flags: str, amp: str, batches: list[Any]) -> Callable[[], dict[str, float]]:
-    """`engine.train_one_epoch`; returns the unweighted losses."""
+Train = Callable[[list[Any]], dict[str, float]]
+
+
+def original_trainer(flags: str) -> Train:
+    """A function that runs the original's steps; returns the unweighted losses of the last one."""
+    model, criterion = build(flags)
+    original: Any = original_of(model.train())
+    optimizer, device = build_optimizer(original), flags_of(flags).device
+
+    def train(batches: list[Any]) -> dict[str, float]:
+        losses: dict[str, float] = {}
+        for samples, objects in batches:
+            on_device = [{name: v.to(device) for name, v in t.items()} for t in objects]
+            weight = criterion.empty_weight
+            losses = training_step(original, optimizer, samples.to(device), on_device, weight)
+        return losses
+
+    return train
+
+
+def trainer(flags: str, amp: str) -> Train:
+    """A function that runs `engine.train_one_epoch`; returns the unweighted losses."""
     model, criterion = build(flags)
     prepare_for_training(model, amp)
     optimizer = optimizers.build_optimizer(model, 1e-4, 1e-5, 1e-4)
     device = torch.device(flags_of(flags).device)
+    scaler = torch.amp.GradScaler(device.type) if amp == "fp16" else None
 
-    def steps() -> dict[str, float]:
+    def train(batches: list[Any]) -> dict[str, float]:
         with contextlib.redirect_stdout(io.StringIO()):
-            log = train_one_epoch(model, criterion, batches, optimizer, device, 0, 0.1, amp)
+            log = train_one_epoch(
+                *(model, criterion, batches, optimizer, device, 0, 0.1, amp), scaler=scaler
+            )
         suffix = "_unscaled"
         return {k.removesuffix(suffix): v for k, v in log.items() if k.endswith(suffix)}
 
-    return steps
+    return train

@@ -1,4 +1,4 @@
-"""Build the data set of ``--dataset_file``."""
+"""Build the dataset selected by ``--data``, ``--dataset_file`` or a path flag."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -19,20 +19,20 @@ _RECOGNIZED = "data"
 _BUILDERS = {
     "coco": "datasets.coco",
     "coco_panoptic": "datasets.coco_panoptic",
-    "voc": "datasets.voc",
-    "yolo": "datasets.yolo",
+    "voc": "datasets.own_data",
+    "yolo": "datasets.own_data",
     "shapes": "datasets.shapes.directory",
     "shapes_panoptic": "datasets.shapes.panoptic",
     _RECOGNIZED: "datasets.own_data",
 }
 KINDS = tuple(kind for kind in _BUILDERS if kind != _RECOGNIZED)  # values of --dataset_file
 
-# Kinds of data whose category ids are invented: class names are known, ids are not.
+# Kinds of data that have class names only; category ids are assigned when the data is read.
 _NAMES_ONLY = (_RECOGNIZED, "voc")
-# Kinds of data of which a part is held out for validation if they are not split.
+# Kinds of data from which validation images are held out if the data has no split.
 _MAY_BE_WHOLE = (_RECOGNIZED, "voc", "yolo")
 # Attributes of a dataset that training needs.
-_ATTRIBUTES = ("ids", "categories", "text_ids", "largest_category_id", "ann_file")
+_ATTRIBUTES = ("ids", "categories", "text_ids", "ann_file")
 
 
 def build_dataset(
@@ -41,16 +41,16 @@ def build_dataset(
     known_classes: "Mapping[int, str] | None" = None,
     earlier_split: "ImageSplit | None" = None,
 ) -> "Dataset":
-    """Build a split of the data set.
+    """Build the dataset of a split.
 
     Args:
         image_set: "train" or "val".
         args: ``data``, ``voc_path``, ``yolo_path`` or else ``dataset_file`` selects the builder,
             which reads the other flags.
-        known_classes: class names by category id, usually of a checkpoint: formats without ids
-            give these ids to the classes.
-        earlier_split: images whose part is known from a checkpoint; data that is not split keeps
-            them there.
+        known_classes: class names by category id, usually from a checkpoint; formats that have
+            only names reuse these ids.
+        earlier_split: training and validation images of a checkpoint; reused if the data itself
+            has no split.
 
     Raises:
         UserError: ``dataset_file`` is unknown, or the data is invalid.
@@ -86,19 +86,17 @@ def build_data_kind(args: Any) -> str:
 
 def _fill_in_classes(dataset: Any, dataset_file: str) -> None:
     """Set attributes that the dataset lacks and training needs, from its COCO index."""
-    from datasets.annotations.coco_file import category_names, largest_category_id, text_ids
+    from datasets.annotations.coco_file import category_names, text_ids
 
     if all(hasattr(dataset, name) for name in _ATTRIBUTES):
         return
     coco_api = get_coco_api_from_dataset(dataset)
     if coco_api is None:
         return
-    names = category_names(coco_api.cats.values())
     values = (
         sorted(coco_api.imgs),
-        names,
+        category_names(coco_api.cats.values()),
         text_ids(coco_api.cats.values()),
-        largest_category_id(names),
         f"--dataset_file {dataset_file}",
     )
     for name, value in zip(_ATTRIBUTES, values, strict=True):
@@ -109,7 +107,7 @@ def _fill_in_classes(dataset: Any, dataset_file: str) -> None:
 def build_scales(args: Any) -> list[int] | None:
     """Short sides of training images in pixels; None: the published scales.
 
-    Drawn images have default scales of their own.
+    The synthetic shapes datasets have their own default scales.
     """
     if build_data_kind(args) in ("shapes", "shapes_panoptic"):
         return importlib.import_module("datasets.shapes.directory").build_scales(args)
@@ -161,7 +159,7 @@ def build_ground_truth(dataset: Any, args: Any) -> "COCO":
             f"--dataset_file {args.dataset_file}: the {type(dataset).__name__} cannot be evaluated;"
             f" give it an attribute `coco`, the pycocotools COCO index, in {module.__name__}"
         )
-    from datasets.annotations.wording import counted
+    from util.text import counted
 
     coco_api = module.build_instances(args)
     missing = [image_id for image_id in dataset.ids if image_id not in coco_api.imgs]

@@ -1,4 +1,4 @@
-"""COCO detection data: dataset, target conversion and augmentation."""
+"""COCO detection data: dataset and augmentation."""
 
 import contextlib
 import io
@@ -9,55 +9,48 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import torchvision
 from PIL import Image
-from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-from torch import Tensor
 
 import datasets.transforms as T
 from datasets.annotations.checks import check_image_folder
-from datasets.annotations.coco_file import (
-    Row,
-    box_area,
-    category_names,
-    largest_category_id,
-    load_annotations,
-    text_ids,
-)
+from datasets.annotations.coco_file import Row, load_annotations
 from datasets.annotations.compact.instances import read_instances
+from datasets.annotations.file_checks import warn_about_paths
 from datasets.annotations.layouts import coco_paths
-from datasets.annotations.segmentations import MAX_MASK_PIXELS, encode_segmentation
 from datasets.annotations.start_checks import check_boxes_and_counts, warn_about_boxes
-from datasets.annotations.table_checks import warn_about_paths
 from datasets.formats.class_list import keep_classes, listed_classes
 from datasets.formats.held_out import ImageSplit
 from datasets.formats.tables import Tables
+from datasets.loading.byte_images import IMAGENET, Normalization
 from datasets.loading.listed_images import ListedImages
-from datasets.loading.target_tensors import boxes_xyxy, keypoints_of
+from datasets.loading.target_tensors import ConvertCocoPolysToMask, convert_coco_poly_to_mask
 from datasets.transforms import Target, Transform
 from util.errors import UserError
 from util.options import option
 from util.terminal.style import prints_short
 
+__all__ = [
+    "CocoDetection",
+    "ConvertCocoPolysToMask",
+    "build",
+    "convert_coco_poly_to_mask",
+    "make_coco_transforms",
+]
+
 PUBLISHED_SCALES = tuple(range(480, 801, 32))
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class CocoDetection(torchvision.datasets.CocoDetection):
+class CocoDetection(ListedImages, torchvision.datasets.CocoDetection):
     """Images and detection targets of a COCO instance annotation file.
 
+    Ids, classes and sizes: see `ListedImages`.
+
     Attributes:
-        ann_file: path of the file.
-        origin: format and path of the data, for the first lines of a run.
+        origin: format and path of the data, for the summary printed at start-up.
         instances: the annotations; they are stored in arrays.
-        ids: image ids, sorted.
-        categories: class names by category id.
-        text_ids: id in the file by category id, where it is a string.
-        largest_category_id: largest category id; the model needs more classes than this.
-        split: all images by use, if these are a held-out part of the data or its rest; else None.
+        split: the training/validation split, if it was created by ``--val_fraction``; else None.
     """
 
     split: ImageSplit | None = None
@@ -113,18 +106,14 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         check_boxes_and_counts(
             self.instances, ann_file, img_folder, training, num_queries, skip_checks
         )
-        self.ann_file, self.origin = ann_file, str(ann_file)
-        self._images = ListedImages(img_folder, ann_file, skip_checks)
-        self.ids: list[int] = self.instances.ids
-        self.categories = category_names(self.instances.categories)
-        self.text_ids = text_ids(self.instances.categories)
-        self.largest_category_id = largest_category_id(self.categories)
+        self._list(self.instances, img_folder, ann_file, skip_checks)
+        self.origin = str(ann_file)
 
     @cached_property
     def coco(self) -> COCO:
         """Index of the file as in pycocotools; missing ``area`` and ``iscrowd`` are filled in.
 
-        It is made on first use, because it takes several times the memory of ``instances``.
+        Built on first use, because it takes several times the memory of ``instances``.
         """
         coco = COCO()
         coco.dataset = self.instances.tables()
@@ -132,22 +121,19 @@ class CocoDetection(torchvision.datasets.CocoDetection):
             coco.createIndex()
         return coco
 
-    @property
-    def sizes_wh(self) -> np.ndarray:
-        """Width and height of each image in the file, (N, 2) in pixels; 0: missing."""
-        return self.instances.sizes_wh
-
-    @property
-    def file_names(self) -> list[str]:
-        """File names of all images."""
-        return self.instances.file_names
-
     def annotated_category_ids(self) -> set[int]:
-        """Category ids that annotations have."""
+        """Category ids used by the annotations."""
         return set(np.unique(self.instances.category_id).tolist())
 
     def __getitem__(self, index: int) -> tuple[Any, Target]:
-        """Return the transformed image and target at ``index``.
+        """Return the transformed image and target at ``index``; see `untransformed`."""
+        image, target = self.untransformed(index)
+        if self._transforms is None:
+            return image, target
+        return self._transforms(image, target)
+
+    def untransformed(self, index: int) -> tuple[Image.Image, Target]:
+        """Return image and target at ``index``, see `ConvertCocoPolysToMask`.
 
         Raises:
             UserError: if the image cannot be read, or its size differs from the annotation file or
@@ -157,113 +143,25 @@ class CocoDetection(torchvision.datasets.CocoDetection):
         annotations = {"image_id": image_id, "annotations": self._load_target(image_id)}
         image = self._load_image(image_id)
         try:
-            image, target = self.prepare(image, annotations)
+            prepared: tuple[Image.Image, Target] = self.prepare(image, annotations)
         except ValueError as error:
             file_name = self.instances.image(image_id)["file_name"]
             raise UserError(
                 f"image id {image_id} ({file_name}): {error}; fix the image or its annotations"
             ) from error
-        if self._transforms is None:
-            return image, target
-        return self._transforms(image, target)
-
-    def pop_notice(self) -> str | None:
-        """Return a message if an image was rotated by EXIF since the last call, else None."""
-        return self._images.pop_notice()
-
-    def _load_image(self, id: int) -> Image.Image:
-        return self._images.read(self.instances.image(id))
+        return prepared
 
     def _load_target(self, id: int) -> list[Row]:
         return self.instances.annotations_of(id)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Data workers that are not forked make their own index, if they use it."""
-        return {name: value for name, value in self.__dict__.items() if name != "coco"}
-
 
 @contextlib.contextmanager
 def _log_lines() -> Iterator[None]:
-    """Print the log lines of pycocotools around the reading of an annotation file."""
+    """Print pycocotools' messages before and after an annotation file is read."""
     print("loading annotations into memory...")
     started = time.perf_counter()
     yield
     print(f"Done (t={time.perf_counter() - started:0.2f}s)")
-
-
-class ConvertCocoPolysToMask:
-    """Convert the COCO annotations of an image to a target.
-
-    Crowd annotations and boxes outside the image are dropped.
-
-    Args:
-        return_masks: whether targets have masks.
-    """
-
-    def __init__(self, return_masks: bool = False) -> None:
-        self.return_masks = return_masks
-
-    def __call__(self, image: Image.Image, target: dict[str, Any]) -> tuple[Image.Image, Target]:
-        """Convert the annotations of an image.
-
-        Args:
-            image: PIL image.
-            target: ``image_id``, and ``annotations`` as in a COCO file.
-
-        Returns:
-            The image, and a target for N objects: ``boxes`` (N, 4) float32 xyxy pixels, clipped to
-            the image; ``labels`` (N,) int64 category ids; ``area`` (N,) float32 square pixels;
-            ``iscrowd`` (N,) int64; ``image_id`` (1,); ``orig_size`` and ``size`` (2,) height and
-            width; ``keypoints`` (N, K, 3) if annotated; ``masks`` (N, H, W) uint8 if requested.
-        """
-        width, height = image.size
-        objects = [row for row in target["annotations"] if not row.get("iscrowd")]
-        boxes = boxes_xyxy(objects, width, height)
-        keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        kept = [row for row, is_kept in zip(objects, keep.tolist(), strict=True) if is_kept]
-        converted = {
-            "boxes": boxes[keep],
-            "labels": torch.tensor([row["category_id"] for row in kept], dtype=torch.int64),
-            "area": torch.tensor([box_area(row) for row in kept], dtype=torch.float32),
-            "iscrowd": torch.zeros(len(kept), dtype=torch.int64),
-            "image_id": torch.tensor([target["image_id"]]),
-            "orig_size": torch.tensor([height, width]),
-            "size": torch.tensor([height, width]),
-        }
-        if self.return_masks:
-            segmentations = [row.get("segmentation") for row in kept]
-            converted["masks"] = convert_coco_poly_to_mask(segmentations, height, width)
-        if any(row.get("keypoints") for row in objects):
-            converted["keypoints"] = keypoints_of(objects)[keep]
-        return image, converted
-
-
-def convert_coco_poly_to_mask(segmentations: Sequence[Any], height: int, width: int) -> Tensor:
-    """Rasterize segmentations.
-
-    Args:
-        segmentations: one per object: a list of polygons (x, y, x, y, … in pixels), which are
-            united, or an RLE.
-        height: height of the image in pixels.
-        width: width of the image in pixels.
-
-    Returns:
-        Masks (N, H, W) uint8, 1 inside.
-
-    Raises:
-        ValueError: if a segmentation is invalid (see `encode_segmentation`), or all masks together
-            exceed `MAX_MASK_PIXELS`.
-    """
-    if not segmentations:
-        return torch.zeros((0, height, width), dtype=torch.uint8)
-    if len(segmentations) * height * width > MAX_MASK_PIXELS:
-        raise ValueError(
-            f"{len(segmentations)} masks of {height} x {width} pixels exceed the limit of "
-            f"{MAX_MASK_PIXELS} pixels in total"
-        )
-    encoded = [encode_segmentation(segmentation, height, width) for segmentation in segmentations]
-    # (H, W, N) -> (N, H, W)
-    return torch.from_numpy(coco_mask.decode(encoded)).permute(2, 0, 1).contiguous()
 
 
 def make_coco_transforms(
@@ -271,6 +169,7 @@ def make_coco_transforms(
     scales: Sequence[int] | None = None,
     max_size: int = 1333,
     crop_prob: float = 0.5,
+    normalization: Normalization = IMAGENET,
     resize: str = "pillow",
 ) -> Transform:
     """Build the published augmentation.
@@ -285,6 +184,7 @@ def make_coco_transforms(
         scales: short sides in pixels; None: the published 480, 512, … 800.
         max_size: approximate limit for the long side in pixels.
         crop_prob: probability that a training image is cropped.
+        normalization: mean and standard deviation of the images.
         resize: ``pillow`` or ``torch``, see `datasets.loading.resizing`.
 
     Raises:
@@ -298,7 +198,7 @@ def make_coco_transforms(
         raise UserError(
             f"--scales {scales} and --max_size {max_size} must be positive numbers of pixels"
         )
-    to_normalized = T.ToNormalizedTensor(IMAGENET_MEAN, IMAGENET_STD)
+    to_normalized = T.ToNormalizedTensor(*normalization)
     if image_set == "val":
         return T.Compose([T.RandomResize([max(scales)], max_size, resize), to_normalized])
     if image_set != "train":
@@ -318,7 +218,7 @@ def make_coco_transforms(
 
 
 def build_transforms(image_set: str, args: Any) -> Transform:
-    """Build the augmentation from the flags ``scales``, ``max_size``, ``crop_prob``, ``resize``.
+    """Build the augmentation from the flags for image sizes, resizing, crops and normalization.
 
     Args:
         image_set: "train" or "val".
@@ -328,7 +228,11 @@ def build_transforms(image_set: str, args: Any) -> Transform:
         UserError: if a size is invalid, see `make_coco_transforms`.
     """
     names = ("scales", "max_size", "crop_prob", "resize")
-    return make_coco_transforms(image_set, **{name: option(args, name) for name in names})
+    return make_coco_transforms(
+        image_set,
+        **{name: option(args, name) for name in names},
+        normalization=Normalization(option(args, "image_mean"), option(args, "image_std")),
+    )
 
 
 def build(image_set: str, args: Any) -> CocoDetection:

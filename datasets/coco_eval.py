@@ -28,7 +28,7 @@ from datasets.evaluation.image_detections import (
     extent_of,
     result_entries,
 )
-from util.distributed.gathering import broadcast_object, gather_to_main
+from util.distributed.gathering import broadcast_object, gather_by_id
 from util.distributed.processes import all_gather, get_world_size, is_main_process
 from util.errors import UserError
 
@@ -120,10 +120,7 @@ class CocoEvaluator:
 
     def synchronize_between_processes(self) -> None:
         """Gather all detections on rank 0. Collective."""
-        first_seen: dict[int, ImageDetections] = {}
-        for image_id, collected in gather_to_main(list(self._collected.items())):
-            first_seen.setdefault(image_id, collected)
-        self._collected = dict(sorted(first_seen.items()))
+        self._collected = gather_by_id(self._collected)
         self._is_shared = get_world_size() > 1
 
     def accumulate(self) -> None:

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from pycocotools.coco import COCO
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets import coco
 from datasets.annotations.checks import check_image_folder
-from datasets.annotations.coco_file import Row, category_names, largest_category_id, text_ids
+from datasets.annotations.coco_file import Row
 from datasets.annotations.compact.panoptic import read_panoptic
 from datasets.annotations.panoptic import check_ids, read_id_map, thing_flags
 from datasets.annotations.start_checks import check_segment_counts
@@ -20,25 +21,20 @@ from datasets.loading.listed_images import ListedImages
 from datasets.transforms import Target, Transform
 from util.box_ops import masks_to_boxes
 from util.errors import UserError
+from util.files.panoptic_png import VOID_ID
 from util.options import option
-from util.panoptic_coding import VOID_ID
 
 
-class CocoPanoptic(Dataset):
+class CocoPanoptic(ListedImages, Dataset):
     """Images and targets of a COCO panoptic annotation file: every segment is an object.
 
-    Crowd segments are kept, as in the original.
+    Crowd segments are kept, as in the original. Ids, classes and sizes: see `ListedImages`.
 
     Attributes:
         img_folder: folder of the images; also available as ``root``.
         ann_folder: folder of the PNGs.
-        ann_file: path of the JSON file.
         segments: the annotations; they are stored in arrays.
-        ids: sorted image ids.
-        categories: name of each category id.
-        text_ids: id in the file by category id, where it is a string.
         is_thing: whether each category id is a thing.
-        largest_category_id: largest category id; the model needs more classes than this.
     """
 
     def __init__(
@@ -78,17 +74,12 @@ class CocoPanoptic(Dataset):
             num_queries=num_queries,
             skip_checks=skip_checks,
         )
+        self._list(self.segments, img_folder, ann_file, skip_checks)
         self.img_folder = self.root = img_folder
-        self._images = ListedImages(img_folder, ann_file, skip_checks)
         self.ann_folder = ann_folder
-        self.ann_file = ann_file
         self.transforms = transforms
         self.return_masks = return_masks
-        self.ids: list[int] = self.segments.ids
-        self.categories = category_names(self.segments.categories)
-        self.text_ids = text_ids(self.segments.categories)
         self.is_thing = thing_flags(self.segments.categories)
-        self.largest_category_id = largest_category_id(self.categories)
 
     @cached_property
     def coco(self) -> dict[str, Any]:
@@ -98,29 +89,20 @@ class CocoPanoptic(Dataset):
         """
         return self.segments.tables()
 
-    @property
-    def sizes_wh(self) -> np.ndarray:
-        """Width and height of each image in the file, (N, 2) in pixels."""
-        return self.segments.sizes_wh
-
-    @property
-    def file_names(self) -> list[str]:
-        """File names of all images."""
-        return self.segments.file_names
-
     def annotated_category_ids(self) -> set[int]:
-        """Category ids that segments have."""
+        """Category ids used by the segments."""
         return set(self.segments.category_ids.tolist())
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Data workers that are not forked make their own ``coco``, if they use it."""
-        return {name: value for name, value in self.__dict__.items() if name != "coco"}
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> tuple[Any, Target]:
-        """Return the transformed image and target at ``index``.
+        """Return the transformed image and target at ``index``; see `untransformed`."""
+        image, target = self.untransformed(index)
+        return (image, target) if self.transforms is None else self.transforms(image, target)
+
+    def untransformed(self, index: int) -> tuple[Image.Image, Target]:
+        """Return image and target at ``index``.
 
         Returns:
             the image, and a target for N segments: ``boxes`` (N, 4) float32 xyxy pixels around the
@@ -131,7 +113,7 @@ class CocoPanoptic(Dataset):
         Raises:
             UserError: if the image or its segment map cannot be read or does not match the JSON.
         """
-        image = self._images.read(self.segments.image(self.ids[index]))
+        image = self._load_image(self.ids[index])
         annotation = self.segments.map_of(self.ids[index])
         masks = self._masks(annotation, size_hw=(image.height, image.width))
         segments = annotation["segments_info"]
@@ -154,16 +136,12 @@ class CocoPanoptic(Dataset):
         }
         if self.return_masks:
             target["masks"] = masks
-        return (image, target) if self.transforms is None else self.transforms(image, target)
+        return image, target
 
     def get_height_and_width(self, index: int) -> tuple[int, int]:
         """Height and width in pixels of the image at ``index``, without reading it."""
         row = self.segments.image(self.ids[index])
         return row["height"], row["width"]
-
-    def pop_notice(self) -> str | None:
-        """Message if an image has been rotated according to EXIF since the last call, else None."""
-        return self._images.pop_notice()
 
     def _masks(self, annotation: Row, size_hw: tuple[int, int]) -> Tensor:
         """Read the masks of the segments, (N, H, W) uint8."""

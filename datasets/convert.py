@@ -11,14 +11,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datasets.formats.flags import add_reading_flags
-from datasets.formats.reading import build_read_options, read_split
-from datasets.formats.recognize import recognize, split_names
-from datasets.formats.tables import Tables, as_coco_file
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command
 from util.errors import UserError
-from util.files.checkpoint import atomic_write
+
+if TYPE_CHECKING:
+    from datasets.formats.tables import Tables
 
 _PROGRAM = "python -m datasets.convert"
 
@@ -49,6 +49,12 @@ def _convert(args: argparse.Namespace) -> None:
     Raises:
         UserError: if the data cannot be read, or the folder cannot be written to.
     """
+    # Imported here, because these modules take seconds to load.
+    from datasets.formats.reading import build_read_options, read_split
+    from datasets.formats.recognize import recognize, split_names
+    from datasets.formats.tables import as_coco_file
+    from util.files.checkpoint import atomic_write
+
     source, options = recognize(args.data), build_read_options(args)
     folder = Path(args.output_dir)
     if folder.is_file():
@@ -65,7 +71,7 @@ def _convert(args: argparse.Namespace) -> None:
     print(f"Wrote {folder}. Train with:\npython main.py {shlex.join(flags)}")
 
 
-def _report(tables: Tables, name: str) -> None:
+def _report(tables: "Tables", name: str) -> None:
     print(tables.summary(name))
     for sentence in (*tables.remarks, *tables.notes):
         print(f"  {sentence}")

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets.annotations.coco_file import Row
-from datasets.evaluation.panoptic_files import PanopticTruth, num_threads
 from datasets.evaluation.panoptic_quality import Quality, SegmentMap, SegmentMatches
+from datasets.evaluation.panoptic_truth import PanopticTruth, num_threads
 from datasets.evaluation.report import with_own_id
-from util.distributed.gathering import gather_to_main
+from util.distributed.gathering import broadcast_object, gather_by_id
 from util.distributed.processes import is_main_process
 from util.files.checkpoint import atomic_write
-from util.panoptic_coding import decode_id_map
+from util.files.panoptic_png import decode_id_map
 
 Prediction = Mapping[str, Any]
 
@@ -88,10 +88,7 @@ class PanopticEvaluator:
 
     def synchronize_between_processes(self) -> None:
         """Gather the results on rank 0. Collective."""
-        first_seen: dict[int, _Scored] = {}
-        for image_id, scored in gather_to_main(list(self._scored.items())):
-            first_seen.setdefault(image_id, scored)
-        self._scored = dict(sorted(first_seen.items()))
+        self._scored = gather_by_id(self._scored)
 
     def summarize(self) -> Quality | None:
         """On rank 0: print the table of panoptic quality and write ``predictions.json``.
@@ -124,3 +121,15 @@ class PanopticEvaluator:
                 file.write(png)
         entry = {"image_id": image_id, "file_name": prediction["file_name"]}
         return _Scored({**entry, "segments_info": segments}, matches)
+
+
+def panoptic_statistics(evaluator: PanopticEvaluator | None) -> dict[str, Any]:
+    """Panoptic quality of all, thing and stuff classes, by its names in ``log.txt``. Collective.
+
+    Empty without an evaluator.
+    """
+    if evaluator is None:
+        return {}
+    evaluator.synchronize_between_processes()
+    quality: Any = broadcast_object(evaluator.summarize())
+    return {"PQ_all": quality["All"], "PQ_th": quality["Things"], "PQ_st": quality["Stuff"]}

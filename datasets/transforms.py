@@ -17,9 +17,9 @@ import torchvision.transforms as T
 from PIL import Image
 from torch import Tensor
 
+from datasets.loading.byte_images import Normalization, normalize_into
 from datasets.loading.geometry import Sample, Target, crop, hflip, pad, resize
 from util.box_ops import box_xyxy_to_cxcywh
-from util.byte_images import Normalization, normalize_into
 
 __all__ = [
     "CenterCrop",
@@ -201,7 +201,7 @@ class Normalize:
 
 
 class ToNormalizedTensor:
-    """`ToTensor` and `Normalize` in one pass: the same result in half of the time.
+    """`ToTensor` and `Normalize` in one pass: the same result in half the time.
 
     Attributes:
         normalization: mean and standard deviation of each channel.
@@ -220,7 +220,7 @@ class ToNormalizedTensor:
 class ToBytes:
     """Convert an 8-bit image to a tensor, uint8 (H, W, C), and boxes as `Normalize` does.
 
-    The images are normalized later, see `util.byte_images.ByteImages`.
+    The images are normalized later, see `datasets.loading.byte_images.ByteImages`.
     """
 
     def __call__(self, image: Image.Image, target: Target | None) -> tuple[Tensor, Target | None]:

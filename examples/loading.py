@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from export.source import add_checkpoint_flags
+from export.source import add_checkpoint_flags, known_flags
 from prediction.detector import Detector
 from util.cli.command_line import ArgumentParser, FlagGroup, fraction
 from util.errors import UserError
@@ -14,7 +14,7 @@ from util.visualize.contact_sheet import save_image, with_caption
 
 
 def example_parser(
-    script: str, description: str, models: Sequence[str], threshold: float
+    script: str, description: str, models: Sequence[str], threshold: float | None
 ) -> ArgumentParser:
     """Create a parser with the flags of all examples.
 
@@ -29,9 +29,8 @@ def example_parser(
     add = parser.add_argument
     add("--model", choices=models, default=models[0], help="released model (default: %(default)s)")
     add("--random_weights", action="store_true", help="random weights, without a download")
-    add(
-        "--threshold", type=fraction, default=threshold, help="minimum score (default: %(default)s)"
-    )
+    default = "of the model" if threshold is None else "%(default)s"
+    add("--threshold", type=fraction, default=threshold, help=f"minimum score (default: {default})")
     default_output = f"{Path(script).stem}.png"
     add("--output", default=default_output, help="image file to write (default: %(default)s)")
     add("--device", help="cpu or cuda (default: cuda if there is a GPU)")
@@ -51,10 +50,9 @@ def load_detector(args: argparse.Namespace) -> Detector:
     if args.checkpoint:
         if args.random_weights:
             raise UserError("--random_weights requires --model: omit it with --checkpoint")
-        options = {"ema": args.ema, "dilation": args.dilation or None, "nheads": args.nheads}
-        return Detector(args.checkpoint, args.device, **options)
-    if args.dilation or args.nheads is not None or args.ema:
-        raise UserError("--dilation, --nheads and --ema require --checkpoint")
+        return Detector(args.checkpoint, args.device, ema=args.ema, **known_flags(args))
+    if args.ema or any(value is not None for value in known_flags(args).values()):
+        raise UserError("--dilation, --nheads, --cls_loss and --ema require --checkpoint")
     return Detector.hub(args.model, args.device, pretrained=not args.random_weights)
 
 

@@ -5,7 +5,7 @@
 
 Prints a line of JSON per image, with its segments. With --output it writes maps as PNG files: the
 id of the segment of each pixel is red + 256 * green + 65536 * blue, as in COCO's panoptic format.
-Keep onnx_client.py beside this file.
+Keep onnx_client.py next to this file.
 """
 
 import argparse

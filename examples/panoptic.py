@@ -40,20 +40,21 @@ def segment(args: argparse.Namespace) -> None:
     is_thing |= dict.fromkeys(args.stuff, False)
     detector.loaded = dataclasses.replace(loaded, is_thing=is_thing)
     image = read_upright(args.image)
-    found = detector.predict(image, args.threshold)
+    threshold = detector.segment_threshold if args.threshold is None else args.threshold
+    found = detector.predict(image, threshold)
     if found.segment_map is None:
         raise UserError(f"--checkpoint {args.checkpoint}: its model was trained without --masks")
     for segment in sorted(found.segments, key=lambda segment: -segment["area"]):
         fraction = segment["area"] / (image.width * image.height)
         print(f"{fraction:5.1%}  {segment['name']} {segment['score']:.2f}")
-    caption = f"{count(len(found.segments), 'segment')}, threshold {args.threshold}"
+    caption = f"{count(len(found.segments), 'segment')}, threshold {threshold}"
     save_output(draw(image, found), args.output, caption)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the example and return its exit status."""
     description = "Segment an image into things and stuff."
-    parser = example_parser("panoptic.py", description, MODELS, threshold=0.85)
+    parser = example_parser("panoptic.py", description, MODELS, threshold=None)
     help_text = "ids of additional stuff classes (default: those of the checkpoint or of COCO)"
     parser.add_argument("--stuff", type=int, nargs="+", default=[], metavar="ID", help=help_text)
     args = parser.parse_args(argv)

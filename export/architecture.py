@@ -74,11 +74,12 @@ class Architecture:
             inferred["cls_loss"] = "focal"  # as in all recipes
         names = ("dilation", "nheads", "cls_loss")
         given = {name: known[name] for name in names if known.get(name) is not None}
-        backbone = known.get("backbone") or match_resnet(parts)
+        named = known.get("backbone")
+        backbone = named if named and isinstance(named, str) else match_resnet(parts)
         if backbone is None:
             raise UserError(f"{source}: its backbone does not match any torchvision ResNet")
         architecture = cls(backbone=backbone, **(inferred | given))
-        _check_heads(architecture, source)
+        _check_flags(architecture, source)
         architecture._check_shapes(state, source)
         return architecture
 
@@ -138,7 +139,7 @@ FLAG_NAMES = tuple(field.name for field in fields(Architecture))
 
 _LAST_LAYERS = (
     *("class_embed.weight", "bbox_embed.layers.2.weight"),
-    *("linear_class.weight", "linear_bbox.weight"),  # of detr_demo
+    *("linear_class.weight", "linear_bbox.weight"),  # heads of detr_demo
 )
 
 
@@ -156,12 +157,15 @@ def amplify_random_weights(model: nn.Module) -> None:
             parameter.mul_(3)
         elif name.endswith(_LAST_LAYERS):
             parameter.mul_(5)
-        elif name.endswith("offset_mlp.layers.2.weight"):  # zeros
+        elif name.endswith("offset_mlp.layers.2.weight"):  # initially zero
             nn.init.xavier_uniform_(parameter)
 
 
-def _check_heads(architecture: Architecture, source: str) -> None:
-    """Raise a UserError if the channels cannot be divided among the heads."""
+def _check_flags(architecture: Architecture, source: str) -> None:
+    """Raise a UserError for flags of a file that no model has, as far as shapes do not show it."""
+    kind = type(architecture.dilation)
+    if kind is not bool:
+        raise UserError(f"{source}: its flag dilation is of type {kind.__name__}, not bool")
     channels, heads = architecture.hidden_dim, architecture.nheads
     if type(heads) is not int or heads < 1 or channels % heads:
         raise UserError(f"{source}: --nheads {heads} does not divide its {channels} channels")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.coco import IMAGENET_MEAN, IMAGENET_STD
 from export.check import (
     BATCH_SIZES,
     SIZES_HW,
@@ -25,11 +24,11 @@ from export.check import (
 )
 from export.end_to_end import EndToEnd, compare_end_to_end
 from export.source import Source, add_model_flags, source_of
-from export.staging import staged_files
 from export.weights import cannot_be_written, check_output_file
 from export.wrapper import Example, ExportWrapper, MinimalWrapper, SizeHW
-from util.cli.command_line import ArgumentParser, FlagGroup, fraction, positive_number, run_command
+from util.cli.command_line import ArgumentParser, FlagGroup, fraction, positive_int, run_command
 from util.errors import UserError
+from util.files.staging import staged_files
 
 # Any small size with different height and width that is not among the checked sizes.
 _EXAMPLE_HW = (96, 128)
@@ -137,7 +136,9 @@ def _build_job(export_format: Format, args: argparse.Namespace) -> Job:
         num_queries = source.architecture.num_queries
         if (args.top_k or 0) > num_queries:
             raise UserError(f"--top_k {args.top_k}: the model has {num_queries} queries")
-        module = EndToEnd(wrapper, args.top_k or num_queries, args.threshold or 0.0)
+        module = EndToEnd(
+            wrapper, args.top_k or num_queries, args.threshold or 0.0, source.normalization
+        )
     return Job(
         source=source,
         module=module.eval().requires_grad_(False),
@@ -186,6 +187,7 @@ def require(packages: Sequence[str], program: str) -> None:
 def _parser(export_format: Format) -> ArgumentParser:
     parser = ArgumentParser(
         prog=export_format.program,
+        usage=f"{export_format.program} (--checkpoint FILE | --hub NAME) --output FILE [flags]",
         description=export_format.description,
         fromfile_prefix_chars="@",
     )
@@ -204,19 +206,19 @@ def _add_export_flags(parser: ArgumentParser, export_format: Format) -> None:
     if export_format.has_sizes:
         group.add(
             "--fixed_size",
-            "the only size HEIGHTxWIDTH of input batches, for runtimes without dynamic sizes",
+            "export for one input size HEIGHTxWIDTH, for runtimes without dynamic shapes",
             type=_size_hw,
         )
     else:
         parser.set_defaults(fixed_size=None)
     group.add_switch(
         "--end_to_end",
-        "take 8-bit images and return the best detections with boxes in pixels",
+        "export with pre- and post-processing: 8-bit images in, detections in pixels out",
     )
     group.add(
         "--top_k",
         "number of detections per image with --end_to_end (default: one per query)",
-        type=positive_number,
+        type=positive_int,
     )
     group.add("--threshold", "minimum score with --end_to_end (default: 0)", type=fraction)
 
@@ -228,7 +230,7 @@ def add_check_flags(parser: ArgumentParser, tolerance: float | None) -> None:
     group.add(
         "--check_sizes",
         "input sizes HEIGHTxWIDTH at which the outputs are compared with PyTorch (default: "
-        f"{' '.join(sizes)}, or the model's largest)",
+        f"{' '.join(sizes)}, or smaller if the model limits the size)",
         nargs="+",
         type=_size_hw,
         default=None,
@@ -238,12 +240,12 @@ def add_check_flags(parser: ArgumentParser, tolerance: float | None) -> None:
         "batch sizes at which the outputs are compared with PyTorch (default: "
         f"{' '.join(map(str, BATCH_SIZES))})",
         nargs="+",
-        type=positive_number,
+        type=positive_int,
         default=None,
     )
-    tolerance_help = "maximum absolute difference of probabilities and relative boxes"
+    tolerance_help = "maximum absolute difference of scores and of box coordinates in [0, 1]"
     if tolerance is None:
-        tolerance_help += f" (default: {TOLERANCE:g}; more below 32 bits)"
+        tolerance_help += f" (default: {TOLERANCE:g}, larger with fp16, bf16 and int8)"
     group.add("--tolerance", tolerance_help, type=float, default=tolerance)
 
 
@@ -314,8 +316,7 @@ def metadata_of(source: Source, fixed_hw: SizeHW | None = None) -> dict[str, str
     things = [source.is_thing.get(category_id) for category_id in source.rows().by_row]
     metadata = {
         "name": source.name,
-        "image_mean": json.dumps(IMAGENET_MEAN),
-        "image_std": json.dumps(IMAGENET_STD),
+        **{name: json.dumps(values) for name, values in source.normalization.flags().items()},
         "short_side": str(source.short_side),
         "max_size": str(source.max_size),
         "category_ids": json.dumps(own_ids),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from datasets.coco import IMAGENET_MEAN, IMAGENET_STD
+from datasets.loading.byte_images import IMAGENET, Normalization
 from export.check import Differences, Exported, distance
 from export.wrapper import Example, ExportWrapper, Signature
 from models.postprocess import class_scores
@@ -23,18 +23,25 @@ class EndToEnd(nn.Module):
         wrapper: a DETR that returns detections (not ``raw``).
         top_k: number of detections per image, at most the number of queries.
         threshold: detections with a lower score are removed.
+        normalization: mean and standard deviation of the images.
     """
 
     mean: Tensor  # (3, 1, 1)
     std: Tensor  # (3, 1, 1)
 
-    def __init__(self, wrapper: ExportWrapper, top_k: int, threshold: float):
+    def __init__(
+        self,
+        wrapper: ExportWrapper,
+        top_k: int,
+        threshold: float,
+        normalization: Normalization = IMAGENET,
+    ):
         super().__init__()
         self.wrapper = wrapper
         self.top_k = top_k
         self.threshold = threshold
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+        for name, values in zip(("mean", "std"), normalization, strict=True):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     def forward(
         self, images: Tensor, sizes_hw: Tensor, original_sizes_hw: Tensor

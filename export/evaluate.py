@@ -21,10 +21,11 @@ import torch
 
 from datasets.coco import CocoDetection
 from datasets.coco_eval import CocoEvaluator
+from datasets.loading.byte_images import Normalization
 from export.command import require
 from export.preparation import Preparation
 from export.wrapper import INPUTS
-from util.cli.command_line import ArgumentParser, FlagGroup, positive_number, run_command
+from util.cli.command_line import ArgumentParser, FlagGroup, positive_int, run_command
 from util.errors import UserError
 
 _PROGRAM = "python -m export.evaluate"
@@ -40,7 +41,7 @@ class OnnxModel:
     Attributes:
         run: computes the outputs by name.
         inputs: names of the inputs: ``images``, and ``padding_mask`` except for detr_demo.
-        preparation: how its input images are scaled.
+        preparation: how its input images are scaled and normalized.
         category_ids: category id of each label.
         size: bytes of the file, and of its external data.
     """
@@ -70,7 +71,13 @@ def load(path: Path, runtime: str, threads: int, precision: str | None = None) -
         session, metadata = _open_session(path, threads)
         fixed = json.loads(metadata.get("fixed_size", "null"))
         short_side, max_size = int(metadata["short_side"]), int(metadata["max_size"])
-        preparation = Preparation(short_side, max_size, (fixed[0], fixed[1]) if fixed else None)
+        statistics_of = {name: json.loads(metadata[name]) for name in ("image_mean", "image_std")}
+        preparation = Preparation(
+            short_side,
+            max_size,
+            (fixed[0], fixed[1]) if fixed else None,
+            Normalization.of(statistics_of, str(path)),
+        )
         category_ids = [int(i) for i in json.loads(metadata["category_ids"])]
     except Exception as err:  # a foreign file can make the runtime raise anything
         reason = str(err).splitlines()[0] if str(err) else type(err).__name__
@@ -172,7 +179,7 @@ def build_parser() -> ArgumentParser:
     names = ("onnxruntime", "openvino")
     runtime.add("--runtime", "runtime, on the CPU", choices=names, default=names[0])
     runtime.add(
-        "--threads", "number of threads (default: chosen by the runtime)", type=positive_number
+        "--threads", "number of threads (default: chosen by the runtime)", type=positive_int
     )
     precision = "computation in OpenVINO (default: chosen by OpenVINO)"
     runtime.add("--precision", precision, choices=("f32", "bf16"))

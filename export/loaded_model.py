@@ -7,6 +7,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from datasets.coco import PUBLISHED_SCALES, make_coco_transforms
+from datasets.loading.byte_images import IMAGENET, Normalization
+from datasets.transforms import Transform
+from models.panoptic import SEGMENT_THRESHOLDS
 from util.category_ids import CategoryIds, OwnId
 from util.cli.suggestions import did_you_mean
 from util.errors import UserError
@@ -22,10 +25,11 @@ class LoadedModel:
         num_classes: number of classes without "no object".
         categories: class names by category id, as far as known.
         is_thing: thing (True) or stuff by category id, as far as known.
-        category_ids: id in the user's files of the class in each row of the class head, for
+        category_ids: original id of the class in each row of the classification head, for
             `models.postprocess.PostProcess`; None: category ids are row numbers.
         short_side: short side of input images in pixels.
         max_size: maximum long side of input images in pixels.
+        normalization: mean and standard deviation of input images.
         best_threshold: score with the best F1 in the evaluation of these weights during training;
             None: not known.
         segment_threshold: minimum score of segments in panoptic maps.
@@ -38,8 +42,9 @@ class LoadedModel:
     category_ids: Sequence[OwnId] | None = None
     short_side: int = max(PUBLISHED_SCALES)
     max_size: int = NEW_FLAG_DEFAULTS["max_size"]
+    normalization: Normalization = IMAGENET
     best_threshold: float | None = None
-    segment_threshold: float = NEW_FLAG_DEFAULTS["panoptic_threshold"]
+    segment_threshold: float = SEGMENT_THRESHOLDS["ce"]
 
     @property
     def cls_loss(self) -> str:
@@ -51,11 +56,16 @@ class LoadedModel:
         """Whether the model predicts panoptic maps: it has masks, and knows things and stuff."""
         return bool(self.is_thing) and hasattr(self.model, "mask_head")
 
+    def transform(self) -> Transform:
+        """Scales and normalizes an image, as in the evaluation of the model."""
+        return make_coco_transforms(
+            "val", [self.short_side], self.max_size, normalization=self.normalization
+        )
+
     def batch_of(self, image: Image.Image) -> Tensor:
-        """The image as a batch (1, 3, H, W), scaled and normalised, on the model's device."""
-        preprocess = make_coco_transforms("val", [self.short_side], self.max_size)
+        """The image as a batch (1, 3, H, W), scaled and normalized, on the model's device."""
         device = next(self.model.parameters()).device
-        batch: Tensor = preprocess(image, None)[0][None].to(device)
+        batch: Tensor = self.transform()(image, None)[0][None].to(device)
         return batch
 
     def name_of(self, category_id: int) -> str:
@@ -63,7 +73,7 @@ class LoadedModel:
         return self.categories.get(category_id, f"class {category_id}")
 
     def rows(self) -> CategoryIds:
-        """Category ids by row of the class head."""
+        """Category ids by row of the classification head."""
         return CategoryIds(tuple(self.category_ids or range(self.num_classes)))
 
     def ids_of(self, names: Sequence[str]) -> set[int]:

@@ -105,8 +105,8 @@ def _write(job: Job, path: Path, args: argparse.Namespace) -> None:
 
 ONNX = Format(
     program="python -m export.onnx",
-    description="Export a model to ONNX with dynamic batch size, height and width, and verify the "
-    "outputs in ONNX Runtime against PyTorch.",
+    description="Export a model to ONNX with dynamic batch size and image size (or --fixed_size) "
+    "and verify the outputs in ONNX Runtime against PyTorch.",
     packages=("onnx", "onnxscript", "onnxruntime"),
     write=_write,
     load=lambda path, inputs: load(path, inputs=inputs),

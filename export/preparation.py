@@ -7,14 +7,13 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from datasets import transforms as T
-from datasets.coco import IMAGENET_MEAN, IMAGENET_STD, make_coco_transforms
+from datasets.coco import make_coco_transforms
+from datasets.loading.byte_images import IMAGENET, Normalization
 from datasets.loading.images import read_upright
+from datasets.transforms import ToNormalizedTensor
 from export.check import Batch
 from export.wrapper import SizeHW
 from util.errors import UserError
-
-_NORMALIZE = T.Compose([T.ToTensor(), T.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
 
 
 def image_paths(folder: str, at_most: int) -> list[Path]:
@@ -35,23 +34,27 @@ def image_paths(folder: str, at_most: int) -> list[Path]:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a model's input images are scaled.
+    """How a model's input images are scaled and normalized.
 
     Attributes:
         short_side: short side of input images in pixels.
         max_size: maximum long side of input images in pixels.
         fixed_hw: height and width of all batches; None: those of the scaled image.
+        normalization: mean and standard deviation of the images.
     """
 
     short_side: int
     max_size: int
     fixed_hw: SizeHW | None = None
+    normalization: Normalization = IMAGENET
 
     def batch_of(self, image: Image.Image) -> Batch:
         """The image as a batch (1, 3, H, W), scaled and normalized, and its mask (1, H, W)."""
         if self.fixed_hw is not None:
-            return in_fixed_size(image, self.fixed_hw)
-        transform = make_coco_transforms("val", [self.short_side], self.max_size)
+            return in_fixed_size(image, self.fixed_hw, self.normalization)
+        transform = make_coco_transforms(
+            "val", [self.short_side], self.max_size, normalization=self.normalization
+        )
         images = transform(image, None)[0][None]
         return images, torch.zeros(1, *images.shape[2:], dtype=torch.bool)
 
@@ -64,11 +67,13 @@ class Preparation:
         return (self.batch_of(read_upright(path)) for path in paths)
 
 
-def in_fixed_size(image: Image.Image, fixed_hw: SizeHW) -> Batch:
-    """Scale an image to the largest size that fits, with its aspect ratio, and pad it."""
+def in_fixed_size(
+    image: Image.Image, fixed_hw: SizeHW, normalization: Normalization = IMAGENET
+) -> Batch:
+    """Scale an image to the largest size that fits, with its aspect ratio, normalize and pad it."""
     height, width = fitting_hw(image.size, fixed_hw)
     scaled = image.resize((width, height), Image.Resampling.BILINEAR)
-    pixels: torch.Tensor = _NORMALIZE(scaled, None)[0]
+    pixels = ToNormalizedTensor(*normalization)(scaled, None)[0]
     images = torch.zeros(1, 3, *fixed_hw)
     padding_mask = torch.ones(1, *fixed_hw, dtype=torch.bool)
     images[0, :, :height, :width] = pixels

@@ -11,23 +11,29 @@ from torch import nn
 
 import hubconf
 from datasets.coco import PUBLISHED_SCALES
+from datasets.loading.byte_images import Normalization
 from export.architecture import Architecture, amplify_random_weights
 from export.loaded_model import LoadedModel
 from export.weights import EMA_HELP, flags_of, read_weights
 from models.demo import MinimalDETR
-from models.panoptic import coco_is_thing
+from models.panoptic import SEGMENT_THRESHOLDS, coco_is_thing
 from models.released.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
 from models.released.zoo import RELEASED_MODELS
-from models.weights import load_model_state, model_state, without_ddp_prefix
+from models.weights import has_anchors, load_model_state, model_state, without_ddp_prefix
 from training.checkpoint import best_f1_threshold_in, classes_in
 from training.class_rows import category_ids_in
-from util.cli.command_line import ArgumentParser, FlagGroup, positive_number
+from util.cli.command_line import ArgumentParser, FlagGroup, positive_int
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
 
 # Without detr_demo, which takes no padding mask.
 HUB_MODELS = tuple(name for name, released in RELEASED_MODELS.items() if not released.minimal)
 RELEASED = "released"
+CLS_LOSSES = tuple(SEGMENT_THRESHOLDS)
+CLS_LOSS_HELP = (
+    "classification loss of the model (only needed if the file stores no flags; default: focal for "
+    "anchor queries, else ce)"
+)
 _BY_FILE = {RELEASED_MODELS[name].file: RELEASED_MODELS[name] for name in HUB_MODELS}
 
 
@@ -55,7 +61,7 @@ def add_model_flags(parser: ArgumentParser) -> None:
     group = FlagGroup(parser, "model")
     group.add(
         "--hub",
-        "torch.hub model to export",
+        "torch.hub model to export, instead of --checkpoint",
         choices=tuple(RELEASED_MODELS),
     )
     group.add(
@@ -76,14 +82,15 @@ def add_checkpoint_flags(group: FlagGroup) -> None:
     group.add(
         "--nheads",
         "number of attention heads (only needed if the file stores no flags; default: 8)",
-        type=positive_number,
+        type=positive_int,
     )
+    group.add("--cls_loss", CLS_LOSS_HELP, choices=CLS_LOSSES, default=None)
     group.add_switch("--ema", EMA_HELP)
 
 
 def known_flags(args: argparse.Namespace) -> dict[str, Any]:
     """Model flags given on the command line (see `add_checkpoint_flags`); None if not given."""
-    return {"dilation": args.dilation or None, "nheads": args.nheads}
+    return {"dilation": args.dilation or None, "nheads": args.nheads, "cls_loss": args.cls_loss}
 
 
 def source_of(args: argparse.Namespace) -> Source:
@@ -98,8 +105,10 @@ def source_of(args: argparse.Namespace) -> Source:
         if args.weights:
             raise UserError("--weights belongs to --hub; --checkpoint has weights of its own")
         return from_file(args.checkpoint, known_flags(args), averaged=args.ema)
-    if args.dilation or args.nheads is not None:
-        raise UserError(f"--dilation and --nheads belong to --checkpoint, not to --hub {args.hub}")
+    if any(value is not None for value in known_flags(args).values()):
+        raise UserError(
+            f"--dilation, --nheads and --cls_loss belong to --checkpoint, not to --hub {args.hub}"
+        )
     return from_hub(args.hub, args.weights, args.ema)
 
 
@@ -121,15 +130,21 @@ def from_file(
     flags: dict[str, Any] = {}
     if released := _BY_FILE.get(Path(path).name):
         flags = {"dilation": released.dilation, "nheads": 8, "dataset_file": released.categories}
-    flags = _without_contradiction(flags | flags_of(checkpoint), known, path)
+    flags |= flags_of(checkpoint)
     state = without_ddp_prefix(model_state(checkpoint, path))
+    if flags and not has_anchors(state):  # written before there was a choice
+        flags.setdefault("cls_loss", "ce")
+    flags = _without_contradiction(flags, known, path)
     architecture = Architecture.of(state, flags, path)
     if "dilation" not in flags:
         print(f"{path} does not say whether it is a DC5 model: loaded without --dilation")
     if "nheads" not in flags and not architecture.masks:
         print(f"{path} does not say how many attention heads it has: loaded with --nheads 8")
     if "cls_loss" not in flags and architecture.query_design == "anchor":
-        print(f"{path} does not say its classification loss: loaded with --cls_loss focal")
+        print(
+            f"{path} does not say its classification loss: loaded with --cls_loss focal, as in all "
+            "recipes with anchors; give --cls_loss ce if that is wrong"
+        )
     model = architecture.build()
     load_model_state(model, state, path, flags_of_main=False)
     categories, is_thing = classes_in(checkpoint)
@@ -145,9 +160,10 @@ def from_file(
         category_ids=category_ids_in(checkpoint, architecture.num_classes, path).saved(),
         short_side=max(_side(n, path) for n in _listed(flags.get("scales") or PUBLISHED_SCALES)),
         max_size=_side(flags.get("max_size", NEW_FLAG_DEFAULTS["max_size"]), path),
+        normalization=Normalization.of(flags, path),
         best_threshold=best_f1_threshold_in(checkpoint, averaged),
         segment_threshold=_score(
-            flags.get("panoptic_threshold"), NEW_FLAG_DEFAULTS["panoptic_threshold"]
+            flags.get("panoptic_threshold"), SEGMENT_THRESHOLDS[architecture.cls_loss]
         ),
     )
 

@@ -40,8 +40,14 @@ from util.files.safetensors_file import SUFFIX, checkpoint_metadata, safetensors
 
 EMA_HELP = "use the EMA weights (checkpoints of runs with --ema_decay)"
 _PROGRAM = "python -m export.weights"
-# Flags that are stored with the weights: architecture, image sizes, meaning of the category ids.
-_KEPT_FLAGS = (*FLAG_NAMES, "scales", "max_size", "dataset_file")
+# Flags that are stored with the weights: architecture, image sizes, normalization, meaning of
+# the category ids, minimum score of segments.
+_KEPT_FLAGS = (
+    *FLAG_NAMES,
+    *("scales", "max_size", "image_mean", "image_std"),
+    *("dataset_file", "panoptic_threshold"),
+)
+_OF_FLAGS = (bool, int, float, str, list, tuple, type(None))  # types of values
 
 
 def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]:
@@ -55,11 +61,11 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
     Returns:
         A checkpoint with the weights under ``model``, in our key names, and, if the file has them,
         ``args`` (flags by name), ``categories`` (names by category id), ``is_thing`` (by category
-        id), ``category_ids`` (of the rows of the class head) and ``thresholds`` (``best_f1`` of
-        these weights).
+        id), ``category_ids`` (of the rows of the classification head) and ``thresholds``
+        (``best_f1`` of these weights).
 
     Raises:
-        UserError: the file is missing, damaged, of another kind, or has no averaged weights.
+        UserError: the file is missing, damaged, of another kind, or has no EMA weights.
     """
     source = os.fspath(path_or_url)
     checkpoint = load_checkpoint(source)
@@ -67,7 +73,7 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
     if averaged:
         weights = averaged_weights_in(checkpoint, source)
         if weights is None:
-            raise UserError(f"{source}: contains no averaged weights (--ema_decay): omit --ema")
+            raise UserError(f"{source}: contains no EMA weights (--ema_decay): omit --ema")
         checkpoint["model"] = weights
     else:
         report_better_average(checkpoint, source, "--ema takes them")
@@ -83,11 +89,15 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
 
 
 def flags_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags of the run that wrote a checkpoint; empty if it stores none."""
+    """The flags of the run that wrote a checkpoint; empty if it stores none.
+
+    Weights are exported whatever else a file holds: values that no flag has are left out.
+    """
     try:
-        return dict(flags_in(checkpoint, ""))
-    except UserError:  # weights are exported whatever else a file holds
+        flags = flags_in(checkpoint, "")
+    except UserError:
         return {}
+    return {name: value for name, value in flags.items() if isinstance(value, _OF_FLAGS)}
 
 
 def write_weights(path: StrPath, checkpoint: Mapping[str, Any]) -> None:

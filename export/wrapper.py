@@ -16,7 +16,7 @@ from util.nested_tensor import NestedTensor
 SizeHW = tuple[int, int]
 Example = tuple[Tensor, ...]  # the inputs, by default images and padding mask
 INPUTS = ("images", "padding_mask")
-SMALLEST_SIDE = 33  # two feature cells: torch.export treats a size of 1 as a constant
+SMALLEST_SIDE = 33  # gives a feature map of 2 x 2: torch.export treats a size of 1 as a constant
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class ExportWrapper(nn.Module):
         """Detect objects.
 
         Args:
-            images: (B, 3, H, W) float32, RGB, normalised with the ImageNet mean and deviation,
-                zeros in the padding at the right and the bottom.
+            images: (B, 3, H, W) float32, RGB, normalized with the model's mean and standard
+                deviation, zeros in the padding at the right and the bottom.
             padding_mask: (B, H, W) bool, True = padding.
 
         Returns:

@@ -63,8 +63,8 @@ class BackboneBase(nn.Module):
 
         Returns:
             feature maps (B, C, H / stride, W / stride) by name, each with its padding mask, resized
-            by nearest-neighbor interpolation. An image of padding alone gets the mask of an image
-            without padding: with nothing to attend to, a softmax gives NaN.
+            by nearest-neighbor interpolation. A fully padded image gets an all-False mask, because
+            a softmax over no positions is NaN.
         """
         features: dict[str, Tensor] = self.body(tensor_list.tensors)
         padding_mask = tensor_list.mask

@@ -32,10 +32,10 @@ class SetCriterion(nn.Module):
     layers together, for each method that is not overridden.
 
     Args:
-        num_classes: number of object classes; this index is the no-object class.
+        num_classes: number of object classes; index ``num_classes`` is the no-object class.
         matcher: a `models.matcher.HungarianMatcher`, or any callable that takes the outputs of a
             decoder layer and the targets and returns the matched pairs in the same format.
-        weight_dict: weight of each loss by name; applied by `engine.weigh`, not here.
+        weight_dict: weight of each loss by name; applied by `engine.weight_losses`, not here.
         eos_coef: weight of the no-object class in the classification loss.
         losses: names of the losses to compute: ``labels``, ``boxes``, ``masks``, ``cardinality``,
             and names added by a subclass: NAME if it defines ``loss_NAME``, or any name that its
@@ -128,7 +128,7 @@ class SetCriterion(nn.Module):
                 found = self._all_layers_at_once(name, stacked, matches, num_boxes)
             else:
                 found = self._layer_by_layer(name, layers, targets, indices, num_boxes)
-            # The loss masks is computed for the last decoder layer only, which comes first.
+            # The mask losses are computed only for the last decoder layer, which is ``losses[0]``.
             for layer_losses, new in zip(losses, found, strict=False):
                 layer_losses.update(new)
         return _join_layers(losses)
@@ -323,7 +323,7 @@ class SetCriterion(nn.Module):
 
 
 def _first(outputs: Mapping[str, Any]) -> Tensor:
-    """First output, from which the device and the dtype of the losses are read."""
+    """Any output tensor; it has the device and the dtype of the losses."""
     return next(iter(outputs.values()))
 
 

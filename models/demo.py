@@ -80,7 +80,7 @@ class MinimalDETR(nn.Module):
 
     @torch.jit.unused
     def _transform_traced(self, tokens: Tensor, queries: Tensor) -> Tensor:
-        """The same without PyTorch's kernels for inference, which it uses without gradients only.
+        """As `_transform`, without the inference fast path of `torch.nn.Transformer`.
 
         `torch.jit.trace` compares graphs with and without gradients, which must be equal.
         """
@@ -97,7 +97,7 @@ class MinimalDETR(nn.Module):
         grid = self.row_embed.shape[0]
         if height > grid or width > grid:
             raise UserError(
-                f"the minimal model supports {grid} x {grid} feature cells, the image has "
+                f"the minimal model supports feature maps of up to {grid} x {grid}, the image has "
                 f"{height} x {width}: use images of at most {32 * grid} pixels per side, or "
                 "another model"
             )

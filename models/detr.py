@@ -15,7 +15,7 @@ from .backbone import build_backbone
 from .criterion import SetCriterion
 from .focal import ALPHA, FocalCriterion, FocalMatcher, use_focal_scores
 from .matcher import build_matcher
-from .panoptic import PostProcessPanoptic, PostProcessSegm, coco_is_thing
+from .panoptic import SEGMENT_THRESHOLDS, PostProcessPanoptic, PostProcessSegm, coco_is_thing
 from .postprocess import PostProcess
 from .segmentation import DETRsegm
 from .transformer import build_transformer
@@ -38,7 +38,7 @@ class DETR(nn.Module):
         aux_loss: return the predictions of all decoder layers, for the auxiliary losses.
     """
 
-    needs_targets = False  # in training, call ``model(samples, targets)``
+    needs_targets = False  # True: training needs ``model(samples, targets)``
     cls_loss = "ce"  # or "focal": how class logits are converted to scores
 
     def __init__(
@@ -94,8 +94,8 @@ class DETR(nn.Module):
             targets: as in `forward`.
 
         Returns:
-            the outputs of `forward`; what the mask head reads: last decoder output (B, Q, C),
-            projected features and encoder memory, both (B, C, H, W).
+            the outputs of `forward`, and the inputs of the mask head: last decoder output
+            (B, Q, C), projected features and encoder memory, both (B, C, H, W).
         """
         states, projected, memory = self.decode(feature, position)
         return self.predict(states), states[-1], projected, memory
@@ -147,7 +147,7 @@ class DETR(nn.Module):
     def _heads(self, states: Tensor):  # type: ignore[no-untyped-def]
         if torch.jit.is_scripting():
             return self.class_embed(states), self.bbox_embed(states).sigmoid()
-        if states.device.type == "meta":  # it has no autocast
+        if states.device.type == "meta":  # the meta device has no autocast
             return self.class_embed(states), self.bbox_embed(states).sigmoid()
         # bfloat16 has only 8 bits of precision, too few for box coordinates: use float32.
         with torch.autocast(states.device.type, enabled=False):
@@ -214,19 +214,23 @@ def _build_criterion(args: Any, num_classes: int, losses: list[str]) -> SetCrite
         alpha = option(args, "focal_alpha")
         alpha = ALPHA if alpha is None else alpha
         costs = args.set_cost_class, args.set_cost_bbox, args.set_cost_giou
-        return FocalCriterion(num_classes, FocalMatcher(*costs, alpha), weights, losses, alpha)
+        matcher = FocalMatcher(*costs, alpha)
+        iou_targets = option(args, "iou_targets")
+        return FocalCriterion(num_classes, matcher, weights, losses, alpha, iou_targets)
     return SetCriterion(num_classes, build_matcher(args), weights, args.eos_coef, losses)
 
 
 def _postprocessors(args: Any, num_classes: int) -> dict[str, nn.Module]:
-    """Post-processors by name; category ids are things as in COCO, see `coco_is_thing`."""
+    """Post-processors by name; things and stuff by COCO's ids, see `coco_is_thing`."""
     cls_loss = option(args, "cls_loss")
     postprocessors: dict[str, nn.Module] = {"bbox": PostProcess(cls_loss=cls_loss)}
     if args.masks:
         postprocessors["segm"] = PostProcessSegm()
         if args.dataset_file in _PANOPTIC_DATA:
+            given = option(args, "panoptic_threshold")
+            threshold = SEGMENT_THRESHOLDS[cls_loss] if given is None else given
             postprocessors["panoptic"] = PostProcessPanoptic(
-                coco_is_thing(num_classes), option(args, "panoptic_threshold"), cls_loss=cls_loss
+                coco_is_thing(num_classes), threshold, cls_loss=cls_loss
             )
     return postprocessors
 

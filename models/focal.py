@@ -1,6 +1,6 @@
 """Focal loss for classes: a sigmoid per class instead of a softmax with a no-object class.
 
-The head keeps its row for the no-object class, so that weights fit both losses; with the focal loss
+The head keeps its row for the no-object class, so weights fit both losses; with the focal loss
 this row is neither trained nor read.
 
 Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017; its use with DETR's matching
@@ -18,12 +18,15 @@ from torch import Tensor, nn
 from models.criterion import Losses, Outputs, SetCriterion, Targets
 from models.fast.batched_losses import DecoderLayers, at_least_float32
 from models.matcher import HungarianMatcher, Indices, MatchedPairs, matched_objects
+from util.box_ops import box_cxcywh_to_xyxy, elementwise_box_iou
 from util.tensor_ops import accuracy
 from util.transfer import to_device
 
 ALPHA = 0.25  # Lin et al. 2017, section 5.1
 GAMMA = 2
 _PRIOR = 0.01  # initial score of all classes
+_IOU_EXPONENT = 0.75  # the score has the rest to 1; Align-DETR: alpha = 0.25
+_SMALLEST_TARGET = 0.01
 
 
 def focal_terms(logits: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
@@ -39,8 +42,28 @@ def focal_terms(logits: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     return positive, negative
 
 
+def iou_target_term(logits: Tensor, boxes_cxcywh: Tensor, target_cxcywh: Tensor) -> Tensor:
+    """Loss of the true class of matched pairs, lower for scores that agree with the IoU.
+
+    It is the cross-entropy with the target ``score ** 0.25 * IoU ** 0.75`` instead of 1, so that
+    scores also rank boxes by their quality. No gradient flows through the target.
+
+    Args:
+        logits: (...) logits of the true classes.
+        boxes_cxcywh: (..., 4) predicted boxes.
+        target_cxcywh: (..., 4) boxes of the objects.
+
+    Source: Cai et al., "Align-DETR: Improving DETR with Simple IoU-aware BCE Loss", 2023.
+    """
+    with torch.no_grad():
+        boxes, objects = box_cxcywh_to_xyxy(boxes_cxcywh), box_cxcywh_to_xyxy(target_cxcywh)
+        iou = elementwise_box_iou(boxes, objects.to(boxes.dtype)) ** _IOU_EXPONENT
+        target = (logits.sigmoid() ** (1 - _IOU_EXPONENT) * iou).clamp(min=_SMALLEST_TARGET)
+    return target * F.softplus(-logits) + (1 - target) * F.softplus(logits)
+
+
 def use_focal_scores(detector: nn.Module) -> None:
-    """Mark a `models.detr.DETR` as trained with the focal loss; its initial scores are about 0.01.
+    """Set ``cls_loss`` of a DETR to focal, and its class bias so that initial scores are 0.01.
 
     Source: Lin et al. 2017, section 4.1.
     """
@@ -76,7 +99,9 @@ class FocalCriterion(SetCriterion):
 
     Args:
         alpha: see `focal_terms`.
-        others: see `models.criterion.SetCriterion`; the no-object class has no weight.
+        iou_targets: for the true class of a matched query, `iou_target_term` instead of the focal
+            loss.
+        others: see `models.criterion.SetCriterion`; ``eos_coef`` does not apply.
     """
 
     _base_methods: ClassVar[dict[str, Any]]
@@ -88,9 +113,11 @@ class FocalCriterion(SetCriterion):
         weight_dict: dict[str, float],
         losses: Sequence[str],
         alpha: float = ALPHA,
+        iou_targets: bool = False,
     ):
         super().__init__(num_classes, matcher, weight_dict, eos_coef=1, losses=losses)
         self.alpha = alpha
+        self.iou_targets = iou_targets
 
     def loss_labels(
         self,
@@ -111,9 +138,14 @@ class FocalCriterion(SetCriterion):
         image, query = self._get_src_permutation_idx(indices)
         labels = matched_objects("labels", targets, indices)
         positive, negative = focal_terms(logits, self.alpha)
-        is_object = torch.zeros_like(logits, dtype=torch.bool)
-        is_object[image, query, labels] = True
-        losses = {"loss_ce": torch.where(is_object, positive, negative).sum() / num_boxes}
+        true_class = image, query, labels
+        matched = positive[true_class]
+        if self.iou_targets:
+            boxes = at_least_float32(outputs["pred_boxes"])[image, query]
+            objects = matched_objects("boxes", targets, indices)
+            matched = iou_target_term(logits[true_class], boxes, objects)
+        loss = negative.sum() + (matched - negative[true_class]).sum()
+        losses = {"loss_ce": loss / num_boxes}
         if log:
             losses["class_error"] = 100 - accuracy(logits[image, query], labels)[0]
         return losses
@@ -131,24 +163,35 @@ class FocalCriterion(SetCriterion):
         self, name: str, layers: DecoderLayers, matches: MatchedPairs, num_boxes: Tensor | float
     ) -> list[Losses]:
         if name == "labels":
-            return _batched_labels(layers, matches, num_boxes, self.alpha)
+            return _batched_labels(layers, matches, num_boxes, self.alpha, self.iou_targets)
         if name == "cardinality":
             return _batched_cardinality(layers)
         return super()._all_layers_at_once(name, layers, matches, num_boxes)
 
 
 def _batched_labels(
-    layers: DecoderLayers, matches: MatchedPairs, num_boxes: Tensor | float, alpha: float
+    layers: DecoderLayers,
+    matches: MatchedPairs,
+    num_boxes: Tensor | float,
+    alpha: float,
+    iou_targets: bool,
 ) -> list[Losses]:
     """`FocalCriterion.loss_labels` of all layers."""
-    logits = layers.logits.flatten(1, 2)[..., :-1]  # (L, B * Q, K - 1)
+    num_classes = layers.logits.shape[-1] - 1
+    logits = layers.logits[..., :-1].flatten(1)  # (L, B * Q * (K - 1))
     labels = layers.objects.labels[matches.target]  # (L, P)
     positive, negative = focal_terms(logits, alpha)
-    flat = matches.query * logits.shape[-1] + labels  # (L, P) index into (B * Q * (K - 1))
-    gain = (positive - negative).flatten(1).gather(1, flat).sum(1)
-    loss = (negative.flatten(1).sum(1) + gain) / num_boxes
+    true_class = matches.query * num_classes + labels  # (L, P)
+    matched = positive.gather(1, true_class)
+    if iou_targets:
+        index = matches.query[..., None].expand(-1, -1, 4)
+        boxes = layers.boxes_cxcywh.flatten(1, 2).gather(1, index)  # (L, P, 4)
+        objects = layers.objects.boxes_cxcywh[matches.target]
+        matched = iou_target_term(logits.gather(1, true_class), boxes, objects)
+    loss = (negative.sum(1) + (matched - negative.gather(1, true_class)).sum(1)) / num_boxes
     losses: list[Losses] = [{"loss_ce": layer_loss} for layer_loss in loss.unbind()]
-    correct = accuracy(logits[0][matches.query[0]], labels[0])[0]
+    last_layer = layers.logits[0].flatten(0, 1)[..., :-1]
+    correct = accuracy(last_layer[matches.query[0]], labels[0])[0]
     losses[0]["class_error"] = 100 - correct
     return losses
 

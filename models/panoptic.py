@@ -11,12 +11,17 @@ from torch import Tensor, nn
 
 from models.postprocess import category_id_tensor, class_scores
 from util.category_ids import OwnId
-from util.panoptic_coding import LARGEST_THING_ID, encode_id_map
+from util.files.panoptic_png import LARGEST_THING_ID, encode_id_map
 
 SizeHW = tuple[int, int]
 
 _QUERIES_AT_ONCE = 16  # masks per chunk: 70 MB at 800 x 1333 pixels
-_SMALLEST_AREA = 4  # segments of this many pixels or fewer are dropped
+# Default scores that segments must exceed, by classification loss. 0.85 is the published threshold.
+# A query that is an object with probability 0.36 minimizes its loss with the score 0.85 for the
+# cross-entropy (weight 0.1 of no-object), and with 0.35 for the focal loss (alpha 0.25, gamma 2).
+SEGMENT_THRESHOLDS = {"ce": 0.85, "focal": 0.35}
+
+_LARGEST_DROPPED_AREA = 4  # segments of this many pixels or fewer are dropped
 
 
 def coco_is_thing(num_classes: int) -> dict[int, bool]:
@@ -98,7 +103,7 @@ class PostProcessPanoptic(nn.Module):
 
     Args:
         is_thing_map: thing (True) or stuff (False) by category id; the default is stuff.
-        threshold: queries with a lower score are dropped.
+        threshold: queries with a lower score are dropped; see also `SEGMENT_THRESHOLDS`.
         return_scores: add ``score`` to each segment.
         category_ids, cls_loss: as in `models.postprocess.PostProcess`.
 
@@ -141,7 +146,7 @@ class PostProcessPanoptic(nn.Module):
                 padding, for batches with images of one size.
 
         Returns:
-            for each image ``png_string``, a PNG of segment ids (see `util.panoptic_coding`), and
+            for each image ``png_string``, a PNG of segment ids (see `util.files.panoptic_png`), and
             ``segments_info``: dicts with ``id`` (from 0), ``isthing``, ``category_id`` and
             ``area`` in pixels.
 
@@ -179,8 +184,8 @@ class PostProcessPanoptic(nn.Module):
         masks = _upsample_masks(masks, processed_hw, padded_hw or processed_hw)
         id_map = _resize_nearest(self._merge_stuff(_argmax_query(masks), labels), target_hw)
         areas = _areas(id_map, len(labels))
-        while (areas <= _SMALLEST_AREA).any():
-            keep = torch.from_numpy(areas > _SMALLEST_AREA)
+        while (areas <= _LARGEST_DROPPED_AREA).any():
+            keep = torch.from_numpy(areas > _LARGEST_DROPPED_AREA)
             masks, scores, labels = masks[keep.to(masks.device)], scores[keep], labels[keep]
             # As in the original, stuff segments are not merged again here.
             id_map = _resize_nearest(_argmax_query(masks), target_hw)

@@ -83,10 +83,10 @@ def sine_waves(position: Tensor, num_channels: int, temperature: float) -> Tenso
 
 
 class CellCenterEncoding(nn.Module):
-    """Sine and cosine encoding of the center of each cell, for queries with anchors.
+    """Sine and cosine encoding of the centers of feature-map positions, for anchor queries.
 
     The center of a box has the same encoding, see `encode_coordinates`. `PositionEmbeddingSine`
-    encodes the end of each cell.
+    encodes their far edges.
 
     Args:
         num_pos_feats: number of channels per axis.
@@ -127,7 +127,7 @@ LEARNED_CELLS = 50  # rows and columns of the learned encoding
 
 
 class PositionEmbeddingLearned(nn.Module):
-    """Learned encoding of row and column, for feature maps of up to 50 by 50 cells.
+    """Learned encoding of row and column, for feature maps of up to 50 x 50.
 
     Args:
         num_pos_feats: number of channels per axis.
@@ -159,9 +159,9 @@ class PositionEmbeddingLearned(nn.Module):
         grid = self.row_embed.num_embeddings
         if height > grid or width > grid:
             raise UserError(
-                f"learned position embeddings cover {grid} x {grid} feature cells, this batch has "
-                f"{height} x {width}: use smaller images (main.py: --scales, --max_size) or sine "
-                "position embeddings (main.py: --position_embedding sine)"
+                f"learned position embeddings cover feature maps of up to {grid} x {grid}, this "
+                f"batch has {height} x {width}: use smaller images (main.py: --scales, --max_size) "
+                "or sine position embeddings (main.py: --position_embedding sine)"
             )
         columns = self.col_embed.weight[:width].expand(height, width, -1)
         rows = self.row_embed.weight[:height].unsqueeze(1).expand(height, width, -1)

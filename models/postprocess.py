@@ -13,7 +13,7 @@ class PostProcess(nn.Module):
     """Convert class logits and relative boxes to scores, labels and boxes in pixels.
 
     Args:
-        category_ids: category id of each row of the class head, without no-object, as in a
+        category_ids: category id of each row of the classification head, without no-object, as in a
             checkpoint; None: row numbers are category ids.
         cls_loss: classification loss of the model: ``ce`` or ``focal``.
         one_per_query: with the focal loss, return one detection per query, as for ``ce``.

@@ -153,7 +153,7 @@ class MHAttentionMap(nn.Module):
             mask: (B, H, W), True = padding; its weights are 0.
 
         Returns:
-            weights (B, Q, num_heads, H, W). The softmax is taken over heads and cells together,
+            weights (B, Q, num_heads, H, W). The softmax is taken over heads and positions together,
             as in the training of the released weights, so the weights of one head do not sum to 1.
         """
         q = self.q_linear(q)

@@ -9,7 +9,7 @@ weights are computed only for forward hooks, see `models.fast.attention`.
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,22 +17,26 @@ from torch import Tensor, nn
 
 from .fast.attention import Attention
 
+_ACTIVATIONS: dict[str, Callable[..., Tensor]] = {"relu": F.relu, "gelu": F.gelu, "glu": F.glu}
+
 
 def _with_position(x: Tensor, position: Tensor | None) -> Tensor:
     return x if position is None else x + position
 
 
-class TransformerEncoderLayer(nn.Module):
-    """Self-attention and feed-forward network (FFN), each with residual connection and LayerNorm.
+class TransformerLayer(nn.Module):
+    """Attention and feed-forward network (FFN), each with residual connection and LayerNorm.
 
     Args:
         d_model: number of channels.
         nhead: number of attention heads.
         dim_feedforward: number of hidden channels of the FFN.
-        dropout: dropout probability of attention weights, FFN and both residual branches.
+        dropout: dropout probability of attention weights, FFN and residual branches.
         activation: ``relu``, ``gelu`` or ``glu``.
         normalize_before: pre-norm: normalize the input of each branch, not the sum after it.
     """
+
+    _is_decoder = False  # has a cross-attention
 
     def __init__(
         self,
@@ -44,17 +48,45 @@ class TransformerEncoderLayer(nn.Module):
         normalize_before: bool = False,
     ):
         super().__init__()
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f"activation {activation!r} is not one of {', '.join(_ACTIVATIONS)}")
+        # A gated linear unit (glu) halves the channels.
+        inner_width = 2 * dim_feedforward if activation == "glu" else dim_feedforward
         # Optimizer states in checkpoints depend on the order of these assignments.
         self.self_attn = Attention(d_model, nhead, dropout)
-        self.linear1 = nn.Linear(d_model, _inner_width(dim_feedforward, activation))
+        if self._is_decoder:
+            self.multihead_attn = Attention(d_model, nhead, dropout)
+        self.linear1 = nn.Linear(d_model, inner_width)
         self.dropout = nn.Dropout(dropout)
         self.linear2 = nn.Linear(dim_feedforward, d_model)
         self.norm1 = nn.LayerNorm(d_model)
         self.norm2 = nn.LayerNorm(d_model)
+        if self._is_decoder:
+            self.norm3 = nn.LayerNorm(d_model)
+            self.dropout3 = nn.Dropout(dropout)
         self.dropout1 = nn.Dropout(dropout)
         self.dropout2 = nn.Dropout(dropout)
-        self.activation = _activation_function(activation)
+        self.activation = _ACTIVATIONS[activation]
         self.normalize_before = normalize_before
+
+    def self_attention(
+        self, x: Tensor, position: Tensor | None, padding: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        """Self-attention of tokens (L, B, C) with residual connection and the first LayerNorm."""
+        value = self.norm1(x) if self.normalize_before else x
+        query = _with_position(value, position)
+        needs_weights = self.self_attn.has_weight_hooks()
+        attended = self.self_attn(query, query, value, padding, needs_weights, mask)[0]
+        x = x + self.dropout1(attended)
+        return x if self.normalize_before else self.norm1(x)
+
+    def ffn(self, x: Tensor) -> Tensor:
+        """The FFN without its residual connection: (L, B, C) to (L, B, C)."""
+        return self.linear2(self.dropout(self.activation(self.linear1(x))))
+
+
+class TransformerEncoderLayer(TransformerLayer):
+    """Self-attention of the image features, and FFN. Args: see `TransformerLayer`."""
 
     def forward(
         self,
@@ -69,48 +101,19 @@ class TransformerEncoderLayer(nn.Module):
             src_mask: (S, S), True = attention not allowed.
             src_key_padding_mask: (B, S), True = padding.
         """
-        x = self.norm1(src) if self.normalize_before else src
-        query = _with_position(x, pos)
-        attended = self.self_attn(
-            query, query, x, src_key_padding_mask, self.self_attn.has_weight_hooks(), src_mask
-        )[0]
-        src = src + self.dropout1(attended)
-        src = src if self.normalize_before else self.norm1(src)
+        src = self.self_attention(src, pos, src_key_padding_mask, src_mask)
         x = self.norm2(src) if self.normalize_before else src
-        src = src + self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+        src = src + self.dropout2(self.ffn(x))
         return src if self.normalize_before else self.norm2(src)
 
 
-class TransformerDecoderLayer(nn.Module):
+class TransformerDecoderLayer(TransformerLayer):
     """Self-attention of the queries, cross-attention to the memory, and FFN.
 
-    Args: see `TransformerEncoderLayer`.
+    Args: see `TransformerLayer`.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        nhead: int,
-        dim_feedforward: int = 2048,
-        dropout: float = 0.1,
-        activation: str = "relu",
-        normalize_before: bool = False,
-    ):
-        super().__init__()
-        # Optimizer states in checkpoints depend on the order of these assignments.
-        self.self_attn = Attention(d_model, nhead, dropout)
-        self.multihead_attn = Attention(d_model, nhead, dropout)
-        self.linear1 = nn.Linear(d_model, _inner_width(dim_feedforward, activation))
-        self.dropout = nn.Dropout(dropout)
-        self.linear2 = nn.Linear(dim_feedforward, d_model)
-        self.norm1 = nn.LayerNorm(d_model)
-        self.norm2 = nn.LayerNorm(d_model)
-        self.norm3 = nn.LayerNorm(d_model)
-        self.dropout1 = nn.Dropout(dropout)
-        self.dropout2 = nn.Dropout(dropout)
-        self.dropout3 = nn.Dropout(dropout)
-        self.activation = _activation_function(activation)
-        self.normalize_before = normalize_before
+    _is_decoder = True
 
     def forward(
         self,
@@ -136,13 +139,7 @@ class TransformerDecoderLayer(nn.Module):
         Returns:
             (Q, B, C).
         """
-        x = self.norm1(tgt) if self.normalize_before else tgt
-        query = _with_position(x, query_pos)
-        attended = self.self_attn(
-            query, query, x, tgt_key_padding_mask, self.self_attn.has_weight_hooks(), tgt_mask
-        )[0]
-        tgt = tgt + self.dropout1(attended)
-        tgt = tgt if self.normalize_before else self.norm1(tgt)
+        tgt = self.self_attention(tgt, query_pos, tgt_key_padding_mask, tgt_mask)
         x = self.norm2(tgt) if self.normalize_before else tgt
         attended = self.multihead_attn(
             _with_position(x, query_pos),
@@ -152,10 +149,14 @@ class TransformerDecoderLayer(nn.Module):
             key_padding_mask=memory_key_padding_mask,
             need_weights=self.multihead_attn.has_weight_hooks(),
         )[0]
+        return self.after_cross_attention(tgt, attended)
+
+    def after_cross_attention(self, tgt: Tensor, attended: Tensor) -> Tensor:
+        """Add the attended memory to the queries, both (Q, B, C), then the FFN."""
         tgt = tgt + self.dropout2(attended)
         tgt = tgt if self.normalize_before else self.norm2(tgt)
         x = self.norm3(tgt) if self.normalize_before else tgt
-        tgt = tgt + self.dropout3(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+        tgt = tgt + self.dropout3(self.ffn(x))
         return tgt if self.normalize_before else self.norm3(tgt)
 
 
@@ -280,17 +281,30 @@ class Transformer(nn.Module):
             num_encoder_layers,
             norm=nn.LayerNorm(d_model) if normalize_before else None,
         )
-        self.decoder = TransformerDecoder(
-            TransformerDecoderLayer(*layer_options),
-            num_decoder_layers,
-            norm=nn.LayerNorm(d_model),
-            return_intermediate=return_intermediate_dec,
-        )
+        self.decoder = self._decoder(num_decoder_layers, return_intermediate_dec, *layer_options)
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
         self.d_model = d_model
         self.nhead = nhead
+
+    def _decoder(
+        self, num_layers: int, return_intermediate: bool, d_model: int, *options: Any
+    ) -> Any:
+        layer = TransformerDecoderLayer(d_model, *options)
+        return TransformerDecoder(layer, num_layers, nn.LayerNorm(d_model), return_intermediate)
+
+    def encode(self, src: Tensor, mask: Tensor, pos_embed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode the image features; for the arguments see `forward`.
+
+        Returns:
+            memory and positional encodings (S, B, C), and padding mask (B, S).
+        """
+        tokens = src.flatten(2).permute(2, 0, 1)  # (B, C, H, W) -> (HW, B, C)
+        positions = pos_embed.flatten(2).permute(2, 0, 1)
+        padding_mask = mask.flatten(1)  # (B, HW)
+        memory = self.encoder(tokens, src_key_padding_mask=padding_mask, pos=positions)
+        return memory, positions, padding_mask
 
     def forward(self, src: Tensor, mask: Tensor, query_embed: Tensor, pos_embed: Tensor):  # type: ignore[no-untyped-def]
         """Encode the image features and decode all queries.
@@ -306,11 +320,8 @@ class Transformer(nn.Module):
             (B, C, H, W).
         """
         batch_size, _, height, width = src.shape
-        tokens = src.flatten(2).permute(2, 0, 1)  # (B, C, H, W) -> (HW, B, C)
-        positions = pos_embed.flatten(2).permute(2, 0, 1)
-        padding_mask = mask.flatten(1)  # (B, HW)
+        memory, positions, padding_mask = self.encode(src, mask, pos_embed)
         query_pos = query_embed.unsqueeze(1).expand(-1, batch_size, -1)
-        memory = self.encoder(tokens, src_key_padding_mask=padding_mask, pos=positions)
         states = self.decoder(
             torch.zeros_like(query_pos),
             memory,
@@ -322,23 +333,12 @@ class Transformer(nn.Module):
         return states.transpose(1, 2), memory
 
 
-_ACTIVATIONS: dict[str, Callable[..., Tensor]] = {"relu": F.relu, "gelu": F.gelu, "glu": F.glu}
+T = TypeVar("T", bound=Transformer)
 
 
-def _activation_function(name: str) -> Callable[..., Tensor]:
-    if name not in _ACTIVATIONS:
-        raise ValueError(f"activation {name!r} is not one of {', '.join(_ACTIVATIONS)}")
-    return _ACTIVATIONS[name]
-
-
-def _inner_width(dim_feedforward: int, activation: str) -> int:
-    """Output channels of the first linear layer; a gated linear unit (glu) halves them."""
-    return 2 * dim_feedforward if activation == "glu" else dim_feedforward
-
-
-def build_transformer(args: Any) -> Transformer:
+def build_transformer(args: Any, kind: type[T] = Transformer) -> T:  # type: ignore[assignment]
     """Build the transformer from the flags; it returns the outputs of all decoder layers."""
-    return Transformer(
+    return kind(
         d_model=args.hidden_dim,
         nhead=args.nheads,
         num_encoder_layers=args.enc_layers,

@@ -1,12 +1,13 @@
 """Load the weights of a checkpoint into a model whose keys and shapes match."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from util.errors import UserError
+from util.text import first_of
 
 MAX_LISTED = 5
 DETECTOR_PREFIX = "detr."  # prefix of the detector's keys in a segmentation model
@@ -22,19 +23,25 @@ def model_state(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]
         source: file name for the error message.
 
     Raises:
-        UserError: the checkpoint has no weights, or sparse or quantised ones.
+        UserError: the checkpoint has no weights, or sparse, quantized, complex or meta tensors.
     """
     state = checkpoint.get("model", checkpoint)
     if isinstance(state, Mapping) and state and all(isinstance(v, Tensor) for v in state.values()):
         for key, value in state.items():
-            if not isinstance(key, str) or value.layout != torch.strided or value.is_quantized:
+            if not isinstance(key, str) or not _is_plain(value):
                 raise UserError(
-                    f"{source}: {key!r} is no dense tensor with a name: save the weights as a "
-                    "state dict of plain tensors"
+                    f"{source}: {key!r} is no dense tensor of real numbers with a name: save the "
+                    "weights as a state dict of plain tensors"
                 )
         return dict(state)
     keys = ", ".join(map(str, list(checkpoint)[:MAX_LISTED])) or "none"
     raise UserError(f"{source}: has no weights under the key 'model' (its keys: {keys})")
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether this is a dense tensor of real numbers, with data."""
+    is_dense = tensor.layout == torch.strided and not tensor.is_meta
+    return is_dense and not (tensor.is_quantized or tensor.is_complex())
 
 
 def num_classes_in_head(state: Mapping[str, Tensor], source: str) -> int:
@@ -135,11 +142,6 @@ def shape_difference(key: str, mine: Tensor, given: Tensor) -> str:
     return f"{key} is {tuple(given.shape)} in the file and {tuple(mine.shape)} in the model"
 
 
-def first_of(entries: Sequence[str], limit: int) -> str:
-    more = f", and {len(entries) - limit} more" if len(entries) > limit else ""
-    return ", ".join(entries[:limit]) + more
-
-
 def _matching_flags(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
     """Flags of main.py that would build a model with the shapes of ``state``."""
     current, target = architecture_flags(own), architecture_flags(state)
@@ -177,6 +179,11 @@ def architecture_flags(state: Mapping[str, Tensor]) -> dict[str, int | str]:
     if "content_embed.weight" in parts:
         found["--query_design"] = "anchor"
     return found
+
+
+def has_anchors(state: Mapping[str, Tensor]) -> bool:
+    """Whether this is the state dict of a model with anchor queries."""
+    return any(key.endswith("content_embed.weight") for key in state)
 
 
 def has_backbone_of(model: nn.Module, state: Mapping[str, Tensor]) -> bool:

@@ -17,9 +17,9 @@ class AttentionMaps:
         model: a `models.detr.DETR`, or a segmentation model that contains one.
 
     Attributes:
-        decoder_heads: (heads, Q, H, W), cross-attention of each query to each cell of the feature
-            map, per head.
-        encoder: (H, W, H, W), self-attention of each cell to each cell, mean over the heads.
+        decoder_heads: (heads, Q, H, W), cross-attention of each query to each position of the
+            feature map, per head.
+        encoder: (H, W, H, W), self-attention between all positions, mean over the heads.
 
     Raises:
         UserError: if the model has no encoder layer, or is the minimal model.
@@ -59,7 +59,7 @@ class AttentionMaps:
 
     @property
     def decoder(self) -> np.ndarray:
-        """(Q, H, W), cross-attention of each query to each cell, mean over the heads."""
+        """(Q, H, W), cross-attention of each query to each position, mean over the heads."""
         mean: np.ndarray = self.decoder_heads.mean(axis=0)
         return mean
 
@@ -75,7 +75,7 @@ class AttentionMaps:
         self.decoder_heads = weights.reshape(*weights.shape[:2], *self._grid_hw)
 
     def cell_at(self, x: float, y: float) -> tuple[int, int]:
-        """Row and column of the feature cell at a point, in [0, 1] of image width and height."""
+        """Row and column of the feature map at a point, in [0, 1] of image width and height."""
         height, width = self._grid_hw
         return min(max(int(y * height), 0), height - 1), min(max(int(x * width), 0), width - 1)
 

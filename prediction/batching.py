@@ -23,7 +23,7 @@ def chunks(
 
     Args:
         images: pairs of a key and an image, read on demand.
-        batch_size: images per batch; a list has enough images for a few batches.
+        batch_size: images per batch; a list has at most `_BATCHES_PER_CHUNK` batches.
         max_pixels: a list ends once its images have this many pixels in total.
     """
     chunk: list[tuple[Key, Image.Image]] = []

@@ -10,25 +10,25 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from datasets.coco import make_coco_transforms
 from datasets.loading.images import read_upright, to_rgb
 from engine import predict
 from export.source import LoadedModel, from_file, released_model
 from models.fast.inference import optimize_on_cpu
 from models.released.zoo import RELEASED_MODELS
 from prediction.batching import batches_of_one_size, chunks
-from prediction.postprocessing import Choice, to_prediction
+from prediction.postprocessing import Selection, to_prediction
 from prediction.result import Prediction
 from util.cli.suggestions import did_you_mean
-from util.devices import check_device
 from util.errors import UserError
+from util.system.devices import check_device
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray
 Key = TypeVar("Key")
 OnError: TypeAlias = Callable[[Key, UserError], None]
 
 DEFAULT_BATCH_SIZE = 4
-DEFAULT_THRESHOLD = 0.5
+# By classification loss: scores of the focal loss are lower, see `models.panoptic`.
+DEFAULT_THRESHOLDS = {"ce": 0.5, "focal": 0.2}
 _NAMES_LISTED = 5
 
 
@@ -40,9 +40,11 @@ class Detector:
             file; or a loaded model.
         device: ``cpu``, ``cuda``, …; default: ``cuda`` if available, else ``cpu``.
         amp: mixed precision: ``off``, ``bf16`` or ``fp16``.
-        ema: use the averaged weights of a run with ``--ema_decay``.
+        ema: use the EMA weights of a run with ``--ema_decay``.
         dilation: whether this is a DC5 model; only needed if the file stores no flags.
         nheads: number of attention heads; only needed if the file stores no flags; default: 8.
+        cls_loss: classification loss, ``ce`` or ``focal``; only needed if the file stores no flags;
+            default: ``focal`` for anchor queries, else ``ce``.
 
     Raises:
         UserError: if the file cannot be read, or the device is not available.
@@ -57,17 +59,18 @@ class Detector:
         ema: bool = False,
         dilation: bool | None = None,
         nheads: int | None = None,
+        cls_loss: str | None = None,
     ) -> None:
         name = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         check_device(name)
         if not isinstance(model, LoadedModel):
-            known = {"dilation": dilation, "nheads": nheads}
+            known = {"dilation": dilation, "nheads": nheads, "cls_loss": cls_loss}
             model = from_file(str(model), known, averaged=ema)
         self.device = torch.device(name)
         self.amp = amp
         network = optimize_on_cpu(model.model.to(self.device))
         self.loaded = replace(model, model=network)
-        self._preprocess = make_coco_transforms("val", [model.short_side], model.max_size)
+        self._preprocess = model.transform()
 
     @classmethod
     def hub(
@@ -97,9 +100,9 @@ class Detector:
 
     @property
     def threshold(self) -> float:
-        """Default minimum score of detections: stored best-F1 threshold, else 0.5."""
+        """Default minimum score of detections: stored best-F1 threshold, else 0.5 (focal: 0.2)."""
         best = self.loaded.best_threshold
-        return DEFAULT_THRESHOLD if best is None else best
+        return DEFAULT_THRESHOLDS[self.loaded.cls_loss] if best is None else best
 
     @property
     def segment_threshold(self) -> float:
@@ -112,9 +115,9 @@ class Detector:
         Args:
             threshold: see `predict`.
         """
-        choice = self._choice(threshold, None)
-        segments = {"segment_threshold": choice.segment_threshold}
-        return {"threshold": choice.threshold, **(segments if self.loaded.is_panoptic else {})}
+        selection = self._selection(threshold, None)
+        segments = {"segment_threshold": selection.segment_threshold}
+        return {"threshold": selection.threshold, **(segments if self.loaded.is_panoptic else {})}
 
     def categories(self) -> list[dict[str, Any]]:
         """Classes as rows of COCO's table "categories"; for panoptic models with ``isthing``."""
@@ -209,7 +212,7 @@ class Detector:
             images: pairs of an arbitrary key and an upright RGB image.
             threshold, batch_size, classes: see `predict`.
             on_error: called with the key and the error of an image that the model cannot process;
-                the other images are continued. Default: the error is raised.
+                the other images are processed. Default: the error is raised.
 
         Yields:
             key, image and prediction, in the order of ``images``.
@@ -217,16 +220,16 @@ class Detector:
         Raises:
             UserError: if a class is unknown.
         """
-        choice = self._choice(threshold, classes)
+        selection = self._selection(threshold, classes)
         for chunk in chunks(images, batch_size):
             outputs = self._outputs_of(chunk, batch_size, on_error)
             for index, (key, image) in enumerate(chunk):
                 if index in outputs:
                     size_hw, output = (image.height, image.width), outputs.pop(index)
-                    yield key, image, to_prediction(self.loaded, *output, size_hw, choice)
+                    yield key, image, to_prediction(self.loaded, *output, size_hw, selection)
 
-    def _choice(self, threshold: float | None, classes: Sequence[str] | None) -> Choice:
-        return Choice(
+    def _selection(self, threshold: float | None, classes: Sequence[str] | None) -> Selection:
+        return Selection(
             threshold=self.threshold if threshold is None else threshold,
             segment_threshold=self.segment_threshold if threshold is None else threshold,
             category_ids=None if classes is None else self.loaded.ids_of(classes),

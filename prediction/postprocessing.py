@@ -13,14 +13,14 @@ from export.source import LoadedModel
 from models.panoptic import PostProcessPanoptic, PostProcessSegm
 from models.postprocess import PostProcess
 from prediction.result import Prediction
-from util.panoptic_coding import VOID_ID, decode_id_map
+from util.files.panoptic_png import VOID_ID, decode_id_map
 
 SizeHW = tuple[int, int]
 Outputs = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """Criteria for the detections and segments to keep.
 
     Attributes:
@@ -39,7 +39,7 @@ class Choice:
 
 
 def to_prediction(
-    loaded: LoadedModel, outputs: Outputs, network_hw: SizeHW, size_hw: SizeHW, choice: Choice
+    loaded: LoadedModel, outputs: Outputs, network_hw: SizeHW, size_hw: SizeHW, selection: Selection
 ) -> Prediction:
     """Convert the outputs for one image.
 
@@ -49,12 +49,12 @@ def to_prediction(
             ``pred_masks`` (1, Q, H, W).
         network_hw: height and width of the network input.
         size_hw: height and width of the original image.
-        choice: criteria for the detections and segments to keep.
+        selection: criteria for the detections and segments to keep.
     """
     to_detections = PostProcess(loaded.category_ids, loaded.cls_loss, one_per_query=True)
     results = to_detections(outputs, torch.tensor([size_hw], device=outputs["pred_boxes"].device))
     result = {name: values.cpu() for name, values in results[0].items()}
-    queries = _chosen_queries(loaded, result["scores"], result["labels"], choice)
+    queries = _chosen_queries(loaded, result["scores"], result["labels"], selection)
     category_ids = result["labels"][queries].tolist()
     has_masks = "pred_masks" in outputs
     return Prediction(
@@ -65,7 +65,9 @@ def to_prediction(
         names=[loaded.name_of(category_id) for category_id in category_ids],
         queries=queries.numpy(),
         masks=_masks(outputs, queries, network_hw, size_hw) if has_masks else None,
-        **(_segments(loaded, outputs, network_hw, size_hw, choice) if loaded.is_panoptic else {}),
+        **(
+            _segments(loaded, outputs, network_hw, size_hw, selection) if loaded.is_panoptic else {}
+        ),
     )
 
 
@@ -78,7 +80,7 @@ def _own_ids(loaded: LoadedModel, category_ids: Sequence[int]) -> np.ndarray:
 
 
 def _chosen_queries(
-    loaded: LoadedModel, scores: Tensor, category_ids: Tensor, choice: Choice
+    loaded: LoadedModel, scores: Tensor, category_ids: Tensor, selection: Selection
 ) -> Tensor:
     """Indices of the queries that are kept, by descending score."""
     ranked = scores.argsort(descending=True, stable=True).tolist()
@@ -86,7 +88,11 @@ def _chosen_queries(
     def is_kept(query: int) -> bool:
         category_id = int(category_ids[query])
         is_object = not loaded.is_panoptic or loaded.is_thing.get(category_id, False)
-        return is_object and choice.allows(category_id) and float(scores[query]) >= choice.threshold
+        return (
+            is_object
+            and selection.allows(category_id)
+            and float(scores[query]) >= selection.threshold
+        )
 
     return torch.tensor([query for query in ranked if is_kept(query)], dtype=torch.int64)
 
@@ -103,12 +109,12 @@ def _masks(outputs: Outputs, queries: Tensor, network_hw: SizeHW, size_hw: SizeH
 
 
 def _segments(
-    loaded: LoadedModel, outputs: Outputs, network_hw: SizeHW, size_hw: SizeHW, choice: Choice
+    loaded: LoadedModel, outputs: Outputs, network_hw: SizeHW, size_hw: SizeHW, selection: Selection
 ) -> dict[str, Any]:
     """Segment map and segments of a panoptic model. Ids start at 1; 0 is void."""
     to_segments = PostProcessPanoptic(
         loaded.is_thing,
-        choice.segment_threshold,
+        selection.segment_threshold,
         return_scores=True,
         category_ids=loaded.category_ids,
         cls_loss=loaded.cls_loss,
@@ -121,7 +127,7 @@ def _segments(
     own_ids = loaded.rows().text_ids()
     for segment in found:
         category_id = segment["category_id"]
-        if choice.allows(category_id):
+        if selection.allows(category_id):
             new_ids[segment["id"]] = len(segments) + 1
             own_id = own_ids.get(category_id, category_id)
             named = {"category_id": own_id, "name": loaded.name_of(category_id)}

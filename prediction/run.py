@@ -47,7 +47,7 @@ class Tally:
         """Record and print an input that cannot be predicted."""
         reason = printable(error.one_line())
         self.failures.append((printable(file), reason))
-        print(f"not predicted: {reason}", file=sys.stderr)
+        print(f"skipped: {reason}", file=sys.stderr)
 
     def add(self, item: Item, prediction: Prediction) -> None:
         """Record and print a predicted image."""
@@ -59,7 +59,7 @@ class Tally:
 
     def summary(self) -> str:
         """All counts in one line."""
-        failed = f"; {count(len(self.failures), 'input')} not predicted" if self.failures else ""
+        failed = f"; {count(len(self.failures), 'input')} skipped" if self.failures else ""
         images = count(self.num_images, "image")
         return f"{images}, {count(self.objects.total(), 'detection')}{failed}"
 
@@ -113,4 +113,4 @@ def predict_all(
         name = signal.Signals(signals.received).name
         raise StopRequested(signals.received, f"stopped by {name} after {tally.summary()}")
     if not tally.num_images:
-        raise UserError("no image could be predicted, see above")
+        raise UserError("no image could be processed, see above")

@@ -41,8 +41,10 @@ def report(folder: Path, data_flags: dict[str, Any]) -> None:
         UserError: if the folder does not exist or contains no results.
     """
     from report.of_run import report_run
+    from util.terminal.passing_lines import passing_lines
 
-    path, missing = report_run(folder, data_flags)
+    with passing_lines():
+        path, missing = report_run(folder, data_flags)
     for sentence in missing:
         print(f"not in the report: {sentence}")
     print(f"{path}: figures also as PNG and SVG in {path.with_name('figures')}")

@@ -20,6 +20,7 @@ from datasets.evaluation.thresholds import OperatingPoint, best_operating_point
 
 _DEFAULT_THRESHOLD = 0.5
 _NUM_BINS = 10
+_NUM_CONFUSIONS = 10
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Analysis:
         best: precision, recall and F1 at ``threshold``; None if no detection is correct.
         by_class: the same at the best threshold of each class, by category id.
         errors: errors of each image.
-        confusion: confusion matrix of the occurring classes.
+        confusion: confusion matrix of the classes that occur.
     """
 
     matches: Matches
@@ -83,23 +84,23 @@ class Calibration(NamedTuple):
     error: float
 
 
-def calibration(matches: Matches, num_bins: int = _NUM_BINS) -> Calibration:
+def calibration(matches: Matches) -> Calibration:
     """Compute the calibration of scores in bins of equal width."""
-    bins = (matches.scores * num_bins).astype(int).clip(max=num_bins - 1)
-    counts = np.bincount(bins, minlength=num_bins)
+    bins = (matches.scores * _NUM_BINS).astype(int).clip(max=_NUM_BINS - 1)
+    counts = np.bincount(bins, minlength=_NUM_BINS)
     filled = counts > 0
     counts_filled = counts[filled].clip(1)
-    scores = np.bincount(bins, matches.scores, num_bins)[filled] / counts_filled
-    correct = np.bincount(bins, matches.is_correct, num_bins)[filled] / counts_filled
+    scores = np.bincount(bins, matches.scores, _NUM_BINS)[filled] / counts_filled
+    correct = np.bincount(bins, matches.is_correct, _NUM_BINS)[filled] / counts_filled
     error = float((np.abs(scores - correct) * counts_filled).sum() / max(counts.sum(), 1))
     return Calibration(scores, correct, counts[filled], error)
 
 
-def top_confusions(confusion: Confusion, number: int = 10) -> list[tuple[int, Any, Any]]:
+def top_confusions(confusion: Confusion) -> list[tuple[int, Any, Any]]:
     """The most frequent pairs of different classes: count, true and predicted category id."""
     counts = confusion.counts[:-1, :-1].copy()
     np.fill_diagonal(counts, 0)
-    order = np.argsort(-counts, axis=None, kind="stable")[:number]
+    order = np.argsort(-counts, axis=None, kind="stable")[:_NUM_CONFUSIONS]
     rows, columns = np.unravel_index(order, counts.shape)
     ids = confusion.category_ids
     pairs = zip(rows.tolist(), columns.tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""Write the report at the end of a run; its errors are only printed."""
+"""Write the report at the end of a run; its errors are printed, not raised."""
 
 from pathlib import Path
 from typing import Any

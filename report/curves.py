@@ -82,7 +82,7 @@ def _ap_figures(log: Log, kind: str, noun: str) -> list[Figure]:
     curves = {label: points_of(log, name, index) for index, label in _AP.items()}
     averaged = points_of(log, f"ema_coco_eval_{kind}", 0)
     if averaged[0]:
-        curves["AP, averaged weights"] = averaged
+        curves["AP, EMA weights"] = averaged
     sizes = {label: points_of(log, name, index) for index, label in _AP_BY_SIZE.items()}
     known = {k: v for k, v in sizes.items() if any(value >= 0 for value in v[1])}  # -1: no objects
     caption = "COCO's limits are areas of 32² and 96² pixels."
@@ -128,6 +128,9 @@ def _finish(ax: Axes, label: str) -> None:
     ax.set_xlabel("epoch")
     ax.set_ylabel(label)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    first, last = ax.dataLim.intervalx
+    if first == last:  # a single epoch: space for whole numbers beside it
+        ax.set_xlim(first - 1, last + 1)
     if len(ax.get_lines()) > 1:
         ax.legend()
 

@@ -48,10 +48,10 @@ def read_ground_truth(
 
     Args:
         flags: main.py flags by name; missing flags have their defaults.
-        names: class names by category id of the checkpoint; formats that have only names give
-            these ids to the classes.
-        moved: data flags that replace those in ``flags``; a path replaces all paths.
-        split: training and validation images of the checkpoint, if a part was held out.
+        names: class names by category id from the checkpoint; formats that have only names reuse
+            these ids.
+        moved: data flags that override ``flags``; if it has a path, all saved paths are dropped.
+        split: training and validation images of the checkpoint, if images were held out.
 
     Raises:
         UserError: the validation data cannot be read, or the flags name no dataset.
@@ -60,7 +60,9 @@ def read_ground_truth(
     if "dataset_file" not in found:
         raise UserError("no checkpoint names the data; give --data or --coco_path")
     args = argparse.Namespace(**{**_defaults(), **found})
-    args.num_classes = None  # number of rows of the class head, which is no limit of the ids
+    args.num_classes = (
+        None  # the saved value counts rows of the classification head and does not limit the ids
+    )
     args.classes = class_list(args.classes, flags, names, "the checkpoint")
     try:
         val_set = build_dataset("val", args, names, split)

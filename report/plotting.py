@@ -110,6 +110,11 @@ def _for_page(svg: str, title: str) -> str:
     )
 
 
+def both_ends(items: list[Any], number: int) -> list[Any]:
+    """The first and the last items, ``number`` in all; all items if there are not more."""
+    return items if len(items) <= number else items[: number // 2] + items[-number // 2 :]
+
+
 class ClassAxis:
     """Axis with class names: the y axis for few classes, the x axis for many.
 
@@ -131,10 +136,10 @@ class ClassAxis:
         draw = ax.bar if self.is_wide else ax.barh
         return draw(self._positions + offset, values, width, color=color)
 
-    def dots(self, ax: Axes, values: Sequence[float], color: str) -> None:
+    def dots(self, ax: Axes, values: Sequence[float]) -> None:
         """Draw a dot for each class."""
         pair = (self._positions, values) if self.is_wide else (values, self._positions)
-        ax.plot(*pair, "o", color=color)
+        ax.plot(*pair, "o", color=COLORS[1])
 
     def finish(self, ax: Axes, label: str, limits: tuple[float, float] | None = None) -> None:
         """Set the class names, and the label and limits of the other axis."""

@@ -11,7 +11,7 @@ from matplotlib.colors import PowerNorm
 from datasets.evaluation.error_kinds import ErrorKind
 from report.analysis import Analysis, calibration
 from report.ap import ClassAP, SavedEvaluation
-from report.plotting import COLORS, INK, ClassAxis, Figure
+from report.plotting import COLORS, INK, ClassAxis, Figure, both_ends
 
 Names = Mapping[Any, str]
 _MAX_CLASSES = 100  # shown in a figure
@@ -21,7 +21,7 @@ _MAX_NAME_LENGTH = 22
 
 
 def short_name(names: Names, category_id: Any) -> str:
-    """Class name, shortened to fit beside an axis; the id if it has no name."""
+    """Class name, shortened to fit next to an axis; the id if it has no name."""
     name = " ".join(str(names.get(category_id, category_id)).split())
     return name if len(name) <= _MAX_NAME_LENGTH else name[: _MAX_NAME_LENGTH - 1] + "…"
 
@@ -64,8 +64,8 @@ def _ap_by_class(by_class: Mapping[Any, ClassAP], names: Names) -> Figure:
     order = sorted(by_class, key=lambda i: -by_class[i].ap)
     caption = "Bars: mean over IoU 0.50 to 0.95. Dots: IoU 0.50."
     if len(order) > _MAX_CLASSES:
-        order = order[: _MAX_CLASSES // 2] + order[-_MAX_CLASSES // 2 :]
         caption += f" The best and the worst {_MAX_CLASSES // 2} classes."
+    order = both_ends(order, _MAX_CLASSES)
     axis = ClassAxis([short_name(names, i) for i in order])
     draw = partial(_draw_ap_by_class, axis=axis, values=[by_class[i] for i in order])
     return Figure("ap_by_class", "AP by class", draw, axis.size_inches, caption, axis.is_wide)
@@ -81,9 +81,7 @@ def _draw_class_curves(
     ax: Axes, evaluation: SavedEvaluation, by_class: Mapping[Any, ClassAP], names: Names
 ) -> None:
     order = sorted(by_class, key=lambda i: -by_class[i].ap50)
-    named = order
-    if len(order) > _MAX_LABELED_CURVES:
-        named = order[: _MAX_LABELED_CURVES // 2] + order[-_MAX_LABELED_CURVES // 2 :]
+    named = both_ends(order, _MAX_LABELED_CURVES)
     for category_id in order:
         if category_id not in named:
             curve = evaluation.curve(0.5, category_id)
@@ -96,7 +94,7 @@ def _draw_class_curves(
 
 def _finish_precision_recall(ax: Axes) -> None:
     ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.03))
-    ax.legend(loc="lower left")
+    ax.legend()
 
 
 def _draw_bars(ax: Axes, values: Mapping[str, float]) -> None:
@@ -108,7 +106,7 @@ def _draw_bars(ax: Axes, values: Mapping[str, float]) -> None:
 
 def _draw_ap_by_class(ax: Axes, axis: ClassAxis, values: list[ClassAP]) -> None:
     axis.bars(ax, [value.ap for value in values], COLORS[0])
-    axis.dots(ax, [value.ap50 for value in values], COLORS[1])
+    axis.dots(ax, [value.ap50 for value in values])
     axis.finish(ax, "AP", (0, 1))
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from datasets.annotations.class_tables import table_of_checkpoint
 from datasets.annotations.coco_file import replace_text_ids
-from datasets.annotations.run_classes import table_of_checkpoint
 from datasets.evaluation.evaluated_data import (
     EvaluatedData,
     data_flags_text,
@@ -36,7 +36,7 @@ class Results:
         flags: flags of the checkpoint by name.
         versions: versions of Python and packages, and the commit.
         names: class names by category id.
-        split: training and validation images of the checkpoint, if a part was held out.
+        split: training and validation images of the checkpoint, if images were held out.
         evaluation: arrays of the newest ``eval*.pth``.
         detections: COCO result entries of the newest evaluation; None if there is no file.
         evaluated: data of the evaluations, by file name relative to ``folder``.
@@ -156,9 +156,9 @@ def _read_detections(results: Results) -> None:
 
 
 def _hint(results: Results) -> str:
-    """How to get a missing evaluation; the end of a sentence."""
+    """Text to append to a message: how to produce the missing evaluation."""
     command = _evaluate_command(results)
-    return f"; write it with {command} and make the report again" if command else ""
+    return f"; create it with {command}, then run python -m report again" if command else ""
 
 
 def _evaluate_command(results: Results, data: str = "") -> str:

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from pycocotools.coco import COCO
 
-from report.plotting import COLORS, INK, ClassAxis, Figure
+from datasets.check.facts import SIDE_LIMITS, count_by_size
+from report.plotting import COLORS, INK, ClassAxis, Figure, both_ends
 from report.quality import Names, short_name
 
-_SMALL, _MEDIUM = 32**2, 96**2  # COCO's limits of areas, in square pixels
 _MAX_CLASSES = 100
 
 
@@ -36,19 +36,16 @@ class SplitStatistics(NamedTuple):
 
     def rows(self) -> dict[str, str]:
         """Values by name, for a table."""
-        areas, objects = self.sides**2, len(self.sides)
-        sizes = (areas < _SMALL).sum(), (areas < _MEDIUM).sum(), objects
+        sizes = count_by_size(self.sides**2)
         per_image = self.per_image if len(self.per_image) else np.zeros(1)
         return {
             "images": f"{self.num_images:,}",
-            "objects": f"{objects:,}",
+            "objects": f"{len(self.sides):,}",
             "classes with objects": f"{len(self.by_class):,}",
             "images without objects": f"{int((self.per_image == 0).sum()):,}",
             "objects per image, mean": f"{per_image.mean():.1f}",
             "objects per image, maximum": f"{int(per_image.max()):,}",
-            "small objects": f"{sizes[0]:,}",
-            "medium objects": f"{sizes[1] - sizes[0]:,}",
-            "large objects": f"{sizes[2] - sizes[1]:,}",
+            **{f"{size} objects": f"{number:,}" for size, number in sizes.items()},
             "crowds": f"{self.num_crowds:,}",
         }
 
@@ -85,8 +82,8 @@ def data_figures(splits: Mapping[str, SplitStatistics], names: Names) -> list[Fi
     order = [i for i, _ in total.most_common()]
     caption = ""
     if len(order) > _MAX_CLASSES:
-        order = order[: _MAX_CLASSES // 2] + order[-_MAX_CLASSES // 2 :]
         caption = f"The {_MAX_CLASSES // 2} most and least frequent classes."
+    order = both_ends(order, _MAX_CLASSES)
     axis = ClassAxis([short_name(names, i) for i in order])
     counts = {name: [split.by_class[i] for i in order] for name, split in splits.items()}
     draw = partial(_draw_classes, axis=axis, counts=counts)
@@ -138,7 +135,7 @@ def _draw_sizes(ax: Axes, sides: Mapping[str, np.ndarray]) -> None:
     ticks = [t for t in (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048) if t <= edges[-1]]
     ax.set_xticks(ticks, [str(t) for t in ticks])
     ax.minorticks_off()
-    for limit in (_SMALL**0.5, _MEDIUM**0.5):
+    for limit in SIDE_LIMITS:
         if limit < edges[-1]:
             ax.axvline(limit, color=INK, linestyle=":", linewidth=1)
 

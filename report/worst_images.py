@@ -49,10 +49,10 @@ def worst_images(
     shown: set[int] = set()
     found: dict[str, list[ImagePair]] = {}
     for kind, title in KINDS.items():
-        ranked = sorted(errors, key=lambda one: -_badness(one, kind))
+        ranked = sorted(errors, key=lambda one: -_error_score(one, kind))
         drawn: list[ImagePair] = []
         for one in ranked:
-            if len(drawn) == _PER_KIND or _badness(one, kind) <= 0:
+            if len(drawn) == _PER_KIND or _error_score(one, kind) <= 0:
                 break
             if one.image.image_id in shown:
                 continue
@@ -64,7 +64,7 @@ def worst_images(
     return found
 
 
-def _badness(errors: ImageErrors, kind: ErrorKind) -> float:
+def _error_score(errors: ImageErrors, kind: ErrorKind) -> float:
     """Rank of an image: number of missed objects, or sum of the scores of false detections."""
     if kind is ErrorKind.MISSED:
         return float(errors.is_missed.sum())

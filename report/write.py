@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets.annotations.coco_file import category_names
 from datasets.evaluation.thresholds import OperatingPoint
 from report.analysis import Analysis, analyze, top_confusions
 from report.ap import SavedEvaluation
@@ -71,7 +72,7 @@ def _names(results: Results, ground_truth: GroundTruth | None) -> Names:
     """Class names by category id, from the checkpoint or else from the ground truth."""
     if results.names or ground_truth is None:
         return results.names
-    return {i: str(c.get("name", i)) for i, c in ground_truth.val.cats.items()}
+    return category_names(ground_truth.val.cats.values())
 
 
 def _saved(figures: Sequence[Figure], folder: Path) -> list[tuple[Figure, str]]:

@@ -1,13 +1,16 @@
 """What all tests share: those of the GPU are skipped where there is none, examples repeat.
 
 Without its profile, hypothesis would try other examples in each run, and write them to a folder.
+Garbage collection passes over modules and collected tests, which stay until the end.
 """
 
+import gc
 from collections.abc import Iterator
 
 import hypothesis
 import pytest
-import torch
+
+from tests.cheap_runs import cheap_runs
 
 hypothesis.settings.register_profile(
     "repeatable", derandomize=True, max_examples=150, deadline=None, database=None
@@ -16,17 +19,23 @@ hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_report_at_the_end() -> Iterator[None]:
-    """Runs of main.py in the test process write no report, which takes seconds.
-
-    tests/report/test_at_end.py calls the real function.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("report.at_end.write_report_at_end", lambda *args: None)
+def without_report_and_pictures() -> Iterator[None]:
+    with cheap_runs():
         yield
 
 
+def pytest_collection() -> None:
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch  # here: the process that starts those of pytest-xdist does not need it
+
     if not torch.cuda.is_available():
         for item in items:
             if "cuda" in item.keywords:

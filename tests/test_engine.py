@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import engine
-from engine import _Steps, evaluate, predict, train_one_epoch, weigh
+from engine import evaluate, predict, train_one_epoch, weight_losses
 from main import get_args_parser
 from models import build_model
 from models.matcher import HungarianMatcher
@@ -168,7 +168,7 @@ def test_statistics_are_averages_of_the_steps():
     assert stats["loss"] == pytest.approx(total, rel=1e-5)
 
 
-def test_a_batch_without_objects_stays_out_of_class_error():
+def test_a_batch_without_objects_does_not_count_in_class_error():
     model, criterion, _ = build()
     optimizer = build_optimizer(model, 0.0, 0.0, 0.0)
     with_objects, empty = batch(0), batch(1, counts=(0, 0))
@@ -207,9 +207,9 @@ def test_bf16_trains_with_boxes_in_float32():
 FULL, EMPTY = [{"labels": torch.tensor([1])}], [{"labels": torch.tensor([], dtype=torch.int64)}]
 
 
-def test_the_loss_is_the_weighted_sum_and_all_parts_are_told():
+def test_the_loss_is_the_weighted_sum_and_all_parts_are_logged():
     losses = {"loss_ce": torch.tensor(2.0), "error": torch.tensor(7.0), "loss_b": torch.tensor(3.0)}
-    loss, log = weigh(losses, {"loss_b": 5.0, "loss_ce": 0.5, "loss_absent": 9.0}, FULL)
+    loss, log = weight_losses(losses, {"loss_b": 5.0, "loss_ce": 0.5, "loss_absent": 9.0}, FULL)
     assert float(loss) == 16
     assert {name: float(value) for name, value in log.items()} == {
         **{"loss": 16, "loss_ce": 1, "loss_b": 15},
@@ -219,41 +219,12 @@ def test_the_loss_is_the_weighted_sum_and_all_parts_are_told():
 
 def test_without_objects_there_is_no_class_error():
     losses = {"loss_ce": torch.tensor(2.0), "class_error": torch.tensor(100.0)}
-    _, log = weigh(losses, {"loss_ce": 1.0}, EMPTY)
+    _, log = weight_losses(losses, {"loss_ce": 1.0}, EMPTY)
     assert math.isnan(log["class_error"]) and math.isnan(log["class_error_unscaled"])
-    assert float(weigh(losses, {"loss_ce": 1.0}, [*EMPTY, *FULL])[1]["class_error"]) == 100
+    assert float(weight_losses(losses, {"loss_ce": 1.0}, [*EMPTY, *FULL])[1]["class_error"]) == 100
 
 
 # ---- micro-batches
-
-
-def numbered_batches(count):
-    return [(f"images{i}", [{"image_id": 2 * i}, {"image_id": 2 * i + 1}]) for i in range(count)]
-
-
-@pytest.mark.parametrize(("count", "size", "wanted"), [(6, 1, 6), (6, 3, 2), (7, 3, 2), (2, 3, 0)])
-def test_every_batch_of_whole_steps_once(count, size, wanted):
-    steps = list(_Steps(numbered_batches(count), size))
-    assert len(steps) == len(_Steps(numbered_batches(count), size)) == wanted
-    assert [batch for step, _ in steps for batch in step] == numbered_batches(wanted * size)
-    for step, targets in steps:
-        assert len(step) == size
-        assert targets == [target for _, of_batch in step for target in of_batch]
-
-
-def test_a_generator_is_fetched_step_by_step_and_has_no_length():
-    fetched = []
-
-    def one_by_one():
-        for batch in numbered_batches(4):
-            fetched.append(batch)
-            yield batch
-
-    steps = _Steps(one_by_one(), 2)
-    with pytest.raises(TypeError):
-        len(steps)
-    next(iter(steps))
-    assert len(fetched) == 2
 
 
 class OwnCount(nn.Module):

@@ -7,7 +7,7 @@ import torch
 
 from datasets.evaluation.batch_results import panoptic_maps
 from models.panoptic import PostProcessPanoptic
-from util.panoptic_coding import decode_id_map
+from util.files.panoptic_png import decode_id_map
 
 SIZES_HW = [(24, 40), (36, 20), (24, 20)]
 

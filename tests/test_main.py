@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import main
-from datasets.shapes.directory import write_shapes
+from tests.cheap_runs import with_pictures
+from tests.drawn_data import drawn_data
 from tests.narrow_resnet import NARROW
 from training import evaluation
 from util.options import NEW_FLAG_DEFAULTS
@@ -23,12 +24,7 @@ NETWORK = (
 FLAGS = f"{NETWORK} --num_workers 0 --batch_size 2 --scales 64 --device cpu".split()
 LOSSES = ["loss_ce", "loss_bbox", "loss_giou", "loss_ce_0", "loss_bbox_0", "loss_giou_0"]
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=6, num_val=4, image_size=64)
-    return root
+data = drawn_data(num_train=6, num_val=4)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +32,9 @@ def trained(data, tmp_path_factory):
     """One epoch of training: its folder."""
     folder = tmp_path_factory.mktemp("run")
     detections = ["--dump_detections", str(folder / "found.json")]
-    assert run(data, "--epochs", "1", "--lr_drop", "1", "--output_dir", folder, *detections) == 0
+    with with_pictures():
+        flags = ["--epochs", "1", "--lr_drop", "1", "--output_dir", folder]
+        assert run(data, *flags, *detections) == 0
     return folder
 
 
@@ -204,7 +202,7 @@ MISTAKES = {
     "no data": (["--coco_path", ""], "--coco_path"),
     "missing folder": (["--coco_path", "/nowhere"], "/nowhere"),
     "missing annotations": (["--train_ann", "/nowhere.json"], "/nowhere.json"),
-    "unknown data set": (["--dataset_file", "pets"], "pets"),
+    "unknown dataset": (["--dataset_file", "pets"], "pets"),
     "dropout": (["--dropout", "2"], "--dropout"),
     "learning rate": (["--lr", "-1"], "--lr -1"),
     "epochs": (["--epochs", "0"], "--epochs 0"),
@@ -287,7 +285,7 @@ def test_a_broken_image_is_named_when_it_is_read(data, capsys, tmp_path, num_wor
     assert_one_line(capsys, run(data, *flags), str(images), ".png")
 
 
-def test_a_wrong_device_is_told_before_processes_connect(data, capsys, monkeypatch):
+def test_a_wrong_device_is_reported_before_processes_connect(data, capsys, monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "1" if name == "WORLD_SIZE" else "0")
     assert_one_line(capsys, run(data, "--device", "gpu"), "--device gpu: unknown device type")

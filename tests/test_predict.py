@@ -187,14 +187,14 @@ def test_a_broken_image_is_reported_and_the_rest_goes_on(model, photos, capsys):
     assert failed["file"] == "photos/a0.jpg"
     output = capsys.readouterr()
     (line,) = output.err.splitlines()
-    assert line.startswith("not predicted: photos/a0.jpg cannot be read: it is in no known image")
-    assert "2 images, 2 detections; 1 input not predicted" in output.out
+    assert line.startswith("skipped: photos/a0.jpg cannot be read: it is in no known image")
+    assert "2 images, 2 detections; 1 input skipped" in output.out
 
 
 def test_without_any_image_the_status_is_2(model, photos, capsys):
     (photos / "a.jpg").write_bytes(b"broken")
     assert run("photos/a.jpg") == 2
-    assert "no image could be predicted, see above" in capsys.readouterr().err
+    assert "no image could be processed, see above" in capsys.readouterr().err
     assert results()["images"] == []
 
 

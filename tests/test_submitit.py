@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 import run_with_submitit
-from datasets.shapes.directory import write_shapes
 from tests import fake_slurm
+from tests.drawn_data import drawn_data
 from tests.test_main import FLAGS, ROOT
 from tests.training.test_resume import assert_same_runs
 from util.distributed.launch import Launch, detect_launch, rendezvous_address
@@ -21,12 +21,7 @@ from util.distributed.launch import Launch, detect_launch, rendezvous_address
 RUN = ["--epochs", "3", "--lr_drop", "2", "--lr", "1e-3", "--batch_size", "1"]
 TWO = ["--gpus_per_node", "0", "--processes_per_node", "2", "--time", "30"]
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=10, num_val=3, image_size=64)
-    return root
+data = drawn_data(num_train=10, num_val=3)
 
 
 def start(data, folder, *flags, **variables):

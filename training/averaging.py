@@ -17,7 +17,7 @@ class AveragedModel:
         decay: above 0 and below 1; 0.9998 averages over about 5000 steps.
 
     Attributes:
-        module: copy of the model with averaged weights, without gradients.
+        module: copy of the model with EMA weights, without gradients.
         num_updates: number of updates so far. The first update copies the weights.
 
     Source: Polyak and Juditsky, 1992; exponential form: Tarvainen and Valpola, 2017.

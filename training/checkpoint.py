@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from models.weights import load_model_state, model_state
+from datasets.annotations.class_tables import table_of_checkpoint
+from models.weights import has_anchors, load_model_state, model_state
 from training.averaging import AveragedModel
 from training.state import PROGRESS_FIELDS, RunState
 from util.distributed.processes import all_gather, get_rank
 from util.errors import UserError
 from util.metric_logger import MetricLogger
+from util.options import NEW_FLAG_DEFAULTS
 from util.reproducibility.provenance import versions
 from util.reproducibility.random_state import random_state, set_random_state
 
@@ -35,8 +37,8 @@ KEYS = {
     "categories": "class names by category id",
     "is_thing": "panoptic data: whether each category id is a thing; else None",
     "category_ids": "category id of each row of the head; None: row numbers are category ids",
-    "split": "names of train and val images, if a part of the data was held out; else None",
-    "ema": "state dict of the averaged weights; None without --ema_decay",
+    "split": "names of train and val images, if images were held out; else None",
+    "ema": "state dict of the EMA weights; None without --ema_decay",
     "scaler": "state dict of the gradient scaler; None without --amp fp16",
     "rng": "per rank: random states, and running statistics of the current epoch",
     "progress": "fields of RunState listed in training.state.PROGRESS_FIELDS",
@@ -44,7 +46,7 @@ KEYS = {
     "versions": "versions of Python and packages, and the git commit",
     "thresholds": "score thresholds with the best F1 in the evaluation of these weights: best_f1 "
     "over all classes, by_class by category id; None without evaluation or correct detection",
-    "best_weights": "only in best.pth, value 'ema': the averaged weights scored best",
+    "best_weights": "only in best.pth, value 'ema': the EMA weights scored best",
 }
 _NEEDED_TO_RESUME = ("optimizer", "lr_scheduler", "epoch")
 
@@ -59,7 +61,7 @@ class TrainingState:
         lr_scheduler: learning-rate schedule, stepped once per epoch.
         scaler: gradient scaler for ``--amp fp16``, or None.
         progress: training progress.
-        averaged: averaged weights for ``--ema_decay``, or None.
+        averaged: EMA weights for ``--ema_decay``, or None.
     """
 
     model: nn.Module
@@ -146,20 +148,33 @@ def flags_in(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
     )
 
 
+def cls_loss_in(checkpoint: Checkpoint, source: str) -> str:
+    """Classification loss that a checkpoint was trained with: ``ce`` or ``focal``.
+
+    Without saved flags the focal loss is assumed for anchor queries, as in all recipes.
+
+    Raises:
+        UserError: if the checkpoint is invalid.
+    """
+    flags = flags_in(checkpoint, source)
+    if flags:
+        return str(flags.get("cls_loss", NEW_FLAG_DEFAULTS["cls_loss"]))
+    return "focal" if has_anchors(model_state(checkpoint, source)) else "ce"
+
+
 def is_of_original(checkpoint: Checkpoint) -> bool:
     """Whether the original wrote a checkpoint; assumed if ``args`` is an argparse.Namespace."""
     return isinstance(checkpoint.get("args"), Namespace)
 
 
-def classes_in(checkpoint: Checkpoint) -> tuple[dict[Any, Any], dict[Any, Any]]:
+def classes_in(checkpoint: Checkpoint) -> tuple[dict[int, str], dict[int, bool]]:
     """Class names and thing flags by category id; empty if the checkpoint has none."""
-    entries = (checkpoint.get(key) for key in ("categories", "is_thing"))
-    names, is_thing = (dict(e) if isinstance(e, Mapping) else {} for e in entries)
-    return names, is_thing
+    table = table_of_checkpoint("", checkpoint)
+    return dict(table.names), dict(table.is_thing)
 
 
 def averaged_weights_in(checkpoint: Checkpoint, source: str) -> dict[str, Tensor] | None:
-    """State dict of the averaged weights; None if the checkpoint has none.
+    """State dict of the EMA weights; None if the checkpoint has none.
 
     Raises:
         UserError: if the entry is not a state dict.
@@ -173,7 +188,7 @@ def best_f1_threshold_in(checkpoint: Checkpoint, averaged: bool) -> float | None
 
     Args:
         checkpoint: content of a file, not validated.
-        averaged: whether to return the threshold of the averaged weights.
+        averaged: whether to return the threshold of the EMA weights.
     """
     found = checkpoint.get("thresholds")
     if averaged != (checkpoint.get("best_weights") == "ema"):
@@ -189,12 +204,12 @@ def position_in(checkpoint: Checkpoint) -> tuple[Any, Any]:
 
 
 def report_better_average(checkpoint: Checkpoint, source: str, hint: str) -> None:
-    """Print a notice if the averaged weights of a ``best.pth`` scored better than the raw ones.
+    """Print a notice if the EMA weights of a ``best.pth`` scored better than the raw ones.
 
     Args:
         checkpoint: checkpoint whose raw weights are used.
         source: path of the checkpoint.
-        hint: how to use the averaged weights.
+        hint: how to use the EMA weights.
     """
     if checkpoint.get("best_weights") == "ema" and checkpoint.get("ema"):
         print(
@@ -239,14 +254,14 @@ def restore_weights(model: nn.Module, checkpoint: Checkpoint, source: str) -> No
 
 def restore_average(
     averaged: AveragedModel, checkpoint: Checkpoint, source: str, num_updates: int
-) -> None:
-    """Load the averaged weights of a checkpoint, if there are any.
+) -> bool:
+    """Load the EMA weights of a checkpoint; return whether there are any.
 
     Args:
-        averaged: averaged model, changed in place.
+        averaged: EMA model, changed in place.
         checkpoint: checkpoint that is resumed or evaluated.
         source: path of the checkpoint.
-        num_updates: number of updates of the averaged weights.
+        num_updates: number of updates of the EMA weights.
 
     Raises:
         UserError: if names or shapes do not match.
@@ -255,6 +270,7 @@ def restore_average(
     if weights is not None:
         load_model_state(averaged.module, weights, source)
         averaged.num_updates = num_updates
+    return weights is not None
 
 
 def restored_progress(checkpoint: Checkpoint) -> RunState:

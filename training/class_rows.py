@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from datasets import annotated_category_ids
-from datasets.annotations.run_classes import ClassTable, table_of_checkpoint, table_of_dataset
-from datasets.annotations.wording import EXAMPLES_SHOWN, with_rest
+from datasets.annotations.class_tables import ClassTable, table_of_checkpoint, table_of_dataset
 from models.released.coco_categories import (
     CATEGORY_NAMES,
     RELEASED_NUM_CLASSES,
@@ -15,8 +14,9 @@ from models.released.coco_categories import (
 from models.weights import model_state, num_classes_in_head
 from util.category_ids import CategoryIds
 from util.errors import UserError
+from util.text import first_of
 
-# Datasets that always get one row per class, also if their ids are 1, 2, 3, …
+# Datasets that always get one row per class, even if their ids are 1, 2, 3, …
 _ONE_ROW_PER_CLASS = ("data", "voc", "yolo")
 
 
@@ -25,7 +25,7 @@ def choose_category_ids(
 ) -> CategoryIds:
     """Choose the rows of a new classification head.
 
-    Row number = category id
+    The row number equals the category id in these cases:
 
     - with ``--num_classes``, and for COCO's own classes;
     - without ``--data``, ``--voc_path`` and ``--yolo_path``, also for ids that fit the head of a
@@ -104,12 +104,9 @@ def require_rows(dataset: Any, category_ids: CategoryIds, source: str) -> None:
     missing = sorted(annotated_category_ids(dataset) - category_ids.row_of.keys())
     if missing:
         table = table_of_dataset("", dataset)
-        examples = [
-            f"id {table.text_ids.get(i, i)} ({table.names.get(i, i)})"
-            for i in missing[:EXAMPLES_SHOWN]
-        ]
+        classes = [f"id {table.text_ids.get(i, i)} ({table.names.get(i, i)})" for i in missing]
         raise UserError(
             f"{dataset.ann_file} has objects of classes that the head in {source} does not have: "
-            f"{with_rest(examples, len(missing))}; start a new run from its weights with "
+            f"{first_of(classes)}; start a new run from its weights with "
             f"--finetune {source}"
         )

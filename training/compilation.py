@@ -14,7 +14,7 @@ from util.errors import UserError
 
 
 def compile_parts(model: nn.Module, backend: str = "inductor") -> None:
-    """Compile backbone and transformer at their first call, in place; state-dict keys stay.
+    """Compile backbone and transformer in place, at their first call; state-dict keys are kept.
 
     Image sizes are symbolic: one graph of the transformer serves all of them, and up to four of the
     backbone, for odd and even heights and widths after its first stride. Padding masks, position

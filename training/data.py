@@ -10,7 +10,12 @@ import torch
 from pycocotools.coco import COCO
 
 from datasets import build_data_kind, build_dataset, build_ground_truth
-from datasets.annotations.run_classes import ClassTable, classes_of_run, table_of_checkpoint
+from datasets.annotations.class_tables import (
+    ClassTable,
+    classes_of_run,
+    table_of_checkpoint,
+    warn_of_similar_classes,
+)
 from datasets.annotations.start_checks import warn_of_shared_images
 from datasets.coco import PUBLISHED_SCALES
 from datasets.formats.held_out import ImageSplit
@@ -20,7 +25,6 @@ from datasets.loading.padding import estimated_share
 from datasets.loading.samplers import EpochBatchSampler
 from training.checkpoint import flags_in
 from training.class_rows import category_ids_in, choose_category_ids, require_rows
-from training.flags.checks import SAME_ON_ALL_RANKS
 from training.resume import Start
 from util.category_ids import CategoryIds
 from util.distributed.agreement import fingerprint, require_same
@@ -98,9 +102,11 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
         "" if start.resume is None else start.resume.path,
         args.skip_checks,
     )
+    if train_set is not None:
+        warn_of_similar_classes(classes.names.values())
     ground_truth = build_ground_truth(val_set, args)
     used = [dataset for dataset in (val_set, train_set) if dataset is not None]
-    largest_id = max(dataset.largest_category_id for dataset in used)
+    largest_id = max((i for dataset in used for i in dataset.categories), default=0)
     category_ids = of_head or choose_category_ids(
         build_data_kind(args), args.num_classes, classes, largest_id
     )
@@ -113,12 +119,12 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
 def class_list(
     classes: str | None, saved: Mapping[str, Any], names: Mapping[int, str], source: str
 ) -> str | list[str] | None:
-    """Replace a class list whose file is gone by the class names of the checkpoint that used it.
+    """Use the checkpoint's class names if the file of ``--classes`` no longer exists.
 
     Args:
         classes: value of ``--classes``.
-        saved: flags of the checkpoint; only the file that they name is replaced.
-        names: class names of the checkpoint by category id; the list gave the ids their order.
+        saved: flags of the checkpoint; its names are used only if it had the same ``--classes``.
+        names: class names of the checkpoint by category id; ids have the order of the list.
         source: path of the checkpoint.
 
     Returns:
@@ -147,7 +153,7 @@ def _require_same_data(skip_checks: bool, **splits: Any) -> None:
             names = ("ids", "categories", "is_thing")
             content = [getattr(data, name, None) for name in names]
             facts[f"{name} data"] = f"{len(data)} images (hash {fingerprint(content)})"
-    require_same(facts, SAME_ON_ALL_RANKS, skip_checks)
+    require_same(facts, skip_checks)
 
 
 def build_loaders(
@@ -163,30 +169,24 @@ def build_loaders(
     Raises:
         UserError: if the training data has fewer images than one optimizer step.
     """
-    pin_memory = torch.device(args.device).type == "cuda"
-    val_loader = build_val_loader(
-        data.val_set,
-        args.eval_batch_size or args.batch_size,
-        args.num_workers,
-        pin_memory=pin_memory,
-        skip_bad_images=args.skip_bad_images,
-        bad_images=bad_images,
-        category_ids=data.category_ids,
-    )
+    shared: dict[str, Any] = {
+        "num_workers": args.num_workers,
+        "pin_memory": torch.device(args.device).type == "cuda",
+        "skip_bad_images": args.skip_bad_images,
+        "bad_images": bad_images,
+        "category_ids": data.category_ids,
+    }
+    val_loader = build_val_loader(data.val_set, args.eval_batch_size or args.batch_size, **shared)
     if data.train_set is None:
         return None, val_loader
     train_loader = TrainLoader(
         data.train_set,
         args.batch_size,
-        args.num_workers,
-        pin_memory=pin_memory,
         seed=args.seed,
         accum_steps=args.accum_steps,
         freeze_batch_size=args.freeze_batch_size,
-        skip_bad_images=args.skip_bad_images,
-        bad_images=bad_images,
-        category_ids=data.category_ids,
         group_aspect=args.group_aspect,
+        **shared,
     )
     if args.group_aspect:
         print(_compare_padding(data.train_set, train_loader, args))

@@ -66,7 +66,7 @@ class Evaluation:
     evaluated_data: EvaluatedData | None = None
 
     def score(
-        self, model: nn.Module, between_batches: Callable[[], None]
+        self, model: nn.Module, before_batch: Callable[[], None]
     ) -> tuple[dict[str, Any], CocoEvaluator]:
         """Evaluate a model, print and draw its results, and write ``--dump_detections``.
 
@@ -74,7 +74,7 @@ class Evaluation:
 
         Args:
             model: the model, or its averaged copy.
-            between_batches: called before each batch; may raise to end the evaluation.
+            before_batch: called before each batch; may raise to end the evaluation.
 
         Returns:
             statistics and evaluator, see `engine.evaluate`.
@@ -90,7 +90,7 @@ class Evaluation:
                 next(model.parameters()).device,
                 self.folder.path or "",
                 self.amp,
-                between_batches=between_batches,
+                before_batch=before_batch,
                 logger=self.output.evaluation_logger(),
                 print_tables=with_tables,
             )
@@ -111,23 +111,22 @@ class Evaluation:
         if self.evaluated_data is not None:
             files = ("eval/detections.json", "eval/latest.pth" if self.training else "eval.pth")
             write_evaluated_data(self.folder.path, files, self.evaluated_data)
-        val_set, threshold = self.data.val_set, self._threshold_of_pictures(evaluator)
+        val_set, threshold = self.data.val_set, self._threshold_of_figures(evaluator)
         figure = draw_detections(
             detections, self.data.ground_truth, val_set, self.folder.path, threshold
         )
         if figure is not None:
-            self.output.full(f"Detections beside ground truth: {figure}")
+            self.output.full(f"Detections next to ground truth: {figure}")
         if "panoptic" in self.postprocessors:
             figure = draw_panoptic_maps(val_set, self.folder.path)
-            self.output.full(f"Panoptic maps beside ground truth: {figure}")
+            self.output.full(f"Panoptic maps next to ground truth: {figure}")
 
-    def _threshold_of_pictures(self, evaluator: CocoEvaluator) -> float:
-        """Score threshold 0.5; with the focal loss, whose scores are lower, the best-F1 threshold.
+    def _threshold_of_figures(self, evaluator: CocoEvaluator) -> float:
+        """Score threshold with the best F1; 0.5 if no detection is correct.
 
-        Thus a picture has the detections that `predict.py` returns for a focal model.
+        Figures thus show the same detections as `predict.py` and the report.
         """
-        is_focal = getattr(self.postprocessors["bbox"], "cls_loss", "ce") == "focal"
-        found = thresholds_in(evaluator) if is_focal else None
+        found = thresholds_in(evaluator)
         return _DEFAULT_THRESHOLD if found is None else float(found["best_f1"])
 
 
@@ -140,7 +139,7 @@ def build_evaluation(
     folder: RunFolder,
     output: FullOutput,
 ) -> Evaluation:
-    """Build from the flags ``amp``, ``seed``, ``dump_detections``, ``eval`` and the data flags."""
+    """Build `Evaluation` from ``amp``, ``seed``, ``dump_detections``, ``eval`` and data flags."""
     return Evaluation(
         criterion=criterion,
         postprocessors=postprocessors,

@@ -109,7 +109,7 @@ class RunFolder:
 
         Args:
             thresholds: thresholds of the raw weights, see `training.checkpoint.KEYS`.
-            ema_thresholds: thresholds of the averaged weights.
+            ema_thresholds: thresholds of the EMA weights.
             checkpoint: path of the checkpoint; None: the newest checkpoint.
 
         Raises:
@@ -235,7 +235,7 @@ class RunFolder:
         if len(kept) == len(lines):
             return
         if len(kept) < len(lines) - (not lines[-1][0].endswith("\n")):
-            before = _free(self.path / f"log-before-epoch{epoch:04}.txt", log)
+            before = _unused_path(self.path / f"log-before-epoch{epoch:04}.txt", log)
             _link_or_copy(log, before)
             print(
                 f"{log}: {len(lines) - len(kept)} lines (damaged, or of epoch {epoch} and later) "
@@ -298,14 +298,14 @@ def _progress_in(path: Path) -> tuple[int, int] | None:
 
 def _set_aside(path: Path, stem: str, after: str) -> None:
     """Rename a checkpoint, and print why."""
-    target = _free(path.with_name(f"{stem}.pth"), path)
+    target = _unused_path(path.with_name(f"{stem}.pth"), path)
     path.rename(target)
     path.unlink(missing_ok=True)  # if both were hard links to one file, rename does nothing
     print(f"{path} was written after {after}: renamed to {target.name}")
 
 
-def _free(target: Path, source: Path) -> Path:
-    """``target``, with a number added if it exists and is not ``source``."""
+def _unused_path(target: Path, source: Path) -> Path:
+    """Unused path for ``target``: a number is added if it exists and is not ``source``."""
     free, number = target, 1
     while free.exists() and not free.samefile(source):
         number += 1

@@ -13,7 +13,7 @@ from torch import nn
 from datasets.evaluation.report import serialisable_eval
 from datasets.loading.bad_samples import refuse_too_many
 from datasets.loading.loaders import TrainLoader
-from engine import EpochProgress, train_one_epoch
+from engine import EpochContext, train_one_epoch
 from models.criterion import SetCriterion
 from training.checkpoint import Thresholds, TrainingState, checkpoint_of
 from training.compilation import describe_compilations
@@ -55,7 +55,7 @@ class LoopSettings:
 
 
 def build_loop_settings(args: argparse.Namespace) -> LoopSettings:
-    """Build from the flags of the same names."""
+    """Build the settings from the flags of the same names."""
     return LoopSettings(**{field.name: getattr(args, field.name) for field in fields(LoopSettings)})
 
 
@@ -162,7 +162,7 @@ class Run:
             return False
         if sum(epoch > best for epoch in self.state.scores) < patience:
             return False
-        averaged = " (averaged weights)" if self.state.best_weights == "ema" else ""
+        averaged = " (EMA weights)" if self.state.best_weights == "ema" else ""
         print(
             f"Early stopping (--patience {patience}): no better validation score since epoch "
             f"{best}{averaged}"
@@ -174,7 +174,7 @@ class Run:
         assert self.train_loader is not None
         settings, plan, state, training = self.settings, self.plan, self.state, self.training
         self._start_stage()
-        state.thresholds = state.ema_thresholds = None  # they belong to the weights before
+        state.thresholds = state.ema_thresholds = None  # they belong to the previous weights
         steps_done = state.images_done // plan.images_per_step(state.epoch)
         batches_done, batch_size = steps_done * plan.accum_steps, plan.batch_size_in(state.epoch)
         self.train_loader.start_at(state.epoch, batches_done, batch_size)
@@ -190,7 +190,7 @@ class Run:
             accum_steps=plan.accum_steps,
             scaler=training.scaler,
             watch=self.watch,
-            progress=EpochProgress(
+            context=EpochContext(
                 steps_done,
                 state.meters,
                 lambda: self.signals.received is not None,
@@ -199,7 +199,7 @@ class Run:
             ),
             logger=self.output.epoch_logger(state.epoch),
         )
-        if settings.group_aspect and not steps_done:  # else only a part of the epoch is known
+        if settings.group_aspect and not steps_done:  # a resumed epoch counts only part of it
             stats["padding"] = self.train_loader.padding.share
         state.train_stats = stats
         training.lr_scheduler.step()
@@ -210,13 +210,15 @@ class Run:
         plan, epoch = self.plan, self.state.epoch
         is_frozen = plan.freezes_backbone(epoch)
         if set_backbone_trained(self.training.optimizer, not is_frozen):
-            stage = "frozen before" if is_frozen else "trained from"
             switch, batch_size = plan.freeze_backbone_epochs, plan.batch_size_in(epoch)
-            print(f"The backbone is {stage} epoch {switch}; batch size {batch_size}")
-            self.parallel_model = distribute(self.training.model)  # expects all gradients
+            stage = (
+                f"frozen until epoch {switch - 1}" if is_frozen else f"trained from epoch {switch}"
+            )
+            print(f"The backbone is {stage}; batch size {batch_size}")
+            self.parallel_model = distribute(self.training.model)  # DDP expects all gradients
 
     def _after_step(self, steps_done: int, logger: MetricLogger) -> None:
-        """Update averaged weights; save a checkpoint if one is due; after a signal also stop."""
+        """Update EMA weights; save a checkpoint if one is due; after a signal also stop."""
         state, every = self.state, self.settings.save_every
         state.step += 1
         if self.training.averaged is not None:
@@ -254,7 +256,7 @@ class Run:
         self.folder.save_checkpoint(content, epoch, self.settings.lr_drop)
 
     def _end_epoch(self, saved_as: str | None = None) -> None:
-        """Evaluate the last epoch, if that is planned, and write its line in the log.
+        """Evaluate the epoch just finished, if due, and log it.
 
         Args:
             saved_as: path of the epoch's checkpoint; None: the newest checkpoint.
@@ -266,12 +268,12 @@ class Run:
         refuse_too_many(self.state.bad_images, self.settings.skip_bad_images)
 
     def _evaluate_epoch(self, saved_as: str | None) -> None:
-        """Evaluate the last epoch, write log and evaluation, and update ``best.pth``."""
+        """Evaluate the epoch just finished, write log and evaluation, update ``best.pth``."""
         state, epoch = self.state, self.state.epoch - 1
         ema_stats, ema_thresholds = self._score_averaged()
         test_stats, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
         found = thresholds_in(evaluator), ema_thresholds
-        if found != (state.thresholds, state.ema_thresholds):  # those in the checkpoint
+        if found != (state.thresholds, state.ema_thresholds):  # not yet in the checkpoint
             state.thresholds, state.ema_thresholds = found
             self.folder.add_thresholds(*found, saved_as)
         self._log_epoch(test_stats, ema_stats)
@@ -286,7 +288,7 @@ class Run:
         self.output.scores(state, test_stats, ema_stats)
 
     def _log_epoch(self, test_stats: Mapping[str, Any], ema_stats: Mapping[str, Any]) -> None:
-        """Log the last epoch; the statistics are empty if it was not evaluated."""
+        """Log the epoch just finished; the statistics are empty if it was not evaluated."""
         state, epoch = self.state, self.state.epoch - 1
         state.share_bad_images()
         entry = {
@@ -303,7 +305,7 @@ class Run:
             self.tensorboard.write(entry)
 
     def _keep_best(self, name: str, saved_as: str | None) -> None:
-        """Save the last epoch as ``best.pth``, and print its score.
+        """Save the epoch just finished as ``best.pth``, and print its score.
 
         Args:
             name: name of the validation score.
@@ -312,15 +314,15 @@ class Run:
         state, epoch = self.state, self.state.epoch - 1
         self.folder.keep_as_best(saved_as, state.best_weights)
         if self.folder.path is not None:
-            which = {"ema": "averaged weights, ", "model": "raw weights, "}[state.best_weights]
+            which = {"ema": "EMA weights, ", "model": "raw weights, "}[state.best_weights]
             which = which if epoch in state.ema_scores else ""
             self.output.full(f"best.pth: epoch {epoch}, {which}{name} {state.score_of(epoch):.3f}")
 
     def _score_averaged(self) -> tuple[dict[str, Any], Thresholds]:
-        """Evaluate the averaged weights, if there are any; return statistics and thresholds."""
+        """Evaluate the EMA weights, if there are any; return statistics and thresholds."""
         if self.training.averaged is None:
             return {}, None
-        print("Averaged weights:")
+        print("EMA weights:")
         model = self.training.averaged.module
         stats, evaluator = self.evaluation.score(model, self._stop_evaluation)
         return stats, thresholds_in(evaluator)

@@ -16,13 +16,12 @@ from models.fast.onednn_linear import is_onednn_faster, use_onednn_linears
 from models.fast.recomputation import recompute_activations
 from models.postprocess import category_id_tensor
 from training.compilation import compile_parts
-from training.flags.checks import SAME_ON_ALL_RANKS
 from util.category_ids import CategoryIds
-from util.devices import use_tf32
 from util.distributed.agreement import require_same
 from util.distributed.gathering import broadcast_tensors
 from util.distributed.processes import is_dist_avail_and_initialized
 from util.optimizer import DEFAULT_MOMENTUM, batch_norms, build_lr_scheduler, build_optimizer
+from util.system.devices import use_tf32
 
 Optimization: TypeAlias = tuple[
     torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, torch.amp.GradScaler | None
@@ -44,7 +43,7 @@ def build_network(
 
     Raises:
         ValueError: if a post-processor cannot convert rows of the head to category ids.
-        UserError: if the GPU has no TF32, which ``--tf32`` asks for.
+        UserError: if ``--tf32`` is given and the GPU does not support it.
     """
     model, criterion, postprocessors = build_model(args)
     panoptic: Any = postprocessors.get("panoptic")
@@ -84,12 +83,13 @@ def num_trainable(model: nn.Module) -> int:
 
 
 def prepare_for_training(model: nn.Module, amp: str) -> None:
-    """Switch to faster kernels, in place; names, parameters and results (up to rounding) stay.
+    """Switch to faster kernels, in place; only the rounding of results changes.
 
-    Frozen batch norms are computed by the convolutions before them. Convolutions get channels-last
+    Parameters and their names do not change. Frozen batch norms are folded into the preceding
+    convolutions. Convolutions get channels-last
     weights, which makes their feature maps channels-last too; on a GPU only in mixed precision,
-    because NVIDIA's kernels for float32 are not faster then. On AMD's processors linear layers in
-    float32 go through oneDNN.
+    because cuDNN's float32 kernels are not faster in this layout. On AMD processors float32 linear
+    layers run through oneDNN.
 
     Args:
         model: model, on its device.
@@ -133,7 +133,7 @@ def distribute(model: nn.Module) -> nn.Module:
     """
     if not is_dist_avail_and_initialized():
         return model
-    broadcast_state(model)
+    _broadcast_state(model)
     device = next(model.parameters()).device
     return DistributedDataParallel(
         model,
@@ -143,15 +143,11 @@ def distribute(model: nn.Module) -> nn.Module:
     )
 
 
-def broadcast_state(model: nn.Module) -> None:
-    """Overwrite all parameters and buffers of a model with the values of rank 0. Collective.
-
-    Raises:
-        UserError: if the ranks have built different models.
-    """
+def _broadcast_state(model: nn.Module) -> None:
+    """Overwrite parameters and buffers with those of rank 0, after comparing their numbers."""
     tensors = [*model.parameters(), *model.buffers()]
     numbers = sum(tensor.numel() for tensor in tensors)
     trained = sum(tensor.requires_grad for tensor in tensors)
     described = f"{len(tensors)} tensors, {trained} of them trained, {numbers} values"
-    require_same({"model": described}, SAME_ON_ALL_RANKS)
+    require_same({"model": described})
     broadcast_tensors(tensors)

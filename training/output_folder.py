@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from util.distributed.gathering import decide_on_main
 from util.distributed.processes import is_main_process
 from util.errors import UserError
+from util.files.folder_lock import locked
 
 _OUTPUTS = Path("outputs")  # below the current directory
 # Files that mark a folder as used, and all files that a training run writes.
@@ -52,10 +54,7 @@ def build_output_folder(args: argparse.Namespace, run_name: str) -> Iterator[str
         folder = args.output_dir
         if run_name and not folder and not args.eval:
             folder = stack.enter_context(numbered_folder(run_name))
-            print(
-                f"No --output_dir given: this run writes to {folder}; to continue it, add "
-                f"--output_dir {folder} --auto_resume"
-            )
+            print(_describe_new_folder(folder, args.resume))
         elif folder and not (args.eval or args.auto_resume or args.overwrite):
             refuse_used_folder(folder, args.resume)
         if args.save_every and not folder:
@@ -64,7 +63,16 @@ def build_output_folder(args: argparse.Namespace, run_name: str) -> Iterator[str
             raise UserError("--tensorboard requires --output_dir")
         if not folder and not args.eval:
             print("No --output_dir: this run saves neither checkpoints nor logs")
+        if folder and not (args.eval or args.skip_checks):
+            stack.enter_context(locked(Path(folder)))
         yield folder
+
+
+def _describe_new_folder(folder: str, resume: str) -> str:
+    text = f"No --output_dir given: this run writes to {folder}"
+    if resume and Path(resume).is_file():
+        text += f", not to the folder of {resume} (add --output_dir {Path(resume).parent} for that)"
+    return f"{text}; to continue it, add --output_dir {folder} --auto_resume"
 
 
 def refuse_used_folder(output_dir: str, resume: str = "") -> None:
@@ -83,7 +91,7 @@ def refuse_used_folder(output_dir: str, resume: str = "") -> None:
         found = results_in(folder)
         if not found or (resume and lies_in(resume, folder)):
             return
-        aside = _next_earlier(folder).name
+        aside = numbered_path(folder, "earlier-{}").name
         shown = ", ".join(found[:4]) + (", …" if len(found) > 4 else "")
         raise UserError(
             f"--output_dir {output_dir}: contains an earlier run ({shown}), which would be "
@@ -126,11 +134,11 @@ def numbered_folder(name: str) -> Iterator[str]:
 def set_earlier_run_aside(folder: Path) -> None:
     """Move the files of an earlier run to the new subfolder ``earlier-N``.
 
-    All other files stay in place. Call it on rank 0 only.
+    All other files are kept. Call it on rank 0 only.
     """
     if not results_in(folder):
         return
-    aside = _next_earlier(folder)
+    aside = numbered_path(folder, "earlier-{}")
     aside.mkdir()
     moved = _matching(folder, _WRITTEN)
     for path in moved:
@@ -154,11 +162,10 @@ def _make_numbered(name: str) -> Path:
             ) from err
 
 
-def _next_earlier(folder: Path) -> Path:
-    number = 1
-    while (folder / f"earlier-{number}").exists():
-        number += 1
-    return folder / f"earlier-{number}"
+def numbered_path(folder: Path, name: str) -> Path:
+    """The first path that does not exist, with 1, 2, … in place of ``{}`` in its name."""
+    paths = (folder / name.format(number) for number in itertools.count(1))
+    return next(path for path in paths if not path.exists())
 
 
 def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:

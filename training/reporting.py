@@ -39,7 +39,7 @@ def explanations(evaluator: CocoEvaluator, training: bool) -> list[str]:
         evaluator: evaluator after ``accumulate``.
         training: whether this is an evaluation during training, not ``--eval``.
     """
-    collapse = explain_collapse(evaluator, training)
+    collapse = explain_collapse(evaluator.coco_gt, evaluator.detections("bbox"), training)
     reasons = explain_missing_ap(evaluator, training=training)
     return reasons if collapse is None else [*reasons, collapse]
 
@@ -67,7 +67,7 @@ def draw_detections(
     folder: Path,
     threshold: float,
 ) -> Path | None:
-    """Draw ``detections.png``: a sample of detections beside ground truth.
+    """Draw ``detections.png``: a sample of detections next to ground truth.
 
     Args:
         detections: COCO result entries.
@@ -97,7 +97,7 @@ def draw_detections(
 
 
 def draw_panoptic_maps(dataset: CocoPanoptic, folder: Path) -> Path:
-    """Draw ``panoptic.png``: a sample of panoptic maps beside ground truth.
+    """Draw ``panoptic.png``: a sample of panoptic maps next to ground truth.
 
     Args:
         dataset: provides the ground truth.

@@ -21,6 +21,8 @@ from training.averaging import AveragedModel
 from training.checkpoint import (
     TrainingState,
     can_resume,
+    cls_loss_in,
+    flags_in,
     report_other_versions,
     restore_average,
     restore_weights,
@@ -195,7 +197,11 @@ def _finetune(
             f"initialized from --backbone_weights {backbone_weights}"
         )
     classes = HeadClasses(class_of_row, class_of_row_in(content, path))
-    print(finetune_model(model, state, classes))
+    cls_loss = cls_loss_in(content, path)
+    report = finetune_model(model, state, classes, cls_loss)
+    print(report)
+    if report.converted and not flags_in(content, path):
+        print(f"{path} does not say its classification loss: --cls_loss {cls_loss} is assumed")
     if not has_backbone:
         detector: Any = model.detr if isinstance(model, DETRsegm) else model
         resnet: Any = detector.get_submodule(BODY.removesuffix("."))
@@ -250,10 +256,15 @@ def set_aside_later_files(folder: RunFolder, checkpoint: str, progress: RunState
 
     Args:
         folder: output folder.
-        checkpoint: path of the checkpoint; if it is in another folder, nothing is done.
+        checkpoint: path of the checkpoint; if it is in another folder, nothing is set aside.
         progress: progress stored in the checkpoint.
     """
     if not folder.holds(checkpoint):
+        if folder.path is not None and progress.best_epoch is not None:
+            print(
+                f"best.pth: epoch {progress.best_epoch} is the best so far, in the folder of "
+                f"{checkpoint}; {folder.path} gets a best.pth from a better epoch"
+            )
         return
     folder.go_back_to(progress.epoch, progress.step)
     if progress.images_done == 0 and progress.best_epoch == progress.epoch - 1:
@@ -299,22 +310,30 @@ def _closed_form(scheduler: LRScheduler) -> list[float]:
 
 
 def averaged_model(
-    training: TrainingState, decay: float, checkpoint: LoadedCheckpoint | None
+    training: TrainingState,
+    decay: float,
+    checkpoint: LoadedCheckpoint | None,
+    is_evaluated: bool = False,
 ) -> AveragedModel | None:
-    """Build the averaged weights: a copy of the model, or restored from a checkpoint.
+    """Build the EMA weights: a copy of the model, or restored from a checkpoint.
 
     Args:
         training: training state; its model must have the same weights on all ranks.
         decay: value of ``--ema_decay``; 0: None is returned.
         checkpoint: checkpoint of ``--resume``, or None.
+        is_evaluated: with ``--eval``: the checkpoint must have EMA weights.
 
     Raises:
-        UserError: if the averaged weights of the checkpoint do not match the model.
+        UserError: if the EMA weights of the checkpoint do not match the model, or are missing.
     """
     if not decay:
         return None
     averaged = AveragedModel(training.model, decay)
     if checkpoint is not None:
         path, content = checkpoint
-        restore_average(averaged, content, path, training.progress.step)
+        was_restored = restore_average(averaged, content, path, training.progress.step)
+        if is_evaluated and not was_restored:
+            raise UserError(
+                f"--ema_decay {decay}: {path} has no EMA weights to evaluate; omit the flag"
+            )
     return averaged

@@ -32,13 +32,13 @@ class RunState:
         train_stats: training averages of the last completed epoch; kept so that an interrupted
             evaluation can be repeated.
         scores: validation score by epoch, see `validation_score`.
-        ema_scores: validation score of the averaged weights by epoch.
+        ema_scores: validation score of the EMA weights by epoch.
         skipped_steps: number of skipped non-finite steps.
         bad_images: one message per unreadable image that was replaced; in the current epoch only
             images of this rank.
         thresholds: score thresholds of the raw weights, on rank 0 only, see
             `datasets.evaluation.thresholds.best_thresholds`; None from the next training step on.
-        ema_thresholds: the same for the averaged weights.
+        ema_thresholds: the same for the EMA weights.
     """
 
     epoch: int = 0
@@ -55,7 +55,7 @@ class RunState:
 
     @property
     def best_epoch(self) -> int | None:
-        """Best-scoring epoch, with raw or averaged weights (earliest on ties), or None."""
+        """Best-scoring epoch, with raw or EMA weights (earliest on ties), or None."""
         return max(self.scores, key=lambda epoch: (self.score_of(epoch), -epoch), default=None)
 
     @property
@@ -66,7 +66,7 @@ class RunState:
         return "ema" if averaged else "model"
 
     def score_of(self, epoch: int) -> float:
-        """Validation score of an epoch: the better of raw and averaged weights."""
+        """Validation score of an epoch: the better of raw and EMA weights."""
         return max(self.scores[epoch], self.ema_scores.get(epoch, -math.inf))
 
     def skips_and_replacements(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""End a run after a signal or after the crash of a data-loading worker."""
+"""End a run after a signal or after the crash of a DataLoader worker."""
 
 import contextlib
 import signal
@@ -38,7 +38,7 @@ def stop(signals: StopSignals, state: RunState, folder: Path | None) -> NoReturn
 
 @contextlib.contextmanager
 def explained_worker_faults(signals: StopSignals) -> Iterator[None]:
-    """Convert errors of crashed data-loading workers to a one-line message.
+    """Convert errors of crashed DataLoader workers to a one-line message.
 
     PyTorch may raise them anywhere in the main process. A signal to the whole process group may
     kill a worker that is still starting.
@@ -59,7 +59,7 @@ def explained_worker_faults(signals: StopSignals) -> Iterator[None]:
         if signum := signals.received:
             raise StopRequested(
                 signum,
-                f"stopped by {signal.Signals(signum).name}, which killed a data worker; continue "
-                "from the newest checkpoint with --auto_resume",
+                f"stopped by {signal.Signals(signum).name}, which killed a DataLoader worker; "
+                "continue from the newest checkpoint with --auto_resume",
             ) from err
         raise UserError(f"{explanation}; then continue with --auto_resume") from err

@@ -49,10 +49,10 @@ def iou(first_xywh: np.ndarray, second_xywh: np.ndarray, over_first: bool = Fals
 
 
 def match_greedily(iou: np.ndarray, threshold: float) -> np.ndarray:
-    """Match detections to objects as COCO does: each takes the free object of the largest IoU.
+    """Match detections to objects as COCO does: each gets the unmatched object of largest IoU.
 
     Args:
-        iou: (D, G); rows in the order of falling score.
+        iou: (D, G); rows sorted by descending score.
         threshold: smallest IoU of a match.
 
     Returns:
@@ -68,4 +68,37 @@ def match_greedily(iou: np.ndarray, threshold: float) -> np.ndarray:
         if free[detection, best] >= threshold:
             matched[detection] = best
             free[:, best] = -1
+    return matched
+
+
+def match_classes(
+    found: tuple[np.ndarray, BoxesXYWH],
+    objects: tuple[np.ndarray, BoxesXYWH],
+    crowds: tuple[np.ndarray, BoxesXYWH],
+    threshold: float,
+) -> np.ndarray:
+    """Match detections to objects of their class.
+
+    Args:
+        found: labels and boxes of the detections, in the order of falling score.
+        objects, crowds: labels and boxes of objects and of crowds.
+        threshold: smallest IoU of a match; of crowds, smallest part of a detection inside it.
+
+    Returns:
+        (D,) int, the index of the object of each detection; -1: none, a false detection; -2: only
+        a crowd of its class, so that it is ignored.
+    """
+    (labels, boxes), (object_labels, object_boxes), (crowd_labels, crowd_boxes) = (
+        (labels, np.asarray(boxes, dtype=np.float64).reshape(-1, 4))
+        for labels, boxes in (found, objects, crowds)
+    )
+    matched = np.full(len(labels), -1)
+    for label in np.intersect1d(labels, object_labels):
+        of_class, same = np.flatnonzero(labels == label), np.flatnonzero(object_labels == label)
+        match = match_greedily(iou_matrix(boxes[of_class], object_boxes[same]), threshold)
+        matched[of_class[match >= 0]] = same[match[match >= 0]]
+    if len(crowd_labels):
+        covered = iou_matrix(boxes, crowd_boxes, over_first=True) >= threshold
+        in_crowd = (covered & (labels[:, None] == crowd_labels)).any(axis=1)
+        matched[(matched == -1) & in_crowd] = -2
     return matched

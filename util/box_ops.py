@@ -52,6 +52,20 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
     return intersection / union.clamp(min=_SMALLEST_AREA), union
 
 
+def elementwise_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Elementwise intersection over union; 0 for boxes without area.
+
+    Args:
+        boxes1: (..., 4) xyxy.
+        boxes2: (..., 4) xyxy, broadcast against ``boxes1``.
+
+    Returns:
+        (...) in [0, 1].
+    """
+    intersection, union, _, _ = _intersection_union(boxes1, boxes2)
+    return intersection / union.clamp(min=_SMALLEST_AREA)
+
+
 def elementwise_generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Elementwise generalized IoU; finite even for boxes without area.
 

@@ -1,4 +1,4 @@
-"""Category ids: as in the user's files, as integers in the program, and as rows of a class head."""
+"""Category ids: as in the user's files, as integers, and as rows of the classification head."""
 
 import re
 import zlib
@@ -32,7 +32,7 @@ def category_id_of(own_id: OwnId) -> int:
 
 @dataclass(frozen=True)
 class CategoryIds:
-    """The category id of each row of a class head; the no-object row has none.
+    """The category id of each row of a classification head; the no-object row has none.
 
     Attributes:
         own: for each row the id in the user's files, an integer or a string.

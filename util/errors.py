@@ -14,7 +14,7 @@ class UserError(ValueError):
     """
 
     def one_line(self) -> str:
-        """The message on one line, without the traceback that a data-loader worker adds."""
+        """The message on one line, without the traceback that a DataLoader worker adds."""
         text = str(self)
         wrapped = _RERAISED_BY_A_WORKER.match(text) if "Original Traceback" in text else None
         return " ".join((wrapped[1] if wrapped else text).split())

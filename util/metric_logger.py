@@ -71,25 +71,18 @@ class MetricLogger:
             self.meters[name].set_totals(states[name] for states in everywhere if name in states)
 
     def log_every(
-        self,
-        iterable: Iterable[T],
-        print_freq: int,
-        header: str | None = None,
-        batch_size: int | None = None,
-        first: int = 0,
+        self, iterable: Iterable[T], print_freq: int, header: str | None = None, first: int = 0
     ) -> Iterator[T]:
         """Yield the items of ``iterable`` and print a log line for some of them.
 
         A line has the index of the item, the remaining time, all meters, the seconds per step and
         the seconds spent waiting for data, the peak GPU memory in MiB, and the images per second
-        over all ranks.
+        over all ranks, if the items are ``(images, targets)`` pairs.
 
         Args:
             iterable: usually a data loader; its length may be unknown.
             print_freq: print a line every ``print_freq`` items, and for the last item.
             header: start of each line.
-            batch_size: images per item; by default the number of targets in an
-                ``(images, targets)`` pair.
             first: index of the first item, in a loop that is continued.
         """
         length = _length(iterable)
@@ -98,7 +91,7 @@ class MetricLogger:
         self.start_loop(clock, print_freq)
         for index, item in enumerate(clock.timed(iterable), start=first):
             yield item
-            clock.end_step(_count_images(item) if batch_size is None else batch_size)
+            clock.end_step(_count_images(item))
             self.end_step(header or "", index, print_freq, clock)
         self.end_loop(header or "", clock)
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
-DEFAULT_MOMENTUM = 0.9  # of SGD
-_BACKBONE = "backbone"  # in the names of its parameters, which are the second group
+DEFAULT_MOMENTUM = 0.9  # for SGD
+_BACKBONE = "backbone"  # parameters with this in their name form the second group
 _BACKBONE_GROUP = 1
 
 
@@ -56,7 +56,7 @@ class _AdamW(torch.optim.AdamW):
     """AdamW without a copy of each channels-last gradient.
 
     The fused kernel for CPUs makes a contiguous copy of a gradient, and does not use it (PyTorch
-    2.11). It computes in memory order, so that a contiguous view gives the same update.
+    2.11). It works in memory order, so a contiguous view gives the same update.
     """
 
     def _init_group(self, group: Any, params: Any, grads: list[Tensor], *states: Any) -> bool:
@@ -88,9 +88,9 @@ def _build_sgd(
 
 
 def set_backbone_trained(optimizer: torch.optim.Optimizer, trained: bool) -> bool:
-    """Freeze the backbone, or train it again: only the parameters that the optimizer holds.
+    """Freeze or unfreeze the backbone parameters that the optimizer holds.
 
-    Frozen parameters get no gradient, so that the optimizer neither updates nor decays them.
+    Frozen parameters get no gradient, so the optimizer neither updates nor decays them.
 
     Args:
         optimizer: from `build_optimizer`; its state does not change.
@@ -213,7 +213,7 @@ def batch_norms(model: nn.Module) -> list[nn.Module]:
 
 
 def keep_frozen_norms(model: nn.Module) -> None:
-    """Put batch norms whose weights are frozen into evaluation mode: their statistics stay.
+    """Set batch norms with frozen weights to evaluation mode: their statistics do not change.
 
     Call it after ``model.train()``.
     """

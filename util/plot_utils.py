@@ -205,7 +205,7 @@ def _points(log: list[dict[str, Any]], split: str, field: str) -> tuple[list[int
 
 
 def smooth(values: Iterable[float], center_of_mass: float) -> np.ndarray:
-    """Exponentially weighted mean; the value n steps before has the weight (c / (1 + c)) ** n.
+    """Exponentially weighted mean; a value n steps earlier has weight (c / (1 + c)) ** n.
 
     Args:
         values: values to smooth; NaN does not change the mean.

@@ -2,7 +2,7 @@
 
     python -m benchmarks.cuda.smoke --device cuda
 
-Trains a tiny model for some steps in each combination, and runs ``main.py`` with averaged weights,
+Trains a tiny model for some steps in each combination, and runs ``main.py`` with EMA weights,
 gradient accumulation, batch norms and an exact resume. On a GPU the synchronizations per step are
 counted. Exit status 1 if a check fails.
 """
@@ -22,8 +22,8 @@ import torch
 
 import main as main_program
 from benchmarks.cuda import synchronizations
+from benchmarks.experiments.kill_resume import differences, read
 from benchmarks.harness.inputs import TINY, flags_of, images, targets
-from benchmarks.kill_resume import differences, read
 from datasets.shapes.directory import write_shapes
 from engine import train_one_epoch
 from training.network import build_network, build_optimization
@@ -31,7 +31,7 @@ from training.network import build_network, build_optimization
 PRECISIONS = ("off", "bf16", "fp16")
 MODELS = {"boxes": "", "masks": "--masks", "masks on frozen weights": "--masks --frozen_weights x"}
 RUNS = {
-    "averaged weights": "--ema_decay 0.9",
+    "EMA weights": "--ema_decay 0.9",
     "gradient accumulation": "--accum_steps 2",
     "batch norms": "--backbone_norm batch",
     "activation checkpointing": "--activation_checkpointing",

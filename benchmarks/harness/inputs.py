@@ -2,12 +2,13 @@
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from engine import compute_losses, predict, weight_losses
 from main import get_args_parser
 from models import build_model
 from models.criterion import SetCriterion
@@ -44,7 +45,7 @@ def build(text: str) -> tuple[nn.Module, SetCriterion]:
 
 @torch.no_grad()
 def _randomize_norms(model: nn.Module) -> None:
-    """Give frozen norms statistics of all sizes; the last norm of a block keeps the sum bounded."""
+    """Vary the statistics of frozen batch norms; the last one of a block keeps the sum bounded."""
     generator = torch.Generator().manual_seed(0)
     for name, buffer in model.named_buffers():
         norm, _, field = name.rpartition(".")
@@ -88,6 +89,22 @@ def targets(
             target["masks"] = _rectangles(target["boxes"], size_hw)
         made.append({name: value.to(device) for name, value in target.items()})
     return made
+
+
+def gradients_of(
+    network: nn.Module, criterion: SetCriterion, batch: NestedTensor, objects: Any, amp: str = "off"
+) -> Callable[[], list[Tensor]]:
+    """A forward and backward pass that returns the gradients of all trained parameters."""
+    device = next(network.parameters()).device
+
+    def run() -> list[Tensor]:
+        network.zero_grad(set_to_none=True)
+        losses = compute_losses(criterion, predict(network, batch, device, amp), objects, 1.0)
+        weight_losses(losses, criterion.weight_dict, objects)[0].backward()
+        named = sorted(network.named_parameters())
+        return [parameter.grad for _, parameter in named if parameter.grad is not None]
+
+    return run
 
 
 def _rectangles(boxes_cxcywh: Tensor, size_hw: tuple[int, int]) -> Tensor:

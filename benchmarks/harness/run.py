@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.harness.case import Case
-from util.allocator import keep_freed_memory
+from util.system.allocator import keep_freed_memory
 
 
 class Row(NamedTuple):
-    """Measurements of one variant beside the baseline of its case.
+    """Measurements of one variant and of the baseline of its case.
 
     Attributes:
         case, unit, threads, rounds: those of the case.

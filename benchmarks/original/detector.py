@@ -144,7 +144,7 @@ def original_of(model: nn.Module) -> Detector | Segmenter:
     """The original's version of a model: same weights, mode, device and trainable parameters.
 
     Args:
-        model: `models.detr.DETR` or `models.segmentation.DETRsegm`, with frozen norms, sine
+        model: `models.detr.DETR` or `models.segmentation.DETRsegm`, with frozen batch norms, sine
             positions, ReLU and post-norm layers.
     """
     original: Any = Segmenter(model) if isinstance(model, DETRsegm) else Detector(model)

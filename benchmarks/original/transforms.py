@@ -1,7 +1,6 @@
 """The original's training augmentation with PIL, with the random draws of the published recipe."""
 
 import random
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,21 +9,15 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import RandomCrop
 
-from datasets.coco import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED_SCALES
+from datasets.coco import PUBLISHED_SCALES
+from datasets.loading.byte_images import IMAGENET
 
 Target = dict[str, Tensor]
+_MAX_SIZE = 1333  # of the long side, in pixels
 
 
 class TrainTransforms:
-    """Flip, resize or crop, convert to a tensor, normalize.
-
-    Args:
-        scales: short sides in pixels.
-        max_size: limit of the long side in pixels.
-    """
-
-    def __init__(self, scales: Sequence[int] = PUBLISHED_SCALES, max_size: int = 1333) -> None:
-        self.scales, self.max_size = scales, max_size
+    """Flip, resize or crop, convert to a tensor, normalize."""
 
     def __call__(self, image: Image.Image, target: Target) -> tuple[Tensor, Target]:
         """Augment an image and its target with boxes xyxy in pixels."""
@@ -34,8 +27,8 @@ class TrainTransforms:
             image, target = _resize(image, target, random.choice([400, 500, 600]), None)
             width, height = (random.randint(min(384, n), min(n, 600)) for n in image.size)
             image, target = _crop(image, target, RandomCrop.get_params(image, (height, width)))
-        image, target = _resize(image, target, random.choice(self.scales), self.max_size)
-        pixels = TF.normalize(TF.to_tensor(image), IMAGENET_MEAN, IMAGENET_STD)
+        image, target = _resize(image, target, random.choice(PUBLISHED_SCALES), _MAX_SIZE)
+        pixels = TF.normalize(TF.to_tensor(image), *IMAGENET)
         height, width = pixels.shape[-2:]
         x0, y0, x1, y1 = target["boxes"].unbind(-1)
         cxcywh = torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], dim=-1)

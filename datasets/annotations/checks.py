@@ -17,6 +17,7 @@ from datasets.annotations.coco_file import (
     is_integer,
     is_number,
 )
+from datasets.annotations.file_checks import check_files_exist
 from datasets.annotations.segmentations import (
     LONGEST_OUTLINE,
     has_endless_polygon,
@@ -30,15 +31,9 @@ from datasets.annotations.table_checks import (
     ID_RULE,
     IMAGE_ID_RULE,
     LABEL_RULE,
-    FileProblems,
     Rule,
-    check_files_exist,
-    check_image_sizes,
-    check_labels_below,
-    check_mask_memory,
+    TableChecks,
     check_not_empty,
-    check_references,
-    check_table,
     sizes_wh_by_id,
 )
 from util.errors import UserError
@@ -131,23 +126,23 @@ def check_annotations(
             f"annotation file {ann_file} has only crowd annotations (iscrowd 1); training needs at "
             "least one non-crowd object"
         )
-    found = FileProblems(ann_file)
-    check_table(found, "images", images, [ID_RULE, FILE_NAME_RULE])
-    check_table(found, "categories", categories, CATEGORY_RULES)
-    check_table(found, "annotations", annotations, _ANNOTATION_RULES)
+    found = TableChecks(ann_file)
+    found.check_table("images", images, [ID_RULE, FILE_NAME_RULE])
+    found.check_table("categories", categories, CATEGORY_RULES)
+    found.check_table("annotations", annotations, _ANNOTATION_RULES)
     flag = "--train_images" if training else "--val_images"
     check_files_exist(found, "images", images, img_folder, flag)
-    check_references(found, "annotations", annotations, "image_id", images)
-    check_references(found, "annotations", annotations, "category_id", categories)
+    found.check_references("annotations", annotations, "image_id", images)
+    found.check_references("annotations", annotations, "category_id", categories)
     if num_classes is not None:
-        check_labels_below(found, "annotations", annotations, num_classes, categories)
+        found.check_labels_below("annotations", annotations, num_classes, categories)
     if masks:
-        check_image_sizes(found, images)
+        found.check_image_sizes(images)
         _check_segmentations(found, annotations, images)
     found.raise_if_any()
 
 
-def _check_segmentations(found: FileProblems, annotations: list[Row], images: list[Row]) -> None:
+def _check_segmentations(found: TableChecks, annotations: list[Row], images: list[Row]) -> None:
     """Each segmentation must be polygons that can be rasterized, or an RLE of the image's size."""
     sizes_wh = sizes_wh_by_id(images)
     faults: dict[str, list[Row]] = {text: [] for text in _SEGMENTATION_FAULTS}
@@ -163,7 +158,7 @@ def _check_segmentations(found: FileProblems, annotations: list[Row], images: li
         for row in annotations
         if is_integer(row.get("image_id")) and not row.get("iscrowd")
     )
-    check_mask_memory(found, images, objects)
+    found.check_mask_memory(images, objects)
 
 
 def segmentation_fault(segmentation: Any, image_wh: tuple[int, int] | None) -> str | None:

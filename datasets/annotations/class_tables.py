@@ -1,7 +1,15 @@
-"""Compare the category ids and class names of two splits, or of a checkpoint and a dataset."""
+"""Classes of training data, validation data and checkpoint: compare and merge them."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from datasets.annotations.start_checks import stop_or_warn
+from util.category_ids import category_id_of
+from util.text import first_of
+
+Labels = tuple[str, str]
+Names = Mapping[int, str]
 
 
 class Difference(NamedTuple):
@@ -16,8 +24,130 @@ class Difference(NamedTuple):
     detail: str
 
 
-Labels = tuple[str, str]
-Names = Mapping[int, str]
+class ClassTable(NamedTuple):
+    """Classes by category id.
+
+    Attributes:
+        label: name of the table in messages: "training", "validation" or "checkpoint".
+        source: path of the file.
+        names: class names by category id.
+        is_thing: whether each category id is a thing; empty for non-panoptic data.
+        text_ids: original id of categories whose id is a string in the user's files.
+    """
+
+    label: str
+    source: str
+    names: Mapping[int, str]
+    is_thing: Mapping[int, bool]
+    text_ids: Mapping[int, str] = {}
+
+
+def classes_of_run(
+    val_set: Any,
+    train_set: Any | None,
+    checkpoint: Mapping[str, Any] | None,
+    checkpoint_path: str,
+    skip_checks: bool,
+) -> ClassTable:
+    """Merge the classes of training data, checkpoint and validation data, in this priority.
+
+    Args:
+        val_set: validation data, from `datasets.build_dataset`.
+        train_set: training data; None for evaluation.
+        checkpoint: content of the resumed or evaluated checkpoint, if any.
+        checkpoint_path: path of the checkpoint.
+        skip_checks: value of ``--skip_checks``: print conflicts as warnings.
+
+    Raises:
+        UserError: if classes conflict, see `_check_classes`.
+    """
+    tables = [table_of_dataset("validation", val_set)]
+    if checkpoint is not None:
+        tables.insert(0, table_of_checkpoint(checkpoint_path, checkpoint))
+    if train_set is not None:
+        tables.insert(0, table_of_dataset("training", train_set))
+    return _merge_classes(tables, skip_checks)
+
+
+def table_of_dataset(label: str, dataset: Any) -> ClassTable:
+    """Return the classes of a dataset.
+
+    Args:
+        label: name of the table in messages.
+        dataset: its attributes ``ann_file``, ``categories``, ``text_ids`` and ``is_thing``
+            (panoptic data) are used; all are optional.
+    """
+    source = str(getattr(dataset, "ann_file", type(dataset).__name__))
+    names, is_thing, text_ids = (
+        getattr(dataset, name, {}) for name in ("categories", "is_thing", "text_ids")
+    )
+    return ClassTable(label, source, names, is_thing, text_ids)
+
+
+def table_of_checkpoint(source: str, checkpoint: Mapping[str, Any]) -> ClassTable:
+    """Return the classes stored in a checkpoint; checkpoints of the original have none.
+
+    Args:
+        source: path of the checkpoint.
+        checkpoint: content of the checkpoint.
+    """
+    names, is_thing = (
+        {number: value for number, value in saved.items() if type(number) is int}
+        if isinstance(saved := checkpoint.get(key), dict)
+        else {}
+        for key in ("categories", "is_thing")
+    )
+    return ClassTable(
+        "checkpoint",
+        source,
+        {number: name for number, name in names.items() if isinstance(name, str)},
+        {number: flag for number, flag in is_thing.items() if isinstance(flag, bool)},
+        _text_ids_in(checkpoint),
+    )
+
+
+def _text_ids_in(checkpoint: Mapping[str, Any]) -> dict[int, str]:
+    own_ids = checkpoint.get("category_ids")
+    own_ids = own_ids if isinstance(own_ids, list) else []
+    return {category_id_of(text): text for text in own_ids if isinstance(text, str)}
+
+
+def _merge_classes(tables: Sequence[ClassTable], skip_checks: bool) -> ClassTable:
+    """Add the ids of further tables to the first; tables without classes are ignored."""
+    known, *others = [table for table in tables if table.names] or tables[:1]
+    for other in others:
+        _check_classes(known, other, skip_checks)
+        known = known._replace(
+            names={**other.names, **known.names},
+            is_thing={**other.is_thing, **known.is_thing},
+            text_ids={**other.text_ids, **known.text_ids},
+        )
+    return known
+
+
+def _check_classes(first: ClassTable, second: ClassTable, skip_checks: bool) -> None:
+    """Refuse conflicts of names, ids or things; print the classes that only one table has."""
+    labels = first.label, second.label
+    where = f"{first.label} ({first.source}) and {second.label} ({second.source})"
+    text_ids = {**first.text_ids, **second.text_ids}
+    conflicts = name_conflicts(first.names, second.names, labels, text_ids)
+    conflicts += thing_conflicts(first.is_thing, second.is_thing, labels)
+    problems = []
+    if conflicts:
+        problems.append(f"classes differ between {where}: {_in_words(conflicts, text_ids)}")
+    fix = "make the categories agree"
+    if "checkpoint" in labels:
+        fix += ", start a new run from the weights with --finetune"
+    stop_or_warn(problems, fix, skip_checks)
+    lone = only_in(first.label, first.names, second.names)
+    lone += only_in(second.label, second.names, first.names)
+    if lone:
+        print(f"Classes in only one of {where}: {_in_words(lone, text_ids)}")
+
+
+def _in_words(differences: Sequence[Difference], text_ids: Mapping[int, str]) -> str:
+    """List the first few differences."""
+    return first_of([f"id {text_ids.get(i, i)}: {detail}" for i, detail in differences])
 
 
 def name_conflicts(
@@ -78,6 +208,28 @@ def only_in(label: str, here: Names, there: Names) -> list[Difference]:
         for number, name in here.items()
         if number not in there
     ]
+
+
+def warn_of_similar_classes(names: Iterable[str]) -> None:
+    """Print a warning if different class names look alike, such as Cat and cat."""
+    for group in similar_names(names):
+        print(
+            f"Warning: the classes {' and '.join(map(repr, group))} look alike; "
+            "if they are one class, correct the annotations"
+        )
+
+
+def similar_names(names: Iterable[str]) -> list[list[str]]:
+    """Find different names that look alike: equal but for case, spaces or encoding of accents.
+
+    Returns:
+        groups of two or more names, each sorted.
+    """
+    groups: dict[str, set[str]] = {}
+    for name in names:
+        key = " ".join(unicodedata.normalize("NFC", name).casefold().split())
+        groups.setdefault(key, set()).add(name)
+    return [sorted(group) for group in groups.values() if len(group) > 1]
 
 
 def _ids_by_name(names: Names) -> dict[str, list[int]]:

@@ -16,14 +16,14 @@ Format of the tables (sizes in pixels):
 """
 
 import math
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from datasets.annotations.json_files import read_json
-from datasets.annotations.wording import in_short
 from util.category_ids import category_id_of
 from util.errors import UserError
+from util.text import in_short
 
 Row = dict[str, Any]
 
@@ -33,6 +33,8 @@ ORIGIN = "annotation_file"
 LARGEST_COORDINATE = 10**9  # pixels
 LARGEST_AREA = LARGEST_COORDINATE**2
 TEXT_ID = "text_id"  # field of a category: its original id, if it is a string in the file
+# Key of image rows, true if size and boxes refer to the upright image, after the EXIF rotation.
+UPRIGHT = "upright"
 
 _NUMBER_TYPES = {int, float}
 
@@ -162,11 +164,6 @@ def category_names(categories: Iterable[Row]) -> dict[int, str]:
 def text_ids(categories: Iterable[Row]) -> dict[int, str]:
     """Original ids by category id, for categories whose id is a string in the file."""
     return {row["id"]: row[TEXT_ID] for row in categories if TEXT_ID in row}
-
-
-def largest_category_id(category_ids: Collection[int]) -> int:
-    """The largest category id; 0 if there are no categories."""
-    return max(category_ids, default=0)
 
 
 def box_area(annotation: Row) -> float:

@@ -48,7 +48,7 @@ def coco_paths(
     ann_file = root / "annotations" / f"instances_{image_set}2017.json"
     if coco_path:
         pairs = ((images, img_folder), (annotations, ann_file))
-        check_layout(image_set, root, [path for named, path in pairs if not named])
+        _check_layout(image_set, root, [path for named, path in pairs if not named])
     return Path(images or img_folder), Path(annotations or ann_file)
 
 
@@ -61,18 +61,8 @@ def _explain_no_data(image_set: str, images: str | None, annotations: str | None
     return f"{given}there is no {words[image_set]}: give {missing}, or --coco_path, or --data"
 
 
-def check_layout(image_set: str, coco_path: str | Path, expected: Sequence[Path]) -> None:
-    """Check that ``--coco_path`` has COCO's layout; do nothing if its layout is unknown.
-
-    Args:
-        image_set: "train" or "val".
-        coco_path: value of ``--coco_path``.
-        expected: paths under it that must exist: image folder and annotation file of the split,
-            unless given by other flags.
-
-    Raises:
-        UserError: if it has a different known layout; the message contains the flags to read it.
-    """
+def _check_layout(image_set: str, coco_path: str | Path, expected: Sequence[Path]) -> None:
+    """Raise an error with the flags to read it if ``--coco_path`` has another known layout."""
     root = Path(coco_path)
     missing = [path for path in expected if not path.exists()]
     if not missing:

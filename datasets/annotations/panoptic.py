@@ -5,7 +5,7 @@ Format of the tables:
 - images: as in `datasets.annotations.coco_file`, but ``width`` and ``height`` are required.
 - annotations: one per image, with ``image_id``, ``file_name`` of the PNG and ``segments_info``, a
   list of segments: ``id``, an integer from 1, unique per image, the segment's color in the PNG
-  (see `util.panoptic_coding`); ``category_id``. Optional: ``iscrowd`` (default: 0) and ``area``
+  (see `util.files.panoptic_png`); ``category_id``. Optional: ``iscrowd`` (default: 0) and ``area``
   (default: counted pixels). ``bbox`` is ignored.
 - categories: ``id``, a unique non-negative integer; ``isthing``, 0 or 1 (default as in COCO: ids up
   to 90 are things); ``name``, optional.
@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 
 from datasets.annotations.coco_file import Row, are_objects, is_integer, load_annotations
+from datasets.annotations.file_checks import check_files_exist, warn_about_paths
+from datasets.annotations.problems import first_few
 from datasets.annotations.table_checks import (
     CATEGORY_RULES,
     CROWD_RULE,
@@ -28,26 +30,15 @@ from datasets.annotations.table_checks import (
     ID_RULE,
     IMAGE_ID_RULE,
     LABEL_RULE,
-    FileProblems,
     Rule,
-    check_fields,
-    check_files_exist,
-    check_image_sizes,
-    check_labels_below,
-    check_mask_memory,
+    TableChecks,
     check_not_empty,
-    check_references,
-    check_table,
-    check_unique,
-    first_few,
     is_flag,
-    is_id,
-    warn_about_paths,
 )
-from datasets.annotations.wording import EXAMPLES_SHOWN, counted, with_rest
 from util.errors import UserError
 from util.files.image_files import MAX_PIXELS
-from util.panoptic_coding import LARGEST_THING_ID, MAX_ID, VOID_ID, decode_id_map
+from util.files.panoptic_png import LARGEST_THING_ID, MAX_ID, VOID_ID, decode_id_map
+from util.text import counted, first_of
 
 _MAPS = "segment maps"  # name of the rows of "annotations" in messages
 
@@ -56,10 +47,6 @@ logger = logging.getLogger(__name__)
 
 def _is_segment_id(value: Any) -> bool:
     return type(value) is int and VOID_ID < value <= MAX_ID
-
-
-def _is_predicted_id(value: Any) -> bool:
-    return _is_segment_id(value) or (is_integer(value) and value == VOID_ID)
 
 
 def _is_area(value: Any) -> bool:
@@ -76,10 +63,6 @@ _SEGMENT_RULES = [
     LABEL_RULE,
     CROWD_RULE,
     Rule("area", _is_area, f"an integer from 0 to {MAX_PIXELS}", required=False),
-]
-_PREDICTION_RULES = [
-    Rule("id", _is_predicted_id, f"an integer from 0 to {MAX_ID}"),
-    Rule("category_id", is_id, "a 64-bit integer"),
 ]
 PANOPTIC_CATEGORY_RULES = [
     *CATEGORY_RULES,
@@ -121,13 +104,13 @@ def check_panoptic(
     images, maps, categories = data["images"], data["annotations"], data["categories"]
     _check_folder(ann_folder)
     check_not_empty(images, ann_file)
-    found = FileProblems(ann_file)
-    check_table(found, "images", images, [ID_RULE, FILE_NAME_RULE])
-    check_image_sizes(found, images)
-    check_table(found, "categories", categories, PANOPTIC_CATEGORY_RULES)
-    check_fields(found, _MAPS, maps, _MAP_RULES)
-    check_unique(found, _MAPS, maps, "image_id")
-    check_references(found, _MAPS, maps, "image_id", images)
+    found = TableChecks(ann_file)
+    found.check_table("images", images, [ID_RULE, FILE_NAME_RULE])
+    found.check_image_sizes(images)
+    found.check_table("categories", categories, PANOPTIC_CATEGORY_RULES)
+    found.check_fields(_MAPS, maps, _MAP_RULES)
+    found.check_unique(_MAPS, maps, "image_id")
+    found.check_references(_MAPS, maps, "image_id", images)
     _check_images_have_maps(found, images, maps)
     check_files_exist(found, _MAPS, maps, ann_folder)
     if img_folder is not None:
@@ -135,7 +118,7 @@ def check_panoptic(
         check_files_exist(found, "images", images, img_folder, flag)
     segments = _segments_with_image_ids(maps)
     _check_segments(found, segments, categories, num_classes)
-    check_mask_memory(found, images, _count_by_image(segments))
+    found.check_mask_memory(images, _count_by_image(segments))
     found.raise_if_any()
     if training and not segments:
         raise UserError(
@@ -165,22 +148,6 @@ def warn_about_panoptic(
     _warn_about_empty_maps(ann_file, maps)
 
 
-def check_predictions(maps: list[Row], pred_file: str | Path) -> None:
-    """Check predicted segment maps. Category ids may be unknown.
-
-    Args:
-        maps: rows with ``image_id``, ``file_name`` and ``segments_info``.
-        pred_file: path of the file, for messages.
-
-    Raises:
-        UserError: all problems in one line, each with the ids of the first few rows.
-    """
-    found = FileProblems(pred_file)
-    check_fields(found, _MAPS, maps, _MAP_RULES)
-    check_fields(found, "segments", _segments_with_image_ids(maps), _PREDICTION_RULES)
-    found.raise_if_any()
-
-
 def _check_folder(ann_folder: str | Path) -> None:
     if not os.path.isdir(ann_folder):
         raise UserError(
@@ -188,7 +155,7 @@ def _check_folder(ann_folder: str | Path) -> None:
         )
 
 
-def _check_images_have_maps(found: FileProblems, images: list[Row], maps: list[Row]) -> None:
+def _check_images_have_maps(found: TableChecks, images: list[Row], maps: list[Row]) -> None:
     mapped = {row["image_id"] for row in maps if is_integer(row.get("image_id"))}
     bare = [row for row in images if is_integer(row.get("id")) and row["id"] not in mapped]
     found.add("images", bare, 'have no entry in "annotations"')
@@ -209,12 +176,12 @@ def _count_by_image(segments: list[Row]) -> Counter[int]:
 
 
 def _check_segments(
-    found: FileProblems, segments: list[Row], categories: list[Row], num_classes: int | None
+    found: TableChecks, segments: list[Row], categories: list[Row], num_classes: int | None
 ) -> None:
-    check_fields(found, "segments", segments, _SEGMENT_RULES)
-    check_references(found, "segments", segments, "category_id", categories)
+    found.check_fields("segments", segments, _SEGMENT_RULES)
+    found.check_references("segments", segments, "category_id", categories)
     if num_classes is not None:
-        check_labels_below(found, "segments", segments, num_classes, categories)
+        found.check_labels_below("segments", segments, num_classes, categories)
     seen: set[tuple[Any, Any]] = set()
     repeated = []
     for segment in segments:
@@ -288,5 +255,4 @@ def check_ids(ids_in_map: set[int], ids_in_json: set[int], where: str) -> None:
         (ids_in_json - ids_in_map, "lacks segment ids of segments_info"),
     ):
         if ids:
-            examples = with_rest(sorted(ids)[:EXAMPLES_SHOWN], len(ids))
-            raise UserError(f"{where} {problem}: {examples}")
+            raise UserError(f"{where} {problem}: {first_of(sorted(ids))}")

@@ -19,7 +19,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from datasets.annotations.coco_file import Row, are_numbers
-from datasets.annotations.wording import in_short
+from util.text import in_short
 
 LONGEST_OUTLINE = 4_000_000  # pixels; also the largest coordinate of a polygon
 MAX_MASK_PIXELS = 2**32  # in all masks of an image together, one byte each
@@ -103,7 +103,7 @@ def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str,
     """Convert a segmentation to a pycocotools RLE with compressed counts.
 
     Args:
-        segmentation: a list of polygons, which are united, or an RLE.
+        segmentation: a list of polygons, whose union is taken, or an RLE.
         height: height of the image in pixels.
         width: width of the image in pixels.
 
@@ -125,3 +125,9 @@ def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str,
             "nor an RLE"
         )
     return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+
+
+def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
+    """Encode masks (H, W, N) as RLE with ``counts`` as text."""
+    rles = coco_mask.encode(np.asfortranarray(masks, dtype=np.uint8))
+    return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in rles]

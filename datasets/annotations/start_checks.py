@@ -20,10 +20,10 @@ from datasets.annotations.coco_file import Row
 from datasets.annotations.compact.images import TablesByImage
 from datasets.annotations.compact.instances import Instances
 from datasets.annotations.compact.panoptic import PanopticSegments
-from datasets.annotations.table_checks import first_few
-from datasets.annotations.wording import EXAMPLES_SHOWN, box_in_words, counted, with_rest
+from datasets.annotations.problems import first_few
 from util.errors import UserError
 from util.files.image_files import open_image
+from util.text import EXAMPLES_SHOWN, box_in_words, counted, first_of
 
 _OPENED_IMAGES = 200  # images opened for their size if the annotation file does not have it
 # This many training images with more objects than queries are an error; fewer are printed only.
@@ -197,7 +197,7 @@ def _format_problem(
         )
     ]
     problem = f"{len(chosen)} of {len(boxes)} boxes {LOOKS_LIKE[suspected.kind]}"
-    return f"{ann_file}: {problem}: {with_rest(examples, len(chosen))}"
+    return f"{ann_file}: {problem}: {first_of(examples, total=len(chosen))}"
 
 
 def _known_sizes(instances: Instances, img_folder: str | Path) -> np.ndarray:
@@ -240,7 +240,7 @@ def _count_problems(
     ]
     sentence = (
         f"{ann_file}: some images have more objects than --num_queries {num_queries}, so the model "
-        f"cannot find all of them: {with_rest(examples, len(crowded))}; "
+        f"cannot find all of them: {first_of(examples, total=len(crowded))}; "
         f"--num_queries {crowded[0][1]} is enough"
     )
     if training and are_too_many(crowded):

@@ -12,8 +12,8 @@ from datasets.annotations.box_formats import (
     useless_boxes,
 )
 from datasets.annotations.coco_file import Row, is_number
-from datasets.annotations.wording import box_in_words
 from datasets.check.findings import Example, Findings, id_of
+from util.text import box_in_words
 
 _OVERSIZED = 2.0  # multiple of the width or height of the image
 _TINY_PIXELS = 1.0
@@ -62,7 +62,7 @@ class Boxes(NamedTuple):
         row, (width, height) = self.rows[index], self.limits[index]
         box = f"bbox {box_in_words(row['bbox'])}"
         size = f"image {width:.0f}x{height:.0f}" if np.isfinite(width) else ""
-        return annotation_example(
+        return _annotation_example(
             row, self.file_names, ", ".join(filter(None, [box, size, detail]))
         )
 
@@ -72,7 +72,7 @@ class Boxes(NamedTuple):
             findings.add(kind, self.example(index))
 
 
-def annotation_example(row: Row, file_names: Mapping[int, str], detail: str) -> Example:
+def _annotation_example(row: Row, file_names: Mapping[int, str], detail: str) -> Example:
     """Return an annotation of a listed image as an example."""
     return Example(
         image_id=row["image_id"],

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datasets.annotations.checks import check_annotations
+from datasets.annotations.class_tables import similar_names
 from datasets.annotations.coco_file import (
+    UPRIGHT,
     Row,
     are_numbers,
     category_names,
@@ -19,9 +21,10 @@ from datasets.annotations.coco_file import (
     load_annotations,
     text_ids,
 )
+from datasets.annotations.file_checks import leads_outside
 from datasets.annotations.missing_files import explain_missing_files
 from datasets.annotations.start_checks import are_too_many, crowded_images, is_object
-from datasets.annotations.table_checks import leads_outside, size_wh
+from datasets.annotations.table_checks import size_wh
 from datasets.check.boxes import Boxes, check_boxes
 from datasets.check.facts import ClassCount, Split, SplitFacts, count_by_size
 from datasets.check.findings import EXAMPLES_KEPT, KINDS, Example, Findings
@@ -109,7 +112,8 @@ def _listed_images(data: dict[str, Any], split: Split) -> dict[int, ListedImage]
     for row in data["images"]:
         image_id, name = row.get("id"), row.get("file_name")
         if is_integer(image_id) and isinstance(name, str) and name:
-            listed = ListedImage(image_id, split.img_folder / name, name, size_wh(row))
+            path, upright = split.img_folder / name, bool(row.get(UPRIGHT))
+            listed = ListedImage(image_id, path, name, size_wh(row), upright)
             images.setdefault(image_id, listed)
     return images
 
@@ -164,11 +168,15 @@ def _check_training_rules(
 
 def _check_class_names(findings: Findings, facts: SplitFacts) -> None:
     first: dict[str, int] = {}
+    shown: dict[int, int | str] = {**facts.text_ids}
     for number, entry in facts.classes.items():
         earlier = first.setdefault(entry.name, number)
         if earlier != number:
-            detail = f"{entry.name!r}, same as category id {facts.text_ids.get(earlier, earlier)}"
+            detail = f"{entry.name!r}, same as category id {shown.get(earlier, earlier)}"
             findings.add("duplicate_class_name", Example(category_id=number, detail=detail))
+    for names in similar_names(first):
+        ids = ", ".join(f"{name!r} (id {shown.get(first[name], first[name])})" for name in names)
+        findings.add("similar_class_names", Example(detail=ids))
 
 
 def _is_usable(row: Row, facts: SplitFacts) -> bool:
@@ -187,7 +195,7 @@ def _is_usable(row: Row, facts: SplitFacts) -> bool:
 def _count_annotations(facts: SplitFacts, usable: Iterable[Row]) -> None:
     """Count objects and crowds by image and by class."""
     images_of_class: defaultdict[int, set[int]] = defaultdict(set)
-    images_with_crowd, extents = set(), []
+    images_with_crowd, areas = set(), []
     for row in usable:
         image_id, category_id, extent = row["image_id"], row["category_id"], row["bbox"][2:]
         if row.get("iscrowd"):
@@ -197,11 +205,11 @@ def _count_annotations(facts: SplitFacts, usable: Iterable[Row]) -> None:
             facts.objects[image_id] += 1
             facts.classes[category_id].objects += 1
             images_of_class[category_id].add(image_id)
-            extents.append(extent)
+            areas.append(float(extent[0]) * float(extent[1]))
     facts.num_images_with_crowd = len(images_with_crowd)
     for category_id, image_ids in images_of_class.items():
         facts.classes[category_id].images = len(image_ids)
-    facts.box_areas = count_by_size(np.array(extents, dtype=np.float64).reshape(-1, 2))
+    facts.box_areas = count_by_size(np.array(areas, dtype=np.float64))
 
 
 def _check_counts(findings: Findings, facts: SplitFacts, settings: Settings) -> None:

@@ -16,49 +16,17 @@ from datasets.annotations.checks import check_image_folder
 from datasets.annotations.layouts import coco_paths
 from datasets.check.coco import CocoSplit, Settings, check_coco_split
 from datasets.check.facts import Split
+from datasets.check.flags import PROGRAM, build_parser
 from datasets.check.pictures import save_pictures
 from datasets.check.report import Report, as_json, as_text
 from datasets.check.splits import compare_splits
-from datasets.formats.flags import add_format_flags
 from datasets.formats.reading import ReadOptions, build_read_options, read_split
 from datasets.formats.recognize import DataSource, build_source, split_names
-from util.cli.command_line import ArgumentParser, FlagGroup, run_command
+from util.cli.command_line import run_command
 from util.errors import UserError
 from util.files.checkpoint import atomic_write
 
-_PROGRAM = "python -m datasets.check"
 _TO_STDOUT = "-"
-
-
-def build_parser() -> ArgumentParser:
-    """Build the parser; it has the data flags of main.py."""
-    parser = ArgumentParser(
-        prog=_PROGRAM,
-        usage=f"{_PROGRAM} [--data DIR] [flags]",
-        description="Check a dataset and print a report. Exit status: 0 = no errors, "
-        "1 = errors found, 2 = invalid command line or unreadable annotation file.",
-        fromfile_prefix_chars="@",
-    )
-    data = FlagGroup(parser, "data")
-    add_format_flags(data)
-    data.add("--seed", "default of --split_seed", default=42, type=int)
-    data.add("--coco_path", "COCO directory: train2017/, val2017/, annotations/")
-    for split, images in (("train", "training"), ("val", "validation")):
-        data.add(f"--{split}_images", f"folder of the {images} images")
-        data.add(f"--{split}_ann", f"COCO annotation file of the {images} images")
-    check = FlagGroup(parser, "check")
-    check.add("--num_queries", "number of object queries of the model", default=100, type=int)
-    check.add("--num_classes", "number of classes; category ids must be smaller", type=int)
-    check.add_switch("--masks", "check segmentations")
-    check.add_switch("--skip_images", "check annotations only, without opening images")
-    check.add("--num_workers", "number of threads that decode images", default=2, type=int)
-    report = FlagGroup(parser, "report")
-    report.add(
-        "--json", 'write a JSON report to this file ("-": to stdout, instead of the text report)'
-    )
-    report.add("--pictures", "save sample images with their boxes to this file (.png, .jpg, …)")
-    report.add("--num_pictures", "number of images drawn per split", default=8, type=int)
-    return parser
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -68,7 +36,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         reports.append(_check(build_parser().parse_args(argv)))
 
-    status = run_command(_PROGRAM, command)
+    status = run_command(PROGRAM, command)
     return status or int(reports[0].has_errors())
 
 
@@ -141,8 +109,6 @@ def _splits(args: argparse.Namespace) -> list[Split]:
 
 def _read(name: str, source: DataSource, options: ReadOptions) -> Split:
     tables = read_split(source, name, options)
-    for remark in tables.remarks:
-        print(remark, file=sys.stderr)
     return Split(name, tables.img_folder, tables.source, tables)
 
 

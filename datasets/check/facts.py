@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets.annotations.coco_file import largest_category_id
 from datasets.check.findings import EXAMPLES_KEPT, Finding
 from datasets.check.images import ImageSurvey, ListedImage
 from datasets.formats.tables import Tables
 from datasets.formats.voc import VocData
 
 # Limits of COCO's small and medium objects: sides of squares in pixels.
-_SMALL_SIDE, _MEDIUM_SIDE = 32, 96
+SIDE_LIMITS = 32, 96
 
 
 class Split(NamedTuple):
@@ -39,6 +38,10 @@ class Split(NamedTuple):
         if self.tables is None:
             return str(self.ann_file)
         return f"{self.tables.format}, {self.ann_file}{self.tables.part}"
+
+    def remarks(self) -> list[str]:
+        """Sentences about entries that were ignored or changed because of flags."""
+        return [] if self.tables is None else self.tables.remarks
 
     def is_voc(self) -> bool:
         """Whether crowd annotations are Pascal VOC's difficult objects."""
@@ -131,6 +134,7 @@ class SplitFacts:
         facts: dict[str, Any] = {
             "annotation_file": str(self.split.ann_file),
             "image_folder": str(self.split.img_folder),
+            "remarks": self.split.remarks(),
             "images": len(self.images),
             "annotations": self.num_annotations,
             "objects": self.objects.total(),
@@ -149,24 +153,18 @@ class SplitFacts:
         return facts
 
 
-def count_by_size(extents: np.ndarray) -> dict[str, int]:
+def count_by_size(areas: np.ndarray) -> dict[str, int]:
     """Count small, medium and large boxes as defined by COCO.
 
     Args:
-        extents: (N, 2) width and height in pixels.
+        areas: (N,) in square pixels.
     """
-    with np.errstate(over="ignore"):
-        areas = np.maximum(extents, 0).prod(axis=1)
-    small, medium = areas < _SMALL_SIDE**2, areas < _MEDIUM_SIDE**2
-    num_small, num_medium = int(small.sum()), int(medium.sum())
-    return {
-        "small": num_small,
-        "medium": num_medium - num_small,
-        "large": len(areas) - num_medium,
-    }
+    num_small, num_medium = (int((areas < side**2).sum()) for side in SIDE_LIMITS)
+    large = len(areas) - num_medium
+    return {"small": num_small, "medium": num_medium - num_small, "large": large}
 
 
 def unused_ids(category_ids: Collection[int]) -> Iterator[int]:
     """Yield the unused ids from 1 to the largest id."""
-    used = range(1, largest_category_id(category_ids))
+    used = range(1, max(category_ids, default=0))
     return (number for number in used if number not in category_ids)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from datasets.annotations.box_formats import LOOKS_LIKE
-from datasets.annotations.wording import in_short
+from util.text import in_short
 
 Severity = Literal["error", "warning"]
 
@@ -39,6 +39,9 @@ KINDS: dict[str, Kind] = {
     ),
     "no_objects": Kind("error", "no usable boxes in the training data"),
     "duplicate_class_name": Kind("warning", "classes share their name with another id"),
+    "similar_class_names": Kind(
+        "warning", "classes have names that look alike, such as Cat and cat"
+    ),
     # ---- boxes ----
     **{kind: Kind("error", f"boxes {text}") for kind, text in LOOKS_LIKE.items()},
     "empty_box": Kind("warning", "boxes have zero area; training ignores them"),

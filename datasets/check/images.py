@@ -15,11 +15,12 @@ from PIL import Image
 
 from datasets.check.findings import Example, Findings
 from datasets.loading.images import (
-    QUARTER_TURNS,
+    AS_STORED,
     SizeMatch,
     compare_sizes,
     exif_orientation,
     to_rgb,
+    turn_upright,
 )
 from util.errors import UserError
 from util.files.image_files import ImageTooLargeError, open_image
@@ -28,7 +29,11 @@ from util.terminal.bar import Tqdm
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-_UPRIGHT = 1
+_KIND_OF_MATCH = {
+    SizeMatch.TURNED: "exif_rotated",
+    SizeMatch.DIFFERENT: "size_mismatch",
+    SizeMatch.AMBIGUOUS: "exif_ambiguous",
+}
 _DIGEST_BYTES = 16
 _ITEMS_PER_WORKER = 16
 
@@ -41,12 +46,14 @@ class ListedImage(NamedTuple):
         path: path of the image file.
         file_name: file name in the annotation file.
         size_wh: width and height in pixels in the annotation file, or None.
+        upright: whether the annotations are known to refer to the upright image.
     """
 
     image_id: int
     path: Path
     file_name: str
     size_wh: tuple[int, int] | None
+    upright: bool = False
 
     def exists(self) -> bool:
         """Whether the path exists, readable or not."""
@@ -65,7 +72,7 @@ class StoredImage(NamedTuple):
 
     Attributes:
         listed: the image in the annotation file.
-        size_wh: stored width and height in pixels.
+        size_wh: stored width and height in pixels; if ``listed.upright``, upright.
         mode: Pillow's mode.
         orientation: EXIF orientation, 1 (upright) to 8.
         match: comparison of the stored size with the annotation file.
@@ -126,7 +133,7 @@ def survey_images(
     with warnings.catch_warnings():
         # Pillow warns about large images, which are reported here, and about harmless headers.
         warnings.filterwarnings("ignore", module="PIL")
-        inspected = _map_in_threads(inspect_image, images, num_workers)
+        inspected = _map_in_threads(_inspect_image, images, num_workers)
         for outcome in Tqdm(inspected, title, len(images), leave=False, disable=None):
             if isinstance(outcome, UnreadableImage):
                 kind = "decompression_bomb" if outcome.is_bomb else "unreadable_image"
@@ -137,18 +144,20 @@ def survey_images(
     return survey
 
 
-def inspect_image(listed: ListedImage) -> StoredImage | UnreadableImage:
+def _inspect_image(listed: ListedImage) -> StoredImage | UnreadableImage:
     """Decode an image file."""
     try:
         with open_image(listed.path, "it") as image:
             mode = image.mode
             pixels = to_rgb(image)
             orientation = exif_orientation(image)
+            if listed.upright:
+                pixels = turn_upright(pixels, orientation)
     except UserError as error:
         return UnreadableImage(listed, str(error), isinstance(error, ImageTooLargeError))
     digest = hashlib.blake2b(repr(pixels.size).encode(), digest_size=_DIGEST_BYTES)
     digest.update(pixels.tobytes())
-    match = compare_sizes(pixels.size, listed.size_wh, orientation)
+    match = compare_sizes(pixels.size, listed.size_wh, AS_STORED if listed.upright else orientation)
     return StoredImage(listed, pixels.size, mode, orientation, match, digest.digest())
 
 
@@ -171,16 +180,12 @@ def _add_size_findings(findings: Findings, image: StoredImage) -> None:
     sizes = f"file {_size_text(stored_wh)}"
     if listed_wh is not None:
         sizes += f", annotation file {_size_text(listed_wh)}"
-    if image.orientation != _UPRIGHT:
+    if image.orientation != AS_STORED:
         sizes += f", EXIF orientation {image.orientation}"
-    if image.match is not SizeMatch.EQUAL:
-        kind = "exif_rotated" if image.match is SizeMatch.TURNED else "size_mismatch"
-        findings.add(kind, listed.example(sizes))
-    elif image.orientation != _UPRIGHT:
-        turned = image.orientation in QUARTER_TURNS
-        is_clear = turned and listed_wh is not None and stored_wh[0] != stored_wh[1]
-        if not is_clear:
-            findings.add("exif_ambiguous", listed.example(sizes))
+    if image.match in _KIND_OF_MATCH:
+        findings.add(_KIND_OF_MATCH[image.match], listed.example(sizes))
+    elif listed.upright and image.orientation != AS_STORED:
+        findings.add("exif_rotated", listed.example(sizes))
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and stored_wh[0] * stored_wh[1] > limit:
         findings.add("huge_image", listed.example(_size_text(stored_wh)))
@@ -189,7 +194,7 @@ def _add_size_findings(findings: Findings, image: StoredImage) -> None:
 def _add_to_survey(survey: ImageSurvey, findings: Findings, image: StoredImage) -> None:
     survey.num_read += 1
     survey.modes[image.mode] += 1
-    survey.num_with_orientation += image.orientation != _UPRIGHT
+    survey.num_with_orientation += image.orientation != AS_STORED
     survey.sizes_wh[image.listed.image_id] = image.read_size_wh()
     first = survey.by_digest.setdefault(image.digest, image.listed)
     if first is not image.listed:

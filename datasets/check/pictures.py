@@ -18,15 +18,13 @@ class Sample(NamedTuple):
 
     Attributes:
         title: title above the image.
-        path: path of the image file.
-        size_wh: width and height in pixels in the annotation file, or None.
+        image: the image in the annotation file.
         boxes_xyxy: N boxes in pixels.
         labels: N class names.
     """
 
     title: str
-    path: Path
-    size_wh: tuple[int, int] | None
+    image: ListedImage
     boxes_xyxy: list[list[float]]
     labels: list[str]
 
@@ -56,8 +54,7 @@ def choose_samples(
         title = f"{split_name}: image {image_id}, annotations: {len(rows)}"
         labels = [class_names[row["category_id"]] for row in rows]
         boxes = [_corners(row["bbox"]) for row in rows]
-        listed = images[image_id]
-        samples.append(Sample(title, listed.path, listed.size_wh, boxes, labels))
+        samples.append(Sample(title, images[image_id], boxes, labels))
     return samples
 
 
@@ -84,8 +81,9 @@ def save_pictures(samples: Iterable[Sample], path: Path) -> int:
 
 def _panel(sample: Sample) -> Panel | None:
     """Read an image to draw; None if unreadable (reported elsewhere)."""
+    listed = sample.image
     try:
-        image, _ = read_listed_image(sample.path, sample.size_wh)
+        image, _ = read_listed_image(listed.path, listed.size_wh, upright=listed.upright)
     except UserError:
         return None
     return Panel(image, sample.boxes_xyxy, sample.labels, None, sample.title)

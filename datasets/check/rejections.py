@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 from datasets.annotations.coco_file import TEXT_ID, Row
-from datasets.annotations.table_checks import NO_FILE, AnnotationFileError, Problem
-from datasets.annotations.wording import in_short
+from datasets.annotations.file_checks import NO_FILE
+from datasets.annotations.problems import AnnotationFileError, Problem
 from datasets.check.findings import EXAMPLES_KEPT, Example, Findings, id_of
 from util.errors import UserError
+from util.text import in_short
 
 
 def add_rejections(findings: Findings, rejection: UserError, file_names: Mapping[int, str]) -> None:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from datasets.annotations.wording import EXAMPLES_SHOWN, counted
 from datasets.check.facts import SplitFacts, Spread, unused_ids
 from datasets.check.findings import EXAMPLES_KEPT, Example, Finding, Severity
-from util.text import count
+from util.text import EXAMPLES_SHOWN, count, counted
 
 _CLASSES_SHOWN = 100
 _IDS_SHOWN = 10
@@ -120,6 +119,7 @@ def as_text(report: Report) -> str:
 
 def _split_lines(facts: SplitFacts, num_queries: int) -> Iterator[str]:
     yield f"{facts.split.name}: {_printable(facts.split.source())}"
+    yield from (f"  {_printable(remark)}" for remark in facts.split.remarks())
     yield f"  image folder      {_printable(str(facts.split.img_folder))}"
     without = len(facts.images_without_objects())
     yield f"  images            {len(facts.images)}, {without} of them without objects"

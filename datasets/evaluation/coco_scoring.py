@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools.cocoeval import COCOeval, Params
 
 from util.errors import UserError
-from util.garbage_collection import garbage_collection_paused
+from util.system.garbage_collection import garbage_collection_paused
 
 IOU_TYPES = ("bbox", "segm", "keypoints")
 ENGINES = ("auto", "faster", "pycocotools")
@@ -150,7 +150,7 @@ class CocoScore:
         }
 
     def summarize(self, print_table: bool = True) -> None:
-        """Print the COCO summary table, if wanted, and store its numbers in ``stats``.
+        """Print the COCO summary table, if requested, and store its numbers in ``stats``.
 
         Raises:
             RuntimeError: if `evaluate` has not been called.

@@ -7,7 +7,6 @@ import numpy as np
 from pycocotools import mask as rle_tools
 from pycocotools.coco import COCO
 
-from datasets.coco_eval import CocoEvaluator
 from datasets.evaluation.coco_scoring import Annotation
 
 _FEWEST_IMAGES = 5
@@ -27,29 +26,19 @@ _ADVICE = {
 }
 
 
-def explain_collapse(evaluator: CocoEvaluator, training: bool = False) -> str | None:
-    """Warn if the best boxes are nearly equal in all images while the objects are not.
-
-    Args:
-        evaluator: evaluator of boxes, after ``summarize()``.
-        training: whether the model is being trained.
-
-    Returns:
-        a sentence; None if the detections differ between images, or there are too few images.
-    """
-    return explain_equal_boxes(evaluator.coco_gt, evaluator.detections("bbox"), training)
-
-
-def explain_equal_boxes(
+def explain_collapse(
     coco_gt: COCO, detections: Sequence[Annotation], training: bool = False
 ) -> str | None:
-    """`explain_collapse` for detections from another source, such as a results file.
+    """Warn if the best boxes are nearly equal in all images while the objects are not.
 
     Args:
         coco_gt: ground truth, with image sizes.
         detections: COCO result entries. If any of them has a category of ``coco_gt``, entries of
             other categories are ignored.
-        training: see `explain_collapse`.
+        training: whether the model is being trained.
+
+    Returns:
+        a sentence; None if the detections differ between images, or there are too few images.
     """
     objects = _by_image(coco_gt, [a for a in coco_gt.anns.values() if not a.get("iscrowd")])
     # Ignore the stuff of panoptic data, unless no detection has a known category (untrained model).

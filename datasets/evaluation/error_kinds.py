@@ -43,9 +43,6 @@ class ErrorKind(Enum):
     class, or a mislocalized detection, overlaps most."""
 
 
-FALSE_KINDS = tuple(k for k in ErrorKind if k not in (ErrorKind.CORRECT, ErrorKind.MISSED))
-
-
 @dataclass(frozen=True)
 class ImageErrors:
     """Kinds of the detections and objects of an image.

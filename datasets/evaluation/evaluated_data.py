@@ -44,7 +44,7 @@ def data_flags_text(flags: Mapping[str, Any]) -> str:
 
 
 def ground_truth_hash(ground_truth: COCO) -> str:
-    """Hash of image names and annotated boxes; it stays the same if the images are moved.
+    """Hash of image names and annotated boxes; it does not change if the images are moved.
 
     Returns:
         16 hexadecimal digits.

@@ -9,13 +9,13 @@ from pycocotools import mask as rle_tools
 from pycocotools.coco import COCO
 
 from datasets.annotations.coco_file import text_ids
-from datasets.annotations.wording import with_rest
 from datasets.coco_eval import CocoEvaluator
 from datasets.evaluation.coco_scoring import Annotation, CocoScore
+from util.text import first_of
 
 # Values below this are printed as 0.000.
 _BELOW_ANY_DISPLAY = 5e-4
-_MAX_LISTED = 8
+MAX_LISTED = 8  # category ids or names
 
 # Thresholds that distinguish wrong data from a bad model.
 _SHARE_OF_A_SYSTEMATIC_FAULT = 0.1
@@ -41,26 +41,9 @@ def explain_missing_ap(
     Returns:
         sentences, the most important first; empty if all results are above 0.
     """
-    score = evaluator.coco_eval[iou_type]
+    score, coco_gt = evaluator.coco_eval[iou_type], evaluator.coco_gt
     if (score.stats >= _BELOW_ANY_DISPLAY).all():
         return []
-    return explain_scores(score, evaluator.coco_gt, evaluator.detections(iou_type), training)
-
-
-def explain_scores(
-    score: CocoScore, coco_gt: COCO, detections: Sequence[Annotation], training: bool = False
-) -> list[str]:
-    """`explain_missing_ap` for detections from another source, such as a results file.
-
-    Args:
-        score: evaluation after ``summarize()``.
-        coco_gt: ground truth of the evaluation.
-        detections: COCO result entries.
-        training: see `explain_missing_ap`.
-
-    Returns:
-        see `explain_missing_ap`.
-    """
     objects = [
         annotation
         for image_id in score.params.imgIds
@@ -72,13 +55,8 @@ def explain_scores(
         return [nothing_to_find]
     if score.stats[0] >= _BELOW_ANY_DISPLAY:
         return _empty_size_ranges(score) + _missed_size_ranges(score)
-    reasons = _why_nothing_found(coco_gt, objects, detections, training)
+    reasons = _why_nothing_found(coco_gt, objects, evaluator.detections(iou_type), training)
     return reasons + _empty_size_ranges(score)
-
-
-def first_items(items: Sequence[object]) -> str:
-    """List the first few items, and the number of further items."""
-    return with_rest(items[:_MAX_LISTED], len(items))
 
 
 class _Boxes(NamedTuple):
@@ -178,7 +156,7 @@ def _columns(detections: Sequence[Annotation]) -> _Boxes:
 def _ids_in_file(category_ids: Iterable[int], coco_gt: COCO) -> str:
     """List the first category ids, as in the annotation file."""
     texts = text_ids(coco_gt.cats.values())
-    return first_items([texts.get(number, number) for number in sorted(category_ids)])
+    return first_of([texts.get(number, number) for number in sorted(category_ids)], MAX_LISTED)
 
 
 def _labels_disjoint(

@@ -9,6 +9,7 @@ import torch
 from pycocotools import mask as rle_tools
 from torch import Tensor
 
+from datasets.annotations.segmentations import encode_masks
 from datasets.evaluation.coco_scoring import IOU_TYPES, Annotation
 from util.errors import UserError
 
@@ -154,8 +155,7 @@ def _to_numpy(values: Tensor) -> np.ndarray:
 def _encode_masks(masks: Tensor) -> list[dict[str, Any]]:
     """Encode masks (N, 1, H, W) or (N, H, W), in [0, 1], as compressed RLE with text counts."""
     binary = (masks.flatten(0, -3) > 0.5).permute(1, 2, 0).cpu().numpy()  # [H, W, N]
-    rles = rle_tools.encode(np.asfortranarray(binary, dtype=np.uint8))
-    return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in rles]
+    return encode_masks(binary)
 
 
 def _shapes(collected: ImageDetections, iou_type: str) -> tuple[str, list[Any]]:

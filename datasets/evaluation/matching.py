@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools.coco import COCO
 
-from util.box_matching import iou_matrix, match_greedily
+from util.box_matching import match_classes
 
 Entry = Mapping[str, Any]
 IOU_THRESHOLD = 0.5
@@ -41,7 +41,7 @@ class ImageBoxes(NamedTuple):
 
 @dataclass(frozen=True)
 class Matches:
-    """All detections of a data set, with the outcome of matching within their class.
+    """All detections of a dataset, with the outcome of matching within their class.
 
     Attributes:
         scores: (N,) in [0, 1].
@@ -90,24 +90,13 @@ def images_with_boxes(
 
 
 def match_image(image: ImageBoxes, iou_threshold: float = IOU_THRESHOLD) -> np.ndarray:
-    """Match the detections of an image to objects of their class.
-
-    Returns:
-        (D,) the index of the object of each detection; -1: none, a false detection; -2: only a
-        crowd of its class, so that it is ignored.
-    """
-    matched = np.full(len(image.scores), -1)
-    for label in np.intersect1d(image.labels, image.object_labels):
-        of_class = np.flatnonzero(image.labels == label)
-        objects = np.flatnonzero(image.object_labels == label)
-        iou = iou_matrix(image.boxes_xywh[of_class], image.object_boxes_xywh[objects])
-        found = match_greedily(iou, iou_threshold)
-        matched[of_class[found >= 0]] = objects[found[found >= 0]]
-    if len(image.crowd_labels):
-        covered = iou_matrix(image.boxes_xywh, image.crowd_boxes_xywh, over_first=True)
-        same = image.labels[:, None] == image.crowd_labels
-        matched[(matched == -1) & ((covered >= iou_threshold) & same).any(axis=1)] = -2
-    return matched
+    """Match the detections of an image, see `util.box_matching.match_classes`."""
+    return match_classes(
+        (image.labels, image.boxes_xywh),
+        (image.object_labels, image.object_boxes_xywh),
+        (image.crowd_labels, image.crowd_boxes_xywh),
+        iou_threshold,
+    )
 
 
 def match_all(images: Iterable[ImageBoxes], iou_threshold: float = IOU_THRESHOLD) -> Matches:

@@ -1,4 +1,4 @@
-"""Read the samples for a figure of panoptic predictions beside the ground truth."""
+"""Read the samples for a figure of panoptic predictions next to the ground truth."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 from datasets.annotations.coco_file import replace_text_ids
 from datasets.coco_panoptic import CocoPanoptic
 from datasets.loading.listed_images import read_row_image
-from util.panoptic_coding import decode_id_map
+from util.files.panoptic_png import decode_id_map
 from util.visualize.contact_sheet import evenly_spaced
 from util.visualize.panoptic import PanopticSample
 

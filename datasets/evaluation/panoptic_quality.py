@@ -23,7 +23,7 @@ import numpy as np
 from datasets.annotations.coco_file import Row
 from datasets.annotations.panoptic import check_ids
 from util.errors import UserError
-from util.panoptic_coding import VOID_ID
+from util.files.panoptic_png import VOID_ID
 
 Quality = dict[str, Any]
 

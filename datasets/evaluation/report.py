@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from datasets.evaluation.coco_scoring import Annotation, CocoScore, SummaryRow
-from datasets.evaluation.explain import first_items
+from datasets.evaluation.explain import MAX_LISTED
 from util.files.checkpoint import StrPath, atomic_write
+from util.text import first_of
 
 _LOWEST_SCORE = 0.01
 _CLASS_COLUMNS = {
@@ -56,7 +57,8 @@ def per_class_table(score: CocoScore, categories: Mapping[int, str]) -> str:
             f"{_name(i, categories):<{width}}  {score.objects_per_category[i]:>7}  {numbers}"
         )
     if absent:
-        lines.append(f"without objects: {first_items([_name(i, categories) for i in absent])}")
+        names = [_name(i, categories) for i in absent]
+        lines.append(f"without objects: {first_of(names, MAX_LISTED)}")
     return "\n".join(lines)
 
 

@@ -39,10 +39,10 @@ def best_thresholds(
         ``best_f1``: threshold with the best F1 over all detections; ``by_class``: the same by
         category id, for classes with a correct detection. None if no detection is correct.
     """
-    return thresholds_of(match_all(images_with_boxes(ground_truth, detections, image_ids)))
+    return _thresholds_of(match_all(images_with_boxes(ground_truth, detections, image_ids)))
 
 
-def thresholds_of(matches: Matches) -> dict[str, Any] | None:
+def _thresholds_of(matches: Matches) -> dict[str, Any] | None:
     """`best_thresholds` of matched detections."""
     overall = best_operating_point(matches)
     if overall is None:
@@ -58,7 +58,7 @@ def best_operating_point(matches: Matches, category_id: int | None = None) -> Op
     F1 is computed for every score that occurs, so that no threshold is better.
 
     Args:
-        matches: detections of the data set.
+        matches: detections of the dataset.
         category_id: class to consider; None: all together.
 
     Returns:

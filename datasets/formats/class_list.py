@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from datasets.annotations.coco_file import is_integer
-from datasets.annotations.table_checks import FileProblems, check_references
-from datasets.annotations.wording import EXAMPLES_SHOWN, counted, in_short, with_rest
+from datasets.annotations.table_checks import TableChecks
 from datasets.formats.text_files import read_names
 from util.cli.suggestions import did_you_mean
 from util.errors import UserError
+from util.text import counted, first_of, in_short
 
 
 def listed_classes(classes: str | Path | Sequence[str]) -> Sequence[str]:
@@ -42,8 +42,8 @@ def keep_classes(
     Raises:
         UserError: if no class of the data is listed, or objects have an unknown category.
     """
-    found = FileProblems(source)
-    check_references(found, "annotations", data["annotations"], "category_id", data["categories"])
+    found = TableChecks(source)
+    found.check_references("annotations", data["annotations"], "category_id", data["categories"])
     found.raise_if_any()
     known = {
         row["id"]: str(row.get("name", row["id"]))
@@ -54,7 +54,7 @@ def keep_classes(
     if len(unknown) == len(names):
         raise UserError(
             f"--classes: {source} has none of these classes; its classes are "
-            f"{with_rest(list(known.values())[:EXAMPLES_SHOWN], len(known))}"
+            f"{first_of(list(known.values()))}"
         )
     ids = {name: number for number, name in enumerate(names, start=1)}
     new_id = {number: ids.get(name) for number, name in known.items()}
@@ -82,12 +82,12 @@ def _sentences(
     sentences = []
     if unknown:
         hints = [f"{in_short(name)}{did_you_mean(name, known)}" for name in unknown]
-        examples = with_rest(hints[:EXAMPLES_SHOWN], len(hints))
-        sentences.append(f"--classes: {source} ({image_set}) does not have {examples}")
+        examples = first_of(hints)
+        sentences.append(f"Warning: --classes: {source} ({image_set}) does not have {examples}")
     if dropped:
         counts = [f"{name} {count}" for name, count in dropped.most_common()]
         sentences.append(
             f"--classes ({image_set}): {counted(dropped.total(), 'objects')} of other classes "
-            f"ignored: {with_rest(counts[:EXAMPLES_SHOWN], len(counts))}"
+            f"ignored: {first_of(counts)}"
         )
     return sentences

@@ -4,11 +4,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from datasets.annotations.coco_file import load_annotations
+from datasets.annotations.file_checks import is_file_name
 from datasets.annotations.layouts import SPLIT_NAMES, find_annotation_file, find_split
 from datasets.annotations.missing_files import find_folder_with
-from datasets.annotations.table_checks import is_file_name
 from datasets.formats.tables import Tables
 from util.errors import UserError
 
@@ -43,8 +44,10 @@ class CocoData:
         """
         img_folder, ann_file = self.splits[split]
         data = load_annotations(ann_file, "correct or replace the file")
-        names = [row.get("file_name") for row in data["images"]]
-        valid: list[str] = [name for name in names if is_file_name(name)]
+        valid = _file_names(data)
+        if valid and all("\\" in name for name in valid) and not (img_folder / valid[0]).is_file():
+            _convert_separators(data)  # written on Windows
+            valid = _file_names(data)
         tried = [img_folder / name for name in valid[:_NAMES_TRIED]]
         if tried and not any(map(os.path.isfile, tried)):
             found = find_folder_with(valid, img_folder, split)
@@ -56,6 +59,19 @@ class CocoData:
                 )
             img_folder = found
         return Tables(data, img_folder, ann_file, self.format)
+
+
+def _file_names(data: Mapping[str, Any]) -> list[str]:
+    """Valid file names of the table "images"."""
+    names = [row.get("file_name") for row in data["images"]]
+    return [name for name in names if is_file_name(name)]
+
+
+def _convert_separators(data: Mapping[str, Any]) -> None:
+    """Replace the separators of Windows in file names, in place."""
+    for row in data["images"]:
+        if is_file_name(row.get("file_name")):
+            row["file_name"] = row["file_name"].replace("\\", "/")
 
 
 def find_coco_splits(root: Path) -> CocoData | None:

@@ -1,6 +1,7 @@
-"""Hold out a part of the images for validation, for data that is not split."""
+"""Hold out some images for validation, for data without a split."""
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,11 +9,14 @@ from typing import Any, NamedTuple
 from datasets.annotations.coco_file import is_integer
 from util.errors import UserError
 
+# Roboflow appends this to the name of an image, with a different hash for each augmented copy.
+_COPY = re.compile(r"\.rf\.\w+(?=\.\w+$)")
+
 
 class ImageSplit(NamedTuple):
     """Names of the images that a run uses for training and for validation.
 
-    A run that continues keeps it, so that no image of it changes sides when the data grows.
+    A resumed run keeps it, so that no image changes its split when images are added.
     """
 
     train: frozenset[str] = frozenset()
@@ -31,7 +35,7 @@ class ImageSplit(NamedTuple):
         return {name: sorted(names) for name, names in self._asdict().items()}
 
     def with_images(self, train: Collection[str], val: Collection[str]) -> "ImageSplit":
-        """Add images; those that are known stay where they are."""
+        """Add images; known images keep their split."""
         known = self.train | self.val
         return ImageSplit(self.train | (set(train) - known), self.val | (set(val) - known))
 
@@ -49,17 +53,17 @@ def hold_out(
     """Split tables into training and validation images.
 
     The images are chosen by a hash of seed and file name, so the result does not depend on the
-    order of the tables. Every class with two or more images has at least one in each part, unless
+    order of the tables. Every class with two or more images has at least one in each split, unless
     validation would have more than twice the requested fraction.
 
-    Images of an earlier split stay where they were. Of the others as many are chosen as are missing
-    from the requested fraction of all images.
+    Images of an earlier split keep their split. Further validation images are chosen from the
+    others until the requested fraction of all images is reached.
 
     Args:
-        data: COCO tables; rows without a valid id are kept in the training part.
+        data: COCO tables; rows without a valid id are kept in the training split.
         fraction: fraction of validation images, above 0; 1: all images.
         seed: seed of the choice.
-        earlier: images whose part is known; ignored if the fraction is 1.
+        earlier: images whose split is known; ignored if the fraction is 1.
         prefix: beginning of the names in ``earlier``, before the file names of the tables.
 
     Returns:
@@ -75,10 +79,15 @@ def hold_out(
     known = {image_id: f"{prefix}{name}" for image_id, name in names.items()}
     in_val = {image_id for image_id, name in known.items() if name in earlier.val}
     in_train = {i for i, name in known.items() if name in earlier.train} - in_val
-    if len(names) < 2 and not in_val and not in_train:
+    first_row = _first_rows(names)
+    groups = set(first_row.values())
+    if len(groups) < 2 and not in_val and not in_train:
         raise UserError("one image cannot be split into training and validation; add images")
-    ordered = sorted(names, key=lambda image_id: (_hash(seed, names[image_id]), image_id))
-    chosen = _choose(ordered, _classes_of_images(data), fraction, in_train, in_val)
+    ordered = sorted(groups, key=lambda image_id: (_hash(seed, names[image_id]), image_id))
+    of_train, of_val = ({first_row[i] for i in part} for part in (in_train, in_val))
+    classes = _classes_of_images(data, first_row)
+    firsts = _choose(ordered, classes, fraction, of_train, of_val) - of_train
+    chosen = in_val | {image_id for image_id, first in first_row.items() if first in firsts}
     if not chosen:
         raise UserError(
             "all images are training images of the checkpoint; add images, or evaluate on the "
@@ -88,15 +97,40 @@ def hold_out(
     return _select(data, (names.keys() | invalid) - chosen), _select(data, chosen)
 
 
+def _first_rows(names: Mapping[int, Any]) -> dict[int, int]:
+    """The first row of the same image, in the order of names, by image id.
+
+    Rows with the same file, and Roboflow's augmented copies of an image, must not be in both parts.
+
+    Args:
+        names: file name of each image.
+
+    >>> _first_rows({1: "a_jpg.rf.0b1c.jpg", 2: "b.jpg", 3: "a_jpg.rf.9d2e.jpg", 4: "b.jpg"})
+    {1: 1, 3: 1, 2: 2, 4: 2}
+    """
+    first: dict[Any, int] = {}
+    in_order = sorted(names.items(), key=lambda row: (str(row[1]), row[0]))  # not of the tables
+    return {
+        image_id: first.setdefault(
+            _COPY.sub("", name) if isinstance(name, str) else image_id, image_id
+        )
+        for image_id, name in in_order
+    }
+
+
 def _hash(seed: int, name: Any) -> bytes:
     return hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogatepass")).digest()
 
 
-def _classes_of_images(data: Mapping[str, Any]) -> dict[int, set[str]]:
+def _classes_of_images(
+    data: Mapping[str, Any], first_row: Mapping[int, int]
+) -> dict[int, set[str]]:
+    """Classes by image; of several rows with the same file, by the first."""
     classes: defaultdict[int, set[str]] = defaultdict(set)
     for row in data["annotations"]:
         if is_integer(row.get("image_id")):
-            classes[row["image_id"]].add(str(row.get("category_id")))
+            image_id = row["image_id"]
+            classes[first_row.get(image_id, image_id)].add(str(row.get("category_id")))
     return classes
 
 

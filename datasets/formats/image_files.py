@@ -1,6 +1,7 @@
 """Find image files, and read their sizes from their headers."""
 
 import os
+import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
-from datasets.loading.images import QUARTER_TURNS, exif_orientation
+from datasets.loading.images import AS_STORED, QUARTER_TURNS, exif_orientation
 from util.errors import UserError
 from util.files.image_files import open_image
 
@@ -29,10 +30,12 @@ class HeaderSize(NamedTuple):
     Attributes:
         stored_wh: width and height as read without the EXIF rotation.
         upright_wh: width and height after the EXIF rotation.
+        is_rotated: whether the upright image differs from the stored one.
     """
 
     stored_wh: tuple[int, int]
     upright_wh: tuple[int, int]
+    is_rotated: bool = False
 
 
 def is_image(path: Path) -> bool:
@@ -71,6 +74,11 @@ def files_in(folder: Path, recursive: bool = False) -> list[Path]:
     return found
 
 
+def comparable(name: str) -> str:
+    """A form of a file name that is equal for names that differ only in case or Unicode accents."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def has_image(paths: Iterable[Path]) -> bool:
     """Whether any of the paths is an image."""
     return any(is_image(path) for path in paths)
@@ -93,11 +101,13 @@ def _read_size(path: str, _mtime_ns: int, _num_bytes: int) -> HeaderSize | None:
     try:
         with open_image(path, f"image file {path}") as image:
             has_exif = image.format in _EXIF_IN_HEADER or "exif" in image.info
-            is_turned = has_exif and exif_orientation(image) in QUARTER_TURNS
+            orientation = exif_orientation(image) if has_exif else AS_STORED
+            is_turned = orientation in QUARTER_TURNS
             if isinstance(image, TiffImageFile):  # Pillow reads it upright
                 width, height = (image.tag_v2[tag] for tag in (IMAGEWIDTH, IMAGELENGTH))
                 upright = (height, width) if is_turned else (width, height)
                 return HeaderSize(upright, upright)
-            return HeaderSize(image.size, image.size[::-1] if is_turned else image.size)
+            upright = image.size[::-1] if is_turned else image.size
+            return HeaderSize(image.size, upright, orientation != AS_STORED)
     except UserError:  # reported when the image is read
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets.annotations.coco_file import ORIGIN
-from datasets.annotations.wording import counted
+from datasets.annotations.table_checks import ID_RULE, TableChecks
 from datasets.formats.class_list import keep_classes, listed_classes
 from datasets.formats.held_out import NO_IMAGES, ImageSplit, hold_out
 from datasets.formats.recognize import DataSource
@@ -16,6 +16,7 @@ from datasets.formats.voc import VocData
 from datasets.formats.yolo import YoloData
 from util.errors import UserError
 from util.options import option
+from util.text import counted
 
 DEFAULT_VAL_FRACTION = 0.1
 
@@ -27,7 +28,7 @@ class ReadOptions(NamedTuple):
         val_fraction: fraction of validation images if the data is not split; None: the default.
         seed: seed for choosing these images: ``--split_seed``, by default ``--seed``.
         classes: file with class names, or the names.
-        keep_difficult: treat difficult objects of Pascal VOC like all others.
+        keep_difficult: also train and evaluate on objects of Pascal VOC that are marked difficult.
         restored: whether values may have been restored from a checkpoint; those that do not apply
             to the data are then ignored.
     """
@@ -62,14 +63,14 @@ def read_split(
     known_ids: Mapping[str, int] | None = None,
     earlier: ImageSplit = NO_IMAGES,
 ) -> Tables:
-    """Read training or validation data. If the data is not split, a part is held out.
+    """Read training or validation data. Without a split, validation images are held out.
 
     Args:
         source: the dataset.
         image_set: "train" or "val".
         options: values of the flags.
         known_ids: category ids by class name, for formats that have only names.
-        earlier: images whose part is known from a checkpoint, for data that is not split.
+        earlier: training and validation images of a checkpoint, for data without a split.
 
     Raises:
         UserError: if files are missing or invalid, or a flag does not apply to the data.
@@ -104,11 +105,14 @@ def _check_options(source: DataSource, image_set: str, options: ReadOptions) -> 
 
 
 def _part_of(tables: Tables, image_set: str, options: ReadOptions, earlier: ImageSplit) -> Tables:
-    """The training or the validation part of data that is not split."""
+    """The training or the validation images of data without a split."""
     fraction = options.val_fraction
     fraction = DEFAULT_VAL_FRACTION if fraction is None else fraction
     earlier = earlier if fraction < 1 else NO_IMAGES
     prefix = _name_prefix(tables)
+    found = TableChecks(tables.source)
+    found.check_table("images", tables.data["images"], [ID_RULE])
+    found.raise_if_any()
     training, validation = hold_out(tables.data, fraction, options.seed, earlier, prefix)
     data = training if image_set == "train" else validation
     if not data["images"]:
@@ -122,7 +126,7 @@ def _part_of(tables: Tables, image_set: str, options: ReadOptions, earlier: Imag
     if image_set == "train":
         part = " (the other images)"
     notes = _notes_of(tables.notes, data, training if image_set == "val" else validation)
-    remarks = tables.remarks if image_set == "val" else []  # the same for both parts
+    remarks = tables.remarks if image_set == "val" else []  # the same for both splits
     split = earlier.with_images(train_names, val_names)
     part = tables.part + part
     return replace(tables, data=data, notes=notes, remarks=remarks, part=part, split=split)
@@ -157,7 +161,7 @@ def _choice(
 def _notes_of(
     notes: Sequence[Note], data: Mapping[str, Any], other: Mapping[str, Any]
 ) -> list[Note]:
-    """Notes about a part of the data: without the places in the other part."""
+    """Notes about a split, without the places in the other split."""
     own, others = ({row.get(ORIGIN) for row in part["images"]} for part in (data, other))
     parts = [
         Note(note.text, [p for p in note.places if p.file in own or p.file not in others])

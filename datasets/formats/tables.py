@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datasets.annotations.coco_file import ORIGIN, TEXT_ID, text_ids
-from datasets.annotations.wording import EXAMPLES_SHOWN, counted, with_rest
+from datasets.annotations.coco_file import ORIGIN, TEXT_ID, UPRIGHT, text_ids
 from datasets.formats.held_out import ImageSplit
 from util.errors import UserError
+from util.text import counted, first_of
 
 _CLASSES_SHOWN = 8
 
@@ -46,7 +46,7 @@ class Note(NamedTuple):
 
     def __str__(self) -> str:
         """Number of entries, text, and the first few positions."""
-        examples = with_rest(self.places[:EXAMPLES_SHOWN], len(self.places))
+        examples = first_of(self.places)
         return f"{counted(len(self.places), self.text)}: {examples}"
 
 
@@ -63,8 +63,8 @@ class Tables:
         format: name of the format.
         notes: entries that the reader has ignored or changed; probably errors in the data.
         remarks: sentences about entries that were ignored or changed because of flags.
-        part: description of the part of ``source`` that was read; empty: all of it.
-        split: all images by use, if a part of the data was held out; else None.
+        part: text about which images of ``source`` were read; empty: all of them.
+        split: training and validation images, if validation images were held out; else None.
     """
 
     data: dict[str, Any]
@@ -78,7 +78,7 @@ class Tables:
 
     @property
     def origin(self) -> str:
-        """Format and path, with the part that was read."""
+        """Format and path, and which images were read."""
         return f"{self.format}, {self.source}{self.part}"
 
     def report(self, image_set: str, summary: bool = True) -> None:
@@ -102,7 +102,7 @@ class Tables:
             image_set: "train" or "val".
         """
         names = [str(row.get("name", row.get("id"))) for row in self.data["categories"]]
-        some = with_rest(names[:_CLASSES_SHOWN], len(names))
+        some = first_of(names, _CLASSES_SHOWN)
         what = {"train": "Training", "val": "Validation"}[image_set]
         objects = [row for row in self.data["annotations"] if not row.get("iscrowd")]
         with_objects = {str(row.get("image_id")) for row in objects}
@@ -130,6 +130,10 @@ class ReadObject(NamedTuple):
     polygons: Sequence[list[float]] = ()
     difficult: bool | None = None
 
+    def described(self) -> str:
+        """Name, and whether the size of the box is negative: its corners are exchanged."""
+        return f"{self.name}, negative size" if min(self.box_xywh[2:]) < 0 else self.name
+
 
 class ReadImage(NamedTuple):
     """An image with its objects, as read from a file.
@@ -139,12 +143,15 @@ class ReadImage(NamedTuple):
         size_wh: width and height in pixels, in the orientation of the annotations; None: unknown.
         objects: objects in the order of the file.
         origin: annotation file, for messages.
+        upright: whether the annotations refer to the upright image, which differs from the stored
+            one.
     """
 
     path: Path
     size_wh: tuple[int, int] | None
     objects: Sequence[ReadObject]
     origin: str
+    upright: bool = False
 
 
 def as_tables(
@@ -165,6 +172,8 @@ def as_tables(
         row: dict[str, Any] = {"id": image_id, "file_name": file_name, ORIGIN: image.origin}
         if image.size_wh is not None:
             row["width"], row["height"] = image.size_wh
+        if image.upright:
+            row[UPRIGHT] = True
         rows.append(row)
         for one in image.objects:
             annotation = _annotation_of(one, class_ids[one.name])
@@ -212,7 +221,7 @@ def raise_problems(problems: Sequence[str], fix: str) -> None:
         UserError: there are problems.
     """
     if problems:
-        few = with_rest(problems[:EXAMPLES_SHOWN], len(problems))
+        few = first_of(problems)
         raise UserError(f"{few}; {fix}")
 
 

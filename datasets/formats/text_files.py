@@ -5,24 +5,24 @@ from pathlib import Path
 from util.errors import UserError
 
 
-def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 file without white space at both ends; line ends and BOM of any system.
+def read_text(path: Path) -> str:
+    """Text of a UTF-8 file; line ends and BOM of any system.
 
     Raises:
         UserError: the file cannot be read or is not UTF-8.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text; save it as UTF-8") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the path") from None
-    return [line.strip() for line in text.splitlines()]
 
 
 def filled_lines(path: Path) -> list[tuple[int, str]]:
-    """Lines of `read_lines` that are not empty, with their numbers from 1."""
-    return [(number, line) for number, line in enumerate(read_lines(path), start=1) if line]
+    """Lines that are not empty, with their numbers from 1, without white space at their ends."""
+    lines = (line.strip() for line in read_text(path).splitlines())
+    return [(number, line) for number, line in enumerate(lines, start=1) if line]
 
 
 def read_names(path: Path) -> list[str]:

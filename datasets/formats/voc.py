@@ -1,13 +1,20 @@
 """Read Pascal VOC data: one XML file per image, and lists of images per split."""
 
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.formats.image_files import HeaderSize, header_size, images_in, is_image
+from datasets.annotations.foreign_formats import is_voc_file
+from datasets.formats.image_files import (
+    HeaderSize,
+    comparable,
+    files_in,
+    header_size,
+    images_in,
+    is_image,
+)
 from datasets.formats.tables import (
     Note,
     Place,
@@ -23,6 +30,7 @@ from datasets.formats.voc_folders import Splits, VocPart, xml_files
 from datasets.formats.voc_xml import VocFile, read_voc_file
 from util.errors import UserError
 
+_UNCLEAR = "have an EXIF orientation that their size does not show; read as stored"
 _FLAG = re.compile(r"\s+(-1|0|1)$")  # follows an image name in lists for a single class
 
 
@@ -81,7 +89,7 @@ def _read_part(part: VocPart) -> tuple[list[ReadImage], list[Note]]:
     file_of, lone = images.pair(files.values())
     names: Iterable[str] = images.names() if listed is None else listed
     if listed is not None:
-        with_image = files.keys() - {_key(file.path.stem) for file in lone}
+        with_image = files.keys() - {comparable(file.path.stem) for file in lone}
         _refuse_missing(part, listed, [n for n in listed if n not in with_image], images)
     for name in names:
         if name not in files:
@@ -93,13 +101,19 @@ def _read_part(part: VocPart) -> tuple[list[ReadImage], list[Note]]:
             + (f", such as {lone[0].image_name or lone[0].path.stem}" if lone else "")
             + "; put the images there"
         )
+    unused = [path for name in names for path in images.named(name) if path not in file_of]
+    nested = _nested_xml_files(part.xml_folder) if listed is None else []
     other_sizes: list[Place] = []
-    read = [_with_size(path, file, other_sizes) for path, file in file_of.items()]
+    unclear: list[Place] = []
+    read = [_with_size(path, file, other_sizes, unclear) for path, file in file_of.items()]
     empty = [Place(f.path.name, box) for f in file_of.values() if f for box in f.empty]
     notes = [
         Note("boxes with zero area ignored", empty),
         Note("files without image ignored", [Place(f.path.name) for f in lone]),
+        Note("images with the name of another image ignored", [Place(p.name) for p in unused]),
+        Note("files in subfolders ignored", [Place(str(path)) for path in nested]),
         Note("files with a wrong image size, which is corrected", other_sizes),
+        Note(f"images {_UNCLEAR}", unclear),
     ]
     return read, [note for note in notes if note.places]
 
@@ -110,10 +124,15 @@ def _read_files(xml_folder: Path, listed: Container[str] | None) -> dict[str, Vo
     Raises:
         UserError: if files are invalid; the message lists the first few.
     """
-    files, problems = {}, []
+    files: dict[str, VocFile] = {}
+    problems: list[str] = []
     for path in xml_files(xml_folder):
-        key = _key(path.stem)
-        if listed is None or key in listed:
+        key = comparable(path.stem)
+        if listed is not None and key not in listed:
+            continue
+        if key in files:
+            problems.append(f"{path} and {files[key].path.name} differ only in case")
+        else:
             try:
                 files[key] = read_voc_file(path)
             except UserError as error:
@@ -134,9 +153,9 @@ def _listed_names(list_file: Path, images: "_ImageFinder") -> dict[str, str]:
     for number, line in filled_lines(list_file):
         path = Path(line)
         name = path.stem if is_image(path) else path.name
-        if not images.named(_key(name)):
+        if not images.named(comparable(name)):
             name = _FLAG.sub("", name)
-        names.setdefault(_key(name), f"line {number} ({name})")
+        names.setdefault(comparable(name), f"line {number} ({name})")
     if not names:
         raise UserError(f"{list_file} lists no images; write one image name per line")
     return names
@@ -162,11 +181,6 @@ def _refuse_missing(
         raise_problems([prefix + missing[0], *missing[1:]], "add the images or remove the lines")
 
 
-def _key(stem: str) -> str:
-    """Key for comparing file names: case-insensitive, with normalized Unicode accents."""
-    return unicodedata.normalize("NFC", stem).casefold()
-
-
 class _ImageFinder:
     """Finds the images of annotation files.
 
@@ -177,7 +191,7 @@ class _ImageFinder:
     def __init__(self, img_folder: Path) -> None:
         self._by_key: defaultdict[str, list[Path]] = defaultdict(list)
         for path in images_in(img_folder):
-            self._by_key[_key(path.stem)].append(path)
+            self._by_key[comparable(path.stem)].append(path)
 
     def names(self) -> list[str]:
         """Keys of all images."""
@@ -201,16 +215,34 @@ class _ImageFinder:
 
     def _image_of(self, file: VocFile) -> Path | None:
         """Image with the name of an annotation file, else with the file name in it."""
-        images = self.named(_key(file.path.stem))
-        images = images or self.named(_key(Path(file.image_name).stem))
+        images = self.named(comparable(file.path.stem))
+        images = images or self.named(comparable(Path(file.image_name).stem))
         exact = [path for path in images if path.name == file.image_name]
         exact += [path for path in images if path.stem == file.path.stem]
         return next(iter([*exact, *images]), None)
 
 
-def _with_size(path: Path, file: VocFile | None, other_sizes: list[Place]) -> ReadImage:
-    """An image with its objects and size; wrong sizes in XML files are appended to a list."""
+def _nested_xml_files(folder: Path) -> list[Path]:
+    """Annotation files in the subfolders of a folder."""
+    files = (path for path in files_in(folder, recursive=True) if path.parent != folder)
+    return [path for path in files if path.suffix.lower() == ".xml" and is_voc_file(path)]
+
+
+def _with_size(
+    path: Path, file: VocFile | None, other_sizes: list[Place], unclear: list[Place]
+) -> ReadImage:
+    """An image with its objects and size.
+
+    Args:
+        path: path of the image.
+        file: its annotation file; None: it has no objects.
+        other_sizes: wrong sizes in XML files are appended.
+        unclear: images whose size does not show whether boxes follow the EXIF orientation are
+            appended.
+    """
     header = header_size(path)
+    if header and header.is_rotated and header.stored_wh == header.upright_wh:
+        unclear.append(Place(path.name))
     if file is None:
         return ReadImage(path, header.upright_wh if header else None, [], path.name)
     size_wh = _size_of(file.size_wh, header, file.objects)

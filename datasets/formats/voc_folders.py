@@ -100,7 +100,7 @@ def _find_part(root: Path) -> VocPart | None:
 
 
 def _find_inner_part(root: Path, split: str) -> VocPart | None:
-    """Find annotations/SPLIT beside images/SPLIT."""
+    """Find annotations/SPLIT next to images/SPLIT."""
     inner = {folder.name.lower(): folder for folder in _subfolders(root)}
     xml_folders = [inner[name] / split for name in _XML_FOLDERS if name in inner]
     img_folders = [inner[name] / split for name in _IMAGE_FOLDERS if name in inner]

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from datasets.annotations.coco_file import LARGEST_COORDINATE
-from datasets.annotations.wording import in_short
 from datasets.formats.tables import ReadObject
 from util.errors import UserError
+from util.text import in_short
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _NOT_DIFFICULT = ("", "0", "0.0", "false", "unspecified")
@@ -53,7 +53,7 @@ def read_voc_file(path: Path) -> VocFile:
         if min(one.box_xywh[2:]) > 0:
             objects.append(one)
         else:
-            empty.append(f"object {number} ({one.name})")
+            empty.append(f"object {number} ({one.described()})")
     name = PureWindowsPath(_text_of(root.find("filename"))).name  # splits at / and \
     return VocFile(path, name, _size_wh(root), objects, empty)
 
@@ -105,8 +105,8 @@ def _read_object(element: ElementTree.Element) -> ReadObject:
     corners = {child.tag: child for child in fields["bndbox"]}
     left, top, right, bottom = (_corner(corners.get(tag), tag, name) for tag in _CORNERS)
     # Pixels are counted from 1 and both ends included. A width or height of one pixel: no area.
-    width = right - left + 1 if right > left else 0.0
-    height = bottom - top + 1 if bottom > top else 0.0
+    width = right - left + (right > left)
+    height = bottom - top + (bottom > top)
     difficult = _text_of(fields.get("difficult")).lower() not in _NOT_DIFFICULT
     return ReadObject(name, (left - 1, top - 1, width, height), difficult=difficult)
 

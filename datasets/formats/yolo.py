@@ -77,7 +77,8 @@ class YoloData:
                 problems.append(str(error))
                 continue
             empty += [Place(labels.name, box) for box in file.empty]
-            read.append(ReadImage(image, header.upright_wh, file.objects, labels.name))
+            size_wh, upright = header.upright_wh, header.is_rotated
+            read.append(ReadImage(image, size_wh, file.objects, labels.name, upright))
         raise_problems(problems, "correct the lines")
         notes = [
             Note("boxes with zero area ignored", empty),
@@ -116,4 +117,5 @@ def _without_image(images: Sequence[Path], label_paths: set[Path]) -> list[Place
 def _text_files(folders: Iterable[Path]) -> set[Path]:
     """Text files of folders, except lists of class names."""
     files = (path for folder in folders if folder.is_dir() for path in files_in(folder))
-    return {path for path in files if path.suffix == ".txt" and path.name not in CLASS_FILES}
+    texts = (path for path in files if path.suffix.lower() == ".txt")
+    return {path for path in texts if path.name not in CLASS_FILES}

@@ -11,8 +11,8 @@ import yaml
 
 from datasets.annotations.foreign_formats import is_yolo_label_file
 from datasets.annotations.layouts import SPLIT_NAMES
-from datasets.formats.image_files import files_in, has_image, images_in, is_image
-from datasets.formats.text_files import filled_lines, read_names
+from datasets.formats.image_files import comparable, files_in, has_image, images_in, is_image
+from datasets.formats.text_files import filled_lines, read_names, read_text
 from util.errors import UserError
 
 YAML_SUFFIXES = (".yaml", ".yml")
@@ -71,11 +71,7 @@ def _read_yaml(path: Path) -> Any:
         UserError: if the file is invalid.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+        return yaml.load(read_text(path), Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
@@ -197,7 +193,9 @@ def _from_folders(root: Path) -> YoloFolders | None:
                 splits[split] = images
                 break
     if not splits:
-        images = _labeled_images(root / "images") or _labeled_images(root)
+        images = _labeled_images(root / "images")
+        if not images and has_image(files_in(root)):
+            images = _labeled_images(root)
         splits = {"train": images} if images else {}
     if not splits:
         return None
@@ -212,7 +210,7 @@ def _from_folders(root: Path) -> YoloFolders | None:
 
 def _labeled_images(folder: Path) -> list[Path]:
     """Images of a folder if some of them have YOLO labels, else none."""
-    if not folder.is_dir() or not has_image(files_in(folder)):
+    if not folder.is_dir():
         return []
     images = images_in(folder, recursive=True)
     filled = (path for path in label_files(images).values() if _has_content(path))
@@ -234,13 +232,36 @@ def _find_class_file(root: Path, splits: Mapping[str, list[Path]]) -> Path | Non
 def label_files(images: Iterable[Path]) -> dict[Path, Path]:
     """Paths of the label files of images, which may not exist.
 
-    They are in the folder ``labels`` instead of ``images``, or beside the images.
+    They are in the folder ``labels`` instead of ``images``, or next to the images. A name that
+    differs only in case or in the encoding of accents counts if no other image has it exactly.
     """
     apart = {image: _in_labels(image) for image in images}
-    if any(path.is_file() for path in apart.values()):
-        return apart
     beside = {image: image.with_suffix(".txt") for image in apart}
-    return beside if any(path.is_file() for path in beside.values()) else apart
+    for expected in (apart, beside):
+        if found := _existing(expected):
+            return {image: found.get(image, path) for image, path in expected.items()}
+    return apart
+
+
+def _existing(expected: Mapping[Path, Path]) -> dict[Path, Path]:
+    """The label files of images that have one, by their expected paths."""
+    files = {
+        path
+        for folder in {path.parent for path in expected.values()}
+        if folder.is_dir()
+        for path in files_in(folder)
+    }
+    found = {image: path for image, path in expected.items() if path in files}
+    similar = {_similar(path): path for path in sorted(files.difference(found.values()))}
+    for image, path in expected.items():
+        if image not in found and (other := similar.get(_similar(path))):
+            found[image] = other
+    return found
+
+
+def _similar(path: Path) -> tuple[Path, str]:
+    """Folder and comparable name."""
+    return path.parent, comparable(path.name)
 
 
 def _in_labels(image: Path) -> Path:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets.annotations.wording import in_short
 from datasets.formats.tables import ReadObject
 from datasets.formats.text_files import filled_lines
 from util.errors import UserError
+from util.text import in_short
 
 _LARGEST_FRACTION = 1.5  # larger numbers are probably pixels
 _CLASS = re.compile(r"\d+(\.0*)?")
@@ -56,7 +56,7 @@ def read_label_file(
         if min(one.box_xywh[2:]) > 0:
             objects.append(one)
         else:
-            empty.append(f"line {number} ({one.name})")
+            empty.append(f"line {number} ({one.described()})")
     return LabelFile(objects, empty)
 
 

@@ -1,6 +1,7 @@
 """Replace unreadable images, up to ``--skip_bad_images``, and report them in the main process.
 
-Data workers return their error messages with the samples; `ReportingLoader` logs each of them once.
+DataLoader workers return their error messages with the samples; `ReportingLoader` logs each of them
+once.
 """
 
 import logging
@@ -9,7 +10,8 @@ from typing import Any, NamedTuple, cast
 
 from torch.utils.data import DataLoader, Dataset
 
-from util.byte_images import ByteImages, Normalization
+from datasets.loading.byte_images import ByteImages
+from datasets.loading.byte_samples import ByteImage
 from util.errors import UserError
 from util.nested_tensor import collate_fn
 
@@ -36,7 +38,7 @@ class Batch(NamedTuple):
     """A collated batch.
 
     Attributes:
-        images: `util.nested_tensor.NestedTensor` or `util.byte_images.ByteImages`.
+        images: `util.nested_tensor.NestedTensor` or `datasets.loading.byte_images.ByteImages`.
         targets: targets of the samples.
         errors: error messages of all samples.
         notice: first notice of the samples, or None.
@@ -90,27 +92,23 @@ def refuse_too_many(errors: list[str], allowed: int) -> None:
     raise UserError(f"{errors[-1]}; more images than --skip_bad_images {allowed} cannot be read")
 
 
-def collate_samples(samples: list[_Sample], normalization: Normalization | None = None) -> Batch:
-    """Collate samples, and combine their messages.
-
-    Args:
-        samples: samples of a `ReplacingDataset`.
-        normalization: None: collate with `util.nested_tensor.collate_fn`; else the images are
-            uint8 (H, W, C), and are collated to `util.byte_images.ByteImages`.
-    """
+def collate_samples(samples: list[_Sample]) -> Batch:
+    """Collate samples of a `ReplacingDataset`, and combine their messages."""
     targets: Any
-    if normalization is None:
-        images, targets = collate_fn([(sample.image, sample.target) for sample in samples])
-    else:
-        images = ByteImages([sample.image for sample in samples], normalization)
+    if isinstance(samples[0].image, ByteImage):
+        images = ByteImages(
+            [sample.image.pixels for sample in samples], samples[0].image.normalization
+        )
         targets = tuple(sample.target for sample in samples)
+    else:
+        images, targets = collate_fn([(sample.image, sample.target) for sample in samples])
     errors = [error for sample in samples for error in sample.errors]
     notice = next((sample.notice for sample in samples if sample.notice), None)
     return Batch(images, targets, errors, notice)
 
 
 class ReportingLoader:
-    """Yields (images, targets); logs each replaced image once, and prints the first notice.
+    """Yields (images, targets); logs each replaced image once, and prints a notice per topic.
 
     Args:
         loader: loads a `ReplacingDataset` with `collate_samples`.
@@ -126,7 +124,7 @@ class ReportingLoader:
         self._loader = loader
         self._allowed = allowed
         self._known = known
-        self._has_printed_notice = False
+        self._topics: set[str] = set()  # of notices: their words before the first colon
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -135,8 +133,8 @@ class ReportingLoader:
         for images, targets, errors, notice in self._loader:
             for error in errors:
                 self._report(error)
-            if notice is not None and not self._has_printed_notice:
-                self._has_printed_notice = True
+            if notice is not None and (topic := notice.partition(":")[0]) not in self._topics:
+                self._topics.add(topic)
                 print(notice)
             yield images, targets
 

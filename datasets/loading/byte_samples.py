@@ -1,14 +1,14 @@
-"""Data sets whose images stay 8-bit until a batch is on its device."""
+"""Datasets whose images stay 8-bit until a batch is on its device."""
 
-import copy
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from datasets.coco import CocoDetection
 from datasets.coco_panoptic import CocoPanoptic
+from datasets.loading.byte_images import Normalization
 from datasets.transforms import Compose, ToBytes, ToNormalizedTensor
-from util.byte_images import Normalization
-
-D = TypeVar("D")
 
 # Attribute with the transforms by `__getitem__` of the class: a subclass that overrides the method
 # expects normalized images.
@@ -18,23 +18,52 @@ _TRANSFORMS: dict[Any, str] = {
 }
 
 
-def with_byte_images(dataset: D) -> tuple[D, Normalization | None]:
-    """A copy of a data set that returns images as uint8 (H, W, 3), not normalized.
+class ByteImage(NamedTuple):
+    """An image to be normalized later.
+
+    Attributes:
+        pixels: uint8 (H, W, 3).
+        normalization: mean and standard deviation.
+    """
+
+    pixels: Tensor
+    normalization: Normalization
+
+
+class ByteSamples(Dataset):
+    """Returns a `ByteImage` in place of an image that the last transform normalizes.
+
+    The transforms of the dataset are read for each image, so that they may be replaced between two
+    epochs; images of transforms that do not end with `ToNormalizedTensor` are returned unchanged.
 
     Args:
-        dataset: returns images normalized by `ToNormalizedTensor` as the last transform; other data
-            sets are returned unchanged.
-
-    Returns:
-        the data set, and the normalization that its images need, or None.
+        dataset: its class has a method ``untransformed``.
+        name: its attribute with the transforms.
     """
-    kind: Any = type(dataset)
-    name = _TRANSFORMS.get(kind.__getitem__, "")
-    transforms: Any = getattr(dataset, name, None)
-    if type(transforms) is not Compose or not transforms.transforms:
-        return dataset, None
-    if type(transforms.transforms[-1]) is not ToNormalizedTensor:
-        return dataset, None
-    of_bytes = copy.copy(dataset)
-    setattr(of_bytes, name, Compose([*transforms.transforms[:-1], ToBytes()]))
-    return of_bytes, transforms.transforms[-1].normalization
+
+    def __init__(self, dataset: Any, name: str) -> None:
+        self.dataset, self._name = dataset, name
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        transforms = getattr(self.dataset, self._name)
+        parts: Any = transforms.transforms if type(transforms) is Compose else []
+        *first, last = parts or [None]
+        if type(last) is not ToNormalizedTensor:
+            image, target = self.dataset[index]
+            return image, target
+        image, target = Compose([*first, ToBytes()])(*self.dataset.untransformed(index))
+        return ByteImage(image, last.normalization), target
+
+    def pop_notice(self) -> str | None:
+        """Message of the dataset about the last image, or None."""
+        notice: str | None = self.dataset.pop_notice()
+        return notice
+
+
+def with_byte_images(dataset: Any) -> Any:
+    """The dataset as `ByteSamples`; unchanged if its class is not known."""
+    name = _TRANSFORMS.get(type(dataset).__getitem__)
+    return dataset if name is None else ByteSamples(dataset, name)

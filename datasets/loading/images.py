@@ -16,7 +16,7 @@ from util.files.image_files import open_image
 # Modes that Pillow converts to RGB only (or only without a warning) through another mode.
 _MODE_BETWEEN = {"P": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
 
-_AS_STORED = 1
+AS_STORED = 1  # EXIF orientation of images whose pixels are stored upright
 QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 # Transposition that makes an image upright, by EXIF orientation.
 _TO_UPRIGHT = {
@@ -55,7 +55,7 @@ def read_image(path: str | Path, name: str | None = None) -> Image.Image:
 def read_upright(path: str | Path, name: str | None = None) -> Image.Image:
     """Read an image as 8-bit RGB and apply its EXIF orientation; otherwise like `read_image`."""
     with open_image(path, name or f"image file {path}") as image:
-        return _turn_upright(to_rgb(image), exif_orientation(image))
+        return turn_upright(to_rgb(image), exif_orientation(image))
 
 
 class SizeMatch(Enum):
@@ -64,10 +64,14 @@ class SizeMatch(Enum):
     EQUAL = "equal, or the annotation file has no size"
     TURNED = "equal after the quarter turn of the EXIF orientation"
     DIFFERENT = "different"
+    AMBIGUOUS = "equal, but boxes may have been drawn on the image in its EXIF orientation"
 
 
 def read_listed_image(
-    path: str | Path, size_wh: tuple[int, int] | None, name: str | None = None
+    path: str | Path,
+    size_wh: tuple[int, int] | None,
+    name: str | None = None,
+    upright: bool = False,
 ) -> tuple[Image.Image, SizeMatch]:
     """Read an image file as 8-bit RGB, in the orientation of its annotations.
 
@@ -78,18 +82,23 @@ def read_listed_image(
         path: see `read_image`.
         size_wh: width and height in the annotation file; None if missing.
         name: see `read_image`.
+        upright: whether the annotations are known to refer to the upright image.
 
     Returns:
-        the image, and the comparison of its stored size with ``size_wh``.
+        the image, and the comparison of its stored size with ``size_wh``; if ``upright``, of its
+        upright size.
 
     Raises:
         UserError: see `read_image`.
     """
     with open_image(path, name or f"image file {path}") as image:
         rgb = to_rgb(image)
-        orientation = _AS_STORED if size_wh in (None, rgb.size) else exif_orientation(image)
+        orientation = exif_orientation(image)
+    if upright:
+        rgb = turn_upright(rgb, orientation)
+        return rgb, compare_sizes(rgb.size, size_wh, AS_STORED)
     match = compare_sizes(rgb.size, size_wh, orientation)
-    return (_turn_upright(rgb, orientation) if match is SizeMatch.TURNED else rgb), match
+    return (turn_upright(rgb, orientation) if match is SizeMatch.TURNED else rgb), match
 
 
 def compare_sizes(
@@ -103,7 +112,9 @@ def compare_sizes(
         orientation: EXIF orientation, 1 to 8.
     """
     if listed_wh in (None, stored_wh):
-        return SizeMatch.EQUAL
+        is_square = stored_wh[0] == stored_wh[1]
+        turns_differ = orientation in QUARTER_TURNS and listed_wh is not None and not is_square
+        return SizeMatch.EQUAL if orientation == AS_STORED or turns_differ else SizeMatch.AMBIGUOUS
     if orientation in QUARTER_TURNS and listed_wh == stored_wh[::-1]:
         return SizeMatch.TURNED
     return SizeMatch.DIFFERENT
@@ -116,14 +127,20 @@ def exif_orientation(image: Image.Image) -> int:
         image: image whose pixels have been loaded; Pillow rotates TIFF files on loading.
     """
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, _AS_STORED)
+        orientation = image.getexif().get(ExifTags.Base.Orientation, AS_STORED)
     except Exception:  # Pillow raises many types for corrupt EXIF data
-        return _AS_STORED
+        return AS_STORED
     is_known = type(orientation) is int and 1 <= orientation <= 8
-    return orientation if is_known else _AS_STORED
+    return orientation if is_known else AS_STORED
 
 
-def _turn_upright(image: Image.Image, orientation: int) -> Image.Image:
+def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Rotate and flip a stored image so that it is upright.
+
+    Args:
+        image: the image as stored.
+        orientation: EXIF orientation, 1 (upright) to 8.
+    """
     turn = _TO_UPRIGHT.get(orientation)
     return image if turn is None else image.transpose(turn)
 

@@ -1,7 +1,6 @@
 """Data loaders for training and evaluation."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from datasets.loading.padding import Padding, aspect_ratios
 from datasets.loading.row_labels import with_row_labels
 from datasets.loading.samplers import EpochBatchSampler, ShareSampler
 from datasets.loading.seeded import SeededDataset
-from util.byte_images import Normalization
 from util.category_ids import CategoryIds
 from util.cli.signals import ignore_stop_signals
 from util.distributed.processes import get_world_size
@@ -65,8 +63,7 @@ class TrainLoader:
         category_ids: CategoryIds | None = None,
         group_aspect: bool = False,
     ) -> None:
-        images, normalization = with_byte_images(dataset)
-        labelled = with_row_labels(images, category_ids)
+        labelled = with_row_labels(with_byte_images(dataset), category_ids)
         self._samples = SeededDataset(ReplacingDataset(labelled, skip_bad_images), seed)
         ratios = aspect_ratios(dataset) if group_aspect else None
         for flag, size in (("freeze_batch_size", freeze_batch_size), ("batch_size", batch_size)):
@@ -76,9 +73,7 @@ class TrainLoader:
                 )
                 if self.batches.num_batches == 0:
                     raise UserError(_explain_no_step(len(self._samples), flag, size, accum_steps))
-        loader = _loader(
-            self._samples, num_workers, pin_memory, normalization, batch_sampler=self.batches
-        )
+        loader = _loader(self._samples, num_workers, pin_memory, batch_sampler=self.batches)
         known = [] if bad_images is None else bad_images
         self._loader = ReportingLoader(loader, dataset, skip_bad_images, known)
         self.padding = Padding()
@@ -128,13 +123,12 @@ def build_val_loader(
 
     For the arguments see `TrainLoader`. Ranks may have different numbers of batches, even none.
     """
-    images, normalization = with_byte_images(dataset)
-    samples = ReplacingDataset(with_row_labels(images, category_ids), skip_bad_images)
+    labelled = with_row_labels(with_byte_images(dataset), category_ids)
+    samples = ReplacingDataset(labelled, skip_bad_images)
     loader = _loader(
         samples,
         num_workers,
         pin_memory,
-        normalization,
         batch_size=batch_size,
         sampler=ShareSampler(len(samples)),
     )
@@ -146,12 +140,11 @@ def _loader(
     dataset: Dataset,
     num_workers: int,
     pin_memory: bool,
-    normalization: Normalization | None,
     **batching: Any,
 ) -> DataLoader:
     return DataLoader(
         dataset,
-        collate_fn=partial(collate_samples, normalization=normalization),
+        collate_fn=collate_samples,
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from datasets.loading.byte_images import ByteImages
 from datasets.loading.geometry import scaled_size
-from util.byte_images import ByteImages
 from util.errors import UserError
 from util.nested_tensor import NestedTensor
 

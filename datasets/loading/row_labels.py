@@ -1,4 +1,4 @@
-"""Convert the labels of a data set from category ids to rows of the class head."""
+"""Convert the labels of a dataset from category ids to rows of the classification head."""
 
 from collections.abc import Sized
 from typing import Any, cast
@@ -10,10 +10,10 @@ from util.errors import UserError
 
 
 class RowLabels(Dataset):
-    """A data set whose ``labels`` are rows of the class head instead of category ids.
+    """A dataset whose ``labels`` are rows of the classification head instead of category ids.
 
     Args:
-        dataset: a map-style data set; returns (image, target).
+        dataset: a map-style dataset; returns (image, target).
         category_ids: of the head.
     """
 
@@ -35,19 +35,19 @@ class RowLabels(Dataset):
             rows = self._category_ids.rows_of(target["labels"])
         except KeyError as error:
             raise UserError(
-                f"image id {int(target['image_id'])}: the class head has no row for category id "
-                f"{error}; list the category in the annotation file"
+                f"image id {int(target['image_id'])}: the classification head has no row for "
+                f"category id {error}; list the category in the annotation file"
             ) from None
         return image, {**target, "labels": rows}
 
     def pop_notice(self) -> str | None:
-        """Return the data set's remark about the last item, if any."""
+        """Return the dataset's remark about the last item, if any."""
         dataset: Any = self.dataset
         return dataset.pop_notice() if hasattr(dataset, "pop_notice") else None
 
 
 def with_row_labels(dataset: Dataset, category_ids: CategoryIds | None) -> Dataset:
-    """The data set with rows as labels; unchanged where category ids are row numbers or None."""
+    """The dataset with rows as labels; unchanged where category ids are row numbers or None."""
     if category_ids is None or category_ids.are_rows:
         return dataset
     return RowLabels(dataset, category_ids)

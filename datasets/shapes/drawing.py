@@ -41,7 +41,7 @@ MIN_STRETCH = 0.8  # smallest horizontal scale of a shape
 # The second color is near the first.
 LEADING_CHANNELS = {"stripes": 2, "checks": 1, "mosaic": 0}
 LEADING_LEVEL = (0.2, 0.3)
-OTHER_LEVEL = (0.0, 0.1)  # the two other channels
+OTHER_LEVEL = (0.0, 0.1)  # of the two other channels
 BACKGROUND_CONTRAST = (0.10, 0.20)  # Euclidean distance of the two colors, RGB in [0, 1]
 FILL_CONTRAST = (0.0, 0.10)  # the same for the two colors of an object's texture
 TWO_BACKGROUNDS_PROBABILITY = 0.5

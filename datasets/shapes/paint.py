@@ -14,7 +14,7 @@ Array = np.ndarray
 Window = tuple[slice, slice]  # rows and columns of an image
 TextureFunction = Callable[[np.random.Generator, Array, Array], Array]
 
-MIN_OBJECT_LEVEL = 0.3  # of each color channel: objects are lighter than the background
+MIN_OBJECT_LEVEL = 0.3  # minimum of each color channel: objects are lighter than the background
 MIN_COLOR_GAP = 0.45  # Euclidean distance between an object's color and all others
 TEXTURE_CELL = (0.030, 0.070)  # fraction of the image side: half a stripe period, check, or tile
 MAX_SHADE = 0.2  # maximum loss of light towards one side of the image

@@ -16,7 +16,7 @@ from datasets.shapes.drawing import (
     tight_box,
 )
 from datasets.shapes.encoding import encode_png, run_lengths
-from util.forked import map_on_all_cores
+from util.system.forked import map_on_all_cores
 
 SPLITS = ("train", "val")  # an image depends on the position of its split here
 FIRST_IMAGE_ID = {"train": 100_001, "val": 1}  # ids differ between splits
@@ -25,9 +25,9 @@ SEGMENTS_PER_IMAGE = 10  # segment id = image id * 10 + number: unique, and fits
 
 CATEGORY_IDS = {name: index for index, name in enumerate((*THING_CLASSES, *STUFF_CLASSES), start=1)}
 
-_LEAST_PER_PROCESS = 200  # images
+_MIN_PER_PROCESS = 200  # images
 
-_Annotations = tuple[list[dict[str, Any]], dict[str, Any]]  # of instances; panoptic
+_Annotations = tuple[list[dict[str, Any]], dict[str, Any]]  # instances; panoptic data
 
 
 def write_split(root: Path, split: str, num_images: int, image_size: int, seed: int) -> None:
@@ -49,7 +49,7 @@ def write_split(root: Path, split: str, num_images: int, image_size: int, seed: 
     def write_images(indices: range) -> list[_Annotations]:
         return [_write_image(root, split, index, image_size, seed) for index in indices]
 
-    rows = map_on_all_cores(write_images, num_images, _LEAST_PER_PROCESS)
+    rows = map_on_all_cores(write_images, num_images, _MIN_PER_PROCESS)
     first = FIRST_IMAGE_ID[split]
     images = [_image_row(first + index, image_size) for index in range(num_images)]
     instances = [annotation for of_image, _ in rows for annotation in of_image]

@@ -25,7 +25,6 @@ from export.huggingface.folder import (
     write_folder,
 )
 from export.source import Source, add_model_flags, source_of
-from export.staging import staged_files
 from export.weights import (
     cannot_be_written,
     check_folder_of,
@@ -37,6 +36,7 @@ from models.segmentation import DETRsegm
 from util.cli.command_line import ArgumentParser, FlagGroup
 from util.errors import UserError
 from util.files.checkpoint import check_replaceable
+from util.files.staging import staged_files
 
 _PROGRAM = "python -m export.huggingface"
 _TOLERANCE = 1e-4

@@ -1,27 +1,27 @@
 """Write and read ``config.json`` of Hugging Face's DETR."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from export.architecture import Architecture
 from export.huggingface.entries import Entries, short
+from export.loaded_model import LoadedModel
 from models.backbone import known_resnets
 from util.category_ids import CategoryIds, OwnId
 from util.errors import UserError
 
 _UNNAMED = "LABEL_"  # prefix of class names that transformers generates; released models: "N/A"
-_CATEGORY_IDS = "category_ids"  # our own key: user's id of each label; none if it is the label
+# Our own keys, which transformers keeps: user's id of each label, none if it is the label; and
+# whether each label is a thing.
+_CATEGORY_IDS, _IS_THING = "category_ids", "is_thing"
 _DC5_STRIDE = 16
 
 
 def write_config(
-    architecture: Architecture,
-    state: Mapping[str, Tensor],
-    categories: Mapping[int, str],
-    category_ids: CategoryIds,
+    architecture: Architecture, state: Mapping[str, Tensor], model: LoadedModel
 ) -> dict[str, Any]:
     """Create the ``config.json`` of a model.
 
@@ -31,19 +31,13 @@ def write_config(
     Args:
         architecture: architecture of the model.
         state: weights under our key names.
-        categories: names by category id.
-        category_ids: of the rows of the class head, which are the labels there.
+        model: its classes. Rows of the classification head are their labels.
 
     Raises:
         UserError: Hugging Face has no equivalent model.
     """
     a = architecture
     _refuse_unsupported(a)
-    names = {
-        row: categories.get(category_id, f"{_UNNAMED}{row}")
-        for row, category_id in enumerate(category_ids.by_row)
-    }
-    own_ids = category_ids.saved()
     return {
         "model_type": "detr",
         "architectures": ["DetrForSegmentation" if a.masks else "DetrForObjectDetection"],
@@ -53,12 +47,25 @@ def write_config(
         "activation_function": "relu",
         "position_embedding_type": a.position_embedding,
         "auxiliary_loss": False,
-        "id2label": {str(i): name for i, name in names.items()},
-        "label2id": {name: i for i, name in names.items()},
-        **({} if own_ids is None else {_CATEGORY_IDS: own_ids}),
+        **_classes_of(model),
         "dilation": a.dilation,
         "use_pretrained_backbone": False,  # transformers 4 would download ImageNet weights
         **(_timm_backbone(a) if a.dilation else _own_backbone(a, state)),
+    }
+
+
+def _classes_of(model: LoadedModel) -> dict[str, Any]:
+    ids = model.rows()
+    names = [model.categories.get(n, f"{_UNNAMED}{row}") for row, n in enumerate(ids.by_row)]
+    own_ids = ids.saved()
+    things = {
+        str(row): model.is_thing[n] for row, n in enumerate(ids.by_row) if n in model.is_thing
+    }
+    return {
+        "id2label": {str(row): name for row, name in enumerate(names)},
+        "label2id": {name: row for row, name in enumerate(names)},
+        **({} if own_ids is None else {_CATEGORY_IDS: own_ids}),
+        **({_IS_THING: things} if things else {}),
     }
 
 
@@ -134,9 +141,7 @@ def _refuse_other_resnets(
         )
 
 
-def read_config(
-    config: Mapping[str, Any], source: str
-) -> tuple[dict[str, Any], dict[int, str], list[OwnId] | None]:
+def read_config(config: Mapping[str, Any], source: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read the flags that the shapes of the weights do not determine, and the classes.
 
     Args:
@@ -144,8 +149,8 @@ def read_config(
         source: path of the file, for error messages.
 
     Returns:
-        Flags for `export.architecture.Architecture.of`, names by category id, and
-        ``category_ids`` as in a checkpoint.
+        Flags for `export.architecture.Architecture.of`, and the entries ``categories``,
+        ``is_thing`` and ``category_ids`` of a checkpoint.
 
     Raises:
         UserError: the model is no DETR, or we have no equivalent model.
@@ -159,7 +164,7 @@ def read_config(
             "as in the decoder"
         )
     flags = {"nheads": heads.pop(), "dilation": _read_backbone(entries)}
-    return flags, *_read_categories(entries)
+    return flags, _read_classes(entries)
 
 
 def uses_timm(config: Mapping[str, Any]) -> bool:
@@ -211,21 +216,40 @@ def _check_timm_name(name: str, source: str) -> None:
         )
 
 
-def _read_categories(entries: Entries) -> tuple[dict[int, str], list[OwnId] | None]:
-    """Class names by category id, without generated names, and ``category_ids``.
+def _read_classes(entries: Entries) -> dict[str, Any]:
+    """Class names without generated names, things, and category ids, as in a checkpoint.
 
     Raises:
-        UserError: an id is not a number, or the category ids do not fit.
+        UserError: a label is not a number, or the category ids do not fit.
     """
-    found = entries.get("id2label", dict, {})
+    labels = {row: str(name) for row, name in _by_label(entries, "id2label").items()}
+    unnamed = ("N/A", *(f"{_UNNAMED}{row}" for row in labels))
+    things = {row: flag for row, flag in _by_label(entries, _IS_THING).items() if row in labels}
+    category_ids: list[OwnId] | None = entries.values.get(_CATEGORY_IDS)
+    id_of: Mapping[int, int] | Sequence[int] = {row: row for row in labels}
+    if category_ids is not None:
+        try:
+            id_of = CategoryIds.read(category_ids, max(labels, default=-1) + 1).by_row
+        except ValueError as error:
+            raise UserError(f"{entries.source}: {error}") from error
+    return {
+        "categories": {id_of[row]: name for row, name in labels.items() if name not in unnamed},
+        "is_thing": {id_of[row]: flag for row, flag in things.items() if type(flag) is bool},
+        "category_ids": category_ids,
+    }
+
+
+def _by_label(entries: Entries, name: str) -> dict[int, Any]:
+    """An entry with labels as keys.
+
+    Raises:
+        UserError: a label is not a number.
+    """
+    found = entries.get(name, dict, {})
     try:
-        labels = {int(i): str(name) for i, name in found.items()}
+        by_label = {int(label): value for label, value in found.items()}
     except ValueError:
-        raise UserError(f"{entries.source}: id2label has ids that are not numbers") from None
-    unnamed = ("N/A", *(f"{_UNNAMED}{i}" for i in labels))
-    try:
-        ids = CategoryIds.read(entries.values.get(_CATEGORY_IDS), max(labels, default=-1) + 1)
-    except ValueError as error:
-        raise UserError(f"{entries.source}: {error}") from error
-    names = {ids.by_row[i]: name for i, name in labels.items() if name not in unnamed}
-    return names, ids.saved()
+        by_label = {-1: None}
+    if min(by_label, default=0) < 0:
+        raise UserError(f"{entries.source}: {name} has ids that are not numbers")
+    return by_label

@@ -45,11 +45,11 @@ def write_folder(source: Source, folder: Path) -> None:
         UserError: Hugging Face has no equivalent model, or the folder cannot be written.
     """
     state = source.model.state_dict()
-    config = write_config(source.architecture, state, source.categories, source.rows())
+    config = write_config(source.architecture, state, source)
     theirs = to_huggingface(state, config["use_timm_backbone"], source.name)
     write_safetensors_file(folder / WEIGHTS, theirs, {})
     preprocessor = preprocessor_config(
-        source.architecture.masks, source.short_side, source.max_size
+        source.architecture.masks, source.short_side, source.max_size, source.normalization
     )
     for name, content in ((CONFIG, config), (PREPROCESSOR, preprocessor)):
         with atomic_write(folder / name, "w") as file:
@@ -61,18 +61,18 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], nn.Module]:
 
     Returns:
         A checkpoint, and our model with its weights. The checkpoint has ``model``: the weights
-        under our key names; ``args``: the flags of the architecture, and the image sizes ``scales``
-        and ``max_size`` if the folder has them; ``categories``: names by category id;
+        under our key names; ``args``: the flags of the architecture, and the image sizes and
+        normalization if the folder has them; ``categories``: names by category id; ``is_thing`` and
         ``category_ids``, as in a checkpoint.
 
     Raises:
         UserError: a file is missing, or we have no equivalent model.
     """
     config = read_json(folder / CONFIG)
-    flags, categories, category_ids = read_config(config, str(folder / CONFIG))
-    sizes = {}
+    flags, classes = read_config(config, str(folder / CONFIG))
+    transforms = {}
     if (path := folder / PREPROCESSOR).exists():
-        sizes = read_preprocessor(read_json(path), str(path))
+        transforms = read_preprocessor(read_json(path), str(path))
     path = folder / WEIGHTS
     if path.exists():
         theirs = read_safetensors(path)[0]
@@ -87,9 +87,8 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], nn.Module]:
     load_model_state(model, state, str(path), flags_of_main=False)
     checkpoint = {
         "model": state,
-        "args": architecture.flags() | sizes,
-        "categories": categories,
-        "category_ids": category_ids,
+        "args": architecture.flags() | transforms,
+        **classes,
     }
     return checkpoint, model
 

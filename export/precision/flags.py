@@ -7,12 +7,12 @@ from export.command import Job
 from export.precision.floats import DTYPES, convert_to_fp16, store_as_bf16
 from export.precision.int8 import quantize
 from export.preparation import Preparation, image_paths
-from util.cli.command_line import FlagGroup, positive_number
+from util.cli.command_line import FlagGroup, positive_int
 from util.errors import UserError
 
 _NUM_IMAGES = 100
 _NUM_CHECKED = 4
-# Default of --tolerance: largest differences of probabilities and relative boxes.
+# Default of --tolerance: largest differences of scores and of box coordinates in [0, 1].
 _TOLERANCE = {"fp16": 0.02, "bf16": 0.1}
 _TOLERANCE_INT8 = 0.5
 
@@ -32,8 +32,8 @@ def add_precision_flags(group: FlagGroup) -> None:
     )
     group.add(
         "--int8_images",
-        f"number of images for --int8 (default: {_NUM_IMAGES}, or as many as there are)",
-        type=positive_number,
+        f"number of images for --int8 (default: {_NUM_IMAGES}, or all if there are fewer)",
+        type=positive_int,
     )
 
 
@@ -74,4 +74,5 @@ def converted(model: Any, job: Job, args: argparse.Namespace) -> Any:
 
 
 def _preparation(job: Job, args: argparse.Namespace) -> Preparation:
-    return Preparation(job.source.short_side, job.source.max_size, args.fixed_size)
+    source = job.source
+    return Preparation(source.short_side, source.max_size, args.fixed_size, source.normalization)

@@ -1,1 +1,1 @@
-"""Queries with anchors (``--query_design anchor``), from Conditional DETR, DAB-DETR and DN-DETR."""
+"""Anchor queries (``--query_design anchor``), from Conditional DETR, DAB-DETR and DN-DETR."""

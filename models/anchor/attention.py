@@ -1,4 +1,4 @@
-"""Cross-attention with content and position apart (Conditional DETR, section 3.2)."""
+"""Cross-attention with separate content and position terms (Conditional DETR, section 3.2)."""
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +10,10 @@ from models.fast.attention import WeightHooks
 class ConditionalAttention(WeightHooks):
     """Multi-head attention whose scores are a content term plus a position term.
 
-    DETR adds content and position before the projections, so that its scores also contain the two
-    mixed products. Here each head has the score ``cq · ck + pq · pk``, scaled by the square root of
-    its number of channels, 2 C / heads. Values contain positions too, unlike in the papers: a
-    query must know where the attended cells are to move its box (docs/convergence.md).
+    DETR adds content and position before the projections, so its scores also contain the two
+    cross terms. Here each head has the score ``cq · ck + pq · pk``, scaled by the square root of
+    its number of channels, 2 C / heads. Unlike in the papers, the values also contain positions:
+    to move its box, a query must know where the attended features are (docs/convergence.md).
 
     Args:
         embed_dim: number of channels C of contents and of positions.

@@ -15,19 +15,12 @@ from models.transformer import TransformerDecoderLayer
 class AnchorDecoderLayer(TransformerDecoderLayer):
     """Self-attention of the queries, conditional cross-attention to the memory, and FFN.
 
-    Args: see `models.transformer.TransformerEncoderLayer`.
+    Args: see `models.transformer.TransformerLayer`.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        nhead: int,
-        dim_feedforward: int = 2048,
-        dropout: float = 0.1,
-        activation: str = "relu",
-        normalize_before: bool = False,
-    ):
-        super().__init__(d_model, nhead, dim_feedforward, dropout, activation, normalize_before)
+    def __init__(self, d_model: int, nhead: int, *options: Any):
+        super().__init__(d_model, nhead, *options)
+        dropout = self.multihead_attn.dropout
         self.multihead_attn = ConditionalAttention(d_model, nhead, dropout)  # type: ignore[assignment]
 
     def forward(  # type: ignore[override]
@@ -55,26 +48,16 @@ class AnchorDecoderLayer(TransformerDecoderLayer):
         Returns:
             (Q, B, C).
         """
-        x = self.norm1(tgt) if self.normalize_before else tgt
-        query = x + query_pos
-        needs_weights = self.self_attn.has_weight_hooks()
-        attended = self.self_attn(query, query, x, tgt_key_padding_mask, needs_weights, tgt_mask)[0]
-        tgt = tgt + self.dropout1(attended)
-        tgt = tgt if self.normalize_before else self.norm1(tgt)
-        x = self.norm2(tgt) if self.normalize_before else tgt
+        tgt = self.self_attention(tgt, query_pos, tgt_key_padding_mask, tgt_mask)
         attended = self.multihead_attn(
-            x,
+            self.norm2(tgt) if self.normalize_before else tgt,
             query_center,
             memory,
             pos,
             key_padding_mask=memory_key_padding_mask,
             need_weights=self.multihead_attn.has_weight_hooks(),
         )[0]
-        tgt = tgt + self.dropout2(attended)
-        tgt = tgt if self.normalize_before else self.norm2(tgt)
-        x = self.norm3(tgt) if self.normalize_before else tgt
-        tgt = tgt + self.dropout3(self.linear2(self.dropout(self.activation(self.linear1(x)))))
-        return tgt if self.normalize_before else self.norm3(tgt)
+        return self.after_cross_attention(tgt, attended)
 
 
 class AnchorDecoder(nn.Module):
@@ -105,7 +88,7 @@ class AnchorDecoder(nn.Module):
         self.offset_mlp = MLP(d_model, d_model, 4, 3)
 
     def init_weights(self) -> None:
-        """Initially no layer moves a box, and each query attends to cells near its center."""
+        """Set box offsets to 0, and let each query attend to the features near its center."""
         _set_constant(self.offset_mlp, 0)
         _set_constant(self.scale_mlp, 1)
         for layer in self.layers:
@@ -124,7 +107,7 @@ class AnchorDecoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Decode the queries.
 
-        Gradients of a layer's boxes do not flow into the boxes of the layer before it.
+        Boxes are detached between layers.
 
         Args:
             content: initial content of the queries (Q, B, C).
@@ -173,7 +156,7 @@ class AnchorDecoder(nn.Module):
         """Offsets (Q, B, 4) of the box logits."""
         if torch.jit.is_scripting():
             return self.offset_mlp(state)
-        if state.device.type == "meta":  # it has no autocast
+        if state.device.type == "meta":  # the meta device has no autocast
             return self.offset_mlp(state)
         # bfloat16 has only 8 bits of precision, too few for box coordinates: use float32.
         with torch.autocast(state.device.type, enabled=False):

@@ -17,15 +17,15 @@ _LOGIT_EPS = 1e-3
 
 
 class DenoisingQueries(NamedTuple):
-    """Queries of G groups, each with all objects of its image and padding up to n objects.
+    """Denoising queries: G noised copies of the objects of each image, padded to n objects.
 
     Attributes:
         labels: (B, G * n) noised class ids.
         box_logits: (B, G * n, 4) logits of the noised boxes, cxcywh.
         padding: (B, G * n), True = padding.
         group: (G * n,) number of the group.
-        query: (G * N,) index of each noised object among the queries (B * G * n): all N objects of
-            the batch for the first group, then for the second, ….
+        query: (G * N,) index of each noised object in the flattened queries (B * G * n), ordered
+            by group, then by object in the batch.
     """
 
     labels: Tensor
@@ -36,7 +36,7 @@ class DenoisingQueries(NamedTuple):
 
 
 def noised_queries(objects: Objects, num_groups: int, num_classes: int) -> DenoisingQueries:
-    """Draw the queries of all groups, with noise from the global random generator.
+    """Sample the denoising queries of all groups, with the global random generator.
 
     Args:
         objects: the objects of the batch.
@@ -82,7 +82,7 @@ def noise_boxes(boxes_cxcywh: Tensor, scale: float = BOX_NOISE) -> Tensor:
 
 
 def noise_labels(labels: Tensor, num_classes: int, probability: float = LABEL_NOISE) -> Tensor:
-    """Replace each of the class ids (...) with a random one, with the given probability.
+    """With the given probability, replace each class id (...) by a random class id.
 
     Source: DN-DETR, section 4.2 (label flipping).
     """

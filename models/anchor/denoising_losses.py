@@ -13,7 +13,7 @@ _SUFFIX = "_dn"
 
 
 class MatchedBatch(NamedTuple):
-    """Denoising queries of a whole batch as the queries of one image, with their matched pairs.
+    """All denoising queries of a batch, as if of one image, with their matched pairs.
 
     Attributes:
         layers: ``pred_logits`` (1, P, K) and ``pred_boxes`` (1, P, 4) of each layer, last first.
@@ -41,7 +41,7 @@ def matched_batch(
     """Arrange denoising queries for the losses of a criterion.
 
     Args:
-        denoised: ``pred_logits`` (L, P, K) and ``pred_boxes`` (L, P, 4), last decoder layer last,
+        denoised: ``pred_logits`` (L, P, K) and ``pred_boxes`` (L, P, 4), first decoder layer first,
             for P = groups * N noised objects, see `models.anchor.denoising.DenoisingQueries`.
         targets: ``labels`` (n,) and ``boxes`` (n, 4) cxcywh of each image.
         num_boxes: divisor of the losses of ordinary queries.
@@ -75,7 +75,7 @@ def denoising_losses(losses: Mapping[str, Tensor], has_objects: bool) -> dict[st
 
 
 def denoising_name(name: str) -> str:
-    """Name of a loss of denoising queries: ``loss_ce`` -> ``loss_ce_dn``, of a layer ``_dn_0``.
+    """Name of a loss for denoising queries.
 
     >>> denoising_name("loss_ce"), denoising_name("loss_ce_0")
     ('loss_ce_dn', 'loss_ce_dn_0')

@@ -6,21 +6,25 @@ import torch
 from torch import Tensor, nn
 
 from models.anchor.denoising import DenoisingQueries, attention_mask, noised_queries
-from models.anchor.transformer import AnchorTransformer, build_anchor_transformer
+from models.anchor.transformer import AnchorTransformer
 from models.backbone import build_backbone
 from models.detr import DETR
 from models.fast.batched_losses import at_least_float32
 from models.matcher import Objects
+from models.transformer import build_transformer
 from util.nested_tensor import NestedTensor
 from util.options import option
+
+_ANCHOR_SIZE = 0.3  # width and height of initial anchors; docs/convergence.md
+_PLASTIC_NUMBER = 1.32471795724474602596  # the real solution of x ** 3 = x + 1
 
 
 class AnchorDETR(DETR):
     """DETR with anchor boxes as queries, refined by each decoder layer.
 
-    ``query_embed`` holds the logits of the anchors (Q, 4). ``content_embed`` holds the initial
-    content of denoising queries, one row per class; its last row is the initial content of all
-    ordinary queries.
+    ``query_embed`` holds the logits of the anchors (Q, 4), see `spread_anchors`. ``content_embed``
+    holds the initial content of denoising queries, one row per class; its last row is the initial
+    content of all ordinary queries.
 
     Args:
         backbone, num_classes, num_queries, aux_loss: see `models.detr.DETR`.
@@ -42,6 +46,7 @@ class AnchorDETR(DETR):
         super().__init__(backbone, transformer, num_classes, num_queries, aux_loss)
         del self.bbox_embed  # the decoder predicts the boxes
         self.query_embed = nn.Embedding(num_queries, 4)
+        self.query_embed.weight.data.copy_(spread_anchors(num_queries).logit())
         self.content_embed = nn.Embedding(num_classes + 1, transformer.d_model)
         self.denoising = denoising
         self.needs_targets = denoising > 0
@@ -120,17 +125,27 @@ class AnchorDETR(DETR):
     def _class_logits(self, states: Tensor) -> Tensor:
         if torch.jit.is_scripting():
             return self.class_embed(states)
-        if states.device.type == "meta":  # it has no autocast
+        if states.device.type == "meta":  # the meta device has no autocast
             return self.class_embed(states)
         with torch.autocast(states.device.type, enabled=False):
             return self.class_embed(at_least_float32(states))
+
+
+def spread_anchors(num_queries: int) -> Tensor:
+    """Initial anchors (Q, 4): boxes cxcywh of equal size, evenly spread over the image.
+
+    Source: Roberts, "The Unreasonable Effectiveness of Quasirandom Sequences", 2018 (centers).
+    """
+    steps = torch.tensor([_PLASTIC_NUMBER**-1, _PLASTIC_NUMBER**-2])
+    centers = (0.5 + torch.arange(1, num_queries + 1)[:, None] * steps) % 1
+    return torch.cat((centers.clamp(0.05, 0.95), torch.full_like(centers, _ANCHOR_SIZE)), dim=1)
 
 
 def build_anchor_detr(args: Any, num_classes: int) -> AnchorDETR:
     """Build the model from the flags."""
     return AnchorDETR(
         build_backbone(args),
-        build_anchor_transformer(args),
+        build_transformer(args, AnchorTransformer),
         num_classes=num_classes,
         num_queries=args.num_queries,
         aux_loss=args.aux_loss,

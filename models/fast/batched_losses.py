@@ -1,4 +1,4 @@
-"""Losses of all decoder layers at once: the numbers of `SetCriterion` with fewer kernel launches.
+"""Losses of all decoder layers at once: the values of `SetCriterion`, fewer kernel launches.
 
 The methods ``loss_labels``, ``loss_boxes`` and ``loss_cardinality`` of
 `models.criterion.SetCriterion` define the losses; tests compare these functions with them.
@@ -64,7 +64,7 @@ def loss_labels(
     Args:
         layers: predictions and objects.
         matches: matched pairs of all layers.
-        num_classes: number of object classes; this index is the no-object class.
+        num_classes: number of object classes; index ``num_classes`` is the no-object class.
         empty_weight: (K,) weight of each class in the cross-entropy.
 
     Returns:

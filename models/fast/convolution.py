@@ -1,7 +1,7 @@
 """Convolutions of small feature maps as matrix products; used in mixed precision on CPUs.
 
-For small images the last stage of a ResNet has few cells, but millions of weights. There PyTorch's
-convolution takes up to 2.7 times as long as a matrix product, forward and backward
+For small images, the last ResNet stage has few spatial positions but millions of weights. There,
+PyTorch's convolution takes up to 2.7 times as long as a matrix product, forward and backward
 (``benchmarks/RESULTS.md``).
 """
 
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 class SmallMapConv2d(nn.Conv2d):
     """`torch.nn.Conv2d` that uses a matrix product for small outputs in mixed precision on a CPU.
 
-    An output is small if the whole batch has fewer cells than output channels. All other cases use
-    PyTorch's convolution: full precision, other devices, larger outputs, groups, dilation, and
+    An output is small if the whole batch has fewer spatial positions than channels. All other cases
+    use PyTorch's convolution: full precision, other devices, larger outputs, groups, dilation, and
     padding other than zeros.
     """
 
@@ -60,7 +60,7 @@ class SmallMapConv2d(nn.Conv2d):
 
         Args:
             input: (B, C, H, W).
-            padding: cells above and below, and cells at the left and right.
+            padding: rows above and below, and columns at the left and right.
             height, width: H' and W'.
 
         Returns:

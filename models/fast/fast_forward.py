@@ -8,7 +8,7 @@ from torch.nn.modules import module as nn_module
 
 
 class FastForward:
-    """Replaces ``module.forward``; runs the module's own forward while a hook could see inside.
+    """Replaces ``module.forward``; runs the module's own forward while submodules have hooks.
 
     Args:
         plain: the module's own forward.

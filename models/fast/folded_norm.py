@@ -1,8 +1,8 @@
-"""Frozen batch norms computed by the convolutions before them, for training.
+"""Fold frozen batch norms into the preceding convolutions, for training.
 
 ``norm(conv(x, w))`` equals ``conv(x, w * scale, shift)``. The product of weights and scale costs
-far less than the passes over the feature map that a norm needs, forward and backward. Parameters,
-buffers, their names and the gradients stay the same, up to rounding.
+far less than the passes over the feature map of a batch norm, forward and backward. Parameters,
+buffers, their names and, up to rounding, the gradients do not change.
 """
 
 from itertools import pairwise
@@ -65,7 +65,7 @@ class FoldedConv2d(SmallMapConv2d):
 
 
 def fold_frozen_norms(network: nn.Module) -> None:
-    """Let the convolutions of torchvision ResNets compute the frozen norms after them, in place.
+    """Fold the frozen batch norms of torchvision ResNets into their convolutions, in place.
 
     Parameters, buffers and their names do not change. Only modules that are known to call each norm
     right after its convolution are changed. Call this before registering hooks.

@@ -1,4 +1,4 @@
-"""ResNets of torchvision for inference: a convolution with its norm, residual and ReLU at once."""
+"""Inference of torchvision ResNets with fused convolution, batch norm, residual and ReLU."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -35,7 +35,7 @@ class FusedBlock:
         """(B, C, H, W) -> (B, C', H', W').
 
         Args:
-            overwrite: the memory of ``x`` may be used for the result.
+            overwrite: whether the result may be written into ``x``.
         """
         if self._shortcut is not None:
             residual = self._shortcut(x)

@@ -19,7 +19,7 @@ from .fast_forward import FastForward
 from .onednn_linear import OneDnnAttention
 from .packed_layers import PackedLinear
 
-_QUERIES_AT_ONCE = 256  # their scores fit into the cache
+_QUERIES_AT_ONCE = 256  # per chunk, whose scores fit into the CPU cache
 
 
 class FusedAttention:
@@ -68,7 +68,8 @@ class FusedAttention:
 def _attend(q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> Tensor:
     """Attention of each head.
 
-    On a CPU matrix products in bfloat16 take about 60 % of the time of PyTorch's fused kernel.
+    With bfloat16 on a CPU, explicit matrix products are used: they take about 60 % of the time of
+    PyTorch's fused kernel.
 
     Args:
         q: (B, heads, L, C).

@@ -1,10 +1,12 @@
 """Prepare a model for inference: the same predictions in less time."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NoReturn
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils._pytree import tree_map
 
 from models.detr import DETR
@@ -20,21 +22,21 @@ from .packed_layers import PackedConv
 def optimize_for_inference(model: nn.Module, aux_outputs: bool = False) -> nn.Module:
     """Return a copy of a model that predicts faster, with the same results up to rounding.
 
-    The original stays as it is. The copy shares its parameters and buffers; convolutions and linear
-    layers additionally store weights with folded norms, in the layout of the processor. So prepare
-    the model again after its weights change or it moves to another device.
+    The original does not change. The copy shares its parameters and buffers; convolutions and
+    linear layers also hold prepacked weights (oneDNN's blocked layout) with the batch norms folded
+    in. Optimize the model again after its weights change or it moves to another device.
 
     Frozen batch norms (and batch norms in evaluation mode) are folded into the convolutions of
-    torchvision ResNets; convolutions compute in channels-last layout, together with residual and
-    ReLU; encoder and decoder layers likewise; only the last decoder layer is normalized and goes
-    through the heads. The precision is that of the model, or of the autocast context of the call.
-    Nothing is compiled, so images of many sizes cost nothing extra. Modules of other types are left
-    as they are. Forward hooks work on all modules; a hook inside a block or a layer makes this
-    block or layer compute as in the original.
+    torchvision ResNets; convolutions run in channels-last layout, fused with residual addition and
+    ReLU; linear layers of the transformer are fused in the same way. All decoder layers run, but
+    only the output of the last one is normalized and goes through the heads. The precision is that
+    of the model, or of the autocast context of the call. Nothing is compiled, so images of many
+    sizes cost nothing extra. Modules of other types do not change. Forward hooks work on all
+    modules; a block or layer with a hook inside falls back to its unfused forward pass.
 
     Args:
         model: a `models.detr.DETR`, `models.segmentation.DETRsegm`, `models.demo.MinimalDETR` or
-            another model with parts of them, on its device. A scripted or prepared model is
+            another model with parts of them, on its device. A scripted or optimized model is
             returned unchanged.
         aux_outputs: keep the predictions of all decoder layers, if the model returns them.
 
@@ -42,6 +44,7 @@ def optimize_for_inference(model: nn.Module, aux_outputs: bool = False) -> nn.Mo
         the copy, in evaluation mode. It computes without gradients, and raises a ``RuntimeError``
         if it is set to training mode, loads a state dict, or is moved or converted.
     """
+    _notice_optimizer_steps()
     model = getattr(model, "_orig_mod", model)  # inside of torch.compile's wrapper
     if isinstance(model, torch.jit.ScriptModule) or isinstance(model.forward, _WithoutGradients):
         return model
@@ -60,10 +63,25 @@ def optimize_for_inference(model: nn.Module, aux_outputs: bool = False) -> nn.Mo
 def optimize_on_cpu(model: nn.Module, aux_outputs: bool = False) -> nn.Module:
     """`optimize_for_inference` for a model on a CPU; other models are returned as they are.
 
-    On a GPU prepared models have not been tested.
+    Optimized models have not been tested on a GPU.
     """
     is_on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     return optimize_for_inference(model, aux_outputs) if is_on_cpu else model
+
+
+@cache
+def _notice_optimizer_steps() -> None:
+    """Let the steps of all optimizers count as changes of their parameters.
+
+    PyTorch's fused kernels change parameters without a new version of the tensors.
+    """
+
+    def count(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                torch.autograd.graph.increment_version(parameter)
+
+    register_optimizer_step_post_hook(count)
 
 
 class _WithoutGradients:
@@ -71,18 +89,20 @@ class _WithoutGradients:
 
     Args:
         forward: the forward pass of ``model``.
-        model: its weights must not change, since folded and packed copies would stay as they are.
+        model: its parameters and buffers must not change, or the folded and packed
+            copies become stale.
     """
 
     def __init__(self, forward: Callable[..., Any], model: nn.Module):
         self._forward = forward
-        self._weights = [p for p in model.parameters() if not p.is_inference()]
+        tensors = [*model.parameters(), *model.buffers()]
+        self._weights = [tensor for tensor in tensors if not tensor.is_inference()]
         self._versions = [p._version for p in self._weights]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if [p._version for p in self._weights] != self._versions:
             raise RuntimeError(
-                "the weights have changed since optimize_for_inference: prepare the model again"
+                "the weights have changed since optimize_for_inference: optimize the model again"
             )
         with torch.inference_mode():
             out = self._forward(*args, **kwargs)
@@ -97,9 +117,9 @@ def _copy(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
     if id(module) in copies or isinstance(module, torch.jit.ScriptModule):
         return copies.get(id(module), module)
     new = copies[id(module)] = module.__class__.__new__(module.__class__)
-    for name, value in module.__dict__.items():  # dicts: children, hooks, …
+    for name, value in module.__dict__.items():  # children, hooks, … are in dicts
         new.__dict__[name] = value.copy() if isinstance(value, dict | set) else value
-    new._compiled_call_impl = None  # compiled for the original
+    new._compiled_call_impl = None  # it belongs to the original
     for name, parameter in module._parameters.items():
         if parameter is not None:
             new._parameters[name] = nn.Parameter(parameter.detach(), requires_grad=False)
@@ -146,8 +166,8 @@ def _refuse_changes(model: Any) -> None:
 
     def refuse(what: str) -> NoReturn:
         raise RuntimeError(
-            f"a model prepared by optimize_for_inference {what}: "
-            "change the original model, then prepare it again"
+            f"a model returned by optimize_for_inference {what}: "
+            "change the original model, then optimize it again"
         )
 
     model.train = train

@@ -1,4 +1,4 @@
-"""Convolutions and linear layers with constant weights in the processor's layout, for inference.
+"""Inference-only convolutions and linear layers with prepacked oneDNN weights.
 
 On a CPU oneDNN's kernels also compute ReLU and residual addition, without another pass over the
 feature map. They have no backward pass. On other devices and in float64 PyTorch's functions compute
@@ -39,7 +39,7 @@ class PackedLinear:
             residual: (..., out), added to the result; only without ``relu``.
             relu: apply ReLU.
         """
-        dtype = computing_dtype(x)
+        dtype = _computing_dtype(x)
         x = x.to(dtype)
         if not _runs_onednn(x):
             y = F.linear(x, *self._plain(dtype))
@@ -82,7 +82,7 @@ class PackedConv:
             residual: (B, out_channels, H', W'), added before ReLU; it is overwritten.
             relu: apply ReLU.
         """
-        dtype = computing_dtype(x)
+        dtype = _computing_dtype(x)
         x = _channels_last(x.to(dtype))
         if not _runs_onednn(x):
             return self._convolve(x, residual, relu)
@@ -121,7 +121,7 @@ class _Weights:
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """Convert (B, C, H, W) to channels-last layout, with its strides also if H = W = 1."""
+    """Convert (B, C, H, W) to channels-last layout, with its strides even if H = W = 1."""
     _, channels, height, width = x.shape
     if x.stride() == (channels * height * width, 1, channels * width, channels):
         return x
@@ -142,7 +142,7 @@ def _fold(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor | None]:
     return (weight * scale.view(-1, 1, 1, 1)).to(dtype), shift.to(dtype)
 
 
-def computing_dtype(x: Tensor) -> torch.dtype:
+def _computing_dtype(x: Tensor) -> torch.dtype:
     """The dtype in which layers compute: the one of autocast if enabled, else that of ``x``."""
     device = x.device.type
     if x.dtype != torch.float64 and torch.is_autocast_enabled(device):

@@ -21,8 +21,8 @@ from models.transformer import TransformerDecoderLayer, TransformerEncoderLayer
 class RecomputedStage(nn.Sequential):
     """Stage of a ResNet that keeps the inputs of every second block.
 
-    The input of a block is larger than anything it computes from it: keeping all inputs would save
-    only a third of the memory.
+    A block's input is at least as large as its intermediate activations, so keeping the input of
+    every block would save only a third of the memory.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -33,28 +33,23 @@ class RecomputedStage(nn.Sequential):
         return input
 
 
-class RecomputedEncoderLayer(TransformerEncoderLayer):
+class _Recomputed(nn.Module):
+    """First base class of a layer that keeps its inputs only."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return _recompute(super().forward, *args, **kwargs)
+
+
+class RecomputedEncoderLayer(_Recomputed, TransformerEncoderLayer):
     """Encoder layer that keeps its inputs only."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Encode, with the arguments of `TransformerEncoderLayer.forward`."""
-        return _recompute(super().forward, *args, **kwargs)
 
-
-class RecomputedDecoderLayer(TransformerDecoderLayer):
+class RecomputedDecoderLayer(_Recomputed, TransformerDecoderLayer):
     """Decoder layer that keeps its inputs only."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Decode, with the arguments of `TransformerDecoderLayer.forward`."""
-        return _recompute(super().forward, *args, **kwargs)
 
-
-class RecomputedAnchorDecoderLayer(AnchorDecoderLayer):
+class RecomputedAnchorDecoderLayer(_Recomputed, AnchorDecoderLayer):
     """Decoder layer of anchor queries that keeps its inputs only."""
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Decode, with the arguments of `AnchorDecoderLayer.forward`."""
-        return _recompute(super().forward, *args, **kwargs)
 
 
 _RECOMPUTED: dict[type[nn.Module], type[nn.Module]] = {
@@ -87,7 +82,7 @@ def _recomputed_class(module: nn.Module) -> type[nn.Module]:
 def recompute_activations(model: nn.Module) -> None:
     """Checkpoint the activations of ResNet stages and transformer layers, in place.
 
-    Modules, their names, parameters and hooks stay; only the classes of the modules change.
+    Only the classes of the modules change, not their names, parameters and hooks.
 
     Args:
         model: detector or segmentation model without trained batch norms, whose running statistics

@@ -9,7 +9,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 _BEGIN, _END = "<!-- begin: python -m models.released.cards -->\n", "<!-- end -->\n"
 
 
-def overview_table() -> str:
+def _overview_table() -> str:
     """Markdown table with a row per model."""
     head = (
         "| name | box AP | AP50 | mask AP | PQ | parameters | file | size |\n"
@@ -138,7 +138,7 @@ def with_current_table(page: str) -> str:
     """Replace the table between the markers of the overview page."""
     before, _, rest = page.partition(_BEGIN)
     after = rest.partition(_END)[2]
-    return before + _BEGIN + overview_table() + _END + after
+    return before + _BEGIN + _overview_table() + _END + after
 
 
 def pages() -> dict[Path, str]:

@@ -1,6 +1,7 @@
 """Table of the released models: architecture, weights file and published metrics."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from models.released.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
 
@@ -75,86 +76,51 @@ class ReleasedModel:
         return CATEGORY_NAMES[self.categories]
 
 
+# Size of the weights file in MB, and number of parameters.
+_BOX_SIZES = {"50": (159, 41_524_768), "101": (232, 60_464_672)}
+_MASK_SIZES = {"50": (165, 42_899_288), "101": (237, 61_839_192)}
+
+
+def _released(
+    depth: str, digest: str, *, dilation: bool = False, masks: bool = False, **scores: Any
+) -> ReleasedModel:
+    """A released DETR.
+
+    Args:
+        depth: number of layers of the ResNet.
+        digest: end of the file name.
+        dilation, masks, scores: fields of `ReleasedModel`.
+    """
+    variant = f"r{depth}" + ("-dc5" if dilation else "") + ("-panoptic" if masks else "")
+    backbone = f"a dilated ResNet-{depth} (DC5)" if dilation else f"ResNet-{depth}"
+    size_mb, num_parameters = (_MASK_SIZES if masks else _BOX_SIZES)[depth]
+    return ReleasedModel(
+        f"DETR{' for panoptic segmentation' if masks else ''} with {backbone}",
+        f"resnet{depth}",
+        f"detr-{variant}-{digest}.pth",
+        size_mb,
+        num_parameters,
+        _SEGMENTATION_SCHEDULE if masks else _DETECTION_SCHEDULE,
+        dilation,
+        masks,
+        **scores,
+    )
+
+
 # By torch.hub entry point.
 RELEASED_MODELS: dict[str, ReleasedModel] = {
-    "detr_resnet50": ReleasedModel(
-        "DETR with ResNet-50",
-        "resnet50",
-        "detr-r50-e632da11.pth",
-        size_mb=159,
-        num_parameters=41_524_768,
-        schedule=_DETECTION_SCHEDULE,
-        box_ap=42.0,
-        box_ap50=62.4,
+    "detr_resnet50": _released("50", "e632da11", box_ap=42.0, box_ap50=62.4),
+    "detr_resnet50_dc5": _released("50", "f0fb7ef5", dilation=True, box_ap=43.3, box_ap50=63.1),
+    "detr_resnet101": _released("101", "2c7b67e5", box_ap=43.5, box_ap50=63.8),
+    "detr_resnet101_dc5": _released("101", "a2e86def", dilation=True, box_ap=44.9, box_ap50=64.7),
+    "detr_resnet50_panoptic": _released(
+        "50", "00ce5173", masks=True, box_ap=38.8, mask_ap=31.1, pq=43.4
     ),
-    "detr_resnet50_dc5": ReleasedModel(
-        "DETR with a dilated ResNet-50 (DC5)",
-        "resnet50",
-        "detr-r50-dc5-f0fb7ef5.pth",
-        size_mb=159,
-        num_parameters=41_524_768,
-        schedule=_DETECTION_SCHEDULE,
-        dilation=True,
-        box_ap=43.3,
-        box_ap50=63.1,
+    "detr_resnet50_dc5_panoptic": _released(
+        "50", "da08f1b1", dilation=True, masks=True, box_ap=40.2, mask_ap=31.9, pq=44.6
     ),
-    "detr_resnet101": ReleasedModel(
-        "DETR with ResNet-101",
-        "resnet101",
-        "detr-r101-2c7b67e5.pth",
-        size_mb=232,
-        num_parameters=60_464_672,
-        schedule=_DETECTION_SCHEDULE,
-        box_ap=43.5,
-        box_ap50=63.8,
-    ),
-    "detr_resnet101_dc5": ReleasedModel(
-        "DETR with a dilated ResNet-101 (DC5)",
-        "resnet101",
-        "detr-r101-dc5-a2e86def.pth",
-        size_mb=232,
-        num_parameters=60_464_672,
-        schedule=_DETECTION_SCHEDULE,
-        dilation=True,
-        box_ap=44.9,
-        box_ap50=64.7,
-    ),
-    "detr_resnet50_panoptic": ReleasedModel(
-        "DETR for panoptic segmentation with ResNet-50",
-        "resnet50",
-        "detr-r50-panoptic-00ce5173.pth",
-        size_mb=165,
-        num_parameters=42_899_288,
-        schedule=_SEGMENTATION_SCHEDULE,
-        masks=True,
-        box_ap=38.8,
-        mask_ap=31.1,
-        pq=43.4,
-    ),
-    "detr_resnet50_dc5_panoptic": ReleasedModel(
-        "DETR for panoptic segmentation with a dilated ResNet-50 (DC5)",
-        "resnet50",
-        "detr-r50-dc5-panoptic-da08f1b1.pth",
-        size_mb=165,
-        num_parameters=42_899_288,
-        schedule=_SEGMENTATION_SCHEDULE,
-        dilation=True,
-        masks=True,
-        box_ap=40.2,
-        mask_ap=31.9,
-        pq=44.6,
-    ),
-    "detr_resnet101_panoptic": ReleasedModel(
-        "DETR for panoptic segmentation with ResNet-101",
-        "resnet101",
-        "detr-r101-panoptic-40021d53.pth",
-        size_mb=237,
-        num_parameters=61_839_192,
-        schedule=_SEGMENTATION_SCHEDULE,
-        masks=True,
-        box_ap=40.1,
-        mask_ap=33.0,
-        pq=45.1,
+    "detr_resnet101_panoptic": _released(
+        "101", "40021d53", masks=True, box_ap=40.1, mask_ap=33.0, pq=45.1
     ),
     "detr_demo": ReleasedModel(
         "The paper's minimal DETR with ResNet-50",

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from datasets.annotations.coco_file import is_integer, load_annotations
+from datasets.annotations.coco_file import UPRIGHT, Row, is_integer, load_annotations
 from datasets.annotations.table_checks import size_wh
 from prediction.inputs.find import Input
 from util.errors import UserError
@@ -16,10 +16,12 @@ class ListedRow(NamedTuple):
     Attributes:
         image_id: id of the image.
         size_wh: width and height in pixels; None if missing.
+        upright: whether the annotations are known to refer to the upright image.
     """
 
     image_id: int
     size_wh: tuple[int, int] | None
+    upright: bool = False
 
 
 class ListedFiles:
@@ -35,18 +37,28 @@ class ListedFiles:
     def __init__(self, ann_file: str | Path) -> None:
         self._ann_file = ann_file
         rows = load_annotations(ann_file, "give a COCO annotation file with --ann")["images"]
-        self._by_name = {name: row for row in rows if (name := _file_name(row))}
+        self._by_name: dict[str, list[Row]] = {}
+        for row in rows:
+            if name := _file_name(row):
+                self._by_name.setdefault(name, []).append(row)
 
     def find(self, path: str) -> ListedRow:
         """Find the row whose file name matches the end of a path; the longest match is used.
 
         Raises:
-            UserError: if there is none.
+            UserError: if there is none, or several with this file name.
         """
         parts = PurePath(path).parts
         for start in range(len(parts)):
-            if row := self._by_name.get("/".join(parts[start:])):
-                return ListedRow(row["id"], size_wh(row))
+            if rows := self._by_name.get("/".join(parts[start:])):
+                row = rows[0]
+                if len(rows) > 1:
+                    ids = " and ".join(str(one["id"]) for one in rows[:2])
+                    raise UserError(
+                        f"--ann {self._ann_file} lists {row['file_name']} as image ids {ids}; "
+                        "list every file once"
+                    )
+                return ListedRow(row["id"], size_wh(row), bool(row.get(UPRIGHT)))
         raise UserError(f"{path} is not among the images of --ann {self._ann_file}")
 
     def check(self, inputs: Sequence[Input]) -> None:
@@ -61,7 +73,7 @@ class ListedFiles:
             self.find(file.path)
 
 
-def _file_name(row: dict[str, Any]) -> str:
+def _file_name(row: Row) -> str:
     """File name of a valid row of the table "images", else an empty string."""
     name = row.get("file_name")
     return PurePath(name).as_posix() if isinstance(name, str) and is_integer(row.get("id")) else ""

@@ -4,13 +4,14 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 from PIL import Image
 
-from datasets.loading.images import read_listed_image, read_upright
+from datasets.loading.images import SizeMatch, read_listed_image, read_upright
 from prediction.inputs.find import Input
-from prediction.inputs.listed import ListedFiles
+from prediction.inputs.listed import ListedFiles, ListedRow
 from prediction.inputs.video import frames
 from util.errors import UserError
 
@@ -66,14 +67,32 @@ def read_items(
                 yield Item(source.path, source.name, next(numbers)), image
             else:
                 row = listed.find(source.path)
-                image, _ = _read_quietly(read_listed_image, source.path, row.size_wh)
-                yield Item(source.path, source.name, row.image_id), image
+                yield Item(source.path, source.name, row.image_id), _read_listed(source.path, row)
         except UserError as error:
             on_error(source.path, error)
 
 
-def _read_quietly(read: Callable[..., Any], path: str, *arguments: Any) -> Any:
+def _read_listed(path: str, row: ListedRow) -> Image.Image:
+    """Read an image in the orientation of its annotations.
+
+    Raises:
+        UserError: if it cannot be read, or its size differs from the annotation file: its
+            detections would not be comparable with the annotations.
+    """
+    read = partial(read_listed_image, size_wh=row.size_wh, upright=row.upright)
+    image, match = _read_quietly(read, path)
+    if match is SizeMatch.DIFFERENT:
+        assert row.size_wh is not None
+        width, height = row.size_wh
+        raise UserError(
+            f"{path} is {image.width} x {image.height} pixels (width x height), but {width} x "
+            f"{height} in the file of --ann; use the annotated image"
+        )
+    return image
+
+
+def _read_quietly(read: Callable[..., Any], path: str) -> Any:
     """Read an image without Pillow's warnings about metadata."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return read(path, *arguments, name=path)
+        return read(path, name=path)

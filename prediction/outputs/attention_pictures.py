@@ -62,8 +62,8 @@ def encoder_picture(
     places = [(x * scale, y * scale) for x, y in points]
     tiles = [with_caption(_with_points(tile, places, numbered=True), "points")]
     for number, ((x, y), place) in enumerate(zip(points, places, strict=True), 1):
-        cell = maps.cell_at(x / image.width, y / image.height)
-        heat = _with_points(overlay(tile, maps.encoder[cell]), [place])
+        position = maps.cell_at(x / image.width, y / image.height)
+        heat = _with_points(overlay(tile, maps.encoder[position]), [place])
         tiles.append(with_caption(heat, f"encoder at point {number} ({x:.0f}, {y:.0f})"))
     rows = range(0, len(tiles), _POINTS_PER_ROW)
     return contact_sheet([tiles[start : start + _POINTS_PER_ROW] for start in rows])

@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 
+from datasets.annotations.segmentations import encode_masks
 from prediction.inputs.reading import Item
 from prediction.names import picture_name, png_name
 from prediction.outputs.streamed_json import StreamedJson
@@ -66,7 +65,7 @@ def _named(prediction: Prediction) -> Iterable[dict[str, Any]]:
             "box_xyxy": [round(float(value), 2) for value in prediction.boxes_xyxy[index]],
         }
         if prediction.masks is not None:
-            entry["segmentation"] = to_rle(prediction.masks[index])
+            entry["segmentation"] = encode_masks(prediction.masks[index][..., None])[0]
         yield entry
 
 
@@ -103,7 +102,7 @@ class CocoJson:
                 "score": float(prediction.scores[index]),
             }
             if prediction.masks is not None:
-                entry["segmentation"] = to_rle(prediction.masks[index])
+                entry["segmentation"] = encode_masks(prediction.masks[index][..., None])[0]
             self._results.add(entry)
 
     def close(self) -> None:
@@ -111,9 +110,3 @@ class CocoJson:
         self._results.close()
         if self._images is not None:
             self._images.close()
-
-
-def to_rle(mask: np.ndarray) -> dict[str, Any]:
-    """Encode a mask (H, W) as COCO's compressed RLE: ``size`` (height, width) and ``counts``."""
-    rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}

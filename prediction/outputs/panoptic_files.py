@@ -10,7 +10,7 @@ from prediction.names import png_name
 from prediction.outputs.streamed_json import StreamedJson
 from prediction.result import Prediction
 from util.files.checkpoint import atomic_write
-from util.panoptic_coding import encode_id_map
+from util.files.panoptic_png import encode_id_map
 
 
 class PanopticFiles:

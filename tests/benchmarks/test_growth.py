@@ -1,6 +1,6 @@
 """The figure of how cost grows."""
 
-from benchmarks import growth
+from benchmarks.experiments import growth
 
 
 def test_all_panels_are_measured_and_drawn(tmp_path, capsys):

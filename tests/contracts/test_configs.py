@@ -68,8 +68,19 @@ def test_recipe_with_anchors(parse):
 def test_fast_shapes_differ_from_shapes_in_the_design_only(parse):
     fast, plain = parse(f"@{CONFIGS / 'shapes_fast.txt'}"), parse(f"@{CONFIGS / 'shapes.txt'}")
     changed = {name for name in plain if plain[name] != fast[name]}
-    design = {"query_design", "cls_loss", "denoising"}
+    design = {"query_design", "cls_loss", "iou_targets", "denoising"}
     assert changed == {*design, "ema_decay", "output_dir"}
+
+
+@pytest.mark.parametrize("name", ["small_data.txt", "small_data_scratch.txt"])
+def test_small_data_recipes_can_use_the_published_queries(parse, name):
+    recipe = f"@{CONFIGS / name}"
+    flags = {**parse(recipe)}
+    assert (flags["query_design"], flags["cls_loss"], flags["denoising"]) == ("anchor", "focal", 5)
+    undo = re.search(r"published: (--.*)", (CONFIGS / name).read_text())[1].split()
+    published = parse(recipe, *undo)
+    assert (published["query_design"], published["cls_loss"]) == ("learned", "ce")
+    assert (published["iou_targets"], published["denoising"]) == (False, 0)
 
 
 @pytest.mark.parametrize("name", ["instance_r50.txt", "panoptic_r50_masks.txt"])

@@ -1,6 +1,6 @@
 """Numbers that the original codebase gives for the same inputs and weights, in float64.
 
-Inputs of the loss are in the file beside the results. Images and weights of the model are made
+Inputs of the loss are in the file with the results. Images and weights of the model are made
 here, from generators that are seeded by the name of what they fill.
 """
 

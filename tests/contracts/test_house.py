@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import re
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
@@ -16,6 +17,8 @@ FLAG_FILES = (
     *("util/options.py", "training/flags/checks.py", "training/flags/data_checks.py"),
     "training/flags/saved.py",
 )
+MOST_FILES_IN_A_FOLDER = 17
+MOST_LINES_IN_A_FILE, MOST_LINES_IN_A_FUNCTION = 350, 60
 # All else is on top.
 LAYERS = {"util": 0, "models": 1, "datasets": 1, "engine": 2, "training": 3}
 TOP = 4
@@ -88,6 +91,21 @@ def test_only_builders_see_the_flags(name):
             # Underscore: the helper of a builder in the same file.
             allowed = re.match(r"_|build|(init_distributed_mode|connected)$", node.name)
             assert allowed, f"{name}:{node.lineno}: {node.name} takes the argparse namespace"
+
+
+def test_rooms_can_be_seen_whole():
+    files = Counter(path.parent for path in SOURCES.values() if path.name != "__init__.py")
+    assert {f.name: n for f, n in files.items() if n > MOST_FILES_IN_A_FOLDER} == {}
+    lengths = {name: len(path.read_text().splitlines()) for name, path in SOURCES.items()}
+    assert {name: n for name, n in lengths.items() if n > MOST_LINES_IN_A_FILE} == {}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_functions_can_be_seen_whole(name):
+    nodes = ast.walk(ast.parse(SOURCES[name].read_text(encoding="utf-8")))
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    lengths = {node.name: node.end_lineno - node.lineno + 1 for node in functions}
+    assert max(lengths.values(), default=0) <= MOST_LINES_IN_A_FUNCTION, lengths
 
 
 @pytest.mark.parametrize("name", [n for n, path in SOURCES.items() if ">>>" in path.read_text()])

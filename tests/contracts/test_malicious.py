@@ -5,16 +5,11 @@ import re
 import pytest
 import torch
 
-from datasets.shapes.directory import write_shapes
 from tests.contracts.malicious import READERS, write_bomb
+from tests.drawn_data import drawn_data
 from util.errors import UserError
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=2, num_val=1, image_size=64)
-    return root
+data = drawn_data(num_train=2, num_val=1)
 
 
 def test_the_bomb_would_go_off(tmp_path):

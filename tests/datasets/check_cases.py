@@ -1,4 +1,4 @@
-"""A small made-up data set for the checker, right in every respect until a test spoils it."""
+"""A small made-up dataset for the checker; it is valid until a test changes it."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ WIDTH, HEIGHT = 64, 48
 
 
 def write_image(path: Path, seed: int, size_wh=(WIDTH, HEIGHT), **options: Any) -> None:
-    """Random pixels, so that no two seeds give the same picture."""
+    """Random pixels, so that no two seeds give the same image."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (size_wh[1], size_wh[0], 3), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def split_at(root: Path, name="train") -> Split:
 
 
 def check(root: Path, data: dict[str, Any], name="train", **settings: Any) -> CocoSplit:
-    """Write the annotations beside the images of `write_split`, and check both."""
+    """Write the annotations next to the images of `write_split`, and check both."""
     split = split_at(root, name)
     split.ann_file.write_text(json.dumps(data))
     return check_coco_split(split, Settings(**{"num_workers": 0, **settings}))

@@ -1,4 +1,4 @@
-"""Small data sets in Pascal VOC, YOLO and COCO format, made by a test."""
+"""Small datasets in Pascal VOC, YOLO and COCO format, made by a test."""
 
 import json
 from collections.abc import Sequence

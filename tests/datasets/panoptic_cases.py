@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from util.panoptic_coding import encode_id_map
+from util.files.panoptic_png import encode_id_map
 
 HEIGHT, WIDTH = 12, 16
 IMAGE_IDS = (30, 10)  # not in order, as in real files

@@ -16,7 +16,6 @@ from datasets.check.facts import Split
 from datasets.check.report import Report, as_json, as_text
 from datasets.coco import CocoDetection, make_coco_transforms
 from datasets.coco_panoptic import CocoPanoptic
-from datasets.evaluation.panoptic_files import pq_compute
 from tests.datasets.json_strategies import edited, edits, wild_files, write_json
 from tests.datasets.panoptic_cases import HEIGHT, WIDTH, write_panoptic
 from util.errors import UserError
@@ -150,22 +149,3 @@ def test_panoptic_segments_with_some_values_replaced(panoptic, replacements):
 def test_panoptic_files_of_any_kind(panoptic, data):
     message = read_panoptic(panoptic, data)
     assert message is None or names_the_place(message, "any.json")
-
-
-@hypothesis.given(replacements=edits(["image_id", "file_name", "segments_info", "id"]))
-def test_predictions_with_some_values_replaced(panoptic, replacements):
-    data = good_panoptic(panoptic)
-    truth, maps = panoptic / "annotations" / "panoptic_val2017.json", panoptic / "panoptic_val2017"
-    write_json(panoptic / "predicted.json", edited(data, replacements))
-    message = refusal_of(lambda: pq_compute(truth, panoptic / "predicted.json", maps, maps))
-    assert message is None or names_the_place(message, "predicted.json")
-    if not replacements:
-        assert message is None
-
-
-@hypothesis.given(data=wild_files(PANOPTIC_FIELDS))
-def test_predictions_of_any_kind(panoptic, data):
-    truth, maps = panoptic / "annotations" / "panoptic_val2017.json", panoptic / "panoptic_val2017"
-    write_json(panoptic / "predicted.json", data)
-    message = refusal_of(lambda: pq_compute(truth, panoptic / "predicted.json", maps, maps))
-    assert message is not None and names_the_place(message, "predicted.json")

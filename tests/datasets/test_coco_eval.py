@@ -8,7 +8,6 @@ import pytest
 import torch
 from pycocotools.cocoeval import COCOeval
 
-from datasets import coco_eval
 from datasets.coco_eval import (
     CocoEvaluator,
     convert_to_xywh,
@@ -27,6 +26,7 @@ from tests.datasets.coco_cases import (
     run_evaluator,
     with_masks,
 )
+from util.distributed import gathering
 from util.errors import UserError
 
 BOX = (10, 10, 50, 50)
@@ -49,7 +49,7 @@ def test_batches_and_their_order_do_not_matter(case):
     assert at_once[0] > 0
 
 
-def test_only_images_seen_count(case):
+def test_only_evaluated_images_count(case):
     coco, predictions = case
     evaluator = CocoEvaluator(coco, ["bbox"])
     run_evaluator(evaluator, {5: predictions[5]}, {2: predictions[2]})
@@ -73,7 +73,7 @@ def test_processes_share_their_images_the_first_one_wins(case, monkeypatch):
         ranks.append(rank)
     ranks[1]._collected[4] = no_detections()
     everything = [pair for rank in ranks for pair in rank._collected.items()]
-    monkeypatch.setattr(coco_eval, "gather_to_main", lambda own: everything)
+    monkeypatch.setattr(gathering, "gather_to_main", lambda own: everything)
     main = run_evaluator(ranks[0])
     assert main.coco_eval["bbox"].stats.tolist() == stats_of_single(coco, predictions)
     assert main.img_ids == [1, 2, 3, 4, 5, 6]
@@ -89,7 +89,7 @@ def stats_of_single(coco, predictions):
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-def test_the_callers_ground_truth_stays_untouched(case, iou_type):
+def test_the_callers_ground_truth_does_not_change(case, iou_type):
     coco, predictions = case
     before = copy.deepcopy(coco.dataset)
     evaluator = run_evaluator(CocoEvaluator(coco, [iou_type]), with_masks(predictions))
@@ -129,7 +129,7 @@ def test_masks_and_boxes_are_scored_side_by_side(case):
 
 
 class TestEntries:
-    def test_boxes_become_xywh_and_numbers_stay_exact(self):
+    def test_boxes_become_xywh_and_numbers_are_exact(self):
         coco = coco_of([], num_images=4)
         predictions = {
             2: prediction([[0.1, 0.7, 33.3, 21.9], BOX], [3, 7], [0.1, 1 / 3]),

@@ -25,7 +25,7 @@ from tests.datasets.panoptic_cases import (
 )
 from util.box_ops import masks_to_boxes
 from util.errors import UserError
-from util.panoptic_coding import encode_id_map
+from util.files.panoptic_png import encode_id_map
 
 
 def open_val(root: Path, **options: Any) -> CocoPanoptic:
@@ -49,7 +49,7 @@ def test_sorted_by_image_id(tmp_path: Path) -> None:
     assert len(dataset) == 2 and dataset.ids == [10, 30]
     assert [int(dataset[k][1]["image_id"]) for k in range(2)] == [10, 30]
     assert dataset.get_height_and_width(0) == (HEIGHT, WIDTH)
-    assert dataset.categories[DOG] == "dog" and dataset.largest_category_id == GRASS
+    assert dataset.categories[DOG] == "dog" and max(dataset.categories) == GRASS
     assert dataset.is_thing == {PERSON: True, DOG: True, SKY: False, GRASS: False}
 
 
@@ -75,7 +75,7 @@ def test_without_masks_everything_else_is_the_same(tmp_path: Path) -> None:
     assert all(torch.equal(without[name], with_masks[name]) for name in without)
 
 
-def test_crowds_stay_and_missing_fields_are_filled_in(tmp_path: Path) -> None:
+def test_crowds_are_kept_and_missing_fields_are_filled_in(tmp_path: Path) -> None:
     def change(data: dict[str, Any]) -> None:
         segments = data["annotations"][0]["segments_info"]
         segments[0]["iscrowd"] = 1

@@ -76,7 +76,7 @@ def test_difficult_objects_and_class_names(tmp_path, capsys):
     assert written["annotations"][0]["iscrowd"] == written["annotations"][0]["difficult"] == 1
 
 
-def test_ids_that_are_strings_stay(tmp_path, capsys):
+def test_ids_that_are_strings_are_kept(tmp_path, capsys):
     data = coco_tables("abcd")
     for row in data["annotations"]:
         row["category_id"] = {1: "cat-id", 2: 2}[row["category_id"]]

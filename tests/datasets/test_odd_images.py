@@ -1,4 +1,4 @@
-"""Every odd image file trains or is named, in the data set and in the checker."""
+"""Every odd image file trains or is named, in the dataset and in the checker."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Data sets of ``--data``, ``--dataset_file voc`` and ``--dataset_file yolo``."""
+"""Datasets of ``--data``, ``--dataset_file voc`` and ``--dataset_file yolo``."""
 
 import argparse
 import logging
@@ -7,6 +7,8 @@ import pytest
 
 from datasets import build_dataset
 from datasets.coco import CocoDetection
+from datasets.loading.images import read_upright
+from datasets.loading.listed_images import read_row_image
 from tests.datasets.format_cases import (
     voc_object,
     voc_xml,
@@ -16,6 +18,7 @@ from tests.datasets.format_cases import (
     write_voc,
     write_yolo,
 )
+from tests.datasets.photo_cases import upright_image, write_photo
 from util.errors import UserError
 
 
@@ -148,3 +151,16 @@ def test_the_held_out_part_is_the_same_for_every_order_of_files(tmp_path, monkey
 
     monkeypatch.setattr(os, "scandir", Reversed)
     assert [row["file_name"] for row in build("val", **where).coco.imgs.values()] == expected
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_photos_of_yolo_data_are_read_upright(tmp_path, orientation):
+    write_photo(tmp_path / "images" / "a.jpg", orientation, upright_image((32, 32)))
+    write_text(tmp_path / "labels" / "a.txt", "0 0.5 0.5 0.5 0.5")
+    write_text(tmp_path / "classes.txt", "cat")
+    dataset = build("val", data=str(tmp_path), val_fraction=1.0)
+    dataset._transforms = None
+    image, _ = dataset[0]
+    assert image.tobytes() == read_upright(tmp_path / "images" / "a.jpg").tobytes()
+    row = dataset.coco.loadImgs(dataset.ids[0])[0]
+    assert read_row_image(dataset.root, row).tobytes() == image.tobytes()

@@ -1,4 +1,4 @@
-"""Pictures and targets change together: against naive loops, by round trips, at the extremes."""
+"""Images and targets change together: against naive loops, by round trips, at the extremes."""
 
 import random
 
@@ -120,7 +120,7 @@ def test_crop_without_boxes_keeps_what_masks_show():
     assert torch.equal(cropped["area"], target["area"][visible])
 
 
-def test_center_crop_beyond_the_picture_pads_picture_and_masks_alike():
+def test_center_crop_beyond_the_image_pads_image_and_masks_alike():
     white = Image.new("RGB", (20, 10), "white")
     target = {"masks": torch.ones(1, 10, 20, dtype=torch.uint8)}
     image, target = T.CenterCrop((16, 12))(white, target)
@@ -177,7 +177,7 @@ def test_resize_gives_the_original_sizes(size_wh, size, max_size, expected_wh):
 
 @pytest.mark.parametrize("size_wh", [(4000, 1), (1, 4000), (3000, 1), (1, 1)])
 @pytest.mark.parametrize("max_size", [None, 1333])
-def test_thin_pictures_never_vanish(size_wh, max_size):
+def test_thin_images_never_vanish(size_wh, max_size):
     image, _ = T.resize(Image.new("RGB", size_wh), None, 2, max_size)
     assert min(image.size) >= 1
     assert (image.width < image.height) == (size_wh[0] < size_wh[1])
@@ -271,7 +271,7 @@ def test_draws_are_those_of_the_original():
     assert cropped.tobytes() == T.crop(picture(90, 60), None, (top, left, 30, 31))[0].tobytes()
 
 
-def test_size_crop_of_a_small_picture_keeps_its_short_side():
+def test_size_crop_of_a_small_image_keeps_its_short_side():
     image, _ = T.RandomSizeCrop(50, 70)(picture(80, 30), None)
     assert image.height == 30
     assert 50 <= image.width <= 70

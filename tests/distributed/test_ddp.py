@@ -1,4 +1,4 @@
-"""Several processes and several batches a step: the same updates, whoever computes them."""
+"""Several processes or several batches per step: the same updates as in one process."""
 
 import copy
 import functools
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from engine import EpochProgress, train_one_epoch
+from engine import EpochContext, train_one_epoch
 from tests.distributed.processes import run_connected
 from tests.test_engine import CPU, batch, build
 from training import network
@@ -58,7 +58,7 @@ def train(dtype, accum_steps=1, flags="", counts=COUNTS, scaler=None, plain=Fals
     """Losses of each step and the weights at the end, trained on this process's share."""
     model, parallel, criterion, optimizer = build_parallel(dtype, flags, plain)
     losses = []
-    progress = EpochProgress(after_step=lambda _, log: losses.append(log.state_dict()))
+    context = EpochContext(after_step=lambda _, log: losses.append(log.state_dict()))
     train_one_epoch(
         parallel,
         criterion,
@@ -69,7 +69,7 @@ def train(dtype, accum_steps=1, flags="", counts=COUNTS, scaler=None, plain=Fals
         0 if plain else MAX_NORM,
         accum_steps=accum_steps,
         scaler=scaler,
-        progress=progress,
+        context=context,
     )
     return losses, model.state_dict()
 
@@ -172,14 +172,14 @@ def train_a_bad_step():
     batches = batches_of(COUNTS[:4], torch.float32)[get_rank() :: get_world_size()]
     told, states = [], [copy.deepcopy(model.state_dict())]
     watch = StepWatch(CPU, lambda records: told.append([r.image_ids() for r in records]))
-    progress = EpochProgress(after_step=lambda *_: states.append(copy.deepcopy(model.state_dict())))
+    context = EpochContext(after_step=lambda *_: states.append(copy.deepcopy(model.state_dict())))
     if get_rank() == 0:
         batches[-1][0].tensors[:] = float("nan")
     train_one_epoch(
         *(parallel, criterion, batches, optimizer, CPU, 0),
         accum_steps=2,
         watch=watch,
-        progress=progress,
+        context=context,
     )
     changed = [
         any(not torch.equal(before[name], after[name]) for name in before)
@@ -265,7 +265,7 @@ def test_every_parameter_takes_part_with_and_without_objects(two, flags):
     first, second = (view[flags] for view in two)
     for name in first:
         if "batch" in flags and ("running" in name or "tracked" in name):
-            continue  # moving statistics are those of each process
+            continue  # each process has its own running statistics
         assert first[name].isfinite().all(), name
         assert torch.equal(first[name], second[name]), name
 

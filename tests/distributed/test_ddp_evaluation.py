@@ -28,7 +28,7 @@ class WellInformed(nn.Module):
 
     def __init__(self, dataset, num_classes):
         super().__init__()
-        self.norm = nn.BatchNorm1d(1)  # with moving statistics that differ between processes
+        self.norm = nn.BatchNorm1d(1)  # with running statistics that differ between processes
         self.norm.running_mean.fill_(float(get_rank()))
         self._num_classes = num_classes
         samples = [dataset[index] for index in range(len(dataset))]
@@ -66,7 +66,7 @@ def score(root, output_dir=None):
     _, criterion, postprocessors = build_network(args, dataset.is_thing)
     model = WellInformed(dataset, args.num_classes)
     if is_dist_avail_and_initialized():
-        # Not told of the moving statistics, so that what evaluates has to see to them.
+        # DDP does not broadcast running statistics here, so `evaluate` must do it.
         model = DistributedDataParallel(model, broadcast_buffers=True, init_sync=False)
     stats, evaluator = engine.evaluate(
         model,

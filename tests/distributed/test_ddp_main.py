@@ -10,14 +10,12 @@ import sys
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from datasets.shapes.directory import write_shapes
+from tests.distributed.main_runs import MainRuns
 from tests.distributed.processes import run_connected
 from tests.test_main import FLAGS, ROOT, read_checkpoint, read_log, run
 from tests.training.test_resume import assert_same_runs
-from training import loop
-from util.distributed.processes import get_rank
 
 # Three steps an epoch, of two images in each of two processes.
 RUN = ["--epochs", "2", "--lr_drop", "2", "--lr", "1e-3", "--batch_size", "1", "--accum_steps", "2"]
@@ -39,38 +37,14 @@ def data(tmp_path_factory):
 
 def run_all(data, folder):
     """The exit status of each run, in the order of the tests below."""
-    rank = get_rank()
-    dist.destroy_process_group()  # each run connects for itself
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    statuses = []
-
-    def together(name, *flags):
-        rendezvous = f"file://{folder}/rendezvous{len(statuses)}"
-        statuses.append(run(data, *flags, "--output_dir", folder / name, "--dist_url", rendezvous))
-        if dist.is_initialized():
-            dist.destroy_process_group()
-
-    together("boxes", *PANOPTIC)
-    together("masks", *MASKS, "--frozen_weights", folder / "boxes" / "checkpoint.pth")
-    together("whole", *RUN)
-    interrupt_one(rank)
-    together("parts", *RUN, "--auto_resume")
-    together("parts", *RUN, "--auto_resume")
-    return statuses
-
-
-def interrupt_one(rank):
-    """Send a signal to the second process, once, in the second step of the first epoch."""
-    original = loop.Run._after_step
-    calls = []
-
-    def interrupted(self, *args):
-        calls.append(1)
-        if rank == 1 and len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGUSR1)
-        original(self, *args)
-
-    loop.Run._after_step = interrupted
+    runs = MainRuns(data, folder)
+    runs.add("boxes", *PANOPTIC)
+    runs.add("masks", *MASKS, "--frozen_weights", folder / "boxes" / "checkpoint.pth")
+    runs.add("whole", *RUN)
+    with runs.interrupted(2, signal.SIGUSR1):
+        runs.add("parts", *RUN, "--auto_resume")
+    runs.add("parts", *RUN, "--auto_resume")
+    return runs.statuses
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +86,7 @@ def test_stopped_by_a_signal_to_one_process_and_continued(runs):
     assert not torch.equal(*states)  # dropout is not the same in all processes
 
 
-def test_an_image_that_one_process_could_not_read_is_told_by_all(runs):
+def test_an_image_that_one_process_could_not_read_is_reported_by_all(runs):
     entries = read_log(runs / "whole")
     assert [len(entry["bad_images"]) for entry in entries] == [1, 1]
     progress = read_checkpoint(runs / "whole" / "checkpoint.pth")["progress"]

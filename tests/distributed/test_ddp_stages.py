@@ -1,18 +1,15 @@
 """A backbone that is frozen at first, in two processes: equal to one process, and exact resume."""
 
-import os
 import signal
 
 import pytest
 import torch
-import torch.distributed as dist
 
-from datasets.shapes.directory import write_shapes
+from tests.distributed.main_runs import MainRuns
 from tests.distributed.processes import run_connected
+from tests.drawn_data import drawn_data
 from tests.test_main import read_checkpoint, read_log, run
 from tests.training.test_resume import assert_same_runs
-from training import loop
-from util.distributed.processes import get_rank
 
 # Of 13 images an epoch has 3 steps of 4 images with a frozen backbone, then 6 steps of 2.
 STAGES = ["--epochs", "2", "--lr", "1e-2", "--lr_backbone", "10", "--optimizer", "sgd"]
@@ -24,49 +21,20 @@ BATCH_NORM += ["--lr_backbone", "1e-3"]
 
 pytestmark = pytest.mark.distributed
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=13, num_val=3, image_size=64)
-    return root
+data = drawn_data(num_train=13, num_val=3)
 
 
 def run_all(data, folder):
     """The exit status of each run."""
-    rank = get_rank()
-    dist.destroy_process_group()  # each run connects for itself
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    statuses = []
-
-    def together(name, *flags):
-        rendezvous = f"file://{folder}/rendezvous{len(statuses)}"
-        flags = [*STAGES, *TWO, *flags, "--output_dir", folder / name, "--dist_url", rendezvous]
-        statuses.append(run(data, *flags))
-        if dist.is_initialized():
-            dist.destroy_process_group()
-
-    together("two")
-    together("whole", *BATCH_NORM)
-    for call in (2, 3):  # in the first stage, then in the second
-        with pytest.MonkeyPatch.context() as patch:
-            interrupt(patch, rank, call)
-            together("parts", *BATCH_NORM, "--auto_resume")
-    together("parts", *BATCH_NORM, "--auto_resume")
-    return statuses
-
-
-def interrupt(patch, rank, call):
-    """Send a signal to the second process in its n-th step."""
-    original, calls = loop.Run._after_step, []
-
-    def interrupted(self, *args):
-        calls.append(1)
-        if rank == 1 and len(calls) == call:
-            os.kill(os.getpid(), signal.SIGTERM)
-        original(self, *args)
-
-    patch.setattr(loop.Run, "_after_step", interrupted)
+    runs, flags = MainRuns(data, folder), [*STAGES, *TWO]
+    runs.add("two", *flags)
+    flags += BATCH_NORM
+    runs.add("whole", *flags)
+    for step in (2, 3):  # in the first stage, then in the second
+        with runs.interrupted(step, signal.SIGTERM):
+            runs.add("parts", *flags, "--auto_resume")
+    runs.add("parts", *flags, "--auto_resume")
+    return runs.statuses
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,15 @@ import torch.distributed as dist
 import torchvision
 
 from datasets.shapes.directory import write_shapes
+from models import backbone
 from tests.distributed.processes import run_connected
+from tests.narrow_resnet import NARROW
 from tests.test_main import read_checkpoint, run
 from training import loop
 from util.distributed.processes import get_rank
 
 PANOPTIC = ["--dataset_file", "shapes_panoptic", "--batch_size", "1", "--epochs", "1"]
-BOXES = [*PANOPTIC, "--backbone", "resnet18", "--backbone_weights", "imagenet"]
-BOXES += ["--ema_decay", "0.9"]
+BOXES = [*PANOPTIC, "--backbone_weights", "imagenet", "--ema_decay", "0.9"]
 MASKS = [*BOXES, "--masks", "--panoptic_threshold", "0"]
 STARTS = {
     "frozen": MASKS,
@@ -34,16 +35,14 @@ pytestmark = pytest.mark.distributed
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """ImageNet weights as torchvision keeps them, and data, of which the second lacks an image."""
+    """Weights for the backbone, and data, of which the second lacks an image."""
     folder = tmp_path_factory.mktemp("state")
-    cache = folder / "hub" / "checkpoints"
-    cache.mkdir(parents=True)
     torch.manual_seed(3)
-    state = torchvision.models.resnet18(weights=None).state_dict()
+    state = torchvision.models.get_model(NARROW, weights=None).state_dict()
     for name, tensor in state.items():
         if "running" in name or "bn" in name:  # those of a new layer are zeros and ones
             state[name] = torch.rand(tensor.shape).to(tensor.dtype) + 0.5
-    torch.save(state, cache / "resnet18-f37072fd.pth")
+    torch.save(state, folder / "imagenet.pth")
     for name, num_train in (("data", 5), ("other data", 6)):
         write_shapes(folder / name, num_train=num_train, num_val=3, image_size=64)
     return folder
@@ -80,7 +79,6 @@ def run_all(folder):
     rank = get_rank()
     dist.destroy_process_group()  # each run connects for itself
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ["TORCH_HOME"] = str(folder)
     loop.Run = WatchedRun
     seen = {}
 
@@ -94,8 +92,9 @@ def run_all(folder):
             dist.destroy_process_group()
 
     if rank:
-        torch.hub.load_state_dict_from_url = forbidden
-        torchvision.models._api.load_state_dict_from_url = forbidden
+        torch.hub.download_url_to_file = forbidden
+    weights = torch.load(folder / "imagenet.pth")
+    backbone._fetch_imagenet_weights = forbidden if rank else lambda name: weights
     own = folder / f"rank{rank}"
     together("first", *BOXES, "--output_dir", folder / "first", "--seed", "7")
     make_own_files(folder / "first" / "checkpoint.pth", own)

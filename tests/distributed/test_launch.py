@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import main
-from datasets.shapes.directory import write_shapes
+from tests.drawn_data import drawn_data
 from tests.test_main import FLAGS, ROOT, read_log
 from tests.training.test_resume import assert_same_runs, wait_for
 
@@ -24,12 +24,7 @@ RUN += ["--auto_resume", "--dist_timeout", "100"]
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=10, num_val=3, image_size=64)
-    return root
+data = drawn_data(num_train=10, num_val=3)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The examples: models from checkpoints and by name, pictures, mistakes."""
+"""The examples: models from checkpoints and by name, figures, mistakes."""
 
 import argparse
 import subprocess
@@ -186,7 +186,7 @@ def test_segments_cover_the_image(photo, tmp_path, capsys, stuff_from):
         (detect, ["--checkpoint", "C", "--output", "out.xyz"], "'.xyz' is not an image format"),
         (detect, ["--checkpoint", "C", "--device", "nowhere"], "--device nowhere"),
         (detect, ["--random_weights", "--ema"], "--ema require --checkpoint"),
-        (detect, ["--checkpoint", "C", "--ema"], "contains no averaged weights"),
+        (detect, ["--checkpoint", "C", "--ema"], "contains no EMA weights"),
         (attention, ["--checkpoint", "C", "--queries", "6"], "the model has queries 0 to 5"),
         (panoptic, ["--checkpoint", "BOXES"], "was trained without --masks"),
     ],

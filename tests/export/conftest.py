@@ -1,21 +1,32 @@
 """ONNX files that several tests read; an export takes seconds."""
 
+import filelock
 import pytest
+import torch
 
 from export.onnx import run
 from tests.export.small_files import NARROW_MASKS, write_checkpoint
 
 
 @pytest.fixture(scope="session")
-def onnx_export(tmp_path_factory):
-    """A small segmentation model and its ONNX file, made by the command."""
+def onnx_export(tmp_path_factory, worker_id):
+    """A small segmentation model and its ONNX file, made by the command.
+
+    Once for all processes of pytest-xdist, whose temporary folders have one parent.
+    """
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
-    folder = tmp_path_factory.mktemp("onnx")
-    model = write_checkpoint(folder / "small.pth", NARROW_MASKS)
-    argv = ["--checkpoint", str(folder / "small.pth"), "--output", str(folder / "small.onnx")]
-    assert run([*argv, "--check_sizes", "70x133", "--check_batches", "1"]) == 0
-    return model, folder / "small.onnx"
+    temporary = tmp_path_factory.getbasetemp()
+    folder = (temporary.parent if worker_id != "master" else temporary) / "onnx"
+    with filelock.FileLock(f"{folder}.lock"):
+        if not (folder / "model.pt").exists():
+            folder.mkdir(exist_ok=True)
+            model = write_checkpoint(folder / "small.pth", NARROW_MASKS)
+            argv = ["--checkpoint", str(folder / "small.pth")]
+            argv += ["--output", str(folder / "small.onnx")]
+            assert run([*argv, "--check_sizes", "70x133", "--check_batches", "1"]) == 0
+            torch.save(model, folder / "model.pt")
+    return torch.load(folder / "model.pt", weights_only=False), folder / "small.onnx"
 
 
 @pytest.fixture(scope="session")

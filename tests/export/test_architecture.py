@@ -1,4 +1,4 @@
-"""The architecture that weights tell."""
+"""The architecture is inferred from weights."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ def test_weights_and_the_two_silent_flags_tell_all(architecture):
 
 
 @pytest.mark.parametrize("name", ["resnet34", "resnet152", "resnext50_32x4d", "wide_resnet50_2"])
-def test_the_backbone_is_told_by_its_shapes(name):
+def test_the_backbone_is_inferred_from_its_shapes(name):
     state = dataclasses.replace(BOXES, backbone=name).build().state_dict()
     assert Architecture.of(state, {}, "file").backbone == name
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from datasets.coco import IMAGENET_MEAN, IMAGENET_STD
+from datasets.loading.byte_images import IMAGENET
 from export.check import padded_batches
 from export.end_to_end import EndToEnd, compare_end_to_end
 from export.wrapper import ExportWrapper
@@ -29,7 +29,7 @@ def by_hand(model, pixels, sizes_hw, original_sizes_hw):
     for i, (height, width) in enumerate(sizes_hw.tolist()):
         for channel in range(3):
             values = pixels[i, channel, :height, :width] / 255
-            normalized = (values - IMAGENET_MEAN[channel]) / IMAGENET_STD[channel]
+            normalized = (values - IMAGENET.mean[channel]) / IMAGENET.std[channel]
             images[i, channel, :height, :width] = normalized
         mask[i, :height, :width] = False
     outputs = model(NestedTensor(images, mask))

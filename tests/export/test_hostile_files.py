@@ -1,7 +1,7 @@
 """Files with entries of any kind give a model or one line, never a traceback or much memory.
 
-``FUZZ_EXAMPLES=5000 python -m pytest tests/export/test_hostile_files.py`` tries that many inputs
-in every test.
+``FUZZ_EXAMPLES=2000 python -m pytest tests/export/test_hostile_files.py`` tries that many inputs
+in every test, others in every run.
 """
 
 import io
@@ -17,12 +17,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from export.architecture import FLAG_NAMES
+from export.command import metadata_of
 from export.huggingface.config import read_config
-from export.huggingface.folder import read_folder
+from export.huggingface.folder import read_folder, write_folder
 from export.huggingface.processor import read_preprocessor
 from export.source import from_file
 from export.weights import read_weights, write_weights
-from tests.export.small_files import NARROW_MASKS, build
+from tests.export.small_files import NARROW_BOXES, NARROW_MASKS, build, source
 from tests.narrow_resnet import NARROW
 from util.errors import UserError
 from util.files.safetensors_file import safetensors_bytes
@@ -33,7 +35,9 @@ MOST_MEMORY = 300  # MiB more than before the tests
 
 def examples(number):
     """Settings for so many inputs, or more if the environment asks for more."""
-    return settings(max_examples=max(number, FUZZ_EXAMPLES), deadline=None)
+    return settings(
+        max_examples=max(number, FUZZ_EXAMPLES), deadline=None, derandomize=not FUZZ_EXAMPLES
+    )
 
 
 JSON = st.recursive(
@@ -51,16 +55,14 @@ TENSORS = st.sampled_from(
         torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8),
         torch.ones(100_000),
         torch.ones(2, dtype=torch.complex64),
+        torch.ones(2, dtype=torch.int64),
+        torch.ones(2, dtype=torch.float8_e5m2),
+        torch.ones(2, device="meta"),
     ]
 )
 FLAGS = (
-    "nheads",
-    "dilation",
-    "backbone",
-    "scales",
-    "max_size",
-    "dataset_file",
-    "panoptic_threshold",
+    *FLAG_NAMES,
+    *("scales", "max_size", "image_mean", "image_std", "dataset_file", "panoptic_threshold"),
 )
 KNOWN_BACKBONE = {"backbone": NARROW}  # recognising it by its shapes takes a second
 STATE = build(NARROW_MASKS).state_dict()
@@ -89,19 +91,25 @@ def accepted(function, *args):
         return None
 
 
+def load(path, args=()):
+    """Load a model as exporters do."""
+    known = {} if "backbone" in args else KNOWN_BACKBONE
+    metadata_of(from_file(str(path), known))
+
+
 @examples(15)
 @given(
     args=ANY | st.dictionaries(st.sampled_from(FLAGS), ANY),
-    categories=ANY,
-    is_thing=ANY,
+    categories=ANY | st.dictionaries(st.integers(-1, 8), ANY),
+    is_thing=ANY | st.dictionaries(st.integers(-1, 8), ANY),
     epoch=ANY,
-    thresholds=ANY,
-    category_ids=ANY,
+    thresholds=ANY | st.fixed_dictionaries({"best_f1": ANY}),
+    category_ids=ANY | st.lists(st.integers() | st.text(max_size=3), min_size=7, max_size=7),
     suffix=st.sampled_from([".pth", ".safetensors"]),
 )
-def test_entries_of_a_checkpoint(path, suffix, **entries):
-    torch.save({"model": STATE, **entries}, f"{path}.pth")
-    accepted(from_file, f"{path}.pth", KNOWN_BACKBONE)
+def test_entries_of_a_checkpoint(path, suffix, args, **entries):
+    torch.save({"model": STATE, "args": args, **entries}, f"{path}.pth")
+    accepted(load, f"{path}.pth", args if isinstance(args, dict) else ())
     checkpoint = accepted(read_weights, f"{path}.pth")
     if checkpoint is not None:
         accepted(write_weights, f"{path}-2{suffix}", checkpoint)
@@ -114,12 +122,39 @@ def test_tensors_of_a_checkpoint(path, key, tensor):
     accepted(from_file, f"{path}.pth", KNOWN_BACKBONE)
 
 
+ENTRY = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["F32", "I64", "BF16", "F8_E4M3", "no type"]),
+        "shape": st.lists(st.integers(-1, 2**62), max_size=3),
+        "data_offsets": st.lists(st.integers(0, 64), min_size=2, max_size=2),
+    }
+)
+
+
 @examples(100)
-@given(header=JSON | st.dictionaries(st.sampled_from(["a", "__metadata__"]), JSON))
-def test_headers_of_safetensors(path, header):
+@given(
+    header=JSON
+    | st.dictionaries(st.sampled_from(["a", "class_embed.bias", "__metadata__"]), JSON | ENTRY),
+    length=st.integers(0, 2**64 - 1) | st.none(),
+)
+def test_headers_of_safetensors(path, header, length):
     text = json.dumps(header).encode()
-    (file := path.with_suffix(".safetensors")).write_bytes(struct.pack("<Q", len(text)) + text)
-    accepted(from_file, str(file), {})
+    size = struct.pack("<Q", len(text) if length is None else length)
+    (file := path.with_suffix(".safetensors")).write_bytes(size + text + bytes(64))
+    accepted(load, file)
+
+
+@examples(25)
+@given(
+    metadata=st.dictionaries(
+        st.sampled_from(["args", "categories", "is_thing", "category_ids", "thresholds", "epoch"]),
+        JSON.map(json.dumps) | st.text(max_size=5),
+    )
+)
+def test_metadata_of_safetensors(path, metadata):
+    file = path.with_suffix(".safetensors")
+    file.write_bytes(safetensors_bytes(STATE, metadata))
+    accepted(load, file)
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +192,29 @@ def test_folders_of_hugging_face(path, text):
     accepted(read_folder, folder)
 
 
+@pytest.fixture(scope="module")
+def folder(path):
+    """A folder of Hugging Face with a small model."""
+    (folder := path.with_name("small")).mkdir()
+    write_folder(source(NARROW_BOXES), folder)
+    return folder
+
+
+@examples(10)
+@given(data=st.data())
+def test_entries_of_folders_of_hugging_face(folder, data):
+    """One entry of either file is of any kind."""
+    name = data.draw(st.sampled_from(["config.json", "preprocessor_config.json"]))
+    text = (folder / name).read_text()
+    content = json.loads(text)
+    content[data.draw(st.sampled_from(sorted(content)))] = data.draw(JSON)
+    (folder / name).write_text(json.dumps(content))
+    try:
+        accepted(read_folder, folder)
+    finally:
+        (folder / name).write_text(text)
+
+
 KNOWN = ("backbone_config", "backbone_kwargs", "id2label", "encoder_attention_heads", "backbone")
 
 
@@ -168,7 +226,9 @@ def test_configurations_of_hugging_face(config):
 
 @examples(100)
 @given(
-    config=st.dictionaries(st.sampled_from(["size", "max_size", "image_mean", "resample"]), JSON)
+    config=st.dictionaries(
+        st.sampled_from(["size", "max_size", "image_mean", "do_normalize", "resample"]), JSON
+    )
 )
 def test_image_processors_of_hugging_face(config):
     accepted(read_preprocessor, config, "preprocessor_config.json")
@@ -202,7 +262,7 @@ def build_boxes():
     return {k.removeprefix("detr."): v for k, v in STATE.items() if k.startswith("detr.")}
 
 
-def test_a_picture_that_would_fill_the_memory(tmp_path, capsys):
+def test_an_image_that_would_fill_the_memory(tmp_path, capsys):
     client = pytest.importorskip("examples.onnx_client", reason="onnxruntime is not installed")
     from PIL import Image
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from datasets.coco import make_coco_transforms
 from models.panoptic import PostProcessPanoptic
-from util.panoptic_coding import decode_id_map
+from util.files.panoptic_png import decode_id_map
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from export.preparation import Preparation, fitting_hw, image_paths
+from util.byte_images import IMAGENET, Normalization
 from util.errors import UserError
 
 
@@ -47,10 +48,12 @@ def test_batches_have_the_size_of_the_image_or_a_fixed_one(folder):
         assert not images[0][:, expected].any() and images[0][:, ~expected].all()
 
 
-def test_images_of_the_fixed_size_are_only_normalized(folder):
-    ((images, _),) = Preparation(800, 1333, (60, 120)).batches_of([folder / "4.png"])
+@pytest.mark.parametrize("normalization", [IMAGENET, Normalization([0.5, 0, 1], [0.5, 1, 2])])
+def test_images_of_the_fixed_size_are_only_normalized(folder, normalization):
+    preparation = Preparation(800, 1333, (60, 120), normalization)
+    ((images, _),) = preparation.batches_of([folder / "4.png"])
     pixels = np.asarray(Image.open(folder / "4.png")) / 255
-    expected = (pixels - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    expected = (pixels - normalization.mean) / normalization.std
     np.testing.assert_allclose(images[0].permute(1, 2, 0), expected, atol=1e-5)
 
 

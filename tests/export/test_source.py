@@ -12,7 +12,14 @@ from export.weights import write_weights
 from models.demo import MinimalDETR
 from models.released.coco_categories import THING_NAMES
 from models.released.zoo import RELEASED_MODELS
-from tests.export.small_files import BOXES, CATEGORIES, MASKS, build, write_checkpoint
+from tests.export.small_files import (
+    BOXES,
+    CATEGORIES,
+    MASKS,
+    NARROW_BOXES,
+    build,
+    write_checkpoint,
+)
 from util.cli.command_line import ArgumentParser
 from util.errors import UserError
 
@@ -128,6 +135,39 @@ def test_flags_that_contradict_the_file(tmp_path):
     assert source_for("--checkpoint", tmp_path / "f.pth", "--nheads", 4).architecture == BOXES
 
 
+ANCHORS = dataclasses.replace(BOXES, query_design="anchor", cls_loss="focal")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "flags", "loss", "is_told"),
+    [
+        (ANCHORS, [], "focal", True),
+        (ANCHORS, ["--cls_loss", "ce"], "ce", False),
+        (BOXES, [], "ce", False),
+        (BOXES, ["--cls_loss", "focal"], "focal", False),
+    ],
+)
+def test_the_loss_of_a_file_without_flags(tmp_path, capsys, architecture, flags, loss, is_told):
+    path = write_bare(tmp_path / "bare.pth", architecture.build().state_dict())
+    source = source_for("--checkpoint", path, "--nheads", 4, *flags)
+    assert source.cls_loss == source.architecture.cls_loss == loss
+    assert ("--cls_loss focal" in capsys.readouterr().out) == is_told
+    source = from_file(str(path), {"nheads": 4, "cls_loss": loss})
+    assert source.segment_threshold == (0.35 if loss == "focal" else 0.85)
+
+
+def test_a_loss_that_contradicts_the_file(tmp_path):
+    write_checkpoint(tmp_path / "new.pth", ANCHORS)
+    with pytest.raises(UserError, match=r"new.pth has cls_loss focal, which contradicts"):
+        source_for("--checkpoint", tmp_path / "new.pth", "--cls_loss", "ce")
+    write_checkpoint(tmp_path / "old.pth")
+    content = torch.load(tmp_path / "old.pth")
+    del content["args"]["cls_loss"]
+    torch.save(content, tmp_path / "old.pth")
+    with pytest.raises(UserError, match=r"old.pth has cls_loss ce, which contradicts"):
+        source_for("--checkpoint", tmp_path / "old.pth", "--cls_loss", "focal")
+
+
 def test_a_released_file_is_known_by_its_name(tmp_path, capsys):
     deeper = dataclasses.replace(BOXES, backbone="resnet50", nheads=8, num_classes=91)
     released = RELEASED_MODELS["detr_resnet50_dc5"]
@@ -171,11 +211,11 @@ def test_averaged_weights(tmp_path):
     source = source_for("--checkpoint", tmp_path / "with.pth", "--ema")
     assert torch.equal(source.model.class_embed.bias, averages["class_embed.bias"])
     assert source.is_thing == {1: True}
-    with pytest.raises(UserError, match=r"without\.pth: contains no averaged weights"):
+    with pytest.raises(UserError, match=r"without\.pth: contains no EMA weights"):
         source_for("--checkpoint", tmp_path / "without.pth", "--ema")
 
 
-def test_random_weights_are_told(capsys):
+def test_random_weights_are_reported(capsys):
     with torch.device("meta"):
         from_hub("detr_resnet50", None)
     assert "detr_resnet50: random weights; for trained weights" in capsys.readouterr().out
@@ -222,3 +262,17 @@ def test_mistakes_in_flags(argv, words):
 def test_a_checkpoint_of_something_else(tmp_path):
     with pytest.raises(UserError, match="holds no DETR model"):
         from_file(str(write_bare(tmp_path / "f.pth", {"fc.weight": torch.ones(1)})), {})
+
+
+@pytest.mark.parametrize("flags", [{"backbone": torch.ones(2)}, {"nheads": torch.ones(2)}])
+def test_flags_of_a_file_that_are_no_values_of_flags(tmp_path, flags):
+    torch.save({"model": build(NARROW_BOXES).state_dict(), "args": flags}, tmp_path / "f.pth")
+    source = from_file(str(tmp_path / "f.pth"), {"nheads": 4})
+    assert source.architecture == NARROW_BOXES
+
+
+def test_a_dilation_that_is_no_switch(tmp_path):
+    state = build(NARROW_BOXES).state_dict()
+    torch.save({"model": state, "args": {"dilation": "no"}}, tmp_path / "f.pth")
+    with pytest.raises(UserError, match="flag dilation is of type str, not bool"):
+        from_file(str(tmp_path / "f.pth"), {"nheads": 4})

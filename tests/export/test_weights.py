@@ -10,7 +10,7 @@ from export.command import metadata_of
 from export.source import from_file
 from export.weights import flags_of, read_weights, run, write_weights
 from tests.export.key_names.test_detectron2 import as_detectron2
-from tests.export.small_files import BOXES, CATEGORIES, write_checkpoint
+from tests.export.small_files import BOXES, CATEGORIES, MASKS, write_checkpoint
 from tests.util.tiny_detr import TinyDetr
 from util.category_ids import category_id_of
 from util.errors import UserError
@@ -43,6 +43,14 @@ def test_only_weights_and_what_tells_the_model_are_written(tmp_path):
     plain = torch.load(tmp_path / "plain.pth", weights_only=True)
     assert plain.keys() == {"model", "epoch", "args"}
     assert plain["args"] == {"nheads": 2}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_the_threshold_of_segments_is_written(tmp_path, suffix):
+    path = str(tmp_path / f"weights{suffix}")
+    flags = {**MASKS.flags(), "panoptic_threshold": 0.6}
+    write_weights(path, {"model": MASKS.build().state_dict(), "args": flags})
+    assert from_file(path, {}).segment_threshold == 0.6
 
 
 def test_a_bare_state_dict_has_no_flags(tmp_path):

@@ -7,12 +7,11 @@ from models.detr import DETR
 from models.position_encoding import PositionEmbeddingSine
 from models.segmentation import DETRsegm
 from models.transformer import Transformer
+from tests.narrow_resnet import NARROW
 from util.box_ops import box_xyxy_to_cxcywh, masks_to_boxes
 
 
-def build_segmenter(
-    backbone="resnet18", num_queries=4, freeze_detr=False, norm="frozen", dropout=0.1
-):
+def build_segmenter(backbone=NARROW, num_queries=4, freeze_detr=False, norm="frozen", dropout=0.1):
     """A segmentation model of 5 classes with 32 channels, the same weights every time."""
     torch.manual_seed(0)
     body = Backbone(backbone, True, True, False, weights="none", norm=norm)

@@ -1,10 +1,11 @@
-"""Fine-tuning: what is loaded of a checkpoint, what is adapted, and what is new."""
+"""Fine-tuning: which weights are loaded, adapted or new."""
 
 import pytest
 import torch
 from torch import nn
 
 from models.finetuning import HeadClasses, finetune_model
+from models.focal import use_focal_scores
 from tests.util.tiny_detr import TinyDetr, TinySegmenter, same_weights
 from util.errors import UserError
 
@@ -105,6 +106,39 @@ def test_the_content_of_anchor_queries_has_rows_like_the_head():
     file, after = theirs.content_embed.weight, ours.content_embed.weight
     assert torch.equal(after, torch.stack([file[7], before[1], file[3], file[-1]]))
     assert "loaded: the start of all queries and dog, cat; new: cow" in str(report)
+
+
+@pytest.mark.parametrize("to_focal", [True, False])
+def test_the_head_of_a_file_with_another_classification_loss_is_converted(to_focal):
+    """A softmax over one class and no-object is the sigmoid of the difference of the logits."""
+    theirs, ours = TinyDetr(), TinyDetr()
+    ours.cls_loss = "focal" if to_focal else "ce"
+    with torch.no_grad():
+        theirs.class_embed.bias.normal_()
+    report = finetune_model(ours, theirs.state_dict(), cls_loss="ce" if to_focal else "focal")
+    x = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    file, found = theirs.class_embed(x), ours.class_embed(x)
+    if to_focal:
+        pairs = torch.stack((file[:, :-1], file[:, -1:].expand_as(file[:, :-1])))
+        torch.testing.assert_close(found[:, :-1].sigmoid(), pairs.softmax(0)[0])
+    else:
+        pairs = torch.stack((found[:, :-1], found[:, -1:].expand_as(found[:, :-1])))
+        torch.testing.assert_close(pairs.softmax(0)[0], file[:, :-1].sigmoid())
+    given, now = ("ce", "focal") if to_focal else ("focal", "ce")
+    told = (
+        f"  converted: class_embed.weight, class_embed.bias: from --cls_loss {given} in the file to"
+    )
+    assert f"{told} {now}" in str(report).splitlines()
+
+
+def test_new_classes_of_a_converted_head_keep_the_prior_of_the_focal_loss():
+    theirs, ours = TinyDetr(classes=9), TinyDetr(classes=3)
+    use_focal_scores(ours)
+    classes = HeadClasses({0: "dog", 1: "cow", 2: "cat"}, {3: "cat", 7: "dog"})
+    finetune_model(ours, theirs.state_dict(), classes, "ce")
+    file, found = theirs.class_embed.bias, ours.class_embed.bias
+    assert found[1].sigmoid().item() == pytest.approx(0.01)
+    assert torch.equal(found[[0, 2]], file[[7, 3]] - file[-1])
 
 
 def test_a_head_of_another_width_is_new():

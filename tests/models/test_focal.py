@@ -7,7 +7,13 @@ import torch
 
 from models.criterion import SetCriterion
 from models.detr import DETR
-from models.focal import FocalCriterion, FocalMatcher, focal_terms, use_focal_scores
+from models.focal import (
+    FocalCriterion,
+    FocalMatcher,
+    focal_terms,
+    iou_target_term,
+    use_focal_scores,
+)
 from models.mask_losses import sigmoid_focal_loss
 from models.matcher import Objects
 from tests.models.small_models import build_segmenter
@@ -26,9 +32,9 @@ class LayerByLayer(FocalCriterion):
         return super().get_loss(*args, **kwargs)
 
 
-def build(kind=FocalCriterion, alpha=0.25):
+def build(kind=FocalCriterion, alpha=0.25, iou_targets=False):
     matcher = FocalMatcher(*WEIGHTS, alpha)
-    return kind(NUM_CLASSES, matcher, {}, LOSSES, alpha).double()
+    return kind(NUM_CLASSES, matcher, {}, LOSSES, alpha, iou_targets).double()
 
 
 def naive_cost(logits, label, alpha):
@@ -69,6 +75,58 @@ def test_matching_cost_equals_naive_loops(alpha):
             number += 1
 
 
+def naive_iou(a, b):
+    (ax, ay, aw, ah), (bx, by, bw, bh) = a.tolist(), b.tolist()
+    across = min(ax + aw / 2, bx + bw / 2) - max(ax - aw / 2, bx - bw / 2)
+    down = min(ay + ah / 2, by + bh / 2) - max(ay - ah / 2, by - bh / 2)
+    intersection = max(across, 0) * max(down, 0)
+    return intersection / (aw * ah + bw * bh - intersection)
+
+
+def naive_iou_term(logit, box, target_box):
+    p = float(torch.sigmoid(logit))
+    target = max(p**0.25 * naive_iou(box, target_box) ** 0.75, 0.01)
+    return -target * math.log(p) - (1 - target) * math.log(1 - p)
+
+
+@pytest.mark.parametrize("counts", [[2, 0, 3], [5]])
+def test_loss_with_iou_targets_equals_naive_loops(counts):
+    outputs, targets = case(1, 7, counts)
+    criterion = build(iou_targets=True)
+    total = 0.0
+    for image, (queries, objects) in enumerate(criterion.matcher(outputs, targets)):
+        found = dict(zip(queries.tolist(), objects.tolist(), strict=True))
+        for query in range(7):
+            for row, logit in enumerate(outputs["pred_logits"][image, query, :-1]):
+                number = found.get(query)
+                if number is not None and targets[image]["labels"][number] == row:
+                    box = outputs["pred_boxes"][image, query]
+                    total += naive_iou_term(logit, box, targets[image]["boxes"][number])
+                else:
+                    p = float(logit.sigmoid())
+                    total -= 0.75 * p**2 * math.log(1 - p)
+    assert float(criterion(outputs, targets)["loss_ce"]) == pytest.approx(total / 5)
+
+
+def test_iou_targets_train_scores_towards_the_iou_and_do_not_move_boxes():
+    objects = torch.tensor([[0.5, 0.5, 0.4, 0.4]]).expand(3, 4)
+    boxes = objects * torch.tensor([[1.0], [1.1], [1.5]])  # the IoU falls
+    boxes.requires_grad_()
+    logits = torch.zeros(3, requires_grad=True)
+    iou_target_term(logits, boxes, objects).sum().backward()
+    assert boxes.grad is None
+    assert (logits.grad.diff() > 0).all()  # better boxes get higher scores
+
+
+@pytest.mark.parametrize("value", [-1000.0, 1000.0])
+def test_iou_targets_of_extreme_logits_and_separate_boxes_are_finite(value):
+    logits = torch.full((2,), value, requires_grad=True)
+    boxes = torch.tensor([[0.2, 0.2, 0.1, 0.1], [0.2, 0.2, 0.0, 0.0]])
+    term = iou_target_term(logits, boxes, torch.tensor([[0.8, 0.8, 0.1, 0.1]]))
+    term.sum().backward()
+    assert term.isfinite().all() and logits.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("alpha", [0.25, 0.6])
 def test_classification_loss_equals_naive_loops(alpha):
     outputs, targets = case(1, 7, [2, 0, 3])
@@ -92,9 +150,11 @@ def test_classification_loss_equals_naive_loops(alpha):
 
 @pytest.mark.parametrize("counts", [[3, 0, 1, 6], [9, 2, 0], [1], [0, 0]])
 @pytest.mark.parametrize("num_layers", [1, 3])
-def test_all_layers_at_once_equal_layer_by_layer(counts, num_layers):
+@pytest.mark.parametrize("iou_targets", [False, True])
+def test_all_layers_at_once_equal_layer_by_layer(counts, num_layers, iou_targets):
     outputs, targets, leaves = layered(sum(counts), 5, counts, num_layers)
-    batched, single = (build(kind)(outputs, targets) for kind in (FocalCriterion, LayerByLayer))
+    kinds = FocalCriterion, LayerByLayer
+    batched, single = (build(kind, iou_targets=iou_targets)(outputs, targets) for kind in kinds)
     assert batched.keys() == single.keys()
     for name in batched:
         assert torch.allclose(batched[name], single[name]), name

@@ -44,7 +44,7 @@ def test_no_masks_cost_nothing_and_give_gradients(loss):
 
 
 @pytest.mark.parametrize("loss", [dice_loss, sigmoid_focal_loss])
-def test_certain_masks_stay_finite(loss):
+def test_losses_of_certain_masks_are_finite(loss):
     logits = torch.tensor([[1e4, -1e4, 1e4, -1e4]], requires_grad=True)
     value = loss(logits, torch.tensor([[1.0, 0.0, 0.0, 1.0]]), 1)
     value.backward()

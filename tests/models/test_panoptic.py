@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from models.panoptic import PostProcessPanoptic, PostProcessSegm, coco_is_thing
-from util.panoptic_coding import decode_id_map
+from util.files.panoptic_png import decode_id_map
 
 NO_OBJECT = 7
 THINGS = {label: label < 4 for label in range(NO_OBJECT)}

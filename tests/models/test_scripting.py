@@ -9,6 +9,7 @@ from models.detr import DETR
 from models.position_encoding import PositionEmbeddingLearned, PositionEmbeddingSine
 from models.transformer import Transformer
 from tests.models.anchor.small_anchor_models import build_anchor_detr
+from tests.narrow_resnet import NARROW
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 
 # torch.jit.script announces its end in every call; it is a contract of this project all the same.
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning
 
 
 def build_joiner():
-    backbone = Backbone("resnet18", True, False, False, weights="none")
+    backbone = Backbone(NARROW, True, False, False, weights="none")
     return Joiner(backbone, PositionEmbeddingSine(8, normalize=True))
 
 

@@ -63,7 +63,7 @@ def test_where_flags_do_not_help_none_is_named():
 def test_every_difference_counts_but_only_the_first_are_listed():
     state = TinyDetr(classes=9, queries=9).state_dict()
     del state["backbone.0.body.conv1.bias"]
-    with pytest.raises(UserError, match=r", and 2 more; give --num_classes 9 --num_queries 9 "):
+    with pytest.raises(UserError, match=r" and 2 more; give --num_classes 9 --num_queries 9 "):
         load_model_state(TinyDetr(), state, "a.pth")
 
 
@@ -99,3 +99,18 @@ def test_frozen_weights_of_another_detector_are_a_mistake():
     masks = TinySegmenter()
     with pytest.raises(UserError, match="--num_queries 7"):
         load_frozen_weights(masks, masks.detr, TinyDetr(queries=7).state_dict(), "a.pth")
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(2).to_sparse(),
+        torch.ones(2, dtype=torch.complex64),
+        torch.ones(2, device="meta"),
+        torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8),
+    ],
+    ids=["sparse", "complex", "meta", "quantized"],
+)
+def test_tensors_that_are_no_weights(tensor):
+    with pytest.raises(UserError, match=r"f.pth: .w. is no dense tensor of real numbers"):
+        model_state({"model": {"w": tensor}}, "f.pth")

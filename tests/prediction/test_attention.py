@@ -68,7 +68,7 @@ def test_the_minimal_model_has_no_maps():
 
 
 @torch.no_grad()
-def test_the_cell_at_a_point():
+def test_the_position_at_a_point():
     model = build(NARROW_BOXES)
     with AttentionMaps(model) as maps:
         model(IMAGE)

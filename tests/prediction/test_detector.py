@@ -159,10 +159,10 @@ def test_a_batch_gives_the_same_as_each_image_alone(architecture):
             assert (found.masks != alone.masks).mean() < 1e-3
 
 
-def test_the_model_is_prepared_and_the_original_stays():
+def test_the_model_is_optimized_and_the_original_does_not_change():
     loaded = small(NARROW_BOXES)
     detector = Detector(loaded, "cpu")
-    with pytest.raises(RuntimeError, match="prepared by optimize_for_inference cannot be trained"):
+    with pytest.raises(RuntimeError, match="returned by optimize_for_inference cannot be trained"):
         detector.loaded.model.train()
     loaded.model.train()  # the original still can
     assert not detector.loaded.model.training
@@ -251,6 +251,13 @@ def test_a_checkpoint_by_its_path(tmp_path):
     found = detector.predict(pixels(60, 80), threshold=0)
     assert len(found) == NARROW_BOXES.num_queries
     assert detector.categories() == [{"id": i, "name": name} for i, name in CATEGORIES.items()]
+
+
+def test_the_default_threshold_of_a_focal_model_is_lower():
+    loaded = red_finder()
+    loaded.model.cls_loss = "focal"
+    assert Detector(loaded, "cpu").threshold == 0.2
+    assert Detector(red_finder(), "cpu").threshold == 0.5
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_pictures_keep_the_name(name, picture):
         (["0", "1"], ["camera0", "camera1"], ["camera0", "camera1"]),
     ],
 )
-def test_equal_names_are_told_apart(paths, names, expected):
+def test_equal_names_get_different_files(paths, names, expected):
     assert unique_names(paths, names) == expected
 
 

@@ -1,4 +1,4 @@
-"""training/averaging.py: averaged weights follow the formula, running statistics included."""
+"""training/averaging.py: EMA weights follow the formula, running statistics included."""
 
 import copy
 

@@ -1,10 +1,10 @@
-"""best.pth and --patience: the better of raw and averaged weights counts."""
+"""best.pth and --patience: the better of raw and EMA weights counts."""
 
 import pytest
 import torch
 
-from datasets.shapes.directory import write_shapes
 from export.weights import read_weights
+from tests.drawn_data import drawn_data
 from tests.test_main import read_checkpoint, read_log, run
 from tests.training.test_resume import Interrupt, assert_same, crash
 from training import loop, state
@@ -12,12 +12,7 @@ from training.state import RunState, score_name
 
 AVERAGED = ["--lr", "1e-3", "--ema_decay", "0.9"]
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=4, num_val=2, image_size=64)
-    return root
+data = drawn_data(num_train=4, num_val=2)
 
 
 # ---- which epoch, and which weights
@@ -75,9 +70,9 @@ def test_averaged_weights_choose_best_and_patience(data, tmp_path, monkeypatch, 
     assert best_of(output) == [
         "best.pth: epoch 0, raw weights, AP 0.200",
         "best.pth: epoch 1, raw weights, AP 0.500",
-        "best.pth: epoch 2, averaged weights, AP 0.600",
+        "best.pth: epoch 2, EMA weights, AP 0.600",
     ]
-    assert "(--patience 2): no better validation score since epoch 2 (averaged weights)" in output
+    assert "(--patience 2): no better validation score since epoch 2 (EMA weights)" in output
     assert len(read_log(tmp_path)) == 5
     best = read_checkpoint(tmp_path / "best.pth")
     assert best["epoch"] == 2 and best["best_weights"] == "ema"
@@ -93,7 +88,7 @@ def test_without_averaged_weights_best_is_the_checkpoint_itself(data, tmp_path, 
 
 @pytest.fixture
 def scored_by_loss(monkeypatch):
-    """The largest loss wins: averaged weights, which lag behind, as long as training gets on."""
+    """The largest loss wins: EMA weights, which lag behind, as long as training gets on."""
     for module in (loop, state):
         monkeypatch.setattr(module, "validation_score", lambda stats: stats["loss"])
 
@@ -131,7 +126,7 @@ def test_a_checkpoint_without_scores_of_averaged_weights_goes_on(data, tmp_path,
     assert read_checkpoint(tmp_path / "best.pth")["best_weights"] == "ema"
 
 
-def test_readers_of_raw_weights_are_told(data, tmp_path, capsys, scored_by_loss):
+def test_readers_of_raw_weights_get_a_notice(data, tmp_path, capsys, scored_by_loss):
     assert run(data, *AVERAGED, "--epochs", "1", "--output_dir", tmp_path) == 0
     best = tmp_path / "best.pth"
     capsys.readouterr()
@@ -160,7 +155,7 @@ def test_readers_of_raw_weights_are_told(data, tmp_path, capsys, scored_by_loss)
 
 @pytest.fixture
 def thresholds_by_evaluation(monkeypatch):
-    """Each evaluation gets the next threshold: averaged weights come first in each epoch."""
+    """Each evaluation gets the next threshold: EMA weights come first in each epoch."""
     numbers = iter(range(1, 9))
     monkeypatch.setattr(
         loop, "thresholds_in", lambda _: {"best_f1": next(numbers) / 10, "by_class": {}}

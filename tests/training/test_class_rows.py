@@ -1,11 +1,11 @@
-"""Which class each row of the class head stands for."""
+"""Which class each row of the classification head stands for."""
 
 import argparse
 from types import SimpleNamespace
 
 import pytest
 
-from datasets.annotations.run_classes import ClassTable
+from datasets.annotations.class_tables import ClassTable
 from models.released.coco_categories import CATEGORY_NAMES, THING_NAMES
 from tests.util.tiny_detr import TinyDetr
 from training.class_rows import (
@@ -76,7 +76,7 @@ def test_cocos_own_classes_keep_cocos_rows_in_every_format():
     assert choose("data", names, names=names).saved() == [17, 18, 90]
 
 
-def test_text_ids_stay_in_rows_that_are_ids():
+def test_text_ids_are_in_rows_that_are_ids():
     chosen = choose("coco", [1, 2], text_ids={2: "2"})
     assert chosen.are_rows and chosen.saved()[:4] == [0, 1, "2", 3]
 

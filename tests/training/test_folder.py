@@ -17,18 +17,18 @@ def names(folder):
 
 
 @pytest.mark.parametrize(
-    ("epoch", "lr_drop", "stays"),
+    ("epoch", "lr_drop", "is_kept"),
     [(0, 200, False), (199, 200, True), (99, 200, True), (4, 5, True)],
 )
-def test_checkpoints_that_stay(tmp_path, epoch, lr_drop, stays):
+def test_checkpoints_that_are_kept(tmp_path, epoch, lr_drop, is_kept):
     RunFolder(str(tmp_path)).save_checkpoint({"epoch": epoch}, epoch, lr_drop)
-    assert names(tmp_path) == ["checkpoint.pth"] + [f"checkpoint{epoch:04}.pth"] * stays
+    assert names(tmp_path) == ["checkpoint.pth"] + [f"checkpoint{epoch:04}.pth"] * is_kept
 
 
-@pytest.mark.parametrize(("epoch", "stays"), [(0, True), (49, False), (50, True)])
-def test_evaluations_that_stay(tmp_path, epoch, stays):
+@pytest.mark.parametrize(("epoch", "is_kept"), [(0, True), (49, False), (50, True)])
+def test_evaluations_that_are_kept(tmp_path, epoch, is_kept):
     RunFolder(str(tmp_path)).save_epoch_evaluation({}, epoch)
-    assert names(tmp_path) == [f"eval/{epoch:03}.pth"] * stays + ["eval/latest.pth"]
+    assert names(tmp_path) == [f"eval/{epoch:03}.pth"] * is_kept + ["eval/latest.pth"]
 
 
 def test_the_log_is_strict_json(tmp_path):
@@ -58,7 +58,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         RunFolder(str(tmp_path / "file" / "below"))
 
 
-def test_a_folder_that_cannot_be_written_to_is_told_at_once(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_to_is_reported_at_once(tmp_path, monkeypatch):
     def refuse(**options):
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -167,14 +167,14 @@ def test_going_back_renames_later_checkpoints(tmp_path, capsys):
     assert steps_in(tmp_path)["abandoned-best-epoch0002-2.pth"] == 30
 
 
-@pytest.mark.parametrize(("step", "stays"), [(7, True), (6, False)])
-def test_going_back_within_an_epoch(tmp_path, step, stays):
+@pytest.mark.parametrize(("step", "is_kept"), [(7, True), (6, False)])
+def test_going_back_within_an_epoch(tmp_path, step, is_kept):
     folder = RunFolder(str(tmp_path))
     folder.save_checkpoint({"epoch": 0, "step": 5}, 0, lr_drop=9)
     folder.keep_as_best()
     folder.save_checkpoint({"epoch": 0, "step": 7}, None, lr_drop=9)
     folder.go_back_to(epoch=1, step=step)
-    assert (tmp_path / "checkpoint.pth").exists() == stays
+    assert (tmp_path / "checkpoint.pth").exists() == is_kept
     assert (tmp_path / "best.pth").exists()
 
 
@@ -186,7 +186,7 @@ def test_going_back_twice_to_one_epoch_keeps_both_logs(tmp_path):
     assert names(tmp_path) == ["log-before-epoch0003-2.txt", "log-before-epoch0003.txt", "log.txt"]
 
 
-def test_checkpoints_that_cannot_be_read_stay(tmp_path):
+def test_checkpoints_that_cannot_be_read_are_kept(tmp_path):
     (tmp_path / "best.pth").write_bytes(b"lost")
     torch.save({"epoch": "nine"}, tmp_path / "checkpoint.pth")
     RunFolder(str(tmp_path)).go_back_to(epoch=0, step=0)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from benchmarks import kill_resume, kill_worker
+from benchmarks.experiments import kill_resume, kill_worker
 
 
 @pytest.mark.timeout(1800)

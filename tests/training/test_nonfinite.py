@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from datasets.shapes.directory import write_shapes
 from engine import train_one_epoch
 from models.criterion import SetCriterion
+from tests.drawn_data import drawn_data
 from tests.test_engine import CPU, batch, build
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
 from training import network
@@ -197,12 +197,7 @@ def test_an_optimizer_that_is_not_fused_is_masked_too():
 
 # ---- from the command line
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=6, num_val=2, image_size=64)
-    return root
+data = drawn_data(num_train=6, num_val=2)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Which folder a run writes to, in one process and in several."""
 
+import argparse
 import os
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from tests.distributed.processes import run_connected
 from training.output_folder import (
+    build_output_folder,
     numbered_folder,
     refuse_used_folder,
     results_in,
@@ -79,7 +81,7 @@ def test_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert Path(folder).parent == Path("outputs") and Path(folder).is_dir()
 
 
-def test_a_numbered_folder_that_stays_empty_is_removed(
+def test_an_empty_numbered_folder_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -133,3 +135,21 @@ def test_names_of_results(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "log.txt").write_text("{}\n")
     assert results_in(tmp_path) == ["log.txt", "best.pth", "checkpoint.pth"]
+
+
+def test_a_run_continued_without_a_folder_is_told_where_it_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("before").mkdir()
+    Path("before/checkpoint.pth").touch()
+    flags = {"eval": False, "auto_resume": False, "overwrite": False, "skip_checks": False}
+    args = argparse.Namespace(**flags, output_dir="", save_every=0, tensorboard=False)
+    for resume, told in (("before/checkpoint.pth", True), ("https://x/y.pth", False), ("", False)):
+        args.resume = resume
+        with build_output_folder(args, "coco") as folder:
+            assert folder == "outputs/coco-1"
+        (line,) = capsys.readouterr().out.splitlines()
+        assert (
+            "not to the folder of before/checkpoint.pth (add --output_dir before" in line
+        ) == told

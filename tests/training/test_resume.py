@@ -1,4 +1,4 @@
-"""A run that is interrupted and continued equals one that never was, bit for bit."""
+"""An interrupted and resumed run equals an uninterrupted run, bit for bit."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import main
-from datasets.shapes.directory import write_shapes
+from tests.drawn_data import drawn_data
 from tests.test_main import FLAGS, ROOT, assert_one_line, read_checkpoint, read_log, run
 from training import evaluation, loop
 from util.cli.signals import StopRequested
@@ -20,12 +20,7 @@ from util.cli.signals import StopRequested
 # Dropout, augmentation and auxiliary losses on; five steps an epoch.
 RUN = ["--epochs", "3", "--lr_drop", "2", "--lr", "1e-3"]
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=10, num_val=3, image_size=64)
-    return root
+data = drawn_data(num_train=10, num_val=3)
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +238,7 @@ def test_patience(data, tmp_path, monkeypatch, capsys):
     assert read_checkpoint(tmp_path / "best.pth")["epoch"] == 1
 
 
-def test_flags_given_now_win_and_differences_are_told(data, uninterrupted, tmp_path, capsys):
+def test_flags_given_now_win_and_differences_are_printed(data, uninterrupted, tmp_path, capsys):
     resume = ["--resume", uninterrupted / "checkpoint.pth", "--output_dir", tmp_path]
     assert run(data, *resume, "--epochs", "4", "--lr", "5e-4", "--weight_decay", "0") == 0
     output = capsys.readouterr().out

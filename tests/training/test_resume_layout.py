@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from datasets.shapes.directory import write_shapes
+from tests.drawn_data import drawn_data
 from tests.test_main import read_checkpoint, run
 from training import resume
 from training.network import prepare_for_training
@@ -65,11 +65,7 @@ def test_updates_after_another_layout_equal_unfused_adamw(before, after):
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=6, num_val=2, image_size=64)
-    return root
+data = drawn_data(num_train=6, num_val=2)
 
 
 @pytest.mark.parametrize("foreign", [False, True])

@@ -62,7 +62,7 @@ def test_numbers_of_the_log():
     }
 
 
-def test_an_epoch_with_its_picture(writer, tmp_path):
+def test_an_epoch_with_its_figure(writer, tmp_path):
     Image.new("L", (30, 20)).save(tmp_path / "detections.png")
     log = TensorboardLog(tmp_path, first_epoch=4)
     log.write(ENTRY)

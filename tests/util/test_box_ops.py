@@ -8,6 +8,7 @@ from util.box_ops import (
     box_cxcywh_to_xyxy,
     box_iou,
     box_xyxy_to_cxcywh,
+    elementwise_box_iou,
     elementwise_generalized_box_iou,
     generalized_box_iou,
     masks_to_boxes,
@@ -45,6 +46,7 @@ def test_iou_and_giou_equal_a_loop():
     assert np.allclose(box_iou(a, b)[0], expected[..., 0])
     assert np.allclose(generalized_box_iou(a, b), expected[..., 1])
     assert torch.equal(elementwise_generalized_box_iou(a[:5], b), generalized_box_iou(a, b).diag())
+    assert torch.equal(elementwise_box_iou(a[:5], b), box_iou(a, b)[0].diag())
 
 
 def test_giou_is_bounded_symmetric_and_one_for_equal_boxes():

@@ -1,4 +1,4 @@
-"""Category ids, rows of the class head, and ids in the user's files."""
+"""Category ids, rows of the classification head, and ids in the user's files."""
 
 import pytest
 import torch

@@ -85,7 +85,7 @@ def test_keeps_no_graph_alive():
     assert meter.value == 2
 
 
-def test_pending_values_stay_bounded():
+def test_the_number_of_pending_values_is_bounded():
     meter = SmoothedValue()
     for _ in range(2500):
         meter.update(torch.ones(()))

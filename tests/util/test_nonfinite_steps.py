@@ -33,7 +33,7 @@ def test_a_bad_batch_makes_the_step_bad(losses, norm):
     assert all(math.isnan(value) for value in reduced.values())
 
 
-def test_flags_are_handled_once_and_a_request_to_stop_stays():
+def test_flags_are_handled_once_and_a_request_to_stop_is_kept():
     skipped = []
     watch = StepWatch(torch.device("cpu"), skipped.append)
     record = StepRecord(0, 0, None, [], 1.0, {}, {})

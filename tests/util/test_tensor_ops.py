@@ -1,4 +1,4 @@
-"""util/tensor_ops.py beside slow versions of the same, and on empty input."""
+"""util/tensor_ops.py against slow versions of the same, and on empty input."""
 
 import pytest
 import torch

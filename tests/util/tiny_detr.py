@@ -5,7 +5,7 @@ from torch import nn
 
 
 class TinyDetr(nn.Module):
-    """The keys and shapes of a DETR by which its flags are told, and little else."""
+    """The keys and shapes of a DETR from which its flags are inferred, and little else."""
 
     def __init__(self, classes=3, queries=4, width=8, layers=1, pre_norm=False, channels=5):
         super().__init__()

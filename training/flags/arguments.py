@@ -40,14 +40,40 @@ def _add_training_flags(group: FlagGroup) -> None:
     add("--momentum", "momentum of --optimizer sgd (default: 0.9)", type=float)
     add("--weight_decay", "weight decay of the optimizer", default=1e-4, type=float)
     add("--epochs", "number of training epochs", default=300, type=int)
-    add("--freeze_backbone_epochs", "keep the backbone frozen for the first N epochs", type=int)
+    frozen = "keep the backbone frozen for the first N epochs"
+    add("--freeze_backbone_epochs", frozen, type=int, metavar="N")
     add(
         "--freeze_batch_size",
         "batch size per process while the backbone is frozen (default: --batch_size)",
         type=int,
     )
+    _add_schedule_flags(group)
+    add("--clip_max_norm", "clip the gradient norm to this value; 0: off", default=0.1, type=float)
+    precisions = ["off", "bf16", "fp16"]
+    add("--amp", "run the model in mixed precision; use fp16 on GPUs only", choices=precisions)
+    add_switch("--compile", "compile backbone and transformer with torch.compile for training")
+    add_switch(
+        "--tf32",
+        "NVIDIA GPUs: compute float32 matrix products in TF32 (10-bit mantissa)",
+    )
+    add_switch(
+        "--activation_checkpointing",
+        "recompute activations in the backward pass: less memory, slower, same gradients",
+    )
+    skipped = "maximum number of non-finite steps to skip before training aborts"
+    add("--max_skipped_steps", skipped, type=int)
+    ema = "decay of the exponential moving average (EMA) of the weights, e.g. 0.9998; 0: off"
+    add("--ema_decay", ema, type=float)
+    every = "evaluate every N epochs, and after the last epoch"
+    add("--eval_every", every, type=int, metavar="N")
+    patience = "early stopping: stop after N evaluations without a better score (default: off)"
+    add("--patience", patience, type=int, metavar="N")
+
+
+def _add_schedule_flags(group: FlagGroup) -> None:
+    add = group.add
     drop = "step schedule: divide the learning rate by 10 every N epochs"
-    add("--lr_drop", drop, default=200, type=int)
+    add("--lr_drop", drop, default=200, type=int, metavar="N")
     add(
         "--lr_scheduler",
         "learning-rate schedule: step (see --lr_drop) or cosine (see --lr_min, --lr_min_ratio)",
@@ -55,7 +81,7 @@ def _add_training_flags(group: FlagGroup) -> None:
     )
     add(
         "--lr_min",
-        "final learning rate of the cosine schedule; lower learning rates are not changed",
+        "final learning rate of the cosine schedule; parameter groups below it keep their rate",
         type=float,
     )
     add(
@@ -64,29 +90,11 @@ def _add_training_flags(group: FlagGroup) -> None:
         type=float,
     )
     add("--warmup_steps", "number of optimizer steps of linear learning-rate warm-up", type=int)
-    add_switch(
+    group.add_switch(
         "--lr_scale_batch",
         "multiply learning rates by (images per optimizer step) / 16; 16 is the published setting",
+        off="--no_lr_scale_batch",
     )
-    add("--clip_max_norm", "clip the gradient norm to this value; 0: off", default=0.1, type=float)
-    precisions = ["off", "bf16", "fp16"]
-    add("--amp", "run the model in mixed precision; use fp16 on GPUs only", choices=precisions)
-    add_switch("--compile", "compile backbone and transformer with torch.compile for training")
-    add_switch(
-        "--tf32",
-        "NVIDIA GPUs: float32 matrix products with TF32, a mantissa of 10 instead of 23 bits",
-    )
-    add_switch(
-        "--activation_checkpointing",
-        "less memory: recompute activations in the backward pass (same gradients, slower)",
-    )
-    skipped = "maximum number of non-finite steps to skip before training aborts"
-    add("--max_skipped_steps", skipped, type=int)
-    ema = "decay of the exponential moving average (EMA) of the weights, e.g. 0.9998; 0: off"
-    add("--ema_decay", ema, type=float)
-    add("--eval_every", "evaluate every N epochs, and after the last one", type=int)
-    patience = "early stopping: stop after N evaluations without a better score (default: off)"
-    add("--patience", patience, type=int)
 
 
 def _add_model_flags(group: FlagGroup) -> None:
@@ -96,7 +104,8 @@ def _add_model_flags(group: FlagGroup) -> None:
     add("--backbone_weights", "initial weights of the backbone: imagenet, none (random) or a file")
     norms = "frozen: FrozenBatchNorm2d; batch: BatchNorm2d, and all backbone stages are trained"
     add("--backbone_norm", norms, choices=["frozen", "batch"])
-    add_switch("--dilation", "DC5: dilation instead of stride in the last backbone stage")
+    dc5 = "DC5: dilation instead of stride in the last backbone stage"
+    add_switch("--dilation", dc5, off="--no_dilation")
     choices = ("sine", "learned")
     add("--position_embedding", "position encoding", default="sine", type=str, choices=choices)
     add("--enc_layers", "number of encoder layers", default=6, type=int)
@@ -106,9 +115,9 @@ def _add_model_flags(group: FlagGroup) -> None:
     add("--dropout", "dropout rate of the transformer", default=0.1, type=float)
     add("--nheads", "number of attention heads; divides --hidden_dim", default=8, type=int)
     add("--num_queries", "object queries: maximum detections per image", default=100, type=int)
-    designs = "learned: as in DETR; anchor: boxes, refined by each decoder layer (DAB-DETR)"
-    add("--query_design", f"queries. {designs}", choices=["learned", "anchor"])
-    groups = "groups of denoising queries in training (DN-DETR); needs --query_design anchor"
+    designs = "learned: embeddings (DETR); anchor: boxes that each layer refines (DAB-DETR)"
+    add("--query_design", f"query type. {designs}", choices=["learned", "anchor"])
+    groups = "number of denoising groups in training (DN-DETR); needs --query_design anchor"
     add("--denoising", groups, type=int)
     add_switch("--pre_norm", "pre-norm transformer: layer norm before attention and FFN")
     classes = "number of classes, not counting no-object (default: inferred from the data)"
@@ -118,7 +127,12 @@ def _add_model_flags(group: FlagGroup) -> None:
 def _add_loss_flags(group: FlagGroup) -> None:
     add = group.add
     group.add_switch(
-        "--no_aux_loss", "disable auxiliary decoding losses", dest="aux_loss", action="store_false"
+        "--no_aux_loss",
+        "disable auxiliary decoding losses",
+        off="--aux_loss",
+        action="store_false",
+        dest="aux_loss",
+        default=True,
     )
     add("--set_cost_class", "matching cost: weight of the class probability", default=1, type=float)
     add("--set_cost_bbox", "matching cost: weight of the L1 box distance", default=5, type=float)
@@ -130,14 +144,17 @@ def _add_loss_flags(group: FlagGroup) -> None:
     scores = "classification loss. ce: softmax cross-entropy; focal: sigmoid focal loss"
     add("--cls_loss", scores, choices=["ce", "focal"])
     add("--cls_loss_coef", "loss: weight of the classification loss", type=float)
-    add("--focal_alpha", "focal loss: weight of the true class (default: 0.25)", type=float)
-    add("--eos_coef", "loss: class weight of no-object", default=EOS_COEF, type=float)
+    alpha = "focal loss: weight of positive targets; negatives get 1 - alpha (default: 0.25)"
+    add("--focal_alpha", alpha, type=float)
+    quality = "focal loss: targets are weighted by the IoU, so scores also rate the boxes"
+    group.add_switch("--iou_targets", quality, off="--no_iou_targets")
+    add("--eos_coef", "loss: weight of the no-object class", default=EOS_COEF, type=float)
 
 
 def _add_data_flags(group: FlagGroup) -> None:
     add, add_switch = group.add, group.add_switch
     add_format_flags(group)
-    kinds = "coco, coco_panoptic, voc, yolo, or the generated shapes and shapes_panoptic"
+    kinds = "coco, coco_panoptic, voc, yolo, or the synthetic shapes and shapes_panoptic"
     add("--dataset_file", f"dataset: {kinds}", default="coco")
     add("--coco_path", "COCO directory: train2017/, val2017/, annotations/", type=str)
     add(
@@ -150,46 +167,56 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--train_ann", "COCO annotation file of the training images")
     add("--val_images", "folder of validation images")
     add("--val_ann", "COCO annotation file of the validation images")
-    scales = "training images are resized to one of these short sides; evaluation uses the largest"
-    add("--scales", f"{scales} (pixels)", type=int, nargs="+")
+    scales = "short sides in pixels; training picks one at random, evaluation uses the largest"
+    add("--scales", f"{scales} (default: 480, 512, … 800)", type=int, nargs="+")
     add("--max_size", "maximum long side of images in pixels", type=int)
+    of_channel = {"type": float, "nargs": 3, "metavar": ("R", "G", "B")}
+    add("--image_mean", "per-channel mean, subtracted from images in [0, 1]", **of_channel)
+    add("--image_std", "per-channel divisor, applied after subtracting the mean", **of_channel)
     add("--crop_prob", "probability of cropping a training image", type=float)
     kernels = "kernel that resizes images; torch: faster, some values differ by 1 of 255"
     add("--resize", kernels, choices=["pillow", "torch"])
-    add_switch("--group_aspect", "batch images of similar aspect ratios: less padding")
-    bad_images = "maximum number of unreadable images, each of which is replaced with another one"
-    add("--skip_bad_images", bad_images, type=int)
+    similar = "batch images of similar aspect ratios: less padding"
+    add_switch("--group_aspect", similar, off="--no_group_aspect")
+    bad_images = "replace up to N unreadable images by other images instead of aborting"
+    add("--skip_bad_images", bad_images, type=int, metavar="N")
     add_switch(
         "--skip_checks",
-        "turn errors about class names, box formats, number of objects, image sizes and different "
-        "flags or data on the ranks into warnings",
+        "only warn about class names, box formats, object counts, image sizes, and flags or data "
+        "that differ between ranks",
     )
-    add("--num_workers", "data-loading workers per process", default=2, type=int)
+    add("--num_workers", "DataLoader workers per process", default=2, type=int)
 
 
 def _add_run_flags(group: FlagGroup, device: str) -> None:
     add = group.add
     group.add_switch("--masks", "also train and predict masks (segmentation)")
-    folder = 'folder for checkpoints and logs (default: a new folder outputs/CONFIG-N; "": none)'
+    folder = 'output folder; "": none (default: new folder outputs/NAME-N for a config or dataset)'
     add("--output_dir", folder, default="")
     add("--device", "cuda or cpu; by default cuda if there is a GPU", default=device)
     add("--seed", "random seed of weights, augmentation and data order", default=42, type=int)
-    group.add_switch("--deterministic", "use deterministic algorithms (slower)")
+    deterministic = "use deterministic algorithms (slower)"
+    group.add_switch("--deterministic", deterministic, off="--no_deterministic")
     add("--resume", "checkpoint (file or URL) to continue or evaluate", default="")
-    newest = "continue from the newest checkpoint in --output_dir; without one, start a new run"
+    newest = (
+        "continue from the newest checkpoint in --output_dir, or start a new run if there is none"
+    )
     group.add_switch("--auto_resume", newest)
     group.add_switch(
         "--overwrite", "start over in a used --output_dir; old files are moved to earlier-N/"
     )
     every = "save a checkpoint every N optimizer steps; 0: only after each epoch"
-    add("--save_every", every, type=int)
+    add("--save_every", every, type=int, metavar="N")
     add("--keep_last", "number of most recent checkpoints to keep", type=int)
     initial = "checkpoint (file or URL) with initial weights for a new run; the number of classes"
     add("--finetune", f"{initial} and queries may differ")
-    first = "number of the first epoch, when training does not resume"
+    first = "first epoch number of a run that does not resume"
     add("--start_epoch", first, default=0, type=int)
     group.add_switch("--eval", "only evaluate the checkpoint of --resume")
-    add("--panoptic_threshold", "minimum score of segments in panoptic maps", type=float)
+    segments = (
+        "minimum score of segments in panoptic maps (default: 0.85; with --cls_loss focal 0.35)"
+    )
+    add("--panoptic_threshold", segments, type=float)
     add("--eval_batch_size", "evaluation batch size per process (default: --batch_size)", type=int)
     add(
         "--dump_detections",

@@ -3,16 +3,16 @@
 import argparse
 from pathlib import Path
 
+from datasets.loading.byte_images import Normalization
 from training.compilation import check_compiler
 from training.flags.arguments import EOS_COEF
 from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS, check_data_flags
 from training.output_folder import lies_in
 from training.tensorboard import require_tensorboard
-from util.devices import parse_device
 from util.distributed.agreement import require_same
 from util.errors import UserError
 from util.files.checkpoint import check_replaceable
-from util.options import NEW_FLAG_DEFAULTS
+from util.system.devices import parse_device
 
 _AT_LEAST_ONE = (
     *("batch_size", "eval_batch_size", "epochs", "lr_drop", "max_size", "num_classes"),
@@ -35,8 +35,6 @@ _PATHS = frozenset(
         *("output_dir", "dump_detections"),
     }
 )
-
-SAME_ON_ALL_RANKS = "give every rank the same flags, and every machine the same files"
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -66,6 +64,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
                 raise UserError(f"--{name} {value}: must be at least {least}")
     if args.seed >= 2**31:
         raise UserError(f"--seed {args.seed}: must be below {2**31}")
+    Normalization.of(vars(args), "the command line")
     for name in ("ema_decay", "momentum", "lr_min_ratio"):
         value = getattr(args, name)
         if value is not None and value >= 1:
@@ -134,7 +133,8 @@ def _check_overwrite(args: argparse.Namespace) -> None:
 def _check_masks(args: argparse.Namespace) -> None:
     if args.masks and args.hidden_dim < 16:
         raise UserError(f"--hidden_dim {args.hidden_dim}: --masks needs at least 16")
-    if args.panoptic_threshold != NEW_FLAG_DEFAULTS["panoptic_threshold"] and not args.masks:
+    # 0.85: default in checkpoints of earlier versions
+    if args.panoptic_threshold not in (None, 0.85) and not args.masks:
         raise UserError("--panoptic_threshold requires --masks")
     if args.frozen_weights and not args.masks:
         raise UserError("--frozen_weights trains only the mask head: it requires --masks")
@@ -181,10 +181,12 @@ def _check_design(args: argparse.Namespace) -> None:
     if args.query_design == "anchor" and args.position_embedding != "sine":
         raise UserError(
             f"--position_embedding {args.position_embedding}: --query_design anchor compares sine "
-            "encodings of boxes and cells; use --position_embedding sine"
+            "encodings of boxes and feature maps; use --position_embedding sine"
         )
     if args.focal_alpha is not None and args.cls_loss != "focal":
         raise UserError(f"--focal_alpha {args.focal_alpha}: requires --cls_loss focal")
+    if args.iou_targets and args.cls_loss != "focal":
+        raise UserError("--iou_targets requires --cls_loss focal")
     if args.cls_loss == "focal" and args.eos_coef != EOS_COEF:
         raise UserError(
             f"--eos_coef {args.eos_coef}: --cls_loss focal has no no-object class; omit the flag"
@@ -219,4 +221,4 @@ def require_same_flags(args: argparse.Namespace) -> None:
         for name, value in sorted(vars(args).items())
         if name not in _PER_RANK
     }
-    require_same(facts, SAME_ON_ALL_RANKS, args.skip_checks)
+    require_same(facts, args.skip_checks)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training.output_folder import lies_in
+from training.output_folder import lies_in, numbered_path
 from util.files.checkpoint import atomic_write
 from util.reproducibility.provenance import versions
 
@@ -63,10 +63,7 @@ def write_config(folder: Path, text: str) -> None:
         before = path.read_text(encoding="utf-8", errors="surrogateescape")
         if _flags_in(before) == _flags_in(text):
             return
-        number = 1
-        while (earlier := folder / f"config-{number}.txt").exists():
-            number += 1
-        path.rename(earlier)
+        earlier = path.rename(numbered_path(folder, "config-{}.txt"))
         print(f"{path} contains the flags of this start; the previous flags are in {earlier.name}")
     with atomic_write(path, "wb") as file:
         file.write(text.encode("utf-8", "surrogateescape"))

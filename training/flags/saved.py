@@ -9,20 +9,12 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from datasets.formats.reading import DEFAULT_VAL_FRACTION
 from datasets.shapes.directory import is_drawn
-from models.backbone import match_resnet
-from models.weights import (
-    DETECTOR_PREFIX,
-    architecture_flags,
-    model_state,
-    num_classes_in_head,
-    without_ddp_prefix,
-)
+from models.weights import model_state, num_classes_in_head
 from training.checkpoint import can_resume, flags_in, is_of_original, report_better_average
 from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS
+from training.flags.inferred import architecture_of, assumed_cls_loss
 from training.resume import LoadedCheckpoint, Start
 from util.cli.command_line import accepts_value
 from util.errors import UserError
@@ -35,9 +27,11 @@ Actions = Mapping[str, argparse.Action]  # argparse actions of main.py by flag n
 _DETECTOR = (
     *("backbone", "dilation", "position_embedding", "enc_layers", "dec_layers"),
     *("dim_feedforward", "hidden_dim", "nheads", "num_queries", "pre_norm"),
-    *("query_design", "cls_loss"),
+    *("query_design", "cls_loss", "image_mean", "image_std"),
 )
 _NEEDED_BY_WEIGHTS = (*_DETECTOR, "masks")
+# Of files whose flags were saved before there was a choice.
+_FIRST_DESIGN = {name: NEW_FLAG_DEFAULTS[name] for name in _DETECTOR if name in NEW_FLAG_DEFAULTS}
 _IMAGE_SIZES = ("scales", "max_size")
 _SCHEDULE = (
     *("lr", "lr_backbone", "weight_decay", "lr_scheduler", "lr_drop", "lr_min", "lr_min_ratio"),
@@ -156,11 +150,12 @@ def resolve_for_resume(
     source = f"--resume {args.resume}"
     saved = flags_in(checkpoint, source)
     if not saved:
-        return args
-    designs = {name: NEW_FLAG_DEFAULTS[name] for name in ("query_design", "cls_loss")}
-    _check_contradictions(args, designs | saved, _NEEDED_BY_WEIGHTS, given, source)
+        loss = args.cls_loss if "cls_loss" in given else assumed_cls_loss(checkpoint, args.resume)
+        return argparse.Namespace(**{**vars(args), "cls_loss": loss})
+    _check_contradictions(args, _FIRST_DESIGN | saved, _NEEDED_BY_WEIGHTS, given, source)
     if can_resume(checkpoint) and not args.eval:
-        trained = {"optimizer": NEW_FLAG_DEFAULTS["optimizer"]} | saved  # its state was saved
+        # The checkpoint has the state of this optimizer.
+        trained = {"optimizer": NEW_FLAG_DEFAULTS["optimizer"]} | saved
         _check_contradictions(args, trained, ["optimizer"], given, source)
         _check_contradictions(args, _split_of(saved), _SPLIT, given, source)
     saved = _with_split_seed(saved, args)
@@ -225,25 +220,21 @@ def resolve_for_new_run(
     """
     path = getattr(args, flag)
     source = f"--{flag} {path}"
-    state = model_state(checkpoint, path)
-    saved = {**_architecture_of(state), **flags_in(checkpoint, source)}
+    flags = flags_in(checkpoint, source)
+    if not flags and "cls_loss" not in given:
+        loss = assumed_cls_loss(checkpoint, path)
+        args = argparse.Namespace(**{**vars(args), "cls_loss": loss})
+    saved = {
+        **architecture_of(model_state(checkpoint, path)),
+        **(_FIRST_DESIGN if flags else {}),
+        **flags,
+    }
     if flag == "frozen_weights":
         _check_contradictions(args, saved, _DETECTOR, given, source)
     for name in _DETECTOR:
         if name in given and name in saved and _differ(saved[name], getattr(args, name)):
             print(f"--{name}: {saved[name]} in {path}, now {getattr(args, name)}")
     return _with_saved_values(args, saved, _DETECTOR, given, actions, source)
-
-
-def _architecture_of(state: Mapping[str, Tensor]) -> Flags:
-    """Architecture flags, as far as weight shapes determine them, for files without flags."""
-    parts = {k.removeprefix(DETECTOR_PREFIX): v for k, v in without_ddp_prefix(state).items()}
-    if "class_embed.bias" not in parts:
-        return {}
-    flags = {k.removeprefix("--"): v for k, v in architecture_flags(parts).items()}
-    flags["pre_norm"] = "transformer.encoder.norm.weight" in parts
-    backbone = match_resnet(parts)
-    return flags if backbone is None else {**flags, "backbone": backbone}
 
 
 def _check_contradictions(
@@ -294,7 +285,7 @@ def _with_saved_values(
 def _fit_dataset_file(args: argparse.Namespace, saved: Flags) -> None:
     """Adapt ``dataset_file`` from the checkpoint to data paths given on the command line, in place.
 
-    If ``coco_path`` is not a generated shapes dataset, the data is read as COCO. Panoptic data in
+    If ``coco_path`` is not a synthetic shapes dataset, the data is read as COCO. Panoptic data in
     a single folder needs no ``--coco_panoptic_path``.
     """
     if args.data or args.voc_path or args.yolo_path:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from engine import compute_losses, predict, weigh
+from engine import compute_losses, predict, weight_losses
 from models import build_model
 from models.criterion import SetCriterion
 from models.fast.attention import WeightHooks
@@ -83,7 +83,7 @@ def examine(model: nn.Module, criterion: SetCriterion, record: StepRecord, amp: 
         return f"all layers are finite, but not the losses {', '.join(bad)}"
     gradients: list[str] = []
     _watch_gradients(model, gradients)
-    weigh(losses, criterion.weight_dict, targets)[0].backward()
+    weight_losses(losses, criterion.weight_dict, targets)[0].backward()
     if gradients:
         return f"losses are finite; the first non-finite gradient is that of {gradients[0]}"
     return NOTHING_FOUND
@@ -152,7 +152,7 @@ def describe(record: StepRecord, cause: str) -> str:
 
 
 def save_step(path: Path, record: StepRecord, model: nn.Module, flags: Mapping[str, Any]) -> None:
-    """Write a file for `replay_file`.
+    """Write a file for `_replay_file`.
 
     Args:
         path: file to write.
@@ -172,12 +172,8 @@ def save_step(path: Path, record: StepRecord, model: nn.Module, flags: Mapping[s
     save_checkpoint(content, path)
 
 
-def replay_file(path: str) -> None:
-    """Replay a step saved by `save_step` on the CPU, and print the cause.
-
-    Raises:
-        UserError: if the file cannot be read or was not written by `save_step`.
-    """
+def _replay_file(path: str) -> None:
+    """Print the cause of the non-finite step in a file of `save_step`."""
     args, record, weights = _read_step(path)
     fill_in_new_flags(args)
     args.device, args.backbone_weights = "cpu", "none"
@@ -217,4 +213,4 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser = ArgumentParser("forensics.py", description="Replay a non-finite training step.")
     parser.add_argument("file", help="bad_step.pth of an output folder")
     args = parser.parse_args(argv)
-    return run_command("forensics.py", lambda: replay_file(args.file))
+    return run_command("forensics.py", lambda: _replay_file(args.file))

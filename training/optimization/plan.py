@@ -64,5 +64,5 @@ class TrainingPlan:
 
 
 def build_plan(args: argparse.Namespace) -> TrainingPlan:
-    """Build from the flags of the same names."""
+    """Build the plan from the flags of the same names."""
     return TrainingPlan(**{field.name: getattr(args, field.name) for field in fields(TrainingPlan)})

@@ -12,8 +12,8 @@ _FILES = {
     "best.pth": "the checkpoint with the best score",
     "checkpoint.pth": "the newest checkpoint",
     "log.txt": "losses and scores of each epoch",
-    "detections.png": "detections beside ground truth",
-    "panoptic.png": "panoptic maps beside ground truth",
+    "detections.png": "detections next to ground truth",
+    "panoptic.png": "panoptic maps next to ground truth",
     "report.html": "curves, errors and examples; opens in a browser",
     "config.txt": "the flags of this run",
 }
@@ -34,7 +34,7 @@ def closing_lines(
     lines = [f"Training finished after {epochs}, in {short_duration(seconds)}."]
     best = state.best_epoch
     if best is not None:
-        weights = ", averaged weights" if state.best_weights == "ema" else ""
+        weights = ", EMA weights" if state.best_weights == "ema" else ""
         lines[0] += f" Best: epoch {best}, {score_name} {state.score_of(best):.3f}{weights}."
     if folder is None:
         return [*lines, "Nothing was saved: no --output_dir was given."]

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from datasets.annotations.wording import with_rest
 from training.data import Data
 from training.network import num_trainable
 from training.optimization.plan import TrainingPlan, build_plan
 from training.resume import Start
 from util.distributed.processes import get_world_size
-from util.text import count
+from util.text import count, first_of
 
 _CLASSES_SHOWN = 20
 _LABEL_WIDTH = 12
@@ -87,11 +86,9 @@ def _classes(counts: Mapping[str, Counter[int]], names: Mapping[int, str]) -> st
     """Classes with their number of objects in each split, most common first."""
     total = sum(counts.values(), Counter())
     ids = sorted(names, key=lambda i: (-total[i], names[i]))
-    shown = [
-        f"{names[i]} {'/'.join(str(objects[i]) for objects in counts.values())}"
-        for i in ids[:_CLASSES_SHOWN]
-    ]
-    listed = with_rest([name.replace(" ", _NO_BREAK) for name in shown], len(ids))
+    numbers = {i: "/".join(str(objects[i]) for objects in counts.values()) for i in ids}
+    classes = [f"{names[i]} {numbers[i]}".replace(" ", _NO_BREAK) for i in ids]
+    listed = first_of(classes, _CLASSES_SHOWN)
     return f"{len(ids)}, with {'/'.join(counts)} objects: {listed}"
 
 

@@ -52,7 +52,7 @@ class FullOutput:
         Args:
             state: training progress, with these scores.
             stats: statistics from `engine.evaluate`.
-            ema_stats: statistics of the averaged weights; empty without averaged weights.
+            ema_stats: statistics of the EMA weights; empty without EMA weights.
         """
 
     def end(self, state: RunState, folder: Path | None) -> None:
@@ -115,7 +115,7 @@ class ShortOutput(FullOutput):
             print("\n".join(self._table.lines(ema_stats, "ema_")))
         best = state.best_epoch
         if best is not None:
-            weights = " (averaged weights)" if state.best_weights == "ema" else ""
+            weights = " (EMA weights)" if state.best_weights == "ema" else ""
             score = f"{state.score_of(best):.3f}"
             print(f"best {self._score_name} so far: {score} in epoch {best}{weights}")
         print(flush=True)

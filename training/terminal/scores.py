@@ -8,7 +8,7 @@ _COLUMNS = {"AP": 0, "AP50": 1, "AP75": 2, "small": 3, "medium": 4, "large": 5, 
 _ROWS = {"coco_eval_bbox": "boxes", "coco_eval_masks": "masks"}
 _QUALITIES = {"PQ_all": "PQ", "PQ_th": "things", "PQ_st": "stuff"}
 _VOC_SCORES = {"voc_ap50": "VOC AP50", "voc_ap50_11point": "11-point"}
-_WEIGHTS = {"test_": "", "ema_": " (averaged weights)"}
+_WEIGHTS = {"test_": "", "ema_": " (EMA weights)"}
 _LABEL_WIDTH = 8
 
 Stats = Mapping[str, Any]
@@ -35,7 +35,7 @@ class ScoreTable:
         Args:
             stats: statistics from `engine.evaluate`. A score of -1 (no ground truth) is shown as
                 ``-``.
-            prefix: log prefix of the statistics: ``test_``, or ``ema_`` for averaged weights.
+            prefix: log prefix of the statistics: ``test_``, or ``ema_`` for EMA weights.
         """
         last = self._last.get(prefix, {})
         self._last[prefix] = stats

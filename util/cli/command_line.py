@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from util.cli.early_interrupt import raise_on_interrupt
 from util.cli.signals import StopRequested
 from util.cli.suggestions import DASHES, explain_argument_file, explain_unknown
+from util.distributed.process_output import let_main_process_report
 from util.errors import ConnectionLostError, DivergenceError, UserError
 from util.options import NEW_FLAG_DEFAULTS
 
@@ -19,7 +20,7 @@ from util.options import NEW_FLAG_DEFAULTS
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES})
 
 
-def positive_number(text: str) -> int:
+def positive_int(text: str) -> int:
     """Type of a flag: a positive integer."""
     if not re.fullmatch(r"[1-9]\d*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
@@ -32,8 +33,10 @@ def accepts_value(action: argparse.Action, value: Any) -> bool:
         return isinstance(value, bool)
     if value is None:
         return action.default is None
-    if action.nargs == "+":
-        return isinstance(value, list) and value != [] and all(_is_one(action, v) for v in value)
+    if action.nargs == "+" or isinstance(action.nargs, int):
+        count = len(value) if isinstance(value, list) else 0
+        fits = count > 0 if action.nargs == "+" else count == action.nargs
+        return fits and all(_is_one(action, v) for v in value)
     return _is_one(action, value)
 
 
@@ -75,9 +78,20 @@ class FlagGroup:
             help += " (default: %(default)s)"
         self._group.add_argument(flag, help=help, **options)
 
-    def add_switch(self, flag: str, help: str, **options: Any) -> None:
-        """Add a flag without a value, off by default."""
-        self._group.add_argument(flag, help=help, **{"action": "store_true", **options})
+    def add_switch(self, flag: str, help: str, off: str = "", **options: Any) -> None:
+        """Add a flag without a value, off by default; ``off`` is the flag that undoes it, if any.
+
+        With ``off`` a switch that was restored from a checkpoint can be undone. It is an action of
+        its own, before that of ``flag``, which is the one that programs find by its name.
+        """
+        options = {"action": "store_true", **options}
+        if off:
+            undo = "store_false" if options["action"] == "store_true" else "store_true"
+            options = {"dest": flag.removeprefix("--"), "default": False, **options}
+            hidden = {**options, "action": undo, "help": argparse.SUPPRESS}
+            self._group.add_argument(off, **hidden)
+            help += f"; {off} undoes it"
+        self._group.add_argument(flag, help=help, **options)
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -152,6 +166,7 @@ def run_command(name: str, command: Callable[[], None], save_memory: str = "") -
         return 0
     except UserError as err:
         message, status = f"error: {err.one_line()}", 2
+        let_main_process_report()
     except OSError as err:
         if err.errno not in _DISK_ERRORS:
             raise

@@ -62,7 +62,7 @@ class StopSignals:
 
 
 def ignore_stop_signals(worker_id: int) -> None:
-    """Make a data-loader worker ignore the stop signals that its process group receives.
+    """Make a DataLoader worker ignore the stop signals that its process group receives.
 
     The worker exits when the main process shuts it down, or on a second SIGTERM, which PyTorch
     sends to hanging workers.

@@ -11,13 +11,14 @@ from torch import Tensor
 from util.distributed.processes import all_gather
 from util.errors import UserError
 
+_FIX = "give every rank the same flags, and every machine the same files"
 
-def require_same(values: Mapping[str, Any], hint: str, skip_checks: bool = False) -> None:
+
+def require_same(values: Mapping[str, Any], skip_checks: bool = False) -> None:
     """Raise if values differ between ranks. Collective: call on every rank.
 
     Args:
         values: printable values by name; the message begins with the name.
-        hint: how to fix a difference; end of the message.
         skip_checks: value of ``--skip_checks``; if it is set on all ranks, print a warning instead.
 
     Raises:
@@ -31,7 +32,7 @@ def require_same(values: Mapping[str, Any], hint: str, skip_checks: bool = False
             if theirs.get(name) != value:
                 difference = f"{name}: {value} on rank 0, {theirs.get(name)} on rank {rank}"
                 if not only_warn:
-                    raise UserError(f"{difference}; {hint}")
+                    raise UserError(f"{difference}; {_FIX}")
                 print(f"Warning (--skip_checks): {difference}")
 
 

@@ -4,7 +4,7 @@
 two copies, padded to the size of the largest rank.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -40,6 +40,21 @@ def gather_to_main(items: Sequence[T], items_per_round: int = _ITEMS_PER_ROUND) 
         for rank_items, part in zip(gathered, received or [], strict=False):
             rank_items.extend(part)
     return [item for rank_items in gathered for item in rank_items]
+
+
+def gather_by_id(own: Mapping[int, T]) -> dict[int, T]:
+    """Gather the results of images on rank 0, by image id. Collective.
+
+    Args:
+        own: results of this rank; of an image that several ranks have, the first one counts.
+
+    Returns:
+        on rank 0 all results, sorted by id; on other ranks an empty dict.
+    """
+    first_seen: dict[int, T] = {}
+    for image_id, result in gather_to_main(list(own.items())):
+        first_seen.setdefault(image_id, result)
+    return dict(sorted(first_seen.items()))
 
 
 def broadcast_object(value: T) -> T:

@@ -45,29 +45,19 @@ def detect_launch(environment: Environment) -> Launch | None:
     Raises:
         UserError: if variables of a launcher are missing or contradict each other.
     """
-    return launch_from_torchrun(environment) or launch_from_slurm(environment)
+    return _launch_from_torchrun(environment) or _launch_from_slurm(environment)
 
 
-def launch_from_torchrun(environment: Environment) -> Launch | None:
-    """Read RANK, WORLD_SIZE and LOCAL_RANK; None if the first two are missing.
-
-    Raises:
-        UserError: if variables are missing or contradict each other.
-    """
+def _launch_from_torchrun(environment: Environment) -> Launch | None:
+    """Launch by torchrun; None if its variables are not set."""
     if not any(name in environment for name in ("RANK", "WORLD_SIZE")):
         return None
     _require(environment, _TORCHRUN_VARIABLES, "start with torchrun, or unset the others")
     return _launch("torchrun", environment, _TORCHRUN_VARIABLES)
 
 
-def launch_from_slurm(environment: Environment) -> Launch | None:
-    """Read SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID.
-
-    None for one task: Slurm sets these variables in interactive shells and batch scripts too.
-
-    Raises:
-        UserError: if variables are missing or contradict each other.
-    """
+def _launch_from_slurm(environment: Environment) -> Launch | None:
+    """Launch by srun; None for one task: Slurm also sets its variables in shells and scripts."""
     rank = environment.get("SLURM_PROCID")
     if rank is None or (rank, environment.get("SLURM_NTASKS", "1")) == ("0", "1"):
         return None

@@ -141,7 +141,7 @@ def exit_status_of(run: Callable[[], int]) -> int:
     """Exit status that ``run`` returns, for `exit_process`; 1 after an unexpected exception.
 
     Prints the traceback of the exception itself: the normal shutdown of the interpreter would wait
-    for data workers and other ranks.
+    for DataLoader workers and other ranks.
     """
     try:
         return run()
@@ -201,13 +201,6 @@ def reduce_dict(input_dict: dict[str, Tensor], average: bool = True) -> dict[str
             values = values / world_size
     reduced = dict(zip(names, values, strict=True))
     return {name: reduced[name] for name in input_dict}
-
-
-def barrier() -> None:
-    """Wait until all ranks call this. Collective."""
-    if is_dist_avail_and_initialized():
-        with convert_connection_errors():
-            dist.barrier()
 
 
 def _connect(args: Any) -> Launch | None:

@@ -1,1 +1,1 @@
-"""Reading and writing of checkpoints, safetensors, downloads and image files."""
+"""Reading and writing of checkpoints, safetensors, downloads, images and segment maps."""

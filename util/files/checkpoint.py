@@ -17,12 +17,14 @@ import torch
 from util.distributed.processes import is_main_process
 from util.errors import UserError
 from util.files.compression import refuse_compression
-from util.files.download import advice_without_network, is_url, load_from_url
+from util.files.download import advice_without_network, downloaded, is_url, load_released
 from util.files.safetensors_file import SUFFIX, read_safetensors_checkpoint
 from util.files.temporary import removed_on_sigterm
 
 StrPath: TypeAlias = str | os.PathLike[str]
 
+# The classes that PyTorch's reader allows are the same for all threads.
+_LOADING = threading.Lock()
 _FORBIDDEN_NAME = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -146,15 +148,15 @@ def sync_folder(folder: Path) -> None:
 
 
 def load_checkpoint(
-    path_or_url: StrPath, map_location: Any = "cpu", mmap: bool = False
+    path_or_url: StrPath, mmap: bool = False, released: bool = False
 ) -> dict[str, Any]:
-    """Read a checkpoint file without running code from it.
+    """Read a checkpoint file to the CPU, without running code from it.
 
     Args:
         path_or_url: path of a PyTorch or safetensors file, or an ``https://``, ``http://`` or
-            ``file://`` URL, see `util.files.download.load_from_url`.
-        map_location: device of the tensors, as for `torch.load`.
+            ``file://`` URL, see `util.files.download.downloaded`.
         mmap: read tensors from disk on first use, as for `torch.load`; paths only.
+        released: it is the URL of a released file, see `util.files.download.load_released`.
 
     Returns:
         the saved dict: tensors, plain values, and `argparse.Namespace` in files of the original.
@@ -172,16 +174,19 @@ def load_checkpoint(
                 "give its path"
             )
         return read_safetensors_checkpoint(source)
+    place: contextlib.AbstractContextManager[StrPath]
+    place = downloaded(source) if from_url else contextlib.nullcontext(source)
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            if from_url:
-                content = load_from_url(source, map_location)
-            else:
-                refuse_compression(source, source)
-                content = torch.load(
-                    source, map_location=map_location, weights_only=True, mmap=mmap
-                )
+        if released:
+            with _reading():
+                content = load_released(source)
+        else:
+            with place as path:
+                refuse_compression(path, source)
+                with _reading():
+                    content = torch.load(
+                        path, map_location="cpu", weights_only=True, mmap=mmap and not from_url
+                    )
     except UserError:
         raise
     except Exception as err:  # on other files the unpickler can raise any exception
@@ -191,6 +196,18 @@ def load_checkpoint(
             f"{source}: contains a {type(content).__name__}, not the dict of a checkpoint"
         )
     return content
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Allow `argparse.Namespace`, as in files of the original, for this thread alone."""
+    with (
+        _LOADING,
+        torch.serialization.safe_globals([argparse.Namespace]),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message="Detected pickle protocol")
+        yield
 
 
 def _reading_problem(err: Exception, source: str) -> str:

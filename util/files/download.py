@@ -1,8 +1,10 @@
 """Checkpoints from URLs, verified by the hash in the file name."""
 
+import contextlib
 import hashlib
 import re
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -11,7 +13,6 @@ import torch
 
 from util.distributed.processes import is_main_process
 from util.errors import UserError
-from util.files.compression import refuse_compression
 
 _URL = re.compile(r"^(https?|file)://")
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")  # as in detr-r50-e632da11.pth
@@ -22,32 +23,57 @@ def is_url(source: str) -> bool:
     return _URL.match(source) is not None
 
 
-def load_from_url(url: str, map_location: Any) -> Any:
-    """Download and read a file, without running code from it.
+@contextlib.contextmanager
+def downloaded(url: str) -> Iterator[Path]:
+    """The path of a downloaded file, for a ``with`` block.
 
     A file with a hash in its name is cached in the folder ``checkpoints`` of `torch.hub`. Other
-    files are downloaded each time.
+    files are downloaded each time, and removed at the end of the block.
 
     Args:
         url: URL, see `is_url`.
-        map_location: device of the tensors, as for `torch.load`.
 
     Raises:
-        UserError: if the cached file does not match the hash in its name, or a file without a hash
-            in its name is compressed.
+        UserError: if the cached file does not match the hash in its name.
         OSError: if the download fails.
         RuntimeError: if the downloaded file does not match the hash in its name.
     """
     path = _cache_path(url)
     expected_hash = _HASH_IN_NAME.search(path.name)
     if expected_hash:
-        _check_cached(path, expected_hash[1])
-        return _load_verified(url, map_location, path.name)
+        if path.exists():  # PyTorch verifies only downloads
+            _check_cached(path, expected_hash[1])
+        else:
+            _download(url, path, expected_hash[1])
+        yield path
+        return
     temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")  # threads may download equal names
     try:
-        return _load_once(url, map_location, temporary)
+        _download(url, temporary, None)
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def load_released(url: str) -> Any:
+    """Load a file that is known by the hash in its name, through the loader of `torch.hub`.
+
+    Programs replace this loader to serve files without a network.
+
+    Raises:
+        UserError, OSError, RuntimeError: see `downloaded`.
+    """
+    path = _cache_path(url)
+    if path.exists() and (expected_hash := _HASH_IN_NAME.search(path.name)):
+        _check_cached(path, expected_hash[1])
+    return torch.hub.load_state_dict_from_url(
+        url,
+        map_location="cpu",
+        progress=is_main_process(),
+        check_hash=True,
+        file_name=path.name,
+        weights_only=True,
+    )
 
 
 def advice_without_network(url: str) -> str:
@@ -62,29 +88,14 @@ def _cache_path(url: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
 
 
-def _load_verified(url: str, map_location: Any, file_name: str) -> Any:
-    return torch.hub.load_state_dict_from_url(
-        url,
-        map_location=map_location,
-        progress=is_main_process(),
-        check_hash=True,
-        file_name=file_name,
-        weights_only=True,
-    )
-
-
-def _load_once(url: str, map_location: Any, path: Path) -> Any:
+def _download(url: str, path: Path, expected_hash: str | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     print(f'Downloading: "{url}"')
-    torch.hub.download_url_to_file(url, str(path), progress=is_main_process())
-    refuse_compression(path, url)
-    return torch.load(path, map_location=map_location, weights_only=True)
+    torch.hub.download_url_to_file(url, str(path), expected_hash, progress=is_main_process())
 
 
 def _check_cached(path: Path, expected: str) -> None:
-    """Verify the hash of a cached file; PyTorch verifies only downloads."""
-    if not path.exists():
-        return
+    """Raise a UserError if the hash of a cached file is another one."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(expected):

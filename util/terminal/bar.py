@@ -44,7 +44,7 @@ class ProgressBar:
             file=self._stream,
             leave=False,
             bar_format=self._title,
-            ncols=terminal_width(self._stream),
+            ncols=_terminal_width(self._stream),
         )
         for stream, redirect in (
             (sys.stdout, contextlib.redirect_stdout),
@@ -79,7 +79,7 @@ class ProgressBar:
         """Draw the line again, as wide as the terminal is now."""
         if self._bar is None:
             return
-        width = terminal_width(self._stream)
+        width = _terminal_width(self._stream)
         count = "{n}" if self._total is None else "{percentage:3.0f}%"
         room = width - len(self._title) - len(" 100% ")
         text = "" if self._facts is None else step_line(self._facts, room)
@@ -102,7 +102,7 @@ class ProgressBar:
         self._redirections.close()
 
 
-def terminal_width(stream: TextIO) -> int:
+def _terminal_width(stream: TextIO) -> int:
     """Length of the longest line that is written to a terminal, in characters."""
     try:
         columns = os.get_terminal_size(stream.fileno()).columns
@@ -113,7 +113,7 @@ def terminal_width(stream: TextIO) -> int:
 
 
 class Tqdm(tqdm):
-    """tqdm without its monitor thread, because data workers are forked from this process."""
+    """tqdm without its monitor thread, because DataLoader workers are forked from this process."""
 
     monitor_interval = 0
 

@@ -1,4 +1,4 @@
-"""The text about a step beside its progress bar, shortened to the width of the terminal."""
+"""The text about a step next to its progress bar, shortened to the width of the terminal."""
 
 import itertools
 import math
@@ -103,7 +103,7 @@ def short_duration(seconds: float | None, units: int = 2) -> str:
 
 def _entries(facts: StepFacts, is_narrow: bool) -> dict[str, str]:
     """Texts by name, in the order of the line; unknown entries are left out."""
-    length = 3 if is_narrow else 4  # of numbers
+    length = 3 if is_narrow else 4  # characters per number
     entries = {"loss": f"loss {short_number(facts.loss, length)}"}
     if facts.parts:
         parts = {"cls" if is_narrow and k == "class" else k: v for k, v in facts.parts.items()}

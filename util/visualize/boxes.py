@@ -140,7 +140,7 @@ def _label_places(
     outline: RectangleXYXY, size_wh: SizeWH, image_wh: tuple[int, int]
 ) -> Iterator[RectangleXYXY]:
     """Rectangles for a label, best first: above, inside and below its box, flush left, then flush
-    right; then beside the box. They are shifted horizontally into the image.
+    right; then next to the box. They are shifted horizontally into the image.
     """
     (width, height), (x0, y0, x1, y1) = size_wh, outline
     at_box = [

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from util.errors import UserError
 from util.files.checkpoint import atomic_write
 from util.visualize.drawing import FONT_SIZE
+from util.visualize.fonts import font_for
 
 Item = TypeVar("Item")
 
@@ -35,7 +36,7 @@ def fit_column(image: Image.Image, width: int = COLUMN_WIDTH) -> Image.Image:
 
 def with_caption(image: Image.Image, caption: str) -> Image.Image:
     """Add a line of text above an image; the result is widened to fit the text."""
-    font = ImageFont.load_default(FONT_SIZE)
+    font = font_for(caption, FONT_SIZE)
     width = max(image.width, round(font.getlength(caption)))
     framed = Image.new("RGB", (width, image.height + _CAPTION_HEIGHT), _BACKGROUND)
     ImageDraw.Draw(framed).text((0, 2), caption, fill=_INK, font=font)
@@ -45,10 +46,9 @@ def with_caption(image: Image.Image, caption: str) -> Image.Image:
 
 def shortened(text: str, width: float) -> str:
     """Shorten a caption to ``width`` pixels: an ellipsis replaces its middle."""
-    font = ImageFont.load_default(FONT_SIZE)
     kept = len(text)
     short = text
-    while kept > 2 and font.getlength(short) > width:
+    while kept > 2 and font_for(short, FONT_SIZE).getlength(short) > width:
         kept -= 1
         short = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
     return short

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from util.box_matching import iou_matrix, match_greedily
+from util.box_matching import match_classes
 from util.text import count
 from util.visualize.boxes import BoxXYXY, draw_boxes
 from util.visualize.contact_sheet import (
@@ -23,7 +23,7 @@ from util.visualize.contact_sheet import (
 )
 from util.visualize.drawing import resize_nearest
 
-_PAGE_COLUMN = 400  # longest side of a picture on a page, in pixels
+_PAGE_COLUMN = 400  # longest side of an image on a page, in pixels
 _FRAME = (205, 205, 205)
 _MATCH_IOU = 0.5
 _LEGEND = (
@@ -163,22 +163,19 @@ def _missed_and_false(
         annotations: annotations of an image.
         shown: detections in ascending order of score.
     """
-    missed = [not annotation.get("iscrowd") for annotation in annotations]
-    false = [True] * len(shown)
-    for category_id in {entry["category_id"] for entry in shown}:
-        found = [i for i, e in enumerate(shown) if e["category_id"] == category_id][::-1]
-        same = [i for i, a in enumerate(annotations) if a["category_id"] == category_id]
-        objects = [i for i in same if not annotations[i].get("iscrowd")]
-        crowds = [annotations[i]["bbox"] for i in same if annotations[i].get("iscrowd")]
-        boxes = [shown[i]["bbox"] for i in found]
-        iou = iou_matrix(boxes, [annotations[i]["bbox"] for i in objects])
-        covered = iou_matrix(boxes, crowds, over_first=True).max(axis=1, initial=0)
-        matches = match_greedily(iou, _MATCH_IOU).tolist()
-        for index, match, coverage in zip(found, matches, covered.tolist(), strict=True):
-            if match >= 0:
-                missed[objects[match]] = False
-            false[index] = match < 0 and coverage < _MATCH_IOU
-    return missed, false
+    objects = [i for i, annotation in enumerate(annotations) if not annotation.get("iscrowd")]
+    crowds = [annotation for annotation in annotations if annotation.get("iscrowd")]
+    found, truth, crowded = map(
+        _labels_and_boxes, (shown[::-1], [annotations[i] for i in objects], crowds)
+    )
+    matched = match_classes(found, truth, crowded, _MATCH_IOU)
+    missed = set(objects) - {objects[match] for match in matched.tolist() if match >= 0}
+    false = (matched == -1)[::-1].tolist()
+    return [index in missed for index in range(len(annotations))], false
+
+
+def _labels_and_boxes(entries: Sequence[Entry]) -> tuple[np.ndarray, list[Any]]:
+    return np.array([e["category_id"] for e in entries]), [e["bbox"] for e in entries]
 
 
 def _panel(

@@ -5,7 +5,9 @@ import zlib
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from util.visualize.fonts import font_for
 
 Color = tuple[int, int, int]
 RectangleXYXY = tuple[float, float, float, float]
@@ -153,11 +155,10 @@ class TextStyle:
             min(size_wh) * _FONT_PER_SHORT_SIDE,
         )
         self.font_size = max(FONT_SIZE, round(min(sizes)))
-        self._font = ImageFont.load_default(self.font_size)
 
     def size_of(self, text: str) -> tuple[float, float]:
         """Width and height of the rectangle behind a text, in pixels."""
-        return self._font.getlength(text) + 4, self.font_size + 4
+        return font_for(text, self.font_size).getlength(text) + 4, self.font_size + 4
 
     def write(
         self, draw: ImageDraw.ImageDraw, left_top: tuple[float, float], text: str, color: Color
@@ -166,7 +167,8 @@ class TextStyle:
         left, top = left_top
         width, height = self.size_of(text)
         draw.rectangle((left, top, left + width, top + height), fill=color)
-        draw.text((left + 2, top + 1), text, fill=readable_on(color), font=self._font)
+        font = font_for(text, self.font_size)
+        draw.text((left + 2, top + 1), text, fill=readable_on(color), font=font)
 
 
 def with_scores(names: Sequence[str], scores: Sequence[float | None]) -> list[str]:

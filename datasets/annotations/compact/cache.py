@@ -1,9 +1,9 @@
 """Cache of annotation files on disk: arrays that all processes of a machine share.
 
-An entry is a folder with NumPy files, which are mapped into memory, so that processes share one
-copy, and the JSON of the rows. Its name has the hash of the annotation file: a changed file has
-another entry, and a copy of a file the same. Entries are written beside and renamed into place. A
-cache that cannot be used never stops a run: the arrays then stay in memory.
+An entry is a folder with the arrays as memory-mapped NumPy files, which all processes share, and
+the rows as JSON. It is named after the hash of the annotation file, so a changed file gets a new
+entry and a copy reuses the old one. Entries are written to a temporary folder and renamed into
+place. A cache that cannot be used never stops a run: the arrays are then kept in memory.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ import torch
 from datasets.annotations.compact.rows import FileBytes
 from util.files.temporary import removed_on_sigterm
 
-_VERSION = 1  # increase if the content of an entry changes
+_VERSION = 1  # increase if the format of an entry changes
 _SMALLEST_CACHED = 4 << 20  # bytes; smaller files are read about as fast as their entry
 _DAYS_KEPT = 30  # after the last use
 _LONGEST_WAIT = 900  # seconds, for a process that writes the same entry
@@ -32,7 +32,26 @@ _ROWS, _REST = "rows.bin", "rest.json"
 
 logger = logging.getLogger(__name__)
 
-Write = Callable[[IO[bytes]], tuple[Mapping[str, np.ndarray], Any]]
+Convert = Callable[[IO[bytes]], tuple[Mapping[str, np.ndarray], Any]]
+
+
+class _MappedArray(np.memmap):
+    """A file of an entry. Processes that are not forked map the file too, instead of copying it."""
+
+    _path: Path | None = None  # None: a part of the file, or a result of computations
+
+    @classmethod
+    def open(cls, path: Path) -> "_MappedArray":
+        array: _MappedArray = np.load(path, mmap_mode="r").view(cls)
+        array._path = path
+        return array
+
+    def __array_finalize__(self, source: Any) -> None:
+        super().__array_finalize__(source)
+        self._path = None
+
+    def __reduce__(self) -> Any:
+        return super().__reduce__() if self._path is None else (_MappedArray.open, (self._path,))
 
 
 class Stored(NamedTuple):
@@ -41,23 +60,23 @@ class Stored(NamedTuple):
     Attributes:
         arrays: by name.
         rows: JSON of rows, in one file.
-        rest: any JSON value.
+        other_keys: the keys of the annotation file that are not stored in ``rows``.
     """
 
     arrays: Mapping[str, np.ndarray]
     rows: FileBytes
-    rest: Any
+    other_keys: Any
 
 
 def cache_folder() -> Path:
-    """Folder of the cache: beside the models of torch.hub, so that TORCH_HOME moves it."""
+    """Cache folder, next to torch.hub's models; set TORCH_HOME to relocate it."""
     return Path(torch.hub.get_dir()).parent / "detr_annotations"
 
 
 def cached(
     ann_file: str | Path,
     kind: str,
-    write: Write,
+    convert: Convert,
 ) -> Stored | None:
     """Open the entry of an annotation file; write it first if there is none.
 
@@ -65,15 +84,15 @@ def cached(
 
     Args:
         ann_file: the file.
-        kind: of data; files are read in different ways.
-        write: reads the file: writes the JSON of its rows to the open file that it is given, and
-            returns the arrays, and a value for ``rest``.
+        kind: kind of annotation file; part of the entry's name.
+        convert: reads the annotation file, writes its rows as JSON to the open binary file that it
+            is called with, and returns the arrays and the other keys.
 
     Returns:
         the entry; None if the file is small, or the cache cannot be used.
 
     Raises:
-        IrregularError: from ``write``.
+        IrregularError: raised by ``convert``.
     """
     try:
         version = _version(ann_file)
@@ -91,7 +110,7 @@ def cached(
         with filelock.FileLock(f"{entry}.lock", timeout=_LONGEST_WAIT):
             if (found := _open(entry)) is None:
                 _remove_old(entry.parent)
-                _write(entry, write, lambda: _version(ann_file) == version)
+                _write(entry, convert, lambda: _version(ann_file) == version)
                 found = _open(entry)
         return found
     except (OSError, NotImplementedError) as error:
@@ -105,7 +124,7 @@ def cached(
 
 
 def _version(path: str | Path) -> tuple[int, int]:
-    """Size of a file, and the time of its last change."""
+    """Size and modification time of a file."""
     found = os.stat(path)
     return found.st_size, found.st_mtime_ns
 
@@ -115,38 +134,38 @@ def _open(entry: Path) -> Stored | None:
     try:
         content = json.loads((entry / _REST).read_text(encoding="utf-8"))
         names = content["arrays"]
-        arrays = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in names}
+        arrays = {name: _MappedArray.open(entry / f"{name}.npy") for name in names}
         if (entry / _ROWS).stat().st_size != content["size"]:
             return None
         rows = FileBytes(entry / _ROWS)
     except (FileNotFoundError, EOFError, ValueError, KeyError, TypeError):
         return None
-    with contextlib.suppress(OSError):  # a cache of others that is not writable
+    with contextlib.suppress(OSError):  # read-only cache of another user
         os.utime(entry / _REST)
     return Stored(arrays, rows, content["rest"])
 
 
-def _write(entry: Path, write: Write, is_unchanged: Callable[[], bool]) -> None:
-    """Write an entry; nothing stays if this fails."""
+def _write(entry: Path, convert: Convert, is_unchanged: Callable[[], bool]) -> None:
+    """Write an entry; on failure, remove what was written."""
     temporary = entry.with_name(f"{entry.name}.{os.getpid()}.tmp")
     with removed_on_sigterm(temporary), _removed(temporary):
         temporary.mkdir()
         with open(temporary / _ROWS, "wb") as file:
-            arrays, rest = write(file)
+            arrays, other_keys = convert(file)
             size = file.tell()
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-        content = {"size": size, "arrays": list(arrays), "rest": rest}
+        content = {"size": size, "arrays": list(arrays), "rest": other_keys}
         (temporary / _REST).write_text(json.dumps(content), encoding="utf-8")
         if not is_unchanged():
             raise OSError("it was changed while it was read")
-        shutil.rmtree(entry, ignore_errors=True)  # a damaged one
+        shutil.rmtree(entry, ignore_errors=True)  # exists only if it is damaged
         temporary.rename(entry)
 
 
 @contextlib.contextmanager
 def _removed(folder: Path) -> Iterator[None]:
-    """Remove what is left of a folder at the end."""
+    """Context manager that deletes a folder on exit."""
     try:
         yield
     finally:
@@ -154,7 +173,7 @@ def _removed(folder: Path) -> Iterator[None]:
 
 
 def _remove_old(folder: Path) -> None:
-    """Remove entries that have not been used for a while, and what killed processes have left."""
+    """Remove entries unused for `_DAYS_KEPT` days, and leftovers of killed processes."""
     oldest = time.time() - _DAYS_KEPT * 24 * 3600
     for path in folder.iterdir():
         used = path / _REST if (path / _REST).exists() else path

@@ -1,4 +1,4 @@
-"""Convert rows of annotation files to arrays, and check the rows on the way.
+"""Convert rows of annotation files to arrays, and validate them in the same pass.
 
 Each function raises `IrregularError` if a row is invalid by the rules of
 `datasets.annotations.checks`, or if it has an id that is a string.
@@ -17,8 +17,9 @@ import numpy as np
 from datasets.annotations.checks import are_keypoints, segmentation_fault
 from datasets.annotations.coco_file import LARGEST_AREA, LARGEST_COORDINATE, Row
 from datasets.annotations.compact.json_blocks import IrregularError, decode_rows
+from datasets.annotations.file_checks import is_file_name
 from datasets.annotations.segmentations import is_rle
-from datasets.annotations.table_checks import is_file_name, size_wh
+from datasets.annotations.table_checks import size_wh
 
 Columns = dict[str, np.ndarray]
 
@@ -26,13 +27,13 @@ _NUMBERS = {int, float}
 _SMALLEST_INT64 = -(2**63)  # no valid id
 _LARGEST_SIDE = 2**31
 
-# Polygons that are obviously valid: 6 to 400 coordinates below 10,000, so that no outline is longer
+# Polygons that are valid by their form: 6 to 400 coordinates below 10,000, so no outline is longer
 # than `LONGEST_OUTLINE`.
 _COORDINATE = rb"-?(?:0|[1-9]\d{0,3})(?:\.\d+)?"
 _POINT = _COORDINATE + rb", ?" + _COORDINATE
 _POLYGON = rb"\[" + _POINT + rb"(?:, ?" + _POINT + rb"){2,199}+\]"
 _POLYGONS = re.compile(rb'("segmentation": ?)\[' + _POLYGON + rb"(?:, ?" + _POLYGON + rb")*+\]")
-_PLAIN = object()  # value of ``segmentation`` in their place
+_PLAIN = object()  # placeholder for polygons that matched `_POLYGONS`
 _CONSTANTS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": _PLAIN}
 
 
@@ -138,15 +139,15 @@ def flags(rows: Sequence[Row], field: str) -> np.ndarray:
     return np.array(values, dtype=bool)
 
 
-def numbers_within(values: list[Any], limit: float) -> np.ndarray:
-    """Numbers of at most this size as (N,) float64."""
+def _numbers_within(values: list[Any], limit: float) -> np.ndarray:
+    """Convert to (N,) float64; raise `IrregularError` if a magnitude exceeds ``limit``."""
     if not set(map(type, values)) <= _NUMBERS:
         raise IrregularError
     try:
         array = np.array(values, dtype=np.float64)
     except OverflowError:
         raise IrregularError from None
-    if not (np.abs(array) <= limit).all():  # NaN is not
+    if not (np.abs(array) <= limit).all():  # also rejects NaN
         raise IrregularError
     return array
 
@@ -154,11 +155,11 @@ def numbers_within(values: list[Any], limit: float) -> np.ndarray:
 def _boxes(values: list[Any]) -> np.ndarray:
     if not set(map(type, values)) <= {list} or not set(map(len, values)) <= {4}:
         raise IrregularError
-    return numbers_within(list(chain.from_iterable(values)), LARGEST_COORDINATE).reshape(-1, 4)
+    return _numbers_within(list(chain.from_iterable(values)), LARGEST_COORDINATE).reshape(-1, 4)
 
 
 def _check_areas(values: list[Any]) -> None:
-    numbers_within([value for value in values if value is not None], LARGEST_AREA)
+    _numbers_within([value for value in values if value is not None], LARGEST_AREA)
 
 
 def _check_keypoints(values: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Annotation files by image: what instance and panoptic files have in common."""
+"""Access to annotations by image; shared by instance and panoptic files."""
 
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,8 @@ from datasets.annotations.coco_file import Row
 from datasets.annotations.compact.columns import Columns, names_in
 from datasets.annotations.compact.json_blocks import IrregularError
 from datasets.annotations.compact.tables import CompactTables
+from datasets.annotations.file_checks import absent_files, leads_outside
 from datasets.annotations.segmentations import MAX_MASK_PIXELS
-from datasets.annotations.table_checks import absent_files, leads_outside
 from util.files.image_files import MAX_PIXELS
 
 
@@ -24,9 +24,9 @@ def link(images: Columns, image_ids: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
         for M images: ``image_id`` (M,), sorted; ``image_place`` (M,), row of each image in the
         table, in this order; ``size_wh`` (M, 2) and ``file_name`` as in `image_columns`; and
-        ``image_row`` (N,) int32, row of the image of each annotation; ``by_image`` (N,) int32, rows
-        of the annotations, grouped by the row of their image; ``first`` (M + 1,) int64, where the
-        group of each image begins.
+        ``image_row`` (N,) int32, row of the image of each annotation; ``by_image`` (N,) int32 and
+        ``first`` (M + 1,) int64, an index by image as in CSR matrices: the annotations of the image
+        in row i are in the rows ``by_image[first[i] : first[i + 1]]``.
 
     Raises:
         IrregularError: if images have the same id, or an annotation has an unknown image.
@@ -66,7 +66,7 @@ class TablesByImage:
         self._ids, self._place = arrays["image_id"], arrays["image_place"]
         self._by_image, self._first = arrays["by_image"], arrays["first"]
         self.size_wh, self.image_row = arrays["size_wh"], arrays["image_row"]
-        self.categories: list[Row] = tables.rest["categories"]
+        self.categories: list[Row] = tables.other_keys["categories"]
 
     @property
     def ids(self) -> list[int]:
@@ -108,7 +108,7 @@ class TablesByImage:
         """Return all tables as in the file. This takes as much memory as reading the file does."""
         count = len(self._tables.images), len(self.image_row)
         images, annotations = self.images_at(range(count[0])), self.annotations_at(range(count[1]))
-        return {**self._tables.rest, "images": images, "annotations": annotations}
+        return {**self._tables.other_keys, "images": images, "annotations": annotations}
 
     def images_outside(self, folder: str | Path) -> list[Row]:
         """Images whose file name points outside a folder."""

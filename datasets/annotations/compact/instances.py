@@ -51,13 +51,13 @@ class Instances(TablesByImage):
 
     @property
     def is_object(self) -> np.ndarray:
-        """(N,) bool, whether an annotation is trained on: no crowd, and its box has an area."""
+        """(N,) bool, whether an annotation is a training target: no crowd, and no empty box."""
         return ~self.iscrowd & (self.bbox[:, 2:] > 0).all(axis=1)
 
     def pass_checks(
         self, img_folder: str | Path, training: bool, num_classes: int | None, masks: bool
     ) -> bool:
-        """Whether the data passes those of the `check_annotations` that depend on flags."""
+        """Whether the flag-dependent checks of `check_annotations` pass."""
         if training and self.iscrowd.all():  # also without annotations
             return False
         if num_classes is not None and self.category_id.max(initial=0) >= num_classes:
@@ -86,11 +86,11 @@ def read_instances(
         data: tables that have already been read; ``ann_file`` is then used in messages only.
 
     Raises:
-        UserError: as `load_annotations` and `check_annotations`.
+        UserError: see `load_annotations` and `check_annotations`.
     """
 
     def explain(tables: Mapping[str, Any]) -> None:
-        """Raise the error of a file that is invalid."""
+        """Raise a detailed `UserError` if the data is invalid (slow)."""
         check_annotations(
             dict(tables),
             ann_file,
@@ -105,7 +105,7 @@ def read_instances(
     except IrregularError:
         data = load_annotations(ann_file) if data is None else data
         explain(data)
-        instances = Instances(data)  # of a file that is valid, but unusual
+        instances = Instances(data)  # valid but irregular: convert it from memory
     if not instances.pass_checks(img_folder, training, num_classes, masks):
         explain(instances.tables())
     return instances

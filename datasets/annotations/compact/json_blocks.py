@@ -1,7 +1,7 @@
 """Read the tables of a COCO file in blocks of rows, without holding the file in memory.
 
-Only regular files are read here. `IrregularError` is raised for any other file, valid or not:
-`datasets.annotations.coco_file.load_annotations` reads it as a whole, or explains what is wrong.
+Only files in the usual COCO form are read here. `IrregularError` is raised for any other file,
+valid or not: `datasets.annotations.coco_file.load_annotations` reads it or reports the error.
 """
 
 import codecs
@@ -15,12 +15,10 @@ import numpy as np
 
 from datasets.annotations.coco_file import Row
 
-TABLES = ("images", "annotations", "categories")
-
 _BLOCK = 1 << 20  # bytes
-_VALUE = 1 << 12  # bytes that most values outside the tables fit into
+_VALUE = 1 << 12  # bytes; larger than most values outside the tables
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
-# Depth added by a bracket; quotes have a kind of their own.
+# Change of nesting depth at a bracket; quotes get a separate code.
 _OPENING, _CLOSING, _QUOTE = 1, 255, 2  # 255 is -1 in int8
 _KINDS = {**dict.fromkeys(b"[{", _OPENING), **dict.fromkeys(b"]}", _CLOSING), ord('"'): _QUOTE}
 _KIND_OF_BYTE = bytes(_KINDS.get(byte, 0) for byte in range(256))
@@ -28,7 +26,7 @@ _DECODER = json.JSONDecoder()
 
 
 class IrregularError(Exception):
-    """The tables cannot be stored in arrays as they are: invalid or unusual."""
+    """The fast reader cannot handle this file; the caller falls back to the slow reader."""
 
 
 class Block(NamedTuple):
@@ -36,9 +34,9 @@ class Block(NamedTuple):
 
     Attributes:
         rows: the decoded rows.
-        text: their JSON, with what is between them.
+        text: the JSON of these rows, including the separators.
         starts: (N,) int64, position in ``text`` of the first byte of each row.
-        ends: (N,) int64, position after its last byte.
+        ends: (N,) int64, position after the last byte of each row.
     """
 
     rows: list[Row]
@@ -52,27 +50,27 @@ def decode_rows(text: bytes) -> list[Any]:
     return json.loads(f"[{str(text, 'utf-8')}]")
 
 
-class Receiver(NamedTuple):
-    """What is done with a table.
+class TableHandler(NamedTuple):
+    """How to process the rows of a table.
 
     Attributes:
         receive: called with each block of the table in turn.
-        decode: like `decode_rows`; may decode fields in another way.
+        decode: like `decode_rows`; may put placeholders in place of fields that need no decoding.
     """
 
     receive: Callable[[Block], None]
     decode: Callable[[bytes], list[Any]] = decode_rows
 
 
-Receivers = Mapping[str, Receiver]
+TableHandlers = Mapping[str, TableHandler]
 
 
-def read_blocks(path: str | Path, receivers: Receivers) -> dict[str, Any]:
+def read_blocks(path: str | Path, handlers: TableHandlers) -> dict[str, Any]:
     """Read an annotation file.
 
     Args:
         path: UTF-8 JSON file: an object.
-        receivers: by name of the table. The value of a table must be a list of objects.
+        handlers: by name of the table. The value of a table must be a list of objects.
 
     Returns:
         the values of all other keys.
@@ -84,7 +82,7 @@ def read_blocks(path: str | Path, receivers: Receivers) -> dict[str, Any]:
     """
     with open(path, "rb") as file:
         try:
-            return _Reader(file, receivers).read()
+            return _Reader(file, handlers).read()
         except (ValueError, RecursionError) as error:
             raise IrregularError from error
 
@@ -92,15 +90,15 @@ def read_blocks(path: str | Path, receivers: Receivers) -> dict[str, Any]:
 class _Reader:
     """Reads a file from its beginning to its end; ``_data`` is the part that is not yet used."""
 
-    def __init__(self, file: IO[bytes], receivers: Receivers) -> None:
-        self._file, self._receivers = file, receivers
+    def __init__(self, file: IO[bytes], handlers: TableHandlers) -> None:
+        self._file, self._handlers = file, handlers
         self._data, self._at_end = b"", False
         self._grow(_BLOCK)
 
     def read(self) -> dict[str, Any]:
         self._data = self._data.removeprefix(codecs.BOM_UTF8)
         others: dict[str, Any] = {}
-        missing = set(self._receivers)
+        missing = set(self._handlers)
         self._next(b"{")
         while True:
             key = self._value()
@@ -110,8 +108,8 @@ class _Reader:
             if key in missing:
                 missing.remove(key)
                 self._next(b"[")
-                self._read_table(self._receivers[key])
-            elif key in self._receivers:
+                self._read_table(self._handlers[key])
+            elif key in self._handlers:
                 raise IrregularError
             else:
                 others[key] = self._value()
@@ -154,7 +152,7 @@ class _Reader:
             is_all = self._at_end and size >= len(self._data)
             try:
                 value, end = _DECODER.raw_decode(text)
-                if end < len(text) or is_all:  # else a number may go on
+                if end < len(text) or is_all:  # otherwise a number may continue in the next block
                     self._data = self._data[len(text[:end].encode()) :]
                     return value
             except json.JSONDecodeError:
@@ -162,18 +160,18 @@ class _Reader:
                     raise
             size *= 4
 
-    def _read_table(self, receiver: Receiver) -> None:
+    def _read_table(self, handler: TableHandler) -> None:
         """Read rows up to the end of a list; its opening bracket has been read."""
         ended = self._peek() == b"]"
         if ended:
             self._next(b"]")
         while not ended:
-            receiver.receive(self._read_rows(receiver))
+            handler.receive(self._read_rows(handler))
             ended = self._next(b",]") == b"]"
             if not ended and self._peek() != b"{":
                 raise IrregularError
 
-    def _read_rows(self, receiver: Receiver) -> Block:
+    def _read_rows(self, handler: TableHandler) -> Block:
         """Read the complete rows at the beginning of ``_data``, at least one."""
         size = _BLOCK
         if len(self._data) < size:
@@ -186,7 +184,7 @@ class _Reader:
             starts, ends = _find_rows(self._data)
             size *= 2
         text, self._data = self._data[: ends[-1]], self._data[ends[-1] :]
-        rows = receiver.decode(text)
+        rows = handler.decode(text)
         if len(rows) != len(ends) or set(map(type, rows)) != {dict}:
             raise IrregularError
         return Block(rows, text, starts, ends)
@@ -202,7 +200,7 @@ def _find_rows(text: bytes) -> tuple[np.ndarray, np.ndarray]:
     places = np.flatnonzero(kinds != 0)
     kinds = kinds[places]
     is_quote = kinds == _QUOTE
-    is_outside = ~is_quote & (np.cumsum(is_quote) % 2 == 0)  # of strings
+    is_outside = ~is_quote & (np.cumsum(is_quote) % 2 == 0)  # outside strings
     places, steps = places[is_outside], kinds[is_outside]
     depth = np.cumsum(steps)
     if (depth < 0).any():

@@ -22,15 +22,15 @@ from datasets.annotations.compact.columns import (
 from datasets.annotations.compact.images import TablesByImage, link
 from datasets.annotations.compact.json_blocks import IrregularError, decode_rows
 from datasets.annotations.compact.tables import Kind, tables_of
+from datasets.annotations.file_checks import absent_files, leads_outside
 from datasets.annotations.panoptic import (
     PANOPTIC_CATEGORY_RULES,
     check_panoptic,
     load_panoptic,
     warn_about_panoptic,
 )
-from datasets.annotations.table_checks import absent_files, leads_outside
 from util.files.image_files import MAX_PIXELS
-from util.panoptic_coding import MAX_ID
+from util.files.panoptic_png import MAX_ID
 
 
 class PanopticSegments(TablesByImage):
@@ -38,7 +38,7 @@ class PanopticSegments(TablesByImage):
 
     Attributes:
         num_segments: (N,) int32, number of segments of each annotation.
-        category_ids: (K,) int64, the categories of all segments, each once.
+        category_ids: (K,) int64, unique category ids of the segments.
     """
 
     def __init__(self, data: str | Path | Mapping[str, Any]) -> None:
@@ -84,7 +84,7 @@ class PanopticSegments(TablesByImage):
         training: bool,
         num_classes: int | None,
     ) -> bool:
-        """Whether the data passes those of the `check_panoptic` that depend on flags."""
+        """Whether the flag-dependent checks of `check_panoptic` pass."""
         if training and not self.num_segments.any():
             return False
         if num_classes is not None and self.category_ids.max(initial=0) >= num_classes:
@@ -95,7 +95,7 @@ class PanopticSegments(TablesByImage):
         return has_images and not absent_files(self.map_names, ann_folder)
 
     def warn(self, ann_file: str | Path, ann_folder: str | Path, img_folder: Any) -> None:
-        """Log what `warn_about_panoptic` does."""
+        """Log the same warnings as `warn_about_panoptic`."""
         names = enumerate(self.map_names)
         outside = [number for number, name in names if leads_outside(name, ann_folder)]
         empty = np.flatnonzero(self.num_segments == 0)
@@ -119,11 +119,11 @@ def read_panoptic(
         ann_folder, img_folder, training, num_classes: see `check_panoptic`.
 
     Raises:
-        UserError: as `load_panoptic` and `check_panoptic`.
+        UserError: see `load_panoptic` and `check_panoptic`.
     """
 
     def explain(data: Mapping[str, Any]) -> None:
-        """Raise the error of a file that is invalid."""
+        """Raise a detailed `UserError` if the data is invalid (slow)."""
         check_panoptic(
             dict(data),
             ann_file,
@@ -138,7 +138,7 @@ def read_panoptic(
     except IrregularError:
         data = load_panoptic(ann_file)
         explain(data)
-        panoptic = PanopticSegments(data)  # of a file that is valid, but unusual
+        panoptic = PanopticSegments(data)  # valid but irregular: convert it from memory
     if not panoptic.pass_checks(ann_folder, img_folder, training, num_classes):
         explain(panoptic.tables())
     panoptic.warn(ann_file, ann_folder, img_folder)
@@ -179,7 +179,7 @@ def _finish(columns: Mapping[str, Columns], categories: Sequence[Row]) -> dict[s
     linked = link(images, maps["image_id"])
     known = np.array([row["id"] for row in categories], dtype=np.int64)
     category_ids = np.unique(maps["category_id"])
-    # A segment of an image as one number.
+    # Encode (image, segment id) as one integer, to find duplicates.
     image_rows = np.repeat(linked["image_row"].astype(np.int64), maps["num_segments"])
     segments = image_rows * (MAX_ID + 1) + maps["segment_id"]
     if (

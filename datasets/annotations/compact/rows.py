@@ -1,4 +1,4 @@
-"""Rows of a table, encoded one by one: in a file or in memory, decoded when they are used."""
+"""Encoded rows of a table, in a file or in memory; each is decoded when it is used."""
 
 import json
 import os
@@ -33,7 +33,7 @@ class MemoryBytes:
 class FileBytes:
     """Bytes of a file, which are read from the file each time: they take no memory here.
 
-    The file stays open, so that it may be deleted or replaced meanwhile. Processes may share it
+    The file is kept open, so it may be deleted or replaced meanwhile. Processes may share it
     after a fork; a copy in another process opens it again.
     """
 
@@ -50,12 +50,12 @@ class FileBytes:
 
 
 class EncodedRows(Sequence[Row]):
-    """Rows of a table. A row is decoded anew each time, so changes of it are not kept.
+    """Rows of a table. Each access decodes the row again, so changes to it are lost.
 
     Args:
         source: the encoded rows.
         starts: (N,) int64, first byte of each row.
-        ends: (N,) int64, byte after its last.
+        ends: (N,) int64, byte after the last byte of each row.
         decode: converts bytes to a row.
     """
 

@@ -10,10 +10,15 @@ import numpy as np
 from datasets.annotations.coco_file import Row
 from datasets.annotations.compact.cache import cached
 from datasets.annotations.compact.columns import Columns
-from datasets.annotations.compact.json_blocks import Block, IrregularError, Receiver, read_blocks
+from datasets.annotations.compact.json_blocks import (
+    Block,
+    IrregularError,
+    TableHandler,
+    read_blocks,
+)
 from datasets.annotations.compact.rows import EncodedRows, MemoryBytes, pickled
-from datasets.annotations.table_checks import FileProblems, Rule, check_table
-from util.garbage_collection import garbage_collection_paused
+from datasets.annotations.table_checks import Rule, TableChecks
+from util.system.garbage_collection import garbage_collection_paused
 
 _ROWS_AT_ONCE = 4096
 
@@ -21,17 +26,17 @@ ToColumns = Callable[[Sequence[Row]], Columns]
 
 
 class Kind(NamedTuple):
-    """How tables of a kind of annotation file are converted.
+    """Conversion rules for one kind of annotation file.
 
     Attributes:
         name: name of the kind.
         columns: for "images" and "annotations", converts some of the rows to arrays. Arrays of
             successive rows are joined.
-        decode: for "annotations", see `Receiver`; rows that were decoded in this way are only given
-            to ``columns``.
+        decode: for "annotations", see `TableHandler`; only ``columns`` receives rows decoded this
+            way; the stored rows are complete.
         category_rules: rules for rows of "categories".
-        finish: converts the arrays of the whole file, by table, and the categories, to those that
-            are kept; raises `IrregularError` if rows do not go together.
+        finish: converts the arrays of the whole file, by table, and the categories to the arrays to
+            store; raises `IrregularError` if rows are inconsistent (duplicate or unknown ids).
     """
 
     name: str
@@ -48,13 +53,13 @@ class CompactTables(NamedTuple):
         arrays: see `Kind.finish`.
         images: rows of the table.
         annotations: rows of the table.
-        rest: all other keys, among them "categories".
+        other_keys: all other keys of the file, among them "categories".
     """
 
     arrays: Mapping[str, np.ndarray]
     images: EncodedRows
     annotations: EncodedRows
-    rest: dict[str, Any]
+    other_keys: dict[str, Any]
 
 
 def tables_of(data: str | Path | Mapping[str, Any], kind: Kind) -> CompactTables:
@@ -75,19 +80,21 @@ def _read(ann_file: str | Path, kind: Kind) -> CompactTables:
             )
             if stored is None:
                 parts: list[bytes] = []
-                arrays, rest = _convert_file(ann_file, kind, parts.append)
-                return _with_rows(arrays, MemoryBytes(parts), rest)
+                arrays, other_keys = _convert_file(ann_file, kind, parts.append)
+                return _with_rows(arrays, MemoryBytes(parts), other_keys)
     except OSError as error:
         raise IrregularError from error
-    return _with_rows(stored.arrays, stored.rows, stored.rest)
+    return _with_rows(stored.arrays, stored.rows, stored.other_keys)
 
 
-def _with_rows(arrays: Mapping[str, np.ndarray], rows: Any, rest: dict[str, Any]) -> CompactTables:
+def _with_rows(
+    arrays: Mapping[str, np.ndarray], rows: Any, other_keys: dict[str, Any]
+) -> CompactTables:
     images, annotations = (
         EncodedRows(rows, arrays[f"{table}_start"], arrays[f"{table}_end"])
         for table in ("images", "annotations")
     )
-    return CompactTables(arrays, images, annotations, rest)
+    return CompactTables(arrays, images, annotations, other_keys)
 
 
 def _convert_tables(data: Mapping[str, Any], kind: Kind) -> CompactTables:
@@ -98,8 +105,8 @@ def _convert_tables(data: Mapping[str, Any], kind: Kind) -> CompactTables:
         slices = range(0, max(1, len(rows)), _ROWS_AT_ONCE)
         columns[table] = _joined([to_columns(rows[k : k + _ROWS_AT_ONCE]) for k in slices])
     arrays = _finish(kind, columns, data["categories"])
-    rest = {key: value for key, value in data.items() if key not in kind.columns}
-    return CompactTables(arrays, pickled(data["images"]), pickled(data["annotations"]), rest)
+    other_keys = {key: value for key, value in data.items() if key not in kind.columns}
+    return CompactTables(arrays, pickled(data["images"]), pickled(data["annotations"]), other_keys)
 
 
 def _convert_file(
@@ -108,12 +115,12 @@ def _convert_file(
     """Read a file; its rows are given to ``write``."""
     collector = _Collector(kind, write)
     categories: list[Row] = []
-    receivers = {
-        "images": Receiver(partial(collector.add, "images")),
-        "annotations": Receiver(partial(collector.add, "annotations"), kind.decode),
-        "categories": Receiver(lambda block: categories.extend(block.rows)),
+    handlers = {
+        "images": TableHandler(partial(collector.add, "images")),
+        "annotations": TableHandler(partial(collector.add, "annotations"), kind.decode),
+        "categories": TableHandler(lambda block: categories.extend(block.rows)),
     }
-    rest = read_blocks(ann_file, receivers)
+    rest = read_blocks(ann_file, handlers)
     arrays = _finish(kind, collector.columns(), categories)
     return arrays, {**rest, "categories": categories}
 
@@ -153,8 +160,8 @@ def _joined(parts: Sequence[Columns]) -> Columns:
 def _finish(
     kind: Kind, columns: Mapping[str, Columns], categories: Sequence[Row]
 ) -> Mapping[str, np.ndarray]:
-    problems = FileProblems("")
-    check_table(problems, "categories", list(categories), kind.category_rules)
+    problems = TableChecks("")
+    problems.check_table("categories", list(categories), kind.category_rules)
     if problems.problems or not len(columns["images"]["id"]):
         raise IrregularError
     places = {

@@ -1,4 +1,4 @@
-"""Each mistake in an annotation file is told once, with file, image id and annotation id."""
+"""Each mistake in an annotation file is reported once, with file, image id and annotation id."""
 
 import copy
 import json
@@ -12,8 +12,8 @@ import pytest
 from datasets.annotations.checks import check_annotations, check_image_folder
 from datasets.annotations.compact.instances import Instances
 from datasets.annotations.start_checks import warn_about_boxes
-from datasets.annotations.wording import singular
 from util.errors import UserError
+from util.text import singular
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def complaint(data: dict[str, Any], folder: Path, **options: Any) -> str:
     return message
 
 
-def test_good_file_passes_and_stays_as_it_is(folder):
+def test_good_file_passes_unchanged(folder):
     data = good_file()
     check_annotations(data, "file.json", folder, training=True, num_classes=8, masks=True)
     assert data == good_file()
@@ -181,7 +181,7 @@ def test_all_problems_come_in_one_line_with_counts(folder):
 
 
 @pytest.mark.parametrize(("training", "flag"), [(True, "--train_images"), (False, "--val_images")])
-def test_images_elsewhere_are_told_with_the_flag(folder, training, flag):
+def test_images_elsewhere_are_reported_with_the_flag(folder, training, flag):
     (folder / "empty").mkdir()
     message = complaint(good_file(), folder / "empty", training=training)
     assert message.endswith(f"the files exist in {folder}: use {flag} {folder}")
@@ -196,7 +196,7 @@ def test_missing_image_folder(folder):
         check_image_folder(folder / "a.json", "val")
 
 
-def test_boxes_without_area_in_the_picture_are_counted_in_one_line(caplog):
+def test_boxes_without_area_in_the_image_are_counted_in_one_line(caplog):
     data = good_file()
     template = data["annotations"][0]
     boxes = [[1, 1, 5, 5], [1, 1, 0, 5], [1, 1, 5, -1], [80, 0, 5, 5], [-5, 0, 5, 5], [-1, 0, 5, 5]]
@@ -251,7 +251,7 @@ def test_category_ids_that_are_refused(folder, category_id):
         ("image_id", 2**70, "invalid image_id"),
     ],
 )
-def test_numbers_that_no_picture_has(folder, field, value, says):
+def test_numbers_that_no_image_has(folder, field, value, says):
     data = good_file()
     data["annotations"][0][field] = value
     assert says in complaint(data, folder)
@@ -298,7 +298,7 @@ def test_sizes_that_would_take_all_memory(folder):
     assert "pixels in total" in complaint(data, folder, masks=True)
 
 
-def test_a_deeply_nested_value_is_told(folder):
+def test_a_deeply_nested_value_is_reported(folder):
     data = good_file()
     data["images"][0]["file_name"] = json.loads("[" * 900 + "]" * 900)
     assert "file_name [[[[...]]]]" in complaint(data, folder)

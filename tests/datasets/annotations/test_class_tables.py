@@ -1,10 +1,105 @@
-"""Differences of class tables."""
+"""Class tables: of a run, from training data, validation data and checkpoint; their differences."""
+
+from types import SimpleNamespace
 
 import pytest
 
-from datasets.annotations.class_tables import name_conflicts, only_in, thing_conflicts
+from datasets.annotations.class_tables import (
+    classes_of_run,
+    name_conflicts,
+    only_in,
+    similar_names,
+    table_of_checkpoint,
+    thing_conflicts,
+    warn_of_similar_classes,
+)
+from util.errors import UserError
 
 LABELS = ("train", "val")
+
+
+def data(name, categories, is_thing=None):
+    things = {} if is_thing is None else {"is_thing": is_thing}
+    return SimpleNamespace(ann_file=f"{name}.json", categories=categories, **things)
+
+
+def merge(train, val, checkpoint=None, skip_checks=False):
+    return classes_of_run(val, train, checkpoint, "last.pth", skip_checks)
+
+
+def test_names_come_from_training_and_validation_adds_ids(capsys):
+    classes = merge(data("t", {1: "cat", 2: "dog"}), data("v", {1: "cat", 3: "cow"}))
+    assert classes.names == {1: "cat", 2: "dog", 3: "cow"}
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "training (t.json) and validation (v.json)" in line
+    assert "id 2: 'dog' in training only, id 3: 'cow' in validation only" in line
+
+
+def test_equal_tables_need_no_word(capsys):
+    classes = merge(data("t", {1: "cat"}), data("v", {1: "cat"}), {"categories": {1: "cat"}})
+    assert (classes.names, classes.is_thing) == ({1: "cat"}, {})
+    assert capsys.readouterr().out == ""
+
+
+def test_swapped_names_stop_the_run():
+    names = {number: f"class{number}" for number in range(1, 7)}
+    shifted = {number: f"class{number % 6 + 1}" for number in range(1, 7)}
+    with pytest.raises(UserError) as caught:
+        merge(data("t", names), data("v", shifted))
+    message = str(caught.value)
+    assert "training (t.json) and validation (v.json)" in message
+    assert "id 1: in training 'class1', in validation 'class2'" in message
+    assert "and 3 more" in message and "--skip_checks" in message and "class4" in message
+    assert "\n" not in message
+
+
+def test_a_conflict_with_a_checkpoint_names_finetuning():
+    own = data("t", {1: "cat"})
+    with pytest.raises(UserError, match="start a new run from the weights with --finetune"):
+        merge(own, own, {"categories": {1: "dog"}})
+
+
+def test_skipped_checks_keep_the_names_of_training(capsys):
+    train, val = data("t", {1: "cat", 2: "dog"}), data("v", {1: "dog", 2: "cat"})
+    assert merge(train, val, skip_checks=True).names == {1: "cat", 2: "dog"}
+    assert "in training 'cat', in validation 'dog'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("train", [None, data("t", {1: "cat", 2: "dog"})])
+def test_a_checkpoint_with_other_names_stops_the_run(train):
+    val = data("v", {1: "cat", 2: "dog"})
+    with pytest.raises(UserError, match=r"checkpoint \(last.pth\)"):
+        merge(train, val, {"categories": {1: "dog", 2: "cat"}})
+
+
+def test_evaluation_has_the_names_of_the_checkpoint(capsys):
+    classes = merge(None, data("v", {1: "cat"}), {"categories": {1: "cat", 2: "dog"}})
+    assert classes.names == {1: "cat", 2: "dog"} and classes.label == "checkpoint"
+    assert "'dog' in checkpoint only" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("saved", [{}, {"categories": None}, {"categories": [1], "is_thing": None}])
+def test_a_checkpoint_without_names_changes_nothing(saved, capsys):
+    assert merge(None, data("v", {1: "cat"}), saved).names == {1: "cat"}
+    assert capsys.readouterr().out == ""
+
+
+def test_what_is_no_table_in_a_foreign_checkpoint_is_passed_over():
+    table = table_of_checkpoint(
+        "x", {"categories": {1: "cat", "2": "dog", 3: 4}, "is_thing": {1: 1}}
+    )
+    assert (table.names, table.is_thing) == ({1: "cat"}, {})
+
+
+@pytest.mark.parametrize("in_checkpoint", [False, True])
+def test_things_and_stuff_that_differ_stop_the_run(in_checkpoint):
+    names, things = {1: "cat", 2: "sky"}, {1: True, 2: False}
+    train, other = data("t", names, things), {1: True, 2: True}
+    val = data("v", names, things if in_checkpoint else other)
+    checkpoint = {"categories": names, "is_thing": other} if in_checkpoint else None
+    with pytest.raises(UserError, match="id 2: stuff in training, thing in"):
+        merge(train, val, checkpoint)
+    assert merge(train, val, checkpoint, skip_checks=True).is_thing == things
 
 
 @pytest.mark.parametrize(
@@ -47,3 +142,18 @@ def test_things_against_stuff():
 
 def test_classes_of_one_table():
     assert only_in("val", {1: "cat", 2: "dog"}, {1: "cat"}) == [(2, "'dog' in val only")]
+
+
+def test_names_that_differ_in_case_or_spaces():
+    names = ["cat", "Cat ", "dog", "big  dog", "Big Dog", "cat"]
+    assert similar_names(names) == [["Cat ", "cat"], ["Big Dog", "big  dog"]]
+    assert similar_names(["cat", "cat", "cats"]) == []
+    assert similar_names(["caf\u00e9", "cafe\u0301"]) == [["cafe\u0301", "caf\u00e9"]]
+
+
+def test_classes_that_differ_only_in_case(capsys):
+    warn_of_similar_classes(["cat", "dog", "Cat"])
+    assert capsys.readouterr().out == (
+        "Warning: the classes 'Cat' and 'cat' look alike; if they are one class, correct the "
+        "annotations\n"
+    )

@@ -124,7 +124,7 @@ def test_text_ids_of_segments(tmp_path):
     assert data["annotations"][0]["segments_info"] == [{"category_id": category_id_of("sky")}]
 
 
-def test_text_without_a_category_stays_and_is_named(tmp_path):
+def test_text_without_a_category_is_kept_and_named(tmp_path):
     rows, images = [{"id": "sky"}], [{"id": 1, "file_name": "a.jpg"}]
     fields = {"id": 1, "image_id": 1, "category_id": "sea", "bbox": [0, 0, 1, 1]}
     data = load(tmp_path, rows, [fields]) | {"images": images}
@@ -151,7 +151,7 @@ def test_text_ids_that_stand_for_one_number(tmp_path):
 
 
 @pytest.mark.parametrize("value", [LARGEST_COORDINATE, -LARGEST_COORDINATE, 0, 1.5])
-def test_coordinates_of_pictures(value):
+def test_coordinates_of_images(value):
     assert are_coordinates([value, 1])
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from datasets.annotations.json_files import read_json
-from datasets.annotations.wording import in_short
 from util.errors import UserError
+from util.text import in_short
 
 
 def refusal(path: Path) -> str:

@@ -128,7 +128,7 @@ def test_folders_that_may_not_be_listed_are_passed_over(tmp_path, monkeypatch, f
     assert coco_paths("val", str(tmp_path), None, None)[0] == tmp_path / "val2017"
 
 
-def test_images_of_roboflow_lie_beside_the_file(tmp_path):
+def test_images_of_roboflow_are_next_to_the_file(tmp_path):
     write(tmp_path, "train/_annotations.coco.json", "images/train/1.jpg")
     assert find_split(tmp_path, "train") == (
         tmp_path / "train",

@@ -1,4 +1,4 @@
-"""Panoptic annotation files: what is wrong with one is told in one line that names it."""
+"""Panoptic annotation files: errors are reported in one line that names the file."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from datasets.coco_panoptic import CocoPanoptic
 from tests.datasets.odd_images import png_that_claims, saved
 from tests.datasets.panoptic_cases import HEIGHT, WIDTH, id_map_of, write_panoptic
 from util.errors import UserError
-from util.panoptic_coding import MAX_ID, encode_id_map
+from util.files.panoptic_png import MAX_ID, encode_id_map
 
 Data = dict[str, Any]
 
@@ -94,7 +94,9 @@ def test_class_beyond_the_head(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("training", "flag"), [(True, "--train_images"), (False, "--val_images")])
-def test_images_elsewhere_are_told_with_the_flag(tmp_path: Path, training: bool, flag: str) -> None:
+def test_images_elsewhere_are_reported_with_the_flag(
+    tmp_path: Path, training: bool, flag: str
+) -> None:
     root = write_panoptic(tmp_path)
     ann_file = root / "annotations" / "panoptic_val2017.json"
     folders = root / "panoptic_val2017", root / "annotations"

@@ -9,6 +9,7 @@ from pycocotools import mask as coco_mask
 from datasets.annotations.segmentations import (
     LONGEST_OUTLINE,
     MAX_MASK_PIXELS,
+    encode_masks,
     encode_segmentation,
     has_endless_polygon,
     is_rle,
@@ -127,6 +128,11 @@ def test_polygons_that_cannot_be_drawn_do_not_hinder_others(junk):
     assert encode_segmentation([TRIANGLE, junk], 6, 8) == alone
 
 
-def test_what_has_no_mask_is_told_in_short():
+def test_invalid_segmentations_are_shortened_in_messages():
     with pytest.raises(ValueError, match=r"^segmentation \[\[\[\[\.\.\.\]\]\]\] is neither"):
         encode_segmentation([[[[[[1]]]]]], 6, 8)
+
+
+def test_masks_survive_run_length_encoding():
+    masks = np.random.default_rng(0).random((7, 9, 2)) > 0.5
+    assert (coco_mask.decode(encode_masks(masks)) == masks).all()

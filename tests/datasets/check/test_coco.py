@@ -7,7 +7,7 @@ import re
 import pytest
 
 from datasets.annotations.checks import check_annotations
-from datasets.annotations.table_checks import AnnotationFileError
+from datasets.annotations.problems import AnnotationFileError
 from datasets.check.report import Report, as_json, as_text
 from datasets.check.splits import compare_splits
 from tests.datasets.check_cases import HEIGHT, WIDTH, check, findings_of, row, split_at, write_split
@@ -47,7 +47,7 @@ def test_a_file_is_refused_exactly_where_training_refuses_it(tmp_path, data):
     with pytest.raises(AnnotationFileError) as refusal:
         check_annotations(data, split.ann_file, split.img_folder, training=True, num_classes=2)
     messages = [one.message for one in facts.findings if one.kind == "refused"]
-    assert len(messages) == len(refusal.value.problems) - 1  # one of them is told as missing_file
+    assert len(messages) == len(refusal.value.problems) - 1  # one of them: missing_file
     told = {f"{problem.table} {problem.text}" for problem in refusal.value.problems}
     assert {message.partition("; ")[0] for message in messages} < told
     (missing,) = (one for one in facts.findings if one.kind == "missing_file")
@@ -116,7 +116,7 @@ def test_classes_of_one_name(tmp_path, data):
     ]
 
 
-def test_image_files_stay_closed_on_request(tmp_path, data):
+def test_image_files_are_not_opened_on_request(tmp_path, data):
     (tmp_path / "train" / "train1.png").write_text("broken")
     (tmp_path / "train" / "train2.png").unlink()
     assert findings_of(tmp_path, data).keys() == {"unreadable_image", "missing_file"}
@@ -169,3 +169,9 @@ def test_ids_in_text_are_shown_as_in_the_file(tmp_path):
     assert "category id class 2: in train 'dog', in val 'cow'" in text
     assert {row["id"] for row in facts["classes"]["table"]} == {"class 1", "class 2", "class 3"}
     assert facts["classes"]["unused_ids"] == []
+
+
+def test_classes_whose_names_differ_in_case(tmp_path, data):
+    data["categories"].append({"id": 9, "name": "Cat"})
+    finding = findings_of(tmp_path, data)["similar_class_names"]
+    assert [one.detail for one in finding.examples] == ["'Cat' (id 9), 'cat' (id 1)"]

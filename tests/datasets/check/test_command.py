@@ -59,7 +59,7 @@ def test_a_number_of_classes_that_is_too_small(coco, capsys):
     assert told in capsys.readouterr().out
 
 
-def test_images_in_another_folder_are_told_with_the_flag(coco, capsys):
+def test_images_in_another_folder_are_reported_with_the_flag(coco, capsys):
     edit(coco, "val2017", lambda data: [set_folder(row, "val2017") for row in data["images"]])
     assert run(["--coco_path", str(coco)]) == 1
     output = capsys.readouterr().out
@@ -82,7 +82,7 @@ def test_one_split_alone(coco, capsys):
     ]
 
 
-def test_json_beside_the_text(coco, tmp_path, capsys):
+def test_json_in_addition_to_the_text(coco, tmp_path, capsys):
     edit(coco, "train2017", lambda data: data["images"][0].update(width=9))
     target = tmp_path / "report.json"
     assert run(["--coco_path", str(coco), "--json", str(target)]) == 1

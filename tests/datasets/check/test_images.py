@@ -1,4 +1,4 @@
-"""Every image file is decoded; what is wrong with it is told with its id and name."""
+"""Every image file is decoded; errors are reported with its id and name."""
 
 import os
 import threading
@@ -88,7 +88,7 @@ def test_sizes_are_those_that_training_reads(tmp_path, size_told, size_read):
     assert survey(tmp_path, {"a.jpg": size_told})[0].sizes_wh == {0: size_read}
 
 
-def test_a_square_picture_does_not_tell_whether_boxes_are_rotated(tmp_path):
+def test_a_square_image_does_not_show_whether_boxes_are_rotated(tmp_path):
     write_rotated(tmp_path / "a.jpg", 6, (8, 8))
     assert survey(tmp_path, {"a.jpg": (8, 8)})[1] == {"exif_ambiguous": ["a.jpg"]}
 

@@ -21,7 +21,7 @@ AROUND = [10, 10, 30, 10, 30, 20, 10, 20]
         ([[value + 100 for value in AROUND]], "mask_off_box"),
         ([[value / 64 for value in AROUND]], "mask_off_box"),
         ({"counts": [10, 5, 9], "size": [4, 6]}, None),
-        ({"counts": [10, 5], "size": [4, 6]}, None),  # told by the check of training
+        ({"counts": [10, 5], "size": [4, 6]}, None),  # reported by the check of training
         ([], None),
         (None, None),
     ],
@@ -36,7 +36,7 @@ def test_segmentations(segmentation, kind):
         assert (place.annotation_id, place.image_id, place.file_name) == (1, 5, "a.jpg")
 
 
-def test_an_empty_box_is_told_elsewhere():
+def test_an_empty_box_is_reported_elsewhere():
     findings = Findings("train")
     check_masks(findings, Boxes.of([row(1, 5, [1, 1, 0, 0], segmentation=[AROUND])], {}, {}))
     assert findings.all() == []

@@ -6,6 +6,7 @@ import pytest
 
 from datasets.check.command import run
 from tests.datasets.format_cases import voc_object, voc_xml, write_text, write_voc, write_yolo
+from tests.datasets.photo_cases import write_photo
 
 
 @pytest.fixture
@@ -42,8 +43,12 @@ def test_json_is_all_of_the_output(voc, tmp_path, capsys):
     names = write_text(tmp_path / "names.txt", "dog\n")
     assert run(["--data", str(voc), "--classes", str(names), "--json", "-"]) == 0
     captured = capsys.readouterr()
-    assert json.loads(captured.out)["splits"]["train"]["objects"] == 2
-    assert "--classes (train): 2 objects of other classes ignored" in captured.err
+    facts = json.loads(captured.out)["splits"]["train"]
+    remark = "--classes (train): 2 objects of other classes ignored: cat 2"
+    assert (facts["objects"], facts["remarks"], captured.err) == (2, [remark], "")
+    assert run(["--data", str(voc), "--classes", str(names)]) == 0
+    captured = capsys.readouterr()
+    assert f"train.txt\n  {remark}\n" in captured.out and captured.err == ""
 
 
 def test_a_held_out_part(tmp_path, capsys):
@@ -76,3 +81,12 @@ def test_difficult_objects_have_their_name(voc, capsys):
     assert "annotations       2: 2 objects\n" in text  # the difficult ones are not read
     assert "annotations       2: 1 object; 1 difficult object in 1 image\n" in text
     assert "crowd" not in text
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_photos_of_yolo_data_are_upright(tmp_path, capsys, orientation):
+    write_yolo(tmp_path)
+    write_photo(tmp_path / "images/train/a.png", orientation)
+    assert run(["--data", str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert "[exif_rotated]" in output and "[exif_ambiguous]" not in output

@@ -40,7 +40,7 @@ def test_counts_messages_and_places(tmp_path):
     assert (stray.examples[0].image_id, stray.examples[0].file_name) == (2, None)
 
 
-def test_missing_files_are_told_once(tmp_path):
+def test_missing_files_are_reported_once(tmp_path):
     data = {"images": [{"id": 1, "file_name": "1.jpg"}], "categories": [], "annotations": []}
     (finding,) = findings_for(data, tmp_path)
     assert (finding.kind, finding.count, finding.examples[0].image_id) == ("refused", 1, 1)
@@ -68,7 +68,7 @@ def test_places_are_counted_beyond_those_kept(tmp_path):
     assert (finding.count, len(finding.examples)) == (EXAMPLES_KEPT + 7, EXAMPLES_KEPT)
 
 
-def test_ids_of_any_type_are_told_in_words(tmp_path):
+def test_ids_of_any_type_are_described(tmp_path):
     data = {"images": [{"id": {"a": [1]}, "file_name": 5}], "categories": [], "annotations": []}
     number, name = findings_for(data, tmp_path)
     assert {one.examples[0].image_id for one in (number, name)} == {"{'a': [1]}"}

@@ -43,7 +43,7 @@ def test_what_concerns_the_whole_file_is_not_counted():
     assert "  train: no usable boxes" in as_text(report_of(*findings.all()))
 
 
-def test_a_single_place_is_told_in_the_singular():
+def test_a_single_place_is_reported_in_the_singular():
     text = as_text(report_of(some_findings(1)))
     assert "  train: 1 box has zero area; training ignores it [empty_box]" in text
     assert text.endswith("\nNo errors, 1 warning")

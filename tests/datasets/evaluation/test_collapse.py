@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from datasets.coco_eval import CocoEvaluator
-from datasets.evaluation.collapse import explain_collapse, explain_equal_boxes
+from datasets.evaluation.collapse import explain_collapse
 from tests.datasets.coco_cases import (
     HEIGHT,
     WIDTH,
@@ -52,10 +52,10 @@ def test_the_same_boxes_in_all_images(rng, per_image):
     truth = truth_of([boxes_anywhere(rng, per_image) for _ in range(12)])
     queries = boxes_anywhere(rng, per_image)
     found = [shaken(queries, rng, 0.003) for _ in range(12)]
-    sentence = explain_equal_boxes(truth, entries_of(found, rng), training=True)
+    sentence = explain_collapse(truth, entries_of(found, rng), training=True)
     assert "\n" not in sentence and "normal in the first epochs" in sentence
     assert ("box hardly differs" if per_image == 1 else "3 boxes hardly differ") in sentence
-    evaluated = explain_equal_boxes(truth, entries_of(found, rng))
+    evaluated = explain_collapse(truth, entries_of(found, rng))
     assert "first epochs" not in evaluated and "AP is not meaningful yet" in evaluated
 
 
@@ -63,7 +63,7 @@ def test_many_queries_at_the_average_box_with_scores_in_any_order(rng):
     truth = truth_of([boxes_anywhere(rng, 2) for _ in range(20)])
     queries = shaken(np.tile(MEAN_BOX, (30, 1)), rng, 0.01)
     found = [queries for _ in range(20)]
-    assert explain_equal_boxes(truth, entries_of(found, rng))
+    assert explain_collapse(truth, entries_of(found, rng))
 
 
 @pytest.mark.parametrize("num_images", [5, 40])
@@ -71,31 +71,31 @@ def test_many_queries_at_the_average_box_with_scores_in_any_order(rng):
 def test_boxes_that_follow_the_objects(rng, noise, num_images):
     objects = [boxes_anywhere(rng, int(rng.integers(1, 4))) for _ in range(num_images)]
     found = [shaken(boxes, rng, noise) for boxes in objects]
-    assert explain_equal_boxes(truth_of(objects), entries_of(found, rng)) is None
+    assert explain_collapse(truth_of(objects), entries_of(found, rng)) is None
 
 
 def test_a_few_different_queries_with_scores_in_any_order(rng):
     truth = truth_of([boxes_anywhere(rng, 2) for _ in range(20)])
     queries = boxes_anywhere(rng, 4)
-    assert explain_equal_boxes(truth, entries_of([queries] * 20, rng))
+    assert explain_collapse(truth, entries_of([queries] * 20, rng))
 
 
 @pytest.mark.parametrize(("share", "collapsed"), [(0.05, True), (0.25, False), (0.5, False)])
 def test_part_of_the_way_from_the_average_box_to_the_object(rng, share, collapsed):
     objects = [boxes_anywhere(rng, 1) for _ in range(30)]
     found = [share * boxes + (1 - share) * MEAN_BOX for boxes in objects]
-    assert bool(explain_equal_boxes(truth_of(objects), entries_of(found, rng))) == collapsed
+    assert bool(explain_collapse(truth_of(objects), entries_of(found, rng))) == collapsed
 
 
 def test_objects_that_are_in_the_same_place(rng):
     objects = [shaken(MEAN_BOX[None], rng, 0.01) for _ in range(20)]
-    assert explain_equal_boxes(truth_of(objects), entries_of([MEAN_BOX[None]] * 20, rng)) is None
+    assert explain_collapse(truth_of(objects), entries_of([MEAN_BOX[None]] * 20, rng)) is None
 
 
 def test_few_images_tell_nothing(rng):
     truth = truth_of([boxes_anywhere(rng, 1) for _ in range(4)])
-    assert explain_equal_boxes(truth, entries_of([MEAN_BOX[None]] * 4, rng)) is None
-    assert explain_equal_boxes(coco_of([], 9), []) is None
+    assert explain_collapse(truth, entries_of([MEAN_BOX[None]] * 4, rng)) is None
+    assert explain_collapse(coco_of([], 9), []) is None
 
 
 def test_boxes_are_compared_relative_to_the_image(rng):
@@ -107,8 +107,8 @@ def test_boxes_are_compared_relative_to_the_image(rng):
         x, y = scales[entry["image_id"] - 1]
         entry["bbox"] = (np.array(entry["bbox"]) * [x, y, x, y]).tolist()
     found = [MEAN_BOX[None] * [x, y, x, y] for x, y in scales]
-    assert explain_equal_boxes(truth, entries_of(found, rng))
-    assert explain_equal_boxes(truth, entries_of([MEAN_BOX[None]] * 12, rng)) is None
+    assert explain_collapse(truth, entries_of(found, rng))
+    assert explain_collapse(truth, entries_of([MEAN_BOX[None]] * 12, rng)) is None
 
 
 def test_categories_without_ground_truth_and_crowds_are_not_looked_at(rng):
@@ -116,24 +116,25 @@ def test_categories_without_ground_truth_and_crowds_are_not_looked_at(rng):
     truth = truth_of(objects)
     whole_image = entries_of([np.array([[0.0, 0, WIDTH, HEIGHT]])] * 12, rng, category_id=99)
     found = [{**entry, "score": 0.1} for entry in entries_of(objects, rng)]
-    assert explain_equal_boxes(truth, [*found, *whole_image]) is None
+    assert explain_collapse(truth, [*found, *whole_image]) is None
     for entry in truth.anns.values():
         entry["iscrowd"] = 1
-    assert explain_equal_boxes(truth, entries_of([MEAN_BOX[None]] * 12, rng)) is None
+    assert explain_collapse(truth, entries_of([MEAN_BOX[None]] * 12, rng)) is None
 
 
 def test_boxes_without_area_and_images_without_size(rng):
     objects = [boxes_anywhere(rng, 1) for _ in range(12)]
     objects[3][0, 2:] = objects[9][0, 2:] = 0
     truth = truth_of(objects)
-    assert explain_equal_boxes(truth, entries_of(objects, rng)) is None
+    assert explain_collapse(truth, entries_of(objects, rng)) is None
     for image in truth.imgs.values():
         del image["width"]
-    assert explain_equal_boxes(truth, entries_of([MEAN_BOX[None]] * 12, rng)) is None
+    assert explain_collapse(truth, entries_of([MEAN_BOX[None]] * 12, rng)) is None
 
 
 def test_of_an_evaluation(rng):
     truth = truth_of([boxes_anywhere(rng, 1) for _ in range(8)])
     found = {i: prediction([MEAN_BOX.tolist()]) for i in truth.imgs}
     evaluator = run_evaluator(CocoEvaluator(truth, ["bbox"]), found)
-    assert "mean IoU 1.00 across images" in explain_collapse(evaluator)
+    sentence = explain_collapse(evaluator.coco_gt, evaluator.detections("bbox"))
+    assert "mean IoU 1.00 across images" in sentence

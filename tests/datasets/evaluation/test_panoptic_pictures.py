@@ -1,4 +1,4 @@
-"""Pictures of panoptic predictions show images as training reads them."""
+"""Figures of panoptic predictions show images as training reads them."""
 
 import json
 
@@ -8,7 +8,7 @@ from datasets.coco_panoptic import CocoPanoptic
 from datasets.evaluation.panoptic_pictures import panoptic_samples
 from tests.datasets.panoptic_cases import HEIGHT, WIDTH, id_map_of, segments_of, write_panoptic
 from tests.datasets.photo_cases import write_photo
-from util.panoptic_coding import encode_id_map
+from util.files.panoptic_png import encode_id_map
 
 
 def test_photos_stored_sideways_are_drawn_upright(tmp_path):

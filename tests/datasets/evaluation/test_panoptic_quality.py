@@ -1,6 +1,5 @@
 """Panoptic quality: by hand, against a plain loop, and on files."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datasets.evaluation.panoptic_files import pq_compute, quality_table
 from datasets.evaluation.panoptic_quality import (
     SegmentMap,
     SegmentMatches,
     match_segments,
     summarize_matches,
 )
+from datasets.evaluation.panoptic_truth import quality_table
+from datasets.panoptic_eval import PanopticEvaluator
 from tests.datasets.panoptic_cases import (
     CATEGORIES,
     DOG,
@@ -26,7 +26,7 @@ from tests.datasets.panoptic_cases import (
     write_panoptic,
 )
 from util.errors import UserError
-from util.panoptic_coding import encode_id_map
+from util.files.panoptic_png import encode_id_map
 
 IS_THING = {row["id"]: bool(row["isthing"]) for row in CATEGORIES}
 
@@ -183,13 +183,12 @@ def score(root: Path, damage: Callable[[np.ndarray, list[dict[str, Any]]], Any])
         id_map, segments = id_map_of(image_id), segments_of(image_id)
         if image_id == 10:
             damage(id_map, segments)
-        (root / f"p{image_id}.png").write_bytes(encode_id_map(id_map))
-        rows.append(
-            {"image_id": image_id, "file_name": f"p{image_id}.png", "segments_info": segments}
-        )
-    (root / "predictions.json").write_text(json.dumps({"annotations": rows}))
+        row = {"image_id": image_id, "file_name": "", "segments_info": segments}
+        rows.append({**row, "png_string": encode_id_map(id_map)})
     truth = root / "annotations" / "panoptic_val2017.json"
-    return pq_compute(truth, root / "predictions.json", root / "panoptic_val2017", root)
+    evaluator = PanopticEvaluator(truth, root / "panoptic_val2017", output_dir=None)
+    evaluator.update(rows)
+    return evaluator.summarize()
 
 
 def pq_by_class(quality: Any) -> list[float]:
@@ -240,41 +239,3 @@ def test_category_that_the_truth_lacks_never_fails(
     quality = score(tmp_path, dog_is_unknown)
     assert pq_by_class(quality) == pytest.approx([1, 1 / 1.5, 1, 1])
     assert "1 segment has a predicted category" in capsys.readouterr().out
-
-
-def test_file_without_a_prediction_for_every_image(tmp_path: Path) -> None:
-    root = write_panoptic(tmp_path)
-    truth = root / "annotations" / "panoptic_val2017.json"
-    (root / "none.json").write_text('{"annotations": []}')
-    with pytest.raises(UserError, match=r"no prediction for 2 images .*such as image id 10"):
-        pq_compute(truth, root / "none.json", root / "panoptic_val2017", root)
-    (root / "none.json").write_text('{"annotations": [{"image_id": 10}]}')
-    with pytest.raises(UserError, match="1 segment map has no segments_info"):
-        pq_compute(truth, root / "none.json", root / "panoptic_val2017", root)
-    with pytest.raises(UserError, match=r"nowhere\.json cannot be read"):
-        pq_compute(truth, root / "nowhere.json", root / "panoptic_val2017", root)
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        ("[]", "has no panoptic predictions"),
-        ('{"annotations": {}}', "has no panoptic predictions"),
-        ('{"annotations": [3]}', "has no panoptic predictions"),
-        ("[" * 100_000, "nested too deeply"),
-        ("", "is empty"),
-        ('{"annotations": [{"image_id": "10"}]}', "invalid image_id"),
-        (
-            '{"annotations": [{"image_id": 10, "file_name": "10.png", "segments_info": '
-            '[{"id": 16777216, "category_id": 1e3}]}]}',
-            "invalid category_id (must be a 64-bit integer): segment id 16777216 of image",
-        ),
-    ],
-)
-def test_predictions_that_cannot_be_scored(tmp_path: Path, content: str, says: str) -> None:
-    root = write_panoptic(tmp_path)
-    (root / "bad.json").write_text(content)
-    truth, maps = root / "annotations" / "panoptic_val2017.json", root / "panoptic_val2017"
-    with pytest.raises(UserError) as caught:
-        pq_compute(truth, root / "bad.json", maps, maps)
-    assert "bad.json" in str(caught.value) and says in str(caught.value)

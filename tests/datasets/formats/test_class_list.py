@@ -27,9 +27,11 @@ def test_other_objects_are_left_out_and_counted():
     assert before == coco_tables()
 
 
-def test_names_that_the_data_lacks_are_told():
+def test_names_that_the_data_lacks_are_reported():
     data, remarks = keep(["cat", "dogs", "dog"])
-    assert remarks == ["--classes: mine.json (train) does not have 'dogs', did you mean dog?"]
+    assert remarks == [
+        "Warning: --classes: mine.json (train) does not have 'dogs', did you mean dog?"
+    ]
     assert [row["name"] for row in data["categories"]] == ["cat", "dogs", "dog"]
     assert [row["category_id"] for row in data["annotations"]] == [1, 1, 3]
 

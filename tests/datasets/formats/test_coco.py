@@ -85,3 +85,14 @@ def test_a_file_in_another_format(tmp_path):
     write_text(tmp_path / "mine.json", "[]")
     with pytest.raises(UserError, match="is not in COCO format"):
         read(tmp_path / "mine.json")
+
+
+def test_paths_written_on_windows(tmp_path):
+    data = coco_tables("abcd")
+    for row in data["images"]:
+        write_image(tmp_path / "photos" / "new" / row["file_name"])
+        row["file_name"] = f"new\\{row['file_name']}"
+    write_text(tmp_path / "train.json", json.dumps(data))
+    tables = read(tmp_path)
+    assert tables.img_folder == tmp_path / "photos"
+    assert all(row["file_name"].startswith("new/") for row in tables.data["images"])

@@ -71,7 +71,7 @@ def test_the_split_depends_on_the_seed_and_on_nothing_else():
     assert names(hold_out(shuffled, 0.1, seed=3)[1]) == expected
 
 
-def test_the_split_of_a_seed_stays_as_it_is():
+def test_the_split_of_a_seed_does_not_change():
     """Checkpoints rely on it: another choice would score them on training images."""
     _, val = hold_out(tables([[1]] * 20), 0.2, seed=42)
     assert names(val) == {"4.jpg", "10.jpg", "12.jpg", "18.jpg"}
@@ -88,7 +88,7 @@ def test_all_images():
     assert val == data and train["images"] == []
 
 
-def test_one_image_stays_for_training_and_one_for_validation():
+def test_one_image_is_left_for_training_and_one_for_validation():
     for fraction in (0.001, 0.999):
         train, val = hold_out(tables([[1], [2]]), fraction, seed=0)
         assert len(train["images"]) == len(val["images"]) == 1
@@ -122,7 +122,7 @@ def split_of(train, val):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_images_stay_in_their_part_when_the_data_grows(seed):
+def test_images_keep_their_split_when_the_data_grows(seed):
     data = tables(COMMON)
     earlier = split_of(*hold_out(data, 0.1, seed))
     more = grown(data, [[1]] * 38 + [[2]] * 2)
@@ -144,7 +144,7 @@ def test_data_that_grows_by_single_images_keeps_its_fraction():
     assert split == ImageSplit.read(split.saved())
 
 
-def test_images_that_are_gone_stay_in_the_split():
+def test_deleted_images_are_kept_in_the_split():
     data = tables(COMMON)
     split = split_of(*hold_out(data, 0.1, 0))
     less = {**data, "images": [row for row in data["images"] if row["file_name"] in split.train]}
@@ -161,3 +161,44 @@ def test_names_of_a_split_may_have_a_prefix():
     assert hold_out(data, 0.1, 4, earlier, "in/") == (train, val)
     for foreign in (None, [], {"train": 3, "val": None}):
         assert hold_out(data, 0.1, 3, ImageSplit.read(foreign)) == (train, val)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_with_the_same_file_stay_together(seed):
+    data = tables([[1], [2], [1], [3], [1], [2]] * 4)
+    for row in data["images"]:
+        row["file_name"] = f"{row['id'] % 12}.jpg"
+    train, val = hold_out(data, 0.25, seed)
+    assert names(train).isdisjoint(names(val))
+    assert len(val["images"]) == 2 * len(names(val)) == 6
+
+
+def test_one_file_in_two_rows_cannot_be_split():
+    data = tables([[1], [2]])
+    data["images"][1]["file_name"] = data["images"][0]["file_name"]
+    with pytest.raises(UserError, match="one image cannot be split"):
+        hold_out(data, 0.5, seed=0)
+
+
+def test_augmented_copies_of_an_image_stay_together():
+    data = tables([[1], [2], [1]] * 20)
+    for row in data["images"]:
+        row["file_name"] = f"photo{row['id'] % 20}_jpg.rf.{row['id']:032x}.jpg"
+    train, val = hold_out(data, 0.2, seed=0)
+    sources = [{name.split(".rf.")[0] for name in names(part)} for part in (train, val)]
+    assert sources[0].isdisjoint(sources[1])
+    assert len(sources[1]) == 4 and len(val["images"]) == 12
+    in_reverse = {**data, "images": data["images"][::-1]}
+    assert names(hold_out(in_reverse, 0.2, seed=0)[1]) == names(val)
+
+
+def test_copies_that_a_checkpoint_has_on_both_sides_stay_where_they_are():
+    """As in runs of versions that did not know copies; a new copy is used for training."""
+    data = tables([[1]] * 5)
+    copies = [f"a.rf.{n}.jpg" for n in range(3)]
+    for row, name in zip(data["images"], [*copies, "b.jpg", "c.jpg"], strict=True):
+        row["file_name"] = name
+    earlier = ImageSplit(frozenset([copies[0], "b.jpg"]), frozenset([copies[1]]))
+    train, val = hold_out(data, 0.3, seed=0, earlier=earlier)
+    assert names(train) >= {copies[0], copies[2], "b.jpg"}
+    assert copies[1] in names(val)

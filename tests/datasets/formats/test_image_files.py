@@ -57,7 +57,7 @@ def test_each_file_is_opened_once_until_it_changes(tmp_path, monkeypatch):
     path = write_image(tmp_path / "a.png")
     opened = []
     monkeypatch.setattr(image_files, "open_image", lambda *args: opened.append(args) or real(*args))
-    assert header_size(path) == header_size(path) == ((40, 30), (40, 30))
+    assert header_size(path) == header_size(path) == ((40, 30), (40, 30), False)
     assert len(opened) == 1
     write_image(path, (20, 10))
     assert header_size(path).stored_wh == (20, 10)

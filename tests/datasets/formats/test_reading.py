@@ -1,11 +1,14 @@
 """Reading a split as the flags say."""
 
+import json
+
 import pytest
 
 from datasets.formats.reading import ReadOptions, read_split
 from datasets.formats.recognize import recognize
 from tests.datasets.format_cases import (
     boxes_by_image,
+    coco_tables,
     read,
     voc_object,
     voc_xml,
@@ -36,7 +39,7 @@ def test_a_held_out_part(tmp_path):
     assert len(other.data["images"]) == 5
 
 
-def test_a_part_that_was_held_out_stays_when_the_folder_grows(tmp_path):
+def test_held_out_images_are_kept_when_the_folder_grows(tmp_path):
     """Also of YOLO images whose common folder changes with a new subfolder."""
     write_yolo(tmp_path, {"train": [str(n) for n in range(20)]})
     source = recognize(tmp_path)
@@ -108,3 +111,13 @@ def test_a_class_list(tmp_path):
     assert train.data["categories"] == [{"id": 1, "name": "dog"}, {"id": 2, "name": "unicorn"}]
     assert any("does not have 'unicorn'" in remark for remark in train.remarks)
     assert any("1 object of other classes ignored: cat 1" in one for one in val.remarks)
+
+
+def test_image_ids_that_are_text_are_named(tmp_path):
+    data = coco_tables()
+    for row in data["images"]:
+        row["id"] = str(row["id"])
+    write_image(tmp_path / "a.png")
+    write_text(tmp_path / "train.json", json.dumps(data))
+    with pytest.raises(UserError, match=r"2 images have an invalid id \(must be a 64-bit integer"):
+        read(tmp_path)

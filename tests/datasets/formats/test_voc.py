@@ -13,6 +13,7 @@ from tests.datasets.format_cases import (
     write_text,
     write_voc,
 )
+from tests.datasets.photo_cases import upright_image, write_photo
 from util.errors import UserError
 
 
@@ -27,7 +28,7 @@ def notes(tables):
 
 
 def loose(root, *objects, name="a", image="a.jpg", **xml):
-    """XML beside an image."""
+    """XML next to an image."""
     write_image(root / image)
     write_text(root / f"{name}.xml", voc_xml(*objects, **xml))
 
@@ -221,3 +222,34 @@ def test_difficult_objects(tmp_path):
         flags = [(row["iscrowd"], row["difficult"]) for row in kept.data["annotations"]]
         assert flags == [(0, 0)] * count
         assert kept.remarks == []
+
+
+def test_annotation_files_that_differ_in_case_are_refused(tmp_path):
+    loose(tmp_path, voc_object("cat"), name="a", image="a.jpg")
+    loose(tmp_path, voc_object("dog"), name="A", image="A.jpg")
+    assert f"{tmp_path}/a.xml and A.xml differ only in case; correct" in refusal(tmp_path, "val")
+
+
+def test_images_with_the_name_of_another_image_are_noted(tmp_path):
+    loose(tmp_path, voc_object("cat"), filename="a.jpg")
+    write_image(tmp_path / "a.png")
+    (note,) = notes(read(tmp_path, "val", val_fraction=1))
+    assert note == "1 image with the name of another image ignored: a.png"
+
+
+def test_annotation_files_in_subfolders_are_noted(tmp_path):
+    loose(tmp_path, voc_object("cat"))
+    loose(tmp_path / "more", voc_object("cat"), name="b", image="b.jpg")
+    write_text(tmp_path / "more" / "pom.xml", "<project/>")
+    (note,) = notes(read(tmp_path, "val", val_fraction=1))
+    assert note == f"1 file in subfolders ignored: {tmp_path}/more/b.xml"
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_photos_whose_size_does_not_show_their_orientation_are_noted(tmp_path, orientation):
+    write_photo(tmp_path / "a.jpg", orientation, upright_image((32, 32)))
+    write_text(tmp_path / "a.xml", voc_xml(voc_object(), size_wh=(32, 32)))
+    (note,) = notes(read(tmp_path, "val", val_fraction=1))
+    assert note == (
+        "1 image has an EXIF orientation that its size does not show; read as stored: a.jpg"
+    )

@@ -30,11 +30,19 @@ def test_coordinates_may_be_floats(tmp_path):
     assert one.box_xywh == (0.5, 1, 9.5, 19)
 
 
-@pytest.mark.parametrize("box", [(5, 5, 5, 5), (5, 5, 5, 9), (9, 5, 5, 9), (5, 9, 9, 5)])
-def test_boxes_without_area_are_counted_by_their_number(tmp_path, box):
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        ((5, 5, 5, 5), ""),
+        ((5, 5, 5, 9), ""),
+        ((9, 5, 5, 9), ", negative size"),
+        ((5, 9, 9, 5), ", negative size"),
+    ],
+)
+def test_boxes_without_area_are_counted_by_their_number(tmp_path, box, reason):
     file = read(tmp_path, voc_xml(voc_object(), voc_object("dog", box)))
     assert [one.name for one in file.objects] == ["cat"]
-    assert file.empty == ["object 2 (dog)"]
+    assert file.empty == [f"object 2 (dog{reason})"]
 
 
 @pytest.mark.parametrize(

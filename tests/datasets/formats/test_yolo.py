@@ -3,6 +3,8 @@
 import pytest
 from PIL import Image
 
+from datasets.loading.images import read_upright
+from datasets.loading.listed_images import read_row_image
 from tests.datasets.format_cases import (
     boxes_by_image,
     read,
@@ -10,6 +12,7 @@ from tests.datasets.format_cases import (
     write_text,
     write_yolo,
 )
+from tests.datasets.photo_cases import upright_image, write_photo
 from util.errors import UserError
 
 
@@ -134,7 +137,7 @@ def test_labels_refer_to_the_upright_image(tmp_path):
     assert boxes_by_image(data)["a.jpg"] == [("dog", [11.25, 10, 7.5, 20])]
 
 
-def test_a_missing_split_of_the_yaml_file_is_held_out_and_told(tmp_path):
+def test_a_missing_split_of_the_yaml_file_is_held_out_and_reported(tmp_path):
     write_yolo(tmp_path)
     write_text(tmp_path / "data.yaml", "train: images/train\nval: images/gone\nnames: [cat, dog]")
     tables = read(tmp_path, "val")
@@ -144,3 +147,37 @@ def test_a_missing_split_of_the_yaml_file_is_held_out_and_told(tmp_path):
     ]
     assert read(tmp_path, "train").remarks == []
     assert "(1 of 2 images: --val_fraction 0.1, --split_seed 42)" in tables.summary("val")
+
+
+@pytest.mark.parametrize("name", ["A.TXT", "a.Txt"])
+def test_label_files_in_another_case_are_found(tmp_path, name):
+    write_yolo(tmp_path)
+    (tmp_path / "labels/train/a.txt").rename(tmp_path / "labels/train" / name)
+    tables = read(tmp_path)
+    assert len(boxes_by_image(tables.data)["a.png"]) == 1
+    assert tables.notes == []
+
+
+def test_label_files_with_accents_in_another_encoding_are_found(tmp_path):
+    write_yolo(tmp_path)
+    write_image(tmp_path / "images/train/caf\u00e9.png")
+    write_text(tmp_path / "labels/train/cafe\u0301.txt", "0 0.5 0.5 0.5 0.5")
+    assert len(boxes_by_image(read(tmp_path).data)["caf\u00e9.png"]) == 1
+
+
+def test_labels_of_another_image_are_not_taken(tmp_path):
+    write_yolo(tmp_path, {"train": ["a", "A"], "val": ["c"]})
+    (tmp_path / "labels/train/A.txt").unlink()
+    boxes = boxes_by_image(read(tmp_path).data)
+    assert boxes["A.png"] == [] and len(boxes["a.png"]) == 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_refer_to_the_upright_photo(tmp_path, orientation):
+    """Also of orientations that keep the size, which the size of the image does not show."""
+    write_photo(tmp_path / "images" / "a.jpg", orientation, upright_image((32, 32)))
+    write_text(tmp_path / "labels" / "a.txt", "0 0.5 0.5 0.5 0.5")
+    write_text(tmp_path / "classes.txt", "cat")
+    tables = read(tmp_path, "val", val_fraction=1)
+    image = read_row_image(tables.img_folder, tables.data["images"][0])
+    assert image.tobytes() == read_upright(tmp_path / "images" / "a.jpg").tobytes()

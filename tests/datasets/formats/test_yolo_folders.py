@@ -159,7 +159,15 @@ def test_class_names_are_needed(tmp_path):
     assert f"write them to {tmp_path}/classes.txt, one per line" in refusal(tmp_path)
 
 
-def test_text_beside_images_is_not_yolo(tmp_path):
+def test_text_next_to_images_is_not_yolo(tmp_path):
     write_image(tmp_path / "a.png")
     write_text(tmp_path / "a.txt", "a photo of a cat\n")
     assert find_yolo(tmp_path) is None
+
+
+def test_images_in_subfolders_alone(tmp_path):
+    for name in ("a/1", "b/2"):
+        write_image(tmp_path / "images" / f"{name}.png")
+        write_text(tmp_path / "labels" / f"{name}.txt", "0\t0.5\t0.5\t0.5\t1e-1\n")
+    write_text(tmp_path / "classes.txt", "cat")
+    assert len(find_yolo(tmp_path).splits["train"]) == 2

@@ -45,11 +45,18 @@ def test_an_empty_file(tmp_path):
     assert read(tmp_path, "") == ([], [])
 
 
-@pytest.mark.parametrize("line", ["0 0.5 0.5 0 0.5", "0 .1 .1 .2 .1 .3 .1", "0 0.5 0.5 0.1 -0.1"])
-def test_objects_without_area_are_counted_by_their_line(tmp_path, line):
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("0 0.5 0.5 0 0.5", "line 2 (cat)"),
+        ("0 .1 .1 .2 .1 .3 .1", "line 2 (cat)"),
+        ("0 0.5 0.5 0.1 -0.1", "line 2 (cat, negative size)"),
+    ],
+)
+def test_objects_without_area_are_counted_by_their_line(tmp_path, line, says):
     file = read(tmp_path, f"1 0.5 0.5 0.5 0.5\n{line}\n")
     assert len(file.objects) == 1
-    assert file.empty == ["line 2 (cat)"]
+    assert file.empty == [says]
 
 
 @pytest.mark.parametrize(

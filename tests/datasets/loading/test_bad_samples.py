@@ -1,4 +1,4 @@
-"""Images that cannot be read are replaced as far as allowed, and told once each."""
+"""Images that cannot be read are replaced as far as allowed, and reported once each."""
 
 import logging
 
@@ -47,7 +47,7 @@ def test_nothing_can_be_read():
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_every_image_is_told_once(caplog, num_workers):
+def test_every_image_is_reported_once(caplog, num_workers):
     known = ["image id 5: broken"]
     options = {"skip_bad_images": 2, "bad_images": known}
     loader = TrainLoader(Broken(2, 5), 2, num_workers, False, seed=0, **options)

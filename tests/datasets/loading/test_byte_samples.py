@@ -1,4 +1,4 @@
-"""Which data sets return 8-bit images to the loaders, and that the batches stay the same."""
+"""Which datasets return 8-bit images to the loaders, and that the batches do not change."""
 
 import json
 
@@ -8,12 +8,19 @@ import torch
 from PIL import Image
 
 from datasets.coco import CocoDetection, make_coco_transforms
-from datasets.loading.byte_samples import with_byte_images
+from datasets.loading.byte_images import ByteImages
+from datasets.loading.byte_samples import ByteImage, with_byte_images
 from datasets.loading.loaders import TrainLoader, build_val_loader
 from datasets.loading.seeded import SeededDataset
-from datasets.transforms import Compose, RandomErasing
-from util.byte_images import ByteImages
+from datasets.transforms import (
+    Compose,
+    RandomErasing,
+    RandomResize,
+    ToNormalizedTensor,
+    ToTensor,
+)
 from util.nested_tensor import NestedTensor, collate_fn
+from util.reproducibility.random_state import seeded
 
 SCALES = {"scales": [40, 48, 56], "max_size": 90}
 
@@ -79,10 +86,9 @@ def test_validation_batches_are_those_of_the_dataset(files):
 
 def test_the_dataset_itself_is_unchanged(files):
     dataset = dataset_of(files)
-    of_bytes, normalization = with_byte_images(dataset)
-    assert of_bytes[0][0].dtype == torch.uint8 and normalization is not None
+    image = with_byte_images(dataset)[0][0]
+    assert type(image) is ByteImage and image.pixels.dtype == torch.uint8
     assert dataset[0][0].dtype == torch.float32
-    assert of_bytes.instances is dataset.instances
 
 
 def test_other_datasets_and_transforms_keep_their_images(files):
@@ -91,4 +97,31 @@ def test_other_datasets_and_transforms_keep_their_images(files):
     bare = CocoDetection(*files, None, return_masks=False)
     wrapped = torch.utils.data.Subset(dataset_of(files), [0, 1])
     for dataset in (erased, bare, wrapped, dataset_of(files, kind=Flipped)):
-        assert with_byte_images(dataset) == (dataset, None)
+        with seeded(0):
+            expected = dataset[0][0]
+        with seeded(0):
+            found = with_byte_images(dataset)[0][0]
+        is_same = torch.equal if isinstance(found, torch.Tensor) else np.array_equal
+        assert type(found) is type(expected) and is_same(found, expected)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_transforms_may_be_replaced_between_epochs(files, num_workers):
+    """With transforms of the same kind, of another kind, and back."""
+    dataset = dataset_of(files, "val")
+    loader = TrainLoader(dataset, 4, num_workers, pin_memory=False, seed=3)
+    published = dataset._transforms
+    darker = ToNormalizedTensor([0.9] * 3, [0.5] * 3)
+    changed = [
+        (Compose([RandomResize([30]), darker]), ByteImages),
+        (Compose([RandomResize([30]), ToTensor()]), NestedTensor),
+        (published, ByteImages),
+    ]
+    for epoch, (transforms, kind) in enumerate(changed):
+        dataset._transforms = transforms
+        loader.start_at(epoch)
+        ((images, _),) = loader
+        (indices,) = loader.batches
+        expected, _ = collate_fn([dataset[index] for index in indices])
+        assert type(images) is kind
+        torch.testing.assert_close(images.to("cpu").tensors, expected.tensors)

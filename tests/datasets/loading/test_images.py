@@ -142,7 +142,7 @@ def test_decompression_bomb_is_refused(tmp_path, monkeypatch):
         read_image(tmp_path / "bomb.png")
 
 
-def test_large_pictures_are_scaled_in_parts(monkeypatch):
+def test_large_images_are_scaled_in_chunks(monkeypatch):
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 4096, (37, 11)).astype(np.uint16), rng.normal(size=(37, 11))]
     pictures[1][3, 4], pictures[1][30, 2] = np.nan, -np.inf

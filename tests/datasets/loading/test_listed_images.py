@@ -1,4 +1,4 @@
-"""Images are read in the orientation of their annotations, and of the size that these tell."""
+"""Images are read in the orientation of their annotations, and of the annotated size."""
 
 import json
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ to_tensors = partial(make_coco_transforms, scales=[32], max_size=64)
 
 
 def photos(folder, orientations: Sequence[int], size_wh: Any = UPRIGHT_WH, **options) -> Any:
-    """A data set of photos with a box around the patch of the upright image.
+    """A dataset of photos with a box around the patch of the upright image.
 
     Args:
         folder: for images and annotations.
@@ -68,7 +68,8 @@ def test_annotations_of_stored_pixels_get_stored_pixels(tmp_path, orientation, s
     dataset = photos(tmp_path, [orientation], size_wh)
     image, _ = dataset[0]
     assert image.tobytes() == read_image(tmp_path / "images" / "0.jpg").tobytes()
-    assert image.size == UPRIGHT_WH[::-1] and dataset.pop_notice() is None
+    assert image.size == UPRIGHT_WH[::-1]
+    assert (dataset.pop_notice() is None) == (size_wh is not None)
 
 
 @pytest.mark.parametrize("orientation", [1, 2, 3, 4])
@@ -77,7 +78,7 @@ def test_an_orientation_that_keeps_the_size_changes_nothing(tmp_path, orientatio
     assert image.tobytes() == read_image(tmp_path / "images" / "0.jpg").tobytes()
 
 
-def test_a_square_photo_stays_as_stored(tmp_path):
+def test_a_square_photo_is_not_rotated(tmp_path):
     write_photo(tmp_path / "square.jpg", 6, upright_image((32, 32)))
     image, _ = read_listed_image(tmp_path / "square.jpg", (32, 32))
     assert image.tobytes() == read_image(tmp_path / "square.jpg").tobytes()
@@ -149,18 +150,33 @@ def test_turned_photos_are_reported_in_one_line_a_loader(tmp_path, num_workers, 
         loader.start_at(epoch)
         assert sum(len(targets) for _, targets in loader) == 6
     (line,) = capsys.readouterr().out.splitlines()
-    assert "is rotated by its EXIF" in line and str(tmp_path / "photos.json") in line
+    assert line.startswith("EXIF orientation applied: image id ")
+    assert str(tmp_path / "photos.json") in line
     for _ in build_val_loader(dataset, 2, num_workers, False):
         pass
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("image id 2: image file ")
+    assert line.startswith("EXIF orientation applied: image id 2: image file ")
 
 
-def test_nothing_is_reported_of_images_as_they_are_stored(tmp_path, capsys):
-    dataset = photos(tmp_path, [1, 2, 3], transforms=to_tensors("val"))
+@pytest.mark.parametrize(
+    ("orientations", "size_wh"), [([1, 1], UPRIGHT_WH), ([6, 8], UPRIGHT_WH[::-1])]
+)
+def test_nothing_is_reported_where_sizes_agree(tmp_path, capsys, orientations, size_wh):
+    dataset = photos(tmp_path, orientations, size_wh, transforms=to_tensors("val"))
     capsys.readouterr()
-    assert len(list(build_val_loader(dataset, 2, 0, False))) == 2
+    assert len(list(build_val_loader(dataset, 2, 0, False))) == 1
     assert capsys.readouterr().out == ""
+
+
+def test_an_orientation_that_sizes_do_not_explain_is_reported(tmp_path, capsys):
+    """In addition to rotated images: boxes on upright images would be beside their objects."""
+    dataset = photos(tmp_path, [6, 1, 3, 2, 6], transforms=to_tensors("val"))
+    capsys.readouterr()
+    assert len(list(build_val_loader(dataset, 1, 0, False))) == 5
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("EXIF orientation applied: image id 0: ")
+    assert second.startswith("EXIF orientation not applied: image id 2: ")
+    assert "save the images upright" in second
 
 
 def test_panoptic_photos_are_turned_to_their_segment_maps(tmp_path):
@@ -171,9 +187,8 @@ def test_panoptic_photos_are_turned_to_their_segment_maps(tmp_path):
     folders = tmp_path / "val2017", tmp_path / "panoptic_val2017"
     dataset = CocoPanoptic(*folders, tmp_path / "annotations" / "panoptic_val2017.json")
     image, target = dataset[0]
-    assert image.size == (WIDTH, HEIGHT) and "is rotated by its EXIF" in (
-        dataset.pop_notice() or ""
-    )
+    assert image.size == (WIDTH, HEIGHT)
+    assert (dataset.pop_notice() or "").startswith("EXIF orientation applied: ")
     values = torch.from_numpy(np.array(image)[..., 0])
     for mask in target["masks"]:
         assert len(values[mask.bool()].unique()) == 1

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from datasets.loading.byte_images import ByteImages, Normalization
 from datasets.loading.padding import Padding, aspect_ratios, estimated_share
-from util.byte_images import ByteImages, Normalization
 from util.errors import UserError
 from util.nested_tensor import nested_tensor_from_tensor_list
 

@@ -1,4 +1,4 @@
-"""Labels become rows of the class head."""
+"""Labels become rows of the classification head."""
 
 import pytest
 import torch
@@ -47,6 +47,6 @@ def test_labels_that_are_rows_already(ids):
 def test_a_label_without_a_row():
     data = with_row_labels(Labelled(), CategoryIds((5, 7)))
     with pytest.raises(
-        UserError, match="image id 2: the class head has no row for category id 300"
+        UserError, match="image id 2: the classification head has no row for category id 300"
     ):
         data[2]

@@ -11,7 +11,7 @@ from datasets.loading.worker_faults import explain_worker_fault
 
 
 class Dying(torch.utils.data.Dataset):
-    """A data set whose worker gets a signal."""
+    """A dataset whose worker gets a signal."""
 
     def __init__(self, signum):
         self.signum = signum
@@ -57,5 +57,5 @@ def test_what_pytorch_says(text, remedy):
     "error",
     [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("DataLoader worker")],
 )
-def test_other_errors_stay_what_they_are(error):
+def test_other_errors_do_not_change(error):
     assert explain_worker_fault(error) is None

@@ -1,4 +1,4 @@
-"""The embedded data set: what the pictures promise, COCO's format, and writing it safely."""
+"""The synthetic shapes dataset: what its images promise, COCO's format, and writing it safely."""
 
 import argparse
 import hashlib
@@ -20,8 +20,8 @@ from datasets.shapes import split
 from datasets.shapes.directory import write_shapes
 from datasets.shapes.drawing import STUFF_CLASSES, THING_CLASSES, draw_scene, tight_box
 from datasets.shapes.encoding import encode_png, run_lengths
-from util import forked
 from util.errors import UserError
+from util.system import forked
 
 # pycocotools, not we: its compiled decoder speaks numpy 1's protocol.
 
@@ -74,7 +74,7 @@ def test_a_fifth_of_the_objects_is_partly_covered_and_none_too_much(things):
 
 
 def test_visible_share_counts_what_later_objects_hide():
-    """Shapes placed before anything is painted tell how large each object is when alone."""
+    """Shapes placed before anything is painted show how large each object is when alone."""
     rng = np.random.default_rng(3)
     placed, labels = shapes_drawing._place_objects(rng, 96)
     for number, item in enumerate(placed, start=1):
@@ -110,7 +110,7 @@ def test_color_says_nothing_about_the_class_of_a_thing(scenes):
 
 
 def test_a_ground_leans_to_the_hue_of_its_class(scenes):
-    """The strongest channel of a ground's mean color tells its class nearly always."""
+    """The strongest channel of a background's mean color nearly always identifies its class."""
     told = [
         scene.image[segment.mask].mean(axis=0).argmax()
         == shapes_drawing.LEADING_CHANNELS[segment.class_name]
@@ -153,7 +153,7 @@ def test_same_seed_same_pixels_on_every_machine():
     assert digest.hexdigest()[:16] == "a22dddbb6ebce4c5"
 
 
-def test_too_small_pictures_are_refused():
+def test_too_small_images_are_refused():
     with pytest.raises(ValueError, match="at least 64 pixels, got 63"):
         draw_scene(np.random.default_rng(0), 63)
 
@@ -235,7 +235,7 @@ def test_nearby_colors_keep_to_the_contrast_and_the_cube():
         assert near.min() >= 0 and near.max() <= 1
 
 
-def test_textures_are_told_by_their_structure():
+def test_textures_differ_in_structure():
     """Stripes do not change along v, checks swap their colors from cell to cell, stones do not."""
     u, v = (axis.astype(np.float32) for axis in np.meshgrid(range(8), range(8)))
     weights = {
@@ -252,7 +252,7 @@ def test_textures_are_told_by_their_structure():
 
 
 @pytest.mark.parametrize("name", split.SPLITS)
-def test_instances_agree_with_pictures_and_panoptic_maps(root, name):
+def test_instances_agree_with_images_and_panoptic_maps(root, name):
     coco = COCO(root / "annotations" / f"instances_{name}2017.json")
     panoptic = load(root, "panoptic", name)
     by_image = {row["image_id"]: row for row in panoptic["annotations"]}
@@ -323,19 +323,19 @@ def test_two_writes_give_the_same_bytes(root, tmp_path):
 
 
 def test_several_processes_write_the_same_bytes(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(split, "_LEAST_PER_PROCESS", 1)
+    monkeypatch.setattr(split, "_MIN_PER_PROCESS", 1)
     monkeypatch.setattr(forked, "_num_cores", lambda: 4)
     write_shapes(tmp_path / "again", **SMALL)
     assert all_bytes(tmp_path / "again") == all_bytes(root)
 
 
 def test_annotations_of_a_seed_are_pinned(root):
-    """Pinned beside the pixels: a change of this hash needs a new `FORMAT_VERSION`."""
+    """Pinned in addition to the pixels: a change of this hash needs a new `FORMAT_VERSION`."""
     text = (root / "annotations" / "instances_val2017.json").read_bytes()
     assert hashlib.sha256(text).hexdigest()[:16] == "97194bc7b311c0b1"
 
 
-def test_seed_split_and_place_make_the_picture_and_the_count_does_not(root, tmp_path):
+def test_an_image_depends_on_seed_split_and_place_not_on_the_count(root, tmp_path):
     write_shapes(tmp_path / "more", num_train=2, num_val=4, image_size=64)
     write_shapes(tmp_path / "other", **SMALL, seed=1)
     first, more, other = (
@@ -355,7 +355,7 @@ def test_a_finished_directory_is_left_alone(root, capsys):
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
-def test_writing_says_so_in_one_line_and_leaves_nothing_beside(tmp_path, capsys):
+def test_writing_prints_one_line_and_leaves_no_other_files(tmp_path, capsys):
     (tmp_path / "set").mkdir()  # an empty directory is as good as none
     write_shapes(tmp_path / "set", **SMALL)
     assert capsys.readouterr().out.splitlines() == [
@@ -491,6 +491,6 @@ def test_build_refuses_a_directory_of_another_version_or_kind(tmp_path):
         shapes.build("train", namespace(str(tmp_path)))
 
 
-def test_the_default_directory_lies_beside_main():
+def test_the_default_directory_is_next_to_main():
     assert Path(shapes.__file__).parents[2] / "data" / "shapes" == shapes.DEFAULT_ROOT
     assert shapes.DEFAULT_NUM_VAL == 200

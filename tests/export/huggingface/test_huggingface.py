@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from datasets.loading.byte_images import IMAGENET, Normalization
 from export.check import CheckFailedError, compare, padded_batches
 from export.huggingface.command import run
 from export.huggingface.config import read_config
@@ -50,7 +51,8 @@ def test_round_trip_is_bit_identical(tmp_path, architecture):
     checkpoint, model = read_folder(tmp_path)
     assert_same_weights(model.state_dict(), given.model.state_dict())
     assert_same_weights(checkpoint["model"], given.model.state_dict())
-    assert checkpoint["args"] == {**architecture.flags(), "scales": [800], "max_size": 1333}
+    transforms = {"scales": [800], "max_size": 1333, **IMAGENET.flags()}
+    assert checkpoint["args"] == architecture.flags() | transforms
     assert checkpoint["categories"] == CATEGORIES
 
 
@@ -104,7 +106,7 @@ def test_a_model_of_full_size_gives_our_outputs(tmp_path, capsys):
 @pytest.mark.parametrize("architecture", [BOXES, MASKS, LEARNED])
 def test_what_they_save_again_is_read(tmp_path, architecture):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    given = source(architecture)
+    given = dataclasses.replace(source(architecture), is_thing={1: True, 3: False})
     write_folder(given, tmp_path)
     kind = json.loads((tmp_path / "config.json").read_text())["architectures"][0]
     model = getattr(transformers, kind).from_pretrained(tmp_path, local_files_only=True)
@@ -113,12 +115,15 @@ def test_what_they_save_again_is_read(tmp_path, architecture):
     assert_same_weights(checkpoint["model"], given.model.state_dict())
     assert checkpoint["args"] == architecture.flags()
     assert checkpoint["categories"] == CATEGORIES
+    assert checkpoint["is_thing"] == {1: True, 3: False}
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_their_processor_works_as_ours_and_comes_back(tmp_path):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    given = dataclasses.replace(source(BOXES), short_side=64, max_size=90)
+    normalization = Normalization([0.5, 0.4, 0.3], [0.2, 0.3, 0.25])
+    transforms = {"short_side": 64, "max_size": 90, "normalization": normalization}
+    given = dataclasses.replace(source(BOXES), **transforms)
     write_folder(given, tmp_path)
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, local_files_only=True)
     assert "Detr" in type(processor).__name__
@@ -140,7 +145,8 @@ def test_their_processor_works_as_ours_and_comes_back(tmp_path):
         torch.testing.assert_close(found[name], expected[name])
 
     processor.save_pretrained(tmp_path)
-    assert read_folder(tmp_path)[0]["args"] == {**BOXES.flags(), "scales": [64], "max_size": 90}
+    flags = {"scales": [64], "max_size": 90, **normalization.flags()}
+    assert read_folder(tmp_path)[0]["args"] == BOXES.flags() | flags
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -266,6 +272,7 @@ TIMM = {"model_type": "timm_backbone", "backbone": "resnet50"}
         ({"backbone_config": ["resnet"]}, "backbone_config is .* not of type dict"),
         ({"id2label": [1]}, "id2label is .* not of type dict"),
         ({"id2label": {"cat": 1}}, "id2label has ids that are not numbers"),
+        ({"id2label": {"-1": "cat"}}, "id2label has ids that are not numbers"),
     ],
 )
 def test_configurations_that_are_not_ours(config, words):
@@ -286,15 +293,16 @@ def test_configurations_that_are_not_ours(config, words):
     ],
 )
 def test_dilation_has_several_names(config, dilation):
-    found, categories, ids = read_config({"model_type": "detr", **config}, "config.json")
-    assert (found["dilation"], categories, ids) == (dilation, {}, None)
+    found, classes = read_config({"model_type": "detr", **config}, "config.json")
+    assert found["dilation"] == dilation
+    assert classes == {"categories": {}, "is_thing": {}, "category_ids": None}
 
 
 @pytest.mark.parametrize(
     ("config", "sizes"),
     [
         ({"size": {"shortest_edge": 400, "longest_edge": 666}}, ([400], 666)),
-        ({"size": 400, "max_size": 666, "image_mean": [0.485, 0.456, 0.406]}, ([400], 666)),
+        ({"size": 400, "max_size": 666}, ([400], 666)),
         ({"size": 800}, ([800], 1333)),
         ({}, None),
     ],
@@ -305,11 +313,26 @@ def test_image_sizes_are_carried(config, sizes):
 
 
 @pytest.mark.parametrize(
+    ("config", "normalization"),
+    [
+        ({"image_mean": [0.5, 0, 1]}, {"image_mean": [0.5, 0.0, 1.0]}),
+        ({"image_std": [0.2, 0.3, 0.4]}, {"image_std": [0.2, 0.3, 0.4]}),
+        ({"do_normalize": False}, {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}),
+        ({"do_normalize": True, "image_mean": None}, {}),
+    ],
+)
+def test_the_normalization_is_carried(config, normalization):
+    assert read_preprocessor(config, "p.json") == normalization
+
+
+@pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"image_mean": [0.5, 0.5, 0.5]}, r"image_mean is \[0.5, 0.5, 0.5\], ours is"),
-        ({"image_std": [1]}, "image_std is"),
-        ({"do_normalize": False}, "do_normalize is False, ours is True"),
+        ({"image_mean": 0.5}, "--image_mean must be three numbers"),
+        ({"image_std": [1]}, "--image_std must be three numbers"),
+        ({"image_std": [1, 1, 0]}, "each value of --image_std must lie between 0 and 1000"),
+        ({"image_mean": [0, 0, 10**400]}, "each value of --image_mean must lie between"),
+        ({"do_normalize": 0}, "do_normalize is 0, not of type bool"),
         ({"do_resize": False}, "do_resize is False"),
         ({"rescale_factor": 1}, "rescale_factor is 1, ours is 0.0039"),
         ({"resample": 3}, "resample is 3, ours is 2"),
@@ -340,16 +363,23 @@ def test_the_check_finds_what_no_file_says(tmp_path, monkeypatch, capsys):
 
 def test_classes_without_a_name():
     config = {"model_type": "detr", "id2label": {"0": "N/A", "1": "cat", "2": "LABEL_2"}}
-    assert read_config(config, "config.json")[1] == {1: "cat"}
+    assert read_config(config, "config.json")[1]["categories"] == {1: "cat"}
 
 
-def test_ids_of_the_rows_there_and_back(tmp_path):
-    ids = [1, 3, "5", "cell", 60, 70, 80]
-    write_folder(dataclasses.replace(source(BOXES), category_ids=ids), tmp_path)
+def test_ids_and_things_there_and_back(tmp_path):
+    ids, is_thing = [1, 3, "5", "cell", 60, 70, 80], {1: True, 3: False}
+    given = dataclasses.replace(source(BOXES), category_ids=ids, is_thing=is_thing)
+    write_folder(given, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert list(config["id2label"].values())[:3] == ["cat", "dog", "LABEL_2"]
     checkpoint, _ = read_folder(tmp_path)
     assert checkpoint["category_ids"] == ids and checkpoint["categories"] == CATEGORIES
+    assert checkpoint["is_thing"] == is_thing
+
+
+def test_a_label_that_no_memory_could_count_to():
+    config = {"model_type": "detr", "id2label": {"1000000000000": "cat"}}
+    assert read_config(config, "config.json")[1]["categories"] == {10**12: "cat"}
 
 
 def test_ids_that_do_not_fit_the_labels():

@@ -38,7 +38,7 @@ def test_a_detr_of_detectron2(architecture, prefix):
     assert all(ours[key] is value for key, value in state.items())
 
 
-def test_labels_in_a_row_are_told(capsys):
+def test_labels_in_a_row_are_reported(capsys):
     for num_classes in (80, 91):
         state = dataclasses.replace(BOXES, num_classes=num_classes).build().state_dict()
         from_detectron2({as_detectron2(key): value for key, value in state.items()}, "file")

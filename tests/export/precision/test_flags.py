@@ -1,6 +1,7 @@
 """The flags --dtype and --int8: contradictions, tolerances, images of the comparison."""
 
 import argparse
+import dataclasses
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from export.command import Job
 from export.precision.flags import check_precision_flags
 from export.wrapper import ExportWrapper
 from tests.export.small_files import NARROW_BOXES, source
+from util.byte_images import Normalization
 from util.errors import UserError
 
 
@@ -57,3 +59,10 @@ def test_the_tolerance_grows_as_bits_are_lost(job, folder):
 def test_int8_is_compared_on_images_of_the_folder(job, folder):
     check_precision_flags(flags(int8=folder), job)
     assert [images.shape for images, _ in job.batches] == [(1, 3, 32, 40)] * 4
+
+
+def test_int8_images_are_normalized_as_the_model_needs(job, folder):
+    unchanged = Normalization([0.0] * 3, [1.0] * 3)
+    job.source = dataclasses.replace(job.source, normalization=unchanged)
+    check_precision_flags(flags(int8=folder), job)
+    assert all(images.min() >= 0 and images.max() <= 8 / 255 for images, _ in job.batches)

@@ -1,4 +1,4 @@
-"""Small models with anchors, and batches, for the tests of this folder."""
+"""Small models with anchor queries, and batches, for the tests of this folder."""
 
 import torch
 
@@ -7,6 +7,7 @@ from models.anchor.transformer import AnchorTransformer
 from models.backbone import Backbone, Joiner
 from models.focal import use_focal_scores
 from models.position_encoding import CellCenterEncoding
+from tests.narrow_resnet import NARROW
 from util.nested_tensor import nested_tensor_from_tensor_list
 
 CHANNELS = 16
@@ -26,7 +27,7 @@ def build_transformer(num_layers=2, seed=0, **options):
 def build_anchor_detr(num_queries=6, denoising=2, aux_loss=True, num_layers=2):
     """A model without dropout and with frozen batch norms, the same weights every time."""
     transformer = build_transformer(num_layers)
-    body = Backbone("resnet18", True, False, False, weights="none")
+    body = Backbone(NARROW, True, False, False, weights="none")
     joiner = Joiner(body, CellCenterEncoding(CHANNELS // 2))
     model = AnchorDETR(joiner, transformer, NUM_CLASSES, num_queries, aux_loss, denoising)
     use_focal_scores(model)

@@ -23,7 +23,7 @@ def inputs():
 
 @torch.no_grad()
 def naive_attention(layer, query, query_position, key, key_position, padding):
-    """Loops over images, heads, queries and cells."""
+    """Loops over images, heads, queries and positions."""
     output = torch.zeros_like(query)
     weights = torch.zeros(query.shape[1], 3, len(query), len(key), dtype=query.dtype)
     cq, pq = layer.query_content(query), layer.query_position(query_position)

@@ -1,9 +1,10 @@
-"""DETR with anchors: outputs, denoising in training only, and what queries can see."""
+"""DETR with anchor queries: outputs, denoising in training only, and what queries can see."""
 
 import pytest
 import torch
 
 from models.anchor import denoising
+from models.anchor.detr import spread_anchors
 from models.fast.inference import optimize_for_inference
 from models.segmentation import DETRsegm
 from tests.models.anchor.small_anchor_models import NUM_CLASSES, batch, build_anchor_detr
@@ -95,7 +96,7 @@ def test_a_group_does_not_see_another_group(monkeypatch):
         assert torch.equal(a[:, :5], b[:, :5]) and not torch.allclose(a[:, 5:], b[:, 5:])
 
 
-def test_padding_of_a_group_is_not_seen(monkeypatch):
+def test_padding_of_a_group_is_not_attended_to(monkeypatch):
     """An image with fewer objects than another has the same results as alone."""
     monkeypatch.setattr(denoising, "noise_boxes", lambda boxes: boxes)
     monkeypatch.setattr(denoising, "noise_labels", lambda labels, num_classes: labels)
@@ -168,3 +169,17 @@ def test_a_model_prepared_for_inference_predicts_the_same():
     expected, found = model(samples), optimize_for_inference(model)(samples)
     for name in ("pred_logits", "pred_boxes"):
         assert torch.allclose(expected[name], found[name], atol=1e-4)
+
+
+@pytest.mark.parametrize(("num_queries", "cells"), [(15, 3), (50, 5), (300, 10)])
+def test_initial_anchors_are_spread_over_the_image(num_queries, cells):
+    anchors = spread_anchors(num_queries)
+    row, column = (anchors[:, :2] * cells).long().unbind(1)
+    per_cell = torch.bincount(row * cells + column, minlength=cells**2)
+    assert len(per_cell) == cells**2 and per_cell.min() >= 1 and per_cell.max() <= 6
+    assert (anchors[:, 2:] == anchors[0, 2]).all()
+
+
+def test_the_model_starts_with_these_anchors():
+    model = build_anchor_detr()
+    assert torch.allclose(model.query_embed.weight.sigmoid(), spread_anchors(6))

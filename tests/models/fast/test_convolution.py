@@ -107,7 +107,7 @@ def test_channels_last_weights_get_gradients_of_their_layout():
     assert ours.weight.grad.stride() == ours.weight.stride() != ours.weight.contiguous().stride()
 
 
-def test_convolutions_of_a_network_are_replaced_and_parameters_stay():
+def test_convolutions_of_a_network_are_replaced_and_parameters_do_not_change():
     first = nn.Conv2d(4, 8, 3)
     network = nn.Sequential(first, nn.Sequential(nn.Conv2d(8, 8, 1, bias=False)), nn.Linear(8, 8))
     first.weight.requires_grad_(False)

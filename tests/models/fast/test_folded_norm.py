@@ -26,7 +26,7 @@ def randomize_norms(network):
 
 
 def pair_of_backbones(name, dilation=False, layers=True, norm="frozen"):
-    """A backbone with separate norms, and a copy with folded norms."""
+    """A backbone with separate batch norms, and a copy with folded batch norms."""
     torch.manual_seed(0)
     plain = Backbone(name, True, layers, dilation, weights="none", norm=norm)
     randomize_norms(plain)
@@ -93,7 +93,7 @@ def test_weights_in_low_precision_are_folded_in_float32(dtype):
     assert error(found, expected) < 8 * torch.finfo(dtype).eps
 
 
-def test_all_norms_are_folded_and_parameters_and_names_stay():
+def test_all_batch_norms_are_folded_and_parameters_and_names_do_not_change():
     torch.manual_seed(0)
     backbone = Backbone("resnet50", True, True, False, weights="none").eval()
     state, names = dict(backbone.state_dict()), [name for name, _ in backbone.named_modules()]
@@ -200,7 +200,7 @@ class OwnBottleneck(Bottleneck):
     ],
     ids=["pre-activation", "subclass", "relu between", "norm first", "transposed", "trained norms"],
 )
-def test_other_networks_stay_as_they_are(block):
+def test_other_networks_do_not_change(block):
     network = block()
     kinds = [type(module) for module in network.modules()]
     fold_frozen_norms(network)

@@ -1,4 +1,4 @@
-"""Prepared models against the models themselves."""
+"""Models optimized for inference against the models themselves."""
 
 import copy
 
@@ -157,7 +157,7 @@ def test_auxiliary_outputs():
         torch.testing.assert_close(outputs[name], expected[name], rtol=1e-4, atol=1e-5)
 
 
-def test_the_original_stays_as_it_is():
+def test_the_original_does_not_change():
     model = build(norm="batch").train()
     state, modules = copy.deepcopy(model.state_dict()), [type(m) for m in model.modules()]
     prepared = optimize_for_inference(model)
@@ -213,7 +213,7 @@ def test_a_compiled_model():
 )
 def test_changes_are_refused(change, message):
     prepared = optimize_for_inference(build())
-    with pytest.raises(RuntimeError, match=f"{message}.*change the original model, then prepare"):
+    with pytest.raises(RuntimeError, match=f"{message}.*change the original model, then optimize"):
         change(prepared)
     assert prepared.eval() is prepared.to("cpu").float() is prepared
 
@@ -222,13 +222,26 @@ def record(calls):
     return lambda module, inputs, output: calls.append(output)
 
 
-def test_a_change_of_the_weights_is_noticed():
+def take_a_step(model):
+    model.class_embed.bias.grad = torch.ones_like(model.class_embed.bias)
+    torch.optim.AdamW([model.class_embed.bias], fused=True).step()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.class_embed.bias.detach().add_(1),
+        lambda model: model.load_state_dict(model.state_dict()),
+        lambda model: model.backbone[0].body.bn1.running_mean.add_(1),  # folded
+        take_a_step,
+    ],
+)
+def test_a_change_of_the_weights_is_noticed(change):
     model = build()
     prepared = optimize_for_inference(model)
     prepared(images((64, 64)))
-    with torch.no_grad():
-        model.class_embed.bias.add_(1)  # by a training step, a state dict, …
-    with pytest.raises(RuntimeError, match=r"weights have changed .* prepare the model again"):
+    change(model)
+    with pytest.raises(RuntimeError, match=r"weights have changed .* optimize the model again"):
         prepared(images((64, 64)))
 
 

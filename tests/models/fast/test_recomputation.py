@@ -75,7 +75,7 @@ def test_less_is_kept_for_the_backward_pass():
     assert saved_for_backward(recomputed) < 0.6 * saved_for_backward(model)
 
 
-def test_evaluation_names_and_copies_stay():
+def test_evaluation_names_and_copies_do_not_change():
     model, recomputed = pair(backbone="resnet50")
     assert [n for n, _ in recomputed.named_parameters()] == [n for n, _ in model.named_parameters()]
     assert type(recomputed.backbone[0].body.layer2) is RecomputedStage
@@ -89,7 +89,7 @@ def test_evaluation_names_and_copies_stay():
             assert torch.equal(each.eval()(images((64, 96)))["pred_logits"], expected)
 
 
-def test_hooks_stay():
+def test_hooks_are_kept():
     model = build_segmenter().detr
     called = []
     block = model.backbone[0].body.layer3[0]

@@ -50,3 +50,10 @@ def test_a_file_that_is_no_annotation_file(tmp_path):
     (tmp_path / "a.json").write_text("[1]")
     with pytest.raises(UserError, match=r"not in COCO format.*--ann"):
         ListedFiles(tmp_path / "a.json")
+
+
+def test_a_file_with_two_ids_is_refused(tmp_path):
+    rows = [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "a.jpg"}]
+    (tmp_path / "ann.json").write_text(json.dumps({"images": rows, "categories": []}))
+    with pytest.raises(UserError, match=r"lists a.jpg as image ids 1 and 2; list every file once"):
+        ListedFiles(tmp_path / "ann.json").find("a.jpg")

@@ -1,12 +1,15 @@
 """Inputs read one after the other."""
 
+import json
+
 import pytest
 
 from prediction.inputs import reading
 from prediction.inputs.find import Input
+from prediction.inputs.listed import ListedFiles
 from prediction.inputs.reading import read_items
 from prediction.inputs.video import Frame
-from tests.datasets.photo_cases import upright_image, write_photo
+from tests.datasets.photo_cases import UPRIGHT_WH, upright_image, write_photo
 from util.errors import UserError
 
 
@@ -44,3 +47,34 @@ def test_images_are_upright_and_read_on_demand(photo):
     assert image.size == upright_image().size
     with pytest.raises(ZeroDivisionError):
         next(stream)
+
+
+@pytest.mark.parametrize(
+    ("row", "is_upright"),
+    [
+        ({}, False),
+        ({"width": UPRIGHT_WH[0], "height": UPRIGHT_WH[1]}, True),
+        ({"upright": True}, True),
+    ],
+)
+def test_listed_images_have_the_orientation_of_their_annotations(photo, tmp_path, row, is_upright):
+    found, failures = read_with_row(photo, tmp_path, row)
+    ((item, image),) = found
+    assert (item.image_id, failures) == (7, [])
+    assert (image.size == UPRIGHT_WH) == is_upright
+
+
+def test_an_image_of_another_size_than_listed_is_not_predicted(photo, tmp_path):
+    found, failures = read_with_row(photo, tmp_path, {"width": 480, "height": 320})
+    assert found == []
+    assert "is 32 x 48 pixels (width x height), but 480 x 320 in the file of --ann" in failures[0]
+
+
+def read_with_row(photo, tmp_path, row):
+    """Images that are read with an annotation file, and the messages about the others."""
+    rows = [{"id": 7, "file_name": "a.jpg", **row}]
+    (tmp_path / "ann.json").write_text(json.dumps({"images": rows, "categories": []}))
+    failures = []
+    listed = ListedFiles(tmp_path / "ann.json")
+    found = read_items([photo], None, listed, lambda _, error: failures.append(str(error)))
+    return list(found), failures

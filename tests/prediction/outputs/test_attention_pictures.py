@@ -1,4 +1,4 @@
-"""Pictures of attention maps."""
+"""Figures of attention maps."""
 
 import dataclasses
 
@@ -38,7 +38,7 @@ def test_the_overlay_is_brightest_where_the_attention_is():
 
 
 class KnownMaps(AttentionMaps):
-    """Query and cell k of a grid of 2 x 3 look at cell k alone; in head 1 at cell 0."""
+    """Query and position k of a 2 x 3 grid attend only to position k; in head 1 to position 0."""
 
     def __init__(self):
         self._grid_hw = (2, 3)
@@ -49,7 +49,7 @@ class KnownMaps(AttentionMaps):
 
 
 def hottest(tile):
-    """Cell of a 2 x 3 grid of a tile with the most yellow."""
+    """Position of a 2 x 3 grid of a tile with the most yellow."""
     pixels = np.asarray(tile.convert("RGB")).astype(int)
     yellow = (pixels[..., 0] > 230) & (pixels[..., 1] > 200) & (pixels[..., 2] < 120)
     ys, xs = yellow.nonzero()
@@ -85,7 +85,7 @@ def test_maps_of_an_image_without_traces_in_the_model(detector):
     assert not any(module._forward_hooks for module in detector.loaded.model.modules())
 
 
-def test_two_pictures_per_image(detector, tmp_path):
+def test_two_figures_per_image(detector, tmp_path):
     output = AttentionPictures(tmp_path, detector, [])
     output.add(item("sub/a.jpg"), PHOTO, detector.predict(PHOTO, threshold=0))
     output.add(item("empty.jpg"), PHOTO, detector.predict(PHOTO, threshold=1))

@@ -7,7 +7,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from prediction.outputs.json_files import CocoJson, NamesJson, to_rle
+from prediction.outputs.json_files import CocoJson, NamesJson
 from tests.prediction.outputs.output_cases import IMAGE, boxes_of, found, item
 
 CATEGORIES = [{"id": 1, "name": "red patch"}, {"id": 2, "name": "other"}]
@@ -66,8 +66,3 @@ def test_coco_results_alone(tmp_path):
     patch, other = json.loads((tmp_path / "detections.json").read_text())
     assert patch["image_id"] == other["image_id"] == 77
     assert coco_mask.area(patch["segmentation"]) == pytest.approx(96, rel=0.2)
-
-
-def test_masks_survive_run_length_encoding():
-    mask = np.random.default_rng(0).random((7, 9)) > 0.5
-    assert (coco_mask.decode(to_rle(mask)) == mask).all()

@@ -22,7 +22,7 @@ def test_a_list_in_an_object(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text()) == {"b": [1], "rows": [], "c": None}
 
 
-def test_a_file_of_an_earlier_run_stays_until_the_end(tmp_path):
+def test_a_file_of_an_earlier_run_is_kept_until_the_end(tmp_path):
     (tmp_path / "a.json").write_text("old")
     file = StreamedJson(tmp_path / "a.json", {}, "rows")
     file.add({"name": "\udcff"})

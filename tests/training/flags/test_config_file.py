@@ -34,7 +34,9 @@ def other_value(action):
     if action.choices:
         return next(one for one in action.choices if one != action.default)
     value = {int: 7, float: 2.5e-7}.get(action.type, "a b")
-    return [value, 9] if action.nargs == "+" else value
+    if action.nargs is None:
+        return value
+    return [value, 9] if action.nargs == "+" else [value] * action.nargs
 
 
 def test_every_flag_survives_a_round_trip(actions, tmp_path):
@@ -104,7 +106,7 @@ def test_lists_and_switches(actions):
     assert shlex.split(flag_line(actions["output_dir"], "-x y")) == ["--output_dir=-x y"]
 
 
-def test_earlier_flags_stay_where_they_differ(tmp_path, capsys):
+def test_earlier_flags_are_kept_where_they_differ(tmp_path, capsys):
     first, second, third = ("# a day\n--epochs 1\n", "# a day\n--epochs 2\n", "--epochs 3\n")
     write_config(tmp_path, first)
     write_config(tmp_path, first.replace("a day", "another day") + "--num_classes 91\n")

@@ -7,8 +7,8 @@ import torch
 from torchvision.models import resnet34
 
 import main
-from datasets.shapes.directory import write_shapes
 from models import backbone
+from tests.drawn_data import drawn_data
 from tests.test_main import FLAGS, assert_one_line, read_checkpoint, read_log, run
 from training import evaluation
 from training.flags.saved import as_flag, resolve_flags, resolve_for_resume
@@ -19,12 +19,7 @@ from util.options import NEW_FLAG_DEFAULTS
 BARE = ["--num_workers", "0", "--device", "cpu"]
 HERE = ["--backbone_weights", "none", *BARE]
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=4, num_val=4, image_size=64)
-    return root
+data = drawn_data(num_train=4, num_val=4)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +100,29 @@ def test_a_resumed_run_keeps_its_flags(data, trained, tmp_path, capsys):
     before = read_checkpoint(trained)["args"]
     changed = {name for name in before if before[name] != args[name]}
     assert changed <= {"resume", "epochs", "start_epoch", "output_dir"}
+
+
+def test_saved_switches_can_be_undone(trained, tmp_path):
+    on = {"aux_loss": False, "deterministic": True, "group_aspect": True, "lr_scale_batch": True}
+    on["iou_targets"] = True
+    off = ["--aux_loss", "--no_deterministic", "--no_group_aspect", "--no_lr_scale_batch"]
+    off.append("--no_iou_targets")
+    for argv, expected in (([], on), (off, {name: not value for name, value in on.items()})):
+        args = resolved(trained, *argv, given=set(on) if argv else set(), **on)
+        assert {name: getattr(args, name) for name in on} == expected
+
+
+def test_averaged_weights_that_are_missing_are_not_evaluated(data, trained, capsys):
+    flags = ["--eval", "--resume", trained, "--ema_decay", "0.9"]
+    assert_one_line(capsys, bare_run(data, *flags), "has no EMA weights to evaluate")
+
+
+def test_the_segment_threshold_of_earlier_versions(data, trained, tmp_path):
+    """Its default was saved by all runs."""
+    checkpoint = read_checkpoint(trained)
+    checkpoint["args"]["panoptic_threshold"] = 0.85
+    torch.save(checkpoint, tmp_path / "old.pth")
+    assert bare_run(data, "--eval", "--resume", tmp_path / "old.pth") == 0
 
 
 def with_flags_of_the_original(path, folder, **changed):
@@ -307,6 +325,6 @@ def test_frozen_weights_report_a_better_average(data, trained, tmp_path, capsys)
     assert "averaged (EMA) weights scored better" in capsys.readouterr().out
 
 
-def test_random_weights_are_told_once(data, tmp_path, capsys):
+def test_random_weights_are_reported_once(data, tmp_path, capsys):
     assert run(data, "--eval", "--auto_resume", "--output_dir", tmp_path) == 0
-    assert capsys.readouterr().out.count("random weights are evaluated") == 1
+    assert capsys.readouterr().out.count("evaluating random weights") == 1

@@ -1,4 +1,4 @@
-"""What is planned for each epoch and step, compared with naive lists."""
+"""The plan of each epoch and step, compared with naive lists."""
 
 import pytest
 

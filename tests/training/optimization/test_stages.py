@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import engine
-from datasets.shapes.directory import write_shapes
 from models.detr import DETR
+from tests.drawn_data import drawn_data
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
 from tests.training.test_resume import Interrupt, assert_same_runs, crash, kill
 from training import evaluation, loop
@@ -20,12 +20,7 @@ STAGES += ["--freeze_backbone_epochs", "2", "--freeze_batch_size", "4"]
 WARM = ["--warmup_steps", "6", "--lr_scheduler", "cosine", "--lr_min_ratio", "0.01"]
 RARE = ["--eval_every", "3"]
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    write_shapes(root, num_train=10, num_val=3, image_size=64)
-    return root
+data = drawn_data(num_train=10, num_val=3)
 
 
 def weights_of(folder, key="model", name="checkpoint.pth"):
@@ -212,7 +207,7 @@ def test_epochs_without_evaluation(data, tmp_path, capsys):
         tested = any(name.startswith(("test_", "ema_")) for name in entry)
         assert tested == (epoch in (2, 4)) and "train_loss" in entry
     assert read_checkpoint(tmp_path / "best.pth")["epoch"] in (2, 4)
-    assert capsys.readouterr().out.count("Averaged weights:") == 2
+    assert capsys.readouterr().out.count("EMA weights:") == 2
     assert run(data, "--resume", tmp_path / "checkpoint.pth", "--epochs", "6") == 0
     pytest.importorskip("matplotlib").use("Agg")
     _, axes = plot_logs(tmp_path, ["loss", "mAP"])

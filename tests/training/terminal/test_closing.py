@@ -28,7 +28,7 @@ def test_best_epoch_files_and_next_commands(tmp_path):
 def test_averaged_weights_are_named(tmp_path):
     state = RunState(epoch=1, scores={0: 0.1}, ema_scores={0: 0.2})
     (first, *_) = closing_lines(state, "PQ", 5, tmp_path)
-    assert first.endswith("Best: epoch 0, PQ 0.200, averaged weights.")
+    assert first.endswith("Best: epoch 0, PQ 0.200, EMA weights.")
 
 
 def test_a_run_without_evaluation_or_folder(tmp_path):

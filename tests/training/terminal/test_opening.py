@@ -8,7 +8,7 @@ from pycocotools.coco import COCO
 from torch import nn
 
 import main
-from datasets.annotations.run_classes import ClassTable
+from datasets.annotations.class_tables import ClassTable
 from training.data import Data
 from training.resume import LoadedCheckpoint, Start
 from training.terminal.opening import build_opening, objects_by_class

@@ -47,8 +47,8 @@ def test_scores_end_with_the_best_so_far(capsys):
     assert isinstance(output.epoch_logger(0), BarLogger)
     output.scores(RunState(scores={0: 0.1, 1: 0.3}, ema_scores={1: 0.35}), STATS, STATS)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-2:] == ["best AP so far: 0.350 in epoch 1 (averaged weights)", ""]
-    assert sum("(averaged weights)" in line for line in lines) == 2
+    assert lines[-2:] == ["best AP so far: 0.350 in epoch 1 (EMA weights)", ""]
+    assert sum("(EMA weights)" in line for line in lines) == 2
 
 
 @pytest.mark.parametrize(

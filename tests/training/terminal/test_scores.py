@@ -36,7 +36,7 @@ def test_raw_and_averaged_weights_are_compared_with_their_own():
     table = ScoreTable()
     table.lines({"coco_eval_bbox": COCO}, "test_")
     averaged = table.lines({"coco_eval_bbox": LATER}, "ema_")
-    assert len(averaged) == 2 and averaged[0].endswith("AR100 (averaged weights)")
+    assert len(averaged) == 2 and averaged[0].endswith("AR100 (EMA weights)")
 
 
 def test_a_continued_run_compares_with_its_log():

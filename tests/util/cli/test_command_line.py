@@ -62,6 +62,22 @@ def test_help_shows_defaults_where_there_are_any():
     assert parser.parse_args([]).fast is False
 
 
+def test_switches_with_a_flag_that_undoes_them():
+    parser = ArgumentParser("tool")
+    group = FlagGroup(parser, "title")
+    group.add_switch("--fast", "be quick", off="--no_fast")
+    gray = {"action": "store_false", "dest": "color", "default": True}
+    group.add_switch("--no_color", "be gray", off="--color", **gray)
+    assert vars(parser.parse_args([])) == {"fast": False, "color": True}
+    assert vars(parser.parse_args(["--fast", "--no_color"])) == {"fast": True, "color": False}
+    undone = ["--fast", "--no_color", "--no_fast", "--color"]
+    assert vars(parser.parse_args(undone)) == {"fast": False, "color": True}
+    assert parser.given_flags(["--no_fast"]) == {"fast"}
+    assert "be quick; --no_fast undoes it" in parser.format_help()
+    by_name = {action.dest: action.option_strings for action in parser._actions}
+    assert by_name["fast"] == ["--fast"] and by_name["color"] == ["--no_color"]
+
+
 @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
 def test_disk_errors_end_in_one_line(capsys, fault):
     def command():
@@ -138,7 +154,7 @@ def refusal(capsys, parser, *argv):
         (["one", "two"], "unexpected argument one; "),
     ],
 )
-def test_a_misspelt_flag_is_told_with_the_nearest(capsys, given, message):
+def test_a_misspelt_flag_is_reported_with_the_nearest(capsys, given, message):
     assert message in refusal(capsys, parser_of("--train_images", "--epochs", "--lr"), *given)
 
 
@@ -149,7 +165,7 @@ def test_flags_may_still_be_shortened(capsys):
     assert "ambiguous option: --train" in refusal(capsys, parser, "--train", "a")
 
 
-def test_a_missing_file_of_flags_is_told_with_the_files_there(capsys, tmp_path):
+def test_a_missing_file_of_flags_is_reported_with_the_files_there(capsys, tmp_path):
     for name in ("shapes.txt", "coco.txt", "notes.md"):
         (tmp_path / name).write_text("--epochs 1")
     parser = parser_of("--epochs")
@@ -178,7 +194,7 @@ def test_what_is_no_fraction(text):
         fraction(text)
 
 
-def test_flags_that_are_given_are_told_from_defaults():
+def test_given_flags_are_distinguished_from_defaults():
     parser = ArgumentParser("tool")
     parser.add_argument("--size", type=int, default=3)
     parser.add_argument("--name", default="a")
@@ -187,7 +203,7 @@ def test_flags_that_are_given_are_told_from_defaults():
     assert parser.given_flags([]) == set()
 
 
-def test_beside_main_the_recipes_are_listed_and_not_the_requirements(capsys, monkeypatch):
+def test_next_to_main_the_recipes_are_listed_and_not_the_requirements(capsys, monkeypatch):
     monkeypatch.chdir(CONFIGS.parent)
     message = refusal(capsys, parser_of("--epochs"), "@shapes.txt")
     assert "did you mean @configs/shapes.txt? configs contains" in message

@@ -62,7 +62,7 @@ def test_a_command_that_has_begun_is_interrupted_by_an_exception(restored, capsy
     assert capsys.readouterr().err.startswith("tool: interrupted; files are")
 
 
-def test_handlers_of_others_stay(restored):
+def test_other_handlers_are_kept(restored):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise_on_interrupt()
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN

@@ -34,8 +34,6 @@ def call_collective(where: str) -> None:
         distributed.all_gather({"a": 1})
     elif where == "reduce_dict":
         distributed.reduce_dict({"a": torch.ones(())})
-    elif where == "barrier":
-        distributed.barrier()
 
 
 def backward(how: str) -> None:

@@ -16,10 +16,10 @@ import main
 from datasets.shapes.directory import write_shapes
 from tests.test_main import FLAGS
 from training import data
-from util import devices
 from util.distributed import processes as distributed
 from util.errors import UserError
 from util.reproducibility import random_state
+from util.system import devices
 
 ROOT = Path(__file__).resolve().parents[3]
 SLURM = {
@@ -186,7 +186,7 @@ def test_connected_restores_stdout_and_keeps_print(tmp_path, monkeypatch, capsys
         with contextlib.suppress(UserError, KeyboardInterrupt), distributed.connected(args):
             assert distributed.is_dist_avail_and_initialized()
             assert builtins.print is before[0]
-            distributed.barrier()
+            torch.distributed.barrier()
             if error is not None:
                 raise error
         assert not distributed.is_dist_avail_and_initialized()
@@ -278,7 +278,7 @@ def test_a_single_process_makes_the_gpu_of_its_flag_the_current_one(monkeypatch,
     assert seen == [current]  # before data, model and random states
 
 
-def test_a_connection_of_somebody_else_stays(tmp_path):
+def test_an_existing_connection_is_kept(tmp_path):
     url = f"file://{tmp_path}/meet"
     torch.distributed.init_process_group("gloo", init_method=url, rank=0, world_size=1)
     try:

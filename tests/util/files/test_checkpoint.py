@@ -43,7 +43,7 @@ def test_saved_is_what_plain_torch_load_reads(tmp_path):
     assert os.listdir(tmp_path) == ["checkpoint.pth"]
 
 
-def test_a_failure_leaves_the_earlier_file_and_nothing_beside_it(tmp_path):
+def test_a_failure_leaves_only_the_earlier_file(tmp_path):
     path = tmp_path / "log.txt"
     path.write_text("whole")
     for failure in (RuntimeError, KeyboardInterrupt):
@@ -62,6 +62,21 @@ def test_the_new_content_appears_at_the_end_of_the_block(tmp_path):
         file.flush()
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new"
+
+
+def test_the_new_content_is_on_the_disk_before_it_replaces_the_old(tmp_path, monkeypatch):
+    path, synced = tmp_path / "checkpoint.pth", []
+    path.write_bytes(b"old")
+
+    def sync(descriptor):
+        found = os.fstat(descriptor)
+        size = "folder" if stat.S_ISDIR(found.st_mode) else found.st_size
+        synced.append((size, path.read_bytes()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with atomic_write(path) as file:
+        file.write(b"newer")
+    assert synced == [(5, b"old"), ("folder", b"newer")]
 
 
 def test_text_is_utf_8(tmp_path):

@@ -2,6 +2,8 @@
 
 import argparse
 import hashlib
+import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -76,6 +78,21 @@ def test_threads_may_fetch_files_of_equal_names(tmp_path, hub_folder):
         found = list(threads.map(load_checkpoint, addresses * 3))
     assert [int(one["w"].unique()) for one in found] == list(range(8)) * 3
     assert list(hub_folder.iterdir()) == []
+
+
+def test_threads_may_read_files_of_the_original(tmp_path, monkeypatch):
+    """What one thread allows, another one must not forbid while it reads."""
+    torch.save({"args": argparse.Namespace(lr=1.0)}, tmp_path / "f.pth")
+    real = torch.load
+
+    def slowly(path, **options):
+        time.sleep(random.random() / 100)
+        return real(path, **options)
+
+    monkeypatch.setattr(torch, "load", slowly)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(load_checkpoint, [tmp_path / "f.pth"] * 12))
+    assert all(one["args"].lr == 1.0 for one in found)
 
 
 def test_an_address_with_another_hash_in_its_name(tmp_path, hub_folder):

@@ -28,7 +28,7 @@ def every_step_is_drawn(monkeypatch):
 
 
 def shown(total, steps, columns=101):
-    """What is written to a terminal for some steps."""
+    """Text written to a terminal in some steps."""
     with Terminal(columns) as terminal:
         bar = ProgressBar("epoch 3", total, 10)
         for done in steps:
@@ -106,7 +106,7 @@ def test_facts_are_read_rarely(monkeypatch):
     assert readings == ["read"] * 2  # after the first step and the last
 
 
-def test_stderr_in_a_file_stays_there(tmp_path):
+def test_stderr_in_a_file_is_not_redirected(tmp_path):
     errors = (tmp_path / "errors.txt").open("w")
     with Terminal() as terminal, errors, contextlib.redirect_stderr(errors):
         bar = ProgressBar("epoch 3", 20, 10)

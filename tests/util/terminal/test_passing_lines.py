@@ -1,4 +1,4 @@
-"""Lines of pycocotools stay on a terminal only until the next line."""
+"""Lines of pycocotools are shown on a terminal only until the next line."""
 
 import io
 

@@ -18,7 +18,7 @@ def test_everything_is_shown():
     )
 
 
-def test_masks_fit_beside_a_title_and_a_percentage():
+def test_masks_fit_next_to_a_title_and_a_percentage():
     line = step_line(replace(MASKS, lr=3.5e-5), 100 - len("epoch 299 100% "))
     for entry in ("loss 12", "cls 1.2", "dice .87", "err 43%", "lr 3.5e-5", "12 img/s", "1m/2h"):
         assert entry in line
@@ -30,7 +30,7 @@ def test_no_line_is_too_long(facts):
         assert len(step_line(facts, width)) <= width
 
 
-def test_the_loss_stays_longest():
+def test_the_loss_is_dropped_last():
     lines = [step_line(FACTS, width) for width in (12, 30, 60)]
     assert lines[0] == "loss 12" and lines[1] == "loss 12 err 43% 1m/2h"
     assert "GIoU" in lines[2] and "lr" not in lines[2]

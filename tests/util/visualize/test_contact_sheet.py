@@ -21,7 +21,7 @@ def bounds(canvas, color):
 
 
 class TestContactSheet:
-    def test_pictures_lie_in_rows_and_columns(self):
+    def test_images_are_in_rows_and_columns(self):
         red, blue, green = (
             Image.new("RGB", size, color)
             for size, color in [((30, 20), RED), ((50, 10), BLUE), ((40, 40), GREEN)]
@@ -52,7 +52,7 @@ class TestFitColumn:
         assert image.size == fitted and image.mode == "RGB"
 
 
-def test_a_caption_stands_above_the_whole_picture():
+def test_a_caption_is_above_the_whole_image():
     framed = with_caption(Image.new("RGB", (200, 50), RED), "a caption")
     left, top, right, bottom = bounds(framed, RED)
     assert (left, right, bottom - top, bottom) == (0, 200, 50, framed.height)

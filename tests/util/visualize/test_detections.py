@@ -110,7 +110,7 @@ class TestSaveDetectionSamples:
     def test_without_detections_the_ground_truth_is_shown(self, coco, tmp_path):
         assert len(self.save(coco, tmp_path, [], num_images=2)[0]) == 2
 
-    def test_scores_below_the_threshold_are_told(self, coco, tmp_path):
+    def test_scores_below_the_threshold_are_reported(self, coco, tmp_path):
         _, told = self.save(coco, tmp_path, [self.entry(3, score=0.3)], "low.png")
         _, none = self.save(coco, tmp_path, [self.entry(3, score=0.1)], "lower.png")
         assert told.read_bytes() != none.read_bytes()

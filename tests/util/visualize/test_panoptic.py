@@ -86,7 +86,7 @@ class TestDrawPanoptic:
         canvas = draw_panoptic(blank(), ids, [{"id": 0, "category_id": 1}], NAMES)
         assert canvas.getpixel((0, 0)) == tint(class_color("cat"))
 
-    def test_an_image_without_segments_stays(self):
+    def test_an_image_without_segments_does_not_change(self):
         assert draw_panoptic(blank(), id_map(), [], NAMES).tobytes() == blank().tobytes()
 
     def test_segments_without_pixels_and_classes_without_names(self):

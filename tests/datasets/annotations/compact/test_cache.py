@@ -57,7 +57,17 @@ def test_an_entry_holds_the_file(tmp_path, home, readings, seed):
     expected = Instances(data).tables()
     assert first.tables() == second.tables() == expected
     assert isinstance(second.bbox, np.memmap)
-    assert pickle.loads(pickle.dumps(second)).tables() == expected
+    copied = pickle.loads(pickle.dumps(second))  # as for a DataLoader worker that is not forked
+    assert copied.tables() == expected
+    assert isinstance(copied.bbox, np.memmap) and copied.bbox.filename == second.bbox.filename
+
+
+def test_a_part_of_an_entry_is_copied_to_other_processes(home, ann_file):
+    boxes = Instances(ann_file).bbox
+    for part in (boxes[1:], boxes + 1, np.asarray(boxes)):
+        assert np.array_equal(pickle.loads(pickle.dumps(part)), part)
+        assert len(pickle.dumps(part)) > part.nbytes
+    assert len(pickle.dumps(boxes)) < 1000
 
 
 def test_small_files_are_not_cached(home, ann_file, readings, monkeypatch):

@@ -126,7 +126,7 @@ OPTIONS = st.fixed_dictionaries(
 @hypothesis.given(edits(FIELDS) | wild_files(FIELDS), OPTIONS, st.integers(1, 3))
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_every_file_is_refused_as_by_the_slow_checks(folder, in_memory, data, options, at_once):
-    """In the same words; what is accepted has the same rows."""
+    """The fast and the slow reader raise the same errors, and accept the same rows."""
     data = edited(GOOD, data) if isinstance(data, list) else data
     path = folder / "any.json"
     write_json(path, data)

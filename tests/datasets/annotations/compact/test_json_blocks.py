@@ -1,4 +1,4 @@
-"""Files read in blocks hold what json finds in them; what is not regular is refused."""
+"""Files read in blocks have the same rows as with json; irregular files are refused."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from datasets.annotations.compact import json_blocks
-from datasets.annotations.compact.json_blocks import IrregularError, Receiver, read_blocks
+from datasets.annotations.compact.json_blocks import IrregularError, TableHandler, read_blocks
 from tests.datasets.json_strategies import TABLES, TEXTS, VALUES
 
 ROWS = st.lists(
@@ -27,7 +27,7 @@ LAYOUTS = st.fixed_dictionaries(
 
 @pytest.fixture(autouse=True, params=[7, 60, 1 << 20])
 def block(request, monkeypatch):
-    """Blocks of a few bytes, so that every place of a file is at the end of one."""
+    """Blocks of a few bytes, so that every position of a file is the end of a block."""
     monkeypatch.setattr(json_blocks, "_BLOCK", request.param)
     monkeypatch.setattr(json_blocks, "_VALUE", request.param)
 
@@ -45,8 +45,8 @@ def content_of(path):
 
         return receive
 
-    receivers = {table: Receiver(receiver(table)) for table in TABLES}
-    return {**read_blocks(path, receivers), **tables}
+    handlers = {table: TableHandler(receiver(table)) for table in TABLES}
+    return {**read_blocks(path, handlers), **tables}
 
 
 def write(path, data, layout):
@@ -89,7 +89,8 @@ def test_a_damaged_file_is_never_taken_for_another(path, data, layout, cut, inse
         found = content_of(path)
     except IrregularError:
         return
-    expected = json.loads(path.read_text(encoding="utf-8-sig"))
+    # The damage may be in the name of the table "annotations", which may be missing.
+    expected = {"annotations": [], **json.loads(path.read_text(encoding="utf-8-sig"))}
     assert json.dumps(found, sort_keys=True) == json.dumps(expected, sort_keys=True)
 
 

@@ -1,0 +1,1 @@
+"""Experiments that are commands of their own: ``python -m benchmarks.experiments.growth`` etc."""

@@ -1,0 +1,104 @@
+"""A lock that keeps two runs from writing to the same output folder."""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from util.distributed.gathering import decide_on_main
+from util.distributed.processes import is_main_process
+from util.errors import UserError
+
+_LOCK = ".lock"
+_SECONDS = 5  # until a killed run has released its lock, also on a network file system
+_POLL_SECONDS = 0.1
+_held: set[int] = set()  # file descriptors
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of an output folder inside the ``with`` block. Collective: call on every rank.
+
+    The system releases it if the process dies. Without support of the file system or the platform
+    nothing is locked. A lock of another machine is reported only: after a crash of that machine a
+    network file system may keep it for a while.
+
+    Raises:
+        UserError: on every rank, if another run on this machine holds it.
+    """
+    lock = decide_on_main(lambda: _lock(folder))
+    try:
+        yield
+    finally:
+        if is_main_process() and lock is not None:
+            _held.discard(lock)
+            with contextlib.suppress(OSError):
+                (folder / _LOCK).unlink()
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """Descriptor of the locked file; None if it cannot be locked."""
+    try:
+        import fcntl  # not on Windows
+
+        folder.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + _SECONDS
+        while True:
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_at(lock, folder / _LOCK):
+                    break
+            owner = os.read(lock, 200).decode(errors="replace")
+            os.close(lock)
+            if time.monotonic() > deadline:
+                _report_owner(folder, owner)
+                return None
+            time.sleep(_POLL_SECONDS)
+        os.ftruncate(lock, 0)
+        os.write(lock, f"process {os.getpid()}{_here()}".encode())
+    except (ImportError, PermissionError):
+        return None
+    except OSError:  # a file system without locks
+        with contextlib.suppress(OSError):
+            (folder / _LOCK).unlink()
+        return None
+    _held.add(lock)
+    return lock
+
+
+def _here() -> str:
+    return f" on {socket.gethostname()}"
+
+
+def _report_owner(folder: Path, owner: str) -> None:
+    """Raise a UserError if the lock belongs to a process of this machine; else print a warning."""
+    fix = "stop that run, or choose a different folder"
+    if owner.endswith(_here()):
+        raise UserError(f"--output_dir {folder}: another run is writing to it ({owner}); {fix}")
+    print(
+        f"Warning: --output_dir {folder}: another run may be writing to it ({owner or 'unknown'}); "
+        f"if it has not ended, {fix}"
+    )
+
+
+def _is_at(lock: int, path: Path) -> bool:
+    """Whether a locked file is still the one at a path; the run before may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(lock), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _release_in_child() -> None:
+    """Data workers do not keep the lock of a killed run."""
+    for lock in _held:
+        os.close(lock)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_release_in_child)

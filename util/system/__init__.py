@@ -1,0 +1,1 @@
+"""Memory, devices and processes of the machine."""
