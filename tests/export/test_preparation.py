@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from export.preparation import Preparation, fitting_hw, image_paths
-from util.byte_images import IMAGENET, Normalization
+from  import IMAGENET, Normalization
 from util.errors import UserError
 
 

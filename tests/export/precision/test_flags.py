@@ -11,7 +11,7 @@ from export.command import Job
 from export.precision.flags import check_precision_flags
 from export.wrapper import ExportWrapper
 from tests.export.small_files import NARROW_BOXES, source
-from util.byte_images import Normalization
+from  import Normalization
 from util.errors import UserError
 
 
