@@ -1,5 +1,6 @@
 """Sample images of the dataset check show images as training reads them."""
 
+import pytest
 from PIL import Image
 
 from datasets.check.pictures import _panel, save_pictures
@@ -7,9 +8,10 @@ from tests.datasets.check_cases import check, row
 from tests.datasets.photo_cases import PATCH_XYWH, UPRIGHT_WH, red_share, write_photo
 
 
-def test_photos_stored_sideways_are_drawn_upright(tmp_path):
-    write_photo(tmp_path / "train" / "1.jpg", 6)
-    size = {"width": UPRIGHT_WH[0], "height": UPRIGHT_WH[1]}
+@pytest.mark.parametrize(("orientation", "mark"), [(6, {}), (3, {"upright": True})])
+def test_photos_stored_sideways_are_drawn_upright(tmp_path, orientation, mark):
+    write_photo(tmp_path / "train" / "1.jpg", orientation)
+    size = {"width": UPRIGHT_WH[0], "height": UPRIGHT_WH[1], **mark}
     data = {
         "images": [{"id": 1, "file_name": "1.jpg", **size}],
         "annotations": [row(1, 1, PATCH_XYWH)],

@@ -75,6 +75,16 @@ def test_samples_do_not_depend_on_the_number_of_workers(num_workers):
     assert len({number for batch in expected for drawn in batch for number in drawn}) == 18
 
 
+def test_an_image_is_augmented_differently_with_each_seed_and_in_each_epoch():
+    drawn = set()
+    for seed in (0, 1):
+        loader = train_loader(Draws(), 1, seed=seed)
+        for epoch in range(3):
+            loader.start_at(epoch)
+            drawn |= {(t["index"], t["drawn"]) for _, targets in loader for t in targets}
+    assert len(drawn) == 2 * 3 * 7
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_loading_leaves_the_generators_of_the_process_alone(num_workers):
     before = random_state()

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 import datasets.loading.samplers as samplers
-from datasets.loading.samplers import BLOCK, EpochBatchSampler, ShareSampler
+from datasets.loading.samplers import BLOCK, EpochBatchSampler, ShareSampler, group_by_aspect
 
 
 def with_processes(monkeypatch, world, rank):
@@ -92,6 +93,13 @@ def test_few_images_can_be_grouped(num_images):
     batches = grouped(ratios=RATIOS[:num_images])
     images = [image for batch in batches for image in batch]
     assert len(set(images)) == len(images) == num_images // 4 * 4
+
+
+def test_images_that_fill_no_block_stay_at_the_end():
+    """In front they would shift the blocks: batches would consist of parts of two."""
+    order = torch.randperm(len(RATIOS), generator=torch.Generator().manual_seed(0))
+    by_aspect = group_by_aspect(order, RATIOS, torch.Generator().manual_seed(1))
+    assert len(RATIOS) % BLOCK == 4 and torch.equal(by_aspect[-4:], order[-4:])
 
 
 def test_no_image_is_left_out_in_every_epoch():

@@ -23,6 +23,8 @@ def test_equals_the_methods(name, counts, dtype):
     outputs, targets, _ = layered(sum(counts), 5, counts, 3, dtype)
     layers = [outputs, *outputs["aux_outputs"]]
     criterion = build().to(torch.float64 if dtype == torch.float64 else torch.float32)
+    # Other weights for each class: layers that match other objects have other sums of weights.
+    criterion.empty_weight.copy_(torch.linspace(0.2, 1, NUM_CLASSES + 1))
     finite = [{k: v.float() for k, v in x.items() if k != "aux_outputs"} for x in layers]
     indices = [criterion.matcher(layer, [_as_float(t) for t in targets]) for layer in finite]
     stacked = DecoderLayers.stack(layers, targets)
