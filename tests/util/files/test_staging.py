@@ -19,9 +19,12 @@ def test_files_are_moved_at_the_end(tmp_path):
 
 def test_weights_are_in_place_before_the_file_that_needs_them(tmp_path, monkeypatch):
     copied, real = [], staging.atomic_write
-    monkeypatch.setattr(
-        staging, "atomic_write", lambda path: copied.append(path.name) or real(path)
-    )
+
+    def recorded(path):
+        copied.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(staging, "atomic_write", recorded)
     with staged_files(tmp_path) as folder:
         for name in ("f.onnx", "f.onnx.data"):
             (folder / name).write_text(name)
