@@ -30,7 +30,7 @@ _DETECTOR = (
     *("query_design", "cls_loss", "image_mean", "image_std"),
 )
 _NEEDED_BY_WEIGHTS = (*_DETECTOR, "masks")
-# Of files whose flags were saved before there was a choice.
+# Values in files whose flags were saved before these flags existed.
 _FIRST_DESIGN = {name: NEW_FLAG_DEFAULTS[name] for name in _DETECTOR if name in NEW_FLAG_DEFAULTS}
 _IMAGE_SIZES = ("scales", "max_size")
 _SCHEDULE = (
