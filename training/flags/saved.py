@@ -318,7 +318,12 @@ def _other_processes(saved: Flags, args: argparse.Namespace) -> list[str]:
 
 
 def _differ(saved: Any, now: Any) -> bool:
-    """Whether two values of a flag differ; saved values may have any type."""
+    """Whether two values of a flag differ; saved values may have any type.
+
+    Lists and tuples of equal numbers do not differ.
+    """
+    if isinstance(saved, list | tuple) and isinstance(now, list | tuple):
+        return len(saved) != len(now) or any(map(_differ, saved, now))
     if isinstance(saved, int | float) and isinstance(now, int | float):
         return saved != now
     return repr(saved) != repr(now)

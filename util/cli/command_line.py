@@ -34,7 +34,7 @@ def accepts_value(action: argparse.Action, value: Any) -> bool:
     if value is None:
         return action.default is None
     if action.nargs == "+" or isinstance(action.nargs, int):
-        count = len(value) if isinstance(value, list) else 0
+        count = len(value) if isinstance(value, list | tuple) else 0
         fits = count > 0 if action.nargs == "+" else count == action.nargs
         return fits and all(_is_one(action, v) for v in value)
     return _is_one(action, value)
