@@ -86,10 +86,9 @@ def prepare_for_training(model: nn.Module, amp: str) -> None:
     """Switch to faster kernels, in place; only the rounding of results changes.
 
     Parameters and their names do not change. Frozen batch norms are folded into the preceding
-    convolutions. Convolutions get channels-last
-    weights, which makes their feature maps channels-last too; on a GPU only in mixed precision,
-    because cuDNN's float32 kernels are not faster in this layout. On AMD processors float32 linear
-    layers run through oneDNN.
+    convolutions. Convolutions get channels-last weights, which makes their feature maps
+    channels-last too; on a GPU only in mixed precision, because cuDNN's float32 kernels are not
+    faster in this layout. On AMD processors float32 linear layers run through oneDNN.
 
     Args:
         model: model, on its device.

@@ -334,6 +334,6 @@ def averaged_model(
         was_restored = restore_average(averaged, content, path, training.progress.step)
         if is_evaluated and not was_restored:
             raise UserError(
-                f"--ema_decay {decay}: {path} has no EMA weights to evaluate; omit the flag"
+                f"--ema_decay {decay}: {path} has no EMA weights to evaluate; use --ema_decay 0"
             )
     return averaged

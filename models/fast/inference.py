@@ -71,15 +71,17 @@ def optimize_on_cpu(model: nn.Module, aux_outputs: bool = False) -> nn.Module:
 
 @cache
 def _notice_optimizer_steps() -> None:
-    """Let the steps of all optimizers count as changes of their parameters.
+    """Let the steps of all optimizers count as changes of the parameters with gradients.
 
-    PyTorch's fused kernels change parameters without a new version of the tensors.
+    PyTorch's fused kernels change parameters without a new version of the tensors. Parameters
+    without gradients do not change: a new version would forbid backward passes that need them.
     """
 
     def count(optimizer: torch.optim.Optimizer, *_: Any) -> None:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                torch.autograd.graph.increment_version(parameter)
+                if parameter.grad is not None:
+                    torch.autograd.graph.increment_version(parameter)
 
     register_optimizer_step_post_hook(count)
 

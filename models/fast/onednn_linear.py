@@ -52,10 +52,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Returns:
         (..., out).
     """
+    if torch.compiler.is_compiling():  # first: a condition on sizes would add a graph
+        return F.linear(x, weight, bias)
     is_float32 = all(t is None or t.dtype == torch.float32 for t in (x, weight, bias))
     is_plain = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     is_large = x.numel() * len(weight) >= _FEWEST_PRODUCTS
-    if not (is_float32 and is_plain and is_large) or torch.compiler.is_compiling():
+    if not (is_float32 and is_plain and is_large):
         return F.linear(x, weight, bias)
     rows: Tensor = _Product.apply(x.reshape(-1, x.shape[-1]), weight, bias)
     return rows.view(*x.shape[:-1], len(weight))

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
+from datasets.loading.byte_images import IMAGENET, Normalization
 from export.preparation import Preparation, fitting_hw, image_paths
-from util.byte_images import IMAGENET, Normalization
 from util.errors import UserError
 
 

@@ -91,7 +91,7 @@ def test_an_old_checkpoint_has_the_published_design(data, learned, capsys, tmp_p
         (["--denoising", "3"], "requires --query_design anchor"),
         (["--denoising", "-1"], "--denoising"),
         (["--focal_alpha", "0.5"], "requires --cls_loss focal"),
-        (["--iou_targets"], "--iou_targets requires --cls_loss focal"),
+        (["--iou_targets"], "requires --cls_loss focal; add it, or use --no_iou_targets"),
         ([*ANCHOR, "--focal_alpha", "1.5"], "at most 1"),
         ([*ANCHOR, "--eos_coef", "0.2"], "--cls_loss focal has no no-object class"),
         ([*ANCHOR, "--position_embedding", "learned"], "use --position_embedding sine"),

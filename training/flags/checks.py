@@ -186,7 +186,7 @@ def _check_design(args: argparse.Namespace) -> None:
     if args.focal_alpha is not None and args.cls_loss != "focal":
         raise UserError(f"--focal_alpha {args.focal_alpha}: requires --cls_loss focal")
     if args.iou_targets and args.cls_loss != "focal":
-        raise UserError("--iou_targets requires --cls_loss focal")
+        raise UserError("--iou_targets requires --cls_loss focal; add it, or use --no_iou_targets")
     if args.cls_loss == "focal" and args.eos_coef != EOS_COEF:
         raise UserError(
             f"--eos_coef {args.eos_coef}: --cls_loss focal has no no-object class; omit the flag"

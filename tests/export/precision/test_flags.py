@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets.loading.byte_images import Normalization
 from export.command import Job
 from export.precision.flags import check_precision_flags
 from export.wrapper import ExportWrapper
 from tests.export.small_files import NARROW_BOXES, source
-from util.byte_images import Normalization
 from util.errors import UserError
 
 

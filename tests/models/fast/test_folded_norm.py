@@ -16,13 +16,14 @@ from util.nested_tensor import nested_tensor_from_tensor_list
 
 
 def randomize_norms(network):
-    """Give each frozen norm random buffers; scales stay below 1, so that features do not grow."""
+    """Random buffers and another eps for each frozen norm; scales below 1 keep features small."""
     for module in network.modules():
         if isinstance(module, FrozenBatchNorm2d):
             module.weight.uniform_(0.3, 0.7)
             module.running_var.uniform_(0.5, 1.5)
             module.bias.normal_()
             module.running_mean.normal_()
+            module.eps = 1e-3
 
 
 def pair_of_backbones(name, dilation=False, layers=True, norm="frozen"):

@@ -245,6 +245,16 @@ def test_a_change_of_the_weights_is_noticed(change):
         prepared(images((64, 64)))
 
 
+def test_a_step_leaves_the_graphs_of_other_parameters_valid():
+    optimize_for_inference(build())
+    stepped, other = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    loss = (other * other).sum()
+    stepped.grad = torch.ones(3)
+    torch.optim.AdamW([stepped, other]).step()
+    loss.backward()
+    assert torch.equal(other.grad, torch.full((3,), 2.0))
+
+
 def test_hooks_of_the_attention_notebooks():
     model = build(backbone="resnet18")
     batch, recorded = images((70, 90)), []

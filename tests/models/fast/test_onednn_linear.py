@@ -139,6 +139,20 @@ def test_in_mixed_precision_nothing_changes(products):
     assert not products
 
 
+def test_one_compiled_graph_for_small_and_large_products(monkeypatch):
+    monkeypatch.setattr(onednn_linear, "_FEWEST_PRODUCTS", 6 * 4 * 10)
+    graphs, weight = [], random(4, 6)
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(lambda x: linear(x, weight, None), backend=backend, dynamic=True)
+    for length in (5, 7, 20):
+        assert is_close(compiled(random(length, 6)), F.linear(random(length, 6), weight))
+    assert len(graphs) == 1
+
+
 def test_modules_keep_names_hooks_and_parameters():
     _, model = transformers(0.1)
     plain, _ = transformers(0.1)

@@ -76,6 +76,17 @@ def test_small_files_are_not_cached(home, ann_file, readings, monkeypatch):
     assert len(readings) == 2 and not home.exists()
 
 
+def test_each_kind_of_data_has_its_own_entry(home, ann_file):
+    for kind in ("instances", "panoptic") * 2:
+
+        def write(rows, kind=kind):
+            rows.write(kind.encode())
+            return {}, kind
+
+        assert cache.cached(ann_file, kind, write).rest == kind
+    assert len(entries(home)) == 2
+
+
 def test_a_changed_file_has_another_entry_and_a_copy_the_same(home, ann_file, readings, tmp_path):
     before = Instances(ann_file).tables()
     status = ann_file.stat()
