@@ -54,8 +54,8 @@ Args:
         (downloaded), ``none`` (random), or the path of a weights file; not for detr_demo.
     query_design: ``learned``, or ``anchor``: the model of configs/detr_r50_50ep_anchor.txt, with
         300 queries and without released weights; box models only.
-    optimize: return a copy for faster inference instead of the model itself, which cannot be
-        trained or changed, see `models.fast.inference.optimize_for_inference`.
+    optimize: return a copy for faster inference, which cannot be trained or changed, instead of the
+        model itself, see `models.fast.inference.optimize_for_inference`.
 
 Returns:
     The model in training mode: call ``.eval()`` (with ``optimize`` it is in evaluation mode). It

@@ -24,6 +24,7 @@ from util.cli.command_line import run_command
 from util.text import count
 
 MODELS = ["detr_demo", *(name for name in RELEASED_MODELS if name != "detr_demo")]
+_RELEASED_THRESHOLD = 0.7
 
 
 def detect(args: argparse.Namespace) -> None:
@@ -34,16 +35,19 @@ def detect(args: argparse.Namespace) -> None:
     """
     detector = load_detector(args)
     image = read_upright(args.image)
-    found = detector.predict(image, args.threshold)
+    threshold = args.threshold
+    if threshold is None:
+        threshold = detector.threshold if args.checkpoint else _RELEASED_THRESHOLD
+    found = detector.predict(image, threshold)
     for name, score, box in zip(found.names, found.scores, found.boxes_xyxy, strict=True):
         print(f"{score:.2f}  {name:16s}", " ".join(f"{value:7.1f}" for value in box))
-    caption = f"{count(len(found), 'detection')} with a score of {args.threshold} or more"
+    caption = f"{count(len(found), 'detection')} with a score of {threshold:.3g} or more"
     save_output(draw(image, found), args.output, caption)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the example and return its exit status."""
-    parser = example_parser("detect.py", "Detect objects in an image.", MODELS, threshold=0.7)
+    parser = example_parser("detect.py", "Detect objects in an image.", MODELS, threshold=None)
     args = parser.parse_args(argv)
     return run_command("detect.py", lambda: detect(args))
 

@@ -22,7 +22,7 @@ def example_parser(
         script: file name of the example.
         description: description for ``--help``.
         models: released models to choose from; the first is the default.
-        threshold: default of ``--threshold``.
+        threshold: default of ``--threshold``; None: it depends on the model.
     """
     parser = ArgumentParser(script, description=description)
     parser.add_argument("image", help="image file")

@@ -21,7 +21,8 @@ FLOAT32 = np.float32
 COLOR = (255, 64, 0)
 # Required metadata of the file, as JSON; other tools may add more.
 METADATA = ("image_mean", "image_std", "short_side", "max_size", "categories")
-OPTIONAL = ("category_ids", "fixed_size", "is_thing", "segment_threshold")
+OPTIONAL = ("category_ids", "fixed_size", "is_thing", "segment_threshold", "architecture")
+THRESHOLDS = {"ce": 0.7, "focal": 0.2}  # default minimum scores by classification loss
 
 
 class MistakeError(Exception):
@@ -52,6 +53,11 @@ def open_model(path: str) -> tuple[onnxruntime.InferenceSession, dict[str, Any]]
         raise MistakeError(
             f"{path}: its metadata lack {' or '.join(METADATA)} ({err}); use a file of export.onnx"
         ) from err
+
+
+def default_threshold(metadata: dict[str, Any]) -> float:
+    """Default minimum score: models with the focal loss have lower scores."""
+    return THRESHOLDS[(metadata["architecture"] or {}).get("cls_loss", "ce")]
 
 
 def read_image(path: str) -> Image.Image:
@@ -231,15 +237,16 @@ def detect(args: argparse.Namespace) -> None:
     Raises:
         MistakeError: a file cannot be read, or the threshold is not in [0, 1].
     """
-    if not 0 <= args.threshold <= 1:
+    if args.threshold is not None and not 0 <= args.threshold <= 1:
         raise MistakeError(f"--threshold {args.threshold:g}: must be 0 to 1, 0.3 for 30 %")
     session, metadata = open_model(args.model)
+    threshold = default_threshold(metadata) if args.threshold is None else args.threshold
     originals = [read_image(path) for path in args.images]
     parts = [prepare(image, metadata) for image in originals]
     outputs, padding_mask = run(session, metadata, parts, [image.size for image in originals])
 
     for i, (path, image, part) in enumerate(zip(args.images, originals, parts, strict=True)):
-        found, best = detections(outputs, i, args.threshold, metadata["category_ids"])
+        found, best = detections(outputs, i, threshold, metadata["category_ids"])
         for detection in found:
             label = str(detection["label"])
             detection["name"] = metadata["categories"].get(label, label)
@@ -258,7 +265,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Detect objects with an ONNX file of export.onnx.")
     parser.add_argument("model", help="ONNX file, exported without --raw")
     parser.add_argument("images", nargs="+", help="image files, processed as one batch")
-    parser.add_argument("--threshold", type=float, default=0.7, help="minimum score (default: 0.7)")
+    threshold = "minimum score (default: 0.7; models with the focal loss: 0.2)"
+    parser.add_argument("--threshold", type=float, help=threshold)
     parser.add_argument("--output", type=Path, help="folder for images with the detections drawn")
     args = parser.parse_args(argv)
     try:

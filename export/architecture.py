@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.backbone import BODY, match_resnet
 from models.detr import build_detector
+from models.panoptic import SEGMENT_THRESHOLDS
 from models.position_encoding import LEARNED_CELLS
 from models.segmentation import DETRsegm
 from models.weights import DETECTOR_PREFIX, architecture_flags, load_model_state
@@ -166,6 +167,11 @@ def _check_flags(architecture: Architecture, source: str) -> None:
     kind = type(architecture.dilation)
     if kind is not bool:
         raise UserError(f"{source}: its flag dilation is of type {kind.__name__}, not bool")
+    if architecture.cls_loss not in tuple(SEGMENT_THRESHOLDS):  # it may be of any type
+        losses = " or ".join(SEGMENT_THRESHOLDS)
+        raise UserError(
+            f"{source}: its flag cls_loss is {architecture.cls_loss!r:.50}, not {losses}"
+        )
     channels, heads = architecture.hidden_dim, architecture.nheads
     if type(heads) is not int or heads < 1 or channels % heads:
         raise UserError(f"{source}: --nheads {heads} does not divide its {channels} channels")

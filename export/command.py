@@ -245,7 +245,7 @@ def add_check_flags(parser: ArgumentParser, tolerance: float | None) -> None:
     )
     tolerance_help = "maximum absolute difference of scores and of box coordinates in [0, 1]"
     if tolerance is None:
-        tolerance_help += f" (default: {TOLERANCE:g}, larger with fp16, bf16 and int8)"
+        tolerance_help += f" (default: {TOLERANCE:g}; ONNX in fp16, bf16 and int8: larger)"
     group.add("--tolerance", tolerance_help, type=float, default=tolerance)
 
 

@@ -25,6 +25,7 @@ from datasets.loading.byte_images import Normalization
 from export.command import require
 from export.preparation import Preparation
 from export.wrapper import INPUTS
+from util.category_ids import category_id_of
 from util.cli.command_line import ArgumentParser, FlagGroup, positive_int, run_command
 from util.errors import UserError
 
@@ -42,7 +43,7 @@ class OnnxModel:
         run: computes the outputs by name.
         inputs: names of the inputs: ``images``, and ``padding_mask`` except for detr_demo.
         preparation: how its input images are scaled and normalized.
-        category_ids: category id of each label.
+        category_ids: category id of each label, see `util.category_ids.category_id_of`.
         size: bytes of the file, and of its external data.
     """
 
@@ -78,7 +79,7 @@ def load(path: Path, runtime: str, threads: int, precision: str | None = None) -
             (fixed[0], fixed[1]) if fixed else None,
             Normalization.of(statistics_of, str(path)),
         )
-        category_ids = [int(i) for i in json.loads(metadata["category_ids"])]
+        category_ids = [category_id_of(i) for i in json.loads(metadata["category_ids"])]
     except Exception as err:  # a foreign file can make the runtime raise anything
         reason = str(err).splitlines()[0] if str(err) else type(err).__name__
         raise UserError(f"{path}: is not a file of export.onnx ({reason:.100})") from err

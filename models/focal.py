@@ -25,7 +25,7 @@ from util.transfer import to_device
 ALPHA = 0.25  # Lin et al. 2017, section 5.1
 GAMMA = 2
 _PRIOR = 0.01  # initial score of all classes
-_IOU_EXPONENT = 0.75  # the score has the rest to 1; Align-DETR: alpha = 0.25
+_IOU_EXPONENT = 0.75  # the exponent of the score is 1 - 0.75, alpha in Align-DETR
 _SMALLEST_TARGET = 0.01
 
 

@@ -60,9 +60,8 @@ def read_ground_truth(
     if "dataset_file" not in found:
         raise UserError("no checkpoint names the data; give --data or --coco_path")
     args = argparse.Namespace(**{**_defaults(), **found})
-    args.num_classes = (
-        None  # the saved value counts rows of the classification head and does not limit the ids
-    )
+    # The saved value counts rows of the classification head and does not limit the ids.
+    args.num_classes = None
     args.classes = class_list(args.classes, flags, names, "the checkpoint")
     try:
         val_set = build_dataset("val", args, names, split)

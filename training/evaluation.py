@@ -73,7 +73,7 @@ class Evaluation:
         The random state of training is preserved. Collective: call on every rank.
 
         Args:
-            model: the model, or its averaged copy.
+            model: the model, or its copy with EMA weights.
             before_batch: called before each batch; may raise to end the evaluation.
 
         Returns:

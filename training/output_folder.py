@@ -55,7 +55,10 @@ def build_output_folder(args: argparse.Namespace, run_name: str) -> Iterator[str
         if run_name and not folder and not args.eval:
             folder = stack.enter_context(numbered_folder(run_name))
             print(_describe_new_folder(folder, args.resume))
-        elif folder and not (args.eval or args.auto_resume or args.overwrite):
+        if folder and not (args.eval or args.skip_checks):
+            # Before the next check: another run may be writing its first files.
+            stack.enter_context(locked(Path(folder)))
+        if folder and not (args.eval or args.auto_resume or args.overwrite):
             refuse_used_folder(folder, args.resume)
         if args.save_every and not folder:
             raise UserError("--save_every requires --output_dir")
@@ -63,8 +66,6 @@ def build_output_folder(args: argparse.Namespace, run_name: str) -> Iterator[str
             raise UserError("--tensorboard requires --output_dir")
         if not folder and not args.eval:
             print("No --output_dir: this run saves neither checkpoints nor logs")
-        if folder and not (args.eval or args.skip_checks):
-            stack.enter_context(locked(Path(folder)))
         yield folder
 
 

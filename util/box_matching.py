@@ -80,7 +80,7 @@ def match_classes(
     """Match detections to objects of their class.
 
     Args:
-        found: labels and boxes of the detections, in the order of falling score.
+        found: labels and boxes of the detections, sorted by descending score.
         objects, crowds: labels and boxes of objects and of crowds.
         threshold: smallest IoU of a match; of crowds, smallest part of a detection inside it.
 

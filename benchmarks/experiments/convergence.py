@@ -45,7 +45,7 @@ def by_name(folders: Sequence[Path], steps_per_epoch: int) -> dict[str, list[Cur
 def table(runs: Mapping[str, Sequence[Curve]]) -> str:
     """A Markdown table of the scores during and at the end of each run: mean over seeds, and range.
 
-    A third is the first evaluation after a third of the steps or more.
+    "At a third" is the first evaluation at or after a third of the steps.
     """
     names = ["run", "seeds", "steps", "AP at a third", "AP at two thirds", "AP", "AP50"]
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
@@ -58,7 +58,7 @@ def table(runs: Mapping[str, Sequence[Curve]]) -> str:
 
 
 def _ap_after(curve: Curve, fraction: float) -> float:
-    """AP of the first evaluation after this fraction of the steps."""
+    """AP of the first evaluation at or after this fraction of the steps."""
     return next(ap for steps, ap, _ in curve if steps >= fraction * curve[-1][0])
 
 

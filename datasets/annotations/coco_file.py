@@ -34,7 +34,7 @@ LARGEST_COORDINATE = 10**9  # pixels
 LARGEST_AREA = LARGEST_COORDINATE**2
 TEXT_ID = "text_id"  # field of a category: its original id, if it is a string in the file
 # Key of image rows, true if size and boxes refer to the upright image, after the EXIF rotation.
-UPRIGHT = "upright"
+UPRIGHT = "boxes_follow_exif"
 
 _NUMBER_TYPES = {int, float}
 

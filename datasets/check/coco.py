@@ -205,7 +205,8 @@ def _count_annotations(facts: SplitFacts, usable: Iterable[Row]) -> None:
             facts.objects[image_id] += 1
             facts.classes[category_id].objects += 1
             images_of_class[category_id].add(image_id)
-            areas.append(float(extent[0]) * float(extent[1]))
+            width, height = (max(float(side), 0) for side in extent)
+            areas.append(width * height)
     facts.num_images_with_crowd = len(images_with_crowd)
     for category_id, image_ids in images_of_class.items():
         facts.classes[category_id].images = len(image_ids)

@@ -98,7 +98,7 @@ def hold_out(
 
 
 def _first_rows(names: Mapping[int, Any]) -> dict[int, int]:
-    """The first row of the same image, in the order of names, by image id.
+    """Map each image id to the first id, in the order of names, with the same image.
 
     Rows with the same file, and Roboflow's augmented copies of an image, must not be in both parts.
 
@@ -125,7 +125,7 @@ def _hash(seed: int, name: Any) -> bytes:
 def _classes_of_images(
     data: Mapping[str, Any], first_row: Mapping[int, int]
 ) -> dict[int, set[str]]:
-    """Classes by image; of several rows with the same file, by the first."""
+    """Classes by image id; all rows of the same image count for the first, see `_first_rows`."""
     classes: defaultdict[int, set[str]] = defaultdict(set)
     for row in data["annotations"]:
         if is_integer(row.get("image_id")):

@@ -15,7 +15,7 @@ from util.options import NEW_FLAG_DEFAULTS
 from util.transfer import to_device
 
 _PIXELS_AT_ONCE = 2**15  # per chunk, which fits into the cache of a CPU core
-_LARGEST = 1e3  # of a mean or standard deviation; both are near 1
+_LARGEST = 1e3  # limit of means and standard deviations, which are near 1
 
 
 class Normalization(NamedTuple):

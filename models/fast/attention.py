@@ -82,9 +82,10 @@ class Attention(nn.MultiheadAttention, WeightHooks):
             without ``need_weights``.
         """
         if not torch.jit.is_scripting():
-            is_plain = attn_mask is None and not (need_weights or is_causal)
+            is_plain = not (need_weights or is_causal) and _is_usual_mask(attn_mask, query, key)
             if is_plain and self._uses_own_kernel(query, key, key_padding_mask):
-                return self._attend_in_float32((query, key, value), key_padding_mask), None
+                inputs = query, key, value
+                return self._attend_in_float32(inputs, key_padding_mask, attn_mask), None
         # The body of ``super().forward``; TorchScript cannot compile ``super``.
         return F.multi_head_attention_forward(
             query,
@@ -118,13 +119,17 @@ class Attention(nn.MultiheadAttention, WeightHooks):
         return F.linear(x, weight, bias)
 
     def _attend_in_float32(
-        self, inputs: tuple[Tensor, Tensor, Tensor], padding_mask: Tensor | None
+        self,
+        inputs: tuple[Tensor, Tensor, Tensor],
+        padding_mask: Tensor | None,
+        attn_mask: Tensor | None,
     ) -> Tensor:
         """Compute the projections in the precision of the context, the attention in float32.
 
         Args:
             inputs: query (L, B, C), key (S, B, C) and value (S, B, C).
             padding_mask: (B, S) bool, True = padding.
+            attn_mask: (L, S) bool, True = query (row) does not attend to key (column).
 
         Returns:
             output (L, B, C).
@@ -135,12 +140,21 @@ class Attention(nn.MultiheadAttention, WeightHooks):
             for x, weight, bias in zip(inputs, weights, biases, strict=True)
         )  # (B, heads, L or S, C / heads)
         is_attended_to = None if padding_mask is None else ~padding_mask[:, None, None]
+        if attn_mask is not None:
+            is_attended_to = ~attn_mask if is_attended_to is None else is_attended_to & ~attn_mask
         dropout = self.dropout if self.training else 0.0
         with torch.autocast("cpu", enabled=False):
             heads = F.scaled_dot_product_attention(
                 q.float(), k.float(), v.float(), is_attended_to, dropout
             )
         return self.out_proj(heads.permute(2, 0, 1, 3).flatten(2))
+
+
+def _is_usual_mask(attn_mask: Tensor | None, query: Tensor, key: Tensor) -> bool:
+    """Whether an attention mask is missing, or (L, S) bool."""
+    if attn_mask is None:
+        return True
+    return attn_mask.dtype == torch.bool and attn_mask.shape == (query.shape[0], key.shape[0])
 
 
 def has_usual_inputs(query: Tensor, key: Tensor, padding_mask: Tensor | None) -> bool:

@@ -15,7 +15,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from .attention import Attention, has_usual_inputs
 
-# For fewer multiplications the call of a Python function for each gradient takes longer.
+# With fewer multiplications, the Python functions take longer than oneDNN saves.
 _FEWEST_PRODUCTS = 2**23
 
 
@@ -94,7 +94,7 @@ _FASTER: dict[type[nn.Module], type[nn.Module]] = {
 def use_onednn_linears(model: nn.Module) -> None:
     """Let linear layers and attention compute through oneDNN, in place.
 
-    Modules, their names, parameters and hooks stay; only the classes of the modules change.
+    Only the classes of the modules change, not their names, parameters and hooks.
     """
     for module in model.modules():
         module.__class__ = _FASTER.get(type(module), type(module))

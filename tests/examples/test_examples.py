@@ -214,6 +214,14 @@ def test_a_folder_in_place_of_an_image(photo, checkpoint, capsys):
     assert f"{folder} is a folder; give an image file in it" in line
 
 
+def test_detections_of_a_checkpoint_have_its_threshold(photo, tmp_path, capsys):
+    make_checkpoint(path := tmp_path / "c.pth", thresholds={"best_f1": 0.01})
+    argv = [photo, "--checkpoint", str(path), "--output", str(tmp_path / "o.png")]
+    assert detect.main(argv) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("0.") for line in lines) == 6  # all scores are below 0.7
+
+
 @pytest.mark.parametrize("script", [detect, attention, panoptic])
 @pytest.mark.parametrize(
     ("threshold", "message"),

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from datasets.coco import make_coco_transforms
-from export.evaluate import run
+from export.evaluate import load, run
 from models.postprocess import PostProcess
+from util.category_ids import category_id_of
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
@@ -46,6 +47,19 @@ def test_it_prints_size_ap_and_time(onnx_export, data, capsys):
     assert name == "small.onnx"
     assert float(size) == pytest.approx(onnx_export[1].stat().st_size / 2**20, abs=0.06)
     assert float(ap) > 0.9
+
+
+def test_category_ids_may_be_strings(onnx_export, tmp_path):
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    model = onnx.load(onnx_export[1])
+    own_ids = ["cell", 1, "2", 3, 4, 5, 6]
+    onnx.helper.set_model_props(
+        model,
+        {p.key: p.value for p in model.metadata_props} | {"category_ids": json.dumps(own_ids)},
+    )
+    onnx.save(model, tmp_path / "strings.onnx")
+    found = load(tmp_path / "strings.onnx", "onnxruntime", 1).category_ids
+    assert found == [category_id_of(own_id) for own_id in own_ids]
 
 
 def test_mistakes_end_in_one_line(onnx_export, data, tmp_path, capsys):

@@ -58,6 +58,13 @@ def test_it_detects_what_the_model_does(onnx_export, pictures, tmp_path):
         assert drawn.size == image.size and drawn.tobytes() != image.tobytes()
 
 
+def test_the_default_threshold_depends_on_the_loss():
+    default_threshold = runpy.run_path(str(CLIENT))["default_threshold"]
+    for architecture, expected in ((None, 0.7), ({"cls_loss": "ce"}, 0.7)):
+        assert default_threshold({"architecture": architecture}) == expected
+    assert default_threshold({"architecture": {"cls_loss": "focal"}}) == 0.2
+
+
 @pytest.mark.slow
 def test_it_runs_files_for_8_bit_images_of_one_size(end_to_end_export, pictures, capsys):
     """The images are scaled to fit; boxes and scores are those of the model in PyTorch."""

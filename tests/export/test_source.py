@@ -276,3 +276,13 @@ def test_a_dilation_that_is_no_switch(tmp_path):
     torch.save({"model": state, "args": {"dilation": "no"}}, tmp_path / "f.pth")
     with pytest.raises(UserError, match="flag dilation is of type str, not bool"):
         from_file(str(tmp_path / "f.pth"), {"nheads": 4})
+
+
+@pytest.mark.parametrize("loss", ["bce", ["ce"], 1])
+def test_a_loss_that_does_not_exist(tmp_path, loss):
+    write_checkpoint(path := tmp_path / "f.pth", NARROW_BOXES)
+    content = torch.load(path)
+    content["args"]["cls_loss"] = loss
+    torch.save(content, path)
+    with pytest.raises(UserError, match=r"flag cls_loss is .*, not ce or focal"):
+        from_file(str(path), {})

@@ -30,7 +30,7 @@ _DETECTOR = (
     *("query_design", "cls_loss", "image_mean", "image_std"),
 )
 _NEEDED_BY_WEIGHTS = (*_DETECTOR, "masks")
-# Of files whose flags were saved before there was a choice.
+# Values in files whose flags were saved before these flags existed.
 _FIRST_DESIGN = {name: NEW_FLAG_DEFAULTS[name] for name in _DETECTOR if name in NEW_FLAG_DEFAULTS}
 _IMAGE_SIZES = ("scales", "max_size")
 _SCHEDULE = (
@@ -318,7 +318,12 @@ def _other_processes(saved: Flags, args: argparse.Namespace) -> list[str]:
 
 
 def _differ(saved: Any, now: Any) -> bool:
-    """Whether two values of a flag differ; saved values may have any type."""
+    """Whether two values of a flag differ; saved values may have any type.
+
+    Lists and tuples of equal numbers do not differ.
+    """
+    if isinstance(saved, list | tuple) and isinstance(now, list | tuple):
+        return len(saved) != len(now) or any(map(_differ, saved, now))
     if isinstance(saved, int | float) and isinstance(now, int | float):
         return saved != now
     return repr(saved) != repr(now)

@@ -34,7 +34,7 @@ def accepts_value(action: argparse.Action, value: Any) -> bool:
     if value is None:
         return action.default is None
     if action.nargs == "+" or isinstance(action.nargs, int):
-        count = len(value) if isinstance(value, list) else 0
+        count = len(value) if isinstance(value, list | tuple) else 0
         fits = count > 0 if action.nargs == "+" else count == action.nargs
         return fits and all(_is_one(action, v) for v in value)
     return _is_one(action, value)
@@ -81,8 +81,8 @@ class FlagGroup:
     def add_switch(self, flag: str, help: str, off: str = "", **options: Any) -> None:
         """Add a flag without a value, off by default; ``off`` is the flag that undoes it, if any.
 
-        With ``off`` a switch that was restored from a checkpoint can be undone. It is an action of
-        its own, before that of ``flag``, which is the one that programs find by its name.
+        ``off`` undoes a switch that was restored from a checkpoint. It is a separate argparse
+        action, added before the action of ``flag``: a dict of actions by name has the last one.
         """
         options = {"action": "store_true", **options}
         if off:

@@ -94,7 +94,7 @@ def _is_at(lock: int, path: Path) -> bool:
 
 
 def _release_in_child() -> None:
-    """Data workers do not keep the lock of a killed run."""
+    """Close the lock in forked DataLoader workers, which may outlive a killed run."""
     for lock in _held:
         os.close(lock)
     _held.clear()

@@ -35,6 +35,11 @@ def test_a_right_split_has_no_findings_and_is_counted(tmp_path, data):
     assert facts.sizes_wh == dict.fromkeys([1, 2, 3, 4], (WIDTH, HEIGHT))
 
 
+def test_boxes_of_negative_size_have_no_area(tmp_path, data):
+    data["annotations"][0]["bbox"] = [300, 300, -200, -200]
+    assert check(tmp_path, data).facts.box_areas == {"small": 7, "medium": 0, "large": 0}
+
+
 def test_a_file_is_refused_exactly_where_training_refuses_it(tmp_path, data):
     """Whatever the faults, all of training's problems are among the findings."""
     data["annotations"][0]["category_id"] = "x"

@@ -3,12 +3,13 @@
 import pytest
 from PIL import Image
 
+from datasets.annotations.coco_file import UPRIGHT
 from datasets.check.pictures import _panel, save_pictures
 from tests.datasets.check_cases import check, row
 from tests.datasets.photo_cases import PATCH_XYWH, UPRIGHT_WH, red_share, write_photo
 
 
-@pytest.mark.parametrize(("orientation", "mark"), [(6, {}), (3, {"upright": True})])
+@pytest.mark.parametrize(("orientation", "mark"), [(6, {}), (3, {UPRIGHT: True})])
 def test_photos_stored_sideways_are_drawn_upright(tmp_path, orientation, mark):
     write_photo(tmp_path / "train" / "1.jpg", orientation)
     size = {"width": UPRIGHT_WH[0], "height": UPRIGHT_WH[1], **mark}

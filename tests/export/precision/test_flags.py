@@ -53,7 +53,7 @@ def test_the_tolerance_grows_as_bits_are_lost(job, folder):
     for changes in ({}, {"dtype": "fp16"}, {"dtype": "bf16"}, {"int8": folder}):
         check_precision_flags(flags(**changes), job)
         found.append(job.tolerance)
-    assert found == sorted(found) and found[0] == 1e-3
+    assert found == [1e-3, 0.02, 0.1, 0.5]
 
 
 def test_int8_is_compared_on_images_of_the_folder(job, folder):

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
@@ -24,22 +25,27 @@ def attention_inputs():
     return query, key, value, padding
 
 
-def outputs_and_gradients(attention, precision):
+def outputs_and_gradients(attention, precision, attn_mask=None):
     """Of every parameter, for a loss in a random direction."""
     *sequences, padding = attention_inputs()
     attention.zero_grad()
     with precision:
-        found = attention(*sequences, padding, need_weights=False)[0]
+        found = attention(*sequences, padding, need_weights=False, attn_mask=attn_mask)[0]
     direction = torch.randn(found.shape, generator=torch.Generator().manual_seed(2))
     (found.float() * direction).sum().backward()
     return [found.detach().float(), *(parameter.grad for parameter in attention.parameters())]
 
 
-def test_mixed_precision_is_close_to_full_forward_and_backward():
+ATTENTION_MASK = torch.ones(3, 5).triu(1).bool()
+
+
+@pytest.mark.parametrize("mask", [None, ATTENTION_MASK], ids=["all", "attention mask"])
+def test_mixed_precision_is_close_to_full_forward_and_backward(mask, monkeypatch):
     torch.manual_seed(0)
     attention = Attention(16, 4, 0.0)
-    mixed = outputs_and_gradients(attention, mixed_precision())
-    full = outputs_and_gradients(attention, nullcontext())
+    full = outputs_and_gradients(attention, nullcontext(), mask)
+    monkeypatch.setattr(F, "multi_head_attention_forward", None)  # not PyTorch's kernel
+    mixed = outputs_and_gradients(attention, mixed_precision(), mask)
     for found, expected in zip(mixed, full, strict=True):
         assert (found - expected).norm() <= 0.03 * expected.norm()
 
@@ -52,10 +58,18 @@ def test_mixed_precision_is_close_to_full_forward_and_backward():
         ({"padding": lambda x: torch.zeros(x.shape).masked_fill(x, float("-inf"))}, {}),
         ({"padding": lambda x: x[:, :1]}, {}),
         ({}, {"is_causal": True}),
-        ({}, {"attn_mask": torch.ones(3, 5).triu(1).bool()}),
+        ({"padding": lambda x: None}, {"attn_mask": ATTENTION_MASK.float()}),
         ({}, {"need_weights": True, "average_attn_weights": False}),
     ],
-    ids=["double", "single", "float mask", "short mask", "causal", "attention mask", "weights"],
+    ids=[
+        "double",
+        "single",
+        "float mask",
+        "short mask",
+        "causal",
+        "float attention mask",
+        "weights",
+    ],
 )
 def test_other_inputs_use_pytorch_in_mixed_precision(changed, options):
     torch.manual_seed(0)

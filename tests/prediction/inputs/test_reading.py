@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from datasets.annotations.coco_file import UPRIGHT
 from prediction.inputs import reading
 from prediction.inputs.find import Input
 from prediction.inputs.listed import ListedFiles
@@ -54,7 +55,7 @@ def test_images_are_upright_and_read_on_demand(photo):
     [
         ({}, False),
         ({"width": UPRIGHT_WH[0], "height": UPRIGHT_WH[1]}, True),
-        ({"upright": True}, True),
+        ({UPRIGHT: True}, True),
     ],
 )
 def test_listed_images_have_the_orientation_of_their_annotations(photo, tmp_path, row, is_upright):

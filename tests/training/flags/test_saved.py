@@ -125,6 +125,19 @@ def test_the_segment_threshold_of_earlier_versions(data, trained, tmp_path):
     assert bare_run(data, "--eval", "--resume", tmp_path / "old.pth") == 0
 
 
+def test_scripts_may_give_tuples_and_integers(trained, tmp_path):
+    checkpoint = read_checkpoint(trained)
+    checkpoint["args"] |= {"image_mean": [0.0] * 3, "image_std": (0.5, 1, 0.5)}
+    args = main.get_args_parser().parse_args([])
+    args.resume, args.image_mean = str(trained), (0, 0, 0)
+    start = Start(resume=LoadedCheckpoint(args.resume, checkpoint))
+    found = resolve_flags(args, start, None, main.flag_actions())
+    assert found.image_mean == (0, 0, 0) and list(found.image_std) == [0.5, 1, 0.5]
+    args.image_mean = (0, 0, 0.1)
+    with pytest.raises(UserError, match=r"--image_mean 0 0 0.1: .* trained with --image_mean 0.0"):
+        resolve_flags(args, start, None, main.flag_actions())
+
+
 def with_flags_of_the_original(path, folder, **changed):
     checkpoint = read_checkpoint(path)
     flags = {k: v for k, v in checkpoint["args"].items() if k not in NEW_FLAG_DEFAULTS}

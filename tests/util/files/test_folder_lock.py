@@ -97,6 +97,15 @@ def test_a_second_run_stops_at_once(tmp_path, capsys):
         assert_one_line(capsys, status, "/nowhere")
 
 
+def test_files_of_a_run_that_has_not_ended_are_not_of_an_earlier_run(tmp_path, capsys):
+    """The message for earlier runs would suggest --overwrite."""
+    with locked(tmp_path):
+        (tmp_path / "log.txt").write_text("{}\n")
+        status = run("/nowhere", "--output_dir", tmp_path)
+        assert_one_line(capsys, status, "another run is writing to it")
+    assert_one_line(capsys, run("/nowhere", "--output_dir", tmp_path), "contains an earlier run")
+
+
 def lock_on_all_ranks(folder: str) -> list[str]:
     folder_lock._SECONDS = 0.3
     messages = []

@@ -2,6 +2,7 @@
 
 import pytest
 
+from util.files import staging
 from util.files.staging import staged_files
 
 
@@ -14,6 +15,20 @@ def test_files_are_moved_at_the_end(tmp_path):
         "f.onnx": "graph",
         "f.onnx.data": "weights",
     }
+
+
+def test_weights_are_in_place_before_the_file_that_needs_them(tmp_path, monkeypatch):
+    copied, real = [], staging.atomic_write
+
+    def recorded(path):
+        copied.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(staging, "atomic_write", recorded)
+    with staged_files(tmp_path) as folder:
+        for name in ("f.onnx", "f.onnx.data"):
+            (folder / name).write_text(name)
+    assert copied == ["f.onnx.data", "f.onnx"]
 
 
 def test_a_failure_leaves_the_folder_as_it_was(tmp_path):
