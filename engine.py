@@ -164,8 +164,8 @@ def predict(
     In training a model with denoising (`models.anchor.detr`) also reads the targets.
 
     Always in float32: matching and losses (outside the model); class and box heads
-    (`models.detr`); frozen batch norms (`models.backbone`); on the CPU, also attention during
-    training without dropout (`models.fast.attention`).
+    (`models.detr`, `models.anchor.detr`); frozen batch norms (`models.frozen_norm`); on the CPU,
+    also attention during training without dropout (`models.fast.attention`).
     """
     dtype = torch.float16 if amp == "fp16" else torch.bfloat16
     with torch.autocast(device.type, dtype=dtype, enabled=amp != "off"):

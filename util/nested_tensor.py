@@ -75,7 +75,8 @@ def collate_fn(batch: Sequence[tuple[Tensor, Any]]) -> tuple[Any, ...]:
     """Collate samples (image, target) to (NestedTensor, tuple of targets), for a `DataLoader`.
 
     Targets are not padded; `models.mask_losses` pads their masks. The data loaders of `main` call
-    `datasets.loading.bad_samples.collate_samples`, which gives the same batches.
+    `datasets.loading.bad_samples.collate_samples`, which leaves 8-bit images unpadded until they
+    are on the device; the batches there are the same.
     """
     images, *rest = zip(*batch, strict=True)
     return nested_tensor_from_tensor_list(list(images)), *rest

@@ -24,7 +24,8 @@ class StepRecord(NamedTuple):
     Attributes:
         epoch: number of the epoch, from 0.
         step: number of the optimizer step in the epoch, from 0.
-        samples: images, a `util.nested_tensor.NestedTensor`, as loaded.
+        samples: images as loaded: a `util.nested_tensor.NestedTensor`, or 8-bit images that
+            ``to`` normalizes and pads.
         targets: one dict per image, as loaded.
         num_boxes: divisor of the losses of matched pairs.
         losses: losses by name, as logged.

@@ -11,7 +11,8 @@ def to_device(value: Any, device: torch.device) -> Any:
     """Copy to a device. Copies to a GPU are asynchronous, from page-locked memory.
 
     Args:
-        value: tensor, array or `util.nested_tensor.NestedTensor`; or a dict, list or tuple of them.
+        value: tensor, array or images of a batch (with ``to``, such as
+            `util.nested_tensor.NestedTensor`); or a dict, list or tuple of them.
         device: the target.
 
     Returns:

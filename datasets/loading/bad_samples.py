@@ -93,7 +93,10 @@ def refuse_too_many(errors: list[str], allowed: int) -> None:
 
 
 def collate_samples(samples: list[_Sample]) -> Batch:
-    """Collate samples of a `ReplacingDataset`, and combine their messages."""
+    """Collate samples of a `ReplacingDataset`, and combine their messages.
+
+    8-bit images are neither normalized nor padded here, but by `ByteImages.to` on the device.
+    """
     targets: Any
     if isinstance(samples[0].image, ByteImage):
         images = ByteImages(
