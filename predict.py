@@ -1,7 +1,7 @@
 """Detect objects in images, folders and videos: ``python predict.py --help``.
 
 In Python: ``from predict import Detector``. Modules that import PyTorch take seconds to load; they
-are imported inside functions, so that ``--help`` and errors on the command line do not wait.
+are imported inside functions, so that ``--help`` and command-line errors appear at once.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def _add_model_flags(group: FlagGroup) -> None:
 def _add_detection_flags(group: FlagGroup) -> None:
     add = group.add
     threshold = (
-        "minimum score (default: best-F1 threshold in the checkpoint, else 0.5, focal loss: 0.2)"
+        "minimum score (default: best-F1 threshold in the checkpoint, else 0.5; focal loss: 0.2)"
     )
     add("--threshold", threshold, type=fraction)
     add("--classes", "classes to detect, such as cat,dog (default: all)", default=None)
@@ -97,7 +97,7 @@ def _add_output_flags(group: FlagGroup) -> None:
     formats = "format of detections.json: names (per image, with class names), coco (COCO results)"
     add("--json", formats, choices=["names", "coco"], default="names")
     add("--ann", "with --json coco: COCO annotation file that provides the image ids")
-    add_switch("--no_pictures", "do not save pictures (annotated images)")
+    add_switch("--no_pictures", "do not save annotated images (pictures/)")
     add_switch("--crops", "save a crop of each detection")
     add_switch("--counts", "write counts.csv: number of objects per image and class")
     add_switch("--attention", "draw encoder and decoder attention maps")

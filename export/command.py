@@ -76,7 +76,7 @@ class Format:
         write: writes a module to a path, with the flags of the command.
         load: loads an exported file as a callable, from the path and the names of the inputs.
         smallest_side: minimum side of input images in pixels.
-        has_sizes: the file can be limited to one size of images.
+        has_sizes: the format has the flag ``--fixed_size``.
         add_flags: adds the flags of this format.
         check_flags: checks them, and adapts the comparison with PyTorch.
     """
@@ -272,7 +272,7 @@ def _export(export_format: Format, job: Job, args: argparse.Namespace) -> None:
 def sizes_to_check(
     args: argparse.Namespace, smallest_side: int, largest_side: float
 ) -> list[SizeHW]:
-    """The image sizes of the comparison: given, or the defaults within the range of a model.
+    """Image sizes for the comparison: those given, or the defaults limited to the model's range.
 
     Args:
         args: has the flags of `add_check_flags`.

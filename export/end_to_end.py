@@ -115,7 +115,7 @@ def compare_end_to_end(
 ) -> Differences:
     """Largest differences for one batch, see `export.check.compare`.
 
-    Detections are compared by query, because scores that are almost equal may change places.
+    Detections are compared by query, because detections with almost equal scores may swap places.
     """
     pixels, sizes_hw, original_sizes_hw = module.inputs_of(images, padding_mask)
     outputs = module.wrapper.outputs_of(*module.normalized(pixels, sizes_hw))

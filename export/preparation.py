@@ -70,7 +70,7 @@ class Preparation:
 def in_fixed_size(
     image: Image.Image, fixed_hw: SizeHW, normalization: Normalization = IMAGENET
 ) -> Batch:
-    """Scale an image to the largest size that fits, with its aspect ratio, normalize and pad it."""
+    """Scale an image to fit, keeping its aspect ratio, then normalize and pad it."""
     height, width = fitting_hw(image.size, fixed_hw)
     scaled = image.resize((width, height), Image.Resampling.BILINEAR)
     pixels = ToNormalizedTensor(*normalization)(scaled, None)[0]
@@ -82,7 +82,7 @@ def in_fixed_size(
 
 
 def fitting_hw(size_wh: tuple[int, int], fixed_hw: SizeHW) -> SizeHW:
-    """Height and width of the largest image with this aspect ratio in ``fixed_hw``.
+    """Height and width of the largest image with this aspect ratio that fits in ``fixed_hw``.
 
     >>> fitting_hw((640, 480), (800, 1333))
     (800, 1066)

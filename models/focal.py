@@ -34,7 +34,7 @@ def focal_terms(logits: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
 
     Args:
         logits: (...).
-        alpha: weight of targets 1; targets 0 have the weight ``1 - alpha``.
+        alpha: weight of the loss if the target is 1; if it is 0, the weight is ``1 - alpha``.
     """
     scores = logits.sigmoid()
     positive = alpha * (1 - scores) ** GAMMA * F.softplus(-logits)

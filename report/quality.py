@@ -42,7 +42,7 @@ def evaluation_figures(evaluation: SavedEvaluation, names: Names) -> list[Figure
             "ap_size_bars",
             "AP by object size",
             partial(_draw_bars, values=evaluation.by_size()),
-            caption="COCO's limits are areas of 32² and 96² pixels.",
+            caption="COCO's size limits are areas of 32² and 96² pixels.",
         ),
         _ap_by_class(by_class, names),
     ]
@@ -54,7 +54,7 @@ def _class_curves(
 ) -> Figure:
     draw = partial(_draw_class_curves, evaluation=evaluation, by_class=by_class, names=names)
     few = len(by_class) <= _MAX_LABELED_CURVES
-    caption = "At IoU 0.5." if few else "At IoU 0.5; named: the best and the worst classes."
+    caption = "At IoU 0.5." if few else "At IoU 0.5; labeled: the best and the worst classes."
     return Figure(
         "precision_recall_by_class", "Precision and recall by class", draw, caption=caption
     )

@@ -123,7 +123,7 @@ def class_list(
 
     Args:
         classes: value of ``--classes``.
-        saved: flags of the checkpoint; its names are used only if it had the same ``--classes``.
+        saved: flags of the checkpoint; its names are used only if they have the same ``--classes``.
         names: class names of the checkpoint by category id; ids have the order of the list.
         source: path of the checkpoint.
 

@@ -82,10 +82,10 @@ def match_classes(
     Args:
         found: labels and boxes of the detections, sorted by descending score.
         objects, crowds: labels and boxes of objects and of crowds.
-        threshold: smallest IoU of a match; of crowds, smallest part of a detection inside it.
+        threshold: minimum IoU of a match; for crowds, minimum fraction of a detection inside.
 
     Returns:
-        (D,) int, the index of the object of each detection; -1: none, a false detection; -2: only
+        (D,) int, the index of the object of each detection; -1: none, a false positive; -2: only
         a crowd of its class, so that it is ignored.
     """
     (labels, boxes), (object_labels, object_boxes), (crowd_labels, crowd_boxes) = (

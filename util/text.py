@@ -75,7 +75,7 @@ def first_of(items: Sequence[object], limit: int = EXAMPLES_SHOWN, total: int | 
 
 
 def in_short(value: Any) -> str:
-    """A value in few characters, however long it is and however deeply nested.
+    """A short text for a value, however long it is and however deeply nested.
 
     >>> in_short([[[[0]]], "a"])
     "[[[[...]]], 'a']"
@@ -84,7 +84,7 @@ def in_short(value: Any) -> str:
 
 
 def box_in_words(box: Sequence[float]) -> str:
-    """The numbers of a box with six digits each.
+    """The numbers of a box with six significant digits each.
 
     >>> box_in_words([1, 2.5, 1 / 3, 4e9])
     '[1, 2.5, 0.333333, 4e+09]'

@@ -75,7 +75,7 @@ def _image_paths(dataset: Any) -> list[str]:
 
 
 def _file_names(dataset: Any) -> list[str]:
-    """Names of the image files; of data of other classes those in its tables, if it has any."""
+    """Names of the image files; for other dataset classes, those in their tables, if any."""
     if hasattr(dataset, "file_names"):
         return dataset.file_names
     index = getattr(dataset, "coco", None)
@@ -106,7 +106,7 @@ def crowded_images(counts: Counter[int], num_queries: int | None) -> list[tuple[
 
 
 def are_too_many(crowded: Sequence[tuple[int, int]]) -> bool:
-    """Whether so many images, returned by `crowded_images`, are an error in training data."""
+    """Whether the number of images found by `crowded_images` is an error in training data."""
     return len(crowded) >= _TOO_MANY_IMAGES
 
 

@@ -10,7 +10,7 @@ from datasets.evaluation.matching import Entry, Matches, images_with_boxes, matc
 
 
 class OperatingPoint(NamedTuple):
-    """Quality of the detections with at least a score, at IoU 0.5.
+    """Quality of the detections with a score of at least ``threshold``, at IoU 0.5.
 
     Attributes:
         threshold: lowest score of a detection that counts.
@@ -32,7 +32,7 @@ def best_thresholds(
 
     Args:
         ground_truth: of the evaluated images.
-        detections: COCO result entries with ``bbox``, of all scores.
+        detections: COCO result entries with ``bbox``, without a score threshold.
         image_ids: evaluated images; default: all of ``ground_truth``.
 
     Returns:
@@ -53,7 +53,7 @@ def _thresholds_of(matches: Matches) -> dict[str, Any] | None:
 
 
 def best_operating_point(matches: Matches, category_id: int | None = None) -> OperatingPoint | None:
-    """Threshold with the best F1, with its precision and recall; the highest of equal ones.
+    """Threshold with the best F1 (the highest in a tie), with its precision and recall.
 
     F1 is computed for every score that occurs, so that no threshold is better.
 
@@ -79,7 +79,7 @@ def best_operating_point(matches: Matches, category_id: int | None = None) -> Op
 def operating_point(
     matches: Matches, threshold: float, category_id: int | None = None
 ) -> OperatingPoint:
-    """Precision, recall and F1 at a threshold, of a class or (None) of all together."""
+    """Precision, recall and F1 at a threshold, of one class or, for None, of all together."""
     scores, correct, num_objects = _of_class(matches, category_id)
     kept = scores >= threshold
     num_correct, num_kept = int((correct & kept).sum()), int(kept.sum())
@@ -92,7 +92,7 @@ def operating_point(
 
 
 def _of_class(matches: Matches, category_id: int | None) -> tuple[np.ndarray, np.ndarray, int]:
-    """Scores, correctness, and number of objects of a class or (None) of all classes."""
+    """Scores, correctness, and number of objects of one class or, for None, of all classes."""
     if category_id is None:
         return matches.scores, matches.is_correct, sum(matches.num_objects.values())
     own = matches.labels == category_id

@@ -1,10 +1,10 @@
-"""Flags of data in any format, for main.py and the commands of ``datasets``."""
+"""Flags that select data in any format, for main.py and the commands of ``datasets``."""
 
 from util.cli.command_line import FlagGroup
 
 
 def add_format_flags(group: FlagGroup) -> None:
-    """Add the flags for data in any format, and for how it is read."""
+    """Add the flags that select data in any format, and those for how it is read."""
     add = group.add
     add("--data", "your data: folder, COCO JSON or data.yaml; the format is detected")
     add("--voc_path", "Pascal VOC folder: VOCdevkit, VOC2007, or XML files with images")

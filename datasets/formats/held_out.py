@@ -16,7 +16,7 @@ _COPY = re.compile(r"\.rf\.\w+(?=\.\w+$)")
 class ImageSplit(NamedTuple):
     """Names of the images that a run uses for training and for validation.
 
-    A resumed run keeps it, so that no image changes its split when images are added.
+    A resumed run keeps these names, so that no image changes its split when images are added.
     """
 
     train: frozenset[str] = frozenset()
@@ -100,7 +100,7 @@ def hold_out(
 def _first_rows(names: Mapping[int, Any]) -> dict[int, int]:
     """Map each image id to the first id, in the order of names, with the same image.
 
-    Rows with the same file, and Roboflow's augmented copies of an image, must not be in both parts.
+    Rows with the same file, and augmented copies of an image by Roboflow, must share a split.
 
     Args:
         names: file name of each image.

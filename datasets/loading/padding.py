@@ -1,4 +1,4 @@
-"""Padded pixels of batches: measured while training, and estimated before."""
+"""Share of padded pixels in batches: measured in training, and estimated beforehand."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -78,7 +78,7 @@ def group_by_aspect(order: Tensor, aspect_ratios: np.ndarray, generator: torch.G
 
     Parts of the random order are sorted by aspect ratio and cut into blocks of `BLOCK` images; then
     the blocks of the epoch are shuffled. A block has different images in each epoch. Images that do
-    not fill a block are last, in random order, so each epoch leaves out other images.
+    not fill a block are last, in random order, so different images are left out in each epoch.
 
     Args:
         order: random order of the images, (N,) int64.

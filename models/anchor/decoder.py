@@ -164,6 +164,6 @@ class AnchorDecoder(nn.Module):
 
 
 def _set_constant(mlp: MLP, value: float) -> None:
-    """Let an MLP output a constant until its last layer is trained."""
+    """Initialize the last layer of an MLP so that it outputs a constant."""
     nn.init.zeros_(mlp.layers[-1].weight)  # type: ignore[arg-type]
     nn.init.constant_(mlp.layers[-1].bias, value)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Denoising queries for training: noised ground truth that the decoder restores (DN-DETR).
+"""Denoising queries for training: noised ground truth that the decoder reconstructs (DN-DETR).
 
 Source: Li et al., "DN-DETR: Accelerate DETR Training by Introducing Query DeNoising", CVPR 2022.
 """
@@ -71,7 +71,7 @@ def noise_boxes(boxes_cxcywh: Tensor, scale: float = BOX_NOISE) -> Tensor:
     Args:
         boxes_cxcywh: (..., 4) in [0, 1].
         scale: below 1. Centers move by at most ``scale`` times half of the box size, so they stay
-            inside of the box; width and height change by at most ``scale`` times their values.
+            inside the box; width and height change by at most ``scale`` times their values.
 
     Source: DN-DETR, section 4.2.
     """

@@ -1,4 +1,4 @@
-"""Losses of all decoder layers at once: the values of `SetCriterion`, fewer kernel launches.
+"""Losses of all decoder layers at once: as in `SetCriterion`, with fewer kernel launches.
 
 The methods ``loss_labels``, ``loss_boxes`` and ``loss_cardinality`` of
 `models.criterion.SetCriterion` define the losses; tests compare these functions with them.

@@ -45,7 +45,7 @@ def optimize_for_inference(model: nn.Module, aux_outputs: bool = False) -> nn.Mo
         if it is set to training mode, loads a state dict, or is moved or converted.
     """
     _notice_optimizer_steps()
-    model = getattr(model, "_orig_mod", model)  # inside of torch.compile's wrapper
+    model = getattr(model, "_orig_mod", model)  # inside torch.compile's wrapper
     if isinstance(model, torch.jit.ScriptModule) or isinstance(model.forward, _WithoutGradients):
         return model
     prepared = _copy(model, {}).eval()
@@ -71,7 +71,7 @@ def optimize_on_cpu(model: nn.Module, aux_outputs: bool = False) -> nn.Module:
 
 @cache
 def _notice_optimizer_steps() -> None:
-    """Let the steps of all optimizers count as changes of the parameters with gradients.
+    """Count each step of any optimizer as a change of its parameters with gradients.
 
     PyTorch's fused kernels change parameters without a new version of the tensors. Parameters
     without gradients do not change: a new version would forbid backward passes that need them.

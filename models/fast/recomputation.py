@@ -34,7 +34,7 @@ class RecomputedStage(nn.Sequential):
 
 
 class _Recomputed(nn.Module):
-    """First base class of a layer that keeps its inputs only."""
+    """Mixin for layers whose forward pass keeps only their inputs."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         return _recompute(super().forward, *args, **kwargs)
@@ -82,7 +82,7 @@ def _recomputed_class(module: nn.Module) -> type[nn.Module]:
 def recompute_activations(model: nn.Module) -> None:
     """Checkpoint the activations of ResNet stages and transformer layers, in place.
 
-    Only the classes of the modules change, not their names, parameters and hooks.
+    Only the classes of the modules change, not their names, parameters or hooks.
 
     Args:
         model: detector or segmentation model without trained batch norms, whose running statistics

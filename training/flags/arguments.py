@@ -60,7 +60,7 @@ def _add_training_flags(group: FlagGroup) -> None:
         "--activation_checkpointing",
         "recompute activations in the backward pass: less memory, slower, same gradients",
     )
-    skipped = "maximum number of non-finite steps to skip before training aborts"
+    skipped = "skip up to this many steps with a non-finite loss or gradient before aborting"
     add("--max_skipped_steps", skipped, type=int)
     ema = "decay of the exponential moving average (EMA) of the weights, e.g. 0.9998; 0: off"
     add("--ema_decay", ema, type=float)
@@ -81,7 +81,7 @@ def _add_schedule_flags(group: FlagGroup) -> None:
     )
     add(
         "--lr_min",
-        "final learning rate of the cosine schedule; parameter groups below it keep their rate",
+        "final learning rate of the cosine schedule; parameter groups with a lower rate keep it",
         type=float,
     )
     add(
@@ -146,7 +146,7 @@ def _add_loss_flags(group: FlagGroup) -> None:
     add("--cls_loss_coef", "loss: weight of the classification loss", type=float)
     alpha = "focal loss: weight of positive targets; negatives get 1 - alpha (default: 0.25)"
     add("--focal_alpha", alpha, type=float)
-    quality = "focal loss: targets are weighted by the IoU, so scores also rate the boxes"
+    quality = "focal loss: weight targets by the IoU, so that scores also reflect box quality"
     group.add_switch("--iou_targets", quality, off="--no_iou_targets")
     add("--eos_coef", "loss: weight of the no-object class", default=EOS_COEF, type=float)
 
@@ -172,18 +172,19 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--max_size", "maximum long side of images in pixels", type=int)
     of_channel = {"type": float, "nargs": 3, "metavar": ("R", "G", "B")}
     add("--image_mean", "per-channel mean, subtracted from images in [0, 1]", **of_channel)
-    add("--image_std", "per-channel divisor, applied after subtracting the mean", **of_channel)
+    std = "per-channel standard deviation; images are divided by it after subtracting the mean"
+    add("--image_std", std, **of_channel)
     add("--crop_prob", "probability of cropping a training image", type=float)
-    kernels = "kernel that resizes images; torch: faster, some values differ by 1 of 255"
+    kernels = "library that resizes images; torch: faster, some pixel values differ by 1 of 255"
     add("--resize", kernels, choices=["pillow", "torch"])
     similar = "batch images of similar aspect ratios: less padding"
     add_switch("--group_aspect", similar, off="--no_group_aspect")
-    bad_images = "replace up to N unreadable images by other images instead of aborting"
+    bad_images = "replace up to N unreadable images with other images instead of aborting"
     add("--skip_bad_images", bad_images, type=int, metavar="N")
     add_switch(
         "--skip_checks",
-        "only warn about class names, box formats, object counts, image sizes, and flags or data "
-        "that differ between ranks",
+        "warn instead of aborting if class names, box formats, object counts or image sizes do "
+        "not fit, or if flags or data differ between ranks",
     )
     add("--num_workers", "DataLoader workers per process", default=2, type=int)
 
@@ -191,7 +192,7 @@ def _add_data_flags(group: FlagGroup) -> None:
 def _add_run_flags(group: FlagGroup, device: str) -> None:
     add = group.add
     group.add_switch("--masks", "also train and predict masks (segmentation)")
-    folder = 'output folder; "": none (default: new folder outputs/NAME-N for a config or dataset)'
+    folder = 'output folder; "": none (default: new folder outputs/NAME-N, NAME: config or dataset)'
     add("--output_dir", folder, default="")
     add("--device", "cuda or cpu; by default cuda if there is a GPU", default=device)
     add("--seed", "random seed of weights, augmentation and data order", default=42, type=int)
