@@ -1,4 +1,4 @@
-"""A training step of the learned queries, and of anchor queries with focal loss and denoising.
+"""A training step of the learned queries, and of anchor queries with their losses and denoising.
 
 The step is `engine.train_one_epoch` with one batch. The designs have different losses, so that
 results are not compared.
@@ -18,7 +18,8 @@ _DESIGNS = {
     "learned": "",
     "anchor": "--query_design anchor",
     "anchor, focal": "--query_design anchor --cls_loss focal",
-    "anchor, focal, denoising": "--query_design anchor --cls_loss focal --denoising 5",
+    "anchor, focal, IoU targets": "--query_design anchor --cls_loss focal --iou_targets",
+    "and denoising": "--query_design anchor --cls_loss focal --iou_targets --denoising 5",
 }
 # configs/shapes.txt
 _SHAPES = (
