@@ -83,7 +83,7 @@ def test_each_kind_of_data_has_its_own_entry(home, ann_file):
             rows.write(kind.encode())
             return {}, kind
 
-        assert cache.cached(ann_file, kind, write).rest == kind
+        assert cache.cached(ann_file, kind, write).other_keys == kind
     assert len(entries(home)) == 2
 
 
