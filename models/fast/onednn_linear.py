@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from .attention import Attention, has_usual_inputs
+from .replacement import replace_modules
 
 # With fewer multiplications, the Python functions take longer than oneDNN saves.
 _FEWEST_PRODUCTS = 2**23
@@ -92,12 +93,11 @@ _FASTER: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def use_onednn_linears(model: nn.Module) -> None:
-    """Let linear layers and attention compute through oneDNN, in place.
+    """Let linear layers and attention inside a model compute through oneDNN, in place.
 
-    Only the classes of the modules change, not their names, parameters and hooks.
+    The modules are replaced; their names, parameters and hooks do not change.
     """
-    for module in model.modules():
-        module.__class__ = _FASTER.get(type(module), type(module))
+    replace_modules(model, lambda module: _FASTER.get(type(module)))
 
 
 def is_onednn_faster() -> bool:

@@ -17,6 +17,8 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from models.anchor.decoder import AnchorDecoderLayer
 from models.transformer import TransformerDecoderLayer, TransformerEncoderLayer
 
+from .replacement import replace_modules
+
 
 class RecomputedStage(nn.Sequential):
     """Stage of a ResNet that keeps the inputs of every second block.
@@ -72,17 +74,17 @@ def _recompute(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Te
     return result
 
 
-def _recomputed_class(module: nn.Module) -> type[nn.Module]:
+def _recomputed_class(module: nn.Module) -> type[nn.Module] | None:
     blocks = {type(child) for child in module.children()}
     if type(module) is nn.Sequential and blocks and blocks <= {BasicBlock, Bottleneck}:
         return RecomputedStage
-    return _RECOMPUTED.get(type(module), type(module))
+    return _RECOMPUTED.get(type(module))
 
 
 def recompute_activations(model: nn.Module) -> None:
     """Checkpoint the activations of ResNet stages and transformer layers, in place.
 
-    Only the classes of the modules change, not their names, parameters or hooks.
+    Stages and layers are replaced; their names, parameters and hooks do not change.
 
     Args:
         model: detector or segmentation model without trained batch norms, whose running statistics
@@ -93,5 +95,4 @@ def recompute_activations(model: nn.Module) -> None:
     """
     if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
         raise ValueError("activation checkpointing would update running statistics twice per step")
-    for module in model.modules():
-        module.__class__ = _recomputed_class(module)
+    replace_modules(model, _recomputed_class)

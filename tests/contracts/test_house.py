@@ -108,6 +108,14 @@ def test_functions_can_be_seen_whole(name):
     assert max(lengths.values(), default=0) <= MOST_LINES_IN_A_FUNCTION, lengths
 
 
+@pytest.mark.parametrize("name", SOURCES)
+def test_objects_keep_their_class(name):
+    nodes = ast.walk(ast.parse(SOURCES[name].read_text(encoding="utf-8")))
+    stored = [n for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
+    assigned = [node.lineno for node in stored if node.attr == "__class__"]
+    assert not assigned, f"{name}: assignment to __class__ in lines {assigned}"
+
+
 @pytest.mark.parametrize("name", [n for n, path in SOURCES.items() if ">>>" in path.read_text()])
 def test_examples_in_docstrings_hold(name):
     module = importlib.import_module(name.removesuffix(".py").replace("/", "."))

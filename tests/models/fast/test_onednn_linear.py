@@ -162,6 +162,7 @@ def test_modules_keep_names_hooks_and_parameters():
     before = list(plain.named_parameters())
     use_onednn_linears(plain)
     assert all(a is b for (_, a), (_, b) in zip(plain.named_parameters(), before, strict=True))
+    attention = plain.encoder.layers[0].self_attn
     assert type(attention) is OneDnnAttention and type(attention.out_proj) is OneDnnLinear
     assert not any(type(m) in (nn.Linear, Attention) for m in plain.modules())
     outputs_and_gradients(plain)
