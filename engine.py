@@ -1,27 +1,24 @@
 """Train for one epoch, and evaluate."""
 
-import contextlib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from datasets.coco_eval import CocoEvaluator
 from datasets.evaluation.batch_results import Targets, detections, panoptic_maps
 from datasets.evaluation.report import coco_statistics
 from datasets.evaluation.voc_ap import voc_statistics
 from datasets.loading.steps import Batch, Steps
-from datasets.panoptic_eval import PanopticEvaluator, panoptic_statistics
+from datasets.panoptic_eval import build_panoptic_evaluator, panoptic_statistics
 from models.criterion import SetCriterion
 from models.fast.inference import optimize_on_cpu
 from util.distributed.counting import mean_number_of_objects
-from util.distributed.gathering import broadcast_tensors
+from util.distributed.data_parallel import gradient_sync, without_ddp
+from util.epoch_context import EpochContext
 from util.metric_logger import MetricLogger
 from util.nested_tensor import NestedTensor
 from util.nonfinite_steps import (
@@ -31,32 +28,11 @@ from util.nonfinite_steps import (
     reduce_step,
     update_weights,
 )
-from util.optimizer import batch_norms, keep_frozen_norms, scaled_rates
+from util.optimizer import keep_frozen_norms, scaled_rates
 from util.reproducibility.random_state import random_state
 from util.transfer import to_device
 
 PRINT_FREQ = 10
-PANOPTIC_FOLDER = "panoptic_eval"  # in the output folder; holds the segment maps
-
-
-@dataclass
-class EpochContext:
-    """Position in an interrupted epoch, and callbacks of each step.
-
-    Attributes:
-        steps_done: steps already trained before an interruption.
-        meters: statistics of these steps, from `util.metric_logger.MetricLogger.state_dict`.
-        wants_to_stop: called in each step; if True on any rank, `StepWatch.stop_agreed` is set on
-            all ranks one step later.
-        after_step: called with the number of completed steps and the meters.
-        lr_factor: called in each step; returns the factor of its learning rates (warm-up).
-    """
-
-    steps_done: int = 0
-    meters: dict[str, Any] = field(default_factory=dict)
-    wants_to_stop: Callable[[], bool] = lambda: False
-    after_step: Callable[[int, MetricLogger], None] = lambda steps_done, logger: None
-    lr_factor: Callable[[], float] = lambda: 1.0
 
 
 def train_one_epoch(
@@ -118,7 +94,7 @@ def train_one_epoch(
         logger.update(**log, lr=rates[0])
         context.after_step(step + 1, logger)
     watch.read_flags()
-    return _finish(logger)
+    return logger.finish()
 
 
 def _set_to_training(model: nn.Module, criterion: nn.Module) -> None:
@@ -147,7 +123,7 @@ def _compute_gradients(
     for number, batch in enumerate(batches, start=1):
         before = random_state()
         samples, targets = to_device(batch, device)
-        with _gradient_sync(model, enabled=number == len(batches)):
+        with gradient_sync(model, enabled=number == len(batches)):
             outputs = predict(model, samples, device, amp, targets)
             losses = compute_losses(criterion, outputs, targets, num_boxes)
             loss, log = weight_losses(losses, criterion.weight_dict, targets)
@@ -237,13 +213,6 @@ def _clip_gradients(
     return norm
 
 
-def _gradient_sync(model: nn.Module, enabled: bool) -> contextlib.AbstractContextManager[None]:
-    """Context of a backward pass: all-reduce the gradients if enabled, else DDP's ``no_sync``."""
-    if isinstance(model, DistributedDataParallel) and not enabled:
-        return model.no_sync()
-    return contextlib.nullcontext()
-
-
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
@@ -266,7 +235,7 @@ def evaluate(
         postprocessors: ``bbox``; with masks also ``segm``; for panoptic maps ``panoptic``.
         data_loader: yields (images, targets); for panoptic maps ``dataset`` is a `CocoPanoptic`.
         base_ds: ground truth of boxes and masks, a ``pycocotools.coco.COCO``.
-        output_dir: panoptic maps are written to `PANOPTIC_FOLDER` in it, unless it is empty.
+        output_dir: panoptic maps are written to ``panoptic_eval`` in it, unless it is empty.
         before_batch: called before each batch; may raise to end the evaluation.
         logger: prints the steps; by default as log lines.
         print_tables: print the tables of COCO and panoptic metrics.
@@ -281,12 +250,12 @@ def evaluate(
     Raises:
         DivergenceError: if a prediction is not finite.
     """
-    model = optimize_on_cpu(_without_ddp(model.eval()), aux_outputs=True)
+    model = optimize_on_cpu(without_ddp(model.eval()), aux_outputs=True)
     criterion.eval()
     logger = (logger or MetricLogger(delimiter="  ")).show_latest(class_error="{value:.2f}")
     kinds = tuple(k for k in ("segm", "bbox") if k in postprocessors)
     evaluator = CocoEvaluator(base_ds, kinds, print_tables=print_tables)
-    panoptic = _panoptic_evaluator(postprocessors, data_loader, output_dir, print_tables)
+    panoptic = build_panoptic_evaluator(postprocessors, data_loader, output_dir, print_tables)
     for batch in logger.log_every(data_loader, PRINT_FREQ, "Test:"):
         before_batch()
         samples, targets = to_device(batch, device)
@@ -298,35 +267,10 @@ def evaluate(
         if panoptic is not None:
             size = (samples.tensors.shape[-2], samples.tensors.shape[-1])
             panoptic.update(panoptic_maps(postprocessors["panoptic"], outputs, targets, size))
-    stats: dict[str, Any] = _finish(logger)
+    stats: dict[str, Any] = logger.finish()
     evaluator.synchronize_between_processes()
     evaluator.accumulate()
     evaluator.summarize()
     stats.update(coco_statistics(evaluator.coco_eval) | voc_statistics(evaluator, print_tables))
     stats.update(panoptic_statistics(panoptic))
     return stats, evaluator
-
-
-def _panoptic_evaluator(
-    postprocessors: Mapping[str, nn.Module], data_loader: Any, output_dir: Any, print_table: bool
-) -> PanopticEvaluator | None:
-    if "panoptic" not in postprocessors:
-        return None
-    dataset = data_loader.dataset
-    folder = Path(output_dir) / PANOPTIC_FOLDER if output_dir else None
-    return PanopticEvaluator(dataset.ann_file, dataset.ann_folder, folder, print_table)
-
-
-def _without_ddp(model: nn.Module) -> nn.Module:
-    """The model inside DistributedDataParallel, with the running statistics of rank 0."""
-    if isinstance(model, DistributedDataParallel):
-        model = model.module
-    broadcast_tensors(buffer for norm in batch_norms(model) for buffer in norm.buffers())
-    return model
-
-
-def _finish(logger: MetricLogger) -> dict[str, float]:
-    """Merge the meters of all ranks and return the averages by name. Collective."""
-    logger.synchronize_between_processes()
-    logger.print_averages()
-    return {name: meter.global_avg for name, meter in logger.meters.items()}

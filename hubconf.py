@@ -92,6 +92,7 @@ def _box_entry(name: str) -> _Entry:
         query_design: str = "learned",
         optimize: bool = False,
     ) -> _Result:
+        """Build the model; `_with_help` replaces this docstring."""
         model = build.build_released(
             name, pretrained, num_classes, backbone_weights, query_design, optimize
         )
@@ -111,6 +112,7 @@ def _panoptic_entry(name: str) -> _Entry:
         backbone_weights: str = "imagenet",
         optimize: bool = False,
     ) -> _Result:
+        """Build the model; `_with_help` replaces this docstring."""
         model = build.build_released(
             name, pretrained, num_classes, backbone_weights, optimize=optimize
         )
@@ -128,6 +130,7 @@ def _demo_entry(name: str) -> _Entry:
         return_postprocessor: bool = False,
         optimize: bool = False,
     ) -> _Result:
+        """Build the model; `_with_help` replaces this docstring."""
         model = build.build_released(name, pretrained, num_classes, optimize=optimize)
         return (model, detr.PostProcess()) if return_postprocessor else model
 

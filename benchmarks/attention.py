@@ -41,7 +41,10 @@ def _case(name: str, query: Tensor, source: Tensor, padding_mask: Tensor | None)
     stock.load_state_dict(ours.state_dict())
 
     def step(attention: nn.Module) -> Callable[[], Tensor]:
+        """Build a forward and backward pass of one attention module."""
+
         def run() -> Tensor:
+            """Return the output; gradients go to the query and the weights."""
             attention.zero_grad()
             query.grad = source.grad = None
             with torch.autocast("cpu", dtype=torch.bfloat16):

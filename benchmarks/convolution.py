@@ -46,6 +46,7 @@ def _forward(convolution: nn.Module, image: Tensor) -> Callable[[], Tensor]:
     """A forward pass without gradients."""
 
     def run() -> Tensor:
+        """Return the output."""
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
             output: Tensor = convolution(image)
         return output
@@ -57,6 +58,7 @@ def _step(convolution: nn.Module, image: Tensor) -> Callable[[], list[Tensor]]:
     """A forward and a backward pass; returns the gradients of image and weights."""
 
     def run() -> list[Tensor]:
+        """Return the gradients."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
             output = convolution(image)
         leaves = (image, *convolution.parameters())

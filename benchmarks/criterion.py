@@ -51,11 +51,13 @@ def case(
     )
 
     def step(losses: Callable[[dict[str, Any]], dict[str, Tensor]]) -> list[Tensor]:
+        """Return all losses by sorted name, then the gradients of logits and boxes."""
         named = losses(_as_outputs(logits, boxes))
         gradients = torch.autograd.grad(original.weighted_sum(named), (logits, boxes))
         return [*(named[key].detach() for key in sorted(named)), *gradients]
 
     def originally(outputs: dict[str, Any]) -> dict[str, Tensor]:
+        """Compute the losses as the original does, one decoder layer after the other."""
         weights = original.MATCHING_WEIGHTS
         return original.losses(outputs, objects, weights, criterion.empty_weight)
 

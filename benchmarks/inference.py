@@ -103,6 +103,7 @@ def forward(
     source = iter(inputs)
 
     def run() -> Any:
+        """Return the outputs of the last batch."""
         outputs = None
         for _ in range(batches):
             batch = next(source)

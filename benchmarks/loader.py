@@ -99,6 +99,7 @@ def _read_all(dataset: Any) -> Callable[[], list[Any]]:
     """A function that returns all samples; the random draws of an image depend on its index."""
 
     def read() -> list[Any]:
+        """Return all samples."""
         samples = []
         for index in range(len(dataset)):
             random.seed(index)

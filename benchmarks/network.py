@@ -29,9 +29,11 @@ def cases(settings: Settings) -> Iterator[Case]:
     described = f"{batch_size} x 3 x {size[0]} x {size[1]}"
 
     def backbone(network: Any) -> Callable[[], Tensor]:
+        """Build a forward pass of the backbone; it returns the last feature map."""
         return lambda: network.backbone(batch)[0][-1].tensors
 
     def transformer(network: Any) -> Callable[[], Tensor]:
+        """Build a forward pass of the transformer; it returns the decoder outputs."""
         source, mask, position = encoded
         queries = network.query_embed.weight
         return lambda: network.transformer(source, mask, queries, position)[0]
@@ -57,6 +59,7 @@ def _with_backward(run: Callable[[], Tensor], network: Any) -> Callable[[], list
     """A function that returns the gradients of the trained parameters behind an output."""
 
     def step() -> list[Tensor]:
+        """Return the gradients, sorted by parameter name."""
         network.zero_grad()
         run().square().mean().backward()
         named = sorted(network.named_parameters())

@@ -31,6 +31,7 @@ def cases(settings: Settings) -> Iterator[Case]:
         dataset = CocoPanoptic(folder, folder, folder / "panoptic.json")
 
         def ours() -> dict[str, Tensor]:
+            """Read the first sample; return what `_load_as_original` returns."""
             target = dataset[0][1]
             return {key: target[key] for key in ("masks", "boxes", "area")}
 

@@ -55,6 +55,7 @@ def _run(*arguments: str) -> Callable[[], int]:
     """A function that runs Python with these arguments and returns its exit status."""
 
     def run() -> int:
+        """Return the exit status."""
         command = [sys.executable, *arguments]
         return subprocess.run(command, cwd=_ROOT, stdout=subprocess.DEVNULL).returncode
 

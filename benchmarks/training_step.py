@@ -133,6 +133,7 @@ def original_trainer(flags: str) -> Train:
     optimizer, device = build_optimizer(original), flags_of(flags).device
 
     def train(batches: list[Any]) -> dict[str, float]:
+        """Take one step per batch; return the unscaled losses."""
         losses: dict[str, float] = {}
         for samples, objects in batches:
             on_device = [{name: v.to(device) for name, v in t.items()} for t in objects]
@@ -152,6 +153,7 @@ def trainer(flags: str, amp: str) -> Train:
     scaler = torch.amp.GradScaler(device.type) if amp == "fp16" else None
 
     def train(batches: list[Any]) -> dict[str, float]:
+        """Take one step per batch; return the unscaled losses."""
         with contextlib.redirect_stdout(io.StringIO()):
             log = train_one_epoch(
                 *(model, criterion, batches, optimizer, device, 0, 0.1, amp), scaler=scaler

@@ -23,6 +23,7 @@ from util.files.panoptic_png import decode_id_map
 
 Prediction = Mapping[str, Any]
 
+PANOPTIC_FOLDER = "panoptic_eval"  # in the output folder of a run
 _PREDICTIONS = "predictions.json"
 
 
@@ -54,7 +55,7 @@ class PanopticEvaluator:
         self,
         ann_file: str | Path,
         ann_folder: str | Path,
-        output_dir: str | Path | None = "panoptic_eval",
+        output_dir: str | Path | None = PANOPTIC_FOLDER,
         print_table: bool = True,
     ) -> None:
         self._truth = PanopticTruth(ann_file, ann_folder)
@@ -121,6 +122,24 @@ class PanopticEvaluator:
                 file.write(png)
         entry = {"image_id": image_id, "file_name": prediction["file_name"]}
         return _Scored({**entry, "segments_info": segments}, matches)
+
+
+def build_panoptic_evaluator(
+    postprocessors: Mapping[str, Any], data_loader: Any, output_dir: Any, print_table: bool
+) -> PanopticEvaluator | None:
+    """Build the evaluator of the dataset of a loader; None without a panoptic post-processor.
+
+    Args:
+        postprocessors: by name, as in `engine.evaluate`.
+        data_loader: its ``dataset`` is a `datasets.coco_panoptic.CocoPanoptic`.
+        output_dir: output folder of the run; empty or None: write nothing.
+        print_table: print the table of panoptic quality.
+    """
+    if "panoptic" not in postprocessors:
+        return None
+    dataset = data_loader.dataset
+    folder = Path(output_dir) / PANOPTIC_FOLDER if output_dir else None
+    return PanopticEvaluator(dataset.ann_file, dataset.ann_folder, folder, print_table)
 
 
 def panoptic_statistics(evaluator: PanopticEvaluator | None) -> dict[str, Any]:

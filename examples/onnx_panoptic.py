@@ -95,6 +95,7 @@ def segment(args: argparse.Namespace) -> None:
     outputs, padding_mask = onnx_client.run(session, metadata, parts, sizes_wh)
 
     def is_thing(label: int) -> bool:
+        """Whether a predicted label is a thing class, according to the metadata."""
         return bool(metadata["is_thing"].get(str(ids[label] if ids else label), False))
 
     for i, (path, part) in enumerate(zip(args.images, parts, strict=True)):

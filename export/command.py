@@ -101,6 +101,7 @@ def run_export(export_format: Format, argv: Sequence[str] | None = None) -> int:
     """
 
     def command() -> None:
+        """Parse the flags, then export and check."""
         args = _parser(export_format).parse_args(argv)
         require(export_format.packages, export_format.program)
         check_output_file(args.output)
@@ -162,6 +163,7 @@ def run_checked(program: str, command: Callable[[], None]) -> int:
     failed = False
 
     def guarded() -> None:
+        """Run the command; print a failed check as one line."""
         nonlocal failed
         try:
             command()

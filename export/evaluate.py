@@ -122,6 +122,7 @@ def _in_openvino(path: Path, names: Sequence[str], threads: int, precision: str 
     compiled = openvino.Core().compile_model(path, "CPU", options)
 
     def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the outputs by name."""
         outputs = compiled(dict(inputs))
         return {name: outputs[i] for i, name in enumerate(names)}  # in the order of the file
 
@@ -191,6 +192,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0, or 2 after a user error."""
 
     def command() -> None:
+        """Parse the flags, evaluate the files and print a table."""
         args = build_parser().parse_args(argv)
         if args.precision and args.runtime != "openvino":
             raise UserError("--precision belongs to --runtime openvino: leave it out")

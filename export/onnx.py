@@ -82,6 +82,7 @@ def load(path: Path, threads: int = 0, inputs: Sequence[str] = INPUTS) -> Export
     names = [output.name for output in session.get_outputs()]
 
     def run(*values: Tensor) -> dict[str, Tensor]:
+        """Return the outputs by name."""
         feed = {name: value.numpy() for name, value in zip(inputs, values, strict=True)}
         outputs = session.run(names, feed)
         return {n: torch.from_numpy(out) for n, out in zip(names, outputs, strict=True)}

@@ -176,6 +176,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--ema", action="store_true", help=EMA_HELP)
 
     def command() -> None:
+        """Parse the flags and convert the file."""
         args = parser.parse_args(argv)
         check_output_file(args.output)
         checkpoint = read_weights(args.input, args.ema)

@@ -14,12 +14,14 @@ class _FrozenBatchNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> Tensor:
+        """Normalize ``x`` (B, C, H, W) with the statistics and parameters (C,)."""
         ctx.save_for_backward(var, weight)
         ctx.eps = eps
         return F.batch_norm(x, mean, var, weight, bias, eps=eps)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradient of ``x``; the other inputs get none."""
         var, weight = ctx.saved_tensors
         zero = torch.zeros_like(weight)
         return F.batch_norm(grad, zero, var, weight, zero, eps=ctx.eps), *[None] * 5

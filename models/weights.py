@@ -139,6 +139,7 @@ def _differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list
 
 
 def shape_difference(key: str, mine: Tensor, given: Tensor) -> str:
+    """Message about a tensor whose shapes in file and model differ."""
     return f"{key} is {tuple(given.shape)} in the file and {tuple(mine.shape)} in the model"
 
 

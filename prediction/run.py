@@ -97,6 +97,7 @@ def predict_all(
     """
 
     def on_error(item: Item, error: UserError) -> None:
+        """Count a file that failed, and print the error."""
         tally.fail(item.file, UserError(f"{item.title}: {error}"))
 
     with StopSignals() as signals, contextlib.ExitStack() as stack:

@@ -64,6 +64,7 @@ def _samples(detector: Detector, folder: Path, row: Mapping[str, Any]) -> list[I
     label = f"{found.names[0]} {found.scores[0]:.2f}"
 
     def sample(caption: str, heat: Image.Image) -> ImagePair:
+        """The box beside one attention map."""
         return ImagePair(str(row["file_name"]), caption, as_data_url(box), as_data_url(heat))
 
     return [

@@ -90,6 +90,7 @@ def _draw(
     wrong = [one not in (None, ErrorKind.CORRECT) for one in errors.kinds]
 
     def data_url(boxes: np.ndarray, labels: np.ndarray, scores: Any, dashed: Any) -> str:
+        """Draw boxes (N, 4), xywh in pixels of the stored image, as a data URL."""
         corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1) * factor
         texts = [str(names.get(label, label)) for label in labels]
         # The best detection comes last: it is drawn on top, and its label is placed first.

@@ -13,7 +13,7 @@ from torch import nn
 from datasets.evaluation.report import serialisable_eval
 from datasets.loading.bad_samples import refuse_too_many
 from datasets.loading.loaders import TrainLoader
-from engine import EpochContext, train_one_epoch
+from engine import train_one_epoch
 from models.criterion import SetCriterion
 from training.checkpoint import Thresholds, TrainingState, checkpoint_of
 from training.compilation import describe_compilations
@@ -32,6 +32,7 @@ from training.terminal.output import FullOutput
 from util.cli.signals import StopSignals
 from util.distributed.gathering import broadcast_object
 from util.distributed.processes import get_world_size, is_main_process
+from util.epoch_context import EpochContext
 from util.errors import DivergenceError
 from util.metric_logger import MetricLogger
 from util.nonfinite_steps import StepWatch

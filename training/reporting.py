@@ -14,7 +14,7 @@ from datasets.evaluation.panoptic_pictures import panoptic_samples
 from datasets.evaluation.report import per_class_table
 from datasets.evaluation.thresholds import best_thresholds
 from datasets.loading.listed_images import read_row_image
-from engine import PANOPTIC_FOLDER
+from datasets.panoptic_eval import PANOPTIC_FOLDER
 from util.distributed.processes import is_main_process
 from util.visualize.detections import save_detection_samples
 from util.visualize.panoptic import save_panoptic_samples
@@ -101,7 +101,7 @@ def draw_panoptic_maps(dataset: CocoPanoptic, folder: Path) -> Path:
 
     Args:
         dataset: provides the ground truth.
-        folder: output folder; the predicted maps are in its subfolder `engine.PANOPTIC_FOLDER`.
+        folder: output folder; the predicted maps are in its subfolder `PANOPTIC_FOLDER`.
 
     Returns:
         path of the figure.

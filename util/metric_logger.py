@@ -112,6 +112,12 @@ class MetricLogger:
         """Print the averages over all ranks, after `synchronize_between_processes`."""
         print("Averaged stats:", self)
 
+    def finish(self) -> dict[str, float]:
+        """Merge the meters of all ranks; print and return the averages by name. Collective."""
+        self.synchronize_between_processes()
+        self.print_averages()
+        return {name: meter.global_avg for name, meter in self.meters.items()}
+
     def __str__(self) -> str:
         return self.delimiter.join(self._entries())
 

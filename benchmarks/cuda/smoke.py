@@ -76,6 +76,7 @@ def train_briefly(name: str, flags: str, num_objects: int) -> Outcome:
     before = [p.detach().clone() for p in trained]
 
     def train(steps: int) -> dict[str, float]:
+        """Train on copies of the batch; return the statistics."""
         with contextlib.redirect_stdout(io.StringIO()):
             return train_one_epoch(
                 *(model, criterion, [batch] * steps, optimizer, torch.device(args.device)),

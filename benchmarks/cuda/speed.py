@@ -80,6 +80,7 @@ def _waits_of_training(flags: str, batch: Batch, device: str) -> Case:
     """Synchronizations per step between log lines."""
 
     def waits(train: Train) -> Callable[[], float]:
+        """Build a measurement of synchronizations per step."""
         return lambda: synchronizations.per_step(lambda steps: train([batch] * steps))
 
     return Case(
@@ -104,17 +105,20 @@ def _evaluation(
         target |= {"image_id": torch.tensor([image_id]), "orig_size": torch.tensor([480, 640])}
 
     def batches() -> Iterator[Batch]:
+        """Yield the same images with the targets of each batch."""
         for first in range(0, number_of_batches * batch_size, batch_size):
             yield samples, objects[first : first + batch_size]
 
     @torch.no_grad()
     def forward() -> int:
+        """Run the forward passes only; return the number of batches."""
         on_device = samples.to(device)
         for _ in range(number_of_batches):
             predict(model, on_device, torch.device(device), "bf16")
         return number_of_batches
 
     def whole() -> int:
+        """Run `engine.evaluate`; return the number of batches."""
         loader = _Loader(batches, number_of_batches)
         postprocessors: dict[str, nn.Module] = {"bbox": PostProcess().to(device)}
         with contextlib.redirect_stdout(io.StringIO()):

@@ -98,6 +98,7 @@ def gradients_of(
     device = next(network.parameters()).device
 
     def run() -> list[Tensor]:
+        """Return the gradients, sorted by parameter name."""
         network.zero_grad(set_to_none=True)
         losses = compute_losses(criterion, predict(network, batch, device, amp), objects, 1.0)
         weight_losses(losses, criterion.weight_dict, objects)[0].backward()

@@ -25,6 +25,7 @@ class _Backbone(nn.Module):
         self.channels = channels
 
     def forward(self, samples: NestedTensor) -> tuple[list[NestedTensor], list[Tensor]]:
+        """Return the feature maps and their positional encodings, one per stage."""
         features, positions = [], []
         for feature in self.body(samples.tensors).values():
             padding: Any = samples.mask

@@ -63,6 +63,7 @@ def find_folder_with(names: Sequence[str], folder: Path, split: str) -> Path | N
     other_split = "val" if "train" in split else "train"
 
     def doubt(candidate: Path) -> tuple[bool, bool]:
+        """Sort key: folders of masks and of the other split come last."""
         name = candidate.name.lower()
         return any(word in name for word in _MASK_FOLDERS), other_split in name
 

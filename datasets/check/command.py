@@ -34,6 +34,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     reports: list[Report] = []
 
     def command() -> None:
+        """Check, and keep the report for the exit status."""
         reports.append(_check(build_parser().parse_args(argv)))
 
     status = run_command(PROGRAM, command)

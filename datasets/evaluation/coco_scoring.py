@@ -251,6 +251,7 @@ def _as_coco_pair(task: ScoringTask) -> tuple[SimpleNamespace, SimpleNamespace]:
     """
 
     def as_coco(annotations: list[Annotation]) -> SimpleNamespace:
+        """Stand-in for a ``pycocotools.coco.COCO`` that holds these annotations."""
         return SimpleNamespace(
             imgs=task.images,
             getImgIds=lambda: list(task.images),

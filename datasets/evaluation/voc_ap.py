@@ -49,6 +49,7 @@ class _Boxes(NamedTuple):
 
     @classmethod
     def of(cls, entries: Collection[Annotation]) -> "_Boxes":
+        """Boxes of COCO annotations or detections."""
         image_ids = np.array([entry["image_id"] for entry in entries], dtype=np.int64)
         boxes = np.array([entry["bbox"] for entry in entries], dtype=np.float64)
         return cls(image_ids, boxes.reshape(-1, 4))

@@ -123,6 +123,7 @@ def _has_voc_file(folder: Path) -> bool:
 
 
 def xml_files(folder: Path) -> list[Path]:
+    """XML files of a folder, without macOS's ``._`` files."""
     return [
         path
         for path in files_in(folder)

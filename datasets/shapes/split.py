@@ -47,6 +47,7 @@ def write_split(root: Path, split: str, num_images: int, image_size: int, seed: 
         folder.mkdir()
 
     def write_images(indices: range) -> list[_Annotations]:
+        """Write the images of some indices; return their annotations."""
         return [_write_image(root, split, index, image_size, seed) for index in indices]
 
     rows = map_on_all_cores(write_images, num_images, _MIN_PER_PROCESS)

@@ -127,6 +127,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status, see `export.command.run_export`."""
 
     def command() -> None:
+        """Parse the flags, then convert in the given direction."""
         args = build_parser().parse_args(argv)
         (_export if args.direction == "to" else _import)(args)
 

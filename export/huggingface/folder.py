@@ -147,6 +147,7 @@ def load_huggingface_model(folder: Path, masks: bool) -> Exported:
     model.eval()
 
     def run(images: Tensor, padding_mask: Tensor) -> dict[str, Tensor]:
+        """Return the outputs by this project's names."""
         outputs = model(pixel_values=images, pixel_mask=(~padding_mask).long())  # 1: no padding
         named = {"pred_logits": outputs.logits, "pred_boxes": outputs.pred_boxes}
         return named | ({"pred_masks": outputs.pred_masks} if "pred_masks" in outputs else {})

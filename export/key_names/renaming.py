@@ -83,6 +83,7 @@ def inside_detector(rename: Callable[[str], str | None]) -> Callable[[str], str 
     """Extend ``rename`` to segmentation models, which hold the detector under ``detr.``."""
 
     def rename_inside(key: str) -> str | None:
+        """Rename a key, with or without the prefix ``detr.``."""
         prefix = DETECTOR_PREFIX if key.startswith(DETECTOR_PREFIX) else ""
         name = rename(key.removeprefix(prefix))
         return None if name is None else prefix + name

@@ -94,10 +94,13 @@ def _reader(inputs: Sequence[str], batches: Iterable[Example]) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):
+        """Iterates over the batches once."""
+
         def __init__(self) -> None:
             self.feeds = _feeds(inputs, batches)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
+            """Inputs of the next batch by name; None at the end."""
             return next(self.feeds, None)
 
     return Reader()

@@ -18,7 +18,8 @@ _NOT_A_TENSOR = (
 
 
 class _MaskHead(Protocol):
-    def masks(self, attention: Tensor, maps: list[Tensor], image: Tensor) -> Tensor: ...
+    def masks(self, attention: Tensor, maps: list[Tensor], image: Tensor) -> Tensor:
+        """See `models.segmentation.MaskHeadSmallConv.masks`."""
 
 
 class DeferredMasks:

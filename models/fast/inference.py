@@ -78,6 +78,7 @@ def _notice_optimizer_steps() -> None:
     """
 
     def count(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Give all parameters with a gradient a new version."""
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -158,15 +159,18 @@ def _reads_last_layer(detr: type[DETR]) -> bool:
 
 def _refuse_changes(model: Any) -> None:
     def train(mode: bool = True) -> nn.Module:
+        """Refuse training mode."""
         return refuse("cannot be trained") if mode else model
 
     def apply(convert: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> nn.Module:
+        """Refuse conversions that would change a tensor."""
         tensors = [*model.parameters(), *model.buffers()]
         if any(convert(tensor) is not tensor for tensor in tensors):
             refuse("cannot be moved or converted")
         return model
 
     def refuse(what: str) -> NoReturn:
+        """Raise the error."""
         raise RuntimeError(
             f"a model returned by optimize_for_inference {what}: "
             "change the original model, then optimize it again"

@@ -25,12 +25,14 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+        """Return ``a @ b.T + bias``, (M, N) for ``a`` (M, K) and ``b`` (N, K)."""
         ctx.save_for_backward(a, b)
         product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
         return product
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Gradients of ``a``, ``b`` and ``bias``."""
         (grad,), (a, b) = grads, ctx.saved_tensors
         for_a, for_b, for_bias = ctx.needs_input_grad
         return (

@@ -39,6 +39,7 @@ class _Recomputed(nn.Module):
     """Mixin for layers whose forward pass keeps only their inputs."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """See `models.transformer`; intermediate results are computed again for backward."""
         return _recompute(super().forward, *args, **kwargs)
 
 

@@ -116,6 +116,19 @@ def test_objects_keep_their_class(name):
     assert not assigned, f"{name}: assignment to __class__ in lines {assigned}"
 
 
+@pytest.mark.parametrize("name", SOURCES)
+def test_public_names_have_docstrings(name):
+    nodes = ast.walk(ast.parse(SOURCES[name].read_text(encoding="utf-8")))
+    definitions = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+    public = [
+        node
+        for node in definitions
+        if not node.name.startswith("_")
+        and "overload" not in [ast.unparse(decorator) for decorator in node.decorator_list]
+    ]
+    assert [node.name for node in public if ast.get_docstring(node) is None] == []
+
+
 @pytest.mark.parametrize("name", [n for n, path in SOURCES.items() if ">>>" in path.read_text()])
 def test_examples_in_docstrings_hold(name):
     module = importlib.import_module(name.removesuffix(".py").replace("/", "."))

@@ -105,6 +105,7 @@ def _watch_outputs(model: nn.Module, layers: list[str]) -> None:
 
 def _output_hook(name: str, layers: list[str]) -> Callable[..., None]:
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        """Forward hook: append the layer's name if its output is not finite."""
         if any(not tensor.isfinite().all() for tensor in _float_tensors(output)):
             layers.append(f"{name} ({type(module).__name__})")
 
@@ -123,6 +124,7 @@ def _watch_gradients(model: nn.Module, parameters: list[str]) -> None:
 
 def _gradient_hook(name: str, parameters: list[str]) -> Callable[[Tensor], None]:
     def hook(parameter: Tensor) -> None:
+        """Gradient hook: append the parameter's name if its gradient is not finite."""
         if parameter.grad is not None and not parameter.grad.isfinite().all():
             parameters.append(name)
 

@@ -20,6 +20,7 @@ def end_at_once_on_interrupt(name: str) -> None:
     line = f"{name}: interrupted while starting; nothing is written\n".encode()
 
     def end(signum: int, frame: FrameType | None) -> None:
+        """Signal handler: print the line and end the process."""
         os.write(2, line)
         os._exit(128 + signum)
 

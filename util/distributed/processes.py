@@ -58,6 +58,7 @@ def setup_for_distributed(is_master: bool) -> None:
     plain_print: Callable[..., None] = getattr(builtins.print, "plain_print", builtins.print)
 
     def print_on_master(*args: Any, force: bool = False, **kwargs: Any) -> None:
+        """Replacement of the built-in print; ``force``: also on other ranks."""
         if is_master or force:
             plain_print(*args, **kwargs)
 

@@ -29,6 +29,7 @@ def removed_on_sigterm(path: Path) -> Iterator[None]:
         process = os.getpid()
 
         def end(signum: int, frame: FrameType | None) -> None:
+            """Signal handler: remove the files and end the process."""
             if os.getpid() == process:  # not in a forked child
                 for temporary in _existing:
                     _remove(temporary)

@@ -125,6 +125,7 @@ class _AboveBar:
         self._stream, self._bar, self._rest = stream, bar, ""
 
     def write(self, text: str) -> int:
+        """Write complete lines above the bar; keep the beginning of the next line."""
         lines, newline, self._rest = (self._rest + text).rpartition("\n")
         if newline:
             self._bar.erase()
@@ -134,6 +135,7 @@ class _AboveBar:
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
+        """Write several strings."""
         for line in lines:
             self.write(line)
 

@@ -29,6 +29,7 @@ class _PassingLines:
         self._is_terminal = stream.isatty()
 
     def write(self, text: str) -> int:
+        """Write complete lines; keep the beginning of the next line."""
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
             self._write_line(line)

@@ -111,6 +111,7 @@ def save_detection_samples(
     decode = partial(_decode_mask, coco_gt) if masks else None
 
     def row(image_id: int) -> tuple[Panel, Panel]:
+        """Ground truth and detections of one image, side by side."""
         image = (read_image or _read_stored)(image_folder, coco_gt.imgs[image_id])
         annotations = coco_gt.loadAnns(coco_gt.getAnnIds(imgIds=[image_id]))
         found = sorted(by_image[image_id], key=lambda entry: entry["score"])

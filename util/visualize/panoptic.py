@@ -111,6 +111,7 @@ def _draw_row(sample: PanopticSample) -> tuple[Image.Image, Image.Image]:
     image = fit_column(sample.image() if callable(sample.image) else sample.image)
 
     def draw(id_map: np.ndarray, segments: Sequence[SegmentInfo], title: str) -> Image.Image:
+        """Draw segments over the image, with a caption."""
         fitted = resize_nearest(id_map, image.size)
         canvas = draw_panoptic(image, fitted, segments, sample.names)
         return with_caption(canvas, f"{title}, {count(len(segments), 'segment')}")

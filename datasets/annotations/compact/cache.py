@@ -42,6 +42,7 @@ class _MappedArray(np.memmap):
 
     @classmethod
     def open(cls, path: Path) -> "_MappedArray":
+        """Map a ``.npy`` file into memory."""
         array: _MappedArray = np.load(path, mmap_mode="r").view(cls)
         array._path = path
         return array

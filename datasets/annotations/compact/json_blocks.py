@@ -96,6 +96,7 @@ class _Reader:
         self._grow(_BLOCK)
 
     def read(self) -> dict[str, Any]:
+        """Read the whole file; return the values of all keys without a handler."""
         self._data = self._data.removeprefix(codecs.BOM_UTF8)
         others: dict[str, Any] = {}
         missing = set(self._handlers)

@@ -27,6 +27,7 @@ class MemoryBytes:
         self._bytes = b"".join(parts)
 
     def read(self, start: int, end: int) -> bytes:
+        """Return the bytes from ``start`` up to, not including, ``end``."""
         return self._bytes[start:end]
 
 
@@ -43,6 +44,7 @@ class FileBytes:
         weakref.finalize(self, os.close, self._file)
 
     def read(self, start: int, end: int) -> bytes:
+        """Return the bytes from ``start`` up to, not including, ``end``."""
         return os.pread(self._file, end - start, start)
 
     def __reduce__(self) -> tuple[Any, ...]:
