@@ -98,7 +98,7 @@ def train_one_epoch(
 
 
 def _set_to_training(model: nn.Module, criterion: nn.Module) -> None:
-    """Set training mode, but batch norms of a frozen backbone to evaluation mode."""
+    """Set training mode; batch norms with frozen weights stay in evaluation mode."""
     model.train()
     keep_frozen_norms(model)
     criterion.train()

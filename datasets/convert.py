@@ -44,7 +44,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    """Convert all splits, and print the command that trains on them.
+    """Convert all splits, and print the command that trains on the result.
 
     Raises:
         UserError: if the data cannot be read, or the folder cannot be written to.

@@ -30,7 +30,7 @@ class MistakeError(Exception):
 
 
 def open_model(path: str) -> tuple[onnxruntime.InferenceSession, dict[str, Any]]:
-    """Load a model, its `METADATA`, and those of `OPTIONAL`, None if the file has them not.
+    """Load a model and its metadata: `METADATA`, and `OPTIONAL`, None where they are missing.
 
     Raises:
         MistakeError: the file is no exported detector.

@@ -30,7 +30,7 @@ def merge(
     """Give each pixel to the query with the largest mask logit, and merge stuff of one class.
 
     Args:
-        labels: (n,) of the queries.
+        labels: (n,) labels of the queries.
         logits: (n, h, w) masks of the scaled image, without padding.
         size_wh: width and height of the map.
         is_thing: whether a label is a thing.
@@ -57,13 +57,13 @@ def merge(
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the first dimension; rounding creates ties, which go to the first query."""
+    """Softmax over the first dimension; the first query wins ties, which rounding creates."""
     exponentials = np.exp(logits - logits.max(0))
     return exponentials / exponentials.sum(0)
 
 
 def first_of_class(labels: np.ndarray, is_thing: Callable[[int], bool]) -> np.ndarray:
-    """For each query itself, if it is a thing, else the first query of its class."""
+    """For each query its own index, or of stuff the index of the first query of its class."""
     first: dict[int, int] = {}
     numbered = enumerate(labels.tolist())
     return np.array([i if is_thing(label) else first.setdefault(label, i) for i, label in numbered])

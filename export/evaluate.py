@@ -61,7 +61,7 @@ def load(path: Path, runtime: str, threads: int, precision: str | None = None) -
         path: ONNX file of `export.onnx`.
         runtime: ``onnxruntime`` or ``openvino``, on the CPU.
         threads: number of threads; 0: chosen by the runtime.
-        precision: ``f32`` or ``bf16``: computation of OpenVINO; None: its default.
+        precision: dtype in which OpenVINO computes, ``f32`` or ``bf16``; None: its default.
 
     Raises:
         UserError: the file does not exist, or is of another kind.

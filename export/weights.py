@@ -91,7 +91,7 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
 def flags_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """The flags of the run that wrote a checkpoint; empty if it stores none.
 
-    Weights are exported whatever else a file holds: values that no flag has are left out.
+    Invalid entries do not prevent the export of weights: they are left out.
     """
     try:
         flags = flags_in(checkpoint, "")

@@ -91,7 +91,7 @@ class SetCriterion(nn.Module):
             0-d tensors: ``loss_ce``, ``loss_bbox``, ``loss_giou``, ``cardinality_error``, and with
             the suffixes ``_0``, ``_1``, … the same losses of the auxiliary layers; ``class_error``
             in percent (100 without objects, which `engine` excludes from its averages); with masks
-            ``loss_mask`` and ``loss_dice``; of denoising queries ``loss_ce_dn``, ….
+            ``loss_mask`` and ``loss_dice``; for denoising queries ``loss_ce_dn``, ….
 
         Raises:
             DivergenceError: in evaluation mode, if a prediction is not finite.

@@ -30,7 +30,7 @@ _SMALLEST_TARGET = 0.01
 
 
 def focal_terms(logits: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Focal loss of each logit (...) if its target is 1, and if its target is 0.
+    """Focal loss of each logit (...), once for target 1 and once for target 0.
 
     Args:
         logits: (...).

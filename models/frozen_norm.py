@@ -65,7 +65,7 @@ class FrozenBatchNorm2d(nn.Module):
         return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.to(x.dtype).view(1, -1, 1, 1)
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """Factor and summand of each channel, both (C,), for ``x * factor + summand``."""
+        """Scale and shift of each channel, both (C,): the norm is ``x * scale + shift``."""
         mean, var, weight, bias = self._buffers_in_float32()
         scale = weight * (var + self.eps).rsqrt()
         return scale, bias - mean * scale

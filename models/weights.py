@@ -121,7 +121,7 @@ def is_segmentation(state: Mapping[str, Tensor]) -> bool:
 
 
 def is_counter(key: str) -> bool:
-    """Whether this is a batch counter: present in some kinds of batch norm, and never needed."""
+    """Whether a key is a batch counter, which frozen batch norms lack and the model never uses."""
     return key.endswith(".num_batches_tracked")
 
 

@@ -86,7 +86,7 @@ def _chosen_queries(
     ranked = scores.argsort(descending=True, stable=True).tolist()
 
     def is_kept(query: int) -> bool:
-        """Whether a query has a class and a score that are asked for."""
+        """Whether the class and the score of a query are in the selection."""
         category_id = int(category_ids[query])
         is_object = not loaded.is_panoptic or loaded.is_thing.get(category_id, False)
         return (

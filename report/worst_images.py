@@ -65,7 +65,7 @@ def worst_images(
 
 
 def _error_score(errors: ImageErrors, kind: ErrorKind) -> float:
-    """Rank of an image: number of missed objects, or sum of the scores of false detections."""
+    """Sort key of an image: number of missed objects, or sum of the scores of false detections."""
     if kind is ErrorKind.MISSED:
         return float(errors.is_missed.sum())
     scores = errors.image.scores.tolist()

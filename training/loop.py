@@ -149,7 +149,7 @@ class Run:
             print(describe_compilations())
 
     def _last_epoch_is_not_logged(self) -> bool:
-        """Whether the resumed run was interrupted between an epoch and its line in the log."""
+        """Whether the resumed run was interrupted after an epoch, but before its log entry."""
         state, epoch = self.state, self.state.epoch - 1
         ended = state.images_done == 0 and state.train_stats is not None
         if not ended or epoch in state.scores:

@@ -124,7 +124,7 @@ def find_start(
 
 
 def _description(checkpoint: LoadedCheckpoint | None, error: UserError | None) -> str:
-    """Text that differs between ranks if they have not found the same checkpoint."""
+    """Text to compare between ranks: epoch, step and hash of the checkpoint, or the error."""
     if error is not None:
         return error.one_line()
     if checkpoint is None:

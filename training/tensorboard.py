@@ -33,8 +33,8 @@ class TensorboardLog:
 
     Args:
         folder: output folder.
-        first_epoch: first epoch of this start; events of this and later epochs, written before an
-            interruption, are hidden.
+        first_epoch: epoch from which the run starts or resumes; events of this and later epochs,
+            written before an interruption, are hidden.
     """
 
     def __init__(self, folder: Path, first_epoch: int) -> None:

@@ -49,7 +49,7 @@ class CategoryIds:
             num_classes: number of rows without the no-object row.
 
         Raises:
-            ValueError: no such list.
+            ValueError: if ``saved`` is not such a list.
         """
         if saved is None:
             return cls(tuple(range(num_classes)))

@@ -1,4 +1,4 @@
-"""What surrounds the steps of `engine.train_one_epoch`: a resumed position, and callbacks."""
+"""Start position and callbacks of an epoch, for `engine.train_one_epoch`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

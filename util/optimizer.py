@@ -77,7 +77,7 @@ def _build_sgd(
     """SGD whose momentum buffers exist from the start.
 
     The fused kernel allocates them in the first step without initializing them: if that step is
-    skipped because it is not finite, the second one would add arbitrary memory.
+    skipped because it is not finite, the second one would read uninitialized memory.
     """
     sgd = torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
     if momentum:
@@ -107,7 +107,7 @@ def set_backbone_trained(optimizer: torch.optim.Optimizer, trained: bool) -> boo
 
 
 def freeze_backbone(model: nn.Module) -> None:
-    """Freeze all parameters of the backbone of a model that is not trained."""
+    """Freeze all backbone parameters, for a model without an optimizer."""
     for name, parameter in model.named_parameters():
         if _BACKBONE in name:
             parameter.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Text of messages and reports: singular and plural, lists of examples, values in short."""
+"""Text of messages and reports: singular and plural, lists of examples, shortened values."""
 
 import re
 import reprlib
@@ -44,7 +44,7 @@ def count(number: int, noun: str) -> str:
 
 
 def singular(message: str) -> str:
-    """Rewrite a message about several places for one place.
+    """Rewrite a message about several items, in the plural, for a single item.
 
     >>> singular("boxes that look flat; training leaves them out")
     'box that looks flat; training leaves it out'
@@ -56,7 +56,7 @@ def singular(message: str) -> str:
 
 
 def counted(number: int, message: str) -> str:
-    """A number of places and what is wrong with them.
+    """A number of items, then a message about them, in the singular for one item.
 
     >>> counted(2, "images have no id"), counted(1, "images have no id")
     ('2 images have no id', '1 image has no id')
@@ -75,7 +75,7 @@ def first_of(items: Sequence[object], limit: int = EXAMPLES_SHOWN, total: int | 
 
 
 def in_short(value: Any) -> str:
-    """A short text for a value, however long it is and however deeply nested.
+    """A short text for a value of any length and nesting depth.
 
     >>> in_short([[[[0]]], "a"])
     "[[[[...]]], 'a']"

@@ -1,8 +1,8 @@
 """Errors of a detector by kind, and its confusion matrix, at IoU 0.5 and a score threshold.
 
 Source: Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020.
-The kinds and both IoU thresholds are theirs. TIDE asks for "mislocalized" before "wrong class";
-here the larger overlap decides first, see `ErrorKind`.
+The kinds and both IoU thresholds are from TIDE. TIDE checks "mislocalized" before "wrong class";
+here an IoU of 0.5 or more has precedence, see `ErrorKind`.
 """
 
 from collections import Counter
@@ -20,16 +20,16 @@ BACKGROUND_IOU = 0.1  # below it a detection overlaps no object
 
 
 class ErrorKind(Enum):
-    """What a detection is, or that an object is missed. The first that holds, from the top.
+    """Kind of a detection (the first that applies), or an object that is missed.
 
-    IoU is with objects of the image that are no crowds. Detections that are matched to a crowd are
-    of no kind.
+    The IoU is with the objects of the image, without crowds. Detections matched to a crowd have no
+    kind.
     """
 
     CORRECT = "correct"
     """Matched to an object of its class with an IoU of 0.5 or more."""
     DOUBLE = "double"
-    """IoU of 0.5 or more with an object of its class, which a higher score has taken."""
+    """IoU of 0.5 or more with an object of its class that a higher-scoring detection matches."""
     WRONG_CLASS = "wrong class"
     """IoU of 0.5 or more with an object of another class."""
     MISLOCALIZED = "mislocalized"
@@ -49,7 +49,7 @@ class ImageErrors:
 
     Attributes:
         image: detections and objects.
-        kinds: [D] of each detection; None: ignored, as it is matched to a crowd.
+        kinds: [D] kind of each detection; None: matched to a crowd, therefore ignored.
         matched: (D,) index of the object of each correct detection; below 0 for others.
         is_missed: (G,) whether an object is `ErrorKind.MISSED`.
     """
@@ -70,7 +70,7 @@ def errors_in(image: ImageBoxes) -> ImageErrors:
     """Classify the detections and the objects of an image.
 
     Args:
-        image: with the detections to classify only: those with a score above the threshold.
+        image: only with the detections to classify, those at or above the score threshold.
     """
     matched = match_image(image)
     iou = iou_matrix(image.boxes_xywh, image.object_boxes_xywh)
@@ -114,12 +114,12 @@ def _kind_of(own: np.ndarray, other: np.ndarray, matched: int) -> ErrorKind | No
 
 
 class Confusion(NamedTuple):
-    """A confusion matrix with background.
+    """A confusion matrix with a row and a column for background.
 
     Attributes:
-        counts: (K + 1, K + 1) numbers; row: class of the object, last: no object; column: class of
-            the detection, last: none (the object is not found).
-        category_ids: [K] of the first K rows and columns.
+        counts: (K + 1, K + 1). Row: class of the object; last row: detections without an object.
+            Column: class of the detection; last column: objects without a detection.
+        category_ids: [K] category ids of the first K rows and columns.
     """
 
     counts: np.ndarray
@@ -129,12 +129,13 @@ class Confusion(NamedTuple):
 def confusion_matrix(errors: Iterable[ImageErrors], category_ids: list[int]) -> Confusion:
     """Count pairs of true and predicted classes.
 
-    Correct detections are on the diagonal. The other detections are then matched to objects of any
-    class that are left, by falling score, at IoU 0.5; the rest goes to the last row and column.
+    Correct detections are on the diagonal. The other detections, by descending score, are matched
+    at IoU 0.5 to the remaining objects of any class; what has no match is counted in the last row
+    or column.
 
     Args:
-        errors: of all images.
-        category_ids: of the rows; every class that occurs.
+        errors: errors of each image.
+        category_ids: category ids of the rows: all classes that occur.
     """
     row_of = {category_id: row for row, category_id in enumerate(category_ids)}
     nothing = len(category_ids)
@@ -155,7 +156,7 @@ def confusion_matrix(errors: Iterable[ImageErrors], category_ids: list[int]) -> 
 
 
 def _all_pairs(errors: ImageErrors) -> np.ndarray:
-    """(D,) object of each detection, of its class or, if it has none, of any; -1: none."""
+    """(D,) index of the object matched to each detection, of its class or else of any; -1: none."""
     image, pairs = errors.image, errors.matched.clip(min=-1)
     left = np.flatnonzero(errors.matched == -1)
     objects = np.setdiff1d(np.arange(len(image.object_labels)), pairs)

@@ -20,7 +20,7 @@ class ImageBoxes(NamedTuple):
 
     Attributes:
         image_id: id of the image.
-        scores: (D,) in [0, 1], falling.
+        scores: (D,) in [0, 1], descending.
         labels: (D,) category ids.
         boxes_xywh: (D, 4) pixels.
         object_labels: (G,) category ids, without crowds.
@@ -65,11 +65,11 @@ def images_with_boxes(
     """Group detections and objects by image.
 
     Args:
-        ground_truth: of all images.
-        detections: COCO result entries with ``bbox``. The best 100 of an image count, of the
-            classes of ``ground_truth``, as in AP.
+        ground_truth: annotations of all images.
+        detections: COCO result entries with ``bbox``. As in AP, only classes of ``ground_truth``
+            are used, and the 100 highest scores of an image.
         image_ids: images to yield; default: all of ``ground_truth``, by id.
-        min_score: detections with a lower score do not count.
+        min_score: detections with a lower score are ignored.
     """
     by_image = defaultdict(list)
     for entry in detections:

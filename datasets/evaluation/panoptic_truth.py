@@ -29,7 +29,7 @@ def num_threads() -> int:
 
 @lru_cache(maxsize=1)
 def _read_once(ann_file: str, ann_folder: str, _: object) -> PanopticSegments:
-    """Read ground truth, unless it was read for the evaluation before."""
+    """Read ground truth, or return the ground truth that the previous evaluation has read."""
     return read_panoptic(ann_file, ann_folder)
 
 

@@ -14,8 +14,8 @@ class OperatingPoint(NamedTuple):
 
     Attributes:
         threshold: lowest score of a detection that counts.
-        precision: share of the detections that are correct; 0 without detections.
-        recall: share of the objects that are found.
+        precision: fraction of the detections that are correct; 0 without detections.
+        recall: fraction of the objects that are found.
         f1: harmonic mean of both.
     """
 

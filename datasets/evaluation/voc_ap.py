@@ -1,8 +1,8 @@
 """Average precision of boxes by the rules of Pascal VOC, at an IoU of 0.5.
 
 Unlike in COCO's rules, a detection is compared only with the object of its class that it overlaps
-most, even if a better detection has found that object already; the number of detections per image
-is not limited; and detections of difficult objects are neither right nor wrong.
+most, even if a higher-scoring detection is already matched to it; the number of detections per
+image is not limited; and detections of difficult objects are neither true nor false positives.
 
 Source: Everingham et al., The Pascal Visual Object Classes (VOC) Challenge, IJCV 2010, section 4.2.
 """
@@ -59,7 +59,7 @@ def voc_statistics(evaluator: CocoEvaluator, print_table: bool = True) -> dict[s
     """Print VOC's AP of boxes by class, and return the means. Collective: call on every rank.
 
     Args:
-        evaluator: of boxes, synchronised between processes.
+        evaluator: evaluator of boxes, after ``synchronize_between_processes``.
         print_table: print the table.
 
     Returns:
@@ -117,7 +117,7 @@ def all_point_ap(hits: np.ndarray, num_objects: int) -> float:
     """Area under the interpolated precision-recall curve.
 
     Args:
-        hits: (N,) bool, whether each detection is right, by descending score.
+        hits: (N,) bool, whether each detection is correct, by descending score.
         num_objects: number of objects, at least 1.
     """
     # Recall grows by 1 / num_objects with each hit.
@@ -139,7 +139,7 @@ def _interpolated_precision(hits: np.ndarray) -> np.ndarray:
 
 
 def _are_right(found: _Boxes, objects: _Boxes, counts: np.ndarray) -> np.ndarray:
-    """Whether each detection is the first one of an object, without detections of ignored objects.
+    """Whether detections are the first match of an object; those of ignored objects are omitted.
 
     Args:
         found: detections by descending score.

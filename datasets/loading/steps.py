@@ -12,7 +12,9 @@ Batch = tuple[NestedTensor, Sequence[Target]]
 
 
 class Steps:
-    """Batches of each optimizer step, with all targets of the step; an incomplete one is dropped.
+    """Yields (batches, targets) of each optimizer step; an incomplete last step is dropped.
+
+    The targets of all batches are for `MetricLogger.log_every`, which counts the images of a step.
 
     Args:
         batches: usually a data loader.

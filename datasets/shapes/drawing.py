@@ -204,7 +204,7 @@ THING_CLASSES = tuple(_SHAPES)
 
 
 def _place_objects(rng: np.random.Generator, image_size: int) -> tuple[list[_Placed], Array]:
-    """Place a random number of shapes; a shape that finds no room is dropped.
+    """Place a random number of shapes; a shape for which there is no space is dropped.
 
     Returns:
         the shapes in drawing order; and uint8 (size, size), the number of the visible shape at each

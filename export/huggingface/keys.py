@@ -75,7 +75,7 @@ _RENAMINGS = {
 def to_huggingface(state: Mapping[str, Tensor], timm: bool, source: str) -> dict[str, Tensor]:
     """Convert our weights to their key names, without batch counters (their norms are frozen).
 
-    Learned positions are there twice, under the names of transformers 4 and of 5.
+    Learned positions are stored twice, under the names of transformers 4 and of transformers 5.
 
     Args:
         state: state dict of a DETR.

@@ -61,7 +61,7 @@ def check_precision_flags(args: argparse.Namespace, job: Job) -> None:
 
 
 def converted(model: Any, job: Job, args: argparse.Namespace) -> Any:
-    """Convert an ``onnx.ModelProto`` as the flags say."""
+    """Convert an ``onnx.ModelProto`` to the precision of the flags."""
     if args.int8 is not None:
         paths = image_paths(args.int8, args.int8_images or _NUM_IMAGES)
         print(f"calibrating on {len(paths)} images of {args.int8}", flush=True)

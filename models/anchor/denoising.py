@@ -94,15 +94,15 @@ def noise_labels(labels: Tensor, num_classes: int, probability: float = LABEL_NO
 def attention_mask(num_queries: int, group: Tensor) -> Tensor:
     """Mask of the self-attention of ``num_queries`` ordinary queries, then denoising queries.
 
-    Ordinary queries do not see denoising queries, which contain the ground truth. A denoising query
-    sees ordinary queries and its own group.
+    Ordinary queries do not attend to denoising queries, which contain the ground truth. A denoising
+    query attends to ordinary queries and to its own group.
 
     Args:
         num_queries: number of ordinary queries Q.
         group: (D,) group of each denoising query.
 
     Returns:
-        (Q + D, Q + D), True = the query of this row does not see the query of this column.
+        (Q + D, Q + D), True = query i (row) may not attend to query j (column).
 
     Source: DN-DETR, section 4.3, equation 8.
     """

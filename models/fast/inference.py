@@ -71,14 +71,14 @@ def optimize_on_cpu(model: nn.Module, aux_outputs: bool = False) -> nn.Module:
 
 @cache
 def _notice_optimizer_steps() -> None:
-    """Count each step of any optimizer as a change of its parameters with gradients.
+    """Increment the version counters of updated parameters after each step of any optimizer.
 
-    PyTorch's fused kernels change parameters without a new version of the tensors. Parameters
-    without gradients do not change: a new version would forbid backward passes that need them.
+    PyTorch's fused optimizers change parameters without incrementing them. Parameters without
+    gradients are not updated, and a new version would make backward passes that saved them fail.
     """
 
     def count(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """Give all parameters with a gradient a new version."""
+        """Step hook: increment the version counter of each parameter with a gradient."""
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:

@@ -107,7 +107,7 @@ def _add_model_flags(group: FlagGroup) -> None:
     dc5 = "DC5: dilation instead of stride in the last backbone stage"
     add_switch("--dilation", dc5, off="--no_dilation")
     choices = ("sine", "learned")
-    add("--position_embedding", "position encoding", default="sine", type=str, choices=choices)
+    add("--position_embedding", "positional encoding", default="sine", type=str, choices=choices)
     add("--enc_layers", "number of encoder layers", default=6, type=int)
     add("--dec_layers", "number of decoder layers", default=6, type=int)
     add("--dim_feedforward", "feed-forward dimension of the transformer", default=2048, type=int)
@@ -146,7 +146,7 @@ def _add_loss_flags(group: FlagGroup) -> None:
     add("--cls_loss_coef", "loss: weight of the classification loss", type=float)
     alpha = "focal loss: weight of positive targets; negatives get 1 - alpha (default: 0.25)"
     add("--focal_alpha", alpha, type=float)
-    quality = "focal loss: weight targets by the IoU, so that scores also reflect box quality"
+    quality = "focal loss: soft targets that contain the IoU, so that scores reflect box quality"
     group.add_switch("--iou_targets", quality, off="--no_iou_targets")
     add("--eos_coef", "loss: weight of the no-object class", default=EOS_COEF, type=float)
 
@@ -183,8 +183,8 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--skip_bad_images", bad_images, type=int, metavar="N")
     add_switch(
         "--skip_checks",
-        "warn instead of aborting if class names, box formats, object counts or image sizes do "
-        "not fit, or if flags or data differ between ranks",
+        "print warnings instead of aborting for conflicting class names, wrong box formats, too "
+        "many objects or wrong image sizes, and for flags or data that differ between ranks",
     )
     add("--num_workers", "DataLoader workers per process", default=2, type=int)
 
@@ -198,7 +198,7 @@ def _add_run_flags(group: FlagGroup, device: str) -> None:
     add("--seed", "random seed of weights, augmentation and data order", default=42, type=int)
     deterministic = "use deterministic algorithms (slower)"
     group.add_switch("--deterministic", deterministic, off="--no_deterministic")
-    add("--resume", "checkpoint (file or URL) to continue or evaluate", default="")
+    add("--resume", "checkpoint (file or URL) to continue from or to evaluate", default="")
     newest = (
         "continue from the newest checkpoint in --output_dir, or start a new run if there is none"
     )
@@ -211,7 +211,7 @@ def _add_run_flags(group: FlagGroup, device: str) -> None:
     add("--keep_last", "number of most recent checkpoints to keep", type=int)
     initial = "checkpoint (file or URL) with initial weights for a new run; the number of classes"
     add("--finetune", f"{initial} and queries may differ")
-    first = "first epoch number of a run that does not resume"
+    first = "number of the first epoch, unless the run is resumed"
     add("--start_epoch", first, default=0, type=int)
     group.add_switch("--eval", "only evaluate the checkpoint of --resume")
     segments = (

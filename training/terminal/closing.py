@@ -27,7 +27,7 @@ def closing_lines(
     Args:
         state: training progress.
         score_name: name of the validation score.
-        seconds: elapsed time since this start of the run.
+        seconds: elapsed time since the run was started or resumed.
         folder: output folder; None: nothing was saved.
     """
     epochs = count(state.epoch, "epoch")

@@ -27,7 +27,7 @@ class FullOutput:
     is_short = False
 
     def full(self, line: str) -> None:
-        """Print a line that the short style does not print here."""
+        """Print a line; the short style omits it."""
         print(line)
 
     def epoch_logger(self, epoch: int) -> MetricLogger:

@@ -90,7 +90,7 @@ class FlagGroup:
             options = {"dest": flag.removeprefix("--"), "default": False, **options}
             hidden = {**options, "action": undo, "help": argparse.SUPPRESS}
             self._group.add_argument(off, **hidden)
-            help += f"; {off} undoes it"
+            help += f" (opposite: {off})"
         self._group.add_argument(flag, help=help, **options)
 
 

@@ -56,9 +56,9 @@ def downloaded(url: str) -> Iterator[Path]:
 
 
 def load_released(url: str) -> Any:
-    """Load a file that is known by the hash in its name, through the loader of `torch.hub`.
+    """Load a released file, whose name ends in its hash, with `torch.hub.load_state_dict_from_url`.
 
-    Programs replace this loader to serve files without a network.
+    Programs without network access can replace that function to provide the files.
 
     Raises:
         UserError, OSError, RuntimeError: see `downloaded`.

@@ -22,8 +22,8 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of an output folder inside the ``with`` block. Collective: call on every rank.
 
     The system releases it if the process dies. Without support of the file system or the platform
-    nothing is locked. A lock of another machine is reported only: after a crash of that machine a
-    network file system may keep it for a while.
+    nothing is locked. A lock of another machine only causes a warning: after a crash of that
+    machine a network file system may keep it for a while.
 
     Raises:
         UserError: on every rank, if another run on this machine holds it.

@@ -18,7 +18,7 @@ def staged_files(folder: Path) -> Iterator[Path]:
     reversed alphabetical order: ``model.onnx.data`` before ``model.onnx``.
 
     Args:
-        folder: created at the end if it does not exist; the folder that it is in must exist.
+        folder: created at the end if it does not exist; its parent must exist.
     """
     # An existing folder may be on another disk than the folder that it is in.
     place = folder if folder.exists() else folder.absolute().parent

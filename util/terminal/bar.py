@@ -20,14 +20,14 @@ _MIN_BAR = 6  # characters, with its frame
 
 
 class ProgressBar:
-    """A bar and the facts of the newest step; in a file or a pipe, a line for some of the steps.
+    """A progress bar with values of the latest step; in a file or a pipe, one line every few steps.
 
     While the bar is open, everything that is printed to stdout and stderr appears above it.
 
     Args:
         title: start of the line.
         total: number of steps; None: unknown.
-        lines_every: outside of a terminal: steps between two lines.
+        lines_every: in a file or a pipe: number of steps between two lines.
     """
 
     def __init__(self, title: str, total: int | None, lines_every: int = 10) -> None:

@@ -75,7 +75,7 @@ class BarLogger(MetricLogger):
         print(self._title, step_line(averages, width), self._took, flush=True)
 
     def _facts(self, index: int | None = None, clock: LoopClock | None = None) -> StepFacts:
-        """Facts of a step; without ``index`` of the whole loop."""
+        """Values to show: of the step ``index``, or of the whole loop if it is None."""
         fetch_pending([*self.meters.values(), self._recent_class_error])
         recent = self._recent and index is not None
         class_error = self.meters.get("class_error", self._recent_class_error).global_avg

@@ -1,4 +1,4 @@
-"""Lines of libraries that are of interest only while they are the newest."""
+"""Progress messages of libraries, shown on a terminal until the next line replaces them."""
 
 import contextlib
 import sys
@@ -12,7 +12,7 @@ _ERASE_TO_END = "\x1b[K"
 
 @contextlib.contextmanager
 def passing_lines() -> Iterator[None]:
-    """Show the lines of pycocotools on a terminal until the next line, and nowhere else."""
+    """Show pycocotools' messages on a terminal until the next line; drop them elsewhere."""
     above: Any = _PassingLines(sys.stdout)
     with contextlib.redirect_stdout(above):
         try:
@@ -22,7 +22,7 @@ def passing_lines() -> Iterator[None]:
 
 
 class _PassingLines:
-    """A stream that overwrites some of its lines by the next."""
+    """A stream in which the next line overwrites a progress message."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._line = stream, ""

@@ -1,4 +1,4 @@
-"""The text about a step next to its progress bar, shortened to the width of the terminal."""
+"""The text beside a progress bar: losses, speed and time left, in the width of the terminal."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 @dataclass(frozen=True)
 class StepFacts:
-    """What is shown of a step; None or NaN: unknown.
+    """Values of a step that are shown beside the progress bar; None or NaN: unknown.
 
     Attributes:
         loss: weighted sum of all losses.
@@ -34,11 +34,11 @@ class StepFacts:
 def step_line(facts: StepFacts, width: int) -> str:
     """Losses, class error, learning rate, speed and remaining time of a step.
 
-    Numbers have fewer digits where the line would be too long; then entries are left out, the least
-    important first.
+    If the line would be too long, numbers get fewer digits; then the least important entries are
+    omitted.
 
     Args:
-        facts: of the step.
+        facts: values of the step.
         width: maximum length in characters.
     """
     for is_narrow in (False, True):

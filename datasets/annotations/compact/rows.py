@@ -17,7 +17,7 @@ class ByteSource(Protocol):
     """Bytes that are read by their position."""
 
     def read(self, start: int, end: int) -> bytes:
-        """Bytes from ``start`` up to but without ``end``."""
+        """Return the bytes from ``start`` up to, not including, ``end``."""
 
 
 class MemoryBytes:
@@ -32,7 +32,7 @@ class MemoryBytes:
 
 
 class FileBytes:
-    """Bytes of a file, which are read from the file each time: they take no memory here.
+    """Bytes of a file, read from disk at each access, so that they use no memory.
 
     The file is kept open, so it may be deleted or replaced meanwhile. Processes may share it
     after a fork; a copy in another process opens it again.

@@ -73,7 +73,7 @@ def test_switches_with_a_flag_that_undoes_them():
     undone = ["--fast", "--no_color", "--no_fast", "--color"]
     assert vars(parser.parse_args(undone)) == {"fast": False, "color": True}
     assert parser.given_flags(["--no_fast"]) == {"fast"}
-    assert "be quick; --no_fast undoes it" in parser.format_help()
+    assert "be quick (opposite: --no_fast)" in parser.format_help()
     by_name = {action.dest: action.option_strings for action in parser._actions}
     assert by_name["fast"] == ["--fast"] and by_name["color"] == ["--no_color"]
 
