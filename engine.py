@@ -241,7 +241,7 @@ def evaluate(
         print_tables: print the tables of COCO and panoptic metrics.
 
     Returns:
-        statistics: those of `train_one_epoch` except ``lr``, averaged over images; the 12 COCO
+        statistics: as in `train_one_epoch`, except ``lr``, averaged over images; the 12 COCO
         metrics as ``coco_eval_bbox`` and ``coco_eval_masks``; panoptic quality of all, thing and
         stuff classes as ``PQ_all``, ``PQ_th``, ``PQ_st``, each with ``pq``, ``sq``, ``rq`` in
         [0, 1] and ``n`` classes; VOC AP as ``voc_ap50`` and ``voc_ap50_11point`` if the ground

@@ -1,7 +1,7 @@
 """Time and memory of annotations of COCO's size: 118,287 images with 860,001 objects.
 
 The original reads the file with json and, for instances, builds pycocotools' index. This project is
-measured without an entry in its cache, and with one. Every variant runs in processes of its own. A
+measured without an entry in its cache, and with one. Every variant runs in separate processes. A
 pass converts the annotations of all images to targets, without images, in a DataLoader worker. The
 files are made with a fixed seed; the image files are empty.
 
@@ -74,7 +74,7 @@ def _measure_variants(kind: str, folder: Path) -> dict[str, dict[str, float]]:
 
 
 class Annotations(NamedTuple):
-    """Annotations of a file: image ids, and a function that reads those of the image at an index.
+    """Annotations of a file: image ids, and a function that reads those of an image by its index.
 
     Of panoptic data the annotations are the segments.
     """

@@ -1,7 +1,7 @@
 """Start-up: processor time of ``--help``, and time from launch to the first training step.
 
 The original imports PyTorch, torchvision, SciPy and pycocotools before it reads the command line.
-The first step is that of the default model (R50, random weights) on the shapes dataset; the first
+The first step trains the default model (R50, random weights) on the shapes dataset; the first
 launch draws the dataset, the second one reads it.
 """
 

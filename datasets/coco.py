@@ -270,7 +270,7 @@ def build_from_tables(tables: Tables, image_set: str, args: Any) -> CocoDetectio
     """Build the dataset of a split from tables, and print what was read.
 
     Args:
-        tables: tables of the split; checked like those of a COCO file.
+        tables: tables of the split; checked like the tables of a COCO file.
         image_set: "train" or "val".
         args: see `build`; paths are not used. In the short ``log_style`` no summary is printed.
 

@@ -24,7 +24,7 @@ _PROGRAM = "python -m datasets.convert"
 
 
 def build_parser() -> ArgumentParser:
-    """Build the parser; the reading flags are those of main.py."""
+    """Build the parser, with the reading flags of main.py."""
     parser = ArgumentParser(
         prog=_PROGRAM,
         description="Convert the annotations of a dataset (Pascal VOC, YOLO, COCO in any layout) "

@@ -173,7 +173,7 @@ def _pixels_of(image: Image.Image) -> Tensor:
 
 
 class RandomErasing:
-    """Erase a random region of an image tensor; the arguments are those of torchvision."""
+    """Erase a random region of an image tensor; arguments as in torchvision."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.eraser = T.RandomErasing(*args, **kwargs)

@@ -60,7 +60,7 @@ def save_output(picture: Image.Image, path: str, caption: str = "") -> None:
     """Save an image, with a caption if there is one, and print its size.
 
     Raises:
-        UserError: if the suffix of ``path`` is not that of an image format.
+        UserError: if the suffix of ``path`` is not an image format.
     """
     picture = with_caption(picture, caption) if caption else picture
     save_image(picture, path)

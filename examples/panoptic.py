@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the example and return its exit status."""
     description = "Segment an image into things and stuff."
     parser = example_parser("panoptic.py", description, MODELS, threshold=None)
-    help_text = "ids of additional stuff classes (default: those of the checkpoint or of COCO)"
+    help_text = "ids of additional stuff classes (default: from the checkpoint, or COCO's)"
     parser.add_argument("--stuff", type=int, nargs="+", default=[], metavar="ID", help=help_text)
     args = parser.parse_args(argv)
     return run_command("panoptic.py", lambda: segment(args))

@@ -97,7 +97,7 @@ class Architecture:
             raise
         except Exception as err:  # a foreign file can have any shapes
             reason = " ".join(str(err).split())
-            raise UserError(f"{source}: its shapes are those of no DETR ({reason:.200})") from err
+            raise UserError(f"{source}: its shapes do not match any DETR ({reason:.200})") from err
 
     @property
     def largest_side(self) -> float:

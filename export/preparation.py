@@ -39,7 +39,7 @@ class Preparation:
     Attributes:
         short_side: short side of input images in pixels.
         max_size: maximum long side of input images in pixels.
-        fixed_hw: height and width of all batches; None: those of the scaled image.
+        fixed_hw: height and width of all batches; None: the size of the scaled image.
         normalization: mean and standard deviation of the images.
     """
 

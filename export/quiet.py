@@ -12,8 +12,8 @@ _LOGGERS = ("onnxscript", "onnx_ir", "torch.onnx", "")  # "": quantization logs 
 def quiet() -> Iterator[None]:
     """Suppress warnings, and log messages below the level ERROR.
 
-    The exporters report deprecations and missed optimisations of their own code, about which users
-    can do nothing. `export.check` verifies the exported model.
+    The exporters report deprecations and missed optimizations in their own code, which users cannot
+    fix. `export.check` verifies the exported model.
     """
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]

@@ -103,7 +103,7 @@ def source_of(args: argparse.Namespace) -> Source:
         raise UserError("give either --hub NAME or --checkpoint FILE")
     if args.checkpoint:
         if args.weights:
-            raise UserError("--weights belongs to --hub; --checkpoint has weights of its own")
+            raise UserError("--weights belongs to --hub; --checkpoint already contains weights")
         return from_file(args.checkpoint, known_flags(args), averaged=args.ema)
     if any(value is not None for value in known_flags(args).values()):
         raise UserError(

@@ -103,7 +103,7 @@ def finetune_model(
         model: receives the weights.
         state: state dict, with or without the prefix ``module.`` of DistributedDataParallel.
         classes: of both heads; None: not known.
-        cls_loss: classification loss of the file; None: that of the model.
+        cls_loss: classification loss of the file; None: the same as in the model.
 
     Returns:
         the loaded, adapted, skipped, missing and unused tensors.

@@ -31,7 +31,7 @@ class FrozenBatchNorm2d(nn.Module):
     """`torch.nn.BatchNorm2d` with frozen statistics and affine parameters, stored as buffers.
 
     Detection batches are too small for reliable statistics, so the pretrained statistics are kept.
-    State-dict keys: those of `torch.nn.BatchNorm2d`, without ``num_batches_tracked``.
+    State-dict keys: as in `torch.nn.BatchNorm2d`, without ``num_batches_tracked``.
 
     Args:
         num_features: number of channels.

@@ -35,7 +35,7 @@ def report(folder: Path, data_flags: dict[str, Any]) -> None:
 
     Args:
         folder: output folder of the run.
-        data_flags: data flags that replace those of the checkpoint.
+        data_flags: data flags that replace the data flags of the checkpoint.
 
     Raises:
         UserError: if the folder does not exist or contains no results.

@@ -89,7 +89,7 @@ def _has_missing_path(args: argparse.Namespace) -> bool:
 
 
 def _with_moved_data(flags: Mapping[str, Any], moved: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags with the data paths replaced by those of ``moved``, and a matching ``dataset_file``."""
+    """Flags with the data paths of ``moved``, and a matching ``dataset_file``."""
     if not moved.keys() & {*COCO_PATHS, *OWN_DATA_PATHS}:
         return {**flags, **moved}
     kept = {k: v for k, v in flags.items() if k not in (*COCO_PATHS, *OWN_DATA_PATHS)}

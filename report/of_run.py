@@ -24,7 +24,7 @@ def report_run(
 
     Args:
         folder: output folder of the run.
-        data_flags: data flags that replace those of the checkpoint.
+        data_flags: data flags that replace the data flags of the checkpoint.
         ground_truth: annotations; None: they are read from the data of the run.
 
     Raises:

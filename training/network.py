@@ -121,8 +121,8 @@ def build_optimization(args: argparse.Namespace, model: nn.Module) -> Optimizati
 def distribute(model: nn.Module) -> nn.Module:
     """Wrap the model in DistributedDataParallel, if processes are connected. Collective.
 
-    Parameters and buffers are first overwritten with those of rank 0: DDP itself does not broadcast
-    buffers when ``broadcast_buffers`` is off, but frozen batch norms consist of buffers.
+    Parameters and buffers are first overwritten with the values of rank 0: with
+    ``broadcast_buffers`` off, DDP does not broadcast buffers, of which frozen batch norms consist.
 
     ``find_unused_parameters`` is off, so every trained parameter must receive a gradient (possibly
     zero) in every step.
@@ -143,7 +143,7 @@ def distribute(model: nn.Module) -> nn.Module:
 
 
 def _broadcast_state(model: nn.Module) -> None:
-    """Overwrite parameters and buffers with those of rank 0, after comparing their numbers."""
+    """Overwrite parameters and buffers with the values of rank 0; their numbers must be equal."""
     tensors = [*model.parameters(), *model.buffers()]
     numbers = sum(tensor.numel() for tensor in tensors)
     trained = sum(tensor.requires_grad for tensor in tensors)

@@ -15,10 +15,10 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 def category_id_of(own_id: OwnId) -> int:
-    """The integer that stands for the id of a category in the user's files.
+    """Convert the id of a category in the user's files to an integer.
 
-    It does not depend on other categories or on their order: an integer stands for itself, a string
-    with a decimal number for that number, and any other string for its CRC-32.
+    The result does not depend on other categories: integers do not change, a decimal number in a
+    string becomes this number, and any other string its CRC-32.
 
     >>> category_id_of(17), category_id_of("17"), category_id_of("017"), category_id_of("cell")
     (17, 17, 2781519423, 3414656994)

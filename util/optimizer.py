@@ -122,7 +122,7 @@ def num_optimized(optimizer: torch.optim.Optimizer) -> int:
 def scaled_rates(optimizer: torch.optim.Optimizer, factor: float) -> Iterator[list[float]]:
     """Multiply all learning rates by a factor inside the ``with`` block.
 
-    Outside of it, and so in checkpoints, the rates are those of the schedule.
+    Outside the block, and therefore in checkpoints, the rates follow the schedule.
 
     Yields:
         the multiplied rate of each parameter group.

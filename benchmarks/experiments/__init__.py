@@ -1,1 +1,1 @@
-"""Experiments that are commands of their own: ``python -m benchmarks.experiments.growth`` etc."""
+"""Experiments with their own commands: ``python -m benchmarks.experiments.growth`` etc."""

@@ -31,7 +31,7 @@ def read_curve(log: Path, steps_per_epoch: int, name: str = "test_coco_eval_bbox
 
 
 def by_name(folders: Sequence[Path], steps_per_epoch: int) -> dict[str, list[Curve]]:
-    """Curves of all seeds, by name of the run without the seed; those of EMA weights too."""
+    """Curves of all seeds, of raw and of EMA weights, by name of the run without the seed."""
     runs = defaultdict(list)
     for folder in folders:
         name = re.sub(r"_s\d+$", "", folder.name)

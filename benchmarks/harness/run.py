@@ -18,7 +18,7 @@ class Row(NamedTuple):
     """Measurements of one variant and of the baseline of its case.
 
     Attributes:
-        case, unit, threads, rounds: those of the case.
+        case, unit, threads, rounds: fields of the case.
         baseline, variant: names.
         baseline_values, values: measured numbers, one per round.
         difference: of the results.
@@ -68,7 +68,7 @@ def measure(case: Case, rounds: int | None = None) -> list[Row]:
     in ``main.py`` and ``predict.py``, except by the baseline: the original uses glibc's defaults.
 
     Args:
-        rounds: overrides those of the case.
+        rounds: overrides the rounds of the case.
     """
     rounds = case.rounds if rounds is None else rounds
     with _threads(case.threads):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class FrozenNorm(nn.Module):
-    """Batch norm with fixed statistics, computed as passes of its own over the feature map."""
+    """Batch norm with fixed statistics, computed in separate passes over the feature map."""
 
     weight: Tensor
     bias: Tensor

@@ -17,7 +17,7 @@ class Difference(NamedTuple):
 
     Attributes:
         category_id: category id (in the second table, if the ids differ).
-        detail: the difference in words.
+        detail: description of the difference.
     """
 
     category_id: int
@@ -85,7 +85,7 @@ def table_of_dataset(label: str, dataset: Any) -> ClassTable:
 
 
 def table_of_checkpoint(source: str, checkpoint: Mapping[str, Any]) -> ClassTable:
-    """Return the classes stored in a checkpoint; checkpoints of the original have none.
+    """Return the classes stored in a checkpoint; the original does not store classes.
 
     Args:
         source: path of the checkpoint.

@@ -140,7 +140,7 @@ def _explain_prefix(names: Sequence[str], folder: Path) -> str | None:
 
 
 def _last_part(name: str) -> str:
-    r"""Return a name without its folders; the separator may be that of Windows.
+    r"""Return a name without its folders, with either separator.
 
     >>> _last_part("train/a.jpg"), _last_part(r"train\a.jpg")
     ('a.jpg', 'a.jpg')

@@ -78,8 +78,8 @@ def _by_image(coco_gt: COCO, entries: Sequence[Annotation]) -> dict[int, np.ndar
 def _distance_between_images(boxes: list[np.ndarray], best: int | None = None) -> float:
     """Mean of 1 - IoU between a box of an image and the most similar box of another image.
 
-    Each image is compared with the image half the list further on, since neighbors may be frames
-    of a video.
+    Each image is compared with an image half the list away, since neighbors may be frames of a
+    video.
 
     Args:
         boxes: boxes (N, 4) xywh of each image, N at least 1.

@@ -55,7 +55,7 @@ def _thresholds_of(matches: Matches) -> dict[str, Any] | None:
 def best_operating_point(matches: Matches, category_id: int | None = None) -> OperatingPoint | None:
     """Threshold with the best F1 (the highest in a tie), with its precision and recall.
 
-    F1 is computed for every score that occurs, so that no threshold is better.
+    F1 is computed at the score of every detection, so no other threshold has a higher F1.
 
     Args:
         matches: detections of the dataset.

@@ -168,7 +168,7 @@ def read_config(config: Mapping[str, Any], source: str) -> tuple[dict[str, Any],
 
 
 def uses_timm(config: Mapping[str, Any]) -> bool:
-    """Whether the backbone in a ``config.json`` is timm's, not the one of transformers."""
+    """Whether the backbone in a ``config.json`` is a timm model, not a ResNet of transformers."""
     backbone = config.get("backbone_config")
     if backbone:
         return bool(backbone.get("model_type") == "timm_backbone")

@@ -13,11 +13,11 @@ _SUFFIX = "_dn"
 
 
 class MatchedBatch(NamedTuple):
-    """All denoising queries of a batch, as if of one image, with their matched pairs.
+    """All denoising queries of a batch, arranged as one image, with their matched pairs.
 
     Attributes:
         layers: ``pred_logits`` (1, P, K) and ``pred_boxes`` (1, P, 4) of each layer, last first.
-        stacked: the same, stacked.
+        stacked: ``layers`` for the batched losses, see `DecoderLayers.stack`.
         targets: one target, with all N objects of the batch.
         indices: the matched pairs of each layer.
         num_boxes: divisor of the losses: the number of objects times the number of groups.

@@ -132,7 +132,7 @@ def _copy(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
 
 
 def _pack_other_convolutions(model: nn.Module) -> None:
-    """Convolutions outside of ResNets, such as those of `models.detr` and the mask head."""
+    """Pack convolutions outside of ResNets, such as in `models.detr` and the mask head."""
     modules: list[Any] = list(model.modules())
     replaced = [m.forward for m in modules if isinstance(m.forward, FastForward)]
     packed = {id(inside) for forward in replaced for inside in forward.watched}

@@ -143,7 +143,7 @@ def _fold(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor | None]:
 
 
 def _computing_dtype(x: Tensor) -> torch.dtype:
-    """The dtype in which layers compute: the one of autocast if enabled, else that of ``x``."""
+    """The dtype in which layers compute: the autocast dtype if enabled, else the dtype of ``x``."""
     device = x.device.type
     if x.dtype != torch.float64 and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)

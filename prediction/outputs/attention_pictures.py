@@ -1,4 +1,4 @@
-"""Figures of attention maps, like those of the paper (section 4.3)."""
+"""Figures of attention maps, like the figures of the paper (section 4.3)."""
 
 import sys
 from collections.abc import Sequence

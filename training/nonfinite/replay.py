@@ -85,7 +85,7 @@ def examine(model: nn.Module, criterion: SetCriterion, record: StepRecord, amp: 
     _watch_gradients(model, gradients)
     weight_losses(losses, criterion.weight_dict, targets)[0].backward()
     if gradients:
-        return f"losses are finite; the first non-finite gradient is that of {gradients[0]}"
+        return f"losses are finite; the first non-finite gradient belongs to {gradients[0]}"
     return NOTHING_FOUND
 
 

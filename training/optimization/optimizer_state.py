@@ -57,8 +57,8 @@ def _in_own_layout(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any
     """State dict of this optimizer with saved learning rates, weight decay and moments.
 
     All other options keep their current values, so that files saved without the fused kernel (such
-    as the original's) can be resumed with it. Parameters without saved moments, such as those of a
-    frozen backbone, keep their current state. PyTorch itself does not compare shapes.
+    as the original's) can be resumed with it. Parameters without saved moments (frozen
+    backbone) keep their current state. PyTorch itself does not compare shapes.
 
     Raises:
         ValueError: if parameters differ in number or shape.
