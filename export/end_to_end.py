@@ -140,7 +140,7 @@ def _difference_of_scores(
     """Difference from the best scores, and from the probabilities (B, Q, C) of the labels."""
     scores, labels = found["scores"], found["labels"]
     best = probabilities.amax(-1).sort(1, descending=True).values[:, : module.top_k]
-    is_clear = (best - module.threshold).abs() > _NEAR  # near the threshold either is right
+    is_clear = (best - module.threshold).abs() > _NEAR  # near the threshold both are correct
     best = torch.where(is_clear, best * (best >= module.threshold), scores)
     of_query = torch.stack([p[q] for p, q in zip(probabilities, found["queries"], strict=True)])
     of_label = of_query.gather(2, labels.clamp(min=0)[:, :, None]).squeeze(2)

@@ -1,4 +1,4 @@
-"""Detections matched to ground truth at one IoU threshold, as in the COCO evaluation."""
+"""Detections matched to ground truth at IoU 0.5, as in the COCO evaluation."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -89,22 +89,22 @@ def images_with_boxes(
         )
 
 
-def match_image(image: ImageBoxes, iou_threshold: float = IOU_THRESHOLD) -> np.ndarray:
-    """Match the detections of an image, see `util.box_matching.match_classes`."""
+def match_image(image: ImageBoxes) -> np.ndarray:
+    """Match the detections of an image at IoU 0.5, see `util.box_matching.match_classes`."""
     return match_classes(
         (image.labels, image.boxes_xywh),
         (image.object_labels, image.object_boxes_xywh),
         (image.crowd_labels, image.crowd_boxes_xywh),
-        iou_threshold,
+        IOU_THRESHOLD,
     )
 
 
-def match_all(images: Iterable[ImageBoxes], iou_threshold: float = IOU_THRESHOLD) -> Matches:
-    """Match the detections of all images; ignored detections are left out."""
+def match_all(images: Iterable[ImageBoxes]) -> Matches:
+    """Match the detections of all images at IoU 0.5; ignored detections are left out."""
     scores, labels, correct = [np.empty(0)], [np.empty(0, object)], [np.empty(0, bool)]
     objects: Counter[Any] = Counter()
     for image in images:
-        matched = match_image(image, iou_threshold)
+        matched = match_image(image)
         counts = matched != -2
         scores.append(image.scores[counts])
         labels.append(image.labels[counts])

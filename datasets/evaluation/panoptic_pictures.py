@@ -12,22 +12,23 @@ from util.files.panoptic_png import decode_id_map
 from util.visualize.contact_sheet import evenly_spaced
 from util.visualize.panoptic import PanopticSample
 
+_NUM_IMAGES = 6
+
 
 def panoptic_samples(
-    dataset: CocoPanoptic, prediction_folder: str | Path, num_images: int = 6
+    dataset: CocoPanoptic, prediction_folder: str | Path
 ) -> Iterator[PanopticSample]:
-    """Yield some images with ground truth and prediction.
+    """Yield a few images, evenly spaced among the predictions, with ground truth and prediction.
 
     Args:
         dataset: dataset with the ground truth.
         prediction_folder: output folder of `datasets.panoptic_eval.PanopticEvaluator`.
-        num_images: number of images, evenly spaced among the predictions.
     """
     folder = Path(prediction_folder)
     predictions = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
     rows = predictions["annotations"]
     replace_text_ids(rows)
-    for predicted in evenly_spaced(rows, num_images):
+    for predicted in evenly_spaced(rows, _NUM_IMAGES):
         image_id = predicted["image_id"]
         image, truth = dataset.segments.image(image_id), dataset.segments.map_of(image_id)
         yield PanopticSample(

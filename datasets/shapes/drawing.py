@@ -226,7 +226,7 @@ def _place_objects(rng: np.random.Generator, image_size: int) -> tuple[list[_Pla
 
 def _random_shape(rng: np.random.Generator, class_name: str, image_size: int) -> _Placed:
     """Return a shape of random position, size, rotation and stretch, entirely inside the image."""
-    # The larger of two random sizes, because small shapes find room more often.
+    # The larger of two random sizes, because small shapes are placed more often.
     side = max(uniform(rng, MIN_SIDE, MAX_SIDE), uniform(rng, MIN_SIDE, MAX_SIDE))
     radius = side * image_size / 2
     center_x, center_y = (uniform(rng, radius, image_size - radius) for _ in range(2))

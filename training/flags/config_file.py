@@ -13,7 +13,7 @@ from util.reproducibility.provenance import versions
 
 CONFIG = "config.txt"
 _NO_FLAG = ("#", "--num_classes ")
-# Flags that affect a single start (handling of the output folder, settings of the launcher). They
+# Flags that affect a single launch (handling of the output folder, settings of the launcher). They
 # are written as comments, so that a run started from the file does not repeat them.
 _OF_ONE_START = ("auto_resume", "overwrite", "start_epoch", "world_size", "dist_url")
 

@@ -42,7 +42,7 @@ _DATA_PATHS = (*COCO_PATHS, *OWN_DATA_PATHS)
 # Flags that apply only to data outside COCO's directory layout.
 _SPLIT = ("val_fraction", "split_seed")
 _OWN_FORMAT = (*_SPLIT, "keep_difficult")
-# Never restored from a checkpoint: input and output of this start, device and processes. The number
+# Never restored from a checkpoint: input and output of this run, device and processes. The number
 # of classes is read from the weights.
 _NEVER_RESTORED = frozenset(
     {
