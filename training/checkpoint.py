@@ -3,6 +3,7 @@
 `training.folder` writes the file.
 """
 
+import copy
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def checkpoint_of(
         "ema": None if state.averaged is None else state.averaged.module.state_dict(),
         "scaler": None if state.scaler is None else state.scaler.state_dict(),
         "rng": all_gather({"random": random_state(), "meters": progress.meters}),
-        "progress": {name: getattr(progress, name) for name in PROGRESS_FIELDS},
+        "progress": {name: copy.copy(getattr(progress, name)) for name in PROGRESS_FIELDS},
         "step": progress.step,
         "versions": versions(),
         "thresholds": progress.thresholds,

@@ -104,6 +104,7 @@ class RunFolder:
         thresholds: Thresholds,
         ema_thresholds: Thresholds,
         checkpoint: StrPath | None = None,
+        content: Mapping[str, Any] | None = None,
     ) -> None:
         """Add the thresholds of an evaluation to its checkpoint, and to hard links to this file.
 
@@ -111,6 +112,7 @@ class RunFolder:
             thresholds: thresholds of the raw weights, see `training.checkpoint.KEYS`.
             ema_thresholds: thresholds of the EMA weights.
             checkpoint: path of the checkpoint; None: the newest checkpoint.
+            content: content of the checkpoint; None: it is read from the file.
 
         Raises:
             UserError: if the file cannot be read or written.
@@ -119,8 +121,8 @@ class RunFolder:
             return
         path = Path(checkpoint or self.path / _NEWEST)
         links = [p for p in self.path.glob("checkpoint*.pth") if p != path and p.samefile(path)]
-        content = with_thresholds(load_checkpoint(path), thresholds, ema_thresholds)
-        save_on_master(content, path)
+        content = load_checkpoint(path) if content is None else content
+        save_on_master(with_thresholds(content, thresholds, ema_thresholds), path)
         for link in links:
             _link_or_copy(path, link)
 

@@ -138,10 +138,11 @@ class Run:
                 self._end_epoch(settings.resume)
             while state.epoch < epochs and not self._should_stop_early():
                 self._train_epoch()
-                self._save(epoch=state.epoch - 1)
+                content = self._save(epoch=state.epoch - 1)
                 if self.watch.stop_agreed:
                     self._stop()
-                self._end_epoch()
+                # A checkpoint of a GPU is read from its file, which gives tensors on the CPU.
+                self._end_epoch(content=content if self.device.type == "cpu" else None)
         self.output.full(
             f"Training time {datetime.timedelta(seconds=int(time.monotonic() - started))}"
         )
@@ -238,11 +239,14 @@ class Run:
         """Raise StopRequested on every rank. Collective: call on every rank."""
         stop(self.signals, self.state, self.folder.path)
 
-    def _save(self, epoch: int | None) -> None:
-        """Write a checkpoint. Collective: call on every rank.
+    def _save(self, epoch: int | None) -> dict[str, Any]:
+        """Write a checkpoint, and return its content. Collective: call on every rank.
 
         Args:
             epoch: the epoch that has just been completed; None during an epoch.
+
+        Returns:
+            entries by key; the tensors are those of the training state, not copies.
 
         Raises:
             DivergenceError: if weights are not finite; the previous checkpoint is kept.
@@ -255,20 +259,24 @@ class Run:
             )
         content = checkpoint_of(self.training, self.flags, self.classes)
         self.folder.save_checkpoint(content, epoch, self.settings.lr_drop)
+        return content
 
-    def _end_epoch(self, saved_as: str | None = None) -> None:
+    def _end_epoch(
+        self, saved_as: str | None = None, content: Mapping[str, Any] | None = None
+    ) -> None:
         """Evaluate the epoch just finished, if due, and log it.
 
         Args:
             saved_as: path of the epoch's checkpoint; None: the newest checkpoint.
+            content: its content, if it is still in memory.
         """
         if self.plan.evaluates(self.state.epoch - 1):
-            self._evaluate_epoch(saved_as)
+            self._evaluate_epoch(saved_as, content)
         else:
             self._log_epoch({}, {})
         refuse_too_many(self.state.bad_images, self.settings.skip_bad_images)
 
-    def _evaluate_epoch(self, saved_as: str | None) -> None:
+    def _evaluate_epoch(self, saved_as: str | None, content: Mapping[str, Any] | None) -> None:
         """Evaluate the epoch just finished, write log and evaluation, update ``best.pth``."""
         state, epoch = self.state, self.state.epoch - 1
         ema_stats, ema_thresholds = self._score_averaged()
@@ -276,7 +284,7 @@ class Run:
         found = thresholds_in(evaluator), ema_thresholds
         if found != (state.thresholds, state.ema_thresholds):  # not yet in the checkpoint
             state.thresholds, state.ema_thresholds = found
-            self.folder.add_thresholds(*found, saved_as)
+            self.folder.add_thresholds(*found, saved_as, content)
         self._log_epoch(test_stats, ema_stats)
         if is_main_process():
             evaluation = serialisable_eval(evaluator.coco_eval["bbox"].eval)

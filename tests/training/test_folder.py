@@ -108,6 +108,22 @@ def test_copies_are_tried_where_the_newest_cannot_be_read(tmp_path):
         folder.load_newest()
 
 
+def test_thresholds_reach_the_checkpoint_and_its_copies(tmp_path, monkeypatch):
+    folder, best = RunFolder(str(tmp_path), keep_last=2), {"best_f1": 0.3}
+    content = {"epoch": 0, "step": 5, "model": torch.ones(2), "progress": {"skipped_steps": 1}}
+    folder.save_checkpoint(content, 0, 1)
+    folder.add_thresholds(best, None)
+    saved = [torch.load(path) for path in sorted(tmp_path.glob("checkpoint*.pth"))]
+    assert len(saved) == 3 and all(entry["thresholds"] == best for entry in saved)
+    monkeypatch.setattr("training.folder.load_checkpoint", None)  # the content is given
+    folder.add_thresholds(None, best, content=content)
+    for path in tmp_path.glob("checkpoint*.pth"):
+        found = torch.load(path)
+        assert found.pop("progress") == {"skipped_steps": 1, "ema_thresholds": best}
+        assert found.pop("model").equal(content["model"])
+        assert found == {"epoch": 0, "step": 5, "thresholds": None}
+
+
 def test_partial_files_are_removed(tmp_path):
     folder = RunFolder(str(tmp_path))
     folder.save_epoch_evaluation({}, 3)
