@@ -1,5 +1,5 @@
 # make demo      set up; train a small DETR on synthetic shapes, evaluate it, save a figure (CPU, minutes)
-# make panoptic  set up; train boxes, then masks, of things and stuff on synthetic shapes (CPU, 15 minutes)
+# make panoptic  set up; train boxes, then masks, of things and stuff on synthetic shapes (CPU with bf16, 15 minutes)
 # make test      set up; run the fast tests
 # make slow      run the slower tests; make full: the longest tests, half an hour, not part of CI
 # make benchmarks  compare speed and memory with the original's algorithm (ten minutes)

@@ -33,6 +33,7 @@ from util.reproducibility.random_state import random_state
 from util.transfer import to_device
 
 PRINT_FREQ = 10
+_AUTOCAST_DTYPES = {"off": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train_one_epoch(
@@ -142,9 +143,13 @@ def predict(
     Always in float32: matching and losses (outside the model); class and box heads
     (`models.detr`, `models.anchor.detr`); frozen batch norms (`models.frozen_norm`); on the CPU,
     also attention during training without dropout (`models.fast.attention`).
+
+    Raises:
+        ValueError: if ``amp`` is not ``off``, ``bf16`` or ``fp16``.
     """
-    dtype = torch.float16 if amp == "fp16" else torch.bfloat16
-    with torch.autocast(device.type, dtype=dtype, enabled=amp != "off"):
+    if amp not in _AUTOCAST_DTYPES:
+        raise ValueError(f"expected amp off, bf16 or fp16, got {amp!r}")
+    with torch.autocast(device.type, dtype=_AUTOCAST_DTYPES[amp], enabled=amp != "off"):
         reads_targets = getattr(getattr(model, "module", model), "needs_targets", False)
         return model(samples, targets) if targets and reads_targets else model(samples)
 

@@ -184,9 +184,11 @@ def _resolve_flags(
     """Read the checkpoints, restore flags from them, and seed the run. Collective.
 
     Returns:
-        the final flags (a copy), and the loaded checkpoints.
+        the final flags (a copy; ``amp_auto`` is the reason of ``--amp auto`` for the value of
+        ``amp``, or empty), and the loaded checkpoints.
     """
     from training.flags.checks import check_flags, check_training_flags, require_same_flags
+    from training.flags.precision import agree_on_precision
     from training.flags.saved import resolve_flags
     from training.folder import RunFolder
     from training.resume import Start, find_start
@@ -201,10 +203,14 @@ def _resolve_flags(
     check_flags(args)
     check_training_flags(args)
     require_same_flags(args)
+    precision = agree_on_precision(args.amp, args.device, start)
+    args.amp, args.amp_auto = precision.amp, precision.auto_reason
     if args.eval and start == Start():
         print("--eval without --resume: evaluating random weights")
     if not prints_short(args.log_style):
         print(args)
+        if precision.auto_reason:
+            print(f"Computing in {precision}")
     if args.deterministic:
         make_deterministic()
     seed_everything(args.seed + get_rank())

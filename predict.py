@@ -20,6 +20,7 @@ from util.cli.command_line import (
 )
 from util.cli.early_interrupt import end_at_once_on_interrupt
 from util.errors import UserError
+from util.options import AMP_CHOICES, AMP_HELP
 
 if TYPE_CHECKING:
     from prediction.detector import Detector
@@ -75,8 +76,7 @@ def _add_model_flags(group: FlagGroup) -> None:
     losses = "classification loss of the --checkpoint (only needed if the file stores no flags)"
     add("--cls_loss", losses, choices=["ce", "focal"], default=None)
     add("--device", "cpu or cuda (default: cuda if there is a GPU)")
-    amp = "run the model in mixed precision; use fp16 on GPUs only"
-    add("--amp", amp, choices=["off", "bf16", "fp16"], default="off")
+    add("--amp", AMP_HELP, choices=AMP_CHOICES, default="off")
     add("--batch_size", "maximum number of images per batch", type=positive_int, default=4)
 
 
@@ -214,6 +214,10 @@ def _build_detector(args: argparse.Namespace) -> "Detector":
         )
     if detector.device.type == "cpu":
         keep_freed_memory()
+    if detector.precision.warning:
+        print(f"Warning: {detector.precision.warning}")
+    if args.amp == "auto":
+        print(f"Computing in {detector.precision}")
     print(f"{args.checkpoint or args.hub}: {detector.describe(args.threshold)}")
     return detector
 

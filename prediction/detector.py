@@ -21,6 +21,7 @@ from prediction.result import Prediction
 from util.cli.suggestions import did_you_mean
 from util.errors import UserError
 from util.system.devices import check_device
+from util.system.precision import choose_precision
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray
 Key = TypeVar("Key")
@@ -39,7 +40,8 @@ class Detector:
         model: path or URL of a checkpoint written by main.py, a released file or a safetensors
             file; or a loaded model.
         device: ``cpu``, ``cuda``, …; default: ``cuda`` if available, else ``cpu``.
-        amp: mixed precision: ``off``, ``bf16`` or ``fp16``.
+        amp: mixed precision: ``off``, ``bf16``, ``fp16``, or ``auto``: ``bf16`` where the device
+            computes it fast, else ``off``.
         ema: use the EMA weights of a run with ``--ema_decay``.
         dilation: whether this is a DC5 model; only needed if the file stores no flags.
         nheads: number of attention heads; only needed if the file stores no flags; default: 8.
@@ -67,7 +69,7 @@ class Detector:
             known = {"dilation": dilation, "nheads": nheads, "cls_loss": cls_loss}
             model = from_file(str(model), known, averaged=ema)
         self.device = torch.device(name)
-        self.amp = amp
+        self.precision = choose_precision(amp, self.device)
         network = optimize_on_cpu(model.model.to(self.device))
         self.loaded = replace(model, model=network)
         self._preprocess = model.transform()
@@ -97,6 +99,11 @@ class Detector:
             hint = did_you_mean(name, list(RELEASED_MODELS)) or listed
             raise UserError(f"there is no released model {name}{hint}")
         return cls(released_model(name, not pretrained, torch.device("cpu")), device, amp)
+
+    @property
+    def amp(self) -> str:
+        """Mixed precision: ``off``, ``bf16`` or ``fp16``."""
+        return self.precision.amp
 
     @property
     def threshold(self) -> float:

@@ -80,6 +80,18 @@ def test_a_folder_gives_pictures_json_and_csv(model, photos, capsys):
     assert printed.endswith("2 images, 2 detections; results in out\n")
 
 
+def test_the_precision_is_chosen_or_warned_of(model, photos, monkeypatch, capsys):
+    monkeypatch.setattr("util.system.precision.has_fast_bf16", lambda device: False)
+    monkeypatch.setattr("util.system.precision._onednn_supports", lambda amp: False)
+    assert run("photos", "--amp", "auto") == 0
+    chosen = "Computing in float32 (--amp auto: this processor has no fast bf16)"
+    assert chosen in capsys.readouterr().out.splitlines()
+    assert run("photos", "--amp", "bf16") == 0
+    assert "Warning: --amp bf16 is many times slower than --amp off" in capsys.readouterr().out
+    assert run("photos") == 0
+    assert not {"Computing", "Warning"} & set(capsys.readouterr().out.split())
+
+
 def test_results_of_an_earlier_prediction_are_named(model, photos, capsys):
     line = "out also contains results of an earlier prediction: "
     assert run("photos", "--counts", "--crops", "--json", "coco") == 0

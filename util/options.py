@@ -6,6 +6,12 @@ with only the original's flags (an old checkpoint, a notebook, a script) works a
 
 from typing import Any
 
+AMP_CHOICES = ("off", "bf16", "fp16", "auto")  # values of --amp, see `util.system.precision`
+AMP_HELP = (
+    "mixed precision of the model; auto: bf16 where the processor or GPU has fast bf16, else off; "
+    "use fp16 on GPUs only"
+)
+
 NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "num_classes": None,
     "query_design": "learned",

@@ -314,3 +314,11 @@ def test_mixed_precision_is_used():
     found = detector.predict(pixels(60, 80), 0)
     difference = np.abs(np.sort(found.scores) - np.sort(exact.scores)).max()
     assert 0 < difference < 0.2
+
+
+@pytest.mark.parametrize(("fast", "amp"), [(True, "bf16"), (False, "off")])
+def test_auto_computes_in_bf16_where_that_is_fast(monkeypatch, fast, amp):
+    monkeypatch.setattr("util.system.precision.has_fast_bf16", lambda device: fast)
+    assert Detector(red_finder(), "cpu", "auto").amp == amp
+    with pytest.raises(ValueError, match="expected amp off, bf16, fp16 or auto"):
+        Detector(red_finder(), "cpu", "half")

@@ -4,6 +4,7 @@ import argparse
 
 from datasets.formats.flags import add_format_flags
 from util.cli.command_line import FlagGroup
+from util.options import AMP_CHOICES, AMP_HELP
 
 EOS_COEF = 0.1  # default of --eos_coef
 
@@ -49,8 +50,7 @@ def _add_training_flags(group: FlagGroup) -> None:
     )
     _add_schedule_flags(group)
     add("--clip_max_norm", "clip the gradient norm to this value; 0: off", default=0.1, type=float)
-    precisions = ["off", "bf16", "fp16"]
-    add("--amp", "run the model in mixed precision; use fp16 on GPUs only", choices=precisions)
+    add("--amp", AMP_HELP, choices=AMP_CHOICES)
     add_switch("--compile", "compile backbone and transformer with torch.compile for training")
     add_switch(
         "--tf32",

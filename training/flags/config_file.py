@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from training.flags.precision import with_flag_as_given
 from training.output_folder import lies_in, numbered_path
 from util.files.checkpoint import atomic_write
 from util.reproducibility.provenance import versions
@@ -31,7 +32,7 @@ def build_config(
         num_classes: ``--num_classes`` as given, instead of the value in ``args``, which may have
             been read from weights or data; None: not given.
     """
-    values = {**vars(args), "num_classes": num_classes}
+    values = {**with_flag_as_given(vars(args)), "num_classes": num_classes}
     changed: list[str] = []
     others: list[str] = []
     for name, action in actions.items():

@@ -15,6 +15,7 @@ from models.weights import model_state, num_classes_in_head
 from training.checkpoint import can_resume, flags_in, is_of_original, report_better_average
 from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS
 from training.flags.inferred import architecture_of, assumed_cls_loss
+from training.flags.precision import with_flag_as_given
 from training.resume import LoadedCheckpoint, Start
 from util.cli.command_line import accepts_value
 from util.errors import UserError
@@ -48,7 +49,7 @@ _NEVER_RESTORED = frozenset(
     {
         *("resume", "auto_resume", "finetune", "start_epoch", "eval", "num_classes"),
         *("output_dir", "overwrite", "skip_checks", "dump_detections", "log_style"),
-        "tensorboard",
+        *("tensorboard", "amp_auto"),
         *("device", "num_workers", "dist_timeout"),
         *("compile", "tf32", "activation_checkpointing"),
         *("rank", "world_size", "gpu", "dist_url", "dist_backend", "distributed"),
@@ -148,7 +149,7 @@ def resolve_for_resume(
         UserError: if a given flag contradicts the weights, or a saved flag has an invalid value.
     """
     source = f"--resume {args.resume}"
-    saved = flags_in(checkpoint, source)
+    saved = with_flag_as_given(flags_in(checkpoint, source))
     if not saved:
         loss = args.cls_loss if "cls_loss" in given else assumed_cls_loss(checkpoint, args.resume)
         return argparse.Namespace(**{**vars(args), "cls_loss": loss})

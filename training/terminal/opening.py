@@ -14,6 +14,7 @@ from training.network import num_trainable
 from training.optimization.plan import TrainingPlan, build_plan
 from training.resume import Start
 from util.distributed.processes import get_world_size
+from util.system.precision import describe_amp
 from util.text import count, first_of
 
 _CLASSES_SHOWN = 20
@@ -123,8 +124,7 @@ def _device(args: argparse.Namespace) -> str:
     else:
         name = f"{device}, {count(torch.get_num_threads(), 'thread')}"
     processes = f", {get_world_size()} processes" if get_world_size() > 1 else ""
-    precision = {"off": "float32", "bf16": "bfloat16 (--amp bf16)", "fp16": "float16 (--amp fp16)"}
-    return f"{name}{processes}, {precision[args.amp]}"
+    return f"{name}{processes}, {describe_amp(args.amp, getattr(args, 'amp_auto', ''))}"
 
 
 def _epochs(plan: TrainingPlan, num_images: int) -> str:

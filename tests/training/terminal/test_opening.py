@@ -31,8 +31,9 @@ class Split(torch.utils.data.Dataset):
         return 10
 
 
-def opening(*flags, start=None, names=NAMES):
+def opening(*flags, start=None, names=NAMES, **resolved):
     args = main.parse_command_line(["--output_dir", "out", "--device", "cpu", *flags]).args
+    vars(args).update(resolved)
     train = None if args.eval else Split([3, 3, 1], "train.json", "YOLO, data.yaml (train)")
     val = Split([3], "val.json")
     ids = CategoryIds(tuple(range(8)))
@@ -78,6 +79,12 @@ def test_both_stages_of_a_run_with_a_frozen_backbone():
     assert (
         "4 with a frozen backbone, each with 2 steps of 5 images; then 5, each with 5 steps of 2"
     ) in text.replace("\n            ", " ")
+
+
+def test_the_reason_for_a_chosen_precision():
+    text = opening(amp_auto="this processor has no fast bf16").replace("\n            ", " ")
+    assert "float32 (--amp auto: this processor has no fast bf16)" in text
+    assert text.count("float32") == opening().count("float32") == 1
 
 
 def test_an_evaluation_has_no_training_data():
