@@ -95,6 +95,11 @@ LINE = re.compile(
 )
 
 
+def test_the_end_prints_and_returns_the_averages(capsys):
+    assert filled_logger([1.0, 2.0]).finish() == {"loss": 1.5, "lr": 0.5}
+    assert capsys.readouterr().out.startswith("Averaged stats: loss: 1.0000 (1.5000)")
+
+
 def test_lines_have_the_form_that_log_readers_know(capsys):
     logger = MetricLogger(delimiter="  ")
     logger.add_meter("lr", SmoothedValue(window_size=1, fmt="{value:.6f}"))

@@ -113,7 +113,7 @@ def _add_model_flags(group: FlagGroup) -> None:
     add("--dim_feedforward", "feed-forward dimension of the transformer", default=2048, type=int)
     add("--hidden_dim", "embedding dimension of the transformer", default=256, type=int)
     add("--dropout", "dropout rate of the transformer", default=0.1, type=float)
-    add("--nheads", "number of attention heads; divides --hidden_dim", default=8, type=int)
+    add("--nheads", "number of attention heads; must divide --hidden_dim", default=8, type=int)
     add("--num_queries", "object queries: maximum detections per image", default=100, type=int)
     designs = "learned: embeddings (DETR); anchor: boxes that each layer refines (DAB-DETR)"
     add("--query_design", f"query type. {designs}", choices=["learned", "anchor"])
