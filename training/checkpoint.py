@@ -21,7 +21,6 @@ from training.state import PROGRESS_FIELDS, RunState
 from util.distributed.processes import all_gather, get_rank
 from util.errors import UserError
 from util.metric_logger import MetricLogger
-from util.options import NEW_FLAG_DEFAULTS
 from util.reproducibility.provenance import versions
 from util.reproducibility.random_state import random_state, set_random_state
 
@@ -39,6 +38,7 @@ KEYS = {
     "is_thing": "panoptic data: whether each category id is a thing; else None",
     "category_ids": "category id of each row of the head; None: row numbers are category ids",
     "split": "names of train and val images, if images were held out; else None",
+    "data": "number of images and objects, and a hash, of training and validation data",
     "ema": "state dict of the EMA weights; None without --ema_decay",
     "scaler": "state dict of the gradient scaler; None without --amp fp16",
     "rng": "per rank: random states, and running statistics of the current epoch",
@@ -84,7 +84,7 @@ def checkpoint_of(
     Args:
         state: training state.
         flags: all flags, by name.
-        classes: values for ``categories``, ``is_thing``, ``category_ids`` and ``split``.
+        classes: values for ``categories``, ``is_thing``, ``category_ids``, ``split`` and ``data``.
 
     Returns:
         values for the keys in `KEYS`.
@@ -152,14 +152,14 @@ def flags_in(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
 def cls_loss_in(checkpoint: Checkpoint, source: str) -> str:
     """Classification loss that a checkpoint was trained with: ``ce`` or ``focal``.
 
-    Without saved flags the focal loss is assumed for anchor queries, as in all recipes.
+    If the file does not store it, the focal loss is assumed for anchor queries, as in all recipes.
 
     Raises:
         UserError: if the checkpoint is invalid.
     """
     flags = flags_in(checkpoint, source)
-    if flags:
-        return str(flags.get("cls_loss", NEW_FLAG_DEFAULTS["cls_loss"]))
+    if "cls_loss" in flags:
+        return str(flags["cls_loss"])
     return "focal" if has_anchors(model_state(checkpoint, source)) else "ce"
 
 
@@ -205,18 +205,20 @@ def position_in(checkpoint: Checkpoint) -> tuple[Any, Any]:
 
 
 def report_better_average(checkpoint: Checkpoint, source: str, hint: str) -> None:
-    """Print a notice if the EMA weights of a ``best.pth`` scored better than the raw ones.
+    """Print a notice if a checkpoint also has EMA weights; of ``best.pth``, if they scored better.
 
     Args:
         checkpoint: checkpoint whose raw weights are used.
         source: path of the checkpoint.
         hint: how to use the EMA weights.
     """
-    if checkpoint.get("best_weights") == "ema" and checkpoint.get("ema"):
-        print(
-            f"{source}: the raw weights are used, but the averaged (EMA) weights scored better: "
-            f"{hint}"
-        )
+    if not checkpoint.get("ema"):
+        return
+    if checkpoint.get("best_weights") == "ema":
+        averaged = "but the averaged (EMA) weights scored better"
+    else:
+        averaged = "not its averaged (EMA) weights"
+    print(f"{source}: the raw weights are used, {averaged}: {hint}")
 
 
 def can_resume(checkpoint: Checkpoint) -> bool:

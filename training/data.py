@@ -25,6 +25,8 @@ from datasets.loading.padding import estimated_share
 from datasets.loading.samplers import EpochBatchSampler
 from training.checkpoint import flags_in
 from training.class_rows import category_ids_in, choose_category_ids, require_rows
+from training.data_changes import facts_of, report_changed_data
+from training.flags.data_checks import OWN_DATA_PATHS
 from training.resume import Start
 from util.category_ids import CategoryIds
 from util.distributed.agreement import fingerprint, require_same
@@ -66,7 +68,12 @@ class Data:
             "is_thing": self.classes.is_thing or None,
             "category_ids": self.category_ids.saved(),
             "split": None if split is None else split.saved(),
+            "data": self.facts(),
         }
+
+    def facts(self) -> dict[str, Any]:
+        """Facts about both datasets, see `training.data_changes.facts_of`."""
+        return {"training": facts_of(self.train_set), "validation": facts_of(self.val_set)}
 
 
 def build_data(args: argparse.Namespace, start: Start) -> Data:
@@ -84,10 +91,9 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     if of_head is not None and not of_head.are_rows:
         # Ids may exceed the number of rows here. Classes without a row are reported below.
         args = argparse.Namespace(**{**vars(args), "num_classes": None})
-    known, split = None, None
+    known, split = None, _earlier_split(args, start)
     if start.resume is not None:
         known = table_of_checkpoint(*start.resume).names
-        split = ImageSplit.read(start.resume.content.get("split"))
         saved = flags_in(start.resume.content, start.resume.path)
         listed = class_list(args.classes, saved, known, start.resume.path)
         args = argparse.Namespace(**{**vars(args), "classes": listed})
@@ -95,6 +101,7 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     train_set: Any = None if args.eval else build_dataset("train", args, known, split)
     _require_same_data(args.skip_checks, training=train_set, validation=val_set)
     warn_of_shared_images(train_set, val_set)
+    _warn_of_earlier_training(val_set, start)
     classes = classes_of_run(
         val_set,
         train_set,
@@ -113,7 +120,46 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     if head is not None and not category_ids.are_rows:
         for dataset in used:
             require_rows(dataset, category_ids, head.path)
-    return Data(train_set, val_set, classes, ground_truth, category_ids)
+    data = Data(train_set, val_set, classes, ground_truth, category_ids)
+    if start.resume is not None and train_set is not None:
+        report_changed_data(start.resume.content.get("data"), data.facts())
+    return data
+
+
+def _earlier_split(args: argparse.Namespace, start: Start) -> ImageSplit:
+    """Training and validation images of the checkpoint that the run starts from.
+
+    A new run from the weights of a checkpoint keeps them if it has the same data and no
+    ``--split_seed``: images that the weights were trained on must not become validation images.
+    """
+    if start.resume is not None:
+        return ImageSplit.read(start.resume.content.get("split"))
+    checkpoint = start.finetune or start.frozen
+    if checkpoint is None or args.split_seed is not None:
+        return ImageSplit()
+    saved = flags_in(checkpoint.content, checkpoint.path)
+    paths = [(getattr(args, name), saved.get(name)) for name in OWN_DATA_PATHS]
+    is_same = any(now and before and _is_same_path(now, before) for now, before in paths)
+    return ImageSplit.read(checkpoint.content.get("split") if is_same else None)
+
+
+def _is_same_path(now: str, before: Any) -> bool:
+    return isinstance(before, str) and Path(now).resolve() == Path(before).resolve()
+
+
+def _warn_of_earlier_training(val_set: Any, start: Start) -> None:
+    """Print a warning if held-out images are training images of the weights of a new run."""
+    split: ImageSplit | None = getattr(val_set, "split", None)
+    checkpoint = start.finetune or start.frozen
+    if split is None or checkpoint is None:
+        return
+    shared = split.val & ImageSplit.read(checkpoint.content.get("split")).train
+    if shared:
+        print(
+            f"Warning: {len(shared)} of {len(split.val)} validation images have names of training "
+            f"images of {checkpoint.path}, such as {min(shared)}; if they are the same images, "
+            "validation AP will be too high"
+        )
 
 
 def class_list(

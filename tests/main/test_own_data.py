@@ -122,6 +122,50 @@ def test_a_grown_folder_moves_no_image_from_training_to_validation(kind, voc, tm
     assert set(split["train"]) < set(now["train"]) and len(now["train"]) == 20
 
 
+def test_fine_tuning_keeps_training_images_out_of_validation(voc, trained, tmp_path, capsys):
+    out, checkpoint = tmp_path / "out", trained / "checkpoint.pth"
+    split = read_checkpoint(checkpoint)["split"]
+    flags = ["--finetune", checkpoint, "--seed", "7", "--val_fraction", "0.4", "--epochs", "1"]
+    assert run("--data", voc, *flags, "--output_dir", out) == 0
+    text = capsys.readouterr().out
+    assert "3 of 8 images: 3 as in the checkpoint" in text and "have names of" not in text
+    assert read_checkpoint(out / "checkpoint.pth")["split"] == split
+
+
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_validation_on_training_images_of_the_initial_weights(
+    is_moved, voc, trained, tmp_path, capsys
+):
+    root = shutil.copytree(voc, tmp_path / "data") if is_moved else voc
+    seed = "--seed" if is_moved else "--split_seed"
+    flags = ["--finetune", trained / "checkpoint.pth", seed, "7", "--val_fraction", "0.4"]
+    assert run("--data", root, *flags, "--epochs", "1", "--output_dir", "") == 0
+    warning = (
+        r"Warning: \d of 3 validation images have names of training images of .*checkpoint.pth"
+    )
+    assert re.search(warning, capsys.readouterr().out)
+
+
+def test_changed_data_of_a_continued_run_is_reported(voc, tmp_path, capsys):
+    root, out = shutil.copytree(voc, tmp_path / "data"), tmp_path / "out"
+    assert run("--data", root, "--epochs", "1", "--output_dir", out) == 0
+    resume = ["--resume", out / "checkpoint.pth", "--output_dir", ""]
+    capsys.readouterr()
+    assert bare_run(*resume, "--epochs", "2") == 0
+    assert "has changed" not in capsys.readouterr().out
+    val = read_checkpoint(out / "checkpoint.pth")["split"]["val"][0].removesuffix(".png")
+    file = root / f"{val}.xml"
+    file.write_text(file.read_text().replace("cat", "dog"))
+    write_text(root / "8.xml", voc_xml(voc_object("emu"), filename="8.png", size_wh=(64, 64)))
+    Image.new("RGB", (64, 64)).save(root / "8.png")
+    assert bare_run(*resume, "--epochs", "2") == 0
+    text = capsys.readouterr().out
+    start = "data has changed since the checkpoint was written:"
+    assert f"training {start} 8 images instead of 7, 22 objects instead of 21\n" in text
+    scores = "best.pth and --patience compare scores of both"
+    assert f"validation {start} other image names, boxes or classes; {scores}\n" in text
+
+
 def test_a_class_list_that_is_gone_is_in_the_checkpoint(voc, tmp_path, capsys):
     names = write_text(tmp_path / "names.txt", "emu\ncat\n")
     out = tmp_path / "out"

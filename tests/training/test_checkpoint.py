@@ -31,7 +31,8 @@ def content(is_thing=None, progress=None):
     progress = progress or RunState(epoch=3, step=7)
     average = AveragedModel(model, 0.9)
     state = TrainingState(model, optimizer, scheduler, None, progress, average)
-    classes = {"categories": {1: "cat"}, "is_thing": is_thing, "category_ids": [1], "split": None}
+    classes = {"categories": {1: "cat"}, "is_thing": is_thing, "category_ids": [1]}
+    classes |= {"split": None, "data": {}}
     return checkpoint_of(state, {"lr": 0.1}, classes)
 
 

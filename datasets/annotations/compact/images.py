@@ -1,7 +1,8 @@
 """Access to annotations by image; shared by instance and panoptic files."""
 
+import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -47,6 +48,21 @@ def link(images: Columns, image_ids: np.ndarray) -> dict[str, np.ndarray]:
         "by_image": np.argsort(row, kind="stable").astype(np.int32),
         "first": np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
     }
+
+
+# Arrays that `TablesByImage.facts` hashes, as far as a kind of file has them.
+_HASHED = (
+    *("image_id", "image_place", "file_name", "image_row"),
+    *("category_id", "bbox", "iscrowd", "map_name", "num_segments"),
+)
+
+
+class DataFacts(TypedDict):
+    """Number of images, number of objects (or segments), and a hash of names, boxes and classes."""
+
+    images: int
+    objects: int
+    hash: str
 
 
 class TablesByImage:
@@ -109,6 +125,24 @@ class TablesByImage:
         count = len(self._tables.images), len(self.image_row)
         images, annotations = self.images_at(range(count[0])), self.annotations_at(range(count[1]))
         return {**self._tables.other_keys, "images": images, "annotations": annotations}
+
+    def facts(self) -> DataFacts:
+        """Facts that differ if the file has other images, boxes or classes.
+
+        Polygons, pixels and the categories of segments are not hashed.
+        """
+        arrays, digest = self._tables.arrays, hashlib.blake2b(digest_size=8)
+        for name in _HASHED:
+            if name in arrays:
+                digest.update(np.ascontiguousarray(arrays[name]))
+        num_objects = (
+            arrays["num_segments"].sum() if "num_segments" in arrays else len(self.image_row)
+        )
+        return {
+            "images": len(self._ids),
+            "objects": int(num_objects),
+            "hash": digest.hexdigest(),
+        }
 
     def images_outside(self, folder: str | Path) -> list[Row]:
         """Images whose file name points outside a folder."""
