@@ -184,7 +184,8 @@ def _add_data_flags(group: FlagGroup) -> None:
     add_switch(
         "--skip_checks",
         "print warnings instead of aborting for conflicting class names, wrong box formats, too "
-        "many objects or wrong image sizes, and for flags or data that differ between ranks",
+        "many objects or wrong image sizes, and for flags or data that differ between ranks; also "
+        "do not check whether another run is writing to --output_dir",
     )
     add("--num_workers", "DataLoader workers per process", default=2, type=int)
 

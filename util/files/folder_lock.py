@@ -23,11 +23,13 @@ def locked(folder: Path) -> Iterator[None]:
 
     The system releases it if the process dies. Without support of the file system or the platform
     nothing is locked. A lock of another machine only causes a warning: after a crash of that
-    machine a network file system may keep it for a while.
+    machine a network file system may keep it for a while. A folder that did not exist before is
+    removed again if it is empty at the end.
 
     Raises:
         UserError: on every rank, if another run on this machine holds it.
     """
+    new = [path for path in (folder, *folder.parents) if is_main_process() and not path.exists()]
     lock = decide_on_main(lambda: _lock(folder))
     try:
         yield
@@ -37,37 +39,53 @@ def locked(folder: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 (folder / _LOCK).unlink()
             os.close(lock)
+        with contextlib.suppress(OSError):  # not empty
+            for path in new:
+                path.rmdir()
 
 
 def _lock(folder: Path) -> int | None:
     """Descriptor of the locked file; None if it cannot be locked."""
-    try:
-        import fcntl  # not on Windows
-
-        folder.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + _SECONDS
-        while True:
+    deadline = time.monotonic() + _SECONDS
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
             lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _is_at(lock, folder / _LOCK):
-                    break
-            owner = os.read(lock, 200).decode(errors="replace")
-            os.close(lock)
-            if time.monotonic() > deadline:
-                _report_owner(folder, owner)
-                return None
-            time.sleep(_POLL_SECONDS)
-        os.ftruncate(lock, 0)
-        os.write(lock, f"process {os.getpid()}{_here()}".encode())
-    except (ImportError, PermissionError):
-        return None
-    except OSError:  # a file system without locks
-        with contextlib.suppress(OSError):
-            (folder / _LOCK).unlink()
-        return None
-    _held.add(lock)
-    return lock
+        except OSError:
+            return None
+        is_held = False
+        try:
+            is_held = _hold(lock, folder / _LOCK)
+            owner = "" if is_held else os.read(lock, 200).decode(errors="replace")
+        except (ImportError, OSError):  # Windows, or a file system without locks
+            with contextlib.suppress(OSError):
+                (folder / _LOCK).unlink()
+            return None
+        finally:
+            if not is_held:
+                os.close(lock)
+        if is_held:
+            _held.add(lock)
+            return lock
+        if time.monotonic() > deadline:
+            _report_owner(folder, owner)
+            return None
+        time.sleep(_POLL_SECONDS)
+
+
+def _hold(lock: int, path: Path) -> bool:
+    """Lock an open file and write its owner to it; False if another process holds it."""
+    import fcntl  # not on Windows
+
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    if not _is_at(lock, path):
+        return False
+    os.ftruncate(lock, 0)
+    os.write(lock, f"process {os.getpid()}{_here()}".encode())
+    return True
 
 
 def _here() -> str:
