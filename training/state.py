@@ -55,8 +55,13 @@ class RunState:
 
     @property
     def best_epoch(self) -> int | None:
-        """Best-scoring epoch, with raw or EMA weights (earliest on ties), or None."""
-        return max(self.scores, key=lambda epoch: (self.score_of(epoch), -epoch), default=None)
+        """Best-scoring epoch, with raw or EMA weights (earliest on ties), or None.
+
+        Epochs with the score -1 do not count: the validation data has no objects, and the earliest
+        epoch would be the best one for ever.
+        """
+        scored = (epoch for epoch in self.scores if self.score_of(epoch) >= 0)
+        return max(scored, key=lambda epoch: (self.score_of(epoch), -epoch), default=None)
 
     @property
     def best_weights(self) -> str:

@@ -26,6 +26,8 @@ data = drawn_data(num_train=4, num_val=2)
         ({0: 0.1, 1: 0.3, 2: 0.2}, {2: 0.4}, (2, "ema")),
         ({0: 0.1, 1: 0.3, 2: 0.2}, {0: 0.3, 1: 0.0, 2: 0.3}, (0, "ema")),
         ({0: 0.5, 1: 0.3}, {0: 0.5, 1: 0.5}, (0, "model")),
+        ({0: 0.0, 1: 0.0}, {}, (0, "model")),
+        ({0: -1.0, 1: -1.0}, {0: -1.0}, (None, "model")),  # validation data without objects
     ],
 )
 def test_the_best_epoch_and_its_weights(raw, averaged, wanted):
@@ -147,7 +149,7 @@ def test_readers_of_raw_weights_get_a_notice(data, tmp_path, capsys, scored_by_l
     assert run(data, "--epochs", "1", "--finetune", best) == 0
     assert said()
     read_weights(tmp_path / "checkpoint.pth")
-    assert not said()
+    assert "raw weights are used, not its averaged (EMA) weights" in capsys.readouterr().out
 
 
 # ---- thresholds

@@ -12,7 +12,13 @@ from typing import Any
 from datasets.formats.reading import DEFAULT_VAL_FRACTION
 from datasets.shapes.directory import is_drawn
 from models.weights import model_state, num_classes_in_head
-from training.checkpoint import can_resume, flags_in, is_of_original, report_better_average
+from training.checkpoint import (
+    can_resume,
+    cls_loss_in,
+    flags_in,
+    is_of_original,
+    report_better_average,
+)
 from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS
 from training.flags.inferred import architecture_of, assumed_cls_loss
 from training.flags.precision import with_flag_as_given
@@ -153,6 +159,7 @@ def resolve_for_resume(
     if not saved:
         loss = args.cls_loss if "cls_loss" in given else assumed_cls_loss(checkpoint, args.resume)
         return argparse.Namespace(**{**vars(args), "cls_loss": loss})
+    saved = {"cls_loss": cls_loss_in(checkpoint, args.resume)} | saved
     _check_contradictions(args, _FIRST_DESIGN | saved, _NEEDED_BY_WEIGHTS, given, source)
     if can_resume(checkpoint) and not args.eval:
         # The checkpoint has the state of this optimizer.
@@ -206,7 +213,8 @@ def resolve_for_new_run(
 ) -> argparse.Namespace:
     """Resolve the flags of a new run whose detector is initialized from a checkpoint.
 
-    Architecture flags of the detector that were not given are restored from the checkpoint.
+    Architecture flags of the detector that were not given are restored from the checkpoint, and for
+    the focal loss ``iou_targets``: it determines the meaning of the scores.
 
     Args:
         args: all flags; not changed.
@@ -227,7 +235,7 @@ def resolve_for_new_run(
         args = argparse.Namespace(**{**vars(args), "cls_loss": loss})
     saved = {
         **architecture_of(model_state(checkpoint, path)),
-        **(_FIRST_DESIGN if flags else {}),
+        **(_FIRST_DESIGN | {"cls_loss": cls_loss_in(checkpoint, path)} if flags else {}),
         **flags,
     }
     if flag == "frozen_weights":
@@ -235,7 +243,9 @@ def resolve_for_new_run(
     for name in _DETECTOR:
         if name in given and name in saved and _differ(saved[name], getattr(args, name)):
             print(f"--{name}: {saved[name]} in {path}, now {getattr(args, name)}")
-    return _with_saved_values(args, saved, _DETECTOR, given, actions, source)
+    loss = args.cls_loss if "cls_loss" in given else saved.get("cls_loss")
+    names = (*_DETECTOR, *(["iou_targets"] if loss == "focal" else []))
+    return _with_saved_values(args, saved, names, given, actions, source)
 
 
 def _check_contradictions(

@@ -44,10 +44,11 @@ def closing_lines(
     start = "best.pth" if "best.pth" in files else "checkpoint.pth"
     checkpoint, out = shlex.quote(str(folder / start)), shlex.quote(str(folder))
     predictions = shlex.quote(str(folder / "predictions"))
+    ema = " --ema" if start == "best.pth" and state.best_weights == "ema" else ""
     lines += [
         "Next:",
         f"  python main.py --eval --resume {checkpoint}",
-        f"  python predict.py IMAGES --checkpoint {checkpoint} --output_dir {predictions}",
+        f"  python predict.py IMAGES --checkpoint {checkpoint}{ema} --output_dir {predictions}",
         f"  python -m report {out}",
     ]
     return lines

@@ -11,7 +11,7 @@ from models import backbone
 from tests.drawn_data import drawn_data
 from tests.test_main import FLAGS, assert_one_line, read_checkpoint, read_log, run
 from training import evaluation
-from training.flags.saved import as_flag, resolve_flags, resolve_for_resume
+from training.flags.saved import as_flag, resolve_flags, resolve_for_new_run, resolve_for_resume
 from training.resume import LoadedCheckpoint, Start
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
@@ -336,6 +336,34 @@ def test_frozen_weights_report_a_better_average(data, trained, tmp_path, capsys)
     flags = ["--frozen_weights", tmp_path / "b.pth", "--masks", "--epochs", "1", "--scales", "64"]
     assert bare_run(data, *flags, "--output_dir", "") == 0
     assert "averaged (EMA) weights scored better" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, ("focal", True)), ({"cls_loss": "ce"}, ("ce", False)), ({"iou_targets": False}, None)],
+)
+def test_finetuning_keeps_the_kind_of_scores(trained, given, expected):
+    args = main.get_args_parser().parse_args(["--finetune", str(trained)])
+    vars(args).update(given)
+    checkpoint = read_checkpoint(trained)
+    checkpoint["args"] |= {"cls_loss": "focal", "iou_targets": True}
+    args = resolve_for_new_run(args, "finetune", checkpoint, set(given), main.flag_actions())
+    assert (args.cls_loss, args.iou_targets) == (expected or ("focal", False))
+
+
+def test_anchors_with_flags_that_lack_the_loss(trained):
+    """As in `export.source`: the focal loss, as in all recipes."""
+    checkpoint = read_checkpoint(trained)
+    del checkpoint["args"]["cls_loss"]
+    checkpoint["model"]["content_embed.weight"] = torch.zeros(92, 32)
+    for flag in ("resume", "finetune"):
+        args = main.get_args_parser().parse_args([f"--{flag}", str(trained)])
+        actions = main.flag_actions()
+        if flag == "resume":
+            args = resolve_for_resume(args, checkpoint, (), actions)
+        else:
+            args = resolve_for_new_run(args, flag, checkpoint, (), actions)
+        assert args.cls_loss == "focal"
 
 
 def test_random_weights_are_reported_once(data, tmp_path, capsys):

@@ -21,13 +21,16 @@ def test_best_epoch_files_and_next_commands(tmp_path):
     ]
     evaluate, predict, report = (shlex.split(line) for line in lines[-3:])
     assert evaluate == ["python", "main.py", "--eval", "--resume", f"{folder}/best.pth"]
+    assert "--ema" not in predict
     assert predict[:5] == ["python", "predict.py", "IMAGES", "--checkpoint", f"{folder}/best.pth"]
     assert report == ["python", "-m", "report", str(folder)]
 
 
 def test_averaged_weights_are_named(tmp_path):
     state = RunState(epoch=1, scores={0: 0.1}, ema_scores={0: 0.2})
-    (first, *_) = closing_lines(state, "PQ", 5, tmp_path)
+    (tmp_path / "best.pth").touch()
+    (first, *_, predict, _) = closing_lines(state, "PQ", 5, tmp_path)
+    assert "best.pth --ema --output_dir" in predict
     assert first.endswith("Best: epoch 0, PQ 0.200, EMA weights.")
 
 
