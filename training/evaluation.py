@@ -140,6 +140,12 @@ def build_evaluation(
     output: FullOutput,
 ) -> Evaluation:
     """Build `Evaluation` from ``amp``, ``seed``, ``dump_detections``, ``eval`` and data flags."""
+    batch_size = args.eval_batch_size or args.batch_size
+    if args.dilation and batch_size > 1:
+        print(
+            f"DC5 models (--dilation) lose AP in padded batches, here of {batch_size} images: "
+            "--eval_batch_size 1 gives the AP without padding"
+        )
     return Evaluation(
         criterion=criterion,
         postprocessors=postprocessors,

@@ -1,13 +1,17 @@
 """Flags of a model that its weights determine, for files without saved flags."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from torch import Tensor
 
 from models.backbone import match_resnet
+from models.released.zoo import RELEASED_MODELS
 from models.weights import DETECTOR_PREFIX, architecture_flags, without_ddp_prefix
 from training.checkpoint import cls_loss_in
+
+_RELEASED_FILES = {released.file: released for released in RELEASED_MODELS.values()}
 
 
 def architecture_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -21,7 +25,31 @@ def architecture_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return flags if backbone is None else {**flags, "backbone": backbone}
 
 
-def assumed_cls_loss(checkpoint: Mapping[str, Any], path: str) -> str:
+def unsaved_flags(
+    checkpoint: Mapping[str, Any], path: str, given: Collection[str]
+) -> dict[str, Any]:
+    """Flags of a file without flags that shapes do not determine; assumptions are printed.
+
+    Args:
+        checkpoint: content of the file.
+        path: path or URL of the file. Released files are recognized by their names.
+        given: names of the flags given explicitly, for which nothing is assumed.
+
+    Returns:
+        ``cls_loss`` unless it is given, and ``dilation`` of a released file.
+    """
+    flags: dict[str, Any] = {}
+    if "cls_loss" not in given:
+        flags["cls_loss"] = _assumed_cls_loss(checkpoint, path)
+    released = _RELEASED_FILES.get(PurePath(path).name)
+    if released is not None:
+        flags["dilation"] = released.dilation
+    elif "dilation" not in given:
+        print(f"{path} does not say whether it is a DC5 model: loaded without --dilation")
+    return flags
+
+
+def _assumed_cls_loss(checkpoint: Mapping[str, Any], path: str) -> str:
     """Classification loss of a file without flags; printed if it is not the default."""
     assumed = cls_loss_in(checkpoint, path)
     if assumed != "ce":

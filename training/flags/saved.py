@@ -20,7 +20,7 @@ from training.checkpoint import (
     report_better_average,
 )
 from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS
-from training.flags.inferred import architecture_of, assumed_cls_loss
+from training.flags.inferred import architecture_of, unsaved_flags
 from training.flags.precision import with_flag_as_given
 from training.resume import LoadedCheckpoint, Start
 from util.cli.command_line import accepts_value
@@ -157,8 +157,9 @@ def resolve_for_resume(
     source = f"--resume {args.resume}"
     saved = with_flag_as_given(flags_in(checkpoint, source))
     if not saved:
-        loss = args.cls_loss if "cls_loss" in given else assumed_cls_loss(checkpoint, args.resume)
-        return argparse.Namespace(**{**vars(args), "cls_loss": loss})
+        saved = unsaved_flags(checkpoint, args.resume, given)
+        _check_contradictions(args, saved, saved, given, source)
+        return _with_saved_values(args, saved, saved, given, actions, source)
     saved = {"cls_loss": cls_loss_in(checkpoint, args.resume)} | saved
     _check_contradictions(args, _FIRST_DESIGN | saved, _NEEDED_BY_WEIGHTS, given, source)
     if can_resume(checkpoint) and not args.eval:
@@ -230,14 +231,11 @@ def resolve_for_new_run(
     path = getattr(args, flag)
     source = f"--{flag} {path}"
     flags = flags_in(checkpoint, source)
-    if not flags and "cls_loss" not in given:
-        loss = assumed_cls_loss(checkpoint, path)
-        args = argparse.Namespace(**{**vars(args), "cls_loss": loss})
-    saved = {
-        **architecture_of(model_state(checkpoint, path)),
-        **(_FIRST_DESIGN | {"cls_loss": cls_loss_in(checkpoint, path)} if flags else {}),
-        **flags,
-    }
+    if flags:
+        flags = _FIRST_DESIGN | {"cls_loss": cls_loss_in(checkpoint, path)} | flags
+    else:
+        flags = unsaved_flags(checkpoint, path, given)
+    saved = architecture_of(model_state(checkpoint, path)) | flags
     if flag == "frozen_weights":
         _check_contradictions(args, saved, _DETECTOR, given, source)
     for name in _DETECTOR:

@@ -17,7 +17,13 @@ import torch
 from util.distributed.processes import is_main_process
 from util.errors import UserError
 from util.files.compression import refuse_compression
-from util.files.download import advice_without_network, downloaded, is_url, load_released
+from util.files.download import (
+    advice_without_network,
+    downloaded,
+    fetch_released,
+    is_url,
+    load_released,
+)
 from util.files.safetensors_file import SUFFIX, read_safetensors_checkpoint
 from util.files.temporary import removed_on_sigterm
 
@@ -178,6 +184,7 @@ def load_checkpoint(
     place = downloaded(source) if from_url else contextlib.nullcontext(source)
     try:
         if released:
+            fetch_released(source)  # other threads can read files meanwhile
             with _reading():
                 content = load_released(source)
         else:

@@ -55,6 +55,21 @@ def downloaded(url: str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def fetch_released(url: str) -> None:
+    """Download a file for `load_released`, if it is not there.
+
+    Does nothing if a program has replaced the loader of `torch.hub`.
+
+    Raises:
+        OSError, RuntimeError: see `downloaded`.
+    """
+    path = _cache_path(url)
+    expected_hash = _HASH_IN_NAME.search(path.name)
+    is_replaced = torch.hub.load_state_dict_from_url.__module__ != torch.hub.__name__
+    if expected_hash and not is_replaced and not path.exists():
+        _download(url, path, expected_hash[1])
+
+
 def load_released(url: str) -> Any:
     """Load a released file, whose name ends in its hash, with `torch.hub.load_state_dict_from_url`.
 

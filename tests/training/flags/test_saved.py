@@ -8,6 +8,7 @@ from torchvision.models import resnet34
 
 import main
 from models import backbone
+from models.released.zoo import RELEASED_MODELS
 from tests.drawn_data import drawn_data
 from tests.test_main import FLAGS, assert_one_line, read_checkpoint, read_log, run
 from training import evaluation
@@ -364,6 +365,28 @@ def test_anchors_with_flags_that_lack_the_loss(trained):
         else:
             args = resolve_for_new_run(args, flag, checkpoint, (), actions)
         assert args.cls_loss == "focal"
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--finetune"])
+def test_released_files_are_known_by_their_names(flag, trained, tmp_path, capsys):
+    weights = {"model": read_checkpoint(trained)["model"]}
+
+    def dilation_of(name, *argv):
+        args = main.get_args_parser().parse_args([flag, f"/x/{name}", *argv])
+        given = {word.removeprefix("--") for word in argv}
+        if flag == "--resume":
+            return resolve_for_resume(args, weights, given, main.flag_actions()).dilation
+        return resolve_for_new_run(args, "finetune", weights, given, main.flag_actions()).dilation
+
+    assert dilation_of(RELEASED_MODELS["detr_resnet50_dc5"].file) is True
+    assert dilation_of(RELEASED_MODELS["detr_resnet50"].file) is False
+    assert "does not say" not in capsys.readouterr().out
+    assert dilation_of("own.pth") is False
+    assert "/x/own.pth does not say whether it is a DC5 model" in capsys.readouterr().out
+    assert dilation_of("own.pth", "--dilation") is True
+    if flag == "--resume":
+        with pytest.raises(UserError, match=r"--dilation: .* was trained with no --dilation"):
+            dilation_of(RELEASED_MODELS["detr_resnet50"].file, "--dilation")
 
 
 def test_random_weights_are_reported_once(data, tmp_path, capsys):

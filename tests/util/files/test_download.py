@@ -5,6 +5,7 @@ import hashlib
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 
 import pytest
 import torch
@@ -35,6 +36,23 @@ def test_a_published_file_is_fetched_once_and_kept(tmp_path, hub_folder):
     assert [file.name for file in hub_folder.iterdir()] == [published.name]
     published.unlink()  # the second time nobody asks for it
     assert load_checkpoint(published.as_uri())["args"].lr == 1.0
+
+
+def test_other_threads_read_files_during_a_download(tmp_path, hub_folder, monkeypatch):
+    published = publish(tmp_path / "www", {"epoch": 7})
+    torch.save({"epoch": 1}, tmp_path / "own.pth")
+    download, read = torch.hub.download_url_to_file, []
+
+    def read_meanwhile(*args, **kwargs):
+        reader = Thread(target=lambda: read.append(load_checkpoint(tmp_path / "own.pth")))
+        reader.daemon = True
+        reader.start()
+        reader.join(timeout=20)
+        download(*args, **kwargs)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", read_meanwhile)
+    assert load_checkpoint(published.as_uri(), released=True) == {"epoch": 7}
+    assert read == [{"epoch": 1}]
 
 
 def test_a_kept_file_that_was_damaged_is_not_used(tmp_path, hub_folder):
