@@ -108,6 +108,8 @@ class Run:
         """Evaluate once, for ``--eval``."""
         with contextlib.closing(self.output), explained_worker_faults(self.signals):
             self._score_averaged()
+            if self.training.averaged is not None:
+                print("Raw weights (files and --dump_detections are of these):")
             _, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
             if is_main_process():
                 self.folder.save_evaluation(serialisable_eval(evaluator.coco_eval["bbox"].eval))

@@ -141,7 +141,10 @@ def test_readers_of_raw_weights_get_a_notice(data, tmp_path, capsys, scored_by_l
     read_weights(best, averaged=True)
     assert not said()
     assert run(data, "--eval", "--resume", best) == 0
-    assert not said()  # with the --ema_decay of the checkpoint both are scored
+    text = capsys.readouterr().out  # with the --ema_decay of the checkpoint both are scored
+    assert "scored better" not in text
+    titles = ["EMA weights:", "Raw weights (files and --dump_detections are of these):"]
+    assert [line for line in text.splitlines() if " weights" in line] == titles
     assert run(data, "--eval", "--resume", best, "--ema_decay", "0") == 0
     assert said()
     assert run(data, "--eval", "--resume", best, "--ema_decay", "0.9") == 0
