@@ -247,6 +247,7 @@ def parse_command_line(argv: Sequence[str] | None = None) -> CommandLine:
     """
     parser = build_parser()
     args = parser.parse_args(argv)
+    parser.refuse_overridden(argv)
     given = parser.given_flags(argv)
     args.device = args.device or default_device()
     run_name = "" if "output_dir" in given else _run_name(argv, args)

@@ -57,7 +57,7 @@ class EpochBatchSampler(Sampler[list[int]]):
         self._batch_size = batch_size or self._batch_size
 
     def __len__(self) -> int:
-        return self.num_batches - self._first_batch
+        return max(0, self.num_batches - self._first_batch)  # 0: the data has shrunk on resume
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(_mix(self._seed, self._epoch))

@@ -132,6 +132,28 @@ class ArgumentParser(argparse.ArgumentParser):
         parsed = self.parse_args(argv, argparse.Namespace(**dict.fromkeys(names, default)))
         return {name for name, value in vars(parsed).items() if value is not default}
 
+    def refuse_overridden(self, argv: Sequence[str] | None = None) -> None:
+        """End with an error if an ``@file`` overrides flags given before it.
+
+        Args:
+            argv: a valid command line.
+        """
+        words = list(sys.argv[1:] if argv is None else argv)
+        prefix = self.fromfile_prefix_chars or ""
+        files = [number for number, word in enumerate(words) if word[:1] and word[0] in prefix]
+        if not files:
+            return
+        last = files[-1]
+        before = [word for number, word in enumerate(words[:last]) if number not in files]
+        earlier, final = vars(self.parse_args(before)), vars(self.parse_args(words))
+        once = self.given_flags(before) - self.given_flags(words[last + 1 :])
+        overridden = sorted(f"--{name}" for name in once if earlier[name] != final[name])
+        if overridden:
+            self.error(
+                f"{' and '.join(overridden)}: overridden by {words[last]}, which comes later; give "
+                "flags after the file"
+            )
+
     def error(self, message: str) -> NoReturn:
         """Print the message and exit with status 2."""
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")

@@ -134,7 +134,7 @@ class TablesByImage:
         arrays, digest = self._tables.arrays, hashlib.blake2b(digest_size=8)
         for name in _HASHED:
             if name in arrays:
-                digest.update(np.ascontiguousarray(arrays[name]))
+                digest.update(arrays[name].tobytes())
         num_objects = (
             arrays["num_segments"].sum() if "num_segments" in arrays else len(self.image_row)
         )

@@ -122,3 +122,10 @@ def test_shares_have_every_image_once_and_nothing_else(monkeypatch, num_images, 
         assert len(sampler) == len(shares[-1]) and shares[-1] == sorted(shares[-1])
     assert sorted(image for share in shares for image in share) == list(range(num_images))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_an_epoch_whose_data_has_shrunk_has_no_batches_left():
+    """A run that was interrupted after 5 batches, and is resumed with fewer images."""
+    batches = EpochBatchSampler(8, 2, seed=0)
+    batches.start_at(epoch=1, batch=5)
+    assert len(batches) == 0 and list(batches) == []

@@ -203,6 +203,27 @@ def test_given_flags_are_distinguished_from_defaults():
     assert parser.given_flags([]) == set()
 
 
+def test_a_file_must_not_override_flags_before_it(tmp_path, capsys):
+    parser = ArgumentParser("tool", fromfile_prefix_chars="@")
+    for name in ("--lr", "--epochs"):
+        parser.add_argument(name, default=1, type=int)
+    for name, flags in (("a", "--lr 2 --epochs 2"), ("b", "--epochs 3")):
+        (tmp_path / name).write_text(flags)
+    first, second = f"@{tmp_path / 'a'}", f"@{tmp_path / 'b'}"
+    for argv in (
+        [first, second, "--lr", "5"],
+        ["--lr", "2", first],  # the same value
+        ["--lr", "5", second],  # not in the file
+        [first, "--lr", "5", second],
+        ["--lr", "5", first, "--lr", "6"],
+    ):
+        parser.refuse_overridden(argv)
+    with pytest.raises(SystemExit):
+        parser.refuse_overridden([first, "--lr", "5", "--epochs", "9", second])
+    error = capsys.readouterr().err
+    assert error.startswith(f"tool: error: --epochs: overridden by {second}, which comes later")
+
+
 def test_next_to_main_the_recipes_are_listed_and_not_the_requirements(capsys, monkeypatch):
     monkeypatch.chdir(CONFIGS.parent)
     message = refusal(capsys, parser_of("--epochs"), "@shapes.txt")
