@@ -163,7 +163,7 @@ def amplify_random_weights(model: nn.Module) -> None:
 
 
 def _check_flags(architecture: Architecture, source: str) -> None:
-    """Raise a UserError for flags of a file that no model has, as far as shapes do not show it."""
+    """Raise a UserError for saved flags that no model can have and that shapes do not determine."""
     kind = type(architecture.dilation)
     if kind is not bool:
         raise UserError(f"{source}: its flag dilation is of type {kind.__name__}, not bool")

@@ -23,8 +23,8 @@ class LoadedModel:
     Attributes:
         model: takes a batch (B, 3, H, W).
         num_classes: number of classes without "no object".
-        categories: class names by category id, as far as known.
-        is_thing: thing (True) or stuff by category id, as far as known.
+        categories: class names by category id, where known.
+        is_thing: thing (True) or stuff by category id, where known.
         category_ids: original id of the class in each row of the classification head, for
             `models.postprocess.PostProcess`; None: category ids are row numbers.
         short_side: short side of input images in pixels.

@@ -1,4 +1,4 @@
-"""Fine-tuning: load the weights of a checkpoint into a model, as far as keys and shapes match."""
+"""Fine-tuning: load all weights of a checkpoint whose keys and shapes match the model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -184,7 +184,7 @@ class LoopClock:
         return [f"[{index:{width}d}/{self.length}]", f"eta: {_format_duration(seconds_left)}"]
 
     def speed(self) -> list[str]:
-        """Seconds per step, peak memory and images per second, as far as known."""
+        """Seconds per step, and peak memory and images per second if known."""
         entries = [f"time: {self._step_time}", f"data: {self._data_time}"]
         if torch.cuda.is_initialized():
             entries.append(f"max mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}")

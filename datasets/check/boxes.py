@@ -52,7 +52,7 @@ class Boxes(NamedTuple):
 
         Args:
             rows: annotations with an ``image_id`` and a ``bbox`` of four finite numbers.
-            sizes_wh: width and height in pixels by image id, as far as known.
+            sizes_wh: width and height in pixels by image id, where known.
             file_names: file name of each image id.
         """
         return cls(rows, *box_arrays(rows, sizes_wh), file_names)

@@ -92,7 +92,7 @@ class PanopticTruth:
         return match_segments(SegmentMap(id_map, row["segments_info"]), predicted, image_id)
 
     def summarize(self, matches: Sequence[SegmentMatches], print_table: bool = True) -> Quality:
-        """Call `summarize_matches`; print a table, and in any case unknown categories."""
+        """Call `summarize_matches`; print the table if requested, and always unknown categories."""
         quality = summarize_matches(matches, self._is_thing)
         if print_table:
             print(quality_table(quality, self._names))

@@ -148,7 +148,7 @@ def _choose(
         classes_of: classes of the images that have objects.
         fraction: fraction of validation images, 0 to 1.
         in_train: images that are not chosen.
-        in_val: images that are chosen in any case.
+        in_val: images that are always chosen.
 
     Returns:
         the chosen images; empty if all are in ``in_train``.

@@ -15,7 +15,7 @@ _RELEASED_FILES = {released.file: released for released in RELEASED_MODELS.value
 
 
 def architecture_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Architecture flags by name, as far as shapes determine them; empty without a detector."""
+    """Architecture flags that shapes determine, by name; empty without a detector."""
     parts = {k.removeprefix(DETECTOR_PREFIX): v for k, v in without_ddp_prefix(state).items()}
     if "class_embed.bias" not in parts:
         return {}
