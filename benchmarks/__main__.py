@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness.case import Settings
+from benchmarks.harness.case import Settings, without_bf16
 from benchmarks.harness.report import HEAD, as_json, setup, table_line
 from benchmarks.harness.run import measure, private_cache
 from benchmarks.subjects import DEFAULT, ON_REQUEST
+from util.system.precision import has_fast_bf16
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,9 +67,16 @@ def _parser(known: Sequence[str]) -> argparse.ArgumentParser:
 def _run_subject(name: str, settings: Settings, rounds: int | None) -> list[dict[str, Any]]:
     """Measure all cases of a subject; print each row as soon as it is measured."""
     module, start = _module(name), time.monotonic()
-    print(f"\n## {module.TITLE}\n\n{HEAD}", flush=True)
+    print(f"\n## {module.TITLE}\n", flush=True)
+    leave_out = not settings.quick and not has_fast_bf16(torch.device(settings.device))
+    if leave_out and getattr(module, "NEEDS_FAST_BF16", False):
+        print(f"left out: no fast bf16 on this {settings.device}")
+        return []
+    print(HEAD, flush=True)
     rows = []
     for case in module.cases(settings):
+        if leave_out:
+            case = without_bf16(case)
         for row in measure(case, 1 if settings.quick else rounds):
             print(table_line(row), flush=True)
             rows.append(as_json(row, name))

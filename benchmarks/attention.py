@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from benchmarks.harness.case import Case, Settings
 from models.fast.attention import Attention
 
+NEEDS_FAST_BF16 = True
 TITLE = "CPU only: attention in mixed precision (baseline: PyTorch's kernel)"
 _HEADS = 8
 # batch size, channels, queries, feature-map positions

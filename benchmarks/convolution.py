@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from benchmarks.harness.case import Case, Settings
 from models.fast.convolution import SmallMapConv2d
 
+NEEDS_FAST_BF16 = True
 TITLE = "CPU only: convolutions of small maps (baseline: PyTorch's kernel)"
 # batch size, channels in, channels out, kernel, stride, height, width
 _SIZES = {

@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import torch
+
 from benchmarks.harness.case import Case, Settings
 from benchmarks.harness.inputs import R50, TINY, images, targets
 from benchmarks.training_step import trainer
+from util.system.precision import choose_precision
 
 TITLE = "Training step by query design"
 _DESIGNS = {
@@ -33,7 +36,9 @@ def cases(settings: Settings) -> Iterator[Case]:
     if settings.quick:
         yield _case("tiny", TINY, (64, 96), 2, "off", settings.device)
         return
-    yield _case("shapes.txt: 16 x 3 x 100 x 100", _SHAPES, (100, 100), 16, "bf16", settings.device)
+    amp = choose_precision("auto", torch.device(settings.device)).amp
+    name = f"shapes.txt, amp {amp}: 16 x 3 x 100 x 100"
+    yield _case(name, _SHAPES, (100, 100), 16, amp, settings.device)
     yield _case("ResNet-50: 2 x 3 x 608 x 800", R50, (608, 800), 2, "off", settings.device)
 
 

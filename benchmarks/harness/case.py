@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -111,3 +111,13 @@ class Case:
         if isinstance(self.tolerance, Mapping):
             return self.tolerance[variant]
         return self.tolerance
+
+
+def without_bf16(case: Case) -> Case:
+    """A case without its variants in bfloat16, which take minutes where that is not fast."""
+    kept = {
+        name: run
+        for name, run in case.variants.items()
+        if "bf16" not in name and "bfloat16" not in name
+    }
+    return replace(case, variants=kept)

@@ -2,14 +2,16 @@
 
 import math
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks import __main__ as benchmark
 from benchmarks.__main__ import main
 from benchmarks.harness import run
-from benchmarks.harness.case import Case, gradient_difference, largest_difference
+from benchmarks.harness.case import Case, Settings, gradient_difference, largest_difference
 from benchmarks.harness.measures import CHILD_MEMORY, TIME, Measure, peak_memory
 from benchmarks.harness.report import as_json, table_line
 from benchmarks.harness.run import measure, private_cache
@@ -155,3 +157,21 @@ def test_only_the_baseline_returns_freed_memory(monkeypatch):
     measure(Case("x", variants, rounds=1))
     assert states == {"A": False, "B": True, "C": True}
     assert state[-1] is False
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_is_left_out_where_it_is_slow(monkeypatch, capsys, fast):
+    calls = []
+    names = ("original", "float32", "bf16", "prepared, bfloat16")
+    case = Case("c", {name: lambda name=name: calls.append(name) for name in names}, 1)
+    subject = SimpleNamespace(TITLE="t", cases=lambda settings: [case])
+    monkeypatch.setattr(benchmark, "has_fast_bf16", lambda device: fast)
+    monkeypatch.setattr(benchmark, "_module", lambda name: subject)
+    assert len(benchmark._run_subject("s", Settings(), 1)) == (3 if fast else 1)
+    assert set(calls) == set(names if fast else names[:2])
+    calls.clear()
+    subject.NEEDS_FAST_BF16 = True
+    benchmark._run_subject("s", Settings(), 1)
+    assert bool(calls) == fast
+    assert ("left out: no fast bf16 on this cpu" in capsys.readouterr().out) == (not fast)
+    assert len(benchmark._run_subject("s", Settings(quick=True), 1)) == 3
