@@ -59,7 +59,7 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
         averaged: return the averaged (EMA) weights of a run with ``--ema_decay``.
 
     Returns:
-        A checkpoint with the weights under ``model``, in our key names, and, if the file has them,
+        A checkpoint with the weights under ``model``, in our key names. If the file has them, also
         ``args`` (flags by name), ``categories`` (names by category id), ``is_thing`` (by category
         id), ``category_ids`` (of the rows of the classification head) and ``thresholds``
         (``best_f1`` of these weights).

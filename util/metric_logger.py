@@ -75,9 +75,9 @@ class MetricLogger:
     ) -> Iterator[T]:
         """Yield the items of ``iterable`` and print a log line for some of them.
 
-        A line has the index of the item, the remaining time, all meters, the seconds per step and
-        the seconds spent waiting for data, the peak GPU memory in MiB, and the images per second
-        over all ranks, if the items are ``(images, targets)`` pairs.
+        A line has the index of the item, the remaining time, all meters, the seconds per step, the
+        seconds spent waiting for data, and the peak GPU memory in MiB. If the items are ``(images,
+        targets)`` pairs, it also has the images per second over all ranks.
 
         Args:
             iterable: usually a data loader; its length may be unknown.
