@@ -145,6 +145,10 @@ class RunFolder:
         else:
             save_on_master(best_checkpoint(load_checkpoint(source), weights), best)
 
+    def has_best(self) -> bool:
+        """Whether there is a ``best.pth``."""
+        return self.path is not None and (self.path / _BEST).exists()
+
     def load_newest(self) -> tuple[Path, dict[str, Any]] | None:
         """Load the newest readable checkpoint: path and content; None if there is no checkpoint.
 

@@ -269,6 +269,11 @@ def set_aside_later_files(folder: RunFolder, checkpoint: str, progress: RunState
     folder.go_back_to(progress.epoch, progress.step)
     if progress.images_done == 0 and progress.best_epoch == progress.epoch - 1:
         folder.keep_as_best(checkpoint, progress.best_weights)
+    elif progress.best_epoch is not None and not folder.has_best():
+        print(
+            f"best.pth: epoch {progress.best_epoch} is the best so far, but its best.pth was "
+            "replaced by a later epoch's; a better epoch writes a new one"
+        )
 
 
 def apply_schedule(

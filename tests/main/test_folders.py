@@ -138,10 +138,12 @@ def test_going_back_sets_a_later_best_checkpoint_aside(data, tmp_path, monkeypat
     back = ["--resume", tmp_path / "checkpoint0001.pth"]
     assert run(data, "--epochs", "3", *flags, *back) == 0
     assert (tmp_path / "abandoned-best-epoch0002.pth").read_bytes() == best
+    text = capsys.readouterr().out
+    assert "abandoned-best-epoch0002.pth" in text
     assert not (tmp_path / "best.pth").exists()  # epoch 0 was better than epoch 2 is now
+    assert "best.pth: epoch 0 is the best so far, but its best.pth was" in text
     assert run(data, "--epochs", "4", *flags, "--auto_resume") == 0
     assert read_checkpoint(tmp_path / "best.pth")["epoch"] == 3
-    assert "abandoned-best-epoch0002.pth" in capsys.readouterr().out
 
 
 def test_going_back_keeps_an_earlier_best_checkpoint(data, used, monkeypatch):
