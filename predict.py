@@ -134,14 +134,12 @@ def _predict(args: argparse.Namespace) -> None:
         UserError: if flags or files are invalid, or nothing could be predicted.
     """
     _check_flags(args)
-    from prediction.inputs.find import find_inputs, warn_of_output_inside
+    from prediction.inputs.find import find_inputs, ignored_files, warn_of_output_inside
 
-    inputs, num_others = find_inputs(args.inputs, args.output_dir)
+    inputs, others = find_inputs(args.inputs, args.output_dir)
     warn_of_output_inside(args.inputs, args.output_dir)
-    if num_others:
-        from util.text import count
-
-        print(f"{count(num_others, 'file')} ignored: no image suffix")
+    if others:
+        print(ignored_files(others))
 
     from prediction.inputs.reading import read_items
     from prediction.run import Tally, predict_all

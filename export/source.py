@@ -156,6 +156,7 @@ def from_file(
         architecture=architecture,
         num_classes=architecture.num_classes,
         categories=categories or coco_names,
+        all_named=bool(categories),
         is_thing=is_thing or _coco_things(dataset_file, architecture.num_classes),
         category_ids=category_ids_in(checkpoint, architecture.num_classes, path).saved(),
         short_side=max(_side(n, path) for n in _listed(flags.get("scales") or PUBLISHED_SCALES)),

@@ -91,6 +91,7 @@ def _chosen_queries(
         is_object = not loaded.is_panoptic or loaded.is_thing.get(category_id, False)
         return (
             is_object
+            and loaded.has_class(category_id)
             and selection.allows(category_id)
             and float(scores[query]) >= selection.threshold
         )
@@ -128,7 +129,7 @@ def _segments(
     own_ids = loaded.rows().text_ids()
     for segment in found:
         category_id = segment["category_id"]
-        if selection.allows(category_id):
+        if loaded.has_class(category_id) and selection.allows(category_id):
             new_ids[segment["id"]] = len(segments) + 1
             own_id = own_ids.get(category_id, category_id)
             named = {"category_id": own_id, "name": loaded.name_of(category_id)}

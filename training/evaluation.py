@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -33,6 +33,21 @@ from util.distributed.processes import is_main_process
 from util.reproducibility.random_state import seeded
 
 _DEFAULT_THRESHOLD = 0.5
+
+
+class Scored(NamedTuple):
+    """Result of an evaluation.
+
+    Attributes:
+        stats: statistics, see `engine.evaluate`.
+        evaluator: evaluator after ``accumulate``, see `engine.evaluate`.
+        thresholds: see `training.reporting.thresholds_in`; also None for ``--eval`` without an
+            output folder.
+    """
+
+    stats: dict[str, Any]
+    evaluator: CocoEvaluator
+    thresholds: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -65,9 +80,7 @@ class Evaluation:
     training: bool
     evaluated_data: EvaluatedData | None = None
 
-    def score(
-        self, model: nn.Module, before_batch: Callable[[], None]
-    ) -> tuple[dict[str, Any], CocoEvaluator]:
+    def score(self, model: nn.Module, before_batch: Callable[[], None]) -> Scored:
         """Evaluate a model, print and draw its results, and write ``--dump_detections``.
 
         The random state of training is preserved. Collective: call on every rank.
@@ -75,9 +88,6 @@ class Evaluation:
         Args:
             model: the model, or its copy with EMA weights.
             before_batch: called before each batch; may raise to end the evaluation.
-
-        Returns:
-            statistics and evaluator, see `engine.evaluate`.
         """
         with_tables = not (self.training and self.output.is_short)
         with seeded(self.seed % 2**32):
@@ -94,14 +104,16 @@ class Evaluation:
                 logger=self.output.evaluation_logger(),
                 print_tables=with_tables,
             )
+        is_used = self.training or self.folder.path is not None
+        thresholds = thresholds_in(evaluator) if is_used else None  # seconds on COCO: only once
         if is_main_process():
             if with_tables:
                 print_class_tables(evaluator, self.data.classes.names)
             self.output.explain(explanations(evaluator, self.training))
-            self._draw_and_dump(evaluator)
-        return stats, evaluator
+            self._draw_and_dump(evaluator, thresholds)
+        return Scored(stats, evaluator, thresholds)
 
-    def _draw_and_dump(self, evaluator: CocoEvaluator) -> None:
+    def _draw_and_dump(self, evaluator: CocoEvaluator, thresholds: dict[str, Any] | None) -> None:
         detections = all_detections(evaluator)
         if self.dump_detections:
             write_detections(detections, self.dump_detections, self.data.classes.text_ids)
@@ -111,7 +123,9 @@ class Evaluation:
         if self.evaluated_data is not None:
             files = ("eval/detections.json", "eval/latest.pth" if self.training else "eval.pth")
             write_evaluated_data(self.folder.path, files, self.evaluated_data)
-        val_set, threshold = self.data.val_set, self._threshold_of_figures(evaluator)
+        val_set = self.data.val_set
+        # The same detections as in the figures of `predict.py` and of the report.
+        threshold = _DEFAULT_THRESHOLD if thresholds is None else float(thresholds["best_f1"])
         figure = draw_detections(
             detections, self.data.ground_truth, val_set, self.folder.path, threshold
         )
@@ -120,14 +134,6 @@ class Evaluation:
         if "panoptic" in self.postprocessors:
             figure = draw_panoptic_maps(val_set, self.folder.path)
             self.output.full(f"Panoptic maps next to ground truth: {figure}")
-
-    def _threshold_of_figures(self, evaluator: CocoEvaluator) -> float:
-        """Score threshold with the best F1; 0.5 if no detection is correct.
-
-        Figures thus show the same detections as `predict.py` and the report.
-        """
-        found = thresholds_in(evaluator)
-        return _DEFAULT_THRESHOLD if found is None else float(found["best_f1"])
 
 
 def build_evaluation(

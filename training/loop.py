@@ -17,13 +17,12 @@ from engine import train_one_epoch
 from models.criterion import SetCriterion
 from training.checkpoint import Thresholds, TrainingState, checkpoint_of
 from training.compilation import describe_compilations
-from training.evaluation import Evaluation
+from training.evaluation import Evaluation, Scored
 from training.flags.config_file import write_config
 from training.folder import RunFolder
 from training.network import distribute
 from training.nonfinite.policy import NonFinitePolicy
 from training.optimization.plan import TrainingPlan
-from training.reporting import thresholds_in
 from training.resume import set_aside_later_files
 from training.state import score_name, validation_score
 from training.stopping import explained_worker_faults, stop
@@ -110,7 +109,7 @@ class Run:
             self._score_averaged()
             if self.training.averaged is not None:
                 print("Raw weights (files and --dump_detections are of these):")
-            _, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
+            evaluator = self._score().evaluator
             if is_main_process():
                 self.folder.save_evaluation(serialisable_eval(evaluator.coco_eval["bbox"].eval))
 
@@ -282,8 +281,8 @@ class Run:
         """Evaluate the epoch just finished, write log and evaluation, update ``best.pth``."""
         state, epoch = self.state, self.state.epoch - 1
         ema_stats, ema_thresholds = self._score_averaged()
-        test_stats, evaluator = self.evaluation.score(self.parallel_model, self._stop_evaluation)
-        found = thresholds_in(evaluator), ema_thresholds
+        test_stats, evaluator, thresholds = self._score()
+        found = thresholds, ema_thresholds
         if found != (state.thresholds, state.ema_thresholds):  # not yet in the checkpoint
             state.thresholds, state.ema_thresholds = found
             self.folder.add_thresholds(*found, saved_as, content)
@@ -334,9 +333,13 @@ class Run:
         if self.training.averaged is None:
             return {}, None
         print("EMA weights:")
-        model = self.training.averaged.module
-        stats, evaluator = self.evaluation.score(model, self._stop_evaluation)
-        return stats, thresholds_in(evaluator)
+        scored = self._score(self.training.averaged.module)
+        return scored.stats, scored.thresholds
+
+    def _score(self, model: nn.Module | None = None) -> Scored:
+        """Evaluate a model; default: the raw weights. Collective: call on every rank."""
+        model = self.parallel_model if model is None else model
+        return self.evaluation.score(model, self._stop_evaluation)
 
     def _stop_evaluation(self) -> None:
         """Single-process runs: stop between two evaluation batches after a signal."""

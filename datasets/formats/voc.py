@@ -29,6 +29,7 @@ from datasets.formats.text_files import filled_lines
 from datasets.formats.voc_folders import Splits, VocPart, xml_files
 from datasets.formats.voc_xml import VocFile, read_voc_file
 from util.errors import UserError
+from util.text import counted
 
 _UNCLEAR = "have an EXIF orientation that their size does not show; read as stored"
 _FLAG = re.compile(r"\s+(-1|0|1)$")  # follows an image name in lists for a single class
@@ -66,7 +67,23 @@ class VocData:
         img_folder = common_folder(image.path for image in images)
         data = as_tables(images, _class_ids(names, known_ids), img_folder)
         part = self.splits[split]
-        return Tables(data, img_folder, part.list_file or part.xml_folder, self.format, notes)
+        source = part.list_file or part.xml_folder
+        remarks = self._unlisted(contents) if split == [*self.splits][-1] else []
+        return Tables(data, img_folder, source, self.format, notes, remarks)
+
+    def _unlisted(self, contents: Mapping[str, tuple[list[ReadImage], list[Note]]]) -> list[str]:
+        """A sentence about images that are in no list, as in a list for testing; may be empty."""
+        files = [part.list_file for part in self.splits.values() if part.list_file is not None]
+        folders = {part.img_folder for part in self.splits.values()}
+        if len(files) < len(self.splits) or len(folders) > 1:
+            return []
+        listed = {comparable(row.path.stem) for images, _ in contents.values() for row in images}
+        names = {comparable(path.stem) for folder in folders for path in images_in(folder)}
+        number = len(names - listed)
+        are = "is" if number == 1 else "are"
+        lists = " or ".join(file.name for file in files)
+        where = f"{number} of {counted(len(names), 'images')} in {folders.pop()}"
+        return [f"{where} {are} not listed in {lists}, and not used"] if number else []
 
 
 def _class_ids(names: Iterable[str], known_ids: Mapping[str, int]) -> dict[str, int]:

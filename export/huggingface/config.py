@@ -14,9 +14,10 @@ from util.category_ids import CategoryIds, OwnId
 from util.errors import UserError
 
 _UNNAMED = "LABEL_"  # prefix of class names that transformers generates; released models: "N/A"
-# Our own keys, which transformers keeps: user's id of each label, none if it is the label; and
-# whether each label is a thing.
+# Our own keys, which transformers keeps: user's id of each label, none if it is the label; whether
+# each label is a thing; default scores of detections and of the segments of panoptic models.
 _CATEGORY_IDS, _IS_THING = "category_ids", "is_thing"
+_BEST_F1, _SEGMENTS = "best_f1_threshold", "panoptic_threshold"
 _DC5_STRIDE = 16
 
 
@@ -48,6 +49,7 @@ def write_config(
         "position_embedding_type": a.position_embedding,
         "auxiliary_loss": False,
         **_classes_of(model),
+        **_thresholds_of(model),
         "dilation": a.dilation,
         "use_pretrained_backbone": False,  # transformers 4 would download ImageNet weights
         **(_timm_backbone(a) if a.dilation else _own_backbone(a, state)),
@@ -67,6 +69,11 @@ def _classes_of(model: LoadedModel) -> dict[str, Any]:
         **({} if own_ids is None else {_CATEGORY_IDS: own_ids}),
         **({_IS_THING: things} if things else {}),
     }
+
+
+def _thresholds_of(model: LoadedModel) -> dict[str, float]:
+    best = {} if model.best_threshold is None else {_BEST_F1: model.best_threshold}
+    return best | ({_SEGMENTS: model.segment_threshold} if model.is_panoptic else {})
 
 
 def _sizes_of_stacks(architecture: Architecture) -> dict[str, int]:
@@ -149,11 +156,12 @@ def read_config(config: Mapping[str, Any], source: str) -> tuple[dict[str, Any],
         source: path of the file, for error messages.
 
     Returns:
-        Flags for `export.architecture.Architecture.of`, and the entries ``categories``,
-        ``is_thing`` and ``category_ids`` of a checkpoint.
+        Flags of main.py, for `export.architecture.Architecture.of` and ``panoptic_threshold`` if
+        the file has it; and the entries ``categories``, ``is_thing``, ``category_ids`` and, if the
+        file has them, ``thresholds`` of a checkpoint.
 
     Raises:
-        UserError: the model is no DETR, or we have no equivalent model.
+        UserError: the model is no DETR, we have no equivalent model, or a threshold is no score.
     """
     entries = Entries(config, source)
     entries.require(model_type="detr", activation_function="relu", num_channels=3)
@@ -163,8 +171,27 @@ def read_config(config: Mapping[str, Any], source: str) -> tuple[dict[str, Any],
             f"{source}: has {sorted(heads)} attention heads; our DETR has as many in the encoder "
             "as in the decoder"
         )
-    flags = {"nheads": heads.pop(), "dilation": _read_backbone(entries)}
-    return flags, _read_classes(entries)
+    flags: dict[str, Any] = {"nheads": heads.pop(), "dilation": _read_backbone(entries)}
+    classes, best = _read_classes(entries), _read_score(entries, _BEST_F1)
+    if best is not None:
+        classes["thresholds"] = {"best_f1": best}
+    if (segments := _read_score(entries, _SEGMENTS)) is not None:
+        flags["panoptic_threshold"] = segments
+    return flags, classes
+
+
+def _read_score(entries: Entries, name: str) -> float | None:
+    """The entry ``name``, a score from 0 to 1; None if it is missing or null.
+
+    Raises:
+        UserError: it is something else.
+    """
+    value = entries.values.get(name)
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not 0 <= value <= 1:
+        raise UserError(f"{entries.source}: {name} is {short(value)}, not a score from 0 to 1")
+    return float(value)
 
 
 def uses_timm(config: Mapping[str, Any]) -> bool:

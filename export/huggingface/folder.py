@@ -61,9 +61,9 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], nn.Module]:
 
     Returns:
         A checkpoint, and our model with its weights. The checkpoint has ``model``: the weights
-        under our key names; ``args``: the flags of the architecture, and the image sizes and
-        normalization if the folder has them; ``categories``: names by category id; ``is_thing`` and
-        ``category_ids``, as in a checkpoint.
+        under our key names; ``args``: the flags of the architecture, and image sizes, normalization
+        and ``panoptic_threshold`` if the folder has them; ``categories``: names by category id;
+        ``is_thing``, ``category_ids`` and ``thresholds``, as in a checkpoint.
 
     Raises:
         UserError: a file is missing, or we have no equivalent model.
@@ -87,7 +87,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], nn.Module]:
     load_model_state(model, state, str(path), flags_of_main=False)
     checkpoint = {
         "model": state,
-        "args": architecture.flags() | transforms,
+        "args": flags | architecture.flags() | transforms,
         **classes,
     }
     return checkpoint, model

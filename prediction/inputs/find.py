@@ -2,6 +2,7 @@
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -9,6 +10,7 @@ from pathlib import Path, PurePath
 from datasets.formats.image_files import IMAGE_SUFFIXES
 from prediction.names import unique_names
 from util.errors import UserError
+from util.text import count, first_of
 
 VIDEO_SUFFIXES = frozenset(
     {
@@ -55,7 +57,23 @@ def warn_of_output_inside(arguments: Sequence[str], output_dir: str | Path) -> N
             )
 
 
-def find_inputs(arguments: Sequence[str], output_dir: str | Path) -> tuple[list[Input], int]:
+def ignored_files(paths: Sequence[str]) -> str:
+    """Which files of folders are not predicted, in one line.
+
+    Args:
+        paths: at least one file without the suffix of an image.
+
+    >>> ignored_files(["a/1.HEIC", "a/2.heic", "a/3.mov"])
+    '3 files ignored: no image suffix (.heic 2, .mov 1); give videos themselves, such as a/3.mov'
+    """
+    suffixes = Counter(_suffix(path) or "none" for path in paths)
+    found = first_of([f"{suffix} {number}" for suffix, number in suffixes.most_common()])
+    videos = [path for path in paths if _suffix(path) in VIDEO_SUFFIXES]
+    hint = f"; give videos themselves, such as {videos[0]}" if videos else ""
+    return f"{count(len(paths), 'file')} ignored: no image suffix ({found}){hint}"
+
+
+def find_inputs(arguments: Sequence[str], output_dir: str | Path) -> tuple[list[Input], list[str]]:
     """Find all inputs given on a command line.
 
     Args:
@@ -64,13 +82,13 @@ def find_inputs(arguments: Sequence[str], output_dir: str | Path) -> tuple[list[
         output_dir: output folder; files in it are skipped when folders and patterns are searched.
 
     Returns:
-        the inputs, each file once, and the number of files in folders that are not images.
+        the inputs, each file once, and the files in folders that are not images.
 
     Raises:
         UserError: if nothing is found for an argument, or an output would replace an input.
     """
     found: dict[str, _Found] = {}
-    num_others = 0
+    others = []
     own = os.path.realpath(output_dir)
     for argument in arguments:
         for file in _find(argument, own):
@@ -78,16 +96,18 @@ def find_inputs(arguments: Sequence[str], output_dir: str | Path) -> tuple[list[
             if file.name:
                 found.setdefault(absolute, file)
             else:
-                num_others += 1
+                others.append(file.path)
     if not found:
-        raise UserError(f"no images in {' '.join(arguments)}: give image files or their folder")
+        ignored = f" ({ignored_files(others)})" if others else ""
+        where = " ".join(arguments)
+        raise UserError(f"no images in {where}{ignored}: give image files or their folder")
     names = unique_names(list(found), [file.name for file in found.values()])
     inputs = [
         Input(file.path, name, _is_camera(file.path) or _suffix(file.path) in VIDEO_SUFFIXES)
         for file, name in zip(found.values(), names, strict=True)
     ]
     _check_not_replaced(list(found), own)
-    return inputs, num_others
+    return inputs, others
 
 
 def _find(argument: str, output_dir: str) -> Iterator[_Found]:

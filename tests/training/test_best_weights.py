@@ -7,7 +7,7 @@ from export.weights import read_weights
 from tests.drawn_data import drawn_data
 from tests.test_main import read_checkpoint, read_log, run
 from tests.training.test_resume import Interrupt, assert_same, crash
-from training import loop, state
+from training import evaluation, loop, reporting, state
 from training.state import RunState, score_name
 
 AVERAGED = ["--lr", "1e-3", "--ema_decay", "0.9"]
@@ -163,8 +163,21 @@ def thresholds_by_evaluation(monkeypatch):
     """Each evaluation gets the next threshold: EMA weights come first in each epoch."""
     numbers = iter(range(1, 9))
     monkeypatch.setattr(
-        loop, "thresholds_in", lambda _: {"best_f1": next(numbers) / 10, "by_class": {}}
+        evaluation, "thresholds_in", lambda _: {"best_f1": next(numbers) / 10, "by_class": {}}
     )
+
+
+def test_detections_are_matched_once_per_evaluation(data, tmp_path, monkeypatch):
+    """It takes seconds on COCO."""
+    calls = []
+    monkeypatch.setattr(reporting, "best_thresholds", lambda *_: calls.append(1))
+    best = tmp_path / "best.pth"
+    assert run(data, *AVERAGED, "--epochs", "1", "--output_dir", tmp_path) == 0
+    assert len(calls) == 2  # raw and EMA weights
+    assert run(data, "--eval", "--resume", best, "--output_dir", tmp_path / "last") == 0
+    assert len(calls) == 4
+    assert run(data, "--eval", "--resume", best, "--output_dir", "") == 0
+    assert len(calls) == 4  # there is no file to write them to
 
 
 def threshold_in(path):

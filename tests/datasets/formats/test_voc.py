@@ -41,7 +41,19 @@ def test_a_split_by_lists(tmp_path):
     assert boxes_by_image(val.data) == {"c.jpg": [cat]}
     assert train.img_folder == root / "JPEGImages"
     assert train.source == root / "ImageSets" / "Main" / "train.txt"
-    assert train.data["images"][0]["width"], train.data["images"][0]["height"] == (40, 30)
+    row = train.data["images"][0]
+    assert (row["width"], row["height"]) == (40, 30)
+    assert train.remarks == val.remarks == []
+
+
+def test_images_in_no_list_are_counted(tmp_path):
+    root = write_voc(tmp_path, {"train": ["a", "b"], "val": ["c"], "test": ["d", "e"]})
+    assert read(root, "train").remarks == []
+    are_unused = f"2 of 5 images in {root / 'JPEGImages'} are not listed in train.txt or val.txt"
+    assert read(root, "val").remarks == [f"{are_unused}, and not used"]
+    root = write_voc(tmp_path / "one", {"train": ["a", "b"], "more": ["d"]})
+    is_unused = f"1 of 3 images in {root / 'JPEGImages'} is not listed in train.txt, and not used"
+    assert read(root, "train").remarks == [is_unused]
 
 
 def test_ids_do_not_depend_on_the_split(tmp_path):

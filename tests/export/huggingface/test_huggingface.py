@@ -19,6 +19,7 @@ from export.huggingface.folder import load_huggingface_model, read_folder, write
 from export.huggingface.keys import from_huggingface, to_huggingface
 from export.huggingface.processor import read_preprocessor
 from export.source import from_file
+from export.weights import write_weights
 from export.wrapper import ExportWrapper
 from models.postprocess import PostProcess
 from tests.export.small_files import (
@@ -113,7 +114,8 @@ def test_what_they_save_again_is_read(tmp_path, architecture):
     model.save_pretrained(tmp_path / "again")
     checkpoint, _ = read_folder(tmp_path / "again")
     assert_same_weights(checkpoint["model"], given.model.state_dict())
-    assert checkpoint["args"] == architecture.flags()
+    panoptic = {"panoptic_threshold": 0.85} if architecture.masks else {}
+    assert checkpoint["args"] == architecture.flags() | panoptic
     assert checkpoint["categories"] == CATEGORIES
     assert checkpoint["is_thing"] == {1: True, 3: False}
 
@@ -375,6 +377,23 @@ def test_ids_and_things_there_and_back(tmp_path):
     checkpoint, _ = read_folder(tmp_path)
     assert checkpoint["category_ids"] == ids and checkpoint["categories"] == CATEGORIES
     assert checkpoint["is_thing"] == is_thing
+
+
+def test_thresholds_there_and_back(tmp_path):
+    known = {"is_thing": {1: True}, "best_threshold": 0.75, "segment_threshold": 0.6}
+    (tmp_path / "theirs").mkdir()
+    write_folder(dataclasses.replace(source(MASKS), **known), tmp_path / "theirs")
+    write_weights(tmp_path / "back.pth", read_folder(tmp_path / "theirs")[0])
+    back = from_file(str(tmp_path / "back.pth"), {})
+    assert back.is_panoptic
+    assert (back.best_threshold, back.segment_threshold) == (0.75, 0.6)
+
+
+@pytest.mark.parametrize("value", [1.5, True, "0.5", [0.5], float("nan")])
+@pytest.mark.parametrize("name", ["best_f1_threshold", "panoptic_threshold"])
+def test_thresholds_that_are_no_scores(name, value):
+    with pytest.raises(UserError, match=f"config.json: {name} is .*, not a score from 0 to 1"):
+        read_config({"model_type": "detr", name: value}, "config.json")
 
 
 def test_a_label_that_no_memory_could_count_to():

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from prediction.inputs.find import find_inputs, warn_of_output_inside
+from prediction.inputs.find import find_inputs, ignored_files, warn_of_output_inside
 from util.errors import UserError
 
 
@@ -33,10 +33,22 @@ def names(*arguments, output_dir="out"):
 
 
 def test_a_folder_is_searched_with_its_sub_folders(tree):
-    inputs, num_others = find_inputs(["photos"], "out")
+    inputs, others = find_inputs(["photos"], "out")
     assert [one.name for one in inputs] == ["a.jpg", "b.PNG", "sub/c.jpg", "sub/deep/a.jpg"]
     assert [one.path for one in inputs][:2] == ["photos/a.jpg", "photos/b.PNG"]
-    assert num_others == 1
+    assert others == ["photos/notes.txt"]
+
+
+def test_files_that_are_ignored_are_named_by_their_suffix(tree):
+    for name in ("a.HEIC", "b.heic", "film.MOV", "README"):
+        (tree / "photos" / name).touch()
+    expected = "5 files ignored: no image suffix (.heic 2, none 1, .mov 1 and 1 more)"
+    printed = ignored_files(find_inputs(["photos"], "out")[1])
+    assert printed == f"{expected}; give videos themselves, such as photos/film.MOV"
+    (tree / "phone").mkdir()
+    (tree / "phone" / "a.heic").touch()
+    with pytest.raises(UserError, match=r"no images in phone \(1 file ignored: .* \(.heic 1\)\)"):
+        find_inputs(["phone"], "out")
 
 
 def test_files_are_taken_whatever_their_names(tree):
