@@ -304,7 +304,7 @@ def test_flags_of_a_checkpoint_are_not_for_a_released_model(photos, capsys):
 
 
 def test_the_program_predicts_with_a_checkpoint(tmp_path):
-    write_checkpoint(tmp_path / "c.pth")
+    write_checkpoint(tmp_path / "c.pth", categories={row: f"name {row}" for row in range(7)})
     upright_image((90, 60)).save(tmp_path / "photo.png")
     command = [sys.executable, str(ROOT / "predict.py"), "photo.png", "--checkpoint", "c.pth"]
     result = subprocess.run(
