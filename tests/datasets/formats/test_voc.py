@@ -53,7 +53,7 @@ def test_images_in_no_list_are_counted(tmp_path):
     assert read(root, "val").remarks == [f"{are_unused}, and not used"]
     root = write_voc(tmp_path / "one", {"train": ["a", "b"], "more": ["d"]})
     is_unused = f"1 of 3 images in {root / 'JPEGImages'} is not listed in train.txt, and not used"
-    assert read(root, "train").remarks == [is_unused]
+    assert VocData(find_voc(root)).read("train", {}).remarks == [is_unused]
 
 
 def test_ids_do_not_depend_on_the_split(tmp_path):
