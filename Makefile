@@ -12,8 +12,9 @@ PYTHON ?= python3
 TESTS ?= tests
 VENV := .venv
 RUN := $(VENV)/bin/python
-# Two processes, one per core; all tests of a file run in the same process.
-PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile
+# Two processes, one per core; all tests of a file run in the same process, the longest files first
+# (tests/conftest.py).
+PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 define INTO_FOLDER
 @rm -rf $@

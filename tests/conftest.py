@@ -17,6 +17,16 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("repeatable")
 
+# Files that take longest come first, so that no process of pytest-xdist has one left at the end.
+LONGEST = (
+    "training/test_resume.py",
+    "training/optimization/test_stages.py",
+    "training/flags/test_saved.py",
+    "training/test_compilation.py",
+    "distributed/test_ddp.py",
+    "training/test_best_weights.py",
+)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def without_report_and_pictures() -> Iterator[None]:
@@ -34,6 +44,9 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    names = [f"tests/{name}" for name in LONGEST]
+    items.sort(key=lambda item: item.nodeid.split("::")[0] not in names)
+
     import torch  # here: the process that starts those of pytest-xdist does not need it
 
     if not torch.cuda.is_available():

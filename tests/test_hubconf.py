@@ -4,6 +4,7 @@ import argparse
 import functools
 import hashlib
 import http.server
+import itertools
 import shutil
 import subprocess
 import sys
@@ -45,19 +46,28 @@ for name in sys.argv[2:]:
     print(name, head.out_features)
 """
 
-# In a process where sys.argv[2] was imported from another folder.
+# In a process for each folder of sys.argv[2:], where its package was imported from that folder.
 LOAD_AFTER = """
-import importlib, sys, torch
-sys.path.insert(0, ".")
-importlib.import_module(sys.argv[2])
-model = torch.hub.load(sys.argv[1], "detr_demo", source="local", num_classes=5)
-print(type(model).__name__)
+import importlib, os, sys, torch
+for folder in sys.argv[2:]:
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        continue
+    os.chdir(folder)
+    for number in (1, 2):
+        os.dup2(os.open(f"output{number}.txt", os.O_WRONLY | os.O_CREAT), number)
+    sys.path.insert(0, ".")
+    importlib.import_module(os.path.basename(folder).split("-")[0])
+    model = torch.hub.load(sys.argv[1], "detr_demo", source="local", num_classes=5)
+    print(type(model).__name__)
+    break
 """
 
 
 def run_python(code, *arguments, folder):
     return subprocess.run(
-        [sys.executable, "-c", code, str(ROOT), *arguments],
+        [sys.executable, "-c", code, str(ROOT), *map(str, arguments)],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -77,8 +87,16 @@ def write_released_file(folder, state, **extra):
 def table(monkeypatch, tmp_path):
     """Changes an entry of the table to another file; downloads are written to ``tmp_path``.
 
-    The weights of ImageNet cannot be had: nobody may ask for them.
+    The weights of ImageNet cannot be had: nobody may ask for them. Models are not initialized with
+    random weights, which takes a second, but with another number for each tensor.
     """
+    numbers = itertools.count()
+
+    def fill(tensor, *args, **kwargs):
+        return tensor.detach().fill_(next(numbers) / 1000)
+
+    for name in ("kaiming_normal_", "kaiming_uniform_", "xavier_uniform_", "uniform_", "normal_"):
+        monkeypatch.setattr(torch.nn.init, name, fill)
 
     def refuse(*args, **kwargs):
         raise AssertionError("ImageNet weights were asked for")
@@ -163,6 +181,7 @@ def test_help_says_what_the_table_says(name, cached):
 
 def write_package(folder, name, kind):
     """Another project's package, a package without __init__.py, or a single file."""
+    folder.mkdir()
     if kind == "file":
         (folder / f"{name}.py").touch()
         return f"{name}.py"
@@ -172,21 +191,33 @@ def write_package(folder, name, kind):
     return f"{name}/__init__.py" if kind == "package" else name
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [("util", "package"), ("models", "folder"), ("util", "file")]
-)
-def test_a_foreign_package_of_that_name_is_named(name, kind, tmp_path):
-    place = write_package(tmp_path, name, kind)
-    result = run_python(LOAD_AFTER, name, folder=tmp_path)
-    message = result.stderr.splitlines()[-1]
+FOREIGN = [("util", "package"), ("models", "folder"), ("util", "file"), ("datasets", "package")]
+
+
+@pytest.fixture(scope="module")
+def loaded_after(tmp_path_factory):
+    """Path of a foreign package or module, and what loading an entry after it printed."""
+    root = tmp_path_factory.mktemp("foreign")
+    folders = [root / f"{name}-{kind}" for name, kind in FOREIGN]
+    places = [write_package(f, *pair) for f, pair in zip(folders, FOREIGN, strict=True)]
+    run_python(LOAD_AFTER, *folders, folder=root)
+    return {
+        pair: (f"{folder}/{place}", *((folder / f"output{n}.txt").read_text() for n in (1, 2)))
+        for pair, folder, place in zip(FOREIGN, folders, places, strict=True)
+    }
+
+
+@pytest.mark.parametrize("pair", FOREIGN[:3], ids="-".join)
+def test_a_foreign_package_of_that_name_is_named(pair, loaded_after):
+    place, _, error = loaded_after[pair]
+    message = error.splitlines()[-1]
     assert message.startswith("ImportError: the DETR hub entries need the package")
-    assert f"{tmp_path}/{place} has been imported under that name: rename" in message
+    assert f"{place} has been imported under that name: rename" in message
 
 
-def test_a_foreign_package_called_datasets_does_no_harm(tmp_path):
-    write_package(tmp_path, "datasets", "package")
-    result = run_python(LOAD_AFTER, "datasets", folder=tmp_path)
-    assert result.stdout.strip() == "MinimalDETR", result.stderr
+def test_a_foreign_package_called_datasets_does_no_harm(loaded_after):
+    _, output, error = loaded_after["datasets", "package"]
+    assert output.strip() == "MinimalDETR", error
 
 
 # ---- released weights ----------------------------------------------------------------------------

@@ -163,7 +163,8 @@ def test_finetuning_keeps_what_fits(data, trained, capsys):
 def test_flags_from_a_file_with_comments(data, tmp_path):
     file = tmp_path / "recipe.txt"
     file.write_text(f"# tiny\n--epochs 1  # one\n--coco_path '{data}'\n{' '.join(FLAGS)}\n")
-    assert main.run([f"@{file}", "--output_dir", str(tmp_path / "out")]) == 0
+    narrow = ["--backbone", NARROW]
+    assert main.run([f"@{file}", *narrow, "--output_dir", str(tmp_path / "out")]) == 0
     assert len(read_log(tmp_path / "out")) == 1
 
 
@@ -175,7 +176,8 @@ def test_shapes_take_the_number_of_classes_from_the_data(data, tmp_path):
 
 def test_a_namespace_of_the_original_alone_is_enough(data):
     parser = argparse.ArgumentParser(parents=[main.get_args_parser()])
-    args = parser.parse_args([*FLAGS, "--coco_path", str(data), "--eval"])
+    flags = [*FLAGS, "--backbone", NARROW]
+    args = parser.parse_args([*flags, "--coco_path", str(data), "--eval"])
     for name in set(vars(args)) & set(NEW_FLAG_DEFAULTS):
         if name not in ("scales", "backbone_weights"):
             delattr(args, name)

@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import functools
 import importlib
 import re
 from collections import Counter
@@ -37,9 +38,17 @@ def room_of(dotted_or_path: str) -> str:
     return re.split(r"[./]", dotted_or_path)[0]
 
 
-def imported_rooms(tree: ast.AST) -> set[str]:
+ROOMS = {room_of(name) for name in SOURCES}
+
+
+@functools.cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def imported_rooms(path: Path) -> set[str]:
     rooms = set()
-    for node in ast.walk(tree):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             rooms |= {room_of(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -48,7 +57,7 @@ def imported_rooms(tree: ast.AST) -> set[str]:
 
 
 def may_import(importer: str, imported: str) -> bool:
-    if importer == imported or imported not in {room_of(name) for name in SOURCES}:
+    if importer == imported or imported not in ROOMS:
         return True
     above = LAYERS.get(importer, TOP), LAYERS.get(imported, TOP)
     return above[0] > above[1] or above == (TOP, TOP)
@@ -60,14 +69,13 @@ def test_the_rooms_are_found():
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_imports_point_one_way(name):
-    rooms = imported_rooms(ast.parse(SOURCES[name].read_text(encoding="utf-8")))
-    wrong = [room for room in rooms if not may_import(room_of(name), room)]
+    wrong = [room for room in imported_rooms(SOURCES[name]) if not may_import(room_of(name), room)]
     assert not wrong, f"{name} imports {wrong}, against main -> engine -> models, datasets -> util"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda p: p.name)
 def test_benchmarks_do_not_import_tests(path):
-    assert "tests" not in imported_rooms(ast.parse(path.read_text(encoding="utf-8")))
+    assert "tests" not in imported_rooms(path)
 
 
 def test_the_rule_about_imports_can_be_broken():
@@ -86,7 +94,7 @@ def test_the_rule_about_imports_can_be_broken():
     "name", [name for name in SOURCES if room_of(name) in LAYERS and name not in FLAG_FILES]
 )
 def test_only_builders_see_the_flags(name):
-    for node in ast.walk(ast.parse(SOURCES[name].read_text(encoding="utf-8"))):
+    for node in nodes_of(SOURCES[name]):
         if isinstance(node, ast.FunctionDef) and any(arg.arg == "args" for arg in node.args.args):
             # Underscore: the helper of a builder in the same file.
             allowed = re.match(r"_|build|(init_distributed_mode|connected)$", node.name)
@@ -102,15 +110,14 @@ def test_rooms_can_be_seen_whole():
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_functions_can_be_seen_whole(name):
-    nodes = ast.walk(ast.parse(SOURCES[name].read_text(encoding="utf-8")))
-    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    functions = [node for node in nodes_of(SOURCES[name]) if isinstance(node, ast.FunctionDef)]
     lengths = {node.name: node.end_lineno - node.lineno + 1 for node in functions}
     assert max(lengths.values(), default=0) <= MOST_LINES_IN_A_FUNCTION, lengths
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_objects_keep_their_class(name):
-    nodes = ast.walk(ast.parse(SOURCES[name].read_text(encoding="utf-8")))
+    nodes = nodes_of(SOURCES[name])
     stored = [n for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
     assigned = [node.lineno for node in stored if node.attr == "__class__"]
     assert not assigned, f"{name}: assignment to __class__ in lines {assigned}"
@@ -118,7 +125,7 @@ def test_objects_keep_their_class(name):
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_public_names_have_docstrings(name):
-    nodes = ast.walk(ast.parse(SOURCES[name].read_text(encoding="utf-8")))
+    nodes = nodes_of(SOURCES[name])
     definitions = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)]
     public = [
         node

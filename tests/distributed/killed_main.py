@@ -8,6 +8,7 @@ import signal
 import sys
 
 import main
+import tests.narrow_resnet  # noqa: F401
 from training import loop
 from util.distributed.processes import get_rank
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-import main
 from tests.drawn_data import drawn_data
+from tests.narrow_resnet import NARROW
 from tests.test_main import FLAGS, ROOT, read_log
 from tests.training.test_resume import assert_same_runs, wait_for
 
-MAIN = [str(Path(main.__file__))]
+MAIN = [str(Path(__file__).with_name("narrow_main.py"))]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 # Five steps an epoch of two processes with an image each; dropout and augmentation are on.
 RUN = ["--epochs", "3", "--lr_drop", "2", "--lr", "1e-3", "--batch_size", "1"]
@@ -36,7 +36,7 @@ def uninterrupted(data, tmp_path_factory):
 
 def start(launch, script, data, folder, prefix=(), **variables):
     """An agent of torchrun, in a session of its own."""
-    command = [*prefix, *TORCHRUN, *launch, *script, *FLAGS, *RUN]
+    command = [*prefix, *TORCHRUN, *launch, *script, *FLAGS, "--backbone", NARROW, *RUN]
     command += ["--coco_path", str(data), "--output_dir", str(folder)]
     return subprocess.Popen(
         command,

@@ -206,7 +206,8 @@ def test_no_empty_folder_is_left(data, two_epochs, here, capsys):
 
 def test_a_namespace_without_a_folder_writes_nothing(data, here):
     parser = argparse.ArgumentParser(parents=[main.get_args_parser()])
-    main.main(parser.parse_args([*FLAGS, "--coco_path", str(data), "--epochs", "1"]))
+    flags = [*FLAGS, "--backbone", NARROW, "--coco_path", str(data), "--epochs", "1"]
+    main.main(parser.parse_args(flags))
     assert not any(here.iterdir())
 
 

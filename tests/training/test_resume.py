@@ -6,13 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
-import main
 from tests.drawn_data import drawn_data
+from tests.narrow_resnet import NARROW
 from tests.test_main import FLAGS, ROOT, assert_one_line, read_checkpoint, read_log, run
 from training import evaluation, loop
 from util.cli.signals import StopRequested
@@ -309,7 +308,8 @@ def test_checkpoints_tell_where_they_come_from(uninterrupted):
 
 def start(data, folder, *flags):
     """A run in a process of its own."""
-    command = [sys.executable, "-W", "error", str(Path(main.__file__)), *FLAGS]
+    script = ROOT / "tests/distributed/narrow_main.py"
+    command = [sys.executable, "-W", "error", str(script), *FLAGS, "--backbone", NARROW]
     command += ["--coco_path", str(data), "--output_dir", str(folder), *map(str, flags)]
     return subprocess.Popen(
         command,
@@ -317,7 +317,7 @@ def start(data, folder, *flags):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         cwd=ROOT,
     )
 

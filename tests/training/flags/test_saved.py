@@ -10,6 +10,7 @@ import main
 from models import backbone
 from models.released.zoo import RELEASED_MODELS
 from tests.drawn_data import drawn_data
+from tests.narrow_resnet import NARROW
 from tests.test_main import FLAGS, assert_one_line, read_checkpoint, read_log, run
 from training import evaluation
 from training.flags.saved import as_flag, resolve_flags, resolve_for_new_run, resolve_for_resume
@@ -28,7 +29,15 @@ def trained(data, tmp_path_factory):
     """A run whose flags are far from the defaults."""
     folder = tmp_path_factory.mktemp("run")
     flags = ["--pre_norm", "--max_size", "90", "--epochs", "1", "--bbox_loss_coef", "2"]
-    flags += ["--backbone", "resnet18"]  # its last stage is as wide as ResNet-34's
+    assert run(data, *flags, "--output_dir", folder) == 0
+    return folder / "checkpoint.pth"
+
+
+@pytest.fixture(scope="module")
+def trained_resnet18(data, tmp_path_factory):
+    """A run with a backbone whose last stage is as wide as ResNet-34's."""
+    folder = tmp_path_factory.mktemp("resnet18")
+    flags = ["--pre_norm", "--epochs", "1", "--backbone", "resnet18", "--lr_backbone", "0"]
     assert run(data, *flags, "--output_dir", folder) == 0
     return folder / "checkpoint.pth"
 
@@ -160,8 +169,7 @@ def test_a_file_without_flags_is_read_as_before(data, trained, tmp_path, capsys)
     bare = tmp_path / "bare.pth"
     torch.save({"model": read_checkpoint(trained)["model"]}, bare)
     assert_one_line(capsys, bare_run(data, "--eval", "--resume", bare), "--hidden_dim 32")
-    fitting = ["--pre_norm", "--backbone", "resnet18"]
-    assert run(data, "--eval", "--resume", bare, *fitting) == 0
+    assert run(data, "--eval", "--resume", bare, "--pre_norm") == 0
 
 
 def test_an_impossible_saved_value_is_named(data, trained, tmp_path, capsys):
@@ -192,7 +200,7 @@ def test_a_model_of_drawn_shapes_reads_own_data_as_coco(data, trained, tmp_path,
 
 
 def test_the_scales_of_drawn_images_are_in_the_checkpoint(data, tmp_path):
-    flags = [flag for flag in FLAGS if flag not in ("--scales", "64")]
+    flags = [flag for flag in FLAGS if flag not in ("--scales", "64")] + ["--backbone", NARROW]
     shapes = ["--dataset_file", "shapes", "--coco_path", str(data), "--epochs", "1"]
     assert main.run([*flags, *shapes, "--output_dir", str(tmp_path)]) == 0
     assert max(read_checkpoint(tmp_path / "checkpoint.pth")["args"]["scales"]) == 64
@@ -218,23 +226,25 @@ def test_finetuning_builds_the_architecture_of_the_checkpoint(data, trained, tmp
     assert checkpoint["args"]["max_size"] == 1333 and checkpoint["args"]["bbox_loss_coef"] == 5
 
 
-def test_finetuning_from_a_file_without_flags_goes_by_its_shapes(data, trained, tmp_path):
+def test_finetuning_from_a_file_without_flags_goes_by_its_shapes(data, trained_resnet18, tmp_path):
     bare = tmp_path / "bare.pth"
-    torch.save(read_checkpoint(trained)["model"], bare)
-    args = finetuned(data, bare, tmp_path / "out", "--scales", "64", "--nheads", "4")["args"]
+    torch.save(read_checkpoint(trained_resnet18)["model"], bare)
+    flags = ["--scales", "64", "--nheads", "4", "--lr_backbone", "0"]
+    args = finetuned(data, bare, tmp_path / "out", *flags)["args"]
     assert (args["backbone"], args["hidden_dim"], args["pre_norm"]) == ("resnet18", 32, True)
 
 
 def test_a_given_architecture_wins_and_its_backbone_starts_from_imagenet(
-    data, trained, tmp_path, monkeypatch, capsys
+    data, trained_resnet18, tmp_path, monkeypatch, capsys
 ):
     imagenet = {k: torch.full_like(v, 0.01) for k, v in resnet34().state_dict().items()}
     asked = []
     monkeypatch.setattr(
         backbone, "_fetch_imagenet_weights", lambda name: asked.append(name) or imagenet
     )
-    flags = ["--finetune", trained, "--epochs", "1", "--output_dir", tmp_path, "--scales", "64"]
-    assert bare_run(data, *flags, "--backbone", "resnet34", "--lr_backbone", "0") == 0
+    flags = ["--finetune", trained_resnet18, "--epochs", "1", "--output_dir", tmp_path]
+    flags += ["--scales", "64", "--lr_backbone", "0"]
+    assert bare_run(data, *flags, "--backbone", "resnet34") == 0
     model = read_checkpoint(tmp_path / "checkpoint.pth")["model"]
     body = {k: v for k, v in model.items() if k.startswith(backbone.BODY)}
     assert asked == ["resnet34"] and len(body) == 180
@@ -245,10 +255,11 @@ def test_a_given_architecture_wins_and_its_backbone_starts_from_imagenet(
 
 def test_the_weights_of_a_larger_resnet_are_not_cut_to_a_smaller_one(data, tmp_path):
     """ResNet-18's keys are all in ResNet-34, with the same shapes."""
+    frozen = ["--lr_backbone", "0", "--scales", "64"]
     flags = ["--epochs", "1", "--backbone", "resnet34", "--output_dir", tmp_path / "a"]
-    assert run(data, *flags) == 0
+    assert run(data, *flags, *frozen) == 0
     large = tmp_path / "a" / "checkpoint.pth"
-    small = finetuned(data, large, tmp_path / "b", "--backbone", "resnet18", "--scales", "64")
+    small = finetuned(data, large, tmp_path / "b", "--backbone", "resnet18", *frozen)
     name = backbone.BODY + "conv1.weight"  # of the frozen stem
     assert not torch.equal(small["model"][name], read_checkpoint(large)["model"][name])
 
