@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from training.resume import Start
 
 SAVE_MEMORY = (
-    "lower --batch_size (the updates are nearly the same if --accum_steps is raised by the same "
-    "factor), --eval_batch_size, --scales or --max_size, or use --amp bf16"
+    "lower --batch_size (raise --accum_steps by the same factor to keep the images per step), "
+    "--eval_batch_size, --scales or --max_size, or use --amp bf16"
 )
 
 
