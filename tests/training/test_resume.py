@@ -124,6 +124,26 @@ def test_crashed_at_the_end_of_an_epoch_and_continued(
     assert_same_runs(tmp_path, uninterrupted)
 
 
+def test_checkpoints_between_epochs_count_the_steps_of_the_run(data, tmp_path):
+    flags = ["--epochs", "2", "--save_every", "3", "--keep_last", "9", "--output_dir", tmp_path]
+    assert run(data, *flags) == 0  # five steps an epoch
+    steps = [int(path.stem[-9:]) for path in sorted(tmp_path.glob("checkpoint-step*.pth"))]
+    assert steps == [3, 5, 6, 9, 10]
+
+
+def test_a_stop_at_the_end_of_an_epoch_leaves_its_evaluation_to_the_next_run(
+    data, tmp_path, monkeypatch
+):
+    flags = ["--epochs", "1", "--output_dir", tmp_path, "--auto_resume"]
+    with monkeypatch.context() as patch:
+        Interrupt(patch, loop.Run, "_after_step", 5, kill(signal.SIGTERM))
+        assert run(data, *flags) == 143
+    assert read_checkpoint(tmp_path / "checkpoint.pth")["epoch"] == 0
+    assert not (tmp_path / "log.txt").exists()
+    assert run(data, *flags) == 0
+    assert [entry["epoch"] for entry in read_log(tmp_path)] == [0]
+
+
 def test_a_half_written_line_of_the_log_is_replaced(data, uninterrupted, tmp_path):
     flags = [*RUN, "--output_dir", tmp_path, "--auto_resume"]
     assert run(data, *flags, "--epochs", "2") == 0

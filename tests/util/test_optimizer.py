@@ -168,6 +168,8 @@ def test_a_frozen_backbone_is_neither_updated_nor_decayed_and_joins_later():
 def test_norms_with_frozen_weights_keep_their_statistics():
     model = nn.ModuleDict({"backbone": nn.BatchNorm2d(2), "head": nn.BatchNorm2d(2)})
     model["plain"] = nn.BatchNorm2d(2, affine=False)
+    model["partly"] = nn.BatchNorm2d(2)
+    model["partly"].bias.requires_grad_(False)
     freeze_backbone(model)
     model.train()
     keep_frozen_norms(model)
@@ -175,6 +177,7 @@ def test_norms_with_frozen_weights_keep_their_statistics():
         "backbone": False,
         "head": True,
         "plain": True,
+        "partly": True,
     }
 
 

@@ -78,3 +78,15 @@ def test_momentum_that_ends_on_resume_is_left_out():
     restore_optimizer(*resumed[1:], None, saved(*run[1:]), "x.pth")
     train(*resumed)
     assert [group["momentum"] for group in resumed[1].param_groups] == [0.0, 0.0]
+
+
+def test_the_scale_of_the_losses_goes_on():
+    run, resumed = build("adamw"), build("adamw")
+    train(*run)
+    before, after = (torch.amp.GradScaler("cpu", init_scale=scale) for scale in (32.0, 8.0))
+    for scaler in (before, after):
+        scaler.scale(torch.ones(1))
+    before.update(64.0)
+    content = saved(*run[1:]) | {"scaler": before.state_dict()}
+    restore_optimizer(*resumed[1:], after, content, "x.pth")
+    assert after.get_scale() == 64.0 and after.state_dict() == before.state_dict()
