@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from .batched_losses import at_least_float32
 
 _onednn = torch.ops.mkldnn  # its functions may be missing: look them up where they are called
-# oneDNN chooses the layout of weights for an input size. For kernels larger than 1 x 1 all sizes
-# get the same layout. A wrong layout is slow: up to 50 ms for one layer.
+# oneDNN chooses the layout of a convolution's weights for the shape of the input. It converts
+# weights from another packed layout in each call, slowly: up to 0.5 s for one layer. With AVX-512
+# the layout for kernels larger than 1 x 1 is the same for all shapes; without AVX-512 it is not.
 _TYPICAL_HW = (64, 64)
 
 
@@ -66,13 +67,10 @@ class PackedConv:
         weight = weight.contiguous(memory_format=torch.channels_last)
         self._geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
         self._plain = _Weights(weight, bias)
-        self._packed, self._linear = self._plain, None
-        if max(conv.kernel_size) > 1:
-            options = (*self._geometry, (1, conv.in_channels, *_TYPICAL_HW))
-            self._packed = _Weights(
-                weight, bias, lambda w: _onednn._reorder_convolution_weight(w, *options)
-            )
-        elif self._geometry == ((0, 0), (1, 1), (1, 1), 1):
+        self._is_layout_fixed = _has_avx512() and max(conv.kernel_size) > 1
+        self._packed: tuple[Any, tuple[Tensor, Tensor | None]] = None, (weight, bias)
+        self._linear = None
+        if self._geometry == ((0, 0), (1, 1), (1, 1), 1) and max(conv.kernel_size) == 1:
             self._linear = PackedLinear(weight.flatten(1), bias)
 
     def __call__(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
@@ -88,13 +86,27 @@ class PackedConv:
             return self._convolve(x, residual, relu)
         if self._linear is not None and residual is None:
             return self._linear(x.permute(0, 2, 3, 1), relu=relu).permute(0, 3, 1, 2)
-        weights = (*self._packed(dtype), *self._geometry)
+        weights = (*self._packed_for(x), *self._geometry)
         if residual is None:
             unary = "relu" if relu else "none"
             return _onednn._convolution_pointwise(x, *weights, unary, [], "")
         residual = _channels_last(residual.to(dtype))
         options: tuple[Any, ...] = ("add", 1, "relu" if relu else None, [], "")
         return _onednn._convolution_pointwise_.binary(residual, x, *weights, *options)
+
+    def _packed_for(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias, packed for the shape of ``x``; kept until another shape comes.
+
+        Packing takes as long as the conversion of plain weights, which each call would repeat.
+        """
+        shape = (1, x.shape[1], *_TYPICAL_HW) if self._is_layout_fixed else tuple(x.shape)
+        key, packed = self._packed
+        if key != (x.dtype, shape):
+            weight, bias = self._plain(x.dtype)
+            weight = _onednn._reorder_convolution_weight(weight, *self._geometry, shape)
+            self._packed = (x.dtype, shape), (weight, bias)
+            return weight, bias
+        return packed
 
     def _convolve(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
         padding, stride, dilation, groups = self._geometry
@@ -118,6 +130,10 @@ class _Weights:
             bias = None if self._bias is None else self._bias.to(dtype)
             self._by_dtype[dtype] = weight if self._pack is None else self._pack(weight), bias
         return self._by_dtype[dtype]
+
+
+def _has_avx512() -> bool:
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -305,7 +305,8 @@ def test_hooks_receive_the_output_of_the_original(path):
         with torch.no_grad():
             network(batch)
         outputs.append(calls[0])
-    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
+    # Both differ from float64 by up to 1.6e-5, in a feature map with values up to 9.
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=3e-5)
 
 
 def test_hooks_before_a_layer():

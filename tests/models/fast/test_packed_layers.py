@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.fast import packed_layers
 from models.fast.packed_layers import PackedConv, PackedLinear
 
 # channels in, channels out, kernel, stride, dilation, groups
@@ -49,6 +50,43 @@ def test_convolutions(shape, dtype, tolerance, relu):
                 found = packed(x.to(dtype).contiguous(memory_format=layout), added, relu)
                 assert found.dtype == dtype
                 assert (found - expected).abs().max() < tolerance
+
+
+@pytest.fixture
+def packed_shapes(monkeypatch):
+    """Shapes of the inputs for which weights of convolutions are packed."""
+    shapes = []
+
+    class Recorded:
+        def _reorder_convolution_weight(self, *args):
+            shapes.append(tuple(args[-1]))
+            return torch.ops.mkldnn._reorder_convolution_weight(*args)
+
+        def __getattr__(self, name):
+            return getattr(torch.ops.mkldnn, name)
+
+    monkeypatch.setattr(packed_layers, "_onednn", Recorded())
+    return shapes
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (1, 2)])
+@pytest.mark.parametrize("has_avx512", [False, True])
+@torch.inference_mode()
+def test_weights_are_packed_for_the_last_shape(
+    has_avx512, kernel, stride, packed_shapes, monkeypatch
+):
+    monkeypatch.setattr(packed_layers, "_has_avx512", lambda: has_avx512)
+    torch.manual_seed(0)
+    conv = nn.Conv2d(8, 8, kernel, stride, kernel // 2)
+    packed = PackedConv(conv)
+    for height in (5, 5, 9, 5):
+        x = torch.randn(2, 8, height, 7)
+        assert (packed(x) - conv(x)).abs().max() < 1e-5
+    if has_avx512 and kernel > 1:  # the same layout for all shapes
+        assert packed_shapes == [(1, 8, 64, 64)]
+    else:
+        assert packed_shapes == [(2, 8, 5, 7), (2, 8, 9, 7), (2, 8, 5, 7)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
