@@ -1,23 +1,29 @@
-"""Convolutions of small feature maps as matrix products; used in mixed precision on CPUs.
+"""Convolutions as matrix products, where PyTorch's are slower; on CPUs, in training.
 
 For small images, the last ResNet stage has few spatial positions but millions of weights. There,
-PyTorch's convolution takes up to 2.7 times as long as a matrix product, forward and backward
-(``benchmarks/RESULTS.md``).
+PyTorch's convolution takes up to 2.7 times as long as a matrix product in mixed precision, forward
+and backward. In float32 without AVX-512, PyTorch's weight gradients of small maps and of 1 x 1
+convolutions with a stride take up to 6.7 times as long (``benchmarks/RESULTS.md``).
 """
 
+import math
+from functools import cache
 from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .onednn_linear import is_onednn_faster, linear
+
 
 class SmallMapConv2d(nn.Conv2d):
-    """`torch.nn.Conv2d` that uses a matrix product for small outputs in mixed precision on a CPU.
+    """`torch.nn.Conv2d` that uses a matrix product for small outputs on a CPU.
 
-    An output is small if the whole batch has fewer spatial positions than channels. All other cases
-    use PyTorch's convolution: full precision, other devices, larger outputs, groups, dilation, and
-    padding other than zeros.
+    An output is small if the whole batch has fewer spatial positions than channels (mixed
+    precision) or than four times the channels (float32, see `_multiplies_float32`; there also 1 x 1
+    convolutions with a stride, for outputs of all sizes). All other cases use PyTorch's
+    convolution: other devices, larger outputs, groups, dilation, padding other than zeros.
     """
 
     @classmethod
@@ -40,20 +46,33 @@ class SmallMapConv2d(nn.Conv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve (B, C, H, W) to (B, out_channels, H', W'); called by `forward`."""
-        is_mixed = input.device.type == "cpu" and torch.is_autocast_enabled("cpu")
         is_plain = self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
-        if is_mixed and is_plain and input.dim() == 4 and isinstance(self.padding, tuple):
+        most = self._most_cells(input, weight)
+        if most and is_plain and input.dim() == 4 and isinstance(self.padding, tuple):
             height, width = (
                 max(0, (side + 2 * padding - kernel) // stride + 1)
                 for side, padding, kernel, stride in zip(
                     input.shape[2:], self.padding, self.kernel_size, self.stride, strict=True
                 )
             )
-            if 0 < len(input) * height * width < self.out_channels:
+            if 0 < len(input) * height * width < most:
                 patches = self._patches(input, self.padding, height, width)
                 rows = weight.permute(0, 2, 3, 1).flatten(1)  # (out_channels, elements * C)
-                return F.linear(patches, rows, bias).permute(0, 3, 1, 2)
+                return linear(patches, rows, bias).permute(0, 3, 1, 2)
         return super()._conv_forward(input, weight, bias)
+
+    def _most_cells(self, input: Tensor, weight: Tensor) -> float:
+        """Outputs with fewer spatial positions are computed as a product; 0: none."""
+        if input.device.type != "cpu":
+            return 0
+        if torch.is_autocast_enabled("cpu"):
+            return self.out_channels
+        is_float32 = input.dtype == weight.dtype == torch.float32
+        if torch.compiler.is_compiling() or not (is_float32 and _multiplies_float32()):
+            return 0
+        if max(self.kernel_size) > 1:
+            return 4 * self.out_channels
+        return math.inf if max(self.stride) > 1 else 0
 
     def _patches(self, input: Tensor, padding: tuple[int, ...], height: int, width: int) -> Tensor:
         """Patches under the kernel, to be multiplied by the weights.
@@ -74,6 +93,13 @@ class SmallMapConv2d(nn.Conv2d):
             for j in range(self.kernel_size[1])
         ]
         return torch.cat(patches, 3)
+
+
+@cache
+def _multiplies_float32() -> bool:
+    """Whether products in float32 go through oneDNN on a processor without AVX-512 (measured)."""
+    has_avx512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return is_onednn_faster() and not has_avx512
 
 
 def use_small_map_convolutions(network: nn.Module) -> None:

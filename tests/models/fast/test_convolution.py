@@ -1,4 +1,4 @@
-"""Convolutions of small maps in mixed precision, against PyTorch's own."""
+"""Convolutions as matrix products, in mixed precision and in float32, against PyTorch's own."""
 
 import copy
 import io
@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from models.fast import convolution as convolutions
 from models.fast.convolution import SmallMapConv2d, use_small_map_convolutions
 
 SHAPES = {
@@ -17,6 +18,17 @@ SHAPES = {
     "1 x 1, stride 2": {"kernel_size": 1, "stride": 2, "bias": False},
     "1 x 5, strides 3 and 2": {"kernel_size": (1, 5), "padding": (0, 2), "stride": (3, 2)},
 }
+
+
+@pytest.fixture(autouse=True)
+def has_float32_products(monkeypatch):
+    """Whether this is a processor with products in float32; call it to change that."""
+
+    def choose(value):
+        monkeypatch.setattr(convolutions, "_multiplies_float32", lambda: value)
+
+    choose(False)
+    return choose
 
 
 def mixed_precision():
@@ -90,6 +102,44 @@ def test_other_inputs_are_left_to_pytorch(shape, precision):
     with precision():
         assert is_left_to_pytorch(ours, image)
         assert torch.equal(ours(image), stock(image))
+
+
+@pytest.mark.parametrize("options", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_products_in_float32_give_the_same_results_and_gradients(
+    options, layout, has_float32_products
+):
+    torch.manual_seed(0)
+    ours = SmallMapConv2d(8, 64, **options)
+    image = torch.randn(2, 8, 9, 7).contiguous(memory_format=layout)
+    exact = outputs_and_gradients(copy.deepcopy(ours).double(), image.double(), nullcontext())
+    has_float32_products(True)
+    assert not is_left_to_pytorch(ours, image)
+    for found, expected in zip(
+        outputs_and_gradients(ours, image, nullcontext()), exact, strict=True
+    ):
+        assert found.shape == expected.shape
+        assert (found - expected).norm() <= 1e-6 * expected.norm()
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "is_product"),
+    [
+        ({}, (15, 17), True),  # 255 positions for 4 * 64
+        ({}, (16, 16), False),
+        ({"kernel_size": 1, "padding": 0, "stride": 2}, (40, 40), True),
+        ({"kernel_size": 1, "padding": 0}, (4, 4), False),
+    ],
+    ids=["small", "large", "1 x 1 with a stride", "1 x 1"],
+)
+def test_which_outputs_are_products_in_float32(options, size, is_product, has_float32_products):
+    stock, ours = plain_and_ours(**options)
+    image = torch.randn(1, 8, *size)
+    assert is_left_to_pytorch(ours, image)
+    has_float32_products(True)
+    assert is_left_to_pytorch(ours, image) != is_product
+    assert is_left_to_pytorch(copy.deepcopy(ours).double(), image.double())
+    torch.testing.assert_close(ours(image), stock(image))
 
 
 def test_a_kernel_larger_than_the_map_is_refused():
