@@ -19,11 +19,12 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks import annotations, criterion, inference, loader, training_step
-from benchmarks.harness.case import Case, Settings
+from benchmarks.harness.case import Case, Settings, without_bf16
 from benchmarks.harness.coco import write_annotations, write_photos
 from benchmarks.harness.inputs import R50, TINY
 from benchmarks.harness.report import HEAD, setup, table_line
 from benchmarks.harness.run import measure, private_cache
+from util.system.precision import has_fast_bf16
 
 Points = Iterator[tuple[int, Case]]
 
@@ -109,8 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _curves(panel: Panel, settings: Settings) -> Curves:
     """Measure the cases of a panel, and print their rows."""
     curves: Curves = {}
+    leave_out = not settings.quick and not has_fast_bf16(torch.device(settings.device))
     for value, case in panel.points(settings):
-        rows = measure(case, 1 if settings.quick else None)
+        measured = without_bf16(case) if leave_out else case
+        rows = measure(measured, 1 if settings.quick else None)
         for row in rows:
             print(table_line(row), flush=True)
             curves.setdefault(row.variant, []).append((value, statistics.median(row.values)))
