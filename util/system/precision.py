@@ -1,5 +1,6 @@
 """Choose the precision of ``--amp auto``, and recognize precisions that a device only emulates."""
 
+import platform
 from dataclasses import dataclass
 
 import torch
@@ -84,7 +85,8 @@ def _onednn_supports(amp: str) -> bool | None:
     Without them PyTorch runs its reference kernels. ``ONEDNN_MAX_CPU_ISA`` is respected.
     """
     if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
-        return False
+        # macOS on ARM has no oneDNN, and kernels of its own.
+        return False if platform.machine() in ("x86_64", "AMD64") else None
     try:
         # A private operator, which may be missing in another build.
         return bool(getattr(torch.ops.mkldnn, f"_is_mkldnn_{amp}_supported")())

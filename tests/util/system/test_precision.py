@@ -62,9 +62,11 @@ def test_a_torch_without_the_private_functions(monkeypatch):
     assert precision._onednn_supports("no_such_precision") is None
 
 
-def test_a_torch_without_onednn(monkeypatch):
+@pytest.mark.parametrize(("machine", "expected"), [("x86_64", False), ("arm64", None)])
+def test_a_torch_without_onednn(monkeypatch, machine, expected):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert precision._onednn_supports("bf16") is False
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert precision._onednn_supports("bf16") is expected
 
 
 def test_the_choice_of_this_machine_agrees_with_the_private_operator():
