@@ -21,13 +21,7 @@ from util.distributed.data_parallel import gradient_sync, without_ddp
 from util.epoch_context import EpochContext
 from util.metric_logger import MetricLogger
 from util.nested_tensor import NestedTensor
-from util.nonfinite_steps import (
-    BatchNormBackup,
-    StepRecord,
-    StepWatch,
-    reduce_step,
-    update_weights,
-)
+from util.nonfinite_steps import BatchNormBackup, StepRecord, StepWatch, reduce_step, update_weights
 from util.optimizer import keep_frozen_norms, scaled_rates
 from util.reproducibility.random_state import random_state
 from util.transfer import to_device

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from training.folder import RunFolder
     from training.loop import Run
     from training.network import Optimization
-    from training.optimization.plan import TrainingPlan
     from training.resume import Start
 
 SAVE_MEMORY = (
@@ -161,21 +160,12 @@ def _restore_training(
 def _train(run: "Run", data: "Data", start: "Start") -> None:
     """Train, then write the report of the run."""
     from report.at_end import write_report_at_end
+    from training.optimization.step_estimate import warn_of_few_steps
 
-    _warn_of_few_steps(run.plan, len(data.train_set), start)
+    warn_of_few_steps(run.plan, len(data.train_set), start)
     run.train()
     write_report_at_end(run.folder.path, data.val_set, data.ground_truth, data.train_set)
     run.output.end(run.state, run.folder.path)
-
-
-def _warn_of_few_steps(plan: "TrainingPlan", num_images: int, start: "Start") -> None:
-    """Print a warning if a new run has far fewer optimizer steps than DETR needs."""
-    from training.optimization.step_estimate import warning_of_few_steps
-
-    if start.resume is None and start.frozen is None:
-        warning = warning_of_few_steps(plan, num_images, start.finetune is not None)
-        if warning is not None:
-            print(warning)
 
 
 def _resolve_flags(
@@ -184,8 +174,8 @@ def _resolve_flags(
     """Read the checkpoints, restore flags from them, and seed the run. Collective.
 
     Returns:
-        the final flags (a copy; ``amp_auto`` is the reason of ``--amp auto`` for the value of
-        ``amp``, or empty), and the loaded checkpoints.
+        the final flags (a copy, with ``amp_auto``: why ``--amp auto`` chose ``amp``, or empty), and
+        the loaded checkpoints.
     """
     from training.flags.checks import check_flags, check_training_flags, require_same_flags
     from training.flags.precision import agree_on_precision

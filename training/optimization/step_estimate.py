@@ -1,12 +1,27 @@
 """Warn if a run has far fewer optimizer steps than DETR needs."""
 
 from training.optimization.plan import TrainingPlan
+from training.resume import Start
 
 # Smallest number known to work: configs/shapes.txt, with at most five objects per image.
 STEPS_FROM_RANDOM = 2000
 # For a new classification head on a trained detector.
 STEPS_FROM_DETECTOR = 300
 _COCO_STEPS = "1,100,000"  # shortest published schedule: 150 epochs, 118,287 images, 16 per step
+
+
+def warn_of_few_steps(plan: TrainingPlan, num_images: int, start: Start) -> None:
+    """Print `warning_of_few_steps` for a run with new weights; not for ``--frozen_weights``.
+
+    Args:
+        plan: plan of the run.
+        num_images: number of training images.
+        start: the checkpoints.
+    """
+    if start.resume is None and start.frozen is None:
+        warning = warning_of_few_steps(plan, num_images, start.finetune is not None)
+        if warning is not None:
+            print(warning)
 
 
 def warning_of_few_steps(plan: TrainingPlan, num_images: int, from_detector: bool) -> str | None:
