@@ -52,9 +52,9 @@ def read_image(path: str | Path, name: str | None = None) -> Image.Image:
         return to_rgb(image)
 
 
-def read_upright(path: str | Path) -> Image.Image:
+def read_upright(path: str | Path, name: str | None = None) -> Image.Image:
     """Read an image as 8-bit RGB and apply its EXIF orientation; otherwise like `read_image`."""
-    with open_image(path, f"image file {path}") as image:
+    with open_image(path, name or f"image file {path}") as image:
         return turn_upright(to_rgb(image), exif_orientation(image))
 
 

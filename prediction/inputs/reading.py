@@ -1,11 +1,11 @@
 """Read inputs one by one as upright RGB images; unreadable inputs are reported."""
 
+import contextlib
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from PIL import Image
 
@@ -63,7 +63,8 @@ def read_items(
                     item = Item(source.path, name, next(numbers), frame.index, frame.seconds)
                     yield item, frame.image
             elif listed is None:
-                image = _read_quietly(read_upright, source.path)
+                with _without_warnings():
+                    image = read_upright(source.path, name=source.path)
                 yield Item(source.path, source.name, next(numbers)), image
             else:
                 row = listed.find(source.path)
@@ -79,8 +80,8 @@ def _read_listed(path: str, row: ListedRow) -> Image.Image:
         UserError: if it cannot be read, or its size differs from the annotation file: its
             detections would not be comparable with the annotations.
     """
-    read = partial(read_listed_image, size_wh=row.size_wh, upright=row.upright)
-    image, match = _read_quietly(read, path)
+    with _without_warnings():
+        image, match = read_listed_image(path, row.size_wh, name=path, upright=row.upright)
     if match is SizeMatch.DIFFERENT:
         assert row.size_wh is not None
         width, height = row.size_wh
@@ -91,8 +92,9 @@ def _read_listed(path: str, row: ListedRow) -> Image.Image:
     return image
 
 
-def _read_quietly(read: Callable[..., Any], path: str) -> Any:
-    """Read an image without Pillow's warnings about metadata."""
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Pillow warns about metadata."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return read(path, name=path)
+        yield
