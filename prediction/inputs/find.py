@@ -82,7 +82,7 @@ def find_inputs(arguments: Sequence[str], output_dir: str | Path) -> tuple[list[
         output_dir: output folder; files in it are skipped when folders and patterns are searched.
 
     Returns:
-        the inputs, each file once, and the files in folders that are not images.
+        the inputs, each file once, and the files in folders that are not images and not given.
 
     Raises:
         UserError: if nothing is found for an argument, or an output would replace an input.
@@ -107,7 +107,7 @@ def find_inputs(arguments: Sequence[str], output_dir: str | Path) -> tuple[list[
         for file, name in zip(found.values(), names, strict=True)
     ]
     _check_not_replaced(list(found), own)
-    return inputs, others
+    return inputs, [path for path in others if os.path.realpath(path) not in found]
 
 
 def _find(argument: str, output_dir: str) -> Iterator[_Found]:

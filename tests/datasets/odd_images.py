@@ -105,6 +105,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "cut.webp": (lambda: cut(in_mode("RGB", "WEBP")), "cannot be read"),
     "empty.jpg": (lambda: b"", "cannot be read: it is empty"),
     "zeros.jpg": (lambda: bytes(5000), "it is in no known image format and begins with b'\\x00"),
+    "photo.jpg": (lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is a HEIC photo, which"),
     "text.jpg": (lambda: b"hello", "it is in no known image format and begins with b'hello'"),
     "page.jpg": (lambda: b"<!DOCTYPE html><html>404</html>", "begins with b'<!DOCTYPE html>"),
     "program.jpg": (lambda: EPS, "EPS is a program, not an image"),

@@ -20,6 +20,7 @@ MAX_SIDE = 65_535  # pixels; maximum of the JPEG format
 MAX_PIXELS = 178_956_970  # width times height; also Pillow's limit
 
 _RUN_A_PROGRAM = {"EPS"}  # Pillow starts Ghostscript to read it
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _SNIFFED_BYTES = 24
 
 
@@ -104,4 +105,6 @@ def _describe_unknown_format(file: str | Path | BinaryIO) -> str:
         return unknown
     with open(file, "rb") as opened:
         first_bytes = opened.read(_SNIFFED_BYTES)
+    if first_bytes[4:8] == b"ftyp" and first_bytes[8:12] in _HEIC_BRANDS:
+        return "it is a HEIC photo, which Pillow does not read, unlike JPEG"
     return f"{unknown} and begins with {first_bytes!r}" if first_bytes else "it is empty"

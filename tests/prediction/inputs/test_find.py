@@ -45,6 +45,7 @@ def test_files_that_are_ignored_are_named_by_their_suffix(tree):
     expected = "5 files ignored: no image suffix (.heic 2, none 1, .mov 1 and 1 more)"
     printed = ignored_files(find_inputs(["photos"], "out")[1])
     assert printed == f"{expected}; give videos themselves, such as photos/film.MOV"
+    assert "film.MOV" not in ignored_files(find_inputs(["photos", "photos/film.MOV"], "out")[1])
     (tree / "phone").mkdir()
     (tree / "phone" / "a.heic").touch()
     with pytest.raises(UserError, match=r"no images in phone \(1 file ignored: .* \(.heic 1\)\)"):
