@@ -75,6 +75,16 @@ def test_matching_cost_equals_naive_loops(alpha):
             number += 1
 
 
+@pytest.mark.parametrize(("cost_class", "matched"), [(1, 0), (4, 1)])
+def test_a_large_class_cost_matches_the_higher_score_of_two_similar_boxes(cost_class, matched):
+    """What --set_cost_class 4 changes in configs/shapes_fast.txt, see docs/convergence.md."""
+    boxes = torch.tensor([[[0.5, 0.5, 0.4, 0.4], [0.5, 0.5, 0.43, 0.4]]])  # exact, and 0.93 IoU
+    outputs = {"pred_logits": torch.tensor([0.4, 0.5]).logit().view(1, 2, 1), "pred_boxes": boxes}
+    targets = [{"labels": torch.tensor([0]), "boxes": boxes[0, :1]}]
+    ((query, _),) = FocalMatcher(cost_class, 5, 2)(outputs, targets)
+    assert query.tolist() == [matched]
+
+
 def naive_iou(a, b):
     (ax, ay, aw, ah), (bx, by, bw, bh) = a.tolist(), b.tolist()
     across = min(ax + aw / 2, bx + bw / 2) - max(ax - aw / 2, bx - bw / 2)
