@@ -24,8 +24,8 @@ class LoadedModel:
         model: takes a batch (B, 3, H, W).
         num_classes: number of classes without "no object".
         categories: class names by category id, where known.
-        all_named: whether ``categories`` contains all classes: rows of the classification head
-            without a name were not trained.
+        unused_ids: category ids of rows of the classification head that belong to no class: they
+            were not trained, and are not predicted.
         is_thing: thing (True) or stuff by category id, where known.
         category_ids: original id of the class in each row of the classification head, for
             `models.postprocess.PostProcess`; None: category ids are row numbers.
@@ -40,7 +40,7 @@ class LoadedModel:
     model: nn.Module
     num_classes: int
     categories: Mapping[int, str]
-    all_named: bool = False
+    unused_ids: frozenset[int] = frozenset()
     is_thing: Mapping[int, bool] = field(default_factory=dict)
     category_ids: Sequence[OwnId] | None = None
     short_side: int = max(PUBLISHED_SCALES)
@@ -76,8 +76,8 @@ class LoadedModel:
         return self.categories.get(category_id, f"class {category_id}")
 
     def has_class(self, category_id: int) -> bool:
-        """Whether a category id can be a class: it has a name, or not all names are known."""
-        return not self.all_named or category_id in self.categories
+        """Whether a category id can be a class: only ``unused_ids`` cannot."""
+        return category_id not in self.unused_ids
 
     def rows(self) -> CategoryIds:
         """Category ids by row of the classification head."""

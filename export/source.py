@@ -150,15 +150,16 @@ def from_file(
     categories, is_thing = classes_in(checkpoint)
     dataset_file = str(flags.get("dataset_file"))
     coco_names = _coco_names(dataset_file, architecture.num_classes)
+    category_ids = category_ids_in(checkpoint, architecture.num_classes, path)
     return Source(
         name=name or Path(path).stem,
         model=model,
         architecture=architecture,
         num_classes=architecture.num_classes,
         categories=categories or coco_names,
-        all_named=bool(categories),
+        unused_ids=_unused_ids(checkpoint, categories, category_ids.by_row, path),
         is_thing=is_thing or _coco_things(dataset_file, architecture.num_classes),
-        category_ids=category_ids_in(checkpoint, architecture.num_classes, path).saved(),
+        category_ids=category_ids.saved(),
         short_side=max(_side(n, path) for n in _listed(flags.get("scales") or PUBLISHED_SCALES)),
         max_size=_side(flags.get("max_size", NEW_FLAG_DEFAULTS["max_size"]), path),
         normalization=Normalization.of(flags, path),
@@ -167,6 +168,28 @@ def from_file(
             flags.get("panoptic_threshold"), SEGMENT_THRESHOLDS[architecture.cls_loss]
         ),
     )
+
+
+def _unused_ids(
+    checkpoint: Mapping[str, Any], names: Mapping[int, str], by_row: Sequence[int], path: str
+) -> frozenset[int]:
+    """Category ids of rows of the head that belong to no class; printed if a foreign file says so.
+
+    Args:
+        checkpoint: content of the file. Checkpoints of main.py name all classes. Files from other
+            programs may name only a part; after conversion they have an entry ``unused_ids``.
+        names: class names by category id; if empty, every row may be a class.
+        by_row: category ids by row.
+        path: path of the file.
+    """
+    stated = checkpoint.get("unused_ids")
+    if not isinstance(stated, list):
+        return frozenset(by_row) - names.keys() if names else frozenset()
+    unused = [(row, i) for row, i in enumerate(by_row) if i in stated]
+    if unused:
+        rows = ", ".join(str(row) for row, _ in unused)
+        print(f"{path}: rows of the classification head without a class, not predicted: {rows}")
+    return frozenset(i for _, i in unused)
 
 
 def _score(value: Any, default: Any) -> Any:

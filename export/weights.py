@@ -61,8 +61,9 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
     Returns:
         A checkpoint with the weights under ``model``, in our key names. If the file has them, also
         ``args`` (flags by name), ``categories`` (names by category id), ``is_thing`` (by category
-        id), ``category_ids`` (of the rows of the classification head) and ``thresholds``
-        (``best_f1`` of these weights).
+        id), ``category_ids`` (of the rows of the classification head), ``unused_ids``
+        (of rows without a class, in files from other programs) and ``thresholds`` (``best_f1`` of
+        these weights).
 
     Raises:
         UserError: the file is missing, damaged, of another kind, or has no EMA weights.
@@ -117,6 +118,8 @@ def write_weights(path: StrPath, checkpoint: Mapping[str, Any]) -> None:
     for key, kind in (("category_ids", list), ("thresholds", dict)):
         entries[key] = checkpoint.get(key) if isinstance(checkpoint.get(key), kind) else None
     notes: dict[str, Any] = {name: entry for name, entry in entries.items() if entry}
+    if isinstance(checkpoint.get("unused_ids"), list):  # if empty: all rows may be classes
+        notes["unused_ids"] = checkpoint["unused_ids"]
     if "epoch" in checkpoint:
         notes["epoch"] = checkpoint["epoch"]
     if Path(path).suffix != SUFFIX:

@@ -27,9 +27,11 @@ from training.checkpoint import flags_in
 from training.class_rows import category_ids_in, choose_category_ids, require_rows
 from training.data_changes import facts_of, report_changed_data
 from training.flags.data_checks import OWN_DATA_PATHS
+from training.flags.saved import split_of
 from training.resume import Start
 from util.category_ids import CategoryIds
 from util.distributed.agreement import fingerprint, require_same
+from util.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
         listed = class_list(args.classes, saved, known, start.resume.path)
         args = argparse.Namespace(**{**vars(args), "classes": listed})
     val_set: Any = build_dataset("val", args, known, split)
+    _refuse_other_fraction(args, val_set, start, split)
     train_set: Any = None if args.eval else build_dataset("train", args, known, split)
     _require_same_data(args.skip_checks, training=train_set, validation=val_set)
     warn_of_shared_images(train_set, val_set)
@@ -141,6 +144,34 @@ def _earlier_split(args: argparse.Namespace, start: Start) -> ImageSplit:
     paths = [(getattr(args, name), saved.get(name)) for name in OWN_DATA_PATHS]
     is_same = any(now and before and _is_same_path(now, before) for now, before in paths)
     return ImageSplit.read(checkpoint.content.get("split") if is_same else None)
+
+
+def _refuse_other_fraction(
+    args: argparse.Namespace, val_set: Any, start: Start, earlier: ImageSplit
+) -> None:
+    """Refuse a ``--val_fraction`` of a new run that changes nothing: all images are in the split.
+
+    Args:
+        args: all flags.
+        val_set: validation dataset.
+        start: checkpoints; for ``--resume``, `training.flags.saved.resolve_flags` checks the flag.
+        earlier: the split that the run keeps, see `_earlier_split`.
+
+    Raises:
+        UserError: if the fraction differs from the checkpoint's.
+    """
+    checkpoint = start.finetune or start.frozen
+    is_given = args.val_fraction is not None and args.val_fraction < 1  # 1: evaluate all images
+    if start.resume is not None or checkpoint is None or not is_given:
+        return
+    kept: ImageSplit | None = getattr(val_set, "split", None)
+    saved = split_of(flags_in(checkpoint.content, checkpoint.path)).get("val_fraction")
+    if earlier != ImageSplit() and kept == earlier and args.val_fraction != saved:
+        raise UserError(
+            f"--val_fraction {args.val_fraction:g}: the {len(earlier.val)} validation images of "
+            f"{checkpoint.path} are kept (--val_fraction {saved}), and the data has no new images; "
+            "omit the flag, or choose all validation images anew with --split_seed N"
+        )
 
 
 def _is_same_path(now: str, before: Any) -> bool:

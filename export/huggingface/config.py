@@ -13,10 +13,12 @@ from models.backbone import known_resnets
 from util.category_ids import CategoryIds, OwnId
 from util.errors import UserError
 
-_UNNAMED = "LABEL_"  # prefix of class names that transformers generates; released models: "N/A"
+_UNNAMED = "LABEL_"  # prefix of class names that transformers generates
+_UNUSED = "N/A"  # name of labels without a class, as in the released models
 # Our own keys, which transformers keeps: user's id of each label, none if it is the label; whether
-# each label is a thing; default scores of detections and of the segments of panoptic models.
-_CATEGORY_IDS, _IS_THING = "category_ids", "is_thing"
+# each label is a thing; labels without a class; default scores of detections and of the segments of
+# panoptic models.
+_CATEGORY_IDS, _IS_THING, _UNUSED_LABELS = "category_ids", "is_thing", "unused_labels"
 _BEST_F1, _SEGMENTS = "best_f1_threshold", "panoptic_threshold"
 _DC5_STRIDE = 16
 
@@ -60,6 +62,7 @@ def _classes_of(model: LoadedModel) -> dict[str, Any]:
     ids = model.rows()
     names = [model.categories.get(n, f"{_UNNAMED}{row}") for row, n in enumerate(ids.by_row)]
     own_ids = ids.saved()
+    unused = [row for row, n in enumerate(ids.by_row) if n in model.unused_ids]
     things = {
         str(row): model.is_thing[n] for row, n in enumerate(ids.by_row) if n in model.is_thing
     }
@@ -68,6 +71,7 @@ def _classes_of(model: LoadedModel) -> dict[str, Any]:
         "label2id": {name: row for row, name in enumerate(names)},
         **({} if own_ids is None else {_CATEGORY_IDS: own_ids}),
         **({_IS_THING: things} if things else {}),
+        **({_UNUSED_LABELS: unused} if unused else {}),
     }
 
 
@@ -158,7 +162,8 @@ def read_config(config: Mapping[str, Any], source: str) -> tuple[dict[str, Any],
     Returns:
         Flags of main.py, for `export.architecture.Architecture.of` and ``panoptic_threshold`` if
         the file has it; and the entries ``categories``, ``is_thing``, ``category_ids`` and, if the
-        file has them, ``thresholds`` of a checkpoint.
+        file has them, ``thresholds`` of a checkpoint; ``unused_ids``: category ids of labels
+        without a class. Labels with a generated name may be classes.
 
     Raises:
         UserError: the model is no DETR, we have no equivalent model, or a threshold is no score.
@@ -244,13 +249,13 @@ def _check_timm_name(name: str, source: str) -> None:
 
 
 def _read_classes(entries: Entries) -> dict[str, Any]:
-    """Class names without generated names, things, and category ids, as in a checkpoint.
+    """Class names without generated names, things, and category ids, see `read_config`.
 
     Raises:
         UserError: a label is not a number, or the category ids do not fit.
     """
     labels = {row: str(name) for row, name in _by_label(entries, "id2label").items()}
-    unnamed = ("N/A", *(f"{_UNNAMED}{row}" for row in labels))
+    unnamed = (_UNUSED, *(f"{_UNNAMED}{row}" for row in labels))
     things = {row: flag for row, flag in _by_label(entries, _IS_THING).items() if row in labels}
     category_ids: list[OwnId] | None = entries.values.get(_CATEGORY_IDS)
     id_of: Mapping[int, int] | Sequence[int] = {row: row for row in labels}
@@ -259,10 +264,14 @@ def _read_classes(entries: Entries) -> dict[str, Any]:
             id_of = CategoryIds.read(category_ids, max(labels, default=-1) + 1).by_row
         except ValueError as error:
             raise UserError(f"{entries.source}: {error}") from error
+    without_class = {row for row, name in labels.items() if name == _UNUSED}
+    if isinstance(stated := entries.values.get(_UNUSED_LABELS), list):
+        without_class |= {row for row in labels if row in stated}
     return {
         "categories": {id_of[row]: name for row, name in labels.items() if name not in unnamed},
         "is_thing": {id_of[row]: flag for row, flag in things.items() if type(flag) is bool},
         "category_ids": category_ids,
+        "unused_ids": sorted(id_of[row] for row in without_class),
     }
 
 

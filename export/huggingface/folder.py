@@ -63,7 +63,8 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], nn.Module]:
         A checkpoint, and our model with its weights. The checkpoint has ``model``: the weights
         under our key names; ``args``: the flags of the architecture, and image sizes, normalization
         and ``panoptic_threshold`` if the folder has them; ``categories``: names by category id;
-        ``is_thing``, ``category_ids`` and ``thresholds``, as in a checkpoint.
+        ``is_thing``, ``category_ids`` and ``thresholds``, as in a checkpoint; ``unused_ids``: see
+        `export.loaded_model.LoadedModel`.
 
     Raises:
         UserError: a file is missing, or we have no equivalent model.

@@ -122,14 +122,36 @@ def test_a_grown_folder_moves_no_image_from_training_to_validation(kind, voc, tm
     assert set(split["train"]) < set(now["train"]) and len(now["train"]) == 20
 
 
-def test_fine_tuning_keeps_training_images_out_of_validation(voc, trained, tmp_path, capsys):
+@pytest.mark.parametrize("fraction", [[], ["--val_fraction", "0.4"]])
+def test_fine_tuning_keeps_training_images_out_of_validation(
+    voc, trained, tmp_path, capsys, fraction
+):
     out, checkpoint = tmp_path / "out", trained / "checkpoint.pth"
     split = read_checkpoint(checkpoint)["split"]
-    flags = ["--finetune", checkpoint, "--seed", "7", "--val_fraction", "0.4", "--epochs", "1"]
+    flags = ["--finetune", checkpoint, "--seed", "7", *fraction, "--epochs", "1"]
     assert run("--data", voc, *flags, "--output_dir", out) == 0
     text = capsys.readouterr().out
     assert "3 of 8 images: 3 as in the checkpoint" in text and "have names of" not in text
     assert read_checkpoint(out / "checkpoint.pth")["split"] == split
+
+
+def test_fine_tuning_refuses_a_fraction_without_effect(voc, trained, tmp_path, capsys):
+    flags = ["--finetune", trained / "checkpoint.pth", "--val_fraction", "0.6"]
+    status = run("--data", voc, *flags, "--output_dir", tmp_path / "out")
+    words = ("--val_fraction 0.6: the 3 validation images", "are kept (--val_fraction 0.4)")
+    assert_one_line(capsys, status, *words, "the data has no new images", "--split_seed N")
+    root = shutil.copytree(voc, tmp_path / "animals")
+    first = ["--data", root, "--val_fraction", "0.4", "--seed", "5", "--epochs", "1"]
+    assert run(*first, "--output_dir", tmp_path / "first") == 0
+    for n in (8, 9):
+        objects = [voc_object(name, (4, 4, 60, 60)) for name in CLASSES]
+        write_text(root / f"{n}.xml", voc_xml(*objects, filename=f"{n}.png", size_wh=(64, 64)))
+        Image.new("RGB", (64, 64)).save(root / f"{n}.png")
+    capsys.readouterr()
+    flags = ["--finetune", tmp_path / "first" / "checkpoint.pth", "--val_fraction", "0.5"]
+    assert run("--data", root, *flags, "--epochs", "1", "--output_dir", "") == 0
+    new = "5 of 10 images: 3 as in the checkpoint, 2 of 2 new ones by --val_fraction 0.5"
+    assert new in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("is_moved", [False, True])

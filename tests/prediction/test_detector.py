@@ -124,12 +124,12 @@ def test_classes_without_names_have_numbers():
 def test_rows_without_a_class_are_not_detected():
     """A head with COCO's 91 rows on data with fewer classes has rows that no object trains."""
     changes = {"categories": {1: "red patch"}, "is_thing": {1: True}}
-    for all_named in (False, True):
-        loaded = red_finder(panoptic=True, all_named=all_named, **changes)
+    for unused_ids in (frozenset(), frozenset({0, 2})):
+        loaded = red_finder(panoptic=True, unused_ids=unused_ids, **changes)
         found = Detector(loaded, "cpu").predict(upright_image(), threshold=0.1)
-        others = [] if all_named else ["class 2"]  # a file may store a part of the names
+        others = [] if unused_ids else ["class 2"]  # a file may store a part of the names
         assert [segment["name"] for segment in found.segments] == ["red patch", *others]
-        loaded = red_finder(all_named=all_named, categories=changes["categories"])
+        loaded = red_finder(unused_ids=unused_ids, categories=changes["categories"])
         found = Detector(loaded, "cpu").predict(upright_image(), threshold=0.1)
         assert found.names == ["red patch", *others]
 

@@ -166,7 +166,7 @@ def resolve_for_resume(
         # The checkpoint has the state of this optimizer.
         trained = {"optimizer": NEW_FLAG_DEFAULTS["optimizer"]} | saved
         _check_contradictions(args, trained, ["optimizer"], given, source)
-        _check_contradictions(args, _split_of(saved), _SPLIT, given, source)
+        _check_contradictions(args, split_of(saved), _SPLIT, given, source)
     saved = _with_split_seed(saved, args)
     for sentence in _other_processes(saved, args):
         print(sentence)
@@ -186,7 +186,7 @@ def resolve_for_resume(
     return resolved
 
 
-def _split_of(saved: Flags) -> Flags:
+def split_of(saved: Flags) -> Flags:
     """The flags that chose the validation images of a checkpoint's run; empty for COCO paths."""
     if not any(saved.get(name) for name in OWN_DATA_PATHS):
         return {}
@@ -199,7 +199,7 @@ def _split_of(saved: Flags) -> Flags:
 
 def _with_split_seed(saved: Flags, args: argparse.Namespace) -> Flags:
     """Saved flags that keep the validation images of the run if ``--seed`` changes."""
-    split = _split_of(saved)
+    split = split_of(saved)
     if not split or split["split_seed"] == args.seed:
         return saved
     return {**saved, "split_seed": split["split_seed"]}

@@ -11,7 +11,9 @@ from util.errors import UserError
 
 SUFFIX = ".safetensors"
 # Keys of a checkpoint that are stored in the metadata as JSON.
-_METADATA_KEYS = ("args", "categories", "is_thing", "category_ids", "thresholds", "epoch")
+_METADATA_KEYS = (
+    *("args", "categories", "is_thing", "category_ids", "unused_ids", "thresholds", "epoch"),
+)
 _BY_CATEGORY_ID = ("categories", "is_thing")
 
 

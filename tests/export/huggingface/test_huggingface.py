@@ -297,7 +297,7 @@ def test_configurations_that_are_not_ours(config, words):
 def test_dilation_has_several_names(config, dilation):
     found, classes = read_config({"model_type": "detr", **config}, "config.json")
     assert found["dilation"] == dilation
-    assert classes == {"categories": {}, "is_thing": {}, "category_ids": None}
+    assert classes == {"categories": {}, "is_thing": {}, "category_ids": None, "unused_ids": []}
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,31 @@ def test_the_check_finds_what_no_file_says(tmp_path, monkeypatch, capsys):
 
 def test_classes_without_a_name():
     config = {"model_type": "detr", "id2label": {"0": "N/A", "1": "cat", "2": "LABEL_2"}}
-    assert read_config(config, "config.json")[1]["categories"] == {1: "cat"}
+    classes = read_config(config, "config.json")[1]
+    assert classes["categories"] == {1: "cat"} and classes["unused_ids"] == [0]
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_label_with_a_generated_name_may_be_a_class(tmp_path, capsys, suffix):
+    theirs, back = tmp_path / "theirs", tmp_path / f"back{suffix}"
+    theirs.mkdir()
+    write_folder(dataclasses.replace(source(BOXES), categories={}), theirs)
+    config = json.loads((theirs / "config.json").read_text())
+    for names, unused in (({"1": "cat"}, set()), ({"1": "cat", "3": "N/A"}, {3})):
+        changed = {**config, "id2label": config["id2label"] | names}
+        (theirs / "config.json").write_text(json.dumps(changed))
+        write_weights(back, read_folder(theirs)[0])
+        loaded = from_file(str(back), {})
+        assert loaded.categories == {1: "cat"} and loaded.unused_ids == unused
+        assert loaded.has_class(0) and loaded.has_class(3) == (not unused)
+        printed = f"{back}: rows of the classification head without a class, not predicted: 3\n"
+        assert (printed in capsys.readouterr().out) == bool(unused)
+
+
+def test_rows_that_were_not_trained_there_and_back(tmp_path):
+    given = dataclasses.replace(source(BOXES), unused_ids=frozenset({0, 2}))
+    write_folder(given, tmp_path)
+    assert read_folder(tmp_path)[0]["unused_ids"] == [0, 2]
 
 
 def test_ids_and_things_there_and_back(tmp_path):
