@@ -23,7 +23,10 @@ _MAX_NAME_LENGTH = 22
 def short_name(names: Names, category_id: Any) -> str:
     """Class name, shortened to fit next to an axis; the id if it has no name."""
     name = " ".join(str(names.get(category_id, category_id)).split())
-    return name if len(name) <= _MAX_NAME_LENGTH else name[: _MAX_NAME_LENGTH - 1] + "…"
+    if len(name) <= _MAX_NAME_LENGTH:
+        return name
+    end = _MAX_NAME_LENGTH // 3  # long names often differ at the end: "… small", "… large"
+    return f"{name[: _MAX_NAME_LENGTH - end - 1]}…{name[-end:]}"
 
 
 # ---- from eval*.pth

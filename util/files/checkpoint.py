@@ -66,6 +66,10 @@ def atomic_write(path: StrPath, mode: str = "wb", durable: bool = True) -> Itera
             _replace(temporary, target)
         if durable:
             sync_folder(target.parent)
+    except OSError as err:
+        if err.filename == os.fspath(temporary):
+            err.filename = os.fspath(path)  # messages name the file that the user knows
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

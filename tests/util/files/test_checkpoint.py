@@ -154,6 +154,13 @@ def test_a_failed_write_is_reported_with_the_fix(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path):
+    path = tmp_path / "missing" / "a.json"
+    with pytest.raises(FileNotFoundError) as caught, atomic_write(path):
+        pass
+    assert caught.value.filename == str(path)
+
+
 def test_a_full_disk_costs_no_earlier_file(tmp_path):
     path = tmp_path / "checkpoint.pth"
     path.write_bytes(b"earlier")
