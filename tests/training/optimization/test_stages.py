@@ -7,11 +7,13 @@ import pytest
 import torch
 
 import engine
+import main
 from models.detr import DETR
 from tests.drawn_data import drawn_data
-from tests.test_main import assert_one_line, read_checkpoint, read_log, run
+from tests.test_main import ROOT, assert_one_line, read_checkpoint, read_log, run
 from tests.training.test_resume import Interrupt, assert_same_runs, crash, kill
 from training import evaluation, loop
+from training.flags.checks import check_training_flags
 from util.plot_utils import plot_logs
 
 # Two epochs with two steps each, then two with five steps each.
@@ -226,6 +228,14 @@ def test_patience_counts_evaluations(data, tmp_path, monkeypatch, capsys):
 
 
 # ---- flags
+
+
+def test_no_frozen_epochs_with_a_recipe_that_has_some():
+    recipe = f"@{ROOT / 'configs/finetune.txt'}"
+    args = main.parse_command_line([recipe, "--freeze_backbone_epochs", "0"]).args
+    check_training_flags(args)
+    assert args.freeze_batch_size is None
+    assert main.parse_command_line([recipe]).args.freeze_batch_size == 8
 
 
 MISTAKES = {
