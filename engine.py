@@ -57,11 +57,11 @@ def train_one_epoch(
         accum_steps: micro-batches per optimizer step; an incomplete last step is dropped.
         scaler: loss scaler for ``fp16``.
         watch: handles non-finite steps; by default the first one raises `DivergenceError`.
+        context: where a resumed epoch continues, learning-rate factor, and calls after each step.
         logger: prints the steps; by default as log lines.
 
     Returns:
-        averages of ``lr``, ``class_error`` in percent, ``loss``, the weighted losses by name, and
-        all unweighted losses with the suffix ``_unscaled``.
+        averages: ``lr``, ``class_error`` (percent), ``loss``, weighted losses, ``NAME_unscaled``.
 
     Raises:
         DivergenceError: if a loss or gradient is not finite and ``watch`` does not skip the step.
@@ -135,8 +135,10 @@ def predict(
     In training a model with denoising (`models.anchor.detr`) also reads the targets.
 
     Always in float32: matching and losses (outside the model); class and box heads
-    (`models.detr`, `models.anchor.detr`); frozen batch norms (`models.frozen_norm`); on the CPU,
-    also attention during training without dropout (`models.fast.attention`).
+    (`models.detr`, `models.anchor.detr`); on the CPU, also attention during training without
+    dropout (`models.fast.attention`). Frozen batch norms compute in float32 (`models.frozen_norm`),
+    except those folded into convolutions for training or inference: their scale and shift are
+    computed in float32, the convolution with the scaled weights in the reduced precision.
 
     Raises:
         ValueError: if ``amp`` is not ``off``, ``bf16`` or ``fp16``.

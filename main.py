@@ -247,12 +247,12 @@ def parse_command_line(argv: Sequence[str] | None = None) -> CommandLine:
 
 
 def _run_name(argv: Sequence[str] | None, args: argparse.Namespace) -> str:
-    """NAME of the last ``@configs/NAME.txt`` on the command line, else name of the dataset."""
+    """NAME of the last ``@configs/NAME.txt`` on the command line, else of the data."""
     configs = [word[1:] for word in (sys.argv[1:] if argv is None else argv) if word[:1] == "@"]
     if configs:
         return Path(configs[-1]).stem
-    if args.data:
-        data = Path(args.data).absolute()
+    if path := args.data or args.voc_path or args.yolo_path:
+        data = Path(path).absolute()
         return (data.parent if data.suffix else data).name
     return args.dataset_file
 

@@ -1,7 +1,8 @@
 """Defaults of the flags that the original codebase does not have.
 
-The parser in ``main.py`` and the ``build*(args)`` functions read this table, so that a namespace
-with only the original's flags (an old checkpoint, a notebook, a script) works as before.
+The parser (``training/flags/arguments.py``) and the ``build*(args)`` functions read this table, so
+that a namespace with only the original's flags (an old checkpoint, a notebook, a script) works as
+before.
 """
 
 from typing import Any

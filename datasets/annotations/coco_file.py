@@ -72,7 +72,7 @@ def load_annotations(
 
 
 def _replace_text_ids(data: dict[str, Any]) -> None:
-    """Replace category ids that are strings with integers, in place; unknown ids are kept."""
+    """Replace string category ids by numbers, in place; ids of no category are kept."""
     for row in data["categories"]:
         if type(row.get("id")) is str:
             row[TEXT_ID], row["id"] = row["id"], category_id_of(row["id"])
@@ -81,7 +81,7 @@ def _replace_text_ids(data: dict[str, Any]) -> None:
 
 
 def replace_text_ids(rows: Iterable[Row], known: Container[int] | None = None) -> None:
-    """Replace the category ids of annotations or segments that are strings, in place.
+    """Replace string category ids of annotations or segments by numbers, in place.
 
     Args:
         rows: annotations, or rows with ``segments_info``.

@@ -81,7 +81,7 @@ def sizes_wh_by_id(images: Iterable[Row]) -> dict[int, tuple[int, int]]:
 class TableChecks(FileProblems):
     """Checks of the tables of an annotation file; collects the problems.
 
-    Each check has the arguments ``table``, the name of the rows in messages, and ``rows``.
+    Each check has the arguments ``table``, what messages call the rows, and ``rows``.
     """
 
     def check_table(self, table: str, rows: list[Row], rules: list[Rule]) -> None:

@@ -45,7 +45,7 @@ class ErrorKind(Enum):
 
 @dataclass(frozen=True)
 class ImageErrors:
-    """Kinds of the detections and objects of an image.
+    """Error kind of each detection of an image, and which objects were missed.
 
     Attributes:
         image: detections and objects.

@@ -1,8 +1,8 @@
 """Draw the images of the shapes dataset: colored shapes on a textured background, and their masks.
 
-A shape is the region where a level function is negative. Level functions approximate signed
-distances: their values at the pixel centers give the antialiased coverage, and their signs the
-mask.
+A level function approximates the signed distance of a point from the outline of a shape, negative
+inside. Its value at a pixel center gives the share of the pixel that the shape covers, between 0
+and 1 at the outline. The mask has the pixels that are covered by more than half.
 """
 
 import math

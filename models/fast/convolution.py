@@ -3,7 +3,7 @@
 For small images, the last ResNet stage has few spatial positions but millions of weights. There,
 PyTorch's convolution takes up to 2.7 times as long as a matrix product in mixed precision, forward
 and backward. In float32 without AVX-512, PyTorch's weight gradients of small maps and of 1 x 1
-convolutions with a stride take up to 6.7 times as long (``benchmarks/RESULTS.md``).
+convolutions with a stride take up to 12 times as long (``benchmarks/RESULTS.md``).
 """
 
 import math

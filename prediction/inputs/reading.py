@@ -94,7 +94,7 @@ def _read_listed(path: str, row: ListedRow) -> Image.Image:
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Pillow warns about metadata."""
+    """Suppress warnings, such as those of Pillow about metadata."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -81,7 +81,7 @@ def _add_schedule_flags(group: FlagGroup) -> None:
     )
     add(
         "--lr_min",
-        "final learning rate of the cosine schedule; parameter groups with a lower rate keep it",
+        "final learning rate of the cosine schedule; groups that start at or below it keep theirs",
         type=float,
     )
     add(
@@ -100,7 +100,7 @@ def _add_schedule_flags(group: FlagGroup) -> None:
 def _add_model_flags(group: FlagGroup) -> None:
     add, add_switch = group.add, group.add_switch
     add("--frozen_weights", "checkpoint of a detector to freeze; needs --masks", type=str)
-    add("--backbone", "name of a torchvision ResNet or ResNeXt", default="resnet50", type=str)
+    add("--backbone", "torchvision ResNet, ResNeXt or wide ResNet", default="resnet50", type=str)
     add("--backbone_weights", "initial weights of the backbone: imagenet, none (random) or a file")
     norms = "frozen: FrozenBatchNorm2d; batch: BatchNorm2d, and all backbone stages are trained"
     add("--backbone_norm", norms, choices=["frozen", "batch"])

@@ -34,8 +34,8 @@ class MemoryBytes:
 class FileBytes:
     """Bytes of a file, read from disk at each access, so that they use no memory.
 
-    The file is kept open, so it may be deleted or replaced meanwhile. Processes may share it
-    after a fork; a copy in another process opens it again.
+    The file is kept open, so it may be deleted or replaced meanwhile. Forked processes share the
+    open file; spawned ones reopen it.
     """
 
     def __init__(self, path: Path) -> None:

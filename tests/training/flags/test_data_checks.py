@@ -55,8 +55,15 @@ def test_flags_that_contradict_each_other(argv, says):
 
 
 @pytest.mark.parametrize(
-    ("data", "name"),
-    [("/x/animals", "animals"), ("/x/animals/data.yaml", "animals"), ("/x/a b/", "a b")],
+    ("flag", "data", "name"),
+    [
+        ("--data", "/x/animals", "animals"),
+        ("--data", "/x/animals/data.yaml", "animals"),
+        ("--data", "/x/a b/", "a b"),
+        ("--voc_path", "/x/VOCdevkit", "VOCdevkit"),
+        ("--yolo_path", "/x/animals/data.yaml", "animals"),
+        ("--dataset_file", "shapes", "shapes"),
+    ],
 )
-def test_runs_are_named_after_the_data(data, name):
-    assert main.parse_command_line(["--data", data, "--device", "cpu"]).run_name == name
+def test_runs_are_named_after_the_data(flag, data, name):
+    assert main.parse_command_line([flag, data, "--device", "cpu"]).run_name == name
