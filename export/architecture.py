@@ -14,7 +14,12 @@ from models.detr import build_detector
 from models.panoptic import SEGMENT_THRESHOLDS
 from models.position_encoding import LEARNED_CELLS
 from models.segmentation import DETRsegm
-from models.weights import DETECTOR_PREFIX, architecture_flags, load_model_state
+from models.weights import (
+    DETECTOR_PREFIX,
+    architecture_flags,
+    assumed_cls_loss,
+    load_model_state,
+)
 from util.errors import UserError
 
 
@@ -71,8 +76,7 @@ class Architecture:
         if inferred["masks"]:  # its first layer reads the features and a map per head
             channels = parts["mask_head.lay1.weight"].shape[:1].numel()
             inferred["nheads"] = channels - inferred.get("hidden_dim", 0)
-        if inferred.get("query_design") == "anchor":
-            inferred["cls_loss"] = "focal"  # as in all recipes
+        inferred["cls_loss"] = assumed_cls_loss(parts)
         names = ("dilation", "nheads", "cls_loss")
         given = {name: known[name] for name in names if known.get(name) is not None}
         named = known.get("backbone")

@@ -18,10 +18,11 @@ from export.weights import EMA_HELP, flags_of, read_weights
 from models.demo import MinimalDETR
 from models.panoptic import SEGMENT_THRESHOLDS, coco_is_thing
 from models.released.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
-from models.released.zoo import RELEASED_MODELS
-from models.weights import has_anchors, load_model_state, model_state, without_ddp_prefix
+from models.released.zoo import RELEASED_MODELS, released_by_file
+from models.weights import assumed_cls_loss, load_model_state, model_state, without_ddp_prefix
 from training.checkpoint import best_f1_threshold_in, classes_in
 from training.class_rows import category_ids_in
+from training.flags.inferred import report_unknown_dilation
 from util.cli.command_line import ArgumentParser, FlagGroup, positive_int
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
@@ -34,7 +35,6 @@ CLS_LOSS_HELP = (
     "classification loss of the model (only needed if the file stores no flags; default: focal for "
     "anchor queries, else ce)"
 )
-_BY_FILE = {RELEASED_MODELS[name].file: RELEASED_MODELS[name] for name in HUB_MODELS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,16 +128,16 @@ def from_file(
     """
     checkpoint = read_weights(path, averaged)
     flags: dict[str, Any] = {}
-    if released := _BY_FILE.get(Path(path).name):
+    if released := released_by_file(path):
         flags = {"dilation": released.dilation, "nheads": 8, "dataset_file": released.categories}
     flags |= flags_of(checkpoint)
     state = without_ddp_prefix(model_state(checkpoint, path))
-    if flags and not has_anchors(state):  # written before there was a choice
-        flags.setdefault("cls_loss", "ce")
+    if flags and (loss := assumed_cls_loss(state)) == "ce":
+        flags.setdefault("cls_loss", loss)
     flags = _without_contradiction(flags, known, path)
     architecture = Architecture.of(state, flags, path)
     if "dilation" not in flags:
-        print(f"{path} does not say whether it is a DC5 model: loaded without --dilation")
+        report_unknown_dilation(path)
     if "nheads" not in flags and not architecture.masks:
         print(f"{path} does not say how many attention heads it has: loaded with --nheads 8")
     if "cls_loss" not in flags and architecture.query_design == "anchor":

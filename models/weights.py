@@ -187,6 +187,16 @@ def has_anchors(state: Mapping[str, Tensor]) -> bool:
     return any(key.endswith("content_embed.weight") for key in state)
 
 
+def assumed_cls_loss(state: Mapping[str, Tensor]) -> str:
+    """Classification loss of weights whose file does not store it.
+
+    Returns:
+        ``focal`` for anchor queries, as in all recipes, else ``ce``: without anchor queries, files
+        that store flags but not this one were written before there was a choice.
+    """
+    return "focal" if has_anchors(state) else "ce"
+
+
 def has_backbone_of(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
     """Whether a state dict has exactly the backbone of a model, by keys and shapes."""
     return _backbone_shapes(model.state_dict()) == _backbone_shapes(state)

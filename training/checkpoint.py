@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from datasets.annotations.class_tables import table_of_checkpoint
-from models.weights import has_anchors, load_model_state, model_state
+from models.weights import assumed_cls_loss, load_model_state, model_state
 from training.averaging import AveragedModel
 from training.state import PROGRESS_FIELDS, RunState
 from util.distributed.processes import all_gather, get_rank
@@ -152,7 +152,7 @@ def flags_in(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
 def cls_loss_in(checkpoint: Checkpoint, source: str) -> str:
     """Classification loss that a checkpoint was trained with: ``ce`` or ``focal``.
 
-    If the file does not store it, the focal loss is assumed for anchor queries, as in all recipes.
+    If the file does not store it: see `models.weights.assumed_cls_loss`.
 
     Raises:
         UserError: if the checkpoint is invalid.
@@ -160,7 +160,7 @@ def cls_loss_in(checkpoint: Checkpoint, source: str) -> str:
     flags = flags_in(checkpoint, source)
     if "cls_loss" in flags:
         return str(flags["cls_loss"])
-    return "focal" if has_anchors(model_state(checkpoint, source)) else "ce"
+    return assumed_cls_loss(model_state(checkpoint, source))
 
 
 def is_of_original(checkpoint: Checkpoint) -> bool:

@@ -1,6 +1,7 @@
 """Table of the released models: architecture, weights file and published metrics."""
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from models.released.coco_categories import CATEGORY_NAMES, RELEASED_NUM_CLASSES
@@ -133,3 +134,13 @@ RELEASED_MODELS: dict[str, ReleasedModel] = {
         remark="about 40 box AP according to its authors",
     ),
 }
+_BY_FILE = {released.file: released for released in RELEASED_MODELS.values()}
+
+
+def released_by_file(path: str) -> ReleasedModel | None:
+    """The released model whose weights file has the name of a file; None if there is none.
+
+    Args:
+        path: path or URL of the file.
+    """
+    return _BY_FILE.get(PurePath(path).name)

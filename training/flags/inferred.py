@@ -1,17 +1,14 @@
 """Flags of a model that its weights determine, for files without saved flags."""
 
 from collections.abc import Collection, Mapping
-from pathlib import PurePath
 from typing import Any
 
 from torch import Tensor
 
 from models.backbone import match_resnet
-from models.released.zoo import RELEASED_MODELS
+from models.released.zoo import released_by_file
 from models.weights import DETECTOR_PREFIX, architecture_flags, without_ddp_prefix
 from training.checkpoint import cls_loss_in
-
-_RELEASED_FILES = {released.file: released for released in RELEASED_MODELS.values()}
 
 
 def architecture_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -41,12 +38,17 @@ def unsaved_flags(
     flags: dict[str, Any] = {}
     if "cls_loss" not in given:
         flags["cls_loss"] = _assumed_cls_loss(checkpoint, path)
-    released = _RELEASED_FILES.get(PurePath(path).name)
+    released = released_by_file(path)
     if released is not None:
         flags["dilation"] = released.dilation
     elif "dilation" not in given:
-        print(f"{path} does not say whether it is a DC5 model: loaded without --dilation")
+        report_unknown_dilation(path)
     return flags
+
+
+def report_unknown_dilation(path: str) -> None:
+    """Print that a file, which stores no flags, is loaded as a model without dilation."""
+    print(f"{path} does not say whether it is a DC5 model: loaded without --dilation")
 
 
 def _assumed_cls_loss(checkpoint: Mapping[str, Any], path: str) -> str:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from models.released.zoo import RELEASED_MODELS
+from models.released.zoo import RELEASED_MODELS, released_by_file
 
 MODELS = list(RELEASED_MODELS.values())
 
@@ -29,3 +29,9 @@ def test_names_and_properties_agree(name):
     assert ("dc5" in name) == model.dilation == ("dc5" in model.file)
     assert ("panoptic" in name) == model.masks == (model.pq is not None)
     assert max(model.category_names) < model.num_classes
+
+
+def test_files_are_known_by_their_names():
+    dc5 = RELEASED_MODELS["detr_resnet50_dc5"]
+    assert released_by_file(f"/x/{dc5.file}") is released_by_file(dc5.url) is dc5
+    assert released_by_file("own.pth") is None
