@@ -105,6 +105,11 @@ class Detector:
         """Mixed precision: ``off``, ``bf16`` or ``fp16``."""
         return self.precision.amp
 
+    @amp.setter
+    def amp(self, amp: str) -> None:
+        """Set the precision; also accepts ``auto``. Raises a ValueError for other values."""
+        self.precision = choose_precision(amp, self.device)
+
     @property
     def threshold(self) -> float:
         """Default minimum score of detections: stored best-F1 threshold, else 0.5 (focal: 0.2)."""

@@ -88,7 +88,9 @@ def prepare_for_training(model: nn.Module, amp: str) -> None:
     Parameters and their names do not change. Frozen batch norms are folded into the preceding
     convolutions. Convolutions get channels-last weights, which makes their feature maps
     channels-last too; on a GPU only in mixed precision, because cuDNN's float32 kernels are not
-    faster in this layout. On AMD processors float32 linear layers run through oneDNN.
+    faster in this layout. On CPUs convolutions with small outputs become matrix products in mixed
+    precision, and on AMD processors without AVX-512 also in float32 (`SmallMapConv2d`). On AMD
+    processors float32 linear layers run through oneDNN.
 
     Args:
         model: model, on its device.

@@ -271,8 +271,8 @@ def set_aside_later_files(folder: RunFolder, checkpoint: str, progress: RunState
         folder.keep_as_best(checkpoint, progress.best_weights)
     elif progress.best_epoch is not None and not folder.has_best():
         print(
-            f"best.pth: epoch {progress.best_epoch} is the best so far, but its best.pth was "
-            "replaced by a later epoch's; a better epoch writes a new one"
+            f"best.pth: epoch {progress.best_epoch} is the best so far, but there is no best.pth "
+            f"of it in {folder.path}; a better epoch writes one"
         )
 
 

@@ -86,7 +86,9 @@ class SmallMapConv2d(nn.Conv2d):
             (B, H', W', elements of the kernel * C).
         """
         (down, right), (vertical, horizontal) = self.stride, padding
-        padded = F.pad(input, (horizontal, horizontal, vertical, vertical)).permute(0, 2, 3, 1)
+        around = (horizontal, horizontal, vertical, vertical)
+        padded = F.pad(input, around) if any(padding) else input  # padding by 0 copies
+        padded = padded.permute(0, 2, 3, 1)
         patches = [  # (B, H', W', C) for each element of the kernel
             padded[:, i : i + height * down : down, j : j + width * right : right]
             for i in range(self.kernel_size[0])

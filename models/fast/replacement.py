@@ -13,6 +13,10 @@ def replace_modules(
     A new module shares parameters, buffers, children, hooks and all other attributes with the one
     that it replaces; a module used in several places is replaced by the same new one everywhere.
 
+    Hooks of ``register_load_state_dict_pre_hook`` do not survive: PyTorch keeps a weak reference to
+    the old module with them, and raises a RuntimeError when it loads weights. Register such hooks
+    after the replacement.
+
     Args:
         model: contains the modules.
         choose_class: returns the class of the new module for an old one, with the same attributes

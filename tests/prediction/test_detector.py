@@ -335,3 +335,8 @@ def test_auto_computes_in_bf16_where_that_is_fast(monkeypatch, fast, amp):
     assert Detector(red_finder(), "cpu", "auto").amp == amp
     with pytest.raises(ValueError, match="expected amp off, bf16, fp16 or auto"):
         Detector(red_finder(), "cpu", "half")
+    detector = Detector(red_finder(), "cpu")
+    detector.amp = "auto"
+    assert detector.amp == amp and "--amp auto" in str(detector.precision)
+    with pytest.raises(ValueError, match="expected amp off, bf16, fp16 or auto"):
+        detector.amp = "half"

@@ -147,12 +147,25 @@ class ArgumentParser(argparse.ArgumentParser):
         before = [word for number, word in enumerate(words[:last]) if number not in files]
         earlier, final = vars(self.parse_args(before)), vars(self.parse_args(words))
         once = self.given_flags(before) - self.given_flags(words[last + 1 :])
-        overridden = sorted(f"--{name}" for name in once if earlier[name] != final[name])
-        if overridden:
-            self.error(
-                f"{' and '.join(overridden)}: overridden by {words[last]}, which comes later; give "
-                "flags after the file"
+        overridden = sorted(name for name in once if earlier[name] != final[name])
+        flags_of: dict[str, list[str]] = {}  # by the file that overrides them
+        for name in overridden:
+            flags_of.setdefault(words[self._last_change(words, files, name)], []).append(name)
+        if flags_of:
+            sentences = (
+                f"{' and '.join(f'--{name}' for name in names)}: overridden by {file}, which comes "
+                "later"
+                for file, names in flags_of.items()
             )
+            self.error(f"{'; '.join(sentences)}; give flags after the file")
+
+    def _last_change(self, words: Sequence[str], files: Sequence[int], name: str) -> int:
+        """Number of the last word of a command line that is an ``@file`` and changes a flag."""
+        for number in reversed(files):
+            before, after = (vars(self.parse_args(words[:end])) for end in (number, number + 1))
+            if before[name] != after[name]:
+                return number
+        return files[-1]
 
     def error(self, message: str) -> NoReturn:
         """Print the message and exit with status 2."""

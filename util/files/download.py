@@ -65,7 +65,9 @@ def fetch_released(url: str) -> None:
     """
     path = _cache_path(url)
     expected_hash = _HASH_IN_NAME.search(path.name)
-    is_replaced = torch.hub.load_state_dict_from_url.__module__ != torch.hub.__name__
+    loader = torch.hub.load_state_dict_from_url
+    # Not its __module__: functools.wraps copies that.
+    is_replaced = getattr(loader, "__globals__", None) is not vars(torch.hub)
     if expected_hash and not is_replaced and not path.exists():
         _download(url, path, expected_hash[1])
 

@@ -57,6 +57,8 @@ def _lock(folder: Path) -> int | None:
         try:
             is_held = _hold(lock, folder / _LOCK)
             owner = "" if is_held else os.read(lock, 200).decode(errors="replace")
+        except PermissionError:  # another run may hold the lock
+            return None
         except (ImportError, OSError):  # Windows, or a file system without locks
             with contextlib.suppress(OSError):
                 (folder / _LOCK).unlink()

@@ -122,6 +122,16 @@ def test_products_in_float32_give_the_same_results_and_gradients(
         assert (found - expected).norm() <= 1e-6 * expected.norm()
 
 
+@pytest.mark.parametrize("padding", [0, 1])
+def test_images_without_padding_are_not_copied(padding, has_float32_products):
+    stock, ours = plain_and_ours(padding=padding)
+    image = torch.randn(1, 8, 6, 6)
+    has_float32_products(True)
+    with patch.object(convolutions.F, "pad", wraps=convolutions.F.pad) as pad:
+        assert (ours(image) - stock(image)).abs().max() < 1e-5
+    assert pad.called == bool(padding)
+
+
 @pytest.mark.parametrize(
     ("options", "size", "is_product"),
     [

@@ -89,6 +89,31 @@ def test_weights_are_packed_for_the_last_shape(
         assert packed_shapes == [(2, 8, 5, 7), (2, 8, 9, 7), (2, 8, 5, 7)]
 
 
+@pytest.mark.parametrize("has_avx512", [False, True])
+def test_weights_are_packed_for_the_last_dtype(has_avx512, monkeypatch):
+    """Without packing, which needs a processor with bfloat16."""
+    packings = []
+
+    class Recorded:
+        def _reorder_convolution_weight(self, weight, *geometry_and_shape):
+            packings.append((weight.dtype, tuple(geometry_and_shape[-1])))
+            return weight
+
+    monkeypatch.setattr(packed_layers, "_onednn", Recorded())
+    monkeypatch.setattr(packed_layers, "_has_avx512", lambda: has_avx512)
+    conv = nn.Conv2d(8, 4, 3, padding=1)
+    packed = PackedConv(conv)
+    half, full = torch.bfloat16, torch.float32
+    for dtype, height in ((full, 5), (half, 5), (half, 5), (half, 9), (full, 9)):
+        weight, bias = packed._packed_for(torch.zeros(2, 8, height, 7, dtype=dtype))
+        assert weight.dtype == bias.dtype == dtype
+        assert torch.equal(weight, conv.weight.to(dtype))
+    shapes = [(1, 8, 64, 64)] * 2 if has_avx512 else [(2, 8, 5, 7), (2, 8, 9, 7)]
+    first, second = shapes
+    again = [] if has_avx512 else [(half, second)]  # another shape
+    assert packings == [(full, first), (half, first), *again, (full, second)]
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @torch.inference_mode()
 def test_linear_layers(dtype):

@@ -1,8 +1,10 @@
 """Modules replaced by modules of subclasses keep what they hold."""
 
 import copy
+import gc
 import pickle
 
+import pytest
 import torch
 from torch import nn
 
@@ -50,6 +52,20 @@ def test_hooks_stay_and_can_be_removed():
     handle.remove()
     model["second"](x)
     assert called[1:] == [model["second"]]
+
+
+def test_hooks_before_loading_weights_are_registered_after_the_replacement():
+    model, called = nn.Sequential(nn.Linear(3, 3)), []
+    model[0].register_load_state_dict_pre_hook(lambda module, *_: called.append(module))
+    replace_linears(model)
+    gc.collect()
+    with pytest.raises(RuntimeError, match="hook of a dead Module"):
+        model.load_state_dict(model.state_dict())
+    model = nn.Sequential(nn.Linear(3, 3))
+    replace_linears(model)
+    model[0].register_load_state_dict_pre_hook(lambda module, *_: called.append(module))
+    model.load_state_dict(model.state_dict())
+    assert called == [model[0]]
 
 
 def test_missing_children_and_the_model_itself_stay():

@@ -222,6 +222,19 @@ def test_a_file_must_not_override_flags_before_it(tmp_path, capsys):
         parser.refuse_overridden([first, "--lr", "5", "--epochs", "9", second])
     error = capsys.readouterr().err
     assert error.startswith(f"tool: error: --epochs: overridden by {second}, which comes later")
+    for argv, file in (
+        (["--lr", "5", first, second], first),  # the second file has no --lr
+        (["--epochs", "9", first, second], second),
+        (["--lr", "5", first, second, "--epochs", "9"], first),
+    ):
+        with pytest.raises(SystemExit):
+            parser.refuse_overridden(argv)
+        message = f"tool: error: {argv[0]}: overridden by {file}, which comes later; give flags"
+        assert capsys.readouterr().err.startswith(message)
+    with pytest.raises(SystemExit):
+        parser.refuse_overridden(["--epochs", "9", "--lr", "5", first, second])
+    both = f"--epochs: overridden by {second}, which comes later; --lr: overridden by {first}"
+    assert both in capsys.readouterr().err
 
 
 def test_next_to_main_the_recipes_are_listed_and_not_the_requirements(capsys, monkeypatch):

@@ -1,6 +1,7 @@
 """Files from addresses: which are kept, and which are checked."""
 
 import argparse
+import functools
 import hashlib
 import random
 import time
@@ -53,6 +54,23 @@ def test_other_threads_read_files_during_a_download(tmp_path, hub_folder, monkey
     monkeypatch.setattr(torch.hub, "download_url_to_file", read_meanwhile)
     assert load_checkpoint(published.as_uri(), released=True) == {"epoch": 7}
     assert read == [{"epoch": 1}]
+
+
+@pytest.mark.parametrize("has_name_of_torch", [False, True])
+def test_a_replaced_loader_provides_released_files(hub_folder, monkeypatch, has_name_of_torch):
+    """A program without network access; `functools.wraps` gives its loader PyTorch's name."""
+
+    def provide(url, **_):
+        return {"epoch": 7}
+
+    def refuse(*_, **__):
+        raise AssertionError("no download")
+
+    real = torch.hub.load_state_dict_from_url
+    loader = functools.wraps(real)(provide) if has_name_of_torch else provide
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", loader)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    assert load_checkpoint("https://a.test/r50-0123abcd.pth", released=True) == {"epoch": 7}
 
 
 def test_a_kept_file_that_was_damaged_is_not_used(tmp_path, hub_folder):

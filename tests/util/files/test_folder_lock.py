@@ -105,6 +105,21 @@ def test_a_file_that_cannot_be_opened_is_not_removed(tmp_path, monkeypatch):
         assert (tmp_path / ".lock").exists()
 
 
+def test_a_lock_that_is_not_permitted_is_not_removed(tmp_path, monkeypatch):
+    """It may be the lock of another run."""
+    import fcntl
+
+    def refuse(*_):
+        raise PermissionError("not permitted")
+
+    with locked(tmp_path):
+        with monkeypatch.context() as patch:
+            patch.setattr(fcntl, "flock", refuse)
+            with locked(tmp_path):
+                pass
+        assert (tmp_path / ".lock").exists()
+
+
 def test_a_run_that_does_not_start_leaves_no_folder(tmp_path, capsys):
     folder = tmp_path / "new" / "run"
     assert_one_line(capsys, run("/nowhere", "--output_dir", folder), "/nowhere")
