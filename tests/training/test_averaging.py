@@ -45,10 +45,11 @@ def test_follows_the_formula():
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_has_the_bits_of_the_average_of_pytorch():
+@pytest.mark.parametrize("decay", [0.9998, 0.5])  # counters of batches move with 0.5 alone
+def test_has_the_bits_of_the_average_of_pytorch(decay):
     model = build()
-    own = AveragedModel(model, 0.9998)
-    other = TorchAveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9998), use_buffers=True)
+    own = AveragedModel(model, decay)
+    other = TorchAveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
     for step in range(4):
         change(model, step)
         own.update_parameters(model)
