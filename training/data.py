@@ -161,8 +161,9 @@ def _refuse_other_fraction(
         UserError: if the fraction differs from the checkpoint's.
     """
     checkpoint = start.finetune or start.frozen
-    is_given = args.val_fraction is not None and args.val_fraction < 1  # 1: evaluate all images
-    if start.resume is not None or checkpoint is None or not is_given:
+    if start.resume is not None or checkpoint is None:
+        return
+    if args.val_fraction is None or args.val_fraction >= 1:  # 1: evaluate all images
         return
     kept: ImageSplit | None = getattr(val_set, "split", None)
     saved = split_of(flags_in(checkpoint.content, checkpoint.path)).get("val_fraction")
