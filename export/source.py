@@ -157,7 +157,7 @@ def from_file(
         architecture=architecture,
         num_classes=architecture.num_classes,
         categories=categories or coco_names,
-        unused_ids=_unused_ids(checkpoint, categories, category_ids.by_row, path),
+        unused_ids=_unused_ids(checkpoint, category_ids.by_row, path),
         is_thing=is_thing or _coco_things(dataset_file, architecture.num_classes),
         category_ids=category_ids.saved(),
         short_side=max(_side(n, path) for n in _listed(flags.get("scales") or PUBLISHED_SCALES)),
@@ -171,20 +171,20 @@ def from_file(
 
 
 def _unused_ids(
-    checkpoint: Mapping[str, Any], names: Mapping[int, str], by_row: Sequence[int], path: str
+    checkpoint: Mapping[str, Any], by_row: Sequence[int], path: str
 ) -> frozenset[int]:
-    """Category ids of rows of the head that belong to no class; printed if a foreign file says so.
+    """Category ids of rows of the head that belong to no class; printed if there are any.
 
     Args:
-        checkpoint: content of the file. Checkpoints of main.py name all classes. Files from other
-            programs may name only a part; after conversion they have an entry ``unused_ids``.
-        names: class names by category id; if empty, every row may be a class.
+        checkpoint: content of the file. Only Hugging Face folders, and what is converted from them,
+            have an entry ``unused_ids``. Checkpoints of main.py have none: all their rows are
+            predicted, as in the evaluation.
         by_row: category ids by row.
         path: path of the file.
     """
     stated = checkpoint.get("unused_ids")
     if not isinstance(stated, list):
-        return frozenset(by_row) - names.keys() if names else frozenset()
+        return frozenset()
     unused = [(row, i) for row, i in enumerate(by_row) if i in stated]
     if unused:
         rows = ", ".join(str(row) for row, _ in unused)
