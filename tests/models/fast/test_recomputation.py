@@ -28,7 +28,7 @@ def gradients(model, precision="off"):
     """Gradients of a step with dropout, and the state of the random generator after it."""
     torch.manual_seed(3)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-        outputs = model(images((64, 96), (70, 80)))
+        outputs = model(images((32, 48), (35, 40)))
     (outputs["pred_logits"].float().square().mean() + outputs["pred_boxes"].mean()).backward()
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return {**found, "random state": torch.get_rng_state()}
