@@ -170,9 +170,7 @@ def from_file(
     )
 
 
-def _unused_ids(
-    checkpoint: Mapping[str, Any], by_row: Sequence[int], path: str
-) -> frozenset[int]:
+def _unused_ids(checkpoint: Mapping[str, Any], by_row: Sequence[int], path: str) -> frozenset[int]:
     """Category ids of rows of the head that belong to no class; printed if there are any.
 
     Args:

@@ -45,7 +45,17 @@ def trained(kind):
     progress = RunState(epoch=3, step=3, scores={0: 0.5}, bad_images=["a"])
     state = TrainingState(model, optimizer, scheduler, scaler, progress)
     content = checkpoint_of(state, {**FLAGS, "lr_scheduler": kind}, {})
-    names = ("model", "optimizer", "lr_scheduler", "scaler", "args", "epoch", "step", "rng", "progress")
+    names = (
+        "model",
+        "optimizer",
+        "lr_scheduler",
+        "scaler",
+        "args",
+        "epoch",
+        "step",
+        "rng",
+        "progress",
+    )
     return {name: content[name] for name in names}
 
 
