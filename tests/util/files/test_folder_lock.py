@@ -1,5 +1,6 @@
 """Two runs never write to the same output folder."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -91,30 +92,18 @@ def test_where_nothing_can_be_locked_runs_go_on(tmp_path, monkeypatch, error):
     assert len(os.listdir("/proc/self/fd")) == len(before), "open files"
 
 
-def test_a_file_that_cannot_be_opened_is_not_removed(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("module", "name", "error"), [(os, "open", OSError), (fcntl, "flock", PermissionError)]
+)
+def test_a_lock_that_cannot_be_taken_is_not_removed(tmp_path, monkeypatch, module, name, error):
     """It may be the lock of another run."""
 
     def refuse(*_):
-        raise OSError("too many open files")
+        raise error("refused")
 
     with locked(tmp_path):
         with monkeypatch.context() as patch:
-            patch.setattr(os, "open", refuse)
-            with locked(tmp_path):
-                pass
-        assert (tmp_path / ".lock").exists()
-
-
-def test_a_lock_that_is_not_permitted_is_not_removed(tmp_path, monkeypatch):
-    """It may be the lock of another run."""
-    import fcntl
-
-    def refuse(*_):
-        raise PermissionError("not permitted")
-
-    with locked(tmp_path):
-        with monkeypatch.context() as patch:
-            patch.setattr(fcntl, "flock", refuse)
+            patch.setattr(module, name, refuse)
             with locked(tmp_path):
                 pass
         assert (tmp_path / ".lock").exists()
