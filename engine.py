@@ -2,7 +2,9 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -12,13 +14,10 @@ from datasets.coco_eval import CocoEvaluator
 from datasets.evaluation.batch_results import Targets, detections, panoptic_maps
 from datasets.evaluation.report import coco_statistics
 from datasets.evaluation.voc_ap import voc_statistics
-from datasets.loading.steps import Batch, Steps
 from datasets.panoptic_eval import build_panoptic_evaluator, panoptic_statistics
 from models.criterion import SetCriterion
 from models.fast.inference import optimize_on_cpu
-from util.distributed.counting import mean_number_of_objects
-from util.distributed.data_parallel import gradient_sync, without_ddp
-from util.epoch_context import EpochContext
+from util.distributed.data_parallel import gradient_sync, mean_number_of_objects, without_ddp
 from util.metric_logger import MetricLogger
 from util.nested_tensor import NestedTensor
 from util.nonfinite_steps import BatchNormBackup, StepRecord, StepWatch, reduce_step, update_weights
@@ -28,6 +27,29 @@ from util.transfer import to_device
 
 PRINT_FREQ = 10
 _AUTOCAST_DTYPES = {"off": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+Target = dict[str, Tensor]
+Batch = tuple[NestedTensor, Sequence[Target]]
+
+
+@dataclass
+class EpochContext:
+    """Position in an interrupted epoch, and callbacks of each step.
+
+    Attributes:
+        steps_done: steps already trained before an interruption.
+        meters: statistics of these steps, from `util.metric_logger.MetricLogger.state_dict`.
+        wants_to_stop: called in each step; if True on any rank, `StepWatch.stop_agreed` is set on
+            all ranks one step later.
+        after_step: called with the number of completed steps and the meters.
+        lr_factor: called in each step; returns the factor of its learning rates (warm-up).
+    """
+
+    steps_done: int = 0
+    meters: dict[str, Any] = field(default_factory=dict)
+    wants_to_stop: Callable[[], bool] = lambda: False
+    after_step: Callable[[int, MetricLogger], None] = lambda steps_done, logger: None
+    lr_factor: Callable[[], float] = lambda: 1.0
 
 
 def train_one_epoch(
@@ -90,6 +112,29 @@ def train_one_epoch(
         context.after_step(step + 1, logger)
     watch.read_flags()
     return logger.finish()
+
+
+class Steps:
+    """Yields (batches, targets) of each optimizer step; an incomplete last step is dropped.
+
+    The targets of all batches are for `MetricLogger.log_every`, which counts the images of a step.
+
+    Args:
+        batches: usually a data loader.
+        accum_steps: batches per optimizer step.
+    """
+
+    def __init__(self, batches: Iterable[Batch], accum_steps: int) -> None:
+        self._batches = batches
+        self._accum_steps = accum_steps
+
+    def __len__(self) -> int:
+        return len(self._batches) // self._accum_steps  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[tuple[list[Batch], list[Target]]]:
+        batches = iter(self._batches)
+        while len(step := list(islice(batches, self._accum_steps))) == self._accum_steps:
+            yield step, [target for _, targets in step for target in targets]
 
 
 def _set_to_training(model: nn.Module, criterion: nn.Module) -> None:

@@ -7,7 +7,7 @@ if __name__ == "__main__":  # before the slow imports below
 
 import sys
 
-from training.nonfinite.replay import run
+from training.nonfinite import run
 
 if __name__ == "__main__":
     sys.exit(run())

@@ -86,7 +86,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     from training.folder import RunFolder
     from training.loop import Run, build_loop_settings
     from training.network import build_network, build_optimization, distribute, num_trainable
-    from training.nonfinite.policy import NonFinitePolicy
+    from training.nonfinite import NonFinitePolicy
     from training.optimization.plan import build_plan
     from training.resume import averaged_model, load_weights
     from training.tensorboard import build_tensorboard

@@ -20,9 +20,8 @@ from benchmarks.harness.coco import write_photos
 from benchmarks.original.dataset import CocoDetection as OriginalDataset
 from benchmarks.original.transforms import TrainTransforms
 from datasets.coco import CocoDetection, make_coco_transforms
-from datasets.loading.loaders import TrainLoader
+from datasets.loading.loaders import SeededDataset, TrainLoader
 from datasets.loading.samplers import EpochBatchSampler
-from datasets.loading.seeded import SeededDataset
 from util.nested_tensor import collate_fn
 
 TITLE = "Training images"

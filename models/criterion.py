@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from util.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
-from util.distributed.counting import mean_number_of_objects
+from util.distributed.data_parallel import mean_number_of_objects
 from util.tensor_ops import accuracy
 
 from .anchor.denoising_losses import denoising_losses, matched_batch

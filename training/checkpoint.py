@@ -246,15 +246,6 @@ def report_other_versions(checkpoint: Checkpoint) -> None:
 # ---- restoring
 
 
-def restore_weights(model: nn.Module, checkpoint: Checkpoint, source: str) -> None:
-    """Load the weights of a checkpoint; names and shapes must match exactly.
-
-    Raises:
-        UserError: if they do not match.
-    """
-    load_model_state(model, model_state(checkpoint, source), source)
-
-
 def restore_average(
     averaged: AveragedModel, checkpoint: Checkpoint, source: str, num_updates: int
 ) -> bool:

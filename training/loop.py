@@ -13,7 +13,7 @@ from torch import nn
 from datasets.evaluation.report import serialisable_eval
 from datasets.loading.bad_samples import refuse_too_many
 from datasets.loading.loaders import TrainLoader
-from engine import train_one_epoch
+from engine import EpochContext, train_one_epoch
 from models.criterion import SetCriterion
 from training.checkpoint import Thresholds, TrainingState, checkpoint_of
 from training.compilation import describe_compilations
@@ -21,7 +21,7 @@ from training.evaluation import Evaluation, Scored
 from training.flags.config_file import write_config
 from training.folder import RunFolder
 from training.network import distribute
-from training.nonfinite.policy import NonFinitePolicy
+from training.nonfinite import NonFinitePolicy
 from training.optimization.plan import TrainingPlan
 from training.resume import set_aside_later_files
 from training.state import score_name, validation_score
@@ -31,7 +31,6 @@ from training.terminal.output import FullOutput
 from util.cli.signals import StopSignals
 from util.distributed.gathering import broadcast_object
 from util.distributed.processes import get_world_size, is_main_process
-from util.epoch_context import EpochContext
 from util.errors import DivergenceError
 from util.metric_logger import MetricLogger
 from util.nonfinite_steps import StepWatch

@@ -14,6 +14,7 @@ from models.segmentation import DETRsegm
 from models.weights import (
     has_backbone_of,
     load_frozen_weights,
+    load_model_state,
     model_state,
     without_ddp_prefix,
 )
@@ -25,7 +26,6 @@ from training.checkpoint import (
     flags_in,
     report_other_versions,
     restore_average,
-    restore_weights,
     restored_progress,
 )
 from training.class_rows import class_of_row_in
@@ -176,7 +176,8 @@ def load_weights(
         path, content = start.frozen
         load_frozen_weights(model, model.detr, model_state(content, path), path)
     if start.resume is not None:
-        restore_weights(model, start.resume.content, start.resume.path)
+        path, content = start.resume
+        load_model_state(model, model_state(content, path), path)
 
 
 def _finetune(

@@ -19,9 +19,8 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.harness.inputs import build, images, targets
-from engine import train_one_epoch
+from engine import EpochContext, train_one_epoch
 from training.network import distribute
-from util.epoch_context import EpochContext
 from util.optimizer import build_optimizer
 
 _CPU = torch.device("cpu")

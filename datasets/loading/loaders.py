@@ -1,7 +1,8 @@
 """Data loaders for training and evaluation."""
 
-from collections.abc import Iterator
-from typing import Any
+import hashlib
+from collections.abc import Iterator, Sized
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -9,13 +10,12 @@ from torch.utils.data import DataLoader, Dataset
 from datasets.loading.bad_samples import ReplacingDataset, ReportingLoader, collate_samples
 from datasets.loading.byte_samples import with_byte_images
 from datasets.loading.padding import Padding, aspect_ratios
-from datasets.loading.row_labels import with_row_labels
 from datasets.loading.samplers import EpochBatchSampler, ShareSampler
-from datasets.loading.seeded import SeededDataset
 from util.category_ids import CategoryIds
 from util.cli.signals import ignore_stop_signals
 from util.distributed.processes import get_world_size
 from util.errors import UserError
+from util.reproducibility.random_state import seeded
 from util.text import count
 
 
@@ -151,3 +151,84 @@ def _loader(
         worker_init_fn=ignore_stop_signals,
         **batching,
     )
+
+
+def with_row_labels(dataset: Dataset, category_ids: CategoryIds | None) -> Dataset:
+    """The dataset with rows as labels; unchanged where category ids are row numbers or None."""
+    if category_ids is None or category_ids.are_rows:
+        return dataset
+    return RowLabels(dataset, category_ids)
+
+
+class RowLabels(Dataset):
+    """A dataset whose ``labels`` are rows of the classification head instead of category ids.
+
+    Args:
+        dataset: a map-style dataset; returns (image, target).
+        category_ids: of the head.
+    """
+
+    def __init__(self, dataset: Dataset, category_ids: CategoryIds) -> None:
+        self.dataset = dataset
+        self._category_ids = category_ids
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self.dataset))
+
+    def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
+        """Return image and target.
+
+        Raises:
+            UserError: the head has no row for a label.
+        """
+        image, target = self.dataset[index]
+        try:
+            rows = self._category_ids.rows_of(target["labels"])
+        except KeyError as error:
+            raise UserError(
+                f"image id {int(target['image_id'])}: the classification head has no row for "
+                f"category id {error}; list the category in the annotation file"
+            ) from None
+        return image, {**target, "labels": rows}
+
+    def pop_notice(self) -> str | None:
+        """Return the dataset's remark about the last item, if any."""
+        dataset: Any = self.dataset
+        return dataset.pop_notice() if hasattr(dataset, "pop_notice") else None
+
+
+class SeededDataset(Dataset):
+    """A dataset whose items are computed with generators seeded with (seed, epoch, index).
+
+    Otherwise the augmentation would depend on the number of workers and on where a run was resumed.
+
+    Args:
+        dataset: map-style dataset; its items may use the global generators.
+        seed: seed of the run.
+
+    Attributes:
+        dataset: the wrapped dataset.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        self.dataset = dataset
+        self._seed = seed
+        # In shared memory, so that persistent workers see a new epoch.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that the next items are seeded with."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self.dataset))
+
+    def __getitem__(self, index: int) -> Any:
+        with seeded(_seed_of(self._seed, int(self._epoch), index)):
+            return self.dataset[index]
+
+
+def _seed_of(*numbers: int) -> int:
+    """Hash the numbers to a 32-bit seed, equal on all platforms."""
+    digest = hashlib.blake2s(repr(numbers).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little")

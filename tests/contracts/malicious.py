@@ -15,7 +15,7 @@ from examples import attention, detect, panoptic
 from export import onnx, program, torchscript, weights
 from export.huggingface import command as huggingface
 from tests.test_main import run
-from training.nonfinite import replay
+from training import nonfinite as replay
 from util.files.checkpoint import load_checkpoint
 from util.plot_utils import plot_precision_recall
 

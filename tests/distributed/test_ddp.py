@@ -10,13 +10,12 @@ import torch
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from engine import train_one_epoch
+from engine import EpochContext, train_one_epoch
 from tests.distributed.processes import run_connected
 from tests.test_engine import CPU, batch, build
 from training import network
-from training.nonfinite.replay import examine
+from training.nonfinite import examine
 from util.distributed.processes import get_rank, get_world_size
-from util.epoch_context import EpochContext
 from util.nonfinite_steps import StepWatch
 from util.optimizer import build_optimizer
 

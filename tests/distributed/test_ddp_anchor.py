@@ -14,7 +14,7 @@ from tests.distributed.test_ddp import (
     train,
 )
 from tests.test_engine import CPU
-from training.nonfinite.replay import NOTHING_FOUND, examine
+from training.nonfinite import NOTHING_FOUND, examine
 from util.nonfinite_steps import StepWatch
 
 FLAGS = "--query_design anchor --cls_loss focal --denoising 2"

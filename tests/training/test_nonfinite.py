@@ -13,8 +13,8 @@ from tests.drawn_data import drawn_data
 from tests.test_engine import CPU, batch, build
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
 from training import network
+from training import nonfinite as replay
 from training.network import prepare_for_training
-from training.nonfinite import replay
 from util.errors import DivergenceError
 from util.nonfinite_steps import StepRecord, StepWatch
 from util.optimizer import build_optimizer

@@ -1,12 +1,31 @@
-"""A model that may be wrapped in `torch.nn.parallel.DistributedDataParallel`."""
+"""What differs in a training step or evaluation with several processes."""
 
 import contextlib
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from util.distributed.gathering import broadcast_tensors
+from util.distributed.processes import get_world_size, is_dist_avail_and_initialized
 from util.optimizer import batch_norms
+
+
+def mean_number_of_objects(
+    num_objects: int, device: torch.device, num_batches: int = 1
+) -> Tensor | float:
+    """Mean number of objects per batch, over all ranks and micro-batches; at least 1. Collective.
+
+    Args:
+        num_objects: number of objects in all micro-batches of this rank.
+        device: device of the losses.
+        num_batches: number of micro-batches per optimizer step and rank.
+    """
+    if not is_dist_avail_and_initialized():
+        return max(num_objects / num_batches, 1.0)
+    count = torch.full((), float(num_objects), dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(count)
+    return (count / (num_batches * get_world_size())).clamp(min=1)
 
 
 def gradient_sync(model: nn.Module, enabled: bool) -> contextlib.AbstractContextManager[None]:

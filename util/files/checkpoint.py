@@ -8,6 +8,7 @@ import re
 import shutil
 import threading
 import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -16,7 +17,6 @@ import torch
 
 from util.distributed.processes import is_main_process
 from util.errors import UserError
-from util.files.compression import refuse_compression
 from util.files.download import (
     advice_without_network,
     downloaded,
@@ -193,7 +193,7 @@ def load_checkpoint(
                 content = load_released(source)
         else:
             with place as path:
-                refuse_compression(path, source)
+                _refuse_compression(path, source)
                 with _reading():
                     content = torch.load(
                         path, map_location="cpu", weights_only=True, mmap=mmap and not from_url
@@ -207,6 +207,27 @@ def load_checkpoint(
             f"{source}: contains a {type(content).__name__}, not the dict of a checkpoint"
         )
     return content
+
+
+def _refuse_compression(path: StrPath, name: str) -> None:
+    """Check that reading a zip file takes no more memory than the file; PyTorch compresses nothing.
+
+    Args:
+        path: file to check; files of other formats pass.
+        name: name of the file in error messages.
+
+    Raises:
+        UserError: it has compressed or overlapping entries.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as file:
+        entries = file.infolist()
+    is_compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    if is_compressed or sum(entry.file_size for entry in entries) > os.path.getsize(path):
+        raise UserError(
+            f"{name}: has compressed entries, which is refused: unpack and save it again"
+        )
 
 
 @contextlib.contextmanager

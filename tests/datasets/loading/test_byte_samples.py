@@ -10,8 +10,7 @@ from PIL import Image
 from datasets.coco import CocoDetection, make_coco_transforms
 from datasets.loading.byte_images import ByteImages
 from datasets.loading.byte_samples import ByteImage, with_byte_images
-from datasets.loading.loaders import TrainLoader, build_val_loader
-from datasets.loading.seeded import SeededDataset
+from datasets.loading.loaders import SeededDataset, TrainLoader, build_val_loader
 from datasets.transforms import (
     Compose,
     RandomErasing,

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from datasets.loading.loaders import TrainLoader, build_val_loader
-from datasets.loading.row_labels import with_row_labels
+from datasets.loading.loaders import TrainLoader, build_val_loader, with_row_labels
 from util.category_ids import CategoryIds
 from util.errors import UserError
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.distributed.processes import run_connected
-from util.distributed.counting import mean_number_of_objects
+from util.distributed.data_parallel import mean_number_of_objects
 from util.distributed.gathering import (
     broadcast_object,
     broadcast_tensors,

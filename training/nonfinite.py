@@ -1,4 +1,7 @@
-"""Replay a non-finite training step: ``python forensics.py OUTPUT_DIR/bad_step.pth``."""
+"""Skip a limited number of non-finite training steps; replay the next one and end the run.
+
+``python forensics.py OUTPUT_DIR/bad_step.pth`` replays a saved step.
+"""
 
 import copy
 from argparse import Namespace
@@ -6,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from engine import compute_losses, predict, weight_losses
@@ -14,18 +18,94 @@ from models.criterion import SetCriterion
 from models.fast.attention import WeightHooks
 from models.weights import load_model_state, model_state
 from training.network import prepare_for_training
+from training.state import RunState
 from util.cli.command_line import ArgumentParser, run_command
-from util.errors import UserError
+from util.distributed.processes import all_gather, get_rank
+from util.errors import DivergenceError, UserError
 from util.files.checkpoint import load_checkpoint, save_checkpoint
 from util.nested_tensor import NestedTensor
-from util.nonfinite_steps import StepRecord
+from util.nonfinite_steps import StepRecord, image_names
 from util.optimizer import freeze_backbone, keep_frozen_norms
 from util.options import fill_in_new_flags
 from util.reproducibility.determinism import explained_refusals, make_deterministic
 from util.reproducibility.random_state import set_random_state
 from util.transfer import to_device
 
+DUMP = "bad_step.pth"
 NOTHING_FOUND = "no non-finite value in the replay on this rank"
+_OUT_OF_MEMORY = "not enough memory to replay the step during training"
+
+
+class NonFinitePolicy:
+    """Skips non-finite steps up to a limit; looks for the cause of the next one and ends the run.
+
+    Args:
+        model: the model, not wrapped in `DistributedDataParallel`.
+        criterion: criterion of the model.
+        folder: output folder in which `DUMP` is written; None: no folder.
+        flags: all flags of the run by name. ``amp`` and ``max_skipped_steps`` are used here; all
+            are saved in `DUMP`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: SetCriterion,
+        folder: Path | None,
+        flags: Mapping[str, Any],
+    ) -> None:
+        self._model = model
+        self._criterion = criterion
+        self._folder = folder
+        self._flags = flags
+
+    def handle(self, records: Sequence[StepRecord], state: RunState) -> None:
+        """Count a skipped step. Collective; call this before the weights change.
+
+        Args:
+            records: micro-batches of the step on this rank.
+            state: training progress; its ``skipped_steps`` is increased.
+
+        Raises:
+            DivergenceError: if more steps than allowed were non-finite; the message contains the
+                cause, if it was found.
+        """
+        state.skipped_steps += 1
+        allowed = self._flags["max_skipped_steps"]
+        if state.skipped_steps > allowed:
+            raise DivergenceError(f"{self._explain(records)}; the update was not applied")
+        images = ", ".join(all_gather(image_names(records)))
+        print(
+            f"epoch {records[0].epoch}, step {records[0].step}: non-finite loss or gradient, step "
+            f"skipped ({state.skipped_steps} of --max_skipped_steps {allowed}); images {images}"
+        )
+
+    def _explain(self, records: Sequence[StepRecord]) -> str:
+        """Replay the step on all ranks, and return the message of the lowest rank with a cause.
+
+        That rank, or rank 0 if none finds a cause, also writes `DUMP`.
+        """
+        record, cause = self._examine(records)
+        message = describe(record, cause)
+        gathered = all_gather((cause not in (NOTHING_FOUND, _OUT_OF_MEMORY), message))
+        reporting_rank = next((rank for rank, (found, _) in enumerate(gathered) if found), 0)
+        message = gathered[reporting_rank][1]
+        if self._folder is None:
+            return message
+        dump = self._folder / DUMP
+        if get_rank() == reporting_rank:
+            try:
+                save_step(dump, record, self._model, self._flags)
+            except UserError as err:  # the file cannot be written: still report the cause
+                return f"{message}; {err.one_line()}"
+        return f"{message}; replay it with: python forensics.py {dump}"
+
+    def _examine(self, records: Sequence[StepRecord]) -> tuple[StepRecord, str]:
+        amp = self._flags["amp"]
+        try:
+            return find_cause(self._model, self._criterion, records, amp)
+        except torch.OutOfMemoryError:
+            return records[0], _OUT_OF_MEMORY
 
 
 def find_cause(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from datasets.loading.steps import Steps
+from engine import Steps
 
 
 def numbered_batches(count):
