@@ -160,7 +160,7 @@ def _restore_training(
 def _train(run: "Run", data: "Data", start: "Start") -> None:
     """Train, then write the report of the run."""
     from report.at_end import write_report_at_end
-    from training.optimization.step_estimate import warn_of_few_steps
+    from training.optimization.plan import warn_of_few_steps
 
     warn_of_few_steps(run.plan, len(data.train_set), start)
     run.train()

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from export.architecture import FLAG_NAMES
-from export.key_names.detectron2 import from_detectron2, is_detectron2
+from export.key_names import from_detectron2, is_detectron2
 from models.weights import model_state
 from training.checkpoint import (
     averaged_weights_in,

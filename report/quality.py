@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 
 from datasets.evaluation.error_kinds import ErrorKind
-from report.analysis import Analysis, calibration
-from report.ap import ClassAP, SavedEvaluation
+from report.analysis import Analysis, ClassAP, SavedEvaluation, calibration
 from report.plotting import COLORS, INK, ClassAxis, Figure, both_ends
 
 Names = Mapping[Any, str]

@@ -8,8 +8,7 @@ from typing import Any
 
 from datasets.annotations.coco_file import category_names
 from datasets.evaluation.thresholds import OperatingPoint
-from report.analysis import Analysis, analyze, top_confusions
-from report.ap import SavedEvaluation
+from report.analysis import Analysis, SavedEvaluation, analyze, top_confusions
 from report.attention import attention_samples
 from report.curves import epoch_figures, points_of
 from report.ground_truth import GroundTruth

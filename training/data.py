@@ -25,13 +25,13 @@ from datasets.loading.padding import estimated_share
 from datasets.loading.samplers import EpochBatchSampler
 from training.checkpoint import flags_in
 from training.class_rows import category_ids_in, choose_category_ids, require_rows
-from training.data_changes import facts_of, report_changed_data
 from training.flags.data_checks import OWN_DATA_PATHS
 from training.flags.saved import split_of
 from training.resume import Start
 from util.category_ids import CategoryIds
 from util.distributed.agreement import fingerprint, require_same
 from util.errors import UserError
+from util.text import counted
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Data:
         }
 
     def facts(self) -> dict[str, Any]:
-        """Facts about both datasets, see `training.data_changes.facts_of`."""
+        """Facts about both datasets, see `training.data.facts_of`."""
         return {"training": facts_of(self.train_set), "validation": facts_of(self.val_set)}
 
 
@@ -283,3 +283,37 @@ def _compare_padding(train_set: Any, grouped: TrainLoader, args: argparse.Namesp
         f"--group_aspect: about {with_flag:.1%} of the pixels of a batch are padding, instead of "
         f"{without:.1%} in random batches (estimated without crops)"
     )
+
+
+def facts_of(dataset: Any) -> dict[str, Any] | None:
+    """Number of images and objects of a dataset, and a hash; None for other dataset classes.
+
+    Args:
+        dataset: training or validation data, or None.
+    """
+    return dataset.facts() if hasattr(dataset, "facts") else None
+
+
+def report_changed_data(saved: Any, now: Mapping[str, Any]) -> None:
+    """Print which data has changed.
+
+    Args:
+        saved: ``data`` of the checkpoint, not validated; None in files of earlier versions.
+        now: the same of this run: facts by name of the split, see `facts_of`.
+    """
+    for split, facts in now.items():
+        before = saved.get(split) if isinstance(saved, Mapping) else None
+        if facts is None or not isinstance(before, Mapping) or before.get("hash") == facts["hash"]:
+            continue
+        effect = "; best.pth and --patience compare scores of both" if split == "validation" else ""
+        print(
+            f"Warning: the {split} data has changed since the checkpoint was written: "
+            f"{_difference(before, facts)}{effect}"
+        )
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    names = ("images", "objects")
+    if all(before.get(name) == now[name] for name in names):
+        return "other image names, boxes or classes"
+    return ", ".join(f"{counted(now[name], name)} instead of {before.get(name)}" for name in names)

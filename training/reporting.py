@@ -1,23 +1,29 @@
 """Output of an evaluation: tables per class, explanations of low scores, and figures."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pycocotools.coco import COCO
 
+from datasets.annotations.coco_file import replace_text_ids
 from datasets.coco_eval import CocoEvaluator
 from datasets.coco_panoptic import CocoPanoptic
 from datasets.evaluation.collapse import explain_collapse
 from datasets.evaluation.explain import explain_missing_ap
-from datasets.evaluation.panoptic_pictures import panoptic_samples
 from datasets.evaluation.report import per_class_table
 from datasets.evaluation.thresholds import best_thresholds
 from datasets.loading.listed_images import read_row_image
 from datasets.panoptic_eval import PANOPTIC_FOLDER
 from util.distributed.processes import is_main_process
+from util.files.panoptic_png import decode_id_map
+from util.visualize.contact_sheet import evenly_spaced
 from util.visualize.detections import save_detection_samples
-from util.visualize.panoptic import save_panoptic_samples
+from util.visualize.panoptic import PanopticSample, save_panoptic_samples
+
+_NUM_IMAGES = 6
 
 
 def print_class_tables(evaluator: CocoEvaluator, categories: Mapping[int, str]) -> None:
@@ -109,3 +115,33 @@ def draw_panoptic_maps(dataset: CocoPanoptic, folder: Path) -> Path:
     figure = folder / "panoptic.png"
     save_panoptic_samples(panoptic_samples(dataset, folder / PANOPTIC_FOLDER), figure)
     return figure
+
+
+def panoptic_samples(
+    dataset: CocoPanoptic, prediction_folder: str | Path
+) -> Iterator[PanopticSample]:
+    """Yield a few images, evenly spaced among the predictions, with ground truth and prediction.
+
+    Args:
+        dataset: dataset with the ground truth.
+        prediction_folder: output folder of `datasets.panoptic_eval.PanopticEvaluator`.
+    """
+    folder = Path(prediction_folder)
+    predictions = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
+    rows = predictions["annotations"]
+    replace_text_ids(rows)
+    for predicted in evenly_spaced(rows, _NUM_IMAGES):
+        image_id = predicted["image_id"]
+        image, truth = dataset.segments.image(image_id), dataset.segments.map_of(image_id)
+        yield PanopticSample(
+            partial(read_row_image, dataset.img_folder, image),
+            decode_id_map(Path(dataset.ann_folder) / truth["file_name"]),
+            [
+                {**segment, "isthing": dataset.is_thing[segment["category_id"]]}
+                for segment in truth["segments_info"]
+            ],
+            decode_id_map(folder / predicted["file_name"]),
+            predicted["segments_info"],
+            dataset.categories,
+            f"image {image['id']}",
+        )

@@ -1,16 +1,44 @@
 """End a run after a signal or after the crash of a DataLoader worker."""
 
 import contextlib
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from datasets.loading.worker_faults import explain_worker_fault
 from training.state import RunState
 from util.cli.signals import StopRequested, StopSignals
 from util.distributed.processes import all_gather
 from util.errors import UserError
+
+_FULL_SHARED_MEMORY = (
+    "shared memory is full: enlarge /dev/shm (docker run --shm-size 8g), or lower --num_workers or "
+    "--batch_size"
+)
+# The first matching pattern is used.
+_REMEDIES = {
+    r"Bus error": _FULL_SHARED_MEMORY,
+    r"shared memory|/torch_\d|No space left on device": _FULL_SHARED_MEMORY,
+    r"Too many open files|ancdata": (
+        "too many files are open: raise the limit (ulimit -n 65536), or lower --num_workers"
+    ),
+    r"signal: Killed": (
+        "the system killed it, probably because memory ran out: lower --num_workers, --batch_size "
+        "or --max_size"
+    ),
+    r"signal: (Segmentation fault|Aborted)": (
+        "a library crashed while reading an image: find the image with python -m datasets.check, "
+        "or train with --num_workers 0"
+    ),
+    r"signal: |exited unexpectedly": (
+        "it exited unexpectedly: check the system log, or train with --num_workers 0 to see the "
+        "error"
+    ),
+}
+_FAULT_OF_A_WORKER = re.compile(
+    r"DataLoader worker|/torch_\d|Too many open files|ancdata|shared memory", re.IGNORECASE
+)
 
 
 def stop(signals: StopSignals, state: RunState, folder: Path | None) -> NoReturn:
@@ -63,3 +91,26 @@ def explained_worker_faults(signals: StopSignals) -> Iterator[None]:
                 "continue from the newest checkpoint with --auto_resume",
             ) from err
         raise UserError(f"{explanation}; then continue with --auto_resume") from err
+
+
+def explain_worker_fault(error: BaseException) -> str | None:
+    """Explain PyTorch's error for a worker that died or could not return its data.
+
+    Args:
+        error: error raised by training.
+
+    Returns:
+        one line with cause and remedy; None for other errors.
+    """
+    if not isinstance(error, RuntimeError | OSError):
+        return None
+    # The signal is often only in the chained exception.
+    chained = error.__cause__ or error.__context__
+    text = " ".join(f"{chained or ''} {error}".split())
+    if not _FAULT_OF_A_WORKER.search(text):
+        return None
+    matching = (remedy for pattern, remedy in _REMEDIES.items() if re.search(pattern, text))
+    remedy = next(matching, None)
+    if remedy is None:
+        return None
+    return f"a data-loading process failed ({text:.160}); {remedy}"

@@ -5,7 +5,7 @@ Annotation files are checked with the same rules as before training, `datasets.a
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from datasets.annotations.checks import check_annotations
 from datasets.annotations.class_tables import similar_names
 from datasets.annotations.coco_file import (
+    TEXT_ID,
     UPRIGHT,
     Row,
     are_numbers,
@@ -21,18 +22,18 @@ from datasets.annotations.coco_file import (
     load_annotations,
     text_ids,
 )
-from datasets.annotations.file_checks import leads_outside
+from datasets.annotations.file_checks import NO_FILE, leads_outside
 from datasets.annotations.missing_files import explain_missing_files
+from datasets.annotations.problems import AnnotationFileError, Problem
 from datasets.annotations.start_checks import are_too_many, crowded_images, is_object
 from datasets.annotations.table_checks import size_wh
-from datasets.check.boxes import Boxes, check_boxes
+from datasets.check.boxes import Boxes, check_boxes, check_masks
 from datasets.check.facts import ClassCount, Split, SplitFacts, count_by_size
-from datasets.check.findings import EXAMPLES_KEPT, KINDS, Example, Findings
+from datasets.check.findings import EXAMPLES_KEPT, KINDS, Example, Findings, id_of
 from datasets.check.images import ListedImage, survey_images
-from datasets.check.masks import check_masks
 from datasets.check.pictures import Sample, choose_samples
-from datasets.check.rejections import add_rejections
 from util.errors import UserError
+from util.text import in_short
 
 
 class Settings(NamedTuple):
@@ -223,3 +224,36 @@ def _check_counts(findings: Findings, facts: SplitFacts, settings: Settings) -> 
         findings.add(kind, facts.images[image_id].example(f"{count}"))
     if training and not facts.objects and not findings.has("refused"):
         findings.add("no_objects", Example())
+
+
+def add_rejections(findings: Findings, rejection: UserError, file_names: Mapping[int, str]) -> None:
+    """Add each problem for which training rejects the annotation file.
+
+    Args:
+        findings: findings of the split; missing files are not added twice.
+        rejection: error raised by the check.
+        file_names: file name of each image id.
+    """
+    if not isinstance(rejection, AnnotationFileError):
+        findings.add("refused", Example(), str(rejection))
+        return
+    for problem in rejection.problems:
+        if problem.text.startswith(NO_FILE) and findings.has("missing_file"):
+            continue
+        examples = [_example(problem, row, file_names) for row in problem.rows[:EXAMPLES_KEPT]]
+        text = f"{problem.table} {problem.text}"
+        text += f"; {problem.fix}" if problem.fix else ""
+        findings.add_many("refused", len(problem.rows), examples, text)
+
+
+def _example(problem: Problem, row: Row, file_names: Mapping[int, str]) -> Example:
+    field, number = problem.field, id_of(row.get(TEXT_ID, row.get("id")))
+    detail = "" if field is None else f"{field} {in_short(row.get(field))}"
+    if problem.table == "categories":
+        return Example(category_id=number, detail=detail)
+    if problem.table == "images":
+        image_id, annotation_id = number, None
+    else:
+        image_id, annotation_id = id_of(row.get("image_id")), number
+    name = file_names.get(image_id) if isinstance(image_id, int) else None
+    return Example(image_id, annotation_id, file_name=name, detail=detail)

@@ -1,22 +1,43 @@
 """Read YOLO data: one label file per image, and class names in ``data.yaml`` or ``classes.txt``."""
 
+import math
+import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from datasets.formats.image_files import files_in, header_size, images_in
 from datasets.formats.tables import (
     Note,
     Place,
     ReadImage,
+    ReadObject,
     Tables,
     as_tables,
     common_folder,
     raise_problems,
 )
+from datasets.formats.text_files import filled_lines
 from datasets.formats.yolo_folders import CLASS_FILES, YoloFolders, label_files
-from datasets.formats.yolo_labels import LabelFile, read_label_file
 from util.errors import UserError
+from util.text import in_short
+
+_LARGEST_FRACTION = 1.5  # larger numbers are probably pixels
+_CLASS = re.compile(r"\d+(\.0*)?")
+_BOX_NUMBERS = 4
+
+
+class LabelFile(NamedTuple):
+    """Content of a label file.
+
+    Attributes:
+        objects: objects whose box has a positive area.
+        empty: line and class of the objects whose box has zero area, for messages.
+    """
+
+    objects: list[ReadObject]
+    empty: list[str]
 
 
 @dataclass(frozen=True)
@@ -119,3 +140,81 @@ def _text_files(folders: Iterable[Path]) -> set[Path]:
     files = (path for folder in folders if folder.is_dir() for path in files_in(folder))
     texts = (path for path in files if path.suffix.lower() == ".txt")
     return {path for path in texts if path.name not in CLASS_FILES}
+
+
+def read_label_file(
+    path: Path, size_wh: tuple[int, int], names: Sequence[str], keypoints: bool
+) -> LabelFile:
+    """Read a label file.
+
+    Args:
+        path: path of the file.
+        size_wh: width and height of the upright image in pixels.
+        names: class names.
+        keypoints: whether numbers after the box are keypoints, which are ignored, not a polygon.
+
+    Raises:
+        UserError: if a line is invalid.
+    """
+    objects, empty = [], []
+    for number, line in filled_lines(path):
+        try:
+            one = _read_line(line, size_wh, names, keypoints)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: {error}") from None
+        if min(one.box_xywh[2:]) > 0:
+            objects.append(one)
+        else:
+            empty.append(f"line {number} ({one.described()})")
+    return LabelFile(objects, empty)
+
+
+def _read_line(
+    line: str, size_wh: tuple[int, int], names: Sequence[str], keypoints: bool
+) -> ReadObject:
+    """Read an object.
+
+    Raises:
+        ValueError: if the line is invalid; the message describes it.
+    """
+    first, *words = line.split()
+    numbers = [_fraction(word) for word in words]
+    if not _CLASS.fullmatch(first):
+        raise ValueError(f"the class must be a number from 0, not {in_short(first)}")
+    index = int(float(first))
+    if index >= len(names):
+        raise ValueError(f"class {index}, but there are only {len(names)} class names (from 0)")
+    if len(numbers) == _BOX_NUMBERS or (keypoints and len(numbers) > _BOX_NUMBERS):
+        return ReadObject(names[index], _box(numbers, size_wh))
+    if len(numbers) >= 6 and len(numbers) % 2 == 0:
+        polygon = [value * size_wh[i % 2] for i, value in enumerate(numbers)]
+        return ReadObject(names[index], _box_around(polygon), [polygon])
+    raise ValueError(
+        f"{len(numbers)} numbers after the class: a box has 4, a polygon 6 or more in pairs"
+    )
+
+
+def _fraction(word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not abs(value) <= _LARGEST_FRACTION:
+        raise ValueError(f"{in_short(word)} is not a fraction of the image from 0 to 1")
+    return value
+
+
+def _box(numbers: Sequence[float], size_wh: tuple[int, int]) -> tuple[float, float, float, float]:
+    x, y, width, height = numbers[:_BOX_NUMBERS]
+    image_width, image_height = size_wh
+    return (
+        (x - width / 2) * image_width,
+        (y - height / 2) * image_height,
+        width * image_width,
+        height * image_height,
+    )
+
+
+def _box_around(polygon: Sequence[float]) -> tuple[float, float, float, float]:
+    xs, ys = polygon[::2], polygon[1::2]
+    return (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from export.key_names.renaming import Renaming, inside_detector, rename_all, with_prefixes
+from export.key_names import Renaming, inside_detector, rename_all, with_prefixes
 
 _OURS_BODY = "backbone.0.body."
 _THEIR_BODY = "model.backbone.conv_encoder.model."

@@ -5,8 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from models.anchor.detr import AnchorDETR
-from models.anchor.transformer import AnchorTransformer
+from models.anchor.detr import AnchorDETR, AnchorTransformer
 from models.backbone import Backbone, Joiner
 from models.demo import MinimalDETR
 from models.detr import DETR

@@ -7,7 +7,7 @@ from PIL import Image
 
 from prediction.inputs.reading import Item
 from prediction.names import png_name
-from prediction.outputs.streamed_json import StreamedJson
+from prediction.outputs.json_files import StreamedJson
 from prediction.result import Prediction
 from util.files.checkpoint import atomic_write
 from util.files.panoptic_png import encode_id_map

@@ -21,7 +21,7 @@ import filelock
 import numpy as np
 import torch
 
-from datasets.annotations.compact.rows import FileBytes
+from datasets.annotations.compact.tables import FileBytes
 from util.files.temporary import removed_on_sigterm
 
 _VERSION = 1  # increase if the format of an entry changes

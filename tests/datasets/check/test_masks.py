@@ -2,9 +2,8 @@
 
 import pytest
 
-from datasets.check.boxes import Boxes
+from datasets.check.boxes import Boxes, check_masks
 from datasets.check.findings import Findings
-from datasets.check.masks import check_masks
 from tests.datasets.check_cases import row
 
 BOX = [10, 10, 20, 10]

@@ -3,8 +3,8 @@
 import pytest
 
 from datasets.annotations.checks import check_annotations
+from datasets.check.coco import add_rejections
 from datasets.check.findings import EXAMPLES_KEPT, Findings
-from datasets.check.rejections import add_rejections
 from util.errors import UserError
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from datasets.formats.yolo_labels import read_label_file
+from datasets.formats.yolo import read_label_file
 from tests.datasets.format_cases import CLASSES, HEIGHT, WIDTH, write_text
 from util.errors import UserError
 

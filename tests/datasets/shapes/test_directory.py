@@ -19,7 +19,7 @@ from datasets.shapes import paint as shapes_paint
 from datasets.shapes import split
 from datasets.shapes.directory import write_shapes
 from datasets.shapes.drawing import STUFF_CLASSES, THING_CLASSES, draw_scene, tight_box
-from datasets.shapes.encoding import encode_png, run_lengths
+from datasets.shapes.split import encode_png, run_lengths
 from util.errors import UserError
 from util.system import forked
 

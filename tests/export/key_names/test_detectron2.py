@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from export.key_names.detectron2 import from_detectron2, is_detectron2
+from export.key_names import from_detectron2, is_detectron2
 from tests.export.small_files import BOXES, MASKS
 from util.errors import UserError
 

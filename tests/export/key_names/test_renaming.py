@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from export.key_names.renaming import Renaming, inside_detector, rename_all, with_prefixes
+from export.key_names import Renaming, inside_detector, rename_all, with_prefixes
 from util.errors import UserError
 
 RENAMING = Renaming(

@@ -2,8 +2,7 @@
 
 import torch
 
-from models.anchor.detr import AnchorDETR
-from models.anchor.transformer import AnchorTransformer
+from models.anchor.detr import AnchorDETR, AnchorTransformer
 from models.backbone import Backbone, Joiner
 from models.focal import use_focal_scores
 from models.position_encoding import CellCenterEncoding

@@ -2,7 +2,7 @@
 
 import json
 
-from prediction.outputs.streamed_json import StreamedJson
+from prediction.outputs.json_files import StreamedJson
 
 
 def test_a_list_alone(tmp_path):

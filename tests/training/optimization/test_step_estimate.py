@@ -8,8 +8,7 @@ import pytest
 
 import main
 from training.flags.checks import check_training_flags
-from training.optimization.plan import TrainingPlan, build_plan
-from training.optimization.step_estimate import warning_of_few_steps
+from training.optimization.plan import TrainingPlan, build_plan, warning_of_few_steps
 
 CONFIGS = Path(main.__file__).parent / "configs"
 

@@ -3,7 +3,7 @@
 import shlex
 
 from training.state import RunState
-from training.terminal.closing import closing_lines
+from training.terminal.output import closing_lines
 
 
 def test_best_epoch_files_and_next_commands(tmp_path):

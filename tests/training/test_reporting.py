@@ -5,9 +5,9 @@ import json
 from PIL import Image
 
 from datasets.coco_panoptic import CocoPanoptic
-from datasets.evaluation.panoptic_pictures import panoptic_samples
 from tests.datasets.panoptic_cases import HEIGHT, WIDTH, id_map_of, segments_of, write_panoptic
 from tests.datasets.photo_cases import write_photo
+from training.reporting import panoptic_samples
 from util.files.panoptic_png import encode_id_map
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from datasets.loading.loaders import TrainLoader
-from datasets.loading.worker_faults import explain_worker_fault
+from training.stopping import explain_worker_fault
 
 
 class Dying(torch.utils.data.Dataset):

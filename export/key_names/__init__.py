@@ -1,1 +1,0 @@
-"""State dicts with the key names of other projects."""
