@@ -215,7 +215,6 @@ def weight_losses(
 
     Args:
         losses: scalars by name; losses without a weight are only logged.
-        weights: weights by name.
         targets: targets of the batch. Without objects ``class_error`` is NaN (no observation).
 
     Returns:

@@ -128,11 +128,7 @@ def _point(text: str) -> tuple[float, float]:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    """Find the inputs, load the model, predict, and print a summary.
-
-    Raises:
-        UserError: if flags or files are invalid, or nothing could be predicted.
-    """
+    """Find the inputs, load the model, predict, and print a summary."""
     _check_flags(args)
     from prediction.inputs.find import find_inputs, ignored_files, warn_of_output_inside
 

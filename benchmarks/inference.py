@@ -40,11 +40,8 @@ def case(name: str, flags: str, sizes_hw: list[tuple[int, int]], device: str, ro
     """Inference of a batch.
 
     Args:
-        name: name of the model.
         flags: of main.py.
-        sizes_hw: height and width of each image.
         device: ``cpu`` or ``cuda``.
-        rounds: calls of each variant.
     """
     batch = images(sizes_hw, device)
     size = " x ".join(map(str, batch.tensors.shape))

@@ -63,11 +63,7 @@ def _run(*arguments: str) -> Callable[[], int]:
 
 
 def _first_step(data: Path) -> float:
-    """Seconds from launch to the first log line of a training.
-
-    Raises:
-        RuntimeError: if the training ends before.
-    """
+    """Seconds from launch to the first log line of a training."""
     flags = ["--dataset_file", "shapes", "--coco_path", str(data), "--output_dir", ""]
     command = [sys.executable, "-u", "main.py", *flags, "--backbone_weights", "none"]
     command += ["--log_style", "full"]

@@ -109,7 +109,6 @@ def variants(
     Args:
         flags: of main.py.
         sizes_hw: height and width of all images of each batch.
-        batch_size: number of images.
     """
     device = flags_of(flags).device
     batches = [

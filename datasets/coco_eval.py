@@ -293,7 +293,6 @@ def merge(img_ids: Iterable[int], eval_imgs: np.ndarray) -> tuple[np.ndarray, np
     """Merge the per-image results of all ranks. Collective.
 
     Args:
-        img_ids: ids of the I images of this rank.
         eval_imgs: (K, A, I), as returned by `evaluate`.
 
     Returns:

@@ -44,11 +44,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    """Convert all splits, and print the command that trains on the result.
-
-    Raises:
-        UserError: if the data cannot be read, or the folder cannot be written to.
-    """
+    """Convert all splits, and print the command that trains on the result."""
     # Imported here, because these modules take seconds to load.
     from datasets.formats.reading import build_read_options, read_split
     from datasets.formats.recognize import recognize, split_names

@@ -133,7 +133,6 @@ def build_panoptic_evaluator(
         postprocessors: by name, as in `engine.evaluate`.
         data_loader: its ``dataset`` is a `datasets.coco_panoptic.CocoPanoptic`.
         output_dir: output folder of the run; empty or None: write nothing.
-        print_table: print the table of panoptic quality.
     """
     if "panoptic" not in postprocessors:
         return None

@@ -89,11 +89,7 @@ class Architecture:
         return architecture
 
     def _check_shapes(self, state: Mapping[str, Tensor], source: str) -> None:
-        """Compare all shapes with those of the model, before memory is allocated for it.
-
-        Raises:
-            UserError: they differ, or no model has such shapes.
-        """
+        """Compare all shapes with those of the model, before memory is allocated for it."""
         try:
             with torch.device("meta"), warnings.catch_warnings(action="ignore"):
                 load_model_state(self.build(), state, source, flags_of_main=False)

@@ -59,7 +59,6 @@ def check(
 
     Args:
         module: the PyTorch module, in evaluation mode.
-        exported: the exported module.
         batches: images and padding masks, as `ExportWrapper.forward` takes them.
         tolerance: maximum allowed difference.
         compare_batch: compares one batch; None: `compare`, for an `ExportWrapper`.

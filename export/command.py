@@ -119,11 +119,7 @@ def run_export(export_format: Format, argv: Sequence[str] | None = None) -> int:
 
 
 def _build_job(export_format: Format, args: argparse.Namespace) -> Job:
-    """Load the model that the flags select, and wrap it.
-
-    Raises:
-        UserError: contradictory flags, or a file without a DETR.
-    """
+    """Load the model that the flags select, and wrap it."""
     source = source_of(args)
     largest_side = source.architecture.largest_side
     sizes_hw = sizes_to_check(args, export_format.smallest_side, largest_side)

@@ -133,7 +133,6 @@ def evaluate(model: OnnxModel, dataset: CocoDetection) -> tuple[dict[str, float]
     """Compute the box metrics of COCO.
 
     Args:
-        model: the model.
         dataset: images without transforms, and their ground truth.
 
     Returns:

@@ -112,7 +112,6 @@ def rename_all(
     """Rename all keys of a state dict.
 
     Args:
-        state: tensors by old name.
         rename: returns the new name, or None for an unknown key.
         source: file or address of the tensors, for error messages.
 

@@ -70,7 +70,6 @@ def load(path: Path, threads: int = 0, inputs: Sequence[str] = INPUTS) -> Export
     """Load an ONNX file in ONNX Runtime on the CPU.
 
     Args:
-        path: ONNX file.
         threads: number of threads; 0: one per core.
         inputs: names of the inputs, in the order of the call.
     """

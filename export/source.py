@@ -177,8 +177,6 @@ def _unused_ids(checkpoint: Mapping[str, Any], by_row: Sequence[int], path: str)
         checkpoint: content of the file. Only Hugging Face folders, and what is converted from them,
             have an entry ``unused_ids``. Checkpoints of main.py have none: all their rows are
             predicted, as in the evaluation.
-        by_row: category ids by row.
-        path: path of the file.
     """
     stated = checkpoint.get("unused_ids")
     if not isinstance(stated, list):
@@ -198,11 +196,7 @@ def _score(value: Any, default: Any) -> Any:
 def _without_contradiction(
     flags: Mapping[str, Any], known: Mapping[str, Any], path: str
 ) -> dict[str, Any]:
-    """The flags of a file and those that are known without it.
-
-    Raises:
-        UserError: they differ.
-    """
+    """The flags of a file and those that are known without it."""
     given = {name: value for name, value in known.items() if value is not None}
     for name, value in given.items():
         if flags.get(name, value) != value:
@@ -218,11 +212,7 @@ def _listed(value: Any) -> Sequence[Any]:
 
 
 def _side(value: Any, path: str) -> int:
-    """An image size in the flags of a file.
-
-    Raises:
-        UserError: it is not a positive number.
-    """
+    """An image size in the flags of a file."""
     if type(value) is not int or value < 1:
         raise UserError(f"{path}: its image sizes (scales, max_size) are not positive numbers")
     return value
@@ -316,7 +306,6 @@ def released_model(name: str, random_weights: bool, device: torch.device) -> Loa
     Args:
         name: key of `models.released.zoo.RELEASED_MODELS`.
         random_weights: keep the random initial weights of a fixed seed.
-        device: device of the model.
 
     Raises:
         UserError: the weights cannot be downloaded.

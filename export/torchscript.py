@@ -23,8 +23,6 @@ def write(job: Job, path: Path, args: argparse.Namespace) -> None:
     """Export to a TorchScript file with `torch.jit.script`; the metadata are extra files.
 
     Args:
-        job: the module and its metadata.
-        path: file to write.
         args: not used.
     """
     with quiet():

@@ -140,7 +140,6 @@ def convert_head(state: Mapping[str, Tensor], to_focal: bool) -> dict[str, Tenso
     cross-entropy the no-object logit 0: the focal loss does not train this row.
 
     Args:
-        state: state dict of a detector.
         to_focal: True: from cross-entropy to focal loss; False: the reverse.
     """
     converted = dict(state)

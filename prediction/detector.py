@@ -275,12 +275,7 @@ class Detector:
 
 
 def _as_rgb(image: ImageLike) -> Image.Image:
-    """Upright RGB image from a path, a PIL image or an array.
-
-    Raises:
-        UserError: if the file cannot be read.
-        ValueError: if the array is not uint8 (H, W, 3).
-    """
+    """Upright RGB image from a path, a PIL image or an array."""
     if isinstance(image, str | Path):
         return read_upright(image)
     if isinstance(image, Image.Image):

@@ -44,10 +44,8 @@ def to_prediction(
     """Convert the outputs for one image.
 
     Args:
-        loaded: the model.
         outputs: ``pred_logits`` (1, Q, K), ``pred_boxes`` (1, Q, 4) and, of models with masks,
             ``pred_masks`` (1, Q, H, W).
-        network_hw: height and width of the network input.
         size_hw: height and width of the original image.
         selection: criteria for the detections and segments to keep.
     """

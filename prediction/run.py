@@ -85,7 +85,6 @@ def predict_all(
     """Predict images one by one. Output files are complete even after an error or a signal.
 
     Args:
-        detector: the model.
         images: items with their upright RGB images.
         outputs: receive each prediction, and are closed at the end.
         tally: updated in place.

@@ -33,10 +33,6 @@ def build_parser() -> ArgumentParser:
 def report(folder: Path, data_flags: dict[str, Any]) -> None:
     """Write the report of a run, and print its path and the missing inputs.
 
-    Args:
-        folder: output folder of the run.
-        data_flags: data flags that replace the data flags of the checkpoint.
-
     Raises:
         UserError: if the folder does not exist or contains no results.
     """

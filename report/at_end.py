@@ -17,7 +17,6 @@ def write_report_at_end(
         folder: output folder; None: no report. Only rank 0 writes.
         val_set: validation data.
         ground_truth: annotations of ``val_set``.
-        train_set: training data.
     """
     if folder is None or not is_main_process():
         return

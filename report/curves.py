@@ -58,7 +58,6 @@ def points_of(log: Log, name: str, key: int | str | None = None) -> Points:
 
     Args:
         log: log entries in the order of epochs.
-        name: name of the field.
         key: key or index of the value, if the field contains several.
     """
     epochs, values = [], []

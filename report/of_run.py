@@ -23,8 +23,6 @@ def report_run(
     """Write the report of a run.
 
     Args:
-        folder: output folder of the run.
-        data_flags: data flags that replace the data flags of the checkpoint.
         ground_truth: annotations; None: they are read from the data of the run.
 
     Raises:

@@ -71,10 +71,8 @@ def render(
     """Render a report as self-contained HTML without scripts; all text is escaped.
 
     Args:
-        title: heading of the page.
         subtitle: line below the heading.
         facts: key numbers by name.
-        missing: a sentence for each missing part.
         sections: sections in order.
     """
     environment = Environment(

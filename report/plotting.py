@@ -71,7 +71,6 @@ def save_figure(figure: Figure, folder: Path) -> str:
     """Draw a figure and write ``NAME.png`` and ``NAME.svg``.
 
     Args:
-        figure: figure to draw.
         folder: existing folder.
 
     Returns:

@@ -75,7 +75,6 @@ def data_figures(splits: Mapping[str, SplitStatistics], names: Names) -> list[Fi
     """Objects by class, objects per image and box sizes.
 
     Args:
-        splits: statistics by name of the split.
         names: class names by category id.
     """
     total = sum((split.by_class for split in splits.values()), Counter[Any]())

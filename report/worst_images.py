@@ -37,7 +37,6 @@ def worst_images(
     Each image is shown once.
 
     Args:
-        errors: errors of all images.
         ground_truth: annotations and image folder; unreadable images are skipped.
         names: class names by category id.
 

@@ -31,7 +31,6 @@ def write_report(results: Results, ground_truth: GroundTruth | None) -> Path:
     """Write ``report.html``, and all figures as PNG and SVG to ``figures/``.
 
     Args:
-        results: results of the run.
         ground_truth: annotations of its data; None: not available.
 
     Returns:

@@ -82,8 +82,6 @@ def checkpoint_of(
     """Build a checkpoint from tensors and plain values. Collective: call on every rank.
 
     Args:
-        state: training state.
-        flags: all flags, by name.
         classes: values for ``categories``, ``is_thing``, ``category_ids``, ``split`` and ``data``.
 
     Returns:
@@ -120,7 +118,6 @@ def best_checkpoint(checkpoint: Checkpoint, weights: str) -> dict[str, Any]:
     """Content of ``best.pth``, with the thresholds of the weights that scored best.
 
     Args:
-        checkpoint: checkpoint of the best epoch.
         weights: key of the weights that scored best.
     """
     best = {**checkpoint, "best_weights": weights}
@@ -209,7 +206,6 @@ def report_better_average(checkpoint: Checkpoint, source: str, hint: str) -> Non
 
     Args:
         checkpoint: checkpoint whose raw weights are used.
-        source: path of the checkpoint.
         hint: how to use the EMA weights.
     """
     if not checkpoint.get("ema"):
@@ -254,7 +250,6 @@ def restore_average(
     Args:
         averaged: EMA model, changed in place.
         checkpoint: checkpoint that is resumed or evaluated.
-        source: path of the checkpoint.
         num_updates: number of updates of the EMA weights.
 
     Raises:

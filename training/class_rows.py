@@ -37,7 +37,6 @@ def choose_category_ids(
         kind: kind of data, see `datasets.build_data_kind`.
         num_classes: value of ``--num_classes``.
         classes: classes of training and validation data; without names every id gets a row.
-        largest_id: largest category id in the data.
     """
     names, dense = classes.names, kind in _ONE_ROW_PER_CLASS
     if dense and names.items() <= THING_NAMES.items():
@@ -58,8 +57,6 @@ def category_ids_in(checkpoint: Mapping[str, Any], num_classes: int, source: str
 
     Args:
         checkpoint: content of a file; without stored ids (original), row numbers are the ids.
-        num_classes: number of classes of the head.
-        source: path of the file.
 
     Raises:
         UserError: if the ids do not match the head.
@@ -95,8 +92,6 @@ def require_rows(dataset: Any, category_ids: CategoryIds, source: str) -> None:
 
     Args:
         dataset: training or validation data.
-        category_ids: category ids of the rows.
-        source: path of the checkpoint.
 
     Raises:
         UserError: if classes have no row; the message lists them.

@@ -152,13 +152,9 @@ def _refuse_other_fraction(
     """Refuse a ``--val_fraction`` of a new run that changes nothing: all images are in the split.
 
     Args:
-        args: all flags.
         val_set: validation dataset.
         start: checkpoints; for ``--resume``, `training.flags.saved.resolve_flags` checks the flag.
         earlier: the split that the run keeps, see `_earlier_split`.
-
-    Raises:
-        UserError: if the fraction differs from the checkpoint's.
     """
     checkpoint = start.finetune or start.frozen
     if start.resume is not None or checkpoint is None:
@@ -203,7 +199,6 @@ def class_list(
         classes: value of ``--classes``.
         saved: flags of the checkpoint; its names are used only if they have the same ``--classes``.
         names: class names of the checkpoint by category id; ids have the order of the list.
-        source: path of the checkpoint.
 
     Returns:
         ``classes``, or the names.
@@ -221,9 +216,6 @@ def _require_same_data(skip_checks: bool, **splits: Any) -> None:
     Args:
         skip_checks: value of ``--skip_checks``.
         splits: dataset, or None, by name of the split.
-
-    Raises:
-        UserError: if a split differs; the message contains its name.
     """
     facts = {}
     for name, data in splits.items():
@@ -240,8 +232,6 @@ def build_loaders(
     """Data loaders of the training data (None with ``--eval``) and validation data.
 
     Args:
-        args: all flags.
-        data: datasets and classes.
         bad_images: error messages of unreadable images; the loaders append to this list.
 
     Raises:

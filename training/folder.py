@@ -182,7 +182,6 @@ class RunFolder:
         ``abandoned-best-epoch{epoch:04}.pth``.
 
         Args:
-            epoch: epoch in which training continues.
             step: number of completed optimizer steps.
         """
         if self.path is None or not is_main_process():

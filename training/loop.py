@@ -247,9 +247,6 @@ class Run:
 
         Returns:
             entries by key; the tensors are those of the training state, not copies.
-
-        Raises:
-            DivergenceError: if weights are not finite; the previous checkpoint is kept.
         """
         parameters = self.training.model.parameters()
         if not nn.utils.get_total_norm(p.detach() for p in parameters).isfinite():

@@ -36,7 +36,6 @@ def build_network(
     """Model, criterion and post-processors, on their device.
 
     Args:
-        args: all flags.
         is_thing: thing flags by category id from the panoptic annotation file; other ids follow
             COCO (up to 90: things).
         category_ids: category ids of the rows of the classification head; None: row numbers.

@@ -41,7 +41,6 @@ class NonFinitePolicy:
 
     Args:
         model: the model, not wrapped in `DistributedDataParallel`.
-        criterion: criterion of the model.
         folder: output folder in which `DUMP` is written; None: no folder.
         flags: all flags of the run by name. ``amp`` and ``max_skipped_steps`` are used here; all
             are saved in `DUMP`.
@@ -134,8 +133,6 @@ def examine(model: nn.Module, criterion: SetCriterion, record: StepRecord, amp: 
 
     Args:
         model: model with the weights of the step; not changed.
-        criterion: criterion of the model.
-        record: the micro-batch.
         amp: see `engine.train_one_epoch`.
 
     Returns:
@@ -237,10 +234,8 @@ def save_step(path: Path, record: StepRecord, model: nn.Module, flags: Mapping[s
     """Write a file for `_replay_file`.
 
     Args:
-        path: file to write.
         record: micro-batch to replay.
         model: model with the weights of the step.
-        flags: all flags of the run by name.
 
     Raises:
         UserError: if the file cannot be written.
@@ -271,11 +266,7 @@ def _replay_file(path: str) -> None:
 
 
 def _read_step(path: str) -> tuple[Namespace, StepRecord, dict[str, Tensor]]:
-    """Read flags, record and weights from a file written by `save_step`.
-
-    Raises:
-        UserError: if the file cannot be read or was not written by `save_step`.
-    """
+    """Read flags, record and weights from a file written by `save_step`."""
     content = load_checkpoint(path)
     try:
         args = Namespace(**content["args"])

@@ -40,7 +40,6 @@ def build_output_folder(args: argparse.Namespace, run_name: str) -> Iterator[str
     """Choose the output folder before anything is loaded. Collective: call on every rank.
 
     Args:
-        args: all flags.
         run_name: without ``args.output_dir`` training gets the folder ``outputs/{run_name}-N``;
             empty: no folder.
 

@@ -31,7 +31,6 @@ def print_class_tables(evaluator: CocoEvaluator, categories: Mapping[int, str]) 
 
     Args:
         evaluator: evaluator after ``accumulate``.
-        categories: class names by category id.
     """
     for iou_type, score in evaluator.coco_eval.items():
         print(f"By class, {iou_type}:")
@@ -77,9 +76,7 @@ def draw_detections(
 
     Args:
         detections: COCO result entries.
-        ground_truth: annotations of the images.
         dataset: its ``root`` is the image folder; without ``root`` nothing is drawn.
-        folder: output folder.
         threshold: detections with a lower score are not drawn.
 
     Returns:
@@ -123,7 +120,6 @@ def panoptic_samples(
     """Yield a few images, evenly spaced among the predictions, with ground truth and prediction.
 
     Args:
-        dataset: dataset with the ground truth.
         prediction_folder: output folder of `datasets.panoptic_eval.PanopticEvaluator`.
     """
     folder = Path(prediction_folder)

@@ -161,8 +161,6 @@ def load_weights(
 
     Args:
         model: model with initial weights; changed in place.
-        start: the checkpoints.
-        backbone: name of the backbone.
         backbone_weights: weights of the backbone if the ``--finetune`` file does not match it.
         class_of_row: class names by row of the model's classification head.
 
@@ -256,9 +254,7 @@ def set_aside_later_files(folder: RunFolder, checkpoint: str, progress: RunState
     Call it only after flags and data have been checked.
 
     Args:
-        folder: output folder.
         checkpoint: path of the checkpoint; if it is in another folder, nothing is set aside.
-        progress: progress stored in the checkpoint.
     """
     if not folder.holds(checkpoint):
         if folder.path is not None and progress.best_epoch is not None:
@@ -286,7 +282,6 @@ def apply_schedule(
         optimizer: optimizer with its restored state.
         scheduler: schedule with its restored state.
         flags: flags by name, see `training.flags.saved.resolve_flags`.
-        epochs_done: number of completed epochs.
 
     Returns:
         whether anything has changed.

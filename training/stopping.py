@@ -46,7 +46,6 @@ def stop(signals: StopSignals, state: RunState, folder: Path | None) -> NoReturn
 
     Args:
         signals: signals received by this process; a signal may not reach all processes.
-        state: training progress.
         folder: output folder with the saved checkpoint; None: nothing was saved.
 
     Raises:
@@ -71,9 +70,6 @@ def explained_worker_faults(signals: StopSignals) -> Iterator[None]:
     PyTorch may raise them anywhere in the main process. A signal to the whole process group may
     kill a worker that is still starting.
 
-    Args:
-        signals: signals received by this process.
-
     Raises:
         UserError: if a worker crashed; the message explains the cause and the fix.
         StopRequested: if this process has also received a signal.
@@ -95,9 +91,6 @@ def explained_worker_faults(signals: StopSignals) -> Iterator[None]:
 
 def explain_worker_fault(error: BaseException) -> str | None:
     """Explain PyTorch's error for a worker that died or could not return its data.
-
-    Args:
-        error: error raised by training.
 
     Returns:
         one line with cause and remedy; None for other errors.

@@ -32,7 +32,6 @@ class TensorboardLog:
     """Writes log entries to the subfolder ``tensorboard``. Use it on rank 0 only.
 
     Args:
-        folder: output folder.
         first_epoch: epoch from which the run starts or resumes; events of this and later epochs,
             written before an interruption, are hidden.
     """

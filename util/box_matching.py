@@ -81,7 +81,6 @@ def match_classes(
 
     Args:
         found: labels and boxes of the detections, sorted by descending score.
-        objects, crowds: labels and boxes of objects and of crowds.
         threshold: minimum IoU of a match; for crowds, minimum fraction of a detection inside.
 
     Returns:

@@ -26,7 +26,6 @@ class SmoothedValue:
     """Statistics of a series of values, over a window of the last values and over all values.
 
     Args:
-        window_size: number of values in the window.
         fmt: format of ``str()``, with ``median``, ``avg``, ``global_avg``, ``max`` and ``value``.
     """
 

@@ -62,7 +62,6 @@ class StepWatch:
     """Copies two flags of each step to the host asynchronously, and acts on them one step later.
 
     Args:
-        device: device of the flags.
         on_nonfinite: called with the records of each non-finite step, on all ranks, before the next
             update: the weights are still those that the skipped step was computed with.
 
@@ -154,7 +153,6 @@ def update_weights(
     The host waits for ``skip`` only if the optimizer is not fused.
 
     Args:
-        optimizer: optimizer of parameters with gradients.
         scaler: gradient scaler. If enabled, it also skips steps with overflowing gradients, and
             treats ``skip`` as an overflow, which lowers its scale.
         skip: 0-d bool tensor on the device.

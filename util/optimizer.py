@@ -94,7 +94,6 @@ def set_backbone_trained(optimizer: torch.optim.Optimizer, trained: bool) -> boo
 
     Args:
         optimizer: from `build_optimizer`; its state does not change.
-        trained: False: freeze.
 
     Returns:
         whether anything has changed. A `DistributedDataParallel` must then be built again.

@@ -13,7 +13,6 @@ def to_device(value: Any, device: torch.device) -> Any:
     Args:
         value: tensor, array or images of a batch (with ``to``, such as
             `util.nested_tensor.NestedTensor`); or a dict, list or tuple of them.
-        device: the target.
 
     Returns:
         the value on the device; arrays become tensors, and tuples become lists.

@@ -40,8 +40,6 @@ class Killed:
 
     Args:
         data: directory of a shapes dataset.
-        folder: output folder of the run.
-        epochs: number of epochs.
     """
 
     def __init__(self, data: Path, folder: Path, epochs: int) -> None:
@@ -138,8 +136,6 @@ def kill_and_compare(folder: Path, kills: int, epochs: int, seed: int = 0) -> li
     Args:
         folder: empty folder.
         kills: maximum number of kills; fewer if the run completes earlier.
-        epochs: number of epochs.
-        seed: seed of the random times.
 
     Returns:
         the differences; empty if both runs are identical.

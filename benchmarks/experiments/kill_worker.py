@@ -36,8 +36,6 @@ class Together:
 
     Args:
         data: directory of a shapes dataset.
-        folder: output folder of the run.
-        epochs: number of epochs.
         restarts: maximum number of restarts by torchrun.
     """
 
@@ -80,7 +78,6 @@ def kill_one(run: Together, before: list[int], inside_a_write: bool, rng: random
     """Wait for two new processes, and kill one of them.
 
     Args:
-        run: run of two processes.
         before: ids of earlier processes.
         inside_a_write: kill during the next checkpoint write instead of at a random time.
         rng: random generator for time and process.

@@ -73,7 +73,6 @@ def targets(
     """Targets with labels and boxes cxcywh, and masks if there is an image size.
 
     Args:
-        num_images: number of targets.
         num_objects: objects per image; None: 4 to 10.
         size_hw: height and width of the rectangular masks.
     """

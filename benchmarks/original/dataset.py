@@ -24,7 +24,6 @@ class CocoDetection(Dataset[tuple[Any, dict[str, Tensor]]]):
     """Images and targets of a COCO annotation file, as `datasets.coco.CocoDetection`.
 
     Args:
-        img_folder: folder of the images.
         ann_file: COCO instances JSON.
         transforms: called with image and target, and returns both.
         return_masks: whether targets have masks.

@@ -75,7 +75,6 @@ def check_image_folder(img_folder: str | Path, image_set: str) -> None:
     """Check that the image folder of a split exists.
 
     Args:
-        img_folder: folder of the images.
         image_set: "train" or "val", for the name of the flag.
 
     Raises:

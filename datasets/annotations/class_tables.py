@@ -55,7 +55,6 @@ def classes_of_run(
         val_set: validation data, from `datasets.build_dataset`.
         train_set: training data; None for evaluation.
         checkpoint: content of the resumed or evaluated checkpoint, if any.
-        checkpoint_path: path of the checkpoint.
         skip_checks: value of ``--skip_checks``: print conflicts as warnings.
 
     Raises:
@@ -73,7 +72,6 @@ def table_of_dataset(label: str, dataset: Any) -> ClassTable:
     """Return the classes of a dataset.
 
     Args:
-        label: name of the table in messages.
         dataset: its attributes ``ann_file``, ``categories``, ``text_ids`` and ``is_thing``
             (panoptic data) are used; all are optional.
     """
@@ -85,12 +83,7 @@ def table_of_dataset(label: str, dataset: Any) -> ClassTable:
 
 
 def table_of_checkpoint(source: str, checkpoint: Mapping[str, Any]) -> ClassTable:
-    """Return the classes stored in a checkpoint; the original does not store classes.
-
-    Args:
-        source: path of the checkpoint.
-        checkpoint: content of the checkpoint.
-    """
+    """Return the classes stored in a checkpoint; the original does not store classes."""
     names, is_thing = (
         {number: value for number, value in saved.items() if type(number) is int}
         if isinstance(saved := checkpoint.get(key), dict)

@@ -74,11 +74,7 @@ def absent_files(names: Iterable[str], folder: str | Path) -> list[int]:
 
 
 def _listing(folder: str) -> set[str]:
-    """Names of the files in a folder; empty if the folder does not exist.
-
-    Raises:
-        UserError: if there is no permission to list the folder.
-    """
+    """Names of the files in a folder; empty if the folder does not exist."""
     try:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}

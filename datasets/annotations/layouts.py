@@ -87,7 +87,6 @@ def find_split(root: Path, image_set: str) -> tuple[Path, Path] | None:
     """Find image folder and annotation file of a split by their usual names; None if missing.
 
     Args:
-        root: folder of a dataset.
         image_set: "train" or "val".
     """
     for name in SPLIT_NAMES[image_set]:
@@ -103,7 +102,6 @@ def find_annotation_file(root: Path, image_set: str) -> Path | None:
     """Find the annotation file of a split by its usual names; None if missing.
 
     Args:
-        root: folder of a dataset.
         image_set: "train" or "val".
     """
     files = (_first(root, _ANNOTATION_FILES, name, Path.is_file) for name in SPLIT_NAMES[image_set])

@@ -21,7 +21,6 @@ def explain_missing_files(names: Sequence[str], folder: str | Path, flag: str | 
 
     Args:
         names: file names from the annotation file, none of which exists in the folder.
-        folder: the folder that was searched.
         flag: flag that sets the folder, such as ``--train_images``; None if a different folder
             cannot be right.
 

@@ -221,7 +221,6 @@ def read_id_map(path: str | Path, image_id: int, size_hw: tuple[int, int]) -> np
     Args:
         path: a PNG.
         image_id: id of the image, for messages.
-        size_hw: height and width of the image.
 
     Returns:
         int32 (H, W), 0 outside all segments.
@@ -243,7 +242,6 @@ def check_ids(ids_in_map: set[int], ids_in_json: set[int], where: str) -> None:
     """Check that a segment map and its ``segments_info`` have the same ids, apart from void.
 
     Args:
-        ids_in_map: all ids in the map.
         ids_in_json: all ids in ``segments_info``.
         where: image and file, for messages.
 

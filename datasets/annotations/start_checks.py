@@ -37,7 +37,6 @@ def stop_or_warn(problems: Sequence[str], fix: str, skip_checks: bool) -> None:
 
     Args:
         problems: one sentence per problem, beginning with the file; may be empty.
-        fix: how to fix the problems.
         skip_checks: value of ``--skip_checks``.
 
     Raises:
@@ -114,7 +113,6 @@ def warn_about_boxes(instances: Instances, ann_file: str | Path) -> None:
     """Log one warning if training ignores boxes.
 
     Args:
-        instances: the annotations.
         ann_file: path of the file, for the message.
     """
     boxes, sizes_wh = instances.bbox, instances.size_wh[instances.image_row]
@@ -141,7 +139,6 @@ def check_boxes_and_counts(
     """Check the format of the boxes, and that no image has more objects than the model has queries.
 
     Args:
-        instances: the annotations.
         ann_file: path of the file, for messages.
         img_folder: folder of the images; some are opened if the file lacks their sizes.
         training: whether the file is for training. Three or more training images with more objects

@@ -118,7 +118,6 @@ class TableChecks(FileProblems):
         """Check that the masks of each image fit into memory.
 
         Args:
-            images: rows of the table "images".
             objects: number of masks by image id.
         """
         crowded = [
@@ -141,9 +140,7 @@ class TableChecks(FileProblems):
 
         Args:
             table: name of the rows in messages.
-            rows: rows to check.
             field: "image_id" or "category_id".
-            referred: the table "images" or "categories".
         """
         known = {row["id"] for row in referred if is_integer(row.get("id"))}
         stray = [row for row in rows if is_integer(row.get(field)) and row[field] not in known]

@@ -55,7 +55,6 @@ class Boxes(NamedTuple):
         Args:
             rows: annotations with an ``image_id`` and a ``bbox`` of four finite numbers.
             sizes_wh: width and height in pixels by image id, where known.
-            file_names: file name of each image id.
         """
         return cls(rows, *box_arrays(rows, sizes_wh), file_names)
 
@@ -106,7 +105,6 @@ def _check_places(findings: Findings, boxes: Boxes, inside: np.ndarray) -> None:
 
     Args:
         findings: findings of the split; the boxes are added.
-        boxes: all boxes of a split.
         inside: (N,) bool, boxes that overlap their image.
     """
     start, extent, limits = boxes.start, boxes.extent, boxes.limits

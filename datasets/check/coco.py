@@ -231,8 +231,6 @@ def add_rejections(findings: Findings, rejection: UserError, file_names: Mapping
 
     Args:
         findings: findings of the split; missing files are not added twice.
-        rejection: error raised by the check.
-        file_names: file name of each image id.
     """
     if not isinstance(rejection, AnnotationFileError):
         findings.add("refused", Example(), str(rejection))

@@ -42,11 +42,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> Report:
-    """Check the dataset, and write the report and the sample images.
-
-    Raises:
-        UserError: if a flag is invalid, or an annotation file cannot be read.
-    """
+    """Check the dataset, and write the report and the sample images."""
     _check_flags(args)
     splits = _splits(args)
     settings = Settings(

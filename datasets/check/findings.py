@@ -156,7 +156,6 @@ class Findings:
 
         Args:
             kind: key of `KINDS`.
-            example: the occurrence.
             message: description of the problem, in the plural; default: the text in `KINDS`.
         """
         message = KINDS[kind].message if message is None else message
@@ -170,7 +169,6 @@ class Findings:
 
         Args:
             kind: key of `KINDS`.
-            count: number of occurrences.
             examples: at least one of the occurrences.
             message: description of the problem, in the plural.
         """

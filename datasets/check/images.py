@@ -124,7 +124,6 @@ def survey_images(
     """Decode images and collect their problems.
 
     Args:
-        images: images to open.
         findings: findings of the split; problems are added.
         num_workers: number of threads; 0: the calling thread.
         title: title of the progress bar, which is shown on a terminal only.

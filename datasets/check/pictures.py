@@ -40,9 +40,7 @@ def choose_samples(
 
     Args:
         split_name: name of the split, for titles.
-        images: listed images by id.
         annotations: annotations with a valid ``image_id``, ``category_id`` and ``bbox``.
-        class_names: class names by category id.
         count: maximum number of images.
     """
     by_image = defaultdict(list)

@@ -17,7 +17,6 @@ def detections(
 
     Args:
         postprocessors: post-processors by name: ``bbox``, and optionally ``segm`` for masks.
-        outputs: model outputs.
         targets: for each image ``orig_size``, ``image_id``, and for masks ``size``.
     """
     original_sizes = _sizes(targets, "orig_size")
@@ -35,7 +34,6 @@ def panoptic_maps(
 
     Args:
         postprocessor: computes the maps; as in the original, ``padded_size`` is optional.
-        outputs: model outputs.
         targets: for each image ``orig_size``, ``size`` and ``image_id``.
         padded_size: height and width of the batch.
     """

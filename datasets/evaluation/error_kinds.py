@@ -134,7 +134,6 @@ def confusion_matrix(errors: Iterable[ImageErrors], category_ids: list[int]) -> 
     or column.
 
     Args:
-        errors: errors of each image.
         category_ids: category ids of the rows: all classes that occur.
     """
     row_of = {category_id: row for row, category_id in enumerate(category_ids)}

@@ -75,9 +75,6 @@ def write_evaluated_data(folder: Path, files: Iterable[str], data: EvaluatedData
 def read_evaluated_data(folder: Path) -> dict[str, EvaluatedData]:
     """Read the data of evaluations.
 
-    Args:
-        folder: output folder.
-
     Returns:
         data by file of the evaluation, relative to ``folder``; empty if there is no valid
         ``eval/data.json``, as in folders of earlier versions.

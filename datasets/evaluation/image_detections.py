@@ -94,8 +94,6 @@ def result_entries(image_id: int, collected: ImageDetections, iou_type: str) -> 
     """Return the COCO result entries of an image, in the order of the detections.
 
     Args:
-        image_id: id of the image.
-        collected: its detections.
         iou_type: selects the field ``bbox`` (xywh), ``segmentation`` (RLE) or ``keypoints``.
 
     Raises:

@@ -65,7 +65,6 @@ def images_with_boxes(
     """Group detections and objects by image.
 
     Args:
-        ground_truth: annotations of all images.
         detections: COCO result entries with ``bbox``. As in AP, only classes of ``ground_truth``
             are used, and the 100 highest scores of an image.
         image_ids: images to yield; default: all of ``ground_truth``, by id.

@@ -145,7 +145,6 @@ def summarize_matches(matches: Iterable[SegmentMatches], is_thing: Mapping[int, 
     """Compute PQ, SQ and RQ over all images; the result does not depend on their order.
 
     Args:
-        matches: matches of each image.
         is_thing: whether each category id is a thing; other categories are ignored.
 
     Returns:

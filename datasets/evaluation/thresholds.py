@@ -58,7 +58,6 @@ def best_operating_point(matches: Matches, category_id: int | None = None) -> Op
     F1 is computed at the score of every detection, so no other threshold has a higher F1.
 
     Args:
-        matches: detections of the dataset.
         category_id: class to consider; None: all together.
 
     Returns:

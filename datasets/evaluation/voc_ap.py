@@ -60,7 +60,6 @@ def voc_statistics(evaluator: CocoEvaluator, print_table: bool = True) -> dict[s
 
     Args:
         evaluator: evaluator of boxes, after ``synchronize_between_processes``.
-        print_table: print the table.
 
     Returns:
         ``voc_ap50`` (all-point) and ``voc_ap50_11point`` in [0, 1], -1 without objects; empty if

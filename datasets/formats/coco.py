@@ -75,11 +75,7 @@ def _convert_separators(data: Mapping[str, Any]) -> None:
 
 
 def find_coco_splits(root: Path) -> CocoData | None:
-    """Find training and validation data under their usual names; None if there is neither.
-
-    Args:
-        root: folder of the dataset.
-    """
+    """Find training and validation data under their usual names; None if there is neither."""
     splits = {}
     for split in SPLIT_NAMES:
         if place := find_split(root, split):
@@ -91,9 +87,6 @@ def find_coco_splits(root: Path) -> CocoData | None:
 
 def find_coco_file(root: Path) -> CocoData | None:
     """Find the single annotation file of data that is not split; None if there is none.
-
-    Args:
-        root: folder with the file in it or in a subfolder.
 
     Raises:
         UserError: if there are several files.

@@ -62,7 +62,6 @@ def hold_out(
     Args:
         data: COCO tables; rows without a valid id are kept in the training split.
         fraction: fraction of validation images, above 0; 1: all images.
-        seed: seed of the choice.
         earlier: images whose split is known; ignored if the fraction is 1.
         prefix: beginning of the names in ``earlier``, before the file names of the tables.
 
@@ -101,9 +100,6 @@ def _first_rows(names: Mapping[int, Any]) -> dict[int, int]:
     """Map each image id to the first id, in the order of names, with the same image.
 
     Rows with the same file, and augmented copies of an image by Roboflow, must share a split.
-
-    Args:
-        names: file name of each image.
 
     >>> _first_rows({1: "a_jpg.rf.0b1c.jpg", 2: "b.jpg", 3: "a_jpg.rf.9d2e.jpg", 4: "b.jpg"})
     {1: 1, 3: 1, 2: 2, 4: 2}

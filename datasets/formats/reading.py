@@ -66,9 +66,7 @@ def read_split(
     """Read training or validation data. Without a split, validation images are held out.
 
     Args:
-        source: the dataset.
         image_set: "train" or "val".
-        options: values of the flags.
         known_ids: category ids by class name, for formats that have only names.
         earlier: training and validation images of a checkpoint, for data without a split.
 

@@ -102,11 +102,7 @@ def _check_exists(root: Path, flag: str) -> None:
 
 
 def _recognize_file(file: Path) -> DataSource:
-    """Recognize a file.
-
-    Raises:
-        UserError: if it is neither JSON nor YAML.
-    """
+    """Recognize a file."""
     suffix = file.suffix.lower()
     if suffix == ".json":
         return coco_file(file)

@@ -160,8 +160,6 @@ def as_tables(
     """Build COCO tables. Images are numbered from 1 in the order of their paths.
 
     Args:
-        images: images with objects of these classes.
-        class_ids: category id of each class name.
         img_folder: folder that contains all images, from `common_folder`.
     """
     rows: list[dict[str, Any]] = []
@@ -215,7 +213,6 @@ def raise_problems(problems: Sequence[str], fix: str) -> None:
 
     Args:
         problems: file, line and what is wrong.
-        fix: how to fix them.
 
     Raises:
         UserError: there are problems.

@@ -95,11 +95,7 @@ def _class_ids(names: Iterable[str], known_ids: Mapping[str, int]) -> dict[str, 
 
 
 def _read_part(part: VocPart) -> tuple[list[ReadImage], list[Note]]:
-    """Read the images of a split with their objects.
-
-    Raises:
-        UserError: if files are missing or invalid.
-    """
+    """Read the images of a split with their objects."""
     images = _ImageFinder(part.img_folder)
     listed = None if part.list_file is None else _listed_names(part.list_file, images)
     files = _read_files(part.xml_folder, listed)
@@ -136,11 +132,7 @@ def _read_part(part: VocPart) -> tuple[list[ReadImage], list[Note]]:
 
 
 def _read_files(xml_folder: Path, listed: Container[str] | None) -> dict[str, VocFile]:
-    """Read the annotation files (of the listed images) by the key of their name.
-
-    Raises:
-        UserError: if files are invalid; the message lists the first few.
-    """
+    """Read the annotation files (of the listed images) by the key of their name."""
     files: dict[str, VocFile] = {}
     problems: list[str] = []
     for path in xml_files(xml_folder):
@@ -162,9 +154,6 @@ def _listed_names(list_file: Path, images: "_ImageFinder") -> dict[str, str]:
     """Read a list of images: line and name, for messages, by key.
 
     Lists for a single class have a number after each name, which is ignored.
-
-    Raises:
-        UserError: if the list is empty or cannot be read.
     """
     names: dict[str, str] = {}
     for number, line in filled_lines(list_file):
@@ -184,13 +173,8 @@ def _refuse_missing(
     """Check that the listed images exist.
 
     Args:
-        part: the split with the list.
         lines: line and name, for messages, by key.
         names: keys whose annotation file has no image, or does not exist.
-        images: the images.
-
-    Raises:
-        UserError: if images are missing; the message contains the first lines.
     """
     missing = [lines[name] for name in names if not images.named(name)]
     if missing:
@@ -199,11 +183,7 @@ def _refuse_missing(
 
 
 class _ImageFinder:
-    """Finds the images of annotation files.
-
-    Args:
-        img_folder: folder of the images.
-    """
+    """Finds the images of annotation files."""
 
     def __init__(self, img_folder: Path) -> None:
         self._by_key: defaultdict[str, list[Path]] = defaultdict(list)
@@ -251,7 +231,6 @@ def _with_size(
     """An image with its objects and size.
 
     Args:
-        path: path of the image.
         file: its annotation file; None: it has no objects.
         other_sizes: wrong sizes in XML files are appended.
         unclear: images whose size does not show whether boxes follow the EXIF orientation are

@@ -90,11 +90,7 @@ def _size_wh(root: ElementTree.Element) -> tuple[int, int] | None:
 
 
 def _read_object(element: ElementTree.Element) -> ReadObject:
-    """Read an object.
-
-    Raises:
-        ValueError: if a field is missing or invalid; the message describes it.
-    """
+    """Read an object."""
     fields = {child.tag: child for child in reversed(element)}  # the first of each tag
     name = _text_of(fields.get("name"))
     if not name:

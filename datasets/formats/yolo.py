@@ -76,11 +76,7 @@ class YoloData:
         return Tables(data, img_folder, source, self.format, notes, remarks, part)
 
     def _read_labels(self, images: Sequence[Path]) -> tuple[list[ReadImage], list[Note]]:
-        """Read the images of a split with their objects.
-
-        Raises:
-            UserError: if there are no label files, or lines are invalid.
-        """
+        """Read the images of a split with their objects."""
         labels_of = label_files(images)
         existing = _text_files({labels.parent for labels in labels_of.values()})
         _refuse_no_labels(labels_of, existing)
@@ -115,11 +111,7 @@ class YoloData:
 
 
 def _refuse_no_labels(labels_of: Mapping[Path, Path], existing: Container[Path]) -> None:
-    """Check that at least one image has a label file.
-
-    Raises:
-        UserError: if there is none; the message contains an expected path.
-    """
+    """Check that at least one image has a label file."""
     if not any(labels in existing for labels in labels_of.values()):
         image, labels = next(iter(labels_of.items()))
         raise UserError(
@@ -148,9 +140,7 @@ def read_label_file(
     """Read a label file.
 
     Args:
-        path: path of the file.
         size_wh: width and height of the upright image in pixels.
-        names: class names.
         keypoints: whether numbers after the box are keypoints, which are ignored, not a polygon.
 
     Raises:
@@ -172,11 +162,7 @@ def read_label_file(
 def _read_line(
     line: str, size_wh: tuple[int, int], names: Sequence[str], keypoints: bool
 ) -> ReadObject:
-    """Read an object.
-
-    Raises:
-        ValueError: if the line is invalid; the message describes it.
-    """
+    """Read an object."""
     first, *words = line.split()
     numbers = [_fraction(word) for word in words]
     if not _CLASS.fullmatch(first):

@@ -65,11 +65,7 @@ def find_yolo(root: Path) -> YoloFolders | None:
 
 
 def _read_yaml(path: Path) -> Any:
-    """Read a YAML file without converting numbers and words such as ``no``: all are text.
-
-    Raises:
-        UserError: if the file is invalid.
-    """
+    """Read a YAML file without converting numbers and words such as ``no``: all are text."""
     try:
         return yaml.load(read_text(path), Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
@@ -121,11 +117,7 @@ def _all_absolute_or_none(paths: Collection[Path]) -> set[str]:
 
 
 def _names_in(content: Mapping[str, Any], path: Path) -> list[str]:
-    """Class names of a YAML file: a list, or a mapping from number to name.
-
-    Raises:
-        UserError: if there are no names, or numbers are missing.
-    """
+    """Class names of a YAML file: a list, or a mapping from number to name."""
     names = content.get("names")
     if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
         return _without_repetition(names, path)
@@ -163,11 +155,7 @@ def _find_place(value: str, bases: list[Path]) -> Path | None:
 
 
 def _images_of(place: Path, bases: list[Path]) -> list[Path]:
-    """Images of a folder with its subfolders, or of a list of paths.
-
-    Raises:
-        UserError: an image in a list does not exist.
-    """
+    """Images of a folder with its subfolders, or of a list of paths."""
     if place.is_dir():
         return images_in(place, recursive=True)
     if is_image(place):

@@ -142,11 +142,7 @@ class ReportingLoader:
             yield images, targets
 
     def _report(self, error: str) -> None:
-        """Log an error message, if it is new.
-
-        Raises:
-            UserError: if there are more errors than allowed.
-        """
+        """Log an error message, if it is new."""
         if error in self._known:
             return
         self._known.append(error)

@@ -19,7 +19,6 @@ def read_row_image(img_folder: str | Path, row: Row) -> Image.Image:
 
     Args:
         img_folder: folder that the file name is relative to.
-        row: row of the table "images".
 
     Returns:
         the image in mode RGB, in the orientation of its annotations.
@@ -47,7 +46,6 @@ class ListedImages:
         """Take the images and classes of a file that has been checked.
 
         Args:
-            tables: content of the file.
             img_folder: folder that the image file names are relative to.
             ann_file: path of the file, for messages.
             skip_checks: accept images whose size differs from the file, as they are stored.
@@ -74,11 +72,7 @@ class ListedImages:
         return self._tables.facts()
 
     def _load_image(self, id: int) -> Image.Image:
-        """Read an image as 8-bit RGB, and check its size.
-
-        Raises:
-            UserError: if the file cannot be read, or its size differs from the annotation file.
-        """
+        """Read an image as 8-bit RGB, and check its size."""
         row = self._tables.image(id)
         path, listed_wh = os.path.join(self._img_folder, row["file_name"]), size_wh(row)
         name = f"image id {id}: image file {path}"

@@ -165,7 +165,6 @@ class RowLabels(Dataset):
 
     Args:
         dataset: a map-style dataset; returns (image, target).
-        category_ids: of the head.
     """
 
     def __init__(self, dataset: Dataset, category_ids: CategoryIds) -> None:
@@ -204,7 +203,6 @@ class SeededDataset(Dataset):
 
     Args:
         dataset: map-style dataset; its items may use the global generators.
-        seed: seed of the run.
 
     Attributes:
         dataset: the wrapped dataset.

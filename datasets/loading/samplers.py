@@ -21,9 +21,7 @@ class EpochBatchSampler(Sampler[list[int]]):
     the batch size nor on the number of ranks.
 
     Args:
-        num_images: number of images in the dataset.
         batch_size: number of images per batch and rank, until `start_at` changes it.
-        seed: seed of the run.
         accum_steps: number of batches per optimizer step and rank.
         aspect_ratios: width / height of each image, (num_images,), to batch similar images, see
             `group_by_aspect`; None: random batches.
@@ -106,9 +104,6 @@ class ShareSampler(Sampler[int]):
     """Splits a dataset over the ranks in order, without repeating images.
 
     The parts differ by at most one image, and may be empty.
-
-    Args:
-        num_images: number of images in the dataset.
     """
 
     def __init__(self, num_images: int) -> None:

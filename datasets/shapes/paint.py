@@ -39,7 +39,6 @@ def distinct_color(rng: np.random.Generator, palette: list[Array]) -> Array:
     """Draw a color at least `MIN_COLOR_GAP` from all others, else the most distant candidate.
 
     Args:
-        rng: random generator.
         palette: colors to differ from, at least one.
 
     Returns:
@@ -55,7 +54,6 @@ def nearby_color(rng: np.random.Generator, color: Array, contrast: tuple[float, 
     """Draw a color near another color.
 
     Args:
-        rng: random generator.
         color: float (3,) in [0, 1].
         contrast: minimum and maximum Euclidean distance, below 0.5.
 
@@ -115,7 +113,6 @@ def textured(
     """Paint a window with a texture of random cell size and rotation.
 
     Args:
-        rng: random generator.
         texture: one of `STUFF_CLASSES`.
         colors: two colors, float (3,) each.
         image_size: side of the image in pixels.
@@ -169,7 +166,6 @@ def turned_grid(
     """Coordinates of a window around the center of the image, randomly rotated.
 
     Args:
-        rng: random generator.
         image_size: side of the image in pixels.
         window: rows and columns of the image.
         max_turn_degrees: maximum rotation in either direction.

@@ -37,9 +37,7 @@ def write_split(root: Path, split: str, num_images: int, image_size: int, seed: 
     Args:
         root: folder of the dataset; its subfolder ``annotations`` exists.
         split: one of `SPLITS`.
-        num_images: number of images.
         image_size: side of the square images in pixels.
-        seed: seed of the dataset.
 
     Raises:
         OSError: if a file cannot be written.

@@ -32,7 +32,6 @@ def write_config(
     transformers has no dilation.
 
     Args:
-        architecture: architecture of the model.
         state: weights under our key names.
         model: its classes. Rows of the classification head are their labels.
 
@@ -186,11 +185,7 @@ def read_config(config: Mapping[str, Any], source: str) -> tuple[dict[str, Any],
 
 
 def _read_score(entries: Entries, name: str) -> float | None:
-    """The entry ``name``, a score from 0 to 1; None if it is missing or null.
-
-    Raises:
-        UserError: it is something else.
-    """
+    """The entry ``name``, a score from 0 to 1; None if it is missing or null."""
     value = entries.values.get(name)
     if value is None:
         return None
@@ -208,11 +203,7 @@ def uses_timm(config: Mapping[str, Any]) -> bool:
 
 
 def _read_backbone(entries: Entries) -> bool:
-    """Check that the backbone is a ResNet of torchvision, and return whether it is dilated (DC5).
-
-    Raises:
-        UserError: it is another backbone.
-    """
+    """Check that the backbone is a ResNet of torchvision, and return whether it is dilated (DC5)."""
     own = entries.part("backbone_config")
     if uses_timm(entries.values):
         options = entries.part("backbone_kwargs")
@@ -249,11 +240,7 @@ def _check_timm_name(name: str, source: str) -> None:
 
 
 def _read_classes(entries: Entries) -> dict[str, Any]:
-    """Class names without generated names, things, and category ids, see `read_config`.
-
-    Raises:
-        UserError: a label is not a number, or the category ids do not fit.
-    """
+    """Class names without generated names, things, and category ids, see `read_config`."""
     labels = {row: str(name) for row, name in _by_label(entries, "id2label").items()}
     unnamed = (_UNUSED, *(f"{_UNNAMED}{row}" for row in labels))
     things = {row: flag for row, flag in _by_label(entries, _IS_THING).items() if row in labels}
@@ -276,11 +263,7 @@ def _read_classes(entries: Entries) -> dict[str, Any]:
 
 
 def _by_label(entries: Entries, name: str) -> dict[int, Any]:
-    """An entry with labels as keys.
-
-    Raises:
-        UserError: a label is not a number.
-    """
+    """An entry with labels as keys."""
     found = entries.get(name, dict, {})
     try:
         by_label = {int(label): value for label, value in found.items()}

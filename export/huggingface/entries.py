@@ -11,7 +11,6 @@ class Entries:
     """Entries of a JSON object, with checks.
 
     Args:
-        values: the object.
         source: path of the file, for error messages.
     """
 

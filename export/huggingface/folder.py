@@ -38,7 +38,6 @@ def write_folder(source: Source, folder: Path) -> None:
     """Write a model as a Hugging Face folder.
 
     Args:
-        source: the model.
         folder: existing folder.
 
     Raises:
@@ -118,7 +117,6 @@ def load_huggingface_model(folder: Path, masks: bool) -> Exported:
 
     Args:
         folder: written by ``save_pretrained`` or `write_folder`.
-        masks: load a segmentation model.
 
     Raises:
         CheckFailedError: the model cannot be loaded, or has missing or unexpected keys.

@@ -78,7 +78,6 @@ def to_huggingface(state: Mapping[str, Tensor], timm: bool, source: str) -> dict
     Learned positions are stored twice, under the names of transformers 4 and of transformers 5.
 
     Args:
-        state: state dict of a DETR.
         timm: use timm's names for the ResNet instead of transformers'.
         source: file or address of the weights, for error messages.
 

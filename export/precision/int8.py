@@ -25,7 +25,6 @@ def quantize(model: Any, inputs: Sequence[str], batches: Iterable[Example]) -> A
 
     Args:
         model: an ``onnx.ModelProto`` with float32 weights.
-        inputs: names of its inputs.
         batches: inputs for calibration.
 
     Returns:

@@ -46,7 +46,6 @@ def warn_of_output_inside(arguments: Sequence[str], output_dir: str | Path) -> N
 
     Args:
         arguments: inputs given on the command line.
-        output_dir: output folder.
     """
     output = Path(output_dir).resolve()
     for argument in arguments:

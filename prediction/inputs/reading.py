@@ -74,11 +74,9 @@ def read_items(
 
 
 def _read_listed(path: str, row: ListedRow) -> Image.Image:
-    """Read an image in the orientation of its annotations.
+    """Read an image in the orientation of its annotations; its size must be the annotated one.
 
-    Raises:
-        UserError: if it cannot be read, or its size differs from the annotation file: its
-            detections would not be comparable with the annotations.
+    Otherwise its detections would not be comparable with the annotations.
     """
     with _without_warnings():
         image, match = read_listed_image(path, row.size_wh, name=path, upright=row.upright)

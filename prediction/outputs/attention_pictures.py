@@ -52,7 +52,6 @@ def encoder_picture(
     Args:
         image: the upright image.
         points: [N] x and y in pixels of ``image``; at least one.
-        maps: attention maps of the image.
 
     Returns:
         figure with the image and its numbered points, then one heat map per point.
@@ -75,7 +74,6 @@ def decoder_picture(image: Image.Image, prediction: Prediction, maps: AttentionM
     Args:
         image: the upright image.
         prediction: at least one detection.
-        maps: attention maps of the image.
 
     Returns:
         figure with one row per detection: its box, the mean over the heads, then each head.
@@ -105,9 +103,7 @@ def detection_tiles(
 
     Args:
         image: the upright image.
-        prediction: detections in the image.
         index: index of the detection in ``prediction``.
-        maps: attention maps of the image.
         side: long side of each tile in pixels.
     """
     tile = _tile_of(image, side)
@@ -149,7 +145,6 @@ class AttentionPictures:
     """Writes ``attention/``: two figures per image, for encoder and decoder.
 
     Args:
-        folder: output folder.
         detector: computes the maps in a second pass over each image.
         points: non-negative x and y in pixels; empty: centers of the best detections.
 

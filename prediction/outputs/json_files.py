@@ -77,7 +77,6 @@ class CocoJson:
     Args:
         folder: output folder, for ``detections.json`` and ``images.json``. The latter is a COCO
             file without annotations, with the image ids that the results refer to.
-        categories: rows of the table "categories".
         with_images: write ``images.json``.
     """
 
@@ -120,9 +119,7 @@ class StreamedJson:
     An existing file is replaced when this one is closed.
 
     Args:
-        path: file to write.
         before: entries of the JSON object before the list; None: the file contains only the list.
-        name: key of the list.
     """
 
     def __init__(self, path: Path, before: dict[str, Any] | None = None, name: str = "") -> None:

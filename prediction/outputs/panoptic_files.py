@@ -18,7 +18,6 @@ class PanopticFiles:
 
     Args:
         folder: output folder, for ``panoptic/`` and ``panoptic.json``.
-        categories: rows of the table "categories".
     """
 
     def __init__(self, folder: Path, categories: list[dict[str, Any]]) -> None:

@@ -29,11 +29,7 @@ def draw(image: Image.Image, prediction: Prediction) -> Image.Image:
 
 
 class Pictures:
-    """Writes ``pictures/``: each image with its detections.
-
-    Args:
-        folder: output folder.
-    """
+    """Writes ``pictures/``: each image with its detections."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "pictures"
@@ -47,11 +43,7 @@ class Pictures:
 
 
 class Crops:
-    """Writes ``crops/CLASS/``: a crop of each detection.
-
-    Args:
-        folder: output folder.
-    """
+    """Writes ``crops/CLASS/``: a crop of each detection."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "crops"

@@ -21,11 +21,7 @@ _COLUMNS = (
 
 
 class DetectionTable:
-    """Writes ``detections.csv``: one row per detection, with its box in pixels.
-
-    Args:
-        folder: output folder.
-    """
+    """Writes ``detections.csv``: one row per detection, with its box in pixels."""
 
     def __init__(self, folder: Path) -> None:
         self._stack = contextlib.ExitStack()
@@ -52,7 +48,6 @@ class CountTable:
     """Writes ``counts.csv``: one row per image, one column per class, with the number of objects.
 
     Args:
-        folder: output folder.
         classes: columns; None: the classes that occur, sorted by name.
     """
 

@@ -27,7 +27,6 @@ def build_config(
     Flags that differ from their defaults come first; the others follow as comments.
 
     Args:
-        args: all flags, with their final values.
         actions: argparse actions of main.py by name.
         num_classes: ``--num_classes`` as given, instead of the value in ``args``, which may have
             been read from weights or data; None: not given.
@@ -56,7 +55,6 @@ def write_config(folder: Path, text: str) -> None:
     on rank 0 only.
 
     Args:
-        folder: output folder of the run.
         text: content, from `build_config`.
     """
     path = folder / CONFIG

@@ -28,7 +28,6 @@ def unsaved_flags(
     """Flags of a file without flags that shapes do not determine; assumptions are printed.
 
     Args:
-        checkpoint: content of the file.
         path: path or URL of the file. Released files are recognized by their names.
         given: names of the flags given explicitly, for which nothing is assumed.
 

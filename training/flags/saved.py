@@ -74,7 +74,6 @@ def resolve_flags(
 
     Args:
         args: all flags; not changed.
-        start: the checkpoints.
         given: names of the flags given explicitly. None (called from a script): flags that differ
             from their defaults; then only architecture, image sizes and schedule are restored, as
             from a checkpoint of the original.
@@ -106,11 +105,7 @@ def _changed_flags(args: argparse.Namespace, actions: Actions) -> set[str]:
 
 
 def _num_classes(asked: int | None, flag: str, checkpoint: LoadedCheckpoint) -> int:
-    """Number of classes in the classification head of a checkpoint.
-
-    Raises:
-        UserError: if ``--num_classes`` has a different value.
-    """
+    """Number of classes in the classification head of a checkpoint."""
     path, content = checkpoint
     found = num_classes_in_head(model_state(content, path), f"--{flag} {path}")
     if asked not in (None, found):

@@ -34,7 +34,6 @@ def restore_optimizer(
         scheduler: learning-rate schedule of the run.
         scaler: gradient scaler for ``--amp fp16``, or None.
         checkpoint: entries by key, see `training.checkpoint.KEYS`.
-        source: path of the checkpoint.
 
     Raises:
         UserError: if an entry does not match the parameters or is invalid.
@@ -59,9 +58,6 @@ def _in_own_layout(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any
     All other options keep their current values, so that files saved without the fused kernel (such
     as the original's) can be resumed with it. Parameters without saved moments (frozen
     backbone) keep their current state. PyTorch itself does not compare shapes.
-
-    Raises:
-        ValueError: if parameters differ in number or shape.
     """
     groups, state = (optimizer.state_dict()[name] for name in ("param_groups", "state"))
     sizes = [[len(group["params"]) for group in side] for side in (saved["param_groups"], groups)]
@@ -109,11 +105,7 @@ def _moments(
 
 
 def _number(value: Any, kind: type = float) -> Any:
-    """Return ``value`` if it is a finite 64-bit number, and an integer if ``kind`` is ``int``.
-
-    Raises:
-        ValueError: if it is not.
-    """
+    """Return ``value`` if it is a finite 64-bit number, and an integer if ``kind`` is ``int``."""
     kinds = (int,) if kind is int else (int, float)
     if type(value) not in kinds or not math.isfinite(value):
         raise ValueError(f"{value!r} is not a finite {kind.__name__}")

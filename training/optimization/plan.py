@@ -75,13 +75,7 @@ def build_plan(args: argparse.Namespace) -> TrainingPlan:
 
 
 def warn_of_few_steps(plan: TrainingPlan, num_images: int, start: Start) -> None:
-    """Print `warning_of_few_steps` for a run with new weights; not for ``--frozen_weights``.
-
-    Args:
-        plan: plan of the run.
-        num_images: number of training images.
-        start: the checkpoints.
-    """
+    """Print `warning_of_few_steps` for a run with new weights; not for ``--frozen_weights``."""
     if start.resume is None and start.frozen is None:
         warning = warning_of_few_steps(plan, num_images, start.finetune is not None)
         if warning is not None:
@@ -92,8 +86,6 @@ def warning_of_few_steps(plan: TrainingPlan, num_images: int, from_detector: boo
     """A warning with the planned and the needed number of steps; None if there are enough.
 
     Args:
-        plan: plan of the run.
-        num_images: number of training images.
         from_detector: whether the run starts from the weights of a detector, not from a randomly
             initialized transformer.
     """

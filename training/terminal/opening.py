@@ -27,9 +27,6 @@ def build_opening(args: argparse.Namespace, start: Start, data: Data, model: nn.
     """Describe data, model, device and output folder of a run.
 
     Args:
-        args: all flags.
-        start: the checkpoints.
-        data: datasets and classes.
         model: model, on its device.
     """
     splits = {"training": data.train_set, "validation": data.val_set}

@@ -63,7 +63,6 @@ class FullOutput:
         """Print the scores of an evaluation.
 
         Args:
-            state: training progress, with these scores.
             stats: statistics from `engine.evaluate`.
             ema_stats: statistics of the EMA weights; empty without EMA weights.
         """
@@ -170,7 +169,6 @@ def closing_lines(
     """Describe the result of a training run.
 
     Args:
-        state: training progress.
         score_name: name of the validation score.
         seconds: elapsed time since the run was started or resumed.
         folder: output folder; None: nothing was saved.

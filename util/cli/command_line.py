@@ -61,12 +61,7 @@ def fraction(text: str) -> float:
 
 
 class FlagGroup:
-    """A titled group of flags in ``--help``, with the defaults of `util.options`.
-
-    Args:
-        parser: parser to which the group is added.
-        title: title of the group.
-    """
+    """A titled group of flags in ``--help``, with the defaults of `util.options`."""
 
     def __init__(self, parser: argparse.ArgumentParser, title: str):
         self._group = parser.add_argument_group(title)
@@ -187,7 +182,6 @@ def run_command(name: str, command: Callable[[], None], save_memory: str = "") -
 
     Args:
         name: name of the command, for messages.
-        command: function to run.
         save_memory: what to do if memory runs out; empty: the exception is raised.
 
     Returns:

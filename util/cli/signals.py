@@ -13,7 +13,6 @@ class StopRequested(Exception):  # noqa: N818  # not an error
     """A signal ended a run early.
 
     Args:
-        signum: number of the signal.
         message: the saved checkpoint, and how to continue.
     """
 

@@ -26,7 +26,6 @@ def explain_unknown(argument: str, flags: Sequence[str], reads_files: bool) -> s
     """Error message for an argument that a parser does not know.
 
     Args:
-        argument: the argument.
         flags: names of the parser's flags, with their hyphens.
         reads_files: whether the parser reads flags from ``@file`` arguments.
     """

@@ -18,7 +18,6 @@ def mean_number_of_objects(
 
     Args:
         num_objects: number of objects in all micro-batches of this rank.
-        device: device of the losses.
         num_batches: number of micro-batches per optimizer step and rank.
     """
     if not is_dist_avail_and_initialized():

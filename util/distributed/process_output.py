@@ -26,9 +26,6 @@ def only_main_prints(rank: int) -> Iterator[None]:
 
     On these ranks, logging shows warnings and errors only, on stderr, prefixed with the rank. Other
     output to stderr and ``print`` itself are unchanged.
-
-    Args:
-        rank: rank of this process.
     """
     if rank == 0:
         yield

@@ -243,9 +243,6 @@ def _assign_gpu(launch: Launch, device: str) -> torch.device:
     Args:
         launch: launcher and ranks of this process.
         device: ``--device``; an index in it must be the index of this GPU.
-
-    Raises:
-        UserError: if there is no such GPU, or ``device`` has a different index.
     """
     visible = torch.cuda.device_count()
     has_single_gpu = launch.launcher == "slurm" and visible == 1

@@ -53,7 +53,6 @@ def open_attempt(store: dist.Store, world_size: int, timeout: timedelta) -> str:
 
     Args:
         store: shared by all attempts; may contain keys of earlier attempts.
-        world_size: number of processes.
         timeout: maximum time for all ranks to join.
 
     Returns:
@@ -84,7 +83,6 @@ def join_attempt(store: dist.Store, rank: int) -> str:
 
     Args:
         store: as for `open_attempt`; its timeout applies.
-        rank: rank of this process.
 
     Raises:
         torch.distributed.DistStoreError: if rank 0 has not answered in time.

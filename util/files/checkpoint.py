@@ -215,9 +215,6 @@ def _refuse_compression(path: StrPath, name: str) -> None:
     Args:
         path: file to check; files of other formats pass.
         name: name of the file in error messages.
-
-    Raises:
-        UserError: it has compressed or overlapping entries.
     """
     if not zipfile.is_zipfile(path):
         return

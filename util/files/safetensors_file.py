@@ -66,7 +66,6 @@ def safetensors_bytes(state: Mapping[str, Tensor], metadata: Mapping[str, str]) 
 
     Args:
         state: tensors by name; they may share memory.
-        metadata: strings by name.
     """
     _package("the file")
     from safetensors.torch import save

@@ -24,7 +24,6 @@ def map_on_all_cores(
 
     Args:
         work: called with a range; must not use torch or a GPU. Its result is pickled.
-        length: number of items.
         min_per_process: minimum number of items per process.
 
     Raises:

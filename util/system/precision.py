@@ -44,7 +44,6 @@ def choose_precision(amp: str, device: torch.device) -> Precision:
 
     Args:
         amp: ``off``, ``bf16``, ``fp16`` or ``auto``.
-        device: an available device.
 
     Raises:
         ValueError: if ``amp`` has another value.

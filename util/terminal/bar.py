@@ -25,7 +25,6 @@ class ProgressBar:
     While the bar is open, everything that is printed to stdout and stderr appears above it.
 
     Args:
-        title: start of the line.
         total: number of steps; None: unknown.
         lines_every: in a file or a pipe: number of steps between two lines.
     """

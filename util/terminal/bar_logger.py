@@ -22,7 +22,6 @@ class BarLogger(MetricLogger):
     """Shows a loop as a progress bar, and the averages of the loop as one line at its end.
 
     Args:
-        title: start of bar and line.
         recent: show means over the last 20 steps in the bar; otherwise over all steps so far.
         run_seconds_left: estimates the seconds to the end of the run, from the seconds to the end
             of the loop and the seconds of the whole loop; None: the bar has the time of the loop

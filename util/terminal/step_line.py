@@ -38,7 +38,6 @@ def step_line(facts: StepFacts, width: int) -> str:
     omitted.
 
     Args:
-        facts: values of the step.
         width: maximum length in characters.
     """
     for is_narrow in (False, True):

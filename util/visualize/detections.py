@@ -161,7 +161,6 @@ def _missed_and_false(
     Crowds are never missed, and a detection in a crowd of its class is not false.
 
     Args:
-        annotations: annotations of an image.
         shown: detections in ascending order of score.
     """
     objects = [i for i, annotation in enumerate(annotations) if not annotation.get("iscrowd")]

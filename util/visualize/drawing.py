@@ -38,7 +38,6 @@ def object_color(name: str, rank: int) -> Color:
     """Color of an object: the hue of its class, in a shade that depends on ``rank``.
 
     Args:
-        name: class name.
         rank: index of the object within its class; 0 has the color of the class. Consecutive ranks
             differ clearly.
     """
@@ -143,11 +142,7 @@ def dashed_rectangle(
 
 
 class TextStyle:
-    """Draws text on colored rectangles, in a font size that suits the image.
-
-    Args:
-        size_wh: width and height of the image.
-    """
+    """Draws text on colored rectangles, in a font size that suits the image."""
 
     def __init__(self, size_wh: tuple[int, int]):
         sizes = (

@@ -23,7 +23,6 @@ def font_for(text: str, size: int) -> Font:
     Chinese, Japanese and Korean need a font of the system; without one, boxes are drawn.
 
     Args:
-        text: the text to draw.
         size: font size in pixels.
     """
     if text.isascii():

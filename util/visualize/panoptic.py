@@ -67,7 +67,6 @@ def draw_panoptic(
             ``segments`` are void and unchanged.
         segments: dicts with ``id``, ``category_id`` and optionally ``isthing`` (default: True) and
             ``score`` in [0, 1].
-        names: category names by id.
 
     Returns:
         an RGB image of the same size; small images are enlarged by an integer factor, so that text

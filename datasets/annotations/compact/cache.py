@@ -84,7 +84,6 @@ def cached(
     Only one of several processes writes it, the others wait.
 
     Args:
-        ann_file: the file.
         kind: kind of annotation file; part of the entry's name.
         convert: reads the annotation file, writes its rows as JSON to the open binary file that it
             is called with, and returns the arrays and the other keys.

@@ -81,7 +81,6 @@ def read_instances(
     """Read and check an instance annotation file.
 
     Args:
-        ann_file: path of the file.
         img_folder, training, num_classes, masks: see `check_annotations`.
         data: tables that have already been read; ``ann_file`` is then used in messages only.
 

@@ -115,7 +115,6 @@ def read_panoptic(
     """Read and check a panoptic annotation file; log warnings.
 
     Args:
-        ann_file: path of the file.
         ann_folder, img_folder, training, num_classes: see `check_panoptic`.
 
     Raises:

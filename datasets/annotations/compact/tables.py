@@ -39,10 +39,8 @@ class EncodedRows(Sequence[Row]):
     """Rows of a table. Each access decodes the row again, so changes to it are lost.
 
     Args:
-        source: the encoded rows.
         starts: (N,) int64, first byte of each row.
         ends: (N,) int64, byte after the last byte of each row.
-        decode: converts bytes to a row.
     """
 
     def __init__(
@@ -171,7 +169,6 @@ class _Collector:
     """Converts blocks of rows.
 
     Args:
-        kind: of the file.
         write: receives the JSON of all rows.
     """
 
