@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from export.architecture import FLAG_NAMES, Architecture
 from export.check import CheckFailedError
 from export.command import add_check_flags, check_with_flags, run_checked, sizes_to_check
-from export.huggingface.config import (
-    uses_timm,
-)
+from export.huggingface.config import uses_timm
 from export.huggingface.folder import (
     CONFIG,
     PREPROCESSOR,

@@ -22,9 +22,7 @@ from export.huggingface.keys import (
 from export.huggingface.processor import preprocessor_config, read_preprocessor
 from export.quiet import quiet
 from export.source import Source
-from export.weights import (
-    write_safetensors_file,
-)
+from export.weights import write_safetensors_file
 from models.weights import load_model_state, model_state
 from util.errors import UserError
 from util.files.checkpoint import atomic_write, load_checkpoint

@@ -21,7 +21,7 @@ import filelock
 import numpy as np
 import torch
 
-from datasets.annotations.compact.tables import FileBytes
+from datasets.annotations.compact.rows import FileBytes
 from util.files.temporary import removed_on_sigterm
 
 _VERSION = 1  # increase if the format of an entry changes
@@ -84,6 +84,7 @@ def cached(
     Only one of several processes writes it, the others wait.
 
     Args:
+        ann_file: the file.
         kind: kind of annotation file; part of the entry's name.
         convert: reads the annotation file, writes its rows as JSON to the open binary file that it
             is called with, and returns the arrays and the other keys.
