@@ -203,7 +203,7 @@ def uses_timm(config: Mapping[str, Any]) -> bool:
 
 
 def _read_backbone(entries: Entries) -> bool:
-    """Check that the backbone is a ResNet of torchvision, and return whether it is dilated (DC5)."""
+    """Check that the backbone is a ResNet of torchvision; return whether it is dilated (DC5)."""
     own = entries.part("backbone_config")
     if uses_timm(entries.values):
         options = entries.part("backbone_kwargs")
