@@ -24,11 +24,10 @@ from export.check import (
 )
 from export.end_to_end import EndToEnd, compare_end_to_end
 from export.source import Source, add_model_flags, source_of
-from export.weights import cannot_be_written, check_output_file
+from export.weights import cannot_be_written, check_output_file, staged_files
 from export.wrapper import Example, ExportWrapper, MinimalWrapper, SizeHW
 from util.cli.command_line import ArgumentParser, FlagGroup, fraction, positive_int, run_command
 from util.errors import UserError
-from util.files.staging import staged_files
 
 # Any small size with different height and width that is not among the checked sizes.
 _EXAMPLE_HW = (96, 128)

@@ -4,7 +4,15 @@ Reads checkpoints of main.py, released files, URLs and safetensors files, with o
 Detectron2's. Writes a checkpoint (.pth) or a safetensors file.
 """
 
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 from util.cli.early_interrupt import end_at_once_on_interrupt
+from util.files.checkpoint import atomic_write
+from util.files.temporary import removed_on_sigterm
 
 if __name__ == "__main__":  # before the imports below, which take seconds
     end_at_once_on_interrupt("python -m export.weights")
@@ -12,7 +20,6 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -31,7 +38,6 @@ from util.cli.command_line import ArgumentParser, run_command
 from util.errors import UserError
 from util.files.checkpoint import (
     StrPath,
-    atomic_write,
     check_replaceable,
     load_checkpoint,
     save_checkpoint,
@@ -166,6 +172,29 @@ def check_output_file(output: StrPath) -> None:
     """
     check_replaceable(output)
     check_folder_of(output)
+
+
+@contextlib.contextmanager
+def staged_files(folder: Path) -> Iterator[Path]:
+    """A temporary folder, for a ``with`` block; its files go to ``folder`` at the end of the block.
+
+    If the block raises, or SIGTERM ends the process, nothing changes. Files are copied in
+    reversed alphabetical order: ``model.onnx.data`` before ``model.onnx``.
+
+    Args:
+        folder: created at the end if it does not exist; its parent must exist.
+    """
+    # An existing folder may be on another disk than the folder that it is in.
+    place = folder if folder.exists() else folder.absolute().parent
+    with (
+        tempfile.TemporaryDirectory(dir=place, prefix=".export-") as name,
+        removed_on_sigterm(temporary := Path(name)),
+    ):
+        yield temporary
+        folder.mkdir(exist_ok=True)
+        for file in sorted(temporary.iterdir(), reverse=True):
+            with file.open("rb") as written, atomic_write(folder / file.name) as copy:
+                shutil.copyfileobj(written, copy)
 
 
 def run(argv: Sequence[str] | None = None) -> int:

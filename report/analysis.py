@@ -15,8 +15,13 @@ from datasets.evaluation.error_kinds import (
     confusion_matrix,
     errors_in,
 )
-from datasets.evaluation.matching import Matches, images_with_boxes, match_all
-from datasets.evaluation.thresholds import OperatingPoint, best_operating_point
+from datasets.evaluation.matching import (
+    Matches,
+    OperatingPoint,
+    best_operating_point,
+    images_with_boxes,
+    match_all,
+)
 
 _DEFAULT_THRESHOLD = 0.5
 _NUM_BINS = 10

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.annotations.coco_file import category_names
-from datasets.evaluation.thresholds import OperatingPoint
+from datasets.evaluation.matching import OperatingPoint
 from report.analysis import Analysis, SavedEvaluation, analyze, top_confusions
 from report.attention import attention_samples
 from report.curves import epoch_figures, points_of

@@ -13,8 +13,8 @@ from datasets.coco_eval import CocoEvaluator
 from datasets.coco_panoptic import CocoPanoptic
 from datasets.evaluation.collapse import explain_collapse
 from datasets.evaluation.explain import explain_missing_ap
+from datasets.evaluation.matching import best_thresholds
 from datasets.evaluation.report import per_class_table
-from datasets.evaluation.thresholds import best_thresholds
 from datasets.loading.listed_images import read_row_image
 from datasets.panoptic_eval import PANOPTIC_FOLDER
 from util.distributed.processes import is_main_process

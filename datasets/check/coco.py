@@ -22,8 +22,7 @@ from datasets.annotations.coco_file import (
     load_annotations,
     text_ids,
 )
-from datasets.annotations.file_checks import NO_FILE, leads_outside
-from datasets.annotations.missing_files import explain_missing_files
+from datasets.annotations.file_checks import NO_FILE, explain_missing_files, leads_outside
 from datasets.annotations.problems import AnnotationFileError, Problem
 from datasets.annotations.start_checks import are_too_many, crowded_images, is_object
 from datasets.annotations.table_checks import size_wh

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets.annotations.coco_file import load_annotations
-from datasets.annotations.file_checks import is_file_name
+from datasets.annotations.file_checks import find_folder_with, is_file_name
 from datasets.annotations.layouts import SPLIT_NAMES, find_annotation_file, find_split
-from datasets.annotations.missing_files import find_folder_with
 from datasets.formats.tables import Tables
 from util.errors import UserError
 

@@ -27,6 +27,7 @@ from export.weights import (
     cannot_be_written,
     check_folder_of,
     check_output_file,
+    staged_files,
     write_weights,
 )
 from export.wrapper import ExportWrapper, SizeHW
@@ -34,7 +35,6 @@ from models.segmentation import DETRsegm
 from util.cli.command_line import ArgumentParser, FlagGroup
 from util.errors import UserError
 from util.files.checkpoint import check_replaceable
-from util.files.staging import staged_files
 
 _PROGRAM = "python -m export.huggingface"
 _TOLERANCE = 1e-4

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.annotations.json_files import read_json
+from datasets.annotations.coco_file import read_json
 from util.errors import UserError
 from util.text import in_short
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.annotations.missing_files import explain_missing_files
+from datasets.annotations.file_checks import explain_missing_files
 
 NAMES = ["1.jpg", "2.jpg"]
 

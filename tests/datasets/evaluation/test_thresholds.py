@@ -1,8 +1,14 @@
 import numpy as np
 import pytest
 
-from datasets.evaluation.matching import Matches, images_with_boxes, match_all
-from datasets.evaluation.thresholds import best_operating_point, best_thresholds, operating_point
+from datasets.evaluation.matching import (
+    Matches,
+    best_operating_point,
+    best_thresholds,
+    images_with_boxes,
+    match_all,
+    operating_point,
+)
 from tests.datasets.evaluation.detection_cases import coco_of, random_case
 
 

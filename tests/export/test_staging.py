@@ -2,8 +2,8 @@
 
 import pytest
 
-from util.files import staging
-from util.files.staging import staged_files
+from export import weights
+from export.weights import staged_files
 
 
 def test_files_are_moved_at_the_end(tmp_path):
@@ -18,13 +18,13 @@ def test_files_are_moved_at_the_end(tmp_path):
 
 
 def test_weights_are_in_place_before_the_file_that_needs_them(tmp_path, monkeypatch):
-    copied, real = [], staging.atomic_write
+    copied, real = [], weights.atomic_write
 
     def recorded(path):
         copied.append(path.name)
         return real(path)
 
-    monkeypatch.setattr(staging, "atomic_write", recorded)
+    monkeypatch.setattr(weights, "atomic_write", recorded)
     with staged_files(tmp_path) as folder:
         for name in ("f.onnx", "f.onnx.data"):
             (folder / name).write_text(name)
