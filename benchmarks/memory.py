@@ -1,7 +1,7 @@
 """Peak memory of training and inference, with masks and without, in addition to the weights.
 
 In bf16 the weights stay in float32. The original decodes the masks of all queries at once
-(`benchmarks.original.masks`).
+(`benchmarks.original.detector`).
 """
 
 import copy

@@ -15,7 +15,6 @@ from engine import predict
 from export.source import LoadedModel, from_file, released_model
 from models.fast.inference import optimize_on_cpu
 from models.released.zoo import RELEASED_MODELS
-from prediction.batching import batches_of_one_size, chunks
 from prediction.postprocessing import Selection, to_prediction
 from prediction.result import Prediction
 from util.cli.suggestions import did_you_mean
@@ -31,6 +30,8 @@ DEFAULT_BATCH_SIZE = 4
 # By classification loss: scores of the focal loss are lower, see `models.panoptic`.
 DEFAULT_THRESHOLDS = {"ce": 0.5, "focal": 0.2}
 _NAMES_LISTED = 5
+_BATCHES_PER_CHUNK = 4
+_MAX_PIXELS = 100_000_000  # 300 MB as RGB
 
 
 class Detector:
@@ -285,3 +286,48 @@ def _as_rgb(image: ImageLike) -> Image.Image:
             f"expected a uint8 array (H, W, 3) in RGB, got {image.dtype} {image.shape}"
         )
     return Image.fromarray(image)
+
+
+def chunks(
+    images: Iterable[tuple[Key, Image.Image]], batch_size: int, max_pixels: int = _MAX_PIXELS
+) -> Iterator[list[tuple[Key, Image.Image]]]:
+    """Split a stream of images into lists that fit in memory.
+
+    Args:
+        images: pairs of a key and an image, read on demand.
+        batch_size: images per batch; a list has at most `_BATCHES_PER_CHUNK` batches.
+        max_pixels: a list ends once its images have this many pixels in total.
+    """
+    chunk: list[tuple[Key, Image.Image]] = []
+    pixels = 0
+    for key, image in images:
+        chunk.append((key, image))
+        pixels += image.width * image.height
+        if len(chunk) >= _BATCHES_PER_CHUNK * batch_size or pixels >= max_pixels:
+            yield chunk
+            chunk, pixels = [], 0
+    if chunk:
+        yield chunk
+
+
+def batches_of_one_size(inputs: Sequence[Tensor], batch_size: int) -> list[list[int]]:
+    """Group network inputs of equal size, so that nothing is padded.
+
+    Padding changes the predictions of DETR slightly, because convolutions read it at the image
+    border. Without it, the result for an image does not depend on its batch.
+
+    Args:
+        inputs: [N] images (3, H, W).
+        batch_size: maximum number of images per group.
+
+    Returns:
+        groups of indices; each index occurs once.
+    """
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    for index, image in enumerate(inputs):
+        by_size.setdefault(tuple(image.shape), []).append(index)
+    return [
+        indices[start : start + batch_size]
+        for indices in by_size.values()
+        for start in range(0, len(indices), batch_size)
+    ]

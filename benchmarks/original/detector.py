@@ -1,4 +1,4 @@
-"""The original's detector with the weights of one of ours, and its training step."""
+"""The original's detector with the weights of one of ours: layers, mask head, training step."""
 
 import copy
 import math
@@ -12,7 +12,6 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models._utils import IntermediateLayerGetter
 
-from benchmarks.original import masks
 from benchmarks.original.criterion import MATCHING_WEIGHTS, losses, weighted_sum
 from models.backbone import match_resnet
 from models.segmentation import DETRsegm
@@ -135,7 +134,7 @@ class Segmenter(nn.Module):
 
     def forward(self, samples: Any) -> dict[str, Any]:
         """As `models.segmentation.DETRsegm.forward`, with a tensor as ``pred_masks``."""
-        return masks.forward(self, samples)
+        return forward_with_masks(self, samples)
 
 
 def _convolutions(module: nn.Module) -> list[nn.Conv2d]:
@@ -282,3 +281,33 @@ class Mlp(nn.Module):
         first, second, last = self.layers
         out: Tensor = last(F.relu(second(F.relu(first(x)))))
         return out
+
+
+def head_masks(head: Any, x: Tensor, attention: Tensor, fpns: Sequence[Tensor]) -> Tensor:
+    """Mask logits (B, Q, H, W) from encoded images (B, C, h, w) and maps (B, Q, heads, h, w).
+
+    Image features are repeated for every query and concatenated with its attention maps.
+    """
+    batch_size, num_queries = attention.shape[:2]
+    repeated = x.repeat_interleave(num_queries, 0)
+    x = torch.cat([repeated, attention.flatten(0, 1)], 1)
+    x = F.relu(head.gn1(head.lay1(x)))
+    x = F.relu(head.gn2(head.lay2(x)))
+    for number, features in enumerate(fpns, start=1):
+        adapter = getattr(head, f"adapter{number}")
+        layer, norm = getattr(head, f"lay{number + 2}"), getattr(head, f"gn{number + 2}")
+        finer = adapter(features).repeat_interleave(num_queries, 0)
+        x = F.relu(norm(layer(F.interpolate(x, finer.shape[-2:]) + finer)))
+    masks: Tensor = head.out_lay(x)
+    return masks.view(batch_size, num_queries, *x.shape[-2:])
+
+
+def forward_with_masks(model: Any, images: Any) -> dict[str, Tensor]:
+    """The outputs of `DETRsegm.forward`, with the masks of all queries computed at once."""
+    samples = nested_tensor_from_tensor_list(images) if isinstance(images, list) else images
+    features, positions = model.detr.backbone(samples)
+    states, projected, memory = model.detr.decode(features[-1], positions[-1])
+    attention = model.bbox_attention(states[-1], memory, mask=features[-1].mask)
+    finer = [feature.tensors for feature in features[-2::-1]]
+    masks = head_masks(model.mask_head, projected, attention, finer)
+    return {**model.detr.predict(states), "pred_masks": masks}

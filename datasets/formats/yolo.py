@@ -1,4 +1,9 @@
-"""Read YOLO data: one label file per image, and class names in ``data.yaml`` or ``classes.txt``."""
+"""Read YOLO data: one label file per image, and class names in ``data.yaml`` or ``classes.txt``.
+
+A line of a label file is an object: ``class x y width height`` (center and size of the box), or
+``class x y x y x y …`` (a polygon of three or more points), as fractions of the size of the upright
+image (after EXIF rotation). Classes are numbered from 0.
+"""
 
 import math
 import re

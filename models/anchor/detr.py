@@ -1,4 +1,4 @@
-"""DETR whose queries are anchor boxes, with denoising in training."""
+"""DETR whose queries are anchor boxes, with denoising in training, and its transformer."""
 
 from typing import Any
 

@@ -3,7 +3,7 @@
 import torch
 from PIL import Image
 
-from prediction.batching import batches_of_one_size, chunks
+from prediction.detector import batches_of_one_size, chunks
 
 
 def test_a_chunk_has_enough_images_for_a_few_batches():

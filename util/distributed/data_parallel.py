@@ -14,7 +14,9 @@ from util.optimizer import batch_norms
 def mean_number_of_objects(
     num_objects: int, device: torch.device, num_batches: int = 1
 ) -> Tensor | float:
-    """Mean number of objects per batch, over all ranks and micro-batches; at least 1. Collective.
+    """Mean number of objects per batch, the divisor of the losses; at least 1. Collective.
+
+    It is the mean over all ranks and micro-batches.
 
     Args:
         num_objects: number of objects in all micro-batches of this rank.

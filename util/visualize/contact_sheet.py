@@ -8,8 +8,7 @@ from PIL import Image, ImageDraw
 
 from util.errors import UserError
 from util.files.checkpoint import atomic_write
-from util.visualize.drawing import FONT_SIZE
-from util.visualize.fonts import font_for
+from util.visualize.drawing import FONT_SIZE, font_for
 
 Item = TypeVar("Item")
 

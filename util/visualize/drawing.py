@@ -1,13 +1,14 @@
-"""Colors, sizes and text of drawings."""
+"""Colors, sizes, text and fonts of drawings."""
 
 import colorsys
+import functools
+import importlib.util
 import zlib
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
-
-from util.visualize.fonts import font_for
+from PIL import Image, ImageDraw, ImageFont
 
 Color = tuple[int, int, int]
 RectangleXYXY = tuple[float, float, float, float]
@@ -27,6 +28,13 @@ _PALE_SHADES = ((0.35, 0.8), (0.5, 0.55), (0.25, 0.95), (0.55, 0.8), (0.3, 0.45)
 
 
 # ---- colors
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+_FIRST_EAST_ASIAN = "\u2e80"  # Chinese, Japanese and Korean characters begin here
+# Usual files of system fonts with these characters.
+_EAST_ASIAN_FONTS = (
+    *("NotoSansCJK-Regular.ttc", "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf"),
+    *("msyh.ttc", "malgun.ttf", "PingFang.ttc", "AppleSDGothicNeo.ttc"),
+)
 
 
 def class_color(name: str) -> Color:
@@ -169,3 +177,41 @@ class TextStyle:
 def with_scores(names: Sequence[str], scores: Sequence[float | None]) -> list[str]:
     """Append scores to names; None: no score."""
     return [n if s is None else f"{n} {s:.2f}" for n, s in zip(names, scores, strict=True)]
+
+
+def font_for(text: str, size: int) -> Font:
+    """A font that has the characters of a text.
+
+    Pillow's font, which has only ASCII characters, else DejaVu Sans, which is part of matplotlib.
+    Chinese, Japanese and Korean need a font of the system; without one, boxes are drawn.
+
+    Args:
+        size: font size in pixels.
+    """
+    if text.isascii():
+        return _default_font(size)
+    return _unicode_font(size, max(text) >= _FIRST_EAST_ASIAN)
+
+
+@functools.cache
+def _default_font(size: int) -> Font:
+    return ImageFont.load_default(size)
+
+
+@functools.cache
+def _unicode_font(size: int, is_east_asian: bool) -> Font:
+    names = [*(_EAST_ASIAN_FONTS if is_east_asian else ()), *_matplotlib_fonts()]
+    for name in names:
+        try:
+            return ImageFont.truetype(name, size)
+        except OSError:  # not installed
+            continue
+    return _default_font(size)
+
+
+def _matplotlib_fonts() -> list[str]:
+    """DejaVu Sans; matplotlib is found without importing it, which would take long."""
+    found = importlib.util.find_spec("matplotlib")
+    if found is None or found.origin is None:
+        return []
+    return [str(Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf")]

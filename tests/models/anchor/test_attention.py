@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from models.anchor.attention import ConditionalAttention
+from models.anchor.decoder import ConditionalAttention
 
 PADDING = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.original import masks as oracle_masks
+from benchmarks.original.detector import forward_with_masks
 from models.criterion import SetCriterion
 from models.fast.deferred_masks import DeferredMasks, select_queries
 from models.matcher import HungarianMatcher
@@ -32,7 +32,7 @@ def small_masks():
 def test_dense_masks_equal_the_plain_way():
     model = build_segmenter(num_queries=20, dropout=0)
     masks = model(images(*SIZES))["pred_masks"].dense()
-    expected = oracle_masks.forward(model, images(*SIZES))["pred_masks"]
+    expected = forward_with_masks(model, images(*SIZES))["pred_masks"]
     assert masks.shape == expected.shape
     assert torch.allclose(masks, expected, atol=1e-5)
     masks.sum().backward()

@@ -1,6 +1,6 @@
 """Table of scores with their changes."""
 
-from training.terminal.scores import ScoreTable
+from training.terminal.output import ScoreTable
 
 COCO = [0.312, 0.5, 0.3, -1.0, 0.2, 0.4, 0.1, 0.2, 0.41, -1.0, 0.2, 0.4]
 LATER = [0.300, 0.52, 0.3, 0.1, 0.2, 0.4, 0.1, 0.2, 0.41, -1.0, 0.2, 0.4]

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from util.visualize.drawing import TextStyle
-from util.visualize.fonts import font_for
+from util.visualize.drawing import TextStyle, font_for
 
 _MISSING = "\uffff"  # no font has it: drawn as a box
 
