@@ -224,8 +224,7 @@ def _build_outputs(
 ) -> "list[Output]":
     """Create the output folder, and the outputs selected by the flags."""
     from prediction.outputs.attention_pictures import AttentionPictures
-    from prediction.outputs.json_files import CocoJson, NamesJson
-    from prediction.outputs.panoptic_files import PanopticFiles
+    from prediction.outputs.json_files import CocoJson, NamesJson, PanopticFiles
     from prediction.outputs.pictures import Crops, Pictures
     from prediction.outputs.tables import CountTable, DetectionTable
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from benchmarks.harness.case import Case, Settings
 from benchmarks.harness.coco import write_photos
 from benchmarks.original.dataset import CocoDetection as OriginalDataset
-from benchmarks.original.transforms import TrainTransforms
+from benchmarks.original.dataset import TrainTransforms
 from datasets.coco import CocoDetection, make_coco_transforms
 from datasets.loading.loaders import SeededDataset, TrainLoader
 from datasets.loading.samplers import EpochBatchSampler

@@ -36,7 +36,7 @@ def report(folder: Path, data_flags: dict[str, Any]) -> None:
     Raises:
         UserError: if the folder does not exist or contains no results.
     """
-    from report.of_run import report_run
+    from report.write import report_run
     from util.terminal.passing_lines import passing_lines
 
     with passing_lines():

@@ -22,7 +22,7 @@ def write_report_at_end(
         return
     try:
         from report.ground_truth import GroundTruth
-        from report.of_run import report_run
+        from report.write import report_run
 
         written = report_run(folder, {}, GroundTruth.of(val_set, ground_truth, train_set))
         print(f"Report: {written.path}")

@@ -1,23 +1,24 @@
-"""Write ``report.html`` and the figures of a run."""
+"""Write ``report.html`` and the figures of a run, from its output folder."""
 
 import datetime
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from datasets.annotations.coco_file import category_names
 from datasets.evaluation.matching import OperatingPoint
 from report.analysis import Analysis, SavedEvaluation, analyze, top_confusions
 from report.attention import attention_samples
 from report.curves import epoch_figures, points_of
-from report.ground_truth import GroundTruth
+from report.ground_truth import GroundTruth, read_ground_truth
 from report.page import Section, Table, render
 from report.plotting import Figure, save_figure
 from report.quality import Names, detection_figures, evaluation_figures
-from report.results import DETECTIONS, Results
+from report.results import DETECTIONS, Results, discard_other_data, read_results
 from report.statistics import SplitStatistics, data_figures, split_statistics
 from report.worst_images import worst_images
+from util.errors import UserError
 from util.files.checkpoint import atomic_write
 
 REPORT, FIGURES = "report.html", "figures"
@@ -218,3 +219,34 @@ def _text_values(values: Mapping[str, Any]) -> dict[str, str]:
 
 def _as_text(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+class WrittenReport(NamedTuple):
+    """A report: path of the HTML file, and a sentence for each missing part."""
+
+    path: Path
+    missing: list[str]
+
+
+def report_run(
+    folder: Path, data_flags: Mapping[str, Any], ground_truth: GroundTruth | None = None
+) -> WrittenReport:
+    """Write the report of a run.
+
+    Args:
+        ground_truth: annotations; None: they are read from the data of the run.
+
+    Raises:
+        UserError: if the folder does not exist or contains no results.
+    """
+    results = read_results(folder)
+    if ground_truth is None:
+        try:
+            ground_truth = read_ground_truth(
+                results.data_flags, results.names, data_flags, results.split
+            )
+        except UserError as error:
+            results.missing.append(f"Ground truth and images: {error}")
+    if ground_truth is not None:
+        discard_other_data(results, ground_truth)
+    return WrittenReport(write_report(results, ground_truth), results.missing)

@@ -1,4 +1,4 @@
-"""``detections.json``: detections per image with class names, or COCO results."""
+"""JSON files of a prediction: detections with class names, COCO results, panoptic segments."""
 
 import contextlib
 import json
@@ -13,6 +13,7 @@ from prediction.inputs.reading import Item
 from prediction.names import picture_name, png_name
 from prediction.result import Prediction
 from util.files.checkpoint import atomic_write
+from util.files.panoptic_png import encode_id_map
 
 FILE_NAME = "detections.json"
 
@@ -152,3 +153,34 @@ class StreamedJson:
 
 def _dumps(value: Any) -> str:
     return json.dumps(value, allow_nan=False)
+
+
+class PanopticFiles:
+    """Writes segment maps as PNGs, and their segments in COCO's panoptic format.
+
+    Args:
+        folder: output folder, for ``panoptic/`` and ``panoptic.json``.
+    """
+
+    def __init__(self, folder: Path, categories: list[dict[str, Any]]) -> None:
+        self._folder = folder / "panoptic"
+        self._file = StreamedJson(
+            folder / "panoptic.json", {"categories": categories}, "annotations"
+        )
+
+    def add(self, item: Item, image: Image.Image, prediction: Prediction) -> None:
+        """Save the map of an image."""
+        assert prediction.segment_map is not None
+        file_name = png_name(item.name)
+        path = self._folder / file_name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path, durable=False) as file:
+            file.write(encode_id_map(prediction.segment_map))
+        segments = list(prediction.segments)
+        self._file.add(
+            {"image_id": item.image_id, "file_name": file_name, "segments_info": segments}
+        )
+
+    def close(self) -> None:
+        """Complete the JSON file."""
+        self._file.close()

@@ -10,7 +10,6 @@ import pytest
 
 import datasets.panoptic_eval as panoptic_eval
 from datasets.annotations.compact.panoptic import PanopticSegments
-from datasets.evaluation import panoptic_truth
 from datasets.panoptic_eval import PanopticEvaluator
 from tests.datasets.panoptic_cases import id_map_of, segments_of, write_panoptic
 from util.distributed import gathering
@@ -139,13 +138,13 @@ def test_the_ground_truth_is_read_once_until_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, readings = write_panoptic(tmp_path), []
-    read = panoptic_truth.read_panoptic
+    read = panoptic_eval.read_panoptic
 
     def count(*paths: str) -> PanopticSegments:
         readings.append(paths)
         return read(*paths)
 
-    monkeypatch.setattr(panoptic_truth, "read_panoptic", count)
+    monkeypatch.setattr(panoptic_eval, "read_panoptic", count)
     for _ in range(3):
         evaluator_of(root, None).update([prediction(30)])
     assert len(readings) == 1

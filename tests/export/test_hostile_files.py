@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 from export.architecture import FLAG_NAMES
 from export.command import metadata_of
 from export.huggingface.config import read_config
-from export.huggingface.folder import read_folder, write_folder
-from export.huggingface.processor import read_preprocessor
+from export.huggingface.folder import read_folder, read_preprocessor, write_folder
 from export.source import from_file
 from export.weights import read_weights, write_weights
 from tests.export.small_files import NARROW_BOXES, NARROW_MASKS, build, source

@@ -2,7 +2,7 @@
 
 import pytest
 
-from datasets.check.splits import compare_splits
+from datasets.check.command import compare_splits
 from tests.datasets.check_cases import check, write_image, write_split
 
 

@@ -13,8 +13,7 @@ from datasets.evaluation.panoptic_quality import (
     match_segments,
     summarize_matches,
 )
-from datasets.evaluation.panoptic_truth import quality_table
-from datasets.panoptic_eval import PanopticEvaluator
+from datasets.panoptic_eval import PanopticEvaluator, quality_table
 from tests.datasets.panoptic_cases import (
     CATEGORIES,
     DOG,

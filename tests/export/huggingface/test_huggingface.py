@@ -15,9 +15,13 @@ from datasets.loading.byte_images import IMAGENET, Normalization
 from export.check import CheckFailedError, compare, padded_batches
 from export.huggingface.command import run
 from export.huggingface.config import read_config
-from export.huggingface.folder import load_huggingface_model, read_folder, write_folder
+from export.huggingface.folder import (
+    load_huggingface_model,
+    read_folder,
+    read_preprocessor,
+    write_folder,
+)
 from export.huggingface.keys import from_huggingface, to_huggingface
-from export.huggingface.processor import read_preprocessor
 from export.source import from_file
 from export.weights import write_weights
 from export.wrapper import ExportWrapper

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from prediction.outputs.panoptic_files import PanopticFiles
+from prediction.outputs.json_files import PanopticFiles
 from tests.prediction.outputs.output_cases import IMAGE, found, item
 from util.files.panoptic_png import decode_id_map
 
