@@ -1,4 +1,4 @@
-"""The original's COCO dataset (pycocotools' index, PIL, row by row) and its training augmentation."""
+"""The original's COCO dataset (pycocotools, PIL, row by row), and its training augmentation."""
 
 import contextlib
 import io
