@@ -6,6 +6,7 @@
 import copy
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,27 +37,21 @@ NOTHING_FOUND = "no non-finite value in the replay on this rank"
 _OUT_OF_MEMORY = "not enough memory to replay the step during training"
 
 
+@dataclass(frozen=True)
 class NonFinitePolicy:
     """Skips non-finite steps up to a limit; looks for the cause of the next one and ends the run.
 
-    Args:
+    Attributes:
         model: the model, not wrapped in `DistributedDataParallel`.
         folder: output folder in which `DUMP` is written; None: no folder.
         flags: all flags of the run by name. ``amp`` and ``max_skipped_steps`` are used here; all
             are saved in `DUMP`.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        criterion: SetCriterion,
-        folder: Path | None,
-        flags: Mapping[str, Any],
-    ) -> None:
-        self._model = model
-        self._criterion = criterion
-        self._folder = folder
-        self._flags = flags
+    model: nn.Module
+    criterion: SetCriterion
+    folder: Path | None
+    flags: Mapping[str, Any]
 
     def handle(self, records: Sequence[StepRecord], state: RunState) -> None:
         """Count a skipped step. Collective; call this before the weights change.
@@ -70,7 +65,7 @@ class NonFinitePolicy:
                 cause, if it was found.
         """
         state.skipped_steps += 1
-        allowed = self._flags["max_skipped_steps"]
+        allowed = self.flags["max_skipped_steps"]
         if state.skipped_steps > allowed:
             raise DivergenceError(f"{self._explain(records)}; the update was not applied")
         images = ", ".join(all_gather(image_names(records)))
@@ -89,20 +84,20 @@ class NonFinitePolicy:
         gathered = all_gather((cause not in (NOTHING_FOUND, _OUT_OF_MEMORY), message))
         reporting_rank = next((rank for rank, (found, _) in enumerate(gathered) if found), 0)
         message = gathered[reporting_rank][1]
-        if self._folder is None:
+        if self.folder is None:
             return message
-        dump = self._folder / DUMP
+        dump = self.folder / DUMP
         if get_rank() == reporting_rank:
             try:
-                save_step(dump, record, self._model, self._flags)
+                save_step(dump, record, self.model, self.flags)
             except UserError as err:  # the file cannot be written: still report the cause
                 return f"{message}; {err.one_line()}"
         return f"{message}; replay it with: python forensics.py {dump}"
 
     def _examine(self, records: Sequence[StepRecord]) -> tuple[StepRecord, str]:
-        amp = self._flags["amp"]
+        amp = self.flags["amp"]
         try:
-            return find_cause(self._model, self._criterion, records, amp)
+            return find_cause(self.model, self.criterion, records, amp)
         except torch.OutOfMemoryError:
             return records[0], _OUT_OF_MEMORY
 

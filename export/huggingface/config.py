@@ -40,6 +40,7 @@ def write_config(
     """
     a = architecture
     _refuse_unsupported(a)
+    timm = {"use_timm_backbone": True, "backbone": a.backbone}
     return {
         "model_type": "detr",
         "architectures": ["DetrForSegmentation" if a.masks else "DetrForObjectDetection"],
@@ -53,7 +54,7 @@ def write_config(
         **_thresholds_of(model),
         "dilation": a.dilation,
         "use_pretrained_backbone": False,  # transformers 4 would download ImageNet weights
-        **(_timm_backbone(a) if a.dilation else _own_backbone(a, state)),
+        **(timm if a.dilation else _own_backbone(a, state)),
     }
 
 
@@ -104,10 +105,6 @@ def _refuse_unsupported(architecture: Architecture) -> None:
                 f"--hidden_dim {a.hidden_dim}, --nheads {a.nheads}: Hugging Face's mask head needs "
                 f"layers of 1, 2, 4 or a multiple of 8 channels, here {widths}"
             )
-
-
-def _timm_backbone(architecture: Architecture) -> dict[str, Any]:
-    return {"use_timm_backbone": True, "backbone": architecture.backbone}
 
 
 def _own_backbone(architecture: Architecture, state: Mapping[str, Tensor]) -> dict[str, Any]:
