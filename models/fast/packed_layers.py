@@ -6,6 +6,7 @@ the same from the same weights.
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .batched_losses import at_least_float32
+from .winograd import WinogradConv
 
 _onednn = torch.ops.mkldnn  # its functions may be missing: look them up where they are called
 # oneDNN chooses the layout of a convolution's weights for the shape of the input. It converts
@@ -68,6 +70,7 @@ class PackedConv:
         self._geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
         self._plain = _Weights(weight, bias)
         self._is_layout_fixed = _has_avx512() and max(conv.kernel_size) > 1
+        self._has_winograd = WinogradConv.supports(conv)
         self._packed: tuple[Any, tuple[Tensor, Tensor | None]] = None, (weight, bias)
         self._linear = None
         if self._geometry == ((0, 0), (1, 1), (1, 1), 1) and max(conv.kernel_size) == 1:
@@ -86,6 +89,8 @@ class PackedConv:
             return self._convolve(x, residual, relu)
         if self._linear is not None and residual is None:
             return self._linear(x.permute(0, 2, 3, 1), relu=relu).permute(0, 3, 1, 2)
+        if self._has_winograd and WinogradConv.pays(x):
+            return self._winograd(x, residual, relu)
         weights = (*self._packed_for(x), *self._geometry)
         if residual is None:
             unary = "relu" if relu else "none"
@@ -93,6 +98,10 @@ class PackedConv:
         residual = _channels_last(residual.to(dtype))
         options: tuple[Any, ...] = ("add", 1, "relu" if relu else None, [], "")
         return _onednn._convolution_pointwise_.binary(residual, x, *weights, *options)
+
+    @cached_property
+    def _winograd(self) -> WinogradConv:
+        return WinogradConv(*self._plain(torch.float32))
 
     def _packed_for(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Weight and bias, packed for the shape of ``x``; kept until another shape comes.

@@ -71,11 +71,15 @@ def has_fast_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and _has_bf16_products() and _onednn_supports("bf16") is not False
 
 
+def has_amx() -> bool:
+    """Whether PyTorch finds Intel's matrix instructions (AMX) on this processor."""
+    # Private functions, here and below, present in all versions that requirements.txt allows.
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+
+
 def _has_bf16_products() -> bool:
     """Whether PyTorch finds AVX-512 BF16 or AMX on this processor."""
-    # Private functions, present in all versions that requirements.txt allows.
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, bool)() for name in names)
+    return has_amx() or bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
 
 
 def _onednn_supports(amp: str) -> bool | None:

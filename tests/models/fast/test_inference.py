@@ -9,6 +9,7 @@ from torch import nn
 from models.backbone import Backbone, Joiner
 from models.demo import MinimalDETR
 from models.detr import DETR
+from models.fast import fused_transformer
 from models.fast.inference import optimize_for_inference
 from models.position_encoding import PositionEmbeddingLearned, PositionEmbeddingSine
 from models.segmentation import DETRsegm
@@ -105,8 +106,10 @@ def test_float64():
     assert largest_difference(optimize_for_inference(model), model, batch) < 1e-12
 
 
+@pytest.mark.parametrize("has_amx", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_mixed_precision(dtype):
+def test_mixed_precision(monkeypatch, dtype, has_amx):
+    monkeypatch.setattr(fused_transformer, "has_amx", lambda: has_amx)
     model = build(masks=True)
     prepared = optimize_for_inference(model)
     batch = images(*SIZES)
