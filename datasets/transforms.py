@@ -160,16 +160,15 @@ class ToTensor:
     """Convert an 8-bit image to a float32 tensor (C, H, W) in [0, 1]."""
 
     def __call__(self, image: Image.Image, target: Target | None) -> tuple[Tensor, Target | None]:
-        pixels = _pixels_of(image)
-        # (H, W, C) -> (C, H, W), converted and permuted in one pass
-        channels = pixels.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
-        return channels.div_(255), target
+        return _pixels_of(image).to(torch.float32).div_(255), target
 
 
 def _pixels_of(image: Image.Image) -> Tensor:
-    """The pixels of an 8-bit image, uint8 (H, W, C)."""
-    pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
-    return pixels.unsqueeze(-1) if pixels.ndim == 2 else pixels
+    """The pixels of an 8-bit image, uint8 (C, H, W).
+
+    Pillow separates the channels three times as fast as PyTorch.
+    """
+    return torch.from_numpy(np.stack([np.asarray(c, dtype=np.uint8) for c in image.split()]))
 
 
 class RandomErasing:
@@ -218,7 +217,7 @@ class ToNormalizedTensor:
 
 
 class ToBytes:
-    """Convert an 8-bit image to a tensor, uint8 (H, W, C), and boxes as `Normalize` does.
+    """Convert an 8-bit image to a tensor, uint8 (C, H, W), and boxes as `Normalize` does.
 
     The images are normalized later, see `datasets.loading.byte_images.ByteImages`.
     """

@@ -83,13 +83,24 @@ def _growth_of_peak(variant: Variant) -> tuple[Any, float]:
 
 def _child_processor_seconds(variant: Variant) -> tuple[Any, float]:
     """Processor seconds of the processes that a variant starts and waits for."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = _processor_seconds(resource.RUSAGE_CHILDREN)
     result = variant()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return result, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return result, _processor_seconds(resource.RUSAGE_CHILDREN) - before
+
+
+def _processor_milliseconds(variant: Variant) -> tuple[Any, float]:
+    before = _processor_seconds(resource.RUSAGE_SELF)
+    result = variant()
+    return result, (_processor_seconds(resource.RUSAGE_SELF) - before) * 1e3
+
+
+def _processor_seconds(who: int) -> float:
+    usage = resource.getrusage(who)
+    return usage.ru_utime + usage.ru_stime
 
 
 TIME = Measure("ms", _milliseconds, has_warm_up=True)
+PROCESSOR_TIME = Measure("ms of processor time", _processor_milliseconds, has_warm_up=True)
 TIME_OF_LONG_CALLS = Measure("ms", _milliseconds)  # without a warm-up
 CHILD_MEMORY = Measure("MiB", _child_memory)
 CHILD_CPU = Measure("s", _child_processor_seconds)

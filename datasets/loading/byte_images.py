@@ -3,6 +3,7 @@
 DataLoader workers send a quarter of the bytes of normalized images, without padding.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -68,23 +69,23 @@ def normalize_into(out: Tensor, pixels: Tensor, constants: Tensor) -> None:
 
     Args:
         out: float32 (C, H, W), overwritten.
-        pixels: uint8 (H, W, C), or one channel for all.
+        pixels: uint8 (C, H, W), or one channel for all.
         constants: see `Normalization.constants`.
     """
-    height, width = pixels.shape[:2]
+    height, width = pixels.shape[1:]
     on_cpu = pixels.device.type == "cpu"
     rows_at_once = max(1, _PIXELS_AT_ONCE // max(1, width)) if on_cpu else height
     divisor, mean, std = constants
     for top in range(0, height, rows_at_once):
         rows = slice(top, top + rows_at_once)
-        out[:, rows].copy_(pixels[rows].permute(2, 0, 1)).div_(divisor).sub_(mean).div_(std)
+        out[:, rows].copy_(pixels[:, rows]).div_(divisor).sub_(mean).div_(std)
 
 
 class ByteImages:
     """A batch of 8-bit images. `to` returns the padded and normalized batch.
 
     Args:
-        images: uint8 (H, W, C) each.
+        images: uint8 (C, H, W) each.
         normalization: mean and standard deviation.
     """
 
@@ -96,7 +97,7 @@ class ByteImages:
     @property
     def sizes_hw(self) -> list[tuple[int, int]]:
         """Height and width of each image in pixels."""
-        return [(shape[0], shape[1]) for shape in self._shapes]
+        return [(shape[1], shape[2]) for shape in self._shapes]
 
     def to(self, device: Any, non_blocking: bool = False) -> NestedTensor:
         """Copy to a device, pad and normalize there; the padding is zero."""
@@ -108,7 +109,7 @@ class ByteImages:
         mask = torch.ones(len(batch), height, width, dtype=torch.bool, device=batch.device)
         images = self._split(pixels)
         for out, padding, image in zip(batch, mask, images, strict=True):
-            bottom, right = image.shape[:2]
+            bottom, right = image.shape[1:]
             normalize_into(out[:, :bottom, :right], image, constants)
             out[:, bottom:] = 0
             out[:, :bottom, right:] = 0
@@ -116,8 +117,7 @@ class ByteImages:
         return NestedTensor(batch, mask)
 
     def _split(self, pixels: Tensor) -> list[Tensor]:
-        lengths = [height * width * channels for height, width, channels in self._shapes]
-        parts = pixels.split(lengths)
+        parts = pixels.split([math.prod(shape) for shape in self._shapes])
         return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def pin_memory(self) -> "ByteImages":

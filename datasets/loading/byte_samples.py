@@ -22,7 +22,7 @@ class ByteImage(NamedTuple):
     """An image to be normalized later.
 
     Attributes:
-        pixels: uint8 (H, W, 3).
+        pixels: uint8 (3, H, W).
         normalization: mean and standard deviation.
     """
 

@@ -244,7 +244,7 @@ def test_one_pass_gives_the_tensor_of_both_transforms(mode):
 
 def test_bytes_of_an_image_have_relative_boxes():
     pixels, target = T.ToBytes()(picture(50, 20), {"boxes": torch.tensor([[10.0, 5, 30, 15]])})
-    assert np.array_equal(pixels, np.asarray(picture(50, 20))) and pixels.dtype == torch.uint8
+    assert np.array_equal(pixels.permute(1, 2, 0), picture(50, 20)) and pixels.dtype == torch.uint8
     torch.testing.assert_close(target["boxes"], torch.tensor([[0.4, 0.5, 0.4, 0.5]]))
 
 

@@ -22,7 +22,7 @@ SIZES = {
 def random_images(sizes_hw):
     generator = torch.Generator().manual_seed(1)
     return [
-        torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator)
+        torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator)
         for size in sizes_hw
     ]
 
@@ -30,7 +30,7 @@ def random_images(sizes_hw):
 def normalized_before_padding(images):
     """As torchvision normalizes, and the original pads."""
     return nested_tensor_from_tensor_list(
-        [F.normalize(F.to_tensor(image.numpy()), MEAN, STD) for image in images]
+        [F.normalize(F.to_tensor(image.permute(1, 2, 0).numpy()), MEAN, STD) for image in images]
     )
 
 
@@ -49,15 +49,15 @@ def test_values_are_those_of_images_normalized_before_padding(sizes_hw, pixels_a
 
 
 def test_every_value_of_a_pixel():
-    image = torch.arange(256, dtype=torch.uint8).view(16, 16, 1).expand(-1, -1, 3)
+    image = torch.arange(256, dtype=torch.uint8).view(1, 16, 16).expand(3, -1, -1)
     batch = ByteImages([image], Normalization(MEAN, STD)).to("cpu")
     assert torch.equal(batch.tensors, normalized_before_padding([image]).tensors)
 
 
 def test_a_gray_channel_is_used_for_all():
-    gray = random_images([(3, 4)])[0][..., :1]
+    gray = random_images([(3, 4)])[0][:1]
     batch = ByteImages([gray], Normalization(MEAN, STD)).to("cpu")
-    assert torch.equal(batch.tensors, normalized_before_padding([gray.expand(-1, -1, 3)]).tensors)
+    assert torch.equal(batch.tensors, normalized_before_padding([gray.expand(3, -1, -1)]).tensors)
 
 
 def test_tensors_and_mask_can_be_read_without_a_device():

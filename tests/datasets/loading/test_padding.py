@@ -16,9 +16,9 @@ SIZES_HW = [(4, 10), (8, 5), (6, 6)]
 
 def test_padded_pixels_of_both_kinds_of_batches():
     counted = [Padding(), Padding()]
-    images = [torch.zeros(*size, 3, dtype=torch.uint8) for size in SIZES_HW]
+    images = [torch.zeros(3, *size, dtype=torch.uint8) for size in SIZES_HW]
     counted[0].add(ByteImages(images, Normalization([0] * 3, [1] * 3)))
-    counted[1].add(nested_tensor_from_tensor_list([image.permute(2, 0, 1) for image in images]))
+    counted[1].add(nested_tensor_from_tensor_list(images))
     for padding in counted:
         assert padding.total == 3 * 8 * 10
         assert padding.padded == 240 - 40 - 40 - 36
