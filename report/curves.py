@@ -26,12 +26,15 @@ _AP_BY_SIZE = {3: "small", 4: "medium", 5: "large"}
 
 def epoch_figures(log: Log) -> list[Figure]:
     """Figures for all fields that the log contains."""
+    caption = "Weighted sum over all decoder layers, mean of the epoch."
+    if points_of(log, "train_loss_ce_dn")[0]:
+        caption += " Only training includes the losses of the denoising queries."
     figures = [
         Figure(
             "loss",
             "Loss",
             partial(_draw_losses, log=log, parts={"loss": "all"}),
-            caption="Weighted sum over all decoder layers, mean of the epoch.",
+            caption=caption,
         ),
         Figure(
             "loss_parts",

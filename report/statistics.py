@@ -112,8 +112,8 @@ def _draw_classes(ax: Axes, axis: ClassAxis, counts: Mapping[str, list[int]]) ->
     if largest > 50 * smallest:
         axis.use_log_scale(ax)
     axis.finish(ax, "objects")
-    if len(counts) > 1:
-        ax.legend()
+    if len(counts) > 1:  # above the axes: there is no room between the bars
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(counts), borderpad=0)
 
 
 def _draw_numbers(ax: Axes, numbers: Mapping[str, np.ndarray]) -> None:
@@ -131,7 +131,8 @@ def _draw_sizes(ax: Axes, sides: Mapping[str, np.ndarray]) -> None:
     _draw_histograms(ax, sides, edges, "objects")
     ax.set_xscale("log")
     ax.set_xlabel("square root of the box area, pixels")
-    ticks = [t for t in (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048) if t <= edges[-1]]
+    # From the largest power of two below all boxes: a tick further left would widen the axis.
+    ticks = [t for t in (2**n for n in range(17)) if edges[0] / 2 < t <= edges[-1]]
     ax.set_xticks(ticks, [str(t) for t in ticks])
     ax.minorticks_off()
     for limit in SIDE_LIMITS:

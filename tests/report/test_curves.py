@@ -24,3 +24,10 @@ def test_epochs_on_the_axis_are_whole_numbers(epochs):
 def test_a_log_without_values_is_drawn():
     for figure in epoch_figures([{"epoch": 0, "test_class_error": 50.0}]):
         figure.draw(Canvas().add_subplot())
+
+
+@pytest.mark.parametrize("denoising", [False, True])
+def test_the_caption_says_that_only_training_has_denoising_losses(denoising):
+    entry = {"epoch": 0, "train_loss": 8.0, "test_loss": 4.0}
+    loss = epoch_figures([entry | ({"train_loss_ce_dn": 1.0} if denoising else {})])[0]
+    assert ("denoising" in loss.caption) == denoising
