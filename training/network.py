@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from models import build_model
 from models.criterion import SetCriterion
 from models.fast.convolution import use_small_map_convolutions
+from models.fast.dropout import use_fast_dropout
 from models.fast.folded_norm import fold_frozen_norms
 from models.fast.onednn_linear import is_onednn_faster, use_onednn_linears
 from models.fast.recomputation import recompute_activations
@@ -89,7 +90,8 @@ def prepare_for_training(model: nn.Module, amp: str) -> None:
     channels-last too; on a GPU only in mixed precision, because cuDNN's float32 kernels are not
     faster in this layout. On CPUs convolutions with small outputs become matrix products in mixed
     precision, and on AMD processors without AVX-512 also in float32 (`SmallMapConv2d`). On AMD
-    processors float32 linear layers run through oneDNN.
+    processors float32 linear layers run through oneDNN. On CPUs dropout in mixed precision uses
+    faster random numbers, and so other masks.
 
     Args:
         model: model, on its device.
@@ -99,6 +101,7 @@ def prepare_for_training(model: nn.Module, amp: str) -> None:
     fold_frozen_norms(model)
     if is_on_cpu:
         use_small_map_convolutions(model)
+        use_fast_dropout(model)
     if is_on_cpu and is_onednn_faster():
         use_onednn_linears(model)
     if is_on_cpu or amp != "off":

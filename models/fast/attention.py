@@ -1,11 +1,13 @@
-"""Multi-head attention of all transformer layers. Its kernels differ from PyTorch's in two cases.
+"""Multi-head attention of all transformer layers. Its kernels differ from PyTorch's in three cases.
 
 - Attention weights are computed only while a forward hook could read them. Without weights PyTorch
   runs a fused kernel.
 - Training in mixed precision on a CPU without dropout computes the attention in float32. PyTorch's
   bfloat16 kernel takes 1.1 to 4.6 times as long (``benchmarks/RESULTS.md``).
+- Training in mixed precision on a CPU with dropout uses faster random numbers, see `dropout`.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 from torch.utils.hooks import RemovableHandle
+
+from .dropout import dropout
 
 
 class WeightHooks(nn.Module):
@@ -85,7 +89,7 @@ class Attention(nn.MultiheadAttention, WeightHooks):
             is_plain = not (need_weights or is_causal) and _is_usual_mask(attn_mask, query, key)
             if is_plain and self._uses_own_kernel(query, key, key_padding_mask):
                 inputs = query, key, value
-                return self._attend_in_float32(inputs, key_padding_mask, attn_mask), None
+                return self._attend(inputs, key_padding_mask, attn_mask), None
         # The body of ``super().forward``; TorchScript cannot compile ``super``.
         return F.multi_head_attention_forward(
             query,
@@ -110,21 +114,20 @@ class Attention(nn.MultiheadAttention, WeightHooks):
         )
 
     def _uses_own_kernel(self, query: Tensor, key: Tensor, padding_mask: Tensor | None) -> bool:
-        """Whether this is training in mixed precision on a CPU without dropout."""
+        """Whether this is training in mixed precision on a CPU."""
         is_mixed = torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
-        has_dropout = self.training and self.dropout > 0
-        return is_mixed and not has_dropout and has_usual_inputs(query, key, padding_mask)
+        return is_mixed and has_usual_inputs(query, key, padding_mask)
 
     def _project(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.linear(x, weight, bias)
 
-    def _attend_in_float32(
+    def _attend(
         self,
         inputs: tuple[Tensor, Tensor, Tensor],
         padding_mask: Tensor | None,
         attn_mask: Tensor | None,
     ) -> Tensor:
-        """Compute the projections in the precision of the context, the attention in float32.
+        """Compute the projections in the precision of the context, attention as in `attend`.
 
         Args:
             inputs: query (L, B, C), key (S, B, C) and value (S, B, C).
@@ -142,12 +145,32 @@ class Attention(nn.MultiheadAttention, WeightHooks):
         is_attended_to = None if padding_mask is None else ~padding_mask[:, None, None]
         if attn_mask is not None:
             is_attended_to = ~attn_mask if is_attended_to is None else is_attended_to & ~attn_mask
-        dropout = self.dropout if self.training else 0.0
-        with torch.autocast("cpu", enabled=False):
-            heads = F.scaled_dot_product_attention(
-                q.float(), k.float(), v.float(), is_attended_to, dropout
-            )
+        heads = attend(q, k, v, is_attended_to, self.dropout if self.training else 0.0)
         return self.out_proj(heads.permute(2, 0, 1, 3).flatten(2))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, is_attended_to: Tensor | None, p: float) -> Tensor:
+    """Attention of each head on a CPU, in the precision that is fastest there.
+
+    Args:
+        q: (B, heads, L, C).
+        k: (B, heads, S, C).
+        v: (B, heads, S, C').
+        is_attended_to: bool, can be broadcast to (B, heads, L, S); None: all True.
+        p: dropout probability of the attention weights.
+
+    Returns:
+        (B, heads, L, C'), in float32, or with dropout in mixed precision in the dtype of ``q``.
+    """
+    uses_own_dropout = p > 0 and torch.is_autocast_enabled("cpu")
+    with torch.autocast("cpu", enabled=False):
+        if not uses_own_dropout:
+            q, k, v = q.float(), k.float(), v.float()
+            return F.scaled_dot_product_attention(q, k, v, is_attended_to, p)
+        scores = q * q.shape[3] ** -0.5 @ k.transpose(2, 3)
+        if is_attended_to is not None:
+            scores = scores.masked_fill(~is_attended_to, -math.inf)
+        return dropout(scores.softmax(3), p) @ v
 
 
 def _is_usual_mask(attn_mask: Tensor | None, query: Tensor, key: Tensor) -> bool:
