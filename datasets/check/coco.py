@@ -5,7 +5,7 @@ Annotation files are checked with the same rules as before training, `datasets.a
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,13 @@ from datasets.annotations.coco_file import (
 )
 from datasets.annotations.file_checks import NO_FILE, explain_missing_files, leads_outside
 from datasets.annotations.problems import AnnotationFileError, Problem
-from datasets.annotations.start_checks import are_too_many, crowded_images, is_object
+from datasets.annotations.start_checks import (
+    are_many_crowds,
+    are_too_many,
+    crowded_images,
+    divided_files,
+    is_object,
+)
 from datasets.annotations.table_checks import size_wh
 from datasets.check.boxes import Boxes, check_boxes, check_masks
 from datasets.check.facts import ClassCount, Split, SplitFacts, count_by_size
@@ -32,7 +38,7 @@ from datasets.check.findings import EXAMPLES_KEPT, KINDS, Example, Findings, id_
 from datasets.check.images import ListedImage, survey_images
 from datasets.check.pictures import Sample, choose_samples
 from util.errors import UserError
-from util.text import in_short
+from util.text import first_of, in_short
 
 
 class Settings(NamedTuple):
@@ -90,6 +96,7 @@ def check_coco_split(split: Split, settings: Settings) -> CocoSplit:
     usable = [row for row in data["annotations"] if _is_usable(row, facts)]
     _count_annotations(facts, usable)
     _check_counts(findings, facts, settings)
+    _check_lost_objects(findings, facts, usable)
     boxes = Boxes.of(usable, facts.sizes_wh, _file_names(facts))
     check_boxes(findings, boxes)
     if settings.masks:
@@ -223,6 +230,20 @@ def _check_counts(findings: Findings, facts: SplitFacts, settings: Settings) -> 
         findings.add(kind, facts.images[image_id].example(f"{count}"))
     if training and not facts.objects and not findings.has("refused"):
         findings.add("no_objects", Example())
+
+
+def _check_lost_objects(findings: Findings, facts: SplitFacts, usable: Sequence[Row]) -> None:
+    """Find many crowds, and files listed under several ids with different objects."""
+    crowds = [row for row in usable if row.get("iscrowd")]
+    if are_many_crowds(crowds, len(crowds), len(usable)):
+        for row in crowds:
+            name = facts.images[row["image_id"]].file_name
+            ids = (row["image_id"], id_of(row.get("id")), row["category_id"])
+            findings.add("many_crowds", Example(*ids, name))
+    objects = ((row["image_id"], (row["category_id"], *row["bbox"])) for row in usable)
+    for image_ids in divided_files(_file_names(facts), objects).values():
+        detail = f"image ids {first_of(image_ids)}"
+        findings.add("divided_file", facts.images[image_ids[0]].example(detail))
 
 
 def add_rejections(findings: Findings, rejection: UserError, file_names: Mapping[int, str]) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from datasets.annotations.box_formats import LOOKS_LIKE
+from datasets.annotations.start_checks import DIVIDED_FILES, MANY_CROWDS
 from util.text import in_short
 
 Severity = Literal["error", "warning"]
@@ -42,6 +43,8 @@ KINDS: dict[str, Kind] = {
     "similar_class_names": Kind(
         "warning", "classes have names that look alike, such as Cat and cat"
     ),
+    "many_crowds": Kind("warning", f"annotations {MANY_CROWDS}"),
+    "divided_file": Kind("warning", DIVIDED_FILES),
     # ---- boxes ----
     **{kind: Kind("error", f"boxes {text}") for kind, text in LOOKS_LIKE.items()},
     "empty_box": Kind("warning", "boxes have zero area; training ignores them"),
