@@ -176,10 +176,11 @@ def make_coco_transforms(
     crop_prob: float = 0.5,
     normalization: Normalization = IMAGENET,
     resize: str = "pillow",
+    flip_prob: float = 0.5,
 ) -> Transform:
     """Build the published augmentation.
 
-    Training: flip with probability 0.5, then resize to a random scale. With probability
+    Training: flip with probability ``flip_prob``, then resize to a random scale. With probability
     ``crop_prob``, first resize to a short side of 400, 500 or 600 and crop to sides from 384 to
     600; these sizes are multiplied by (largest scale) / 800. Evaluation: resize to the largest
     scale.
@@ -191,6 +192,7 @@ def make_coco_transforms(
         crop_prob: probability that a training image is cropped.
         normalization: mean and standard deviation of the images.
         resize: ``pillow`` or ``torch``, see `datasets.loading.resizing`.
+        flip_prob: probability that a training image is flipped horizontally.
 
     Raises:
         ValueError: if ``image_set`` is unknown.
@@ -219,11 +221,12 @@ def make_coco_transforms(
     ]
     whole = T.RandomResize(scales, max_size, resize)
     scaled_or_cropped = T.RandomSelect(whole, T.Compose(cropped), 1 - crop_prob)
-    return T.Compose([T.RandomHorizontalFlip(), scaled_or_cropped, to_normalized])
+    flip = T.RandomHorizontalFlip(flip_prob)
+    return T.Compose([flip, scaled_or_cropped, to_normalized])
 
 
 def build_transforms(image_set: str, args: Any) -> Transform:
-    """Build the augmentation from the flags for image sizes, resizing, crops and normalization.
+    """Build the augmentation from the flags for sizes, resizing, crops, flips and normalization.
 
     Args:
         image_set: "train" or "val".
@@ -232,7 +235,7 @@ def build_transforms(image_set: str, args: Any) -> Transform:
     Raises:
         UserError: if a size is invalid, see `make_coco_transforms`.
     """
-    names = ("scales", "max_size", "crop_prob", "resize")
+    names = ("scales", "max_size", "crop_prob", "flip_prob", "resize")
     return make_coco_transforms(
         image_set,
         **{name: option(args, name) for name in names},
@@ -246,8 +249,8 @@ def build(image_set: str, args: Any) -> CocoDetection:
     Args:
         image_set: "train" or "val".
         args: ``coco_path``, ``masks``; optional: ``{train,val}_{images,ann}``, ``classes``,
-            ``scales``, ``max_size``, ``crop_prob``, ``resize``, ``num_classes``, ``num_queries``,
-            ``skip_checks``.
+            ``scales``, ``max_size``, ``crop_prob``, ``flip_prob``, ``resize``, ``num_classes``,
+            ``num_queries``, ``skip_checks``.
 
     Raises:
         UserError: if a path is missing, or the data is invalid.

@@ -170,7 +170,7 @@ def build(image_set: str, args: Any) -> CocoPanoptic:
         image_set: "train" or "val".
         args: ``coco_path`` (images), ``coco_panoptic_path`` (segment maps and JSON), ``masks``;
             optional: ``{train,val}_images``, ``scales``, ``max_size``, ``crop_prob``,
-            ``resize``, ``num_classes``, ``num_queries``, ``skip_checks``.
+            ``flip_prob``, ``resize``, ``num_classes``, ``num_queries``, ``skip_checks``.
 
     Raises:
         UserError: if a path is missing, or the data is invalid.

@@ -242,6 +242,7 @@ MISTAKES = {
     "one image grouped": (["--group_aspect", "--batch_size", "1"], "--group_aspect"),
     "too much cropped": (["--crop_prob", "1.5"], "--crop_prob 1.5"),
     "cropped less than never": (["--crop_prob", "-0.1"], "--crop_prob -0.1"),
+    "too much mirrored": (["--flip_prob", "1.5"], "--flip_prob 1.5"),
 }
 
 

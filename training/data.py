@@ -14,6 +14,7 @@ from datasets.annotations.class_tables import (
     ClassTable,
     classes_of_run,
     table_of_checkpoint,
+    warn_of_mirrored_classes,
     warn_of_similar_classes,
 )
 from datasets.annotations.start_checks import warn_of_shared_images
@@ -31,6 +32,7 @@ from training.resume import Start
 from util.category_ids import CategoryIds
 from util.distributed.agreement import fingerprint, require_same
 from util.errors import UserError
+from util.options import option
 from util.text import counted
 
 
@@ -114,6 +116,7 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     )
     if train_set is not None:
         warn_of_similar_classes(classes.names.values())
+        warn_of_mirrored_classes(train_set.categories.values(), option(args, "flip_prob"))
     ground_truth = build_ground_truth(val_set, args)
     used = [dataset for dataset in (val_set, train_set) if dataset is not None]
     largest_id = max((i for dataset in used for i in dataset.categories), default=0)

@@ -40,6 +40,7 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "image_mean": [0.485, 0.456, 0.406],  # ImageNet's
     "image_std": [0.229, 0.224, 0.225],
     "crop_prob": 0.5,
+    "flip_prob": 0.5,
     "resize": "pillow",
     "group_aspect": False,
     "amp": "off",

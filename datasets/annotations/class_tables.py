@@ -1,5 +1,6 @@
 """Classes of training data, validation data and checkpoint: compare and merge them."""
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ from datasets.annotations.start_checks import stop_or_warn
 from util.category_ids import category_id_of
 from util.text import first_of
 
+_LEFT = re.compile(r"left")
 Labels = tuple[str, str]
 Names = Mapping[int, str]
 
@@ -210,6 +212,29 @@ def warn_of_similar_classes(names: Iterable[str]) -> None:
             f"Warning: the classes {' and '.join(map(repr, group))} look alike; "
             "if they are one class, correct the annotations"
         )
+
+
+def warn_of_mirrored_classes(names: Iterable[str], flip_prob: float) -> None:
+    """Print a warning if flips turn a class into another one, such as left hand and right hand.
+
+    Args:
+        names: class names of the training data.
+        flip_prob: probability that a training image is flipped; its labels do not change.
+    """
+    pairs = mirrored_names(names) if flip_prob > 0 else []
+    if pairs:
+        print(
+            f"Warning: {' and '.join(map(repr, pairs[0]))} are different classes, but --flip_prob "
+            f"{flip_prob:g} mirrors training images without exchanging their labels: the model "
+            "cannot learn to tell them apart; add --flip_prob 0"
+        )
+
+
+def mirrored_names(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Find pairs of names that differ only by left and right, in upper or lower case."""
+    by_key = {name.casefold(): name for name in names}
+    mirrored = {key: _LEFT.sub("right", key) for key in by_key}
+    return [(by_key[k], by_key[m]) for k, m in mirrored.items() if m != k and m in by_key]
 
 
 def similar_names(names: Iterable[str]) -> list[list[str]]:

@@ -28,7 +28,8 @@ from util.text import EXAMPLES_SHOWN, box_in_words, counted, first_of
 _OPENED_IMAGES = 200  # images opened for their size if the annotation file does not have it
 # This many training images with more objects than queries are an error; fewer are printed only.
 _TOO_MANY_IMAGES = 3
-_CROWDS_EXPECTED = 0.05  # largest share of the annotations; in COCO 0.012
+# Fewer crowds are expected: as a share of the annotations (in COCO 0.012), and in a tiny file.
+_MANY_CROWDS = (0.05, 3)
 
 MANY_CROWDS = (
     "are crowds (iscrowd 1), which training and AP ignore; if they are single objects, set iscrowd "
@@ -182,8 +183,9 @@ def are_many_crowds(crowds: Sequence[Row], num_crowds: int, num_annotations: int
         num_crowds: number of crowds.
         num_annotations: number of annotations.
     """
+    share, least = _MANY_CROWDS
     is_voc = any("difficult" in row for row in crowds)
-    return num_crowds > _CROWDS_EXPECTED * num_annotations and not is_voc
+    return num_crowds >= max(share * num_annotations, least) and not is_voc
 
 
 def divided_files(

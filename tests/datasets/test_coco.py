@@ -332,6 +332,20 @@ def test_so_many_training_images_are_cropped(coco, given, least, most):
     assert least <= sum(cropped) <= most
 
 
+@pytest.mark.parametrize(
+    ("given", "least", "most"), [({"flip_prob": 0}, 0, 0), ({}, 5, 15), ({"flip_prob": 1}, 20, 20)]
+)
+def test_so_many_training_images_are_mirrored(coco, given, least, most):
+    random.seed(0)
+    options = {"coco_path": str(coco), "scales": [HEIGHT], "crop_prob": 0} | given
+    dataset = build("train", flags(**options))
+    upright = dataset.untransformed(0)[1]["boxes"]
+    left = float((upright[0, 0] + upright[0, 2]) / 2 / WIDTH)
+    centers = [float(dataset[0][1]["boxes"][0, 0]) for _ in range(20)]
+    assert abs(left - 0.5) > 0.1  # a mirrored box is elsewhere
+    assert least <= sum(abs(center - left) > 0.1 for center in centers) <= most
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_boxes_follow_their_objects_through_the_training_transforms(seed):
     picture = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)

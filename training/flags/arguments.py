@@ -175,6 +175,10 @@ def _add_data_flags(group: FlagGroup) -> None:
     std = "per-channel standard deviation; images are divided by it after subtracting the mean"
     add("--image_std", std, **of_channel)
     add("--crop_prob", "probability of cropping a training image", type=float)
+    flip = (
+        "probability of mirroring a training image; use 0 if left and right are different classes"
+    )
+    add("--flip_prob", flip, type=float)
     kernels = "library that resizes images; torch: faster, some pixel values differ by 1 of 255"
     add("--resize", kernels, choices=["pillow", "torch"])
     similar = "batch images of similar aspect ratios: less padding"

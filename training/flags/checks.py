@@ -22,6 +22,7 @@ _AT_LEAST_ONE = (
 _NOT_NEGATIVE = (
     *("lr", "lr_backbone", "lr_min", "weight_decay", "clip_max_norm", "dropout", "enc_layers"),
     *("eos_coef", "num_workers", "seed", "start_epoch", "panoptic_threshold", "crop_prob"),
+    "flip_prob",
     *("save_every", "max_skipped_steps", "skip_bad_images", "ema_decay", "denoising"),
     *("lr_min_ratio", "warmup_steps", "momentum", "freeze_backbone_epochs"),
     *("focal_alpha", "cls_loss_coef"),
@@ -69,7 +70,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value >= 1:
             raise UserError(f"--{name} {value}: must be below 1")
-    for name in ("dropout", "panoptic_threshold", "crop_prob", "focal_alpha"):
+    for name in ("dropout", "panoptic_threshold", "crop_prob", "flip_prob", "focal_alpha"):
         value = getattr(args, name)
         if value is not None and value > 1:
             raise UserError(f"--{name} {value}: must be at most 1 (0.3 means 30 %)")

@@ -11,6 +11,7 @@ from datasets.annotations.class_tables import (
     similar_names,
     table_of_checkpoint,
     thing_conflicts,
+    warn_of_mirrored_classes,
     warn_of_similar_classes,
 )
 from util.errors import UserError
@@ -157,3 +158,16 @@ def test_classes_that_differ_only_in_case(capsys):
         "Warning: the classes 'Cat' and 'cat' look alike; if they are one class, correct the "
         "annotations\n"
     )
+
+
+def test_classes_that_flips_exchange(capsys):
+    names = ["left", "Right_Shoe", "leftover", "left_shoe", "right side", "cat"]
+    warn_of_mirrored_classes(names, 0.5)
+    assert capsys.readouterr().out == (
+        "Warning: 'left_shoe' and 'Right_Shoe' are different classes, but --flip_prob 0.5 mirrors "
+        "training images without exchanging their labels: the model cannot learn to tell them "
+        "apart; add --flip_prob 0\n"
+    )
+    warn_of_mirrored_classes(names, 0)
+    warn_of_mirrored_classes(["left", "cat", "copyright", "rightmost"], 0.5)
+    assert capsys.readouterr().out == ""
