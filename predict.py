@@ -137,11 +137,14 @@ def _predict(args: argparse.Namespace) -> None:
     if others:
         print(ignored_files(others))
 
+    from datasets.annotations.class_tables import warn_of_other_ids
     from prediction.inputs.reading import read_items
     from prediction.run import Tally, predict_all
 
     listed = _build_listed(args, inputs)
     detector = _build_detector(args)
+    if listed is not None:
+        warn_of_other_ids(detector.loaded.categories, listed.categories, f"--ann {args.ann}")
     classes = [name.strip() for name in args.classes.split(",")] if args.classes else None
     detector.loaded.ids_of(classes or [])  # raises for unknown classes before files are written
     tally = Tally()

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from datasets.annotations.class_tables import warn_of_other_ids
 from datasets.coco import CocoDetection
 from datasets.coco_eval import CocoEvaluator
 from datasets.loading.byte_images import Normalization
@@ -44,6 +45,7 @@ class OnnxModel:
         inputs: names of the inputs: ``images``, and ``padding_mask`` except for detr_demo.
         preparation: how its input images are scaled and normalized.
         category_ids: category id of each label, see `util.category_ids.category_id_of`.
+        categories: class names by category id, where known.
         size: bytes of the file, and of its external data.
     """
 
@@ -51,6 +53,7 @@ class OnnxModel:
     inputs: Sequence[str]
     preparation: Preparation
     category_ids: Sequence[int]
+    categories: Mapping[int, str]
     size: int
 
 
@@ -79,7 +82,10 @@ def load(path: Path, runtime: str, threads: int, precision: str | None = None) -
             (fixed[0], fixed[1]) if fixed else None,
             Normalization.of(statistics_of, str(path)),
         )
-        category_ids = [category_id_of(i) for i in json.loads(metadata["category_ids"])]
+        own_ids = json.loads(metadata["category_ids"])
+        category_ids = [category_id_of(i) for i in own_ids]
+        names = json.loads(metadata["categories"])
+        categories = {category_id_of(i): names[str(i)] for i in own_ids if str(i) in names}
     except Exception as err:  # a foreign file can make the runtime raise anything
         reason = str(err).splitlines()[0] if str(err) else type(err).__name__
         raise UserError(f"{path}: is not a file of export.onnx ({reason:.100})") from err
@@ -90,7 +96,7 @@ def load(path: Path, runtime: str, threads: int, precision: str | None = None) -
     run = _in_onnx_runtime(session, outputs)
     if runtime == "openvino":
         run = _in_openvino(path, outputs, threads, precision)
-    return OnnxModel(run, inputs, preparation, category_ids, _size_of(path))
+    return OnnxModel(run, inputs, preparation, category_ids, categories, _size_of(path))
 
 
 def _size_of(path: Path) -> int:
@@ -207,6 +213,7 @@ def _print_table(args: argparse.Namespace) -> None:
     print(f"{'file':{width}}  {'MiB':>6}  " + "  ".join(f"{m:>6}" for m in _METRICS) + "      ms")
     for path in args.models:
         model = load(path, args.runtime, args.threads or 0, args.precision)
+        warn_of_other_ids(model.categories, dataset.categories, args.annotations)
         metrics, ms = evaluate(model, dataset)
         numbers = "  ".join(f"{value:6.3f}" for value in metrics.values())
         print(f"{path.name:{width}}  {model.size / 2**20:6.1f}  {numbers}  {ms:6.1f}", flush=True)

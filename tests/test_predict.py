@@ -159,7 +159,7 @@ def test_coco_results_with_running_numbers(model, photos):
     assert len(truth.loadRes("out/detections.json").anns) == 2
 
 
-def test_coco_results_for_an_annotation_file(model, photos):
+def test_coco_results_for_an_annotation_file(model, photos, capsys):
     """Boxes refer to the photo as stored, unless the file has the size of the upright photo."""
     write_photo(photos / "turned.jpg", 3)
     write_photo(photos / "sideways.jpg", 6)
@@ -169,8 +169,10 @@ def test_coco_results_for_an_annotation_file(model, photos):
         {"id": 8, "file_name": "sub/b.png"},
         {"id": 9, "file_name": "a.jpg"},
     ]
-    Path("ann.json").write_text(json.dumps({"images": rows, "categories": []}))
+    classes = [{"id": 1, "name": "blue"}, {"id": "text"}]
+    Path("ann.json").write_text(json.dumps({"images": rows, "categories": classes}))
     assert run("photos", "--json", "coco", "--ann", "ann.json") == 0
+    assert "--ann ann.json has other category ids than the model: id 1" in capsys.readouterr().out
     boxes = {entry["image_id"]: entry["bbox"] for entry in results()}
     np.testing.assert_allclose(boxes[8], [6, 4, 12, 8], atol=1)
     np.testing.assert_allclose(boxes[6], [6, 4, 12, 8], atol=1.5)

@@ -172,6 +172,22 @@ def name_conflicts(
     return conflicts
 
 
+def warn_of_other_ids(model: Names, file: Names, source: str) -> None:
+    """Print a warning if detections have other category ids than an annotation file.
+
+    Args:
+        model: class names of the model by category id.
+        file: the same of the annotation file. Names that are the id (missing names) do not count.
+        source: path of the annotation file, for the message.
+    """
+    named = {i: name for i, name in file.items() if name != str(i)}
+    if conflicts := name_conflicts(model, named, ("the model", "the file")):
+        print(
+            f"Warning: {source} has other category ids than the model: {_in_words(conflicts, {})}; "
+            "detections have the ids of the model, so an AP with this file will be wrong"
+        )
+
+
 def thing_conflicts(
     first: Mapping[int, bool], second: Mapping[int, bool], labels: Labels
 ) -> list[Difference]:

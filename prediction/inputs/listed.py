@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from datasets.annotations.coco_file import UPRIGHT, Row, is_integer, load_annotations
+from datasets.annotations.coco_file import (
+    UPRIGHT,
+    Row,
+    category_names,
+    is_integer,
+    load_annotations,
+)
 from datasets.annotations.table_checks import size_wh
 from prediction.inputs.find import Input
 from util.errors import UserError
@@ -30,13 +36,18 @@ class ListedFiles:
     Args:
         ann_file: COCO JSON.
 
+    Attributes:
+        categories: class names by category id.
+
     Raises:
         UserError: if the file cannot be read, or is not in COCO format.
     """
 
     def __init__(self, ann_file: str | Path) -> None:
         self._ann_file = ann_file
-        rows = load_annotations(ann_file, "give a COCO annotation file with --ann")["images"]
+        data = load_annotations(ann_file, "give a COCO annotation file with --ann")
+        rows, valid = data["images"], [c for c in data["categories"] if is_integer(c.get("id"))]
+        self.categories = category_names(valid)
         self._by_name: dict[str, list[Row]] = {}
         for row in rows:
             if name := _file_name(row):

@@ -49,17 +49,34 @@ def test_it_prints_size_ap_and_time(onnx_export, data, capsys):
     assert float(ap) > 0.9
 
 
-def test_category_ids_may_be_strings(onnx_export, tmp_path):
+def with_metadata(path, target, **changes):
+    """A copy of an ONNX file with other metadata."""
     onnx = pytest.importorskip("onnx", reason="onnx is not installed")
-    model = onnx.load(onnx_export[1])
+    model = onnx.load(path)
+    metadata = {p.key: p.value for p in model.metadata_props}
+    changed = {name: json.dumps(value) for name, value in changes.items()}
+    onnx.helper.set_model_props(model, metadata | changed)
+    onnx.save(model, target)
+    return target
+
+
+def test_category_ids_may_be_strings(onnx_export, tmp_path):
     own_ids = ["cell", 1, "2", 3, 4, 5, 6]
-    onnx.helper.set_model_props(
-        model,
-        {p.key: p.value for p in model.metadata_props} | {"category_ids": json.dumps(own_ids)},
-    )
-    onnx.save(model, tmp_path / "strings.onnx")
-    found = load(tmp_path / "strings.onnx", "onnxruntime", 1).category_ids
-    assert found == [category_id_of(own_id) for own_id in own_ids]
+    names = {"cell": "a cell", "1": "one"}
+    target = tmp_path / "strings.onnx"
+    with_metadata(onnx_export[1], target, category_ids=own_ids, categories=names)
+    found = load(target, "onnxruntime", 1)
+    assert found.category_ids == [category_id_of(own_id) for own_id in own_ids]
+    assert found.categories == {category_id_of("cell"): "a cell", 1: "one"}
+
+
+def test_other_category_ids_are_reported(onnx_export, data, tmp_path, capsys):
+    content = json.loads((tmp_path / "ann.json").read_text())
+    content["categories"][3]["name"] = "dog"
+    (tmp_path / "ann.json").write_text(json.dumps(content))
+    target = with_metadata(onnx_export[1], tmp_path / "cat.onnx", categories={"3": "cat"})
+    assert run([str(target), *data, "--threads", "1"]) == 0
+    assert "id 3: in the model 'cat', in the file 'dog'" in capsys.readouterr().out
 
 
 def test_mistakes_end_in_one_line(onnx_export, data, tmp_path, capsys):

@@ -12,6 +12,7 @@ from datasets.annotations.class_tables import (
     table_of_checkpoint,
     thing_conflicts,
     warn_of_mirrored_classes,
+    warn_of_other_ids,
     warn_of_similar_classes,
 )
 from util.errors import UserError
@@ -170,4 +171,17 @@ def test_classes_that_flips_exchange(capsys):
     )
     warn_of_mirrored_classes(names, 0)
     warn_of_mirrored_classes(["left", "cat", "copyright", "rightmost"], 0.5)
+    assert capsys.readouterr().out == ""
+
+
+def test_detections_and_a_file_with_other_ids(capsys):
+    model = {1: "cat", 2: "dog"}
+    warn_of_other_ids(model, {0: "animals", 1: "dog", 2: "cat"}, "a.json")
+    assert capsys.readouterr().out == (
+        "Warning: a.json has other category ids than the model: id 1: in the model 'cat', in the "
+        "file 'dog', id 2: in the model 'dog', in the file 'cat'; detections have the ids of the "
+        "model, so an AP with this file will be wrong\n"
+    )
+    warn_of_other_ids(model, {2: "dog", 3: "cow"}, "a.json")
+    warn_of_other_ids(model, {1: "1", 2: "2"}, "a.json")  # the file has no names
     assert capsys.readouterr().out == ""
