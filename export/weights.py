@@ -24,6 +24,7 @@ from typing import Any
 
 from torch import Tensor
 
+from datasets.formats.held_out import NO_IMAGES, ImageSplit
 from export.architecture import FLAG_NAMES
 from export.key_names import from_detectron2, is_detectron2
 from models.weights import model_state
@@ -68,8 +69,8 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
         A checkpoint with the weights under ``model``, in our key names. If the file has them, also
         ``args`` (flags by name), ``categories`` (names by category id), ``is_thing`` (by category
         id), ``category_ids`` (of the rows of the classification head), ``unused_ids``
-        (of rows without a class, in files from other programs) and ``thresholds`` (``best_f1`` of
-        these weights).
+        (of rows without a class, in files from other programs), ``thresholds`` (``best_f1`` of
+        these weights) and ``split`` (names of the images that were trained on and held out).
 
     Raises:
         UserError: the file is missing, damaged, of another kind, or has no EMA weights.
@@ -110,6 +111,8 @@ def flags_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 def write_weights(path: StrPath, checkpoint: Mapping[str, Any]) -> None:
     """Write the weights of a checkpoint with flags and classes, without the training state.
 
+    Names of held-out images are written as hashes, so that a new run on this data keeps the split.
+
     Args:
         path: a safetensors file if it ends in ``.safetensors``, else a file of `torch.save`.
         checkpoint: a checkpoint of `read_weights`.
@@ -123,6 +126,8 @@ def write_weights(path: StrPath, checkpoint: Mapping[str, Any]) -> None:
     entries: dict[str, Any] = {"args": flags, "categories": categories, "is_thing": is_thing}
     for key, kind in (("category_ids", list), ("thresholds", dict)):
         entries[key] = checkpoint.get(key) if isinstance(checkpoint.get(key), kind) else None
+    split = ImageSplit.read(checkpoint.get("split"))
+    entries["split"] = split.hashed().saved() if split != NO_IMAGES else None
     notes: dict[str, Any] = {name: entry for name, entry in entries.items() if entry}
     if isinstance(checkpoint.get("unused_ids"), list):  # if empty: all rows may be classes
         notes["unused_ids"] = checkpoint["unused_ids"]

@@ -37,7 +37,8 @@ KEYS = {
     "categories": "class names by category id",
     "is_thing": "panoptic data: whether each category id is a thing; else None",
     "category_ids": "category id of each row of the head; None: row numbers are category ids",
-    "split": "names of train and val images, if images were held out; else None",
+    "split": "names of train and val images, if images were held out; else None; in files of "
+    "export.weights hashes of the names",
     "data": "number of images and objects, and a hash, of training and validation data",
     "ema": "state dict of the EMA weights; None without --ema_decay",
     "scaler": "state dict of the gradient scaler; None without --amp fp16",

@@ -146,7 +146,8 @@ def _earlier_split(args: argparse.Namespace, start: Start) -> ImageSplit:
     saved = flags_in(checkpoint.content, checkpoint.path)
     paths = [(getattr(args, name), saved.get(name)) for name in OWN_DATA_PATHS]
     is_same = any(now and before and _is_same_path(now, before) for now, before in paths)
-    return ImageSplit.read(checkpoint.content.get("split") if is_same else None)
+    is_unknown = not any(before for _, before in paths)  # `export.weights` stores no paths
+    return ImageSplit.read(checkpoint.content.get("split") if is_same or is_unknown else None)
 
 
 def _refuse_other_fraction(
@@ -166,6 +167,8 @@ def _refuse_other_fraction(
         return
     kept: ImageSplit | None = getattr(val_set, "split", None)
     saved = split_of(flags_in(checkpoint.content, checkpoint.path)).get("val_fraction")
+    if saved is None:  # a file of `export.weights`
+        return
     if earlier != ImageSplit() and kept == earlier and args.val_fraction != saved:
         raise UserError(
             f"--val_fraction {args.val_fraction:g}: the {len(earlier.val)} validation images of "
@@ -184,7 +187,8 @@ def _warn_of_earlier_training(val_set: Any, start: Start) -> None:
     checkpoint = start.finetune or start.frozen
     if split is None or checkpoint is None:
         return
-    shared = split.val & ImageSplit.read(checkpoint.content.get("split")).train
+    earlier = ImageSplit.read(checkpoint.content.get("split")).of_names(split.val)
+    shared = split.val & earlier.train
     if shared:
         print(
             f"Warning: {len(shared)} of {len(split.val)} validation images have names of training "

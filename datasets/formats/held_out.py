@@ -3,12 +3,13 @@
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from datasets.annotations.coco_file import is_integer
 from util.errors import UserError
 
+_HASHED, _HASH_LENGTH = "sha256:", 16
 # Roboflow appends this to the name of an image, with a different hash for each augmented copy.
 _COPY = re.compile(r"\.rf\.\w+(?=\.\w+$)")
 
@@ -34,6 +35,17 @@ class ImageSplit(NamedTuple):
         """Entry of a checkpoint: sorted names."""
         return {name: sorted(names) for name, names in self._asdict().items()}
 
+    def hashed(self) -> "ImageSplit":
+        """The split with hashes of the names, for files that others may read."""
+        return ImageSplit(*(frozenset(map(_hashed_name, names)) for names in self))
+
+    def of_names(self, names: Iterable[str]) -> "ImageSplit":
+        """Replace hashes by the names that have them; the hashes of other names are kept."""
+        if not any(name.startswith(_HASHED) for part in self for name in part):
+            return self
+        name_of = {_hashed_name(name): name for name in names}
+        return ImageSplit(*(frozenset(name_of.get(one, one) for one in part) for part in self))
+
     def with_images(self, train: Collection[str], val: Collection[str]) -> "ImageSplit":
         """Add images; known images keep their split."""
         known = self.train | self.val
@@ -41,6 +53,13 @@ class ImageSplit(NamedTuple):
 
 
 NO_IMAGES = ImageSplit()
+
+
+def _hashed_name(name: str) -> str:
+    if name.startswith(_HASHED):
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    return _HASHED + digest[:_HASH_LENGTH]
 
 
 def hold_out(

@@ -111,6 +111,7 @@ def _part_of(tables: Tables, image_set: str, options: ReadOptions, earlier: Imag
     found = TableChecks(tables.source)
     found.check_table("images", tables.data["images"], [ID_RULE])
     found.raise_if_any()
+    earlier = earlier.of_names(f"{prefix}{row.get('file_name')}" for row in tables.data["images"])
     training, validation = hold_out(tables.data, fraction, options.seed, earlier, prefix)
     data = training if image_set == "train" else validation
     if not data["images"]:

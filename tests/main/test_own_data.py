@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import main
+from export import weights
 from tests.datasets.format_cases import CLASSES, voc_object, voc_xml, write_text, write_yolo
 from tests.narrow_resnet import NARROW
 from tests.test_main import FLAGS, assert_one_line, read_checkpoint
@@ -133,6 +134,29 @@ def test_fine_tuning_keeps_training_images_out_of_validation(
     text = capsys.readouterr().out
     assert "3 of 8 images: 3 as in the checkpoint" in text and "have names of" not in text
     assert read_checkpoint(out / "checkpoint.pth")["split"] == split
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_exported_weights_keep_training_images_out_of_validation(
+    voc, trained, tmp_path, capsys, evaluated, suffix
+):
+    out, exported = tmp_path / "out", tmp_path / f"weights{suffix}"
+    split = read_checkpoint(trained / "checkpoint.pth")["split"]
+    assert weights.run([str(trained / "checkpoint.pth"), str(exported)]) == 0
+    assert b".png" not in exported.read_bytes()  # the names may be confidential
+    flags = ["--data", voc, "--seed", "7", "--finetune", exported, "--epochs", "1"]
+    assert run(*flags, "--val_fraction", "0.3", "--output_dir", out) == 0
+    assert "3 of 8 images: 3 as in the checkpoint" in capsys.readouterr().out
+    assert read_checkpoint(out / "checkpoint.pth")["split"] == split
+    evaluated.clear()
+    flags = ["--data", voc, "--seed", "7", "--eval", "--resume", exported, "--output_dir", ""]
+    assert run(*flags) == 0
+    assert sorted(evaluated) == split["val"]
+    evaluated.clear()
+    flags = ["--data", voc, "--finetune", exported, "--epochs", "1", "--output_dir", ""]
+    assert run(*flags, "--split_seed", "1") == 0
+    shared = set(evaluated) & set(split["train"])
+    assert f"Warning: {len(shared)} of 1 validation images have" in capsys.readouterr().out
 
 
 def test_fine_tuning_refuses_a_fraction_without_effect(voc, trained, tmp_path, capsys):

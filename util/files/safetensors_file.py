@@ -13,6 +13,7 @@ SUFFIX = ".safetensors"
 # Keys of a checkpoint that are stored in the metadata as JSON.
 _METADATA_KEYS = (
     *("args", "categories", "is_thing", "category_ids", "unused_ids", "thresholds", "epoch"),
+    "split",
 )
 _BY_CATEGORY_ID = ("categories", "is_thing")
 
