@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datasets.annotations.checks import check_annotations
-from datasets.annotations.class_tables import similar_names
+from datasets.annotations.class_tables import mirrored_names, similar_names
 from datasets.annotations.coco_file import (
     TEXT_ID,
     UPRIGHT,
@@ -184,6 +184,8 @@ def _check_class_names(findings: Findings, facts: SplitFacts) -> None:
     for names in similar_names(first):
         ids = ", ".join(f"{name!r} (id {shown.get(first[name], first[name])})" for name in names)
         findings.add("similar_class_names", Example(detail=ids))
+    for pair in mirrored_names(first):
+        findings.add("mirrored_class_names", Example(detail=" and ".join(map(repr, pair))))
 
 
 def _is_usable(row: Row, facts: SplitFacts) -> bool:

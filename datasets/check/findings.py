@@ -43,6 +43,9 @@ KINDS: dict[str, Kind] = {
     "similar_class_names": Kind(
         "warning", "classes have names that look alike, such as Cat and cat"
     ),
+    "mirrored_class_names": Kind(
+        "warning", "classes differ by left and right; train with --flip_prob 0"
+    ),
     "many_crowds": Kind("warning", f"annotations {MANY_CROWDS}"),
     "divided_file": Kind("warning", DIVIDED_FILES),
     # ---- boxes ----

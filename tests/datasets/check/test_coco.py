@@ -180,3 +180,9 @@ def test_classes_whose_names_differ_in_case(tmp_path, data):
     data["categories"].append({"id": 9, "name": "Cat"})
     finding = findings_of(tmp_path, data)["similar_class_names"]
     assert [one.detail for one in finding.examples] == ["'Cat' (id 9), 'cat' (id 1)"]
+
+
+def test_classes_that_flips_exchange(tmp_path, data):
+    data["categories"][0]["name"], data["categories"][1]["name"] = "Left shoe", "right shoe"
+    finding = findings_of(tmp_path, data)["mirrored_class_names"]
+    assert [one.detail for one in finding.examples] == ["'Left shoe' and 'right shoe'"]
