@@ -19,11 +19,8 @@ from datasets.annotations.coco_file import Row, load_annotations
 from datasets.annotations.compact.instances import read_instances
 from datasets.annotations.file_checks import warn_about_paths
 from datasets.annotations.layouts import coco_paths
-from datasets.annotations.start_checks import (
-    check_boxes_and_counts,
-    warn_about_boxes,
-    warn_about_lost_objects,
-)
+from datasets.annotations.object_checks import warn_about_objects
+from datasets.annotations.start_checks import check_boxes_and_counts, warn_about_boxes
 from datasets.formats.class_list import keep_classes, listed_classes
 from datasets.formats.held_out import ImageSplit
 from datasets.formats.tables import Tables
@@ -107,7 +104,7 @@ class CocoDetection(ListedImages, torchvision.datasets.CocoDetection):
         print("creating index...\nindex created!")
         warn_about_paths(ann_file, "images", self.instances.images_outside(img_folder), img_folder)
         warn_about_boxes(self.instances, ann_file)
-        warn_about_lost_objects(self.instances, ann_file)
+        warn_about_objects(self.instances, ann_file)
         check_boxes_and_counts(
             self.instances, ann_file, img_folder, training, num_queries, skip_checks
         )

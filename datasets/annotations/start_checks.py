@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,6 @@ from util.text import EXAMPLES_SHOWN, box_in_words, counted, first_of
 _OPENED_IMAGES = 200  # images opened for their size if the annotation file does not have it
 # This many training images with more objects than queries are an error; fewer are printed only.
 _TOO_MANY_IMAGES = 3
-# Fewer crowds are expected: as a share of the annotations (in COCO 0.012), and in a tiny file.
-_MANY_CROWDS = (0.05, 3)
-
-MANY_CROWDS = (
-    "are crowds (iscrowd 1), which training and AP ignore; if they are single objects, set iscrowd "
-    "to 0"
-)
-DIVIDED_FILES = (
-    "files are listed under several image ids with different objects; for each id, training and AP "
-    "count the objects of the others as background"
-)
 
 logger = logging.getLogger(__name__)
 
@@ -137,81 +126,6 @@ def warn_about_boxes(instances: Instances, ann_file: str | Path) -> None:
             counted(int(outside.sum()), "boxes outside their image"),
             first_few("annotations", rows, "bbox", ignored.size),
         )
-
-
-def warn_about_lost_objects(instances: Instances, ann_file: str | Path) -> None:
-    """Log a warning for objects that the form of the file probably hides from training.
-
-    - Many crowds: some programs set ``iscrowd`` to 1 for each RLE (Datumaro, which CVAT uses).
-    - Files listed under several ids, see `divided_files`: some scripts add an image per object.
-
-    Args:
-        instances: the annotations.
-        ann_file: path of the file, for the messages.
-    """
-    crowds, num_rows = np.flatnonzero(instances.iscrowd), len(instances.iscrowd)
-    rows = instances.annotations_at(crowds[:EXAMPLES_SHOWN])
-    if are_many_crowds(rows, len(crowds), num_rows):
-        logger.warning(
-            "%s: %d of %d annotations %s: %s",
-            *(ann_file, len(crowds), num_rows, MANY_CROWDS),
-            first_of([f"annotation id {row['id']}" for row in rows], total=len(crowds)),
-        )
-    names = instances.file_names
-    if len(set(names)) == len(names):
-        return
-    images, labels = instances.image_row.tolist(), instances.category_id.tolist()
-    boxes = map(tuple, instances.bbox.tolist())
-    divided = divided_files(
-        dict(enumerate(names)), zip(images, zip(labels, boxes, strict=True), strict=True)
-    )
-    if divided:
-        logger.warning(
-            "%s: %s: %s; give every file one id, with all its objects",
-            ann_file,
-            counted(len(divided), DIVIDED_FILES),
-            first_of([f"{name} ({len(rows)} ids)" for name, rows in divided.items()]),
-        )
-
-
-def are_many_crowds(crowds: Sequence[Row], num_crowds: int, num_annotations: int) -> bool:
-    """Whether so many annotations are crowds that some are probably single objects.
-
-    Args:
-        crowds: some of the crowds. Difficult objects of Pascal VOC do not count: the reader of this
-            format reports them.
-        num_crowds: number of crowds.
-        num_annotations: number of annotations.
-    """
-    share, least = _MANY_CROWDS
-    is_voc = any("difficult" in row for row in crowds)
-    return num_crowds >= max(share * num_annotations, least) and not is_voc
-
-
-def divided_files(
-    file_names: Mapping[int, str], objects: Iterable[tuple[int, Hashable]]
-) -> dict[str, list[int]]:
-    """Find files that are listed several times, with different objects.
-
-    Args:
-        file_names: file name of each image.
-        objects: image, and class and box, of each annotation.
-
-    Returns:
-        images by file name.
-    """
-    images_of: defaultdict[str, list[int]] = defaultdict(list)
-    for image, name in file_names.items():
-        images_of[name].append(image)
-    repeated = {name: images for name, images in images_of.items() if len(images) > 1}
-    objects_of: defaultdict[int, set[Hashable]] = defaultdict(set)
-    for image, one in objects if repeated else ():
-        objects_of[image].add(one)
-    return {
-        name: images
-        for name, images in repeated.items()
-        if any(objects_of[image] != objects_of[images[0]] for image in images)
-    }
 
 
 def check_boxes_and_counts(

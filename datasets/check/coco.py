@@ -23,14 +23,9 @@ from datasets.annotations.coco_file import (
     text_ids,
 )
 from datasets.annotations.file_checks import NO_FILE, explain_missing_files, leads_outside
+from datasets.annotations.object_checks import are_many_crowds, divided_files
 from datasets.annotations.problems import AnnotationFileError, Problem
-from datasets.annotations.start_checks import (
-    are_many_crowds,
-    are_too_many,
-    crowded_images,
-    divided_files,
-    is_object,
-)
+from datasets.annotations.start_checks import are_too_many, crowded_images, is_object
 from datasets.annotations.table_checks import size_wh
 from datasets.check.boxes import Boxes, check_boxes, check_masks
 from datasets.check.facts import ClassCount, Split, SplitFacts, count_by_size

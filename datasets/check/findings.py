@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from datasets.annotations.box_formats import LOOKS_LIKE
-from datasets.annotations.start_checks import DIVIDED_FILES, MANY_CROWDS
+from datasets.annotations.object_checks import DIVIDED_FILES, MANY_CROWDS
 from util.text import in_short
 
 Severity = Literal["error", "warning"]

@@ -10,7 +10,6 @@ from datasets.annotations.compact.panoptic import PanopticSegments
 from datasets.annotations.start_checks import (
     check_boxes_and_counts,
     check_segment_counts,
-    warn_about_lost_objects,
     warn_of_shared_images,
 )
 from datasets.coco import CocoDetection
@@ -186,41 +185,3 @@ def test_validation_images_that_are_training_images_too(tmp_path, capsys):
     for train in (dataset_of(tmp_path / "in", "c.jpg"), dataset_of(None, "c.jpg"), [], None):
         warn_of_shared_images(train, val)
     assert capsys.readouterr().out == ""
-
-
-def warnings_about(data, caplog):
-    caplog.clear()
-    warn_about_lost_objects(Instances(data), "a.json")
-    return [record.getMessage() for record in caplog.records]
-
-
-@pytest.mark.parametrize(("num_crowds", "num_images"), [(2, 3), (3, 32), (3, 30)])
-def test_many_crowds_are_reported(tmp_path, caplog, num_crowds, num_images):
-    data = write_split(tmp_path, num_images=num_images)  # two annotations each
-    for annotation in data["annotations"][:num_crowds]:
-        annotation["iscrowd"] = 1
-    found, messages = findings_of(tmp_path, data), warnings_about(data, caplog)
-    are_many = (num_crowds, num_images) == (3, 30)
-    assert ("many_crowds" in found) == are_many
-    start = "a.json: 3 of 60 annotations are crowds (iscrowd 1), which training and AP ignore; if "
-    assert [message.startswith(start) for message in messages] == [True] * are_many
-    for annotation in data["annotations"]:
-        annotation["difficult"] = annotation.get("iscrowd", 0)  # Pascal VOC
-    assert "many_crowds" not in findings_of(tmp_path, data)
-    assert not warnings_about(data, caplog)
-
-
-def test_objects_of_a_file_that_are_divided_between_ids_are_reported(tmp_path, caplog):
-    data = write_split(tmp_path)
-    first, second, *_ = data["images"]
-    second["file_name"] = first["file_name"]
-    found, messages = findings_of(tmp_path, data, open_images=False), warnings_about(data, caplog)
-    assert [one.detail for one in found["divided_file"].examples] == ["image ids 1, 2"]
-    assert len(messages) == 1 and "a.json: 1 file is listed under several image ids" in messages[0]
-    assert "train1.png (2 ids); give every file one id" in messages[0]
-    boxes = [annotation["bbox"] for annotation in data["annotations"]]
-    boxes[2:4] = boxes[:2]  # complete copies, as of images that are to be seen more often
-    for annotation, box in zip(data["annotations"], boxes, strict=True):
-        annotation["bbox"] = box
-    assert "divided_file" not in findings_of(tmp_path, data, open_images=False)
-    assert not warnings_about(data, caplog)
