@@ -59,7 +59,8 @@ def read_ground_truth(
     found = _with_moved_data(flags, moved)
     if "dataset_file" not in found:
         raise UserError("no checkpoint names the data; give --data or --coco_path")
-    args = argparse.Namespace(**{**_defaults(), **found})
+    defaults = {name: action.default for name, action in flag_actions().items()}
+    args = argparse.Namespace(**{**defaults, **found})  # a checkpoint may lack some flags
     # The saved value counts rows of the classification head and does not limit the ids.
     args.num_classes = None
     args.classes = class_list(args.classes, flags, names, "the checkpoint")
@@ -76,11 +77,6 @@ def read_ground_truth(
         train_set = None
     used = {name: getattr(args, name) for name in DATA_FLAGS}
     return GroundTruth.of(val_set, ground_truth, train_set)._replace(flags=used)
-
-
-def _defaults() -> dict[str, Any]:
-    """Default of every flag of main.py; a checkpoint or a script may lack some."""
-    return {name: action.default for name, action in flag_actions().items()}
 
 
 def _has_missing_path(args: argparse.Namespace) -> bool:

@@ -118,7 +118,8 @@ def check_panoptic(
         check_files_exist(found, "images", images, img_folder, flag)
     segments = _segments_with_image_ids(maps)
     _check_segments(found, segments, categories, num_classes)
-    found.check_mask_memory(images, _count_by_image(segments))
+    per_image = Counter(one["image_id"] for one in segments if is_integer(one["image_id"]))
+    found.check_mask_memory(images, per_image)
     found.raise_if_any()
     if training and not segments:
         raise UserError(
@@ -169,10 +170,6 @@ def _segments_with_image_ids(maps: list[Row]) -> list[Row]:
         if are_objects(row.get("segments_info"))
         for segment in row["segments_info"]
     ]
-
-
-def _count_by_image(segments: list[Row]) -> Counter[int]:
-    return Counter(one["image_id"] for one in segments if is_integer(one["image_id"]))
 
 
 def _check_segments(

@@ -149,9 +149,8 @@ def check_boxes_and_counts(
     Raises:
         UserError: if there are errors; one line lists all of them.
     """
-    problems = [
-        problem for problem in [_format_problem(instances, ann_file, img_folder)] if problem
-    ]
+    problem = _format_problem(instances, ann_file, img_folder)
+    problems = [] if problem is None else [problem]
     image_rows = instances.image_row[instances.is_object]
     problems += _count_problems(image_rows, instances, ann_file, training, num_queries)
     stop_or_warn(problems, "fix the file or the flag", skip_checks)

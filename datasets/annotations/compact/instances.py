@@ -1,6 +1,7 @@
 """Instance annotations as arrays, read and checked in one pass."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,23 +88,20 @@ def read_instances(
     Raises:
         UserError: see `load_annotations` and `check_annotations`.
     """
-
-    def explain(tables: Mapping[str, Any]) -> None:
-        """Raise a detailed `UserError` if the data is invalid (slow)."""
-        check_annotations(
-            dict(tables),
-            ann_file,
-            img_folder,
-            training=training,
-            num_classes=num_classes,
-            masks=masks,
-        )
-
+    # Slow: raises a detailed error if the data is invalid.
+    explain = partial(
+        check_annotations,
+        ann_file=ann_file,
+        img_folder=img_folder,
+        training=training,
+        num_classes=num_classes,
+        masks=masks,
+    )
     try:
         instances = Instances(ann_file if data is None else data)
     except IrregularError:
         data = load_annotations(ann_file) if data is None else data
-        explain(data)
+        explain(dict(data))
         instances = Instances(data)  # valid but irregular: convert it from memory
     if not instances.pass_checks(img_folder, training, num_classes, masks):
         explain(instances.tables())

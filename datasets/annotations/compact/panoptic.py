@@ -1,6 +1,7 @@
 """Panoptic annotations as arrays, read and checked in one pass."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -120,18 +121,15 @@ def read_panoptic(
     Raises:
         UserError: see `load_panoptic` and `check_panoptic`.
     """
-
-    def explain(data: Mapping[str, Any]) -> None:
-        """Raise a detailed `UserError` if the data is invalid (slow)."""
-        check_panoptic(
-            dict(data),
-            ann_file,
-            ann_folder,
-            img_folder,
-            training=training,
-            num_classes=num_classes,
-        )
-
+    # Slow: raises a detailed error if the data is invalid.
+    explain = partial(
+        check_panoptic,
+        ann_file=ann_file,
+        ann_folder=ann_folder,
+        img_folder=img_folder,
+        training=training,
+        num_classes=num_classes,
+    )
     try:
         panoptic = PanopticSegments(ann_file)
     except IrregularError:
