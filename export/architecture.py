@@ -27,8 +27,8 @@ from util.errors import UserError
 class Architecture:
     """The flags of main.py that determine keys, shapes and outputs of a model.
 
-    The shapes of the weights determine all flags except ``dilation``, ``cls_loss`` and, without
-    masks, ``nheads``.
+    The shapes of the weights determine all flags except ``dilation``, ``cls_loss``,
+    ``overlap_penalty`` and, without masks, ``nheads``.
     """
 
     backbone: str = "resnet50"
@@ -45,6 +45,7 @@ class Architecture:
     num_classes: int = 91
     query_design: str = "learned"
     cls_loss: str = "ce"
+    overlap_penalty: float = 0.0
 
     @classmethod
     def of(
@@ -54,8 +55,8 @@ class Architecture:
 
         Args:
             state: state dict of a model of `models.detr` or `models.segmentation`.
-            known: flags by name, for ``dilation``, ``nheads``, ``cls_loss`` and ``backbone``;
-                others are ignored. Without ``nheads`` a mask head determines it, else it is 8.
+            known: flags by name, for ``dilation``, ``nheads``, ``cls_loss``, ``overlap_penalty`` and
+                ``backbone``; others are ignored. Without ``nheads`` a mask head determines it, else it is 8.
             source: file or address of the weights, for error messages.
 
         Raises:
@@ -77,7 +78,7 @@ class Architecture:
             channels = parts["mask_head.lay1.weight"].shape[:1].numel()
             inferred["nheads"] = channels - inferred.get("hidden_dim", 0)
         inferred["cls_loss"] = assumed_cls_loss(parts)
-        names = ("dilation", "nheads", "cls_loss")
+        names = ("dilation", "nheads", "cls_loss", "overlap_penalty")
         given = {name: known[name] for name in names if known.get(name) is not None}
         named = known.get("backbone")
         backbone = named if named and isinstance(named, str) else match_resnet(parts)
@@ -172,6 +173,9 @@ def _check_flags(architecture: Architecture, source: str) -> None:
         raise UserError(
             f"{source}: its flag cls_loss is {architecture.cls_loss!r:.50}, not {losses}"
         )
+    penalty = architecture.overlap_penalty
+    if type(penalty) not in (int, float) or not 0 <= penalty < math.inf:
+        raise UserError(f"{source}: its flag overlap_penalty is {penalty!r:.50}, not a number >= 0")
     channels, heads = architecture.hidden_dim, architecture.nheads
     if type(heads) is not int or heads < 1 or channels % heads:
         raise UserError(f"{source}: --nheads {heads} does not divide its {channels} channels")

@@ -21,6 +21,7 @@ NEW_FLAG_DEFAULTS: dict[str, Any] = {
     "focal_alpha": None,
     "iou_targets": False,
     "denoising": 0,
+    "overlap_penalty": 0.0,
     "finetune": "",
     "data": None,
     "voc_path": None,

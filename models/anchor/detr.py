@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from models.anchor.decoder import AnchorDecoder
 from models.anchor.denoising import DenoisingQueries, attention_mask, noised_queries
+from models.anchor.overlap import penalize_overlap
 from models.backbone import build_backbone
 from models.detr import DETR
 from models.fast.batched_losses import at_least_float32
@@ -82,6 +83,7 @@ class AnchorDETR(DETR):
         backbone, num_classes, num_queries, aux_loss: see `models.detr.DETR`.
         transformer: see `models.anchor.detr.AnchorTransformer`.
         denoising: number of groups of denoising queries in training; 0: none.
+        overlap_penalty: see `models.anchor.overlap.penalize_overlap`; 0: none.
 
     Source: DAB-DETR (Liu et al., ICLR 2022); DN-DETR (Li et al., CVPR 2022).
     """
@@ -94,6 +96,7 @@ class AnchorDETR(DETR):
         num_queries: int,
         aux_loss: bool = False,
         denoising: int = 0,
+        overlap_penalty: float = 0,
     ):
         super().__init__(backbone, transformer, num_classes, num_queries, aux_loss)
         del self.bbox_embed  # the decoder predicts the boxes
@@ -101,6 +104,7 @@ class AnchorDETR(DETR):
         self.query_embed.weight.data.copy_(spread_anchors(num_queries).logit())
         self.content_embed = nn.Embedding(num_classes + 1, transformer.d_model)
         self.denoising = denoising
+        self.overlap_penalty = float(overlap_penalty)
         self.needs_targets = denoising > 0
 
     def detect(  # type: ignore[no-untyped-def]
@@ -162,7 +166,10 @@ class AnchorDETR(DETR):
     def _outputs_of(self, states: Tensor, box_logits: Tensor):  # type: ignore[no-untyped-def]
         if not self.aux_loss:
             states, box_logits = states[-1:], box_logits[-1:]
-        return self._as_outputs(self._class_logits(states), box_logits.sigmoid())
+        logits, boxes_cxcywh = self._class_logits(states), box_logits.sigmoid()
+        if self.overlap_penalty != 0:
+            logits = penalize_overlap(logits, boxes_cxcywh, self.overlap_penalty)
+        return self._as_outputs(logits, boxes_cxcywh)
 
     def _denoised(
         self, states: Tensor, box_logits: Tensor, noised: DenoisingQueries
@@ -202,4 +209,5 @@ def build_anchor_detr(args: Any, num_classes: int) -> AnchorDETR:
         num_queries=args.num_queries,
         aux_loss=args.aux_loss,
         denoising=option(args, "denoising"),
+        overlap_penalty=option(args, "overlap_penalty"),
     )

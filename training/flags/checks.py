@@ -25,7 +25,7 @@ _NOT_NEGATIVE = (
     "flip_prob",
     *("save_every", "max_skipped_steps", "skip_bad_images", "ema_decay", "denoising"),
     *("lr_min_ratio", "warmup_steps", "momentum", "freeze_backbone_epochs"),
-    *("focal_alpha", "cls_loss_coef"),
+    *("focal_alpha", "cls_loss_coef", "overlap_penalty"),
 )
 # Flags that may differ between ranks, and paths, which may differ between machines.
 _PER_RANK = frozenset({"rank", "gpu", "device", "num_workers", "dist_url", "dist_timeout"})
@@ -183,6 +183,12 @@ def _check_design(args: argparse.Namespace) -> None:
         raise UserError(
             f"--position_embedding {args.position_embedding}: --query_design anchor compares sine "
             "encodings of boxes and feature maps; use --position_embedding sine"
+        )
+    is_anchor_focal = args.query_design == "anchor" and args.cls_loss == "focal"
+    if args.overlap_penalty and not is_anchor_focal:
+        raise UserError(
+            f"--overlap_penalty {args.overlap_penalty}: requires --query_design anchor and "
+            "--cls_loss focal; add them, or use --overlap_penalty 0"
         )
     if args.focal_alpha is not None and args.cls_loss != "focal":
         raise UserError(f"--focal_alpha {args.focal_alpha}: requires --cls_loss focal")

@@ -34,7 +34,7 @@ Actions = Mapping[str, argparse.Action]  # argparse actions of main.py by flag n
 _DETECTOR = (
     *("backbone", "dilation", "position_embedding", "enc_layers", "dec_layers"),
     *("dim_feedforward", "hidden_dim", "nheads", "num_queries", "pre_norm"),
-    *("query_design", "cls_loss", "image_mean", "image_std"),
+    *("query_design", "cls_loss", "overlap_penalty", "image_mean", "image_std"),
 )
 _NEEDED_BY_WEIGHTS = (*_DETECTOR, "masks")
 # Values in files whose flags were saved before these flags existed.

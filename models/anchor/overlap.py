@@ -1,0 +1,41 @@
+"""Lower scores for queries that overlap a better one of the same class (``--overlap_penalty``)."""
+
+import torch
+from torch import Tensor
+
+from util.box_ops import box_cxcywh_to_xyxy, elementwise_box_iou
+
+
+def overlap_with_better(logits: Tensor, boxes_cxcywh: Tensor) -> Tensor:
+    """Largest IoU of each query with a query of its image that has the same class, but a higher score.
+
+    The class of a query is the one with its highest score.
+
+    Args:
+        logits: (..., Q, K); the last row, the no-object class, is not read.
+        boxes_cxcywh: (..., Q, 4).
+
+    Returns:
+        (..., Q) in [0, 1]; 0 if there is no such query.
+    """
+    boxes = box_cxcywh_to_xyxy(boxes_cxcywh)
+    iou = elementwise_box_iou(boxes[..., :, None, :], boxes[..., None, :, :])
+    score, label = logits[..., :-1].max(-1)
+    is_same = label[..., :, None] == label[..., None, :]
+    is_better = score[..., None, :] > score[..., :, None]
+    return (iou * (is_same & is_better)).amax(-1)
+
+
+def penalize_overlap(logits: Tensor, boxes_cxcywh: Tensor, penalty: float) -> Tensor:
+    """Subtract ``penalty * overlap_with_better(...) ** 2`` from all logits of a query.
+
+    No gradient flows through the overlap.
+
+    Args: see `overlap_with_better`.
+
+    Returns:
+        logits (..., Q, K).
+    """
+    with torch.no_grad():
+        overlap = overlap_with_better(logits, boxes_cxcywh)
+    return logits - penalty * overlap[..., None] ** 2
