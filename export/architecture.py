@@ -55,8 +55,9 @@ class Architecture:
 
         Args:
             state: state dict of a model of `models.detr` or `models.segmentation`.
-            known: flags by name, for ``dilation``, ``nheads``, ``cls_loss``, ``overlap_penalty`` and
-                ``backbone``; others are ignored. Without ``nheads`` a mask head determines it, else it is 8.
+            known: flags by name, for ``dilation``, ``nheads``, ``cls_loss``, ``overlap_penalty``
+                and ``backbone``; others are ignored. Without ``nheads`` a mask head determines it,
+                else it is 8.
             source: file or address of the weights, for error messages.
 
         Raises:

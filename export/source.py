@@ -143,7 +143,8 @@ def from_file(
     if "cls_loss" not in flags and architecture.query_design == "anchor":
         print(
             f"{path} does not say its classification loss: loaded with --cls_loss focal, as in all "
-            "recipes with anchors; give --cls_loss ce if that is wrong"
+            "recipes with anchors; give --cls_loss ce if that is wrong. It is loaded without "
+            "--overlap_penalty"
         )
     model = architecture.build()
     load_model_state(model, state, path, flags_of_main=False)

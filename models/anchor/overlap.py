@@ -7,7 +7,7 @@ from util.box_ops import box_cxcywh_to_xyxy, elementwise_box_iou
 
 
 def overlap_with_better(logits: Tensor, boxes_cxcywh: Tensor) -> Tensor:
-    """Largest IoU of each query with a query of its image that has the same class, but a higher score.
+    """Largest IoU of each query with a query of the same class and image, but with a higher score.
 
     The class of a query is the one with its highest score.
 

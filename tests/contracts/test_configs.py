@@ -69,8 +69,8 @@ def test_fast_shapes_differ_from_shapes_in_the_design_only(parse):
     fast, plain = parse(f"@{CONFIGS / 'shapes_fast.txt'}"), parse(f"@{CONFIGS / 'shapes.txt'}")
     changed = {name for name in plain if plain[name] != fast[name]}
     design = {"query_design", "cls_loss", "iou_targets", "denoising", "set_cost_class"}
-    assert changed == {*design, "ema_decay", "output_dir"}
-    assert fast["set_cost_class"] == 4
+    assert changed == {*design, "overlap_penalty", "ema_decay", "output_dir"}
+    assert fast["set_cost_class"] == fast["overlap_penalty"] == 4
 
 
 @pytest.mark.parametrize("name", ["small_data.txt", "small_data_scratch.txt"])

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -277,6 +278,22 @@ def test_a_dilation_that_is_no_switch(tmp_path):
     torch.save({"model": state, "args": {"dilation": "no"}}, tmp_path / "f.pth")
     with pytest.raises(UserError, match="flag dilation is of type str, not bool"):
         from_file(str(tmp_path / "f.pth"), {"nheads": 4})
+
+
+@pytest.mark.parametrize("penalty", ["4", True, -1.0, math.nan, math.inf])
+def test_an_overlap_penalty_that_is_none(tmp_path, penalty):
+    write_checkpoint(path := tmp_path / "f.pth", NARROW_BOXES)
+    content = torch.load(path)
+    content["args"]["overlap_penalty"] = penalty
+    torch.save(content, path)
+    with pytest.raises(UserError, match=r"flag overlap_penalty is .*, not a number >= 0"):
+        from_file(str(path), {})
+
+
+def test_the_overlap_penalty_of_a_file(tmp_path):
+    write_checkpoint(path := tmp_path / "f.pth", dataclasses.replace(ANCHORS, overlap_penalty=2.5))
+    source = from_file(str(path), {})
+    assert source.architecture.overlap_penalty == source.model.overlap_penalty == 2.5
 
 
 @pytest.mark.parametrize("loss", ["bce", ["ce"], 1])

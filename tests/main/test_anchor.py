@@ -11,6 +11,7 @@ from tests.test_main import assert_one_line, read_checkpoint, read_log, run
 from training import evaluation, network, reporting
 
 ANCHOR = ["--query_design", "anchor", "--cls_loss", "focal", "--denoising", "2"]
+ANCHOR += ["--overlap_penalty", "2"]
 
 data = drawn_data(num_train=6, num_val=4)
 
@@ -68,7 +69,9 @@ def test_figures_have_the_detections_above_the_best_threshold(data, trained, tmp
     assert {options["threshold"] for options in drawn} == {0.25}  # raw and EMA weights
 
 
-@pytest.mark.parametrize("flags", [["--query_design", "learned"], ["--cls_loss", "ce"]])
+@pytest.mark.parametrize(
+    "flags", [["--query_design", "learned"], ["--cls_loss", "ce"], ["--overlap_penalty", "0.0"]]
+)
 def test_flags_that_contradict_the_checkpoint(data, trained, capsys, flags):
     start = ["--eval", "--resume", str(trained / "checkpoint.pth")]
     assert_one_line(capsys, run(data, *start, *flags), " ".join(flags), "was trained with")
@@ -76,7 +79,7 @@ def test_flags_that_contradict_the_checkpoint(data, trained, capsys, flags):
 
 def test_an_old_checkpoint_has_the_published_design(data, learned, capsys, tmp_path):
     old = read_checkpoint(learned)
-    for name in ("query_design", "cls_loss", "denoising"):
+    for name in ("query_design", "cls_loss", "denoising", "overlap_penalty"):
         del old["args"][name]
     torch.save(old, tmp_path / "old.pth")
     start = ["--eval", "--resume", str(tmp_path / "old.pth")]
@@ -90,6 +93,8 @@ def test_an_old_checkpoint_has_the_published_design(data, learned, capsys, tmp_p
     [
         (["--denoising", "3"], "requires --query_design anchor"),
         (["--denoising", "-1"], "--denoising"),
+        (["--overlap_penalty", "2", "--cls_loss", "focal"], "requires --query_design anchor and"),
+        ([*ANCHOR, "--overlap_penalty", "-1"], "must be at least 0"),
         (["--focal_alpha", "0.5"], "requires --cls_loss focal"),
         (["--iou_targets"], "requires --cls_loss focal; add it, or use --no_iou_targets"),
         ([*ANCHOR, "--focal_alpha", "1.5"], "at most 1"),

@@ -105,10 +105,10 @@ def test_model_exports_with_dynamic_sizes():
 
 @pytest.mark.parametrize("with_weights", [False, True])
 def test_model_with_anchors_scripts(with_weights):
-    model = build_anchor_detr(aux_loss=False).eval()
+    model = build_anchor_detr(20, aux_loss=False, overlap_penalty=4).eval()
     if with_weights:  # a hook that reads attention weights does not exist in the script
         model.transformer.decoder.layers[-1].multihead_attn.register_forward_hook(_ignore)
-    scripted = torch.jit.script(build_anchor_detr(aux_loss=False).eval())
+    scripted = torch.jit.script(build_anchor_detr(20, aux_loss=False, overlap_penalty=4).eval())
     batch = nested_tensor_from_tensor_list(images((40, 96), (70, 33)))
     expected, found = model(batch), scripted(batch)
     assert expected.keys() == found.keys()
@@ -121,7 +121,7 @@ def _ignore(*args):
 
 
 def test_model_with_anchors_exports_with_dynamic_sizes():
-    model = TakesTensors(build_anchor_detr(aux_loss=False).eval())
+    model = TakesTensors(build_anchor_detr(20, aux_loss=False, overlap_penalty=4).eval())
     first = nested_tensor_from_tensor_list(images((64, 96), (64, 64)))
     auto = torch.export.Dim.AUTO
     shapes = ({0: auto, 2: auto, 3: auto}, {0: auto, 1: auto, 2: auto})

@@ -119,8 +119,9 @@ def _add_model_flags(group: FlagGroup) -> None:
     add("--query_design", f"query type. {designs}", choices=["learned", "anchor"])
     groups = "number of denoising groups in training (DN-DETR); needs --query_design anchor"
     add("--denoising", groups, type=int)
-    doubles = "lower the logits of a query that overlaps a better one of its class by this times IoU²"
-    add("--overlap_penalty", f"{doubles}; needs anchor and focal", type=float)
+    penalty = "subtract this times IoU² from the logits of queries that overlap a better one of"
+    needs = "their class; needs --query_design anchor and --cls_loss focal"
+    add("--overlap_penalty", f"{penalty} {needs}", type=float)
     add_switch("--pre_norm", "pre-norm transformer: layer norm before attention and FFN")
     classes = "number of classes, not counting no-object (default: inferred from the data)"
     add("--num_classes", classes, type=int)

@@ -236,8 +236,11 @@ def resolve_for_new_run(
     for name in _DETECTOR:
         if name in given and name in saved and _differ(saved[name], getattr(args, name)):
             print(f"--{name}: {saved[name]} in {path}, now {getattr(args, name)}")
-    loss = args.cls_loss if "cls_loss" in given else saved.get("cls_loss")
-    names = (*_DETECTOR, *(["iou_targets"] if loss == "focal" else []))
+    new = saved | {name: getattr(args, name) for name in given}
+    is_focal = new.get("cls_loss") == "focal"
+    names = [*_DETECTOR, *(["iou_targets"] if is_focal else [])]
+    if not (is_focal and new.get("query_design") == "anchor"):
+        names.remove("overlap_penalty")
     return _with_saved_values(args, saved, names, given, actions, source)
 
 

@@ -23,12 +23,13 @@ def build_transformer(num_layers=2, seed=0, **options):
     return transformer
 
 
-def build_anchor_detr(num_queries=6, denoising=2, aux_loss=True, num_layers=2):
+def build_anchor_detr(num_queries=6, denoising=2, aux_loss=True, num_layers=2, overlap_penalty=0):
     """A model without dropout and with frozen batch norms, the same weights every time."""
     transformer = build_transformer(num_layers)
     body = Backbone(NARROW, True, False, False, weights="none")
     joiner = Joiner(body, CellCenterEncoding(CHANNELS // 2))
-    model = AnchorDETR(joiner, transformer, NUM_CLASSES, num_queries, aux_loss, denoising)
+    options = aux_loss, denoising, overlap_penalty
+    model = AnchorDETR(joiner, transformer, NUM_CLASSES, num_queries, *options)
     use_focal_scores(model)
     return model
 

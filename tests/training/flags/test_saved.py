@@ -363,6 +363,25 @@ def test_finetuning_keeps_the_kind_of_scores(trained, given, expected):
     assert (args.cls_loss, args.iou_targets) == (expected or ("focal", False))
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, 3),
+        ({"overlap_penalty": 1.0}, 1),
+        ({"cls_loss": "ce"}, 0),
+        ({"query_design": "learned"}, 0),
+    ],
+)
+def test_finetuning_keeps_the_penalty_of_overlaps_if_it_fits(trained, given, expected):
+    args = main.get_args_parser().parse_args(["--finetune", str(trained)])
+    vars(args).update(given)
+    checkpoint = read_checkpoint(trained)
+    design = {"query_design": "anchor", "cls_loss": "focal", "overlap_penalty": 3.0}
+    checkpoint["args"] |= design
+    args = resolve_for_new_run(args, "finetune", checkpoint, set(given), main.flag_actions())
+    assert args.overlap_penalty == expected
+
+
 def test_anchors_with_flags_that_lack_the_loss(trained):
     """As in `export.source`: the focal loss, as in all recipes."""
     checkpoint = read_checkpoint(trained)
