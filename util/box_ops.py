@@ -7,9 +7,6 @@ right, bottom).
 import torch
 from torch import Tensor
 
-# Smallest divisor. Its square is a normal float32, so gradients stay finite too.
-_SMALLEST_AREA = 1e-12
-
 
 def box_cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
     """Convert boxes (..., 4) from (cx, cy, w, h) to (x0, y0, x1, y1), in the same units."""
@@ -38,6 +35,11 @@ def _intersection_union(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor,
     return intersection, area1 + area2 - intersection, overlap_x, overlap_y
 
 
+def _ratio(area: Tensor, whole: Tensor, smallest: float = 1e-12) -> Tensor:
+    """Ratio of two areas; the square of ``smallest`` is a normal float32: gradients are finite."""
+    return area / whole.clamp(min=smallest)
+
+
 def box_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
     """Pairwise intersection over union of two sets of boxes.
 
@@ -49,7 +51,7 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
         IoU (N, M) in [0, 1], 0 if neither box has an area; and the area of the union (N, M).
     """
     intersection, union, _, _ = _intersection_union(boxes1[:, None], boxes2[None])
-    return intersection / union.clamp(min=_SMALLEST_AREA), union
+    return _ratio(intersection, union), union
 
 
 def elementwise_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -63,7 +65,7 @@ def elementwise_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         (...) in [0, 1].
     """
     intersection, union, _, _ = _intersection_union(boxes1, boxes2)
-    return intersection / union.clamp(min=_SMALLEST_AREA)
+    return _ratio(intersection, union)
 
 
 def elementwise_generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -85,8 +87,8 @@ def elementwise_generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     enclosing_width = size1[..., 0] + size2[..., 0] - overlap_x
     enclosing_height = size1[..., 1] + size2[..., 1] - overlap_y
     enclosing = enclosing_width * enclosing_height
-    iou = intersection / union.clamp(min=_SMALLEST_AREA)
-    return iou - (enclosing - union) / enclosing.clamp(min=_SMALLEST_AREA)
+    iou = _ratio(intersection, union)
+    return iou - _ratio(enclosing - union, enclosing)
 
 
 def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
