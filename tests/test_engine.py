@@ -3,6 +3,7 @@
 import argparse
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -310,6 +311,19 @@ def test_evaluation_reports_losses_and_twelve_numbers(ground_truth, tmp_path):
     assert stats["loss_ce_unscaled"] == pytest.approx(float(losses["loss_ce"].detach()), rel=1e-5)
     assert evaluator.img_ids == [1, 2]
     assert len(evaluator.detections("bbox")) == 2 * 6
+
+
+def test_panoptic_maps_get_height_and_width_of_the_padded_batch(monkeypatch, ground_truth):
+    maps = []
+    monkeypatch.setattr(
+        engine, "build_panoptic_evaluator", lambda *args: SimpleNamespace(update=maps.append)
+    )
+    monkeypatch.setattr(engine, "panoptic_maps", lambda post, outputs, targets, size: size)
+    monkeypatch.setattr(engine, "panoptic_statistics", lambda evaluator: {})
+    model, criterion, postprocessors = build()
+    postprocessors["panoptic"] = None
+    evaluate(model, criterion, postprocessors, [evaluation_batch()], ground_truth, CPU, "")
+    assert maps == [(48, 64)]
 
 
 def test_averages_of_an_evaluation_are_over_images(monkeypatch, ground_truth):

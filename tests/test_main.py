@@ -64,10 +64,16 @@ def test_the_kernel_of_resizing_is_saved(data, tmp_path, capsys):
 
 
 def test_padding_is_reported_with_groups(data, tmp_path, capsys):
-    flags = ["--epochs", "1", "--crop_prob", "0", "--output_dir", tmp_path]
-    assert run(data, *flags, "--group_aspect") == 0
+    flags = ["--epochs", "1", "--crop_prob", "0", "--group_aspect"]
+    whole = ["--output_dir", tmp_path / "whole", "--save_every", "2", "--keep_last", "9"]
+    assert run(data, *flags, *whole) == 0
     assert "--group_aspect: about 0.0% of the pixels" in capsys.readouterr().out
-    assert read_log(tmp_path)[0]["train_padding"] == 0  # all images are square, of one scale
+    (entry,) = read_log(tmp_path / "whole")
+    assert entry["train_padding"] == 0  # all images are square, of one scale
+    resume = ["--resume", tmp_path / "whole" / "checkpoint-step000000002.pth"]
+    assert run(data, *flags, *resume, "--output_dir", tmp_path / "rest") == 0
+    (entry,) = read_log(tmp_path / "rest")
+    assert "train_padding" not in entry  # of the last batch alone
 
 
 def test_an_epoch_leaves_the_files_of_the_original(trained):

@@ -167,6 +167,13 @@ def test_joiner_encodes_the_coarsest_map_alone():
     assert [tuple(position.shape) for position in positions] == [(1, 16, 2, 50)]
 
 
+@pytest.mark.parametrize("masks", [False, True])
+def test_the_finer_maps_are_for_masks_alone(masks):
+    joiner = build_backbone(flags(masks=masks, backbone_weights="none"))
+    features, positions = joiner(nested_tensor_from_tensor_list([torch.rand(3, 64, 64)]))
+    assert len(features) == len(positions) == (4 if masks else 1)
+
+
 def test_fixed_backbone_with_moving_statistics_is_refused():
     with pytest.raises(UserError, match="--backbone_norm"):
         build_backbone(flags(lr_backbone=0, backbone_norm="batch", backbone_weights="none"))

@@ -118,6 +118,21 @@ def test_number_of_classes(flags, num_classes):
     assert model.class_embed.out_features == num_classes + 1 == criterion.num_classes + 1
 
 
+@pytest.mark.parametrize("loss", ["ce", "focal"])
+def test_weights_and_costs_are_those_of_the_flags(loss):
+    costs = "--set_cost_class 2 --set_cost_bbox 3 --set_cost_giou 4"
+    weights = "--cls_loss_coef 5 --bbox_loss_coef 6 --giou_loss_coef 7 --no_aux_loss"
+    weights += {"ce": " --eos_coef 0.25", "focal": " --focal_alpha 0.75"}[loss]
+    _, criterion, _ = build(f"--cls_loss {loss} {costs} {weights}")
+    matcher = criterion.matcher
+    assert (matcher.cost_class, matcher.cost_bbox, matcher.cost_giou) == (2, 3, 4)
+    assert criterion.weight_dict == {"loss_ce": 5, "loss_bbox": 6, "loss_giou": 7}
+    if loss == "ce":
+        assert float(criterion.empty_weight[-1]) == 0.25
+    else:
+        assert criterion.alpha == matcher.alpha == 0.75
+
+
 def test_mixed_precision_keeps_boxes_in_float32():
     model = build()[0]
     with torch.autocast("cpu", torch.bfloat16):

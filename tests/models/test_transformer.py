@@ -116,6 +116,22 @@ def test_every_activation_works(activation, pre_norm):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in used)
 
 
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_every_branch_has_dropout(pre_norm):
+    """With probability 1 only the residual connections are left."""
+    x, memory = torch.randn(2, 3, 1, 16)
+    layers = [
+        layer(16, 4, 20, dropout=1.0, normalize_before=pre_norm)
+        for layer in (TransformerEncoderLayer, TransformerDecoderLayer)
+    ]
+    found = [layers[0](x), layers[1](x, memory)]
+    for layer, output in zip(layers, found, strict=True):
+        expected = x
+        for norm in [] if pre_norm else [m for n, m in layer.named_children() if "norm" in n]:
+            expected = norm(expected)
+        assert torch.allclose(output, expected, atol=1e-6)
+
+
 def test_unknown_activation():
     with pytest.raises(ValueError, match="tanh"):
         build(activation="tanh")
@@ -130,6 +146,7 @@ def test_all_layers_or_the_last():
 def test_intermediate_outputs_share_the_final_norm():
     torch.manual_seed(0)
     norm = torch.nn.LayerNorm(16)
+    torch.nn.init.uniform_(norm.weight, 0.5, 2)  # else it repeats the norm of the last layer
     decoder = TransformerDecoder(TransformerDecoderLayer(16, 4), 2, norm, return_intermediate=True)
     decoder.eval()
     tgt, memory = torch.randn(3, 1, 16), torch.randn(4, 1, 16)

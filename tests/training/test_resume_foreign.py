@@ -16,7 +16,13 @@ from training.flags.checks import check_flags
 from training.flags.saved import resolve_for_resume
 from training.folder import RunFolder
 from training.optimization.optimizer_state import restore_optimizer
-from training.resume import Start, apply_schedule, find_start
+from training.resume import (
+    LoadedCheckpoint,
+    Start,
+    apply_schedule,
+    find_start,
+    resume_training,
+)
 from training.state import RunState
 from util.errors import UserError
 from util.optimizer import build_lr_scheduler, build_optimizer
@@ -156,6 +162,18 @@ def test_junk_in_any_place_resumes_or_is_one_line(place, junk):
         continued_from(put(WHOLE[kind], path, junk))
     except UserError as error:
         assert "\n" not in error.one_line()
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_scores_come_from_the_log_beside_the_checkpoint_alone(tmp_path, is_own):
+    """With --overwrite the output folder may have the log of another run."""
+    (tmp_path / "log.txt").write_text('{"epoch": 1, "test_coco_eval_bbox": [0.75]}\n')
+    path = tmp_path / "x.pth" if is_own else tmp_path.parent / "x.pth"
+    model, optimizer, scheduler = build("step")
+    state = TrainingState(model, optimizer, scheduler, None, RunState())
+    checkpoint = LoadedCheckpoint(str(path), WHOLE["step"])
+    resume_training(state, checkpoint, vars(resolved(WHOLE["step"])), RunFolder(str(tmp_path)))
+    assert state.progress.scores == ({0: 0.5, 1: 0.75} if is_own else {0: 0.5})
 
 
 @pytest.mark.parametrize("marks", [["none", "none"], ["none", "epoch 3, step 9"]])

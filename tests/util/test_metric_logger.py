@@ -128,14 +128,22 @@ def test_time_left_is_that_of_the_steps_to_come(capsys, monkeypatch):
     assert lines[-1].endswith("Total time: 0:03:30 (70.0000 s / it)")
 
 
+def test_a_loop_that_is_continued_counts_the_earlier_items(capsys):
+    list(MetricLogger("  ").log_every(range(3), 2, "Epoch:", first=3))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:13] for line in lines[:-1]] == ["Epoch:  [4/6]", "Epoch:  [5/6]"]
+
+
 def test_images_per_second(capsys, monkeypatch):
     now = iter(range(10_000))
     monkeypatch.setattr("util.metric_logger.time.perf_counter", lambda: float(next(now)))
     counted = [("images", [{}] * 6), ("images", [{}] * 2)]
     list(MetricLogger("  ").log_every(counted, 1))
     list(MetricLogger("  ").log_every([1, 2], 1))
+    monkeypatch.setattr("util.metric_logger.get_world_size", lambda: 2)
+    list(MetricLogger("  ").log_every(counted, 1))
     rates = re.findall(r"img/s: (\S+)", capsys.readouterr().out)
-    assert rates == ["3.0", "2.0"]
+    assert rates == ["3.0", "2.0", "6.0", "4.0"]
 
 
 def test_nothing_to_loop_over(capsys):

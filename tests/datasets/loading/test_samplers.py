@@ -45,6 +45,16 @@ def test_another_batch_size_keeps_the_order_of_the_images():
     assert len(sampler) == 4  # until it is changed again
 
 
+def test_no_epoch_of_one_seed_repeats_an_epoch_of_another():
+    orders = set()
+    for seed in range(3):
+        sampler = EpochBatchSampler(27, 27, seed)
+        for epoch in range(3):
+            sampler.start_at(epoch)
+            orders.add(tuple(next(iter(sampler))))
+    assert len(orders) == 9
+
+
 # ---- batches of similar aspect ratio
 
 
