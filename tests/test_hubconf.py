@@ -5,6 +5,7 @@ import functools
 import hashlib
 import http.server
 import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -25,31 +26,13 @@ from util.errors import UserError
 
 ROOT = Path(hubconf.__file__).parent
 ENTRIES = list(RELEASED_MODELS)
+FILLINGS = itertools.count()  # no two models are the same
 
-# Runs in another folder, and without the packages that inference does not need.
-LOAD_ALL = """
-import sys, torch, torchvision  # PyTorch itself asks where onnx is
-MISSING = {"scipy", "pycocotools", "faster_coco_eval", "matplotlib"}
-MISSING |= {"safetensors", "transformers", "onnx", "onnxruntime"}
-class Without:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in MISSING:
-            raise ImportError(name)
-assert not MISSING & set(sys.modules)
-sys.meta_path.insert(0, Without())
-torch.nn.init.kaiming_normal_ = torch.nn.init.xavier_uniform_ = lambda t, *a, **k: t
-torchvision.models._api.load_state_dict_from_url = lambda *a, **k: {}
-for name in sys.argv[2:]:
-    model = torch.hub.load(sys.argv[1], name, source="local", num_classes=5)
-    detector = getattr(model, "detr", model)
-    head = getattr(detector, "class_embed", None) or detector.linear_class
-    print(name, head.out_features)
-"""
-
-# In a process for each folder of sys.argv[2:], where its package was imported from that folder.
-LOAD_AFTER = """
-import importlib, os, sys, torch
-for folder in sys.argv[2:]:
+# In another folder. First in a process for each folder of sys.argv[2], where its package was
+# imported from that folder; then all entries without the packages that inference does not need.
+LOAD = """
+import importlib, os, sys, torch, torchvision  # PyTorch itself asks where onnx is
+for folder in sys.argv[2].split(os.pathsep):
     child = os.fork()
     if child:
         os.waitpid(child, 0)
@@ -61,18 +44,23 @@ for folder in sys.argv[2:]:
     importlib.import_module(os.path.basename(folder).split("-")[0])
     model = torch.hub.load(sys.argv[1], "detr_demo", source="local", num_classes=5)
     print(type(model).__name__)
-    break
+    sys.exit()
+MISSING = {"scipy", "pycocotools", "faster_coco_eval", "matplotlib"}
+MISSING |= {"safetensors", "transformers", "onnx", "onnxruntime"}
+class Without:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in MISSING:
+            raise ImportError(name)
+assert not MISSING & set(sys.modules)
+sys.meta_path.insert(0, Without())
+torch.nn.init.kaiming_normal_ = torch.nn.init.xavier_uniform_ = lambda t, *a, **k: t
+torchvision.models._api.load_state_dict_from_url = lambda *a, **k: {}
+for name in sys.argv[3:]:
+    model = torch.hub.load(sys.argv[1], name, source="local", num_classes=5)
+    detector = getattr(model, "detr", model)
+    head = getattr(detector, "class_embed", None) or detector.linear_class
+    print(name, head.out_features)
 """
-
-
-def run_python(code, *arguments, folder):
-    return subprocess.run(
-        [sys.executable, "-c", code, str(ROOT), *map(str, arguments)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def write_released_file(folder, state, **extra):
@@ -90,10 +78,9 @@ def table(monkeypatch, tmp_path):
     The weights of ImageNet cannot be had: nobody may ask for them. Models are not initialized with
     random weights, which takes a second, but with another number for each tensor.
     """
-    numbers = itertools.count()
 
     def fill(tensor, *args, **kwargs):
-        return tensor.detach().fill_(next(numbers) / 1000)
+        return tensor.detach().fill_(next(FILLINGS) / 1000)
 
     for name in ("kaiming_normal_", "kaiming_uniform_", "xavier_uniform_", "uniform_", "normal_"):
         monkeypatch.setattr(torch.nn.init, name, fill)
@@ -110,20 +97,36 @@ def table(monkeypatch, tmp_path):
     return change
 
 
-@pytest.fixture
-def serve(table, tmp_path):
-    """Makes a file in the released format for an entry; returns the weights in it."""
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """Writes a file in the released format for an entry, once; returns weights and path."""
+    folder, made = tmp_path_factory.mktemp("released"), {}
 
     def make(name):
-        torch.manual_seed(0)
-        without = {} if RELEASED_MODELS[name].minimal else {"backbone_weights": "none"}
-        state = getattr(hubconf, name)(**without).state_dict()
-        args = argparse.Namespace(lr=1e-4, dataset_file=RELEASED_MODELS[name].categories)
-        table(name, write_released_file(tmp_path, state, args=args, epoch=499).name)
-        return state
+        if name not in made:
+            torch.manual_seed(0)
+            without = {} if RELEASED_MODELS[name].minimal else {"backbone_weights": "none"}
+            state = getattr(hubconf, name)(**without).state_dict()
+            args = argparse.Namespace(lr=1e-4, dataset_file=RELEASED_MODELS[name].categories)
+            made[name] = state, write_released_file(folder, state, args=args, epoch=499)
+        return made[name]
 
     yield make
-    shutil.rmtree(tmp_path)  # pytest would keep these large files for three runs
+    shutil.rmtree(folder)  # pytest would keep these large files for three runs
+
+
+@pytest.fixture
+def serve(table, tmp_path, released):
+    """Puts a file in the released format in the place of an entry's; returns its weights."""
+
+    def put(name):
+        state, path = released(name)
+        os.link(path, tmp_path / path.name)
+        table(name, path.name)
+        return state
+
+    yield put
+    shutil.rmtree(tmp_path)
 
 
 @pytest.fixture
@@ -148,12 +151,6 @@ def same_weights(model, state):
 
 
 # ---- torch.hub -----------------------------------------------------------------------------------
-
-
-def test_every_entry_loads_from_another_folder_without_training_packages(tmp_path):
-    result = run_python(LOAD_ALL, *ENTRIES, folder=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines() == [f"{name} 6" for name in ENTRIES]
 
 
 @pytest.fixture
@@ -195,28 +192,35 @@ FOREIGN = [("util", "package"), ("models", "folder"), ("util", "file"), ("datase
 
 
 @pytest.fixture(scope="module")
-def loaded_after(tmp_path_factory):
-    """Path of a foreign package or module, and what loading an entry after it printed."""
+def loaded(tmp_path_factory):
+    """The process that loads all entries; of each foreign package its path and what was printed."""
     root = tmp_path_factory.mktemp("foreign")
     folders = [root / f"{name}-{kind}" for name, kind in FOREIGN]
     places = [write_package(f, *pair) for f, pair in zip(folders, FOREIGN, strict=True)]
-    run_python(LOAD_AFTER, *folders, folder=root)
-    return {
+    command = [sys.executable, "-c", LOAD, str(ROOT), os.pathsep.join(map(str, folders)), *ENTRIES]
+    process = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    return process, {
         pair: (f"{folder}/{place}", *((folder / f"output{n}.txt").read_text() for n in (1, 2)))
         for pair, folder, place in zip(FOREIGN, folders, places, strict=True)
     }
 
 
+def test_every_entry_loads_from_another_folder_without_training_packages(loaded):
+    process, _ = loaded
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines() == [f"{name} 6" for name in ENTRIES]
+
+
 @pytest.mark.parametrize("pair", FOREIGN[:3], ids="-".join)
-def test_a_foreign_package_of_that_name_is_named(pair, loaded_after):
-    place, _, error = loaded_after[pair]
+def test_a_foreign_package_of_that_name_is_named(pair, loaded):
+    place, _, error = loaded[1][pair]
     message = error.splitlines()[-1]
     assert message.startswith("ImportError: the DETR hub entries need the package")
     assert f"{place} has been imported under that name: rename" in message
 
 
-def test_a_foreign_package_called_datasets_does_no_harm(loaded_after):
-    _, output, error = loaded_after["datasets", "package"]
+def test_a_foreign_package_called_datasets_does_no_harm(loaded):
+    _, output, error = loaded[1]["datasets", "package"]
     assert output.strip() == "MinimalDETR", error
 
 

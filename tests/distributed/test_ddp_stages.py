@@ -45,17 +45,21 @@ def runs(data, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def single(data, tmp_path_factory):
+    """The first run in one process."""
+    folder = tmp_path_factory.mktemp("single")
+    assert run(data, *STAGES, *TWO, "--accum_steps", "2", "--output_dir", folder) == 0
+    return folder
+
+
 @pytest.mark.parametrize("name", ["checkpoint0000.pth", "checkpoint.pth"])
-def test_two_processes_equal_one(runs, data, tmp_path, name):
-    one = [*STAGES, *TWO, "--accum_steps", "2"]
-    assert run(data, *one, "--output_dir", tmp_path) == 0
-    found, wanted = (read_checkpoint(folder / name) for folder in (runs / "two", tmp_path))
+def test_two_processes_equal_one(runs, single, name):
+    found, wanted = (read_checkpoint(folder / name) for folder in (runs / "two", single))
     assert found["step"] == wanted["step"]
     for key, value in wanted["model"].items():
         assert torch.allclose(found["model"][key], value, atol=1e-6), key
-    rates = [
-        [entry["train_lr"] for entry in read_log(folder)] for folder in (runs / "two", tmp_path)
-    ]
+    rates = [[entry["train_lr"] for entry in read_log(folder)] for folder in (runs / "two", single)]
     assert rates[0] == pytest.approx(rates[1])
 
 

@@ -1,6 +1,7 @@
 """The examples: models from checkpoints and by name, figures, mistakes."""
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,14 +16,34 @@ from export.source import from_file, released_model
 from main import get_args_parser
 from models import build_model
 from tests.datasets.photo_cases import PATCH_XYWH, UPRIGHT_WH, red_share, write_photo
+from tests.narrow_resnet import NARROW
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
 
 ROOT = Path(loading.__file__).resolve().parents[1]
 SMALL = (
-    "--backbone resnet18 --enc_layers 1 --dec_layers 2 --hidden_dim 16 --nheads 2 --num_queries 6 "
+    f"--backbone {NARROW} --enc_layers 1 --dec_layers 2 --hidden_dim 16 --nheads 2 --num_queries 6 "
     "--dim_feedforward 16 --dropout 0 --device cpu"
 )
+SCRIPTS = ["detect", "attention", "panoptic"]
+
+# Runs each script of sys.argv[1] with the other arguments, in a process forked from this one:
+# the import of PyTorch takes seconds. Prints their exit statuses.
+RUN_SCRIPTS = """
+import os, runpy, sys, torch, torchvision
+for script in sys.argv[1].split(os.pathsep):
+    child = os.fork()
+    if child == 0:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+else:
+    sys.exit()
+sys.argv[:2], sys.path[0] = [script], os.path.dirname(script)
+name = os.path.basename(script).removesuffix(".py")
+for number in (1, 2):
+    os.dup2(os.open(f"{name}-{number}.txt", os.O_WRONLY | os.O_CREAT), number)
+runpy.run_path(script, run_name="__main__")
+"""
 
 
 def make_checkpoint(path, *flags, num_classes=5, **changes):
@@ -36,17 +57,22 @@ def make_checkpoint(path, *flags, num_classes=5, **changes):
     return model
 
 
+def write_noise(path):
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return str(path)
+
+
 @pytest.fixture
 def photo(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.png")
-    return str(tmp_path / "photo.png")
+    return write_noise(tmp_path / "photo.png")
 
 
-@pytest.fixture
-def checkpoint(tmp_path):
-    make_checkpoint(tmp_path / "checkpoint.pth", "--masks")
-    return str(tmp_path / "checkpoint.pth")
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint") / "checkpoint.pth"
+    make_checkpoint(path, "--masks")
+    return str(path)
 
 
 # ---- models --------------------------------------------------------------------------------------
@@ -125,20 +151,26 @@ def test_photos_are_read_upright(checkpoint, tmp_path, monkeypatch):
 # ---- commands ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("script", ["detect", "attention", "panoptic"])
-def test_a_script_runs_from_another_folder(script, photo, checkpoint, tmp_path):
-    command = [sys.executable, str(ROOT / "examples" / f"{script}.py"), photo]
-    result = subprocess.run(
-        [*command, "--checkpoint", checkpoint, "--threshold", "0.1"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    with Image.open(tmp_path / f"{script}.png") as picture:
+@pytest.fixture(scope="module")
+def scripts(tmp_path_factory):
+    """Folder in which each script has been run, and for each its status and what it printed."""
+    folder = tmp_path_factory.mktemp("scripts")
+    make_checkpoint(folder / "c.pth", "--masks", "--backbone", "resnet18")
+    arguments = [write_noise(folder / "photo.png"), "--checkpoint", "c.pth", "--threshold", "0.1"]
+    paths = [str(ROOT / "examples" / f"{script}.py") for script in SCRIPTS]
+    command = [sys.executable, "-c", RUN_SCRIPTS, os.pathsep.join(paths), *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return folder, dict(zip(SCRIPTS, done.stdout.splitlines(), strict=True))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_runs_from_another_folder(script, scripts):
+    folder, statuses = scripts
+    output, error = ((folder / f"{script}-{n}.txt").read_text() for n in (1, 2))
+    assert statuses[script] == "0", error
+    with Image.open(folder / f"{script}.png") as picture:
         assert picture.width >= 400
-        assert f"{script}.png: {picture.width} x {picture.height} pixels" in result.stdout
+        assert f"{script}.png: {picture.width} x {picture.height} pixels" in output
 
 
 def test_detections_are_drawn_with_a_model_by_name(photo, tmp_path, capsys):
@@ -166,7 +198,9 @@ def test_the_chosen_queries_are_shown(photo, checkpoint, tmp_path, capsys):
 def test_segments_cover_the_image(photo, tmp_path, capsys, stuff_from):
     by_checkpoint = {"is_thing": dict.fromkeys(range(5), False)}
     path = tmp_path / "c.pth"
-    make_checkpoint(path, "--masks", **(by_checkpoint if stuff_from == "checkpoint" else {}))
+    # With these random weights some queries predict an object.
+    flags = ("--masks", "--backbone", "resnet18")
+    make_checkpoint(path, *flags, **(by_checkpoint if stuff_from == "checkpoint" else {}))
     flags = ["--stuff", "0", "1", "2", "3", "4"] if stuff_from == "flag" else []
     arguments = [photo, "--checkpoint", str(path), "--output", str(tmp_path / "out.png")]
     assert panoptic.main([*arguments, "--threshold", "0", *flags]) == 0
@@ -192,8 +226,9 @@ def test_segments_cover_the_image(photo, tmp_path, capsys, stuff_from):
     ],
 )
 def test_a_mistake_is_one_line(script, flags, message, photo, checkpoint, tmp_path, capsys):
-    make_checkpoint(tmp_path / "boxes.pth")
     files = {"C": checkpoint, "BOXES": str(tmp_path / "boxes.pth")}
+    if "BOXES" in flags:
+        make_checkpoint(files["BOXES"])
     flags = [files.get(flag, flag) for flag in flags]
     output = [] if "--output" in flags else ["--output", str(tmp_path / "out.png")]
     assert script.main([photo, *flags, *output]) == 2

@@ -193,4 +193,5 @@ def test_predict_and_export(data, trained, tmp_path):
     assert predict.main([str(data / "val2017"), "--checkpoint", checkpoint, *out]) == 0
     assert list((tmp_path / "seen").rglob("*.json"))
     scripted = str(tmp_path / "model.pt")
-    assert torchscript.run(["--checkpoint", checkpoint, "--output", scripted]) == 0
+    sizes = ["--check_sizes", "70x133", "--check_batches", "1"]
+    assert torchscript.run(["--checkpoint", checkpoint, "--output", scripted, *sizes]) == 0
