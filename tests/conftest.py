@@ -17,14 +17,22 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("repeatable")
 
-# Files that take longest come first, so that no process of pytest-xdist has one left at the end.
+# Files of more than about 12 seconds come first, the longest before the others, so that no process
+# of pytest-xdist has one left at the end.
 LONGEST = (
     "training/test_resume.py",
+    "export/huggingface/test_huggingface.py",
+    "export/precision/test_conversion.py",
+    "test_hubconf.py",
     "training/optimization/test_stages.py",
     "training/flags/test_saved.py",
+    "examples/test_examples.py",
     "training/test_compilation.py",
     "distributed/test_ddp.py",
+    "distributed/test_ddp_state.py",
     "training/test_best_weights.py",
+    "distributed/test_ddp_main.py",
+    "distributed/test_ddp_stages.py",
 )
 
 
@@ -44,8 +52,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    names = [f"tests/{name}" for name in LONGEST]
-    items.sort(key=lambda item: item.nodeid.split("::")[0] not in names)
+    order = {f"tests/{name}": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.nodeid.split("::")[0], len(order)))
 
     import torch  # here: the process that starts those of pytest-xdist does not need it
 
