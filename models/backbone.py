@@ -1,5 +1,6 @@
 """Backbone: a torchvision ResNet with padding masks and positional encodings (paper, 3.2)."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -144,13 +145,16 @@ def match_resnet(state: Mapping[str, Tensor]) -> str | None:
         for key, value in state.items()
         if key.startswith(BODY) and value.dim() == 4
     }
-    for name in ("resnet50", "resnet101", *known_resnets()):  # most common first
-        with torch.device("meta"):
-            candidate = torchvision.models.get_model(name, weights=None)
-        shapes = {key: v.shape for key, v in candidate.state_dict().items() if v.dim() == 4}
-        if shapes == found:
-            return name
-    return None
+    names = ("resnet50", "resnet101", *known_resnets())  # most common first
+    return next((name for name in names if _convolution_shapes(name) == found), None)
+
+
+@functools.cache
+def _convolution_shapes(name: str) -> dict[str, torch.Size]:
+    """Shapes of the convolution weights of a torchvision ResNet, by key."""
+    with torch.device("meta"):
+        resnet = torchvision.models.get_model(name, weights=None)
+    return {key: v.shape for key, v in resnet.state_dict().items() if v.dim() == 4}
 
 
 def _output_channels(stage: nn.Module) -> int:

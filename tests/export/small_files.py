@@ -1,6 +1,8 @@
 """Small models and checkpoints for the tests of several exporters."""
 
+import copy
 import dataclasses
+import functools
 
 from export.architecture import Architecture, amplify_random_weights
 from export.source import Source
@@ -27,6 +29,11 @@ SIZES = ("--check_sizes", "96x128", "70x133", "--check_batches", "1", "3")
 
 def build(architecture):
     """A model with outputs that depend on image and query."""
+    return copy.deepcopy(_built(architecture))  # random numbers for a ResNet take long
+
+
+@functools.lru_cache(maxsize=4)
+def _built(architecture):
     model = architecture.build()
     amplify_random_weights(model)
     return model

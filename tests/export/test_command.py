@@ -12,6 +12,7 @@ import torch
 from export.command import Format, run_export, sizes_to_check
 from export.wrapper import MinimalWrapper
 from tests.export.small_files import BOXES, CATEGORIES, MASKS, SIZES, write_checkpoint
+from tests.narrow_resnet import NARROW
 
 WRITTEN = {}
 
@@ -111,7 +112,7 @@ def test_sizes_that_the_format_does_not_take(flags, capsys):
 def test_sizes_that_learned_positions_do_not_cover(tmp_path, capsys, dilation, most, masks):
     learned = dataclasses.replace(
         MASKS if masks else BOXES,
-        backbone="resnet50",
+        backbone="resnet50" if dilation else NARROW,
         position_embedding="learned",
         dilation=dilation,
     )

@@ -64,7 +64,7 @@ def test_round_trip_is_bit_identical(tmp_path, architecture):
 @ALL
 @pytest.mark.parametrize("timm", [True, False])
 def test_keys_go_both_ways(architecture, timm):
-    state = architecture.build().state_dict()
+    state = build(architecture).state_dict()
     theirs = to_huggingface(state, timm, "file")
     assert all(key.startswith(("detr.", "mask_head.", "bbox_attention.")) for key in theirs) == (
         architecture.masks
