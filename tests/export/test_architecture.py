@@ -20,7 +20,7 @@ VARIANTS = [
 @pytest.mark.parametrize("architecture", VARIANTS)
 def test_weights_and_the_two_silent_flags_tell_all(architecture):
     told = {"dilation": architecture.dilation, "nheads": architecture.nheads, "lr": 3}
-    found = Architecture.of(architecture.build().state_dict(), told, "file")
+    found = Architecture.of(build(architecture).state_dict(), told, "file")
     assert found == architecture
 
 
@@ -31,14 +31,14 @@ def test_the_backbone_is_inferred_from_its_shapes(name):
 
 
 def test_what_nobody_tells_is_the_default():
-    found = Architecture.of(BOXES.build().state_dict(), {"nheads": None}, "file")
+    found = Architecture.of(build(BOXES).state_dict(), {"nheads": None}, "file")
     assert (found.nheads, found.dilation) == (8, False)
 
 
 def test_weights_of_something_else():
     with pytest.raises(UserError, match=r"f\.pth: holds no DETR model"):
         Architecture.of({"fc.weight": torch.ones(2)}, {}, "f.pth")
-    state = BOXES.build().state_dict()
+    state = build(BOXES).state_dict()
     state["backbone.0.body.layer1.0.conv1.weight"] = torch.ones(1, 1, 1, 1)
     with pytest.raises(UserError, match="not match any torchvision ResNet"):
         Architecture.of(state, {}, "f.pth")
@@ -47,7 +47,7 @@ def test_weights_of_something_else():
 @pytest.mark.parametrize("nheads", [3, 0, -1, 2.0])
 def test_heads_must_divide_the_channels(nheads):
     with pytest.raises(UserError, match=rf"f\.pth: --nheads {nheads} does not divide its 32 cha"):
-        Architecture.of(BOXES.build().state_dict(), {"nheads": nheads}, "f.pth")
+        Architecture.of(build(BOXES).state_dict(), {"nheads": nheads}, "f.pth")
 
 
 def test_random_weights_are_the_same_every_time_and_leave_the_generator_alone():

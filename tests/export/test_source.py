@@ -92,7 +92,7 @@ def write_bare(path, state):
 
 
 def test_a_file_without_flags_takes_them_from_the_command_line(tmp_path, capsys):
-    path = write_bare(tmp_path / "bare.pth", BOXES.build().state_dict())
+    path = write_bare(tmp_path / "bare.pth", build(BOXES).state_dict())
     source = source_for("--checkpoint", path, "--nheads", 2)
     assert (source.architecture.nheads, source.architecture.dilation) == (2, False)
     assert (source.short_side, source.max_size) == (800, 1333)
@@ -101,7 +101,7 @@ def test_a_file_without_flags_takes_them_from_the_command_line(tmp_path, capsys)
 
 def test_dilation_from_the_command_line(tmp_path, capsys):
     deeper = dataclasses.replace(BOXES, backbone="resnet50")
-    path = write_bare(tmp_path / "dc5.pth", deeper.build().state_dict())
+    path = write_bare(tmp_path / "dc5.pth", build(deeper).state_dict())
     assert source_for("--checkpoint", path, "--dilation", "--nheads", 4).architecture.dilation
     assert capsys.readouterr().out == ""
 
@@ -109,10 +109,10 @@ def test_dilation_from_the_command_line(tmp_path, capsys):
 def test_heads_are_read_from_the_mask_head(tmp_path, capsys):
     for nheads in (4, 8):
         masks = dataclasses.replace(MASKS, nheads=nheads)
-        path = write_bare(tmp_path / "masks.pth", masks.build().state_dict())
+        path = write_bare(tmp_path / "masks.pth", build(masks).state_dict())
         assert source_for("--checkpoint", path).architecture == masks
         assert "attention heads" not in capsys.readouterr().out
-    boxes = write_bare(tmp_path / "boxes.pth", BOXES.build().state_dict())
+    boxes = write_bare(tmp_path / "boxes.pth", build(BOXES).state_dict())
     assert source_for("--checkpoint", boxes).architecture.nheads == 8
     assert "does not say how many attention heads it has: loaded with --nheads 8" in (
         capsys.readouterr().out
@@ -150,7 +150,7 @@ ANCHORS = dataclasses.replace(BOXES, query_design="anchor", cls_loss="focal")
     ],
 )
 def test_the_loss_of_a_file_without_flags(tmp_path, capsys, architecture, flags, loss, is_told):
-    path = write_bare(tmp_path / "bare.pth", architecture.build().state_dict())
+    path = write_bare(tmp_path / "bare.pth", build(architecture).state_dict())
     source = source_for("--checkpoint", path, "--nheads", 4, *flags)
     assert source.cls_loss == source.architecture.cls_loss == loss
     assert ("--cls_loss focal" in capsys.readouterr().out) == is_told
@@ -174,21 +174,21 @@ def test_a_released_file_is_known_by_its_name(tmp_path, capsys):
     deeper = dataclasses.replace(BOXES, backbone="resnet50", nheads=8, num_classes=91)
     released = RELEASED_MODELS["detr_resnet50_dc5"]
     source = source_for(
-        "--checkpoint", write_bare(tmp_path / released.file, deeper.build().state_dict())
+        "--checkpoint", write_bare(tmp_path / released.file, build(deeper).state_dict())
     )
     assert source.architecture.dilation and capsys.readouterr().out == ""
     assert source.categories == released.category_names
 
 
 def test_weights_saved_from_distributed_training(tmp_path):
-    state = {f"module.{key}": value for key, value in BOXES.build().state_dict().items()}
+    state = {f"module.{key}": value for key, value in build(BOXES).state_dict().items()}
     path = write_bare(tmp_path / "ddp.pth", state)
     assert source_for("--checkpoint", path, "--nheads", 4).architecture == BOXES
 
 
 @pytest.mark.parametrize("changes", [{"args": [1]}, {"categories": ["cat"]}, {"is_thing": None}])
 def test_entries_of_another_kind_tell_nothing(tmp_path, changes):
-    content = {"model": BOXES.build().state_dict(), "args": {}, "categories": {}, **changes}
+    content = {"model": build(BOXES).state_dict(), "args": {}, "categories": {}, **changes}
     torch.save(content, tmp_path / "f.pth")
     source = source_for("--checkpoint", tmp_path / "f.pth")
     assert (source.categories, source.is_thing, source.architecture.nheads) == ({}, {}, 8)
@@ -197,7 +197,7 @@ def test_entries_of_another_kind_tell_nothing(tmp_path, changes):
 @pytest.mark.parametrize(("num_classes", "names"), [(91, THING_NAMES), (7, {})])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_the_original_leaves_out_the_names_of_coco(tmp_path, num_classes, names, suffix):
-    state = dataclasses.replace(BOXES, num_classes=num_classes).build().state_dict()
+    state = build(dataclasses.replace(BOXES, num_classes=num_classes)).state_dict()
     args = argparse.Namespace(dataset_file="coco", nheads=4, dilation=False)
     path = tmp_path / f"f{suffix}"
     write_weights(path, {"model": state, "args": args})
@@ -225,7 +225,7 @@ def test_random_weights_are_reported(capsys):
 
 def test_weights_for_a_hub_model_may_have_other_classes(tmp_path):
     wide = dataclasses.replace(BOXES, backbone="resnet50", num_classes=3)
-    path = write_bare(tmp_path / "mine.pth", wide.build().state_dict())
+    path = write_bare(tmp_path / "mine.pth", build(wide).state_dict())
     source = source_for("--hub", "detr_resnet50_dc5", "--weights", path)
     assert source.name == "detr_resnet50_dc5"
     assert (source.architecture.dilation, source.architecture.num_classes) == (True, 3)

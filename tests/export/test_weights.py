@@ -10,7 +10,7 @@ from export.command import metadata_of
 from export.source import from_file
 from export.weights import flags_of, read_weights, run, write_weights
 from tests.export.key_names.test_detectron2 import as_detectron2
-from tests.export.small_files import BOXES, CATEGORIES, MASKS, write_checkpoint
+from tests.export.small_files import BOXES, CATEGORIES, MASKS, build, write_checkpoint
 from tests.util.tiny_detr import TinyDetr
 from util.category_ids import category_id_of
 from util.errors import UserError
@@ -49,7 +49,7 @@ def test_only_weights_and_what_tells_the_model_are_written(tmp_path):
 def test_the_threshold_of_segments_is_written(tmp_path, suffix):
     path = str(tmp_path / f"weights{suffix}")
     flags = {**MASKS.flags(), "panoptic_threshold": 0.6}
-    write_weights(path, {"model": MASKS.build().state_dict(), "args": flags})
+    write_weights(path, {"model": build(MASKS).state_dict(), "args": flags})
     assert from_file(path, {}).segment_threshold == 0.6
 
 
@@ -61,7 +61,7 @@ def test_a_bare_state_dict_has_no_flags(tmp_path):
 
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_names_of_detectron2_become_ours(tmp_path, wrapped):
-    state = BOXES.build().state_dict()
+    state = build(BOXES).state_dict()
     theirs = {as_detectron2(key): value for key, value in state.items()}
     torch.save({"model": theirs, "epoch": 3} if wrapped else theirs, tmp_path / "d2.pth")
     checkpoint = read_weights(tmp_path / "d2.pth")
@@ -108,7 +108,7 @@ def test_metadata_that_is_not_ours(tmp_path):
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_ids_of_the_rows_come_back(tmp_path, suffix):
     path = tmp_path / f"weights{suffix}"
-    state = BOXES.build().state_dict()
+    state = build(BOXES).state_dict()
     ids = [10, 20, "30", "cell", 50, 60, 70]
     categories = {30: "thirty", category_id_of("cell"): "blood cell"}
     checkpoint = {"model": state, "args": BOXES.flags(), "categories": categories}
@@ -129,7 +129,7 @@ def test_ids_of_the_rows_are_row_numbers_unless_given(tmp_path):
 
 
 def test_ids_that_do_not_fit_the_head(tmp_path):
-    checkpoint = {"model": BOXES.build().state_dict(), "category_ids": [1, 2]}
+    checkpoint = {"model": build(BOXES).state_dict(), "category_ids": [1, 2]}
     torch.save(checkpoint, tmp_path / "a.pth")
     with pytest.raises(UserError, match="category_ids must be a list of 7 ids"):
         from_file(str(tmp_path / "a.pth"), {"nheads": 4})

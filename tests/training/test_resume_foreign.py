@@ -171,7 +171,7 @@ def test_scores_come_from_the_log_beside_the_checkpoint_alone(tmp_path, is_own):
     path = tmp_path / "x.pth" if is_own else tmp_path.parent / "x.pth"
     model, optimizer, scheduler = build("step")
     state = TrainingState(model, optimizer, scheduler, None, RunState())
-    checkpoint = LoadedCheckpoint(str(path), WHOLE["step"])
+    checkpoint = LoadedCheckpoint(str(path), copy.deepcopy(WHOLE["step"]))
     resume_training(state, checkpoint, vars(resolved(WHOLE["step"])), RunFolder(str(tmp_path)))
     assert state.progress.scores == ({0: 0.5, 1: 0.75} if is_own else {0: 0.5})
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from export.key_names import from_detectron2, is_detectron2
-from tests.export.small_files import BOXES, MASKS
+from tests.export.small_files import BOXES, MASKS, build
 from util.errors import UserError
 
 
@@ -26,7 +26,7 @@ def as_detectron2(key):
 @pytest.mark.parametrize("architecture", [BOXES, MASKS])
 @pytest.mark.parametrize("prefix", ["", "detr."])
 def test_a_detr_of_detectron2(architecture, prefix):
-    state = architecture.build().state_dict()
+    state = build(architecture).state_dict()
     theirs = {prefix + as_detectron2(key): value for key, value in state.items()}
     if prefix:
         theirs |= {"pixel_mean": torch.ones(3), "criterion.empty_weight": torch.ones(3)}
@@ -40,14 +40,14 @@ def test_a_detr_of_detectron2(architecture, prefix):
 
 def test_labels_in_a_row_are_reported(capsys):
     for num_classes in (80, 91):
-        state = dataclasses.replace(BOXES, num_classes=num_classes).build().state_dict()
+        state = build(dataclasses.replace(BOXES, num_classes=num_classes)).state_dict()
         from_detectron2({as_detectron2(key): value for key, value in state.items()}, "file")
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("file: the head has 81 rows: labels are indices of COCO's 80 classes")
 
 
 def test_a_resnet_alone_becomes_one_of_torchvision():
-    state = BOXES.build().state_dict()
+    state = build(BOXES).state_dict()
     prefix = "backbone.0.body."
     body = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     theirs = {as_detectron2(prefix + k).split("0.backbone.")[1]: v for k, v in body.items()}
