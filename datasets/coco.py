@@ -104,7 +104,7 @@ class CocoDetection(ListedImages, torchvision.datasets.CocoDetection):
         print("creating index...\nindex created!")
         warn_about_paths(ann_file, "images", self.instances.images_outside(img_folder), img_folder)
         warn_about_boxes(self.instances, ann_file)
-        warn_about_objects(self.instances, ann_file)
+        warn_about_objects(self.instances, ann_file, training)
         check_boxes_and_counts(
             self.instances, ann_file, img_folder, training, num_queries, skip_checks
         )

@@ -26,24 +26,40 @@ _MANY_COPIES = (
 # Fewer are expected: as a share of the annotations, and in a tiny file.
 _CROWDS_EXPECTED = (0.05, 3)  # in COCO 0.012
 _COPIES_EXPECTED = (0.01, 3)
+_EMPTY_EXPECTED = (0.5, 3)  # share of the images
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd; spreads the bits of a number
 
 logger = logging.getLogger(__name__)
 
 
-def warn_about_objects(instances: Instances, ann_file: str | Path) -> None:
+def warn_about_objects(instances: Instances, ann_file: str | Path, training: bool) -> None:
     """Log a warning if the form of a file hides or repeats objects.
 
     - Many crowds: some programs set ``iscrowd`` to 1 for each RLE (Datumaro, which CVAT uses).
     - Many copies of annotations, as after two files have been merged twice.
     - Files listed under several ids, see `divided_files`: some scripts add an image per object.
+    - Most training images without annotations: some programs export images that nobody has labeled.
 
     Args:
         instances: the annotations.
         ann_file: path of the file, for the messages.
+        training: whether the file is for training.
     """
-    for problem in _problems(instances):
+    problems = [*_problems(instances), *(_empty_images(instances) if training else ())]
+    for problem in problems:
         logger.warning("%s: %s", ann_file, problem)
+
+
+def _empty_images(instances: Instances) -> Iterator[str]:
+    num_images = len(instances.size_wh)
+    empty = np.flatnonzero(np.bincount(instances.image_row, minlength=num_images) == 0)
+    if _are_many(len(empty), num_images, _EMPTY_EXPECTED):
+        (first,) = instances.images_at(empty[:1])
+        yield (
+            f"{len(empty)} of {num_images} images have no object of the classes, such as "
+            f"{first['file_name']}: the model learns that nothing is in them; leave out images "
+            "that are not labeled yet"
+        )
 
 
 def _problems(instances: Instances) -> Iterator[str]:

@@ -7,9 +7,9 @@ from datasets.annotations.object_checks import warn_about_objects
 from tests.datasets.check_cases import findings_of, row, write_split
 
 
-def warnings_about(data, caplog):
+def warnings_about(data, caplog, training=True):
     caplog.clear()
-    warn_about_objects(Instances(data), "a.json")
+    warn_about_objects(Instances(data), "a.json", training)
     return [record.getMessage() for record in caplog.records]
 
 
@@ -61,3 +61,14 @@ def test_many_copies_of_annotations_are_reported(tmp_path, caplog, num_copies):
     else:
         assert messages[0].startswith("a.json: 3 of 26 annotations have the class and box of")
         assert messages[0].endswith("annotation id 900, annotation id 901, annotation id 902")
+
+
+@pytest.mark.parametrize("num_empty", [4, 5])
+def test_mostly_empty_training_images_are_reported(tmp_path, caplog, num_empty):
+    data = write_split(tmp_path, num_images=10)
+    kept = [one for one in data["annotations"] if one["image_id"] > num_empty]
+    data["annotations"] = kept
+    messages = warnings_about(data, caplog)
+    start = "a.json: 5 of 10 images have no object of the classes, such as train1.png: "
+    assert [message.startswith(start) for message in messages] == [True] * (num_empty == 5)
+    assert not warnings_about(data, caplog, training=False)
