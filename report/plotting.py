@@ -138,7 +138,7 @@ class ClassAxis:
     def dots(self, ax: Axes, values: Sequence[float]) -> None:
         """Draw a dot for each class."""
         pair = (self._positions, values) if self.is_wide else (values, self._positions)
-        ax.plot(*pair, "o", color=COLORS[1])
+        ax.plot(*pair, "o", color=COLORS[1], clip_on=False)  # whole dots at the limits
 
     def finish(self, ax: Axes, label: str, limits: tuple[float, float] | None = None) -> None:
         """Set the class names, and the label and limits of the other axis."""
