@@ -162,7 +162,7 @@ def _compute_gradients(
     records = []
     for number, batch in enumerate(batches, start=1):
         before = random_state()
-        samples, targets = to_device(batch, device)
+        samples, targets = to_device(batch, device)  # normalizes and pads 8-bit images
         with gradient_sync(model, enabled=number == len(batches)):
             outputs = predict(model, samples, device, amp, targets)
             losses = compute_losses(criterion, outputs, targets, num_boxes)
@@ -180,10 +180,11 @@ def predict(
     In training a model with denoising (`models.anchor.detr`) also reads the targets.
 
     Always in float32: matching and losses (outside the model); class and box heads
-    (`models.detr`, `models.anchor.detr`); on the CPU, also attention during training without
-    dropout (`models.fast.attention`). Frozen batch norms compute in float32 (`models.frozen_norm`),
-    except those folded into convolutions for training or inference: their scale and shift are
-    computed in float32, the convolution with the scaled weights in the reduced precision.
+    (`models.detr`, `models.anchor.detr`, `models.anchor.decoder`); on the CPU, also attention
+    during training without dropout (`models.fast.attention`), except the cross-attention of anchor
+    queries. Frozen batch norms compute in float32 (`models.frozen_norm`), except those folded into
+    convolutions for training or inference: their scale and shift are computed in float32, the
+    convolution with the scaled weights in the reduced precision.
 
     Raises:
         ValueError: if ``amp`` is not ``off``, ``bf16`` or ``fp16``.
@@ -198,7 +199,10 @@ def predict(
 def compute_losses(
     criterion: SetCriterion, outputs: Any, targets: Targets, num_boxes: Tensor | float
 ) -> dict[str, Tensor]:
-    """Losses by name. A criterion without the parameter ``num_boxes`` counts the objects itself."""
+    """Losses by name; `models.fast.batched_losses` computes classes and boxes for `SetCriterion`.
+
+    A criterion without the parameter ``num_boxes`` counts the objects itself.
+    """
     if _takes_num_boxes(criterion):
         return criterion(outputs, targets, num_boxes)
     return criterion(outputs, targets)

@@ -45,8 +45,8 @@ class CocoEvaluator:
     """Collects detections, and evaluates them against COCO ground truth.
 
     Call `update` for each batch, then `synchronize_between_processes`, `accumulate` and
-    `summarize`. Only images passed to `update` are evaluated, each once: duplicates (from a padding
-    distributed sampler) are ignored; the result of the lowest rank is kept.
+    `summarize`. Only images passed to `update` are evaluated, each once: duplicates (from a
+    `DistributedSampler` that repeats images) are ignored; the result of the lowest rank is kept.
 
     After `synchronize_between_processes` only rank 0 has the results; the other ranks receive
     ``coco_eval[iou_type].stats`` from `summarize`.

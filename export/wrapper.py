@@ -94,7 +94,7 @@ class ExportWrapper(nn.Module):
         return Signature(INPUTS, tuple(output_names(self)), shapes)
 
     def inputs_of(self, images: Tensor, padding_mask: Tensor) -> Example:
-        """The inputs for a batch: the same."""
+        """Return the arguments: images and padding mask."""
         return images, padding_mask
 
     def outputs_of(self, images: Tensor, padding_mask: Tensor) -> dict[str, Tensor]:

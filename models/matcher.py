@@ -136,8 +136,8 @@ class HungarianMatcher(nn.Module):
     ) -> list[Indices]:
         """Match the predictions of all decoder layers, with one transfer to the host.
 
-        In training mode non-finite costs are replaced by 0: the loss of these predictions is not
-        finite either, so the step is skipped on all ranks.
+        In training mode non-finite costs are replaced by 0: the loss or gradient of these
+        predictions is not finite either, so the step is skipped on all ranks.
 
         Args:
             logits: (L, B, Q, K).

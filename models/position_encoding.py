@@ -86,7 +86,7 @@ class CellCenterEncoding(nn.Module):
     """Sine and cosine encoding of the centers of feature-map positions, for anchor queries.
 
     The center of a box has the same encoding, see `encode_coordinates`. `PositionEmbeddingSine`
-    encodes their far edges.
+    encodes their right and bottom edges.
 
     Args:
         num_pos_feats: number of channels per axis.

@@ -192,8 +192,9 @@ class Detector:
         Args:
             images: path, PIL image or uint8 array (H, W, 3) in RGB; or a list or an iterator of
                 them. Files and PIL images are rotated by their EXIF orientation.
-            threshold: minimum score in [0, 1]; default: `threshold` and `segment_threshold`.
-            batch_size: maximum number of images per batch; it does not affect the results.
+            threshold: minimum score in [0, 1]; default: the properties `threshold` (detections) and
+                `segment_threshold` (segments).
+            batch_size: maximum number of images per batch; results differ by rounding only.
             classes: names of the classes to detect; default: all.
 
         Returns:
@@ -314,7 +315,7 @@ def batches_of_one_size(inputs: Sequence[Tensor], batch_size: int) -> list[list[
     """Group network inputs of equal size, so that nothing is padded.
 
     Padding changes the predictions of DETR slightly, because convolutions read it at the image
-    border. Without it, the result for an image does not depend on its batch.
+    border. Without it, the result for an image depends on its batch by rounding only.
 
     Args:
         inputs: [N] images (3, H, W).

@@ -26,8 +26,8 @@ def build_optimizer(
     """An optimizer over the trainable parameters, with a separate learning rate for the backbone.
 
     Args:
-        model: its trainable parameters are optimized; "backbone" is part of the names of those in
-            the second parameter group.
+        model: its trainable parameters are optimized; parameters with "backbone" in their name
+            form the second group.
         lr: learning rate of the first group.
         lr_backbone: learning rate of the second group.
         weight_decay: decoupled for ``adamw``; added to the gradient, as L2 penalty, for the others.

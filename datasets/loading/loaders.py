@@ -22,8 +22,8 @@ from util.text import count
 class TrainLoader:
     """Training batches. They depend on seed and epoch only, not on the number of workers.
 
-    Each sample is augmented with its own seeded generators, so loading does not affect the global
-    random state, which dropout uses.
+    Each sample is loaded with the global generators seeded by (seed, epoch, image) and restored
+    afterwards, so loading does not affect the random state that dropout uses.
 
     Args:
         dataset: returns (image, target).
@@ -35,9 +35,9 @@ class TrainLoader:
         skip_bad_images: maximum number of unreadable images that are replaced.
         bad_images: error messages of images replaced earlier in the run; new messages are appended.
         freeze_batch_size: batch size that `start_at` will set later; checked here.
-        category_ids: ids of the rows of the classification head: labels are converted to rows.
-            None: labels are not changed.
-        group_aspect: batch images of similar aspect ratios, see
+        category_ids: category id of each row of the classification head; labels are converted to
+            row numbers. None: labels are not changed.
+        group_aspect: put images of similar aspect ratio into the same batch, see
             `datasets.loading.samplers.group_by_aspect`.
 
     Attributes:

@@ -3,7 +3,7 @@
 PyTorch draws one random number per value: with the default dropout of 0.1 this takes a fifth of a
 bfloat16 training step (``benchmarks/RESULTS.md``). Here 64 random bits serve four values. Dropout
 probabilities are rounded to multiples of 2^-16. The generator is PyTorch's, so that
-``torch.manual_seed`` and saved generator states work as usual; the masks are others than PyTorch's.
+``torch.manual_seed`` and saved generator states work as usual; the masks differ from PyTorch's.
 """
 
 import torch

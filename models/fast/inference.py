@@ -28,12 +28,13 @@ def optimize_for_inference(model: nn.Module, aux_outputs: bool = False) -> nn.Mo
 
     Frozen batch norms (and batch norms in evaluation mode) are folded into the convolutions of
     torchvision ResNets; convolutions run in channels-last layout, fused with residual addition and
-    ReLU, those of 3 x 3 in float32 with Winograd's algorithm; linear layers of the transformer are
-    fused in the same way. All decoder layers run, but only the output of the last one is normalized
-    and goes through the heads. The precision is that of the model, or of the autocast context of
-    the call. Nothing is compiled, so images of many sizes cost nothing extra. Modules of other
-    types do not change. Forward hooks work on all modules; a block or layer with a hook inside
-    falls back to its unfused forward pass.
+    ReLU. In float32, 3 x 3 convolutions with stride 1 and 128 channels or more use Winograd's
+    algorithm on large enough inputs. Linear layers of the transformer are fused in the same way.
+    All decoder layers run, but only the output of the last one is normalized and goes through the
+    heads. The precision is that of the model, or of the autocast context of the call. Nothing is
+    compiled, so new image sizes need no compilation. Modules of other types do not change. Forward
+    hooks work on all modules; a block or layer with a hook inside falls back to its unfused forward
+    pass.
 
     Args:
         model: a `models.detr.DETR`, `models.segmentation.DETRsegm`, `models.demo.MinimalDETR` or

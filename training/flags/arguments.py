@@ -81,7 +81,8 @@ def _add_schedule_flags(group: FlagGroup) -> None:
     )
     add(
         "--lr_min",
-        "final learning rate of the cosine schedule; groups that start at or below it keep theirs",
+        "final learning rate of the cosine schedule; a parameter group whose initial rate is not "
+        "higher keeps its rate",
         type=float,
     )
     add(
@@ -119,9 +120,12 @@ def _add_model_flags(group: FlagGroup) -> None:
     add("--query_design", f"query type. {designs}", choices=["learned", "anchor"])
     groups = "number of denoising groups in training (DN-DETR); needs --query_design anchor"
     add("--denoising", groups, type=int)
-    penalty = "subtract this times IoU² from the logits of queries that overlap a better one of"
-    needs = "their class; needs --query_design anchor and --cls_loss focal"
-    add("--overlap_penalty", f"{penalty} {needs}", type=float)
+    add(
+        "--overlap_penalty",
+        "penalty for overlapping queries: the logits are reduced by this value x IoU² with a "
+        "higher-scoring query of the same class; needs --query_design anchor and --cls_loss focal",
+        type=float,
+    )
     add_switch("--pre_norm", "pre-norm transformer: layer norm before attention and FFN")
     classes = "number of classes, not counting no-object (default: inferred from the data)"
     add("--num_classes", classes, type=int)
@@ -149,7 +153,7 @@ def _add_loss_flags(group: FlagGroup) -> None:
     add("--cls_loss_coef", "loss: weight of the classification loss", type=float)
     alpha = "focal loss: weight of positive targets; negatives get 1 - alpha (default: 0.25)"
     add("--focal_alpha", alpha, type=float)
-    quality = "focal loss: soft targets that contain the IoU, so that scores reflect box quality"
+    quality = "focal loss: soft targets computed from the IoU, so that scores reflect box quality"
     group.add_switch("--iou_targets", quality, off="--no_iou_targets")
     add("--eos_coef", "loss: weight of the no-object class", default=EOS_COEF, type=float)
 
@@ -184,15 +188,14 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--flip_prob", flip, type=float)
     kernels = "library that resizes images; torch: faster, some pixel values differ by 1 of 255"
     add("--resize", kernels, choices=["pillow", "torch"])
-    similar = "batch images of similar aspect ratios: less padding"
+    similar = "put images of similar aspect ratio into the same batch: less padding"
     add_switch("--group_aspect", similar, off="--no_group_aspect")
     bad_images = "replace up to N unreadable images with other images instead of aborting"
     add("--skip_bad_images", bad_images, type=int, metavar="N")
     add_switch(
         "--skip_checks",
-        "print warnings instead of aborting for conflicting class names, wrong box formats, too "
-        "many objects or wrong image sizes, and for flags or data that differ between ranks; also "
-        "do not check whether another run is writing to --output_dir",
+        "turn errors about class names, box formats, number of objects, image sizes and "
+        "differences between ranks into warnings; do not lock --output_dir",
     )
     add("--num_workers", "DataLoader workers per process", default=2, type=int)
 
@@ -200,10 +203,10 @@ def _add_data_flags(group: FlagGroup) -> None:
 def _add_run_flags(group: FlagGroup, device: str) -> None:
     add = group.add
     group.add_switch("--masks", "also train and predict masks (segmentation)")
-    folder = 'output folder; "": none (default: new folder outputs/NAME-N, NAME: config or dataset)'
-    add("--output_dir", folder, default="")
+    folder = 'output folder; "": none (default for training: new folder outputs/NAME-N, '
+    add("--output_dir", f"{folder}NAME: config or dataset)", default="")
     add("--device", "cuda or cpu; by default cuda if there is a GPU", default=device)
-    add("--seed", "random seed of weights, augmentation and data order", default=42, type=int)
+    add("--seed", "random seed of the run", default=42, type=int)
     deterministic = "use deterministic algorithms (slower)"
     group.add_switch("--deterministic", deterministic, off="--no_deterministic")
     add("--resume", "checkpoint (file or URL) to continue from or to evaluate", default="")
@@ -221,7 +224,7 @@ def _add_run_flags(group: FlagGroup, device: str) -> None:
     add("--finetune", f"{initial} and queries may differ")
     first = "number of the first epoch, unless the run is resumed"
     add("--start_epoch", first, default=0, type=int)
-    group.add_switch("--eval", "only evaluate the checkpoint of --resume")
+    group.add_switch("--eval", "evaluate only (--resume FILE)")
     segments = (
         "minimum score of segments in panoptic maps (default: 0.85; with --cls_loss focal 0.35)"
     )

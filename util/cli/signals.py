@@ -1,4 +1,4 @@
-"""Signals that stop training after the current step."""
+"""Signals that stop training between two steps."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ class StopRequested(Exception):  # noqa: N818  # not an error
 
 
 class StopSignals:
-    """Context manager that records stop signals, so that the current step can finish and be saved.
+    """Context manager that records stop signals, so that the run can save before it stops.
 
     A second Ctrl-C raises KeyboardInterrupt. Outside the main thread no signal is recorded.
 
