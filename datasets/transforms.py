@@ -157,9 +157,16 @@ class RandomSelect:
 
 
 class ToTensor:
-    """Convert an 8-bit image to a float32 tensor (C, H, W) in [0, 1]."""
+    """Convert an 8-bit image to a float32 tensor (C, H, W) in [0, 1].
 
-    def __call__(self, image: Image.Image, target: Target | None) -> tuple[Tensor, Target | None]:
+    Arrays (H, W, C) are converted as by `torchvision.transforms.functional.to_tensor`.
+    """
+
+    def __call__(
+        self, image: Image.Image | np.ndarray[Any, Any], target: Target | None
+    ) -> tuple[Tensor, Target | None]:
+        if not isinstance(image, Image.Image):
+            return T.functional.to_tensor(image), target
         return _pixels_of(image).to(torch.float32).div_(255), target
 
 

@@ -220,6 +220,13 @@ def test_to_tensor_equals_torchvision(mode):
     assert tensor.is_contiguous()
 
 
+def test_to_tensor_converts_arrays_as_torchvision():
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    for array in (pixels, pixels[..., 0], pixels / np.float32(255)):
+        tensor, _ = T.ToTensor()(array, None)
+        assert torch.equal(tensor, F.to_tensor(array))
+
+
 def test_normalize_equals_torchvision_and_makes_boxes_relative():
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     image, _ = T.ToTensor()(picture(50, 20), None)
