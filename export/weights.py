@@ -4,22 +4,18 @@ Reads checkpoints of main.py, released files, URLs and safetensors files, with o
 Detectron2's. Writes a checkpoint (.pth) or a safetensors file.
 """
 
-import contextlib
-import shutil
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-
 from util.cli.early_interrupt import end_at_once_on_interrupt
-from util.files.checkpoint import atomic_write
-from util.files.temporary import removed_on_sigterm
 
 if __name__ == "__main__":  # before the imports below, which take seconds
     end_at_once_on_interrupt("python -m export.weights")
 
+import contextlib
 import os
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -39,11 +35,13 @@ from util.cli.command_line import ArgumentParser, run_command
 from util.errors import UserError
 from util.files.checkpoint import (
     StrPath,
+    atomic_write,
     check_replaceable,
     load_checkpoint,
     save_checkpoint,
 )
 from util.files.safetensors_file import SUFFIX, checkpoint_metadata, safetensors_bytes
+from util.files.temporary import removed_on_sigterm
 
 EMA_HELP = "use the EMA weights (checkpoints of runs with --ema_decay)"
 _PROGRAM = "python -m export.weights"
