@@ -1,6 +1,5 @@
 """Classes of training data, validation data and checkpoint: compare and merge them."""
 
-import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +8,6 @@ from datasets.annotations.start_checks import stop_or_warn
 from util.category_ids import category_id_of
 from util.text import first_of
 
-_LEFT = re.compile(r"left")
 Labels = tuple[str, str]
 Names = Mapping[int, str]
 
@@ -249,7 +247,7 @@ def warn_of_mirrored_classes(names: Iterable[str], flip_prob: float) -> None:
 def mirrored_names(names: Iterable[str]) -> list[tuple[str, str]]:
     """Find pairs of names that differ only by left and right, in upper or lower case."""
     by_key = {name.casefold(): name for name in names}
-    mirrored = {key: _LEFT.sub("right", key) for key in by_key}
+    mirrored = {key: key.replace("left", "right") for key in by_key}
     return [(by_key[k], by_key[m]) for k, m in mirrored.items() if m != k and m in by_key]
 
 

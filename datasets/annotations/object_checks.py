@@ -67,8 +67,12 @@ def _problems(instances: Instances) -> Iterator[str]:
 
     def described(chosen: np.ndarray, problem: str) -> str:
         """Number of annotations, what is wrong with them, and the first few."""
-        ids = [row["id"] for row in instances.annotations_at(chosen[:EXAMPLES_SHOWN])]
-        examples = first_of([f"annotation id {i}" for i in ids], total=len(chosen))
+        rows = instances.annotations_at(chosen[:EXAMPLES_SHOWN])
+        images = [instances.file_names[i] for i in instances.image_row[chosen[: len(rows)]]]
+        ids = [
+            f"annotation id {row['id']} ({name})" for row, name in zip(rows, images, strict=True)
+        ]
+        examples = first_of(ids, total=len(chosen))
         return f"{len(chosen)} of {num_rows} annotations {problem}: {examples}"
 
     crowds = np.flatnonzero(instances.iscrowd)
