@@ -20,8 +20,8 @@ DIVIDED_FILES = (
     "count the objects of the others as background"
 )
 _MANY_COPIES = (
-    "have the class and box of another annotation of the image, so the model learns to detect "
-    "these objects several times; remove the copies"
+    "have the class and box of another annotation of the image: training learns to detect such "
+    "objects several times, and AP expects it; remove the copies"
 )
 # Fewer are expected: as a share of the annotations, and in a tiny file.
 _CROWDS_EXPECTED = (0.05, 3)  # in COCO 0.012

@@ -7,7 +7,6 @@
 - Training in mixed precision on a CPU with dropout uses faster random numbers, see `dropout`.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -160,17 +159,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, is_attended_to: Tensor | None, p: fl
         p: dropout probability of the attention weights.
 
     Returns:
-        (B, heads, L, C'), in float32, or with dropout in mixed precision in the dtype of ``q``.
+        (B, heads, L, C'), in float32, or with dropout in mixed precision in the dtype of ``v``.
     """
     uses_own_dropout = p > 0 and torch.is_autocast_enabled("cpu")
     with torch.autocast("cpu", enabled=False):
         if not uses_own_dropout:
             q, k, v = q.float(), k.float(), v.float()
             return F.scaled_dot_product_attention(q, k, v, is_attended_to, p)
-        scores = q * q.shape[3] ** -0.5 @ k.transpose(2, 3)
-        if is_attended_to is not None:
-            scores = scores.masked_fill(~is_attended_to, -math.inf)
-        return dropout(scores.softmax(3), p) @ v
+        scores = q.float() * q.shape[3] ** -0.5 @ k.float().transpose(2, 3)
+        if is_attended_to is not None:  # not -inf: a row of padding alone would become NaN
+            scores = scores.masked_fill(~is_attended_to, torch.finfo(scores.dtype).min)
+        return dropout(scores.softmax(3), p).to(v.dtype) @ v
 
 
 def _is_usual_mask(attn_mask: Tensor | None, query: Tensor, key: Tensor) -> bool:

@@ -26,7 +26,7 @@ def dropout(x: Tensor, p: float) -> Tensor:
     kept = round((1 - p) * 2**16)  # of 2^16 values
     if not 0 < kept < 2**16 or torch.compiler.is_compiling():
         return F.dropout(x, p)
-    bits = torch.empty(x.numel() // 4 + 1, dtype=torch.int64).random_(-(2**63), None)
+    bits = x.new_empty(x.numel() // 4 + 1, dtype=torch.int64).random_(-(2**63), None)
     is_kept = bits.view(torch.int16)[: x.numel()] < kept - 2**15
     return x * is_kept.view(x.shape).to(x.dtype).mul_(2**16 / kept)
 

@@ -88,6 +88,12 @@ def test_attention_weights_are_dropped():
     assert not is_kept[1, ..., 4:].any()
 
 
+def test_attention_to_padding_alone_is_finite():
+    q = torch.randn(1, 1, 3, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attend(q, q, q, torch.zeros(1, 1, 1, 3, dtype=torch.bool), 0.5).isfinite().all()
+
+
 def test_attention_in_training():
     torch.manual_seed(0)
     attention, x = Attention(16, 2, 0.5), torch.randn(7, 3, 16)
