@@ -124,6 +124,9 @@ def test_every_branch_has_dropout(pre_norm):
         layer(16, 4, 20, dropout=1.0, normalize_before=pre_norm)
         for layer in (TransformerEncoderLayer, TransformerDecoderLayer)
     ]
+    for name, bias in ((n, p) for layer in layers for n, p in layer.named_parameters()):
+        if name.endswith("bias"):
+            torch.nn.init.normal_(bias)  # else attention without weights gives zeros anyway
     found = [layers[0](x), layers[1](x, memory)]
     for layer, output in zip(layers, found, strict=True):
         expected = x
