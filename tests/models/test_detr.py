@@ -57,6 +57,8 @@ def test_optimizer_states_are_numbered_as_in_released_files():
 
 def test_outputs_of_all_layers():
     model, _, _ = build("--num_classes 7")
+    logits = []
+    model.class_embed.register_forward_hook(lambda module, args, output: logits.extend(output))
     outputs = model(nested_tensor_from_tensor_list(images()))
     assert outputs["pred_logits"].shape == (2, 6, 8)
     assert outputs["pred_boxes"].shape == (2, 6, 4)
@@ -64,6 +66,9 @@ def test_outputs_of_all_layers():
     assert [sorted(layer) for layer in outputs["aux_outputs"]] == [
         ["pred_boxes", "pred_logits"]
     ] * 2
+    in_order = [*outputs["aux_outputs"], outputs]
+    for layer, expected in zip(in_order, logits, strict=True):
+        assert torch.equal(layer["pred_logits"], expected)
 
 
 def test_without_auxiliary_losses_the_result_is_the_same():
