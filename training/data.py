@@ -116,7 +116,7 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     )
     if train_set is not None:
         warn_of_similar_classes(classes.names.values())
-        warn_of_mirrored_classes(train_set.categories.values(), option(args, "flip_prob"))
+        warn_of_mirrored_classes(classes.names.values(), option(args, "flip_prob"))
     ground_truth = build_ground_truth(val_set, args)
     used = [dataset for dataset in (val_set, train_set) if dataset is not None]
     largest_id = max((i for dataset in used for i in dataset.categories), default=0)
