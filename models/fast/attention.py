@@ -4,7 +4,8 @@
   runs a fused kernel.
 - Training in mixed precision on a CPU without dropout computes the attention in float32. PyTorch's
   bfloat16 kernel takes 1.1 to 4.6 times as long (``benchmarks/RESULTS.md``).
-- Training in mixed precision on a CPU with dropout uses faster random numbers, see `dropout`.
+- Training in mixed precision on a CPU with dropout computes scores and softmax in float32 and the
+  product with the values in the lower precision, with faster random numbers, see `dropout`.
 """
 
 from collections.abc import Callable
@@ -149,7 +150,7 @@ class Attention(nn.MultiheadAttention, WeightHooks):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, is_attended_to: Tensor | None, p: float) -> Tensor:
-    """Attention of each head on a CPU, in the precision that is fastest there.
+    """Attention of each head on a CPU, in float32 but for the case of dropout below.
 
     Args:
         q: (B, heads, L, C).

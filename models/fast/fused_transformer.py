@@ -70,7 +70,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> Tensor:
     """Attention of each head.
 
     With bfloat16 on a CPU without AMX, explicit matrix products are used: they take about 60 % of
-    the time of PyTorch's fused kernel. With AMX they take 2 to 3 times as long.
+    the time of PyTorch's fused kernel. With AMX they take 2 to 4 times as long.
 
     Args:
         q: (B, heads, L, C).
