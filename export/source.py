@@ -11,6 +11,7 @@ from torch import nn
 
 import hubconf
 from datasets.coco import PUBLISHED_SCALES
+from datasets.formats.held_out import NO_IMAGES, ImageSplit
 from datasets.loading.byte_images import Normalization
 from export.architecture import Architecture, amplify_random_weights
 from export.loaded_model import LoadedModel
@@ -45,10 +46,12 @@ class Source(LoadedModel):
         name: name of the model in messages and metadata.
         model: a `models.detr.DETR`, `models.segmentation.DETRsegm` or `models.demo.MinimalDETR`.
         architecture: the flags that build the model.
+        split: images that were trained on and held out, if the file has them.
     """
 
     name: str
     architecture: Architecture
+    split: ImageSplit = NO_IMAGES
 
     @property
     def is_minimal(self) -> bool:
@@ -161,6 +164,7 @@ def from_file(
         unused_ids=_unused_ids(checkpoint, category_ids.by_row, path),
         is_thing=is_thing or _coco_things(dataset_file, architecture.num_classes),
         category_ids=category_ids.saved(),
+        split=ImageSplit.read(checkpoint.get("split")),
         short_side=max(_side(n, path) for n in _listed(flags.get("scales") or PUBLISHED_SCALES)),
         max_size=_side(flags.get("max_size", NEW_FLAG_DEFAULTS["max_size"]), path),
         normalization=Normalization.of(flags, path),

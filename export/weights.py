@@ -46,11 +46,11 @@ from util.files.temporary import removed_on_sigterm
 EMA_HELP = "use the EMA weights (checkpoints of runs with --ema_decay)"
 _PROGRAM = "python -m export.weights"
 # Flags that are stored with the weights: architecture, image sizes, normalization, meaning of
-# the category ids, minimum score of segments.
+# the category ids, minimum score of segments, meaning of the scores (fine-tuning keeps it).
 _KEPT_FLAGS = (
     *FLAG_NAMES,
     *("scales", "max_size", "image_mean", "image_std"),
-    *("dataset_file", "panoptic_threshold"),
+    *("dataset_file", "panoptic_threshold", "iou_targets"),
 )
 _OF_FLAGS = (bool, int, float, str, list, tuple, type(None))  # types of values
 

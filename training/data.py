@@ -102,7 +102,7 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
         listed = class_list(args.classes, saved, known, start.resume.path)
         args = argparse.Namespace(**{**vars(args), "classes": listed})
     val_set: Any = build_dataset("val", args, known, split)
-    _refuse_other_fraction(args, val_set, start, split)
+    _check_fraction(args, val_set, start, split)
     train_set: Any = None if args.eval else build_dataset("train", args, known, split)
     _require_same_data(args.skip_checks, training=train_set, validation=val_set)
     warn_of_shared_images(train_set, val_set)
@@ -150,10 +150,12 @@ def _earlier_split(args: argparse.Namespace, start: Start) -> ImageSplit:
     return ImageSplit.read(checkpoint.content.get("split") if is_same or is_unknown else None)
 
 
-def _refuse_other_fraction(
+def _check_fraction(
     args: argparse.Namespace, val_set: Any, start: Start, earlier: ImageSplit
 ) -> None:
     """Refuse a ``--val_fraction`` of a new run that changes nothing: all images are in the split.
+
+    Files of `export.weights` do not store their fraction; for them a warning is printed.
 
     Args:
         val_set: validation dataset.
@@ -166,15 +168,19 @@ def _refuse_other_fraction(
     if args.val_fraction is None or args.val_fraction >= 1:  # 1: evaluate all images
         return
     kept: ImageSplit | None = getattr(val_set, "split", None)
-    saved = split_of(flags_in(checkpoint.content, checkpoint.path)).get("val_fraction")
-    if saved is None:  # a file of `export.weights`
+    if earlier == ImageSplit() or kept is None or kept != earlier.of_names(kept.train | kept.val):
         return
-    if earlier != ImageSplit() and kept == earlier and args.val_fraction != saved:
-        raise UserError(
-            f"--val_fraction {args.val_fraction:g}: the {len(earlier.val)} validation images of "
-            f"{checkpoint.path} are kept (--val_fraction {saved}), and the data has no new images; "
-            "omit the flag, or choose all validation images anew with --split_seed N"
-        )
+    saved = split_of(flags_in(checkpoint.content, checkpoint.path)).get("val_fraction")
+    known = "" if saved is None else f" (--val_fraction {saved})"
+    problem = (
+        f"--val_fraction {args.val_fraction:g}: the {len(earlier.val)} validation images of "
+        f"{checkpoint.path} are kept{known}, and the data has no new images; "
+        "omit the flag, or choose all validation images anew with --split_seed N"
+    )
+    if saved is None:
+        print(f"Warning: {problem}")
+    elif args.val_fraction != saved:
+        raise UserError(problem)
 
 
 def _is_same_path(now: str, before: Any) -> bool:

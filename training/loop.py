@@ -37,6 +37,10 @@ from util.nonfinite_steps import StepWatch
 from util.optimizer import num_optimized, set_backbone_trained
 
 
+# Lower scores are printed as 0.000: the run has not begun to detect objects, and goes on.
+_SMALLEST_SCORE = 0.0005
+
+
 @dataclass(frozen=True)
 class LoopSettings:
     """The flags that the epoch loop uses."""
@@ -160,7 +164,7 @@ class Run:
 
     def _should_stop_early(self) -> bool:
         best, patience = self.state.best_epoch, self.settings.patience
-        if best is None or patience is None:
+        if best is None or patience is None or self.state.score_of(best) < _SMALLEST_SCORE:
             return False
         if sum(epoch > best for epoch in self.state.scores) < patience:
             return False

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from datasets.formats.held_out import NO_IMAGES
 from datasets.loading.byte_images import Normalization
 from export.architecture import Architecture
 from export.check import CheckFailedError, Exported
@@ -33,6 +34,7 @@ from util.files.safetensors_file import read_safetensors
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS, OLD_WEIGHTS = "model.safetensors", "pytorch_model.bin"
 _BILINEAR = 2  # Pillow's number of the filter
+_SPLIT = "held_out_split"  # key in config.json, which transformers keeps; names are hashed
 _NOT_NORMALIZED = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
@@ -47,6 +49,8 @@ def write_folder(source: Source, folder: Path) -> None:
     """
     state = source.model.state_dict()
     config = write_config(source.architecture, state, source)
+    if source.split != NO_IMAGES:
+        config[_SPLIT] = source.split.hashed().saved()
     theirs = to_huggingface(state, config["use_timm_backbone"], source.name)
     write_safetensors_file(folder / WEIGHTS, theirs, {})
     preprocessor = preprocessor_config(
@@ -64,8 +68,8 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], nn.Module]:
         A checkpoint, and our model with its weights. The checkpoint has ``model``: the weights
         under our key names; ``args``: the flags of the architecture, and image sizes, normalization
         and ``panoptic_threshold`` if the folder has them; ``categories``: names by category id;
-        ``is_thing``, ``category_ids`` and ``thresholds``, as in a checkpoint; ``unused_ids``: see
-        `export.loaded_model.LoadedModel`.
+        ``is_thing``, ``category_ids``, ``thresholds`` and ``split``, as in a checkpoint;
+        ``unused_ids``: see `export.loaded_model.LoadedModel`.
 
     Raises:
         UserError: a file is missing, or we have no equivalent model.
@@ -90,6 +94,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], nn.Module]:
     checkpoint = {
         "model": state,
         "args": flags | architecture.flags() | transforms,
+        "split": config.get(_SPLIT),
         **classes,
     }
     return checkpoint, model

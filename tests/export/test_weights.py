@@ -9,9 +9,12 @@ import torch
 from export.command import metadata_of
 from export.source import from_file
 from export.weights import flags_of, read_weights, run, write_weights
+from main import parse_command_line
 from tests.export.key_names.test_detectron2 import as_detectron2
 from tests.export.small_files import BOXES, CATEGORIES, MASKS, build, write_checkpoint
 from tests.util.tiny_detr import TinyDetr
+from training.flags.arguments import flag_actions
+from training.flags.saved import resolve_for_new_run
 from util.category_ids import category_id_of
 from util.errors import UserError
 
@@ -51,6 +54,16 @@ def test_the_threshold_of_segments_is_written(tmp_path, suffix):
     flags = {**MASKS.flags(), "panoptic_threshold": 0.6}
     write_weights(path, {"model": build(MASKS).state_dict(), "args": flags})
     assert from_file(path, {}).segment_threshold == 0.6
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_fine_tuning_of_written_weights_keeps_the_meaning_of_scores(tmp_path, suffix):
+    path = str(tmp_path / f"weights{suffix}")
+    focal = {**BOXES.flags(), "cls_loss": "focal", "iou_targets": True, "denoising": 5}
+    write_weights(path, {"model": build(BOXES).state_dict(), "args": focal})
+    args = parse_command_line(["--finetune", path, "--device", "cpu"]).args
+    args = resolve_for_new_run(args, "finetune", read_weights(path), set(), flag_actions())
+    assert (args.cls_loss, args.iou_targets, args.denoising) == ("focal", True, 0)
 
 
 def test_a_bare_state_dict_has_no_flags(tmp_path):

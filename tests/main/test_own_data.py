@@ -146,7 +146,9 @@ def test_exported_weights_keep_training_images_out_of_validation(
     assert b".png" not in exported.read_bytes()  # the names may be confidential
     flags = ["--data", voc, "--seed", "7", "--finetune", exported, "--epochs", "1"]
     assert run(*flags, "--val_fraction", "0.3", "--output_dir", out) == 0
-    assert "3 of 8 images: 3 as in the checkpoint" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "3 of 8 images: 3 as in the checkpoint" in text
+    assert "Warning: --val_fraction 0.3: the 3 validation images of" in text
     assert read_checkpoint(out / "checkpoint.pth")["split"] == split
     evaluated.clear()
     flags = ["--data", voc, "--seed", "7", "--eval", "--resume", exported, "--output_dir", ""]

@@ -257,6 +257,15 @@ def test_patience(data, tmp_path, monkeypatch, capsys):
     assert read_checkpoint(tmp_path / "best.pth")["epoch"] == 1
 
 
+def test_patience_waits_for_a_run_that_detects_nothing_yet(data, tmp_path, monkeypatch, capsys):
+    scores = iter([0.0, 0.0004, 0.0, 0.0, 0.02, 0.0, 0.01, 0.9])
+    monkeypatch.setattr(loop, "validation_score", lambda stats: next(scores))
+    flags = ["--epochs", "9", "--patience", "2", "--output_dir", tmp_path]
+    assert run(data, *flags) == 0
+    assert "(--patience 2): no better validation score since epoch 4" in capsys.readouterr().out
+    assert len(read_log(tmp_path)) == 7
+
+
 def test_flags_given_now_win_and_differences_are_printed(data, uninterrupted, tmp_path, capsys):
     resume = ["--resume", uninterrupted / "checkpoint.pth", "--output_dir", tmp_path]
     assert run(data, *resume, "--epochs", "4", "--lr", "5e-4", "--weight_decay", "0") == 0

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from datasets.formats.held_out import ImageSplit
 from datasets.loading.byte_images import IMAGENET, Normalization
 from export.check import CheckFailedError, compare, padded_batches
 from export.huggingface.command import run
@@ -23,7 +24,7 @@ from export.huggingface.folder import (
 )
 from export.huggingface.keys import from_huggingface, to_huggingface
 from export.source import from_file
-from export.weights import write_weights
+from export.weights import read_weights, write_weights
 from export.wrapper import ExportWrapper
 from models.postprocess import PostProcess
 from tests.export.small_files import (
@@ -59,6 +60,20 @@ def test_round_trip_is_bit_identical(tmp_path, architecture):
     transforms = {"scales": [800], "max_size": 1333, **IMAGENET.flags()}
     assert checkpoint["args"] == architecture.flags() | transforms
     assert checkpoint["categories"] == CATEGORIES
+
+
+def test_held_out_images_come_back_as_hashes(tmp_path):
+    checkpoint = {"model": build(BOXES).state_dict(), "args": BOXES.flags()}
+    split = ImageSplit(frozenset({"a.jpg", "b.jpg"}), frozenset({"c.jpg"}))
+    torch.save({**checkpoint, "split": split.saved()}, tmp_path / "in.pth")
+    folder, out = tmp_path / "theirs", str(tmp_path / "out.pth")
+    folder.mkdir()
+    write_folder(from_file(str(tmp_path / "in.pth"), {}), folder)
+    assert "a.jpg" not in (folder / "config.json").read_text()
+    sizes = ["--check_sizes", "96x128", "--check_batches", "1"]
+    assert run(["from", str(folder), "--output", out, *sizes]) == 0
+    found = ImageSplit.read(read_weights(out)["split"])
+    assert found.of_names(["c.jpg", "a.jpg", "b.jpg"]) == split
 
 
 @ALL
