@@ -154,11 +154,11 @@ def check_training_flags(args: argparse.Namespace) -> None:
             f"--momentum {args.momentum}: --optimizer {args.optimizer} has no momentum; omit the "
             "flag, or use --optimizer sgd"
         )
-    if args.lr_min_ratio and args.lr_scheduler != "cosine":
-        raise UserError(
-            f"--lr_min_ratio {args.lr_min_ratio}: requires --lr_scheduler cosine; add it, or use "
-            "--lr_min_ratio 0"
-        )
+    for name in ("lr_min", "lr_min_ratio"):
+        if (value := getattr(args, name)) and args.lr_scheduler != "cosine":
+            raise UserError(
+                f"--{name} {value}: requires --lr_scheduler cosine; add it, or use --{name} 0"
+            )
     if args.lr_min_ratio and args.lr_min:
         raise UserError(
             f"--lr_min {args.lr_min} and --lr_min_ratio {args.lr_min_ratio} both set the final "

@@ -33,8 +33,11 @@ def check_data_flags(args: argparse.Namespace) -> None:
             f"--dataset_file {args.dataset_file} does not read --{own[0]}: omit one of them"
         )
     # The checkpoint may select the data; then this function is called again.
-    has_own_data = bool(own) or (not coco and bool(args.resume or args.auto_resume))
+    is_resumed = bool(args.resume or args.auto_resume)
+    has_own_data = bool(own) or (not coco and is_resumed)
     _check_val_fraction(args, has_own_data)
+    if not is_resumed:
+        _check_unused(args, has_own_data)
     if args.keep_difficult and (not has_own_data or args.yolo_path):
         raise UserError("--keep_difficult applies to Pascal VOC: it requires --data or --voc_path")
     if args.classes and args.dataset_file.endswith("panoptic"):
@@ -53,3 +56,14 @@ def _check_val_fraction(args: argparse.Namespace, is_own: bool) -> None:
         raise UserError("--val_fraction 1 leaves no images for training: use it only with --eval")
     if not is_own:
         raise UserError("--val_fraction requires --data, --voc_path or --yolo_path")
+
+
+def _check_unused(args: argparse.Namespace, is_own: bool) -> None:
+    """Refuse flags that the data ignores; checkpoints of earlier versions may have them."""
+    if args.split_seed is not None and not is_own:
+        raise UserError("--split_seed requires --data, --voc_path or --yolo_path")
+    if args.coco_panoptic_path and args.dataset_file != "coco_panoptic":
+        raise UserError(
+            f"--coco_panoptic_path: --dataset_file {args.dataset_file} does not read it; add "
+            "--dataset_file coco_panoptic, or omit the path"
+        )

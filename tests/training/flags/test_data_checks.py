@@ -22,6 +22,9 @@ def check(*argv):
         ["--dataset_file", "yolo", "--yolo_path", "a", "--classes", "b", "--val_fraction", "0.5"],
         ["--coco_path", "a", "--train_images", "b", "--classes", "c"],
         ["--data", "a", "--val_fraction", "1", "--eval"],
+        ["--data", "a", "--split_seed", "1"],
+        ["--dataset_file", "coco_panoptic", "--coco_path", "a", "--coco_panoptic_path", "b"],
+        ["--resume", "a.pth", "--coco_path", "a", "--coco_panoptic_path", "b"],
     ],
 )
 def test_flags_that_go_together(argv):
@@ -46,6 +49,8 @@ def test_flags_that_go_together(argv):
         (["--coco_path", "a", "--val_fraction", "0.1"], "--val_fraction requires --data"),
         (["--yolo_path", "a", "--keep_difficult"], "it requires --data or --voc_path"),
         (["--dataset_file", "coco_panoptic", "--classes", "a"], "--classes does not apply to"),
+        (["--coco_path", "a", "--split_seed", "1"], "--split_seed requires --data"),
+        (["--coco_path", "a", "--coco_panoptic_path", "b"], "add --dataset_file coco_panoptic"),
     ],
 )
 def test_flags_that_contradict_each_other(argv, says):

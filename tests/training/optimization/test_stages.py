@@ -241,6 +241,7 @@ def test_no_frozen_epochs_with_a_recipe_that_has_some():
 MISTAKES = {
     "momentum of Adam": (["--momentum", "0.9"], "--optimizer adamw has no momentum"),
     "momentum of 1": (["--momentum", "1", "--optimizer", "sgd"], "must be below 1"),
+    "minimum of step": (["--lr_min", "1e-6"], "requires --lr_scheduler cosine; add it, or use"),
     "ratio of step": (["--lr_min_ratio", "0.1"], "requires --lr_scheduler cosine"),
     "two minima": (["--lr_min", "1e-6", *WARM], "set one of them to 0"),
     "batch size alone": (["--freeze_batch_size", "4"], "requires --freeze_backbone_epochs"),
