@@ -36,7 +36,6 @@ from util.metric_logger import MetricLogger
 from util.nonfinite_steps import StepWatch
 from util.optimizer import num_optimized, set_backbone_trained
 
-
 # Lower scores are printed as 0.000: the run has not begun to detect objects, and goes on.
 _SMALLEST_SCORE = 0.0005
 
