@@ -59,7 +59,7 @@ def main(
     from training.output_folder import build_output_folder
     from util.distributed.processes import connected, use_gpu
     from util.reproducibility.determinism import explained_refusals
-    from util.reproducibility.provenance import get_sha
+    from util.reproducibility.provenance import versions
     from util.system.allocator import keep_freed_memory
     from util.system.devices import check_device
     from util.terminal.style import prints_short
@@ -72,7 +72,7 @@ def main(
         if args.device == "cpu":
             keep_freed_memory()
         if not prints_short(args.log_style):
-            print(f"git:\n  {get_sha()}\n")
+            print(f"git:\n  {versions()['commit']}\n")
         with build_output_folder(args, run_name) as args.output_dir:
             _train_or_evaluate(args, given)
 

@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 
 from tests.cheap_runs import cheap_runs
+from tests.programs import forking_context, take_environment
 
 _SECONDS = 240
-_PRELOADED = ["pytest", "torchvision", "tests.test_main"]
 
 
 def run_connected(
@@ -21,7 +21,7 @@ def run_connected(
     """What ``work`` returns in groups of connected processes of several sizes, one after the other.
 
     Starting processes takes longer than most work in them: all groups are made of the same ones,
-    forked from a server that has imported PyTorch and main.py.
+    forked from the server of `tests.programs`.
 
     Args:
         work: a function of a module, called with ``given``; its value is saved by `torch.save`.
@@ -32,8 +32,7 @@ def run_connected(
         for each of ``worlds`` the values of its processes, in order of rank.
     """
     folder.mkdir(parents=True)
-    context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
+    context = forking_context()
     processes = [
         context.Process(target=_live, args=(work, folder, rank, worlds, given, dict(os.environ)))
         for rank in range(max(worlds))
@@ -62,9 +61,7 @@ def _live(
     given: Any,
     environment: dict[str, str],
 ) -> None:
-    os.environ.clear()
-    os.environ |= environment  # the server has that of its own start
-    torch.set_num_threads(1)
+    take_environment({**environment, "OMP_NUM_THREADS": "1"})
     try:
         for world in worlds:
             if rank < world:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -12,6 +11,7 @@ from PIL import Image
 from datasets.shapes.directory import write_shapes
 from tests.cheap_runs import with_pictures
 from tests.datasets.photo_cases import UPRIGHT_WH, write_photo
+from tests.programs import run_forked
 from tests.test_main import FLAGS, ROOT, data, read_checkpoint, run, trained  # noqa: F401
 
 SWAPPED = {1: "rectangle", 2: "ellipse"}
@@ -145,7 +145,7 @@ def test_an_image_of_another_size_ends_the_process_with_workers(copied):
     first = sorted((copied / "train2017").iterdir())[0]
     Image.new("RGB", (10, 10)).save(first)
     command = [sys.executable, str(ROOT / "main.py"), *FLAGS, "--coco_path", str(copied)]
-    done = subprocess.run(
+    done = run_forked(
         [*command, "--epochs", "1", "--num_workers", "2"],
         capture_output=True,
         text=True,

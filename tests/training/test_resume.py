@@ -12,6 +12,7 @@ import torch
 
 from tests.drawn_data import drawn_data
 from tests.narrow_resnet import NARROW
+from tests.programs import ForkedProgram
 from tests.test_main import FLAGS, ROOT, assert_one_line, read_checkpoint, read_log, run
 from training import evaluation, loop
 from util.cli.signals import StopRequested
@@ -340,7 +341,7 @@ def start(data, folder, *flags):
     script = ROOT / "tests/distributed/narrow_main.py"
     command = [sys.executable, "-W", "error", str(script), *FLAGS, "--backbone", NARROW]
     command += ["--coco_path", str(data), "--output_dir", str(folder), *map(str, flags)]
-    return subprocess.Popen(
+    return ForkedProgram(
         command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

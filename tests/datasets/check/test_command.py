@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from PIL import Image
 from datasets.check import command
 from datasets.check.command import run
 from tests.datasets.check_cases import write_split
+from tests.programs import run_forked
 
 ROOT = Path(command.__file__).parents[2]
 
@@ -164,7 +164,7 @@ def test_unknown_flags_end_with_status_2(capsys):
 def test_as_a_program_json_is_alone_on_stdout(coco):
     command = [sys.executable, "-m", "datasets.check", "--coco_path", str(coco), "--json", "-"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, env=environment, check=True)
+    ended = run_forked(command, cwd=ROOT, capture_output=True, env=environment, check=True)
     assert json.loads(ended.stdout)["errors"] == []
     assert ended.stderr == b""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
+from tests.programs import ForkedProgram
 from util.distributed.connection_faults import convert_connection_errors
 from util.distributed.launch import Launch
 from util.errors import ConnectionLostError, UserError
@@ -110,7 +111,7 @@ def two_processes(where, how, timeout):
     script = Path(__file__).with_name("lost_process.py")
     command = [sys.executable, "-W", "error", str(script), where, how, str(timeout)]
     processes = [
-        subprocess.Popen(
+        ForkedProgram(
             command,
             env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,

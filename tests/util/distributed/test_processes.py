@@ -14,6 +14,7 @@ import torch
 
 import main
 from datasets.shapes.directory import write_shapes
+from tests.programs import ForkedProgram, run_forked
 from tests.test_main import FLAGS
 from training import data
 from util.distributed import processes as distributed
@@ -213,7 +214,7 @@ def test_an_unexpected_error_over_nccl_ends_the_process_at_once(tmp_path, backen
     place = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", AS_IF_OVER_NCCL, backend, f"file://{tmp_path}/meet"]
     environment = os.environ | place | {"PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(
+    ended = run_forked(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
     )
     assert ended.returncode == 1
@@ -240,7 +241,7 @@ def test_an_unexpected_error_ends_a_process_with_data_workers(tmp_path):
     """They outlive one SIGTERM, and the interpreter would wait for them at its exit."""
     write_shapes(tmp_path / "data", num_train=4, num_val=1, image_size=64)
     flags = [*FLAGS, "--coco_path", str(tmp_path / "data"), "--output_dir", ""]
-    ended = subprocess.run(
+    ended = run_forked(
         [sys.executable, "-c", FAILING_WITH_WORKERS, *flags, "--num_workers", "2"],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -322,7 +323,7 @@ def two_processes(tmp_path_factory):
         place = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
         environment = os.environ | place | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        running.append(subprocess.Popen(command, env=environment, text=True, **pipes))
+        running.append(ForkedProgram(command, env=environment, text=True, **pipes))
     try:
         printed = [process.communicate(timeout=120) for process in running]
     finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.distributed.processes import run_connected
+from tests.programs import ForkedProgram
 from tests.test_main import ROOT, assert_one_line, run
 from util.errors import UserError
 from util.files import folder_lock
@@ -47,7 +48,7 @@ def test_a_folder_is_locked_until_the_end_of_the_run(tmp_path):
 
 def test_a_killed_run_leaves_no_lock(tmp_path):
     """Although its data workers live on."""
-    holder = subprocess.Popen(
+    holder = ForkedProgram(
         [sys.executable, "-c", HOLDER, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip

@@ -1,12 +1,12 @@
 """SIGTERM leaves no temporary files."""
 
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.programs import run_forked
 from util.files.temporary import removed_on_sigterm
 
 ROOT = Path(__file__).parents[3]
@@ -31,7 +31,7 @@ with removed_on_sigterm(Path(folder)), atomic_write(sys.argv[1] + "/f", "w") as 
 
 def test_sigterm_removes_everything_that_is_not_complete(tmp_path):
     (tmp_path / "f").write_text("whole")
-    done = subprocess.run([sys.executable, "-c", WRITE, str(tmp_path)], cwd=ROOT, timeout=100)
+    done = run_forked([sys.executable, "-c", WRITE, str(tmp_path)], cwd=ROOT, timeout=100)
     assert done.returncode == -signal.SIGTERM
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
     assert (tmp_path / "f").read_text() == "whole"
