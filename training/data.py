@@ -107,6 +107,7 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     _require_same_data(args.skip_checks, training=train_set, validation=val_set)
     warn_of_shared_images(train_set, val_set)
     _warn_of_earlier_training(val_set, start)
+    _warn_of_renamed_images(val_set, start, split)
     classes = classes_of_run(
         val_set,
         train_set,
@@ -200,6 +201,22 @@ def _warn_of_earlier_training(val_set: Any, start: Start) -> None:
             f"Warning: {len(shared)} of {len(split.val)} validation images have names of training "
             f"images of {checkpoint.path}, such as {min(shared)}; if they are the same images, "
             "validation AP will be too high"
+        )
+
+
+def _warn_of_renamed_images(val_set: Any, start: Start, earlier: ImageSplit) -> None:
+    """Print a warning if no held-out image of the checkpoint is in the data, only new ones."""
+    checkpoint = start.resume or start.finetune or start.frozen
+    split: ImageSplit | None = getattr(val_set, "split", None)
+    if split is None or checkpoint is None or not earlier.val or not earlier.val <= split.val:
+        return
+    if not split_of(flags_in(checkpoint.content, checkpoint.path)):  # it does not know its data
+        return
+    if len(split.val - earlier.val) == len(val_set.ids):
+        print(
+            f"Warning: none of the {len(earlier.val)} validation images of {checkpoint.path}, such "
+            f"as {min(earlier.val)}, is in the data; if its images were renamed or moved, the new "
+            "validation images may be training images, and validation AP will be too high"
         )
 
 

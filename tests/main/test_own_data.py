@@ -214,6 +214,23 @@ def test_changed_data_of_a_continued_run_is_reported(voc, tmp_path, capsys):
     assert f"validation {start} other image names, boxes or classes; {scores}\n" in text
 
 
+def test_renamed_images_of_a_continued_run_are_reported(voc, tmp_path, capsys):
+    root, out = shutil.copytree(voc, tmp_path / "data"), tmp_path / "out"
+    assert run("--data", root, "--epochs", "1", "--output_dir", out) == 0
+    (val,) = read_checkpoint(out / "checkpoint.pth")["split"]["val"]
+    resume = ["--resume", out / "checkpoint.pth", "--epochs", "2", "--output_dir", ""]
+    warning = f"Warning: none of the 1 validation images of {out}/checkpoint.pth, such as {val}, is"
+    assert bare_run(*resume) == 0
+    assert warning not in capsys.readouterr().out
+    for n in range(8):
+        for suffix in ("xml", "png"):
+            (root / f"{n}.{suffix}").rename(root / f"cat{n}.{suffix}")
+    assert bare_run(*resume) == 0
+    assert warning in capsys.readouterr().out
+    assert bare_run(*resume, "--eval", "--val_fraction", "1") == 0
+    assert warning not in capsys.readouterr().out
+
+
 def test_a_class_list_that_is_gone_is_in_the_checkpoint(voc, tmp_path, capsys):
     names = write_text(tmp_path / "names.txt", "emu\ncat\n")
     out = tmp_path / "out"
