@@ -83,7 +83,8 @@ def _add_model_flags(group: FlagGroup) -> None:
 def _add_detection_flags(group: FlagGroup) -> None:
     add = group.add
     threshold = (
-        "minimum score (default: best-F1 threshold in the checkpoint, else 0.5; focal loss: 0.2)"
+        "minimum score (default: best-F1 threshold in the checkpoint, else 0.5, or 0.2 with focal "
+        "loss)"
     )
     add("--threshold", threshold, type=fraction)
     add("--classes", "classes to detect, such as cat,dog (default: all)", default=None)

@@ -102,7 +102,7 @@ def original_panoptic(folder: Path) -> Annotations:
 
 
 def our_instances(folder: Path) -> Annotations:
-    """`CocoDetection`, with all its checks."""
+    """Annotations of a `CocoDetection`, which runs all its checks."""
     from datasets.coco import CocoDetection
 
     files = folder / "images", folder / "instances.json"

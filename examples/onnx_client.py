@@ -155,7 +155,7 @@ def run(
 
 
 def make_batch(images: Sequence[Image.Image], metadata: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Normalised images (B, 3, H, W) with zeros in the padding, and padding mask (B, H, W)."""
+    """Normalized images (B, 3, H, W) with zeros in the padding, and padding mask (B, H, W)."""
     largest = max(i.height for i in images), max(i.width for i in images)
     height, width = metadata["fixed_size"] or largest
     batch = np.zeros((len(images), 3, height, width), FLOAT32)

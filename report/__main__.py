@@ -22,7 +22,7 @@ def build_parser() -> ArgumentParser:
         description="Write report.html and figures/ for a run of main.py.",
     )
     parser.add_argument("folder", metavar="OUT", type=Path, help="--output_dir of the run")
-    group = FlagGroup(parser, "data, if it has moved")
+    group = FlagGroup(parser, "data, if it has moved (flags not given: as in the run)")
     add_format_flags(group)
     group.add("--dataset_file", "as for main.py", default=None, choices=KINDS)
     for name in COCO_PATHS:

@@ -1,1 +1,1 @@
-"""A training run around the engine: network, checkpoints, reports, non-finite steps."""
+"""A training run, which calls the engine: network, checkpoints, reports, non-finite steps."""

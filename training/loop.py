@@ -35,6 +35,7 @@ from util.errors import DivergenceError
 from util.metric_logger import MetricLogger
 from util.nonfinite_steps import StepWatch
 from util.optimizer import num_optimized, set_backbone_trained
+from util.text import count
 
 # Lower scores are printed as 0.000: the run has not begun to detect objects, and goes on.
 _SMALLEST_SCORE = 0.0005
@@ -131,7 +132,7 @@ class Run:
         self.folder.remove_partial_files()
         self.output.full("Start training")
         if state.epoch >= epochs:
-            print(f"Nothing left to do: epoch {state.epoch} of --epochs {epochs} is done")
+            print(f"Nothing left to do: {count(state.epoch, 'epoch')} done, --epochs is {epochs}")
         elif self.folder.path is not None and is_main_process():
             write_config(self.folder.path, self.config)
         self.output.take_log(self.folder.read_log())

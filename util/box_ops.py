@@ -36,7 +36,7 @@ def _intersection_union(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor,
 
 
 def _ratio(area: Tensor, whole: Tensor, smallest: float = 1e-12) -> Tensor:
-    """Ratio of two areas; the square of ``smallest`` is a normal float32: gradients are finite."""
+    """Ratio of two areas; gradients are finite, as ``smallest`` squared does not underflow."""
     return area / whole.clamp(min=smallest)
 
 

@@ -24,8 +24,10 @@ def build_parser() -> ArgumentParser:
         data.add(f"--{split}_ann", f"COCO annotation file of the {images} images")
     check = FlagGroup(parser, "check")
     check.add("--num_queries", "number of object queries of the model", default=100, type=int)
-    check.add("--num_classes", "number of classes; category ids must be smaller", type=int)
-    check.add_switch("--masks", "check segmentations")
+    check.add(
+        "--num_classes", "number of classes; category ids must be below this number", type=int
+    )
+    check.add_switch("--masks", "also check segmentations")
     check.add_switch("--skip_images", "check annotations only, without opening images")
     check.add("--num_workers", "number of threads that decode images", default=2, type=int)
     report = FlagGroup(parser, "report")

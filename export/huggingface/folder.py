@@ -209,7 +209,7 @@ def _read_normalization(entries: Entries) -> dict[str, list[float]]:
 def preprocessor_config(
     panoptic: bool, short_side: int, max_size: int, normalization: Normalization
 ) -> dict[str, Any]:
-    """The configuration of their image processor: the same transforms as in our evaluation."""
+    """Configuration of Hugging Face's image processor, with the transforms of our evaluation."""
     return {
         "image_processor_type": "DetrImageProcessor",
         "format": "coco_panoptic" if panoptic else "coco_detection",

@@ -73,7 +73,9 @@ _RENAMINGS = {
 
 
 def to_huggingface(state: Mapping[str, Tensor], timm: bool, source: str) -> dict[str, Tensor]:
-    """Convert our weights to their key names, without batch counters (their norms are frozen).
+    """Rename the keys of this project's weights to those of Hugging Face.
+
+    Batch counters of batch norms are left out, because Hugging Face's batch norms are frozen.
 
     Learned positions are stored twice, under the names of transformers 4 and of transformers 5.
 
@@ -97,7 +99,7 @@ def is_name_of_other_version(key: str) -> bool:
 
 
 def from_huggingface(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Convert their weights to our key names.
+    """Rename the keys of Hugging Face weights to those of this project.
 
     Args:
         state: content of a file of ``save_pretrained``.

@@ -17,7 +17,7 @@ class ConditionalAttention(WeightHooks):
     """Multi-head attention whose scores are a content term plus a position term.
 
     DETR adds content and position before the projections, so its scores also contain the two
-    cross terms. Here each head has the score ``cq · ck + pq · pk``, scaled by the square root of
+    cross terms. Here each head has the score ``cq · ck + pq · pk``, divided by the square root of
     its number of channels, 2 C / heads. Unlike in the papers, the values also contain positions:
     to move its box, a query must know where the attended features are (docs/convergence.md).
 

@@ -1,4 +1,4 @@
-"""Lower scores for queries that overlap a better one of the same class (``--overlap_penalty``)."""
+"""Lower the scores of queries that overlap a higher-scoring one (``--overlap_penalty``)."""
 
 import torch
 from torch import Tensor

@@ -150,7 +150,7 @@ class Attention(nn.MultiheadAttention, WeightHooks):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, is_attended_to: Tensor | None, p: float) -> Tensor:
-    """Attention of each head on a CPU, in float32 but for the case of dropout below.
+    """Attention of each head on a CPU, in float32; with dropout, the last product in ``v``'s dtype.
 
     Args:
         q: (B, heads, L, C).

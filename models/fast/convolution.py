@@ -1,4 +1,4 @@
-"""Convolutions as matrix products, where PyTorch's are slower; on CPUs, in training.
+"""Convolutions as matrix products for training on CPUs, where PyTorch's convolutions are slower.
 
 For small images, the last ResNet stage has few spatial positions but millions of weights. There,
 PyTorch's convolution takes up to 2.7 times as long as a matrix product in mixed precision, forward
@@ -99,7 +99,7 @@ class SmallMapConv2d(nn.Conv2d):
 
 @cache
 def _multiplies_float32() -> bool:
-    """Whether products in float32 go through oneDNN on a processor without AVX-512 (measured)."""
+    """Whether float32 convolutions become products: with oneDNN, on CPUs without AVX-512."""
     has_avx512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     return is_onednn_faster() and not has_avx512
 

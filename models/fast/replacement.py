@@ -1,4 +1,4 @@
-"""Replace the modules inside a model by modules of subclasses, with everything they hold."""
+"""Replace modules of a model by instances of subclasses, which keep parameters and hooks."""
 
 from collections.abc import Callable
 

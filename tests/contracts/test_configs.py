@@ -74,14 +74,14 @@ def test_fast_shapes_differ_from_shapes_in_the_design_only(parse):
 
 
 @pytest.mark.parametrize("name", ["small_data.txt", "small_data_scratch.txt"])
-def test_small_data_recipes_can_use_the_published_queries(parse, name):
+def test_small_data_recipes_can_use_learned_queries(parse, name):
     recipe = f"@{CONFIGS / name}"
     flags = {**parse(recipe)}
     assert (flags["query_design"], flags["cls_loss"], flags["denoising"]) == ("anchor", "focal", 5)
-    undo = re.search(r"published: (--.*)", (CONFIGS / name).read_text())[1].split()
-    published = parse(recipe, *undo)
-    assert (published["query_design"], published["cls_loss"]) == ("learned", "ce")
-    assert (published["iou_targets"], published["denoising"]) == (False, 0)
+    undo = re.search(r"in the paper: (--.*)", (CONFIGS / name).read_text())[1].split()
+    learned = parse(recipe, *undo)
+    assert (learned["query_design"], learned["cls_loss"]) == ("learned", "ce")
+    assert (learned["iou_targets"], learned["denoising"]) == (False, 0)
 
 
 @pytest.mark.parametrize("name", ["instance_r50.txt", "panoptic_r50_masks.txt"])

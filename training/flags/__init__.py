@@ -1,1 +1,1 @@
-"""The flags of a run: definition, checks, what checkpoints decide, `config.txt`."""
+"""The flags of a run: definition, checks, values from checkpoints, `config.txt`."""

@@ -81,8 +81,8 @@ def _add_schedule_flags(group: FlagGroup) -> None:
     )
     add(
         "--lr_min",
-        "final learning rate of the cosine schedule; a parameter group whose initial rate is not "
-        "higher keeps its rate",
+        "final learning rate of the cosine schedule; parameter groups that start at this rate or "
+        "below keep their rate",
         type=float,
     )
     add(
@@ -122,8 +122,9 @@ def _add_model_flags(group: FlagGroup) -> None:
     add("--denoising", groups, type=int)
     add(
         "--overlap_penalty",
-        "penalty for overlapping queries: the logits are reduced by this value x IoU² with a "
-        "higher-scoring query of the same class; needs --query_design anchor and --cls_loss focal",
+        "penalty for overlapping queries: the logits of a query are reduced by this value times "
+        "the square of its largest IoU with a higher-scoring query of the same class; needs "
+        "--query_design anchor and --cls_loss focal",
         type=float,
     )
     add_switch("--pre_norm", "pre-norm transformer: layer norm before attention and FFN")
@@ -186,7 +187,7 @@ def _add_data_flags(group: FlagGroup) -> None:
         "probability of mirroring a training image; use 0 if left and right are different classes"
     )
     add("--flip_prob", flip, type=float)
-    kernels = "library that resizes images; torch: faster, some pixel values differ by 1 of 255"
+    kernels = "library that resizes images; torch: faster, but some 8-bit pixel values differ by 1"
     add("--resize", kernels, choices=["pillow", "torch"])
     similar = "put images of similar aspect ratio into the same batch: less padding"
     add_switch("--group_aspect", similar, off="--no_group_aspect")
@@ -203,8 +204,8 @@ def _add_data_flags(group: FlagGroup) -> None:
 def _add_run_flags(group: FlagGroup, device: str) -> None:
     add = group.add
     group.add_switch("--masks", "also train and predict masks (segmentation)")
-    folder = 'output folder; "": none (default for training: new folder outputs/NAME-N, '
-    add("--output_dir", f"{folder}NAME: config or dataset)", default="")
+    folder = 'output folder; "": none (default: training creates outputs/NAME-N, named after the '
+    add("--output_dir", f"{folder}config file or the data)", default="")
     add("--device", "cuda or cpu; by default cuda if there is a GPU", default=device)
     add("--seed", "random seed of the run", default=42, type=int)
     deterministic = "use deterministic algorithms (slower)"
@@ -224,9 +225,9 @@ def _add_run_flags(group: FlagGroup, device: str) -> None:
     add("--finetune", f"{initial} and queries may differ")
     first = "number of the first epoch, unless the run is resumed"
     add("--start_epoch", first, default=0, type=int)
-    group.add_switch("--eval", "evaluate only (--resume FILE)")
+    group.add_switch("--eval", "evaluate the checkpoint of --resume, without training")
     segments = (
-        "minimum score of segments in panoptic maps (default: 0.85; with --cls_loss focal 0.35)"
+        "minimum score of segments in panoptic maps (default: 0.85, or 0.35 with --cls_loss focal)"
     )
     add("--panoptic_threshold", segments, type=float)
     add("--eval_batch_size", "evaluation batch size per process (default: --batch_size)", type=int)

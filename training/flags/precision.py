@@ -1,4 +1,4 @@
-"""Resolve ``--amp auto`` for a run: the same precision on all ranks, and known on resume."""
+"""Resolve ``--amp auto`` for a run: the same precision on all ranks, saved for resuming."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -77,7 +77,8 @@ class FlagGroup:
         """Add a flag without a value, off by default; ``off`` is the flag that undoes it, if any.
 
         ``off`` undoes a switch that was restored from a checkpoint. It is a separate argparse
-        action, added before the action of ``flag``: a dict of actions by name has the last one.
+        action, added before the action of ``flag``, so that a dict of actions by name holds that of
+        ``flag``.
         """
         options = {"action": "store_true", **options}
         if off:
@@ -155,7 +156,7 @@ class ArgumentParser(argparse.ArgumentParser):
             self.error(f"{'; '.join(sentences)}; give flags after the file")
 
     def _last_change(self, words: Sequence[str], files: Sequence[int], name: str) -> int:
-        """Number of the last word of a command line that is an ``@file`` and changes a flag."""
+        """Index in ``words`` of the last ``@file`` that changes the flag ``name``."""
         for number in reversed(files):
             before, after = (vars(self.parse_args(words[:end])) for end in (number, number + 1))
             if before[name] != after[name]:

@@ -63,7 +63,7 @@ class BarLogger(MetricLogger):
         self.close()
 
     def close(self) -> None:
-        """Remove the bar, if the loop has ended early."""
+        """Remove the bar if the loop ended early."""
         if self._bar is not None:
             self._bar.close()
 
