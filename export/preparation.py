@@ -27,7 +27,7 @@ def image_paths(folder: str, at_most: int) -> list[Path]:
         raise UserError(f"{folder}: is not a folder; give a folder with images")
     paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in known)
     if not paths:
-        raise UserError(f"{folder}: has no images; give a folder with images like those in use")
+        raise UserError(f"{folder}: has no images; give images typical of the model's use")
     count = min(at_most, len(paths))
     return [paths[i * len(paths) // count] for i in range(count)]
 

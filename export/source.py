@@ -142,11 +142,11 @@ def from_file(
     if "dilation" not in flags:
         report_unknown_dilation(path)
     if "nheads" not in flags and not architecture.masks:
-        print(f"{path} does not say how many attention heads it has: loaded with --nheads 8")
+        print(f"{path} does not store its number of attention heads: loaded with --nheads 8")
     if "cls_loss" not in flags and architecture.query_design == "anchor":
         print(
-            f"{path} does not say its classification loss: loaded with --cls_loss focal, as in all "
-            "recipes with anchors; give --cls_loss ce if that is wrong. It is loaded without "
+            f"{path} does not store its classification loss: loaded with --cls_loss focal, as in "
+            "all recipes with anchors; give --cls_loss ce if that is wrong. It is loaded without "
             "--overlap_penalty"
         )
     model = architecture.build()

@@ -42,7 +42,7 @@ def check_compiler(device: torch.device) -> None:
     """Check that `torch.compile` finds what it needs to generate code.
 
     Raises:
-        UserError: if Triton (GPU), or a C++ compiler or the headers of Python (CPU) are missing.
+        UserError: if Triton (GPU), or a C++ compiler or Python's header files (CPU) are missing.
     """
     if device.type == "cuda":
         if find_spec("triton") is None:
@@ -56,6 +56,6 @@ def check_compiler(device: torch.device) -> None:
         )
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
         raise UserError(
-            "--compile: the headers of Python (Python.h) are missing; install them, for example "
-            "python3-dev, or omit --compile"
+            "--compile: Python's header files (Python.h) are missing; install them, for example "
+            "with the package python3-dev, or omit --compile"
         )

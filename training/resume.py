@@ -200,7 +200,7 @@ def _finetune(
     report = finetune_model(model, state, classes, cls_loss)
     print(report)
     if report.converted and not flags_in(content, path):
-        print(f"{path} does not say its classification loss: --cls_loss {cls_loss} is assumed")
+        print(f"{path} does not store its classification loss: --cls_loss {cls_loss} is assumed")
     if not has_backbone:
         detector: Any = model.detr if isinstance(model, DETRsegm) else model
         resnet: Any = detector.get_submodule(BODY.removesuffix("."))
@@ -260,7 +260,7 @@ def set_aside_later_files(folder: RunFolder, checkpoint: str, progress: RunState
         if folder.path is not None and progress.best_epoch is not None:
             print(
                 f"best.pth: epoch {progress.best_epoch} is the best so far, in the folder of "
-                f"{checkpoint}; {folder.path} gets a best.pth from a better epoch"
+                f"{checkpoint}; {folder.path} gets a best.pth once an epoch scores better"
             )
         return
     folder.go_back_to(progress.epoch, progress.step)
@@ -269,7 +269,7 @@ def set_aside_later_files(folder: RunFolder, checkpoint: str, progress: RunState
     elif progress.best_epoch is not None and not folder.has_best():
         print(
             f"best.pth: epoch {progress.best_epoch} is the best so far, but there is no best.pth "
-            f"of it in {folder.path}; a better epoch writes one"
+            f"of it in {folder.path}; one is written once an epoch scores better"
         )
 
 

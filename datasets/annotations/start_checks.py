@@ -142,7 +142,7 @@ def check_boxes_and_counts(
         ann_file: path of the file, for messages.
         img_folder: folder of the images; some are opened if the file lacks their sizes.
         training: whether the file is for training. Three or more training images with more objects
-            than queries are an error; otherwise such images are only printed.
+            than queries are an error; otherwise such images are only reported.
         num_queries: number of queries; None: no limit.
         skip_checks: print errors as warnings.
 

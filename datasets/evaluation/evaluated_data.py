@@ -73,10 +73,10 @@ def write_evaluated_data(folder: Path, files: Iterable[str], data: EvaluatedData
 
 
 def read_evaluated_data(folder: Path) -> dict[str, EvaluatedData]:
-    """Read the data of evaluations.
+    """Read on which data the evaluations in an output folder were computed.
 
     Returns:
-        data by file of the evaluation, relative to ``folder``; empty if there is no valid
+        data by evaluation file, as a path relative to ``folder``; empty if there is no valid
         ``eval/data.json``, as in folders of earlier versions.
     """
     try:

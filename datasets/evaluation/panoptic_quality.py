@@ -64,7 +64,8 @@ def match_segments(truth: SegmentMap, predicted: SegmentMap, image_id: int) -> S
     if truth.id_map.shape != predicted.id_map.shape:
         raise UserError(
             f"image id {image_id}: the prediction has size {predicted.id_map.shape} (height, "
-            f"width), the truth {truth.id_map.shape}; predict maps of the original image's size"
+            f"width), the ground truth {truth.id_map.shape}; predict maps of the original image's "
+            "size"
         )
     # Row and column 0 are void.
     overlap = _overlap(

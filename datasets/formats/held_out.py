@@ -108,9 +108,9 @@ def hold_out(
     chosen = in_val | {image_id for image_id, first in first_row.items() if first in firsts}
     if not chosen:
         raise UserError(
-            "all images have names of training images of the checkpoint; add images, evaluate on "
-            "them with --eval --val_fraction 1, or if they are other images of the same names, "
-            "choose validation images in a new run with --split_seed N"
+            "all images have the names of training images of the checkpoint; add images, evaluate "
+            "on all images with --eval --val_fraction 1, or, if they are different images with the "
+            "same names, choose validation images in a new run with --split_seed N"
         )
     invalid = {row.get("id") for row in data["images"] if not is_integer(row.get("id"))}
     return _select(data, (names.keys() | invalid) - chosen), _select(data, chosen)

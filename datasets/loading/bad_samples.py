@@ -89,7 +89,7 @@ def refuse_too_many(errors: list[str], allowed: int) -> None:
         return
     if allowed == 0:
         raise UserError(f"{errors[-1]} (or skip unreadable images with --skip_bad_images N)")
-    raise UserError(f"{errors[-1]}; more images than --skip_bad_images {allowed} cannot be read")
+    raise UserError(f"{errors[-1]}; more images are unreadable than --skip_bad_images {allowed}")
 
 
 def collate_samples(samples: list[_Sample]) -> Batch:

@@ -169,8 +169,8 @@ def read_config(config: Mapping[str, Any], source: str) -> tuple[dict[str, Any],
     heads = {entries.get(f"{stack}_attention_heads", int, 8) for stack in ("encoder", "decoder")}
     if len(heads) > 1:
         raise UserError(
-            f"{source}: has {sorted(heads)} attention heads; our DETR has as many in the encoder "
-            "as in the decoder"
+            f"{source}: has {sorted(heads)} attention heads; encoder and decoder of our DETR must "
+            "have the same number"
         )
     flags: dict[str, Any] = {"nheads": heads.pop(), "dilation": _read_backbone(entries)}
     classes, best = _read_classes(entries), _read_score(entries, _BEST_F1)
@@ -208,7 +208,9 @@ def _read_backbone(entries: Entries) -> bool:
         default = _DC5_STRIDE if entries.get("dilation", bool, False) and not own.values else 32
         stride = (own if own.values else options).get("output_stride", int, default)
         if stride not in (_DC5_STRIDE, 32):
-            raise UserError(f"{entries.source}: output_stride is {stride}, ours: 32, or 16 for DC5")
+            raise UserError(
+                f"{entries.source}: output_stride is {stride}; it must be 32, or 16 for DC5"
+            )
         name = (own if own.values else entries).get("backbone", str, "resnet50")
         _check_timm_name(name, entries.source)
         return stride == _DC5_STRIDE
@@ -225,7 +227,9 @@ def _refuse_unknown_options(options: Entries) -> None:
     known = {"out_indices", "output_stride", "in_chans", "num_channels", "features_only"}
     unknown = [name for name in options.values if name not in known]
     if unknown:
-        raise UserError(f"{options.source}: backbone_kwargs has {unknown[0]}, our ResNets have not")
+        raise UserError(
+            f"{options.source}: backbone_kwargs has {unknown[0]}, which our ResNets do not support"
+        )
 
 
 def _check_timm_name(name: str, source: str) -> None:

@@ -45,7 +45,7 @@ class Entries:
         for name, expected in ours.items():
             value = self.values.get(name)
             if value is not None and not _is_same(value, expected):
-                raise UserError(f"{self.source}: {name} is {short(value)}, ours is {expected}")
+                raise UserError(f"{self.source}: {name} is {short(value)}, expected {expected}")
 
 
 def _is_same(value: Any, expected: Any) -> bool:

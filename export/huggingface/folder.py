@@ -120,7 +120,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def load_huggingface_model(folder: Path, masks: bool) -> Exported:
-    """Load the Hugging Face model of a folder; call it with our padding mask, outputs are raw.
+    """Load a Hugging Face model; it takes our padding mask, and returns raw outputs.
 
     Args:
         folder: written by ``save_pretrained`` or `write_folder`.

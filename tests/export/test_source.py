@@ -96,7 +96,7 @@ def test_a_file_without_flags_takes_them_from_the_command_line(tmp_path, capsys)
     source = source_for("--checkpoint", path, "--nheads", 2)
     assert (source.architecture.nheads, source.architecture.dilation) == (2, False)
     assert (source.short_side, source.max_size) == (800, 1333)
-    assert "does not say whether it is a DC5 model" in capsys.readouterr().out
+    assert "does not store whether it is a DC5 model" in capsys.readouterr().out
 
 
 def test_dilation_from_the_command_line(tmp_path, capsys):
@@ -114,7 +114,7 @@ def test_heads_are_read_from_the_mask_head(tmp_path, capsys):
         assert "attention heads" not in capsys.readouterr().out
     boxes = write_bare(tmp_path / "boxes.pth", build(BOXES).state_dict())
     assert source_for("--checkpoint", boxes).architecture.nheads == 8
-    assert "does not say how many attention heads it has: loaded with --nheads 8" in (
+    assert "does not store its number of attention heads: loaded with --nheads 8" in (
         capsys.readouterr().out
     )
 

@@ -140,7 +140,7 @@ def test_fine_tuning_converts_the_head_for_the_other_loss(data, learned, capsys,
 
 def test_a_file_without_flags_but_with_anchors(data, trained, capsys, tmp_path):
     bare = bare_file(trained / "checkpoint.pth", tmp_path)
-    assumed = "does not say its classification loss: --cls_loss focal is assumed"
+    assumed = "does not store its classification loss: --cls_loss focal is assumed"
     start = ["--eval", "--resume", bare, "--query_design", "anchor"]
     assert run(data, *start) == 0
     assert assumed in capsys.readouterr().out

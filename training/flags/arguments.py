@@ -66,7 +66,10 @@ def _add_training_flags(group: FlagGroup) -> None:
     add("--ema_decay", ema, type=float)
     every = "evaluate every N epochs, and after the last epoch"
     add("--eval_every", every, type=int, metavar="N")
-    patience = "early stopping: stop after N evaluations without a better score (default: off)"
+    patience = (
+        "early stopping: stop after N evaluations without a better score, once the best score is "
+        "above 0 (default: off)"
+    )
     add("--patience", patience, type=int, metavar="N")
 
 

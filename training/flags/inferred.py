@@ -47,7 +47,7 @@ def unsaved_flags(
 
 def report_unknown_dilation(path: str) -> None:
     """Print that a file, which stores no flags, is loaded as a model without dilation."""
-    print(f"{path} does not say whether it is a DC5 model: loaded without --dilation")
+    print(f"{path} does not store whether it is a DC5 model: loaded without --dilation")
 
 
 def _assumed_cls_loss(checkpoint: Mapping[str, Any], path: str) -> str:
@@ -55,7 +55,7 @@ def _assumed_cls_loss(checkpoint: Mapping[str, Any], path: str) -> str:
     assumed = cls_loss_in(checkpoint, path)
     if assumed != "ce":
         print(
-            f"{path} does not say its classification loss: --cls_loss {assumed} is assumed, as in "
-            "all recipes with anchors"
+            f"{path} does not store its classification loss: --cls_loss {assumed} is assumed, as "
+            "in all recipes with anchors"
         )
     return assumed

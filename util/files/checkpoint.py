@@ -166,7 +166,8 @@ def load_checkpoint(
         path_or_url: path of a PyTorch or safetensors file, or an ``https://``, ``http://`` or
             ``file://`` URL, see `util.files.download.downloaded`.
         mmap: read tensors from disk on first use, as for `torch.load`; paths only.
-        released: it is the URL of a released file, see `util.files.download.load_released`.
+        released: whether this is the URL of a released file, see
+            `util.files.download.load_released`.
 
     Returns:
         the saved dict: tensors, plain values, and `argparse.Namespace` in files of the original.

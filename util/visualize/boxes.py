@@ -45,7 +45,7 @@ def draw_boxes(
         labels: [N] class names.
         scores: [N] in [0, 1], shown after the labels; None: labels only.
         masks: (N, H, W) at the size of ``image``, non-zero inside; None: boxes only.
-        dashed: [N] whether a box is drawn with dashes and "!" before its label; None: no box.
+        dashed: [N] whether a box is drawn with dashes and "!" before its label; None: none is.
 
     Returns:
         an RGB image of the same size; small images are enlarged by an integer factor, so that text

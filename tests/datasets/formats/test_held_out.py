@@ -148,7 +148,9 @@ def test_deleted_images_are_kept_in_the_split():
     data = tables(COMMON)
     split = split_of(*hold_out(data, 0.1, 0))
     less = {**data, "images": [row for row in data["images"] if row["file_name"] in split.train]}
-    with pytest.raises(UserError, match=r"all images have names of training images .*--split_seed"):
+    with pytest.raises(
+        UserError, match=r"all images have the names of training images .*--split_seed"
+    ):
         hold_out(less, 0.1, 0, split)
     assert hold_out(less, 1, 0, split)[1]["images"] == less["images"]
     assert split.with_images(set(), split.train) == split

@@ -410,9 +410,9 @@ def test_released_files_are_known_by_their_names(flag, trained, tmp_path, capsys
 
     assert dilation_of(RELEASED_MODELS["detr_resnet50_dc5"].file) is True
     assert dilation_of(RELEASED_MODELS["detr_resnet50"].file) is False
-    assert "does not say" not in capsys.readouterr().out
+    assert "does not store" not in capsys.readouterr().out
     assert dilation_of("own.pth") is False
-    assert "/x/own.pth does not say whether it is a DC5 model" in capsys.readouterr().out
+    assert "/x/own.pth does not store whether it is a DC5 model" in capsys.readouterr().out
     assert dilation_of("own.pth", "--dilation") is True
     if flag == "--resume":
         with pytest.raises(UserError, match=r"--dilation: .* was trained with no --dilation"):
