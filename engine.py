@@ -20,8 +20,8 @@ from models.fast.inference import optimize_on_cpu
 from util.distributed.data_parallel import gradient_sync, mean_number_of_objects, without_ddp
 from util.metric_logger import MetricLogger
 from util.nested_tensor import NestedTensor
-from util.nonfinite_steps import BatchNormBackup, StepRecord, StepWatch, reduce_step, update_weights
-from util.optimizer import keep_frozen_norms, scaled_rates
+from util.nonfinite_steps import BatchNormBackup, StepRecord, StepWatch, reduce_step
+from util.optimizer import keep_frozen_norms, scaled_rates, update_weights
 from util.reproducibility.random_state import random_state
 from util.transfer import to_device
 
@@ -101,7 +101,7 @@ def train_one_epoch(
         norms.save()
         optimizer.zero_grad()
         records = _compute_gradients(model, criterion, batches, device, amp, scaler, epoch, step)
-        watch.read_flags()  # flags of the previous step; usually no wait, the matcher has synced
+        watch.read_flags()  # of the previous step; may raise. Usually no wait: the matcher synced
         norm = _clip_gradients(model, optimizer, max_norm, scaler)
         log, is_bad, stop = reduce_step([r.losses for r in records], norm, context.wants_to_stop())
         with scaled_rates(optimizer, context.lr_factor()) as rates:
@@ -180,11 +180,11 @@ def predict(
     In training a model with denoising (`models.anchor.detr`) also reads the targets.
 
     Always in float32: matching and losses (outside the model); class and box heads
-    (`models.detr`, `models.anchor.detr`, `models.anchor.decoder`); on the CPU, also attention
-    during training without dropout (`models.fast.attention`), except the cross-attention of anchor
-    queries. Frozen batch norms compute in float32 (`models.frozen_norm`), except those folded into
-    convolutions for training or inference: their scale and shift are computed in float32, the
-    convolution with the scaled weights in the reduced precision.
+    (`models.detr`, `models.anchor.detr`, `models.anchor.decoder`); on the CPU in training, also
+    attention, or with dropout its scores and softmax (`models.fast.attention`), except the
+    cross-attention of anchor queries. Frozen batch norms compute in float32 (`models.frozen_norm`),
+    except those folded into convolutions for training or inference: their scale and shift are
+    computed in float32, the convolution with the scaled weights in the reduced precision.
 
     Raises:
         ValueError: if ``amp`` is not ``off``, ``bf16`` or ``fp16``.

@@ -13,6 +13,7 @@ from util.options import option
 
 from .backbone import build_backbone
 from .criterion import SetCriterion
+from .fast.batched_losses import at_least_float32
 from .focal import ALPHA, FocalCriterion, FocalMatcher, use_focal_scores
 from .matcher import build_matcher
 from .panoptic import SEGMENT_THRESHOLDS, PostProcessPanoptic, PostProcessSegm, coco_is_thing
@@ -151,6 +152,7 @@ class DETR(nn.Module):
             return self.class_embed(states), self.bbox_embed(states).sigmoid()
         # bfloat16 has only 8 bits of precision, too few for box coordinates: use float32.
         with torch.autocast(states.device.type, enabled=False):
+            states = at_least_float32(states)
             return self.class_embed(states), self.bbox_embed(states).sigmoid()
 
 

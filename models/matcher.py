@@ -131,7 +131,7 @@ class HungarianMatcher(nn.Module):
         return _assign_images(costs[0], objects.counts)
 
     @torch.no_grad()
-    def match_layers(
+    def match_stacked(
         self, logits: Tensor, boxes_cxcywh: Tensor, objects: Objects, targets: Any
     ) -> list[Indices]:
         """Match the predictions of all decoder layers, with one transfer to the host.
@@ -186,7 +186,7 @@ class HungarianMatcher(nn.Module):
         return logits.softmax(-1)
 
 
-# `HungarianMatcher.match_layers` replaces this method, unless a subclass overrides it.
+# `HungarianMatcher.match_stacked` replaces this method, unless a subclass overrides it.
 _BASE_FORWARD = HungarianMatcher.forward
 
 
@@ -208,7 +208,7 @@ def match_layers(
     """
     is_hungarian = isinstance(matcher, HungarianMatcher)
     if stacked is not None and is_hungarian and _has_base_forward(matcher):
-        return matcher.match_layers(*stacked, targets)
+        return matcher.match_stacked(*stacked, targets)
     without_aux = [{k: v for k, v in layer.items() if k != "aux_outputs"} for layer in layers]
     return [_as_indices(matcher(layer, targets)) for layer in without_aux]
 

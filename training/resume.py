@@ -1,4 +1,8 @@
-"""Find and load the checkpoints that a run starts from."""
+"""Find and load the checkpoints that a run starts from.
+
+`main` calls `find_start` before the model is built, because flags in a checkpoint determine the
+architecture; then `load_weights`, and `resume_training` for optimizer and progress.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,7 +57,7 @@ class LoadedCheckpoint(NamedTuple):
 
     @classmethod
     def read(cls, path: str) -> "LoadedCheckpoint":
-        """Read a file.
+        """Read a file or URL to the CPU, without executing code from it.
 
         Raises:
             UserError: if it cannot be read.

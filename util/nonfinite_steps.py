@@ -2,7 +2,7 @@
 
 Whether a step is finite is computed on the device, and a non-finite update is masked there. The
 host reads the flag one step later, after the matcher has synchronized with the device anyway, and
-calls a handler with the data of the skipped step.
+calls a handler with the data of the skipped step. `util.optimizer.update_weights` takes the step.
 """
 
 import math
@@ -143,47 +143,6 @@ def reduce_step(
     is_bad, stop = sums["bad"][0] > 0, sums["stop"][0] > 0
     averages = (sums["value"] / sums["count"]).masked_fill(is_bad, math.nan)
     return dict(zip(logs[0], averages, strict=True)), is_bad, stop
-
-
-def update_weights(
-    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, skip: Tensor
-) -> None:
-    """Take an optimizer step, or leave weights and optimizer state unchanged.
-
-    The host waits for ``skip`` only if the optimizer is not fused.
-
-    Args:
-        scaler: gradient scaler. If enabled, it also skips steps with overflowing gradients, and
-            treats ``skip`` as an overflow, which lowers its scale.
-        skip: 0-d bool tensor on the device.
-    """
-    if scaler.is_enabled():
-        _record_overflow(scaler, optimizer, skip)
-        scaler.step(optimizer)
-        scaler.update()
-    elif all(group.get("fused") for group in optimizer.param_groups):
-        fused: Any = optimizer  # GradScaler masks fused optimizers with these two attributes
-        fused.grad_scale, fused.found_inf = None, skip.to(torch.float32)
-        try:
-            optimizer.step()
-        finally:
-            del fused.grad_scale, fused.found_inf
-    elif not skip:
-        optimizer.step()
-
-
-def _record_overflow(
-    scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer, skip: Tensor
-) -> None:
-    """Make the scaler skip the step if ``skip`` is true, without a host-device synchronization.
-
-    The scaler checks gradients only, which may be finite although the loss is not.
-    """
-    if not scaler._found_inf_per_device(optimizer):  # gradients are still scaled
-        scaler.unscale_(optimizer)
-    # One tensor per device; PyTorch has no public access to them.
-    for found_inf in scaler._found_inf_per_device(optimizer).values():
-        found_inf.masked_fill_(skip.to(found_inf.device, non_blocking=True), 1)
 
 
 class BatchNormBackup:

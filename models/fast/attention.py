@@ -150,7 +150,7 @@ class Attention(nn.MultiheadAttention, WeightHooks):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, is_attended_to: Tensor | None, p: float) -> Tensor:
-    """Attention of each head on a CPU, in float32; with dropout, the last product in ``v``'s dtype.
+    """Attention of each head on a CPU, in float32; for mixed precision with dropout see Returns.
 
     Args:
         q: (B, heads, L, C).
@@ -160,7 +160,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, is_attended_to: Tensor | None, p: fl
         p: dropout probability of the attention weights.
 
     Returns:
-        (B, heads, L, C'), in float32, or with dropout in mixed precision in the dtype of ``v``.
+        (B, heads, L, C'), in float32. With dropout in mixed precision only scores and softmax
+        are in float32; the product with ``v`` is in its dtype.
     """
     uses_own_dropout = p > 0 and torch.is_autocast_enabled("cpu")
     with torch.autocast("cpu", enabled=False):

@@ -160,3 +160,13 @@ def test_shapes_are_computed_without_memory(masks):
     found = model.to("meta")(torch.rand(2, 3, 64, 96, device="meta"))
     assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in expected.items()}
     assert all(value.is_meta for value in found.values())
+
+
+def test_the_heads_are_in_float32_after_a_transformer_in_bfloat16():
+    model, _, _ = build()
+    states = torch.randn(3, 2, 6, 32)
+    expected = model.predict(states.bfloat16().float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = model.predict(states.bfloat16())
+    assert out["pred_boxes"].dtype == torch.float32
+    assert torch.equal(out["pred_logits"], expected["pred_logits"])

@@ -69,7 +69,7 @@ def test_layers_are_matched_as_separately():
     layers = [case(seed, 6, [2, 7, 0, 3])[0] for seed in range(4)]
     _, targets = case(9, 6, [2, 7, 0, 3])
     matcher = HungarianMatcher(*WEIGHTS)
-    indices = matcher.match_layers(
+    indices = matcher.match_stacked(
         torch.stack([layer["pred_logits"] for layer in layers]),
         torch.stack([layer["pred_boxes"] for layer in layers]),
         Objects.from_targets(targets),

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from util.nonfinite_steps import update_weights
 from util.optimizer import (
     build_lr_scheduler,
     build_optimizer,
@@ -16,6 +15,7 @@ from util.optimizer import (
     num_optimized,
     scaled_rates,
     set_backbone_trained,
+    update_weights,
 )
 
 
