@@ -70,21 +70,43 @@ def category_ids_in(checkpoint: Mapping[str, Any], num_classes: int, source: str
 def class_of_row_in(checkpoint: Mapping[str, Any], source: str) -> dict[int, str]:
     """Class names by row of the classification head in a checkpoint; empty if unknown.
 
-    Released files contain only weights; their classes are COCO's.
-
     Raises:
         UserError: if the category ids do not match the head.
     """
     state = model_state(checkpoint, source)
     if not any(key.endswith("class_embed.bias") for key in state):
         return {}
-    num_classes = num_classes_in_head(state, source)
-    rows = category_ids_in(checkpoint, num_classes, source).row_of
-    names = table_of_checkpoint(source, checkpoint).names
-    if not names and "args" not in checkpoint:
-        sizes = {size: kind for kind, size in RELEASED_NUM_CLASSES.items()}
-        names = CATEGORY_NAMES.get(sizes.get(num_classes, ""), {})
+    rows = category_ids_in(checkpoint, num_classes_in_head(state, source), source).row_of
+    names = class_names_in(checkpoint, source)
     return {rows[i]: name for i, name in names.items() if i in rows}
+
+
+def class_names_in(checkpoint: Mapping[str, Any], source: str) -> Mapping[int, str]:
+    """Class names by category id in a checkpoint; empty if unknown.
+
+    Released files contain only weights; their classes are COCO's.
+
+    Raises:
+        UserError: if there is no classification head.
+    """
+    names = table_of_checkpoint(source, checkpoint).names
+    if names or "args" in checkpoint:
+        return names
+    num_classes = num_classes_in_head(model_state(checkpoint, source), source)
+    sizes = {size: kind for kind, size in RELEASED_NUM_CLASSES.items()}
+    return CATEGORY_NAMES.get(sizes.get(num_classes, ""), {})
+
+
+def with_class_names(checkpoint: Mapping[str, Any], source: str, dataset: Any) -> dict[str, Any]:
+    """Content of a checkpoint with the names of `class_names_in` as ``categories``.
+
+    COCO's names are left out for classes to which the dataset gives no names.
+    """
+    if table_of_checkpoint(source, checkpoint).names:
+        return dict(checkpoint)
+    of_data = getattr(dataset, "categories", {})
+    names = class_names_in(checkpoint, source).items()
+    return {**checkpoint, "categories": {i: n for i, n in names if of_data.get(i) != str(i)}}
 
 
 def require_rows(dataset: Any, category_ids: CategoryIds, source: str) -> None:

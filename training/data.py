@@ -13,7 +13,6 @@ from datasets import build_data_kind, build_dataset, build_ground_truth
 from datasets.annotations.class_tables import (
     ClassTable,
     classes_of_run,
-    table_of_checkpoint,
     warn_of_mirrored_classes,
     warn_of_similar_classes,
 )
@@ -25,7 +24,13 @@ from datasets.loading.loaders import TrainLoader, build_val_loader
 from datasets.loading.padding import estimated_share
 from datasets.loading.samplers import EpochBatchSampler
 from training.checkpoint import flags_in
-from training.class_rows import category_ids_in, choose_category_ids, require_rows
+from training.class_rows import (
+    category_ids_in,
+    choose_category_ids,
+    class_names_in,
+    require_rows,
+    with_class_names,
+)
 from training.flags.data_checks import OWN_DATA_PATHS
 from training.flags.saved import split_of
 from training.resume import Start
@@ -92,12 +97,11 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     """
     head = start.head
     of_head = None if head is None else category_ids_in(head.content, args.num_classes, head.path)
-    if of_head is not None and not of_head.are_rows:
-        # Ids may exceed the number of rows here. Classes without a row are reported below.
+    if of_head is not None:  # classes without a row are reported below
         args = argparse.Namespace(**{**vars(args), "num_classes": None})
-    known, split = None, _earlier_split(args, start)
-    if start.resume is not None:
-        known = table_of_checkpoint(*start.resume).names
+    split = _earlier_split(args, start)
+    known = None if head is None else class_names_in(head.content, head.path)
+    if start.resume is not None and known is not None:
         saved = flags_in(start.resume.content, start.resume.path)
         listed = class_list(args.classes, saved, known, start.resume.path)
         args = argparse.Namespace(**{**vars(args), "classes": listed})
@@ -111,8 +115,8 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     classes = classes_of_run(
         val_set,
         train_set,
-        None if start.resume is None else start.resume.content,
-        "" if start.resume is None else start.resume.path,
+        None if head is None else with_class_names(head.content, head.path, val_set),
+        "" if head is None else head.path,
         args.skip_checks,
     )
     if train_set is not None:
@@ -124,7 +128,7 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     category_ids = of_head or choose_category_ids(
         build_data_kind(args), args.num_classes, classes, largest_id
     )
-    if head is not None and not category_ids.are_rows:
+    if head is not None:
         for dataset in used:
             require_rows(dataset, category_ids, head.path)
     data = Data(train_set, val_set, classes, ground_truth, category_ids)

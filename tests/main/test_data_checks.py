@@ -1,16 +1,22 @@
 """What main.py says of splits that contradict each other, and of photos stored sideways."""
 
+import dataclasses
 import json
 import shutil
 import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import main
 from datasets.shapes.directory import write_shapes
 from tests.cheap_runs import with_pictures
+from tests.datasets.format_cases import voc_object, voc_xml, write_text
 from tests.datasets.photo_cases import UPRIGHT_WH, write_photo
+from tests.export.small_files import NARROW_BOXES, build
+from tests.narrow_resnet import NARROW
 from tests.programs import run_forked
 from tests.test_main import FLAGS, ROOT, data, read_checkpoint, run, trained  # noqa: F401
 
@@ -82,6 +88,56 @@ def test_a_checkpoint_of_other_classes_stops(copied, trained, capsys, flags):  #
     assert f"checkpoint ({trained / 'checkpoint.pth'})" in line and "'ellipse'" in line
     flags = [*flags, "--skip_checks"]
     assert run(copied, *flags, "--resume", trained / "checkpoint.pth") == 0
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """Weights alone, with a head of COCO's size."""
+    sizes = {"dec_layers": 2, "dim_feedforward": 32, "num_queries": 6, "num_classes": 91}
+    path = tmp_path_factory.mktemp("released") / "weights.pth"
+    model = build(dataclasses.replace(NARROW_BOXES, **sizes))
+    torch.save({"model": model.state_dict()}, path)
+    return path
+
+
+def test_released_weights_have_the_classes_of_coco(copied, released, capsys):
+    start = ["--eval", "--resume", released]
+    edit(copied, rename({1: "person", 2: "dog", 3: "car", 4: "truck", 5: "boat"}))
+    assert run(copied, *start) == 2
+    assert "id 2: in checkpoint 'bicycle', in validation 'dog'" in error_line(capsys)
+    assert run(copied, *start, "--skip_checks") == 0
+    edit(copied, rename({2: "bicycle", 4: "motorcycle", 5: "airplane"}))
+    assert run(copied, *start) == 0
+
+    def without_names(content):
+        for row in content["categories"]:
+            del row["name"]
+
+    edit(copied, without_names)  # the ids are all that the file says
+    assert run(copied, *start) == 0
+
+
+@pytest.mark.parametrize(("name", "says"), [("dog", None), ("emu", "id 91 (emu)")])
+def test_pascal_voc_gets_the_ids_of_released_weights(released, tmp_path, capsys, name, says):
+    found = tmp_path / "found.json"
+    write_text(tmp_path / "a.xml", voc_xml(voc_object(name), size_wh=(64, 64)))
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    flags = ["--backbone", NARROW, "--data", tmp_path, "--val_fraction", "1", "--eval"]
+    flags += ["--resume", released, "--output_dir", "", "--dump_detections", found]
+    assert main.run([*FLAGS, *map(str, flags)]) == (0 if says is None else 2)
+    if says is None:
+        assert "the ground truth's category ids (18)" in capsys.readouterr().out
+    else:
+        line = error_line(capsys)
+        assert f"objects of classes that the head in {released} does not have: {says}" in line
+
+
+def test_a_frozen_detector_of_other_classes_stops(copied, trained, capsys):  # noqa: F811
+    flags = ["--frozen_weights", trained / "checkpoint.pth", "--masks", "--epochs", "1"]
+    for split in ("train", "val"):
+        edit(copied, rename(SWAPPED), f"instances_{split}2017")
+    assert run(copied, *flags) == 2
+    assert f"checkpoint ({trained / 'checkpoint.pth'})" in error_line(capsys)
 
 
 def test_evaluation_reports_with_the_names_of_the_checkpoint(copied, trained, capsys):  # noqa: F811
