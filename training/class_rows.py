@@ -4,13 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from datasets import annotated_category_ids
-from datasets.annotations.class_tables import ClassTable, table_of_checkpoint, table_of_dataset
+from datasets.annotations.class_tables import (
+    ClassTable,
+    table_of_checkpoint,
+    table_of_dataset,
+    warn_of_unnamed_classes,
+)
 from models.released.coco_categories import (
     CATEGORY_NAMES,
     RELEASED_NUM_CLASSES,
     THING_NAMES,
     default_num_classes,
 )
+from models.released.zoo import released_by_file
 from models.weights import model_state, num_classes_in_head
 from util.category_ids import CategoryIds
 from util.errors import UserError
@@ -77,19 +83,23 @@ def class_of_row_in(checkpoint: Mapping[str, Any], source: str) -> dict[int, str
     if not any(key.endswith("class_embed.bias") for key in state):
         return {}
     rows = category_ids_in(checkpoint, num_classes_in_head(state, source), source).row_of
-    names = class_names_in(checkpoint, source)
+    names = _likely_names(checkpoint, source)
     return {rows[i]: name for i, name in names.items() if i in rows}
 
 
 def class_names_in(checkpoint: Mapping[str, Any], source: str) -> Mapping[int, str]:
     """Class names by category id in a checkpoint; empty if unknown.
 
-    Released files contain only weights; their classes are COCO's.
-
-    Raises:
-        UserError: if there is no classification head.
+    Released files, which are recognized by their names, have COCO's classes.
     """
     names = table_of_checkpoint(source, checkpoint).names
+    released = None if names else released_by_file(source)
+    return names if released is None else released.category_names
+
+
+def _likely_names(checkpoint: Mapping[str, Any], source: str) -> Mapping[int, str]:
+    """`class_names_in`, or COCO's names for weights without flags and with a head of its size."""
+    names = class_names_in(checkpoint, source)
     if names or "args" in checkpoint:
         return names
     num_classes = num_classes_in_head(model_state(checkpoint, source), source)
@@ -100,13 +110,17 @@ def class_names_in(checkpoint: Mapping[str, Any], source: str) -> Mapping[int, s
 def with_class_names(checkpoint: Mapping[str, Any], source: str, dataset: Any) -> dict[str, Any]:
     """Content of a checkpoint with the names of `class_names_in` as ``categories``.
 
-    COCO's names are left out for classes to which the dataset gives no names.
+    COCO's names are left out for classes to which the dataset gives no names. If it is not known
+    whether the classes are COCO's, a warning is printed if the data contradicts them.
     """
     if table_of_checkpoint(source, checkpoint).names:
         return dict(checkpoint)
     of_data = getattr(dataset, "categories", {})
-    names = class_names_in(checkpoint, source).items()
-    return {**checkpoint, "categories": {i: n for i, n in names if of_data.get(i) != str(i)}}
+    names = class_names_in(checkpoint, source)
+    if not names:
+        warn_of_unnamed_classes(_likely_names(checkpoint, source), of_data, source)
+    named = {i: name for i, name in names.items() if of_data.get(i) != str(i)}
+    return {**checkpoint, "categories": named}
 
 
 def require_rows(dataset: Any, category_ids: CategoryIds, source: str) -> None:

@@ -186,6 +186,22 @@ def warn_of_other_ids(model: Names, file: Names, source: str) -> None:
         )
 
 
+def warn_of_unnamed_classes(likely: Names, data: Names, source: str) -> None:
+    """Print a warning if weights without class names may have other category ids than the data.
+
+    Args:
+        likely: class names that the weights probably have, by category id: COCO's.
+        data: the same of the data. Names that are the id (missing names) do not count.
+        source: file of the weights.
+    """
+    named = {i: name for i, name in data.items() if name != str(i)}
+    if conflicts := name_conflicts(likely, named, ("COCO", "the data")):
+        print(
+            f"Warning: {source} stores no class names; if its classes are COCO's, AP will be "
+            f"wrong, because the data has other category ids: {_in_words(conflicts, {})}"
+        )
+
+
 def thing_conflicts(
     first: Mapping[int, bool], second: Mapping[int, bool], labels: Labels
 ) -> list[Difference]:

@@ -94,7 +94,7 @@ def test_a_checkpoint_of_other_classes_stops(copied, trained, capsys, flags):  #
 def released(tmp_path_factory):
     """Weights alone, with a head of COCO's size."""
     sizes = {"dec_layers": 2, "dim_feedforward": 32, "num_queries": 6, "num_classes": 91}
-    path = tmp_path_factory.mktemp("released") / "weights.pth"
+    path = tmp_path_factory.mktemp("released") / "detr-r50-e632da11.pth"
     model = build(dataclasses.replace(NARROW_BOXES, **sizes))
     torch.save({"model": model.state_dict()}, path)
     return path
@@ -106,6 +106,12 @@ def test_released_weights_have_the_classes_of_coco(copied, released, capsys):
     assert run(copied, *start) == 2
     assert "id 2: in checkpoint 'bicycle', in validation 'dog'" in error_line(capsys)
     assert run(copied, *start, "--skip_checks") == 0
+    start[-1] = shutil.copy(released, copied / "other.pth")  # of unknown classes
+    capsys.readouterr()
+    assert run(copied, *start) == 0
+    warning = "other.pth stores no class names; if its classes are COCO's, AP will be wrong"
+    assert warning in capsys.readouterr().out
+    start[-1] = released
     edit(copied, rename({2: "bicycle", 4: "motorcycle", 5: "airplane"}))
     assert run(copied, *start) == 0
 
