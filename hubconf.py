@@ -53,7 +53,8 @@ Args:
     backbone_weights: initial weights of the backbone if ``pretrained`` is False: ``imagenet``
         (downloaded), ``none`` (random), or the path of a weights file; not for detr_demo.
     query_design: ``learned``, or ``anchor``: the model of configs/detr_r50_50ep_anchor.txt, with
-        300 queries and without released weights; box models only.
+        300 queries and without released weights; box models only. For weights that were trained
+        with ``--overlap_penalty C``, set ``model.overlap_penalty = C``: it is not in the weights.
     optimize: return a copy for faster inference, which cannot be trained or changed, instead of the
         model itself, see `models.fast.inference.optimize_for_inference`.
 
