@@ -1,4 +1,4 @@
-"""A narrow ResNet under a torchvision name, for tests whose subject is not the backbone.
+"""Narrow ResNets under torchvision names, for tests whose subject is not the backbone.
 
 Checkpoints of a detector with it take 2 MB instead of 130.
 """
@@ -10,6 +10,8 @@ from torchvision.models._api import register_model
 from torchvision.models.resnet import BasicBlock, ResNet
 
 NARROW = "resnet14_narrow"
+SHALLOW = "resnet10_narrow"  # for runs: it has no blocks without a convolution in the shortcut
+_BLOCKS = {NARROW: [2, 1, 1, 2], SHALLOW: [1, 1, 1, 1]}
 
 
 class _NarrowResNet(ResNet):
@@ -19,10 +21,14 @@ class _NarrowResNet(ResNet):
         return super()._make_layer(block, planes // 8, *args, **kwargs)
 
 
-def _build(weights: None = None, **kwargs: Any) -> ResNet:
-    return _NarrowResNet(BasicBlock, [2, 1, 1, 2], **kwargs)
+def _register(name: str) -> None:
+    def build(weights: None = None, **kwargs: Any) -> ResNet:
+        return _NarrowResNet(BasicBlock, _BLOCKS[name], **kwargs)
+
+    build.__module__ = ResNet.__module__  # where `list_models` looks
+    register_model(name)(build)
 
 
-_build.__module__ = ResNet.__module__  # where `list_models` looks
-if NARROW not in list_models():
-    register_model(NARROW)(_build)
+for _name in _BLOCKS:
+    if _name not in list_models():
+        _register(_name)

@@ -19,8 +19,7 @@ from unittest import mock
 
 import torch
 
-_PRELOADED = ["pytest", "torchvision", "predict", "prediction.run", "training.loop"]
-_PRELOADED += ["tests.test_main"]
+_PRELOADED = ["pytest", "torchvision", "training.loop", "tests.test_main"]
 
 
 def forking_context() -> ForkServerContext:

@@ -16,14 +16,14 @@ from main import get_args_parser
 from models import build_model
 from models.matcher import HungarianMatcher
 from tests.datasets.coco_cases import coco_of
-from tests.narrow_resnet import NARROW
+from tests.narrow_resnet import SHALLOW
 from util.errors import DivergenceError
 from util.nested_tensor import nested_tensor_from_tensor_list
 from util.optimizer import build_optimizer
 
 CPU = torch.device("cpu")
 TINY = (
-    f"--backbone {NARROW} --backbone_weights none --hidden_dim 32 --nheads 4 --enc_layers 1 "
+    f"--backbone {SHALLOW} --backbone_weights none --hidden_dim 32 --nheads 4 --enc_layers 1 "
     "--dec_layers 2 --num_queries 6 --dim_feedforward 32 --num_classes 5 --dropout 0 --device cpu"
 )
 

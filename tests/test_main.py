@@ -12,7 +12,7 @@ import torch
 import main
 from tests.cheap_runs import with_pictures
 from tests.drawn_data import drawn_data
-from tests.narrow_resnet import NARROW
+from tests.narrow_resnet import NARROW, SHALLOW
 from training import evaluation
 from util.options import NEW_FLAG_DEFAULTS
 
@@ -40,7 +40,7 @@ def trained(data, tmp_path_factory):
 
 def run(data, *flags):
     """Run a command line in this process, with a narrow backbone and no output by default."""
-    flags = ["--backbone", NARROW, "--output_dir", "", *map(str, flags)]
+    flags = ["--backbone", SHALLOW, "--output_dir", "", *map(str, flags)]
     return main.run([*FLAGS, "--coco_path", str(data), *flags])
 
 
@@ -169,7 +169,7 @@ def test_finetuning_keeps_what_fits(data, trained, capsys):
 def test_flags_from_a_file_with_comments(data, tmp_path):
     file = tmp_path / "recipe.txt"
     file.write_text(f"# tiny\n--epochs 1  # one\n--coco_path '{data}'\n{' '.join(FLAGS)}\n")
-    narrow = ["--backbone", NARROW]
+    narrow = ["--backbone", SHALLOW]
     assert main.run([f"@{file}", *narrow, "--output_dir", str(tmp_path / "out")]) == 0
     assert len(read_log(tmp_path / "out")) == 1
 
@@ -182,7 +182,7 @@ def test_shapes_take_the_number_of_classes_from_the_data(data, tmp_path):
 
 def test_a_namespace_of_the_original_alone_is_enough(data):
     parser = argparse.ArgumentParser(parents=[main.get_args_parser()])
-    flags = [*FLAGS, "--backbone", NARROW]
+    flags = [*FLAGS, "--backbone", SHALLOW]
     args = parser.parse_args([*flags, "--coco_path", str(data), "--eval"])
     for name in set(vars(args)) & set(NEW_FLAG_DEFAULTS):
         if name not in ("scales", "backbone_weights"):
@@ -240,7 +240,7 @@ MISTAKES = {
     "thin masks": (["--masks", "--hidden_dim", "8", "--nheads", "2"], "--hidden_dim 8"),
     "panoptic": (["--dataset_file", "coco_panoptic"], "--coco_panoptic_path"),
     "frozen": (["--frozen_weights", "a.pth"], "--frozen_weights"),
-    "dilation": (["--dilation"], "--dilation"),
+    "dilation": (["--dilation", "--backbone", NARROW], "--dilation"),
     "backbone": (["--backbone", "vgg16"], "vgg16"),
     "frozen batch norm": (["--backbone_norm", "batch", "--lr_backbone", "0"], "--backbone_norm"),
     "backbone file": (["--backbone_weights", "/nowhere.pth"], "/nowhere.pth"),

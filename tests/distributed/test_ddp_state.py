@@ -13,7 +13,7 @@ import torchvision
 from datasets.shapes.directory import write_shapes
 from models import backbone
 from tests.distributed.processes import run_connected
-from tests.narrow_resnet import NARROW
+from tests.narrow_resnet import SHALLOW
 from tests.test_main import read_checkpoint, run
 from training import loop
 from util.distributed.processes import get_rank
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
     """Weights for the backbone, and data, of which the second lacks an image."""
     folder = tmp_path_factory.mktemp("state")
     torch.manual_seed(3)
-    state = torchvision.models.get_model(NARROW, weights=None).state_dict()
+    state = torchvision.models.get_model(SHALLOW, weights=None).state_dict()
     for name, tensor in state.items():
         if "running" in name or "bn" in name:  # those of a new layer are zeros and ones
             state[name] = torch.rand(tensor.shape).to(tensor.dtype) + 0.5

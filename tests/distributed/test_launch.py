@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.drawn_data import drawn_data
-from tests.narrow_resnet import NARROW
+from tests.narrow_resnet import SHALLOW
 from tests.test_main import FLAGS, ROOT, read_log
 from tests.training.test_resume import assert_same_runs, wait_for
 
@@ -36,7 +36,7 @@ def uninterrupted(data, tmp_path_factory):
 
 def start(launch, script, data, folder, prefix=(), **variables):
     """An agent of torchrun, in a session of its own."""
-    command = [*prefix, *TORCHRUN, *launch, *script, *FLAGS, "--backbone", NARROW, *RUN]
+    command = [*prefix, *TORCHRUN, *launch, *script, *FLAGS, "--backbone", SHALLOW, *RUN]
     command += ["--coco_path", str(data), "--output_dir", str(folder)]
     return subprocess.Popen(
         command,

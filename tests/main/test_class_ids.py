@@ -217,7 +217,7 @@ def test_things_and_stuff_with_text_ids(shapes, tmp_path):
             (root / name).write_text(json.dumps(content))
     folder = tmp_path / "run"
     flags = ["--dataset_file", "coco_panoptic", "--coco_panoptic_path", root, "--masks"]
-    flags += ["--panoptic_threshold", "0", "--epochs", "1", "--output_dir", folder]
+    flags += ["--panoptic_threshold", "0", "--epochs", "1", "--output_dir", folder, "--seed", "1"]
     assert run(root, *flags) == 0
     ids = read_checkpoint(folder / "checkpoint.pth")["category_ids"]
     assert sorted(ids) == sorted(row["id"] for row in content["categories"])

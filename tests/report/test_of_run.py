@@ -10,7 +10,7 @@ from report import write
 from report.__main__ import main
 from report.at_end import write_report_at_end
 from tests.datasets.format_cases import voc_object, voc_xml, write_image, write_text
-from tests.narrow_resnet import NARROW
+from tests.narrow_resnet import SHALLOW
 from tests.test_main import FLAGS
 
 BOXES = {"bird": (1, 1, 20, 20), "cat": (20, 2, 38, 28), "dog": (4, 8, 30, 29)}
@@ -29,7 +29,7 @@ def write_voc_data(root, *classes):
 
 
 def run(*argv):
-    argv = [*FLAGS, "--backbone", NARROW, "--epochs", "1", *map(str, argv)]
+    argv = [*FLAGS, "--backbone", SHALLOW, "--epochs", "1", *map(str, argv)]
     assert training_main.run(argv) == 0
 
 

@@ -8,6 +8,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from tests.models.small_models import build_segmenter, images
+from tests.narrow_resnet import SHALLOW
 from training.compilation import check_compiler, compile_parts, describe_compilations
 from util.errors import UserError
 
@@ -25,7 +26,7 @@ def compiled():
 
 
 def test_many_sizes_need_few_graphs(compiled):
-    model = build_segmenter(dropout=0).detr.train()
+    model = build_segmenter(SHALLOW, dropout=0).detr.train()
     expected, keys = copy.deepcopy(model), list(model.state_dict())
     compile_parts(model, backend="eager")
     assert list(model.state_dict()) == keys
@@ -44,7 +45,7 @@ def test_many_sizes_need_few_graphs(compiled):
 
 
 def test_a_copy_is_not_compiled_and_shares_nothing(compiled):
-    model = build_segmenter(dropout=0).detr.eval()
+    model = build_segmenter(SHALLOW, dropout=0).detr.eval()
     compile_parts(model, backend="eager")
     with torch.no_grad():  # throughout: a change of the mode compiles again
         expected = model(images((64, 64)))["pred_logits"]
@@ -55,7 +56,7 @@ def test_a_copy_is_not_compiled_and_shares_nothing(compiled):
 
 
 def test_segmentation_models_are_compiled_too(compiled):
-    model = build_segmenter(dropout=0)
+    model = build_segmenter(SHALLOW, dropout=0)
     compile_parts(model, backend="eager")
     model(images((64, 64)))
     assert counters["stats"]["unique_graphs"] == 2

@@ -32,6 +32,7 @@ FLAGS = {
     **{"lr": 0.1, "lr_backbone": 0.01, "weight_decay": 0.5, "lr_scheduler": "step"},
     **{"lr_drop": 2, "lr_min": 0.0, "epochs": 9, "resume": "x.pth"},
 }
+NO_FLAGS = main.get_args_parser().parse_args([])
 
 
 def build(kind):
@@ -87,7 +88,7 @@ def put(value, path, junk):
 
 def resolved(checkpoint):
     """The flags of a run that resumes it and is given none."""
-    args = main.get_args_parser().parse_args([])
+    args = copy.copy(NO_FLAGS)
     args.resume = "x.pth"
     fill_in_new_flags(args)
     args = resolve_for_resume(args, checkpoint, (), main.flag_actions())

@@ -1,6 +1,7 @@
 """All command-line flags of main.py. Only `default_device` imports PyTorch."""
 
 import argparse
+import functools
 
 from datasets.formats.flags import add_format_flags
 from util.cli.command_line import FlagGroup
@@ -9,6 +10,7 @@ from util.options import AMP_CHOICES, AMP_HELP
 EOS_COEF = 0.1  # default of --eos_coef
 
 
+@functools.cache
 def flag_actions() -> dict[str, argparse.Action]:
     """Argparse actions by flag name, for example to validate values from a checkpoint."""
     return {action.dest: action for action in get_args_parser()._actions}

@@ -10,7 +10,7 @@ import main
 from models import backbone
 from models.released.zoo import RELEASED_MODELS
 from tests.drawn_data import drawn_data
-from tests.narrow_resnet import NARROW
+from tests.narrow_resnet import SHALLOW
 from tests.test_main import FLAGS, assert_one_line, read_checkpoint, read_log, run
 from training import evaluation
 from training.flags.saved import as_flag, resolve_flags, resolve_for_new_run, resolve_for_resume
@@ -200,7 +200,7 @@ def test_a_model_of_drawn_shapes_reads_own_data_as_coco(data, trained, tmp_path,
 
 
 def test_the_scales_of_drawn_images_are_in_the_checkpoint(data, tmp_path):
-    flags = [flag for flag in FLAGS if flag not in ("--scales", "64")] + ["--backbone", NARROW]
+    flags = [flag for flag in FLAGS if flag not in ("--scales", "64")] + ["--backbone", SHALLOW]
     shapes = ["--dataset_file", "shapes", "--coco_path", str(data), "--epochs", "1"]
     assert main.run([*flags, *shapes, "--output_dir", str(tmp_path)]) == 0
     assert max(read_checkpoint(tmp_path / "checkpoint.pth")["args"]["scales"]) == 64
