@@ -101,7 +101,7 @@ def train_one_epoch(
         norms.save()
         optimizer.zero_grad()
         records = _compute_gradients(model, criterion, batches, device, amp, scaler, epoch, step)
-        watch.read_flags()  # of the previous step; may raise. Usually no wait: the matcher synced
+        watch.read_flags()  # of the previous step, long computed; may raise DivergenceError
         norm = _clip_gradients(model, optimizer, max_norm, scaler)
         log, is_bad, stop = reduce_step([r.losses for r in records], norm, context.wants_to_stop())
         with scaled_rates(optimizer, context.lr_factor()) as rates:
@@ -167,7 +167,7 @@ def _compute_gradients(
             outputs = predict(model, samples, device, amp, targets)
             losses = compute_losses(criterion, outputs, targets, num_boxes)
             loss, log = weight_losses(losses, criterion.weight_dict, targets)
-            scaler.scale(loss / len(batches)).backward()
+            scaler.scale(loss / len(batches)).backward()  # num_boxes is a mean per micro-batch
         records.append(StepRecord(epoch, step, batch[0], batch[1], num_boxes, log, before))
     return records
 
