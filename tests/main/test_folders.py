@@ -142,7 +142,7 @@ def test_going_back_sets_a_later_best_checkpoint_aside(data, tmp_path, monkeypat
     assert "abandoned-best-epoch0002.pth" in text
     assert not (tmp_path / "best.pth").exists()  # epoch 0 was better than epoch 2 is now
     told = f"best.pth: epoch 0 is the best so far, but there is no best.pth of it in {tmp_path}"
-    assert f"{told}; a better epoch writes one\n" in text
+    assert f"{told}; one is written once an epoch scores better\n" in text
     assert run(data, "--epochs", "4", *flags, "--auto_resume") == 0
     assert read_checkpoint(tmp_path / "best.pth")["epoch"] == 3
 
