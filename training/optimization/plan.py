@@ -75,7 +75,15 @@ def build_plan(args: argparse.Namespace) -> TrainingPlan:
 
 
 def warn_of_few_steps(plan: TrainingPlan, num_images: int, start: Start) -> None:
-    """Print `warning_of_few_steps` for a run with new weights; not for ``--frozen_weights``."""
+    """Print a warning if a new run has fewer steps than its warm-up, or than it needs.
+
+    See `warning_of_few_steps`, which is not printed with ``--frozen_weights``.
+    """
+    if start.resume is None and plan.warmup_steps > (planned := plan.num_steps(num_images)):
+        print(
+            f"Warning: --warmup_steps {plan.warmup_steps}: only {planned} optimizer steps are "
+            "planned, so the learning rate never reaches --lr; use fewer warm-up steps"
+        )
     if start.resume is None and start.frozen is None:
         warning = warning_of_few_steps(plan, num_images, start.finetune is not None)
         if warning is not None:

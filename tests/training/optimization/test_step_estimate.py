@@ -8,7 +8,13 @@ import pytest
 
 import main
 from training.flags.checks import check_training_flags
-from training.optimization.plan import TrainingPlan, build_plan, warning_of_few_steps
+from training.optimization.plan import (
+    TrainingPlan,
+    build_plan,
+    warn_of_few_steps,
+    warning_of_few_steps,
+)
+from training.resume import Start
 
 CONFIGS = Path(main.__file__).parent / "configs"
 
@@ -23,6 +29,14 @@ def test_the_suggested_epochs_are_enough_and_no_more(from_detector, frozen):
     assert warning_of_few_steps(replace(plan, epochs=epochs), 100, from_detector) is None
     assert warning_of_few_steps(replace(plan, epochs=epochs - 1), 100, from_detector)
     assert ("--finetune" in text) != from_detector
+
+
+@pytest.mark.parametrize(("warmup", "is_long"), [(60, False), (61, True)])
+def test_a_warm_up_that_does_not_end_is_reported(capsys, warmup, is_long):
+    plan = TrainingPlan(5, 4, 2, warmup_steps=warmup)  # 12 steps per epoch
+    warn_of_few_steps(plan, 100, Start())
+    said = "--warmup_steps 61: only 60 optimizer steps are planned" in capsys.readouterr().out
+    assert said == is_long
 
 
 def plan_of(name, *flags):
