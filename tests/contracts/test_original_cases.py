@@ -19,6 +19,7 @@ from export.wrapper import INPUTS, dynamic_shapes
 from models.backbone import Backbone, Joiner
 from models.matcher import HungarianMatcher
 from models.position_encoding import PositionEmbeddingLearned, PositionEmbeddingSine
+from tests.export.small_files import NARROW_BOXES, NARROW_MASKS, build
 from util.box_ops import box_cxcywh_to_xyxy, box_xyxy_to_cxcywh
 from util.misc import nested_tensor_from_tensor_list
 
@@ -26,6 +27,7 @@ from util.misc import nested_tensor_from_tensor_list
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 
 NUM_QUERIES, NUM_CLASSES = 100, 91
+MODELS = ("detector", "segmenter")
 
 
 def seeded():
@@ -54,6 +56,16 @@ def detector():
 def segmenter():
     torch.manual_seed(0)
     return hubconf.detr_resnet50_panoptic(backbone_weights="none").eval()
+
+
+@pytest.fixture(scope="module")
+def small_detector():
+    return build(NARROW_BOXES).eval()
+
+
+@pytest.fixture(scope="module")
+def small_segmenter():
+    return build(NARROW_MASKS).eval()
 
 
 # ---- boxes ---------------------------------------------------------------------------------------
@@ -122,7 +134,7 @@ def test_scripted_backbone_with_positions(all_stages):
     torch.testing.assert_close(scripted_positions, positions)
 
 
-@pytest.mark.parametrize("name", ["detector", "segmenter"])
+@pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
 def test_scripted_model(name, request):
     model = request.getfixturevalue(name)
@@ -143,7 +155,7 @@ class TakesList(nn.Module):
         return self.model(nested_tensor_from_tensor_list(images))
 
 
-@pytest.mark.parametrize("name", ["detector", "segmenter"])
+@pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
 def test_scripted_wrapper_that_takes_a_list(name, request):
     model = TakesList(request.getfixturevalue(name))
@@ -154,8 +166,13 @@ def test_scripted_wrapper_that_takes_a_list(name, request):
 # ---- ONNX ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["detector", "segmenter"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(f"small_{kind}", marks=pytest.mark.slow) for kind in MODELS),
+        *(pytest.param(kind, marks=pytest.mark.full) for kind in MODELS),
+    ],
+)
 @torch.no_grad()
 def test_onnx_of_a_square_image_at_another_size(name, request):
     """The model itself, with one tensor for input; `export.onnx` wraps it, and has other tests."""
@@ -183,7 +200,7 @@ def test_onnx_of_a_square_image_at_another_size(name, request):
 # ---- kinds of input ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["detector", "segmenter"])
+@pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
 def test_list_tensor_and_nested_tensor_mean_the_same(name, request):
     model = request.getfixturevalue(name)

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from export.onnx import run
-from tests.export.small_files import NARROW_MASKS, write_checkpoint
+from tests.export.small_files import NARROW_MASKS, NORMALIZATION, write_checkpoint
 
 
 @pytest.fixture(scope="session")
 def onnx_export(tmp_path_factory, worker_id):
-    """A small segmentation model and its ONNX file, made by the command.
+    """A small segmentation model for images with `NORMALIZATION`, and its ONNX file.
 
     Once for all processes of pytest-xdist, whose temporary folders have one parent.
     """
@@ -21,7 +21,7 @@ def onnx_export(tmp_path_factory, worker_id):
     with filelock.FileLock(f"{folder}.lock"):
         if not (folder / "model.pt").exists():
             folder.mkdir(exist_ok=True)
-            model = write_checkpoint(folder / "small.pth", NARROW_MASKS)
+            model = write_checkpoint(folder / "small.pth", NARROW_MASKS, NORMALIZATION.flags())
             argv = ["--checkpoint", str(folder / "small.pth")]
             argv += ["--output", str(folder / "small.onnx")]
             assert run([*argv, "--check_sizes", "70x133", "--check_batches", "1"]) == 0

@@ -44,8 +44,11 @@ LIMIT = 1e-4
 CHECK = ["--check_sizes", "97x131", "70x133", "131x66", "--check_batches", "1", "3"]
 
 
-def differences(row: str) -> Iterator[tuple[str, str]]:
+def differences(row: str, changes: str = "") -> Iterator[tuple[str, str]]:
     """Format and largest difference (or "not available") of a row.
+
+    Args:
+        changes: flags of main.py that replace those of the row.
 
     Raises:
         RuntimeError: an export has failed, or differs by more than `LIMIT`.
@@ -55,7 +58,7 @@ def differences(row: str) -> Iterator[tuple[str, str]]:
         flags = ROWS[row]
         if flags is not None:
             model = ["--checkpoint", f"{folder}/model.pth"]
-            torch.save(checkpoint_of(flags), model[1])
+            torch.save(checkpoint_of(f"{flags} {changes}"), model[1])
         for name, run in COMMANDS.items():
             if name == "Hugging Face" and (flags is None or "--pre_norm" in flags):
                 yield name, "not available"

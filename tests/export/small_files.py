@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 
+from datasets.loading.byte_images import Normalization
 from export.architecture import Architecture, amplify_random_weights
 from export.source import Source
 from export.weights import write_weights
@@ -23,6 +24,7 @@ MASKS = dataclasses.replace(BOXES, masks=True, nheads=8)
 # Fewer operators to trace, and a checkpoint of 1 MB instead of 45.
 NARROW_BOXES = dataclasses.replace(BOXES, backbone=NARROW)
 NARROW_MASKS = dataclasses.replace(MASKS, backbone=NARROW)
+NORMALIZATION = Normalization([0.5, 0.25, 0.0], [0.5, 0.25, 1.0])  # other than ImageNet's
 CATEGORIES = {1: "cat", 3: "dog"}
 SIZES = ("--check_sizes", "96x128", "70x133", "--check_batches", "1", "3")
 
@@ -50,10 +52,13 @@ def source(architecture, **changes):
     )
 
 
-def write_checkpoint(path, architecture=BOXES, **entries):
-    """Write the entries of a checkpoint of main.py that exporters read, and return its model."""
+def write_checkpoint(path, architecture=BOXES, flags=None, **entries):
+    """Write the entries of a checkpoint of main.py that exporters read, and return its model.
+
+    ``flags`` are added to those of the architecture.
+    """
     model = build(architecture)
-    args = {**architecture.flags(), "scales": [96, 64], "max_size": 160}
+    args = {**architecture.flags(), "scales": [96, 64], "max_size": 160, **(flags or {})}
     state = model.state_dict()
     write_weights(path, {"model": state, "args": args, "categories": CATEGORIES, **entries})
     return model

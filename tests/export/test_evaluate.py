@@ -10,6 +10,7 @@ from PIL import Image
 from datasets.coco import make_coco_transforms
 from export.evaluate import load, run
 from models.postprocess import PostProcess
+from tests.export.small_files import NORMALIZATION
 from util.category_ids import category_id_of
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -23,7 +24,8 @@ def data(onnx_export, tmp_path):
     for number in range(3):
         pixels = np.random.default_rng(number).integers(0, 256, (120, 200, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-        image = make_coco_transforms("val", [96], 160)(Image.fromarray(pixels), None)[0]
+        transform = make_coco_transforms("val", [96], 160, normalization=NORMALIZATION)
+        image = transform(Image.fromarray(pixels), None)[0]
         with torch.no_grad():
             (found,) = PostProcess()(model(image[None]), torch.tensor([[120, 200]]))
         best = found["scores"].argmax()

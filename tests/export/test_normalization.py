@@ -13,11 +13,10 @@ from datasets.loading.byte_images import IMAGENET
 from export import torchscript
 from export.evaluate import load as load_for_evaluation
 from export.huggingface.command import run as huggingface
-from export.onnx import run as onnx
 from export.source import from_file
 from export.weights import run as convert
 from prediction.detector import Detector
-from tests.export.small_files import NARROW_BOXES, SIZES, write_checkpoint
+from tests.export.small_files import NARROW_BOXES, NORMALIZATION, SIZES, write_checkpoint
 from training.flags.arguments import get_args_parser
 from training.flags.checks import check_flags
 from training.flags.saved import resolve_flags
@@ -25,8 +24,8 @@ from training.resume import LoadedCheckpoint, Start
 from util.errors import UserError
 from util.files.checkpoint import load_checkpoint
 
-MEAN, STD = [0.5, 0.25, 0.0], [0.5, 0.25, 1.0]
-FLAGS = {"image_mean": MEAN, "image_std": STD}
+MEAN, STD = NORMALIZATION
+FLAGS = NORMALIZATION.flags()
 PIXELS = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
 IMAGE = Image.fromarray(PIXELS)
 # (H, W, 3) -> (1, 3, H, W)
@@ -37,16 +36,14 @@ PARSER = argparse.ArgumentParser(parents=[get_args_parser()])
 @pytest.fixture
 def path(tmp_path):
     """A checkpoint as main.py writes it after training with `FLAGS`."""
-    write_checkpoint(path := tmp_path / "m.pth", NARROW_BOXES)
-    checkpoint = load_checkpoint(path)
-    torch.save({**checkpoint, "args": checkpoint["args"] | FLAGS}, path)
+    write_checkpoint(path := tmp_path / "m.pth", NARROW_BOXES, FLAGS)
     return str(path)
 
 
 @torch.no_grad()
-def best_score(path):
+def best_score(model):
     """The score that the model must find in the image."""
-    logits = from_file(path, {}).model(NORMALIZED)["pred_logits"]
+    logits = model(NORMALIZED)["pred_logits"]
     return float(logits.softmax(-1)[..., :-1].max())
 
 
@@ -57,7 +54,7 @@ def test_converted_weights_and_the_detector(path, tmp_path, suffix):
     detector = Detector(converted, "cpu")
     torch.testing.assert_close(detector.loaded.batch_of(IMAGE), NORMALIZED)
     found = detector.predict(IMAGE, threshold=0.0)
-    assert max(found.scores) == pytest.approx(best_score(path), abs=1e-4)
+    assert max(found.scores) == pytest.approx(best_score(from_file(path, {}).model), abs=1e-4)
 
 
 def resolved(path, flag, *words):
@@ -116,20 +113,17 @@ def test_an_end_to_end_file_normalizes_alike(path, tmp_path):
     assert torchscript.run(argv) == 0
     hw = torch.tensor([[96, 128]])
     found = torch.jit.load(output)(torch.from_numpy(PIXELS.transpose(2, 0, 1)[None]), hw, hw)
-    assert float(found["scores"][0, 0]) == pytest.approx(best_score(path), abs=1e-4)
+    expected = best_score(from_file(path, {}).model)
+    assert float(found["scores"][0, 0]) == pytest.approx(expected, abs=1e-4)
 
 
-def test_an_onnx_file_and_its_evaluation(path, tmp_path):
-    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
-    file = tmp_path / "m.onnx"
-    few = ["--check_sizes", "96x128", "--check_batches", "1"]
-    assert onnx(["--checkpoint", path, "--output", str(file), *few]) == 0
-    model = load_for_evaluation(file, "onnxruntime", 1)
-    images, padding_mask = model.preparation.batch_of(IMAGE)
+def test_the_evaluation_of_an_onnx_file(onnx_export):
+    model, path = onnx_export
+    loaded = load_for_evaluation(path, "onnxruntime", 1)
+    images, padding_mask = loaded.preparation.batch_of(IMAGE)
     torch.testing.assert_close(images, NORMALIZED)
-    outputs = model.run({"images": images.numpy(), "padding_mask": padding_mask.numpy()})
-    assert outputs["scores"].max() == pytest.approx(best_score(path), abs=1e-4)
+    outputs = loaded.run({"images": images.numpy(), "padding_mask": padding_mask.numpy()})
+    assert outputs["scores"].max() == pytest.approx(best_score(model), abs=1e-4)
 
 
 def test_a_folder_of_hugging_face_and_back(path, tmp_path):

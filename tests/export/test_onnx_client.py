@@ -15,6 +15,7 @@ from datasets.coco import make_coco_transforms
 from datasets.loading.images import read_upright
 from models.postprocess import PostProcess
 from tests.datasets.photo_cases import ORIENTATIONS, upright_image, write_photo
+from tests.export.small_files import NORMALIZATION
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -39,7 +40,7 @@ def test_it_detects_what_the_model_does(onnx_export, pictures, tmp_path):
         command, check=True, capture_output=True, text=True, cwd=tmp_path, timeout=120
     )
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    transform = make_coco_transforms("val", [96, 64], 160)
+    transform = make_coco_transforms("val", [96, 64], 160, normalization=NORMALIZATION)
     originals = [Image.open(picture) for picture in pictures]
     batch = nested_tensor_from_tensor_list([transform(image, None)[0] for image in originals])
     sizes = torch.tensor([(image.height, image.width) for image in originals])

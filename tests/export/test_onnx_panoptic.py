@@ -13,6 +13,7 @@ from PIL import Image
 
 from datasets.coco import make_coco_transforms
 from models.panoptic import PostProcessPanoptic
+from tests.export.small_files import NORMALIZATION
 from util.files.panoptic_png import decode_id_map
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -69,7 +70,8 @@ def test_a_file_gives_the_segments_of_the_model(client, onnx_export, tmp_path, c
     )
     line = json.loads(capsys.readouterr().out)
 
-    image = make_coco_transforms("val", [96], 160)(Image.fromarray(pixels), None)[0]
+    transform = make_coco_transforms("val", [96], 160, normalization=NORMALIZATION)
+    image = transform(Image.fromarray(pixels), None)[0]
     with torch.no_grad():
         outputs = model(image[None])
     # The score of the client is that of the best class other than no-object.
