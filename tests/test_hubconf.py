@@ -26,12 +26,16 @@ from util.errors import UserError
 
 ROOT = Path(hubconf.__file__).parent
 ENTRIES = list(RELEASED_MODELS)
+RANDOM = ("kaiming_normal_", "kaiming_uniform_", "xavier_uniform_", "uniform_", "normal_")
 FILLINGS = itertools.count()  # no two models are the same
 
 # In another folder. First in a process for each folder of sys.argv[2], where its package was
 # imported from that folder; then all entries without the packages that inference does not need.
+# Random weights would take seconds: sys.argv[3] has the names of what draws them.
 LOAD = """
 import importlib, os, sys, torch, torchvision  # PyTorch itself asks where onnx is
+for name in sys.argv[3].split():
+    setattr(torch.nn.init, name, lambda t, *a, **k: t)
 for folder in sys.argv[2].split(os.pathsep):
     child = os.fork()
     if child:
@@ -53,9 +57,8 @@ class Without:
             raise ImportError(name)
 assert not MISSING & set(sys.modules)
 sys.meta_path.insert(0, Without())
-torch.nn.init.kaiming_normal_ = torch.nn.init.xavier_uniform_ = lambda t, *a, **k: t
 torchvision.models._api.load_state_dict_from_url = lambda *a, **k: {}
-for name in sys.argv[3:]:
+for name in sys.argv[4:]:
     model = torch.hub.load(sys.argv[1], name, source="local", num_classes=5)
     detector = getattr(model, "detr", model)
     head = getattr(detector, "class_embed", None) or detector.linear_class
@@ -82,7 +85,7 @@ def table(monkeypatch, tmp_path):
     def fill(tensor, *args, **kwargs):
         return tensor.detach().fill_(next(FILLINGS) / 1000)
 
-    for name in ("kaiming_normal_", "kaiming_uniform_", "xavier_uniform_", "uniform_", "normal_"):
+    for name in RANDOM:
         monkeypatch.setattr(torch.nn.init, name, fill)
 
     def refuse(*args, **kwargs):
@@ -197,7 +200,8 @@ def loaded(tmp_path_factory):
     root = tmp_path_factory.mktemp("foreign")
     folders = [root / f"{name}-{kind}" for name, kind in FOREIGN]
     places = [write_package(f, *pair) for f, pair in zip(folders, FOREIGN, strict=True)]
-    command = [sys.executable, "-c", LOAD, str(ROOT), os.pathsep.join(map(str, folders)), *ENTRIES]
+    arguments = [str(ROOT), os.pathsep.join(map(str, folders)), " ".join(RANDOM), *ENTRIES]
+    command = [sys.executable, "-c", LOAD, *arguments]
     process = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     return process, {
         pair: (f"{folder}/{place}", *((folder / f"output{n}.txt").read_text() for n in (1, 2)))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchmarks.cuda import smoke
 from benchmarks.harness import inputs
 from tests.narrow_resnet import NARROW
 
@@ -9,4 +10,7 @@ from tests.narrow_resnet import NARROW
 @pytest.fixture(autouse=True)
 def narrow_backbone(monkeypatch):
     flags_of = inputs.flags_of
-    monkeypatch.setattr(inputs, "flags_of", lambda text: flags_of(text.replace("resnet18", NARROW)))
+    for module in (inputs, smoke):
+        monkeypatch.setattr(
+            module, "flags_of", lambda text: flags_of(text.replace("resnet18", NARROW))
+        )
