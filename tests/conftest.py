@@ -24,6 +24,7 @@ LONGEST = (
     "export/huggingface/test_huggingface.py",
     "export/precision/test_conversion.py",
     "test_hubconf.py",
+    "export/test_program.py",
     "training/optimization/test_stages.py",
     "training/flags/test_saved.py",
     "examples/test_examples.py",

@@ -31,6 +31,8 @@ from tests.export.small_files import (
     BOXES,
     CATEGORIES,
     MASKS,
+    NARROW_BOXES,
+    NARROW_MASKS,
     SIZES,
     build,
     source,
@@ -144,7 +146,7 @@ def test_their_processor_works_as_ours_and_comes_back(tmp_path):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     normalization = Normalization([0.5, 0.4, 0.3], [0.2, 0.3, 0.25])
     transforms = {"short_side": 64, "max_size": 90, "normalization": normalization}
-    given = dataclasses.replace(source(BOXES), **transforms)
+    given = dataclasses.replace(source(NARROW_BOXES), **transforms)
     write_folder(given, tmp_path)
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, local_files_only=True)
     assert "Detr" in type(processor).__name__
@@ -167,13 +169,13 @@ def test_their_processor_works_as_ours_and_comes_back(tmp_path):
 
     processor.save_pretrained(tmp_path)
     flags = {"scales": [64], "max_size": 90, **normalization.flags()}
-    assert read_folder(tmp_path)[0]["args"] == BOXES.flags() | flags
+    assert read_folder(tmp_path)[0]["args"] == NARROW_BOXES.flags() | flags
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_the_command_goes_there_and_back(tmp_path, suffix, capsys):
     start, folder, end = tmp_path / "a.pth", tmp_path / "theirs", tmp_path / f"b{suffix}"
-    model = write_checkpoint(start)
+    model = write_checkpoint(start, NARROW_BOXES)
     (tmp_path / "flags").write_text(f"--output {folder} {' '.join(SIZES)}  # as a shell reads it")
     assert run(["to", "--checkpoint", str(start), f"@{tmp_path / 'flags'}"]) == 0
     names = {path.name for path in folder.iterdir()}
@@ -183,14 +185,14 @@ def test_the_command_goes_there_and_back(tmp_path, suffix, capsys):
     assert f"{num_tensors} tensors are identical after a round trip" in capsys.readouterr().out
     back = from_file(str(end), {})
     assert_same_weights(back.model.state_dict(), model.state_dict())
-    assert back.architecture == BOXES
+    assert back.architecture == NARROW_BOXES
     assert (back.short_side, back.max_size) == (96, 160)
 
 
 def test_a_model_of_theirs_that_differs_leaves_no_folder(tmp_path, capsys, monkeypatch):
     pytest.importorskip("transformers", reason="transformers is not installed")
-    write_checkpoint(tmp_path / "a.pth")
-    other = build(dataclasses.replace(BOXES, nheads=2))
+    write_checkpoint(tmp_path / "a.pth", NARROW_BOXES)
+    other = build(dataclasses.replace(NARROW_BOXES, nheads=2))
     monkeypatch.setattr(
         "export.huggingface.command.load_huggingface_model",
         lambda folder, masks: ExportWrapper(other, raw=True).eval(),
@@ -200,13 +202,13 @@ def test_a_model_of_theirs_that_differs_leaves_no_folder(tmp_path, capsys, monke
     assert "check failed" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
     (tmp_path / "theirs").mkdir()
-    write_folder(source(BOXES), tmp_path / "theirs")
+    write_folder(source(NARROW_BOXES), tmp_path / "theirs")
     assert run(["from", argv[4], "--output", str(tmp_path / "b.pth"), *SIZES]) == 1
     assert "check failed" in capsys.readouterr().err and not (tmp_path / "b.pth").exists()
 
 
 def test_places_that_cannot_be_written(tmp_path, capsys):
-    write_checkpoint(tmp_path / "a.pth")
+    write_checkpoint(tmp_path / "a.pth", NARROW_BOXES)
     argv = ["to", "--checkpoint", str(tmp_path / "a.pth"), "--output"]
     assert run([*argv, str(tmp_path / "a.pth")]) == 2
     assert run([*argv, str(tmp_path / "no" / "folder")]) == 2
@@ -216,7 +218,7 @@ def test_places_that_cannot_be_written(tmp_path, capsys):
 
 def test_links_and_mount_points_lead_to_another_disk(tmp_path, monkeypatch):
     """A rename from another folder fails there, and would replace the links in a cache."""
-    write_checkpoint(tmp_path / "a.pth")
+    write_checkpoint(tmp_path / "a.pth", NARROW_BOXES)
     disk, blob = tmp_path / "disk", tmp_path / "blob"
     disk.mkdir()
     blob.write_text("old")
@@ -247,7 +249,7 @@ def test_a_place_is_looked_at_before_the_work(tmp_path, capsys):
 
 def test_keys_that_their_model_does_not_take(tmp_path):
     pytest.importorskip("transformers", reason="transformers is not installed")
-    write_folder(source(BOXES), tmp_path)
+    write_folder(source(NARROW_BOXES), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "decoder_layers": 2}))
     with pytest.raises(CheckFailedError, match="missing or unexpected keys"):
@@ -265,7 +267,7 @@ def test_keys_that_their_model_does_not_take(tmp_path):
 )
 def test_models_that_they_do_not_have(tmp_path, changes, words):
     with pytest.raises(UserError, match=words):
-        write_folder(source(BOXES, **changes), tmp_path)
+        write_folder(source(NARROW_BOXES, **changes), tmp_path)
 
 
 RESNET = {"model_type": "resnet"}
@@ -370,7 +372,7 @@ def test_transforms_that_are_not_ours(config, words):
 def test_the_check_finds_what_no_file_says(tmp_path, monkeypatch, capsys):
     """A difference that only their model knows."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    write_folder(source(BOXES), tmp_path)
+    write_folder(source(NARROW_BOXES), tmp_path)
     real = transformers.DetrForObjectDetection.forward
 
     def other(self, pixel_values, pixel_mask):
@@ -392,7 +394,7 @@ def test_classes_without_a_name():
 def test_a_label_with_a_generated_name_may_be_a_class(tmp_path, capsys, suffix):
     theirs, back = tmp_path / "theirs", tmp_path / f"back{suffix}"
     theirs.mkdir()
-    write_folder(dataclasses.replace(source(BOXES), categories={}), theirs)
+    write_folder(dataclasses.replace(source(NARROW_BOXES), categories={}), theirs)
     config = json.loads((theirs / "config.json").read_text())
     for names, unused in (({"1": "cat"}, set()), ({"1": "cat", "3": "N/A"}, {3})):
         changed = {**config, "id2label": config["id2label"] | names}
@@ -406,14 +408,14 @@ def test_a_label_with_a_generated_name_may_be_a_class(tmp_path, capsys, suffix):
 
 
 def test_rows_that_were_not_trained_there_and_back(tmp_path):
-    given = dataclasses.replace(source(BOXES), unused_ids=frozenset({0, 2}))
+    given = dataclasses.replace(source(NARROW_BOXES), unused_ids=frozenset({0, 2}))
     write_folder(given, tmp_path)
     assert read_folder(tmp_path)[0]["unused_ids"] == [0, 2]
 
 
 def test_ids_and_things_there_and_back(tmp_path):
     ids, is_thing = [1, 3, "5", "cell", 60, 70, 80], {1: True, 3: False}
-    given = dataclasses.replace(source(BOXES), category_ids=ids, is_thing=is_thing)
+    given = dataclasses.replace(source(NARROW_BOXES), category_ids=ids, is_thing=is_thing)
     write_folder(given, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert list(config["id2label"].values())[:3] == ["cat", "dog", "LABEL_2"]
@@ -425,7 +427,7 @@ def test_ids_and_things_there_and_back(tmp_path):
 def test_thresholds_there_and_back(tmp_path):
     known = {"is_thing": {1: True}, "best_threshold": 0.75, "segment_threshold": 0.6}
     (tmp_path / "theirs").mkdir()
-    write_folder(dataclasses.replace(source(MASKS), **known), tmp_path / "theirs")
+    write_folder(dataclasses.replace(source(NARROW_MASKS), **known), tmp_path / "theirs")
     write_weights(tmp_path / "back.pth", read_folder(tmp_path / "theirs")[0])
     back = from_file(str(tmp_path / "back.pth"), {})
     assert back.is_panoptic
@@ -453,7 +455,7 @@ def test_ids_that_do_not_fit_the_labels():
 def test_folders_that_lack_something(tmp_path, capsys):
     argv = ["from", str(tmp_path), "--output", str(tmp_path / "f.pth")]
     assert run(argv) == 2
-    write_folder(source(BOXES), tmp_path)
+    write_folder(source(NARROW_BOXES), tmp_path)
     (tmp_path / "model.safetensors").unlink()
     assert run(argv) == 2
     (tmp_path / "config.json").write_text("{")
@@ -469,7 +471,7 @@ def test_folders_that_lack_something(tmp_path, capsys):
 
 
 def test_their_older_weights_file_is_read(tmp_path):
-    given = source(BOXES)
+    given = source(NARROW_BOXES)
     write_folder(given, tmp_path)
     (tmp_path / "model.safetensors").unlink()
     theirs = to_huggingface(given.model.state_dict(), False, "file")
@@ -478,7 +480,7 @@ def test_their_older_weights_file_is_read(tmp_path):
 
 
 def test_weights_that_are_not_all_there(tmp_path):
-    given = source(BOXES)
+    given = source(NARROW_BOXES)
     write_folder(given, tmp_path)
     (tmp_path / "model.safetensors").unlink()
     theirs = to_huggingface(given.model.state_dict(), False, "file")
