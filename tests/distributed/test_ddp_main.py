@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import torch
 from datasets.shapes.directory import write_shapes
 from tests.distributed.main_runs import MainRuns
 from tests.distributed.processes import run_connected
+from tests.narrow_resnet import NARROW
 from tests.test_main import FLAGS, ROOT, read_checkpoint, read_log, run
 from tests.training.test_resume import assert_same_runs
 
@@ -107,15 +109,15 @@ def test_one_process_trains_and_evaluates_over_nccl(data, tmp_path, monkeypatch)
 
 @pytest.mark.slow
 def test_torchrun(data, tmp_path):
-    boxes = ["--output_dir", tmp_path / "boxes", *PANOPTIC]
-    masks = ["--output_dir", tmp_path / "masks", *MASKS, "--frozen_weights"]
-    for flags in (boxes, [*masks, tmp_path / "boxes" / "checkpoint.pth"]):
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        launcher += ["--nproc_per_node", "2", "main.py", *FLAGS, "--coco_path", data, *flags]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        ended = subprocess.run(
-            list(map(str, launcher)), cwd=ROOT, env=environment, capture_output=True, text=True
-        )
-        assert ended.returncode == 0, ended.stderr
+    assert run(data, "--output_dir", tmp_path / "boxes", *PANOPTIC) == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", "2", Path(__file__).with_name("narrow_main.py"), *FLAGS]
+    command += ["--backbone", NARROW, "--coco_path", data, "--output_dir", tmp_path / "masks"]
+    command += [*MASKS, "--frozen_weights", tmp_path / "boxes" / "checkpoint.pth"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
     (entry,) = read_log(tmp_path / "masks")
     assert {"test_coco_eval_masks", "test_PQ_all", "train_loss_mask"} <= entry.keys()

@@ -9,34 +9,37 @@ from tests.export.small_files import NARROW_MASKS, NORMALIZATION, write_checkpoi
 
 
 @pytest.fixture(scope="session")
-def onnx_export(tmp_path_factory, worker_id):
-    """A small segmentation model for images with `NORMALIZATION`, and its ONNX file.
-
-    Once for all processes of pytest-xdist, whose temporary folders have one parent.
-    """
+def shared(tmp_path_factory, worker_id):
+    """A folder of all processes of pytest-xdist: the parent of their temporary folders."""
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     temporary = tmp_path_factory.getbasetemp()
-    folder = (temporary.parent if worker_id != "master" else temporary) / "onnx"
+    return temporary.parent if worker_id != "master" else temporary
+
+
+def export_once(folder, *flags, **checkpoint):
+    """A small segmentation model and its ONNX file, made by the command in the first process."""
     with filelock.FileLock(f"{folder}.lock"):
-        if not (folder / "model.pt").exists():
+        if not (saved := folder.with_suffix(".pt")).exists():
             folder.mkdir(exist_ok=True)
-            model = write_checkpoint(folder / "small.pth", NARROW_MASKS, NORMALIZATION.flags())
+            model = write_checkpoint(folder / "small.pth", NARROW_MASKS, **checkpoint)
             argv = ["--checkpoint", str(folder / "small.pth")]
             argv += ["--output", str(folder / "small.onnx")]
-            assert run([*argv, "--check_sizes", "70x133", "--check_batches", "1"]) == 0
-            torch.save(model, folder / "model.pt")
-    return torch.load(folder / "model.pt", weights_only=False), folder / "small.onnx"
+            assert run([*argv, *flags]) == 0
+            torch.save(model, saved)
+    return torch.load(saved, weights_only=False), folder / "small.onnx"
 
 
 @pytest.fixture(scope="session")
-def end_to_end_export(tmp_path_factory):
+def onnx_export(shared):
+    """A small segmentation model for images with `NORMALIZATION`, and its ONNX file."""
+    few = ("--check_sizes", "70x133", "--check_batches", "1")
+    return export_once(shared / "onnx", *few, flags=NORMALIZATION.flags())
+
+
+@pytest.fixture(scope="session")
+def end_to_end_export(shared):
     """A small panoptic model, and its ONNX file for 8-bit images of one size."""
-    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
-    folder = tmp_path_factory.mktemp("end_to_end")
-    model = write_checkpoint(folder / "small.pth", NARROW_MASKS, is_thing={1: True, 3: False})
-    argv = ["--checkpoint", str(folder / "small.pth"), "--output", str(folder / "small.onnx")]
-    argv += ["--end_to_end", "--fixed_size", "100x160", "--external_data", "--opset", "18"]
-    assert run([*argv, "--check_batches", "1", "2"]) == 0
-    return model, folder / "small.onnx"
+    kind = ("--end_to_end", "--fixed_size", "100x160", "--external_data", "--opset", "18")
+    is_thing = {1: True, 3: False}
+    return export_once(shared / "end_to_end", *kind, "--check_batches", "1", "2", is_thing=is_thing)
