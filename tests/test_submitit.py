@@ -13,6 +13,7 @@ import pytest
 import run_with_submitit
 from tests import fake_slurm
 from tests.drawn_data import drawn_data
+from tests.programs import ForkedProgram
 from tests.test_main import FLAGS, ROOT
 from tests.training.test_resume import assert_same_runs
 from util.distributed.launch import Launch, detect_launch, rendezvous_address
@@ -26,7 +27,7 @@ data = drawn_data(num_train=10, num_val=3)
 
 def start(data, folder, *flags, **variables):
     command = [sys.executable, "run_with_submitit.py", "--shared_folder", str(folder), *TWO, *flags]
-    return subprocess.Popen(
+    return ForkedProgram(
         [*command, *FLAGS, *RUN, "--coco_path", str(data)],
         env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
         cwd=ROOT,

@@ -5,7 +5,6 @@ One training image cannot be read.
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +14,8 @@ import torch
 from datasets.shapes.directory import write_shapes
 from tests.distributed.main_runs import MainRuns
 from tests.distributed.processes import run_connected
-from tests.narrow_resnet import NARROW
+from tests.narrow_resnet import SHALLOW
+from tests.programs import run_forked
 from tests.test_main import FLAGS, ROOT, read_checkpoint, read_log, run
 from tests.training.test_resume import assert_same_runs
 
@@ -112,12 +112,10 @@ def test_torchrun(data, tmp_path):
     assert run(data, "--output_dir", tmp_path / "boxes", *PANOPTIC) == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc_per_node", "2", Path(__file__).with_name("narrow_main.py"), *FLAGS]
-    command += ["--backbone", NARROW, "--coco_path", data, "--output_dir", tmp_path / "masks"]
+    command += ["--backbone", SHALLOW, "--coco_path", data, "--output_dir", tmp_path / "masks"]
     command += [*MASKS, "--frozen_weights", tmp_path / "boxes" / "checkpoint.pth"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(
-        list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    ended = run_forked(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     (entry,) = read_log(tmp_path / "masks")
     assert {"test_coco_eval_masks", "test_PQ_all", "train_loss_mask"} <= entry.keys()

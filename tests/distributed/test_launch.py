@@ -13,6 +13,7 @@ import pytest
 
 from tests.drawn_data import drawn_data
 from tests.narrow_resnet import SHALLOW
+from tests.programs import ForkedProgram
 from tests.test_main import FLAGS, ROOT, read_log
 from tests.training.test_resume import assert_same_runs, wait_for
 
@@ -38,7 +39,8 @@ def start(launch, script, data, folder, prefix=(), **variables):
     """An agent of torchrun, in a session of its own."""
     command = [*prefix, *TORCHRUN, *launch, *script, *FLAGS, "--backbone", SHALLOW, *RUN]
     command += ["--coco_path", str(data), "--output_dir", str(folder)]
-    return subprocess.Popen(
+    popen = subprocess.Popen if prefix else ForkedProgram
+    return popen(
         command,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **variables},
         cwd=ROOT,
