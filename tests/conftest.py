@@ -18,8 +18,13 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("repeatable")
 
 # Files of more than about 12 seconds come first, the longest before the others, so that no process
-# of pytest-xdist has one left at the end.
+# of pytest-xdist has one left at the end. The first four are long with their slow tests. Two files
+# that read the same ONNX file are not neighbors: one process would wait for the other's export.
 LONGEST = (
+    "training/test_kill.py",
+    "distributed/test_launch.py",
+    "test_submitit.py",
+    "contracts/test_original_cases.py",
     "training/test_resume.py",
     "export/huggingface/test_huggingface.py",
     "export/precision/test_conversion.py",
@@ -34,6 +39,7 @@ LONGEST = (
     "training/test_best_weights.py",
     "distributed/test_ddp_main.py",
     "distributed/test_ddp_stages.py",
+    "export/test_onnx.py",
 )
 
 
