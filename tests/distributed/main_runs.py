@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from tests.test_main import run
+from tests.test_main import run_simple as run
 from training import loop
 from util.distributed.processes import get_rank
 

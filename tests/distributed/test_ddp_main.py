@@ -14,9 +14,9 @@ import torch
 from datasets.shapes.directory import write_shapes
 from tests.distributed.main_runs import MainRuns
 from tests.distributed.processes import run_connected
-from tests.narrow_resnet import SHALLOW
 from tests.programs import run_forked
-from tests.test_main import FLAGS, ROOT, read_checkpoint, read_log, run
+from tests.test_main import ROOT, SIMPLE, read_checkpoint, read_log
+from tests.test_main import run_simple as run
 from tests.training.test_resume import assert_same_runs
 
 # Three steps an epoch, of two images in each of two processes.
@@ -111,8 +111,8 @@ def test_one_process_trains_and_evaluates_over_nccl(data, tmp_path, monkeypatch)
 def test_torchrun(data, tmp_path):
     assert run(data, "--output_dir", tmp_path / "boxes", *PANOPTIC) == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", "2", Path(__file__).with_name("narrow_main.py"), *FLAGS]
-    command += ["--backbone", SHALLOW, "--coco_path", data, "--output_dir", tmp_path / "masks"]
+    command += ["--nproc_per_node", "2", Path(__file__).with_name("narrow_main.py"), *SIMPLE]
+    command += ["--coco_path", data, "--output_dir", tmp_path / "masks"]
     command += [*MASKS, "--frozen_weights", tmp_path / "boxes" / "checkpoint.pth"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     ended = run_forked(command, cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -8,7 +8,8 @@ import torch
 from tests.distributed.main_runs import MainRuns
 from tests.distributed.processes import run_connected
 from tests.drawn_data import drawn_data
-from tests.test_main import read_checkpoint, read_log, run
+from tests.test_main import read_checkpoint, read_log
+from tests.test_main import run_simple as run
 from tests.training.test_resume import assert_same_runs
 
 # Of 13 images an epoch has 3 steps of 4 images with a frozen backbone, then 6 steps of 2.

@@ -14,7 +14,8 @@ from datasets.shapes.directory import write_shapes
 from models import backbone
 from tests.distributed.processes import run_connected
 from tests.narrow_resnet import SHALLOW
-from tests.test_main import read_checkpoint, run
+from tests.test_main import read_checkpoint
+from tests.test_main import run_simple as run
 from training import loop
 from util.distributed.processes import get_rank
 

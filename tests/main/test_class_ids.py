@@ -7,7 +7,8 @@ import torch
 
 from report.results import read_results
 from tests.drawn_data import drawn_data
-from tests.test_main import assert_one_line, read_checkpoint, read_log, run
+from tests.test_main import assert_one_line, read_checkpoint, read_log
+from tests.test_main import run_simple as run
 from util.category_ids import category_id_of
 
 TEXTS = sorted(("disc", "box 2", "ring/red", "étoile", "000"), key=category_id_of)

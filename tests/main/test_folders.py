@@ -10,8 +10,8 @@ import torch
 import main
 from datasets.shapes.directory import write_shapes
 from tests.drawn_data import drawn_data
-from tests.narrow_resnet import SHALLOW
-from tests.test_main import FLAGS, assert_one_line, read_checkpoint, read_log, run
+from tests.test_main import SIMPLE, assert_one_line, read_checkpoint, read_log
+from tests.test_main import run_simple as run
 from training import evaluation, loop
 
 data = drawn_data(num_train=4, num_val=3)
@@ -177,7 +177,7 @@ def here(tmp_path, monkeypatch):
 
 
 def without_folder(data, *flags):
-    small = [*FLAGS, "--backbone", SHALLOW, "--coco_path", str(data), "--epochs", "1"]
+    small = [*SIMPLE, "--coco_path", str(data), "--epochs", "1"]
     return main.run([*map(str, flags), *small])
 
 
@@ -192,7 +192,7 @@ def test_a_training_without_a_folder_is_kept(data, here, capsys):
     assert without_folder(data, "@tiny.txt") == 0
     assert epochs_in(here / "outputs/tiny-1") == [0]
     ways = ["--output_dir", "outputs/tiny-1", "--auto_resume", "--epochs", "2"]
-    assert main.run([*FLAGS, "--backbone", SHALLOW, "--coco_path", str(data), *ways]) == 0
+    assert main.run([*SIMPLE, "--coco_path", str(data), *ways]) == 0
     assert epochs_in(here / "outputs/tiny-1") == [0, 1]
 
 
@@ -207,7 +207,7 @@ def test_no_empty_folder_is_left(data, two_epochs, here, capsys):
 
 def test_a_namespace_without_a_folder_writes_nothing(data, here):
     parser = argparse.ArgumentParser(parents=[main.get_args_parser()])
-    flags = [*FLAGS, "--backbone", SHALLOW, "--coco_path", str(data), "--epochs", "1"]
+    flags = [*SIMPLE, "--coco_path", str(data), "--epochs", "1"]
     main.main(parser.parse_args(flags))
     assert not any(here.iterdir())
 

@@ -11,8 +11,7 @@ from PIL import Image
 import main
 from export import weights
 from tests.datasets.format_cases import CLASSES, voc_object, voc_xml, write_text, write_yolo
-from tests.narrow_resnet import SHALLOW
-from tests.test_main import FLAGS, assert_one_line, read_checkpoint
+from tests.test_main import SIMPLE, assert_one_line, read_checkpoint
 from training import evaluation
 
 
@@ -38,7 +37,7 @@ def trained(voc, tmp_path_factory):
 
 
 def run(*argv):
-    return main.run([*FLAGS, "--backbone", SHALLOW, *map(str, argv)])
+    return main.run([*SIMPLE, *map(str, argv)])
 
 
 def bare_run(*argv):

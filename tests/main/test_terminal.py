@@ -8,7 +8,8 @@ import pytest
 from tests.cheap_runs import with_pictures
 from tests.drawn_data import drawn_data
 from tests.terminals import Terminal, drawn_lines, screen
-from tests.test_main import read_checkpoint, read_log, run
+from tests.test_main import read_checkpoint, read_log
+from tests.test_main import run_simple as run
 from util.terminal import bar
 
 data = drawn_data(num_train=6, num_val=3)

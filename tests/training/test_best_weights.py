@@ -5,7 +5,8 @@ import torch
 
 from export.weights import read_weights
 from tests.drawn_data import drawn_data
-from tests.test_main import read_checkpoint, read_log, run
+from tests.test_main import read_checkpoint, read_log
+from tests.test_main import run_simple as run
 from tests.training.test_resume import Interrupt, assert_same, crash
 from training import evaluation, loop, reporting, state
 from training.state import RunState, score_name

@@ -11,7 +11,8 @@ from engine import train_one_epoch
 from models.criterion import SetCriterion
 from tests.drawn_data import drawn_data
 from tests.test_engine import CPU, batch, build
-from tests.test_main import assert_one_line, read_checkpoint, read_log, run
+from tests.test_main import assert_one_line, read_checkpoint, read_log
+from tests.test_main import run_simple as run
 from training import network
 from training import nonfinite as replay
 from training.network import prepare_for_training

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from tests.drawn_data import drawn_data
-from tests.test_main import read_checkpoint, run
+from tests.test_main import read_checkpoint
+from tests.test_main import run_simple as run
 from training import resume
 from training.network import prepare_for_training
 from training.optimization.optimizer_state import restore_optimizer

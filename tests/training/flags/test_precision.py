@@ -6,7 +6,8 @@ import torch
 import engine
 from tests.distributed.processes import run_connected
 from tests.drawn_data import drawn_data
-from tests.test_main import read_checkpoint, run
+from tests.test_main import read_checkpoint
+from tests.test_main import run_simple as run
 from tests.training.test_resume import assert_same_runs
 from training.flags import precision
 from training.flags.precision import agree_on_precision, with_flag_as_given

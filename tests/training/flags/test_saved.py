@@ -11,7 +11,8 @@ from models import backbone
 from models.released.zoo import RELEASED_MODELS
 from tests.drawn_data import drawn_data
 from tests.narrow_resnet import SHALLOW
-from tests.test_main import FLAGS, assert_one_line, read_checkpoint, read_log, run
+from tests.test_main import FLAGS, assert_one_line, read_checkpoint, read_log
+from tests.test_main import run_simple as run
 from training import evaluation
 from training.flags.saved import as_flag, resolve_flags, resolve_for_new_run, resolve_for_resume
 from training.resume import LoadedCheckpoint, Start

@@ -10,7 +10,8 @@ import engine
 import main
 from models.detr import DETR
 from tests.drawn_data import drawn_data
-from tests.test_main import ROOT, assert_one_line, read_checkpoint, read_log, run
+from tests.test_main import ROOT, assert_one_line, read_checkpoint, read_log
+from tests.test_main import run_simple as run
 from tests.training.test_resume import Interrupt, assert_same_runs, crash, kill
 from training import evaluation, loop, state
 from training.flags.checks import check_training_flags
