@@ -15,8 +15,8 @@ from datasets.shapes.directory import write_shapes
 from tests.cheap_runs import with_pictures
 from tests.datasets.format_cases import voc_object, voc_xml, write_text
 from tests.datasets.photo_cases import UPRIGHT_WH, write_photo
-from tests.export.small_files import NARROW_BOXES, build
-from tests.narrow_resnet import NARROW
+from tests.export.small_files import BOXES, build
+from tests.narrow_resnet import SHALLOW
 from tests.programs import run_forked
 from tests.test_main import FLAGS, ROOT, data, read_checkpoint, run, trained  # noqa: F401
 
@@ -95,7 +95,7 @@ def released(tmp_path_factory):
     """Weights alone, with a head of COCO's size."""
     sizes = {"dec_layers": 2, "dim_feedforward": 32, "num_queries": 6, "num_classes": 91}
     path = tmp_path_factory.mktemp("released") / "detr-r50-e632da11.pth"
-    model = build(dataclasses.replace(NARROW_BOXES, **sizes))
+    model = build(dataclasses.replace(BOXES, backbone=SHALLOW, **sizes))
     torch.save({"model": model.state_dict()}, path)
     return path
 
@@ -128,7 +128,7 @@ def test_pascal_voc_gets_the_ids_of_released_weights(released, tmp_path, capsys,
     found = tmp_path / "found.json"
     write_text(tmp_path / "a.xml", voc_xml(voc_object(name), size_wh=(64, 64)))
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
-    flags = ["--backbone", NARROW, "--data", tmp_path, "--val_fraction", "1", "--eval"]
+    flags = ["--backbone", SHALLOW, "--data", tmp_path, "--val_fraction", "1", "--eval"]
     flags += ["--resume", released, "--output_dir", "", "--dump_detections", found]
     assert main.run([*FLAGS, *map(str, flags)]) == (0 if says is None else 2)
     if says is None:
