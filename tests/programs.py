@@ -32,7 +32,8 @@ def forking_context() -> ForkServerContext:
 class ForkedProgram(subprocess.Popen):
     """Like `subprocess.Popen` of ``[sys.executable, ...]``, but forked from the server.
 
-    Of Python's options ``-W error``, ``-c`` and ``-m`` are known.
+    Of Python's options ``-W error``, ``-c`` and ``-m`` are known; of `subprocess.Popen`'s, ``cwd``,
+    ``env``, ``stdout``, ``stderr`` and ``start_new_session``. Standard input is empty.
     """
 
     def _execute_child(self, args: Any, *options: Any) -> None:
@@ -40,8 +41,7 @@ class ForkedProgram(subprocess.Popen):
         (cwd, env), pipes, is_session = options[4:6], options[9:15], options[20]
         python, *words = map(str, args)
         assert python == sys.executable
-        stdin, _, _, stdout, _, stderr = pipes
-        streams = [None if number < 0 else _Stream(number) for number in (stdin, stdout, stderr)]
+        streams = [None if number < 0 else _Stream(number) for number in (pipes[3], pipes[5])]
         environment = dict(os.environ if env is None else env)
         given = (words, str(cwd or os.getcwd()), environment, streams, is_session)
         self._process = forking_context().Process(target=_live, args=given)
@@ -100,14 +100,14 @@ def _live(
         words: the command line after ``python``.
         folder: current directory.
         environment: all environment variables.
-        streams: file descriptors of stdin, stdout and stderr; None: those of the server.
+        streams: file descriptors of stdout and stderr; None: those of the server.
         is_session: whether the process leads a session of its own.
     """
     if is_session:
         os.setsid()
     os.chdir(folder)
     take_environment(environment)
-    for number, stream in enumerate(streams):
+    for number, stream in enumerate(streams, start=1):
         if stream is not None:
             os.dup2(stream, number)
             os.close(stream)

@@ -13,7 +13,7 @@ import atexit, os, sys, warnings
 atexit.register(print, "at exit")
 print(__name__, sys.argv[1:], os.getcwd(), os.environ["PLACE"], os.getsid(0) == os.getpid())
 print("error", file=sys.stderr)
-print(type(sys.stdin.read()).__name__)
+print(repr(sys.stdin.read()))
 """
 ENDS = {
     "": 0,
