@@ -150,9 +150,11 @@ class DETR(nn.Module):
             return self.class_embed(states), self.bbox_embed(states).sigmoid()
         if states.device.type == "meta":  # the meta device has no autocast
             return self.class_embed(states), self.bbox_embed(states).sigmoid()
-        # bfloat16 has only 8 bits of precision, too few for box coordinates: use float32.
-        with torch.autocast(states.device.type, enabled=False):
+        # bfloat16 has only 8 bits of precision, too few for box coordinates: use float32. Without
+        # autocast the weights may be in bfloat16 as well, and nothing is converted.
+        if torch.is_autocast_enabled(states.device.type):
             states = at_least_float32(states)
+        with torch.autocast(states.device.type, enabled=False):
             return self.class_embed(states), self.bbox_embed(states).sigmoid()
 
 

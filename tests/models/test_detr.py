@@ -170,3 +170,10 @@ def test_the_heads_are_in_float32_after_a_transformer_in_bfloat16():
         out = model.predict(states.bfloat16())
     assert out["pred_boxes"].dtype == torch.float32
     assert torch.equal(out["pred_logits"], expected["pred_logits"])
+
+
+@torch.no_grad()
+def test_a_model_in_bfloat16_stays_in_it():
+    model = build()[0].eval().bfloat16()
+    out = model(torch.rand(1, 3, 64, 64, dtype=torch.bfloat16))
+    assert out["pred_logits"].dtype == out["pred_boxes"].dtype == torch.bfloat16
