@@ -13,7 +13,7 @@ from util.options import option
 
 from .backbone import build_backbone
 from .criterion import SetCriterion
-from .fast.batched_losses import at_least_float32
+from .fast.batched_losses import float32_under_autocast
 from .focal import ALPHA, FocalCriterion, FocalMatcher, use_focal_scores
 from .matcher import build_matcher
 from .panoptic import SEGMENT_THRESHOLDS, PostProcessPanoptic, PostProcessSegm, coco_is_thing
@@ -150,10 +150,8 @@ class DETR(nn.Module):
             return self.class_embed(states), self.bbox_embed(states).sigmoid()
         if states.device.type == "meta":  # the meta device has no autocast
             return self.class_embed(states), self.bbox_embed(states).sigmoid()
-        # bfloat16 has only 8 bits of precision, too few for box coordinates: use float32. Without
-        # autocast the weights may be in bfloat16 as well, and nothing is converted.
-        if torch.is_autocast_enabled(states.device.type):
-            states = at_least_float32(states)
+        # bfloat16 has only 8 bits of precision, too few for box coordinates: use float32.
+        states = float32_under_autocast(states)
         with torch.autocast(states.device.type, enabled=False):
             return self.class_embed(states), self.bbox_embed(states).sigmoid()
 

@@ -87,13 +87,19 @@ def class_of_row_in(checkpoint: Mapping[str, Any], source: str) -> dict[int, str
     return {rows[i]: name for i, name in names.items() if i in rows}
 
 
-def class_names_in(checkpoint: Mapping[str, Any], source: str) -> Mapping[int, str]:
+def class_names_in(
+    checkpoint: Mapping[str, Any], source: str, is_scored: bool = True
+) -> Mapping[int, str]:
     """Class names by category id in a checkpoint; empty if unknown.
 
     Released files, which are recognized by their names, have COCO's classes.
+
+    Args:
+        is_scored: whether the classes of the head are used as they are. False: it is trained on
+            other classes, as with the original's ``--resume``; COCO's names do not matter then.
     """
     names = table_of_checkpoint(source, checkpoint).names
-    released = None if names else released_by_file(source)
+    released = None if names or not is_scored else released_by_file(source)
     return names if released is None else released.category_names
 
 
@@ -107,7 +113,9 @@ def _likely_names(checkpoint: Mapping[str, Any], source: str) -> Mapping[int, st
     return CATEGORY_NAMES.get(sizes.get(num_classes, ""), {})
 
 
-def with_class_names(checkpoint: Mapping[str, Any], source: str, dataset: Any) -> dict[str, Any]:
+def with_class_names(
+    checkpoint: Mapping[str, Any], source: str, dataset: Any, is_scored: bool
+) -> dict[str, Any]:
     """Content of a checkpoint with the names of `class_names_in` as ``categories``.
 
     COCO's names are left out for classes to which the dataset gives no names. If it is not known
@@ -116,8 +124,8 @@ def with_class_names(checkpoint: Mapping[str, Any], source: str, dataset: Any) -
     if table_of_checkpoint(source, checkpoint).names:
         return dict(checkpoint)
     of_data = getattr(dataset, "categories", {})
-    names = class_names_in(checkpoint, source)
-    if not names:
+    names = class_names_in(checkpoint, source, is_scored)
+    if not names and is_scored:
         warn_of_unnamed_classes(_likely_names(checkpoint, source), of_data, source)
     named = {i: name for i, name in names.items() if of_data.get(i) != str(i)}
     return {**checkpoint, "categories": named}

@@ -100,7 +100,8 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     if of_head is not None:  # classes without a row are reported below
         args = argparse.Namespace(**{**vars(args), "num_classes": None})
     split = _earlier_split(args, start)
-    known = None if head is None else class_names_in(head.content, head.path)
+    is_scored = args.eval or start.resume is None  # else the head is trained again
+    known = None if head is None else class_names_in(head.content, head.path, is_scored)
     if start.resume is not None and known is not None:
         saved = flags_in(start.resume.content, start.resume.path)
         listed = class_list(args.classes, saved, known, start.resume.path)
@@ -115,7 +116,7 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     classes = classes_of_run(
         val_set,
         train_set,
-        None if head is None else with_class_names(head.content, head.path, val_set),
+        None if head is None else with_class_names(head.content, head.path, val_set, is_scored),
         "" if head is None else head.path,
         args.skip_checks,
     )

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models.detr import MLP
 from models.fast.attention import WeightHooks
-from models.fast.batched_losses import at_least_float32
+from models.fast.batched_losses import float32_under_autocast
 from models.position_encoding import encode_coordinates
 from models.transformer import TransformerDecoderLayer
 
@@ -242,8 +242,9 @@ class AnchorDecoder(nn.Module):
         if state.device.type == "meta":  # the meta device has no autocast
             return self.offset_mlp(state)
         # bfloat16 has only 8 bits of precision, too few for box coordinates: use float32.
+        state = float32_under_autocast(state)
         with torch.autocast(state.device.type, enabled=False):
-            return self.offset_mlp(at_least_float32(state))
+            return self.offset_mlp(state)
 
 
 def _set_constant(mlp: MLP, value: float) -> None:

@@ -10,7 +10,7 @@ from models.anchor.denoising import DenoisingQueries, attention_mask, noised_que
 from models.anchor.overlap import penalize_overlap
 from models.backbone import build_backbone
 from models.detr import DETR
-from models.fast.batched_losses import at_least_float32
+from models.fast.batched_losses import float32_under_autocast
 from models.matcher import Objects
 from models.transformer import Transformer, build_transformer
 from util.nested_tensor import NestedTensor
@@ -186,8 +186,9 @@ class AnchorDETR(DETR):
             return self.class_embed(states)
         if states.device.type == "meta":  # the meta device has no autocast
             return self.class_embed(states)
+        states = float32_under_autocast(states)
         with torch.autocast(states.device.type, enabled=False):
-            return self.class_embed(at_least_float32(states))
+            return self.class_embed(states)
 
 
 def spread_anchors(num_queries: int) -> Tensor:

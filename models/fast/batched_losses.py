@@ -120,6 +120,14 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def float32_under_autocast(x: Tensor) -> Tensor:
+    """Convert float16 and bfloat16 to float32 under autocast, where weights are in float32.
+
+    Without autocast the weights may be in the same dtype, after ``model.bfloat16()``.
+    """
+    return at_least_float32(x) if torch.is_autocast_enabled(x.device.type) else x
+
+
 def _same_shape(tensors: Sequence[Tensor | None]) -> bool:
     """Whether no tensor is missing and all have the same shape."""
     return len({None if t is None else t.shape for t in tensors}) == 1 and tensors[0] is not None

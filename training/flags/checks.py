@@ -155,7 +155,9 @@ def check_training_flags(args: argparse.Namespace) -> None:
             "flag, or use --optimizer sgd"
         )
     for name in ("lr_min", "lr_min_ratio"):
-        if (value := getattr(args, name)) and args.lr_scheduler != "cosine":
+        # Before it was checked, checkpoints could have --lr_min with any schedule.
+        is_old = name == "lr_min" and (args.resume or args.auto_resume)
+        if (value := getattr(args, name)) and args.lr_scheduler != "cosine" and not is_old:
             raise UserError(
                 f"--{name} {value}: requires --lr_scheduler cosine; add it, or use --{name} 0"
             )

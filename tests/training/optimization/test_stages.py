@@ -15,6 +15,7 @@ from tests.test_main import run_simple as run
 from tests.training.test_resume import Interrupt, assert_same_runs, crash, kill
 from training import evaluation, loop, state
 from training.flags.checks import check_training_flags
+from util.errors import UserError
 from util.plot_utils import plot_logs
 
 # Two epochs with two steps each, then two with five steps each.
@@ -271,6 +272,14 @@ MISTAKES = {
 def test_flags_that_mean_nothing_are_refused(data, capsys, name):
     flags, words = MISTAKES[name]
     assert_one_line(capsys, run(data, "--epochs", "1", *flags), flags[0], words)
+
+
+def test_an_old_checkpoint_may_have_a_minimum_without_cosine():
+    args = main.get_args_parser().parse_args(["--lr_min", "1e-6", "--resume", "old.pth"])
+    check_training_flags(args)
+    args.resume = ""
+    with pytest.raises(UserError, match="requires --lr_scheduler cosine"):
+        check_training_flags(args)
 
 
 def test_the_optimizer_is_that_of_the_checkpoint(data, uninterrupted, tmp_path, capsys):
