@@ -1,7 +1,7 @@
 # make demo      set up; train a small DETR on synthetic shapes, evaluate it, save a figure (CPU, minutes)
 # make panoptic  set up; train boxes, then masks, of things and stuff on synthetic shapes (CPU with bf16, 15 minutes)
 # make test      set up; run the fast tests
-# make slow      run the slower tests; make full: the longest tests, half an hour, not part of CI
+# make slow      run the slower tests; make full: the longest tests, not part of CI
 # make benchmarks  compare speed and memory with the original's algorithm (ten minutes)
 # make lint, make types: static checks; make format: fix what ruff can fix
 #
