@@ -1,4 +1,4 @@
-"""Lower the scores of queries that overlap a higher-scoring one (``--overlap_penalty``)."""
+"""Lower the scores of queries that overlap a higher-scoring query of their class."""
 
 import torch
 from torch import Tensor
