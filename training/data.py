@@ -19,10 +19,10 @@ from datasets.annotations.class_tables import (
 from datasets.annotations.start_checks import warn_of_shared_images
 from datasets.coco import PUBLISHED_SCALES
 from datasets.formats.held_out import ImageSplit
-from datasets.loading.bad_samples import ReportingLoader
 from datasets.loading.loaders import TrainLoader, build_val_loader
 from datasets.loading.padding import estimated_share
 from datasets.loading.samplers import EpochBatchSampler
+from datasets.loading.samples import ReportingLoader
 from training.checkpoint import flags_in
 from training.class_rows import (
     category_ids_in,

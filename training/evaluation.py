@@ -14,7 +14,7 @@ from datasets.evaluation.evaluated_data import (
     write_evaluated_data,
 )
 from datasets.evaluation.report import write_detections
-from datasets.loading.bad_samples import ReportingLoader
+from datasets.loading.samples import ReportingLoader
 from engine import evaluate
 from models.criterion import SetCriterion
 from training.data import Data

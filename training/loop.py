@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 from torch import nn
 
 from datasets.evaluation.report import serialisable_eval
-from datasets.loading.bad_samples import refuse_too_many
 from datasets.loading.loaders import TrainLoader
+from datasets.loading.samples import refuse_too_many
 from engine import EpochContext, train_one_epoch
 from models.criterion import SetCriterion
 from training.checkpoint import Thresholds, TrainingState, checkpoint_of

@@ -75,7 +75,7 @@ def collate_fn(batch: Sequence[tuple[Tensor, Any]]) -> tuple[Any, ...]:
     """Collate samples (image, target) to (NestedTensor, tuple of targets), for a `DataLoader`.
 
     Targets are not padded; `models.mask_losses` pads their masks. The data loaders of `main` call
-    `datasets.loading.bad_samples.collate_samples`, which leaves 8-bit images unpadded until they
+    `datasets.loading.samples.collate_samples`, which leaves 8-bit images unpadded until they
     are on the device; the batches there are the same.
     """
     images, *rest = zip(*batch, strict=True)

@@ -7,10 +7,9 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datasets.loading.bad_samples import ReplacingDataset, ReportingLoader, collate_samples
-from datasets.loading.byte_samples import with_byte_images
 from datasets.loading.padding import Padding, aspect_ratios
 from datasets.loading.samplers import EpochBatchSampler, ShareSampler
+from datasets.loading.samples import ReportingLoader, Samples, collate_samples
 from util.category_ids import CategoryIds
 from util.cli.signals import ignore_stop_signals
 from util.distributed.processes import get_world_size
@@ -35,8 +34,7 @@ class TrainLoader:
         skip_bad_images: maximum number of unreadable images that are replaced.
         bad_images: error messages of images replaced earlier in the run; new messages are appended.
         freeze_batch_size: batch size that `start_at` will set later; checked here.
-        category_ids: category id of each row of the classification head; labels are converted to
-            row numbers. None: labels are not changed.
+        category_ids: category id of each row of the classification head, see `Samples`.
         group_aspect: put images of similar aspect ratio into the same batch, see
             `datasets.loading.samplers.group_by_aspect`.
 
@@ -63,8 +61,7 @@ class TrainLoader:
         category_ids: CategoryIds | None = None,
         group_aspect: bool = False,
     ) -> None:
-        labelled = with_row_labels(with_byte_images(dataset), category_ids)
-        self._samples = SeededDataset(ReplacingDataset(labelled, skip_bad_images), seed)
+        self._samples = SeededDataset(Samples(dataset, skip_bad_images, category_ids), seed)
         ratios = aspect_ratios(dataset) if group_aspect else None
         for flag, size in (("freeze_batch_size", freeze_batch_size), ("batch_size", batch_size)):
             if size is not None:
@@ -123,25 +120,14 @@ def build_val_loader(
 
     For the arguments see `TrainLoader`. Ranks may have different numbers of batches, even none.
     """
-    labelled = with_row_labels(with_byte_images(dataset), category_ids)
-    samples = ReplacingDataset(labelled, skip_bad_images)
-    loader = _loader(
-        samples,
-        num_workers,
-        pin_memory,
-        batch_size=batch_size,
-        sampler=ShareSampler(len(samples)),
-    )
+    samples = Samples(dataset, skip_bad_images, category_ids)
+    sampler = ShareSampler(len(samples))
+    loader = _loader(samples, num_workers, pin_memory, batch_size=batch_size, sampler=sampler)
     known = [] if bad_images is None else bad_images
     return ReportingLoader(loader, dataset, skip_bad_images, known)
 
 
-def _loader(
-    dataset: Dataset,
-    num_workers: int,
-    pin_memory: bool,
-    **batching: Any,
-) -> DataLoader:
+def _loader(dataset: Dataset, num_workers: int, pin_memory: bool, **batching: Any) -> DataLoader:
     return DataLoader(
         dataset,
         collate_fn=collate_samples,
@@ -151,49 +137,6 @@ def _loader(
         worker_init_fn=ignore_stop_signals,
         **batching,
     )
-
-
-def with_row_labels(dataset: Dataset, category_ids: CategoryIds | None) -> Dataset:
-    """The dataset with rows as labels; unchanged where category ids are row numbers or None."""
-    if category_ids is None or category_ids.are_rows:
-        return dataset
-    return RowLabels(dataset, category_ids)
-
-
-class RowLabels(Dataset):
-    """A dataset whose ``labels`` are rows of the classification head instead of category ids.
-
-    Args:
-        dataset: a map-style dataset; returns (image, target).
-    """
-
-    def __init__(self, dataset: Dataset, category_ids: CategoryIds) -> None:
-        self.dataset = dataset
-        self._category_ids = category_ids
-
-    def __len__(self) -> int:
-        return len(cast(Sized, self.dataset))
-
-    def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
-        """Return image and target.
-
-        Raises:
-            UserError: the head has no row for a label.
-        """
-        image, target = self.dataset[index]
-        try:
-            rows = self._category_ids.rows_of(target["labels"])
-        except KeyError as error:
-            raise UserError(
-                f"image id {int(target['image_id'])}: the classification head has no row for "
-                f"category id {error}; list the category in the annotation file"
-            ) from None
-        return image, {**target, "labels": rows}
-
-    def pop_notice(self) -> str | None:
-        """Return the dataset's remark about the last item, if any."""
-        dataset: Any = self.dataset
-        return dataset.pop_notice() if hasattr(dataset, "pop_notice") else None
 
 
 class SeededDataset(Dataset):

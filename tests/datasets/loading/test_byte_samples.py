@@ -9,8 +9,8 @@ from PIL import Image
 
 from datasets.coco import CocoDetection, make_coco_transforms
 from datasets.loading.byte_images import ByteImages
-from datasets.loading.byte_samples import ByteImage, with_byte_images
 from datasets.loading.loaders import SeededDataset, TrainLoader, build_val_loader
+from datasets.loading.samples import ByteImage, Samples
 from datasets.transforms import (
     Compose,
     RandomErasing,
@@ -85,7 +85,7 @@ def test_validation_batches_are_those_of_the_dataset(files):
 
 def test_the_dataset_itself_is_unchanged(files):
     dataset = dataset_of(files)
-    image = with_byte_images(dataset)[0][0]
+    image = Samples(dataset)[0].image
     assert type(image) is ByteImage and image.pixels.dtype == torch.uint8
     assert dataset[0][0].dtype == torch.float32
 
@@ -99,7 +99,7 @@ def test_other_datasets_and_transforms_keep_their_images(files):
         with seeded(0):
             expected = dataset[0][0]
         with seeded(0):
-            found = with_byte_images(dataset)[0][0]
+            found = Samples(dataset)[0].image
         is_same = torch.equal if isinstance(found, torch.Tensor) else np.array_equal
         assert type(found) is type(expected) and is_same(found, expected)
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from datasets.loading.loaders import TrainLoader, build_val_loader, with_row_labels
+from datasets.loading.loaders import TrainLoader, build_val_loader
+from datasets.loading.samples import Samples
 from util.category_ids import CategoryIds
 from util.errors import UserError
 
@@ -40,11 +41,11 @@ def test_both_loaders_give_rows_and_keep_the_data_set(num_workers, capsys):
 @pytest.mark.parametrize("ids", [None, CategoryIds((0, 1, 2))])
 def test_labels_that_are_rows_already(ids):
     data = Labelled()
-    assert with_row_labels(data, ids) is data
+    assert Samples(data, category_ids=ids)[1].target["labels"].tolist() == [5, 300, 5]
 
 
 def test_a_label_without_a_row():
-    data = with_row_labels(Labelled(), CategoryIds((5, 7)))
+    data = Samples(Labelled(), category_ids=CategoryIds((5, 7)))
     with pytest.raises(
         UserError, match="image id 2: the classification head has no row for category id 300"
     ):

@@ -5,8 +5,8 @@ import logging
 import pytest
 import torch
 
-from datasets.loading.bad_samples import ReplacingDataset
 from datasets.loading.loaders import TrainLoader, build_val_loader
+from datasets.loading.samples import Samples
 from util.errors import UserError
 
 
@@ -30,7 +30,7 @@ def numbers(loader):
 
 
 def test_the_next_one_takes_its_place():
-    dataset = ReplacingDataset(Broken(2, 3, 7), allowed=3)
+    dataset = Samples(Broken(2, 3, 7), allowed=3)
     assert [dataset[index].target["index"] for index in range(8)] == [0, 1, 4, 4, 4, 5, 6, 0]
     assert dataset[2].errors == ["image id 2: broken", "image id 3: broken"]
     assert dataset[4].errors == []
@@ -38,12 +38,12 @@ def test_the_next_one_takes_its_place():
 
 def test_none_is_allowed_by_default():
     with pytest.raises(UserError, match=r"image id 2: broken .*--skip_bad_images"):
-        ReplacingDataset(Broken(2), allowed=0)[2]
+        Samples(Broken(2), allowed=0)[2]
 
 
 def test_nothing_can_be_read():
     with pytest.raises(UserError, match="none of the images of the dataset"):
-        ReplacingDataset(Broken(*range(8)), allowed=100)[0]
+        Samples(Broken(*range(8)), allowed=100)[0]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
