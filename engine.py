@@ -20,9 +20,9 @@ from models.fast.inference import optimize_on_cpu
 from util.distributed.data_parallel import gradient_sync, mean_number_of_objects, without_ddp
 from util.metric_logger import MetricLogger
 from util.nested_tensor import NestedTensor
-from util.nonfinite_steps import BatchNormBackup, StepRecord, StepWatch, reduce_step
 from util.optimizer import keep_frozen_norms, scaled_rates, update_weights
 from util.reproducibility.random_state import random_state
+from util.step_watch import BatchNormBackup, StepRecord, StepWatch, reduce_step
 from util.transfer import to_device
 
 PRINT_FREQ = 10
@@ -164,7 +164,7 @@ def _compute_gradients(
         before = random_state()
         samples, targets = to_device(batch, device)  # normalizes and pads 8-bit images
         with gradient_sync(model, enabled=number == len(batches)):
-            outputs = predict(model, samples, device, amp, targets)
+            outputs = forward_pass(model, samples, device, amp, targets)
             losses = compute_losses(criterion, outputs, targets, num_boxes)
             loss, log = weight_losses(losses, criterion.weight_dict, targets)
             scaler.scale(loss / len(batches)).backward()  # num_boxes is a mean per micro-batch
@@ -172,7 +172,7 @@ def _compute_gradients(
     return records
 
 
-def predict(
+def forward_pass(
     model: nn.Module, samples: NestedTensor, device: torch.device, amp: str, targets: Any = None
 ) -> Any:
     """Run the model, in mixed precision if ``amp`` is ``bf16`` or ``fp16``.
@@ -308,7 +308,7 @@ def evaluate(
     for batch in logger.log_every(data_loader, PRINT_FREQ, "Test:"):
         before_batch()
         samples, targets = to_device(batch, device)
-        outputs = predict(model, samples, device, amp)
+        outputs = forward_pass(model, samples, device, amp)
         _, log = weight_losses(criterion(outputs, targets), criterion.weight_dict, targets)
         for name, value in log.items():
             logger.meters[name].update(value, n=len(targets))

@@ -13,7 +13,7 @@ from util.box_ops import box_cxcywh_to_xyxy
 
 # Maps the inputs, by default images and padding mask, to outputs by name.
 Exported = Callable[..., dict[str, Tensor]]
-Batch = tuple[Tensor, Tensor]  # images and padding mask
+MaskedBatch = tuple[Tensor, Tensor]  # images and padding mask
 
 SIZES_HW: tuple[SizeHW, ...] = ((480, 640), (800, 1066), (1333, 800))
 BATCH_SIZES = (1, 3)
@@ -51,7 +51,7 @@ class Differences(NamedTuple):
 def check(
     module: Any,
     exported: Exported,
-    batches: Iterable[Batch],
+    batches: Iterable[MaskedBatch],
     tolerance: float,
     compare_batch: Callable[..., Differences] | None = None,
 ) -> Differences:
@@ -93,7 +93,7 @@ def _largest_of(found: Sequence[Differences]) -> Differences:
     )
 
 
-def padded_batches(sizes_hw: Sequence[SizeHW], batch_sizes: Sequence[int]) -> Iterator[Batch]:
+def padded_batches(sizes_hw: Sequence[SizeHW], batch_sizes: Sequence[int]) -> Iterator[MaskedBatch]:
     """Random images (B, 3, H, W) with padding masks (B, H, W), from a fixed seed.
 
     Even images have padding at the right, odd images at the bottom.

@@ -14,10 +14,10 @@ from export.check import (
     BATCH_SIZES,
     SIZES_HW,
     TOLERANCE,
-    Batch,
     CheckFailedError,
     Differences,
     Exported,
+    MaskedBatch,
     check,
     compare,
     padded_batches,
@@ -48,7 +48,7 @@ class Job:
     source: Source
     module: ExportWrapper | EndToEnd
     metadata: Mapping[str, str]
-    batches: Iterable[Batch]
+    batches: Iterable[MaskedBatch]
     tolerance: float
 
     @property

@@ -11,7 +11,7 @@ from datasets.coco import make_coco_transforms
 from datasets.loading.byte_images import IMAGENET, Normalization
 from datasets.loading.images import read_upright
 from datasets.transforms import ToNormalizedTensor
-from export.check import Batch
+from export.check import MaskedBatch
 from export.wrapper import SizeHW
 from util.errors import UserError
 
@@ -48,7 +48,7 @@ class Preparation:
     fixed_hw: SizeHW | None = None
     normalization: Normalization = IMAGENET
 
-    def batch_of(self, image: Image.Image) -> Batch:
+    def batch_of(self, image: Image.Image) -> MaskedBatch:
         """The image as a batch (1, 3, H, W), scaled and normalized, and its mask (1, H, W)."""
         if self.fixed_hw is not None:
             return in_fixed_size(image, self.fixed_hw, self.normalization)
@@ -58,7 +58,7 @@ class Preparation:
         images = transform(image, None)[0][None]
         return images, torch.zeros(1, *images.shape[2:], dtype=torch.bool)
 
-    def batches_of(self, paths: Iterable[Path]) -> Iterator[Batch]:
+    def batches_of(self, paths: Iterable[Path]) -> Iterator[MaskedBatch]:
         """Batches of one image each.
 
         Raises:
@@ -69,7 +69,7 @@ class Preparation:
 
 def in_fixed_size(
     image: Image.Image, fixed_hw: SizeHW, normalization: Normalization = IMAGENET
-) -> Batch:
+) -> MaskedBatch:
     """Scale an image to fit, keeping its aspect ratio, then normalize and pad it."""
     height, width = fitting_hw(image.size, fixed_hw)
     scaled = image.resize((width, height), Image.Resampling.BILINEAR)

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from datasets.loading.images import read_upright, to_rgb
-from engine import predict
+from engine import forward_pass
 from export.source import LoadedModel, from_file, released_model
 from models.fast.inference import optimize_on_cpu
 from models.released.zoo import RELEASED_MODELS
@@ -262,7 +262,7 @@ class Detector:
         for indices in batches_of_one_size(inputs, batch_size):
             batch = torch.stack([inputs[index] for index in indices]).to(self.device)
             try:
-                predicted = predict(self.loaded.model, batch, self.device, self.amp)  # type: ignore[arg-type]
+                predicted = forward_pass(self.loaded.model, batch, self.device, self.amp)  # type: ignore[arg-type]
             except UserError as error:
                 if on_error is None:
                     raise

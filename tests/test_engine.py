@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import engine
-from engine import evaluate, predict, train_one_epoch, weight_losses
+from engine import evaluate, forward_pass, train_one_epoch, weight_losses
 from main import get_args_parser
 from models import build_model
 from models.matcher import HungarianMatcher
@@ -199,7 +199,7 @@ def test_bf16_trains_with_boxes_in_float32():
     optimizer = build_optimizer(model, 1e-4, 1e-4, 0)
     stats = train_one_epoch(model, criterion, [batch(0)], optimizer, CPU, 0, 0.1, "bf16")
     assert math.isfinite(stats["loss"])
-    outputs = predict(model, batch(0)[0], CPU, "bf16")
+    outputs = forward_pass(model, batch(0)[0], CPU, "bf16")
     assert outputs["pred_boxes"].dtype == torch.float32
 
 

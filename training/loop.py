@@ -33,8 +33,8 @@ from util.distributed.gathering import broadcast_object
 from util.distributed.processes import get_world_size, is_main_process
 from util.errors import DivergenceError
 from util.metric_logger import MetricLogger
-from util.nonfinite_steps import StepWatch
 from util.optimizer import num_optimized, set_backbone_trained
+from util.step_watch import StepWatch
 from util.text import count
 
 # Lower scores are printed as 0.000: the run has not begun to detect objects, and goes on.

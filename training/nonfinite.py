@@ -1,5 +1,6 @@
-"""Skip a limited number of non-finite training steps; replay the next one and end the run.
+"""What a run does about non-finite steps: skip a limited number, then find the cause and end.
 
+`util.step_watch` notices such steps, and leaves the weights unchanged.
 ``python forensics.py OUTPUT_DIR/bad_step.pth`` replays a saved step.
 """
 
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine import compute_losses, predict, weight_losses
+from engine import compute_losses, forward_pass, weight_losses
 from models import build_model
 from models.criterion import SetCriterion
 from models.fast.attention import WeightHooks
@@ -25,11 +26,11 @@ from util.distributed.processes import all_gather, get_rank
 from util.errors import DivergenceError, UserError
 from util.files.checkpoint import load_checkpoint, save_checkpoint
 from util.nested_tensor import NestedTensor
-from util.nonfinite_steps import StepRecord, image_names
 from util.optimizer import freeze_backbone, keep_frozen_norms
 from util.options import fill_in_new_flags
 from util.reproducibility.determinism import explained_refusals, make_deterministic
 from util.reproducibility.random_state import set_random_state
+from util.step_watch import StepRecord, image_names
 from util.transfer import to_device
 
 DUMP = "bad_step.pth"
@@ -144,7 +145,7 @@ def examine(model: nn.Module, criterion: SetCriterion, record: StepRecord, amp: 
     set_random_state(record.random_state)
     layers: list[str] = []
     _watch_outputs(model, layers)
-    outputs = predict(model, samples, device, amp, targets)
+    outputs = forward_pass(model, samples, device, amp, targets)
     if layers:
         return f"the first layer with a non-finite output is {layers[0]}"
     losses = compute_losses(criterion, outputs, targets, record.num_boxes)

@@ -19,7 +19,7 @@ from benchmarks.harness.measures import returned
 from benchmarks.inference import case as inference
 from benchmarks.training_step import Train, original_trainer, trainer
 from datasets.coco import PUBLISHED_SCALES
-from engine import evaluate, predict
+from engine import evaluate, forward_pass
 from models.postprocess import PostProcess
 from training.network import prepare_for_training
 from util.nested_tensor import NestedTensor
@@ -114,7 +114,7 @@ def _evaluation(
         """Run the forward passes only; return the number of batches."""
         on_device = samples.to(device)
         for _ in range(number_of_batches):
-            predict(model, on_device, torch.device(device), "bf16")
+            forward_pass(model, on_device, torch.device(device), "bf16")
         return number_of_batches
 
     def whole() -> int:

@@ -49,7 +49,7 @@ def count_in(events: Iterable[Any]) -> int:
 def warned_lines(work: Callable[[], Any]) -> list[str]:
     """Source lines that wait for the GPU, from `torch.cuda.set_sync_debug_mode`; sorted.
 
-    Waiting for an event, as `util.nonfinite_steps.StepWatch` does, is not among them. Empty without
+    Waiting for an event, as `util.step_watch.StepWatch` does, is not among them. Empty without
     a GPU.
     """
     if not torch.cuda.is_available():

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine import compute_losses, predict, weight_losses
+from engine import compute_losses, forward_pass, weight_losses
 from main import get_args_parser
 from models import build_model
 from models.criterion import SetCriterion
@@ -99,7 +99,8 @@ def gradients_of(
     def run() -> list[Tensor]:
         """Return the gradients, sorted by parameter name."""
         network.zero_grad(set_to_none=True)
-        losses = compute_losses(criterion, predict(network, batch, device, amp), objects, 1.0)
+        outputs = forward_pass(network, batch, device, amp)
+        losses = compute_losses(criterion, outputs, objects, 1.0)
         weight_losses(losses, criterion.weight_dict, objects)[0].backward()
         named = sorted(network.named_parameters())
         return [parameter.grad for _, parameter in named if parameter.grad is not None]

@@ -16,8 +16,8 @@ from tests.test_engine import CPU, batch, build
 from training import network
 from training.nonfinite import examine
 from util.distributed.processes import get_rank, get_world_size
-from util.nonfinite_steps import StepWatch
 from util.optimizer import build_optimizer
+from util.step_watch import StepWatch
 
 # Objects of the batches; the third step has a share without any, the fifth nothing but such.
 COUNTS = [2, 1, 3, 1, 0, 2, 1, 4, 0, 0, 3, 0, 1, 1, 2, 2, 0, 1, 5, 1]

@@ -15,7 +15,7 @@ from tests.distributed.test_ddp import (
 )
 from tests.test_engine import CPU
 from training.nonfinite import NOTHING_FOUND, examine
-from util.nonfinite_steps import StepWatch
+from util.step_watch import StepWatch
 
 FLAGS = "--query_design anchor --cls_loss focal --denoising 2"
 

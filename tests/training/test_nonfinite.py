@@ -17,9 +17,9 @@ from training import network
 from training import nonfinite as replay
 from training.network import prepare_for_training
 from util.errors import DivergenceError
-from util.nonfinite_steps import StepRecord, StepWatch
 from util.optimizer import build_optimizer
 from util.reproducibility.random_state import random_state
+from util.step_watch import StepRecord, StepWatch
 
 
 class BadGradient(torch.autograd.Function):

@@ -13,7 +13,7 @@ class Precision:
     """Precision in which the model computes.
 
     Attributes:
-        amp: ``off``, ``bf16`` or ``fp16``, see `engine.predict`.
+        amp: ``off``, ``bf16`` or ``fp16``, see `engine.forward_pass`.
         auto_reason: why ``--amp auto`` chose ``amp``; empty if the flag gave ``amp`` itself.
         warning: why ``amp`` is slow on this device; empty if it is not known to be slow.
     """

@@ -36,13 +36,13 @@ def processor(monkeypatch):
 def precisions(monkeypatch):
     """Precisions in which the model has computed."""
     computed = set()
-    original = engine.predict
+    original = engine.forward_pass
 
-    def predict(model, samples, device, amp, targets=None):
+    def forward_pass(model, samples, device, amp, targets=None):
         computed.add(amp)
         return original(model, samples, device, amp, targets)
 
-    monkeypatch.setattr(engine, "predict", predict)
+    monkeypatch.setattr(engine, "forward_pass", forward_pass)
     return computed
 
 
@@ -151,4 +151,4 @@ def test_ranks_with_the_same_device_need_no_rank(monkeypatch):
 
 def test_a_model_runs_in_no_unknown_precision():
     with pytest.raises(ValueError, match="expected amp off, bf16 or fp16, got 'auto'"):
-        engine.predict(torch.nn.Identity(), torch.zeros(1), torch.device("cpu"), "auto")
+        engine.forward_pass(torch.nn.Identity(), torch.zeros(1), torch.device("cpu"), "auto")

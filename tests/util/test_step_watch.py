@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from engine import _clip_gradients
-from util.nonfinite_steps import StepRecord, StepWatch, reduce_step
 from util.optimizer import update_weights
+from util.step_watch import StepRecord, StepWatch, reduce_step
 
 
 def log_of(loss, error):
