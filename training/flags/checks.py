@@ -6,7 +6,7 @@ from pathlib import Path
 from datasets.loading.byte_images import Normalization
 from training.compilation import check_compiler
 from training.flags.arguments import EOS_COEF
-from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS, check_data_flags
+from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS, check_data_flags, check_unused
 from training.output_folder import lies_in
 from training.tensorboard import require_tensorboard
 from util.distributed.agreement import require_same
@@ -144,11 +144,14 @@ def _check_masks(args: argparse.Namespace) -> None:
 def check_training_flags(args: argparse.Namespace) -> None:
     """Check training flags that only apply together with other flags.
 
-    Call it after flags have been restored from a checkpoint, which may contain the others.
+    Call it after flags have been restored from a checkpoint, which may contain the others, and
+    ``resume`` is the path of the resumed checkpoint, also with ``auto_resume``.
 
     Raises:
         UserError: if a flag has no effect; the message says which flags to change.
     """
+    if not args.resume:
+        check_unused(args)
     if args.momentum is not None and args.optimizer != "sgd":
         raise UserError(
             f"--momentum {args.momentum}: --optimizer {args.optimizer} has no momentum; omit the "
@@ -156,7 +159,7 @@ def check_training_flags(args: argparse.Namespace) -> None:
         )
     for name in ("lr_min", "lr_min_ratio"):
         # Before it was checked, checkpoints could have --lr_min with any schedule.
-        is_old = name == "lr_min" and (args.resume or args.auto_resume)
+        is_old = name == "lr_min" and args.resume
         if (value := getattr(args, name)) and args.lr_scheduler != "cosine" and not is_old:
             raise UserError(
                 f"--{name} {value}: requires --lr_scheduler cosine; add it, or use --{name} 0"

@@ -37,7 +37,7 @@ def check_data_flags(args: argparse.Namespace) -> None:
     has_own_data = bool(own) or (not coco and is_resumed)
     _check_val_fraction(args, has_own_data)
     if not is_resumed:
-        _check_unused(args, has_own_data)
+        check_unused(args)
     if args.keep_difficult and (not has_own_data or args.yolo_path):
         raise UserError("--keep_difficult applies to Pascal VOC: it requires --data or --voc_path")
     if args.classes and args.dataset_file.endswith("panoptic"):
@@ -58,12 +58,25 @@ def _check_val_fraction(args: argparse.Namespace, is_own: bool) -> None:
         raise UserError("--val_fraction requires --data, --voc_path or --yolo_path")
 
 
-def _check_unused(args: argparse.Namespace, is_own: bool) -> None:
-    """Refuse flags that the data ignores; checkpoints of earlier versions may have them."""
-    if args.split_seed is not None and not is_own:
+def check_unused(args: argparse.Namespace) -> None:
+    """Refuse flags that the data of a new run ignores.
+
+    Do not call it for a resumed run: checkpoints of earlier versions may have such flags, and an
+    evaluation of other data restores the flags of training.
+
+    Raises:
+        UserError: if a flag has no effect.
+    """
+    if args.split_seed is not None and not any(getattr(args, name) for name in OWN_DATA_PATHS):
         raise UserError("--split_seed requires --data, --voc_path or --yolo_path")
     if args.coco_panoptic_path and args.dataset_file != "coco_panoptic":
         raise UserError(
             f"--coco_panoptic_path: --dataset_file {args.dataset_file} does not read it; add "
             "--dataset_file coco_panoptic, or omit the path"
+        )
+    has_maps = args.dataset_file.endswith("panoptic")
+    if args.panoptic_threshold is not None and args.masks and not has_maps:
+        raise UserError(
+            f"--panoptic_threshold {args.panoptic_threshold}: --dataset_file {args.dataset_file} "
+            "has no panoptic maps; add --dataset_file coco_panoptic, or omit the flag"
         )

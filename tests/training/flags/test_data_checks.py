@@ -3,7 +3,7 @@
 import pytest
 
 import main
-from training.flags.checks import check_flags
+from training.flags.checks import check_flags, check_training_flags
 from util.errors import UserError
 
 
@@ -25,6 +25,8 @@ def check(*argv):
         ["--data", "a", "--split_seed", "1"],
         ["--dataset_file", "coco_panoptic", "--coco_path", "a", "--coco_panoptic_path", "b"],
         ["--resume", "a.pth", "--coco_path", "a", "--coco_panoptic_path", "b"],
+        ["--resume", "a.pth", "--coco_path", "a", "--masks", "--panoptic_threshold", "0.5"],
+        ["--dataset_file", "shapes_panoptic", "--masks", "--panoptic_threshold", "0.5"],
     ],
 )
 def test_flags_that_go_together(argv):
@@ -51,12 +53,32 @@ def test_flags_that_go_together(argv):
         (["--dataset_file", "coco_panoptic", "--classes", "a"], "--classes does not apply to"),
         (["--coco_path", "a", "--split_seed", "1"], "--split_seed requires --data"),
         (["--coco_path", "a", "--coco_panoptic_path", "b"], "add --dataset_file coco_panoptic"),
+        (["--masks", "--panoptic_threshold", "0.5"], "--dataset_file coco has no panoptic maps"),
     ],
 )
 def test_flags_that_contradict_each_other(argv, says):
     with pytest.raises(UserError) as caught:
         check(*argv)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "unused",
+    [
+        ["--split_seed", "1"],
+        ["--coco_panoptic_path", "b"],
+        ["--masks", "--panoptic_threshold", "0.5"],
+        ["--lr_min", "1e-6"],
+    ],
+)
+def test_the_first_start_with_auto_resume_refuses_what_any_start_refuses(unused):
+    argv = ["--coco_path", "a", "--output_dir", "c", "--auto_resume", *unused, "--device", "cpu"]
+    args = main.parse_command_line(argv).args
+    check_flags(args)  # the checkpoint is not yet known
+    with pytest.raises(UserError, match="^" + next(word for word in unused[::-1] if "--" in word)):
+        check_training_flags(args)
+    args.resume = "c/checkpoint.pth"  # as `resolve_flags` sets it
+    check_training_flags(args)
 
 
 @pytest.mark.parametrize(
