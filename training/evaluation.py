@@ -152,6 +152,8 @@ def build_evaluation(
             f"DC5 models (--dilation) lose AP in padded batches, here of {batch_size} images: "
             "--eval_batch_size 1 gives the AP without padding"
         )
+    if args.patience is not None and not args.eval and "panoptic" not in postprocessors:
+        _warn_of_no_score(args.patience, data)
     return Evaluation(
         criterion=criterion,
         postprocessors=postprocessors,
@@ -165,6 +167,15 @@ def build_evaluation(
         training=not args.eval,
         evaluated_data=_build_evaluated_data(args, data) if folder.path is not None else None,
     )
+
+
+def _warn_of_no_score(patience: int, data: Data) -> None:
+    """Print a warning if every AP will be -1, so that early stopping has nothing to compare."""
+    if all(annotation.get("iscrowd") for annotation in data.ground_truth.anns.values()):
+        print(
+            f"Warning: --patience {patience} will not stop this run: the validation data has no "
+            "objects, so that no epoch has a score"
+        )
 
 
 def _build_evaluated_data(args: argparse.Namespace, data: Data) -> EvaluatedData:
