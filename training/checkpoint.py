@@ -42,7 +42,7 @@ KEYS = {
     "data": "number of images and objects, and a hash, of training and validation data",
     "ema": "state dict of the EMA weights; None without --ema_decay",
     "scaler": "state dict of the gradient scaler; None without --amp fp16",
-    "rng": "per rank: random states, and running statistics of the current epoch",
+    "rng": "per rank: random states; running statistics of the current epoch, equal on all ranks",
     "progress": "fields of RunState listed in training.state.PROGRESS_FIELDS",
     "step": "optimizer steps since the start of the run, skipped steps included",
     "versions": "versions of Python and packages, and the git commit",
@@ -279,9 +279,10 @@ def restored_progress(checkpoint: Checkpoint) -> RunState:
         progress = RunState(epoch=epoch + 1, step=step, thresholds=thresholds, **known)
         progress.check()
         ranks = checkpoint.get("rng", [])
-        if get_rank() < len(ranks):
-            progress.meters = ranks[get_rank()]["meters"]
+        if len(ranks) > 0:
+            progress.meters = ranks[0]["meters"]  # equal on all ranks, also if there are more now
             MetricLogger().load_state_dict(progress.meters)
+        if get_rank() < len(ranks):
             set_random_state(ranks[get_rank()]["random"])
     except Exception as err:  # a foreign file may hold anything here
         raise UserError(

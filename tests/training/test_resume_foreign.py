@@ -25,8 +25,10 @@ from training.resume import (
 )
 from training.state import RunState
 from util.errors import UserError
+from util.metric_logger import MetricLogger
 from util.optimizer import build_lr_scheduler, build_optimizer
 from util.options import fill_in_new_flags
+from util.reproducibility.random_state import random_state
 
 FLAGS = {
     **{"lr": 0.1, "lr_backbone": 0.01, "weight_decay": 0.5, "lr_scheduler": "step"},
@@ -121,6 +123,17 @@ def test_a_whole_one_goes_on(kind):
     rates = continued_from(WHOLE[kind])
     # By step, the second drop comes now.
     assert rates == pytest.approx([0.1 * lr for lr in saved]) if kind == "step" else rates < saved
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_ranks_that_are_new_have_the_statistics_of_the_epoch_too(monkeypatch, rank):
+    """The averages of all ranks are merged: else the steps after the start would count twice."""
+    logger = MetricLogger()
+    logger.update(loss=2.0)
+    saved = [{"random": random_state(), "meters": logger.state_dict()} for _ in range(2)]
+    monkeypatch.setattr("training.checkpoint.get_rank", lambda: rank)
+    progress = restored_progress({**WHOLE["step"], "rng": saved})
+    assert progress.meters == logger.state_dict()
 
 
 def test_a_cosine_run_written_without_the_cap_goes_on_with_it():
