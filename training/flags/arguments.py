@@ -35,7 +35,7 @@ def get_args_parser(device: str | None = None) -> argparse.ArgumentParser:
 def _add_training_flags(group: FlagGroup) -> None:
     add, add_switch = group.add, group.add_switch
     add("--lr", "learning rate of all layers except the backbone", default=1e-4, type=float)
-    backbone = "learning rate of the backbone; 0 freezes the backbone"
+    backbone = "learning rate of the backbone and of learned position embeddings; 0: not trained"
     add("--lr_backbone", backbone, default=1e-5, type=float)
     add("--batch_size", "batch size per process", default=2, type=int)
     add("--accum_steps", "gradient accumulation: batches per optimizer step, per process", type=int)
