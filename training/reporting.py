@@ -12,7 +12,7 @@ from datasets.annotations.coco_file import replace_text_ids
 from datasets.coco_eval import CocoEvaluator
 from datasets.coco_panoptic import CocoPanoptic
 from datasets.evaluation.collapse import explain_collapse
-from datasets.evaluation.explain import explain_missing_ap
+from datasets.evaluation.explain import explain_limit, explain_missing_ap
 from datasets.evaluation.matching import best_thresholds
 from datasets.evaluation.report import per_class_table
 from datasets.loading.listed_images import read_row_image
@@ -38,15 +38,18 @@ def print_class_tables(evaluator: CocoEvaluator, categories: Mapping[int, str]) 
 
 
 def explanations(evaluator: CocoEvaluator, training: bool) -> list[str]:
-    """Sentences that explain an AP of -1 or 0, or collapsed boxes; empty if neither occurs.
+    """Sentences that explain an AP of -1 or 0, COCO's limit of detections, or collapsed boxes.
 
     Args:
         evaluator: evaluator after ``accumulate``.
         training: whether this is an evaluation during training, not ``--eval``.
+
+    Returns:
+        may be empty.
     """
     collapse = explain_collapse(evaluator.coco_gt, evaluator.detections("bbox"), training)
-    reasons = explain_missing_ap(evaluator, training=training)
-    return reasons if collapse is None else [*reasons, collapse]
+    others = [sentence for sentence in (explain_limit(evaluator), collapse) if sentence is not None]
+    return [*explain_missing_ap(evaluator, training=training), *others]
 
 
 def all_detections(evaluator: CocoEvaluator) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""Explain an AP of -1 (no ground truth) or 0 (nothing found): usually an error in the data."""
+"""Explain an AP of -1 (no ground truth) or 0 (nothing found), and COCO's limit of detections."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -8,10 +8,10 @@ import numpy as np
 from pycocotools import mask as rle_tools
 from pycocotools.coco import COCO
 
-from datasets.annotations.coco_file import text_ids
+from datasets.annotations.coco_file import category_names, text_ids
 from datasets.coco_eval import CocoEvaluator
 from datasets.evaluation.coco_scoring import Annotation, CocoScore
-from util.text import first_of
+from util.text import counted, first_of
 
 # Values below this are printed as 0.000.
 _BELOW_ANY_DISPLAY = 5e-4
@@ -57,6 +57,37 @@ def explain_missing_ap(
         return _empty_size_ranges(score) + _missed_size_ranges(score)
     reasons = _why_nothing_found(coco_gt, objects, evaluator.detections(iou_type), training)
     return reasons + _empty_size_ranges(score)
+
+
+def explain_limit(evaluator: CocoEvaluator) -> str | None:
+    """Report objects that COCO counts as missed because it limits the detections per image.
+
+    Args:
+        evaluator: evaluator of boxes after ``accumulate()``.
+
+    Returns:
+        a sentence; None if no image has more objects of a class than this limit.
+    """
+    params, coco_gt = evaluator.coco_eval["bbox"].params, evaluator.coco_gt
+    counts = Counter(
+        (image_id, annotation["category_id"])
+        for image_id in params.imgIds
+        for annotation in coco_gt.imgToAnns.get(image_id, [])
+        if not annotation.get("iscrowd")
+    )
+    limit = params.maxDets[-1]
+    excess = Counter({key: count - limit for key, count in counts.items() if count > limit})
+    if not excess:
+        return None
+    (image_id, category_id), most = excess.most_common(1)[0]
+    name = category_names(coco_gt.cats.values()).get(category_id, category_id)
+    return (
+        f"AP and AR count at most {limit} detections per image and class, as COCO does, but "
+        f"{counted(len({image for image, _ in excess}), 'images have')} more objects of a class, "
+        f"such as {most + limit} of "
+        f"{name} in {coco_gt.imgs[image_id].get('file_name')}: {excess.total()} of "
+        f"{counts.total()} objects count as missed, whatever the model detects"
+    )
 
 
 class _Boxes(NamedTuple):

@@ -12,7 +12,6 @@ from util.box_matching import match_classes
 
 Entry = Mapping[str, Any]
 IOU_THRESHOLD = 0.5
-MAX_DETECTIONS = 100  # per image, as in the COCO evaluation
 
 
 class ImageBoxes(NamedTuple):
@@ -66,7 +65,7 @@ def images_with_boxes(
 
     Args:
         detections: COCO result entries with ``bbox``. As in AP, only classes of ``ground_truth``
-            are used, and the 100 highest scores of an image.
+            are used; unlike in AP, their number per image is not limited, as in `predict.py`.
         image_ids: images to yield; default: all of ``ground_truth``, by id.
         min_score: detections with a lower score are ignored.
     """
@@ -75,7 +74,7 @@ def images_with_boxes(
         if entry["score"] >= min_score and entry["category_id"] in ground_truth.cats:
             by_image[entry["image_id"]].append(entry)
     for image_id in sorted(ground_truth.imgs) if image_ids is None else image_ids:
-        found = sorted(by_image[image_id], key=lambda e: -e["score"])[:MAX_DETECTIONS]
+        found = sorted(by_image[image_id], key=lambda e: -e["score"])
         annotations = ground_truth.imgToAnns.get(image_id, [])
         objects = [a for a in annotations if not a.get("iscrowd")]
         crowds = [a for a in annotations if a.get("iscrowd")]

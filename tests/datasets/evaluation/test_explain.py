@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from datasets.coco_eval import CocoEvaluator
-from datasets.evaluation.explain import explain_missing_ap
+from datasets.evaluation.explain import explain_limit, explain_missing_ap
 from tests.datasets.coco_cases import (
     annotation,
     coco_of,
@@ -154,3 +154,19 @@ class TestZeroDuringTraining:
         evaluator = run_evaluator(CocoEvaluator(coco_of(objects), ["bbox"]), found)
         (reason,) = explain_missing_ap(evaluator, training=True)
         assert "75% of the objects are covered" in reason and "first epochs" in reason
+
+
+def test_more_objects_of_a_class_than_detections_that_count():
+    boxes = [(x, y, 8, 8) for y in range(0, 130, 10) for x in range(0, 100, 10)]  # 130
+    objects = [annotation(i, box) for i, box in enumerate(boxes, 1)]
+    objects += [annotation(200, MEDIUM, image_id=2), annotation(201, LARGE, iscrowd=1)]
+    evaluator = CocoEvaluator(coco_of(objects, 2), ["bbox"])
+    run_evaluator(evaluator, {1: prediction(boxes), 2: prediction([MEDIUM])})
+    assert evaluator.coco_eval["bbox"].stats[8] < 0.8  # although every object is found
+    assert explain_limit(evaluator) == (
+        "AP and AR count at most 100 detections per image and class, as COCO does, but 1 image has "
+        "more objects of a class, such as 130 of class1 in 1.png: 30 of 131 objects count as "
+        "missed, whatever the model detects"
+    )
+    evaluator.coco_eval["bbox"].params.maxDets = [1, 10, 130]
+    assert explain_limit(evaluator) is None

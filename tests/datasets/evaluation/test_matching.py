@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 from pycocotools.cocoeval import COCOeval
 
-from datasets.evaluation.matching import images_with_boxes, match_all, match_image
+from datasets.evaluation.matching import (
+    best_thresholds,
+    images_with_boxes,
+    match_all,
+    match_image,
+)
 from tests.datasets.evaluation.detection_cases import coco_of, random_case
 
 
@@ -48,12 +53,22 @@ def entry(score, category_id=1, image_id=1, box=(0, 0, 10, 10)):
     }
 
 
-def test_only_the_best_100_of_an_image_count():
+def test_any_number_of_detections_of_an_image_counts():
     coco = coco_of([], num_images=2)
     scores = np.linspace(0, 1, 150).tolist()
     detections = [entry(score) for score in scores] + [entry(0.3, image_id=2)]
     one, two = images_with_boxes(coco, detections)
-    assert one.scores.tolist() == scores[:49:-1] and two.scores.tolist() == [0.3]
+    assert one.scores.tolist() == scores[::-1] and two.scores.tolist() == [0.3]
+
+
+def test_the_threshold_of_a_dense_image_is_that_of_all_its_detections():
+    boxes = [[x, 0, 8, 8] for x in range(0, 1500, 10)]
+    coco = coco_of([{"image_id": 1, "category_id": 1, "bbox": box} for box in boxes])
+    scores = np.linspace(0.9, 0.5, len(boxes)).tolist()
+    found = [entry(score, box=box) for score, box in zip(scores, boxes, strict=True)]
+    false = [entry(0.4, box=[x, 500, 8, 8]) for x in range(0, 1500, 10)]
+    thresholds = best_thresholds(coco, found + false)
+    assert thresholds == {"best_f1": 0.5, "by_class": {1: 0.5}}
 
 
 def test_low_scores_foreign_classes_and_other_images_do_not_count():
