@@ -3,7 +3,6 @@
 `check_annotations` raises one error with all problems.
 """
 
-import logging
 import os
 from collections import Counter
 from pathlib import Path
@@ -37,8 +36,6 @@ from datasets.annotations.table_checks import (
     sizes_wh_by_id,
 )
 from util.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 
 def _is_box(value: Any) -> bool:

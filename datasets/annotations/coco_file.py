@@ -17,6 +17,7 @@ Format of the tables (sizes in pixels):
 
 import json
 import math
+import os
 from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -145,6 +146,17 @@ def are_coordinates(values: Any) -> bool:
         and max(values, default=0) <= LARGEST_COORDINATE
         and min(values, default=0) >= -LARGEST_COORDINATE
     )
+
+
+def is_file_name(value: Any) -> bool:
+    """Whether a value can be the name of a file."""
+    if type(value) is not str or not value or "\0" in value:
+        return False
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:  # a lone UTF-16 surrogate
+        return False
+    return True
 
 
 def category_names(categories: Iterable[Row]) -> dict[int, str]:

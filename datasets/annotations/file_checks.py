@@ -6,10 +6,9 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from datasets.annotations.coco_file import Row
-from datasets.annotations.problems import FileProblems, first_few
+from datasets.annotations.coco_file import Row, is_file_name
+from datasets.annotations.table_checks import TableChecks, first_few
 from util.errors import UserError
 from util.text import counted
 
@@ -24,19 +23,8 @@ _PARENTS_TRIED = 3
 _MASK_FOLDERS = ("panoptic", "mask", "label", "segment", "depth")
 
 
-def is_file_name(value: Any) -> bool:
-    """Whether a value can be the name of a file."""
-    if type(value) is not str or not value or "\0" in value:
-        return False
-    try:
-        os.fsencode(value)
-    except UnicodeEncodeError:  # a lone UTF-16 surrogate
-        return False
-    return True
-
-
 def check_files_exist(
-    found: FileProblems, table: str, rows: list[Row], folder: str | Path, flag: str | None = None
+    found: TableChecks, table: str, rows: list[Row], folder: str | Path, flag: str | None = None
 ) -> None:
     """Check that every ``file_name`` exists, by listing the folders.
 
@@ -93,16 +81,17 @@ def _listing(folder: str) -> set[str]:
         return set()
 
 
-def warn_about_paths(ann_file: str | Path, table: str, rows: list[Row], folder: str | Path) -> None:
-    """Log one warning if file names point outside the folder.
+def warn_about_paths(
+    ann_file: str | Path, table: str, outside: Sequence[Row], folder: str | Path
+) -> None:
+    """Log one warning about rows whose file name points outside the folder, if there are any.
 
     Args:
         ann_file: path of the annotation file, for the message.
         table: name of the rows in the message.
-        rows: rows with a ``file_name``.
+        outside: rows for which `leads_outside` is true.
         folder: folder that the names are relative to.
     """
-    outside = [row for row in rows if leads_outside(row["file_name"], folder)]
     if outside:
         logger.warning(
             "%s: %s; they are read anyway: %s",

@@ -11,7 +11,6 @@ Format of the tables:
   to 90 are things); ``name``, optional.
 """
 
-import logging
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -21,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from datasets.annotations.coco_file import Row, are_objects, is_integer, load_annotations
-from datasets.annotations.file_checks import check_files_exist, warn_about_paths
-from datasets.annotations.problems import first_few
+from datasets.annotations.file_checks import check_files_exist
 from datasets.annotations.table_checks import (
     CATEGORY_RULES,
     CROWD_RULE,
@@ -38,11 +36,9 @@ from datasets.annotations.table_checks import (
 from util.errors import UserError
 from util.files.image_files import MAX_PIXELS
 from util.files.panoptic_png import LARGEST_THING_ID, MAX_ID, VOID_ID, decode_id_map
-from util.text import counted, first_of
+from util.text import first_of
 
-_MAPS = "segment maps"  # name of the rows of "annotations" in messages
-
-logger = logging.getLogger(__name__)
+MAPS = "segment maps"  # name of the rows of "annotations" in messages
 
 
 def _is_segment_id(value: Any) -> bool:
@@ -108,11 +104,11 @@ def check_panoptic(
     found.check_table("images", images, [ID_RULE, FILE_NAME_RULE])
     found.check_image_sizes(images)
     found.check_table("categories", categories, PANOPTIC_CATEGORY_RULES)
-    found.check_fields(_MAPS, maps, _MAP_RULES)
-    found.check_unique(_MAPS, maps, "image_id")
-    found.check_references(_MAPS, maps, "image_id", images)
+    found.check_fields(MAPS, maps, _MAP_RULES)
+    found.check_unique(MAPS, maps, "image_id")
+    found.check_references(MAPS, maps, "image_id", images)
     _check_images_have_maps(found, images, maps)
-    check_files_exist(found, _MAPS, maps, ann_folder)
+    check_files_exist(found, MAPS, maps, ann_folder)
     if img_folder is not None:
         flag = "--train_images" if training else "--val_images"
         check_files_exist(found, "images", images, img_folder, flag)
@@ -125,28 +121,6 @@ def check_panoptic(
         raise UserError(
             f"annotation file {ann_file} has no segments; training needs at least one object"
         )
-
-
-def warn_about_panoptic(
-    maps: list[Row],
-    images: list[Row],
-    ann_file: str | Path,
-    ann_folder: str | Path,
-    img_folder: str | Path | None,
-) -> None:
-    """Log warnings about images without segments, and about files outside their folder.
-
-    Args:
-        maps: rows of "annotations" of a valid file; those without a problem may be left out.
-        images: rows of "images", likewise.
-        ann_file: path of the file, for messages.
-        ann_folder: folder of the PNGs.
-        img_folder: folder of the images; None: they are not checked.
-    """
-    warn_about_paths(ann_file, _MAPS, maps, ann_folder)
-    if img_folder is not None:
-        warn_about_paths(ann_file, "images", images, img_folder)
-    _warn_about_empty_maps(ann_file, maps)
 
 
 def _check_folder(ann_folder: str | Path) -> None:
@@ -189,17 +163,6 @@ def _check_segments(
             repeated.append(segment)
         seen.add(key)
     found.add("segments", repeated, "share their id with another segment of the image")
-
-
-def _warn_about_empty_maps(ann_file: str | Path, maps: list[Row]) -> None:
-    empty = [row for row in maps if not row["segments_info"]]
-    if empty:
-        logger.warning(
-            "%s: %s: %s",
-            ann_file,
-            counted(len(empty), "images have no segments, that is, no objects"),
-            first_few(_MAPS, empty, None),
-        )
 
 
 def thing_flags(categories: Iterable[Row]) -> dict[int, bool]:

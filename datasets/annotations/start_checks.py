@@ -20,7 +20,7 @@ from datasets.annotations.coco_file import Row
 from datasets.annotations.compact.images import TablesByImage
 from datasets.annotations.compact.instances import Instances
 from datasets.annotations.compact.panoptic import PanopticSegments
-from datasets.annotations.problems import first_few
+from datasets.annotations.table_checks import first_few
 from util.errors import UserError
 from util.files.image_files import open_image
 from util.text import EXAMPLES_SHOWN, box_in_words, counted, first_of

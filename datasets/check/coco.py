@@ -24,9 +24,8 @@ from datasets.annotations.coco_file import (
 )
 from datasets.annotations.file_checks import NO_FILE, explain_missing_files, leads_outside
 from datasets.annotations.object_checks import are_many_crowds, divided_files
-from datasets.annotations.problems import AnnotationFileError, Problem
 from datasets.annotations.start_checks import are_too_many, crowded_images, is_object
-from datasets.annotations.table_checks import size_wh
+from datasets.annotations.table_checks import AnnotationFileError, Problem, size_wh
 from datasets.check.boxes import Boxes, check_boxes, check_masks
 from datasets.check.facts import ClassCount, Split, SplitFacts, count_by_size
 from datasets.check.findings import EXAMPLES_KEPT, KINDS, Example, Findings, id_of

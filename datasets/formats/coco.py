@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets.annotations.coco_file import load_annotations
-from datasets.annotations.file_checks import find_folder_with, is_file_name
+from datasets.annotations.coco_file import is_file_name, load_annotations
+from datasets.annotations.file_checks import find_folder_with
 from datasets.annotations.layouts import SPLIT_NAMES, find_annotation_file, find_split
 from datasets.formats.tables import Tables
 from util.errors import UserError

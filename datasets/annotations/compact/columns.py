@@ -15,9 +15,13 @@ from typing import Any
 import numpy as np
 
 from datasets.annotations.checks import are_keypoints, segmentation_fault
-from datasets.annotations.coco_file import LARGEST_AREA, LARGEST_COORDINATE, Row
+from datasets.annotations.coco_file import (
+    LARGEST_AREA,
+    LARGEST_COORDINATE,
+    Row,
+    is_file_name,
+)
 from datasets.annotations.compact.json_blocks import IrregularError, decode_rows
-from datasets.annotations.file_checks import is_file_name
 from datasets.annotations.segmentations import is_rle
 from datasets.annotations.table_checks import size_wh
 

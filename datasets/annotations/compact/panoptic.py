@@ -1,5 +1,6 @@
 """Panoptic annotations as arrays, read and checked in one pass."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -23,15 +24,19 @@ from datasets.annotations.compact.columns import (
 from datasets.annotations.compact.images import TablesByImage, link
 from datasets.annotations.compact.json_blocks import IrregularError, decode_rows
 from datasets.annotations.compact.tables import Kind, tables_of
-from datasets.annotations.file_checks import absent_files, leads_outside
+from datasets.annotations.file_checks import absent_files, leads_outside, warn_about_paths
 from datasets.annotations.panoptic import (
+    MAPS,
     PANOPTIC_CATEGORY_RULES,
     check_panoptic,
     load_panoptic,
-    warn_about_panoptic,
 )
+from datasets.annotations.table_checks import first_few
 from util.files.image_files import MAX_PIXELS
 from util.files.panoptic_png import MAX_ID
+from util.text import counted
+
+logger = logging.getLogger(__name__)
 
 
 class PanopticSegments(TablesByImage):
@@ -95,14 +100,23 @@ class PanopticSegments(TablesByImage):
         has_images = img_folder is None or self.all_files_exist(img_folder)
         return has_images and not absent_files(self.map_names, ann_folder)
 
-    def warn(self, ann_file: str | Path, ann_folder: str | Path, img_folder: Any) -> None:
-        """Log the same warnings as `warn_about_panoptic`."""
-        names = enumerate(self.map_names)
-        outside = [number for number, name in names if leads_outside(name, ann_folder)]
-        empty = np.flatnonzero(self.num_segments == 0)
-        maps = self.annotations_at([*outside, *empty.tolist()])
-        images = [] if img_folder is None else self.images_outside(img_folder)
-        warn_about_panoptic(maps, images, ann_file, ann_folder, img_folder)
+    def warn(
+        self, ann_file: str | Path, ann_folder: str | Path, img_folder: str | Path | None
+    ) -> None:
+        """Log warnings about files outside their folder, and about images without segments."""
+        maps = enumerate(self.map_names)
+        outside = [number for number, name in maps if leads_outside(name, ann_folder)]
+        warn_about_paths(ann_file, MAPS, self.annotations_at(outside), ann_folder)
+        if img_folder is not None:
+            warn_about_paths(ann_file, "images", self.images_outside(img_folder), img_folder)
+        empty = self.annotations_at(np.flatnonzero(self.num_segments == 0))
+        if empty:
+            logger.warning(
+                "%s: %s: %s",
+                ann_file,
+                counted(len(empty), "images have no segments, that is, no objects"),
+                first_few(MAPS, empty, None),
+            )
 
 
 def read_panoptic(

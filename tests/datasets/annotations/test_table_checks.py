@@ -1,11 +1,12 @@
-"""Checks of sizes, ids and labels in annotation tables."""
+"""Checks of sizes, ids and labels in annotation tables, and the error with all problems."""
 
+import pickle
 from collections import Counter
 
 import pytest
 
 from datasets.annotations.segmentations import MAX_MASK_PIXELS
-from datasets.annotations.table_checks import TableChecks, is_id
+from datasets.annotations.table_checks import AnnotationFileError, TableChecks, is_id
 from util.files.image_files import MAX_PIXELS, MAX_SIDE
 
 
@@ -53,3 +54,18 @@ def test_masks_must_fit_into_memory(objects, fits):
 )
 def test_ids_fit_into_a_tensor(value, valid):
     assert is_id(value) == valid
+
+
+def test_problems_are_kept_in_the_error_and_survive_a_worker():
+    found = TableChecks("a.json")
+    rows = [{"id": 1, "file_name": 3}, {"id": 2, "file_name": 4}]
+    found.add("images", rows, "are odd", "file_name")
+    found.add("images", [], "are not there")
+    with pytest.raises(AnnotationFileError) as caught:
+        found.raise_if_any()
+    (problem,) = caught.value.problems
+    assert problem == ("images", rows, "are odd", "file_name", "")
+    message = "a.json must be corrected: 2 images are odd: "
+    message += "image id 1 (file_name 3), image id 2 (file_name 4)"
+    assert str(caught.value) == message
+    assert str(pickle.loads(pickle.dumps(caught.value))) == message

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from datasets.annotations.checks import check_annotations
-from datasets.annotations.problems import AnnotationFileError
+from datasets.annotations.table_checks import AnnotationFileError
 from datasets.check.command import compare_splits
 from datasets.check.report import Report, as_json, as_text
 from tests.datasets.check_cases import HEIGHT, WIDTH, check, findings_of, row, split_at, write_split
