@@ -23,7 +23,7 @@ from util.nested_tensor import NestedTensor
 from util.optimizer import keep_frozen_norms, scaled_rates, update_weights
 from util.reproducibility.random_state import random_state
 from util.step_watch import BatchNormBackup, StepRecord, StepWatch, reduce_step
-from util.transfer import to_device
+from util.tensor_ops import to_device
 
 PRINT_FREQ = 10
 _AUTOCAST_DTYPES = {"off": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from training.flags.arguments import default_device, flag_actions, get_args_parser
 from util.cli.command_line import ArgumentParser, run_command
 from util.cli.early_interrupt import end_at_once_on_interrupt
-from util.options import fill_in_new_flags
+from util.options import fill_in_new_flags, prints_short
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,9 +60,8 @@ def main(
     from util.distributed.processes import connected, use_gpu
     from util.reproducibility.determinism import explained_refusals
     from util.reproducibility.provenance import versions
-    from util.system.allocator import keep_freed_memory
     from util.system.devices import check_device
-    from util.terminal.style import prints_short
+    from util.system.memory import keep_freed_memory
 
     fill_in_new_flags(args)
     check_flags(args)
@@ -185,7 +184,6 @@ def _resolve_flags(
     from util.distributed.processes import get_rank
     from util.reproducibility.determinism import make_deterministic
     from util.reproducibility.random_state import seed_everything
-    from util.terminal.style import prints_short
 
     folder = RunFolder(args.output_dir)
     start = find_start(folder, args.auto_resume, args.resume, args.finetune, args.frozen_weights)

@@ -196,7 +196,7 @@ def _build_listed(args: argparse.Namespace, inputs: "Sequence[Input]") -> "Liste
 def _build_detector(args: argparse.Namespace) -> "Detector":
     """Load the model, and print its classes and thresholds."""
     from prediction.detector import Detector
-    from util.system.allocator import keep_freed_memory
+    from util.system.memory import keep_freed_memory
 
     if args.hub:
         detector = Detector.hub(args.hub, args.device, args.amp)

@@ -29,8 +29,7 @@ from datasets.loading.listed_images import ListedImages
 from datasets.loading.target_tensors import ConvertCocoPolysToMask, convert_coco_poly_to_mask
 from datasets.transforms import Target, Transform
 from util.errors import UserError
-from util.options import option
-from util.terminal.style import prints_short
+from util.options import option, prints_short
 
 __all__ = [
     "CocoDetection",

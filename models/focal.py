@@ -19,8 +19,7 @@ from models.criterion import Losses, Outputs, SetCriterion, Targets
 from models.fast.batched_losses import DecoderLayers, at_least_float32
 from models.matcher import HungarianMatcher, Indices, MatchedPairs, matched_objects
 from util.box_ops import box_cxcywh_to_xyxy, elementwise_box_iou
-from util.tensor_ops import accuracy
-from util.transfer import to_device
+from util.tensor_ops import accuracy, to_device
 
 ALPHA = 0.25  # Lin et al. 2017, section 5.1
 GAMMA = 2

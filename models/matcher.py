@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from util.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
 from util.errors import DivergenceError, UserError
-from util.transfer import to_device
+from util.tensor_ops import to_device
 
 # Matched pairs of one decoder layer: for each image the indices of the matched queries and objects,
 # two int64 tensors of equal length on the CPU.

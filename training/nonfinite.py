@@ -31,7 +31,7 @@ from util.options import fill_in_new_flags
 from util.reproducibility.determinism import explained_refusals, make_deterministic
 from util.reproducibility.random_state import set_random_state
 from util.step_watch import StepRecord, image_names
-from util.transfer import to_device
+from util.tensor_ops import to_device
 
 DUMP = "bad_step.pth"
 NOTHING_FOUND = "no non-finite value in the replay on this rank"

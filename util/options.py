@@ -5,6 +5,7 @@ that a namespace with only the original's flags (an old checkpoint, a notebook, 
 before.
 """
 
+import sys
 from typing import Any
 
 AMP_CHOICES = ("off", "bf16", "fp16", "auto")  # values of --amp, see `util.system.precision`
@@ -96,3 +97,12 @@ def fill_in_new_flags(args: Any) -> None:
     for name, default in NEW_FLAG_DEFAULTS.items():
         if not hasattr(args, name):
             setattr(args, name, default)
+
+
+def prints_short(log_style: str) -> bool:
+    """Whether a run prints short lines for people instead of the lines of the original.
+
+    Args:
+        log_style: ``short``, ``full``, or ``auto``: short if stdout is a terminal.
+    """
+    return log_style == "short" or (log_style == "auto" and sys.stdout.isatty())

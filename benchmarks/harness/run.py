@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.harness.case import Case
-from util.system.allocator import keep_freed_memory
+from util.system.memory import keep_freed_memory
 
 
 class Row(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools.cocoeval import COCOeval, Params
 
 from util.errors import UserError
-from util.system.garbage_collection import garbage_collection_paused
+from util.system.memory import garbage_collection_paused
 
 IOU_TYPES = ("bbox", "segm", "keypoints")
 ENGINES = ("auto", "faster", "pycocotools")

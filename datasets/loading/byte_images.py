@@ -13,7 +13,7 @@ from torch import Tensor
 from util.errors import UserError
 from util.nested_tensor import NestedTensor
 from util.options import NEW_FLAG_DEFAULTS
-from util.transfer import to_device
+from util.tensor_ops import to_device
 
 _PIXELS_AT_ONCE = 2**15  # per chunk, which fits into the cache of a CPU core
 _LARGEST = 1e3  # limit of means and standard deviations, which are near 1

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.matcher import Objects
-from util.transfer import to_device
+from util.tensor_ops import to_device
 
 BOX_NOISE = 0.4  # DN-DETR, section 5.1
 LABEL_NOISE = 0.2

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from models.matcher import Indices, MatchedPairs, Objects
 from util.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
-from util.tensor_ops import accuracy
-from util.transfer import to_device
+from util.tensor_ops import accuracy, to_device
 
 
 class DecoderLayers(NamedTuple):

@@ -11,10 +11,10 @@ from typing import Any
 from training.state import RunState, score_name
 from util.distributed.processes import is_main_process
 from util.metric_logger import MetricLogger
+from util.options import prints_short
 from util.terminal.bar import MAX_WIDTH
 from util.terminal.bar_logger import BarLogger
 from util.terminal.step_line import short_duration
-from util.terminal.style import prints_short
 from util.text import count
 
 # Files of the output folder, with a description.

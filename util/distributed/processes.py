@@ -23,8 +23,7 @@ from util.distributed.launch import Launch, detect_launch, rendezvous_address
 from util.distributed.process_output import only_main_prints
 from util.distributed.rendezvous import attempt_store
 from util.errors import UserError
-from util.options import option
-from util.terminal.style import prints_short
+from util.options import option, prints_short
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from datasets.annotations.compact.json_blocks import (
 )
 from datasets.annotations.compact.rows import EncodedRows, MemoryBytes, pickled
 from datasets.annotations.table_checks import Rule, TableChecks
-from util.system.garbage_collection import garbage_collection_paused
+from util.system.memory import garbage_collection_paused
 
 _ROWS_AT_ONCE = 4096
 

@@ -1,7 +1,10 @@
-"""Memory allocation of tensors on the CPU."""
+"""Memory of the process: reuse of freed blocks, and a pause of garbage collection."""
 
+import contextlib
 import ctypes
+import gc
 import sys
+from collections.abc import Iterator
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # parameters of glibc's mallopt
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20
@@ -29,3 +32,15 @@ def keep_freed_memory(enabled: bool = True) -> bool:
     libc.mallopt(_MMAP_MAX, 0 if enabled else 65536)
     libc.mallopt(_TRIM_THRESHOLD, -1)  # never trim
     return True
+
+
+@contextlib.contextmanager
+def garbage_collection_paused() -> Iterator[None]:
+    """Pause garbage collection, which takes seconds while millions of dicts are created."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -1,16 +1,18 @@
-"""Settings of glibc's allocator, in processes of their own."""
+"""Settings of glibc's allocator, in processes of their own; the pause of garbage collection."""
 
+import gc
 import subprocess
 import sys
 
 import pytest
 
-from util.system import allocator
+from util.system import memory
+from util.system.memory import garbage_collection_paused
 
 # Prints how many pages the kernel had to provide for a block that was freed before.
 COUNT_FAULTS = """
 import resource, sys
-from util.system.allocator import keep_freed_memory
+from util.system.memory import keep_freed_memory
 if sys.argv[1] != "default":
     assert keep_freed_memory()
 if sys.argv[1] == "off again":
@@ -35,10 +37,29 @@ def test_freed_memory_is_reused(mode, reused):
 
 def test_other_systems_are_left_alone(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert not allocator.keep_freed_memory()
+    assert not memory.keep_freed_memory()
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
-    assert not allocator.keep_freed_memory()
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    assert not memory.keep_freed_memory()
+
+
+def test_garbage_collection_is_paused_in_the_block_only():
+    with garbage_collection_paused():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(KeyError), garbage_collection_paused():
+        raise KeyError
+    assert gc.isenabled()
+
+
+def test_a_disabled_collector_is_not_enabled():
+    gc.disable()
+    try:
+        with garbage_collection_paused():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
