@@ -69,7 +69,8 @@ class PanopticEvaluator:
         output_dir: str | Path | None = PANOPTIC_FOLDER,
         print_table: bool = True,
     ) -> None:
-        self._truth = PanopticTruth(ann_file, ann_folder)
+        self._truth = _read_once(str(ann_file), str(ann_folder), _version(ann_file))
+        self._ann_file, self._ann_folder = ann_file, Path(ann_folder)
         self.output_dir = output_dir
         self._print_table = print_table
         if output_dir is not None:
@@ -110,29 +111,68 @@ class PanopticEvaluator:
         """
         if not is_main_process():
             return None
+        categories = self._truth.categories
         if self.output_dir is not None:
-            entries = [self._with_own_ids(self._scored[i].entry) for i in sorted(self._scored)]
+            own_ids = text_ids(categories)
+            in_order = [self._scored[image_id] for image_id in sorted(self._scored)]
+            entries = [_with_own_ids(one.entry, own_ids) for one in in_order]
             with atomic_write(Path(self.output_dir) / _PREDICTIONS, "w") as file:
                 json.dump({"annotations": entries}, file)
         matches = [scored.matches for scored in self._scored.values()]
-        return self._truth.summarize(matches, self._print_table)
+        quality = summarize_matches(matches, thing_flags(categories))
+        if self._print_table:
+            print(quality_table(quality, category_names(categories)))
+        self._report_unknown_categories(matches)
+        return quality
 
-    def _with_own_ids(self, entry: Row) -> Row:
-        """Return an entry with the category ids of the ground-truth file."""
-        segments = [with_own_id(row, self._truth.text_ids) for row in entry["segments_info"]]
-        return {**entry, "segments_info": segments}
+    def _report_unknown_categories(self, matches: Sequence[SegmentMatches]) -> None:
+        """Print which predicted category ids are not in the ground-truth file, if any."""
+        known = {row["id"] for row in self._truth.categories}
+        unknown = Counter(
+            category
+            for image in matches
+            for category in image.false_positives
+            if category not in known
+        )
+        if unknown:
+            print(
+                counted(
+                    unknown.total(),
+                    f"segments have a predicted category that is not in {self._ann_file}; "
+                    f"ignored ids: {', '.join(map(str, sorted(unknown)))}",
+                )
+            )
 
     def _score(self, prediction: Prediction) -> _Scored:
         image_id, png = int(prediction["image_id"]), prediction["png_string"]
         segments = prediction["segments_info"]
         segment_map = SegmentMap(decode_id_map(io.BytesIO(png)), segments)
-        matches = self._truth.match(image_id, segment_map)
+        matches = self._match(image_id, segment_map)
         if self.output_dir is not None:
             path = Path(self.output_dir) / prediction["file_name"]
             with atomic_write(path, durable=False) as file:
                 file.write(png)
         entry = {"image_id": image_id, "file_name": prediction["file_name"]}
         return _Scored({**entry, "segments_info": segments}, matches)
+
+    def _match(self, image_id: int, predicted: SegmentMap) -> SegmentMatches:
+        """Match the predicted segments of an image with the ground truth."""
+        try:
+            row, image = self._truth.map_of(image_id), self._truth.image(image_id)
+        except KeyError:
+            raise UserError(
+                f"prediction for image id {image_id}, which is not in {self._ann_file}: use the "
+                "annotation file of these images"
+            ) from None
+        size_hw = image["height"], image["width"]
+        id_map = read_id_map(self._ann_folder / row["file_name"], image_id, size_hw)
+        return match_segments(SegmentMap(id_map, row["segments_info"]), predicted, image_id)
+
+
+def _with_own_ids(entry: Row, own_ids: Mapping[int, str]) -> Row:
+    """Return an entry with the category ids of the ground-truth file."""
+    segments = [with_own_id(row, own_ids) for row in entry["segments_info"]]
+    return {**entry, "segments_info": segments}
 
 
 def build_panoptic_evaluator(
@@ -184,77 +224,6 @@ def _version(path: str | Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size
-
-
-class PanopticTruth:
-    """Panoptic ground truth.
-
-    Attributes:
-        text_ids: id in the file by category id, where it is a string.
-
-    Args:
-        ann_file: COCO panoptic JSON.
-        ann_folder: folder of its PNGs.
-
-    Raises:
-        UserError: if a file is missing or invalid.
-    """
-
-    def __init__(self, ann_file: str | Path, ann_folder: str | Path) -> None:
-        self._segments = _read_once(str(ann_file), str(ann_folder), _version(ann_file))
-        self.ann_file = ann_file
-        self._folder = Path(ann_folder)
-        categories = self._segments.categories
-        self._names = category_names(categories)
-        self._is_thing = thing_flags(categories)
-        self.text_ids = text_ids(categories)
-
-    @property
-    def image_ids(self) -> list[int]:
-        """Ids of all images, sorted."""
-        return self._segments.ids
-
-    def size_hw(self, image_id: int) -> tuple[int, int]:
-        """Height and width of an image in pixels."""
-        row = self._segments.image(image_id)
-        return row["height"], row["width"]
-
-    def match(self, image_id: int, predicted: SegmentMap) -> SegmentMatches:
-        """Match the predicted segments of an image.
-
-        Raises:
-            UserError: if the image is unknown, or its files or the prediction are invalid.
-        """
-        try:
-            row = self._segments.map_of(image_id)
-        except KeyError:
-            raise UserError(
-                f"prediction for image id {image_id}, which is not in {self.ann_file}: use the "
-                "annotation file of these images"
-            ) from None
-        id_map = read_id_map(self._folder / row["file_name"], image_id, self.size_hw(image_id))
-        return match_segments(SegmentMap(id_map, row["segments_info"]), predicted, image_id)
-
-    def summarize(self, matches: Sequence[SegmentMatches], print_table: bool = True) -> Quality:
-        """Call `summarize_matches`; print the table if requested, and always unknown categories."""
-        quality = summarize_matches(matches, self._is_thing)
-        if print_table:
-            print(quality_table(quality, self._names))
-        unknown = Counter(
-            category
-            for image in matches
-            for category in image.false_positives
-            if category not in self._is_thing
-        )
-        if unknown:
-            print(
-                counted(
-                    unknown.total(),
-                    f"segments have a predicted category that is not in {self.ann_file}; "
-                    f"ignored ids: {', '.join(map(str, sorted(unknown)))}",
-                )
-            )
-        return quality
 
 
 def quality_table(quality: Quality, names: Mapping[int, str]) -> str:
