@@ -69,12 +69,7 @@ class Architecture:
                 f"{source}: holds no DETR model (no class_embed or no {BODY}conv1), "
                 "give a checkpoint of main.py or a released file"
             )
-        shapes = {k.removeprefix("--"): v for k, v in architecture_flags(state).items()}
-        inferred: dict[str, Any] = {
-            **shapes,
-            "masks": "mask_head.lay1.weight" in parts,
-            "pre_norm": "transformer.encoder.norm.weight" in parts,
-        }
+        inferred = architecture_flags(parts)
         if inferred["masks"]:  # its first layer reads the features and a map per head
             channels = parts["mask_head.lay1.weight"].shape[:1].numel()
             inferred["nheads"] = channels - inferred.get("hidden_dim", 0)

@@ -11,8 +11,6 @@ from util.text import first_of
 
 MAX_LISTED = 5
 DETECTOR_PREFIX = "detr."  # prefix of the detector's keys in a segmentation model
-# Boolean flags of main.py, each with a key of the models that are built with it.
-_SWITCHES = (("--masks", "mask_head.lay1.weight"), ("--pre_norm", "encoder.norm.weight"))
 
 
 def model_state(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]:
@@ -54,7 +52,7 @@ def num_classes_in_head(state: Mapping[str, Tensor], source: str) -> int:
     Raises:
         UserError: there is no classification head.
     """
-    num_classes = architecture_flags(without_ddp_prefix(state)).get("--num_classes")
+    num_classes = architecture_flags(without_ddp_prefix(state)).get("num_classes")
     if num_classes is None:
         raise UserError(f"{source}: not a DETR checkpoint (no class_embed)")
     return int(num_classes)
@@ -146,39 +144,41 @@ def shape_difference(key: str, mine: Tensor, given: Tensor) -> str:
 def _matching_flags(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
     """Flags of main.py that would build a model with the shapes of ``state``."""
     current, target = architecture_flags(own), architecture_flags(state)
-    flags = [f"{flag} {target[flag]}" for flag in target if target[flag] != current.get(flag)]
-    for flag, marker in _SWITCHES:
-        has, needs = (any(key.endswith(marker) for key in side) for side in (own, state))
-        if has != needs:
-            flags.append(flag if needs else f"no {flag}")
+    flags = []
+    for name, value in target.items():
+        if value != current.get(name):
+            switch = f"--{name}" if value else f"no --{name}"
+            flags.append(switch if isinstance(value, bool) else f"--{name} {value}")
     if _backbone_shapes(own) != _backbone_shapes(state):
         flags.append("another --backbone")
     return flags
 
 
-def architecture_flags(state: Mapping[str, Tensor]) -> dict[str, int | str]:
-    """Values of the flags of main.py (by ``--num_queries``, …) that the shapes determine.
+def architecture_flags(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Flags of main.py, by name, that the shapes determine.
 
     Args:
         state: state dict of a detection or segmentation model, without the prefix ``module.``.
     """
     parts = {key.removeprefix(DETECTOR_PREFIX): value for key, value in state.items()}
-    found: dict[str, int | str] = {}
-    for flag, key, offset in (
-        ("--num_classes", "class_embed.bias", -1),  # the last logit is the no-object class
-        ("--num_queries", "query_embed.weight", 0),
-        ("--hidden_dim", "input_proj.bias", 0),
-        ("--dim_feedforward", "transformer.decoder.layers.0.linear1.bias", 0),
+    found: dict[str, Any] = {}
+    for name, key, offset in (
+        ("num_classes", "class_embed.bias", -1),  # the last logit is the no-object class
+        ("num_queries", "query_embed.weight", 0),
+        ("hidden_dim", "input_proj.bias", 0),
+        ("dim_feedforward", "transformer.decoder.layers.0.linear1.bias", 0),
     ):
         if key in parts and parts[key].dim() > 0:
-            found[flag] = len(parts[key]) + offset
-    for flag, stack in (("--enc_layers", "encoder"), ("--dec_layers", "decoder")):
+            found[name] = len(parts[key]) + offset
+    for name, stack in (("enc_layers", "encoder"), ("dec_layers", "decoder")):
         layers = {k.split(".")[3] for k in parts if k.startswith(f"transformer.{stack}.layers.")}
-        found[flag] = len(layers)
+        found[name] = len(layers)
     learned = "backbone.1.row_embed.weight" in parts
-    found["--position_embedding"] = "learned" if learned else "sine"
-    if "content_embed.weight" in parts:
-        found["--query_design"] = "anchor"
+    found["position_embedding"] = "learned" if learned else "sine"
+    if has_anchors(parts):
+        found["query_design"] = "anchor"
+    found["masks"] = "mask_head.lay1.weight" in parts
+    found["pre_norm"] = "transformer.encoder.norm.weight" in parts
     return found
 
 

@@ -16,9 +16,7 @@ def architecture_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
     parts = {k.removeprefix(DETECTOR_PREFIX): v for k, v in without_ddp_prefix(state).items()}
     if "class_embed.bias" not in parts:
         return {}
-    flags: dict[str, Any] = {k.removeprefix("--"): v for k, v in architecture_flags(parts).items()}
-    flags["pre_norm"] = "transformer.encoder.norm.weight" in parts
-    backbone = match_resnet(parts)
+    flags, backbone = architecture_flags(parts), match_resnet(parts)
     return flags if backbone is None else {**flags, "backbone": backbone}
 
 
