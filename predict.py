@@ -234,7 +234,11 @@ def _build_outputs(
 
     folder = Path(args.output_dir)
     attention = [AttentionPictures(folder, detector, args.points or [])] if args.attention else []
-    _create(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        reason = f"cannot be created ({err.strerror})"
+        raise UserError(f"--output_dir {folder} {reason}: choose another folder") from None
     categories = detector.categories()
     outputs: list[Output] = []
     if args.json == "coco":
@@ -270,14 +274,6 @@ def _report_older_results(args: argparse.Namespace, is_panoptic: bool) -> None:
     older = [name for name, now in is_written.items() if not now and (folder / name).exists()]
     if older:
         print(f"{folder} also contains results of an earlier prediction: {', '.join(older)}")
-
-
-def _create(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        reason = f"cannot be created ({err.strerror})"
-        raise UserError(f"--output_dir {folder} {reason}: choose another folder") from None
 
 
 if __name__ == "__main__":

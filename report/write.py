@@ -214,11 +214,10 @@ def _commands(results: Results) -> dict[str, str]:
 
 
 def _text_values(values: Mapping[str, Any]) -> dict[str, str]:
-    return {str(name): _as_text(values[name]) for name in sorted(values, key=str)}
-
-
-def _as_text(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return {
+        str(name): " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        for name, value in sorted(values.items(), key=lambda item: str(item[0]))
+    }
 
 
 class WrittenReport(NamedTuple):

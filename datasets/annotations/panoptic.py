@@ -98,7 +98,10 @@ def check_panoptic(
         UserError: all problems in one line, each with the ids of the first few rows.
     """
     images, maps, categories = data["images"], data["annotations"], data["categories"]
-    _check_folder(ann_folder)
+    if not os.path.isdir(ann_folder):
+        raise UserError(
+            f"segment map folder {ann_folder} does not exist; check --coco_panoptic_path"
+        )
     check_not_empty(images, ann_file)
     found = TableChecks(ann_file)
     found.check_table("images", images, [ID_RULE, FILE_NAME_RULE])
@@ -120,13 +123,6 @@ def check_panoptic(
     if training and not segments:
         raise UserError(
             f"annotation file {ann_file} has no segments; training needs at least one object"
-        )
-
-
-def _check_folder(ann_folder: str | Path) -> None:
-    if not os.path.isdir(ann_folder):
-        raise UserError(
-            f"segment map folder {ann_folder} does not exist; check --coco_panoptic_path"
         )
 
 

@@ -22,8 +22,8 @@ from datasets.check.findings import Example, Finding, Findings
 from datasets.check.flags import PROGRAM, build_parser
 from datasets.check.pictures import save_pictures
 from datasets.check.report import Report, as_json, as_text
-from datasets.formats.reading import ReadOptions, build_read_options, read_split
-from datasets.formats.recognize import DataSource, build_source, split_names
+from datasets.formats.reading import build_read_options, read_split
+from datasets.formats.recognize import build_source, split_names
 from util.cli.command_line import run_command
 from util.errors import UserError
 from util.files.checkpoint import atomic_write
@@ -56,7 +56,9 @@ def _check(args: argparse.Namespace) -> Report:
         num_pictures=args.num_pictures if args.pictures else 0,
     )
     checked = [check_coco_split(split, settings) for split in splits]
-    report = _report(checked, args.num_queries)
+    facts = [split.facts for split in checked]
+    between = compare_splits(*facts) if len(facts) == 2 else []
+    report = Report(facts, between, args.num_queries)
     _write(report, checked, args)
     return report
 
@@ -81,7 +83,8 @@ def _splits(args: argparse.Namespace) -> list[Split]:
     """Return the splits that the flags describe, and check that their files exist."""
     if (source := build_source(args)) is not None:
         options = build_read_options(args)
-        return [_read(name, source, options) for name in split_names(source)]
+        by_name = {name: read_split(source, name, options) for name in split_names(source)}
+        return [Split(name, t.img_folder, t.source, t) for name, t in by_name.items()]
     named = [
         name
         for name in ("train", "val")
@@ -104,17 +107,6 @@ def _splits(args: argparse.Namespace) -> list[Split]:
                 f"check --coco_path, or give the file with --{split.name}_ann"
             )
     return splits
-
-
-def _read(name: str, source: DataSource, options: ReadOptions) -> Split:
-    tables = read_split(source, name, options)
-    return Split(name, tables.img_folder, tables.source, tables)
-
-
-def _report(checked: Sequence[CocoSplit], num_queries: int) -> Report:
-    facts = [split.facts for split in checked]
-    between = compare_splits(*facts) if len(facts) == 2 else []
-    return Report(facts, between, num_queries)
 
 
 def _write(report: Report, checked: Sequence[CocoSplit], args: argparse.Namespace) -> None:

@@ -165,7 +165,8 @@ def _class_lines(report: Report) -> Iterator[str]:
         yield "classes: none"
         return
     gaps = list(islice(_gaps(report, names), _IDS_SHOWN + 1))
-    note = f"; no class has id {_enumerate(gaps, _IDS_SHOWN)}" if gaps else ""
+    more = " …" if len(gaps) > _IDS_SHOWN else ""
+    note = f"; no class has id {', '.join(map(str, gaps[:_IDS_SHOWN]))}{more}" if gaps else ""
     ids = f"ids {min(names)} to {max(names)}" if len(names) > 1 else f"id {min(names)}"
     ids = "ids in text" if report.text_ids else ids
     yield f"classes: {len(names)}, {ids}{note}"
@@ -225,10 +226,6 @@ def _verdict(report: Report) -> str:
         for number, noun in ((errors, "error"), (warnings, "warning"))
     ]
     return ", ".join(counts).capitalize()
-
-
-def _enumerate(values: Sequence[int], most: int) -> str:
-    return ", ".join(map(str, values[:most])) + (" …" if len(values) > most else "")
 
 
 def _printable(text: str) -> str:

@@ -157,7 +157,7 @@ class CocoScore:
         """
         if not self.eval:
             raise RuntimeError("nothing to summarize: call accumulate() before summarize()")
-        self.stats = np.array([self._mean(row) for row in self.summary_rows])
+        self.stats = np.array([_mean_of_valid(self._select(row)) for row in self.summary_rows])
         if print_table:
             for row, value in zip(self.summary_rows, self.stats, strict=True):
                 print(self._line(row, value))
@@ -165,9 +165,6 @@ class CocoScore:
     def class_mean(self, row: SummaryRow, class_index: int) -> float:
         """Return the value of ``row`` for ``params.catIds[class_index]``; -1 without objects."""
         return _mean_of_valid(self._select(row)[..., class_index])
-
-    def _mean(self, row: SummaryRow) -> float:
-        return _mean_of_valid(self._select(row))
 
     def _select(self, row: SummaryRow) -> np.ndarray:
         """Return the values averaged by ``row``: precision (T', R, K) or recall (T', K)."""
@@ -236,7 +233,7 @@ def _score_with_faster_coco_eval(task: ScoringTask) -> dict[str, np.ndarray]:
     from faster_coco_eval import COCOeval_faster
 
     evaluation = COCOeval_faster(
-        *_as_coco_pair(task), iouType=task.params.iouType, print_function=_print_nothing
+        *_as_coco_pair(task), iouType=task.params.iouType, print_function=lambda *_: None
     )
     _copy_settings(task.params, evaluation.params)
     evaluation.evaluate()
@@ -282,7 +279,3 @@ def _arrays(evaluation: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def _mean_of_valid(values: np.ndarray) -> float:
     valid = values[values > -1]
     return float(valid.mean()) if valid.size else -1.0
-
-
-def _print_nothing(*_: object) -> None:
-    pass

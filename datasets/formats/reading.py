@@ -42,18 +42,14 @@ class ReadOptions(NamedTuple):
 
 def build_read_options(args: Any) -> ReadOptions:
     """Build from the flags of the same names."""
+    seed: int | None = option(args, "split_seed")
     return ReadOptions(
         val_fraction=option(args, "val_fraction"),
-        seed=_split_seed(args),
+        seed=getattr(args, "seed", ReadOptions().seed) if seed is None else seed,
         classes=option(args, "classes"),
         keep_difficult=option(args, "keep_difficult"),
         restored=bool(getattr(args, "resume", "")),
     )
-
-
-def _split_seed(args: Any) -> int:
-    seed: int | None = option(args, "split_seed")
-    return getattr(args, "seed", ReadOptions().seed) if seed is None else seed
 
 
 def read_split(

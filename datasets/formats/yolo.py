@@ -93,8 +93,11 @@ class YoloData:
             if (header := header_size(image)) is None:
                 unreadable.append(Place(str(image)))
                 continue
+            file = LabelFile([], [])
             try:
-                file = self._read_file(labels, header.upright_wh, labels in existing)
+                if labels in existing:
+                    names, keypoints = self.folders.names, self.folders.keypoints
+                    file = read_label_file(labels, header.upright_wh, names, keypoints)
             except UserError as error:
                 problems.append(str(error))
                 continue
@@ -108,11 +111,6 @@ class YoloData:
             Note("files without image ignored", _without_image(images, existing)),
         ]
         return read, [note for note in notes if note.places]
-
-    def _read_file(self, path: Path, size_wh: tuple[int, int], exists: bool) -> LabelFile:
-        if not exists:
-            return LabelFile([], [])
-        return read_label_file(path, size_wh, self.folders.names, self.folders.keypoints)
 
 
 def _refuse_no_labels(labels_of: Mapping[Path, Path], existing: Container[Path]) -> None:

@@ -201,12 +201,9 @@ def _labeled_images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     images = images_in(folder, recursive=True)
-    filled = (path for path in label_files(images).values() if _has_content(path))
+    labels = (path for path in label_files(images).values() if path.is_file())
+    filled = (path for path in labels if path.stat().st_size > 0)
     return images if any(map(is_yolo_label_file, islice(filled, _FILES_SNIFFED))) else []
-
-
-def _has_content(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0
 
 
 def _find_class_file(root: Path, splits: Mapping[str, list[Path]]) -> Path | None:

@@ -107,18 +107,14 @@ class ByteImages:
         channels = constants.shape[1]
         batch = constants.new_empty(len(self._shapes), channels, height, width)
         mask = torch.ones(len(batch), height, width, dtype=torch.bool, device=batch.device)
-        images = self._split(pixels)
-        for out, padding, image in zip(batch, mask, images, strict=True):
-            bottom, right = image.shape[1:]
-            normalize_into(out[:, :bottom, :right], image, constants)
+        flat = pixels.split([math.prod(shape) for shape in self._shapes])
+        for out, padding, image, shape in zip(batch, mask, flat, self._shapes, strict=True):
+            bottom, right = shape[1:]
+            normalize_into(out[:, :bottom, :right], image.view(shape), constants)
             out[:, bottom:] = 0
             out[:, :bottom, right:] = 0
             padding[:bottom, :right] = False
         return NestedTensor(batch, mask)
-
-    def _split(self, pixels: Tensor) -> list[Tensor]:
-        parts = pixels.split([math.prod(shape) for shape in self._shapes])
-        return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def pin_memory(self) -> "ByteImages":
         """Copy to page-locked memory; called by a `DataLoader` with ``pin_memory=True``."""

@@ -1,5 +1,6 @@
 """Convert the graph of an ONNX file to 16-bit floats."""
 
+import math
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ def store_as_bf16(model: Any) -> Any:
 
     graph, casts = model.graph, []
     for tensor in graph.initializer:
-        if tensor.data_type != onnx.TensorProto.FLOAT or _size(tensor) < _SMALLEST_TENSOR:
+        if tensor.data_type != onnx.TensorProto.FLOAT or math.prod(tensor.dims) < _SMALLEST_TENSOR:
             continue
         values = torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
         name, dims = tensor.name, list(tensor.dims)
@@ -62,7 +63,3 @@ def store_as_bf16(model: Any) -> Any:
     del graph.node[:]
     graph.node.extend(nodes)
     return model
-
-
-def _size(tensor: Any) -> int:
-    return int(torch.Size(tensor.dims).numel())

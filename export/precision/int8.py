@@ -1,7 +1,7 @@
 """Quantize an ONNX file to 8-bit integers, with ONNX Runtime's tools."""
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,15 +98,11 @@ def _reader(inputs: Sequence[str], batches: Iterable[Example]) -> Any:
         """Iterates over the batches once."""
 
         def __init__(self) -> None:
-            self.feeds = _feeds(inputs, batches)
+            named = (zip(inputs, batch, strict=True) for batch in batches)
+            self.feeds = ({name: value.numpy() for name, value in one} for one in named)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             """Inputs of the next batch by name; None at the end."""
             return next(self.feeds, None)
 
     return Reader()
-
-
-def _feeds(inputs: Sequence[str], batches: Iterable[Example]) -> Iterator[dict[str, np.ndarray]]:
-    for batch in batches:
-        yield {name: value.numpy() for name, value in zip(inputs, batch, strict=True)}

@@ -163,8 +163,7 @@ def resolve_for_resume(
         _check_contradictions(args, trained, ["optimizer"], given, source)
         _check_contradictions(args, split_of(saved), _SPLIT, given, source)
     saved = _with_split_seed(saved, args)
-    for sentence in _other_processes(saved, args):
-        print(sentence)
+    _report_other_processes(saved, args)
     names: Iterable[str] = [name for name in vars(args) if name in actions]
     if is_of_original(checkpoint) or is_script:
         names = (*_NEEDED_BY_WEIGHTS, *_IMAGE_SIZES, *_SCHEDULE)
@@ -317,11 +316,12 @@ def _print_differences(saved: Flags, args: argparse.Namespace) -> None:
             print(f"--{name}: {saved[name]} in the checkpoint, now {now}")
 
 
-def _other_processes(saved: Flags, args: argparse.Namespace) -> list[str]:
+def _report_other_processes(saved: Flags, args: argparse.Namespace) -> None:
     before, now = (flags.get("world_size") or 1 for flags in (saved, vars(args)))
-    if not isinstance(before, int) or before == now or args.eval:
-        return []
-    return [f"World size changed from {before} to {now}: the number of images per step changes too"]
+    if isinstance(before, int) and before != now and not args.eval:
+        print(
+            f"World size changed from {before} to {now}: the number of images per step changes too"
+        )
 
 
 def _differ(saved: Any, now: Any) -> bool:

@@ -31,10 +31,7 @@ def build_opening(args: argparse.Namespace, start: Start, data: Data, model: nn.
     """
     splits = {"training": data.train_set, "validation": data.val_set}
     counts = {name: objects_by_class(split) for name, split in splits.items() if split is not None}
-    entries = {
-        name: f"{_split(splits[name], objects)} from {_origin(splits[name])}"
-        for name, objects in counts.items()
-    }
+    entries = {name: _split(splits[name], objects) for name, objects in counts.items()}
     entries["classes"] = _classes(counts, data.classes.names)
     entries["model"] = _model(args, data.num_classes, model)
     entries["weights"] = _weights(args, start)
@@ -59,15 +56,13 @@ def objects_by_class(dataset: Any) -> Counter[int]:
     return Counter(row["category_id"] for row in objects if not row.get("iscrowd"))
 
 
-def _origin(dataset: Any) -> Any:
-    """Format and path of the data; for data of other kinds the path alone."""
-    return getattr(dataset, "origin", dataset.ann_file)
-
-
 def _split(dataset: Any, objects: Counter[int]) -> str:
     without = _num_without_objects(dataset)
     empty = f" ({without} without objects)" if without else ""
-    return f"{count(len(dataset), 'image')}{empty}, {count(objects.total(), 'object')}"
+    origin = getattr(dataset, "origin", dataset.ann_file)
+    return (
+        f"{count(len(dataset), 'image')}{empty}, {count(objects.total(), 'object')} from {origin}"
+    )
 
 
 def _num_without_objects(dataset: Any) -> int:

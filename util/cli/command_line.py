@@ -174,10 +174,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return is_on_gpu or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
 def run_command(name: str, command: Callable[[], None], save_memory: str = "") -> int:
     """Run a command and return its exit status.
 
@@ -217,6 +213,7 @@ def run_command(name: str, command: Callable[[], None], save_memory: str = "") -
     except (RuntimeError, MemoryError) as err:
         if not (save_memory and _is_out_of_memory(err)):
             raise
-        message, status = f"error: out of memory ({_first_line(err)}); {save_memory}", 2
+        first_line = (str(err) or type(err).__name__).splitlines()[0]
+        message, status = f"error: out of memory ({first_line}); {save_memory}", 2
     print(f"{name}: {message}", file=sys.stderr)
     return status

@@ -86,8 +86,9 @@ def annotation_columns(rows: Sequence[Row]) -> Columns:
         ``iscrowd`` (N,) bool; ``has_shape`` (N,) bool, whether ``segmentation`` can be converted to
         a mask; ``rle_hw`` (N, 2) int64, size of the image that an RLE needs, 0 for polygons.
     """
-    _check_areas(column_of(rows, "area"))
-    _check_keypoints(column_of(rows, "keypoints"))
+    _numbers_within([a for a in column_of(rows, "area") if a is not None], LARGEST_AREA)
+    if not all(value is None or are_keypoints(value) for value in column_of(rows, "keypoints")):
+        raise IrregularError
     labels = integers(rows, "category_id")
     if labels.min(initial=0) < 0:
         raise IrregularError
@@ -160,15 +161,6 @@ def _boxes(values: list[Any]) -> np.ndarray:
     if not set(map(type, values)) <= {list} or not set(map(len, values)) <= {4}:
         raise IrregularError
     return _numbers_within(list(chain.from_iterable(values)), LARGEST_COORDINATE).reshape(-1, 4)
-
-
-def _check_areas(values: list[Any]) -> None:
-    _numbers_within([value for value in values if value is not None], LARGEST_AREA)
-
-
-def _check_keypoints(values: list[Any]) -> None:
-    if not all(value is None or are_keypoints(value) for value in values):
-        raise IrregularError
 
 
 def _shapes(segmentations: list[Any]) -> tuple[np.ndarray, np.ndarray]:
