@@ -55,13 +55,15 @@ class RunState:
 
     @property
     def best_epoch(self) -> int | None:
-        """Best-scoring epoch, with raw or EMA weights (earliest on ties), or None.
+        """Best-scoring epoch, with raw or EMA weights, or None.
 
-        Epochs with the score -1 do not count: the validation data has no objects, and the earliest
-        epoch would be the best one for ever.
+        On ties the earliest epoch counts, but if all scores are 0 the latest, which has been
+        trained longest. Epochs with the score -1 do not count: the validation data has no objects.
         """
-        scored = (epoch for epoch in self.scores if self.score_of(epoch) >= 0)
-        return max(scored, key=lambda epoch: (self.score_of(epoch), -epoch), default=None)
+        scored = [epoch for epoch in self.scores if self.score_of(epoch) >= 0]
+        if not any(self.score_of(epoch) for epoch in scored):
+            return max(scored, default=None)
+        return max(scored, key=lambda epoch: (self.score_of(epoch), -epoch))
 
     @property
     def best_weights(self) -> str:
