@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
@@ -217,11 +218,23 @@ def _find_class_file(root: Path, splits: Mapping[str, list[Path]]) -> Path | Non
 def label_files(images: Iterable[Path]) -> dict[Path, Path]:
     """Paths of the label files of images, which may not exist.
 
-    They are in the folder ``labels`` instead of ``images``, or next to the images. A name that
-    differs only in case or in the encoding of accents counts if no other image has it exactly.
+    Those of the images of a folder are in the folder ``labels`` instead of ``images``, or next to
+    the images. A name that differs only in case or in the encoding of accents counts if no other
+    image has it exactly.
     """
+    of_folder: defaultdict[Path, list[Path]] = defaultdict(list)
+    for image in images:
+        of_folder[image.parent].append(image)
+    paths: dict[Path, Path] = {}
+    for group in of_folder.values():
+        paths |= _label_files_of(group)
+    return paths
+
+
+def _label_files_of(images: Sequence[Path]) -> dict[Path, Path]:
+    """`label_files` of the images of one folder."""
     apart = {image: _in_labels(image) for image in images}
-    beside = {image: image.with_suffix(".txt") for image in apart}
+    beside = {image: image.with_suffix(".txt") for image in images}
     for expected in (apart, beside):
         if found := _existing(expected):
             return {image: found.get(image, path) for image, path in expected.items()}

@@ -69,6 +69,17 @@ def test_polygons_become_segmentations(tmp_path):
     assert row["bbox"] == [10, 15, 10, 15]
 
 
+def test_labels_apart_in_one_folder_and_next_to_the_images_of_another(tmp_path):
+    write_yolo(tmp_path, {"train": ["a"]})
+    write_image(tmp_path / "more" / "b.png")
+    write_text(tmp_path / "more" / "b.txt", "2 0.5 0.5 0.25 0.5\n")
+    write_text(tmp_path / "data.yaml", "train: [images/train, more]\nnames: [cat, dog, emu]")
+    data = read(tmp_path, "val", val_fraction=1).data
+    names = {row["id"]: row["file_name"] for row in data["images"]}
+    found = {names[row["image_id"]]: row["category_id"] for row in data["annotations"]}
+    assert found == {"images/train/a.png": 2, "more/b.png": 3}
+
+
 def test_images_without_label_file_have_no_objects(tmp_path):
     write_yolo(tmp_path)
     (tmp_path / "labels/train/a.txt").unlink()
