@@ -4,6 +4,7 @@ import os
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from datasets.formats import image_files
 from datasets.formats.image_files import files_in, header_size, images_in
@@ -44,6 +45,29 @@ def test_the_upright_size_is_the_size_after_reading(tmp_path, suffix, orientatio
     size = header_size(path)
     assert size.stored_wh == read_image(path).size
     assert size.upright_wh == read_upright(path).size
+
+
+def imagemagick_profile(orientation):
+    """A text entry of a PNG, as ImageMagick writes EXIF data."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = exif.tobytes()
+    return "Raw profile type exif", f"\nexif\n{len(content):8}\n{content.hex()}\n"
+
+
+def xmp(orientation):
+    """A text entry of a PNG, as Adobe's programs write it."""
+    text = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><b tiff:Orientation="{orientation}"/></x:xmpmeta>'
+    return "XML:com.adobe.xmp", text
+
+
+@pytest.mark.parametrize("entry", [imagemagick_profile, xmp])
+def test_orientations_of_a_png_that_are_not_in_its_exif_chunk(tmp_path, entry):
+    info = PngInfo()
+    info.add_itxt(*entry(6))
+    path = write_image(tmp_path / "a.png", pnginfo=info)
+    assert header_size(path) == ((40, 30), (30, 40), True)
+    assert read_image(path).size == (40, 30) and read_upright(path).size == (30, 40)
 
 
 @pytest.mark.parametrize("content", [b"", b"broken"])
