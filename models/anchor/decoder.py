@@ -228,7 +228,7 @@ class AnchorDecoder(nn.Module):
         Source: DAB-DETR, equations 2, 4 and 6.
         """
         encoded = encode_coordinates(boxes_cxcywh, self.channels_per_axis)  # (Q, B, 4, C / 2)
-        x, y, width, height = encoded.unbind(2)
+        x, y, width, height = encoded.to(boxes_cxcywh.dtype).unbind(2)
         # y first, like the positional encodings of the feature map
         query_pos = self.position_mlp(torch.cat((y, x, width, height), dim=2))
         size = self.size_mlp(content).sigmoid() / boxes_cxcywh[..., 2:].clamp(min=1e-3)

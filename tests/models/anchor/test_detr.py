@@ -183,3 +183,14 @@ def test_initial_anchors_are_spread_over_the_image(num_queries, cells):
 def test_the_model_starts_with_these_anchors():
     model = build_anchor_detr()
     assert torch.allclose(model.query_embed.weight.sigmoid(), spread_anchors(6))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision_stays_in_it(dtype):
+    model = build_anchor_detr().eval()
+    images = torch.rand(1, 3, 64, 64)
+    expected, out = model(images), build_anchor_detr().eval().to(dtype)(images.to(dtype))
+    for name in ("pred_logits", "pred_boxes"):
+        assert out[name].dtype == dtype
+        assert torch.allclose(out[name].float(), expected[name], atol=0.05)
