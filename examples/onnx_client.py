@@ -21,8 +21,12 @@ FLOAT32 = np.float32
 COLOR = (255, 64, 0)
 # Required metadata of the file, as JSON; other tools may add more.
 METADATA = ("image_mean", "image_std", "short_side", "max_size", "categories")
-OPTIONAL = ("category_ids", "fixed_size", "is_thing", "segment_threshold", "architecture")
-THRESHOLDS = {"ce": 0.7, "focal": 0.2}  # default minimum scores by classification loss
+OPTIONAL = (
+    *("category_ids", "fixed_size", "threshold"),
+    *("is_thing", "segment_threshold", "architecture"),
+)
+# Default minimum scores by classification loss, for files without their own.
+THRESHOLDS = {"ce": 0.5, "focal": 0.2}
 
 
 class MistakeError(Exception):
@@ -56,7 +60,9 @@ def open_model(path: str) -> tuple[onnxruntime.InferenceSession, dict[str, Any]]
 
 
 def default_threshold(metadata: dict[str, Any]) -> float:
-    """Default minimum score: models with the focal loss have lower scores."""
+    """Default minimum score, as in predict.py: the file's, else by the classification loss."""
+    if metadata["threshold"] is not None:
+        return float(metadata["threshold"])
     return THRESHOLDS[(metadata["architecture"] or {}).get("cls_loss", "ce")]
 
 
@@ -179,7 +185,7 @@ def detections(
     ``category_ids`` are the labels to return for the labels of the model; None: the same.
     """
     scores = np.where(outputs["labels"][index] < 0, -1, outputs["scores"][index])
-    best = np.argsort(-scores, kind="stable")[: (scores > threshold).sum()]
+    best = np.argsort(-scores, kind="stable")[: (scores >= threshold).sum()]
     boxes = outputs["boxes"][index, best]
     labels = outputs["labels"][index, best].tolist()
     found = [
@@ -212,7 +218,8 @@ def object_masks(
     for mask in logits:
         whole = Image.fromarray(mask).resize((width, height), Image.Resampling.BILINEAR)
         inside = np.asarray(whole.crop((0, 0, *scaled_wh))) > 0
-        masks.append(Image.fromarray(inside.astype(np.uint8) * 255).resize(size_wh))
+        pixels = Image.fromarray(inside.astype(np.uint8) * 255)
+        masks.append(pixels.resize(size_wh, Image.Resampling.NEAREST))
     return masks
 
 
@@ -265,7 +272,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Detect objects with an ONNX file of export.onnx.")
     parser.add_argument("model", help="ONNX file, exported without --raw")
     parser.add_argument("images", nargs="+", help="image files, processed as one batch")
-    threshold = "minimum score (default: 0.7; models with the focal loss: 0.2)"
+    threshold = "minimum score (default: the best-F1 threshold of the model, else 0.5; focal: 0.2)"
     parser.add_argument("--threshold", type=float, help=threshold)
     parser.add_argument("--output", type=Path, help="folder for images with the detections drawn")
     args = parser.parse_args(argv)

@@ -316,6 +316,7 @@ def metadata_of(source: Source, fixed_hw: SizeHW | None = None) -> dict[str, str
         **{name: json.dumps(values) for name, values in source.normalization.flags().items()},
         "short_side": str(source.short_side),
         "max_size": str(source.max_size),
+        "threshold": json.dumps(source.threshold),
         "category_ids": json.dumps(own_ids),
         "categories": json.dumps(by_own_id),
         "architecture": json.dumps(source.architecture.flags()),

@@ -15,6 +15,9 @@ from util.cli.suggestions import did_you_mean
 from util.errors import UserError
 from util.options import NEW_FLAG_DEFAULTS
 
+# By classification loss: scores of the focal loss are lower, see `models.panoptic`.
+_DEFAULT_THRESHOLDS = {"ce": 0.5, "focal": 0.2}
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
@@ -53,6 +56,12 @@ class LoadedModel:
     def cls_loss(self) -> str:
         """Classification loss of the model, ``ce`` or ``focal``: how its logits give scores."""
         return str(getattr(self.model, "cls_loss", "ce"))
+
+    @property
+    def threshold(self) -> float:
+        """Default minimum score of detections: ``best_threshold``, else 0.5 (focal: 0.2)."""
+        best = self.best_threshold
+        return _DEFAULT_THRESHOLDS[self.cls_loss] if best is None else best
 
     @property
     def is_panoptic(self) -> bool:

@@ -27,8 +27,6 @@ Key = TypeVar("Key")
 OnError: TypeAlias = Callable[[Key, UserError], None]
 
 DEFAULT_BATCH_SIZE = 4
-# By classification loss: scores of the focal loss are lower, see `models.panoptic`.
-DEFAULT_THRESHOLDS = {"ce": 0.5, "focal": 0.2}
 _NAMES_LISTED = 5
 _BATCHES_PER_CHUNK = 4
 _MAX_PIXELS = 100_000_000  # 300 MB as RGB
@@ -114,8 +112,7 @@ class Detector:
     @property
     def threshold(self) -> float:
         """Default minimum score of detections: stored best-F1 threshold, else 0.5 (focal: 0.2)."""
-        best = self.loaded.best_threshold
-        return DEFAULT_THRESHOLDS[self.loaded.cls_loss] if best is None else best
+        return self.loaded.threshold
 
     @property
     def segment_threshold(self) -> float:

@@ -42,6 +42,7 @@ def test_the_file_says_what_goes_in_and_out(onnx_export):
     assert outputs == {name: ["batch", 5] for name in ("scores", "labels", "boxes", "pred_masks")}
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["categories"]) == {"1": "cat", "3": "dog"}
+    assert json.loads(metadata["threshold"]) == 0.5  # the file has no best-F1 threshold
 
 
 def test_the_file_is_one_and_of_the_opset(onnx_export):

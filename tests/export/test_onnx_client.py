@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 
 from datasets.coco import make_coco_transforms
 from datasets.loading.images import read_upright
+from export.loaded_model import LoadedModel
 from models.postprocess import PostProcess
 from tests.datasets.photo_cases import ORIENTATIONS, upright_image, write_photo
 from tests.export.small_files import NORMALIZATION
@@ -59,11 +61,22 @@ def test_it_detects_what_the_model_does(onnx_export, pictures, tmp_path):
         assert drawn.size == image.size and drawn.tobytes() != image.tobytes()
 
 
-def test_the_default_threshold_depends_on_the_loss():
+def test_the_default_threshold_is_that_of_the_file():
     default_threshold = runpy.run_path(str(CLIENT))["default_threshold"]
-    for architecture, expected in ((None, 0.7), ({"cls_loss": "ce"}, 0.7)):
-        assert default_threshold({"architecture": architecture}) == expected
-    assert default_threshold({"architecture": {"cls_loss": "focal"}}) == 0.2
+    for loss, expected in (("ce", 0.5), ("focal", 0.2)):
+        loaded = LoadedModel(model=SimpleNamespace(cls_loss=loss), num_classes=2, categories={})
+        assert loaded.threshold == expected
+        architecture = {"cls_loss": loss}
+        assert default_threshold({"architecture": architecture, "threshold": None}) == expected
+        assert default_threshold({"architecture": architecture, "threshold": 0.3}) == 0.3
+    assert default_threshold({"architecture": None, "threshold": None}) == 0.5
+
+
+def test_masks_are_binary_at_the_size_of_the_original_image():
+    object_masks = runpy.run_path(str(CLIENT))["object_masks"]
+    logits = np.where(np.arange(8) < 4, 1, -1)[None, None].repeat(8, 1).astype(np.float32)
+    (mask,) = object_masks(logits, np.zeros((32, 32), bool), (32, 32), (100, 60))
+    assert mask.size == (100, 60) and set(np.unique(mask)) == {0, 255}
 
 
 @pytest.mark.slow
