@@ -1,5 +1,6 @@
 """Panoptic data from files to targets."""
 
+import json
 import random
 from argparse import Namespace
 from pathlib import Path
@@ -51,6 +52,22 @@ def test_sorted_by_image_id(tmp_path: Path) -> None:
     assert dataset.get_height_and_width(0) == (HEIGHT, WIDTH)
     assert dataset.categories[DOG] == "dog" and max(dataset.categories) == GRASS
     assert dataset.is_thing == {PERSON: True, DOG: True, SKY: False, GRASS: False}
+
+
+def test_a_file_without_isthing_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_panoptic(tmp_path)
+    assert open_val(root) and not caplog.messages
+    ann_file = root / "annotations" / "panoptic_val2017.json"
+    data = json.loads(ann_file.read_text())
+    for row in data["categories"][1:]:
+        del row["isthing"]
+    ann_file.write_text(json.dumps(data))
+    assert open_val(root).is_thing[DOG]
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{ann_file}: 3 categories have no isthing (ids {DOG}, {SKY}")
+    assert "ids up to 90 count as things" in warning and warning.endswith("0 for stuff")
 
 
 def test_target(tmp_path: Path) -> None:

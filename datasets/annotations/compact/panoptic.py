@@ -33,8 +33,8 @@ from datasets.annotations.panoptic import (
 )
 from datasets.annotations.table_checks import first_few
 from util.files.image_files import MAX_PIXELS
-from util.files.panoptic_png import MAX_ID
-from util.text import counted
+from util.files.panoptic_png import LARGEST_THING_ID, MAX_ID
+from util.text import counted, first_of
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +109,7 @@ class PanopticSegments(TablesByImage):
         warn_about_paths(ann_file, MAPS, self.annotations_at(outside), ann_folder)
         if img_folder is not None:
             warn_about_paths(ann_file, "images", self.images_outside(img_folder), img_folder)
+            _warn_about_things(self.categories, ann_file)  # once: the evaluation gives no folder
         empty = self.annotations_at(np.flatnonzero(self.num_segments == 0))
         if empty:
             logger.warning(
@@ -117,6 +118,20 @@ class PanopticSegments(TablesByImage):
                 counted(len(empty), "images have no segments, that is, no objects"),
                 first_few(MAPS, empty, None),
             )
+
+
+def _warn_about_things(categories: Sequence[Row], ann_file: str | Path) -> None:
+    """Log a warning if categories do not say whether they are things."""
+    silent = [row["id"] for row in categories if row.get("isthing") is None]
+    if silent:
+        logger.warning(
+            "%s: %s (ids %s): ids up to %d count as things, larger ids as stuff, as in COCO; add "
+            "isthing: 1 for things, 0 for stuff",
+            ann_file,
+            counted(len(silent), "categories have no isthing"),
+            first_of(silent),
+            LARGEST_THING_ID,
+        )
 
 
 def read_panoptic(
