@@ -17,7 +17,7 @@ from torch import Tensor
 
 from export.check import Exported
 from export.command import Format, Job, run_export
-from export.precision.flags import add_precision_flags, check_precision_flags, converted
+from export.precision import add_precision_flags, check_precision_flags, converted
 from export.quiet import quiet
 from export.wrapper import INPUTS, Example, Exportable
 from util.cli.command_line import ArgumentParser, FlagGroup

@@ -27,7 +27,7 @@ LONGEST = (
     "contracts/test_original_cases.py",
     "training/test_resume.py",
     "export/huggingface/test_huggingface.py",
-    "export/precision/test_conversion.py",
+    "export/test_precision.py",
     "test_hubconf.py",
     "export/test_program.py",
     "training/optimization/test_stages.py",

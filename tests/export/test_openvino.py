@@ -13,8 +13,7 @@ import torch
 
 from export.check import compare, padded_batches
 from export.onnx import save
-from export.precision.floats import convert_to_fp16, store_as_bf16
-from export.precision.int8 import quantize
+from export.precision import convert_to_fp16, quantize, store_as_bf16
 from export.wrapper import INPUTS, ExportWrapper
 
 FOLDER = Path(os.environ.get("OPENVINO", Path(sys.prefix) / "openvino"))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from datasets.loading.byte_images import Normalization
 from export.command import Job
-from export.precision.flags import check_precision_flags
+from export.precision import check_precision_flags
 from export.wrapper import ExportWrapper
 from tests.export.small_files import NARROW_BOXES, source
 from util.errors import UserError

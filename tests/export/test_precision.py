@@ -7,8 +7,7 @@ import torch
 
 from export.check import compare, padded_batches
 from export.onnx import load, save
-from export.precision.floats import convert_to_fp16, store_as_bf16
-from export.precision.int8 import quantize
+from export.precision import convert_to_fp16, quantize, store_as_bf16
 from export.wrapper import INPUTS, ExportWrapper
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
