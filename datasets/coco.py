@@ -187,7 +187,7 @@ def make_coco_transforms(
         max_size: approximate limit for the long side in pixels.
         crop_prob: probability that a training image is cropped.
         normalization: mean and standard deviation of the images.
-        resize: ``pillow`` or ``torch``, see `datasets.loading.resizing`.
+        resize: ``pillow`` or ``torch``, see `datasets.loading.geometry.resize_image`.
         flip_prob: probability that a training image is flipped horizontally.
 
     Raises:

@@ -114,7 +114,7 @@ class RandomResize:
     Args:
         sizes: short sides or (width, height) pairs in pixels, all equally likely.
         max_size: approximate limit for the long side in pixels.
-        kernel: ``pillow``, or ``torch``: faster, see `datasets.loading.resizing`.
+        kernel: ``pillow``, or ``torch``: faster, see `datasets.loading.geometry.resize_image`.
     """
 
     def __init__(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.loading.resizing import resize_image
+from datasets.loading.geometry import resize_image
 
 
 def photo(width=64, height=48, mode="RGB"):
