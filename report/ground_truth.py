@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 
 from datasets import build_dataset, build_ground_truth, get_coco_api_from_dataset
 from datasets.formats.held_out import NO_IMAGES, ImageSplit
-from training.data import class_list
+from training.earlier_data import class_list
 from training.flags.arguments import flag_actions
 from training.flags.data_checks import COCO_PATHS, DATA_FLAGS, OWN_DATA_PATHS
 from util.errors import UserError

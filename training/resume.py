@@ -85,6 +85,11 @@ class Start:
         """The checkpoint that provides the classification head; None: a new head."""
         return self.resume or self.frozen
 
+    @property
+    def initial(self) -> LoadedCheckpoint | None:
+        """The checkpoint whose weights a new run starts from; None: none, or the run is resumed."""
+        return self.finetune or self.frozen
+
 
 # ---- which checkpoints
 
@@ -97,10 +102,7 @@ def find_start(
     Args:
         folder: output folder; with ``auto_resume`` its newest checkpoint takes precedence over
             ``resume``.
-        auto_resume: ``--auto_resume``.
-        resume: path or URL, or empty.
-        finetune: path or URL, or empty.
-        frozen_weights: path or URL, or None.
+        resume, finetune, frozen_weights: paths or URLs; empty or None: not given.
 
     Raises:
         UserError: if a file cannot be read, or ranks find different checkpoints.
