@@ -6,7 +6,7 @@ from pathlib import Path
 from datasets.loading.byte_images import Normalization
 from training.compilation import check_compiler
 from training.flags.arguments import EOS_COEF
-from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS, check_data_flags, check_unused
+from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS, check_data_flags
 from training.output_folder import lies_in
 from training.tensorboard import require_tensorboard
 from util.distributed.agreement import require_same
@@ -47,7 +47,7 @@ def check_flags(args: argparse.Namespace) -> None:
     _check_numbers(args)
     _check_speed(args)
     _check_dump_file(args.dump_detections)
-    check_data_flags(args)
+    check_data_flags(args, bool(args.resume or args.auto_resume))
     _check_start(args)
     _check_overwrite(args)
     _check_masks(args)
@@ -151,7 +151,7 @@ def check_training_flags(args: argparse.Namespace) -> None:
         UserError: if a flag has no effect; the message says which flags to change.
     """
     if not args.resume:
-        check_unused(args)
+        check_data_flags(args, is_resumed=False)
     if args.momentum is not None and args.optimizer != "sgd":
         raise UserError(
             f"--momentum {args.momentum}: --optimizer {args.optimizer} has no momentum; omit the "

@@ -17,8 +17,12 @@ DATA_FLAGS = (
 _READ_BY = {"data": ("coco",), "voc_path": ("coco", "voc"), "yolo_path": ("coco", "yolo")}
 
 
-def check_data_flags(args: argparse.Namespace) -> None:
+def check_data_flags(args: argparse.Namespace, is_resumed: bool) -> None:
     """Check that the paths belong to one dataset, and that the other flags apply to its format.
+
+    Args:
+        is_resumed: whether a checkpoint may select the data; call this function again when its
+            flags have been restored.
 
     Raises:
         UserError: if they do not; the message contains the flags.
@@ -32,12 +36,10 @@ def check_data_flags(args: argparse.Namespace) -> None:
         raise UserError(
             f"--dataset_file {args.dataset_file} does not read --{own[0]}: omit one of them"
         )
-    # The checkpoint may select the data; then this function is called again.
-    is_resumed = bool(args.resume or args.auto_resume)
     has_own_data = bool(own) or (not coco and is_resumed)
     _check_val_fraction(args, has_own_data)
     if not is_resumed:
-        check_unused(args)
+        _check_unused(args, has_own_data)
     if args.keep_difficult and (not has_own_data or args.yolo_path):
         raise UserError("--keep_difficult applies to Pascal VOC: it requires --data or --voc_path")
     if args.classes and args.dataset_file.endswith("panoptic"):
@@ -58,16 +60,13 @@ def _check_val_fraction(args: argparse.Namespace, is_own: bool) -> None:
         raise UserError("--val_fraction requires --data, --voc_path or --yolo_path")
 
 
-def check_unused(args: argparse.Namespace) -> None:
+def _check_unused(args: argparse.Namespace, is_own: bool) -> None:
     """Refuse flags that the data of a new run ignores.
 
-    Do not call it for a resumed run: checkpoints of earlier versions may have such flags, and an
+    Resumed runs may have them: checkpoints of earlier versions contain such flags, and an
     evaluation of other data restores the flags of training.
-
-    Raises:
-        UserError: if a flag has no effect.
     """
-    if args.split_seed is not None and not any(getattr(args, name) for name in OWN_DATA_PATHS):
+    if args.split_seed is not None and not is_own:
         raise UserError("--split_seed requires --data, --voc_path or --yolo_path")
     if args.coco_panoptic_path and args.dataset_file != "coco_panoptic":
         raise UserError(

@@ -69,6 +69,8 @@ def test_flags_that_contradict_each_other(argv, says):
         ["--coco_panoptic_path", "b"],
         ["--masks", "--panoptic_threshold", "0.5"],
         ["--lr_min", "1e-6"],
+        ["--coco_path", "", "--dataset_file", "shapes", "--val_fraction", "0.5"],
+        ["--coco_path", "", "--dataset_file", "shapes", "--keep_difficult"],
     ],
 )
 def test_the_first_start_with_auto_resume_refuses_what_any_start_refuses(unused):

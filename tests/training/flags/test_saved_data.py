@@ -16,7 +16,7 @@ def resolved(*argv, **saved):
     state = {"optimizer": {}, "lr_scheduler": {}, "epoch": 0}
     checkpoint = {"args": {**defaults, **saved}, "rng": {}, "categories": {}, **state}
     args = resolve_for_resume(line.args, checkpoint, line.given, flag_actions())
-    check_data_flags(args)
+    check_data_flags(args, is_resumed=True)
     return args
 
 
@@ -73,6 +73,6 @@ def test_training_keeps_its_validation_images(flag):
 
 def test_reading_flags_wait_for_the_data_of_the_checkpoint():
     flags = ["--val_fraction", "0.3", "--resume", "x.pth", "--eval", "--device", "cpu"]
-    check_data_flags(main.parse_command_line(flags).args)
+    check_data_flags(main.parse_command_line(flags).args, is_resumed=True)
     with pytest.raises(UserError, match=r"--val_fraction .*--data"):
         resolved(*flags, coco_path="a")
