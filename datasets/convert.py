@@ -11,14 +11,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from datasets.formats.flags import add_reading_flags
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command
 from util.errors import UserError
-
-if TYPE_CHECKING:
-    from datasets.formats.tables import Tables
 
 _PROGRAM = "python -m datasets.convert"
 
@@ -58,19 +54,15 @@ def _convert(args: argparse.Namespace) -> None:
     flags = []
     for name in split_names(source):
         tables = read_split(source, name, options)
-        _report(tables, name)
+        print(tables.summary(name))
+        for sentence in (*tables.remarks, *tables.notes):
+            print(f"  {sentence}")
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{name}.json"
         with atomic_write(file, "w") as opened:
             json.dump(as_coco_file(tables.data), opened, ensure_ascii=False)
         flags += [f"--{name}_images", str(tables.img_folder), f"--{name}_ann", str(file)]
     print(f"Wrote {folder}. Train with:\npython main.py {shlex.join(flags)}")
-
-
-def _report(tables: "Tables", name: str) -> None:
-    print(tables.summary(name))
-    for sentence in (*tables.remarks, *tables.notes):
-        print(f"  {sentence}")
 
 
 if __name__ == "__main__":

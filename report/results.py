@@ -198,7 +198,8 @@ def _other_data_message(
     results: Results, discarded: Sequence[str], flags: Mapping[str, Any]
 ) -> str:
     """Say which evaluations are on other data, and how to get a report of them."""
-    evaluated, used = results.evaluated[discarded[-1]].command_line(), data_flags_text(flags)
+    evaluated = data_flags_text(results.evaluated[discarded[-1]].flags)
+    used = data_flags_text(flags)
     sentence = f"{' and '.join(discarded)}: evaluated on "
     if evaluated == used:
         sentence += f"other images or annotations of {evaluated}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets.annotations.coco_file import category_names
+from datasets.evaluation.evaluated_data import data_flags_text
 from datasets.evaluation.matching import OperatingPoint
 from report.analysis import Analysis, SavedEvaluation, analyze, top_confusions
 from report.attention import attention_samples
@@ -113,7 +114,9 @@ def _facts(
 def _data_of(results: Results) -> str:
     """Data flags of the newest evaluation; empty if unknown."""
     evaluated = results.evaluated.get(DETECTIONS)
-    return "" if evaluated is None or results.detections is None else evaluated.command_line()
+    if evaluated is None or results.detections is None:
+        return ""
+    return data_flags_text(evaluated.flags)
 
 
 def _quality_section(

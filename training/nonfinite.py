@@ -80,7 +80,10 @@ class NonFinitePolicy:
 
         That rank, or rank 0 if none finds a cause, also writes `DUMP`.
         """
-        record, cause = self._examine(records)
+        try:
+            record, cause = find_cause(self.model, self.criterion, records, self.flags["amp"])
+        except torch.OutOfMemoryError:
+            record, cause = records[0], _OUT_OF_MEMORY
         message = describe(record, cause)
         gathered = all_gather((cause not in (NOTHING_FOUND, _OUT_OF_MEMORY), message))
         reporting_rank = next((rank for rank, (found, _) in enumerate(gathered) if found), 0)
@@ -94,13 +97,6 @@ class NonFinitePolicy:
             except UserError as err:  # the file cannot be written: still report the cause
                 return f"{message}; {err.one_line()}"
         return f"{message}; replay it with: python forensics.py {dump}"
-
-    def _examine(self, records: Sequence[StepRecord]) -> tuple[StepRecord, str]:
-        amp = self.flags["amp"]
-        try:
-            return find_cause(self.model, self.criterion, records, amp)
-        except torch.OutOfMemoryError:
-            return records[0], _OUT_OF_MEMORY
 
 
 def find_cause(

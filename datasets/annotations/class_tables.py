@@ -175,11 +175,10 @@ def warn_of_other_ids(model: Names, file: Names, source: str) -> None:
 
     Args:
         model: class names of the model by category id.
-        file: the same of the annotation file. Names that are the id (missing names) do not count.
+        file: the same of the annotation file.
         source: path of the annotation file, for the message.
     """
-    named = {i: name for i, name in file.items() if name != str(i)}
-    if conflicts := name_conflicts(model, named, ("the model", "the file")):
+    if conflicts := _conflicts_of_named(model, file, ("the model", "the file")):
         print(
             f"Warning: {source} has other category ids than the model: {_in_words(conflicts, {})}; "
             "detections have the ids of the model, so an AP with this file will be wrong"
@@ -191,15 +190,20 @@ def warn_of_unnamed_classes(likely: Names, data: Names, source: str) -> None:
 
     Args:
         likely: class names that the weights probably have, by category id: COCO's.
-        data: the same of the data. Names that are the id (missing names) do not count.
+        data: the same of the data.
         source: file of the weights.
     """
-    named = {i: name for i, name in data.items() if name != str(i)}
-    if conflicts := name_conflicts(likely, named, ("COCO", "the data")):
+    if conflicts := _conflicts_of_named(likely, data, ("COCO", "the data")):
         print(
             f"Warning: {source} stores no class names; if its classes are COCO's, AP will be "
             f"wrong, because the data has other category ids: {_in_words(conflicts, {})}"
         )
+
+
+def _conflicts_of_named(first: Names, second: Names, labels: Labels) -> list[Difference]:
+    """`name_conflicts`, except of classes without a name in the second table: it is their id."""
+    named = {number: name for number, name in second.items() if name != str(number)}
+    return name_conflicts(first, named, labels)
 
 
 def thing_conflicts(

@@ -28,10 +28,6 @@ class EvaluatedData(NamedTuple):
     flags: Mapping[str, Any]
     names: Mapping[int, str]
 
-    def command_line(self) -> str:
-        """The flags as on the command line, without defaults."""
-        return data_flags_text(self.flags)
-
 
 def data_flags_text(flags: Mapping[str, Any]) -> str:
     """Flags that select the data, as on the command line, without defaults."""

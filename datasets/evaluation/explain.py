@@ -1,7 +1,7 @@
 """Explain an AP of -1 (no ground truth) or 0 (nothing found), and COCO's limit of detections."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -54,9 +54,9 @@ def explain_missing_ap(
     if nothing_to_find:
         return [nothing_to_find]
     if score.stats[0] >= _BELOW_ANY_DISPLAY:
-        return _empty_size_ranges(score) + _missed_size_ranges(score)
+        return _size_ranges(score, also_missed=True)
     reasons = _why_nothing_found(coco_gt, objects, evaluator.detections(iou_type), training)
-    return reasons + _empty_size_ranges(score)
+    return reasons + _size_ranges(score)
 
 
 def explain_limit(evaluator: CocoEvaluator) -> str | None:
@@ -123,34 +123,25 @@ def _why_nothing_to_find(score: CocoScore, coco_gt: COCO, objects: list[Annotati
     return None
 
 
-def _size_ranges(score: CocoScore) -> Iterator[tuple[str, float]]:
-    """Yield the area ranges except "all", each with its AP."""
+def _size_ranges(score: CocoScore, also_missed: bool = False) -> list[str]:
+    """Sentences about size ranges without ground truth, and optionally those with an AP of 0."""
+    empty, missed = [], []
     for row, value in zip(score.summary_rows, score.stats, strict=True):
-        if row.metric == "AP" and row.area != "all" and row.area in score.params.areaRngLbl:
-            yield row.area, value
-
-
-def _range_in_pixels(score: CocoScore, area: str) -> str:
-    low, high = score.params.areaRng[score.params.areaRngLbl.index(area)]
-    return f"{low**0.5:.0f}² to {high**0.5:.0f}² pixels"
-
-
-def _empty_size_ranges(score: CocoScore) -> list[str]:
-    return [
-        f"AP and AR for {area} objects are -1: no ground-truth object has an area of "
-        f"{_range_in_pixels(score, area)}"
-        for area, value in _size_ranges(score)
-        if value == -1
-    ]
-
-
-def _missed_size_ranges(score: CocoScore) -> list[str]:
-    return [
-        f"AP for {area} objects is 0: hardly any ground-truth object with an area of "
-        f"{_range_in_pixels(score, area)} is found by a detection of its class"
-        for area, value in _size_ranges(score)
-        if 0 <= value < _BELOW_ANY_DISPLAY
-    ]
+        if row.metric != "AP" or row.area == "all" or row.area not in score.params.areaRngLbl:
+            continue
+        low, high = score.params.areaRng[score.params.areaRngLbl.index(row.area)]
+        sizes = f"{low**0.5:.0f}² to {high**0.5:.0f}² pixels"
+        if value == -1:
+            empty.append(
+                f"AP and AR for {row.area} objects are -1: no ground-truth object has an area of "
+                f"{sizes}"
+            )
+        elif value < _BELOW_ANY_DISPLAY:
+            missed.append(
+                f"AP for {row.area} objects is 0: hardly any ground-truth object with an area of "
+                f"{sizes} is found by a detection of its class"
+            )
+    return empty + missed if also_missed else empty
 
 
 def _why_nothing_found(

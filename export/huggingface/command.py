@@ -22,7 +22,7 @@ from export.huggingface.folder import (
     read_json,
     write_folder,
 )
-from export.source import Source, add_model_flags, source_of
+from export.source import add_model_flags, source_of
 from export.weights import (
     cannot_be_written,
     check_folder_of,
@@ -53,19 +53,13 @@ def _export(args: argparse.Namespace) -> None:
         raise UserError(f"--hub {source.name}: Hugging Face has no such model")
     sizes_hw = sizes_to_check(args, 1, source.architecture.largest_side)
     try:
-        _write_checked(source, output, sizes_hw, args)
+        with staged_files(output) as folder:
+            write_folder(source, folder)
+            _check_round_trip(source.model.state_dict(), folder)
+            _check_outputs(source.model, folder, sizes_hw, args)
     except OSError as err:
         raise cannot_be_written(args.output, err) from err
     print(f"written to {output}")
-
-
-def _write_checked(
-    source: Source, output: Path, sizes_hw: Sequence[SizeHW], args: argparse.Namespace
-) -> None:
-    with staged_files(output) as folder:
-        write_folder(source, folder)
-        _check_round_trip(source.model.state_dict(), folder)
-        _check_outputs(source.model, folder, sizes_hw, args)
 
 
 def _check_round_trip(state: Mapping[str, Tensor], folder: Path) -> None:

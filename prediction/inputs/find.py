@@ -35,12 +35,6 @@ class Input:
     is_video: bool = False
 
 
-@dataclass(frozen=True)
-class _Found:
-    path: str
-    name: str
-
-
 def warn_of_output_inside(arguments: Sequence[str], output_dir: str | Path) -> None:
     """Print a warning if the output folder is inside an input folder, which may be a dataset.
 
@@ -86,7 +80,7 @@ def find_inputs(arguments: Sequence[str], output_dir: str | Path) -> tuple[list[
     Raises:
         UserError: if nothing is found for an argument, or an output would replace an input.
     """
-    found: dict[str, _Found] = {}
+    found: dict[str, Input] = {}
     others = []
     own = os.path.realpath(output_dir)
     for argument in arguments:
@@ -109,21 +103,24 @@ def find_inputs(arguments: Sequence[str], output_dir: str | Path) -> tuple[list[
     return inputs, [path for path in others if os.path.realpath(path) not in found]
 
 
-def _find(argument: str, output_dir: str) -> Iterator[_Found]:
-    """Files of an argument; for non-image files in a folder the name is empty."""
+def _find(argument: str, output_dir: str) -> Iterator[Input]:
+    """Inputs of an argument; videos are not yet marked as such.
+
+    For non-image files in a folder the name is empty.
+    """
     if os.path.isdir(argument):
         yield from _in_folder(argument, argument, output_dir)
     elif os.path.lexists(argument):
-        yield _Found(argument, os.path.basename(argument))
+        yield Input(argument, os.path.basename(argument))
     elif _is_camera(argument):
-        yield _Found(argument, f"camera{argument}")
+        yield Input(argument, f"camera{argument}")
     elif glob.has_magic(argument):
         yield from _matches(argument, output_dir)
     else:
         raise UserError(f"{argument} does not exist; give image files, a folder or a video")
 
 
-def _in_folder(folder: str, root: str, output_dir: str) -> Iterator[_Found]:
+def _in_folder(folder: str, root: str, output_dir: str) -> Iterator[Input]:
     """All files of a folder and its subfolders, sorted, without hidden files."""
     for where, folders, files in os.walk(folder):
         kept = [name for name in sorted(folders) if not name.startswith(".")]
@@ -132,10 +129,10 @@ def _in_folder(folder: str, root: str, output_dir: str) -> Iterator[_Found]:
             path = os.path.join(where, name)
             if not name.startswith("."):
                 is_image = _suffix(name) in IMAGE_SUFFIXES
-                yield _Found(path, _relative(path, root) if is_image else "")
+                yield Input(path, _relative(path, root) if is_image else "")
 
 
-def _matches(pattern: str, output_dir: str) -> Iterator[_Found]:
+def _matches(pattern: str, output_dir: str) -> Iterator[Input]:
     """Files that match a pattern, and files in folders that match."""
     parts = PurePath(pattern).parts
     fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
@@ -149,7 +146,7 @@ def _matches(pattern: str, output_dir: str) -> Iterator[_Found]:
                 yield from _in_folder(path, root, output_dir)
         elif not _is_inside(os.path.realpath(path), output_dir):
             is_known = _suffix(path) in IMAGE_SUFFIXES | VIDEO_SUFFIXES
-            yield _Found(path, _relative(path, root) if is_known else "")
+            yield Input(path, _relative(path, root) if is_known else "")
 
 
 def _check_not_replaced(absolute_paths: Sequence[str], output_dir: str) -> None:

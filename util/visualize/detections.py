@@ -185,7 +185,9 @@ def _panel(
     decode: DecodeMask | None,
     dashed: Sequence[bool],
 ) -> Panel:
-    boxes, labels = _boxes_and_labels(entries, names)
+    """Panel with COCO annotations or result entries, without a caption."""
+    boxes = [(x, y, x + width, y + height) for x, y, width, height in (e["bbox"] for e in entries)]
+    labels = [names.get(e["category_id"], f"class {e['category_id']}") for e in entries]
     scores = [entry.get("score", 0) for entry in entries]
     return Panel(image, boxes, labels, scores, "", decode and map(decode, entries), dashed)
 
@@ -205,19 +207,6 @@ def _detections_caption(found: Sequence[Entry], false: Sequence[bool]) -> str:
     if false:
         return f"{count(len(false), 'detection')}, {sum(false)} false"
     return f"no detection, best score {found[-1]['score']:.2f}" if found else "no detection"
-
-
-def _boxes_and_labels(
-    entries: Iterable[Entry], names: Mapping[int, str]
-) -> tuple[list[BoxXYXY], list[str]]:
-    """Boxes (xyxy) and class names of COCO annotations or result entries (xywh)."""
-    boxes: list[BoxXYXY] = []
-    labels = []
-    for entry in entries:
-        x, y, width, height = entry["bbox"]
-        boxes.append((x, y, x + width, y + height))
-        labels.append(names.get(entry["category_id"], f"class {entry['category_id']}"))
-    return boxes, labels
 
 
 def _draw_panel(panel: Panel, width: int = COLUMN_WIDTH) -> Image.Image:

@@ -26,8 +26,6 @@ _SHADES = ((0.85, 0.9), (0.45, 1.0), (1.0, 0.55), (0.65, 0.75), (0.25, 0.9))
 # Saturation and value of stuff classes; they vary, since the hues of two classes may be similar.
 _PALE_SHADES = ((0.35, 0.8), (0.5, 0.55), (0.25, 0.95), (0.55, 0.8), (0.3, 0.45))
 
-
-# ---- colors
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _FIRST_EAST_ASIAN = "\u2e80"  # Chinese, Japanese and Korean characters begin here
 # Usual files of system fonts with these characters.
@@ -35,6 +33,9 @@ _EAST_ASIAN_FONTS = (
     *("NotoSansCJK-Regular.ttc", "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf"),
     *("msyh.ttc", "malgun.ttf", "PingFang.ttc", "AppleSDGothicNeo.ttc"),
 )
+
+
+# ---- colors
 
 
 def class_color(name: str) -> Color:

@@ -4,6 +4,7 @@ import pytest
 
 from datasets.evaluation.evaluated_data import (
     EvaluatedData,
+    data_flags_text,
     ground_truth_hash,
     read_evaluated_data,
     write_evaluated_data,
@@ -55,7 +56,7 @@ def test_without_a_valid_file_there_are_no_entries(tmp_path, text):
 
 
 def test_flags_as_on_the_command_line():
-    data = EvaluatedData("", {**FLAGS, "keep_difficult": True, "masks": True}, {})
-    assert data.command_line() == "--dataset_file voc --voc_path 'my data' --keep_difficult"
+    flags = {**FLAGS, "keep_difficult": True, "masks": True}
+    assert data_flags_text(flags) == "--dataset_file voc --voc_path 'my data' --keep_difficult"
     coco = {"dataset_file": "coco", "data": "d", "keep_difficult": False, "val_fraction": 0.2}
-    assert EvaluatedData("", coco, {}).command_line() == "--data d --val_fraction 0.2"
+    assert data_flags_text(coco) == "--data d --val_fraction 0.2"
