@@ -148,7 +148,7 @@ def build_ground_truth(dataset: Any, args: Any) -> "COCO":
         args: flags; they locate the instance annotations of panoptic data.
 
     Raises:
-        UserError: instance annotations are missing, or lack images.
+        UserError: instance annotations are missing, lack images, or have other category ids.
     """
     coco_api = get_coco_api_from_dataset(dataset)
     if coco_api is not None:
@@ -159,6 +159,8 @@ def build_ground_truth(dataset: Any, args: Any) -> "COCO":
             f"--dataset_file {args.dataset_file}: the {type(dataset).__name__} cannot be evaluated;"
             f" give it an attribute `coco`, the pycocotools COCO index, in {module.__name__}"
         )
+    from datasets.annotations.class_tables import check_instance_classes
+    from datasets.annotations.coco_file import category_names
     from util.text import counted
 
     coco_api = module.build_instances(args)
@@ -169,4 +171,6 @@ def build_ground_truth(dataset: Any, args: Any) -> "COCO":
             f"{dataset.ann_file}, such as "
             f"image id {missing[0]}; give the matching file with --val_ann"
         )
+    classes = getattr(dataset, "categories", {}), category_names(coco_api.cats.values())
+    check_instance_classes(*classes, dataset.ann_file, option(args, "skip_checks"))
     return coco_api

@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets.annotations.start_checks import stop_or_warn
@@ -183,6 +184,32 @@ def warn_of_other_ids(model: Names, file: Names, source: str) -> None:
             f"Warning: {source} has other category ids than the model: {_in_words(conflicts, {})}; "
             "detections have the ids of the model, so an AP with this file will be wrong"
         )
+
+
+def check_instance_classes(
+    panoptic: Names, instances: Names, panoptic_file: str | Path, skip_checks: bool
+) -> None:
+    """Check that a panoptic file and the instance annotations of its images have the same ids.
+
+    Args:
+        panoptic: class names of the panoptic file by category id; detections have these ids.
+        instances: the same of the instance annotations, the ground truth of AP.
+        panoptic_file: path of the panoptic file, for the message.
+        skip_checks: value of ``--skip_checks``: print conflicts as warnings.
+
+    Raises:
+        UserError: if a class has different ids. Names that are the id (missing names) do not count.
+    """
+    first, second = (
+        {i: name for i, name in names.items() if name != str(i)} for names in (panoptic, instances)
+    )
+    conflicts = name_conflicts(first, second, ("the former", "the latter"))
+    problem = (
+        f"category ids differ between {panoptic_file} and the instance annotations of its images, "
+        f"so that AP would be wrong: {_in_words(conflicts, {})}"
+    )
+    fix = "make the ids agree, or give the matching file with --val_ann"
+    stop_or_warn([problem] if conflicts else [], fix, skip_checks)
 
 
 def warn_of_unnamed_classes(likely: Names, data: Names, source: str) -> None:

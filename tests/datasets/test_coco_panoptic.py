@@ -148,6 +148,22 @@ def test_ground_truth_of_boxes_is_that_of_the_instances(tmp_path: Path) -> None:
         build_ground_truth(dataset, args)
 
 
+def test_instances_with_other_category_ids_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = flags(write_panoptic(tmp_path), skip_checks=False)
+    dataset = build("val", args)
+    ann_file = tmp_path / "annotations" / "instances_val2017.json"
+    data = json.loads(ann_file.read_text())
+    data["categories"] = [{"id": PERSON, "name": "person"}, {"id": 2, "name": "dog"}]
+    ann_file.write_text(json.dumps(data))
+    text = f"id 2: 'dog' has id {DOG} in the former, 2 in the latter"
+    with pytest.raises(UserError, match=rf"so that AP would be wrong: {text}.*--val_ann"):
+        build_ground_truth(dataset, args)
+    args.skip_checks = True
+    assert build_ground_truth(dataset, args) and text in capsys.readouterr().out
+
+
 def test_shapes_have_panoptic_labels(tmp_path: Path) -> None:
     root = tmp_path / "shapes"
     write_shapes(root, num_train=3, num_val=2, image_size=64)
