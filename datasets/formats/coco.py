@@ -57,7 +57,17 @@ class CocoData:
                     f"and the file with --{split}_ann instead of --data"
                 )
             img_folder = found
-        return Tables(data, img_folder, ann_file, self.format)
+        return Tables(
+            data, img_folder, ann_file, self.format, remarks=_remarks(img_folder, ann_file)
+        )
+
+
+def _remarks(img_folder: Path, ann_file: Path) -> list[str]:
+    """Names the image folder if it may be of other data: it is outside of the data's own folder."""
+    own = ann_file.parent.resolve()
+    own = own.parent if "ann" in own.name.lower() or own.name.lower() == "labels" else own
+    is_own = img_folder.resolve().is_relative_to(own)
+    return [] if is_own else [f"The images of {ann_file} are read from {img_folder}"]
 
 
 def _file_names(data: Mapping[str, Any]) -> list[str]:

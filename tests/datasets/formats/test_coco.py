@@ -39,6 +39,16 @@ def test_one_split_of_two(tmp_path):
     assert len(read(tmp_path, "val").data["images"]) == 1
 
 
+@pytest.mark.parametrize("file", ["labels.json", "annotations/instances_default.json"])
+def test_images_outside_of_the_data_are_named(tmp_path, file):
+    write_coco(tmp_path / "other", tmp_path / "mine" / file)
+    remark = f"The images of {tmp_path / 'mine' / file} are read from {tmp_path / 'other'}"
+    assert remark in read(tmp_path / "mine", "val").remarks
+    write_coco(tmp_path / "mine" / "images", tmp_path / "mine" / file)
+    tables = read(tmp_path / "mine", "val")
+    assert tables.img_folder == tmp_path / "mine" / "images" and not tables.remarks
+
+
 @pytest.mark.parametrize(
     ("folder", "file"),
     [
