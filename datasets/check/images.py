@@ -86,10 +86,6 @@ class StoredImage(NamedTuple):
     match: SizeMatch
     digest: bytes
 
-    def read_size_wh(self) -> tuple[int, int]:
-        """Width and height in pixels of the image as training reads it."""
-        return self.size_wh[::-1] if self.match is SizeMatch.TURNED else self.size_wh
-
 
 class UnreadableImage(NamedTuple):
     """An image file that training cannot read, and the reason."""
@@ -194,7 +190,9 @@ def _add_to_survey(survey: ImageSurvey, findings: Findings, image: StoredImage) 
     survey.num_read += 1
     survey.modes[image.mode] += 1
     survey.num_with_orientation += image.orientation != AS_STORED
-    survey.sizes_wh[image.listed.image_id] = image.read_size_wh()
+    is_turned = image.match is SizeMatch.TURNED  # in training
+    size_wh = image.size_wh[::-1] if is_turned else image.size_wh
+    survey.sizes_wh[image.listed.image_id] = size_wh
     first = survey.by_digest.setdefault(image.digest, image.listed)
     if first is not image.listed:
         detail = f"same as image id {first.image_id} ({first.file_name})"

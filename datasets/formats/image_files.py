@@ -2,7 +2,6 @@
 
 import os
 import unicodedata
-from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -79,11 +78,6 @@ def files_in(folder: Path, recursive: bool = False) -> list[Path]:
 def comparable(name: str) -> str:
     """A form of a file name that is equal for names that differ only in case or Unicode accents."""
     return unicodedata.normalize("NFC", name).casefold()
-
-
-def has_image(paths: Iterable[Path]) -> bool:
-    """Whether any of the paths is an image."""
-    return any(is_image(path) for path in paths)
 
 
 def header_size(path: Path) -> HeaderSize | None:

@@ -12,7 +12,7 @@ import yaml
 
 from datasets.annotations.foreign_formats import is_yolo_label_file
 from datasets.annotations.layouts import SPLIT_NAMES
-from datasets.formats.image_files import comparable, files_in, has_image, images_in, is_image
+from datasets.formats.image_files import comparable, files_in, images_in, is_image
 from datasets.formats.text_files import filled_lines, read_names, read_text
 from util.errors import UserError
 
@@ -183,7 +183,7 @@ def _from_folders(root: Path) -> YoloFolders | None:
                 break
     if not splits:
         images = _labeled_images(root / "images")
-        if not images and has_image(files_in(root)):
+        if not images and images_in(root):
             images = _labeled_images(root)
         splits = {"train": images} if images else {}
     if not splits:

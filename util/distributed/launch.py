@@ -52,7 +52,6 @@ def _launch_from_torchrun(environment: Environment) -> Launch | None:
     """Launch by torchrun; None if its variables are not set."""
     if not any(name in environment for name in ("RANK", "WORLD_SIZE")):
         return None
-    _require(environment, _TORCHRUN_VARIABLES, "start with torchrun, or unset the others")
     return _launch("torchrun", environment, _TORCHRUN_VARIABLES)
 
 
@@ -61,7 +60,6 @@ def _launch_from_slurm(environment: Environment) -> Launch | None:
     rank = environment.get("SLURM_PROCID")
     if rank is None or (rank, environment.get("SLURM_NTASKS", "1")) == ("0", "1"):
         return None
-    _require(environment, _SLURM_VARIABLES, "start with srun, or unset the others")
     return _launch("slurm", environment, _SLURM_VARIABLES)
 
 
@@ -140,19 +138,14 @@ def _numbers_in(ranges: str, nodes: str) -> Iterator[str]:
 
 def _first_slurm_node(environment: Environment) -> str:
     for name in _SLURM_NODE_LISTS:
-        if environment.get(name):
-            return _first_node(environment[name])
+        if nodes := environment.get(name):
+            if (first := next(expand_nodes(nodes), None)) is None:
+                raise UserError(f"node list {nodes!r}: contains no node")
+            return first
     raise UserError(
         f"environment: {' and '.join(_SLURM_NODE_LISTS)} of Slurm are missing: start with srun, "
         "set MASTER_ADDR, or use --dist_url tcp://HOST:PORT"
     )
-
-
-def _first_node(nodes: str) -> str:
-    first = next(expand_nodes(nodes), None)
-    if first is None:
-        raise UserError(f"node list {nodes!r}: contains no node")
-    return first
 
 
 def _slurm_port(environment: Environment) -> int:
@@ -184,6 +177,8 @@ def _number(environment: Environment, name: str) -> int:
 
 
 def _launch(launcher: str, environment: Environment, names: tuple[str, ...]) -> Launch:
+    start = {"torchrun": "torchrun", "slurm": "srun"}[launcher]
+    _require(environment, names, f"start with {start}, or unset the others")
     rank, world_size, local_rank = (_number(environment, name) for name in names)
     if not 0 <= rank < world_size or local_rank < 0:
         raise UserError(
