@@ -78,10 +78,11 @@ def test_small_data_recipes_can_use_learned_queries(parse, name):
     recipe = f"@{CONFIGS / name}"
     flags = {**parse(recipe)}
     assert (flags["query_design"], flags["cls_loss"], flags["denoising"]) == ("anchor", "focal", 5)
-    undo = re.search(r"in the paper: (--.*)", (CONFIGS / name).read_text())[1].split()
+    undo = re.search(r"in the paper:\n# (--.*)", (CONFIGS / name).read_text())[1].split()
     learned = parse(recipe, *undo)
     assert (learned["query_design"], learned["cls_loss"]) == ("learned", "ce")
     assert (learned["iou_targets"], learned["denoising"]) == (False, 0)
+    assert (learned["set_cost_class"], learned["overlap_penalty"]) == (1, 0)
 
 
 @pytest.mark.parametrize("name", ["instance_r50.txt", "panoptic_r50_masks.txt"])

@@ -141,12 +141,15 @@ def test_checkpoints_between_epochs_count_the_steps_of_the_run(data, tmp_path):
     assert steps == [2, 3, 4, 6]
 
 
+# Of two processes none stops within the evaluation; they learn of a signal a step later.
+@pytest.mark.parametrize(("step", "world"), [(3, 1), (2, 2)])
 def test_a_stop_at_the_end_of_an_epoch_leaves_its_evaluation_to_the_next_run(
-    data, tmp_path, monkeypatch
+    data, tmp_path, monkeypatch, step, world
 ):
     flags = ["--epochs", "1", "--output_dir", tmp_path, "--auto_resume"]
     with monkeypatch.context() as patch:
-        Interrupt(patch, loop.Run, "_after_step", 3, kill(signal.SIGTERM))
+        patch.setattr(loop, "get_world_size", lambda: world)
+        Interrupt(patch, loop.Run, "_after_step", step, kill(signal.SIGTERM))
         assert run(data, *flags) == 143
     assert read_checkpoint(tmp_path / "checkpoint.pth")["epoch"] == 0
     assert not (tmp_path / "log.txt").exists()
@@ -198,6 +201,19 @@ def test_averaged_weights_are_saved_scored_and_continued_exactly(data, tmp_path,
     assert not torch.equal(checkpoint["ema"][name], checkpoint["model"][name])
     entry = read_log(tmp_path / "a")[-1]
     assert entry["ema_loss"] != entry["test_loss"] and len(entry["ema_coco_eval_bbox"]) == 12
+
+
+def test_averaged_weights_follow_the_weights_of_every_step(data, tmp_path):
+    every_step = ["--save_every", "1", "--keep_last", "9", "--output_dir", tmp_path]
+    assert run(data, *RUN, "--epochs", "2", "--ema_decay", "0.75", *every_step) == 0
+    files = sorted(tmp_path.glob("checkpoint-step*.pth"))
+    assert len(files) == 6
+    average = None
+    for checkpoint in map(read_checkpoint, files):
+        weights = checkpoint["model"]["class_embed.weight"]
+        average = weights if average is None else 0.75 * average + 0.25 * weights
+        assert torch.allclose(checkpoint["ema"]["class_embed.weight"], average, atol=1e-6)
+    assert not torch.allclose(average, weights, atol=1e-4)
 
 
 def test_deterministic_kernels_suffice_on_the_cpu(data, uninterrupted, tmp_path):
