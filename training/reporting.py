@@ -95,8 +95,8 @@ def draw_detections(
         detections,
         dataset.root,
         figure,
+        read_row_image,
         threshold=threshold,
-        read_image=read_row_image,
         masks=any("segmentation" in d for d in detections[:1]),
     )
     return figure

@@ -23,4 +23,4 @@ def test_photos_stored_sideways_are_drawn_upright(tmp_path):
     row = {"image_id": 10, "file_name": "10.png", "segments_info": segments_of(10)}
     (found / "predictions.json").write_text(json.dumps({"annotations": [row]}))
     (sample,) = panoptic_samples(dataset, found)
-    assert sample.image().tobytes() == upright.tobytes()
+    assert sample.read_image().tobytes() == upright.tobytes()

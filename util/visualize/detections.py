@@ -78,9 +78,9 @@ def save_detection_samples(
     detections: Iterable[Entry],
     image_folder: str | Path,
     path: str | Path,
+    read_image: ReadImage,
     num_images: int = 8,
     threshold: float = 0.5,
-    read_image: ReadImage | None = None,
     masks: bool = False,
 ) -> None:
     """Save a contact sheet of ground truth and detections for images spread over a dataset.
@@ -93,11 +93,10 @@ def save_detection_samples(
         detections: COCO result entries with ``image_id``, ``category_id``, ``bbox`` and ``score``.
         image_folder: folder of the image files in ``coco_gt``.
         path: image file to write, in any format of Pillow; not written if there are no images.
+        read_image: reads an image, given ``image_folder`` and its row in ``coco_gt``: in a run
+            `datasets.loading.listed_images.read_row_image`.
         num_images: maximum number of images; images with ground truth are preferred.
         threshold: detections with a lower score are not drawn.
-        read_image: reads an image, given ``image_folder`` and its row in ``coco_gt``, such as
-            `datasets.loading.listed_images.read_row_image`, which handles all modes and EXIF
-            orientation. None: the pixels as stored.
         masks: draw the ``segmentation`` of annotations and detections too: polygons or RLE, plain
             or compressed. The images of ``coco_gt`` must have ``height`` and ``width``.
 
@@ -112,7 +111,7 @@ def save_detection_samples(
 
     def row(image_id: int) -> tuple[Panel, Panel]:
         """Ground truth and detections of one image, side by side."""
-        image = (read_image or _read_stored)(image_folder, coco_gt.imgs[image_id])
+        image = read_image(image_folder, coco_gt.imgs[image_id])
         annotations = coco_gt.loadAnns(coco_gt.getAnnIds(imgIds=[image_id]))
         found = sorted(by_image[image_id], key=lambda entry: entry["score"])
         shown = [entry for entry in found if entry["score"] >= threshold]
@@ -127,10 +126,6 @@ def save_detection_samples(
         sheet = _page([_draw_pair(*row(image_id)) for image_id in image_ids])
         legend = with_caption(sheet, _LEGEND.format(threshold))
         save_image(contact_sheet([[legend]]), path)
-
-
-def _read_stored(image_folder: str | Path, row: Entry) -> Image.Image:
-    return Image.open(Path(image_folder) / row["file_name"])
 
 
 def _choose_images(coco_gt: Any, detected: set[int], num_images: int) -> list[int]:

@@ -35,7 +35,7 @@ class PanopticSample(NamedTuple):
     """An image with its ground-truth and predicted panoptic map.
 
     Attributes:
-        image: image of any mode, or a function that reads it.
+        read_image: returns the image, of any mode.
         truth_map: int (H, W) segment ids.
         truth_segments: see `draw_panoptic`.
         predicted_map: int (H, W) segment ids.
@@ -44,7 +44,7 @@ class PanopticSample(NamedTuple):
         caption: name of the image.
     """
 
-    image: Image.Image | Callable[[], Image.Image]
+    read_image: Callable[[], Image.Image]
     truth_map: np.ndarray
     truth_segments: Sequence[SegmentInfo]
     predicted_map: np.ndarray
@@ -107,7 +107,7 @@ def save_panoptic_samples(samples: Iterable[PanopticSample], path: str | Path) -
 
 
 def _draw_row(sample: PanopticSample) -> tuple[Image.Image, Image.Image]:
-    image = fit_column(sample.image() if callable(sample.image) else sample.image)
+    image = fit_column(sample.read_image())
 
     def draw(id_map: np.ndarray, segments: Sequence[SegmentInfo], title: str) -> Image.Image:
         """Draw segments over the image, with a caption."""

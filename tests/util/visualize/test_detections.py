@@ -88,9 +88,7 @@ class TestSaveDetectionSamples:
             opened.append(row["id"])
             return Image.open(image_folder / row["file_name"])
 
-        save_detection_samples(
-            coco, detections, folder, folder / name, read_image=read_image, **options
-        )
+        save_detection_samples(coco, detections, folder, folder / name, read_image, **options)
         return opened, folder / name
 
     def test_shows_both_sides_above_the_threshold(self, coco, tmp_path):
@@ -160,7 +158,12 @@ class TestSaveDetectionSamplesWithMasks:
             coco.createIndex()
         blank(400, 300).save(folder / "1.png")
         detections = [{**common, "score": 0.9, **entry}]
-        save_detection_samples(coco, detections, folder, folder / "sheet.png", masks=masks)
+
+        def read_image(image_folder, row):
+            return Image.open(image_folder / row["file_name"])
+
+        path = folder / "sheet.png"
+        save_detection_samples(coco, detections, folder, path, read_image, masks=masks)
         with Image.open(folder / "sheet.png") as sheet:
             return np.asarray(sheet.convert("RGB"))
 

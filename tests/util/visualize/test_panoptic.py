@@ -115,9 +115,9 @@ class TestDrawPanoptic:
 
 
 class TestSavePanopticSamples:
-    def sample(self, image=None, predicted=()):
+    def sample(self, read_image=blank, predicted=()):
         maps = id_map(), segments(), id_map(), list(predicted)
-        return PanopticSample(image or blank(), *maps, NAMES, "image 7")
+        return PanopticSample(read_image, *maps, NAMES, "image 7")
 
     def read(self, path):
         with Image.open(path) as sheet:
@@ -142,7 +142,9 @@ class TestSavePanopticSamples:
         assert turns == [f"{what} {i}" for i in range(3) for what in ("sample", "read")]
 
     def test_large_images_shrink_with_their_maps(self, tmp_path):
-        save_panoptic_samples([self.sample(blank(1200, 800), segments())], tmp_path / "sheet.png")
+        save_panoptic_samples(
+            [self.sample(lambda: blank(1200, 800), segments())], tmp_path / "sheet.png"
+        )
         sheet = self.read(tmp_path / "sheet.png")
         assert sheet.width < 1400
         bottom_left = sheet.getpixel((12, sheet.height - 20))
