@@ -297,14 +297,6 @@ def sizes_to_check(
     return list(given)
 
 
-def check_with_flags(
-    wrapper: ExportWrapper, exported: Exported, sizes_hw: Sequence[SizeHW], args: argparse.Namespace
-) -> Differences:
-    """Run `export.check.check` at the sizes of `sizes_to_check`, with the flags."""
-    batches = padded_batches(sizes_hw, args.check_batches or BATCH_SIZES)
-    return check(wrapper, exported, batches, args.tolerance)
-
-
 def metadata_of(source: Source, fixed_hw: SizeHW | None = None) -> dict[str, str]:
     """Metadata that a client needs to run the model, as text by name."""
     own_ids = source.rows().own

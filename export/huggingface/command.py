@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from export.architecture import FLAG_NAMES, Architecture
-from export.check import CheckFailedError
-from export.command import add_check_flags, check_with_flags, run_checked, sizes_to_check
+from export.check import BATCH_SIZES, CheckFailedError, check, padded_batches
+from export.command import add_check_flags, run_checked, sizes_to_check
 from export.huggingface.config import uses_timm
 from export.huggingface.folder import (
     CONFIG,
@@ -82,7 +82,8 @@ def _check_outputs(
         return
     print("largest differences between Hugging Face's model and ours:")
     theirs = load_huggingface_model(folder, isinstance(model, DETRsegm))
-    differences = check_with_flags(ExportWrapper(model, raw=True).eval(), theirs, sizes_hw, args)
+    batches = padded_batches(sizes_hw, args.check_batches or BATCH_SIZES)
+    differences = check(ExportWrapper(model, raw=True).eval(), theirs, batches, args.tolerance)
     print(f"  overall: {differences}")
 
 
