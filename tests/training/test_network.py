@@ -62,6 +62,13 @@ def test_on_other_devices_only_mixed_precision_is_channels_last(amp):
     assert is_channels_last(model) == (amp == "bf16")
 
 
+def test_things_of_the_annotation_file_override_those_of_coco():
+    args = get_args_parser().parse_args(f"{TINY} --dataset_file coco_panoptic --masks".split())
+    _, _, postprocessors = build_network(args, {5: False, 100: True})
+    is_thing = postprocessors["panoptic"].is_thing_map
+    assert is_thing[5] is False and is_thing[100] is True
+
+
 def test_activation_checkpointing_is_a_flag():
     for flags, kind in (("", nn.Sequential), ("--activation_checkpointing", RecomputedStage)):
         assert type(build(flags)[0].backbone[0].body.layer3) is kind

@@ -134,8 +134,8 @@ def test_the_replay_has_the_losses_of_the_step_to_the_last_bit(amp, dropout, fla
         assert torch.equal(again[name], records[0].losses[f"{name}_unscaled"]), name
 
 
-def test_the_replay_divides_by_the_objects_of_all_micro_batches():
-    model, criterion, _ = build()
+def test_each_micro_batch_is_replayed_with_its_dropout_and_the_objects_of_all():
+    model, criterion, _ = build("--dropout 0.1")
     break_gradient(model)
     losses = []
     criterion.register_forward_hook(lambda module, inputs, output: losses.append(output))
