@@ -243,7 +243,7 @@ def test_too_little_memory_names_the_batch_size(model, photos, monkeypatch, caps
     def fail(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
 
-    monkeypatch.setattr(prediction.detector, "predict", fail)
+    monkeypatch.setattr(prediction.detector, "forward_pass", fail)
     assert run("photos") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "out of memory (CUDA out of memory. Tried to allocate); lower --batch_size" in line
