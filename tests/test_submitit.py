@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
@@ -23,6 +24,13 @@ RUN = ["--epochs", "3", "--lr_drop", "2", "--lr", "1e-3", "--batch_size", "1"]
 TWO = ["--gpus_per_node", "0", "--processes_per_node", "2", "--time", "30"]
 
 data = drawn_data(num_train=10, num_val=3)
+
+
+@pytest.fixture(autouse=True)
+def own_environment():
+    """Submitting sets variables of the process, which later tests must not see."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 def start(data, folder, *flags, **variables):
