@@ -159,9 +159,10 @@ def _restore_training(
 def _train(run: "Run", data: "Data", start: "Start") -> None:
     """Train, then write the report of the run."""
     from report.at_end import write_report_at_end
-    from training.optimization.plan import warn_of_few_steps
+    from training.optimization.plan import warn_of_few_steps, warn_of_random_positions
 
     warn_of_few_steps(run.plan, len(data.train_set), start)
+    warn_of_random_positions(run.flags["position_embedding"], run.flags["lr_backbone"], start)
     run.train()
     write_report_at_end(run.folder.path, data.val_set, data.ground_truth, data.train_set)
     run.output.end(run.state, run.folder.path)

@@ -37,9 +37,6 @@ from util.optimizer import num_optimized, set_backbone_trained
 from util.step_watch import StepWatch
 from util.text import count
 
-# Lower scores are printed as 0.000: the run has not begun to detect objects, and goes on.
-_SMALLEST_SCORE = 0.0005
-
 
 @dataclass(frozen=True)
 class LoopSettings:
@@ -164,7 +161,7 @@ class Run:
 
     def _should_stop_early(self) -> bool:
         best, patience = self.state.best_epoch, self.settings.patience
-        if best is None or patience is None or self.state.score_of(best) < _SMALLEST_SCORE:
+        if best is None or patience is None or not self.state.has_score:
             return False
         if sum(epoch > best for epoch in self.state.scores) < patience:
             return False

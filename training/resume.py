@@ -263,7 +263,7 @@ def set_aside_later_files(folder: RunFolder, checkpoint: str, progress: RunState
         checkpoint: path of the checkpoint; if it is in another folder, nothing is set aside.
     """
     if not folder.holds(checkpoint):
-        if folder.path is not None and progress.best_epoch is not None:
+        if folder.path is not None and progress.has_score:
             print(
                 f"best.pth: epoch {progress.best_epoch} is the best so far, in the folder of "
                 f"{checkpoint}; {folder.path} gets a best.pth once an epoch scores better"
@@ -272,7 +272,7 @@ def set_aside_later_files(folder: RunFolder, checkpoint: str, progress: RunState
     folder.go_back_to(progress.epoch, progress.step)
     if progress.images_done == 0 and progress.best_epoch == progress.epoch - 1:
         folder.keep_as_best(checkpoint, progress.best_weights)
-    elif progress.best_epoch is not None and not folder.has_best():
+    elif progress.has_score and not folder.has_best():
         print(
             f"best.pth: epoch {progress.best_epoch} is the best so far, but there is no best.pth "
             f"of it in {folder.path}; one is written once an epoch scores better"

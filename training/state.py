@@ -8,6 +8,8 @@ from typing import Any
 
 from util.distributed.processes import all_gather
 
+# Lower scores are printed as 0.000: the run has not begun to detect objects.
+SMALLEST_SCORE = 0.0005
 # Saved in a checkpoint under the key "progress".
 PROGRESS_FIELDS = (
     "images_done",
@@ -57,13 +59,19 @@ class RunState:
     def best_epoch(self) -> int | None:
         """Best-scoring epoch, with raw or EMA weights, or None.
 
-        On ties the earliest epoch counts, but if all scores are 0 the latest, which has been
+        On ties the earliest epoch counts, but below `SMALLEST_SCORE` the latest, which has been
         trained longest. Epochs with the score -1 do not count: the validation data has no objects.
         """
         scored = [epoch for epoch in self.scores if self.score_of(epoch) >= 0]
-        if not any(self.score_of(epoch) for epoch in scored):
+        if all(self.score_of(epoch) < SMALLEST_SCORE for epoch in scored):
             return max(scored, default=None)
         return max(scored, key=lambda epoch: (self.score_of(epoch), -epoch))
+
+    @property
+    def has_score(self) -> bool:
+        """Whether an epoch has reached `SMALLEST_SCORE`."""
+        best = self.best_epoch
+        return best is not None and self.score_of(best) >= SMALLEST_SCORE
 
     @property
     def best_weights(self) -> str:

@@ -29,6 +29,7 @@ data = drawn_data(num_train=4, num_val=2)
         ({0: 0.5, 1: 0.3}, {0: 0.5, 1: 0.5}, (0, "model")),
         ({0: 0.0, 1: 0.0}, {}, (1, "model")),  # the first epoch would stay the best one for ever
         ({0: 0.0, 1: 0.0}, {0: 0.0, 1: -1.0}, (1, "model")),
+        ({0: 1e-7, 1: 0.0}, {}, (1, "model")),  # printed as 0.000
         ({0: 0.0, 1: 0.2, 2: 0.2, 3: 0.0}, {}, (1, "model")),
         ({0: -1.0, 1: -1.0}, {0: -1.0}, (None, "model")),  # validation data without objects
     ],

@@ -218,13 +218,6 @@ def _check_freezing(args: argparse.Namespace) -> None:
             f"--freeze_backbone_epochs {epochs}: with {never_trained} the backbone is frozen in "
             "all epochs; use --freeze_backbone_epochs 0"
         )
-    is_random = not (args.resume or args.finetune or args.frozen_weights)
-    if args.position_embedding == "learned" and not args.lr_backbone and is_random:
-        raise UserError(
-            "--position_embedding learned: --lr_backbone is also the learning rate of the position "
-            "embeddings, and 0 would keep their random initial values; use --position_embedding "
-            "sine, or another --lr_backbone"
-        )
 
 
 def require_same_flags(args: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import dataclass, fields
 
+from training.checkpoint import flags_in
 from training.resume import Start
 from util.distributed.processes import get_world_size
 
@@ -88,6 +89,21 @@ def warn_of_few_steps(plan: TrainingPlan, num_images: int, start: Start) -> None
         warning = warning_of_few_steps(plan, num_images, start.finetune is not None)
         if warning is not None:
             print(warning)
+
+
+def warn_of_random_positions(position_embedding: str, lr_backbone: float, start: Start) -> None:
+    """Print a warning if learned position embeddings keep their random initial values.
+
+    They belong to the parameter group of the backbone, as in the original.
+    """
+    if position_embedding != "learned" or lr_backbone:
+        return
+    loaded = start.resume or start.frozen or start.finetune
+    if loaded is None or flags_in(loaded.content, loaded.path).get("position_embedding") == "sine":
+        print(
+            "Warning: --lr_backbone is also the learning rate of learned position embeddings: with "
+            "--lr_backbone 0 they keep their random initial values"
+        )
 
 
 def warning_of_few_steps(plan: TrainingPlan, num_images: int, from_detector: bool) -> str | None:

@@ -260,10 +260,6 @@ MISTAKES = {
         ["--freeze_backbone_epochs", "2", "--lr_backbone", "0"],
         "with --lr_backbone 0 the backbone is frozen in all epochs",
     ),
-    "random positions": (
-        ["--position_embedding", "learned", "--lr_backbone", "0"],
-        "0 would keep their random initial values",
-    ),
     "no step": (
         ["--freeze_batch_size", "11", "--freeze_backbone_epochs", "2"],
         "--freeze_batch_size 11: the data has only 10 training images",

@@ -1,4 +1,4 @@
-"""The warning of too few steps: when it comes, and that its advice removes it."""
+"""Warnings at the start of a run: too few steps, weights that are never trained."""
 
 import re
 from dataclasses import replace
@@ -12,9 +12,10 @@ from training.optimization.plan import (
     TrainingPlan,
     build_plan,
     warn_of_few_steps,
+    warn_of_random_positions,
     warning_of_few_steps,
 )
-from training.resume import Start
+from training.resume import LoadedCheckpoint, Start
 
 CONFIGS = Path(main.__file__).parent / "configs"
 
@@ -70,3 +71,26 @@ def test_recipes_name_their_own_file():
     for name in ("finetune.txt", "small_data.txt", "small_data_scratch.txt"):
         text = (CONFIGS / name).read_text()
         assert f"main.py @configs/{name} " in text
+
+
+def _start(kind, position_embedding):
+    content = {"args": {"position_embedding": position_embedding}}
+    return Start(**{kind: LoadedCheckpoint("x.pth", content)})
+
+
+@pytest.mark.parametrize(
+    ("start", "position_embedding", "lr_backbone", "is_told"),
+    [
+        (Start(), "learned", 0, True),
+        (_start("finetune", "sine"), "learned", 0, True),
+        (_start("finetune", "learned"), "learned", 0, False),
+        (_start("resume", "learned"), "learned", 0, False),
+        (Start(), "learned", 1e-5, False),
+        (Start(), "sine", 0, False),
+    ],
+)
+def test_position_embeddings_that_stay_random_are_reported(
+    capsys, start, position_embedding, lr_backbone, is_told
+):
+    warn_of_random_positions(position_embedding, lr_backbone, start)
+    assert ("keep their random initial values" in capsys.readouterr().out) == is_told
