@@ -19,10 +19,6 @@ IMAGE_SUFFIXES = frozenset(
     }
 )
 _SIZES_KEPT = 2**18  # images
-# Pillow finds the EXIF data of these formats without decoding the pixels.
-_EXIF_IN_HEADER = frozenset({"JPEG", "MPO", "TIFF", "WEBP"})
-# Entries of `Image.info` that may hold an orientation; the second is written by ImageMagick.
-_WITH_ORIENTATION = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
 
 
 class HeaderSize(NamedTuple):
@@ -96,8 +92,7 @@ def header_size(path: Path) -> HeaderSize | None:
 def _read_size(path: str, _mtime_ns: int, _num_bytes: int) -> HeaderSize | None:
     try:
         with open_image(path, f"image file {path}") as image:
-            has_one = image.format in _EXIF_IN_HEADER or _WITH_ORIENTATION & image.info.keys()
-            orientation = exif_orientation(image) if has_one else AS_STORED
+            orientation = exif_orientation(image)
             is_turned = orientation in QUARTER_TURNS
             if isinstance(image, TiffImageFile):  # Pillow reads it upright
                 width, height = (image.tag_v2[tag] for tag in (IMAGEWIDTH, IMAGELENGTH))

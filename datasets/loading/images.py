@@ -121,13 +121,15 @@ def compare_sizes(
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 (upright) to 8; 1 if missing or invalid.
+    """EXIF orientation, 1 (upright) to 8; 1 if missing or invalid. The image is not decoded.
 
     Args:
-        image: image whose pixels have been loaded; Pillow rotates TIFF files on loading.
+        image: opened image. Loading its pixels changes the result for TIFF files, which Pillow
+            then rotates, and for PNG files with EXIF data after the pixels.
     """
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, AS_STORED)
+        # `PngImageFile.getexif` would decode the image, to look for EXIF data after the pixels.
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, AS_STORED)
     except Exception:  # Pillow raises many types for corrupt EXIF data
         return AS_STORED
     is_known = type(orientation) is int and 1 <= orientation <= 8

@@ -4,7 +4,7 @@ import os
 
 import pytest
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from datasets.formats import image_files
 from datasets.formats.image_files import files_in, header_size, images_in
@@ -68,6 +68,17 @@ def test_orientations_of_a_png_that_are_not_in_its_exif_chunk(tmp_path, entry):
     path = write_image(tmp_path / "a.png", pnginfo=info)
     assert header_size(path) == ((40, 30), (30, 40), True)
     assert read_image(path).size == (40, 30) and read_upright(path).size == (30, 40)
+
+
+@pytest.mark.parametrize("has_orientation", [False, True])
+def test_the_size_of_a_png_with_xmp_is_read_without_decoding_it(
+    tmp_path, monkeypatch, has_orientation
+):
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", xmp(6)[1] if has_orientation else "<x:xmpmeta/>")
+    path = write_image(tmp_path / "a.png", pnginfo=info)
+    monkeypatch.setattr(PngImageFile, "load", lambda _: pytest.fail("the image is decoded"))
+    assert header_size(path).is_rotated == has_orientation
 
 
 @pytest.mark.parametrize("content", [b"", b"broken"])
