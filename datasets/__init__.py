@@ -159,18 +159,24 @@ def build_ground_truth(dataset: Any, args: Any) -> "COCO":
             f"--dataset_file {args.dataset_file}: the {type(dataset).__name__} cannot be evaluated;"
             f" give it an attribute `coco`, the pycocotools COCO index, in {module.__name__}"
         )
-    from datasets.annotations.class_tables import check_instance_classes
+    from datasets.annotations.class_tables import (
+        ClassTable,
+        check_instance_classes,
+        table_of_dataset,
+    )
     from datasets.annotations.coco_file import category_names
     from util.text import counted
 
     coco_api = module.build_instances(args)
+    panoptic = table_of_dataset("panoptic", dataset)
     missing = [image_id for image_id in dataset.ids if image_id not in coco_api.imgs]
     if missing:
         raise UserError(
             f"the instance annotations lack {counted(len(missing), 'images')} of "
-            f"{dataset.ann_file}, such as "
+            f"{panoptic.source}, such as "
             f"image id {missing[0]}; give the matching file with --val_ann"
         )
-    classes = getattr(dataset, "categories", {}), category_names(coco_api.cats.values())
-    check_instance_classes(*classes, dataset.ann_file, option(args, "skip_checks"))
+    source = str(getattr(coco_api, "ann_file", "of these images"))
+    instances = ClassTable("instance", source, category_names(coco_api.cats.values()), {})
+    check_instance_classes(panoptic, instances, option(args, "skip_checks"))
     return coco_api

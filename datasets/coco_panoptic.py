@@ -193,8 +193,13 @@ def build_instances(args: Any) -> COCO:
     """Load the instance annotations of the validation images, to compute AP in addition to PQ.
 
     For arguments and errors see `datasets.coco.build`.
+
+    Returns:
+        the index, with the path of the file as ``ann_file``.
     """
-    return coco.build("val", args).coco
+    instances = coco.build("val", args)
+    instances.coco.ann_file = instances.ann_file
+    return instances.coco
 
 
 def _image_folder(image_set: str, args: Any) -> Path:

@@ -2,7 +2,6 @@
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets.annotations.start_checks import stop_or_warn
@@ -186,30 +185,34 @@ def warn_of_other_ids(model: Names, file: Names, source: str) -> None:
         )
 
 
-def check_instance_classes(
-    panoptic: Names, instances: Names, panoptic_file: str | Path, skip_checks: bool
-) -> None:
+def check_instance_classes(panoptic: ClassTable, instances: ClassTable, skip_checks: bool) -> None:
     """Check that a panoptic file and the instance annotations of its images have the same ids.
 
+    Names are compared in lower case. Different names of the same id are printed as a warning.
+
     Args:
-        panoptic: class names of the panoptic file by category id; detections have these ids.
-        instances: the same of the instance annotations, the ground truth of AP.
-        panoptic_file: path of the panoptic file, for the message.
+        panoptic: classes of the panoptic file; detections have these ids.
+        instances: classes of the instance annotations, the ground truth of AP.
         skip_checks: value of ``--skip_checks``: print conflicts as warnings.
 
     Raises:
-        UserError: if a class has different ids. Names that are the id (missing names) do not count.
+        UserError: if a name has different ids in the two files.
     """
+    files = f"the panoptic file {panoptic.source} and the instance file {instances.source}"
     first, second = (
-        {i: name for i, name in names.items() if name != str(i)} for names in (panoptic, instances)
+        {i: name.casefold() for i, name in table.names.items()} for table in (panoptic, instances)
     )
-    conflicts = name_conflicts(first, second, ("the former", "the latter"))
+    labels = "the panoptic file", "the instance file"
+    conflicts = _conflicts_of_named(first, second, labels)
+    moved = [conflict for conflict in conflicts if second[conflict.category_id] in first.values()]
+    renamed = [conflict for conflict in conflicts if conflict not in moved]
     problem = (
-        f"category ids differ between {panoptic_file} and the instance annotations of its images, "
-        f"so that AP would be wrong: {_in_words(conflicts, {})}"
+        f"category ids differ between {files}, so that AP would be wrong: {_in_words(moved, {})}"
     )
     fix = "make the ids agree, or give the matching file with --val_ann"
-    stop_or_warn([problem] if conflicts else [], fix, skip_checks)
+    stop_or_warn([problem] if moved else [], fix, skip_checks)
+    if renamed:
+        print(f"Warning: class names differ between {files}: {_in_words(renamed, {})}")
 
 
 def warn_of_unnamed_classes(likely: Names, data: Names, source: str) -> None:
@@ -228,9 +231,11 @@ def warn_of_unnamed_classes(likely: Names, data: Names, source: str) -> None:
 
 
 def _conflicts_of_named(first: Names, second: Names, labels: Labels) -> list[Difference]:
-    """`name_conflicts`, except of classes without a name in the second table: it is their id."""
-    named = {number: name for number, name in second.items() if name != str(number)}
-    return name_conflicts(first, named, labels)
+    """`name_conflicts`, except of classes without a name in either table: it is their id."""
+    first, second = (
+        {i: name for i, name in names.items() if name != str(i)} for names in (first, second)
+    )
+    return name_conflicts(first, second, labels)
 
 
 def thing_conflicts(

@@ -4,6 +4,7 @@ import json
 import random
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -157,11 +158,20 @@ def test_instances_with_other_category_ids_are_refused(
     data = json.loads(ann_file.read_text())
     data["categories"] = [{"id": PERSON, "name": "person"}, {"id": 2, "name": "dog"}]
     ann_file.write_text(json.dumps(data))
-    text = f"id 2: 'dog' has id {DOG} in the former, 2 in the latter"
-    with pytest.raises(UserError, match=rf"so that AP would be wrong: {text}.*--val_ann"):
+    text = f"id 2: 'dog' has id {DOG} in the panoptic file, 2 in the instance file"
+    with pytest.raises(UserError, match=rf"{text}.*--val_ann") as caught:
         build_ground_truth(dataset, args)
+    files = f"the panoptic file {dataset.ann_file} and the instance file {ann_file}"
+    assert files in str(caught.value)
     args.skip_checks = True
     assert build_ground_truth(dataset, args) and text in capsys.readouterr().out
+
+
+def test_a_dataset_needs_only_ids_for_its_ground_truth(tmp_path: Path) -> None:
+    args = flags(write_panoptic(tmp_path))
+    assert sorted(build_ground_truth(SimpleNamespace(ids=[10]), args).imgs) == [10, 30]
+    with pytest.raises(UserError, match=r"lack 1 image of SimpleNamespace, such as image id 77"):
+        build_ground_truth(SimpleNamespace(ids=[77]), args)
 
 
 def test_shapes_have_panoptic_labels(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from datasets.annotations.class_tables import (
+    ClassTable,
+    check_instance_classes,
     classes_of_run,
     name_conflicts,
     only_in,
@@ -184,4 +186,38 @@ def test_detections_and_a_file_with_other_ids(capsys):
     )
     warn_of_other_ids(model, {2: "dog", 3: "cow"}, "a.json")
     warn_of_other_ids(model, {1: "1", 2: "2"}, "a.json")  # the file has no names
+    warn_of_other_ids({1: "1"}, {1: "cat"}, "a.json")  # the model has no names
+    assert capsys.readouterr().out == ""
+
+
+def check_instances(panoptic, instances):
+    tables = [ClassTable("", file, names, {}) for file, names in (panoptic, instances)]
+    check_instance_classes(*tables, skip_checks=False)
+
+
+@pytest.mark.parametrize(
+    ("instances", "says"),
+    [
+        ({5: "Dog"}, "id 5: 'dog' has id 2 in the panoptic file, 5 in the instance file"),
+        ({1: "dog"}, "id 1: in the panoptic file 'person', in the instance file 'dog'"),
+    ],
+)
+def test_instances_whose_names_have_other_ids_are_refused(instances, says):
+    start = "category ids differ between the panoptic file p.json and the instance file i.json, "
+    with pytest.raises(UserError, match=f"^{start}so that AP would be wrong: {says}; make the ids"):
+        check_instances(("p.json", {1: "person", 2: "dog"}), ("i.json", instances))
+
+
+def test_other_names_of_the_same_ids_are_a_warning(capsys):
+    check_instances(("p.json", {1: "person", 2: "dog"}), ("i.json", {1: "human", 2: "dog"}))
+    assert capsys.readouterr().out == (
+        "Warning: class names differ between the panoptic file p.json and the instance file "
+        "i.json: id 1: in the panoptic file 'person', in the instance file 'human'\n"
+    )
+
+
+@pytest.mark.parametrize("instances", [{1: "Person", 2: "dog"}, {1: "1", 2: "2"}, {2: "dog"}, {}])
+def test_instances_may_spell_names_in_other_cases_or_lack_them(instances, capsys):
+    check_instances(("p.json", {1: "person", 2: "Dog"}), ("i.json", instances))
+    check_instances(("p.json", {1: "1", 2: "2"}), ("i.json", instances))
     assert capsys.readouterr().out == ""
