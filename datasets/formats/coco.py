@@ -26,9 +26,11 @@ class CocoData:
     Attributes:
         splits: image folder and annotation file of "train", "val" or both. The image folder is a
             first guess: `read` also looks nearby.
+        root: folder of the data.
     """
 
     splits: Mapping[str, tuple[Path, Path]]
+    root: Path
     format = "COCO"
 
     def read(self, split: str, _known_ids: Mapping[str, int]) -> Tables:
@@ -48,6 +50,7 @@ class CocoData:
             _convert_separators(data)  # written on Windows
             valid = _file_names(data)
         tried = [img_folder / name for name in valid[:_NAMES_TRIED]]
+        remarks: list[str] = []
         if tried and not any(map(os.path.isfile, tried)):
             found = find_folder_with(valid, img_folder, split)
             if found is None:
@@ -57,17 +60,25 @@ class CocoData:
                     f"and the file with --{split}_ann instead of --data"
                 )
             img_folder = found
-        return Tables(
-            data, img_folder, ann_file, self.format, remarks=_remarks(img_folder, ann_file)
-        )
+            remarks = _remarks(img_folder, ann_file, self.root)
+        return Tables(data, img_folder, ann_file, self.format, remarks=remarks)
 
 
-def _remarks(img_folder: Path, ann_file: Path) -> list[str]:
-    """Names the image folder if it may be of other data: it is outside of the data's own folder."""
-    own = ann_file.parent.resolve()
-    own = own.parent if "ann" in own.name.lower() or own.name.lower() == "labels" else own
-    is_own = img_folder.resolve().is_relative_to(own)
+def _remarks(img_folder: Path, ann_file: Path, root: Path) -> list[str]:
+    """Report an image folder outside the data folder: it may belong to another dataset.
+
+    Links are not followed. The data folder is ``root``, or the folder of its annotation folder.
+    """
+    root = Path(os.path.abspath(root))
+    folders = (root, root.parent)
+    own = next((folder.parent for folder in folders if _has_annotations(folder.name)), root)
+    is_own = Path(os.path.abspath(img_folder)).is_relative_to(own)
     return [] if is_own else [f"The images of {ann_file} are read from {img_folder}"]
+
+
+def _has_annotations(folder_name: str) -> bool:
+    name = folder_name.lower()
+    return name.startswith("annotation") or name == "labels"
 
 
 def _file_names(data: Mapping[str, Any]) -> list[str]:
@@ -91,7 +102,7 @@ def find_coco_splits(root: Path) -> CocoData | None:
             splits[split] = place
         elif file := find_annotation_file(root, split):
             splits[split] = (file.parent, file)
-    return CocoData(splits) if splits else None
+    return CocoData(splits, root) if splits else None
 
 
 def find_coco_file(root: Path) -> CocoData | None:
@@ -105,12 +116,16 @@ def find_coco_file(root: Path) -> CocoData | None:
     if len(files) > 1:
         choices = " or ".join(map(str, files))
         raise UserError(f"{root} has several annotation files; give one: {choices}")
-    return coco_file(files[0]) if files else None
+    return coco_file(files[0], root) if files else None
 
 
-def coco_file(ann_file: Path) -> CocoData:
-    """Return the data of a single annotation file; its images may be in any folder nearby."""
-    return CocoData({"train": (ann_file.parent, ann_file)})
+def coco_file(ann_file: Path, root: Path) -> CocoData:
+    """Return the data of a single annotation file; its images may be in any folder nearby.
+
+    Args:
+        root: folder of the data.
+    """
+    return CocoData({"train": (ann_file.parent, ann_file)}, root)
 
 
 def _looks_like_coco(path: Path) -> bool:

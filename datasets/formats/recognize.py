@@ -105,7 +105,7 @@ def _recognize_file(file: Path) -> DataSource:
     """Recognize a file."""
     suffix = file.suffix.lower()
     if suffix == ".json":
-        return coco_file(file)
+        return coco_file(file, file.parent)
     if suffix in YAML_SUFFIXES:
         return YoloData(read_yaml_file(file))
     if suffix in (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar"):

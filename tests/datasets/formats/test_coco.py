@@ -39,14 +39,39 @@ def test_one_split_of_two(tmp_path):
     assert len(read(tmp_path, "val").data["images"]) == 1
 
 
+@pytest.mark.parametrize("name", ["mine", "channels"])
 @pytest.mark.parametrize("file", ["labels.json", "annotations/instances_default.json"])
-def test_images_outside_of_the_data_are_named(tmp_path, file):
-    write_coco(tmp_path / "other", tmp_path / "mine" / file)
-    remark = f"The images of {tmp_path / 'mine' / file} are read from {tmp_path / 'other'}"
-    assert remark in read(tmp_path / "mine", "val").remarks
-    write_coco(tmp_path / "mine" / "images", tmp_path / "mine" / file)
-    tables = read(tmp_path / "mine", "val")
-    assert tables.img_folder == tmp_path / "mine" / "images" and not tables.remarks
+def test_an_image_folder_outside_the_data_folder_is_reported(tmp_path, name, file):
+    root = tmp_path / name
+    write_coco(tmp_path / "other", root / file)
+    remark = f"The images of {root / file} are read from {tmp_path / 'other'}"
+    assert remark in read(root, "val").remarks
+    write_coco(root / "images", root / file)
+    tables = read(root, "val")
+    assert tables.img_folder == root / "images" and not tables.remarks
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "data"),
+    [
+        ("images", "json/train.json", ""),
+        ("images", "annotations/v1/train.json", "annotations"),
+        ("images", "annotations/v1/train.json", "annotations/v1/train.json"),
+        ("images/train", "train/labels.json", ""),
+    ],
+)
+def test_an_image_folder_inside_the_data_folder_is_not_reported(tmp_path, folder, file, data):
+    write_coco(tmp_path / folder, tmp_path / file)
+    tables = read(tmp_path / data, "val")
+    assert tables.img_folder == tmp_path / folder and not tables.remarks
+
+
+def test_an_image_folder_that_is_a_link_is_not_reported(tmp_path):
+    root = tmp_path / "mine"
+    write_coco(tmp_path / "disk", root / "annotations" / "instances_default.json")
+    (root / "images").symlink_to(tmp_path / "disk")
+    tables = read(root, "val")
+    assert tables.img_folder == root / "images" and not tables.remarks
 
 
 @pytest.mark.parametrize(
