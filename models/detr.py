@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.released.coco_categories import default_num_classes
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
-from util.options import option
+from util.options import PANOPTIC_DATA, option
 
 from .backbone import build_backbone
 from .criterion import SetCriterion
@@ -22,8 +22,6 @@ from .segmentation import DETRsegm
 from .transformer import build_transformer
 
 __all__ = ["DETR", "MLP", "PostProcess", "SetCriterion", "build"]
-
-_PANOPTIC_DATA = ("coco_panoptic", "shapes_panoptic")
 
 
 class DETR(nn.Module):
@@ -228,7 +226,7 @@ def _postprocessors(args: Any, num_classes: int) -> dict[str, nn.Module]:
     postprocessors: dict[str, nn.Module] = {"bbox": PostProcess(cls_loss=cls_loss)}
     if args.masks:
         postprocessors["segm"] = PostProcessSegm()
-        if args.dataset_file in _PANOPTIC_DATA:
+        if args.dataset_file in PANOPTIC_DATA:
             given = option(args, "panoptic_threshold")
             threshold = SEGMENT_THRESHOLDS[cls_loss] if given is None else given
             postprocessors["panoptic"] = PostProcessPanoptic(

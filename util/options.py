@@ -8,6 +8,7 @@ before.
 import sys
 from typing import Any
 
+PANOPTIC_DATA = ("coco_panoptic", "shapes_panoptic")  # values of --dataset_file with panoptic maps
 AMP_CHOICES = ("off", "bf16", "fp16", "auto")  # values of --amp, see `util.system.precision`
 AMP_HELP = (
     "mixed precision of the model; auto: bf16 where the processor or GPU has fast bf16, else off; "

@@ -6,7 +6,12 @@ from pathlib import Path
 from datasets.loading.byte_images import Normalization
 from training.compilation import check_compiler
 from training.flags.arguments import EOS_COEF
-from training.flags.data_checks import COCO_PATHS, OWN_DATA_PATHS, check_data_flags
+from training.flags.data_checks import (
+    COCO_PATHS,
+    NO_PANOPTIC_THRESHOLD,
+    OWN_DATA_PATHS,
+    check_data_flags,
+)
 from training.output_folder import lies_in
 from training.tensorboard import require_tensorboard
 from util.distributed.agreement import require_same
@@ -134,8 +139,7 @@ def _check_overwrite(args: argparse.Namespace) -> None:
 def _check_masks(args: argparse.Namespace) -> None:
     if args.masks and args.hidden_dim < 16:
         raise UserError(f"--hidden_dim {args.hidden_dim}: --masks needs at least 16")
-    # 0.85: default in checkpoints of earlier versions
-    if args.panoptic_threshold not in (None, 0.85) and not args.masks:
+    if args.panoptic_threshold not in NO_PANOPTIC_THRESHOLD and not args.masks:
         raise UserError("--panoptic_threshold requires --masks")
     if args.frozen_weights and not args.masks:
         raise UserError("--frozen_weights trains only the mask head: it requires --masks")

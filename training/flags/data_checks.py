@@ -3,6 +3,7 @@
 import argparse
 
 from util.errors import UserError
+from util.options import PANOPTIC_DATA
 
 COCO_PATHS = (
     *("coco_path", "coco_panoptic_path", "train_images", "train_ann", "val_images", "val_ann"),
@@ -13,6 +14,8 @@ DATA_FLAGS = (
     *("dataset_file", *COCO_PATHS, *OWN_DATA_PATHS),
     *("val_fraction", "split_seed", "seed", "classes", "keep_difficult", "masks"),
 )
+# The second is the default in flags of earlier versions: in checkpoints and in scripts.
+NO_PANOPTIC_THRESHOLD = (None, 0.85)
 # Valid values of --dataset_file for each path flag; "coco" is the default.
 _READ_BY = {"data": ("coco",), "voc_path": ("coco", "voc"), "yolo_path": ("coco", "yolo")}
 
@@ -42,7 +45,7 @@ def check_data_flags(args: argparse.Namespace, is_resumed: bool) -> None:
         _check_unused(args, has_own_data)
     if args.keep_difficult and (not has_own_data or args.yolo_path):
         raise UserError("--keep_difficult applies to Pascal VOC: it requires --data or --voc_path")
-    if args.classes and args.dataset_file.endswith("panoptic"):
+    if args.classes and args.dataset_file in PANOPTIC_DATA:
         raise UserError(f"--classes does not apply to --dataset_file {args.dataset_file}")
 
 
@@ -73,8 +76,8 @@ def _check_unused(args: argparse.Namespace, is_own: bool) -> None:
             f"--coco_panoptic_path: --dataset_file {args.dataset_file} does not read it; add "
             "--dataset_file coco_panoptic, or omit the path"
         )
-    has_maps = args.dataset_file.endswith("panoptic")
-    if args.panoptic_threshold is not None and args.masks and not has_maps:
+    has_threshold = args.panoptic_threshold not in NO_PANOPTIC_THRESHOLD
+    if has_threshold and args.masks and args.dataset_file not in PANOPTIC_DATA:
         raise UserError(
             f"--panoptic_threshold {args.panoptic_threshold}: --dataset_file {args.dataset_file} "
             "has no panoptic maps; add --dataset_file coco_panoptic, or omit the flag"

@@ -27,6 +27,7 @@ def check(*argv):
         ["--resume", "a.pth", "--coco_path", "a", "--coco_panoptic_path", "b"],
         ["--resume", "a.pth", "--coco_path", "a", "--masks", "--panoptic_threshold", "0.5"],
         ["--dataset_file", "shapes_panoptic", "--masks", "--panoptic_threshold", "0.5"],
+        ["--coco_path", "a", "--masks", "--panoptic_threshold", "0.85"],  # an old default
     ],
 )
 def test_flags_that_go_together(argv):
@@ -63,21 +64,27 @@ def test_flags_that_contradict_each_other(argv, says):
 
 
 @pytest.mark.parametrize(
-    "unused",
+    ("unused", "says"),
     [
-        ["--split_seed", "1"],
-        ["--coco_panoptic_path", "b"],
-        ["--masks", "--panoptic_threshold", "0.5"],
-        ["--lr_min", "1e-6"],
-        ["--coco_path", "", "--dataset_file", "shapes", "--val_fraction", "0.5"],
-        ["--coco_path", "", "--dataset_file", "shapes", "--keep_difficult"],
+        (["--split_seed", "1"], "--split_seed requires"),
+        (["--coco_panoptic_path", "b"], "--coco_panoptic_path: "),
+        (["--masks", "--panoptic_threshold", "0.5"], "--panoptic_threshold 0.5: "),
+        (["--lr_min", "1e-6"], "--lr_min 1e-06: "),
+        (
+            ["--coco_path", "", "--dataset_file", "shapes", "--val_fraction", "0.5"],
+            "--val_fraction requires",
+        ),
+        (
+            ["--coco_path", "", "--dataset_file", "shapes", "--keep_difficult"],
+            "--keep_difficult applies to",
+        ),
     ],
 )
-def test_the_first_start_with_auto_resume_refuses_what_any_start_refuses(unused):
+def test_the_first_start_with_auto_resume_refuses_what_any_start_refuses(unused, says):
     argv = ["--coco_path", "a", "--output_dir", "c", "--auto_resume", *unused, "--device", "cpu"]
     args = main.parse_command_line(argv).args
     check_flags(args)  # the checkpoint is not yet known
-    with pytest.raises(UserError, match="^" + next(word for word in unused[::-1] if "--" in word)):
+    with pytest.raises(UserError, match=f"^{says}"):
         check_training_flags(args)
     args.resume = "c/checkpoint.pth"  # as `resolve_flags` sets it
     check_training_flags(args)
