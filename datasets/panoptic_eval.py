@@ -115,7 +115,7 @@ class PanopticEvaluator:
         if self.output_dir is not None:
             own_ids = text_ids(categories)
             in_order = [self._scored[image_id] for image_id in sorted(self._scored)]
-            entries = [_with_own_ids(one.entry, own_ids) for one in in_order]
+            entries = [_with_own_ids(scored.entry, own_ids) for scored in in_order]
             with atomic_write(Path(self.output_dir) / _PREDICTIONS, "w") as file:
                 json.dump({"annotations": entries}, file)
         matches = [scored.matches for scored in self._scored.values()]

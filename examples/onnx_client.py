@@ -25,7 +25,7 @@ OPTIONAL = (
     *("category_ids", "fixed_size", "threshold"),
     *("is_thing", "segment_threshold", "architecture"),
 )
-# Default minimum scores by classification loss, for files without their own.
+# Default minimum scores by classification loss, for files without `threshold`.
 THRESHOLDS = {"ce": 0.5, "focal": 0.2}
 
 
@@ -60,7 +60,7 @@ def open_model(path: str) -> tuple[onnxruntime.InferenceSession, dict[str, Any]]
 
 
 def default_threshold(metadata: dict[str, Any]) -> float:
-    """Default minimum score, as in predict.py: the file's, else by the classification loss."""
+    """Default minimum score, as in predict.py: from the file, else by the classification loss."""
     if metadata["threshold"] is not None:
         return float(metadata["threshold"])
     return THRESHOLDS[(metadata["architecture"] or {}).get("cls_loss", "ce")]

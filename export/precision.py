@@ -102,10 +102,10 @@ def convert_to_fp16(model: Any) -> Any:
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    converted: Any = convert_float_to_float16(model, keep_io_types=True)
-    _remove_repeated_casts(converted.graph)
-    OnnxModel(converted).topological_sort()  # the converter appends the casts of the inputs
-    return converted
+    in_fp16: Any = convert_float_to_float16(model, keep_io_types=True)
+    _remove_repeated_casts(in_fp16.graph)
+    OnnxModel(in_fp16).topological_sort()  # the converter appends the casts of the inputs
+    return in_fp16
 
 
 def _remove_repeated_casts(graph: Any) -> None:
@@ -235,8 +235,10 @@ def _reader(inputs: Sequence[str], batches: Iterable[Example]) -> Any:
         """Iterates over the batches once."""
 
         def __init__(self) -> None:
-            named = (zip(inputs, batch, strict=True) for batch in batches)
-            self.feeds = ({name: value.numpy() for name, value in one} for one in named)
+            self.feeds = (
+                {name: value.numpy() for name, value in zip(inputs, batch, strict=True)}
+                for batch in batches
+            )
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             """Inputs of the next batch by name; None at the end."""

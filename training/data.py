@@ -33,7 +33,6 @@ from training.earlier_data import (
     build_earlier_split,
     check_fraction,
     class_list,
-    facts_of,
     report_changed_data,
     warn_of_earlier_training,
 )
@@ -83,8 +82,12 @@ class Data:
         }
 
     def facts(self) -> dict[str, Any]:
-        """Facts about both datasets, see `training.earlier_data.facts_of`."""
-        return {"training": facts_of(self.train_set), "validation": facts_of(self.val_set)}
+        """Number of images and objects of each split, and a hash; None for other datasets."""
+        splits = {"training": self.train_set, "validation": self.val_set}
+        return {
+            name: dataset.facts() if hasattr(dataset, "facts") else None
+            for name, dataset in splits.items()
+        }
 
 
 def build_data(args: argparse.Namespace, start: Start) -> Data:

@@ -9,7 +9,7 @@ from datasets.formats.held_out import ImageSplit
 from training.checkpoint import flags_in
 from training.flags.data_checks import OWN_DATA_PATHS
 from training.flags.saved import split_of
-from training.resume import Start
+from training.resume import LoadedCheckpoint, Start
 from util.errors import UserError
 from util.text import counted
 
@@ -43,6 +43,7 @@ def check_fraction(fraction: float | None, val_set: Any, start: Start, earlier: 
 
     Args:
         fraction: value of ``--val_fraction``.
+        val_set: validation data; its attribute ``split``, if any, is the split of the run.
         start: checkpoints; for ``--resume``, `training.flags.saved.resolve_flags` checks the flag.
         earlier: the split that the run keeps, see `build_earlier_split`.
 
@@ -72,23 +73,42 @@ def warn_of_earlier_training(val_set: Any, start: Start, earlier: ImageSplit) ->
     """Print a warning if held-out images are, or may be, training images of the checkpoint.
 
     Args:
+        val_set: validation data; its attribute ``split``, if any, is the split of the run.
+        start: checkpoints.
         earlier: the split that the run keeps, see `build_earlier_split`.
     """
     split: ImageSplit | None = getattr(val_set, "split", None)
-    checkpoint = start.resume or start.initial
-    if split is None or checkpoint is None:
+    if split is None:
         return
-    if start.resume is None:
-        saved = ImageSplit.read(checkpoint.content.get("split")).of_names(split.val)
-        if shared := split.val & saved.train:
-            print(
-                f"Warning: {len(shared)} of {len(split.val)} validation images have names of "
-                f"training images of {checkpoint.path}, such as {min(shared)}; if they are the "
-                "same images, validation AP will be too high"
-            )
+    if start.initial is not None:  # a resumed run keeps the split
+        _warn_of_training_names(split, start.initial)
+    if (checkpoint := start.resume or start.initial) is not None:
+        _warn_of_missing_images(split, len(val_set.ids), checkpoint, earlier)
+
+
+def _warn_of_training_names(split: ImageSplit, checkpoint: LoadedCheckpoint) -> None:
+    """Print a warning if held-out images have names of training images of the checkpoint."""
+    saved = ImageSplit.read(checkpoint.content.get("split")).of_names(split.val)
+    if shared := split.val & saved.train:
+        print(
+            f"Warning: {len(shared)} of {len(split.val)} validation images have names of "
+            f"training images of {checkpoint.path}, such as {min(shared)}; if they are the "
+            "same images, validation AP will be too high"
+        )
+
+
+def _warn_of_missing_images(
+    split: ImageSplit, num_images: int, checkpoint: LoadedCheckpoint, earlier: ImageSplit
+) -> None:
+    """Print a warning if the data has none of the validation images of the checkpoint.
+
+    Args:
+        split: the split of the run, which keeps the names of ``earlier``.
+        num_images: number of validation images in the data.
+    """
     knows_data = bool(split_of(flags_in(checkpoint.content, checkpoint.path)))
     is_kept = bool(earlier.val) and earlier.val <= split.val
-    if knows_data and is_kept and len(split.val - earlier.val) == len(val_set.ids):
+    if knows_data and is_kept and len(split.val - earlier.val) == num_images:
         print(
             f"Warning: none of the {len(earlier.val)} validation images of {checkpoint.path}, such "
             f"as {min(earlier.val)}, is in the data; if its images were renamed or moved, the new "
@@ -116,21 +136,12 @@ def class_list(
     return [names[i] for i in sorted(names)]
 
 
-def facts_of(dataset: Any) -> dict[str, Any] | None:
-    """Number of images and objects of a dataset, and a hash; None for other dataset classes.
-
-    Args:
-        dataset: training or validation data, or None.
-    """
-    return dataset.facts() if hasattr(dataset, "facts") else None
-
-
 def report_changed_data(saved: Any, now: Mapping[str, Any]) -> None:
     """Print which data has changed.
 
     Args:
         saved: ``data`` of the checkpoint, not validated; None in files of earlier versions.
-        now: the same of this run: facts by name of the split, see `facts_of`.
+        now: the same of this run, see `training.data.Data.facts`.
     """
     for split, facts in now.items():
         before = saved.get(split) if isinstance(saved, Mapping) else None

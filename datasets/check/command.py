@@ -84,7 +84,10 @@ def _splits(args: argparse.Namespace) -> list[Split]:
     if (source := build_source(args)) is not None:
         options = build_read_options(args)
         by_name = {name: read_split(source, name, options) for name in split_names(source)}
-        return [Split(name, t.img_folder, t.source, t) for name, t in by_name.items()]
+        return [
+            Split(name, tables.img_folder, tables.source, tables)
+            for name, tables in by_name.items()
+        ]
     named = [
         name
         for name in ("train", "val")

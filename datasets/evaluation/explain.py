@@ -60,7 +60,7 @@ def explain_missing_ap(
 
 
 def explain_limit(evaluator: CocoEvaluator) -> str | None:
-    """Report objects that COCO counts as missed because it limits the detections per image.
+    """Report objects that count as missed because COCO limits the detections per image and class.
 
     Args:
         evaluator: evaluator of boxes after ``accumulate()``.
@@ -81,12 +81,12 @@ def explain_limit(evaluator: CocoEvaluator) -> str | None:
         return None
     (image_id, category_id), most = excess.most_common(1)[0]
     name = category_names(coco_gt.cats.values()).get(category_id, category_id)
+    file_name = coco_gt.imgs[image_id].get("file_name")
+    images_have = counted(len({image for image, _ in excess}), "images have")
     return (
         f"AP and AR count at most {limit} detections per image and class, as COCO does, but "
-        f"{counted(len({image for image, _ in excess}), 'images have')} more objects of a class, "
-        f"such as {most + limit} of "
-        f"{name} in {coco_gt.imgs[image_id].get('file_name')}: {excess.total()} of "
-        f"{counts.total()} objects count as missed, whatever the model detects"
+        f"{images_have} more objects of a class, such as {most + limit} of {name} in {file_name}: "
+        f"{excess.total()} of {counts.total()} objects count as missed, whatever the model detects"
     )
 
 

@@ -218,9 +218,9 @@ def _find_class_file(root: Path, splits: Mapping[str, list[Path]]) -> Path | Non
 def label_files(images: Iterable[Path]) -> dict[Path, Path]:
     """Paths of the label files of images, which may not exist.
 
-    Those of the images of a folder are in the folder ``labels`` instead of ``images``, or next to
-    the images. A name that differs only in case or in the encoding of accents counts if no other
-    image has it exactly.
+    The label files of a folder's images are in the folder ``labels`` instead of ``images``, or, if
+    none of them exists there, next to the images. A name that differs only in case or in the
+    encoding of accents counts if no other image has it exactly.
     """
     of_folder: defaultdict[Path, list[Path]] = defaultdict(list)
     for image in images:

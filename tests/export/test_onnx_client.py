@@ -61,7 +61,7 @@ def test_it_detects_what_the_model_does(onnx_export, pictures, tmp_path):
         assert drawn.size == image.size and drawn.tobytes() != image.tobytes()
 
 
-def test_the_default_threshold_is_that_of_the_file():
+def test_the_default_threshold_is_read_from_the_file():
     default_threshold = runpy.run_path(str(CLIENT))["default_threshold"]
     for loss, expected in (("ce", 0.5), ("focal", 0.2)):
         loaded = LoadedModel(model=SimpleNamespace(cls_loss=loss), num_classes=2, categories={})
