@@ -112,13 +112,21 @@ def children_of(pid):
     return map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
-def test_ctrl_c_to_torchrun_saves_once(data, tmp_path):
-    agent = start(
-        ["--standalone", "--nproc_per_node", "2"], [*MAIN, "--epochs", "999"], data, tmp_path
-    )
-    wait_for(tmp_path / "log.txt", agent)
+def interrupted(data, folder):
+    """What torchrun and its two processes print if it gets Ctrl-C after the first epoch."""
+    launch = ["--standalone", "--nproc_per_node", "2"]
+    agent = start(launch, [*MAIN, "--epochs", "999"], data, folder)
+    wait_for(folder / "log.txt", agent)
     agent.send_signal(signal.SIGINT)
-    (output,) = finish(agent, statuses=(1, 130))
+    return finish(agent, statuses=(1, 130))[0]
+
+
+def test_ctrl_c_to_torchrun_saves_once(data, tmp_path):
+    output = interrupted(data, tmp_path / "run")
+    # In PyTorch 2.11 `torch.distributed.elastic.metrics.prof` fails if a signal comes before its
+    # clock has started. torchrun then kills its processes.
+    if "UnboundLocalError: cannot access local variable 'start'" in output:
+        output = interrupted(data, tmp_path / "again")
     assert output.count("stopped by SIGINT") == 2
     assert "checkpoint saved; continue with --output_dir" in output
 
