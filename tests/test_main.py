@@ -375,3 +375,11 @@ def test_divergence_has_a_status_of_its_own(data, capsys):
     assert run(data, "--lr", "1e30", "--lr_backbone", "1e30", "--epochs", "2") == 1
     error = capsys.readouterr().err.strip()
     assert error.startswith("main.py: training stopped: ") and "\n" not in error
+
+
+def test_each_rank_draws_its_own_random_numbers(monkeypatch):
+    """Else all ranks would drop the same activations, and add the same noise."""
+    monkeypatch.setattr("util.distributed.processes.get_rank", lambda: 3)
+    args, given, _ = main.parse_command_line(["--device", "cpu", "--seed", "40", "--eval"])
+    main._resolve_flags(args, given)
+    assert torch.initial_seed() == 43
