@@ -147,10 +147,10 @@ def _restore_training(
 ) -> "TrainingState":
     """Training state of a new run, or restored from the checkpoint to resume."""
     from training.checkpoint import TrainingState
+    from training.progress import Progress
     from training.resume import resume_training
-    from training.state import RunState
 
-    training = TrainingState(model, *optimization, RunState(epoch=args.start_epoch))
+    training = TrainingState(model, *optimization, Progress(epoch=args.start_epoch))
     if start.resume is not None and not args.eval:
         resume_training(training, start.resume, vars(args), folder)
     return training
@@ -165,7 +165,7 @@ def _train(run: "Run", data: "Data", start: "Start") -> None:
     warn_of_random_positions(run.flags["position_embedding"], run.flags["lr_backbone"], start)
     run.train()
     write_report_at_end(run.folder.path, data.val_set, data.ground_truth, data.train_set)
-    run.output.end(run.state, run.folder.path)
+    run.output.end(run.progress, run.folder.path)
 
 
 def _resolve_flags(

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from datasets.annotations.class_tables import table_of_checkpoint
 from models.weights import assumed_cls_loss, load_model_state, model_state
 from training.averaging import AveragedModel
-from training.state import PROGRESS_FIELDS, RunState
+from training.progress import PROGRESS_FIELDS, Progress
 from util.distributed.processes import all_gather, get_rank
 from util.errors import UserError
 from util.metric_logger import MetricLogger
@@ -43,7 +43,7 @@ KEYS = {
     "ema": "state dict of the EMA weights; None without --ema_decay",
     "scaler": "state dict of the gradient scaler; None without --amp fp16",
     "rng": "per rank: random states; running statistics of the current epoch, equal on all ranks",
-    "progress": "fields of RunState listed in training.state.PROGRESS_FIELDS",
+    "progress": "fields of Progress listed in training.progress.PROGRESS_FIELDS",
     "step": "optimizer steps since the start of the run, skipped steps included",
     "versions": "versions of Python and packages, and the git commit",
     "thresholds": "score thresholds with the best F1 in the evaluation of these weights: best_f1 "
@@ -70,7 +70,7 @@ class TrainingState:
     optimizer: Optimizer
     lr_scheduler: LRScheduler
     scaler: torch.amp.GradScaler | None
-    progress: RunState
+    progress: Progress
     averaged: AveragedModel | None = None
 
 
@@ -110,7 +110,7 @@ def checkpoint_of(
 def with_thresholds(
     checkpoint: Checkpoint, thresholds: Thresholds, ema_thresholds: Thresholds
 ) -> dict[str, Any]:
-    """Copy of a checkpoint with the thresholds of its evaluation, see `RunState`."""
+    """Copy of a checkpoint with the thresholds of its evaluation, see `Progress`."""
     progress = {**checkpoint["progress"], "ema_thresholds": ema_thresholds}
     return {**checkpoint, "thresholds": thresholds, "progress": progress}
 
@@ -263,7 +263,7 @@ def restore_average(
     return weights is not None
 
 
-def restored_progress(checkpoint: Checkpoint) -> RunState:
+def restored_progress(checkpoint: Checkpoint) -> Progress:
     """Read the training progress, and restore the random generators of this rank.
 
     The original writes checkpoints only between two epochs.
@@ -276,7 +276,7 @@ def restored_progress(checkpoint: Checkpoint) -> RunState:
         known = {name: saved[name] for name in PROGRESS_FIELDS if name in saved}
         epoch, step = position_in(checkpoint)
         thresholds = checkpoint.get("thresholds")
-        progress = RunState(epoch=epoch + 1, step=step, thresholds=thresholds, **known)
+        progress = Progress(epoch=epoch + 1, step=step, thresholds=thresholds, **known)
         progress.check()
         ranks = checkpoint.get("rng", [])
         if len(ranks) > 0:

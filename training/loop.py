@@ -23,8 +23,8 @@ from training.folder import RunFolder
 from training.network import distribute
 from training.nonfinite import NonFinitePolicy
 from training.optimization.plan import TrainingPlan
+from training.progress import score_name, validation_score
 from training.resume import set_aside_later_files
-from training.state import score_name, validation_score
 from training.stopping import explained_worker_faults, stop
 from training.tensorboard import TensorboardLog
 from training.terminal.output import FullOutput
@@ -96,11 +96,11 @@ class Run:
     tensorboard: TensorboardLog | None = None
 
     def __post_init__(self) -> None:
-        self.state = self.training.progress
+        self.progress = self.training.progress
         self.device = next(self.training.model.parameters()).device
         self.signals = StopSignals()
         self.watch = StepWatch(
-            self.device, lambda records: self.non_finite.handle(records, self.state)
+            self.device, lambda records: self.non_finite.handle(records, self.progress)
         )
 
     def score(self) -> None:
@@ -121,15 +121,16 @@ class Run:
             StopRequested: if a stop signal was received. A checkpoint has been saved, if there is
                 an output folder.
         """
-        settings, state, epochs = self.settings, self.state, self.plan.epochs
+        settings, progress, epochs = self.settings, self.progress, self.plan.epochs
         if settings.overwrite:
             self.folder.start_over()
         if settings.resume:
-            set_aside_later_files(self.folder, settings.resume, state)
+            set_aside_later_files(self.folder, settings.resume, progress)
         self.folder.remove_partial_files()
         self.output.full("Start training")
-        if state.epoch >= epochs:
-            print(f"Nothing left to do: {count(state.epoch, 'epoch')} done, --epochs is {epochs}")
+        if progress.epoch >= epochs:
+            done = count(progress.epoch, "epoch")
+            print(f"Nothing left to do: {done} done, --epochs is {epochs}")
         elif self.folder.path is not None and is_main_process():
             write_config(self.folder.path, self.config)
         self.output.take_log(self.folder.read_log())
@@ -137,9 +138,9 @@ class Run:
         with contextlib.closing(self.output), self.signals, explained_worker_faults(self.signals):
             if self._last_epoch_is_not_logged():
                 self._end_epoch(settings.resume)
-            while state.epoch < epochs and not self._should_stop_early():
+            while progress.epoch < epochs and not self._should_stop_early():
                 self._train_epoch()
-                content = self._save(epoch=state.epoch - 1)
+                content = self._save(epoch=progress.epoch - 1)
                 if self.watch.stop_agreed:
                     self._stop()
                 # A checkpoint of a GPU is read from its file, which gives tensors on the CPU.
@@ -152,20 +153,20 @@ class Run:
 
     def _last_epoch_is_not_logged(self) -> bool:
         """Whether the resumed run was interrupted after an epoch, but before its log entry."""
-        state, epoch = self.state, self.state.epoch - 1
-        ended = state.images_done == 0 and state.train_stats is not None
-        if not ended or epoch in state.scores:
+        progress, epoch = self.progress, self.progress.epoch - 1
+        ended = progress.images_done == 0 and progress.train_stats is not None
+        if not ended or epoch in progress.scores:
             return False
         folder = self.folder
         return broadcast_object(folder.holds(self.settings.resume) and not folder.has_logged(epoch))
 
     def _should_stop_early(self) -> bool:
-        best, patience = self.state.best_epoch, self.settings.patience
-        if best is None or patience is None or not self.state.has_score:
+        best, patience = self.progress.best_epoch, self.settings.patience
+        if best is None or patience is None or not self.progress.has_score:
             return False
-        if sum(epoch > best for epoch in self.state.scores) < patience:
+        if sum(epoch > best for epoch in self.progress.scores) < patience:
             return False
-        averaged = " (EMA weights)" if self.state.best_weights == "ema" else ""
+        averaged = " (EMA weights)" if self.progress.best_weights == "ema" else ""
         print(
             f"Early stopping (--patience {patience}): no better validation score since epoch "
             f"{best}{averaged}"
@@ -175,19 +176,19 @@ class Run:
     def _train_epoch(self) -> None:
         """Train one epoch, or the remaining steps of a resumed epoch."""
         assert self.train_loader is not None
-        settings, plan, state, training = self.settings, self.plan, self.state, self.training
+        settings, plan, progress, training = self.settings, self.plan, self.progress, self.training
         self._start_stage()
-        state.thresholds = state.ema_thresholds = None  # they belong to the previous weights
-        steps_done = state.images_done // plan.images_per_step(state.epoch)
-        batches_done, batch_size = steps_done * plan.accum_steps, plan.batch_size_in(state.epoch)
-        self.train_loader.start_at(state.epoch, batches_done, batch_size)
+        progress.thresholds = progress.ema_thresholds = None  # they belong to the previous weights
+        steps_done = progress.images_done // plan.images_per_step(progress.epoch)
+        batches_done, batch_size = steps_done * plan.accum_steps, plan.batch_size_in(progress.epoch)
+        self.train_loader.start_at(progress.epoch, batches_done, batch_size)
         stats: dict[str, Any] = train_one_epoch(
             self.parallel_model,
             self.criterion,
             self.train_loader,
             training.optimizer,
             self.device,
-            state.epoch,
+            progress.epoch,
             settings.clip_max_norm,
             settings.amp,
             accum_steps=plan.accum_steps,
@@ -195,22 +196,22 @@ class Run:
             watch=self.watch,
             context=EpochContext(
                 steps_done,
-                state.meters,
+                progress.meters,
                 lambda: self.signals.received is not None,
                 self._after_step,
-                lambda: plan.lr_factor(state.epoch, state.step),
+                lambda: plan.lr_factor(progress.epoch, progress.step),
             ),
-            logger=self.output.epoch_logger(state.epoch),
+            logger=self.output.epoch_logger(progress.epoch),
         )
         if settings.group_aspect and not steps_done:  # a resumed epoch counts only part of it
             stats["padding"] = self.train_loader.padding.share
-        state.train_stats = stats
+        progress.train_stats = stats
         training.lr_scheduler.step()
-        state.epoch, state.images_done, state.meters = state.epoch + 1, 0, {}
+        progress.epoch, progress.images_done, progress.meters = progress.epoch + 1, 0, {}
 
     def _start_stage(self) -> None:
         """Freeze or unfreeze the backbone according to the plan of the current epoch."""
-        plan, epoch = self.plan, self.state.epoch
+        plan, epoch = self.plan, self.progress.epoch
         is_frozen = plan.freezes_backbone(epoch)
         if set_backbone_trained(self.training.optimizer, not is_frozen):
             switch, batch_size = plan.freeze_backbone_epochs, plan.batch_size_in(epoch)
@@ -222,15 +223,15 @@ class Run:
 
     def _after_step(self, steps_done: int, logger: MetricLogger) -> None:
         """Update EMA weights; save a checkpoint if one is due; after a signal also stop."""
-        state, every = self.state, self.settings.save_every
-        state.step += 1
+        progress, every = self.progress, self.settings.save_every
+        progress.step += 1
         if self.training.averaged is not None:
             self.training.averaged.update_parameters(self.training.model)
-        state.images_done = steps_done * self.plan.images_per_step(state.epoch)
-        if not self.watch.stop_agreed and not (every and state.step % every == 0):
+        progress.images_done = steps_done * self.plan.images_per_step(progress.epoch)
+        if not self.watch.stop_agreed and not (every and progress.step % every == 0):
             return
         self.watch.read_flags()
-        state.meters = logger.state_dict()
+        progress.meters = logger.state_dict()
         if self.folder.path is not None:
             self._save(epoch=None)
         if self.watch.stop_agreed:
@@ -238,7 +239,7 @@ class Run:
 
     def _stop(self) -> NoReturn:
         """Raise StopRequested on every rank. Collective: call on every rank."""
-        stop(self.signals, self.state, self.folder.path)
+        stop(self.signals, self.progress, self.folder.path)
 
     def _save(self, epoch: int | None) -> dict[str, Any]:
         """Write a checkpoint, and return its content. Collective: call on every rank.
@@ -249,10 +250,10 @@ class Run:
         Returns:
             entries by key; the tensors are those of the training state, not copies.
         """
-        parameters = self.training.model.parameters()
+        parameters, progress = self.training.model.parameters(), self.progress
         if not nn.utils.get_total_norm(p.detach() for p in parameters).isfinite():
             raise DivergenceError(
-                f"epoch {self.state.epoch}: weights are no longer finite after {self.state.step} "
+                f"epoch {progress.epoch}: weights are no longer finite after {progress.step} "
                 "steps; the previous checkpoint is kept: resume from it with a lower --lr"
             )
         content = checkpoint_of(self.training, self.flags, self.classes)
@@ -268,44 +269,44 @@ class Run:
             saved_as: path of the epoch's checkpoint; None: the newest checkpoint.
             content: its content, if it is still in memory.
         """
-        if self.plan.evaluates(self.state.epoch - 1):
+        if self.plan.evaluates(self.progress.epoch - 1):
             self._evaluate_epoch(saved_as, content)
         else:
             self._log_epoch({}, {})
-        refuse_too_many(self.state.bad_images, self.settings.skip_bad_images)
+        refuse_too_many(self.progress.bad_images, self.settings.skip_bad_images)
 
     def _evaluate_epoch(self, saved_as: str | None, content: Mapping[str, Any] | None) -> None:
         """Evaluate the epoch just finished, write log and evaluation, update ``best.pth``."""
-        state, epoch = self.state, self.state.epoch - 1
+        progress, epoch = self.progress, self.progress.epoch - 1
         ema_stats, ema_thresholds = self._score_averaged()
         test_stats, evaluator, thresholds = self._score()
         found = thresholds, ema_thresholds
-        if found != (state.thresholds, state.ema_thresholds):  # not yet in the checkpoint
-            state.thresholds, state.ema_thresholds = found
+        if found != (progress.thresholds, progress.ema_thresholds):  # not yet in the checkpoint
+            progress.thresholds, progress.ema_thresholds = found
             self.folder.add_thresholds(*found, saved_as, content)
         self._log_epoch(test_stats, ema_stats)
         if is_main_process():
             evaluation = serialisable_eval(evaluator.coco_eval["bbox"].eval)
             self.folder.save_epoch_evaluation(evaluation, epoch)
-        state.scores[epoch] = validation_score(test_stats)
+        progress.scores[epoch] = validation_score(test_stats)
         if ema_stats:
-            state.ema_scores[epoch] = validation_score(ema_stats)
-        if state.best_epoch == epoch:
+            progress.ema_scores[epoch] = validation_score(ema_stats)
+        if progress.best_epoch == epoch:
             self._keep_best(score_name(test_stats), saved_as)
-        self.output.scores(state, test_stats, ema_stats)
+        self.output.scores(progress, test_stats, ema_stats)
 
     def _log_epoch(self, test_stats: Mapping[str, Any], ema_stats: Mapping[str, Any]) -> None:
         """Log the epoch just finished; the statistics are empty if it was not evaluated."""
-        state, epoch = self.state, self.state.epoch - 1
-        state.share_bad_images()
+        progress, epoch = self.progress, self.progress.epoch - 1
+        progress.share_bad_images()
         entry = {
-            **{f"train_{name}": value for name, value in (state.train_stats or {}).items()},
+            **{f"train_{name}": value for name, value in (progress.train_stats or {}).items()},
             **{f"test_{name}": value for name, value in test_stats.items()},
             **{f"ema_{name}": value for name, value in ema_stats.items()},
             "epoch": epoch,
             "n_parameters": num_optimized(self.training.optimizer),
             **({"backbone_frozen": True} if self.plan.freezes_backbone(epoch) else {}),
-            **state.skips_and_replacements(),
+            **progress.skips_and_replacements(),
         }
         self.folder.append_log(entry)
         if self.tensorboard is not None:
@@ -318,12 +319,13 @@ class Run:
             name: name of the validation score.
             saved_as: path of the epoch's checkpoint; None: the newest checkpoint.
         """
-        state, epoch = self.state, self.state.epoch - 1
-        self.folder.keep_as_best(saved_as, state.best_weights)
+        progress, epoch = self.progress, self.progress.epoch - 1
+        self.folder.keep_as_best(saved_as, progress.best_weights)
         if self.folder.path is not None:
-            which = {"ema": "EMA weights, ", "model": "raw weights, "}[state.best_weights]
-            which = which if epoch in state.ema_scores else ""
-            self.output.full(f"best.pth: epoch {epoch}, {which}{name} {state.score_of(epoch):.3f}")
+            which = {"ema": "EMA weights, ", "model": "raw weights, "}[progress.best_weights]
+            which = which if epoch in progress.ema_scores else ""
+            score = f"{name} {progress.score_of(epoch):.3f}"
+            self.output.full(f"best.pth: epoch {epoch}, {which}{score}")
 
     def _score_averaged(self) -> tuple[dict[str, Any], Thresholds]:
         """Evaluate the EMA weights, if there are any; return statistics and thresholds."""

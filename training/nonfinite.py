@@ -20,7 +20,7 @@ from models.criterion import SetCriterion
 from models.fast.attention import WeightHooks
 from models.weights import load_model_state, model_state
 from training.network import prepare_for_training
-from training.state import RunState
+from training.progress import Progress
 from util.cli.command_line import ArgumentParser, run_command
 from util.distributed.processes import all_gather, get_rank
 from util.errors import DivergenceError, UserError
@@ -54,25 +54,25 @@ class NonFinitePolicy:
     folder: Path | None
     flags: Mapping[str, Any]
 
-    def handle(self, records: Sequence[StepRecord], state: RunState) -> None:
+    def handle(self, records: Sequence[StepRecord], progress: Progress) -> None:
         """Count a skipped step. Collective; call this before the weights change.
 
         Args:
             records: micro-batches of the step on this rank.
-            state: training progress; its ``skipped_steps`` is increased.
+            progress: training progress; its ``skipped_steps`` is increased.
 
         Raises:
             DivergenceError: if more steps than allowed were non-finite; the message contains the
                 cause, if it was found.
         """
-        state.skipped_steps += 1
+        progress.skipped_steps += 1
         allowed = self.flags["max_skipped_steps"]
-        if state.skipped_steps > allowed:
+        if progress.skipped_steps > allowed:
             raise DivergenceError(f"{self._explain(records)}; the update was not applied")
         images = ", ".join(all_gather(image_names(records)))
         print(
             f"epoch {records[0].epoch}, step {records[0].step}: non-finite loss or gradient, step "
-            f"skipped ({state.skipped_steps} of --max_skipped_steps {allowed}); images {images}"
+            f"skipped ({progress.skipped_steps} of --max_skipped_steps {allowed}); images {images}"
         )
 
     def _explain(self, records: Sequence[StepRecord]) -> str:

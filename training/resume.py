@@ -35,7 +35,7 @@ from training.checkpoint import (
 from training.class_rows import class_of_row_in
 from training.folder import RunFolder
 from training.optimization.optimizer_state import SCHEDULE_FLAGS, restore_optimizer
-from training.state import RunState
+from training.progress import Progress
 from util.distributed.agreement import fingerprint
 from util.distributed.gathering import broadcast_object
 from util.distributed.processes import all_gather, get_world_size
@@ -254,7 +254,7 @@ def resume_training(
         )
 
 
-def set_aside_later_files(folder: RunFolder, checkpoint: str, progress: RunState) -> None:
+def set_aside_later_files(folder: RunFolder, checkpoint: str, progress: Progress) -> None:
     """When resuming from a checkpoint of this folder, set aside everything written after it.
 
     Call it only after flags and data have been checked.

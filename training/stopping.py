@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from training.state import RunState
+from training.progress import Progress
 from util.cli.signals import StopRequested, StopSignals
 from util.distributed.processes import all_gather
 from util.errors import UserError
@@ -41,7 +41,7 @@ _FAULT_OF_A_WORKER = re.compile(
 )
 
 
-def stop(signals: StopSignals, state: RunState, folder: Path | None) -> NoReturn:
+def stop(signals: StopSignals, progress: Progress, folder: Path | None) -> NoReturn:
     """End a run after a signal. Collective: call on every rank.
 
     Args:
@@ -57,8 +57,8 @@ def stop(signals: StopSignals, state: RunState, folder: Path | None) -> NoReturn
     saved = f"checkpoint saved; continue with --output_dir {folder} --auto_resume"
     raise StopRequested(
         signum,
-        f"stopped by {signal.Signals(signum).name} in epoch {state.epoch}, after "
-        f"{state.step} steps in total; "
+        f"stopped by {signal.Signals(signum).name} in epoch {progress.epoch}, after "
+        f"{progress.step} steps in total; "
         + (saved if folder is not None else "nothing is saved without --output_dir"),
     )
 

@@ -20,7 +20,7 @@ if __name__ == "__main__":
     def after_step_or_death(self: loop.Run, *args: object) -> None:
         after_step(self, *args)  # type: ignore[arg-type]
         first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
-        if first and get_rank() == rank and self.state.step == step:
+        if first and get_rank() == rank and self.progress.step == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
     loop.Run._after_step = after_step_or_death  # type: ignore[method-assign]

@@ -70,7 +70,7 @@ def state_of(run):
         "schedule": run.training.lr_scheduler.state_dict(),
         "things": None if panoptic is None else panoptic.is_thing_map,
         "classes": run.flags["num_classes"],
-        "scores": run.state.scores,
+        "scores": run.progress.scores,
     }
     return copy.deepcopy(state)
 

@@ -8,8 +8,8 @@ from tests.drawn_data import drawn_data
 from tests.test_main import read_checkpoint, read_log
 from tests.test_main import run_simple as run
 from tests.training.test_resume import Interrupt, assert_same, crash
-from training import evaluation, loop, reporting, state
-from training.state import RunState, score_name
+from training import evaluation, loop, progress, reporting
+from training.progress import Progress, score_name
 
 AVERAGED = ["--lr", "1e-3", "--ema_decay", "0.9"]
 
@@ -35,13 +35,13 @@ data = drawn_data(num_train=4, num_val=2)
     ],
 )
 def test_the_best_epoch_and_its_weights(raw, averaged, wanted):
-    state = RunState(scores=raw, ema_scores=averaged)
-    assert (state.best_epoch, state.best_weights) == wanted
+    progress = Progress(scores=raw, ema_scores=averaged)
+    assert (progress.best_epoch, progress.best_weights) == wanted
 
 
 def test_scores_of_both_come_from_the_log():
-    state = RunState(epoch=3)
-    state.take_scores(
+    progress = Progress(epoch=3)
+    progress.take_scores(
         [
             {"epoch": 0, "test_coco_eval_bbox": [0.1], "ema_coco_eval_bbox": [0.2]},
             {"epoch": 1, "test_coco_eval_bbox": [0.3]},
@@ -49,8 +49,8 @@ def test_scores_of_both_come_from_the_log():
             {"epoch": 3, "test_coco_eval_bbox": [0.9], "ema_coco_eval_bbox": [0.9]},
         ]
     )
-    assert state.scores == {0: 0.1, 1: 0.3, 2: 0.4}
-    assert state.ema_scores == {0: 0.2, 2: -1.0}
+    assert progress.scores == {0: 0.1, 1: 0.3, 2: 0.4}
+    assert progress.ema_scores == {0: 0.2, 2: -1.0}
 
 
 def test_names_of_scores():
@@ -95,7 +95,7 @@ def test_without_averaged_weights_best_is_the_checkpoint_itself(data, tmp_path, 
 @pytest.fixture
 def scored_by_loss(monkeypatch):
     """The largest loss wins: EMA weights, which lag behind, as long as training gets on."""
-    for module in (loop, state):
+    for module in (loop, progress):
         monkeypatch.setattr(module, "validation_score", lambda stats: stats["loss"])
 
 

@@ -19,7 +19,7 @@ from training.checkpoint import (
     is_of_original,
     position_in,
 )
-from training.state import RunState
+from training.progress import Progress
 from util.errors import UserError
 from util.optimizer import build_lr_scheduler, build_optimizer
 
@@ -28,7 +28,7 @@ def content(is_thing=None, progress=None):
     model = nn.ModuleDict({"backbone": nn.Linear(2, 3), "head": nn.Linear(3, 1)})
     optimizer = build_optimizer(model, 0.1, 0.01, 0.5)
     scheduler = build_lr_scheduler(optimizer, "step", 9, 2, 0.0)
-    progress = progress or RunState(epoch=3, step=7)
+    progress = progress or Progress(epoch=3, step=7)
     average = AveragedModel(model, 0.9)
     state = TrainingState(model, optimizer, scheduler, None, progress, average)
     classes = {"categories": {1: "cat"}, "is_thing": is_thing, "category_ids": [1]}
@@ -43,7 +43,7 @@ def test_the_table_names_every_key():
 
 
 def test_later_progress_does_not_change_the_entries():
-    progress = RunState(epoch=3, step=7, bad_images=["a.jpg"], scores={0: 0.5})
+    progress = Progress(epoch=3, step=7, bad_images=["a.jpg"], scores={0: 0.5})
     saved = content(progress=progress)["progress"]
     progress.bad_images.append("b.jpg")  # as the evaluation of the epoch does
     progress.scores[1] = 0.6

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from training import loop, state
+from training import loop
 from training.optimization.plan import TrainingPlan
-from training.state import RunState
+from training.progress import Progress
 from util.metric_logger import MetricLogger
 
 PLAN = TrainingPlan(epochs=2, batch_size=2, accum_steps=1)
@@ -15,10 +15,10 @@ PLAN = TrainingPlan(epochs=2, batch_size=2, accum_steps=1)
 
 def test_the_log_has_the_bad_images_of_all_ranks(monkeypatch):
     """Images of the validation data are found after the checkpoint, which shares the earlier."""
-    monkeypatch.setattr(state, "all_gather", lambda own: [own, ["b.jpg"]])
+    monkeypatch.setattr("training.progress.all_gather", lambda own: [own, ["b.jpg"]])
     entries = []
     run = SimpleNamespace(
-        state=RunState(epoch=1, bad_images=["a.jpg"]),
+        progress=Progress(epoch=1, bad_images=["a.jpg"]),
         plan=PLAN,
         training=SimpleNamespace(optimizer=SimpleNamespace(param_groups=[])),
         folder=SimpleNamespace(append_log=entries.append),
@@ -30,17 +30,17 @@ def test_the_log_has_the_bad_images_of_all_ranks(monkeypatch):
 
 def test_a_step_just_skipped_counts_in_its_checkpoint(tmp_path):
     run = SimpleNamespace(
-        state=RunState(),
+        progress=Progress(),
         settings=SimpleNamespace(save_every=1),
         plan=PLAN,
         training=SimpleNamespace(averaged=None),
         folder=SimpleNamespace(path=tmp_path),
     )
     saved = []
-    run._save = lambda epoch: saved.append(run.state.skipped_steps)
+    run._save = lambda epoch: saved.append(run.progress.skipped_steps)
 
     def skip():
-        run.state.skipped_steps += 1
+        run.progress.skipped_steps += 1
 
     run.watch = SimpleNamespace(stop_agreed=False, read_flags=skip)
     loop.Run._after_step(run, 1, MetricLogger())

@@ -16,6 +16,7 @@ from training.flags.checks import check_flags
 from training.flags.saved import resolve_for_resume
 from training.folder import RunFolder
 from training.optimization.optimizer_state import restore_optimizer
+from training.progress import Progress
 from training.resume import (
     LoadedCheckpoint,
     Start,
@@ -23,7 +24,6 @@ from training.resume import (
     find_start,
     resume_training,
 )
-from training.state import RunState
 from util.errors import UserError
 from util.metric_logger import MetricLogger
 from util.optimizer import build_lr_scheduler, build_optimizer
@@ -51,7 +51,7 @@ def trained(kind):
         scheduler.step()
     scaler = torch.amp.GradScaler("cpu")
     scaler.scale(torch.ones(1))
-    progress = RunState(epoch=3, step=3, scores={0: 0.5}, bad_images=["a"])
+    progress = Progress(epoch=3, step=3, scores={0: 0.5}, bad_images=["a"])
     state = TrainingState(model, optimizer, scheduler, scaler, progress)
     content = checkpoint_of(state, {**FLAGS, "lr_scheduler": kind}, {})
     names = (
@@ -184,7 +184,7 @@ def test_scores_come_from_the_log_beside_the_checkpoint_alone(tmp_path, is_own):
     (tmp_path / "log.txt").write_text('{"epoch": 1, "test_coco_eval_bbox": [0.75]}\n')
     path = tmp_path / "x.pth" if is_own else tmp_path.parent / "x.pth"
     model, optimizer, scheduler = build("step")
-    state = TrainingState(model, optimizer, scheduler, None, RunState())
+    state = TrainingState(model, optimizer, scheduler, None, Progress())
     checkpoint = LoadedCheckpoint(str(path), copy.deepcopy(WHOLE["step"]))
     resume_training(state, checkpoint, vars(resolved(WHOLE["step"])), RunFolder(str(tmp_path)))
     assert state.progress.scores == ({0: 0.5, 1: 0.75} if is_own else {0: 0.5})

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from training import stopping
-from training.state import RunState
+from training.progress import Progress
 from util.cli.signals import StopRequested
 
 INT, TERM, USR1 = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1
@@ -26,6 +26,6 @@ def test_all_ranks_end_with_the_same_signal(monkeypatch, tmp_path, received, wan
     monkeypatch.setattr(stopping, "all_gather", lambda own: received)
     for own in received:
         with pytest.raises(StopRequested) as raised:
-            stopping.stop(SimpleNamespace(received=own), RunState(epoch=3, step=40), tmp_path)
+            stopping.stop(SimpleNamespace(received=own), Progress(epoch=3, step=40), tmp_path)
         assert raised.value.exit_status == 128 + wanted
         assert f"{wanted.name} in epoch 3, after 40 steps in total" in str(raised.value)

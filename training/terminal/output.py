@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.state import RunState, score_name
+from training.progress import Progress, score_name
 from util.distributed.processes import is_main_process
 from util.metric_logger import MetricLogger
 from util.options import prints_short
@@ -66,7 +66,7 @@ class FullOutput:
         for sentence in sentences:
             print(sentence)
 
-    def scores(self, state: RunState, stats: Stats, ema_stats: Stats) -> None:
+    def scores(self, progress: Progress, stats: Stats, ema_stats: Stats) -> None:
         """Print the scores of an evaluation.
 
         Args:
@@ -74,7 +74,7 @@ class FullOutput:
             ema_stats: statistics of the EMA weights; empty without EMA weights.
         """
 
-    def end(self, state: RunState, folder: Path | None) -> None:
+    def end(self, progress: Progress, folder: Path | None) -> None:
         """Print the output files of a finished run."""
 
     def close(self) -> None:
@@ -126,24 +126,24 @@ class ShortOutput(FullOutput):
                 print(textwrap.fill(f"Note: {sentence}", MAX_WIDTH, subsequent_indent="      "))
         self._explained.update(sentences)
 
-    def scores(self, state: RunState, stats: Stats, ema_stats: Stats) -> None:
+    def scores(self, progress: Progress, stats: Stats, ema_stats: Stats) -> None:
         """Print a table of the scores with their changes, and the best score so far."""
         self._score_name = score_name(stats)
         print("\n".join(self._table.lines(stats, "test_")))
         if ema_stats:
             print("\n".join(self._table.lines(ema_stats, "ema_")))
-        best = state.best_epoch
+        best = progress.best_epoch
         if best is not None:
-            weights = " (EMA weights)" if state.best_weights == "ema" else ""
-            score = f"{state.score_of(best):.3f}"
+            weights = " (EMA weights)" if progress.best_weights == "ema" else ""
+            score = f"{progress.score_of(best):.3f}"
             print(f"best {self._score_name} so far: {score} in epoch {best}{weights}")
         print(flush=True)
 
-    def end(self, state: RunState, folder: Path | None) -> None:
+    def end(self, progress: Progress, folder: Path | None) -> None:
         """Print the best epoch, the output files and suggested next commands."""
         seconds = time.monotonic() - self._started
         if is_main_process():
-            print("\n".join(closing_lines(state, self._score_name, seconds, folder)))
+            print("\n".join(closing_lines(progress, self._score_name, seconds, folder)))
 
     def close(self) -> None:
         """Remove the progress bar."""
@@ -171,7 +171,7 @@ def build_output(args: argparse.Namespace) -> FullOutput:
 
 
 def closing_lines(
-    state: RunState, score_name: str, seconds: float, folder: Path | None
+    progress: Progress, score_name: str, seconds: float, folder: Path | None
 ) -> list[str]:
     """Describe the result of a training run.
 
@@ -180,12 +180,12 @@ def closing_lines(
         seconds: elapsed time since the run was started or resumed.
         folder: output folder; None: nothing was saved.
     """
-    epochs = count(state.epoch, "epoch")
+    epochs = count(progress.epoch, "epoch")
     lines = [f"Training finished after {epochs}, in {short_duration(seconds)}."]
-    best = state.best_epoch
+    best = progress.best_epoch
     if best is not None:
-        weights = ", EMA weights" if state.best_weights == "ema" else ""
-        lines[0] += f" Best: epoch {best}, {score_name} {state.score_of(best):.3f}{weights}."
+        weights = ", EMA weights" if progress.best_weights == "ema" else ""
+        lines[0] += f" Best: epoch {best}, {score_name} {progress.score_of(best):.3f}{weights}."
     if folder is None:
         return [*lines, "Nothing was saved: no --output_dir was given."]
     files = {name: what for name, what in _FILES.items() if (folder / name).exists()}
@@ -194,7 +194,7 @@ def closing_lines(
     start = "best.pth" if "best.pth" in files else "checkpoint.pth"
     checkpoint, out = shlex.quote(str(folder / start)), shlex.quote(str(folder))
     predictions = shlex.quote(str(folder / "predictions"))
-    ema = " --ema" if start == "best.pth" and state.best_weights == "ema" else ""
+    ema = " --ema" if start == "best.pth" and progress.best_weights == "ema" else ""
     lines += [
         "Next:",
         f"  python main.py --eval --resume {checkpoint}",

@@ -13,7 +13,7 @@ from tests.drawn_data import drawn_data
 from tests.test_main import ROOT, assert_one_line, read_checkpoint, read_log
 from tests.test_main import run_simple as run
 from tests.training.test_resume import Interrupt, assert_same_runs, crash, kill
-from training import evaluation, loop, state
+from training import evaluation, loop, progress
 from training.flags.checks import check_training_flags
 from util.errors import UserError
 from util.plot_utils import plot_logs
@@ -31,7 +31,7 @@ data = drawn_data(num_train=10, num_val=3)
 def scored_by_loss():
     """AP is 0 after so few steps: the loss tells the epochs apart."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (loop, state):
+        for module in (loop, progress):
             patch.setattr(module, "validation_score", lambda stats: 1 / stats["loss"])
         yield
 

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from training.state import RunState
+from training.progress import Progress
 from training.terminal import output as output_module
 from training.terminal.output import FullOutput, ShortOutput, build_output
 from util.metric_logger import MetricLogger
@@ -27,8 +27,8 @@ def test_full_output_prints_what_the_original_prints(capsys):
     assert type(output.epoch_logger(0)) is type(output.evaluation_logger()) is MetricLogger
     output.full("Start training")
     output.explain(["AP is 0: because"])
-    output.scores(RunState(), STATS, {})
-    output.end(RunState(), None)
+    output.scores(Progress(), STATS, {})
+    output.end(Progress(), None)
     assert capsys.readouterr().out == "Start training\nAP is 0: because\n"
 
 
@@ -45,7 +45,7 @@ def test_the_same_explanation_is_printed_once(capsys):
 def test_scores_end_with_the_best_so_far(capsys):
     output = ShortOutput(epochs=3)
     assert isinstance(output.epoch_logger(0), BarLogger)
-    output.scores(RunState(scores={0: 0.1, 1: 0.3}, ema_scores={1: 0.35}), STATS, STATS)
+    output.scores(Progress(scores={0: 0.1, 1: 0.3}, ema_scores={1: 0.35}), STATS, STATS)
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2:] == ["best AP so far: 0.350 in epoch 1 (EMA weights)", ""]
     assert sum("(EMA weights)" in line for line in lines) == 2

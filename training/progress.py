@@ -23,7 +23,7 @@ PROGRESS_FIELDS = (
 
 
 @dataclass
-class RunState:
+class Progress:
     """Training progress between two optimizer steps.
 
     Attributes:
