@@ -103,11 +103,11 @@ def train_one_epoch(
         records = _compute_gradients(model, criterion, batches, device, amp, scaler, epoch, step)
         watch.read_flags()  # of the previous step, long computed; may raise DivergenceError
         norm = _clip_gradients(model, optimizer, max_norm, scaler)
-        log, is_bad, stop = reduce_step([r.losses for r in records], norm, context.wants_to_stop())
+        log, is_nonfinite, stop = reduce_step(records, norm, context.wants_to_stop())
         with scaled_rates(optimizer, context.lr_factor()) as rates:
-            update_weights(optimizer, scaler, skip=is_bad)
-        norms.restore(is_bad)
-        watch.send_flags(is_bad, stop, records)
+            update_weights(optimizer, scaler, skip=is_nonfinite)
+        norms.restore(is_nonfinite)
+        watch.send_flags(is_nonfinite, stop, records)
         logger.update(**log, lr=rates[0])
         context.after_step(step + 1, logger)
     watch.read_flags()

@@ -147,9 +147,9 @@ def examine(model: nn.Module, criterion: SetCriterion, record: StepRecord, amp: 
     losses = compute_losses(criterion, outputs, targets, record.num_boxes)
     if layers:  # the criterion runs the mask head, for the matched queries
         return f"the first layer with a non-finite output is {layers[0]}"
-    bad = [name for name, value in losses.items() if not value.isfinite().all()]
-    if bad:
-        return f"all layers are finite, but not the losses {', '.join(bad)}"
+    nonfinite = [name for name, value in losses.items() if not value.isfinite().all()]
+    if nonfinite:
+        return f"all layers are finite, but not the losses {', '.join(nonfinite)}"
     gradients: list[str] = []
     _watch_gradients(model, gradients)
     weight_losses(losses, criterion.weight_dict, targets)[0].backward()

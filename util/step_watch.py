@@ -82,15 +82,15 @@ class StepWatch:
         self._records: Sequence[StepRecord] = ()
         self.stop_agreed = False
 
-    def send_flags(self, is_bad: Tensor, stop: Tensor, records: Sequence[StepRecord]) -> None:
+    def send_flags(self, is_nonfinite: Tensor, stop: Tensor, records: Sequence[StepRecord]) -> None:
         """Start an asynchronous copy of the flags of a step to the host.
 
         Args:
-            is_bad: 0-d bool tensor, whether the step was non-finite on any rank.
+            is_nonfinite: 0-d bool tensor, whether the step was non-finite on any rank.
             stop: 0-d bool tensor, whether any rank wants to stop.
             records: micro-batches of the step on this rank.
         """
-        self._flags.copy_(torch.stack([is_bad, stop]), non_blocking=True)
+        self._flags.copy_(torch.stack([is_nonfinite, stop]), non_blocking=True)
         if self._arrival is not None:
             self._arrival.record(torch.cuda.current_stream(self._device))
         self._records = records
@@ -106,14 +106,14 @@ class StepWatch:
             return
         if self._arrival is not None:
             self._arrival.synchronize()
-        is_bad, stop = self._flags.tolist()
+        is_nonfinite, stop = self._flags.tolist()
         self.stop_agreed = self.stop_agreed or stop
-        if is_bad:
+        if is_nonfinite:
             self._on_nonfinite(records)
 
 
 def reduce_step(
-    logs: Sequence[dict[str, Tensor]], gradient_norm: Tensor, wants_to_stop: bool
+    records: Sequence[StepRecord], gradient_norm: Tensor, wants_to_stop: bool
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Average the losses of a step over micro-batches and ranks. Collective, one all-reduce.
 
@@ -121,7 +121,7 @@ def reduce_step(
     average.
 
     Args:
-        logs: losses of each micro-batch of this rank, by name.
+        records: micro-batches of the step on this rank.
         gradient_norm: norm of all gradients; non-finite if any gradient is.
         wants_to_stop: whether this rank wants to stop.
 
@@ -129,6 +129,7 @@ def reduce_step(
         averages by name, all NaN for a non-finite step; whether the step is non-finite on any rank;
         whether any rank wants to stop.
     """
+    logs = [record.losses for record in records]
     values = torch.stack([torch.stack(list(log.values())) for log in logs])  # (batches, names)
     total = gradient_norm + torch.stack([log["loss"] for log in logs]).sum()
     missing = values.isnan()
@@ -136,14 +137,14 @@ def reduce_step(
         {
             "value": values.masked_fill(missing, 0).sum(0),
             "count": (~missing).sum(0).to(values.dtype),
-            "bad": (~total.isfinite()).to(values.dtype).expand(values.shape[1]),
+            "nonfinite": (~total.isfinite()).to(values.dtype).expand(values.shape[1]),
             "stop": torch.full_like(values[0], float(wants_to_stop)),
         },
         average=False,
     )
-    is_bad, stop = sums["bad"][0] > 0, sums["stop"][0] > 0
-    averages = (sums["value"] / sums["count"]).masked_fill(is_bad, math.nan)
-    return dict(zip(logs[0], averages, strict=True)), is_bad, stop
+    is_nonfinite, stop = sums["nonfinite"][0] > 0, sums["stop"][0] > 0
+    averages = (sums["value"] / sums["count"]).masked_fill(is_nonfinite, math.nan)
+    return dict(zip(logs[0], averages, strict=True)), is_nonfinite, stop
 
 
 class BatchNormBackup:

@@ -11,33 +11,34 @@ from util.optimizer import update_weights
 from util.step_watch import StepRecord, StepWatch, reduce_step
 
 
-def log_of(loss, error):
-    return {"loss": torch.tensor(loss), "class_error": torch.tensor(error)}
+def record_of(loss, error):
+    log = {"loss": torch.tensor(loss), "class_error": torch.tensor(error)}
+    return StepRecord(0, 0, None, [], 1.0, log, {})
 
 
 def test_averages_are_over_what_was_observed():
-    logs = [log_of(1.0, math.nan), log_of(2.0, 30.0), log_of(6.0, 50.0)]
-    reduced, bad, stop = reduce_step(logs, torch.tensor(1.0), wants_to_stop=False)
+    records = [record_of(1.0, math.nan), record_of(2.0, 30.0), record_of(6.0, 50.0)]
+    reduced, nonfinite, stop = reduce_step(records, torch.tensor(1.0), wants_to_stop=False)
     assert float(reduced["loss"]) == pytest.approx(3) and float(reduced["class_error"]) == 40
-    assert not bad and not stop
-    nowhere, bad, _ = reduce_step([log_of(1.0, math.nan)], torch.tensor(1.0), False)
-    assert float(nowhere["loss"]) == 1 and math.isnan(nowhere["class_error"]) and not bad
+    assert not nonfinite and not stop
+    nowhere, nonfinite, _ = reduce_step([record_of(1.0, math.nan)], torch.tensor(1.0), False)
+    assert float(nowhere["loss"]) == 1 and math.isnan(nowhere["class_error"]) and not nonfinite
 
 
 @pytest.mark.parametrize(
     ("losses", "norm"), [([1.0, math.nan], 1.0), ([math.inf, 1.0], 1.0), ([1.0, 1.0], math.nan)]
 )
 def test_a_bad_batch_makes_the_step_bad(losses, norm):
-    logs = [log_of(loss, 10.0) for loss in losses]
-    reduced, bad, stop = reduce_step(logs, torch.tensor(norm), wants_to_stop=True)
-    assert bad and stop
+    records = [record_of(loss, 10.0) for loss in losses]
+    reduced, nonfinite, stop = reduce_step(records, torch.tensor(norm), wants_to_stop=True)
+    assert nonfinite and stop
     assert all(math.isnan(value) for value in reduced.values())
 
 
 def test_flags_are_handled_once_and_a_request_to_stop_is_kept():
     skipped = []
     watch = StepWatch(torch.device("cpu"), skipped.append)
-    record = StepRecord(0, 0, None, [], 1.0, {}, {})
+    record = record_of(1.0, 10.0)
     yes, no = torch.tensor(True), torch.tensor(False)
     watch.read_flags()
     watch.send_flags(yes, no, [record])
