@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from training.checkpoint import TrainingState
     from training.data import Data
-    from training.folder import RunFolder
     from training.loop import Run
     from training.network import Optimization
     from training.resume import Start
+    from training.run_files import RunFolder
 
 SAVE_MEMORY = (
     "lower --batch_size (raise --accum_steps by the same factor to keep the images per step), "
@@ -82,12 +82,12 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     from training.data import build_data, build_loaders
     from training.evaluation import build_evaluation
     from training.flags.config_file import build_config
-    from training.folder import RunFolder
     from training.loop import Run, build_loop_settings
     from training.network import build_network, build_optimization, distribute, num_trainable
     from training.nonfinite import NonFinitePolicy
     from training.optimization.plan import build_plan
     from training.resume import averaged_model, load_weights
+    from training.run_files import RunFolder
     from training.tensorboard import build_tensorboard
     from training.terminal.opening import build_opening
     from training.terminal.output import build_output
@@ -180,8 +180,8 @@ def _resolve_flags(
     from training.flags.checks import check_flags, check_training_flags, require_same_flags
     from training.flags.precision import agree_on_precision
     from training.flags.saved import resolve_flags
-    from training.folder import RunFolder
     from training.resume import Start, find_start
+    from training.run_files import RunFolder
     from util.distributed.processes import get_rank
     from util.reproducibility.determinism import make_deterministic
     from util.reproducibility.random_state import seed_everything

@@ -45,7 +45,7 @@ def _convert(args: argparse.Namespace) -> None:
     from datasets.formats.reading import build_read_options, read_split
     from datasets.formats.recognize import recognize, split_names
     from datasets.formats.tables import as_coco_file
-    from util.files.checkpoint import atomic_write
+    from util.files.checkpoint_file import atomic_write
 
     source, options = recognize(args.data), build_read_options(args)
     folder = Path(args.output_dir)

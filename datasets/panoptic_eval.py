@@ -28,7 +28,7 @@ from datasets.evaluation.report import with_own_id
 from util.distributed.gathering import broadcast_object, gather_by_id
 from util.distributed.processes import is_main_process
 from util.errors import UserError
-from util.files.checkpoint import atomic_write
+from util.files.checkpoint_file import atomic_write
 from util.files.panoptic_png import decode_id_map
 from util.text import counted
 

@@ -33,7 +33,7 @@ from training.checkpoint import (
 )
 from util.cli.command_line import ArgumentParser, run_command
 from util.errors import UserError
-from util.files.checkpoint import (
+from util.files.checkpoint_file import (
     StrPath,
     atomic_write,
     check_replaceable,
@@ -59,7 +59,7 @@ def read_weights(path_or_url: StrPath, averaged: bool = False) -> dict[str, Any]
     """Read weights of any format as a checkpoint.
 
     Args:
-        path_or_url: a file or address that `util.files.checkpoint.load_checkpoint` reads, with
+        path_or_url: a file or address that `util.files.checkpoint_file.load_checkpoint` reads, with
             our key names or Detectron2's.
         averaged: return the averaged (EMA) weights of a run with ``--ema_decay``.
 

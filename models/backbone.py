@@ -14,7 +14,7 @@ from torchvision.models._utils import IntermediateLayerGetter
 from models.weights import DETECTOR_PREFIX, model_state
 from util.distributed.processes import is_main_process
 from util.errors import UserError
-from util.files.checkpoint import load_checkpoint
+from util.files.checkpoint_file import load_checkpoint
 from util.nested_tensor import NestedTensor
 from util.options import option
 

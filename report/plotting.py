@@ -14,7 +14,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from util.files.checkpoint import atomic_write
+from util.files.checkpoint_file import atomic_write
 
 # Okabe and Ito's colors, distinct for color-blind readers too.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")

@@ -18,7 +18,7 @@ from datasets.formats.held_out import NO_IMAGES, ImageSplit
 from report.ground_truth import GroundTruth
 from training.checkpoint import flags_in
 from util.errors import UserError
-from util.files.checkpoint import load_checkpoint
+from util.files.checkpoint_file import load_checkpoint
 from util.plot_utils import load_eval, read_log
 
 _CHECKPOINTS = ("checkpoint.pth", "best.pth")

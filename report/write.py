@@ -20,7 +20,7 @@ from report.results import DETECTIONS, Results, discard_other_data, read_results
 from report.statistics import SplitStatistics, data_figures, split_statistics
 from report.worst_images import worst_images
 from util.errors import UserError
-from util.files.checkpoint import atomic_write
+from util.files.checkpoint_file import atomic_write
 
 REPORT, FIGURES = "report.html", "figures"
 _PICTURES_TEXT = (

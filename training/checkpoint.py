@@ -1,6 +1,6 @@
 """Keys of a checkpoint: build it from the training state, and restore the state from it.
 
-`training.folder` writes the file.
+`training.run_files` writes the file.
 """
 
 import copy

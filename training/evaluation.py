@@ -19,7 +19,6 @@ from engine import evaluate
 from models.criterion import SetCriterion
 from training.data import Data
 from training.flags.data_checks import DATA_FLAGS
-from training.folder import RunFolder
 from training.reporting import (
     all_detections,
     draw_detections,
@@ -28,6 +27,7 @@ from training.reporting import (
     print_class_tables,
     thresholds_in,
 )
+from training.run_files import RunFolder
 from training.terminal.output import FullOutput
 from util.distributed.processes import is_main_process
 from util.reproducibility.random_state import seeded

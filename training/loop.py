@@ -19,12 +19,12 @@ from training.checkpoint import Thresholds, TrainingState, checkpoint_of
 from training.compilation import describe_compilations
 from training.evaluation import Evaluation, Scored
 from training.flags.config_file import write_config
-from training.folder import RunFolder
 from training.network import distribute
 from training.nonfinite import NonFinitePolicy
 from training.optimization.plan import TrainingPlan
 from training.progress import score_name, validation_score
 from training.resume import set_aside_later_files
+from training.run_files import RunFolder
 from training.stopping import explained_worker_faults, stop
 from training.tensorboard import TensorboardLog
 from training.terminal.output import FullOutput

@@ -24,7 +24,7 @@ from training.progress import Progress
 from util.cli.command_line import ArgumentParser, run_command
 from util.distributed.processes import all_gather, get_rank
 from util.errors import DivergenceError, UserError
-from util.files.checkpoint import load_checkpoint, save_checkpoint
+from util.files.checkpoint_file import load_checkpoint, save_checkpoint
 from util.nested_tensor import NestedTensor
 from util.optimizer import freeze_backbone, keep_frozen_norms
 from util.options import fill_in_new_flags

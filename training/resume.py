@@ -33,14 +33,14 @@ from training.checkpoint import (
     restored_progress,
 )
 from training.class_rows import class_of_row_in
-from training.folder import RunFolder
 from training.optimization.optimizer_state import SCHEDULE_FLAGS, restore_optimizer
 from training.progress import Progress
+from training.run_files import RunFolder
 from util.distributed.agreement import fingerprint
 from util.distributed.gathering import broadcast_object
 from util.distributed.processes import all_gather, get_world_size
 from util.errors import UserError
-from util.files.checkpoint import load_checkpoint
+from util.files.checkpoint_file import load_checkpoint
 from util.optimizer import CappedCosineLR, CosineToRatioLR
 
 

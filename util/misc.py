@@ -10,7 +10,7 @@ from util.distributed.processes import (
     reduce_dict,
     setup_for_distributed,
 )
-from util.files.checkpoint import save_on_master
+from util.files.checkpoint_file import save_on_master
 from util.metric_logger import MetricLogger, SmoothedValue
 from util.nested_tensor import NestedTensor, collate_fn, nested_tensor_from_tensor_list
 from util.reproducibility.provenance import get_sha

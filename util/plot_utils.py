@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from util.errors import UserError
-from util.files.checkpoint import load_checkpoint
+from util.files.checkpoint_file import load_checkpoint
 
 _AP50_IN_COCO_STATS = 1
 _LINE_STYLES = {"train": "-", "test": "--"}

@@ -26,7 +26,7 @@ from datasets.formats.reading import build_read_options, read_split
 from datasets.formats.recognize import build_source, split_names
 from util.cli.command_line import run_command
 from util.errors import UserError
-from util.files.checkpoint import atomic_write
+from util.files.checkpoint_file import atomic_write
 
 _TO_STDOUT = "-"
 

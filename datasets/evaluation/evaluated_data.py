@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pycocotools.coco import COCO
 
-from util.files.checkpoint import atomic_write
+from util.files.checkpoint_file import atomic_write
 
 _FILE = Path("eval") / "data.json"
 _NOT_SHOWN = ("seed", "masks")  # no flags of python -m report

@@ -10,7 +10,7 @@ import torch
 
 from datasets.evaluation.coco_scoring import Annotation, CocoScore, SummaryRow
 from datasets.evaluation.explain import MAX_LISTED
-from util.files.checkpoint import StrPath, atomic_write
+from util.files.checkpoint_file import StrPath, atomic_write
 from util.text import first_of
 
 _LOWEST_SCORE = 0.01

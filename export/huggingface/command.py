@@ -34,7 +34,7 @@ from export.wrapper import ExportWrapper, SizeHW
 from models.segmentation import DETRsegm
 from util.cli.command_line import ArgumentParser, FlagGroup
 from util.errors import UserError
-from util.files.checkpoint import check_replaceable
+from util.files.checkpoint_file import check_replaceable
 
 _PROGRAM = "python -m export.huggingface"
 _TOLERANCE = 1e-4

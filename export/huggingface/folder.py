@@ -28,7 +28,7 @@ from export.source import Source
 from export.weights import write_safetensors_file
 from models.weights import load_model_state, model_state
 from util.errors import UserError
-from util.files.checkpoint import atomic_write, load_checkpoint
+from util.files.checkpoint_file import atomic_write, load_checkpoint
 from util.files.safetensors_file import read_safetensors
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"

@@ -18,7 +18,7 @@ from models.segmentation import DETRsegm
 from models.transformer import Transformer
 from models.weights import load_model_state, model_state
 from util.errors import UserError
-from util.files.checkpoint import load_checkpoint
+from util.files.checkpoint_file import load_checkpoint
 
 _HIDDEN_DIM = 256
 _NUM_ANCHORS = 300

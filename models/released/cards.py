@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from models.released.zoo import RELEASED_MODELS, ReleasedModel
-from util.files.checkpoint import atomic_write
+from util.files.checkpoint_file import atomic_write
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 _BEGIN, _END = "<!-- begin: python -m models.released.cards -->\n", "<!-- end -->\n"

@@ -12,7 +12,7 @@ from datasets.annotations.segmentations import encode_masks
 from prediction.inputs.reading import Item
 from prediction.names import picture_name, png_name
 from prediction.result import Prediction
-from util.files.checkpoint import atomic_write
+from util.files.checkpoint_file import atomic_write
 from util.files.panoptic_png import encode_id_map
 
 FILE_NAME = "detections.json"

@@ -12,7 +12,7 @@ from PIL import Image
 from prediction.inputs.reading import Item
 from prediction.names import printable
 from prediction.result import Prediction
-from util.files.checkpoint import atomic_write
+from util.files.checkpoint_file import atomic_write
 
 _COLUMNS = (
     *("file", "frame", "seconds", "category_id", "name", "score"),

@@ -16,7 +16,7 @@ from export import onnx, program, torchscript, weights
 from export.huggingface import command as huggingface
 from tests.test_main import run
 from training import nonfinite as replay
-from util.files.checkpoint import load_checkpoint
+from util.files.checkpoint_file import load_checkpoint
 from util.plot_utils import plot_precision_recall
 
 

@@ -22,7 +22,7 @@ from training.flags.checks import check_flags
 from training.flags.saved import resolve_flags
 from training.resume import LoadedCheckpoint, Start
 from util.errors import UserError
-from util.files.checkpoint import load_checkpoint
+from util.files.checkpoint_file import load_checkpoint
 
 MEAN, STD = NORMALIZATION
 FLAGS = NORMALIZATION.flags()

@@ -10,7 +10,7 @@ from PIL import Image
 from datasets.coco_eval import CocoEvaluator
 from datasets.evaluation.report import serialisable_eval, write_detections
 from tests.datasets.evaluation.detection_cases import coco_of
-from util.files.checkpoint import save_on_master
+from util.files.checkpoint_file import save_on_master
 
 
 def write_data(root: Path, names: list[str], num_images: int, seed: int = 0, side: int = 96):

@@ -6,7 +6,7 @@ import pytest
 
 import main
 from training.evaluation import build_evaluation
-from training.folder import RunFolder
+from training.run_files import RunFolder
 
 
 @pytest.mark.parametrize(

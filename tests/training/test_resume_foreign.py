@@ -14,7 +14,6 @@ import main
 from training.checkpoint import TrainingState, checkpoint_of, restored_progress
 from training.flags.checks import check_flags
 from training.flags.saved import resolve_for_resume
-from training.folder import RunFolder
 from training.optimization.optimizer_state import restore_optimizer
 from training.progress import Progress
 from training.resume import (
@@ -24,6 +23,7 @@ from training.resume import (
     find_start,
     resume_training,
 )
+from training.run_files import RunFolder
 from util.errors import UserError
 from util.metric_logger import MetricLogger
 from util.optimizer import build_lr_scheduler, build_optimizer

@@ -16,7 +16,7 @@ from training.output_folder import lies_in
 from training.tensorboard import require_tensorboard
 from util.distributed.agreement import require_same
 from util.errors import UserError
-from util.files.checkpoint import check_replaceable
+from util.files.checkpoint_file import check_replaceable
 from util.system.devices import parse_device
 
 _AT_LEAST_ONE = (

@@ -9,7 +9,7 @@ from typing import Any
 
 from training.flags.precision import with_flag_as_given
 from training.output_folder import lies_in, numbered_path
-from util.files.checkpoint import atomic_write
+from util.files.checkpoint_file import atomic_write
 from util.reproducibility.provenance import versions
 
 CONFIG = "config.txt"

@@ -7,7 +7,7 @@ from typing import TypeVar
 from PIL import Image, ImageDraw
 
 from util.errors import UserError
-from util.files.checkpoint import atomic_write
+from util.files.checkpoint_file import atomic_write
 from util.visualize.drawing import FONT_SIZE, font_for
 
 Item = TypeVar("Item")
@@ -94,7 +94,7 @@ def save_image(image: Image.Image, path: str | Path, durable: bool = True) -> No
     Args:
         image: image in a mode that the format can store.
         path: file to create or replace; its folder must exist.
-        durable: sync to disk, see `util.files.checkpoint.atomic_write`.
+        durable: sync to disk, see `util.files.checkpoint_file.atomic_write`.
 
     Raises:
         UserError: if Pillow has no format with this suffix.

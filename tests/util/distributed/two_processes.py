@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from util.distributed import processes as distributed
-from util.files.checkpoint import save_on_master
+from util.files.checkpoint_file import save_on_master
 from util.metric_logger import MetricLogger
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from util.errors import UserError
-from util.files.checkpoint import load_checkpoint
+from util.files.checkpoint_file import load_checkpoint
 from util.files.download import is_url
 
 

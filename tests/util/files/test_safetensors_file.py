@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from util.errors import UserError
-from util.files.checkpoint import load_checkpoint
+from util.files.checkpoint_file import load_checkpoint
 from util.files.safetensors_file import checkpoint_metadata, read_safetensors, safetensors_bytes
 
 TENSORS = {

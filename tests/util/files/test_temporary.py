@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 WRITE = """
 import os, signal, sys, tempfile
 from pathlib import Path
-from util.files.checkpoint import atomic_write
+from util.files.checkpoint_file import atomic_write
 from util.files.temporary import removed_on_sigterm
 
 folder = tempfile.mkdtemp(dir=sys.argv[1])

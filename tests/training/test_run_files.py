@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 
-from training.folder import RunFolder
+from training.run_files import RunFolder
 from util.errors import UserError
 
 
@@ -115,7 +115,7 @@ def test_thresholds_reach_the_checkpoint_and_its_copies(tmp_path, monkeypatch):
     folder.add_thresholds(best, None)
     saved = [torch.load(path) for path in sorted(tmp_path.glob("checkpoint*.pth"))]
     assert len(saved) == 3 and all(entry["thresholds"] == best for entry in saved)
-    monkeypatch.setattr("training.folder.load_checkpoint", None)  # the content is given
+    monkeypatch.setattr("training.run_files.load_checkpoint", None)  # the content is given
     folder.add_thresholds(None, best, content=content)
     for path in tmp_path.glob("checkpoint*.pth"):
         found = torch.load(path)

@@ -15,7 +15,7 @@ from training.checkpoint import Thresholds, best_checkpoint, position_in, with_t
 from training.output_folder import lies_in, set_earlier_run_aside
 from util.distributed.processes import is_main_process
 from util.errors import UserError
-from util.files.checkpoint import (
+from util.files.checkpoint_file import (
     StrPath,
     atomic_write,
     load_checkpoint,

@@ -17,8 +17,8 @@ import torch
 
 from tests.util.tiny_detr import TinyDetr
 from util.errors import UserError
-from util.files import checkpoint
-from util.files.checkpoint import (
+from util.files import checkpoint_file
+from util.files.checkpoint_file import (
     atomic_write,
     load_checkpoint,
     save_checkpoint,
@@ -174,7 +174,7 @@ def test_a_full_disk_costs_no_earlier_file(tmp_path):
 
 @pytest.mark.parametrize(("is_main", "written"), [(True, True), (False, False)])
 def test_only_the_main_process_writes(tmp_path, monkeypatch, is_main, written):
-    monkeypatch.setattr(checkpoint, "is_main_process", lambda: is_main)
+    monkeypatch.setattr(checkpoint_file, "is_main_process", lambda: is_main)
     save_on_master({"epoch": 1}, tmp_path / "checkpoint.pth")
     assert (tmp_path / "checkpoint.pth").exists() == written
 
