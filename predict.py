@@ -84,7 +84,7 @@ def _add_detection_flags(group: FlagGroup) -> None:
     add = group.add
     threshold = (
         "minimum score (default: best-F1 threshold in the checkpoint, else 0.5, or 0.2 with focal "
-        "loss)"
+        "loss; segments of panoptic models: --panoptic_threshold of training)"
     )
     add("--threshold", threshold, type=fraction)
     add("--classes", "classes to detect, such as cat,dog (default: all)", default=None)

@@ -155,7 +155,7 @@ class Detector:
         if threshold is not None:
             return f"threshold {threshold:g}"
         known = self.loaded.best_threshold is not None
-        reason = "best F1 in training" if known else "default, no best F1 is stored"
+        reason = "best F1 on the validation images" if known else "default, no best F1 is stored"
         segments = f", of segments {self.segment_threshold:g}" if self.loaded.is_panoptic else ""
         return f"threshold {self.threshold:.3g} ({reason}){segments}"
 

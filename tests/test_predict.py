@@ -128,7 +128,7 @@ def test_the_threshold_is_that_of_the_training(stored, expected, model, photos, 
     model(best_threshold=stored)
     assert run("photos/a.jpg") == 0
     assert len(results()["images"][0]["detections"]) == expected
-    assert ("best F1 in training" in capsys.readouterr().out) == (stored is not None)
+    assert ("best F1 on the validation images" in capsys.readouterr().out) == (stored is not None)
     assert run("photos/a.jpg", "--threshold", "0.1") == 0
     assert len(results()["images"][0]["detections"]) == 2
 
@@ -370,5 +370,5 @@ def test_a_trained_model_brings_its_threshold(tmp_path, monkeypatch, capsys):
     predict_flags = ["--checkpoint", "run/checkpoint.pth", "--output_dir", "out", "--device", "cpu"]
     assert predict.main(["data/val2017", *predict_flags]) == 0
     assert results()["threshold"] == best
-    reason = "best F1 in training" if thresholds else "default, no best F1 is stored"
+    reason = "best F1 on the validation images" if thresholds else "default, no best F1 is stored"
     assert f"threshold {best:.3g} ({reason})" in capsys.readouterr().out

@@ -104,7 +104,7 @@ def test_the_threshold_of_the_training_is_the_default(stored, expected):
     detector = Detector(red_finder(best_threshold=stored), "cpu")
     assert len(detector.predict(upright_image())) == expected
     assert len(detector.predict(upright_image(), threshold=0.5)) == 1
-    assert ("best F1 in training" in detector.describe()) == (stored is not None)
+    assert ("best F1 on the validation images" in detector.describe()) == (stored is not None)
 
 
 def test_classes_by_name(detector):
