@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from util.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
 from util.distributed.data_parallel import mean_number_of_objects
-from util.tensor_ops import accuracy
+from util.tensor_ops import accuracy, at_least_float32
 
 from .anchor.denoising_losses import denoising_losses, matched_batch
 from .fast import batched_losses
-from .fast.batched_losses import DecoderLayers, at_least_float32
+from .fast.batched_losses import DecoderLayers
 from .fast.deferred_masks import select_queries, with_all_masks
 from .mask_losses import dice_loss, pad_masks, sigmoid_focal_loss
 from .matcher import Indices, MatchedPairs, image_and_index, match_layers, matched_objects

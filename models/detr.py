@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from models.released.coco_categories import default_num_classes
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 from util.options import PANOPTIC_DATA, option
+from util.tensor_ops import float32_under_autocast
 
 from .backbone import build_backbone
 from .criterion import SetCriterion
-from .fast.batched_losses import float32_under_autocast
 from .focal import ALPHA, FocalCriterion, FocalMatcher, use_focal_scores
 from .matcher import build_matcher
 from .panoptic import SEGMENT_THRESHOLDS, PostProcessPanoptic, PostProcessSegm, coco_is_thing

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.criterion import Losses, Outputs, SetCriterion, Targets
-from models.fast.batched_losses import DecoderLayers, at_least_float32
+from models.fast.batched_losses import DecoderLayers
 from models.matcher import HungarianMatcher, Indices, MatchedPairs, matched_objects
 from util.box_ops import box_cxcywh_to_xyxy, elementwise_box_iou
-from util.tensor_ops import accuracy, to_device
+from util.tensor_ops import accuracy, at_least_float32, to_device
 
 ALPHA = 0.25  # Lin et al. 2017, section 5.1
 GAMMA = 2

@@ -1,4 +1,4 @@
-"""Copies to a device, top-k accuracy, and interpolation of empty tensors."""
+"""Copies to a device, conversion to float32, top-k accuracy, interpolation of empty tensors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +28,19 @@ def to_device(value: Any, device: torch.device) -> Any:
     if device.type == "cuda" and isinstance(value, Tensor) and value.device.type == "cpu":
         value = value.pin_memory()
     return value.to(device, non_blocking=device.type != "cpu")
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Convert float16 and bfloat16 to float32; other dtypes are unchanged."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def float32_under_autocast(x: Tensor) -> Tensor:
+    """Convert float16 and bfloat16 to float32 under autocast, where weights are in float32.
+
+    Without autocast the weights may be in the same dtype, after ``model.bfloat16()``.
+    """
+    return at_least_float32(x) if torch.is_autocast_enabled(x.device.type) else x
 
 
 @torch.no_grad()

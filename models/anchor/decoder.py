@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from models.detr import MLP
 from models.fast.attention import WeightHooks
-from models.fast.batched_losses import float32_under_autocast
 from models.position_encoding import encode_coordinates
 from models.transformer import TransformerDecoderLayer
+from util.tensor_ops import float32_under_autocast
 
 
 class ConditionalAttention(WeightHooks):

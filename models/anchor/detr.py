@@ -10,11 +10,11 @@ from models.anchor.denoising import DenoisingQueries, attention_mask, noised_que
 from models.anchor.overlap import penalize_overlap
 from models.backbone import build_backbone
 from models.detr import DETR
-from models.fast.batched_losses import float32_under_autocast
 from models.matcher import Objects
 from models.transformer import Transformer, build_transformer
 from util.nested_tensor import NestedTensor
 from util.options import option
+from util.tensor_ops import float32_under_autocast
 
 _ANCHOR_SIZE = 0.3  # width and height of initial anchors; docs/convergence.md
 _PLASTIC_NUMBER = 1.32471795724474602596  # the real solution of x ** 3 = x + 1

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.matcher import Indices, MatchedPairs, Objects
 from util.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
-from util.tensor_ops import accuracy, to_device
+from util.tensor_ops import accuracy, at_least_float32, to_device
 
 
 class DecoderLayers(NamedTuple):
@@ -112,19 +112,6 @@ def loss_cardinality(layers: DecoderLayers) -> list[dict[str, Tensor]]:
     counts = to_device(torch.tensor(layers.objects.counts, dtype=logits.dtype), logits.device)
     errors = (predicted - counts).abs().mean(1)
     return [{"cardinality_error": error} for error in errors.unbind()]
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Convert float16 and bfloat16 to float32; other dtypes are unchanged."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def float32_under_autocast(x: Tensor) -> Tensor:
-    """Convert float16 and bfloat16 to float32 under autocast, where weights are in float32.
-
-    Without autocast the weights may be in the same dtype, after ``model.bfloat16()``.
-    """
-    return at_least_float32(x) if torch.is_autocast_enabled(x.device.type) else x
 
 
 def _same_shape(tensors: Sequence[Tensor | None]) -> bool:

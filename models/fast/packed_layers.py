@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .batched_losses import at_least_float32
+from util.tensor_ops import at_least_float32
+
 from .winograd import WinogradConv
 
 _onednn = torch.ops.mkldnn  # its functions may be missing: look them up where they are called
