@@ -18,7 +18,7 @@ from datasets.annotations.start_checks import warn_of_shared_images
 from datasets.coco import PUBLISHED_SCALES
 from datasets.formats.held_out import ImageSplit
 from datasets.loading.loaders import TrainLoader, build_val_loader
-from datasets.loading.padding import estimated_share
+from datasets.loading.padding_share import estimated_share
 from datasets.loading.samplers import EpochBatchSampler
 from datasets.loading.samples import ReportingLoader
 from training.checkpoint import flags_in

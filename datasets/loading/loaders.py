@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datasets.loading.padding import Padding, aspect_ratios
+from datasets.loading.padding_share import PaddingCounter, aspect_ratios
 from datasets.loading.samplers import EpochBatchSampler, ShareSampler
 from datasets.loading.samples import ReportingLoader, Samples, collate_samples
 from util.category_ids import CategoryIds
@@ -73,12 +73,12 @@ class TrainLoader:
         loader = _loader(self._samples, num_workers, pin_memory, batch_sampler=self.batches)
         known = [] if bad_images is None else bad_images
         self._loader = ReportingLoader(loader, dataset, skip_bad_images, known)
-        self.padding = Padding()
+        self.padding = PaddingCounter()
 
     def start_at(self, epoch: int, batch: int = 0, batch_size: int | None = None) -> None:
         """Set the epoch, the number of its batches to skip, and optionally the batch size."""
         self._samples.set_epoch(epoch)
-        self.padding = Padding()
+        self.padding = PaddingCounter()
         self.batches.start_at(epoch, batch, batch_size)
 
     def __len__(self) -> int:

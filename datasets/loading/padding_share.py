@@ -39,7 +39,7 @@ def aspect_ratios(dataset: Any) -> np.ndarray:
     return ratios
 
 
-class Padding:
+class PaddingCounter:
     """Counts the padded pixels of batches.
 
     Attributes:
@@ -82,7 +82,7 @@ def estimated_share(
         scales: short sides that images are resized to, at random.
         max_size: limit of the long side in pixels.
     """
-    rng, padding = np.random.default_rng(0), Padding()
+    rng, padding = np.random.default_rng(0), PaddingCounter()
     for images, _ in zip(batches, range(_BATCHES_ESTIMATED), strict=False):
         sides = rng.choice(scales, len(images)).tolist()
         wh = sizes_wh[images].tolist()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from datasets.loading.byte_images import ByteImages, Normalization
-from datasets.loading.padding import Padding, aspect_ratios, estimated_share
+from datasets.loading.padding_share import PaddingCounter, aspect_ratios, estimated_share
 from util.errors import UserError
 from util.nested_tensor import nested_tensor_from_tensor_list
 
@@ -15,7 +15,7 @@ SIZES_HW = [(4, 10), (8, 5), (6, 6)]
 
 
 def test_padded_pixels_of_both_kinds_of_batches():
-    counted = [Padding(), Padding()]
+    counted = [PaddingCounter(), PaddingCounter()]
     images = [torch.zeros(3, *size, dtype=torch.uint8) for size in SIZES_HW]
     counted[0].add(ByteImages(images, Normalization([0] * 3, [1] * 3)))
     counted[1].add(nested_tensor_from_tensor_list(images))
@@ -25,7 +25,7 @@ def test_padded_pixels_of_both_kinds_of_batches():
 
 
 def test_shares_of_several_batches_are_weighted_by_their_pixels():
-    padding = Padding()
+    padding = PaddingCounter()
     assert padding.share is None
     padding.add_sizes([(10, 10)])
     padding.add_sizes([(10, 10), (5, 10)])
