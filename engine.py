@@ -17,12 +17,13 @@ from datasets.evaluation.voc_ap import voc_statistics
 from datasets.panoptic_eval import build_panoptic_evaluator, panoptic_statistics
 from models.criterion import SetCriterion
 from models.fast.inference import optimize_on_cpu
+from util.batch_norms import BatchNormBackup, keep_frozen_norms
 from util.distributed.data_parallel import gradient_sync, mean_number_of_objects, without_ddp
 from util.metric_logger import MetricLogger
 from util.nested_tensor import NestedTensor
-from util.optimizer import keep_frozen_norms, scaled_rates, update_weights
+from util.optimizer import scaled_rates, update_weights
 from util.reproducibility.random_state import random_state
-from util.step_watch import BatchNormBackup, StepRecord, StepWatch, reduce_step
+from util.step_watch import StepRecord, StepWatch, reduce_step
 from util.tensor_ops import to_device
 
 PRINT_FREQ = 10

@@ -17,11 +17,12 @@ from models.fast.onednn_linear import is_onednn_faster, use_onednn_linears
 from models.fast.recomputation import recompute_activations
 from models.postprocess import category_id_tensor
 from training.compilation import compile_parts
+from util.batch_norms import batch_norms
 from util.category_ids import CategoryIds
 from util.distributed.agreement import require_same
 from util.distributed.gathering import broadcast_tensors
 from util.distributed.processes import is_dist_avail_and_initialized
-from util.optimizer import DEFAULT_MOMENTUM, batch_norms, build_lr_scheduler, build_optimizer
+from util.optimizer import DEFAULT_MOMENTUM, build_lr_scheduler, build_optimizer
 from util.system.devices import use_tf32
 
 Optimization: TypeAlias = tuple[

@@ -21,12 +21,13 @@ from models.fast.attention import WeightHooks
 from models.weights import load_model_state, model_state
 from training.network import prepare_for_training
 from training.progress import Progress
+from util.batch_norms import keep_frozen_norms
 from util.cli.command_line import ArgumentParser, run_command
 from util.distributed.processes import all_gather, get_rank
 from util.errors import DivergenceError, UserError
 from util.files.checkpoint_file import load_checkpoint, save_checkpoint
 from util.nested_tensor import NestedTensor
-from util.optimizer import freeze_backbone, keep_frozen_norms
+from util.optimizer import freeze_backbone
 from util.options import fill_in_new_flags
 from util.reproducibility.determinism import explained_refusals, make_deterministic
 from util.reproducibility.random_state import set_random_state

@@ -1,4 +1,4 @@
-"""Optimizers, learning-rate schedules, and frozen parts of a model."""
+"""Optimizers, learning-rate schedules, and freezing the backbone."""
 
 import contextlib
 import math
@@ -245,19 +245,3 @@ def build_lr_scheduler(
     if kind == "cosine":
         return CappedCosineLR(optimizer, epochs, lr_min)
     return StepLR(optimizer, lr_drop)
-
-
-def batch_norms(model: nn.Module) -> list[nn.Module]:
-    """All BatchNorm modules, not counting FrozenBatchNorm2d."""
-    return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-
-
-def keep_frozen_norms(model: nn.Module) -> None:
-    """Set batch norms with frozen weights to evaluation mode: their statistics do not change.
-
-    Call it after ``model.train()``.
-    """
-    for norm in batch_norms(model):
-        weights = list(norm.parameters(recurse=False))
-        if weights and not any(parameter.requires_grad for parameter in weights):
-            norm.eval()

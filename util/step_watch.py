@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from util.distributed.processes import reduce_dict
 from util.errors import DivergenceError
-from util.optimizer import batch_norms
 from util.reproducibility.random_state import State
 
 
@@ -145,26 +144,3 @@ def reduce_step(
     is_nonfinite, stop = sums["nonfinite"][0] > 0, sums["stop"][0] > 0
     averages = (sums["value"] / sums["count"]).masked_fill(is_nonfinite, math.nan)
     return dict(zip(logs[0], averages, strict=True)), is_nonfinite, stop
-
-
-class BatchNormBackup:
-    """Restores the running statistics of batch norms after a skipped step.
-
-    Args:
-        model: model whose batch norms in training mode are backed up.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        norms = [norm for norm in batch_norms(model) if norm.training]
-        self._buffers = [buffer for norm in norms for buffer in norm.buffers()]
-        self._saved = [buffer.clone() for buffer in self._buffers]
-
-    def save(self) -> None:
-        """Copy the running statistics. Call this before the forward pass."""
-        for saved, buffer in zip(self._saved, self._buffers, strict=True):
-            saved.copy_(buffer)
-
-    def restore(self, skipped: Tensor) -> None:
-        """Write the copies back if ``skipped``, a 0-d bool tensor on the device, is true."""
-        for saved, buffer in zip(self._saved, self._buffers, strict=True):
-            buffer.copy_(torch.where(skipped, saved, buffer))

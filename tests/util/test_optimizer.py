@@ -1,4 +1,4 @@
-"""Optimizers, learning-rate schedules, and frozen parts of a model."""
+"""Optimizers, learning-rate schedules, and freezing the backbone."""
 
 import math
 
@@ -10,8 +10,6 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from util.optimizer import (
     build_lr_scheduler,
     build_optimizer,
-    freeze_backbone,
-    keep_frozen_norms,
     num_optimized,
     scaled_rates,
     set_backbone_trained,
@@ -163,22 +161,6 @@ def test_a_frozen_backbone_is_neither_updated_nor_decayed_and_joins_later():
     assert not torch.equal(before[0], model["backbone"].weight)
     steps = [float(state["step"]) for state in optimizer.state.values()]
     assert steps == [3, 3, 1]
-
-
-def test_norms_with_frozen_weights_keep_their_statistics():
-    model = nn.ModuleDict({"backbone": nn.BatchNorm2d(2), "head": nn.BatchNorm2d(2)})
-    model["plain"] = nn.BatchNorm2d(2, affine=False)
-    model["partly"] = nn.BatchNorm2d(2)
-    model["partly"].bias.requires_grad_(False)
-    freeze_backbone(model)
-    model.train()
-    keep_frozen_norms(model)
-    assert {name: m.training for name, m in model.items()} == {
-        "backbone": False,
-        "head": True,
-        "plain": True,
-        "partly": True,
-    }
 
 
 def test_step_schedule():

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from util.batch_norms import batch_norms
 from util.distributed.gathering import broadcast_tensors
 from util.distributed.processes import get_world_size, is_dist_avail_and_initialized
-from util.optimizer import batch_norms
 
 
 def mean_number_of_objects(
