@@ -20,12 +20,13 @@ from util.options import fill_in_new_flags, prints_short
 if TYPE_CHECKING:
     from torch import nn
 
+    from models.criterion import SetCriterion
     from training.checkpoint import TrainingState
     from training.data import Data
     from training.loop import Run
-    from training.network import Optimization
     from training.resume import Start
     from training.run_files import RunFolder
+    from training.terminal.output import FullOutput
 
 SAVE_MEMORY = (
     "lower --batch_size (raise --accum_steps by the same factor to keep the images per step), "
@@ -83,13 +84,12 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     from training.evaluation import build_evaluation
     from training.flags.config_file import build_config
     from training.loop import Run, build_loop_settings
-    from training.network import build_network, build_optimization, distribute, num_trainable
+    from training.network import distribute
     from training.nonfinite import NonFinitePolicy
     from training.optimization.plan import build_plan
-    from training.resume import averaged_model, load_weights
+    from training.resume import averaged_model
     from training.run_files import RunFolder
     from training.tensorboard import build_tensorboard
-    from training.terminal.opening import build_opening
     from training.terminal.output import build_output
     from util.terminal.passing_lines import passing_lines
 
@@ -102,13 +102,8 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     with passing_lines() if output.is_short else contextlib.nullcontext():
         data = build_data(args, start)
     args.num_classes = data.num_classes
-    model, criterion, postprocessors = build_network(args, data.classes.is_thing, data.category_ids)
-    output.full(f"number of params: {num_trainable(model)}")
-    if output.is_short:
-        print(build_opening(args, start, data, model))
-    optimization = build_optimization(args, model)
-    load_weights(model, start, args.backbone, args.backbone_weights, data.class_of_row())
-    training = _restore_training(args, start, folder, model, optimization)
+    training, criterion, postprocessors = _build_training(args, start, data, folder, output)
+    model = training.model
     args.start_epoch = training.progress.epoch
     parallel_model = distribute(model)
     training.averaged = averaged_model(training, args.ema_decay, start.resume, args.eval)
@@ -138,22 +133,31 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
         _train(run, data, start)
 
 
-def _restore_training(
+def _build_training(
     args: argparse.Namespace,
     start: "Start",
+    data: "Data",
     folder: "RunFolder",
-    model: "nn.Module",
-    optimization: "Optimization",
-) -> "TrainingState":
-    """Training state of a new run, or restored from the checkpoint to resume."""
+    output: "FullOutput",
+) -> "tuple[TrainingState, SetCriterion, dict[str, nn.Module]]":
+    """Build training state, criterion and post-processors; load weights, or resume training."""
     from training.checkpoint import TrainingState
+    from training.network import build_network, num_trainable
+    from training.optimization.optimizer_state import build_optimization
     from training.progress import Progress
-    from training.resume import resume_training
+    from training.resume import load_weights, resume_training
+    from training.terminal.opening import build_opening
 
+    model, criterion, postprocessors = build_network(args, data.classes.is_thing, data.category_ids)
+    output.full(f"number of params: {num_trainable(model)}")
+    if output.is_short:
+        print(build_opening(args, start, data, model))
+    load_weights(model, start, args.backbone, args.backbone_weights, data.class_of_row())
+    optimization = build_optimization(args, model)
     training = TrainingState(model, *optimization, Progress(epoch=args.start_epoch))
     if start.resume is not None and not args.eval:
         resume_training(training, start.resume, vars(args), folder)
-    return training
+    return training, criterion, postprocessors
 
 
 def _train(run: "Run", data: "Data", start: "Start") -> None:

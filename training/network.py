@@ -1,8 +1,8 @@
-"""Network, optimizer and learning-rate schedule of a run, the same on all ranks."""
+"""Model, criterion and post-processors of a run, with the same weights on all ranks."""
 
 import argparse
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,12 +22,7 @@ from util.category_ids import CategoryIds
 from util.distributed.agreement import require_same
 from util.distributed.gathering import broadcast_tensors
 from util.distributed.processes import is_dist_avail_and_initialized
-from util.optimizer import DEFAULT_MOMENTUM, build_lr_scheduler, build_optimizer
 from util.system.devices import use_tf32
-
-Optimization: TypeAlias = tuple[
-    torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, torch.amp.GradScaler | None
-]
 
 
 def build_network(
@@ -107,20 +102,6 @@ def prepare_for_training(model: nn.Module, amp: str) -> None:
         use_onednn_linears(model)
     if is_on_cpu or amp != "off":
         nn.utils.convert_conv2d_weight_memory_format(model, torch.channels_last)
-
-
-def build_optimization(args: argparse.Namespace, model: nn.Module) -> Optimization:
-    """Optimizer, learning-rate schedule, and gradient scaler for ``--amp fp16``."""
-    momentum = DEFAULT_MOMENTUM if args.momentum is None else args.momentum
-    optimizer = build_optimizer(
-        model, args.lr, args.lr_backbone, args.weight_decay, args.optimizer, momentum
-    )
-    lr_scheduler = build_lr_scheduler(
-        optimizer, args.lr_scheduler, args.epochs, args.lr_drop, args.lr_min, args.lr_min_ratio
-    )
-    device = torch.device(args.device)
-    scaler = torch.amp.GradScaler(device.type) if args.amp == "fp16" else None
-    return optimizer, lr_scheduler, scaler
 
 
 def distribute(model: nn.Module) -> nn.Module:

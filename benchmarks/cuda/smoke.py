@@ -26,7 +26,8 @@ from benchmarks.experiments.kill_resume import differences, read
 from benchmarks.harness.inputs import TINY, flags_of, images, targets
 from datasets.shapes.directory import write_shapes
 from engine import train_one_epoch
-from training.network import build_network, build_optimization
+from training.network import build_network
+from training.optimization.optimizer_state import build_optimization
 
 PRECISIONS = ("off", "bf16", "fp16")
 MODELS = {"boxes": "", "masks": "--masks", "masks on frozen weights": "--masks --frozen_weights x"}

@@ -16,7 +16,7 @@ from models.fast.recomputation import RecomputedStage
 from tests.models.small_models import build_segmenter
 from tests.narrow_resnet import NARROW
 from training import network
-from training.network import build_network, build_optimization, prepare_for_training
+from training.network import build_network, prepare_for_training
 from util.nested_tensor import nested_tensor_from_tensor_list
 from util.optimizer import build_optimizer
 
@@ -107,14 +107,3 @@ def test_twenty_steps_equal_those_of_the_plain_model(processor, monkeypatch):
     found, weights = losses_and_weights(prepared, criterion)
     assert torch.allclose(found, expected, rtol=1e-5)
     assert (weights - expected_weights).norm() < 1e-5 * expected_weights.norm()
-
-
-@pytest.mark.parametrize(("flags", "momentum"), [([], 0.9), (["--momentum", "0"], 0.0)])
-def test_momentum_of_sgd_may_be_zero(flags, momentum):
-    model = nn.ModuleDict({"backbone": nn.Linear(2, 3), "head": nn.Linear(3, 1)})
-    args = get_args_parser().parse_args([*TINY.split(), "--optimizer", "sgd", *flags])
-    optimizer, _, _ = build_optimization(args, model)
-    assert [group["momentum"] for group in optimizer.param_groups] == [momentum] * 2
-    buffers = [state["momentum_buffer"] for state in optimizer.state.values()]
-    assert len(buffers) == (4 if momentum else 0)  # also for the backbone
-    assert not any(buffer.any() for buffer in buffers)

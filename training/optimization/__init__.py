@@ -1,1 +1,1 @@
-"""Plan of a training run by epoch and step, and restoring the optimizer state."""
+"""Plan of a training run by epoch and step, and its optimizer."""

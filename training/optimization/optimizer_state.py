@@ -1,16 +1,25 @@
-"""Restore optimizer, learning-rate schedule and gradient scaler from a checkpoint."""
+"""Build optimizer, learning-rate schedule and gradient scaler, or restore their state."""
 
+import argparse
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 from util.errors import UserError
-from util.optimizer import CappedCosineLR, CosineToRatioLR
+from util.optimizer import (
+    DEFAULT_MOMENTUM,
+    CappedCosineLR,
+    CosineToRatioLR,
+    build_lr_scheduler,
+    build_optimizer,
+)
+
+Optimization: TypeAlias = tuple[Optimizer, LRScheduler, torch.amp.GradScaler | None]
 
 # Flag that sets each hyperparameter of a schedule, by the scheduler's attribute.
 SCHEDULE_FLAGS: dict[type, dict[str, str]] = {
@@ -18,6 +27,20 @@ SCHEDULE_FLAGS: dict[type, dict[str, str]] = {
     CosineToRatioLR: {"epochs": "epochs", "min_ratio": "lr_min_ratio"},
     StepLR: {"step_size": "lr_drop"},
 }
+
+
+def build_optimization(args: argparse.Namespace, model: nn.Module) -> Optimization:
+    """Optimizer, learning-rate schedule, and gradient scaler for ``--amp fp16``."""
+    momentum = DEFAULT_MOMENTUM if args.momentum is None else args.momentum
+    optimizer = build_optimizer(
+        model, args.lr, args.lr_backbone, args.weight_decay, args.optimizer, momentum
+    )
+    lr_scheduler = build_lr_scheduler(
+        optimizer, args.lr_scheduler, args.epochs, args.lr_drop, args.lr_min, args.lr_min_ratio
+    )
+    device = torch.device(args.device)
+    scaler = torch.amp.GradScaler(device.type) if args.amp == "fp16" else None
+    return optimizer, lr_scheduler, scaler
 
 
 def restore_optimizer(

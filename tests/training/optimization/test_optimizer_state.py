@@ -1,4 +1,4 @@
-"""The state of every kind of optimizer and schedule is restored; another kind is refused."""
+"""Optimizers and schedules of the flags; their state is restored, but not of another kind."""
 
 import copy
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from training.optimization.optimizer_state import restore_optimizer
+from training.flags.arguments import get_args_parser
+from training.optimization.optimizer_state import build_optimization, restore_optimizer
 from util.errors import UserError
 from util.optimizer import build_lr_scheduler, build_optimizer, set_backbone_trained
 
@@ -90,3 +91,14 @@ def test_the_scale_of_the_losses_goes_on():
     content = saved(*run[1:]) | {"scaler": before.state_dict()}
     restore_optimizer(*resumed[1:], after, content, "x.pth")
     assert after.get_scale() == 64.0 and after.state_dict() == before.state_dict()
+
+
+@pytest.mark.parametrize(("flags", "momentum"), [([], 0.9), (["--momentum", "0"], 0.0)])
+def test_momentum_of_sgd_may_be_zero(flags, momentum):
+    model = nn.ModuleDict({"backbone": nn.Linear(2, 3), "head": nn.Linear(3, 1)})
+    args = get_args_parser().parse_args(["--device", "cpu", "--optimizer", "sgd", *flags])
+    optimizer, _, _ = build_optimization(args, model)
+    assert [group["momentum"] for group in optimizer.param_groups] == [momentum] * 2
+    buffers = [state["momentum_buffer"] for state in optimizer.state.values()]
+    assert len(buffers) == (4 if momentum else 0)  # also for the backbone
+    assert not any(buffer.any() for buffer in buffers)
