@@ -87,14 +87,22 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     from training.network import distribute
     from training.nonfinite import NonFinitePolicy
     from training.optimization.plan import build_plan
-    from training.resume import averaged_model
+    from training.resume import averaged_model, find_start
     from training.run_files import RunFolder
     from training.tensorboard import build_tensorboard
     from training.terminal.output import build_output
+    from util.distributed.processes import get_rank
+    from util.reproducibility.determinism import make_deterministic
+    from util.reproducibility.random_state import seed_everything
     from util.terminal.passing_lines import passing_lines
 
     num_classes_given = args.num_classes
-    args, start = _resolve_flags(args, given)
+    folder = RunFolder(args.output_dir)
+    start = find_start(folder, args.auto_resume, args.resume, args.finetune, args.frozen_weights)
+    args = _resolve_flags(args, start, given)
+    if args.deterministic:
+        make_deterministic()
+    seed_everything(args.seed + get_rank())
     output = build_output(args)
     folder = RunFolder(args.output_dir, args.keep_last)
     args.scales = build_scales(args)
@@ -103,12 +111,12 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
         data = build_data(args, start)
     args.num_classes = data.num_classes
     training, criterion, postprocessors = _build_training(args, start, data, folder, output)
-    model = training.model
     args.start_epoch = training.progress.epoch
-    parallel_model = distribute(model)
+    parallel_model = distribute(training.model)
     training.averaged = averaged_model(training, args.ema_decay, start.resume, args.eval)
 
     train_loader, val_loader = build_loaders(args, data, training.progress.bad_images)
+    evaluation = build_evaluation(args, criterion, postprocessors, val_loader, data, folder, output)
     run = Run(
         settings=build_loop_settings(args),
         plan=build_plan(args),
@@ -121,10 +129,8 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
         training=training,
         parallel_model=parallel_model,
         criterion=criterion,
-        evaluation=build_evaluation(
-            args, criterion, postprocessors, val_loader, data, folder, output
-        ),
-        non_finite=NonFinitePolicy(model, criterion, folder.path, vars(args)),
+        evaluation=evaluation,
+        non_finite=NonFinitePolicy(training.model, criterion, folder.path, vars(args)),
         tensorboard=build_tensorboard(args, folder.path, training.progress.epoch),
     )
     if args.eval:
@@ -173,25 +179,18 @@ def _train(run: "Run", data: "Data", start: "Start") -> None:
 
 
 def _resolve_flags(
-    args: argparse.Namespace, given: Collection[str] | None
-) -> "tuple[argparse.Namespace, Start]":
-    """Read the checkpoints, restore flags from them, and seed the run. Collective.
+    args: argparse.Namespace, start: "Start", given: Collection[str] | None
+) -> argparse.Namespace:
+    """Restore flags from the checkpoints, check and print them. Collective.
 
     Returns:
-        the final flags (a copy, with ``amp_auto``: why ``--amp auto`` chose ``amp``, or empty), and
-        the loaded checkpoints.
+        the final flags: a copy, with ``amp_auto``: why ``--amp auto`` chose ``amp``, or empty.
     """
     from training.flags.checks import check_flags, check_training_flags, require_same_flags
     from training.flags.precision import agree_on_precision
     from training.flags.saved import resolve_flags
-    from training.resume import Start, find_start
-    from training.run_files import RunFolder
-    from util.distributed.processes import get_rank
-    from util.reproducibility.determinism import make_deterministic
-    from util.reproducibility.random_state import seed_everything
+    from training.resume import Start
 
-    folder = RunFolder(args.output_dir)
-    start = find_start(folder, args.auto_resume, args.resume, args.finetune, args.frozen_weights)
     args = resolve_flags(args, start, given, flag_actions())
     check_flags(args)
     check_training_flags(args)
@@ -204,10 +203,7 @@ def _resolve_flags(
         print(args)
         if precision.auto_reason:
             print(f"Computing in {precision}")
-    if args.deterministic:
-        make_deterministic()
-    seed_everything(args.seed + get_rank())
-    return args, start
+    return args
 
 
 class CommandLine(NamedTuple):
