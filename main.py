@@ -79,7 +79,6 @@ def main(
 
 def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) -> None:
     """Build everything from the flags, restore a checkpoint, then train or evaluate."""
-    from datasets import build_scales
     from training.data import build_data, build_loaders
     from training.evaluation import build_evaluation
     from training.flags.config_file import build_config
@@ -94,6 +93,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     from util.distributed.processes import get_rank
     from util.reproducibility.determinism import make_deterministic
     from util.reproducibility.random_state import seed_everything
+    from util.step_watch import StepWatch
     from util.terminal.passing_lines import passing_lines
 
     num_classes_given = args.num_classes
@@ -105,7 +105,6 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     seed_everything(args.seed + get_rank())
     output = build_output(args)
     folder = RunFolder(args.output_dir, args.keep_last)
-    args.scales = build_scales(args)
     config = build_config(args, flag_actions(), num_classes_given)
     with passing_lines() if output.is_short else contextlib.nullcontext():
         data = build_data(args, start)
@@ -116,6 +115,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     training.averaged = averaged_model(training, args.ema_decay, start.resume, args.eval)
 
     train_loader, val_loader = build_loaders(args, data, training.progress.bad_images)
+    policy = NonFinitePolicy(training, criterion, folder.path, vars(args))
     evaluation = build_evaluation(args, criterion, postprocessors, val_loader, data, folder, output)
     run = Run(
         settings=build_loop_settings(args),
@@ -130,7 +130,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
         parallel_model=parallel_model,
         criterion=criterion,
         evaluation=evaluation,
-        non_finite=NonFinitePolicy(training.model, criterion, folder.path, vars(args)),
+        watch=StepWatch(next(training.model.parameters()).device, policy.handle),
         tensorboard=build_tensorboard(args, folder.path, training.progress.epoch),
     )
     if args.eval:
@@ -186,6 +186,7 @@ def _resolve_flags(
     Returns:
         the final flags: a copy, with ``amp_auto``: why ``--amp auto`` chose ``amp``, or empty.
     """
+    from datasets import build_scales
     from training.flags.checks import check_flags, check_training_flags, require_same_flags
     from training.flags.precision import agree_on_precision
     from training.flags.saved import resolve_flags
@@ -203,6 +204,7 @@ def _resolve_flags(
         print(args)
         if precision.auto_reason:
             print(f"Computing in {precision}")
+    args.scales = build_scales(args)
     return args
 
 

@@ -20,7 +20,6 @@ from training.compilation import describe_compilations
 from training.evaluation import Evaluation, Scored
 from training.flags.config_file import write_config
 from training.network import distribute
-from training.nonfinite import NonFinitePolicy
 from training.optimization.plan import TrainingPlan
 from training.progress import score_name, validation_score
 from training.resume import set_aside_later_files
@@ -76,7 +75,7 @@ class Run:
         parallel_model: the model, wrapped in DistributedDataParallel for several processes.
         criterion: computes the losses.
         evaluation: evaluates a model on the validation data.
-        non_finite: handles non-finite steps.
+        watch: detects non-finite steps and stop requests.
         tensorboard: TensorBoard log on rank 0 with ``--tensorboard``, else None.
     """
 
@@ -92,16 +91,13 @@ class Run:
     parallel_model: nn.Module
     criterion: SetCriterion
     evaluation: Evaluation
-    non_finite: NonFinitePolicy
+    watch: StepWatch
     tensorboard: TensorboardLog | None = None
 
     def __post_init__(self) -> None:
         self.progress = self.training.progress
         self.device = next(self.training.model.parameters()).device
         self.signals = StopSignals()
-        self.watch = StepWatch(
-            self.device, lambda records: self.non_finite.handle(records, self.progress)
-        )
 
     def score(self) -> None:
         """Evaluate once, for ``--eval``."""

@@ -1,6 +1,6 @@
 """What a run does about non-finite steps: skip a limited number, then find the cause and end.
 
-`util.step_watch` notices such steps, and leaves the weights unchanged.
+`util.step_watch` detects such steps, and `util.optimizer.update_weights` masks their updates.
 ``python forensics.py OUTPUT_DIR/bad_step.pth`` replays a saved step.
 """
 
@@ -19,8 +19,8 @@ from models import build_model
 from models.criterion import SetCriterion
 from models.fast.attention import WeightHooks
 from models.weights import load_model_state, model_state
+from training.checkpoint import TrainingState
 from training.network import prepare_for_training
-from training.progress import Progress
 from util.batch_norms import keep_frozen_norms
 from util.cli.command_line import ArgumentParser, run_command
 from util.distributed.processes import all_gather, get_rank
@@ -44,28 +44,28 @@ class NonFinitePolicy:
     """Skips non-finite steps up to a limit; looks for the cause of the next one and ends the run.
 
     Attributes:
-        model: the model, not wrapped in `DistributedDataParallel`.
+        training: its model is replayed; ``skipped_steps`` of its progress is increased.
         folder: output folder in which `DUMP` is written; None: no folder.
         flags: all flags of the run by name. ``amp`` and ``max_skipped_steps`` are used here; all
             are saved in `DUMP`.
     """
 
-    model: nn.Module
+    training: TrainingState
     criterion: SetCriterion
     folder: Path | None
     flags: Mapping[str, Any]
 
-    def handle(self, records: Sequence[StepRecord], progress: Progress) -> None:
-        """Count a skipped step. Collective; call this before the weights change.
+    def handle(self, records: Sequence[StepRecord]) -> None:
+        """Count a non-finite step. Collective; call this before the weights change.
 
         Args:
             records: micro-batches of the step on this rank.
-            progress: training progress; its ``skipped_steps`` is increased.
 
         Raises:
-            DivergenceError: if more steps than allowed were non-finite; the message contains the
-                cause, if it was found.
+            DivergenceError: beyond ``--max_skipped_steps``; the message contains the cause, if it
+                was found.
         """
+        progress = self.training.progress
         progress.skipped_steps += 1
         allowed = self.flags["max_skipped_steps"]
         if progress.skipped_steps > allowed:
@@ -81,8 +81,9 @@ class NonFinitePolicy:
 
         That rank, or rank 0 if none finds a cause, also writes `DUMP`.
         """
+        model = self.training.model
         try:
-            record, cause = find_cause(self.model, self.criterion, records, self.flags["amp"])
+            record, cause = find_cause(model, self.criterion, records, self.flags["amp"])
         except torch.OutOfMemoryError:
             record, cause = records[0], _OUT_OF_MEMORY
         message = describe(record, cause)
@@ -94,7 +95,7 @@ class NonFinitePolicy:
         dump = self.folder / DUMP
         if get_rank() == reporting_rank:
             try:
-                save_step(dump, record, self.model, self.flags)
+                save_step(dump, record, model, self.flags)
             except UserError as err:  # the file cannot be written: still report the cause
                 return f"{message}; {err.one_line()}"
         return f"{message}; replay it with: python forensics.py {dump}"

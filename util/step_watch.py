@@ -3,7 +3,7 @@
 Whether a step is finite is computed on the device, and a non-finite update is masked there. The
 host reads the flag one step later, after the matcher has synchronized with the device anyway, and
 calls a handler with the data of the skipped step: in a run, `training.nonfinite.NonFinitePolicy`.
-`util.optimizer.update_weights` takes the step.
+`util.optimizer.update_weights` applies the update, or masks it.
 """
 
 import math
