@@ -104,7 +104,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
         make_deterministic()
     seed_everything(args.seed + get_rank())
     output = build_output(args)
-    folder = RunFolder(args.output_dir, args.keep_last)
+    folder = RunFolder(args.output_dir, args.keep_last, args.lr_drop)
     config = build_config(args, flag_actions(), num_classes_given)
     with passing_lines() if output.is_short else contextlib.nullcontext():
         data = build_data(args, start)

@@ -45,7 +45,6 @@ class LoopSettings:
     clip_max_norm: float
     amp: str
     compile: bool
-    lr_drop: int
     save_every: int
     skip_bad_images: int
     overwrite: bool
@@ -253,7 +252,7 @@ class Run:
                 "steps; the previous checkpoint is kept: resume from it with a lower --lr"
             )
         content = checkpoint_of(self.training, self.flags, self.classes)
-        self.folder.save_checkpoint(content, epoch, self.settings.lr_drop)
+        self.folder.save_checkpoint(content, epoch)
         return content
 
     def _end_epoch(

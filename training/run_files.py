@@ -38,14 +38,15 @@ class RunFolder:
     Args:
         output_dir: the folder, created if it does not exist; empty: nothing is written.
         keep_last: number of most recent checkpoints to keep, ``checkpoint.pth`` included.
+        lr_drop: value of ``--lr_drop``.
 
     Raises:
         UserError: if the folder cannot be created or is not writable.
     """
 
-    def __init__(self, output_dir: str, keep_last: int = 1):
+    def __init__(self, output_dir: str, keep_last: int = 1, lr_drop: int = _KEEP_EVERY):
         self.path = Path(output_dir) if output_dir else None
-        self._keep_last = keep_last
+        self._keep_last, self._lr_drop = keep_last, lr_drop
         if self.path is None or not is_main_process():
             return
         try:
@@ -75,7 +76,7 @@ class RunFolder:
 
     # ---- checkpoints
 
-    def save_checkpoint(self, content: dict[str, Any], epoch: int | None, lr_drop: int) -> None:
+    def save_checkpoint(self, content: dict[str, Any], epoch: int | None) -> None:
         """Write ``checkpoint.pth``.
 
         Every 100 and every ``lr_drop`` epochs a copy is kept as ``checkpoint{epoch:04}.pth``. With
@@ -84,7 +85,6 @@ class RunFolder:
         Args:
             content: entries by key, see `training.checkpoint.KEYS`.
             epoch: the epoch that has just been completed; None during an epoch.
-            lr_drop: value of ``--lr_drop``.
         """
         if self.path is None:
             return
@@ -92,7 +92,8 @@ class RunFolder:
         save_on_master(content, newest)
         if not is_main_process():
             return
-        if epoch is not None and ((epoch + 1) % lr_drop == 0 or (epoch + 1) % _KEEP_EVERY == 0):
+        intervals = self._lr_drop, _KEEP_EVERY
+        if epoch is not None and any((epoch + 1) % interval == 0 for interval in intervals):
             _link_or_copy(newest, self.path / f"checkpoint{epoch:04}.pth")
         if self._keep_last > 1:
             _link_or_copy(newest, self.path / f"{_STEP_PREFIX}{position_in(content)[1]:09}.pth")

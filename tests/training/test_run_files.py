@@ -21,7 +21,7 @@ def names(folder):
     [(0, 200, False), (199, 200, True), (99, 200, True), (4, 5, True)],
 )
 def test_checkpoints_that_are_kept(tmp_path, epoch, lr_drop, is_kept):
-    RunFolder(str(tmp_path)).save_checkpoint({"epoch": epoch}, epoch, lr_drop)
+    RunFolder(str(tmp_path), lr_drop=lr_drop).save_checkpoint({"epoch": epoch}, epoch)
     assert names(tmp_path) == ["checkpoint.pth"] + [f"checkpoint{epoch:04}.pth"] * is_kept
 
 
@@ -45,7 +45,7 @@ def test_the_log_is_strict_json(tmp_path):
 def test_no_folder_no_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = RunFolder("")
-    folder.save_checkpoint({}, 0, 1)
+    folder.save_checkpoint({}, 0)
     folder.append_log({})
     folder.save_epoch_evaluation({}, 0)
     folder.save_evaluation({})
@@ -80,7 +80,7 @@ def test_copies_keep_what_they_were_made_of(tmp_path, monkeypatch, links):
         monkeypatch.setattr(os, "link", refuse)
     folder = RunFolder(str(tmp_path), keep_last=2)
     for step in (1, 2, 3):
-        folder.save_checkpoint({"epoch": 0, "step": step}, None, 1)
+        folder.save_checkpoint({"epoch": 0, "step": step}, None)
         if step == 2:
             folder.keep_as_best()
     steps = {name: torch.load(tmp_path / name)["step"] for name in names(tmp_path)}
@@ -93,9 +93,9 @@ def test_copies_keep_what_they_were_made_of(tmp_path, monkeypatch, links):
 
 
 def test_copies_are_tried_where_the_newest_cannot_be_read(tmp_path):
-    folder = RunFolder(str(tmp_path))
+    folder = RunFolder(str(tmp_path), lr_drop=2)
     for epoch in range(3):
-        folder.save_checkpoint({"epoch": epoch}, epoch, 2)
+        folder.save_checkpoint({"epoch": epoch}, epoch)
         if epoch == 0:
             folder.keep_as_best()
     (tmp_path / "checkpoint.pth").write_bytes(b"")
@@ -109,9 +109,9 @@ def test_copies_are_tried_where_the_newest_cannot_be_read(tmp_path):
 
 
 def test_thresholds_reach_the_checkpoint_and_its_copies(tmp_path, monkeypatch):
-    folder, best = RunFolder(str(tmp_path), keep_last=2), {"best_f1": 0.3}
+    folder, best = RunFolder(str(tmp_path), keep_last=2, lr_drop=1), {"best_f1": 0.3}
     content = {"epoch": 0, "step": 5, "model": torch.ones(2), "progress": {"skipped_steps": 1}}
-    folder.save_checkpoint(content, 0, 1)
+    folder.save_checkpoint(content, 0)
     folder.add_thresholds(best, None)
     saved = [torch.load(path) for path in sorted(tmp_path.glob("checkpoint*.pth"))]
     assert len(saved) == 3 and all(entry["thresholds"] == best for entry in saved)
@@ -144,7 +144,7 @@ def entries_of(folder):
 def test_going_back_puts_aside_what_came_later(tmp_path, capsys, step):
     folder = RunFolder(str(tmp_path), keep_last=9)
     for epoch in range(4):
-        folder.save_checkpoint({"epoch": epoch, "step": 5 * (epoch + 1)}, epoch, 100)
+        folder.save_checkpoint({"epoch": epoch, "step": 5 * (epoch + 1)}, epoch)
         folder.append_log({"epoch": epoch})
     whole = (tmp_path / "log.txt").read_bytes()
     folder.go_back_to(epoch=2, step=step)
@@ -165,9 +165,9 @@ def steps_in(folder):
 
 
 def test_going_back_renames_later_checkpoints(tmp_path, capsys):
-    folder = RunFolder(str(tmp_path))
+    folder = RunFolder(str(tmp_path), lr_drop=2)
     for epoch in range(4):
-        folder.save_checkpoint({"epoch": epoch, "step": epoch + 1}, epoch, lr_drop=2)
+        folder.save_checkpoint({"epoch": epoch, "step": epoch + 1}, epoch)
         if epoch == 2:
             folder.keep_as_best()
     folder.go_back_to(epoch=2, step=2)
@@ -177,7 +177,7 @@ def test_going_back_renames_later_checkpoints(tmp_path, capsys):
         "checkpoint0001.pth": 2,
     }
     assert "best.pth was written after epoch 1, step 2: renamed to aband" in capsys.readouterr().out
-    folder.save_checkpoint({"epoch": 2, "step": 30}, 2, lr_drop=2)
+    folder.save_checkpoint({"epoch": 2, "step": 30}, 2)
     folder.keep_as_best()
     folder.go_back_to(epoch=2, step=2)
     assert steps_in(tmp_path)["abandoned-best-epoch0002.pth"] == 3
@@ -187,9 +187,9 @@ def test_going_back_renames_later_checkpoints(tmp_path, capsys):
 @pytest.mark.parametrize(("step", "is_kept"), [(7, True), (6, False)])
 def test_going_back_within_an_epoch(tmp_path, step, is_kept):
     folder = RunFolder(str(tmp_path))
-    folder.save_checkpoint({"epoch": 0, "step": 5}, 0, lr_drop=9)
+    folder.save_checkpoint({"epoch": 0, "step": 5}, 0)
     folder.keep_as_best()
-    folder.save_checkpoint({"epoch": 0, "step": 7}, None, lr_drop=9)
+    folder.save_checkpoint({"epoch": 0, "step": 7}, None)
     folder.go_back_to(epoch=1, step=step)
     assert (tmp_path / "checkpoint.pth").exists() == is_kept
     assert (tmp_path / "best.pth").exists()
