@@ -10,7 +10,9 @@ import pytest
 import main
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
+DOCUMENTS = [
+    path for pattern in ("*.md", "docs/**/*.md", "tests/*.md") for path in sorted(ROOT.glob(pattern))
+]
 # Flags of torchrun, Slurm, Docker, TensorBoard and the kill-and-resume tests in benchmarks/.
 FOREIGN_FLAGS = {
     "--kills",
@@ -41,7 +43,7 @@ def claimed_tests(document: str) -> list[str]:
     return re.findall(r"`(tests/[\w/]+\.py(?:::\w+)?)`", text)
 
 
-@pytest.mark.parametrize("document", ["docs/reliability.md", "docs/DIFFERENCES.md"])
+@pytest.mark.parametrize("document", ["tests/README.md", "docs/DIFFERENCES.md"])
 def test_named_tests_exist(document):
     names = claimed_tests(document)
     assert len(names) >= 40
@@ -72,7 +74,7 @@ def test_the_tour_names_functions_that_exist():
 
 
 def test_at_least_forty_faults_are_listed():
-    text = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    text = (ROOT / "tests/README.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| ") and "::test_" in line]
     assert len(rows) >= 40
 
