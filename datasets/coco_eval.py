@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 
 from datasets.annotations.coco_file import box_area
 from datasets.annotations.segmentations import encode_segmentation
-from datasets.evaluation.coco_scoring import Annotation, CocoScore, choose_engine
+from datasets.evaluation.coco_scoring import Annotation, CocoScore, choose_backend
 from datasets.evaluation.image_detections import (
     ImageDetections,
     Prediction,
@@ -57,14 +57,14 @@ class CocoEvaluator:
         coco_eval: a `CocoScore` per IoU type, with ``params``, ``eval`` and ``stats``. Settings
             such as ``params.maxDets`` may be changed before `accumulate`.
         img_ids: ids of collected images, sorted after `synchronize_between_processes`.
-        engine: one of `datasets.evaluation.coco_scoring.ENGINES`.
+        backend: one of `datasets.evaluation.coco_scoring.BACKENDS`.
     """
 
     def __init__(
         self,
         coco_gt: COCO,
         iou_types: Sequence[str],
-        engine: str = "auto",
+        backend: str = "auto",
         print_tables: bool = True,
     ) -> None:
         """Create an evaluator without detections.
@@ -72,19 +72,19 @@ class CocoEvaluator:
         Args:
             coco_gt: the ground truth; it is not modified.
             iou_types: one or more of "bbox", "segm" and "keypoints".
-            engine: "auto" uses faster-coco-eval if installed, else pycocotools.
+            backend: "auto" uses faster-coco-eval if installed, else pycocotools.
             print_tables: print the COCO summary in `summarize`.
 
         Raises:
-            UserError: if the engine "faster" is not installed.
-            ValueError: if an IoU type or the engine is unknown.
+            UserError: if the backend "faster" is not installed.
+            ValueError: if an IoU type or the backend is unknown.
         """
         for iou_type in iou_types:
             check_iou_type(iou_type)
-            choose_engine(engine, iou_type)
+            choose_backend(backend, iou_type)
         self.coco_gt = copy.copy(coco_gt)
         self.iou_types = iou_types
-        self.engine = engine
+        self.backend = backend
         self._print_tables = print_tables
         self.coco_eval = {
             kind: CocoScore(kind, list(coco_gt.imgs), list(coco_gt.cats)) for kind in iou_types
@@ -133,7 +133,7 @@ class CocoEvaluator:
             start = time.perf_counter()
             images = {image_id: self.coco_gt.imgs[image_id] for image_id in self._collected}
             score.evaluate(
-                self._ground_truth(iou_type), self._scorable(iou_type), images, self.engine
+                self._ground_truth(iou_type), self._scorable(iou_type), images, self.backend
             )
             if self._print_tables:
                 print(f"DONE (t={time.perf_counter() - start:.2f}s).")
@@ -226,7 +226,7 @@ class CocoEvaluator:
             )
 
     def _scorable(self, iou_type: str) -> list[Annotation]:
-        """Return `detections` with the fields that the engines need: id, area and iscrowd."""
+        """Return `detections` with the fields that the backends need: id, area and iscrowd."""
         entries = self.detections(iou_type)
         for detection_id, entry in enumerate(entries, start=1):
             entry.update(extent_of(entry), id=detection_id, iscrowd=0)
@@ -235,7 +235,7 @@ class CocoEvaluator:
     def _ground_truth(self, iou_type: str) -> list[Annotation]:
         """Copy the annotations of the collected images, with new ids starting at 1.
 
-        The engines use 0 for "no match", but an annotation id in a file may be 0.
+        The backends use 0 for "no match", but an annotation id in a file may be 0.
         """
         copies: list[Annotation] = []
         for image_id in sorted(self._collected):

@@ -1,6 +1,6 @@
 """COCO precision and recall, computed by faster-coco-eval (if installed) or pycocotools.
 
-Both engines receive only the annotations to evaluate, so that they need not index or filter.
+Both backends receive only the annotations to evaluate, so that they need not index or filter.
 """
 
 import contextlib
@@ -18,16 +18,16 @@ from util.errors import UserError
 from util.system.memory import garbage_collection_paused
 
 IOU_TYPES = ("bbox", "segm", "keypoints")
-ENGINES = ("auto", "faster", "pycocotools")
+BACKENDS = ("auto", "faster", "pycocotools")
 
 Annotation = dict[str, Any]
 Images = Mapping[int, Mapping[str, Any]]
 
 
 class ScoringTask(NamedTuple):
-    """Input of an engine, limited to the evaluated images and categories.
+    """Input of a backend, limited to the evaluated images and categories.
 
-    The engines add fields to the annotations, which must therefore be copies.
+    The backends add fields to the annotations, which must therefore be copies.
     """
 
     ground_truth: list[Annotation]
@@ -36,7 +36,7 @@ class ScoringTask(NamedTuple):
     params: Params
 
 
-Engine = Callable[[ScoringTask], dict[str, np.ndarray]]
+Backend = Callable[[ScoringTask], dict[str, np.ndarray]]
 
 
 class SummaryRow(NamedTuple):
@@ -116,17 +116,17 @@ class CocoScore:
         ground_truth: list[Annotation],
         detections: list[Annotation],
         images: Images,
-        engine: str = "auto",
+        backend: str = "auto",
     ) -> None:
         """Evaluate ``images``, and set ``eval``.
 
         Args:
-            ground_truth: COCO annotations with distinct positive ids, modified by the engine. For
+            ground_truth: COCO annotations with distinct positive ids, modified by the backend. For
                 ``segm`` their ``segmentation`` is a compressed RLE.
             detections: COCO result entries with ``id``, ``area`` and ``iscrowd``, modified by the
-                engine.
+                backend.
             images: images to evaluate, by id; with ``height`` and ``width`` for ``segm``.
-            engine: one of `ENGINES`.
+            backend: one of `BACKENDS`.
         """
         params = self.params
         params.imgIds = sorted(images)
@@ -141,7 +141,7 @@ class CocoScore:
         detections = [d for d in detections if d["category_id"] in category_ids]
         task = ScoringTask(ground_truth, detections, images, params)
         with garbage_collection_paused():
-            arrays = choose_engine(engine, params.iouType)(task)
+            arrays = choose_backend(backend, params.iouType)(task)
         self.eval = {
             "params": params,
             "counts": list(arrays["precision"].shape),
@@ -191,8 +191,8 @@ class CocoScore:
         )
 
 
-def choose_engine(name: str, iou_type: str) -> Engine:
-    """Return the scoring function of an engine.
+def choose_backend(name: str, iou_type: str) -> Backend:
+    """Return the scoring function of a backend.
 
     Args:
         name: "faster" (faster-coco-eval), "pycocotools", or "auto" (faster-coco-eval if installed).
@@ -202,8 +202,8 @@ def choose_engine(name: str, iou_type: str) -> Engine:
         UserError: if "faster" is not installed.
         ValueError: if the name is unknown.
     """
-    if name not in ENGINES:
-        raise ValueError(f"engine is {name!r}, expected one of {', '.join(ENGINES)}")
+    if name not in BACKENDS:
+        raise ValueError(f"backend is {name!r}, expected one of {', '.join(BACKENDS)}")
     if name == "pycocotools" or iou_type == "keypoints":
         return _score_with_pycocotools
     try:
@@ -211,8 +211,8 @@ def choose_engine(name: str, iou_type: str) -> Engine:
     except ImportError as error:
         if name == "faster":
             raise UserError(
-                f"the evaluation engine 'faster' needs the package faster-coco-eval ({error}): "
-                "pip install faster-coco-eval, or use the engine 'pycocotools'"
+                f"the evaluation backend 'faster' needs the package faster-coco-eval ({error}): "
+                "pip install faster-coco-eval, or use the backend 'pycocotools'"
             ) from error
         return _score_with_pycocotools
     return _score_with_faster_coco_eval
@@ -242,9 +242,9 @@ def _score_with_faster_coco_eval(task: ScoringTask) -> dict[str, np.ndarray]:
 
 
 def _as_coco_pair(task: ScoringTask) -> tuple[SimpleNamespace, SimpleNamespace]:
-    """Wrap ground truth and detections in objects with the COCO methods that the engines call.
+    """Wrap ground truth and detections in objects with the COCO methods that the backends call.
 
-    Unlike real COCO objects these do not index or filter: the engines ask for all annotations.
+    Unlike real COCO objects these do not index or filter: the backends ask for all annotations.
     """
 
     def as_coco(annotations: list[Annotation]) -> SimpleNamespace:
@@ -261,15 +261,15 @@ def _as_coco_pair(task: ScoringTask) -> tuple[SimpleNamespace, SimpleNamespace]:
     return as_coco(task.ground_truth), as_coco(task.detections)
 
 
-def _copy_settings(params: Params, engine_params: Any) -> None:
-    """Copy the settings; the engines sort and replace the lists."""
+def _copy_settings(params: Params, backend_params: Any) -> None:
+    """Copy the settings; the backends sort and replace the lists."""
     for name in ("imgIds", "catIds", "maxDets", "areaRng", "areaRngLbl"):
-        setattr(engine_params, name, list(getattr(params, name)))
+        setattr(backend_params, name, list(getattr(params, name)))
     for name in ("iouThrs", "recThrs"):
-        setattr(engine_params, name, np.asarray(getattr(params, name), dtype=np.float64))
-    engine_params.useCats = params.useCats
+        setattr(backend_params, name, np.asarray(getattr(params, name), dtype=np.float64))
+    backend_params.useCats = params.useCats
     if params.iouType == "keypoints":
-        engine_params.kpt_oks_sigmas = params.kpt_oks_sigmas
+        backend_params.kpt_oks_sigmas = params.kpt_oks_sigmas
 
 
 def _arrays(evaluation: Mapping[str, Any]) -> dict[str, np.ndarray]:

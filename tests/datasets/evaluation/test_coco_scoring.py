@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from datasets.coco_eval import CocoEvaluator
-from datasets.evaluation.coco_scoring import CocoScore, SummaryRow, choose_engine
+from datasets.evaluation.coco_scoring import CocoScore, SummaryRow, choose_backend
 from tests.datasets.coco_cases import (
     annotation,
     coco_of,
@@ -19,7 +19,7 @@ from tests.datasets.coco_cases import (
 from util.errors import UserError
 
 HAVE_FASTER = importlib.util.find_spec("faster_coco_eval") is not None
-ENGINES = [
+BACKENDS = [
     pytest.param("faster", marks=pytest.mark.skipif(not HAVE_FASTER, reason="not installed")),
     "pycocotools",
 ]
@@ -42,25 +42,25 @@ def assert_same_as_stock(evaluator, stock, iou_type="bbox", stats=True):
         np.testing.assert_allclose(score.stats, stock.stats, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("seed", range(3))
-def test_agrees_with_stock_pycocotools_on_boxes(engine, case, seed):
+def test_agrees_with_stock_pycocotools_on_boxes(backend, case, seed):
     coco, predictions = random_case(seed, **CASES[case])
-    evaluator = run_evaluator(CocoEvaluator(coco, ["bbox"], engine), predictions)
+    evaluator = run_evaluator(CocoEvaluator(coco, ["bbox"], backend), predictions)
     assert_same_as_stock(evaluator, stock_score(coco, evaluator.detections())[0])
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("seed", range(2))
-def test_agrees_with_stock_pycocotools_on_masks(engine, seed):
+def test_agrees_with_stock_pycocotools_on_masks(backend, seed):
     coco, predictions = random_case(seed)
-    evaluator = run_evaluator(CocoEvaluator(coco, ["segm"], engine), with_masks(predictions))
+    evaluator = run_evaluator(CocoEvaluator(coco, ["segm"], backend), with_masks(predictions))
     stock, _ = stock_score(coco, evaluator.detections("segm"), "segm")
     assert_same_as_stock(evaluator, stock, "segm")
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -71,12 +71,12 @@ def test_agrees_with_stock_pycocotools_on_masks(engine, seed):
     ],
     ids=lambda settings: next(iter(settings)),
 )
-def test_settings_are_followed(engine, settings):
+def test_settings_are_followed(backend, settings):
     def configure(params):
         vars(params).update(copy.deepcopy(settings))
 
     coco, predictions = random_case(7, num_false=40)
-    evaluator = CocoEvaluator(coco, ["bbox"], engine)
+    evaluator = CocoEvaluator(coco, ["bbox"], backend)
     configure(evaluator.coco_eval["bbox"].params)
     run_evaluator(evaluator, predictions)
     stock, _ = stock_score(coco, evaluator.detections(), configure=configure)
@@ -84,22 +84,22 @@ def test_settings_are_followed(engine, settings):
     assert_same_as_stock(evaluator, stock, stats="maxDets" not in settings)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_the_summary_follows_the_largest_number_of_detections(engine, capsys):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_summary_follows_the_largest_number_of_detections(backend, capsys):
     coco = coco_of([annotation(1, (10, 10, 50, 50))])
-    evaluator = CocoEvaluator(coco, ["bbox"], engine)
+    evaluator = CocoEvaluator(coco, ["bbox"], backend)
     evaluator.coco_eval["bbox"].params.maxDets = [1, 2]
     run_evaluator(evaluator, {1: prediction([[10, 10, 50, 50]])})
     assert evaluator.coco_eval["bbox"].stats[[0, 6, 7, 8]].tolist() == pytest.approx([1] * 4)
     assert "area=   all | maxDets=  2 ] = 1.000" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_numbers_worked_out_by_hand(engine):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_numbers_worked_out_by_hand(backend):
     """Two objects, one found exactly with the best score: precision 1 up to recall 0.5."""
     coco = coco_of([annotation(1, (10, 10, 50, 50)), annotation(2, (150, 100, 40, 40))])
     found = prediction([[10, 10, 50, 50], [100, 0, 10, 10]])
-    score = run_evaluator(CocoEvaluator(coco, ["bbox"], engine), {1: found}).coco_eval["bbox"]
+    score = run_evaluator(CocoEvaluator(coco, ["bbox"], backend), {1: found}).coco_eval["bbox"]
     ap, recall = 51 / 101, 0.5
     expected = [ap, ap, ap, -1, ap, -1, recall, recall, recall, -1, recall, -1]
     assert score.stats.tolist() == pytest.approx(expected)
@@ -108,7 +108,7 @@ def test_numbers_worked_out_by_hand(engine):
     assert score.class_mean(SummaryRow("AP", 0.5, "all", -1), 1) == -1
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     ("annotations", "found", "expected"),
     [
@@ -121,17 +121,17 @@ def test_numbers_worked_out_by_hand(engine):
     ],
     ids=["nothing", "only detections", "only a crowd", "no detections", "empty box", "one pixel"],
 )
-def test_degenerate_sets(engine, annotations, found, expected):
+def test_degenerate_sets(backend, annotations, found, expected):
     coco = coco_of(annotations)
-    evaluator = run_evaluator(CocoEvaluator(coco, ["bbox"], engine), {1: prediction(found)})
+    evaluator = run_evaluator(CocoEvaluator(coco, ["bbox"], backend), {1: prediction(found)})
     assert evaluator.coco_eval["bbox"].stats[0] == pytest.approx(expected)
     assert_same_as_stock(evaluator, stock_score(coco, evaluator.detections())[0])
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("category_ids", [(), (1, 3)])
-def test_without_images_or_categories_every_number_is_minus_one(engine, category_ids):
-    evaluator = CocoEvaluator(coco_of([], category_ids=category_ids), ["bbox"], engine)
+def test_without_images_or_categories_every_number_is_minus_one(backend, category_ids):
+    evaluator = CocoEvaluator(coco_of([], category_ids=category_ids), ["bbox"], backend)
     run_evaluator(evaluator, *[{1: prediction([[1, 2, 3, 4]])}] * (not category_ids))
     score = evaluator.coco_eval["bbox"]
     assert score.stats.tolist() == [-1] * 12
@@ -174,21 +174,21 @@ def test_results_hold_plain_numbers():
     assert score.eval["precision"].dtype == np.float64
 
 
-class TestChoiceOfTheEngine:
+class TestChoiceOfTheBackend:
     def test_without_the_package_auto_falls_back(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
-        assert choose_engine("auto", "bbox") is choose_engine("pycocotools", "bbox")
+        assert choose_backend("auto", "bbox") is choose_backend("pycocotools", "bbox")
 
     def test_without_the_package_its_name_is_an_error(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
         with pytest.raises(UserError, match="pip install faster-coco-eval"):
-            CocoEvaluator(coco_of([]), ["bbox"], engine="faster")
+            CocoEvaluator(coco_of([]), ["bbox"], backend="faster")
 
     def test_an_unknown_name_is_an_error(self):
         with pytest.raises(ValueError, match=r"'fast'.*auto, faster, pycocotools"):
-            CocoEvaluator(coco_of([]), ["bbox"], engine="fast")
+            CocoEvaluator(coco_of([]), ["bbox"], backend="fast")
 
     @pytest.mark.skipif(not HAVE_FASTER, reason="not installed")
     def test_auto_takes_the_fast_one(self):
-        assert choose_engine("auto", "segm") is choose_engine("faster", "segm")
-        assert choose_engine("auto", "segm") is not choose_engine("pycocotools", "segm")
+        assert choose_backend("auto", "segm") is choose_backend("faster", "segm")
+        assert choose_backend("auto", "segm") is not choose_backend("pycocotools", "segm")
