@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from training.loop import Run
     from training.resume import Start
     from training.run_files import RunFolder
-    from training.terminal.output import FullOutput
+    from training.terminal.output import Output
 
 SAVE_MEMORY = (
     "lower --batch_size (raise --accum_steps by the same factor to keep the images per step), "
@@ -144,7 +144,7 @@ def _build_training(
     start: "Start",
     data: "Data",
     folder: "RunFolder",
-    output: "FullOutput",
+    output: "Output",
 ) -> "tuple[TrainingState, SetCriterion, dict[str, nn.Module]]":
     """Build training state, criterion and post-processors; load weights, or resume training."""
     from training.checkpoint import TrainingState

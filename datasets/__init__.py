@@ -67,7 +67,7 @@ def build_dataset(
     if earlier_split and kind in _MAY_BE_WHOLE:
         options["earlier"] = earlier_split
     dataset: Dataset = build(image_set, args, **options)
-    _fill_in_classes(dataset, args.dataset_file)
+    _fill_in_attributes(dataset, args.dataset_file)
     return dataset
 
 
@@ -84,7 +84,7 @@ def build_data_kind(args: Any) -> str:
     return given[0] if given else args.dataset_file
 
 
-def _fill_in_classes(dataset: Any, dataset_file: str) -> None:
+def _fill_in_attributes(dataset: Any, dataset_file: str) -> None:
     """Set attributes that the dataset lacks and training needs, from its COCO index."""
     from datasets.annotations.coco_file import category_names, text_ids
 

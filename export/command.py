@@ -299,7 +299,7 @@ def sizes_to_check(
 
 def metadata_of(source: Source, fixed_hw: SizeHW | None = None) -> dict[str, str]:
     """Metadata that a client needs to run the model, as text by name."""
-    own_ids = source.rows().own
+    own_ids = source.rows().user_ids
     names = [source.categories.get(category_id) for category_id in source.rows().by_row]
     by_own_id = {str(i): name for i, name in zip(own_ids, names, strict=True) if name is not None}
     things = [source.is_thing.get(category_id) for category_id in source.rows().by_row]

@@ -63,7 +63,7 @@ class Data:
     @property
     def num_classes(self) -> int:
         """Number of classes of the model, without no-object."""
-        return len(self.category_ids.own)
+        return len(self.category_ids.user_ids)
 
     def class_of_row(self) -> dict[int, str]:
         """Class names by row of the classification head; some rows may have no class."""

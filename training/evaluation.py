@@ -28,7 +28,7 @@ from training.reporting import (
     thresholds_in,
 )
 from training.run_files import RunFolder
-from training.terminal.output import FullOutput
+from training.terminal.output import Output
 from util.distributed.processes import is_main_process
 from util.reproducibility.random_state import seeded
 
@@ -73,7 +73,7 @@ class Evaluation:
     loader: ReportingLoader
     data: Data
     folder: RunFolder
-    output: FullOutput
+    output: Output
     amp: str
     seed: int
     dump_detections: str
@@ -143,7 +143,7 @@ def build_evaluation(
     loader: ReportingLoader,
     data: Data,
     folder: RunFolder,
-    output: FullOutput,
+    output: Output,
 ) -> Evaluation:
     """Build `Evaluation` from ``amp``, ``seed``, ``dump_detections``, ``eval`` and data flags."""
     batch_size = args.eval_batch_size or args.batch_size

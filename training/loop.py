@@ -26,7 +26,7 @@ from training.resume import set_aside_later_files
 from training.run_files import RunFolder
 from training.stopping import explained_worker_faults, stop
 from training.tensorboard import TensorboardLog
-from training.terminal.output import FullOutput
+from training.terminal.output import Output
 from util.cli.signals import StopSignals
 from util.distributed.gathering import broadcast_object
 from util.distributed.processes import get_world_size, is_main_process
@@ -83,7 +83,7 @@ class Run:
     flags: Mapping[str, Any]
     config: str
     folder: RunFolder
-    output: FullOutput
+    output: Output
     classes: Mapping[str, Any]
     train_loader: TrainLoader | None
     training: TrainingState

@@ -70,7 +70,7 @@ def _use_category_ids(postprocessors: Mapping[str, nn.Module], category_ids: Cat
                 f"the post-processor {type(postprocessor).__name__} must have an attribute "
                 "category_ids, the category id of each row of the classification head"
             )
-        postprocessor.category_ids = category_id_tensor(category_ids.own)
+        postprocessor.category_ids = category_id_tensor(category_ids.user_ids)
 
 
 def num_trainable(model: nn.Module) -> int:

@@ -35,10 +35,10 @@ class CategoryIds:
     """The category id of each row of a classification head; the no-object row has none.
 
     Attributes:
-        own: for each row the id in the user's files, an integer or a string.
+        user_ids: for each row the id in the user's files, an integer or a string.
     """
 
-    own: tuple[OwnId, ...]
+    user_ids: tuple[OwnId, ...]
 
     @classmethod
     def read(cls, saved: Any, num_classes: int) -> "CategoryIds":
@@ -64,12 +64,12 @@ class CategoryIds:
 
     def saved(self) -> list[OwnId] | None:
         """The entry ``category_ids`` of a checkpoint, see `read`."""
-        return None if self.own == tuple(range(len(self.own))) else list(self.own)
+        return None if self.user_ids == tuple(range(len(self.user_ids))) else list(self.user_ids)
 
     @cached_property
     def by_row(self) -> tuple[int, ...]:
         """Category id of each row."""
-        return tuple(map(category_id_of, self.own))
+        return tuple(map(category_id_of, self.user_ids))
 
     @cached_property
     def row_of(self) -> dict[int, int]:
@@ -79,11 +79,11 @@ class CategoryIds:
     @property
     def are_rows(self) -> bool:
         """Whether every category id is the number of its row."""
-        return self.by_row == tuple(range(len(self.own)))
+        return self.by_row == tuple(range(len(self.user_ids)))
 
     def text_ids(self) -> dict[int, str]:
         """The user's id by category id, where it is a string."""
-        return {category_id_of(own_id): own_id for own_id in self.own if isinstance(own_id, str)}
+        return {category_id_of(text): text for text in self.user_ids if isinstance(text, str)}
 
     def rows_of(self, category_ids: Tensor) -> Tensor:
         """Rows of category ids, both (N,) int64.

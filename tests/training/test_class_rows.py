@@ -41,7 +41,7 @@ def choose(dataset_file, ids, num_classes=None, names=None, text_ids=None):
 )
 def test_ids_that_are_row_numbers(dataset_file, ids, num_rows):
     chosen = choose(dataset_file, ids)
-    assert chosen.are_rows and len(chosen.own) == num_rows
+    assert chosen.are_rows and len(chosen.user_ids) == num_rows
 
 
 @pytest.mark.parametrize(
@@ -61,17 +61,17 @@ def test_ids_that_have_one_row_each(dataset_file, ids):
 
 
 def test_a_given_number_of_classes_makes_ids_row_numbers():
-    assert len(choose("data", [2, 5], num_classes=9).own) == 9
+    assert len(choose("data", [2, 5], num_classes=9).user_ids) == 9
     assert choose("coco", [2, 500], num_classes=501).are_rows
 
 
 def test_data_that_does_not_list_its_classes():
-    assert len(choose("own", [7], names={}).own) == 8
+    assert len(choose("own", [7], names={}).user_ids) == 8
 
 
 def test_cocos_own_classes_keep_cocos_rows_in_every_format():
     names = {i: THING_NAMES[i] for i in (17, 18, 90)}
-    assert len(choose("data", names, names=names).own) == 91
+    assert len(choose("data", names, names=names).user_ids) == 91
     names[90] = "brush"
     assert choose("data", names, names=names).saved() == [17, 18, 90]
 

@@ -38,7 +38,7 @@ _DETECTOR = (
 )
 _NEEDED_BY_WEIGHTS = (*_DETECTOR, "masks")
 # Values in files whose flags were saved before these flags existed.
-_FIRST_DESIGN = {name: NEW_FLAG_DEFAULTS[name] for name in _DETECTOR if name in NEW_FLAG_DEFAULTS}
+_DETECTOR_DEFAULTS = {f: NEW_FLAG_DEFAULTS[f] for f in _DETECTOR if f in NEW_FLAG_DEFAULTS}
 _IMAGE_SIZES = ("scales", "max_size")
 _SCHEDULE = (
     *("lr", "lr_backbone", "weight_decay", "lr_scheduler", "lr_drop", "lr_min", "lr_min_ratio"),
@@ -156,7 +156,7 @@ def resolve_for_resume(
         _check_contradictions(args, saved, saved, given, source)
         return _with_saved_values(args, saved, saved, given, actions, source)
     saved = {"cls_loss": cls_loss_in(checkpoint, args.resume)} | saved
-    _check_contradictions(args, _FIRST_DESIGN | saved, _NEEDED_BY_WEIGHTS, given, source)
+    _check_contradictions(args, _DETECTOR_DEFAULTS | saved, _NEEDED_BY_WEIGHTS, given, source)
     if can_resume(checkpoint) and not args.eval:
         # The checkpoint has the state of this optimizer.
         trained = {"optimizer": NEW_FLAG_DEFAULTS["optimizer"]} | saved
@@ -226,7 +226,7 @@ def resolve_for_new_run(
     source = f"--{flag} {path}"
     flags = flags_in(checkpoint, source)
     if flags:
-        flags = _FIRST_DESIGN | {"cls_loss": cls_loss_in(checkpoint, path)} | flags
+        flags = _DETECTOR_DEFAULTS | {"cls_loss": cls_loss_in(checkpoint, path)} | flags
     else:
         flags = unsaved_flags(checkpoint, path, given)
     saved = architecture_of(model_state(checkpoint, path)) | flags

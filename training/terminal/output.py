@@ -37,8 +37,8 @@ _LABEL_WIDTH = 8
 Stats = Mapping[str, Any]
 
 
-class FullOutput:
-    """Log lines like the original's, for files and for programs that read them.
+class Output:
+    """Log lines like the original's, for files and programs that read them; also the base class.
 
     Attributes:
         is_short: whether this is a `ShortOutput`.
@@ -81,7 +81,7 @@ class FullOutput:
         """Restore the terminal, also after an error."""
 
 
-class ShortOutput(FullOutput):
+class ShortOutput(Output):
     """Progress bar, tables of scores, and suggested next commands.
 
     Args:
@@ -165,9 +165,9 @@ class ShortOutput(FullOutput):
         return seconds_left + (whole - seconds_of_training) + epochs_left * whole
 
 
-def build_output(args: argparse.Namespace) -> FullOutput:
+def build_output(args: argparse.Namespace) -> Output:
     """Build the output in the style of ``--log_style``."""
-    return ShortOutput(args.epochs) if prints_short(args.log_style) else FullOutput()
+    return ShortOutput(args.epochs) if prints_short(args.log_style) else Output()
 
 
 def closing_lines(

@@ -6,7 +6,7 @@ import pytest
 
 from training.progress import Progress
 from training.terminal import output as output_module
-from training.terminal.output import FullOutput, ShortOutput, build_output
+from training.terminal.output import Output, ShortOutput, build_output
 from util.metric_logger import MetricLogger
 from util.terminal.bar_logger import BarLogger
 
@@ -15,15 +15,15 @@ STATS = {"coco_eval_bbox": [0.3] * 12}
 
 def test_the_style_decides():
     args = argparse.Namespace(log_style="full", epochs=3)
-    assert type(build_output(args)) is FullOutput
+    assert type(build_output(args)) is Output
     args.log_style = "short"
     assert type(build_output(args)) is ShortOutput
     args.log_style = "auto"  # pytest captures stdout
-    assert type(build_output(args)) is FullOutput
+    assert type(build_output(args)) is Output
 
 
 def test_full_output_prints_what_the_original_prints(capsys):
-    output = FullOutput()
+    output = Output()
     assert type(output.epoch_logger(0)) is type(output.evaluation_logger()) is MetricLogger
     output.full("Start training")
     output.explain(["AP is 0: because"])
