@@ -70,7 +70,7 @@ def test_training_and_evaluation_of_the_document(document):
 def test_focal_loss(document):
     outputs, targets, leaves = layered(3, 5, [3, 0, 1], 2)
     matcher = HungarianMatcher(*WEIGHTS)
-    criterion = document.FocalCriterion(NUM_CLASSES, matcher, {}, 0.1, TERMS).double()
+    criterion = document.MyFocalCriterion(NUM_CLASSES, matcher, {}, 0.1, TERMS).double()
     losses = criterion(outputs, targets)
     plain = SetCriterion(NUM_CLASSES, matcher, {}, 0.1, TERMS).double()(outputs, targets)
     assert list(losses) == list(plain)
@@ -89,7 +89,7 @@ def test_focal_loss(document):
 
 
 def test_the_matcher_with_our_cost_gives_our_numbers(document):
-    class Softmax(document.FocalMatcher):
+    class Softmax(document.MyFocalMatcher):
         def class_cost(self, logits):
             return -logits.softmax(-1)
 
@@ -100,7 +100,7 @@ def test_the_matcher_with_our_cost_gives_our_numbers(document):
     losses = SetCriterion(NUM_CLASSES, other, {}, 0.1, TERMS).double()(outputs, targets)
     assert list(losses) == list(expected)
     assert all(torch.allclose(losses[k], v, rtol=1e-6, atol=1e-6) for k, v in expected.items())
-    focal = document.FocalMatcher(*WEIGHTS)
+    focal = document.MyFocalMatcher(*WEIGHTS)
     certain = {"pred_logits": torch.full((1, 3, 4), -6.0), "pred_boxes": torch.rand(1, 3, 4)}
     certain["pred_logits"][0, 2, 1] = 6
     target = [{"labels": torch.tensor([1]), "boxes": torch.rand(1, 4)}]
@@ -140,7 +140,7 @@ def test_loss_on_another_output(document):
 
 
 def test_boxes_relative_to_anchors(document):
-    model = small_detr(document, document.AnchorDETR)
+    model = small_detr(document, document.MyAnchorDETR)
     nn.init.zeros_(model.bbox_embed.mlp.layers[2].weight)
     nn.init.zeros_(model.bbox_embed.mlp.layers[2].bias)
     outputs = model([torch.rand(3, 64, 64)])
