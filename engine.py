@@ -27,6 +27,7 @@ from util.step_watch import StepRecord, StepWatch, reduce_step
 from util.tensor_ops import to_device
 
 PRINT_FREQ = 10
+# "off": autocast is disabled, but needs a dtype that every device supports.
 _AUTOCAST_DTYPES = {"off": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Target = dict[str, Tensor]
@@ -39,11 +40,11 @@ class EpochContext:
 
     Attributes:
         steps_done: steps already trained before an interruption.
-        meters: statistics of these steps, from `util.metric_logger.MetricLogger.state_dict`.
+        meters: averages over these steps, from `util.metric_logger.MetricLogger.state_dict`.
         wants_to_stop: called in each step; if True on any rank, `StepWatch.stop_agreed` is set on
             all ranks one step later.
-        after_step: called with the number of completed steps and the meters.
-        lr_factor: called in each step; returns the factor of its learning rates (warm-up).
+        after_step: called with the number of completed steps and the logger.
+        lr_factor: called in each step; factor of its learning rates (warm-up, batch size).
     """
 
     steps_done: int = 0
@@ -78,7 +79,7 @@ def train_one_epoch(
         max_norm: limit of the total gradient norm; 0: no clipping.
         amp: ``off``, or mixed precision of the model: ``bf16`` or ``fp16``.
         accum_steps: micro-batches per optimizer step; an incomplete last step is dropped.
-        scaler: loss scaler for ``fp16``.
+        scaler: gradient scaler for ``fp16``.
         watch: handles non-finite steps; by default the first one raises `DivergenceError`.
         context: where a resumed epoch continues, learning-rate factor, and calls after each step.
         logger: prints the steps; by default as log lines.
@@ -102,7 +103,7 @@ def train_one_epoch(
         norms.save()
         optimizer.zero_grad()
         records = _compute_gradients(model, criterion, batches, device, amp, scaler, epoch, step)
-        watch.read_flags()  # of the previous step, long computed; may raise DivergenceError
+        watch.read_flags()  # flags of the previous step, already on the host: no wait; may raise
         norm = _clip_gradients(model, optimizer, max_norm, scaler)
         log, is_nonfinite, stop = reduce_step(records, norm, context.wants_to_stop())
         with scaled_rates(optimizer, context.lr_factor()) as rates:
@@ -118,7 +119,7 @@ def train_one_epoch(
 class Steps:
     """Yields (batches, targets) of each optimizer step; an incomplete last step is dropped.
 
-    The targets of all batches are for `MetricLogger.log_every`, which counts the images of a step.
+    The second item exists so that `MetricLogger` can count the images of a step.
 
     Args:
         batches: usually a data loader.
@@ -168,7 +169,8 @@ def _compute_gradients(
             outputs = forward_pass(model, samples, device, amp, targets)
             losses = compute_losses(criterion, outputs, targets, num_boxes)
             loss, log = weight_losses(losses, criterion.weight_dict, targets)
-            scaler.scale(loss / len(batches)).backward()  # num_boxes is a mean per micro-batch
+            # `num_boxes` is the mean number of objects per micro-batch: average over micro-batches.
+            scaler.scale(loss / len(batches)).backward()
         records.append(StepRecord(epoch, step, batch[0], batch[1], num_boxes, log, before))
     return records
 
@@ -180,12 +182,13 @@ def forward_pass(
 
     In training a model with denoising (`models.anchor.detr`) also reads the targets.
 
-    Always in float32: matching and losses (outside the model); class and box heads
-    (`models.detr`, `models.anchor.detr`, `models.anchor.decoder`); on the CPU in training, also
-    attention, or with dropout its scores and softmax (`models.fast.attention`), except the
-    cross-attention of anchor queries. Frozen batch norms compute in float32 (`models.frozen_norm`),
-    except those folded into convolutions for training or inference: their scale and shift are
-    computed in float32, the convolution with the scaled weights in the reduced precision.
+    Computed in float32, in addition to what PyTorch's autocast chooses:
+
+    - matching and losses, outside the model; the mask head, which the criterion runs, is not;
+    - class and box heads (`models.detr`, `models.anchor.detr`, `models.anchor.decoder`);
+    - in training on a CPU attention, with dropout only its scores and softmax; not the
+      cross-attention of anchor queries (`models.fast.attention`);
+    - frozen batch norms (`models.frozen_norm`); of folded ones only scale and shift.
 
     Raises:
         ValueError: if ``amp`` is not ``off``, ``bf16`` or ``fp16``.
@@ -200,10 +203,7 @@ def forward_pass(
 def compute_losses(
     criterion: SetCriterion, outputs: Any, targets: Targets, num_boxes: Tensor | float
 ) -> dict[str, Tensor]:
-    """Losses by name; `models.fast.batched_losses` computes classes and boxes for `SetCriterion`.
-
-    A criterion without the parameter ``num_boxes`` counts the objects itself.
-    """
+    """Call the criterion, with ``num_boxes`` if it takes it; else it counts the objects itself."""
     if _takes_num_boxes(criterion):
         return criterion(outputs, targets, num_boxes)
     return criterion(outputs, targets)
@@ -249,8 +249,8 @@ def _clip_gradients(
     """Clip the gradients to a total norm of ``max_norm``, if that is not 0.
 
     Returns:
-        gradient norm before clipping. With fp16, 0 while ``scaler`` can still lower its scale: an
-        overflow is then left to the scaler, which skips the step.
+        gradient norm before clipping. With fp16, 0 while the scale is above 1: ``scaler`` then
+        handles an overflow (skips the step and halves the scale).
     """
     scaler.unscale_(optimizer)
     trained = [p for p in model.parameters() if p.grad is not None]

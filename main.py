@@ -43,9 +43,9 @@ def main(
     ``args.output_dir`` nothing is written.
 
     Args:
-        args: all flags; flags that the original does not have may be missing and get their
-            defaults. Modified in place: ``output_dir`` if ``run_name`` determines it; ``rank``,
-            ``world_size`` and ``gpu`` in a distributed run.
+        args: all flags; flags that the original does not have may be missing. Modified in place:
+            missing flags are added, ``output_dir`` is set, and `connected` sets ``distributed``,
+            in a distributed run also ``rank``, ``world_size``, ``gpu`` and ``dist_backend``.
         given: names of the flags given explicitly; a checkpoint may override all others, see
             `training.flags.saved.resolve_flags`.
         run_name: without ``args.output_dir`` training writes to ``outputs/{run_name}-N``, with the
@@ -261,7 +261,7 @@ def _run_name(argv: Sequence[str] | None, args: argparse.Namespace) -> str:
 def run(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status, see `util.cli.command_line.run_command`."""
     command_line = parse_command_line(argv)
-    # Imported here because until `run_command` handles signals, Ctrl-C ends the process at once.
+    # Import PyTorch before `run_command`, so that Ctrl-C during this import still ends in one line.
     importlib.import_module("training.loop")
     return run_command("main.py", lambda: main(*command_line), SAVE_MEMORY)
 

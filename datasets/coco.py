@@ -179,7 +179,7 @@ def make_coco_transforms(
     Training: flip with probability ``flip_prob``, then resize to a random scale. With probability
     ``crop_prob``, first resize to a short side of 400, 500 or 600 and crop to sides from 384 to
     600; these sizes are multiplied by (largest scale) / 800. Evaluation: resize to the largest
-    scale.
+    scale. In a run `ToBytes` replaces the last transform: images are normalized on the device.
 
     Args:
         image_set: "train" or "val".

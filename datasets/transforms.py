@@ -209,6 +209,8 @@ class Normalize:
 class ToNormalizedTensor:
     """`ToTensor` and `Normalize` in one pass: the same result in half the time.
 
+    In a run `datasets.loading.samples.Samples` applies `ToBytes` instead.
+
     Attributes:
         normalization: mean and standard deviation of each channel.
     """

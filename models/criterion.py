@@ -97,7 +97,7 @@ class SetCriterion(nn.Module):
             DivergenceError: in evaluation mode, if a prediction is not finite.
             ValueError: if the loss ``masks`` finds no masks in outputs or targets.
         """
-        layers = [outputs, *outputs.get("aux_outputs", [])]
+        layers = [outputs, *outputs.get("aux_outputs", [])]  # last decoder layer first
         stacked = DecoderLayers.stack(layers, targets)
         indices = match_layers(self.matcher, layers, targets, stacked)
         if num_boxes is None:

@@ -3,8 +3,8 @@
 It differs from Vaswani et al. 2017 in three points: positional encodings are added to the queries
 and keys of every attention layer, not only at the input; the decoder processes all queries in
 parallel; and the outputs of all decoder layers can be returned, for the auxiliary losses.
-Sequences have shape (length, batch, channels): S = H * W image features, or Q queries. In float32
-`Attention` computes the same as PyTorch's; attention weights are computed only for forward hooks.
+Sequences have shape (length, batch, channels): S = H * W image features, or Q queries. `Attention`
+computes the same as PyTorch's, except in mixed precision on a CPU.
 """
 
 import copy

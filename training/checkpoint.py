@@ -42,12 +42,13 @@ KEYS = {
     "data": "number of images and objects, and a hash, of training and validation data",
     "ema": "state dict of the EMA weights; None without --ema_decay",
     "scaler": "state dict of the gradient scaler; None without --amp fp16",
-    "rng": "per rank: random states; running statistics of the current epoch, equal on all ranks",
+    "rng": "per rank: random states; log averages of the current epoch, equal on all ranks",
     "progress": "fields of Progress listed in training.progress.PROGRESS_FIELDS",
     "step": "optimizer steps since the start of the run, skipped steps included",
     "versions": "versions of Python and packages, and the git commit",
     "thresholds": "score thresholds with the best F1 in the evaluation of these weights: best_f1 "
-    "over all classes, by_class by category id; None without evaluation or correct detection",
+    "over all classes, by_class by category id; None if the weights were not evaluated, or no "
+    "detection was correct",
     "best_weights": "only in best.pth, value 'ema': the EMA weights scored best",
 }
 _NEEDED_TO_RESUME = ("optimizer", "lr_scheduler", "epoch")
@@ -55,7 +56,7 @@ _NEEDED_TO_RESUME = ("optimizer", "lr_scheduler", "epoch")
 
 @dataclass
 class TrainingState:
-    """Everything that a checkpoint saves and restores, except flags and class names.
+    """Model, optimizer and progress, as saved in and restored from a checkpoint.
 
     Attributes:
         model: the model, not wrapped in DistributedDataParallel.

@@ -79,15 +79,15 @@ def num_trainable(model: nn.Module) -> int:
 
 
 def prepare_for_training(model: nn.Module, amp: str) -> None:
-    """Switch to faster kernels, in place; only the rounding of results changes.
+    """Switch to faster kernels, in place.
 
-    Parameters and their names do not change. Frozen batch norms are folded into the preceding
-    convolutions. Convolutions get channels-last weights, which makes their feature maps
-    channels-last too; on a GPU only in mixed precision, because cuDNN's float32 kernels are not
-    faster in this layout. On CPUs convolutions with small outputs become matrix products in mixed
-    precision, and on AMD processors without AVX-512 also in float32 (`SmallMapConv2d`). On AMD
-    processors float32 linear layers run through oneDNN. On CPUs dropout in mixed precision uses
-    faster random numbers, and so other masks.
+    Parameters and their names do not change, results by rounding only, except dropout masks in
+    mixed precision on a CPU. Frozen batch norms are folded into the preceding convolutions.
+    Convolutions get channels-last weights, which makes their feature maps channels-last too; on a
+    GPU only in mixed precision. On CPUs convolutions with small outputs become matrix products in
+    mixed precision, and on AMD processors without AVX-512 also in float32 (`SmallMapConv2d`). On
+    AMD processors float32 linear layers run through oneDNN. On CPUs dropout in mixed precision uses
+    faster random numbers.
 
     Args:
         model: model, on its device.

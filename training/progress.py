@@ -30,7 +30,7 @@ class Progress:
         epoch: current epoch from 0, or the next one between epochs.
         images_done: images of the current epoch that all ranks together have trained on.
         step: optimizer steps since the start of the run, skipped steps included.
-        meters: running statistics of the current epoch, equal on all ranks.
+        meters: running averages of the log in the current epoch, equal on all ranks.
         train_stats: training averages of the last completed epoch; kept so that an interrupted
             evaluation can be repeated.
         scores: validation score by epoch, see `validation_score`.

@@ -87,7 +87,7 @@ class Start:
 
     @property
     def initial(self) -> LoadedCheckpoint | None:
-        """The checkpoint whose weights a new run starts from; None: none, or the run is resumed."""
+        """The checkpoint of ``--finetune`` or ``--frozen_weights``; None if neither is loaded."""
         return self.finetune or self.frozen
 
 

@@ -183,6 +183,7 @@ class RunFolder:
         ``abandoned-best-epoch{epoch:04}.pth``.
 
         Args:
+            epoch: first epoch that the checkpoint has not completed.
             step: number of completed optimizer steps.
         """
         if self.path is None or not is_main_process():

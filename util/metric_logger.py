@@ -1,4 +1,4 @@
-"""A training or evaluation loop with named running statistics, and its log lines."""
+"""A training or evaluation loop with running averages by name, and its log lines."""
 
 import math
 import time

@@ -55,8 +55,8 @@ def build_optimizer(
 class _AdamW(torch.optim.AdamW):
     """AdamW without a copy of each channels-last gradient.
 
-    The fused kernel for CPUs makes a contiguous copy of a gradient, and does not use it (PyTorch
-    2.11). It works in memory order, so a contiguous view gives the same update.
+    PyTorch's fused kernel for CPUs (2.11) calls ``contiguous()`` on each gradient, but then reads
+    the original in memory order. An NHWC view avoids the copy; the update is the same.
     """
 
     def _init_group(self, group: Any, params: Any, grads: list[Tensor], *states: Any) -> bool:

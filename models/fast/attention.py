@@ -1,11 +1,12 @@
-"""Multi-head attention of all transformer layers. Its kernels differ from PyTorch's in three cases.
+"""Multi-head attention of all transformer layers.
 
-- Attention weights are computed only while a forward hook could read them. Without weights PyTorch
-  runs a fused kernel.
-- Training in mixed precision on a CPU without dropout computes the attention in float32. PyTorch's
-  bfloat16 kernel takes 1.1 to 4.6 times as long (``benchmarks/RESULTS.md``).
-- Training in mixed precision on a CPU with dropout computes scores and softmax in float32 and the
-  product with the values in the lower precision, with faster random numbers, see `dropout`.
+Attention weights are computed only while a forward hook could read them. Without weights PyTorch
+runs a fused kernel. Training in mixed precision on a CPU runs other kernels than PyTorch's:
+
+- Without dropout, attention is computed in float32. PyTorch's bfloat16 kernel takes 1.1 to 4.6
+  times as long (``benchmarks/RESULTS.md``).
+- With dropout, scores and softmax are computed in float32 and the product with the values in the
+  lower precision, with faster random numbers, see `dropout`.
 """
 
 from collections.abc import Callable

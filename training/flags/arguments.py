@@ -78,6 +78,7 @@ def _add_training_flags(group: FlagGroup) -> None:
 def _add_schedule_flags(group: FlagGroup) -> None:
     add = group.add
     drop = "step schedule: divide the learning rate by 10 every N epochs"
+    drop += "; with any schedule, a checkpoint is kept every N epochs"
     add("--lr_drop", drop, default=200, type=int, metavar="N")
     add(
         "--lr_scheduler",
