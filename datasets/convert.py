@@ -30,7 +30,7 @@ def build_parser() -> ArgumentParser:
     group = FlagGroup(parser, "conversion")
     group.add("--output_dir", "folder for train.json and val.json", required=True)
     add_reading_flags(group)
-    group.add("--seed", "default of --split_seed", default=42, type=int)
+    group.add("--seed", "as for main.py; used if --split_seed is not given", default=42, type=int)
     return parser
 
 

@@ -23,7 +23,7 @@ _RESNET = [
 _STEM = "stem.conv1.weight"
 # Rows of a head for COCO's 80 classes, without the gaps in the category ids, and "no object".
 _ROWS_OF_80 = 81
-# Tensors outside the model: image normalisation of the meta-architecture, weights of the loss.
+# Tensors outside the model: image normalization of the meta-architecture, weights of the loss.
 _NOT_OF_THE_MODEL = ("pixel_mean", "pixel_std", "criterion.empty_weight")
 
 

@@ -42,10 +42,10 @@ def focal_terms(logits: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
 
 
 def iou_target_term(logits: Tensor, boxes_cxcywh: Tensor, target_cxcywh: Tensor) -> Tensor:
-    """Loss of the true class of matched pairs, lower for scores that agree with the IoU.
+    """Loss of the true class of matched pairs: cross-entropy with a target below 1.
 
-    It is the cross-entropy with the target ``score ** 0.25 * IoU ** 0.75`` instead of 1, so that
-    scores also rank boxes by their quality. No gradient flows through the target.
+    The target ``score ** 0.25 * IoU ** 0.75`` grows with score and IoU, so scores reflect box
+    quality. No gradient flows through the target.
 
     Args:
         logits: (...) logits of the true classes.
@@ -154,9 +154,10 @@ class FocalCriterion(SetCriterion):
         self, outputs: Outputs, targets: Targets, indices: Indices, num_boxes: Tensor | float
     ) -> Losses:
         """Mean absolute error of the number of queries with a score above 0.5; for logging only."""
-        scores = at_least_float32(outputs["pred_logits"])[..., :-1].amax(-1)
-        counts = scores.new_tensor([len(target["labels"]) for target in targets])
-        return {"cardinality_error": ((scores > 0).sum(1) - counts).abs().mean()}
+        best_logits = at_least_float32(outputs["pred_logits"])[..., :-1].amax(-1)
+        counts = best_logits.new_tensor([len(target["labels"]) for target in targets])
+        num_detected = (best_logits > 0).sum(1)  # logit 0 = score 0.5
+        return {"cardinality_error": (num_detected - counts).abs().mean()}
 
     def _all_layers_at_once(
         self, name: str, layers: DecoderLayers, matches: MatchedPairs, num_boxes: Tensor | float

@@ -8,6 +8,7 @@ from typing import Any
 
 from datasets import KINDS
 from datasets.formats.flags import add_format_flags
+from training.flags.arguments import get_args_parser
 from training.flags.data_checks import COCO_PATHS
 from util.cli.command_line import ArgumentParser, FlagGroup, run_command
 
@@ -22,11 +23,14 @@ def build_parser() -> ArgumentParser:
         description="Write report.html and figures/ for a run of main.py.",
     )
     parser.add_argument("folder", metavar="OUT", type=Path, help="--output_dir of the run")
-    group = FlagGroup(parser, "data, if it has moved (flags not given: as in the run)")
+    group = FlagGroup(parser, "data, if it has moved (default: the flags of the run)")
     add_format_flags(group)
-    group.add("--dataset_file", "as for main.py", default=None, choices=KINDS)
+    helps = {action.dest: str(action.help) for action in get_args_parser(device="")._actions}
+    group.add("--dataset_file", helps["dataset_file"], default=None, choices=KINDS)
     for name in COCO_PATHS:
-        group.add(f"--{name}", "as for main.py")
+        group.add(f"--{name}", helps[name])
+    for action in parser._actions:  # main.py's defaults do not apply
+        action.help = str(action.help).split(" (default: ")[0]
     return parser
 
 
@@ -42,7 +46,7 @@ def report(folder: Path, data_flags: dict[str, Any]) -> None:
     with passing_lines():
         path, missing = report_run(folder, data_flags)
     for sentence in missing:
-        print(f"not in the report: {sentence}")
+        print(f"Missing from the report: {sentence}")
     print(f"{path}: figures also as PNG and SVG in {path.with_name('figures')}")
 
 

@@ -148,8 +148,8 @@ def _confusion(analysis: Analysis, names: Names) -> Figure:
     counts = analysis.confusion.counts
     caption = (
         "Rows: class of the object; columns: class of the detection; brightness: fraction of the "
-        "row. Right column: missed objects. Bottom row: detections without an object of their "
-        "own: background, double or mislocalized."
+        "row. Right column: objects without a matched detection. Bottom row: detections without an "
+        "object of their own: background, double or mislocalized."
     )
     if len(ids) > _MAX_CLASSES:
         wrong = counts.sum(axis=0)[:-1] + counts.sum(axis=1)[:-1] - 2 * counts.diagonal()[:-1]

@@ -204,7 +204,7 @@ def _other_data_message(
     if evaluated == used:
         sentence += f"other images or annotations of {evaluated}"
     else:
-        sentence += f"other data; to report this evaluation, add {evaluated} to python -m report"
+        sentence += f"other data; for a report of it, add {evaluated} to python -m report"
     command = _evaluate_command(results, used)
     return (
         f"{sentence}; to evaluate the data of this report, run {command}" if command else sentence

@@ -8,7 +8,7 @@ from typing import Any
 from datasets.formats.held_out import ImageSplit
 from training.checkpoint import flags_in
 from training.flags.data_checks import OWN_DATA_PATHS
-from training.flags.saved import split_of
+from training.flags.saved import split_flags_of
 from training.resume import LoadedCheckpoint, Start
 from util.errors import UserError
 from util.text import counted
@@ -56,7 +56,7 @@ def check_fraction(fraction: float | None, val_set: Any, start: Start, earlier: 
     kept: ImageSplit | None = getattr(val_set, "split", None)
     if earlier == ImageSplit() or kept is None or kept != earlier.of_names(kept.train | kept.val):
         return
-    saved = split_of(flags_in(checkpoint.content, checkpoint.path)).get("val_fraction")
+    saved = split_flags_of(flags_in(checkpoint.content, checkpoint.path)).get("val_fraction")
     known = "" if saved is None else f" (--val_fraction {saved})"
     problem = (
         f"--val_fraction {fraction:g}: the {len(earlier.val)} validation images of "
@@ -106,7 +106,7 @@ def _warn_of_missing_images(
         split: the split of the run, which keeps the names of ``earlier``.
         num_images: number of validation images in the data.
     """
-    knows_data = bool(split_of(flags_in(checkpoint.content, checkpoint.path)))
+    knows_data = bool(split_flags_of(flags_in(checkpoint.content, checkpoint.path)))
     is_kept = bool(earlier.val) and earlier.val <= split.val
     if knows_data and is_kept and len(split.val - earlier.val) == num_images:
         print(

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from torch import nn
 
-from datasets.evaluation.report import serialisable_eval
+from datasets.evaluation.report import serializable_eval
 from datasets.loading.loaders import TrainLoader
 from datasets.loading.samples import refuse_too_many
 from engine import EpochContext, train_one_epoch
@@ -106,7 +106,7 @@ class Run:
                 print("Raw weights (files and --dump_detections are of these):")
             evaluator = self._score().evaluator
             if is_main_process():
-                self.folder.save_evaluation(serialisable_eval(evaluator.coco_eval["bbox"].eval))
+                self.folder.save_evaluation(serializable_eval(evaluator.coco_eval["bbox"].eval))
 
     def train(self) -> None:
         """Train to the last epoch, and evaluate as planned.
@@ -281,7 +281,7 @@ class Run:
             self.folder.add_thresholds(*found, saved_as, content)
         self._log_epoch(test_stats, ema_stats)
         if is_main_process():
-            evaluation = serialisable_eval(evaluator.coco_eval["bbox"].eval)
+            evaluation = serializable_eval(evaluator.coco_eval["bbox"].eval)
             self.folder.save_epoch_evaluation(evaluation, epoch)
         progress.scores[epoch] = validation_score(test_stats)
         if ema_stats:

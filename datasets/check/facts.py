@@ -166,5 +166,5 @@ def count_by_size(areas: np.ndarray) -> dict[str, int]:
 
 def unused_ids(category_ids: Collection[int]) -> Iterator[int]:
     """Yield the unused ids from 1 to the largest id."""
-    used = range(1, max(category_ids, default=0))
-    return (number for number in used if number not in category_ids)
+    candidates = range(1, max(category_ids, default=0))
+    return (number for number in candidates if number not in category_ids)

@@ -17,7 +17,7 @@ def build_parser() -> ArgumentParser:
     )
     data = FlagGroup(parser, "data")
     add_format_flags(data)
-    data.add("--seed", "default of --split_seed", default=42, type=int)
+    data.add("--seed", "as for main.py; used if --split_seed is not given", default=42, type=int)
     data.add("--coco_path", "COCO directory: train2017/, val2017/, annotations/")
     for split, images in (("train", "training"), ("val", "validation")):
         data.add(f"--{split}_images", f"folder of the {images} images")

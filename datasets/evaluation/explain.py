@@ -191,7 +191,7 @@ def _labels_disjoint(
         return None
     text = (
         f"the detections' labels ({_ids_in_file(detected, coco_gt)}) and the ground truth's "
-        f"category ids ({_ids_in_file(annotated, coco_gt)}) are disjoint; "
+        f"category ids ({_ids_in_file(annotated, coco_gt)}) have no id in common; "
     )
     if training:
         return text + _CLASSES_LATER

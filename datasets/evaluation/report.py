@@ -62,7 +62,7 @@ def per_class_table(score: CocoScore, categories: Mapping[int, str]) -> str:
     return "\n".join(lines)
 
 
-def serialisable_eval(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+def serializable_eval(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """Convert a result to the content of an ``eval*.pth`` file.
 
     Args:

@@ -36,7 +36,7 @@ class HeaderSize(NamedTuple):
 
 
 def is_image(path: Path) -> bool:
-    """Whether a path has the suffix of an image; files of macOS that begin with ``._`` do not."""
+    """Whether a file has an image suffix; macOS's ``._`` files do not count."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("._")
 
 
@@ -72,7 +72,7 @@ def files_in(folder: Path, recursive: bool = False) -> list[Path]:
 
 
 def comparable(name: str) -> str:
-    """A form of a file name that is equal for names that differ only in case or Unicode accents."""
+    """Key that is equal for names that differ only in case or in the encoding of accents."""
     return unicodedata.normalize("NFC", name).casefold()
 
 

@@ -16,7 +16,7 @@ from datasets.transforms import Target
 class ConvertCocoPolysToMask:
     """Convert the COCO annotations of an image to a target.
 
-    Crowd annotations and boxes outside the image are dropped.
+    Crowds, boxes with zero area and boxes outside the image are dropped.
 
     Args:
         return_masks: whether targets have masks.

@@ -46,7 +46,7 @@ def build(image_set: str, args: Any) -> coco.CocoDetection:
     return coco.build(image_set, build_coco_args(args))
 
 
-def is_drawn(root: str | Path) -> bool:
+def is_shapes_dataset(root: str | Path) -> bool:
     """Whether a directory was written by `write_shapes`."""
     return _read_settings(Path(root)) is not None
 

@@ -1,4 +1,4 @@
-"""Losses of denoising queries: each query is matched to the object that it was made from."""
+"""Losses of denoising queries: each query is matched to its source object."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,14 +13,14 @@ _SUFFIX = "_dn"
 
 
 class MatchedBatch(NamedTuple):
-    """All denoising queries of a batch, arranged as one image, with their matched pairs.
+    """All denoising queries of a batch as the queries of one image, with their matched pairs.
 
     Attributes:
         layers: ``pred_logits`` (1, P, K) and ``pred_boxes`` (1, P, 4) of each layer, last first.
         stacked: ``layers`` for the batched losses, see `DecoderLayers.stack`.
         targets: one target, with all N objects of the batch.
         indices: the matched pairs of each layer.
-        num_boxes: divisor of the losses: the number of objects times the number of groups.
+        num_boxes: divisor of the losses: divisor for ordinary queries, times the number of groups.
     """
 
     layers: list[dict[str, Tensor]]

@@ -6,8 +6,8 @@ from torch import Tensor
 from util.box_ops import box_cxcywh_to_xyxy, elementwise_box_iou
 
 
-def overlap_with_better(logits: Tensor, boxes_cxcywh: Tensor) -> Tensor:
-    """Largest IoU of each query with a query of the same class and image, but with a higher score.
+def overlap_with_higher_scoring(logits: Tensor, boxes_cxcywh: Tensor) -> Tensor:
+    """Largest IoU of each query with a higher-scoring query of the same class in the same image.
 
     The class of a query is the one with its highest score.
 
@@ -20,22 +20,22 @@ def overlap_with_better(logits: Tensor, boxes_cxcywh: Tensor) -> Tensor:
     """
     boxes = box_cxcywh_to_xyxy(boxes_cxcywh)
     iou = elementwise_box_iou(boxes[..., :, None, :], boxes[..., None, :, :])
-    score, label = logits[..., :-1].max(-1)
+    best_logit, label = logits[..., :-1].max(-1)
     is_same = label[..., :, None] == label[..., None, :]
-    is_better = score[..., None, :] > score[..., :, None]
+    is_better = best_logit[..., None, :] > best_logit[..., :, None]
     return (iou * (is_same & is_better)).amax(-1)
 
 
 def penalize_overlap(logits: Tensor, boxes_cxcywh: Tensor, penalty: float) -> Tensor:
-    """Subtract ``penalty * overlap_with_better(...) ** 2`` from all logits of a query.
+    """Subtract ``penalty * overlap_with_higher_scoring(...) ** 2`` from all logits of a query.
 
     No gradient flows through the overlap.
 
-    Args: see `overlap_with_better`.
+    Args: see `overlap_with_higher_scoring`.
 
     Returns:
         logits (..., Q, K).
     """
     with torch.no_grad():
-        overlap = overlap_with_better(logits, boxes_cxcywh)
+        overlap = overlap_with_higher_scoring(logits, boxes_cxcywh)
     return logits - penalty * overlap[..., None] ** 2

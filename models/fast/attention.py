@@ -1,4 +1,4 @@
-"""Multi-head attention of all transformer layers.
+"""Multi-head attention of the transformer layers, except the cross-attention of anchor queries.
 
 Attention weights are computed only while a forward hook could read them. Without weights PyTorch
 runs a fused kernel. Training in mixed precision on a CPU runs other kernels than PyTorch's:

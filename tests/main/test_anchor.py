@@ -98,7 +98,7 @@ def test_an_old_checkpoint_has_the_published_design(data, learned, capsys, tmp_p
         (["--focal_alpha", "0.5"], "requires --cls_loss focal"),
         (["--iou_targets"], "requires --cls_loss focal; add it, or use --no_iou_targets"),
         ([*ANCHOR, "--focal_alpha", "1.5"], "at most 1"),
-        ([*ANCHOR, "--eos_coef", "0.2"], "--cls_loss focal has no no-object class"),
+        ([*ANCHOR, "--eos_coef", "0.2"], "--eos_coef 0.2 is not used with --cls_loss focal"),
         ([*ANCHOR, "--position_embedding", "learned"], "use --position_embedding sine"),
     ],
 )

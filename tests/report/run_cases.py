@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from datasets.coco_eval import CocoEvaluator
-from datasets.evaluation.report import serialisable_eval, write_detections
+from datasets.evaluation.report import serializable_eval, write_detections
 from tests.datasets.evaluation.detection_cases import coco_of
 from util.files.checkpoint_file import save_on_master
 
@@ -107,7 +107,7 @@ def write_run(folder: Path, data: Path, coco, detections, num_epochs: int = 3) -
     evaluator.update({i: _prediction(entries) for i, entries in by_image.items()})
     evaluator.synchronize_between_processes()
     evaluator.accumulate()
-    evaluation = serialisable_eval(evaluator.coco_eval["bbox"].eval)
+    evaluation = serializable_eval(evaluator.coco_eval["bbox"].eval)
     save_on_master(evaluation, folder / "eval" / "latest.pth")
     write_detections(detections, folder / "eval" / "detections.json")
 

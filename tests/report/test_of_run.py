@@ -87,7 +87,7 @@ def test_the_command_writes_the_report_of_the_end_again(trained, capsys):
     assert objects_in(at_end) == {"bird": 3, "cat": 3, "dog": 3}
     assert main([str(trained)]) == 0
     output = capsys.readouterr().out
-    assert "not in the report" not in output and "creating index" not in output
+    assert "Missing from the report" not in output and "creating index" not in output
     assert page_of(trained) == at_end
 
 
@@ -113,7 +113,7 @@ class TestTwoEvaluationsInAFolder:
         evaluate(trained, two_classes, trained)
         capsys.readouterr()
         assert main([str(trained)]) == 0
-        lines = re.findall("not in the report: (.*)", capsys.readouterr().out)
+        lines = re.findall("Missing from the report: (.*)", capsys.readouterr().out)
         assert len(lines) == 1
         assert lines[0].startswith("eval.pth and eval/detections.json: evaluated on other data")
         assert f"add --data {two_classes} to python -m report" in lines[0]
@@ -125,13 +125,13 @@ class TestTwoEvaluationsInAFolder:
         assert "Errors and worst images" not in page and "by class" in page
 
         assert main([str(trained), "--data", str(two_classes)]) == 0  # first way out
-        assert "not in the report" not in capsys.readouterr().out
+        assert "Missing from the report" not in capsys.readouterr().out
         assert objects_in(page_of(trained)) == {"cat": 3, "dog": 3}
 
         evaluate(trained, all_classes, trained)  # second way out
         capsys.readouterr()
         assert main([str(trained)]) == 0
-        assert "not in the report" not in capsys.readouterr().out
+        assert "Missing from the report" not in capsys.readouterr().out
         assert objects_in(page_of(trained)) == before
 
     def test_changed_annotations(self, trained, all_classes, capsys):
@@ -149,4 +149,4 @@ class TestTwoEvaluationsInAFolder:
     def test_without_a_record_the_newest_is_used(self, trained, capsys):
         (trained / "eval" / "data.json").write_text("{")
         assert main([str(trained)]) == 0
-        assert "not in the report" not in capsys.readouterr().out
+        assert "Missing from the report" not in capsys.readouterr().out

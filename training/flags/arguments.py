@@ -70,7 +70,7 @@ def _add_training_flags(group: FlagGroup) -> None:
     add("--eval_every", every, type=int, metavar="N")
     patience = (
         "early stopping: stop after N evaluations without a better score, once the best score is "
-        "above 0 (default: off)"
+        "at least 0.0005 (default: off)"
     )
     add("--patience", patience, type=int, metavar="N")
 
@@ -106,8 +106,10 @@ def _add_schedule_flags(group: FlagGroup) -> None:
 
 def _add_model_flags(group: FlagGroup) -> None:
     add, add_switch = group.add, group.add_switch
+    add_switch("--masks", "also train and predict masks (segmentation)")
     add("--frozen_weights", "checkpoint of a detector to freeze; needs --masks", type=str)
-    add("--backbone", "torchvision ResNet, ResNeXt or wide ResNet", default="resnet50", type=str)
+    name = "name of a torchvision ResNet, ResNeXt or wide ResNet, such as resnet101"
+    add("--backbone", f"backbone: {name}", default="resnet50", type=str)
     add("--backbone_weights", "initial weights of the backbone: imagenet, none (random) or a file")
     norms = "frozen: FrozenBatchNorm2d; batch: BatchNorm2d, and all backbone stages are trained"
     add("--backbone_norm", norms, choices=["frozen", "batch"])
@@ -121,7 +123,8 @@ def _add_model_flags(group: FlagGroup) -> None:
     add("--hidden_dim", "embedding dimension of the transformer", default=256, type=int)
     add("--dropout", "dropout rate of the transformer", default=0.1, type=float)
     add("--nheads", "number of attention heads; must divide --hidden_dim", default=8, type=int)
-    add("--num_queries", "object queries: maximum detections per image", default=100, type=int)
+    queries = "number of object queries, which limits the detections per image"
+    add("--num_queries", queries, default=100, type=int)
     designs = "learned: embeddings (DETR); anchor: boxes that each layer refines (DAB-DETR)"
     add("--query_design", f"query type. {designs}", choices=["learned", "anchor"])
     groups = "number of denoising groups in training (DN-DETR); needs --query_design anchor"
@@ -134,8 +137,12 @@ def _add_model_flags(group: FlagGroup) -> None:
         type=float,
     )
     add_switch("--pre_norm", "pre-norm transformer: layer norm before attention and FFN")
-    classes = "number of classes, not counting no-object (default: inferred from the data)"
-    add("--num_classes", classes, type=int)
+    add(
+        "--num_classes",
+        "rows of the classification head without no-object; must be above the largest category id "
+        "(default: inferred from the data)",
+        type=int,
+    )
 
 
 def _add_loss_flags(group: FlagGroup) -> None:
@@ -148,13 +155,14 @@ def _add_loss_flags(group: FlagGroup) -> None:
         dest="aux_loss",
         default=True,
     )
-    add("--set_cost_class", "matching cost: weight of the class probability", default=1, type=float)
-    add("--set_cost_bbox", "matching cost: weight of the L1 box distance", default=5, type=float)
-    add("--set_cost_giou", "matching cost: weight of the generalized IoU", default=2, type=float)
+    cost = "matching: weight of the class cost (probability, or focal cost with --cls_loss focal)"
+    add("--set_cost_class", cost, default=1, type=float)
+    add("--set_cost_bbox", "matching: weight of the L1 box cost", default=5, type=float)
+    add("--set_cost_giou", "matching: weight of the generalized-IoU cost", default=2, type=float)
     add("--mask_loss_coef", "loss: weight of the focal mask loss", default=1, type=float)
     add("--dice_loss_coef", "loss: weight of the dice mask loss", default=1, type=float)
-    add("--bbox_loss_coef", "loss: weight of the L1 box distance", default=5, type=float)
-    add("--giou_loss_coef", "loss: weight of the generalized IoU", default=2, type=float)
+    add("--bbox_loss_coef", "loss: weight of the L1 box loss", default=5, type=float)
+    add("--giou_loss_coef", "loss: weight of the generalized-IoU loss", default=2, type=float)
     scores = "classification loss. ce: softmax cross-entropy; focal: sigmoid focal loss"
     add("--cls_loss", scores, choices=["ce", "focal"])
     add("--cls_loss_coef", "loss: weight of the classification loss", type=float)
@@ -168,7 +176,7 @@ def _add_loss_flags(group: FlagGroup) -> None:
 def _add_data_flags(group: FlagGroup) -> None:
     add, add_switch = group.add, group.add_switch
     add_format_flags(group)
-    kinds = "coco, coco_panoptic, voc, yolo, or the synthetic shapes and shapes_panoptic"
+    kinds = "coco, coco_panoptic, voc, yolo, or shapes, shapes_panoptic (synthetic)"
     add("--dataset_file", f"dataset: {kinds}", default="coco")
     add("--coco_path", "COCO directory: train2017/, val2017/, annotations/", type=str)
     add(
@@ -183,7 +191,7 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--val_ann", "COCO annotation file of the validation images")
     scales = "short sides in pixels; training picks one at random, evaluation uses the largest"
     add("--scales", f"{scales} (default: 480, 512, … 800)", type=int, nargs="+")
-    add("--max_size", "maximum long side of images in pixels", type=int)
+    add("--max_size", "long side of images: at most about this many pixels", type=int)
     of_channel = {"type": float, "nargs": 3, "metavar": ("R", "G", "B")}
     add("--image_mean", "per-channel mean, subtracted from images in [0, 1]", **of_channel)
     std = "per-channel standard deviation; images are divided by it after subtracting the mean"
@@ -201,18 +209,17 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--skip_bad_images", bad_images, type=int, metavar="N")
     add_switch(
         "--skip_checks",
-        "turn errors about class names, box formats, number of objects, image sizes and "
-        "differences between ranks into warnings; do not lock --output_dir",
+        "only warn about class names, box formats, number of objects, image sizes and differences "
+        "between ranks; also start in an --output_dir that another run is writing to",
     )
     add("--num_workers", "DataLoader workers per process", default=2, type=int)
 
 
 def _add_run_flags(group: FlagGroup, device: str) -> None:
     add = group.add
-    group.add_switch("--masks", "also train and predict masks (segmentation)")
     folder = 'output folder; "": none (default: training creates outputs/NAME-N, named after the '
     add("--output_dir", f"{folder}config file or the data)", default="")
-    add("--device", "cuda or cpu; by default cuda if there is a GPU", default=device)
+    add("--device", "cuda or cpu (default: cuda if there is a GPU)", default=device)
     add("--seed", "random seed of the run", default=42, type=int)
     deterministic = "use deterministic algorithms (slower)"
     group.add_switch("--deterministic", deterministic, off="--no_deterministic")
@@ -226,10 +233,14 @@ def _add_run_flags(group: FlagGroup, device: str) -> None:
     )
     every = "save a checkpoint every N optimizer steps; 0: only after each epoch"
     add("--save_every", every, type=int, metavar="N")
-    add("--keep_last", "number of most recent checkpoints to keep", type=int)
+    add(
+        "--keep_last",
+        "most recent checkpoints to keep, besides best.pth and the copies at --lr_drop",
+        type=int,
+    )
     initial = "checkpoint (file or URL) with initial weights for a new run; the number of classes"
     add("--finetune", f"{initial} and queries may differ")
-    first = "number of the first epoch, unless the run is resumed"
+    first = "number of the first epoch of a new run"
     add("--start_epoch", first, default=0, type=int)
     group.add_switch("--eval", "evaluate the checkpoint of --resume, without training")
     segments = (
@@ -246,7 +257,7 @@ def _add_run_flags(group: FlagGroup, device: str) -> None:
     group.add_switch(
         "--tensorboard", "also write scalars and sample detections to tensorboard/ in --output_dir"
     )
-    add("--world_size", "number of processes; set by the launcher", default=1, type=int)
+    add("--world_size", "not needed: set from the launcher's environment", default=1, type=int)
     url = "rendezvous URL, as init_method of torch.distributed (env://, tcp://…, file://…)"
     add("--dist_url", url, default="env://")
     add("--dist_timeout", "timeout of collectives, in seconds", type=int)

@@ -148,8 +148,8 @@ def _check_masks(args: argparse.Namespace) -> None:
 def check_training_flags(args: argparse.Namespace) -> None:
     """Check training flags that only apply together with other flags.
 
-    Call it after flags have been restored from a checkpoint, which may contain the others, and
-    ``resume`` is the path of the resumed checkpoint, also with ``auto_resume``.
+    Call this after flags have been restored from the checkpoint. ``resume`` must then be the path
+    of the resumed checkpoint, with ``auto_resume`` too.
 
     Raises:
         UserError: if a flag has no effect; the message says which flags to change.
@@ -190,8 +190,8 @@ def _check_design(args: argparse.Namespace) -> None:
         )
     if args.query_design == "anchor" and args.position_embedding != "sine":
         raise UserError(
-            f"--position_embedding {args.position_embedding}: --query_design anchor compares sine "
-            "encodings of boxes and feature maps; use --position_embedding sine"
+            f"--position_embedding {args.position_embedding}: --query_design anchor needs sine "
+            "encodings; use --position_embedding sine"
         )
     is_anchor_focal = args.query_design == "anchor" and args.cls_loss == "focal"
     if args.overlap_penalty and not is_anchor_focal:
@@ -205,7 +205,7 @@ def _check_design(args: argparse.Namespace) -> None:
         raise UserError("--iou_targets requires --cls_loss focal; add it, or use --no_iou_targets")
     if args.cls_loss == "focal" and args.eos_coef != EOS_COEF:
         raise UserError(
-            f"--eos_coef {args.eos_coef}: --cls_loss focal has no no-object class; omit the flag"
+            f"--eos_coef {args.eos_coef} is not used with --cls_loss focal; omit the flag"
         )
 
 
@@ -232,9 +232,9 @@ def require_same_flags(args: argparse.Namespace) -> None:
     Raises:
         UserError: if a flag differs; the message lists its values.
     """
-    facts = {
+    values = {
         f"--{name}": ("given" if value else "not given") if name in _PATHS else value
         for name, value in sorted(vars(args).items())
         if name not in _PER_RANK
     }
-    require_same(facts, args.skip_checks)
+    require_same(values, args.skip_checks)

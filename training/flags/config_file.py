@@ -16,7 +16,7 @@ CONFIG = "config.txt"
 _NO_FLAG = ("#", "--num_classes ")
 # Flags that affect a single launch (handling of the output folder, settings of the launcher). They
 # are written as comments, so that a run started from the file does not repeat them.
-_OF_ONE_START = ("auto_resume", "overwrite", "start_epoch", "world_size", "dist_url")
+_LAUNCH_FLAGS = ("auto_resume", "overwrite", "start_epoch", "world_size", "dist_url")
 
 
 def build_config(
@@ -37,14 +37,14 @@ def build_config(
     for name, action in actions.items():
         value = values[name]
         line = flag_line(action, value)
-        is_comment = line is None or value == action.default or name in _OF_ONE_START
+        is_comment = line is None or value == action.default or name in _LAUNCH_FLAGS
         if name == "resume" and value and args.output_dir and lies_in(value, Path(args.output_dir)):
             is_comment = True  # continues the run in this folder
         (others if is_comment else changed).append(line or _comment(action, value))
     date = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
     packages = ", ".join(f"{name} {version}" for name, version in versions().items())
     head = [f"Flags of a run, read by: python main.py @{CONFIG}", f"{date}, {packages}"]
-    tail = [f"Default values, and flags that apply to a single start ({len(others)}):", *others]
+    tail = [f"Default values, and flags that apply to a single launch ({len(others)}):", *others]
     return "\n".join([*_comments(head), "", *changed, "", *_comments(tail), ""])
 
 
@@ -63,7 +63,7 @@ def write_config(folder: Path, text: str) -> None:
         if _flags_in(before) == _flags_in(text):
             return
         earlier = path.rename(numbered_path(folder, "config-{}.txt"))
-        print(f"{path} contains the flags of this start; the previous flags are in {earlier.name}")
+        print(f"{path} contains the flags of this run; the previous flags are in {earlier.name}")
     with atomic_write(path, "wb") as file:
         file.write(text.encode("utf-8", "surrogateescape"))
 
@@ -99,5 +99,5 @@ def _comments(lines: list[str]) -> list[str]:
 
 
 def _flags_in(text: str) -> list[str]:
-    """Lines with flags, except the number of classes: a continued run need not repeat it."""
+    """Lines with flags. --num_classes is ignored: a resumed run need not repeat it."""
     return [line for line in text.splitlines() if line and not line.startswith(_NO_FLAG)]

@@ -14,7 +14,7 @@ DATA_FLAGS = (
     *("dataset_file", *COCO_PATHS, *OWN_DATA_PATHS),
     *("val_fraction", "split_seed", "seed", "classes", "keep_difficult", "masks"),
 )
-# The second is the default in flags of earlier versions: in checkpoints and in scripts.
+# 0.85 was the default before the flag could be unset: checkpoints and scripts may contain it.
 NO_PANOPTIC_THRESHOLD = (None, 0.85)
 # Valid values of --dataset_file for each path flag; "coco" is the default.
 _READ_BY = {"data": ("coco",), "voc_path": ("coco", "voc"), "yolo_path": ("coco", "yolo")}
@@ -28,7 +28,7 @@ def check_data_flags(args: argparse.Namespace, is_resumed: bool) -> None:
             flags have been restored.
 
     Raises:
-        UserError: if they do not; the message contains the flags.
+        UserError: if paths or flags conflict; the message contains the flags.
     """
     own = [name for name in OWN_DATA_PATHS if getattr(args, name)]
     coco = [name for name in COCO_PATHS if getattr(args, name)]

@@ -1,4 +1,4 @@
-"""Flags of a model that its weights determine, for files without saved flags."""
+"""Flags inferred from weights, for files that store no flags."""
 
 from collections.abc import Collection, Mapping
 from typing import Any

@@ -5,12 +5,13 @@ Order of precedence: the command line, the flags saved in the checkpoint, the de
 
 import argparse
 import copy
+import math
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from datasets.formats.reading import DEFAULT_VAL_FRACTION
-from datasets.shapes.directory import is_drawn
+from datasets.shapes.directory import is_shapes_dataset
 from models.weights import model_state, num_classes_in_head
 from training.checkpoint import (
     can_resume,
@@ -161,9 +162,8 @@ def resolve_for_resume(
         # The checkpoint has the state of this optimizer.
         trained = {"optimizer": NEW_FLAG_DEFAULTS["optimizer"]} | saved
         _check_contradictions(args, trained, ["optimizer"], given, source)
-        _check_contradictions(args, split_of(saved), _SPLIT, given, source)
+        _check_contradictions(args, split_flags_of(saved), _SPLIT, given, source)
     saved = _with_split_seed(saved, args)
-    _report_other_processes(saved, args)
     names: Iterable[str] = [name for name in vars(args) if name in actions]
     if is_of_original(checkpoint) or is_script:
         names = (*_NEEDED_BY_WEIGHTS, *_IMAGE_SIZES, *_SCHEDULE)
@@ -176,11 +176,12 @@ def resolve_for_resume(
     resolved = _with_saved_values(args, saved, names, given, actions, source)
     if own_data and resolved.dataset_file != args.dataset_file:
         _fit_dataset_file(resolved, saved)
+    _report_other_processes(saved, resolved)
     _print_differences(saved, resolved)
     return resolved
 
 
-def split_of(saved: Flags) -> Flags:
+def split_flags_of(saved: Flags) -> Flags:
     """The flags that chose the validation images of a checkpoint's run; empty for COCO paths."""
     if not any(saved.get(name) for name in OWN_DATA_PATHS):
         return {}
@@ -193,7 +194,7 @@ def split_of(saved: Flags) -> Flags:
 
 def _with_split_seed(saved: Flags, args: argparse.Namespace) -> Flags:
     """Saved flags that keep the validation images of the run if ``--seed`` changes."""
-    split = split_of(saved)
+    split = split_flags_of(saved)
     if not split or split["split_seed"] == args.seed:
         return saved
     return {**saved, "split_seed": split["split_seed"]}
@@ -299,7 +300,7 @@ def _fit_dataset_file(args: argparse.Namespace, saved: Flags) -> None:
         return
     if args.dataset_file in ("voc", "yolo"):
         args.dataset_file = "coco"
-    if not (args.coco_path and is_drawn(args.coco_path)):
+    if not (args.coco_path and is_shapes_dataset(args.coco_path)):
         args.dataset_file = args.dataset_file.replace("shapes", "coco")
     if args.dataset_file == "coco_panoptic" and args.coco_path and not args.coco_panoptic_path:
         here = Path(args.coco_path)
@@ -317,11 +318,11 @@ def _print_differences(saved: Flags, args: argparse.Namespace) -> None:
 
 
 def _report_other_processes(saved: Flags, args: argparse.Namespace) -> None:
-    before, now = (flags.get("world_size") or 1 for flags in (saved, vars(args)))
-    if isinstance(before, int) and before != now and not args.eval:
-        print(
-            f"World size changed from {before} to {now}: the number of images per step changes too"
-        )
+    names = ("world_size", "batch_size", "accum_steps")
+    before, now = ([flags.get(name) or 1 for name in names] for flags in (saved, vars(args)))
+    if all(isinstance(number, int) for number in before) and before[0] != now[0] and not args.eval:
+        sizes = f"images per optimizer step: {math.prod(before)} before, {math.prod(now)} now"
+        print(f"World size changed from {before[0]} to {now[0]}; {sizes}")
 
 
 def _differ(saved: Any, now: Any) -> bool:

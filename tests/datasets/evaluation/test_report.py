@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from datasets.coco_eval import CocoEvaluator
-from datasets.evaluation.report import per_class_table, serialisable_eval, write_detections
+from datasets.evaluation.report import per_class_table, serializable_eval, write_detections
 from tests.datasets.coco_cases import annotation, coco_of, prediction, random_case, run_evaluator
 
 BOX = (10, 10, 50, 50)
@@ -59,7 +59,7 @@ class TestPerClassTable:
 class TestSerialisableEval:
     def test_is_read_without_running_code(self, evaluator, tmp_path):
         evaluation = evaluator.coco_eval["bbox"].eval
-        torch.save(serialisable_eval(evaluation), tmp_path / "eval.pth")
+        torch.save(serializable_eval(evaluation), tmp_path / "eval.pth")
         with torch.serialization.safe_globals([Namespace]):
             loaded = torch.load(tmp_path / "eval.pth", weights_only=True)
         assert loaded.keys() == evaluation.keys()
@@ -72,13 +72,13 @@ class TestSerialisableEval:
 
     def test_numpy_numbers_become_plain_also_inside_lists(self):
         params = Namespace(catIds=[np.int64(3)], maxDets=[1], areaRng=[[np.float64(0), 1e10]])
-        plain = serialisable_eval({"params": params, "counts": [np.int64(10)], "date": "today"})
+        plain = serializable_eval({"params": params, "counts": [np.int64(10)], "date": "today"})
         assert type(plain["params"].catIds[0]) is int and type(plain["counts"][0]) is int
         assert type(plain["params"].areaRng[0][0]) is float
 
     def test_does_not_share_memory(self, evaluator):
         evaluation = evaluator.coco_eval["bbox"].eval
-        serialisable_eval(evaluation)["recall"].fill_(7)
+        serializable_eval(evaluation)["recall"].fill_(7)
         assert evaluation["recall"].max() <= 1
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.anchor.overlap import overlap_with_better, penalize_overlap
+from models.anchor.overlap import overlap_with_higher_scoring, penalize_overlap
 from tests.models.anchor.small_anchor_models import batch, build_anchor_detr
 from util.box_ops import box_cxcywh_to_xyxy, box_iou
 
@@ -30,7 +30,7 @@ def naive_overlap(logits, boxes):
 
 def test_overlap_is_that_of_a_naive_loop():
     logits, boxes = predictions()
-    found = overlap_with_better(logits, boxes)
+    found = overlap_with_higher_scoring(logits, boxes)
     rows = zip(logits.flatten(0, 1), boxes.flatten(0, 1), strict=True)
     expected = torch.stack([naive_overlap(*row) for row in rows]).view(2, 3, 8)
     assert torch.equal(found, expected)

@@ -71,6 +71,11 @@ def test_training_keeps_its_validation_images(flag):
     assert getattr(resolved("--eval", *flag, **OWN), flag[0][2:]) == float(flag[1])
 
 
+def test_a_changed_world_size_is_reported_with_the_images_per_step(capsys):
+    resolved("--accum_steps", "2", world_size=2, accum_steps=1, batch_size=4)
+    assert "from 2 to 1; images per optimizer step: 8 before, 8 now" in capsys.readouterr().out
+
+
 def test_reading_flags_wait_for_the_data_of_the_checkpoint():
     flags = ["--val_fraction", "0.3", "--resume", "x.pth", "--eval", "--device", "cpu"]
     check_data_flags(main.parse_command_line(flags).args, is_resumed=True)
