@@ -37,7 +37,7 @@ def open_model(path: str) -> tuple[onnxruntime.InferenceSession, dict[str, Any]]
     """Load a model and its metadata: `METADATA`, and `OPTIONAL`, None where they are missing.
 
     Raises:
-        MistakeError: the file is no exported detector.
+        MistakeError: the file is not an exported detector.
     """
     if not Path(path).is_file():
         raise MistakeError(f"{path}: the file does not exist")

@@ -86,7 +86,7 @@ def segment(args: argparse.Namespace) -> None:
     """
     session, metadata = onnx_client.open_model(args.model)
     if "pred_masks" not in {o.name for o in session.get_outputs()} or not metadata["is_thing"]:
-        raise onnx_client.MistakeError(f"{args.model}: is no panoptic model (--masks, is_thing)")
+        raise onnx_client.MistakeError(f"{args.model}: is not a panoptic model (--masks, is_thing)")
     threshold = metadata["segment_threshold"] if args.threshold is None else args.threshold
     ids = metadata["category_ids"]
     originals = [onnx_client.read_image(path) for path in args.images]

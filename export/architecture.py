@@ -66,7 +66,7 @@ class Architecture:
         parts = {key.removeprefix(DETECTOR_PREFIX): value for key, value in state.items()}
         if "class_embed.bias" not in parts or BODY + "conv1.weight" not in parts:
             raise UserError(
-                f"{source}: holds no DETR model (no class_embed or no {BODY}conv1), "
+                f"{source}: contains no DETR model (no class_embed or no {BODY}conv1), "
                 "give a checkpoint of main.py or a released file"
             )
         inferred = architecture_flags(parts)

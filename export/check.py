@@ -28,8 +28,8 @@ class Differences(NamedTuple):
     """Largest absolute differences; NaN if an output has NaN.
 
     Attributes:
-        scores: difference of class probabilities. A wrong label counts as the difference between
-            the probabilities of the best class and of that label.
+        scores: difference of class probabilities; for a wrong label, difference of its probability
+            from the probability of the best class.
         boxes: difference of relative coordinates.
         masks: difference of mask probabilities; None without masks.
     """

@@ -128,7 +128,7 @@ def _build_job(export_format: Format, args: argparse.Namespace) -> Job:
     module: ExportWrapper | EndToEnd = wrapper
     if args.end_to_end:
         if source.is_minimal:
-            raise UserError(f"--end_to_end: {source.name} takes no padding; leave it out")
+            raise UserError(f"--end_to_end: {source.name} takes no padding; omit the flag")
         num_queries = source.architecture.num_queries
         if (args.top_k or 0) > num_queries:
             raise UserError(f"--top_k {args.top_k}: the model has {num_queries} queries")
@@ -147,10 +147,10 @@ def _build_job(export_format: Format, args: argparse.Namespace) -> Job:
 def _check_end_to_end_flags(args: argparse.Namespace) -> None:
     """Raise a UserError if flags contradict each other."""
     if args.end_to_end and args.raw:
-        raise UserError("--end_to_end and --raw exclude each other: give one of them")
+        raise UserError("--end_to_end cannot be combined with --raw: give one of them")
     for name in ("top_k", "threshold"):
         if getattr(args, name) is not None and not args.end_to_end:
-            raise UserError(f"--{name} belongs to --end_to_end: leave it out or give both")
+            raise UserError(f"--{name} is only used with --end_to_end; omit it or add --end_to_end")
 
 
 def run_checked(program: str, command: Callable[[], None]) -> int:
@@ -242,7 +242,7 @@ def add_check_flags(parser: ArgumentParser, tolerance: float | None) -> None:
     )
     tolerance_help = "maximum absolute difference of scores and of box coordinates in [0, 1]"
     if tolerance is None:
-        tolerance_help += f" (default: {TOLERANCE:g}; ONNX in fp16, bf16 and int8: larger)"
+        tolerance_help += f" (default: {TOLERANCE:g})"
     group.add("--tolerance", tolerance_help, type=float, default=tolerance)
 
 
@@ -281,7 +281,7 @@ def sizes_to_check(
     """
     fixed_hw: SizeHW | None = getattr(args, "fixed_size", None)
     if fixed_hw is not None and args.check_sizes not in (None, [fixed_hw]):
-        raise UserError("--check_sizes is not used with --fixed_size: leave it out")
+        raise UserError("--check_sizes is not used with --fixed_size; omit it")
     given = [fixed_hw] if fixed_hw is not None else args.check_sizes
     if given is None:
         fitting = ((min(h, largest_side), min(w, largest_side)) for h, w in SIZES_HW)

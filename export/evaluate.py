@@ -31,7 +31,7 @@ from util.cli.command_line import ArgumentParser, FlagGroup, positive_int, run_c
 from util.errors import UserError
 
 _PROGRAM = "python -m export.evaluate"
-# Number of the metric in COCO's summary.
+# Index of the metric in COCO's summary.
 _METRICS = {"AP": 0, "AP50": 1, "AP75": 2}
 Runner = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]  # inputs to outputs by name
 
@@ -176,7 +176,8 @@ def build_parser() -> ArgumentParser:
     """Create the parser."""
     parser = ArgumentParser(
         prog=_PROGRAM,
-        description="Box AP, size and time of ONNX files of export.onnx on data in COCO format.",
+        description="Print box AP, file size and time per image of ONNX files written by "
+        "export.onnx, on COCO data.",
     )
     parser.add_argument("models", nargs="+", type=Path, help="ONNX files")
     data = FlagGroup(parser, "data")
@@ -188,7 +189,7 @@ def build_parser() -> ArgumentParser:
     runtime.add(
         "--threads", "number of threads (default: chosen by the runtime)", type=positive_int
     )
-    precision = "computation in OpenVINO (default: chosen by OpenVINO)"
+    precision = "precision in which OpenVINO computes (default: chosen by OpenVINO)"
     runtime.add("--precision", precision, choices=("f32", "bf16"))
     return parser
 
@@ -200,7 +201,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         """Parse the flags, evaluate the files and print a table."""
         args = build_parser().parse_args(argv)
         if args.precision and args.runtime != "openvino":
-            raise UserError("--precision belongs to --runtime openvino: leave it out")
+            raise UserError("--precision is only used with --runtime openvino; omit it")
         require(sorted({"onnxruntime", args.runtime}), _PROGRAM)
         _print_table(args)
 

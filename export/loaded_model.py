@@ -54,7 +54,7 @@ class LoadedModel:
 
     @property
     def cls_loss(self) -> str:
-        """Classification loss of the model, ``ce`` or ``focal``: how its logits give scores."""
+        """Classification loss, ``ce`` or ``focal``: determines how logits become scores."""
         return str(getattr(self.model, "cls_loss", "ce"))
 
     @property

@@ -1,4 +1,4 @@
-"""ONNX files in less than 32 bits: the flags ``--dtype`` and ``--int8``, and their conversions."""
+"""16-bit and 8-bit ONNX files: the flags ``--dtype`` and ``--int8``, and the conversions."""
 
 import argparse
 import math
@@ -33,13 +33,15 @@ def add_precision_flags(group: FlagGroup) -> None:
     """Add the flags."""
     group.add(
         "--dtype",
-        "fp16: weights and computation in float16; bf16: weights stored as bfloat16",
+        f"fp16: weights and computation in float16 (--tolerance {_TOLERANCE['fp16']}); "
+        f"bf16: weights stored as bfloat16 (--tolerance {_TOLERANCE['bf16']})",
         choices=DTYPES,
         default=DTYPES[0],
     )
     group.add(
         "--int8",
-        "quantize to 8-bit integers, calibrated on the images of this FOLDER",
+        "quantize to 8-bit integers, calibrated on the images of this FOLDER "
+        f"(--tolerance {_TOLERANCE_INT8})",
         metavar="FOLDER",
     )
     group.add(
@@ -57,15 +59,15 @@ def check_precision_flags(args: argparse.Namespace, job: Job) -> None:
     """
     if args.int8 is None:
         if args.int8_images is not None:
-            raise UserError("--int8_images belongs to --int8 FOLDER: leave it out or give both")
+            raise UserError("--int8_images is only used with --int8; omit it or add --int8 FOLDER")
         job.tolerance = _TOLERANCE.get(args.dtype, job.tolerance)
         return
     if args.dtype != DTYPES[0]:
-        raise UserError(f"--int8 and --dtype {args.dtype} exclude each other: give one of them")
+        raise UserError(f"--int8 cannot be combined with --dtype {args.dtype}: give one of them")
     if args.check_batches or args.check_sizes:
         raise UserError(
             "--check_sizes and --check_batches are not used with --int8, which is compared with "
-            "PyTorch on images of its folder: leave them out"
+            "PyTorch on images of its folder; omit them"
         )
     job.tolerance = _TOLERANCE_INT8
     paths = image_paths(args.int8, _NUM_CHECKED)
@@ -157,7 +159,7 @@ def quantize(model: Any, inputs: Sequence[str], batches: Iterable[Example]) -> A
 
     Weights have one scale per channel, activations one per tensor: the smallest and largest values
     in ``batches`` are its range. Weights use 7 of the 8 bits (``reduce_range``): processors without
-    VNNI add products in 16 bits, which overflow with 8, and would give other results.
+    VNNI add products in 16 bits; with 8-bit weights the sums overflow and the results differ.
     The class and box heads stay in float32.
 
     Args:

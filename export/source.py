@@ -106,11 +106,12 @@ def source_of(args: argparse.Namespace) -> Source:
         raise UserError("give either --hub NAME or --checkpoint FILE")
     if args.checkpoint:
         if args.weights:
-            raise UserError("--weights belongs to --hub; --checkpoint already contains weights")
+            raise UserError("--weights is only used with --hub: --checkpoint has its own weights")
         return from_file(args.checkpoint, known_flags(args), averaged=args.ema)
     if any(value is not None for value in known_flags(args).values()):
         raise UserError(
-            f"--dilation, --nheads and --cls_loss belong to --checkpoint, not to --hub {args.hub}"
+            "--dilation, --nheads and --cls_loss are only used with --checkpoint: omit them with "
+            f"--hub {args.hub}"
         )
     return from_hub(args.hub, args.weights, args.ema)
 
@@ -127,7 +128,7 @@ def from_file(
         averaged: load the averaged (EMA) weights.
 
     Raises:
-        UserError: the file cannot be read, holds no DETR, or contradicts ``known``.
+        UserError: the file cannot be read, contains no DETR model, or contradicts ``known``.
     """
     checkpoint = read_weights(path, averaged)
     flags: dict[str, Any] = {}
@@ -179,7 +180,7 @@ def _unused_ids(checkpoint: Mapping[str, Any], by_row: Sequence[int], path: str)
     """Category ids of rows of the head that belong to no class; printed if there are any.
 
     Args:
-        checkpoint: content of the file. Only Hugging Face folders, and what is converted from them,
+        checkpoint: content of the file. Only Hugging Face folders, and files converted from them,
             have an entry ``unused_ids``. Checkpoints of main.py have none: all their rows are
             predicted, as in the evaluation.
     """
@@ -292,7 +293,7 @@ def _minimal_source(name: str, weights: str | None) -> Source:
     else:
         state = model_state(read_weights(weights), weights)
         if "linear_class.bias" not in state:
-            raise UserError(f"--weights {weights}: has no linear_class, is no file of {name}")
+            raise UserError(f"--weights {weights}: is not a {name} file (no linear_class)")
         num_classes = state["linear_class.bias"].numel() - 1
         model = MinimalDETR(num_classes)
         load_model_state(model, state, weights, flags_of_main=False)

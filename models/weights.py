@@ -28,7 +28,7 @@ def model_state(checkpoint: Mapping[str, Any], source: str) -> dict[str, Tensor]
         for key, value in state.items():
             if not isinstance(key, str) or not _is_plain(value):
                 raise UserError(
-                    f"{source}: {key!r} is no dense tensor of real numbers with a name: save the "
+                    f"{source}: {key!r} is not a named, dense tensor of real numbers: save the "
                     "weights as a state dict of plain tensors"
                 )
         return dict(state)
@@ -192,7 +192,7 @@ def assumed_cls_loss(state: Mapping[str, Tensor]) -> str:
 
     Returns:
         ``focal`` for anchor queries, as in all recipes, else ``ce``: without anchor queries, files
-        that store flags but not this one were written before there was a choice.
+        that store flags but not this one were written before ``--cls_loss`` existed.
     """
     return "focal" if has_anchors(state) else "ce"
 

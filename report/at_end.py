@@ -28,4 +28,4 @@ def write_report_at_end(
         print(f"Report: {written.path}")
     except Exception as error:  # must not turn a finished run into a failed one
         reason = " ".join(str(error).split()) or type(error).__name__
-        print(f"Warning: the report was not written ({reason}); try again: python -m report {folder}")
+        print(f"Warning: report not written ({reason}); try again with python -m report {folder}")

@@ -105,7 +105,8 @@ def build_parser() -> ArgumentParser:
         fromfile_prefix_chars="@",
     )
     directions = parser.add_subparsers(dest="direction", required=True)
-    to = directions.add_parser("to", help="write a Hugging Face folder")
+    usage = f"{_PROGRAM} to (--checkpoint FILE | --hub NAME) --output FOLDER [flags]"
+    to = directions.add_parser("to", usage=usage, help="write a Hugging Face folder")
     add_model_flags(to)
     FlagGroup(to, "export").add("--output", "folder to write, created if missing", required=True)
     add_check_flags(to, _TOLERANCE)

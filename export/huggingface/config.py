@@ -162,7 +162,7 @@ def read_config(config: Mapping[str, Any], source: str) -> tuple[dict[str, Any],
         without a class. Labels with a generated name may be classes.
 
     Raises:
-        UserError: the model is no DETR, we have no equivalent model, or a threshold is no score.
+        UserError: the model is not a DETR, has no equivalent here, or has an invalid threshold.
     """
     entries = Entries(config, source)
     entries.require(model_type="detr", activation_function="relu", num_channels=3)

@@ -118,7 +118,7 @@ def test_a_file_of_weights_alone(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": {"weight": torch.zeros(1)}}, "holds no DETR model"),
+        ({"model": {"weight": torch.zeros(1)}}, "contains no DETR model"),
         ({"model": {}}, "has no weights"),
     ],
 )

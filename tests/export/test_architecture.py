@@ -36,7 +36,7 @@ def test_what_nobody_tells_is_the_default():
 
 
 def test_weights_of_something_else():
-    with pytest.raises(UserError, match=r"f\.pth: holds no DETR model"):
+    with pytest.raises(UserError, match=r"f\.pth: contains no DETR model"):
         Architecture.of({"fc.weight": torch.ones(2)}, {}, "f.pth")
     state = build(BOXES).state_dict()
     state["backbone.0.body.layer1.0.conv1.weight"] = torch.ones(1, 1, 1, 1)

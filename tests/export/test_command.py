@@ -89,9 +89,9 @@ def test_packages_that_are_not_installed(flags, capsys):
     [
         (["--hub", "detr_resnet50", "--output", "/no/such/folder/f"], "its folder does not exist"),
         (["--output", "f"], "either --hub NAME or --checkpoint FILE"),
-        (["--output", "f", "--end_to_end", "--raw"], "--end_to_end and --raw exclude each other"),
-        (["--output", "f", "--top_k", "3"], "--top_k belongs to --end_to_end"),
-        (["--output", "f", "--threshold", "0.3"], "--threshold belongs to --end_to_end"),
+        (["--output", "f", "--end_to_end", "--raw"], "--end_to_end cannot be combined with --raw"),
+        (["--output", "f", "--top_k", "3"], "--top_k is only used with --end_to_end"),
+        (["--output", "f", "--threshold", "0.3"], "--threshold is only used with --end_to_end"),
     ],
 )
 def test_mistakes_end_in_one_line_and_status_2(capsys, argv, words):

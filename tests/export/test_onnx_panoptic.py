@@ -97,4 +97,4 @@ def test_models_that_are_not_panoptic(client, onnx_export, tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         client["main"]([str(onnx_export[1]), str(tmp_path / "photo.png")])
     assert caught.value.code == 2
-    assert "is no panoptic model" in capsys.readouterr().err
+    assert "is not a panoptic model" in capsys.readouterr().err

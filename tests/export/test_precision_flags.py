@@ -37,9 +37,9 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"int8_images": 3}, "--int8_images belongs to --int8"),
+        ({"int8_images": 3}, "--int8_images is only used with --int8"),
         ({"int8": "/no/folder"}, "is not a folder"),
-        ({"int8": ".", "dtype": "bf16"}, "--int8 and --dtype bf16 exclude each other"),
+        ({"int8": ".", "dtype": "bf16"}, "--int8 cannot be combined with --dtype bf16"),
         ({"int8": ".", "check_batches": [1]}, "are not used with --int8"),
     ],
 )

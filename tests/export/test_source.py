@@ -66,7 +66,7 @@ def test_the_minimal_model_with_random_weights_or_those_of_a_file(tmp_path):
     assert source.num_classes == 4 and source.categories == {}
     assert torch.equal(source.model.query_pos, model.query_pos)
     write_checkpoint(tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"other\.pth: has no linear_class"):
+    with pytest.raises(UserError, match=r"other\.pth: is not a detr_demo file \(no linear_class\)"):
         from_hub("detr_demo", str(tmp_path / "other.pth"))
 
 
@@ -248,9 +248,9 @@ def test_released_weights_come_from_hubconf(monkeypatch):
     [
         ((), "either --hub NAME or --checkpoint FILE"),
         (("--hub", "detr_resnet50", "--checkpoint", "f"), "either --hub"),
-        (("--checkpoint", "f", "--weights", "g"), "--weights belongs to --hub"),
-        (("--hub", "detr_resnet50", "--dilation"), "belong to --checkpoint"),
-        (("--hub", "detr_resnet50", "--nheads", "4"), "belong to --checkpoint"),
+        (("--checkpoint", "f", "--weights", "g"), "--weights is only used with --hub"),
+        (("--hub", "detr_resnet50", "--dilation"), "are only used with --checkpoint"),
+        (("--hub", "detr_resnet50", "--nheads", "4"), "are only used with --checkpoint"),
         (("--hub", "detr_resnet50", "--ema"), "--ema needs a file of your own"),
         (("--checkpoint", "/no/such/file.pth"), "cannot be read"),
         (("--checkpoint", "/no/such/file.safetensors"), "cannot be read"),
@@ -262,7 +262,7 @@ def test_mistakes_in_flags(argv, words):
 
 
 def test_a_checkpoint_of_something_else(tmp_path):
-    with pytest.raises(UserError, match="holds no DETR model"):
+    with pytest.raises(UserError, match="contains no DETR model"):
         from_file(str(write_bare(tmp_path / "f.pth", {"fc.weight": torch.ones(1)})), {})
 
 

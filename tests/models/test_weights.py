@@ -112,5 +112,5 @@ def test_frozen_weights_of_another_detector_are_a_mistake():
     ids=["sparse", "complex", "meta", "quantized"],
 )
 def test_tensors_that_are_no_weights(tensor):
-    with pytest.raises(UserError, match=r"f.pth: .w. is no dense tensor of real numbers"):
+    with pytest.raises(UserError, match=r"f.pth: .w. is not a named, dense tensor of real numbers"):
         model_state({"model": {"w": tensor}}, "f.pth")

@@ -175,7 +175,7 @@ class TestAtTheEndOfARun:
     def test_the_report_is_written(self, reported, tmp_path, capsys, no_figures):
         shutil.copytree(reported, tmp_path / "out", ignore=shutil.ignore_patterns("report.html"))
         write_report_at_end(tmp_path / "out", object(), None, None)
-        assert "Warning: the report was not written" in capsys.readouterr().out  # there is no ground truth
+        assert "Warning: report not written" in capsys.readouterr().out  # there is no ground truth
         coco = write_data(tmp_path / "data", EVIL, num_images=12)
         write_report_at_end(tmp_path / "out", object(), coco, None)
         assert capsys.readouterr().out == f"Report: {tmp_path / 'out' / 'report.html'}\n"
@@ -183,7 +183,7 @@ class TestAtTheEndOfARun:
     def test_a_failure_is_one_line(self, tmp_path, capsys):
         write_report_at_end(tmp_path / "none", None, None, None)
         output = capsys.readouterr().out
-        assert output.startswith("Warning: the report was not written (") and output.count("\n") == 1
+        assert output.startswith("Warning: report not written (") and output.count("\n") == 1
         assert f"python -m report {tmp_path / 'none'}" in output
 
     def test_without_a_folder_nothing_happens(self, capsys):
