@@ -30,7 +30,7 @@ KINDS = tuple(kind for kind in _BUILDERS if kind != _RECOGNIZED)  # values of --
 # Kinds of data that have class names only; category ids are assigned when the data is read.
 _NAMES_ONLY = (_RECOGNIZED, "voc")
 # Kinds of data from which validation images are held out if the data has no split.
-_MAY_BE_WHOLE = (_RECOGNIZED, "voc", "yolo")
+_MAY_LACK_SPLIT = (_RECOGNIZED, "voc", "yolo")
 # Attributes of a dataset that training needs.
 _ATTRIBUTES = ("ids", "categories", "text_ids", "ann_file")
 
@@ -64,7 +64,7 @@ def build_dataset(
     options: dict[str, Any] = {}
     if known_classes and kind in _NAMES_ONLY:
         options["known_ids"] = {name: number for number, name in known_classes.items()}
-    if earlier_split and kind in _MAY_BE_WHOLE:
+    if earlier_split and kind in _MAY_LACK_SPLIT:
         options["earlier"] = earlier_split
     dataset: Dataset = build(image_set, args, **options)
     _fill_in_attributes(dataset, args.dataset_file)
@@ -72,7 +72,7 @@ def build_dataset(
 
 
 def build_data_kind(args: Any) -> str:
-    """Kind of the data: a value of ``--dataset_file``, or ``data`` where it is recognized.
+    """Kind of the data: a value of ``--dataset_file``, or ``data`` (format detected).
 
     Args:
         args: a path of one kind of data selects it; else ``dataset_file`` does.

@@ -1,4 +1,4 @@
-"""Datasets of ``--data``, ``--voc_path`` and ``--yolo_path``: user data in any format."""
+"""User data in COCO, Pascal VOC or YOLO format: ``--data``, ``--voc_path``, ``--yolo_path``."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -25,13 +25,13 @@ _SINGULAR = {
     "polygons": "polygon",
     "segments": "segment",
     "are": "is",
+    "do": "does",
     "exceed": "exceeds",
     "have": "has",
     "look": "looks",
     "overlap": "overlaps",
-    "share": "shares",
 }
-_SUBJECT = re.compile(rf"(?:(?:{'|'.join(_SINGULAR)}|image|segment|training|that)\b ?)+")
+_SUBJECT = re.compile(rf"(?:(?:{'|'.join(_SINGULAR)}|image|segment|training|that|unreadable)\b ?)+")
 
 
 def count(number: int, noun: str) -> str:
@@ -74,10 +74,10 @@ def first_of(items: Sequence[object], limit: int = EXAMPLES_SHOWN, total: int | 
     return ", ".join(map(str, items[:limit])) + (f" and {more} more" if more else "")
 
 
-def in_short(value: Any) -> str:
+def shortened(value: Any) -> str:
     """A short text for a value of any length and nesting depth.
 
-    >>> in_short([[[[0]]], "a"])
+    >>> shortened([[[[0]]], "a"])
     "[[[[...]]], 'a']"
     """
     return _SHORT.repr(value)[:_VALUE_LENGTH]

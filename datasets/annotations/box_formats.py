@@ -19,8 +19,8 @@ _NEARLY_ALL = 0.98
 
 LOOKS_LIKE = {
     "boxes_xyxy": "look like [x1, y1, x2, y2]; COCO uses [x, y, width, height]",
-    "boxes_centre": "look like [center x, center y, width, height]; COCO uses the top left corner",
-    "boxes_normalised": "look like fractions of the image size; COCO uses pixels",
+    "boxes_center": "look like [center x, center y, width, height]; COCO uses the top left corner",
+    "boxes_normalized": "look like fractions of the image size; COCO uses pixels",
 }
 
 
@@ -64,7 +64,7 @@ def limits_of(sizes_wh: np.ndarray) -> np.ndarray:
     return np.where((sizes_wh > 0).all(axis=1, keepdims=True), sizes_wh, math.inf)
 
 
-def useless_boxes(
+def ignored_boxes(
     start: np.ndarray, extent: np.ndarray, limits: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find boxes that training ignores; the arguments are the arrays of `box_arrays`.
@@ -95,11 +95,11 @@ def suspect_format(
         )
         beyond = np.any(start + extent > highest, axis=1)
         as_corners = np.all((extent > start) & (extent <= highest), axis=1)
-        as_centre = np.all((start - half >= -EDGE_SLACK_PIXELS) & (start + half <= highest), axis=1)
+        as_center = np.all((start - half >= -EDGE_SLACK_PIXELS) & (start + half <= highest), axis=1)
     for kind, impossible, explained in (
-        ("boxes_normalised", in_first_pixel, in_first_pixel | empty),
+        ("boxes_normalized", in_first_pixel, in_first_pixel | empty),
         ("boxes_xyxy", beyond, as_corners),
-        ("boxes_centre", beyond, as_centre),
+        ("boxes_center", beyond, as_center),
     ):
         if _is_systematic(impossible, explained):
             return SuspectedFormat(kind, impossible)

@@ -128,7 +128,7 @@ def _check_classes(first: ClassTable, second: ClassTable, skip_checks: bool) -> 
     problems = []
     if conflicts:
         problems.append(f"classes differ between {where}: {_in_words(conflicts, text_ids)}")
-    fix = "make the categories agree"
+    fix = "use the same categories in both"
     if "checkpoint" in labels:
         fix += ", start a new run from the weights with --finetune"
     stop_or_warn(problems, fix, skip_checks)
@@ -231,7 +231,7 @@ def warn_of_unnamed_classes(likely: Names, data: Names, source: str) -> None:
 
 
 def _conflicts_of_named(first: Names, second: Names, labels: Labels) -> list[Difference]:
-    """`name_conflicts`, except of classes without a name in either table: it is their id."""
+    """`name_conflicts` without classes that have no name (only their id) in one of the tables."""
     first, second = (
         {i: name for i, name in names.items() if name != str(i)} for names in (first, second)
     )

@@ -25,7 +25,7 @@ from typing import Any, TypeGuard
 from datasets.annotations.foreign_formats import recognize_binary, recognize_folder, recognize_text
 from util.category_ids import category_id_of
 from util.errors import UserError
-from util.text import in_short
+from util.text import shortened
 
 Row = dict[str, Any]
 
@@ -111,7 +111,7 @@ def _describe_keys(data: Row, table: str) -> str:
     if table in data:
         return ""
     keys = [key for key in data if key != "annotations" or data[key] != []]
-    return f", but the file has only {in_short(keys)}" if keys else ", but the file is empty"
+    return f", but the file has only {shortened(keys)}" if keys else ", but the file is empty"
 
 
 def are_objects(value: Any) -> TypeGuard[list[Row]]:

@@ -1,4 +1,4 @@
-"""Checks of the files that the rows of an annotation file name, and why files are missing."""
+"""Check that listed files exist, and explain why files are missing."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Warnings about instance files whose form hides objects from training, or repeats them."""
+"""Warnings about annotation files that hide or repeat objects."""
 
 import logging
 from collections import defaultdict
@@ -15,15 +15,15 @@ MANY_CROWDS = (
     "are crowds (iscrowd 1), which training and AP ignore; if they are single objects, set iscrowd "
     "to 0"
 )
-DIVIDED_FILES = (
-    "files are listed under several image ids with different objects; for each id, training and AP "
-    "count the objects of the others as background"
+FILES_UNDER_SEVERAL_IDS = (
+    "files are listed under several image ids with different objects; in training and AP "
+    "the objects listed under the other ids count as background"
 )
 _MANY_COPIES = (
-    "have the class and box of another annotation of the image: training learns to detect such "
-    "objects several times, and AP expects it; remove the copies"
+    "repeat the class and box of another annotation of the image: such objects are learned and "
+    "scored as several; remove the copies"
 )
-# Fewer are expected: as a share of the annotations, and in a tiny file.
+# (share, minimum number) from which a warning is printed.
 _CROWDS_EXPECTED = (0.05, 3)  # in COCO 0.012
 _COPIES_EXPECTED = (0.01, 3)
 _EMPTY_EXPECTED = (0.5, 3)  # share of the images
@@ -37,7 +37,7 @@ def warn_about_objects(instances: Instances, ann_file: str | Path, training: boo
 
     - Many crowds: some programs set ``iscrowd`` to 1 for each RLE (Datumaro, which CVAT uses).
     - Many copies of annotations, as after two files have been merged twice.
-    - Files listed under several ids, see `divided_files`: some scripts add an image per object.
+    - Files listed under several ids: some scripts add an image per object.
     - Most training images without annotations: some programs export images that nobody has labeled.
 
     Args:
@@ -57,8 +57,8 @@ def _empty_images(instances: Instances) -> Iterator[str]:
         (first,) = instances.images_at(empty[:1])
         yield (
             f"{len(empty)} of {num_images} images have no object of the classes, such as "
-            f"{first['file_name']}: the model learns that nothing is in them; leave out images "
-            "that are not labeled yet"
+            f"{first['file_name']}: they are trained as background; remove images that "
+            "are not labeled yet"
         )
 
 
@@ -86,12 +86,12 @@ def _problems(instances: Instances) -> Iterator[str]:
         return
     images, labels = instances.image_row.tolist(), instances.category_id.tolist()
     boxes = map(tuple, instances.bbox.tolist())
-    divided = divided_files(
+    divided = files_under_several_ids(
         dict(enumerate(names)), zip(images, zip(labels, boxes, strict=True), strict=True)
     )
     if divided:
         examples = first_of([f"{name} ({len(rows)} ids)" for name, rows in divided.items()])
-        problem = counted(len(divided), DIVIDED_FILES)
+        problem = counted(len(divided), FILES_UNDER_SEVERAL_IDS)
         yield f"{problem}: {examples}; give every file one id, with all its objects"
 
 
@@ -134,7 +134,7 @@ def are_many_crowds(crowds: Sequence[Row], num_crowds: int, num_annotations: int
     return _are_many(num_crowds, num_annotations, _CROWDS_EXPECTED) and not is_voc
 
 
-def divided_files(
+def files_under_several_ids(
     file_names: Mapping[int, str], objects: Iterable[tuple[int, Hashable]]
 ) -> dict[str, list[int]]:
     """Find files that are listed several times, with different objects.

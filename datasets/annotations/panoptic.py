@@ -158,7 +158,7 @@ def _check_segments(
         if key in seen:
             repeated.append(segment)
         seen.add(key)
-    found.add("segments", repeated, "share their id with another segment of the image")
+    found.add("segments", repeated, "have the same id as another segment of the image")
 
 
 def thing_flags(categories: Iterable[Row]) -> dict[int, bool]:

@@ -19,7 +19,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from datasets.annotations.coco_file import Row, are_numbers
-from util.text import in_short
+from util.text import shortened
 
 LONGEST_OUTLINE = 4_000_000  # pixels; also the largest coordinate of a polygon
 MAX_MASK_PIXELS = 2**32  # in all masks of an image together, one byte each
@@ -121,7 +121,7 @@ def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str,
     polygons = usable_polygons(segmentation)
     if not polygons:
         raise ValueError(
-            f"segmentation {in_short(segmentation)} is neither polygons of three or more points "
+            f"segmentation {shortened(segmentation)} is neither polygons of three or more points "
             "nor an RLE"
         )
     return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))

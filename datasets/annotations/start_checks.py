@@ -12,9 +12,9 @@ import numpy as np
 
 from datasets.annotations.box_formats import (
     LOOKS_LIKE,
+    ignored_boxes,
     limits_of,
     suspect_format,
-    useless_boxes,
 )
 from datasets.annotations.coco_file import Row
 from datasets.annotations.compact.images import TablesByImage
@@ -60,8 +60,8 @@ def warn_of_shared_images(train_set: Any, val_set: Any) -> None:
     shared = [path for path in validation if path in training]
     if shared:
         print(
-            f"Warning: {len(shared)} of {len(validation)} validation images: also used in "
-            f"training, such as {shared[0]}; validation AP will be too high"
+            f"Warning: training also uses {len(shared)} of {len(validation)} validation images, "
+            f"such as {shared[0]}; validation AP will be too high"
         )
 
 
@@ -116,7 +116,7 @@ def warn_about_boxes(instances: Instances, ann_file: str | Path) -> None:
         ann_file: path of the file, for the message.
     """
     boxes, sizes_wh = instances.bbox, instances.size_wh[instances.image_row]
-    empty, outside = useless_boxes(boxes[:, :2], boxes[:, 2:], limits_of(sizes_wh))
+    empty, outside = ignored_boxes(boxes[:, :2], boxes[:, 2:], limits_of(sizes_wh))
     if (ignored := np.flatnonzero(empty | outside)).size:
         rows = instances.annotations_at(ignored[:EXAMPLES_SHOWN])
         logger.warning(

@@ -16,7 +16,7 @@ from datasets.annotations.coco_file import (
 from datasets.annotations.segmentations import MAX_MASK_PIXELS
 from util.errors import UserError
 from util.files.image_files import MAX_PIXELS, MAX_SIDE
-from util.text import EXAMPLES_SHOWN, counted, first_of, in_short, singular
+from util.text import EXAMPLES_SHOWN, counted, first_of, shortened, singular
 
 _LARGEST_ID = 2**63 - 1  # in an int64 tensor
 
@@ -123,7 +123,7 @@ class AnnotationFileError(UserError):
 class TableChecks:
     """Checks of the tables of an annotation file; collects the problems, to raise one error.
 
-    Each check has the arguments ``table``, what messages call the rows, and ``rows``.
+    Each check has the arguments ``table`` (name of the rows in messages) and ``rows``.
     """
 
     def __init__(self, ann_file: str | Path) -> None:
@@ -170,7 +170,7 @@ class TableChecks:
         counts = Counter(row[field] for row in valid)
         if len(counts) < len(valid):
             repeated = [row for row in valid if counts[row[field]] > 1]
-            self.add(table, repeated, f"share their {field} with another")
+            self.add(table, repeated, f"have the same {field} as another")
 
     def check_image_sizes(self, images: list[Row]) -> None:
         """Check that widths and heights are within the limits of `util.files.image_files`."""
@@ -245,12 +245,12 @@ def first_few(table: str, rows: Sequence[Row], field: str | None, total: int | N
 
 def _describe(table: str, row: Row, field: str | None) -> str:
     """Identify a row by its file or ids, and show the value of the invalid field."""
-    owner = f"image id {in_short(row.get('image_id'))}"
+    owner = f"image id {shortened(row.get('image_id'))}"
     if ORIGIN in row:
         name = f"{singular(table)} in {row[ORIGIN]}"
     elif table == "segment maps":
         name = f"segment map of {owner}"
     else:
-        name = f"{singular(table)} id {in_short(row.get(TEXT_ID, row.get('id')))}"
+        name = f"{singular(table)} id {shortened(row.get(TEXT_ID, row.get('id')))}"
         name += f" of {owner}" if table in ("annotations", "segments") else ""
-    return name if field is None else f"{name} ({field} {in_short(row.get(field))})"
+    return name if field is None else f"{name} ({field} {shortened(row.get(field))})"

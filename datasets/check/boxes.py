@@ -8,8 +8,8 @@ import numpy as np
 from datasets.annotations.box_formats import (
     EDGE_SLACK_PIXELS,
     box_arrays,
+    ignored_boxes,
     suspect_format,
-    useless_boxes,
 )
 from datasets.annotations.coco_file import Row, is_number
 from datasets.annotations.segmentations import usable_polygons
@@ -88,7 +88,7 @@ def check_boxes(findings: Findings, boxes: Boxes) -> None:
     """Add all suspicious boxes to the findings."""
     if not boxes.rows:
         return
-    empty, outside = useless_boxes(boxes.start, boxes.extent, boxes.limits)
+    empty, outside = ignored_boxes(boxes.start, boxes.extent, boxes.limits)
     boxes.add_all(findings, "empty_box", empty)
     suspected = suspect_format(boxes.start, boxes.extent, boxes.limits)
     if suspected is not None:
@@ -149,7 +149,7 @@ def check_masks(findings: Findings, boxes: Boxes) -> None:
     for index, row in enumerate(boxes.rows):
         polygons = usable_polygons(row.get("segmentation"))
         if polygons and (iou := _iou(polygons, row["bbox"])) < _MIN_IOU:
-            findings.add("mask_off_box", boxes.example(index, f"IoU {iou:.2f}"))
+            findings.add("mask_box_mismatch", boxes.example(index, f"IoU {iou:.2f}"))
 
 
 def _iou(polygons: list[list[float]], box_xywh: list[float]) -> float:

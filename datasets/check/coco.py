@@ -23,7 +23,7 @@ from datasets.annotations.coco_file import (
     text_ids,
 )
 from datasets.annotations.file_checks import NO_FILE, explain_missing_files, leads_outside
-from datasets.annotations.object_checks import are_many_crowds, divided_files
+from datasets.annotations.object_checks import are_many_crowds, files_under_several_ids
 from datasets.annotations.start_checks import are_too_many, crowded_images, is_object
 from datasets.annotations.table_checks import AnnotationFileError, Problem, size_wh
 from datasets.check.boxes import Boxes, check_boxes, check_masks
@@ -32,7 +32,7 @@ from datasets.check.findings import EXAMPLES_KEPT, KINDS, Example, Findings, id_
 from datasets.check.images import ListedImage, survey_images
 from datasets.check.pictures import Sample, choose_samples
 from util.errors import UserError
-from util.text import first_of, in_short
+from util.text import first_of, shortened
 
 
 class Settings(NamedTuple):
@@ -104,7 +104,7 @@ def _add_ignored_entries(findings: Findings, split: Split) -> None:
     """Add what was ignored or corrected when reading a format other than COCO."""
     for note in split.tables.notes if split.tables is not None else []:
         examples = [Example(detail=str(place)) for place in note.places[:EXAMPLES_KEPT]]
-        findings.add_many("left_out", len(note.places), examples, note.text)
+        findings.add_many("ignored_entries", len(note.places), examples, note.text)
 
 
 def _listed_images(data: dict[str, Any], split: Split) -> dict[int, ListedImage]:
@@ -237,9 +237,9 @@ def _check_lost_objects(findings: Findings, facts: SplitFacts, usable: Sequence[
             ids = (row["image_id"], id_of(row.get("id")), row["category_id"])
             findings.add("many_crowds", Example(*ids, name))
     objects = ((row["image_id"], (row["category_id"], *row["bbox"])) for row in usable)
-    for image_ids in divided_files(_file_names(facts), objects).values():
+    for image_ids in files_under_several_ids(_file_names(facts), objects).values():
         detail = f"image ids {first_of(image_ids)}"
-        findings.add("divided_file", facts.images[image_ids[0]].example(detail))
+        findings.add("file_under_several_ids", facts.images[image_ids[0]].example(detail))
 
 
 def add_rejections(findings: Findings, rejection: UserError, file_names: Mapping[int, str]) -> None:
@@ -262,7 +262,7 @@ def add_rejections(findings: Findings, rejection: UserError, file_names: Mapping
 
 def _example(problem: Problem, row: Row, file_names: Mapping[int, str]) -> Example:
     field, number = problem.field, id_of(row.get(TEXT_ID, row.get("id")))
-    detail = "" if field is None else f"{field} {in_short(row.get(field))}"
+    detail = "" if field is None else f"{field} {shortened(row.get(field))}"
     if problem.table == "categories":
         return Example(category_id=number, detail=detail)
     if problem.table == "images":

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from datasets.annotations.box_formats import LOOKS_LIKE
-from datasets.annotations.object_checks import DIVIDED_FILES, MANY_CROWDS
-from util.text import in_short
+from datasets.annotations.object_checks import FILES_UNDER_SEVERAL_IDS, MANY_CROWDS
+from util.text import shortened
 
 Severity = Literal["error", "warning"]
 
@@ -30,7 +30,7 @@ KINDS: dict[str, Kind] = {
     # ---- annotation file ----
     "refused": Kind("error", "training rejects the annotation file"),
     "missing_file": Kind("error", "images have no file"),
-    "left_out": Kind("warning", "files or objects ignored or corrected when reading"),
+    "ignored_entries": Kind("warning", "files or objects ignored or corrected when reading"),
     "path_outside_folder": Kind("warning", "images have a file_name outside the image folder"),
     "more_objects_than_queries": Kind(
         "error", "training images have more objects than --num_queries; training rejects them"
@@ -39,7 +39,7 @@ KINDS: dict[str, Kind] = {
         "warning", "images have more objects than --num_queries; the model cannot find all objects"
     ),
     "no_objects": Kind("error", "no usable boxes in the training data"),
-    "duplicate_class_name": Kind("warning", "classes share their name with another id"),
+    "duplicate_class_name": Kind("warning", "classes have the same name as another class"),
     "similar_class_names": Kind(
         "warning", "classes have names that look alike, such as Cat and cat"
     ),
@@ -47,7 +47,7 @@ KINDS: dict[str, Kind] = {
         "warning", "classes differ by left and right; train with --flip_prob 0"
     ),
     "many_crowds": Kind("warning", f"annotations {MANY_CROWDS}"),
-    "divided_file": Kind("warning", DIVIDED_FILES),
+    "file_under_several_ids": Kind("warning", FILES_UNDER_SEVERAL_IDS),
     # ---- boxes ----
     **{kind: Kind("error", f"boxes {text}") for kind, text in LOOKS_LIKE.items()},
     "empty_box": Kind("warning", "boxes have zero area; training ignores them"),
@@ -67,7 +67,7 @@ KINDS: dict[str, Kind] = {
         "warning",
         "annotations have an area of 0 or less, or larger than the box; AP by size will be wrong",
     ),
-    "mask_off_box": Kind("warning", "polygons overlap their box by an IoU of less than 0.5"),
+    "mask_box_mismatch": Kind("warning", "polygons do not match their box (IoU below 0.5)"),
     # ---- image files ----
     "unreadable_image": Kind("error", "image files are unreadable; training stops at them"),
     "decompression_bomb": Kind("error", "images exceed the size limits; training rejects them"),
@@ -83,8 +83,10 @@ KINDS: dict[str, Kind] = {
         "images have an EXIF orientation, but their size does not show whether boxes follow it; "
         "training reads stored pixels",
     ),
-    "huge_image": Kind("warning", "images exceed Pillow's size limit; slow and large in memory"),
-    "duplicate_image": Kind("warning", "images have the pixels of another image of the split"),
+    "huge_image": Kind(
+        "warning", "images exceed Pillow's size limit; loading them is slow and needs much memory"
+    ),
+    "duplicate_image": Kind("warning", "images are identical to another image of the split"),
     # ---- between splits ----
     "duplicate_across_splits": Kind(
         "warning",
@@ -193,4 +195,4 @@ class Findings:
 
 def id_of(value: Any) -> int | str | None:
     """Convert an id for a report: integers are kept, other types become text for valid JSON."""
-    return value if value is None or type(value) is int else in_short(value)
+    return value if value is None or type(value) is int else shortened(value)

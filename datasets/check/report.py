@@ -154,7 +154,7 @@ def _crowds(facts: SplitFacts) -> str:
 def _spread(spread: Spread) -> str:
     return (
         f"{spread.smallest:g} to {spread.largest:g}, median {spread.median:g}, "
-        f"mean {spread.mean:g}, 99% up to {spread.percentile_99:g}"
+        f"mean {spread.mean:g}, 99th percentile {spread.percentile_99:g}"
     )
 
 
@@ -168,7 +168,7 @@ def _class_lines(report: Report) -> Iterator[str]:
     more = " …" if len(gaps) > _IDS_SHOWN else ""
     note = f"; no class has id {', '.join(map(str, gaps[:_IDS_SHOWN]))}{more}" if gaps else ""
     ids = f"ids {min(names)} to {max(names)}" if len(names) > 1 else f"id {min(names)}"
-    ids = "ids in text" if report.text_ids else ids
+    ids = "string ids" if report.text_ids else ids
     yield f"classes: {len(names)}, {ids}{note}"
     heads = "".join(
         f"{f'{facts.split.name} objects':>14}{'share':>8}{'images':>9}" for facts in report.splits

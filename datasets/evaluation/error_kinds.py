@@ -39,8 +39,8 @@ class ErrorKind(Enum):
     BACKGROUND = "background"
     """IoU below 0.1 with all objects."""
     MISSED = "missed"
-    """An object without a correct detection, and not the object that a detection of the wrong
-    class, or a mislocalized detection, overlaps most."""
+    """An object without a correct detection that is also not the closest object of a wrong-class
+    or mislocalized detection."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ def confusion_matrix(errors: Iterable[ImageErrors], category_ids: list[int]) -> 
     """Count pairs of true and predicted classes.
 
     Correct detections are on the diagonal. The other detections, by descending score, are matched
-    at IoU 0.5 to the remaining objects of any class; what has no match is counted in the last row
-    or column.
+    at IoU 0.5 to the remaining objects of any class; unmatched objects and detections are counted
+    in the last column and row.
 
     Args:
         category_ids: category ids of the rows: all classes that occur.

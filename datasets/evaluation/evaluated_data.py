@@ -69,7 +69,7 @@ def write_evaluated_data(folder: Path, files: Iterable[str], data: EvaluatedData
 
 
 def read_evaluated_data(folder: Path) -> dict[str, EvaluatedData]:
-    """Read on which data the evaluations in an output folder were computed.
+    """Read the data entry of each evaluation file in an output folder.
 
     Returns:
         data by evaluation file, as a path relative to ``folder``; empty if there is no valid

@@ -14,16 +14,16 @@ from datasets.evaluation.coco_scoring import Annotation, CocoScore
 from util.text import counted, first_of
 
 # Values below this are printed as 0.000.
-_BELOW_ANY_DISPLAY = 5e-4
+_PRINTED_AS_ZERO = 5e-4
 MAX_LISTED = 8  # category ids or names
 
 # Thresholds that distinguish wrong data from a bad model.
-_SHARE_OF_A_SYSTEMATIC_FAULT = 0.1
+_MIN_FAULT_SHARE = 0.1
 _LARGEST_NORMALIZED = 2.0
 _SHARE_OUTSIDE_OF_WRONG_SCALE = 0.5
 _SHARE_OF_OBJECTS_COVERED = 0.5
 _SCORE_OF_AN_UNTRAINED_MODEL = 0.05
-_IMAGES_LOOKED_AT = 200
+_MAX_IMAGES_COMPARED = 200
 
 _CLASSES_LATER = "normal in the first epochs, before the model tells classes apart"
 
@@ -42,7 +42,7 @@ def explain_missing_ap(
         sentences, the most important first; empty if all results are above 0.
     """
     score, coco_gt = evaluator.coco_eval[iou_type], evaluator.coco_gt
-    if (score.stats >= _BELOW_ANY_DISPLAY).all():
+    if (score.stats >= _PRINTED_AS_ZERO).all():
         return []
     objects = [
         annotation
@@ -53,7 +53,7 @@ def explain_missing_ap(
     nothing_to_find = _why_nothing_to_find(score, coco_gt, objects)
     if nothing_to_find:
         return [nothing_to_find]
-    if score.stats[0] >= _BELOW_ANY_DISPLAY:
+    if score.stats[0] >= _PRINTED_AS_ZERO:
         return _size_ranges(score, also_missed=True)
     reasons = _why_nothing_found(coco_gt, objects, evaluator.detections(iou_type), training)
     return reasons + _size_ranges(score)
@@ -136,7 +136,7 @@ def _size_ranges(score: CocoScore, also_missed: bool = False) -> list[str]:
                 f"AP and AR for {row.area} objects are -1: no ground-truth object has an area of "
                 f"{sizes}"
             )
-        elif value < _BELOW_ANY_DISPLAY:
+        elif value < _PRINTED_AS_ZERO:
             missed.append(
                 f"AP for {row.area} objects is 0: hardly any ground-truth object with an area of "
                 f"{sizes} is found by a detection of its class"
@@ -149,7 +149,10 @@ def _why_nothing_found(
 ) -> list[str]:
     """Explain why detections match no object."""
     if not detections:
-        return ["AP is 0: there are no detections; the model or a score threshold removed them all"]
+        return [
+            "AP is 0: there are no detections; the model returned none, or a score threshold "
+            "removed all"
+        ]
     image_ids = {annotation["image_id"] for annotation in objects}
     detections = [entry for entry in detections if entry["image_id"] in image_ids]
     if not detections:
@@ -163,7 +166,7 @@ def _why_nothing_found(
         reasons += [fault, None if fault or disjoint else _overlap_fault(objects, found, training)]
     reasons.append(low_scores)
     return [f"AP is 0: {reason}" for reason in reasons if reason] or [
-        "AP is 0: hardly any detection matches a ground-truth object in place and class"
+        "AP is 0: hardly any detection matches a ground-truth object in position and class"
     ]
 
 
@@ -204,7 +207,7 @@ def _labels_disjoint(
 def _box_fault(coco_gt: COCO, objects: list[Annotation], found: _Boxes) -> str | None:
     """Detect predicted boxes that are not in xyxy pixels of the original image."""
     left_top, sides = found.boxes_xywh[:, :2], found.boxes_xywh[:, 2:]
-    if (sides < 0).any(axis=1).mean() > _SHARE_OF_A_SYSTEMATIC_FAULT:
+    if (sides < 0).any(axis=1).mean() > _MIN_FAULT_SHARE:
         return (
             "many detected boxes have a negative width or height; they are probably xywh or "
             "cxcywh, but must be corners (x0, y0, x1, y1)"
@@ -265,7 +268,7 @@ def _best_overlaps(objects: list[Annotation], found: _Boxes) -> tuple[np.ndarray
     for annotation in objects:
         by_image[annotation["image_id"]].append(annotation)
     best_any, best_same = [], []
-    for image_id, annotations in list(by_image.items())[:_IMAGES_LOOKED_AT]:
+    for image_id, annotations in list(by_image.items())[:_MAX_IMAGES_COMPARED]:
         here = found.image_ids == image_id
         labels = np.array([annotation["category_id"] for annotation in annotations])
         boxes = np.array([annotation["bbox"] for annotation in annotations], dtype=np.float64)

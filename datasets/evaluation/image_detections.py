@@ -21,7 +21,7 @@ _HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class ImageDetections:
-    """Detections of an image on the CPU, in COCO's formats; shapes not collected are None.
+    """Detections of an image on the CPU, in COCO's formats; fields that are not evaluated are None.
 
     Attributes:
         scores: (N,) in [0, 1].

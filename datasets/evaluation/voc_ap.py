@@ -90,7 +90,7 @@ def voc_ap50(
 
     Args:
         ground_truth: boxes xywh in pixels; objects with ``difficult`` or ``iscrowd`` 1 are ignored.
-            The devkit's coordinates are pixels that belong to the box: a box from xmin to xmax has
+            VOC boxes include their last pixel: a box from xmin to xmax has
             x = xmin - 1 and width = xmax - xmin + 1.
         detections: COCO result entries with boxes; equal scores are ranked in this order.
         image_ids: the evaluated images.
@@ -106,7 +106,7 @@ def voc_ap50(
         counts = np.array([not (one.get("difficult") or one.get("iscrowd")) for one in objects])
         if counts.any():
             found = sorted(found_of.get(category_id, []), key=lambda one: -one["score"])
-            hits = _are_right(_Boxes.of(found), _Boxes.of(objects), counts)
+            hits = _is_correct(_Boxes.of(found), _Boxes.of(objects), counts)
             scores.all_point[category_id] = all_point_ap(hits, int(counts.sum()))
             scores.eleven_point[category_id] = eleven_point_ap(hits, int(counts.sum()))
     return scores
@@ -137,8 +137,8 @@ def _interpolated_precision(hits: np.ndarray) -> np.ndarray:
     return np.maximum.accumulate(precision[::-1])[::-1]
 
 
-def _are_right(found: _Boxes, objects: _Boxes, counts: np.ndarray) -> np.ndarray:
-    """Whether detections are the first match of an object; those of ignored objects are omitted.
+def _is_correct(found: _Boxes, objects: _Boxes, counts: np.ndarray) -> np.ndarray:
+    """Whether each detection is the first match of an object; matches of ignored objects: omitted.
 
     Args:
         found: detections by descending score.

@@ -1,4 +1,4 @@
-"""Restrict data to the classes of a list (``--classes``), in its order."""
+"""Keep only the classes listed in ``--classes``, numbered in that order."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from datasets.annotations.table_checks import TableChecks
 from datasets.formats.text_files import read_names
 from util.cli.suggestions import did_you_mean
 from util.errors import UserError
-from util.text import counted, first_of, in_short
+from util.text import counted, first_of, shortened
 
 
 def listed_classes(classes: str | Path | Sequence[str]) -> Sequence[str]:
@@ -81,7 +81,7 @@ def _sentences(
 ) -> list[str]:
     sentences = []
     if unknown:
-        hints = [f"{in_short(name)}{did_you_mean(name, known)}" for name in unknown]
+        hints = [f"{shortened(name)}{did_you_mean(name, known)}" for name in unknown]
         examples = first_of(hints)
         sentences.append(f"Warning: --classes: {source} ({image_set}) does not have {examples}")
     if dropped:

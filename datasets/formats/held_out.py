@@ -117,9 +117,9 @@ def hold_out(
 
 
 def _first_rows(names: Mapping[int, Any]) -> dict[int, int]:
-    """Map each image id to the first id, in the order of names, with the same image.
+    """Map each image id to the id of its first copy (same file, or a Roboflow augmentation).
 
-    Rows with the same file, and augmented copies of an image by Roboflow, must share a split.
+    Copies must be in the same split; the first is the one whose name sorts first.
 
     >>> _first_rows({1: "a_jpg.rf.0b1c.jpg", 2: "b.jpg", 3: "a_jpg.rf.9d2e.jpg", 4: "b.jpg"})
     {1: 1, 3: 1, 2: 2, 4: 2}

@@ -63,7 +63,7 @@ class Tables:
         format: name of the format.
         notes: entries that the reader has ignored or changed; probably errors in the data.
         remarks: sentences about entries that were ignored or changed because of flags.
-        part: text about which images of ``source`` were read; empty: all of them.
+        part: note on the subset of ``source`` that was read; empty: all images.
         split: training and validation images, if validation images were held out; else None.
     """
 
@@ -131,7 +131,7 @@ class ReadObject(NamedTuple):
     difficult: bool | None = None
 
     def described(self) -> str:
-        """Name, and whether the size of the box is negative: its corners are exchanged."""
+        """Class name; notes a negative size (swapped corners)."""
         return f"{self.name}, negative size" if min(self.box_xywh[2:]) < 0 else self.name
 
 
@@ -223,7 +223,7 @@ def raise_problems(problems: Sequence[str], fix: str) -> None:
 
 
 def as_coco_file(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy of the tables for a COCO file: with the user's category ids, without other own keys."""
+    """Copy of the tables for a COCO file: the user's category ids, no keys of this project."""
     own_ids = text_ids(data["categories"])
     annotations = [_without(row, ORIGIN) for row in data["annotations"]]
     for row in annotations if own_ids else []:

@@ -6,7 +6,7 @@ from util.errors import UserError
 
 
 def read_text(path: Path) -> str:
-    """Text of a UTF-8 file; line ends and BOM of any system.
+    """Read a UTF-8 file, with or without BOM; line endings are normalized.
 
     Raises:
         UserError: the file cannot be read or is not UTF-8.

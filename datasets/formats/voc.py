@@ -31,7 +31,10 @@ from datasets.formats.voc_xml import VocFile, read_voc_file
 from util.errors import UserError
 from util.text import counted
 
-_UNCLEAR = "have an EXIF orientation that their size does not show; read as stored"
+_UNCLEAR = (
+    "have an EXIF orientation, but their size does not show whether the boxes follow it; read as "
+    "stored"
+)
 _FLAG = re.compile(r"\s+(-1|0|1)$")  # follows an image name in lists for a single class
 
 
@@ -72,7 +75,7 @@ class VocData:
         return Tables(data, img_folder, source, self.format, notes, remarks)
 
     def _unlisted(self, contents: Mapping[str, tuple[list[ReadImage], list[Note]]]) -> list[str]:
-        """A sentence about images that are in no list, as in a list for testing; may be empty."""
+        """Report images that are in none of the lists, such as test images; may be empty."""
         files = [part.list_file for part in self.splits.values() if part.list_file is not None]
         folders = {part.img_folder for part in self.splits.values()}
         if len(files) < len(self.splits) or len(folders) > 1:
@@ -122,17 +125,17 @@ def _read_part(part: VocPart) -> tuple[list[ReadImage], list[Note]]:
     empty = [Place(f.path.name, box) for f in file_of.values() if f for box in f.empty]
     notes = [
         Note("boxes with zero area ignored", empty),
-        Note("files without image ignored", [Place(f.path.name) for f in lone]),
+        Note("files without an image ignored", [Place(f.path.name) for f in lone]),
         Note("images with the name of another image ignored", [Place(p.name) for p in unused]),
         Note("files in subfolders ignored", [Place(str(path)) for path in nested]),
-        Note("files with a wrong image size, which is corrected", other_sizes),
+        Note("files with a wrong image size; the size of the image is used", other_sizes),
         Note(f"images {_UNCLEAR}", unclear),
     ]
     return read, [note for note in notes if note.places]
 
 
 def _read_files(xml_folder: Path, listed: Container[str] | None) -> dict[str, VocFile]:
-    """Read the annotation files (of the listed images) by the key of their name."""
+    """Read the annotation files (of the listed images) by comparable name."""
     files: dict[str, VocFile] = {}
     problems: list[str] = []
     for path in xml_files(xml_folder):

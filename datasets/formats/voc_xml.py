@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from datasets.annotations.coco_file import LARGEST_COORDINATE
 from datasets.formats.tables import ReadObject
 from util.errors import UserError
-from util.text import in_short
+from util.text import shortened
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _NOT_DIFFICULT = ("", "0", "0.0", "false", "unspecified")
@@ -100,7 +100,7 @@ def _read_object(element: ElementTree.Element) -> ReadObject:
         raise ValueError(f"({name}) has no bndbox{other}")
     corners = {child.tag: child for child in fields["bndbox"]}
     left, top, right, bottom = (_corner(corners.get(tag), tag, name) for tag in _CORNERS)
-    # Pixels are counted from 1 and both ends included. A width or height of one pixel: no area.
+    # Pixels count from 1, both ends included. xmin = xmax or ymin = ymax counts as zero area.
     width = right - left + (right > left)
     height = bottom - top + (bottom > top)
     difficult = _text_of(fields.get("difficult")).lower() not in _NOT_DIFFICULT
@@ -114,5 +114,5 @@ def _corner(element: ElementTree.Element | None, tag: str, name: str) -> float:
     except ValueError:
         value = math.nan
     if not abs(value) <= LARGEST_COORDINATE:
-        raise ValueError(f"({name}) has an invalid {tag}: {in_short(text)}")
+        raise ValueError(f"({name}) has an invalid {tag}: {shortened(text)}")
     return value

@@ -26,7 +26,7 @@ from datasets.formats.tables import (
 from datasets.formats.text_files import filled_lines
 from datasets.formats.yolo_folders import CLASS_FILES, YoloFolders, label_files
 from util.errors import UserError
-from util.text import in_short
+from util.text import shortened
 
 _LARGEST_FRACTION = 1.5  # larger numbers are probably pixels
 _CLASS = re.compile(r"\d+(\.0*)?")
@@ -107,8 +107,8 @@ class YoloData:
         raise_problems(problems, "correct the lines")
         notes = [
             Note("boxes with zero area ignored", empty),
-            Note("images ignored as unreadable", unreadable),
-            Note("files without image ignored", _without_image(images, existing)),
+            Note("unreadable images ignored", unreadable),
+            Note("files without an image ignored", _without_image(images, existing)),
         ]
         return read, [note for note in notes if note.places]
 
@@ -169,7 +169,7 @@ def _read_line(
     first, *words = line.split()
     numbers = [_fraction(word) for word in words]
     if not _CLASS.fullmatch(first):
-        raise ValueError(f"the class must be a number from 0, not {in_short(first)}")
+        raise ValueError(f"the class must be a number from 0, not {shortened(first)}")
     index = int(float(first))
     if index >= len(names):
         raise ValueError(f"class {index}, but there are only {len(names)} class names (from 0)")
@@ -189,7 +189,7 @@ def _fraction(word: str) -> float:
     except ValueError:
         value = math.nan
     if not abs(value) <= _LARGEST_FRACTION:
-        raise ValueError(f"{in_short(word)} is not a fraction of the image from 0 to 1")
+        raise ValueError(f"{shortened(word)} is not a fraction of the image from 0 to 1")
     return value
 
 

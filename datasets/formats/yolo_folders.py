@@ -143,7 +143,7 @@ def _as_list(value: Any) -> list[str]:
 
 
 def _find_place(value: str, bases: list[Path]) -> Path | None:
-    """Find a folder or list; of a path from another machine, the end that exists here counts."""
+    """Find a folder or list; of a path from another machine, use the longest end that exists."""
     if Path(value).is_absolute() and Path(value).exists():
         return Path(value)
     parts = PureWindowsPath(value).parts  # splits at / and \
@@ -218,9 +218,9 @@ def _find_class_file(root: Path, splits: Mapping[str, list[Path]]) -> Path | Non
 def label_files(images: Iterable[Path]) -> dict[Path, Path]:
     """Paths of the label files of images, which may not exist.
 
-    The label files of a folder's images are in the folder ``labels`` instead of ``images``, or, if
-    none of them exists there, next to the images. A name that differs only in case or in the
-    encoding of accents counts if no other image has it exactly.
+    They are in the folder ``labels`` instead of ``images``. If no image of a folder has a file
+    there, files next to the images are used. A name that differs only in case or in the encoding of
+    accents counts if no other image has it exactly.
     """
     of_folder: defaultdict[Path, list[Path]] = defaultdict(list)
     for image in images:

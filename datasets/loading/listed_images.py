@@ -31,7 +31,7 @@ def read_row_image(img_folder: str | Path, row: Row) -> Image.Image:
 
 
 class ListedImages:
-    """Images and classes of an annotation file: what datasets of such files have in common.
+    """Base class of datasets that list their images in an annotation file.
 
     Attributes:
         ann_file: path of the file.

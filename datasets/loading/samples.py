@@ -1,4 +1,4 @@
-"""Samples of a dataset as data-loading workers return them, and the batches made of them.
+"""Samples returned by DataLoader workers, and their batches.
 
 Images stay 8-bit until a batch is on its device, labels become rows of the classification head, and
 unreadable images are replaced, up to ``--skip_bad_images``. Workers return their error messages
@@ -20,8 +20,8 @@ from util.category_ids import CategoryIds
 from util.errors import UserError
 from util.nested_tensor import collate_fn
 
-# Attribute with the transforms by `__getitem__` of the class: a subclass that overrides the method
-# expects normalized images.
+# Attribute that holds a dataset's transforms, by its `__getitem__`. A subclass that overrides
+# `__getitem__` is not listed: it returns normalized images.
 _TRANSFORMS: dict[Any, str] = {
     CocoDetection.__getitem__: "_transforms",
     CocoPanoptic.__getitem__: "transforms",
@@ -47,7 +47,7 @@ class LoadedSample(NamedTuple):
 
     Attributes:
         image: a `ByteImage`, or the image of the dataset.
-        target: target of the dataset, with rows as labels.
+        target: target of the dataset; labels are rows of the classification head.
         errors: messages about the unreadable images before this sample.
         notice: message of the dataset about this sample, or None.
     """
@@ -75,7 +75,7 @@ class LoadedBatch(NamedTuple):
 
 
 class Samples(Dataset):
-    """What a worker returns for each index of a dataset.
+    """Dataset of `LoadedSample`s.
 
     Args:
         dataset: map-style; returns (image, target), and raises a UserError for unreadable items. An
@@ -150,7 +150,7 @@ def refuse_too_many(errors: list[str], allowed: int) -> None:
         return
     if allowed == 0:
         raise UserError(f"{errors[-1]} (or skip unreadable images with --skip_bad_images N)")
-    raise UserError(f"{errors[-1]}; more images are unreadable than --skip_bad_images {allowed}")
+    raise UserError(f"{errors[-1]}; more than --skip_bad_images {allowed} images are unreadable")
 
 
 def collate_samples(samples: list[LoadedSample]) -> LoadedBatch:

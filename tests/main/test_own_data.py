@@ -257,7 +257,7 @@ def test_a_yolo_file_with_the_same_images_twice_is_reported(tmp_path, capsys):
     write_yolo(tmp_path, {"train": ["a", "b"]})
     with (tmp_path / "data.yaml").open("a") as file:
         file.write("val: images/train\n")
-    warning = "Warning: 2 of 2 validation images: also used in training, such as "
+    warning = "Warning: training also uses 2 of 2 validation images, such as "
     flags = ["--data", tmp_path, "--epochs", "1", "--output_dir", ""]
     assert run(*flags) == 0
     assert warning in capsys.readouterr().out

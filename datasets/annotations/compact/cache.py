@@ -86,8 +86,8 @@ def cached(
     Args:
         ann_file: the file.
         kind: kind of annotation file; part of the entry's name.
-        convert: reads the annotation file, writes its rows as JSON to the open binary file that it
-            is called with, and returns the arrays and the other keys.
+        convert: converts the annotation file: writes its rows as JSON to the given binary file, and
+            returns the arrays and the other keys.
 
     Returns:
         the entry; None if the file is small, or the cache cannot be used.

@@ -86,9 +86,9 @@ def test_optional_fields_may_be_missing_without_masks(folder):
         ("annotations", "area", math.nan, "invalid area"),
         ("annotations", "iscrowd", 2, "invalid iscrowd"),
         ("annotations", "keypoints", [1, 2], "invalid keypoints"),
-        ("annotations", "id", 12, "share their id"),
+        ("annotations", "id", 12, "have the same id"),
         ("annotations", "id", "a", "invalid id"),
-        ("images", "id", 2, "share their id"),
+        ("images", "id", 2, "have the same id"),
         ("images", "id", "one", "invalid id"),
         ("images", "file_name", "gone.jpg", "no file in"),
         ("images", "file_name", "nowhere/1.jpg", "nowhere/1.jpg"),
@@ -96,7 +96,7 @@ def test_optional_fields_may_be_missing_without_masks(folder):
         ("images", "file_name", 5, "invalid file_name"),
         ("categories", "id", -1, "invalid id"),
         ("categories", "id", "0", "invalid id"),
-        ("categories", "id", 7, "share their id"),
+        ("categories", "id", 7, "have the same id"),
     ],
 )
 def test_wrong_value_is_named(folder, table, field, value, says):

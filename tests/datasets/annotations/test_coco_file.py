@@ -146,7 +146,7 @@ def test_text_ids_that_stand_for_one_number(tmp_path):
     data = load(tmp_path, [{"id": "plumless"}, {"id": "buckeroo"}], [])
     data["images"] = [{"id": 1, "file_name": "a.jpg"}]
     (tmp_path / "a.jpg").touch()
-    with pytest.raises(UserError, match=r"share their id .*'plumless', category id 'buckeroo'"):
+    with pytest.raises(UserError, match=r"have the same id .*'plumless', category id 'buckeroo'"):
         check_annotations(data, "text.json", tmp_path)
 
 

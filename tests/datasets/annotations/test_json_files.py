@@ -8,7 +8,7 @@ import pytest
 
 from datasets.annotations.coco_file import read_json
 from util.errors import UserError
-from util.text import in_short
+from util.text import shortened
 
 
 def refusal(path: Path) -> str:
@@ -101,9 +101,9 @@ def test_what_is_odd_but_json(tmp_path, content, value):
     "value", ["x" * 10**6, list(range(10**5)), {str(i): i for i in range(1000)}, 10**4000]
 )
 def test_long_values_are_shortened(value):
-    assert len(in_short(value)) <= 60
+    assert len(shortened(value)) <= 60
 
 
 def test_values_nested_nearly_without_end_are_shortened():
     value = json.loads("[" * 900 + "]" * 900)
-    assert in_short(value) == "[[[[...]]]]"
+    assert shortened(value) == "[[[[...]]]]"

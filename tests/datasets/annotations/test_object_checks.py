@@ -34,14 +34,14 @@ def test_objects_of_a_file_that_are_divided_between_ids_are_reported(tmp_path, c
     first, second, *_ = data["images"]
     second["file_name"] = first["file_name"]
     found, messages = findings_of(tmp_path, data, open_images=False), warnings_about(data, caplog)
-    assert [one.detail for one in found["divided_file"].examples] == ["image ids 1, 2"]
+    assert [one.detail for one in found["file_under_several_ids"].examples] == ["image ids 1, 2"]
     assert len(messages) == 1 and "a.json: 1 file is listed under several image ids" in messages[0]
     assert "train1.png (2 ids); give every file one id" in messages[0]
     boxes = [annotation["bbox"] for annotation in data["annotations"]]
     boxes[2:4] = boxes[:2]  # complete copies, as of images that are to be seen more often
     for annotation, box in zip(data["annotations"], boxes, strict=True):
         annotation["bbox"] = box
-    assert "divided_file" not in findings_of(tmp_path, data, open_images=False)
+    assert "file_under_several_ids" not in findings_of(tmp_path, data, open_images=False)
     assert not warnings_about(data, caplog)
 
 
@@ -59,7 +59,7 @@ def test_many_copies_of_annotations_are_reported(tmp_path, caplog, num_copies):
     if num_copies < 3:
         assert not messages
     else:
-        assert messages[0].startswith("a.json: 3 of 26 annotations have the class and box of")
+        assert messages[0].startswith("a.json: 3 of 26 annotations repeat the class and box of")
         examples = [(900, 3), (901, 3), (902, 4)]
         ids = [f"annotation id {i} (train{image}.png)" for i, image in examples]
         assert messages[0].endswith(", ".join(ids))

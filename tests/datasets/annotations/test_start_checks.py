@@ -179,7 +179,7 @@ def test_validation_images_that_are_training_images_too(tmp_path, capsys):
     val = dataset_of(tmp_path / "link", "in/a.jpg", "in/b.jpg", "c.jpg")
     warn_of_shared_images(dataset_of(tmp_path / "in", "a.jpg", "./b.jpg", "c.jpg"), val)
     assert capsys.readouterr().out == (
-        "Warning: 2 of 3 validation images: also used in training, such as "
+        "Warning: training also uses 2 of 3 validation images, such as "
         f"{tmp_path}/in/a.jpg; validation AP will be too high\n"
     )
     for train in (dataset_of(tmp_path / "in", "c.jpg"), dataset_of(None, "c.jpg"), [], None):

@@ -45,13 +45,13 @@ def test_corners_are_recognized(seed):
 def test_centers_are_recognized(seed):
     boxes = random_boxes(seed)
     centers = np.concatenate([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]], axis=1)
-    assert set(found(centers.tolist())) == {"boxes_centre"}
+    assert set(found(centers.tolist())) == {"boxes_center"}
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_fractions_are_recognized(seed):
     boxes = random_boxes(seed) / [WIDTH, HEIGHT, WIDTH, HEIGHT]
-    assert set(found(boxes.tolist())) == {"boxes_normalised"}
+    assert set(found(boxes.tolist())) == {"boxes_normalized"}
 
 
 def test_one_odd_box_makes_no_other_format():

@@ -168,7 +168,7 @@ def test_ids_in_text_are_shown_as_in_the_file(tmp_path):
         splits.append(check(tmp_path, data, name).facts)
     report = Report(splits, compare_splits(*splits), 100)
     text, facts = as_text(report), as_json(report)
-    assert "classes: 3, ids in text\n" in text and " class 2  dog  " in text
+    assert "classes: 3, string ids\n" in text and " class 2  dog  " in text
     assert "category_id 'class 4'" in text
     assert re.search(r"category id class [13]: 'cat', same as category id class [13]", text)
     assert "category id class 2: in train 'dog', in val 'cow'" in text

@@ -16,9 +16,9 @@ AROUND = [10, 10, 30, 10, 30, 20, 10, 20]
         ([AROUND], None),
         ([[10, 10, 30, 10, 30, 20]], None),
         ([[*AROUND[:4], 20, 15], [12, 18, 28, 18, 20, 20]], None),  # together they fill the box
-        ([[10, 10, 14, 10, 14, 20, 10, 20]], "mask_off_box"),
-        ([[value + 100 for value in AROUND]], "mask_off_box"),
-        ([[value / 64 for value in AROUND]], "mask_off_box"),
+        ([[10, 10, 14, 10, 14, 20, 10, 20]], "mask_box_mismatch"),
+        ([[value + 100 for value in AROUND]], "mask_box_mismatch"),
+        ([[value / 64 for value in AROUND]], "mask_box_mismatch"),
         ({"counts": [10, 5, 9], "size": [4, 6]}, None),
         ({"counts": [10, 5], "size": [4, 6]}, None),  # reported by the check of training
         ([], None),

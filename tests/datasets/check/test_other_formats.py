@@ -28,7 +28,7 @@ def test_what_the_reader_leaves_out_is_a_warning_with_its_place(voc, capsys):
     write_text(voc / "Annotations" / "c.xml", voc_xml(voc_object(), empty))
     assert run(["--data", str(voc)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    found = lines.index("  val: 1 box with zero area ignored [left_out]")
+    found = lines.index("  val: 1 box with zero area ignored [ignored_entries]")
     assert lines[found + 1] == "      c.xml, object 2 (dog)"
 
 

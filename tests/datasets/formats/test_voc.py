@@ -96,7 +96,7 @@ def test_files_without_image_are_noted(tmp_path):
     loose(tmp_path, voc_object(), name="b", image="b.jpg")
     write_text(tmp_path / "gone.xml", voc_xml(voc_object(), filename="gone.jpg"))
     both = notes(read(tmp_path, "train")) + notes(read(tmp_path, "val"))
-    assert set(both) == {"1 file without image ignored: gone.xml"}
+    assert set(both) == {"1 file without an image ignored: gone.xml"}
 
 
 def test_listed_images_must_exist(tmp_path):
@@ -179,7 +179,9 @@ def test_wrong_sizes_are_corrected_by_the_image(tmp_path, size):
     loose(tmp_path, voc_object(), size_wh=size)
     tables = read(tmp_path, "val", val_fraction=1)
     assert (tables.data["images"][0]["width"], tables.data["images"][0]["height"]) == (40, 30)
-    assert notes(tables)[0].startswith("1 file with a wrong image size, which is corrected: a.xml")
+    assert notes(tables)[0].startswith(
+        "1 file with a wrong image size; the size of the image is used: a"
+    )
 
 
 def test_boxes_of_a_scaled_image_are_not_corrected(tmp_path):
@@ -263,5 +265,6 @@ def test_photos_whose_size_does_not_show_their_orientation_are_noted(tmp_path, o
     write_text(tmp_path / "a.xml", voc_xml(voc_object(), size_wh=(32, 32)))
     (note,) = notes(read(tmp_path, "val", val_fraction=1))
     assert note == (
-        "1 image has an EXIF orientation that its size does not show; read as stored: a.jpg"
+        "1 image has an EXIF orientation, but its size does not show whether the boxes follow it; "
+        "read as stored: a.jpg"
     )

@@ -99,7 +99,7 @@ def test_label_files_without_image_are_noted(tmp_path):
     write_yolo(tmp_path)
     write_text(tmp_path / "labels/train/gone.txt", "0 0.5 0.5 0.5 0.5")
     write_text(tmp_path / "labels/train/classes.txt", "cat\n")
-    lone = f"1 file without image ignored: {tmp_path}/labels/train/gone.txt"
+    lone = f"1 file without an image ignored: {tmp_path}/labels/train/gone.txt"
     assert notes(read(tmp_path)) == [lone]
 
 
@@ -124,7 +124,7 @@ def test_unreadable_images_are_left_out(tmp_path):
     (tmp_path / "images/train/a.png").write_bytes(b"broken")
     tables = read(tmp_path)
     assert list(boxes_by_image(tables.data)) == ["b.png"]
-    assert notes(tables) == [f"1 image ignored as unreadable: {tmp_path}/images/train/a.png"]
+    assert notes(tables) == [f"1 unreadable image ignored: {tmp_path}/images/train/a.png"]
 
 
 def test_invalid_lines_of_several_files_are_named_together(tmp_path):

@@ -62,7 +62,7 @@ def test_every_image_is_reported_once(caplog, num_workers):
 
 def test_one_too_many_ends_it_whichever_worker_finds_it():
     loader = TrainLoader(Broken(1, 4, 6), 2, 0, False, seed=0, skip_bad_images=2)
-    with pytest.raises(UserError, match=r"more images are unreadable than --skip_bad_images 2"):
+    with pytest.raises(UserError, match=r"more than --skip_bad_images 2 images are unreadable"):
         numbers(loader)
 
 
