@@ -64,7 +64,7 @@ class Section:
 def render(
     title: str,
     subtitle: str,
-    facts: Mapping[str, str],
+    key_figures: Mapping[str, str],
     missing: Sequence[str],
     sections: Sequence[Section],
 ) -> str:
@@ -72,7 +72,7 @@ def render(
 
     Args:
         subtitle: line below the heading.
-        facts: key numbers by name.
+        key_figures: key numbers by name.
         sections: sections in order.
     """
     environment = Environment(
@@ -83,5 +83,5 @@ def render(
         lstrip_blocks=True,
     )
     return environment.get_template("template.html").render(
-        title=title, subtitle=subtitle, facts=facts, missing=missing, sections=sections
+        title=title, subtitle=subtitle, key_figures=key_figures, missing=missing, sections=sections
     )

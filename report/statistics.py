@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from pycocotools.coco import COCO
 
-from datasets.check.facts import SIDE_LIMITS, count_by_size
+from datasets.check.split_statistics import SIDE_LIMITS, count_by_size
 from report.plotting import COLORS, INK, ClassAxis, Figure, both_ends
 from report.quality import Names, short_name
 

@@ -58,7 +58,7 @@ def write_report(results: Results, ground_truth: GroundTruth | None) -> Path:
     page = render(
         f"Report of {results.folder.resolve().name}",
         f"{results.folder.resolve()} · written {datetime.datetime.now():%Y-%m-%d %H:%M}",
-        _facts(results, evaluation, analysis),
+        _key_figures(results, evaluation, analysis),
         results.missing,
         [section for section in sections if _has_content(section)],
     )
@@ -86,29 +86,29 @@ def _has_content(section: Section) -> bool:
     return any(parts)
 
 
-def _facts(
+def _key_figures(
     results: Results, evaluation: SavedEvaluation | None, analysis: Analysis | None
 ) -> dict[str, str]:
     """Key numbers by name."""
-    facts: dict[str, str] = {}
+    key_figures: dict[str, str] = {}
     epochs, scores = points_of(results.log, "test_coco_eval_bbox", 0)
     if results.log:
-        facts["epochs"] = str(len(results.log))
+        key_figures["epochs"] = str(len(results.log))
     if scores:
         best = max(range(len(scores)), key=lambda index: scores[index])
-        facts["best AP"] = f"{scores[best]:.3f}"
-        facts["best epoch"] = str(epochs[best])
+        key_figures["best AP"] = f"{scores[best]:.3f}"
+        key_figures["best epoch"] = str(epochs[best])
         last = points_of(results.log, "test_coco_eval_bbox", 1)[1]
-        facts["AP50, same epoch"] = f"{last[best]:.3f}"
+        key_figures["AP50, same epoch"] = f"{last[best]:.3f}"
     elif evaluation is not None:
-        facts["AP"] = f"{evaluation.by_size().get('all', float('nan')):.3f}"
+        key_figures["AP"] = f"{evaluation.by_size().get('all', float('nan')):.3f}"
     if analysis is not None and analysis.best is not None:
-        facts["best F1"] = f"{analysis.best.f1:.3f}"
-        facts["at threshold"] = f"{analysis.best.threshold:.2f}"
+        key_figures["best F1"] = f"{analysis.best.f1:.3f}"
+        key_figures["at threshold"] = f"{analysis.best.threshold:.2f}"
     seconds = points_of(results.log, "train_time")[1]
     if seconds:
-        facts["training time"] = str(datetime.timedelta(seconds=round(sum(seconds))))
-    return facts
+        key_figures["training time"] = str(datetime.timedelta(seconds=round(sum(seconds))))
+    return key_figures
 
 
 def _data_of(results: Results) -> str:

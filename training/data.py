@@ -78,14 +78,14 @@ class Data:
             "is_thing": self.classes.is_thing or None,
             "category_ids": self.category_ids.saved(),
             "split": None if split is None else split.saved(),
-            "data": self.facts(),
+            "data": self.summaries(),
         }
 
-    def facts(self) -> dict[str, Any]:
+    def summaries(self) -> dict[str, Any]:
         """Number of images and objects of each split, and a hash; None for other datasets."""
         splits = {"training": self.train_set, "validation": self.val_set}
         return {
-            name: dataset.facts() if hasattr(dataset, "facts") else None
+            name: dataset.summary() if hasattr(dataset, "summary") else None
             for name, dataset in splits.items()
         }
 
@@ -138,7 +138,7 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
             require_rows(dataset, category_ids, head.path)
     data = Data(train_set, val_set, classes, ground_truth, category_ids)
     if start.resume is not None and train_set is not None:
-        report_changed_data(start.resume.content.get("data"), data.facts())
+        report_changed_data(start.resume.content.get("data"), data.summaries())
     return data
 
 
@@ -149,13 +149,13 @@ def _require_same_data(skip_checks: bool, **splits: Any) -> None:
         skip_checks: value of ``--skip_checks``.
         splits: dataset, or None, by name of the split.
     """
-    facts = {}
+    values = {}
     for name, data in splits.items():
         if data is not None:
             names = ("ids", "categories", "is_thing")
             content = [getattr(data, name, None) for name in names]
-            facts[f"{name} data"] = f"{len(data)} images (hash {fingerprint(content)})"
-    require_same(facts, skip_checks)
+            values[f"{name} data"] = f"{len(data)} images (hash {fingerprint(content)})"
+    require_same(values, skip_checks)
 
 
 def build_loaders(

@@ -141,16 +141,16 @@ def report_changed_data(saved: Any, now: Mapping[str, Any]) -> None:
 
     Args:
         saved: ``data`` of the checkpoint, not validated; None in files of earlier versions.
-        now: the same of this run, see `training.data.Data.facts`.
+        now: the same of this run, see `training.data.Data.summaries`.
     """
-    for split, facts in now.items():
+    for split, after in now.items():
         before = saved.get(split) if isinstance(saved, Mapping) else None
-        if facts is None or not isinstance(before, Mapping) or before.get("hash") == facts["hash"]:
+        if after is None or not isinstance(before, Mapping) or before.get("hash") == after["hash"]:
             continue
         effect = "; best.pth and --patience compare scores of both" if split == "validation" else ""
         print(
             f"Warning: the {split} data has changed since the checkpoint was written: "
-            f"{_difference(before, facts)}{effect}"
+            f"{_difference(before, after)}{effect}"
         )
 
 

@@ -27,10 +27,10 @@ from datasets.annotations.object_checks import are_many_crowds, files_under_seve
 from datasets.annotations.start_checks import are_too_many, crowded_images, is_object
 from datasets.annotations.table_checks import AnnotationFileError, Problem, size_wh
 from datasets.check.boxes import Boxes, check_boxes, check_masks
-from datasets.check.facts import ClassCount, Split, SplitFacts, count_by_size
 from datasets.check.findings import EXAMPLES_KEPT, KINDS, Example, Findings, id_of
 from datasets.check.images import ListedImage, survey_images
 from datasets.check.pictures import Sample, choose_samples
+from datasets.check.split_statistics import ClassCount, Split, SplitStatistics, count_by_size
 from util.errors import UserError
 from util.text import first_of, shortened
 
@@ -59,11 +59,11 @@ class CocoSplit(NamedTuple):
     """A checked split.
 
     Attributes:
-        facts: counts and findings.
+        stats: counts and findings.
         samples: images to draw.
     """
 
-    facts: SplitFacts
+    stats: SplitStatistics
     samples: list[Sample]
 
 
@@ -77,27 +77,27 @@ def check_coco_split(split: Split, settings: Settings) -> CocoSplit:
     findings = Findings(split.name)
     _add_ignored_entries(findings, split)
     ids_in_file = text_ids(data["categories"])
-    facts = SplitFacts(split, _listed_images(data, split), _classes(data), ids_in_file)
-    facts.num_annotations = len(data["annotations"])
-    present = _check_paths(findings, facts)
-    facts.sizes_wh = {i: image.size_wh for i, image in facts.images.items() if image.size_wh}
+    stats = SplitStatistics(split, _listed_images(data, split), _classes(data), ids_in_file)
+    stats.num_annotations = len(data["annotations"])
+    present = _check_paths(findings, stats)
+    stats.sizes_wh = {i: image.size_wh for i, image in stats.images.items() if image.size_wh}
     if settings.open_images:
         title = f"{split.name} images"
-        facts.survey = survey_images(present, findings, settings.num_workers, title)
-        facts.sizes_wh |= facts.survey.sizes_wh
-    _check_training_rules(findings, data, facts, settings)
-    _check_class_names(findings, facts)
-    usable = [row for row in data["annotations"] if _is_usable(row, facts)]
-    _count_annotations(facts, usable)
-    _check_counts(findings, facts, settings)
-    _check_lost_objects(findings, facts, usable)
-    boxes = Boxes.of(usable, facts.sizes_wh, _file_names(facts))
+        stats.survey = survey_images(present, findings, settings.num_workers, title)
+        stats.sizes_wh |= stats.survey.sizes_wh
+    _check_training_rules(findings, data, stats, settings)
+    _check_class_names(findings, stats)
+    usable = [row for row in data["annotations"] if _is_usable(row, stats)]
+    _count_annotations(stats, usable)
+    _check_counts(findings, stats, settings)
+    _check_lost_objects(findings, stats, usable)
+    boxes = Boxes.of(usable, stats.sizes_wh, _file_names(stats))
     check_boxes(findings, boxes)
     if settings.masks:
         check_masks(findings, boxes)
-    facts.findings = findings.all()
-    names, count = facts.class_names(), settings.num_pictures
-    return CocoSplit(facts, choose_samples(split.name, facts.images, usable, names, count))
+    stats.findings = findings.all()
+    names, count = stats.class_names(), settings.num_pictures
+    return CocoSplit(stats, choose_samples(split.name, stats.images, usable, names, count))
 
 
 def _add_ignored_entries(findings: Findings, split: Split) -> None:
@@ -125,14 +125,14 @@ def _classes(data: dict[str, Any]) -> dict[int, ClassCount]:
     return {number: ClassCount(names[number]) for number in sorted(names)}
 
 
-def _file_names(facts: SplitFacts) -> dict[int, str]:
-    return {image_id: image.file_name for image_id, image in facts.images.items()}
+def _file_names(stats: SplitStatistics) -> dict[int, str]:
+    return {image_id: image.file_name for image_id, image in stats.images.items()}
 
 
-def _check_paths(findings: Findings, facts: SplitFacts) -> list[ListedImage]:
+def _check_paths(findings: Findings, stats: SplitStatistics) -> list[ListedImage]:
     """Find missing files and paths outside the image folder, and return images that have a file."""
-    present, missing, folder = [], [], facts.split.img_folder
-    for image in facts.images.values():
+    present, missing, folder = [], [], stats.split.img_folder
+    for image in stats.images.values():
         if image.exists():
             present.append(image)
         else:
@@ -140,7 +140,7 @@ def _check_paths(findings: Findings, facts: SplitFacts) -> list[ListedImage]:
         if leads_outside(image.file_name, folder):
             findings.add("path_outside_folder", image.example(os.path.abspath(image.path)))
     if missing:
-        flag = None if present else f"--{facts.split.name}_images"
+        flag = None if present else f"--{stats.split.name}_images"
         names = [image.file_name for image in missing]
         hint = explain_missing_files(names, folder, flag)
         message = f"{KINDS['missing_file'].message}; {hint}"
@@ -150,10 +150,10 @@ def _check_paths(findings: Findings, facts: SplitFacts) -> list[ListedImage]:
 
 
 def _check_training_rules(
-    findings: Findings, data: dict[str, Any], facts: SplitFacts, settings: Settings
+    findings: Findings, data: dict[str, Any], stats: SplitStatistics, settings: Settings
 ) -> None:
     """Find problems for which training rejects the annotation file."""
-    split = facts.split
+    split = stats.split
     try:
         check_annotations(
             data,
@@ -164,13 +164,13 @@ def _check_training_rules(
             masks=settings.masks,
         )
     except UserError as error:
-        add_rejections(findings, error, _file_names(facts))
+        add_rejections(findings, error, _file_names(stats))
 
 
-def _check_class_names(findings: Findings, facts: SplitFacts) -> None:
+def _check_class_names(findings: Findings, stats: SplitStatistics) -> None:
     first: dict[str, int] = {}
-    shown: dict[int, int | str] = {**facts.text_ids}
-    for number, entry in facts.classes.items():
+    shown: dict[int, int | str] = {**stats.text_ids}
+    for number, entry in stats.classes.items():
         earlier = first.setdefault(entry.name, number)
         if earlier != number:
             detail = f"{entry.name!r}, same as category id {shown.get(earlier, earlier)}"
@@ -182,64 +182,64 @@ def _check_class_names(findings: Findings, facts: SplitFacts) -> None:
         findings.add("mirrored_class_names", Example(detail=" and ".join(map(repr, pair))))
 
 
-def _is_usable(row: Row, facts: SplitFacts) -> bool:
+def _is_usable(row: Row, stats: SplitStatistics) -> bool:
     """Whether an annotation has a box, a listed image and a listed class."""
     box = row.get("bbox")
     return (
         is_integer(row.get("image_id"))
-        and row["image_id"] in facts.images
+        and row["image_id"] in stats.images
         and is_integer(row.get("category_id"))
-        and row["category_id"] in facts.classes
+        and row["category_id"] in stats.classes
         and are_numbers(box)
         and len(row["bbox"]) == 4
     )
 
 
-def _count_annotations(facts: SplitFacts, usable: Iterable[Row]) -> None:
+def _count_annotations(stats: SplitStatistics, usable: Iterable[Row]) -> None:
     """Count objects and crowds by image and by class."""
     images_of_class: defaultdict[int, set[int]] = defaultdict(set)
     images_with_crowd, areas = set(), []
     for row in usable:
         image_id, category_id, extent = row["image_id"], row["category_id"], row["bbox"][2:]
         if row.get("iscrowd"):
-            facts.num_crowd += 1
+            stats.num_crowd += 1
             images_with_crowd.add(image_id)
         elif is_object(row):
-            facts.objects[image_id] += 1
-            facts.classes[category_id].objects += 1
+            stats.objects[image_id] += 1
+            stats.classes[category_id].objects += 1
             images_of_class[category_id].add(image_id)
             width, height = (max(float(side), 0) for side in extent)
             areas.append(width * height)
-    facts.num_images_with_crowd = len(images_with_crowd)
+    stats.num_images_with_crowd = len(images_with_crowd)
     for category_id, image_ids in images_of_class.items():
-        facts.classes[category_id].images = len(image_ids)
-    facts.box_areas = count_by_size(np.array(areas, dtype=np.float64))
+        stats.classes[category_id].images = len(image_ids)
+    stats.box_areas = count_by_size(np.array(areas, dtype=np.float64))
 
 
-def _check_counts(findings: Findings, facts: SplitFacts, settings: Settings) -> None:
+def _check_counts(findings: Findings, stats: SplitStatistics, settings: Settings) -> None:
     """Find images with more objects than queries, and training data without objects."""
-    training = facts.split.name == "train"
-    crowded = crowded_images(facts.objects, settings.num_queries)
+    training = stats.split.name == "train"
+    crowded = crowded_images(stats.objects, settings.num_queries)
     is_error = training and are_too_many(crowded)
     kind = "more_objects_than_queries" if is_error else "few_with_more_objects_than_queries"
     for image_id, count in crowded:
-        findings.add(kind, facts.images[image_id].example(f"{count}"))
-    if training and not facts.objects and not findings.has("refused"):
+        findings.add(kind, stats.images[image_id].example(f"{count}"))
+    if training and not stats.objects and not findings.has("refused"):
         findings.add("no_objects", Example())
 
 
-def _check_lost_objects(findings: Findings, facts: SplitFacts, usable: Sequence[Row]) -> None:
+def _check_lost_objects(findings: Findings, stats: SplitStatistics, usable: Sequence[Row]) -> None:
     """Find many crowds, and files listed under several ids with different objects."""
     crowds = [row for row in usable if row.get("iscrowd")]
     if are_many_crowds(crowds, len(crowds), len(usable)):
         for row in crowds:
-            name = facts.images[row["image_id"]].file_name
+            name = stats.images[row["image_id"]].file_name
             ids = (row["image_id"], id_of(row.get("id")), row["category_id"])
             findings.add("many_crowds", Example(*ids, name))
     objects = ((row["image_id"], (row["category_id"], *row["bbox"])) for row in usable)
-    for image_ids in files_under_several_ids(_file_names(facts), objects).values():
+    for image_ids in files_under_several_ids(_file_names(stats), objects).values():
         detail = f"image ids {first_of(image_ids)}"
-        findings.add("file_under_several_ids", facts.images[image_ids[0]].example(detail))
+        findings.add("file_under_several_ids", stats.images[image_ids[0]].example(detail))
 
 
 def add_rejections(findings: Findings, rejection: UserError, file_names: Mapping[int, str]) -> None:

@@ -17,11 +17,11 @@ from datasets.annotations.checks import check_image_folder
 from datasets.annotations.class_tables import name_conflicts, only_in
 from datasets.annotations.layouts import coco_paths
 from datasets.check.coco import CocoSplit, Settings, check_coco_split
-from datasets.check.facts import Split, SplitFacts
 from datasets.check.findings import Example, Finding, Findings
 from datasets.check.flags import PROGRAM, build_parser
 from datasets.check.pictures import save_pictures
 from datasets.check.report import Report, as_json, as_text
+from datasets.check.split_statistics import Split, SplitStatistics
 from datasets.formats.reading import build_read_options, read_split
 from datasets.formats.recognize import build_source, split_names
 from util.cli.command_line import run_command
@@ -56,9 +56,9 @@ def _check(args: argparse.Namespace) -> Report:
         num_pictures=args.num_pictures if args.pictures else 0,
     )
     checked = [check_coco_split(split, settings) for split in splits]
-    facts = [split.facts for split in checked]
-    between = compare_splits(*facts) if len(facts) == 2 else []
-    report = Report(facts, between, args.num_queries)
+    stats = [split.stats for split in checked]
+    between = compare_splits(*stats) if len(stats) == 2 else []
+    report = Report(stats, between, args.num_queries)
     _write(report, checked, args)
     return report
 
@@ -128,7 +128,7 @@ def _write(report: Report, checked: Sequence[CocoSplit], args: argparse.Namespac
             print(f"no images to draw: {args.pictures} was not written", file=sys.stderr)
 
 
-def compare_splits(train: SplitFacts, val: SplitFacts) -> list[Finding]:
+def compare_splits(train: SplitStatistics, val: SplitStatistics) -> list[Finding]:
     """Return the problems found by comparing both splits."""
     findings = Findings("train, val")
     _compare_class_tables(findings, train, val)
@@ -137,7 +137,7 @@ def compare_splits(train: SplitFacts, val: SplitFacts) -> list[Finding]:
     return findings.all()
 
 
-def _compare_class_tables(findings: Findings, train: SplitFacts, val: SplitFacts) -> None:
+def _compare_class_tables(findings: Findings, train: SplitStatistics, val: SplitStatistics) -> None:
     names, val_names = train.class_names(), val.class_names()
     text_ids = {**train.text_ids, **val.text_ids}
     lone = only_in("train", names, val_names) + only_in("val", val_names, names)
@@ -149,7 +149,7 @@ def _compare_class_tables(findings: Findings, train: SplitFacts, val: SplitFacts
             findings.add(kind, Example(category_id=number, detail=detail))
 
 
-def _compare_class_counts(findings: Findings, train: SplitFacts, val: SplitFacts) -> None:
+def _compare_class_counts(findings: Findings, train: SplitStatistics, val: SplitStatistics) -> None:
     for kind, here, there in (
         ("class_without_training", val, train),
         ("class_without_validation", train, val),
@@ -161,7 +161,7 @@ def _compare_class_counts(findings: Findings, train: SplitFacts, val: SplitFacts
                 findings.add(kind, Example(category_id=number, detail=detail))
 
 
-def _find_shared_images(findings: Findings, train: SplitFacts, val: SplitFacts) -> None:
+def _find_shared_images(findings: Findings, train: SplitStatistics, val: SplitStatistics) -> None:
     """Find images with equal pixels or, if images were not opened, with equal path or name."""
     if train.survey is not None and val.survey is not None:
         for digest, image in train.survey.by_digest.items():

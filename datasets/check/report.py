@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from datasets.check.facts import SplitFacts, Spread, unused_ids
 from datasets.check.findings import EXAMPLES_KEPT, Example, Finding, Severity
+from datasets.check.split_statistics import SplitStatistics, Spread, unused_ids
 from util.text import EXAMPLES_SHOWN, count, counted
 
 _CLASSES_SHOWN = 100
@@ -24,19 +24,19 @@ class Report:
         num_queries: number of queries of the model.
     """
 
-    splits: Sequence[SplitFacts]
+    splits: Sequence[SplitStatistics]
     between: Sequence[Finding]
     num_queries: int
 
     def findings(self, severity: Severity) -> list[Finding]:
         """All findings of a severity, splits first."""
-        of_splits = [finding for facts in self.splits for finding in facts.findings]
+        of_splits = [finding for stats in self.splits for finding in stats.findings]
         return [finding for finding in (*of_splits, *self.between) if finding.severity == severity]
 
     @property
     def text_ids(self) -> dict[int, str]:
         """Id in the annotation files by category id, where it is a string."""
-        return {number: text for facts in self.splits for number, text in facts.text_ids.items()}
+        return {number: text for stats in self.splits for number, text in stats.text_ids.items()}
 
     def has_errors(self) -> bool:
         """Whether any finding is an error."""
@@ -50,7 +50,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "has_errors": report.has_errors(),
         "errors": [_finding_as_json(finding, report) for finding in report.findings("error")],
         "warnings": [_finding_as_json(finding, report) for finding in report.findings("warning")],
-        "splits": {facts.split.name: facts.as_json() for facts in report.splits},
+        "splits": {stats.split.name: stats.as_json() for stats in report.splits},
         "classes": _classes_as_json(report),
     }
 
@@ -82,9 +82,9 @@ def _classes_as_json(report: Report) -> dict[str, Any]:
     table = []
     for number, name in used.items():
         row: dict[str, Any] = {"id": report.text_ids.get(number, number), "name": name}
-        for facts in report.splits:
-            if entry := facts.classes.get(number):
-                row[facts.split.name] = {"objects": entry.objects, "images": entry.images}
+        for stats in report.splits:
+            if entry := stats.classes.get(number):
+                row[stats.split.name] = {"objects": entry.objects, "images": entry.images}
         table.append(row)
     return {"unused_ids": list(islice(_gaps(report, used), EXAMPLES_KEPT)), "table": table}
 
@@ -98,8 +98,8 @@ def _class_ids(report: Report) -> dict[int, str]:
     """Class names by id, from all splits; if they differ, the name in the first split."""
     names = {
         number: entry.name
-        for facts in reversed(report.splits)
-        for number, entry in facts.classes.items()
+        for stats in reversed(report.splits)
+        for number, entry in stats.classes.items()
     }
     return dict(sorted(names.items()))
 
@@ -107,8 +107,8 @@ def _class_ids(report: Report) -> dict[int, str]:
 def as_text(report: Report) -> str:
     """Convert the report to text, without a final newline."""
     lines = []
-    for facts in report.splits:
-        lines += [*_split_lines(facts, report.num_queries), ""]
+    for stats in report.splits:
+        lines += [*_split_lines(stats, report.num_queries), ""]
     lines += [*_class_lines(report), ""]
     for severity in ("error", "warning"):
         if found := report.findings(severity):
@@ -117,38 +117,38 @@ def as_text(report: Report) -> str:
     return "\n".join([*lines, _verdict(report)])
 
 
-def _split_lines(facts: SplitFacts, num_queries: int) -> Iterator[str]:
-    yield f"{facts.split.name}: {_printable(facts.split.source())}"
-    yield from (f"  {_printable(remark)}" for remark in facts.split.remarks())
-    yield f"  image folder      {_printable(str(facts.split.img_folder))}"
-    without = len(facts.images_without_objects())
-    yield f"  images            {len(facts.images)}, {without} of them without objects"
+def _split_lines(stats: SplitStatistics, num_queries: int) -> Iterator[str]:
+    yield f"{stats.split.name}: {_printable(stats.split.source())}"
+    yield from (f"  {_printable(remark)}" for remark in stats.split.remarks())
+    yield f"  image folder      {_printable(str(stats.split.img_folder))}"
+    without = len(stats.images_without_objects())
+    yield f"  images            {len(stats.images)}, {without} of them without objects"
     yield (
-        f"  annotations       {facts.num_annotations}: {count(facts.objects.total(), 'object')}"
-        f"{_crowds(facts)}"
+        f"  annotations       {stats.num_annotations}: {count(stats.objects.total(), 'object')}"
+        f"{_crowds(stats)}"
     )
-    yield f"  objects per image {_spread(facts.objects_per_image())} (--num_queries {num_queries})"
-    sizes = ", ".join(f"{number} {name}" for name, number in facts.box_areas.items())
+    yield f"  objects per image {_spread(stats.objects_per_image())} (--num_queries {num_queries})"
+    sizes = ", ".join(f"{number} {name}" for name, number in stats.box_areas.items())
     yield f"  object sizes      {sizes} (box area below 32², below 96², above)"
-    widths, heights = zip(*facts.sizes_wh.values(), strict=True) if facts.sizes_wh else ((), ())
+    widths, heights = zip(*stats.sizes_wh.values(), strict=True) if stats.sizes_wh else ((), ())
     yield f"  image width       {_spread(Spread.of(widths))}"
     yield f"  image height      {_spread(Spread.of(heights))}"
-    if facts.survey is None:
+    if stats.survey is None:
         yield "  image files       not opened (--skip_images)"
         return
-    modes = ", ".join(f"{number} × {mode}" for mode, number in facts.survey.modes.most_common())
-    yield f"  image files       {facts.survey.num_read} readable{': ' if modes else ''}{modes}"
-    if facts.survey.num_with_orientation:
-        yield f"  EXIF orientation  in {count(facts.survey.num_with_orientation, 'file')}"
+    modes = ", ".join(f"{number} × {mode}" for mode, number in stats.survey.modes.most_common())
+    yield f"  image files       {stats.survey.num_read} readable{': ' if modes else ''}{modes}"
+    if stats.survey.num_with_orientation:
+        yield f"  EXIF orientation  in {count(stats.survey.num_with_orientation, 'file')}"
 
 
-def _crowds(facts: SplitFacts) -> str:
+def _crowds(stats: SplitStatistics) -> str:
     """Number of crowd annotations or, in Pascal VOC, of difficult objects."""
-    is_voc = facts.split.is_voc()
-    if is_voc and not facts.num_crowd:
+    is_voc = stats.split.is_voc()
+    if is_voc and not stats.num_crowd:
         return ""
-    number = count(facts.num_crowd, "difficult object" if is_voc else "crowd")
-    return f"; {number} in {count(facts.num_images_with_crowd, 'image')}"
+    number = count(stats.num_crowd, "difficult object" if is_voc else "crowd")
+    return f"; {number} in {count(stats.num_images_with_crowd, 'image')}"
 
 
 def _spread(spread: Spread) -> str:
@@ -171,25 +171,25 @@ def _class_lines(report: Report) -> Iterator[str]:
     ids = "string ids" if report.text_ids else ids
     yield f"classes: {len(names)}, {ids}{note}"
     heads = "".join(
-        f"{f'{facts.split.name} objects':>14}{'share':>8}{'images':>9}" for facts in report.splits
+        f"{f'{stats.split.name} objects':>14}{'share':>8}{'images':>9}" for stats in report.splits
     )
     text_ids = report.text_ids
     own_ids = {number: _printable(str(text_ids.get(number, number))) for number in names}
     width = max(6, *map(len, own_ids.values()))
     yield f"  {'id':>{width}}  {'name':<{_NAME_WIDTH}}{heads}"
     for number, name in islice(names.items(), _CLASSES_SHOWN):
-        cells = "".join(_cells(facts, number) for facts in report.splits)
+        cells = "".join(_cells(stats, number) for stats in report.splits)
         padded = f"{_printable(name):<{_NAME_WIDTH}.{_NAME_WIDTH}}"
         yield f"  {own_ids[number]:>{width}}  {padded}{cells}"
     if len(names) > _CLASSES_SHOWN:
         yield f"  and {len(names) - _CLASSES_SHOWN} more (all of them with --json)"
 
 
-def _cells(facts: SplitFacts, number: int) -> str:
-    entry = facts.classes.get(number)
+def _cells(stats: SplitStatistics, number: int) -> str:
+    entry = stats.classes.get(number)
     if entry is None:
         return f"{'–':>14}{'–':>8}{'–':>9}"
-    share = entry.objects / max(facts.objects.total(), 1)
+    share = entry.objects / max(stats.objects.total(), 1)
     return f"{entry.objects:>14}{share:>8.1%}{entry.images:>9}"
 
 

@@ -149,10 +149,7 @@ def _why_nothing_found(
 ) -> list[str]:
     """Explain why detections match no object."""
     if not detections:
-        return [
-            "AP is 0: there are no detections; the model returned none, or a score threshold "
-            "removed all"
-        ]
+        return ["AP is 0: no detections: the model found none, or a score threshold removed all"]
     image_ids = {annotation["image_id"] for annotation in objects}
     detections = [entry for entry in detections if entry["image_id"] in image_ids]
     if not detections:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.annotations.coco_file import UPRIGHT, Row, category_names, text_ids
-from datasets.annotations.compact.images import DataFacts, TablesByImage
+from datasets.annotations.compact.images import DataSummary, TablesByImage
 from datasets.annotations.table_checks import size_wh
 from datasets.loading.images import SizeMatch, read_listed_image
 from util.errors import UserError
@@ -67,9 +67,9 @@ class ListedImages:
         """File names of all images."""
         return self._tables.file_names
 
-    def facts(self) -> DataFacts:
-        """Number of images and objects, and a hash; see `TablesByImage.facts`."""
-        return self._tables.facts()
+    def summary(self) -> DataSummary:
+        """Number of images and objects, and a hash; see `TablesByImage.summary`."""
+        return self._tables.summary()
 
     def _load_image(self, id: int) -> Image.Image:
         """Read an image as 8-bit RGB, and check its size."""

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from datasets.check.coco import CocoSplit, Settings, check_coco_split
-from datasets.check.facts import Split
 from datasets.check.findings import Finding
+from datasets.check.split_statistics import Split
 
 WIDTH, HEIGHT = 64, 48
 
@@ -59,4 +59,4 @@ def check(root: Path, data: dict[str, Any], name="train", **settings: Any) -> Co
 
 def findings_of(root: Path, data: dict[str, Any], **settings: Any) -> dict[str, Finding]:
     """What `check` finds, by kind; of several with one kind the last."""
-    return {one.kind: one for one in check(root, data, **settings).facts.findings}
+    return {one.kind: one for one in check(root, data, **settings).stats.findings}

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.check.coco import Settings, check_coco_split
-from datasets.check.facts import Split
 from datasets.check.report import Report, as_json, as_text
+from datasets.check.split_statistics import Split
 from datasets.coco import CocoDetection, make_coco_transforms
 from datasets.coco_panoptic import CocoPanoptic
 from tests.datasets.json_strategies import edited, edits, wild_files, write_json
@@ -104,8 +104,8 @@ def test_instances_of_any_kind(folder, data, masks, training):
 def test_the_checker_has_a_report_for_everything(folder, replacements, masks):
     write_json(folder / "any.json", edited(GOOD, replacements))
     settings = Settings(masks=masks, num_workers=0, num_pictures=2)
-    facts = check_coco_split(Split("train", folder, folder / "any.json"), settings).facts
-    report = Report([facts], [], 100)
+    stats = check_coco_split(Split("train", folder, folder / "any.json"), settings).stats
+    report = Report([stats], [], 100)
     as_text(report).encode()
     json.dumps(as_json(report), allow_nan=False).encode()
 

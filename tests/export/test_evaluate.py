@@ -86,10 +86,7 @@ def test_mistakes_end_in_one_line(onnx_export, data, tmp_path, capsys):
     for argv, words in (
         ([str(tmp_path / "none.onnx"), *data], "none.onnx: the file does not exist"),
         ([str(tmp_path / "text.onnx"), *data], "text.onnx: is not a file of export.onnx"),
-        (
-            [str(onnx_export[1]), *data, "--precision", "f32"],
-            "--precision is only used with",
-        ),
+        ([str(onnx_export[1]), *data, "--precision", "f32"], "is only used with --runtime"),
     ):
         assert run(argv) == 2
         (line,) = capsys.readouterr().err.splitlines()

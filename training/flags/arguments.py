@@ -137,12 +137,8 @@ def _add_model_flags(group: FlagGroup) -> None:
         type=float,
     )
     add_switch("--pre_norm", "pre-norm transformer: layer norm before attention and FFN")
-    add(
-        "--num_classes",
-        "rows of the classification head without no-object; must be above the largest category id "
-        "(default: inferred from the data)",
-        type=int,
-    )
+    classes = "rows of the class head without no-object; must be above the largest category id"
+    add("--num_classes", f"{classes} (default: inferred from the data)", type=int)
 
 
 def _add_loss_flags(group: FlagGroup) -> None:
@@ -233,11 +229,8 @@ def _add_run_flags(group: FlagGroup, device: str) -> None:
     )
     every = "save a checkpoint every N optimizer steps; 0: only after each epoch"
     add("--save_every", every, type=int, metavar="N")
-    add(
-        "--keep_last",
-        "most recent checkpoints to keep, besides best.pth and the copies at --lr_drop",
-        type=int,
-    )
+    recent = "most recent checkpoints to keep, besides best.pth and the copies at --lr_drop"
+    add("--keep_last", recent, type=int)
     initial = "checkpoint (file or URL) with initial weights for a new run; the number of classes"
     add("--finetune", f"{initial} and queries may differ")
     first = "number of the first epoch of a new run"

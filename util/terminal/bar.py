@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from util.terminal.step_line import StepFacts, step_line
+from util.terminal.step_line import StepValues, step_line
 
 MAX_WIDTH = 100
 _DEFAULT_COLUMNS = 80
@@ -32,7 +32,7 @@ class ProgressBar:
     def __init__(self, title: str, total: int | None, lines_every: int = 10) -> None:
         self._title, self._total, self._lines_every = title, total, lines_every
         self._stream = sys.stdout
-        self._facts: StepFacts | None = None
+        self._values: StepValues | None = None
         self._drawn = self._read = -math.inf
         self._redirections = contextlib.ExitStack()
         self._bar = self._open() if self._stream.isatty() else None
@@ -54,22 +54,22 @@ class ProgressBar:
             self._redirections.callback(above.write_rest)
         return bar
 
-    def show(self, done: int, facts: Callable[[], StepFacts]) -> None:
-        """Show the number of steps done, about five times per second, and the facts of a step.
+    def show(self, done: int, values: Callable[[], StepValues]) -> None:
+        """Show the number of steps done, about five times per second, and the values of a step.
 
         Args:
             done: number of steps, with steps of the epoch before an interruption.
-            facts: called about once per second and after the last step, since it reads tensors.
+            values: called about once per second and after the last step, since it reads tensors.
         """
         is_last = done == self._total
         if self._bar is None:
             if (done - 1) % self._lines_every == 0 or is_last:
                 head = f"{self._title} {done}/{self._total or '?'} "
-                print(head + step_line(facts(), MAX_WIDTH - len(head)), flush=True)
+                print(head + step_line(values(), MAX_WIDTH - len(head)), flush=True)
             return
         now, self._bar.n = time.monotonic(), done
         if now - self._read >= _SECONDS_BETWEEN_READINGS or is_last:
-            self._read, self._facts = now, facts()
+            self._read, self._values = now, values()
         if now - self._drawn >= _SECONDS_BETWEEN_DRAWINGS or is_last:
             self._drawn = now
             self.draw()
@@ -81,7 +81,7 @@ class ProgressBar:
         width = _terminal_width(self._stream)
         count = "{n}" if self._total is None else "{percentage:3.0f}%"
         room = width - len(self._title) - len(" 100% ")
-        text = "" if self._facts is None else step_line(self._facts, room)
+        text = "" if self._values is None else step_line(self._values, room)
         has_bar = self._total is not None and room - len(text) >= _MIN_BAR
         middle = "|{bar}| " if has_bar else " "
         self._bar.bar_format = f"{self._title} {count}{middle}{text}"

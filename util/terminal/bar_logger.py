@@ -6,7 +6,7 @@ from collections.abc import Callable
 from util.meters import Number, SmoothedValue, fetch_pending
 from util.metric_logger import LoopClock, MetricLogger
 from util.terminal.bar import MAX_WIDTH, ProgressBar
-from util.terminal.step_line import StepFacts, short_duration, step_line
+from util.terminal.step_line import StepValues, short_duration, step_line
 
 # Meters with parts of the loss (of the last decoder layer), and their names in the line.
 _PARTS = {
@@ -55,7 +55,7 @@ class BarLogger(MetricLogger):
     def end_step(self, header: str, index: int, print_freq: int, clock: LoopClock) -> None:
         """Update the bar."""
         assert self._bar is not None
-        self._bar.show(index + 1, lambda: self._facts(index, clock))
+        self._bar.show(index + 1, lambda: self._values(index, clock))
 
     def end_loop(self, header: str, clock: LoopClock) -> None:
         """Remove the bar."""
@@ -69,16 +69,16 @@ class BarLogger(MetricLogger):
 
     def print_averages(self) -> None:
         """Print the averages over all ranks in one line."""
-        averages = self._facts()
+        averages = self._values()
         width = MAX_WIDTH - len(self._title) - len(self._took) - 2
         print(self._title, step_line(averages, width), self._took, flush=True)
 
-    def _facts(self, index: int | None = None, clock: LoopClock | None = None) -> StepFacts:
+    def _values(self, index: int | None = None, clock: LoopClock | None = None) -> StepValues:
         """Values to show: of the step ``index``, or of the whole loop if it is None."""
         fetch_pending([*self.meters.values(), self._recent_class_error])
         recent = self._recent and index is not None
         class_error = self.meters.get("class_error", self._recent_class_error).global_avg
-        return StepFacts(
+        return StepValues(
             loss=self._mean("loss", recent),
             parts={
                 short: self._mean(name, recent)

@@ -11,7 +11,7 @@ _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
 @dataclass(frozen=True)
-class StepFacts:
+class StepValues:
     """Values of a step that are shown beside the progress bar; None or NaN: unknown.
 
     Attributes:
@@ -31,7 +31,7 @@ class StepFacts:
     seconds_left: tuple[float | None, ...] = ()
 
 
-def step_line(facts: StepFacts, width: int) -> str:
+def step_line(values: StepValues, width: int) -> str:
     """Losses, class error, learning rate, speed and remaining time of a step.
 
     If the line would be too long, numbers get fewer digits; then the least important entries are
@@ -41,7 +41,7 @@ def step_line(facts: StepFacts, width: int) -> str:
         width: maximum length in characters.
     """
     for is_narrow in (False, True):
-        entries = _entries(facts, is_narrow)
+        entries = _entries(values, is_narrow)
         if len(_join(entries)) <= width:
             return _join(entries)
     for name in _LEAST_IMPORTANT_FIRST:
@@ -100,22 +100,22 @@ def short_duration(seconds: float | None, units: int = 2) -> str:
     return f"{whole}s"
 
 
-def _entries(facts: StepFacts, is_narrow: bool) -> dict[str, str]:
+def _entries(values: StepValues, is_narrow: bool) -> dict[str, str]:
     """Texts by name, in the order of the line; unknown entries are left out."""
     length = 3 if is_narrow else 4  # characters per number
-    entries = {"loss": f"loss {short_number(facts.loss, length)}"}
-    if facts.parts:
-        parts = {"cls" if is_narrow and k == "class" else k: v for k, v in facts.parts.items()}
+    entries = {"loss": f"loss {short_number(values.loss, length)}"}
+    if values.parts:
+        parts = {"cls" if is_narrow and k == "class" else k: v for k, v in values.parts.items()}
         entries["parts"] = " ".join(f"{k} {short_number(v, length)}" for k, v in parts.items())
-    if not math.isnan(facts.class_error):
-        entries["error"] = f"err {facts.class_error:.0f}%"
-    if facts.lr is not None:
-        entries["lr"] = f"lr {scientific(facts.lr)}"
-    if math.isfinite(facts.images_per_second):
-        entries["speed"] = f"{short_number(facts.images_per_second, length)} img/s"
-    if facts.seconds_left:
+    if not math.isnan(values.class_error):
+        entries["error"] = f"err {values.class_error:.0f}%"
+    if values.lr is not None:
+        entries["lr"] = f"lr {scientific(values.lr)}"
+    if math.isfinite(values.images_per_second):
+        entries["speed"] = f"{short_number(values.images_per_second, length)} img/s"
+    if values.seconds_left:
         units = 1 if is_narrow else 2
-        left = "/".join(short_duration(seconds, units) for seconds in facts.seconds_left)
+        left = "/".join(short_duration(seconds, units) for seconds in values.seconds_left)
         entries["left"] = left if is_narrow else f"ETA {left}"
     return entries
 

@@ -50,14 +50,14 @@ def link(images: Columns, image_ids: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-# Arrays that `TablesByImage.facts` hashes, as far as a kind of file has them.
+# Arrays that `TablesByImage.summary` hashes, as far as a kind of file has them.
 _HASHED = (
     *("image_id", "image_place", "file_name", "image_row"),
     *("category_id", "bbox", "iscrowd", "map_name", "num_segments"),
 )
 
 
-class DataFacts(TypedDict):
+class DataSummary(TypedDict):
     """Number of images, number of objects (or segments), and a hash of names, boxes and classes."""
 
     images: int
@@ -126,8 +126,8 @@ class TablesByImage:
         images, annotations = self.images_at(range(count[0])), self.annotations_at(range(count[1]))
         return {**self._tables.other_keys, "images": images, "annotations": annotations}
 
-    def facts(self) -> DataFacts:
-        """Facts that differ if the file has other images, boxes or classes.
+    def summary(self) -> DataSummary:
+        """Numbers and a hash that differ if the file has other images, boxes or classes.
 
         Polygons, pixels and the categories of segments are not hashed.
         """

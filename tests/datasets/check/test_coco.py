@@ -24,20 +24,20 @@ def test_a_right_split_has_no_findings_and_is_counted(tmp_path, data):
         row(90, 1, [3, 3, 30, 30], iscrowd=1),
         row(91, 1, [3, 3, 40, 40], category_id=2),
     ]
-    facts = check(tmp_path, data).facts
-    assert facts.findings == []
-    assert facts.num_annotations == 10
-    assert facts.objects == {1: 3, 2: 2, 3: 2, 4: 2}
-    assert (facts.num_crowd, facts.num_images_with_crowd) == (1, 1)
-    counts = [(number, one.name, one.objects, one.images) for number, one in facts.classes.items()]
+    stats = check(tmp_path, data).stats
+    assert stats.findings == []
+    assert stats.num_annotations == 10
+    assert stats.objects == {1: 3, 2: 2, 3: 2, 4: 2}
+    assert (stats.num_crowd, stats.num_images_with_crowd) == (1, 1)
+    counts = [(number, one.name, one.objects, one.images) for number, one in stats.classes.items()]
     assert counts == [(1, "cat", 4, 4), (2, "dog", 5, 4)]
-    assert facts.box_areas == {"small": 8, "medium": 1, "large": 0}
-    assert facts.sizes_wh == dict.fromkeys([1, 2, 3, 4], (WIDTH, HEIGHT))
+    assert stats.box_areas == {"small": 8, "medium": 1, "large": 0}
+    assert stats.sizes_wh == dict.fromkeys([1, 2, 3, 4], (WIDTH, HEIGHT))
 
 
 def test_boxes_of_negative_size_have_no_area(tmp_path, data):
     data["annotations"][0]["bbox"] = [300, 300, -200, -200]
-    assert check(tmp_path, data).facts.box_areas == {"small": 7, "medium": 0, "large": 0}
+    assert check(tmp_path, data).stats.box_areas == {"small": 7, "medium": 0, "large": 0}
 
 
 def test_a_file_is_refused_exactly_where_training_refuses_it(tmp_path, data):
@@ -47,15 +47,15 @@ def test_a_file_is_refused_exactly_where_training_refuses_it(tmp_path, data):
     data["annotations"][2]["image_id"] = 77
     data["annotations"][3]["id"] = data["annotations"][4]["id"]
     data["images"][3]["file_name"] = "gone.png"
-    facts = check(tmp_path, data, num_classes=2).facts
+    stats = check(tmp_path, data, num_classes=2).stats
     split = split_at(tmp_path)
     with pytest.raises(AnnotationFileError) as refusal:
         check_annotations(data, split.ann_file, split.img_folder, training=True, num_classes=2)
-    messages = [one.message for one in facts.findings if one.kind == "refused"]
+    messages = [one.message for one in stats.findings if one.kind == "refused"]
     assert len(messages) == len(refusal.value.problems) - 1  # one of them: missing_file
     told = {f"{problem.table} {problem.text}" for problem in refusal.value.problems}
     assert {message.partition("; ")[0] for message in messages} < told
-    (missing,) = (one for one in facts.findings if one.kind == "missing_file")
+    (missing,) = (one for one in stats.findings if one.kind == "missing_file")
     assert (missing.count, missing.examples[0].image_id) == (1, 4)
 
 
@@ -71,7 +71,7 @@ def test_a_file_without_anything_to_learn(tmp_path, data, spoil, says):
     spoil(data)
     finding = findings_of(tmp_path, data)["refused"]
     assert says in finding.message
-    assert "[refused]" in as_text(Report([check(tmp_path, data).facts], [], 100))
+    assert "[refused]" in as_text(Report([check(tmp_path, data).stats], [], 100))
 
 
 def test_empty_boxes_alone_teach_nothing(tmp_path, data):
@@ -147,8 +147,8 @@ def test_arbitrary_values_give_a_report_and_never_an_exception(tmp_path, data, s
         one = rng.choice(data[rng.choice(["images", "annotations", "categories"])])
         fields = [*one, "segmentation", "area", "iscrowd", "keypoints", "name"]
         one[rng.choice(fields)] = rng.choice(ODD_VALUES)
-    facts = check(tmp_path, data, masks=rng.random() < 0.5, num_pictures=2).facts
-    report = Report([facts], [], 100)
+    stats = check(tmp_path, data, masks=rng.random() < 0.5, num_pictures=2).stats
+    report = Report([stats], [], 100)
     as_text(report).encode()
     json.dumps(as_json(report), allow_nan=False).encode()
 
@@ -165,15 +165,15 @@ def test_ids_in_text_are_shown_as_in_the_file(tmp_path):
         if name == "val":
             data["categories"][1]["name"] = "cow"
             data["annotations"][0]["category_id"] = "class 4"
-        splits.append(check(tmp_path, data, name).facts)
+        splits.append(check(tmp_path, data, name).stats)
     report = Report(splits, compare_splits(*splits), 100)
-    text, facts = as_text(report), as_json(report)
+    text, stats = as_text(report), as_json(report)
     assert "classes: 3, string ids\n" in text and " class 2  dog  " in text
     assert "category_id 'class 4'" in text
     assert re.search(r"category id class [13]: 'cat', same as category id class [13]", text)
     assert "category id class 2: in train 'dog', in val 'cow'" in text
-    assert {row["id"] for row in facts["classes"]["table"]} == {"class 1", "class 2", "class 3"}
-    assert facts["classes"]["unused_ids"] == []
+    assert {row["id"] for row in stats["classes"]["table"]} == {"class 1", "class 2", "class 3"}
+    assert stats["classes"]["unused_ids"] == []
 
 
 def test_classes_whose_names_differ_in_case(tmp_path, data):

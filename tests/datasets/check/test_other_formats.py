@@ -43,9 +43,9 @@ def test_json_is_all_of_the_output(voc, tmp_path, capsys):
     names = write_text(tmp_path / "names.txt", "dog\n")
     assert run(["--data", str(voc), "--classes", str(names), "--json", "-"]) == 0
     captured = capsys.readouterr()
-    facts = json.loads(captured.out)["splits"]["train"]
+    stats = json.loads(captured.out)["splits"]["train"]
     remark = "--classes (train): 2 objects of other classes ignored: cat 2"
-    assert (facts["objects"], facts["remarks"], captured.err) == (2, [remark], "")
+    assert (stats["objects"], stats["remarks"], captured.err) == (2, [remark], "")
     assert run(["--data", str(voc), "--classes", str(names)]) == 0
     captured = capsys.readouterr()
     assert f"train.txt\n  {remark}\n" in captured.out and captured.err == ""

@@ -19,7 +19,7 @@ def test_photos_stored_sideways_are_drawn_upright(tmp_path, orientation, mark):
         "categories": [{"id": 1, "name": "patch"}],
     }
     split = check(tmp_path, data, num_pictures=1)
-    assert [(one.kind, one.severity) for one in split.facts.findings] == [
+    assert [(one.kind, one.severity) for one in split.stats.findings] == [
         ("exif_rotated", "warning")
     ]
     panel = _panel(split.samples[0])

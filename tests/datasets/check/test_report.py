@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from datasets.check.facts import ClassCount, Split, SplitFacts
 from datasets.check.findings import KINDS, Example, Finding, Findings
 from datasets.check.report import Report, as_json, as_text
+from datasets.check.split_statistics import ClassCount, Split, SplitStatistics
 
 ROOT = Path(__file__).parents[3]
 
@@ -16,9 +16,9 @@ PLACE = Example(image_id=1)
 
 
 def report_of(*findings: Finding, classes=None) -> Report:
-    facts = SplitFacts(Split("train", Path("images"), Path("a.json")), {}, classes or {})
-    facts.findings = list(findings)
-    return Report([facts], [], 100)
+    stats = SplitStatistics(Split("train", Path("images"), Path("a.json")), {}, classes or {})
+    stats.findings = list(findings)
+    return Report([stats], [], 100)
 
 
 def some_findings(count: int) -> Finding:

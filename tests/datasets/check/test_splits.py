@@ -12,12 +12,12 @@ def splits(tmp_path):
     data = {"train": write_split(tmp_path), "val": write_split(tmp_path, "val", first_seed=50)}
 
     def compare(**settings):
-        facts = [check(tmp_path, data[name], name, **settings).facts for name in ("train", "val")]
+        stats = [check(tmp_path, data[name], name, **settings).stats for name in ("train", "val")]
         return {
             one.kind: [
                 (place.category_id or place.image_id, place.detail) for place in one.examples
             ]
-            for one in compare_splits(*facts)
+            for one in compare_splits(*stats)
         }
 
     return data, compare

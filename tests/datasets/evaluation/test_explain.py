@@ -64,7 +64,7 @@ class TestMinusOne:
 
 class TestZero:
     def test_no_detections(self):
-        assert "there are no detections" in the_reason(OBJECTS, [{1: prediction([])}])
+        assert "no detections" in the_reason(OBJECTS, [{1: prediction([])}])
 
     def test_detections_of_other_images_only(self):
         found = [{1: {}, 2: prediction(BOXES)}]

@@ -9,9 +9,9 @@ import pytest
 from tests.terminals import Terminal, drawn_lines, screen
 from util.terminal import bar as bar_module
 from util.terminal.bar import ProgressBar
-from util.terminal.step_line import StepFacts
+from util.terminal.step_line import StepValues
 
-FACTS = StepFacts(
+VALUES = StepValues(
     loss=12.345,
     parts={"class": 1.2, "box": 0.553, "GIoU": 0.984},
     class_error=43.2,
@@ -32,7 +32,7 @@ def shown(total, steps, columns=101):
     with Terminal(columns) as terminal:
         bar = ProgressBar("epoch 3", total, 10)
         for done in steps:
-            bar.show(done, lambda: FACTS)
+            bar.show(done, lambda: VALUES)
         bar.close()
     return terminal.text()
 
@@ -59,7 +59,7 @@ def test_the_width_follows_the_terminal():
         bar = ProgressBar("epoch 3", 20, 10)
         for done, columns in enumerate((101, 60, 90), start=1):
             terminal.resize(columns)
-            bar.show(done, lambda: FACTS)
+            bar.show(done, lambda: VALUES)
         bar.close()
     lines = [line.rstrip() for line in drawn_lines(terminal.text())]
     assert len(lines[1]) > 90 and len(lines[2]) < 60 < len(lines[3]) < 90
@@ -68,13 +68,13 @@ def test_the_width_follows_the_terminal():
 def test_messages_appear_above_the_bar():
     with Terminal(columns=200) as terminal:
         bar = ProgressBar("epoch 3", 3, 10)
-        bar.show(1, lambda: FACTS)
+        bar.show(1, lambda: VALUES)
         print("a", "message")
-        bar.show(2, lambda: FACTS)
+        bar.show(2, lambda: VALUES)
         print("an error", file=sys.stderr)
         logging.lastResort.emit(logging.makeLogRecord({"msg": "a warning"}))
         sys.stdout.write("half a line")
-        bar.show(3, lambda: FACTS)
+        bar.show(3, lambda: VALUES)
         bar.close()
         print(" and its rest")
         assert sys.stdout is terminal.stream and sys.stderr is terminal.stream
@@ -100,7 +100,7 @@ def test_facts_are_read_rarely(monkeypatch):
     with Terminal() as terminal:
         bar = ProgressBar("epoch 3", 50, 10)
         for done in range(1, 51):
-            bar.show(done, lambda: readings.append("read") or FACTS)
+            bar.show(done, lambda: readings.append("read") or VALUES)
         bar.close()
     terminal.text()
     assert readings == ["read"] * 2  # after the first step and the last
@@ -110,7 +110,7 @@ def test_stderr_in_a_file_is_not_redirected(tmp_path):
     errors = (tmp_path / "errors.txt").open("w")
     with Terminal() as terminal, errors, contextlib.redirect_stderr(errors):
         bar = ProgressBar("epoch 3", 20, 10)
-        bar.show(1, lambda: FACTS)
+        bar.show(1, lambda: VALUES)
         print("an error", file=sys.stderr)
         bar.close()
     assert "an error" not in terminal.text()
@@ -120,7 +120,7 @@ def test_stderr_in_a_file_is_not_redirected(tmp_path):
 def test_a_file_gets_a_line_for_some_steps(capsys):
     bar = ProgressBar("epoch 3", 25, 10)
     for done in range(1, 26):
-        bar.show(done, lambda: FACTS)
+        bar.show(done, lambda: VALUES)
     bar.close()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" loss")[0] for line in lines] == [

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from util.terminal.step_line import StepFacts, short_duration, short_number, step_line
+from util.terminal.step_line import StepValues, short_duration, short_number, step_line
 
 BOXES = {"class": 1.2, "box": 0.553, "GIoU": 0.984}
-FACTS = StepFacts(12.345, BOXES, 43.2, 1e-4, 12.34, (62, 7380))
-MASKS = replace(FACTS, parts={**BOXES, "mask": 0.123, "dice": 0.874})
+VALUES = StepValues(12.345, BOXES, 43.2, 1e-4, 12.34, (62, 7380))
+MASKS = replace(VALUES, parts={**BOXES, "mask": 0.123, "dice": 0.874})
 
 
 def test_everything_is_shown():
-    assert step_line(FACTS, 100) == (
+    assert step_line(VALUES, 100) == (
         "loss 12.3 class 1.20 box 0.55 GIoU 0.98 err 43% lr 1e-4 12.3 img/s ETA 1m02/2h03"
     )
 
@@ -24,27 +24,27 @@ def test_masks_fit_next_to_a_title_and_a_percentage():
         assert entry in line
 
 
-@pytest.mark.parametrize("facts", [FACTS, MASKS, StepFacts()], ids=["boxes", "masks", "unknown"])
-def test_no_line_is_too_long(facts):
+@pytest.mark.parametrize("values", [VALUES, MASKS, StepValues()], ids=["boxes", "masks", "unknown"])
+def test_no_line_is_too_long(values):
     for width in range(101):
-        assert len(step_line(facts, width)) <= width
+        assert len(step_line(values, width)) <= width
 
 
 def test_the_loss_is_dropped_last():
-    lines = [step_line(FACTS, width) for width in (12, 30, 60)]
+    lines = [step_line(VALUES, width) for width in (12, 30, 60)]
     assert lines[0] == "loss 12" and lines[1] == "loss 12 err 43% 1m/2h"
     assert "GIoU" in lines[2] and "lr" not in lines[2]
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, 1e9, 0.0])
 def test_losses_of_a_diverging_run(loss):
-    line = step_line(replace(FACTS, loss=loss, parts=dict.fromkeys(BOXES, loss)), 100)
+    line = step_line(replace(VALUES, loss=loss, parts=dict.fromkeys(BOXES, loss)), 100)
     assert line.startswith(f"loss {short_number(loss)} class ")
 
 
 def test_what_is_unknown_is_left_out():
-    facts = StepFacts(loss=1.0, seconds_left=(None, None))
-    assert step_line(facts, 100) == "loss 1.00 ETA ?/?"
+    values = StepValues(loss=1.0, seconds_left=(None, None))
+    assert step_line(values, 100) == "loss 1.00 ETA ?/?"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from datasets.check.facts import Spread, count_by_size, unused_ids
+from datasets.check.split_statistics import Spread, count_by_size, unused_ids
 
 
 def test_spread():

@@ -84,7 +84,7 @@ class Spread(NamedTuple):
 
 
 @dataclass
-class SplitFacts:
+class SplitStatistics:
     """Statistics and findings of a split.
 
     Attributes:
@@ -131,7 +131,7 @@ class SplitFacts:
     def as_json(self) -> dict[str, Any]:
         """Convert to values for JSON, without the classes."""
         without = self.images_without_objects()
-        facts: dict[str, Any] = {
+        stats: dict[str, Any] = {
             "annotation_file": str(self.split.ann_file),
             "image_folder": str(self.split.img_folder),
             "remarks": self.split.remarks(),
@@ -147,10 +147,10 @@ class SplitFacts:
             "image_height": Spread.of(height for _, height in self.sizes_wh.values())._asdict(),
         }
         if self.survey is not None:
-            facts["images_read"] = self.survey.num_read
-            facts["images_by_mode"] = dict(self.survey.modes.most_common())
-            facts["images_with_exif_orientation"] = self.survey.num_with_orientation
-        return facts
+            stats["images_read"] = self.survey.num_read
+            stats["images_by_mode"] = dict(self.survey.modes.most_common())
+            stats["images_with_exif_orientation"] = self.survey.num_with_orientation
+        return stats
 
 
 def count_by_size(areas: np.ndarray) -> dict[str, int]:
