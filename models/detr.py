@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from models.released.coco_categories import default_num_classes
 from util.nested_tensor import NestedTensor, nested_tensor_from_tensor_list
 from util.options import PANOPTIC_DATA, option
-from util.tensor_ops import float32_under_autocast
+from util.tensor_ops import in_float32
 
 from .backbone import build_backbone
 from .criterion import SetCriterion
@@ -119,7 +119,10 @@ class DETR(nn.Module):
         """Predict classes and boxes from decoder outputs (L, B, Q, C), as in `forward`."""
         if not self.aux_loss:
             states = states[-1:]  # the other layers are not needed
-        logits, boxes_cxcywh = self._heads(states)
+        if torch.jit.is_scripting():
+            logits, boxes_cxcywh = self._heads(states)
+        else:
+            logits, boxes_cxcywh = in_float32(self._heads, states)
         return self._as_outputs(logits, boxes_cxcywh)
 
     def _as_outputs(self, logits: Tensor, boxes_cxcywh: Tensor):  # type: ignore[no-untyped-def]
@@ -144,14 +147,7 @@ class DETR(nn.Module):
         return {**out, "aux_outputs": layers}  # type: ignore[dict-item]
 
     def _heads(self, states: Tensor):  # type: ignore[no-untyped-def]
-        if torch.jit.is_scripting():
-            return self.class_embed(states), self.bbox_embed(states).sigmoid()
-        if states.device.type == "meta":  # the meta device has no autocast
-            return self.class_embed(states), self.bbox_embed(states).sigmoid()
-        # bfloat16 has only 8 bits of precision, too few for box coordinates: use float32.
-        states = float32_under_autocast(states)
-        with torch.autocast(states.device.type, enabled=False):
-            return self.class_embed(states), self.bbox_embed(states).sigmoid()
+        return self.class_embed(states), self.bbox_embed(states).sigmoid()
 
 
 class MLP(nn.Module):

@@ -1,12 +1,14 @@
 """Copies to a device, conversion to float32, top-k accuracy, interpolation of empty tensors."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def to_device(value: Any, device: torch.device) -> Any:
@@ -35,12 +37,16 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def float32_under_autocast(x: Tensor) -> Tensor:
-    """Convert float16 and bfloat16 to float32 under autocast, where weights are in float32.
+def in_float32(head: Callable[[Tensor], T], x: Tensor) -> T:
+    """``head(x)`` in float32 under autocast: bfloat16 has too few digits for box coordinates.
 
     Without autocast the weights may be in the same dtype, after ``model.bfloat16()``.
     """
-    return at_least_float32(x) if torch.is_autocast_enabled(x.device.type) else x
+    if x.device.type == "meta":  # the meta device has no autocast
+        return head(x)
+    x = at_least_float32(x) if torch.is_autocast_enabled(x.device.type) else x
+    with torch.autocast(x.device.type, enabled=False):
+        return head(x)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from models.detr import MLP
 from models.fast.attention import WeightHooks
 from models.position_encoding import encode_coordinates
 from models.transformer import TransformerDecoderLayer
-from util.tensor_ops import float32_under_autocast
+from util.tensor_ops import in_float32
 
 
 class ConditionalAttention(WeightHooks):
@@ -239,12 +239,7 @@ class AnchorDecoder(nn.Module):
         """Offsets (Q, B, 4) of the box logits."""
         if torch.jit.is_scripting():
             return self.offset_mlp(state)
-        if state.device.type == "meta":  # the meta device has no autocast
-            return self.offset_mlp(state)
-        # bfloat16 has only 8 bits of precision, too few for box coordinates: use float32.
-        state = float32_under_autocast(state)
-        with torch.autocast(state.device.type, enabled=False):
-            return self.offset_mlp(state)
+        return in_float32(self.offset_mlp, state)
 
 
 def _set_constant(mlp: MLP, value: float) -> None:

@@ -14,7 +14,7 @@ from models.matcher import Objects
 from models.transformer import Transformer, build_transformer
 from util.nested_tensor import NestedTensor
 from util.options import option
-from util.tensor_ops import float32_under_autocast
+from util.tensor_ops import in_float32
 
 _ANCHOR_SIZE = 0.3  # width and height of initial anchors; docs/convergence.md
 _PLASTIC_NUMBER = 1.32471795724474602596  # the real solution of x ** 3 = x + 1
@@ -184,11 +184,7 @@ class AnchorDETR(DETR):
     def _class_logits(self, states: Tensor) -> Tensor:
         if torch.jit.is_scripting():
             return self.class_embed(states)
-        if states.device.type == "meta":  # the meta device has no autocast
-            return self.class_embed(states)
-        states = float32_under_autocast(states)
-        with torch.autocast(states.device.type, enabled=False):
-            return self.class_embed(states)
+        return in_float32(self.class_embed, states)
 
 
 def spread_anchors(num_queries: int) -> Tensor:
