@@ -107,10 +107,8 @@ def find_cause(
     """Find the first micro-batch for which `examine` reports a cause.
 
     Args:
-        model: see `examine`.
-        criterion: see `examine`.
+        model, criterion, amp: see `examine`.
         records: micro-batches of a step on this rank.
-        amp: see `examine`.
 
     Returns:
         the micro-batch and its cause; the first micro-batch and `NOTHING_FOUND` if there is none.

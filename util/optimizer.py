@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
-DEFAULT_MOMENTUM = 0.9  # for SGD
+_DEFAULT_MOMENTUM = 0.9  # for SGD
 _BACKBONE = "backbone"  # parameters with this in their name form the second group
 _BACKBONE_GROUP = 1
 
@@ -21,7 +21,7 @@ def build_optimizer(
     lr_backbone: float,
     weight_decay: float,
     kind: str = "adamw",
-    momentum: float = DEFAULT_MOMENTUM,
+    momentum: float | None = None,
 ) -> torch.optim.Optimizer:
     """An optimizer over the trainable parameters, with a separate learning rate for the backbone.
 
@@ -32,7 +32,7 @@ def build_optimizer(
         lr_backbone: learning rate of the second group.
         weight_decay: decoupled for ``adamw``; added to the gradient, as L2 penalty, for the others.
         kind: ``adamw`` (DETR paper, appendix A.4), ``adam`` or ``sgd``.
-        momentum: of ``sgd``.
+        momentum: of ``sgd``; None: 0.9.
 
     Raises:
         ValueError: unknown kind.
@@ -48,6 +48,7 @@ def build_optimizer(
     if kind == "adam":
         return torch.optim.Adam(groups, lr=lr, weight_decay=weight_decay, fused=True)
     if kind == "sgd":
+        momentum = _DEFAULT_MOMENTUM if momentum is None else momentum
         return _build_sgd(groups, lr, weight_decay, momentum)
     raise ValueError(f"optimizer {kind!r}, expected one of {', '.join(OPTIMIZERS)}")
 

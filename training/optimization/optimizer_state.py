@@ -11,13 +11,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 from util.errors import UserError
-from util.optimizer import (
-    DEFAULT_MOMENTUM,
-    CappedCosineLR,
-    CosineToRatioLR,
-    build_lr_scheduler,
-    build_optimizer,
-)
+from util.optimizer import CappedCosineLR, CosineToRatioLR, build_lr_scheduler, build_optimizer
 
 Optimization: TypeAlias = tuple[Optimizer, LRScheduler, torch.amp.GradScaler | None]
 
@@ -31,9 +25,8 @@ SCHEDULE_FLAGS: dict[type, dict[str, str]] = {
 
 def build_optimization(args: argparse.Namespace, model: nn.Module) -> Optimization:
     """Optimizer, learning-rate schedule, and gradient scaler for ``--amp fp16``."""
-    momentum = DEFAULT_MOMENTUM if args.momentum is None else args.momentum
     optimizer = build_optimizer(
-        model, args.lr, args.lr_backbone, args.weight_decay, args.optimizer, momentum
+        model, args.lr, args.lr_backbone, args.weight_decay, args.optimizer, args.momentum
     )
     lr_scheduler = build_lr_scheduler(
         optimizer, args.lr_scheduler, args.epochs, args.lr_drop, args.lr_min, args.lr_min_ratio
