@@ -73,15 +73,22 @@ class ListedFiles:
         raise UserError(f"{path} is not among the images of --ann {self._ann_file}")
 
     def check(self, inputs: Sequence[Input]) -> None:
-        """Check that every input is listed.
+        """Check that every input is listed, under an id of its own.
 
         Raises:
-            UserError: if an image is not listed, or an input is a video.
+            UserError: if an image is not listed, two have the same id, or an input is a video.
         """
+        path_of: dict[int, str] = {}
         for file in inputs:
             if file.is_video:
                 raise UserError(f"--ann provides ids of image files, but {file.path} is a video")
-            self.find(file.path)
+            image_id = self.find(file.path).image_id
+            other = path_of.setdefault(image_id, file.path)
+            if other != file.path:
+                raise UserError(
+                    f"{other} and {file.path} both match image id {image_id} of --ann "
+                    f"{self._ann_file}; give only the image that is annotated"
+                )
 
 
 def _file_name(row: Row) -> str:

@@ -41,6 +41,12 @@ def test_other_files_are_refused(name, listed):
         listed.check([Input("x.jpg", "x.jpg"), Input(name, name)])
 
 
+def test_two_files_cannot_have_one_id(listed):
+    with pytest.raises(UserError, match=r"a/x\.jpg and c/x\.jpg both match image id 5 of --ann"):
+        listed.check([Input("a/x.jpg", "a/x.jpg"), Input("c/x.jpg", "c/x.jpg")])
+    listed.check([Input("a/x.jpg", "a/x.jpg"), Input("b/x.jpg", "b/x.jpg")])
+
+
 def test_videos_have_no_ids(listed):
     with pytest.raises(UserError, match=r"v\.mp4 is a video"):
         listed.check([Input("v.mp4", "v.mp4", is_video=True)])
