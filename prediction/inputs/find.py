@@ -121,10 +121,25 @@ def _find(argument: str, output_dir: str) -> Iterator[Input]:
 
 
 def _in_folder(folder: str, root: str, output_dir: str) -> Iterator[Input]:
-    """All files of a folder and its subfolders, sorted, without hidden files."""
-    for where, folders, files in os.walk(folder):
+    """All files of a folder and its subfolders, sorted, without hidden files.
+
+    Links to folders elsewhere are followed, each folder is searched once.
+    """
+    top = os.path.realpath(folder)
+    known = {top, output_dir}
+
+    def is_new(path: str) -> bool:
+        """Whether a subfolder is to be searched: a link must not lead back here."""
+        real = os.path.realpath(path)
+        leads_back = os.path.islink(path) and (_is_inside(real, top) or _is_inside(top, real))
+        if leads_back or real in known:
+            return False
+        known.add(real)
+        return True
+
+    for where, folders, files in os.walk(folder, followlinks=True):
         kept = [name for name in sorted(folders) if not name.startswith(".")]
-        folders[:] = [f for f in kept if os.path.realpath(os.path.join(where, f)) != output_dir]
+        folders[:] = [name for name in kept if is_new(os.path.join(where, name))]
         for name in sorted(files):
             path = os.path.join(where, name)
             if not name.startswith("."):

@@ -39,6 +39,18 @@ def test_a_folder_is_searched_with_its_sub_folders(tree):
     assert others == ["photos/notes.txt"]
 
 
+def test_linked_folders_are_searched_once(tree):
+    (tree / "disk").mkdir()
+    (tree / "disk" / "d.jpg").touch()
+    for name in ("linked", "linked_again"):
+        (tree / "photos" / name).symlink_to(tree / "disk")
+    (tree / "photos" / "a_link").symlink_to(tree / "photos" / "sub")
+    (tree / "photos" / "sub" / "loop").symlink_to("..")
+    (tree / "disk" / "up").symlink_to(tree)
+    expected = ["a.jpg", "b.PNG", "linked/d.jpg", "sub/c.jpg", "sub/deep/a.jpg"]
+    assert sorted(names("photos")) == expected
+
+
 def test_files_that_are_ignored_are_named_by_their_suffix(tree):
     for name in ("a.HEIC", "b.heic", "film.MOV", "README"):
         (tree / "photos" / name).touch()
