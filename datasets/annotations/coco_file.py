@@ -39,6 +39,7 @@ TEXT_ID = "text_id"  # field of a category: its original id, if it is a string i
 UPRIGHT = "boxes_follow_exif"
 
 _NUMBER_TYPES = {int, float}
+_SIDES = ("width", "height")
 
 
 def load_annotations(
@@ -54,7 +55,7 @@ def load_annotations(
     Returns:
         Content of the file: a dict whose ``images``, ``annotations`` and ``categories`` are lists
         of dicts. ``annotations`` is empty if the file has none (images for inference). Category ids
-        that are strings are replaced by integers.
+        that are strings, and image sizes such as 640.0, are replaced by integers.
 
     Raises:
         UserError: if the file cannot be read, is not JSON, or lacks these tables.
@@ -69,8 +70,26 @@ def load_annotations(
                 f"annotation file {ann_file} is not in COCO format: "
                 f'"{table}" must be a list of objects{_describe_keys(data, table)}; {fix}'
             )
+    _convert_whole_sizes(data["images"])
     _replace_text_ids(data)
     return data
+
+
+def has_whole_float(image: Row) -> bool:
+    """Whether the width or height of an image is a float such as 640.0."""
+    return any(_is_whole_float(image.get(side)) for side in _SIDES)
+
+
+def _is_whole_float(value: Any) -> TypeGuard[float]:
+    return type(value) is float and value.is_integer()
+
+
+def _convert_whole_sizes(images: Iterable[Row]) -> None:
+    """Convert widths and heights such as 640.0 to integers, in place."""
+    for image in images:
+        for side in _SIDES:
+            if _is_whole_float(value := image.get(side)):
+                image[side] = int(value)
 
 
 def _replace_text_ids(data: dict[str, Any]) -> None:
@@ -180,9 +199,13 @@ def text_ids(categories: Iterable[Row]) -> dict[int, str]:
 
 
 def box_area(annotation: Row) -> float:
-    """Area of an annotation in square pixels: its ``area``, or else the area of its box."""
+    """Area of an annotation in square pixels: its ``area``, or else the area of its box.
+
+    A negative ``area``, as from a polygon in the other direction, counts as missing: COCO's
+    evaluation would ignore the object.
+    """
     area = annotation.get("area")
-    if area is not None:
+    if area is not None and area >= 0:
         return float(area)
     _, _, width, height = annotation["bbox"]
     return float(max(width, 0) * max(height, 0))

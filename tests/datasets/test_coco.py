@@ -204,6 +204,23 @@ def test_missing_area_and_crowd_are_filled_in(tmp_path):
     assert dataset[0][1]["area"].tolist() == [450, 450, 900]
 
 
+@pytest.mark.parametrize("masks", [False, True])
+def test_image_sizes_may_be_whole_floats(tmp_path, masks):
+    root = write_coco(tmp_path)
+
+    def write_floats(data: dict[str, Any]) -> None:
+        for image, width in zip(data["images"], (99.0, 80.0, 80.0), strict=True):
+            image.update(width=width, height=60.0)
+
+    edit_val(root, write_floats)
+    dataset = val_split(root, masks=masks)
+    assert dataset.sizes_wh.tolist() == [[80, 60], [80, 60], [99, 60]]
+    assert all(type(row["height"]) is int for row in dataset.coco.imgs.values())
+    dataset[0]
+    with pytest.raises(UserError, match=r"is 60 x 80 pixels .*, but 60 x 99 in"):
+        dataset[2]
+
+
 def test_masks_fit_their_boxes(coco):
     _, target = val_split(coco, masks=True)[2]
     assert target["masks"].shape == (1, HEIGHT, WIDTH)

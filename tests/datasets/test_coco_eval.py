@@ -120,6 +120,13 @@ def test_area_and_iscrowd_may_be_missing():
     )
 
 
+def test_objects_with_a_negative_area_count():
+    """pycocotools ignores them: their area is in no size range."""
+    coco = coco_of([annotation(1, BOX), {**annotation(2, (150, 100, 40, 40)), "area": -1600}])
+    stats = stats_of(coco, {1: prediction([BOX])})
+    assert stats[8] == pytest.approx(0.5)
+
+
 def test_masks_and_boxes_are_scored_side_by_side(case):
     coco, predictions = case
     both = run_evaluator(CocoEvaluator(coco, ("bbox", "segm")), with_masks(predictions))

@@ -1,7 +1,7 @@
 """Convert rows of annotation files to arrays, and validate them in the same pass.
 
 Each function raises `IrregularError` if a row is invalid by the rules of
-`datasets.annotations.checks`, or if it has an id that is a string.
+`datasets.annotations.checks`, or if it has an id that is a string, or an image size such as 640.0.
 """
 
 import json
@@ -19,6 +19,7 @@ from datasets.annotations.coco_file import (
     LARGEST_AREA,
     LARGEST_COORDINATE,
     Row,
+    has_whole_float,
     is_file_name,
 )
 from datasets.annotations.compact.json_blocks import IrregularError, decode_rows
@@ -56,6 +57,8 @@ def image_columns(rows: Sequence[Row]) -> Columns:
         ``id`` (N,) int64; ``size_wh`` (N, 2) int64, 0 where it is missing or invalid;
         ``file_name``, see `file_name_bytes`.
     """
+    if any(map(has_whole_float, rows)):
+        raise IrregularError
     sizes = np.array([size_wh(row) or (0, 0) for row in rows], dtype=np.int64)
     return {
         "id": integers(rows, "id"),

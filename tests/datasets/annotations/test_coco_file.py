@@ -75,6 +75,7 @@ def test_missing_file_names_the_flags(tmp_path):
         ({"bbox": [1, 2, 3, 4], "area": None}, 12),
         ({"bbox": [1, 2, 3, 4], "area": 7.5}, 7.5),
         ({"bbox": [1, 2, 3, 4], "area": 0}, 0),
+        ({"bbox": [1, 2, 3, 4], "area": -7.5}, 12),
         ({"bbox": [1, 2, -3, -4]}, 0),
     ],
 )
