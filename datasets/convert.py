@@ -9,7 +9,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from datasets.formats.flags import add_reading_flags
@@ -42,6 +42,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 def _convert(args: argparse.Namespace) -> None:
     """Convert all splits, and print the command that trains on the result."""
     # Imported here, because these modules take seconds to load.
+    from datasets.formats.coco import CocoData
     from datasets.formats.reading import build_read_options, read_split
     from datasets.formats.recognize import recognize, split_names
     from datasets.formats.tables import as_coco_file
@@ -51,6 +52,7 @@ def _convert(args: argparse.Namespace) -> None:
     folder = Path(args.output_dir)
     if folder.is_file():
         raise UserError(f"--output_dir {folder} is a file; give a folder")
+    _check_not_replaced(source.splits if isinstance(source, CocoData) else {}, folder)
     flags = []
     for name in split_names(source):
         tables = read_split(source, name, options)
@@ -63,6 +65,22 @@ def _convert(args: argparse.Namespace) -> None:
             json.dump(as_coco_file(tables.data), opened, ensure_ascii=False)
         flags += [f"--{name}_images", str(tables.img_folder), f"--{name}_ann", str(file)]
     print(f"Wrote {folder}. Train with:\npython main.py {shlex.join(flags)}")
+
+
+def _check_not_replaced(splits: Mapping[str, tuple[Path, Path]], folder: Path) -> None:
+    """Check that no annotation file that is read is in the output folder under a name written.
+
+    Args:
+        splits: image folder and annotation file of each split.
+        folder: output folder.
+    """
+    written = {(folder / f"{name}.json").resolve() for name in ("train", "val")}
+    for _, file in splits.values():
+        if file.resolve() in written:
+            raise UserError(
+                f"--output_dir {folder}: {file} would be replaced, but it is the data to convert; "
+                "choose a different folder"
+            )
 
 
 if __name__ == "__main__":

@@ -98,3 +98,13 @@ def test_mistakes(tmp_path, monkeypatch, capsys, data, out, says):
     Path("file").touch()
     assert run([data, "--output_dir", out]) == 2
     assert capsys.readouterr().err.startswith(f"python -m datasets.convert: error: {says}")
+
+
+@pytest.mark.parametrize("names", [["train"], ["train", "val"]])
+def test_the_data_itself_is_not_replaced(tmp_path, capsys, names):
+    for name in names:
+        write_coco(tmp_path, tmp_path / f"{name}.json", "abcd")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert run([str(tmp_path), "--output_dir", str(tmp_path)]) == 2
+    assert "train.json would be replaced, but it is the data to convert" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
