@@ -35,6 +35,7 @@ _UNCLEAR = (
     "have an EXIF orientation, but their size does not show whether the boxes follow it; read as "
     "stored"
 )
+_CLEARLY_LARGER = 1.1  # factor of sides
 _FLAG = re.compile(r"\s+(-1|0|1)$")  # follows an image name in lists for a single class
 
 
@@ -256,14 +257,24 @@ def _size_of(
 ) -> tuple[int, int] | None:
     """Image size that the boxes refer to: with or without EXIF rotation.
 
-    A different size in the annotation file is kept only if the boxes fit it but do not fit the
-    image, which was then resized after annotation: this is an error when the image is read.
+    A different size in the annotation file is kept only if the image was probably resized after
+    annotation, which is an error when the image is read: the boxes fit this size, but not the
+    image, or the image is an enlarged copy.
     """
     if header is None or in_file in (header.stored_wh, header.upright_wh):
         return in_file
-    if in_file is not None and _fit(objects, in_file) and not _fit(objects, header.upright_wh):
-        return in_file
+    if in_file is not None and objects and _fit(objects, in_file):
+        sizes = (header.stored_wh, header.upright_wh)
+        is_enlarged = any(_is_enlarged(in_file, size_wh) for size_wh in sizes)
+        if is_enlarged or not _fit(objects, header.upright_wh):
+            return in_file
     return header.upright_wh
+
+
+def _is_enlarged(small_wh: tuple[int, int], large_wh: tuple[int, int]) -> bool:
+    """Whether the second size is a multiple of the first, up to rounding, and clearly larger."""
+    factor = large_wh[0] / small_wh[0]
+    return factor > _CLEARLY_LARGER and abs(small_wh[1] * factor - large_wh[1]) <= factor
 
 
 def _fit(objects: Sequence[ReadObject], size_wh: tuple[int, int]) -> bool:

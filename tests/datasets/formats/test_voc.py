@@ -191,6 +191,18 @@ def test_boxes_of_a_scaled_image_are_not_corrected(tmp_path):
     assert tables.notes == []
 
 
+@pytest.mark.parametrize(
+    ("size", "kept"), [((20, 15), True), ((13, 10), True), ((39, 29), False), ((20, 20), False)]
+)
+def test_an_enlarged_image_does_not_correct_its_size(tmp_path, size, kept):
+    loose(tmp_path, voc_object(box=(1, 2, 9, 8)), size_wh=size)
+    row = read(tmp_path, "val", val_fraction=1).data["images"][0]
+    assert ((row["width"], row["height"]) == size) == kept  # kept: reading the image is an error
+    write_text(tmp_path / "a.xml", voc_xml(size_wh=size))  # without objects nothing is wrong
+    row = read(tmp_path, "val", val_fraction=1).data["images"][0]
+    assert (row["width"], row["height"]) == (40, 30)
+
+
 @pytest.mark.parametrize("size", [(40, 30), (30, 40)])
 def test_rotated_photos_have_the_size_of_the_file(tmp_path, size):
     """The file may have the stored or the upright size: the image is then read accordingly."""
