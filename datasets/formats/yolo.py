@@ -6,6 +6,7 @@ image (after EXIF rotation). Classes are numbered from 0.
 """
 
 import math
+import os
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,6 +79,9 @@ class YoloData:
         source, part = self.folders.source, f" ({split})" if len(self.splits) > 1 else ""
         missing = self.folders.missing
         remarks = [f"{source} lists paths that do not exist: {missing}"] if missing else []
+        own = os.path.abspath(source if source.is_dir() else source.parent)
+        if not Path(os.path.abspath(img_folder)).is_relative_to(own):
+            remarks.append(f"The images of {source}{part} are read from {img_folder}")
         return Tables(data, img_folder, source, self.format, notes, remarks, part)
 
     def _read_labels(self, images: Sequence[Path]) -> tuple[list[ReadImage], list[Note]]:

@@ -94,7 +94,7 @@ def read_yaml_file(path: Path) -> YoloFolders:
         raise UserError(f"{path} is not the data file of a YOLO dataset: it has no key `names`")
     names = _names_in(content, path)
     base = content.get("path")
-    bases = [Path(base), path.parent / base] if isinstance(base, str) and base else []
+    bases = [path.parent / base, Path(base)] if isinstance(base, str) and base else []
     bases = [base for base in bases if base.is_dir()] + [path.parent]
     splits, missing = {}, []
     for split, keys in SPLIT_NAMES.items():
@@ -147,8 +147,8 @@ def _find_place(value: str, bases: list[Path]) -> Path | None:
     if Path(value).is_absolute() and Path(value).exists():
         return Path(value)
     parts = PureWindowsPath(value).parts  # splits at / and \
-    for base in bases:
-        for start in range(max(1, len(parts))):
+    for start in range(max(1, len(parts))):
+        for base in bases:
             place = base.joinpath(*parts[start:])
             if place.exists():
                 return Path(os.path.normpath(place))

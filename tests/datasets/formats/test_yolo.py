@@ -160,6 +160,17 @@ def test_a_missing_split_of_the_yaml_file_is_held_out_and_reported(tmp_path):
     assert "(1 of 2 images: --val_fraction 0.1, --split_seed 42)" in tables.summary("val")
 
 
+def test_images_of_another_folder_are_reported(tmp_path):
+    """Roboflow's ``../train/images`` means this folder, but may exist beside it too."""
+    write_yolo(tmp_path)
+    own = write_yolo(tmp_path / "mine")
+    write_text(own / "data.yaml", "train: ../images/train\nval: images/val\nnames: [cat, dog]")
+    assert read(own, "val").remarks == []
+    assert read(own, "train").remarks == [
+        f"The images of {own}/data.yaml (train) are read from {tmp_path}/images/train"
+    ]
+
+
 @pytest.mark.parametrize("name", ["A.TXT", "a.Txt"])
 def test_label_files_in_another_case_are_found(tmp_path, name):
     write_yolo(tmp_path)

@@ -66,6 +66,16 @@ def test_path_is_relative_to_the_yaml_file_or_the_current_folder(tmp_path, monke
     assert [str(path) for path in find_yolo(elsewhere).splits["val"]] == ["data/images/val/c.png"]
 
 
+def test_other_data_in_the_current_folder_is_not_read(tmp_path, monkeypatch):
+    write_yolo(tmp_path)
+    root = write_yolo(tmp_path / "mine", {"train": ["m"], "val": ["n"]})
+    text = "path: {}\ntrain: images/train\nval: images/val\nnames: [cat]\n"
+    monkeypatch.chdir(tmp_path)
+    assert found(yaml(root, text.format(".")))["val"] == ["images/val/n.png"]
+    (root / "other" / "val").mkdir(parents=True)
+    assert found(yaml(root, text.format("other")))["val"] == ["images/val/n.png"]
+
+
 def test_words_and_numbers_are_names(tmp_path):
     write_yolo(tmp_path)
     yaml(tmp_path, "train: images/train\nnames: [no, 007, null, 1.0]\n")
