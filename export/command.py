@@ -103,7 +103,7 @@ def run_export(export_format: Format, argv: Sequence[str] | None = None) -> int:
         """Parse the flags, then export and check."""
         args = _parser(export_format).parse_args(argv)
         require(export_format.packages, export_format.program)
-        check_output_file(args.output)
+        check_output_file(args.output, args.checkpoint or args.weights)
         _check_end_to_end_flags(args)
         job = _build_job(export_format, args)
         export_format.check_flags(args, job)

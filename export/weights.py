@@ -167,14 +167,20 @@ def check_folder_of(output: StrPath) -> None:
         raise UserError(f"{output}: its folder does not exist; create it first")
 
 
-def check_output_file(output: StrPath) -> None:
+def check_output_file(output: StrPath, source: StrPath | None = None) -> None:
     """Check that ``output`` can be written as a file.
 
+    Args:
+        source: file or URL that is read; it may have the state of a training, and is not replaced.
+
     Raises:
-        UserError: it is a folder, a device or a pipe, or its folder does not exist.
+        UserError: it is a folder, a device, a pipe or ``source``, or its folder does not exist.
     """
     check_replaceable(output)
     check_folder_of(output)
+    found = [path for path in (source, output) if path is not None and os.path.exists(path)]
+    if len(found) == 2 and os.path.samefile(*found):
+        raise UserError(f"{output} is the file that is read: choose a different output file")
 
 
 @contextlib.contextmanager
@@ -213,7 +219,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         """Parse the flags and convert the file."""
         args = parser.parse_args(argv)
-        check_output_file(args.output)
+        check_output_file(args.output, args.input)
         checkpoint = read_weights(args.input, args.ema)
         write_weights(args.output, checkpoint)
         print(f"{len(model_state(checkpoint, args.input))} tensors written to {args.output}")

@@ -88,7 +88,7 @@ def _check_outputs(
 
 
 def _import(args: argparse.Namespace) -> None:
-    check_output_file(args.output)
+    check_output_file(args.output, Path(args.folder) / WEIGHTS)
     checkpoint, model = read_folder(Path(args.folder))
     architecture = Architecture(**{name: checkpoint["args"][name] for name in FLAG_NAMES})
     sizes_hw = sizes_to_check(args, 1, architecture.largest_side)

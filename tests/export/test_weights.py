@@ -97,11 +97,12 @@ def test_mistakes_end_in_one_line(tmp_path, capsys):
     write_checkpoint(tmp_path / "a.pth")
     missing = str(tmp_path / "missing.safetensors")
     assert run([missing, str(tmp_path / "b.pth")]) == 2
-    for place in (tmp_path / "no" / "b.pth", tmp_path):
+    for place in (tmp_path / "no" / "b.pth", tmp_path, tmp_path / "a.pth"):
         assert run([str(tmp_path / "a.pth"), str(place)]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3 and missing in lines[0]
+    assert len(lines) == 4 and missing in lines[0]
     assert "its folder does not exist" in lines[1] and "is a folder" in lines[2]
+    assert "a.pth is the file that is read: choose a different output file" in lines[3]
 
 
 def test_the_command_takes_averages(tmp_path):
