@@ -94,7 +94,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     from util.reproducibility.determinism import make_deterministic
     from util.reproducibility.random_state import seed_everything
     from util.step_watch import StepWatch
-    from util.terminal.passing_lines import passing_lines
+    from util.terminal.transient_lines import transient_lines
 
     num_classes_given = args.num_classes
     folder = RunFolder(args.output_dir)
@@ -106,7 +106,7 @@ def _train_or_evaluate(args: argparse.Namespace, given: Collection[str] | None) 
     output = build_output(args)
     folder = RunFolder(args.output_dir, args.keep_last, args.lr_drop)
     config = build_config(args, flag_actions(), num_classes_given)
-    with passing_lines() if output.is_short else contextlib.nullcontext():
+    with transient_lines() if output.is_short else contextlib.nullcontext():
         data = build_data(args, start)
     args.num_classes = data.num_classes
     training, criterion, postprocessors = _build_training(args, start, data, folder, output)

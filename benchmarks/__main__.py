@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser(known)
     args = parser.parse_args(argv)
     for name in set(args.subjects) - set(known):
-        parser.error(f"unknown subject {name}; choose of {', '.join(known)}")
+        parser.error(f"unknown subject {name}; choose from {', '.join(known)}")
     if args.list:
         for name in known:
             print(f"{name}: {_module(name).TITLE}{'' if name in DEFAULT else ' (only if named)'}")
@@ -54,12 +54,12 @@ def _parser(known: Sequence[str]) -> argparse.ArgumentParser:
         description="Compare speed and memory with the original's algorithm (benchmarks/original).",
     )
     add = parser.add_argument
-    add("subjects", nargs="*", metavar="SUBJECT", help=f"of {', '.join(known)}")
+    add("subjects", nargs="*", metavar="SUBJECT", help=f"one of {', '.join(known)}")
     add("--list", action="store_true", help="print the subjects")
-    add("--quick", action="store_true", help="tiny sizes: check the benchmarks, without meaning")
-    add("--rounds", type=int, help="measured calls of each variant; default: set by each case")
-    add("--threads", type=int, help="threads of PyTorch; default: as PyTorch sets them")
-    add("--device", default="cpu", choices=["cpu", "cuda"], help="where models run")
+    add("--quick", action="store_true", help="tiny sizes: a test, the numbers mean nothing")
+    add("--rounds", type=int, help="measured calls per variant (default: set by each case)")
+    add("--threads", type=int, help="number of PyTorch threads (default: PyTorch's)")
+    add("--device", default="cpu", choices=["cpu", "cuda"], help="device of the models")
     add("--json", type=Path, metavar="FILE", help="write all measured numbers")
     return parser
 

@@ -29,7 +29,7 @@ def example_parser(
     add = parser.add_argument
     add("--model", choices=models, default=models[0], help="released model (default: %(default)s)")
     add("--random_weights", action="store_true", help="random weights, without a download")
-    default = "of the model" if threshold is None else "%(default)s"
+    default = "the model's" if threshold is None else "%(default)s"
     add("--threshold", type=fraction, default=threshold, help=f"minimum score (default: {default})")
     default_output = f"{Path(script).stem}.png"
     add("--output", default=default_output, help="image file to write (default: %(default)s)")

@@ -35,7 +35,7 @@ class MinimalDETR(nn.Module):
         num_decoder_layers: int = 6,
     ):
         super().__init__()
-        # Without the layers after layer4; a ResNet without its last layer could not be scripted.
+        # Only the layers up to layer4: a ResNet with a deleted layer cannot be scripted.
         self.backbone = IntermediateLayerGetter(resnet50(weights=None), {"layer4": "features"})
         self.conv = nn.Conv2d(2048, hidden_dim, 1)
         self.transformer = nn.Transformer(

@@ -53,9 +53,9 @@ class FinetuneReport:
             keys = ", ".join(key for key, text in self.adapted.items() if text == how)
             lines.append(f"  adapted: {keys}: {how}")
         for title, entries in (
-            ("new, because the shape differs", self.skipped),
-            ("new, because not in the file", self.missing),
-            ("only in the file, not used", self.unused),
+            ("not loaded (different shape)", self.skipped),
+            ("not loaded (not in the file)", self.missing),
+            ("only in the file", self.unused),
         ):
             if entries:
                 lines.append(f"  {title}: {first_of(entries, limit=MAX_LISTED)}")
@@ -197,7 +197,8 @@ def _adapt_head(
     for row, in_file in rows.items():
         adapted[row] = mine[row] if in_file is None else given[in_file]
     adapted[-1] = given[-1]
-    last = "the start of all queries" if key.endswith("content_embed.weight") else "no-object"
+    is_content = key.endswith("content_embed.weight")
+    last = "the shared initial content of the queries" if is_content else "no-object"
     report.adapted[key] = _describe_rows(len(given), len(mine), rows, classes, last)
     return adapted
 

@@ -177,7 +177,7 @@ class HungarianMatcher(nn.Module):
         giou = elementwise_generalized_box_iou(
             box_cxcywh_to_xyxy(predicted), box_cxcywh_to_xyxy(target)
         )
-        # Two index tensors around a slice: (N, L, Q).
+        # Advanced indexing puts N first: (N, L, Q).
         score = self._class_scores(logits)[:, image, :, objects.labels].transpose(0, 1)
         return self.cost_bbox * distance - self.cost_class * score - self.cost_giou * giou
 

@@ -86,7 +86,7 @@ class CellCenterEncoding(nn.Module):
     """Sine and cosine encoding of the centers of feature-map positions, for anchor queries.
 
     The center of a box has the same encoding, see `encode_coordinates`. `PositionEmbeddingSine`
-    encodes their right and bottom edges.
+    encodes the right and bottom edge of each position.
 
     Args:
         num_pos_feats: number of channels per axis.

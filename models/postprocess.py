@@ -72,7 +72,7 @@ class PostProcess(nn.Module):
     def _detections(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Scores, classes and queries, all (B, Q), from scores (B, Q, K - 1).
 
-        The queries are None if detection i is of query i.
+        Queries are None if detection i belongs to query i.
         """
         if self.one_per_query:
             best, classes = scores.max(-1)

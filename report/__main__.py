@@ -41,9 +41,9 @@ def report(folder: Path, data_flags: dict[str, Any]) -> None:
         UserError: if the folder does not exist or contains no results.
     """
     from report.write import report_run
-    from util.terminal.passing_lines import passing_lines
+    from util.terminal.transient_lines import transient_lines
 
-    with passing_lines():
+    with transient_lines():
         path, missing = report_run(folder, data_flags)
     for sentence in missing:
         print(f"Missing from the report: {sentence}")

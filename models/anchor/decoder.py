@@ -80,7 +80,7 @@ class ConditionalAttention(WeightHooks):
         return self.out_proj(attended.permute(2, 0, 1, 3).flatten(2)), weights
 
     def _heads(self, content: Tensor, position: Tensor) -> Tensor:
-        """Content and position (L, B, C) of each head side by side: (B, heads, L, 2 C / heads)."""
+        """Concatenate content and position (L, B, C) of each head: (B, heads, L, 2 C / heads)."""
         parts = [x.unflatten(2, (self.num_heads, -1)) for x in (content, position)]
         return torch.cat(parts, dim=3).permute(1, 2, 0, 3)
 

@@ -117,7 +117,7 @@ class AnchorDETR(DETR):
 
         In training with ``targets`` the outputs have a key ``denoising``: a dict with
         ``pred_logits`` (L, P, K) and ``pred_boxes`` (L, P, 4) of P = groups * N noised objects,
-        for all N objects of the batch and each group, last decoder layer last.
+        for all N objects of the batch and each group, in the order of the decoder layers.
         """
         mask = feature.mask
         assert mask is not None

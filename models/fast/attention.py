@@ -128,7 +128,7 @@ class Attention(nn.MultiheadAttention, WeightHooks):
         padding_mask: Tensor | None,
         attn_mask: Tensor | None,
     ) -> Tensor:
-        """Compute the projections in the precision of the context, attention as in `attend`.
+        """Compute the projections in the autocast dtype, attention as in `attend`.
 
         Args:
             inputs: query (L, B, C), key (S, B, C) and value (S, B, C).
@@ -151,7 +151,7 @@ class Attention(nn.MultiheadAttention, WeightHooks):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, is_attended_to: Tensor | None, p: float) -> Tensor:
-    """Attention of each head on a CPU, in float32; for mixed precision with dropout see Returns.
+    """Attention of each head on a CPU, in float32; with dropout, mixed precision: see Returns.
 
     Args:
         q: (B, heads, L, C).

@@ -20,10 +20,10 @@ from .onednn_linear import is_onednn_faster, linear
 class SmallMapConv2d(nn.Conv2d):
     """`torch.nn.Conv2d` that uses a matrix product for small outputs on a CPU.
 
-    An output is small if the whole batch has fewer spatial positions than channels (mixed
-    precision) or than four times the channels (float32, see `_multiplies_float32`; there also 1 x 1
-    convolutions with a stride, for outputs of all sizes). All other cases use PyTorch's
-    convolution: other devices, larger outputs, groups, dilation, padding other than zeros.
+    - Mixed precision: outputs with fewer spatial positions (of the whole batch) than channels.
+    - Float32, see `_uses_products_in_float32`: fewer than four times the channels; and 1 x 1
+      convolutions with a stride, of all sizes.
+    - PyTorch's convolution: all else, such as groups, dilation, padding other than zeros.
     """
 
     @classmethod
@@ -47,7 +47,7 @@ class SmallMapConv2d(nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve (B, C, H, W) to (B, out_channels, H', W'); called by `forward`."""
         is_plain = self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
-        most = self._most_cells(input, weight)
+        most = self._max_positions(input, weight)
         if most and is_plain and input.dim() == 4 and isinstance(self.padding, tuple):
             height, width = (
                 max(0, (side + 2 * padding - kernel) // stride + 1)
@@ -61,14 +61,14 @@ class SmallMapConv2d(nn.Conv2d):
                 return linear(patches, rows, bias).permute(0, 3, 1, 2)
         return super()._conv_forward(input, weight, bias)
 
-    def _most_cells(self, input: Tensor, weight: Tensor) -> float:
+    def _max_positions(self, input: Tensor, weight: Tensor) -> float:
         """Outputs with fewer spatial positions are computed as a product; 0: none."""
         if input.device.type != "cpu":
             return 0
         if torch.is_autocast_enabled("cpu"):
             return self.out_channels
         is_float32 = input.dtype == weight.dtype == torch.float32
-        if torch.compiler.is_compiling() or not (is_float32 and _multiplies_float32()):
+        if torch.compiler.is_compiling() or not (is_float32 and _uses_products_in_float32()):
             return 0
         if max(self.kernel_size) > 1:
             return 4 * self.out_channels
@@ -98,7 +98,7 @@ class SmallMapConv2d(nn.Conv2d):
 
 
 @cache
-def _multiplies_float32() -> bool:
+def _uses_products_in_float32() -> bool:
     """Whether float32 convolutions become products: with oneDNN, on CPUs without AVX-512."""
     has_avx512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     return is_onednn_faster() and not has_avx512

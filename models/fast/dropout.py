@@ -23,7 +23,7 @@ def dropout(x: Tensor, p: float) -> Tensor:
     Returns:
         same shape and dtype as ``x``.
     """
-    kept = round((1 - p) * 2**16)  # of 2^16 values
+    kept = round((1 - p) * 2**16)  # kept share in units of 2^-16
     if not 0 < kept < 2**16 or torch.compiler.is_compiling():
         return F.dropout(x, p)
     bits = x.new_empty(x.numel() // 4 + 1, dtype=torch.int64).random_(-(2**63), None)

@@ -1,4 +1,4 @@
-"""Modules with two forward passes: a fast one, and their own while hooks are registered."""
+"""Replace a module's forward pass by a faster one while no hooks are registered."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

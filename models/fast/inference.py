@@ -38,7 +38,7 @@ def optimize_for_inference(model: nn.Module, aux_outputs: bool = False) -> nn.Mo
 
     Args:
         model: a `models.detr.DETR`, `models.segmentation.DETRsegm`, `models.demo.MinimalDETR` or
-            another model with parts of them, on its device. A scripted or optimized model is
+            another model built from their modules, on its device. A scripted or optimized model is
             returned unchanged.
         aux_outputs: keep the predictions of all decoder layers, if the model returns them.
 
@@ -76,7 +76,7 @@ def _notice_optimizer_steps() -> None:
     """Increment the version counters of updated parameters after each step of any optimizer.
 
     PyTorch's fused optimizers change parameters without incrementing them. Parameters without
-    gradients are not updated, and a new version would make backward passes that saved them fail.
+    gradients are not updated: incrementing their version would break pending backward passes.
     """
 
     def count(optimizer: torch.optim.Optimizer, *_: Any) -> None:

@@ -17,7 +17,7 @@ from .attention import Attention, has_usual_inputs
 from .replacement import replace_modules
 
 # With fewer multiplications, the Python functions take longer than oneDNN saves.
-_FEWEST_PRODUCTS = 2**23
+_MIN_MULTIPLICATIONS = 2**23
 
 
 class _Product(torch.autograd.Function):
@@ -59,7 +59,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, weight, bias)
     is_float32 = all(t is None or t.dtype == torch.float32 for t in (x, weight, bias))
     is_plain = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    is_large = x.numel() * len(weight) >= _FEWEST_PRODUCTS
+    is_large = x.numel() * len(weight) >= _MIN_MULTIPLICATIONS
     if not (is_float32 and is_plain and is_large):
         return F.linear(x, weight, bias)
     rows: Tensor = _Product.apply(x.reshape(-1, x.shape[-1]), weight, bias)

@@ -17,7 +17,7 @@ from util.tensor_ops import at_least_float32
 
 from .winograd import WinogradConv
 
-_onednn = torch.ops.mkldnn  # its functions may be missing: look them up where they are called
+_onednn = torch.ops.mkldnn  # some builds lack some of its operators: look them up when called
 # oneDNN chooses the layout of a convolution's weights for the shape of the input. It converts
 # weights from another packed layout in each call, slowly: up to 0.5 s for one layer. With AVX-512
 # the layout for kernels larger than 1 x 1 is the same for all shapes; without AVX-512 it is not.
@@ -90,7 +90,7 @@ class PackedConv:
             return self._convolve(x, residual, relu)
         if self._linear is not None and residual is None:
             return self._linear(x.permute(0, 2, 3, 1), relu=relu).permute(0, 3, 1, 2)
-        if self._has_winograd and WinogradConv.pays(x):
+        if self._has_winograd and WinogradConv.is_faster_for(x):
             return self._winograd(x, residual, relu)
         weights = (*self._packed_for(x), *self._geometry)
         if residual is None:
@@ -105,9 +105,9 @@ class PackedConv:
         return WinogradConv(*self._plain(torch.float32))
 
     def _packed_for(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias, packed for the shape of ``x``; kept until another shape comes.
+        """Weight and bias, packed for the shape of ``x``; cached for the last shape.
 
-        Packing takes as long as the conversion of plain weights, which each call would repeat.
+        Unpacked weights would be converted in every call, which takes as long as packing them.
         """
         shape = (1, x.shape[1], *_TYPICAL_HW) if self._is_layout_fixed else tuple(x.shape)
         key, packed = self._packed

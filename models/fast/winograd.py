@@ -52,8 +52,8 @@ class WinogradConv:
         return is_known and min(conv.in_channels, conv.out_channels) >= _MIN_CHANNELS
 
     @staticmethod
-    def pays(x: Tensor) -> bool:
-        """Whether an input (B, C, H, W) fills enough tiles, in float32."""
+    def is_faster_for(x: Tensor) -> bool:
+        """Whether an input (B, C, H, W) is float32 and fills enough tiles."""
         batch_size, _, height, width = x.shape
         tiles = batch_size * _tiles(height) * _tiles(width)
         is_filled = 4 * batch_size * height * width >= 3 * tiles * _OUT**2

@@ -147,7 +147,7 @@ def test_subjects_are_listed(capsys):
 def test_unknown_subjects_are_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["inferense"])
-    assert "unknown subject inferense; choose of inference" in capsys.readouterr().err
+    assert "unknown subject inferense; choose from inference" in capsys.readouterr().err
 
 
 def test_only_the_baseline_returns_freed_memory(monkeypatch):

@@ -41,9 +41,9 @@ def test_the_report_names_what_is_new_and_what_is_not_used():
     del state["module.input_proj.bias"]
     state["module.unknown"] = torch.ones(1)
     words = str(finetune_model(ours, state))
-    assert "new, because the shape differs: input_proj.weight is (8, 6, 1, 1) in the file" in words
-    assert "new, because not in the file: input_proj.bias" in words
-    assert "only in the file, not used: unknown" in words
+    assert "not loaded (different shape): input_proj.weight is (8, 6, 1, 1) in the file" in words
+    assert "not loaded (not in the file): input_proj.bias" in words
+    assert "only in the file: unknown" in words
 
 
 # ---- the classification head
@@ -105,7 +105,7 @@ def test_the_content_of_anchor_queries_has_rows_like_the_head():
     report = finetune_model(ours, theirs.state_dict(), classes)
     file, after = theirs.content_embed.weight, ours.content_embed.weight
     assert torch.equal(after, torch.stack([file[7], before[1], file[3], file[-1]]))
-    assert "loaded: the start of all queries and dog, cat; new: cow" in str(report)
+    assert "loaded: the shared initial content of the queries and dog, cat; new: cow" in str(report)
 
 
 @pytest.mark.parametrize("to_focal", [True, False])

@@ -98,7 +98,7 @@ def losses_and_weights(model, criterion):
 @pytest.mark.parametrize("processor", ["AMD", "other"])
 def test_twenty_steps_equal_those_of_the_plain_model(processor, monkeypatch):
     monkeypatch.setattr(network, "is_onednn_faster", lambda: processor == "AMD")
-    monkeypatch.setattr(onednn_linear, "_FEWEST_PRODUCTS", 1)
+    monkeypatch.setattr(onednn_linear, "_MIN_MULTIPLICATIONS", 1)
     prepared, criterion, _ = build()
     assert (type(prepared.class_embed) is nn.Linear) == (processor == "other")
     plain = build_model(get_args_parser().parse_args(TINY.split()))[0]

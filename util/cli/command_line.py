@@ -76,9 +76,8 @@ class FlagGroup:
     def add_switch(self, flag: str, help: str, off: str = "", **options: Any) -> None:
         """Add a flag without a value, off by default; ``off`` is the flag that undoes it, if any.
 
-        ``off`` undoes a switch that was restored from a checkpoint. It is a separate argparse
-        action, added before the action of ``flag``, so that a dict of actions by name holds that of
-        ``flag``.
+        ``off`` undoes a switch that was restored from a checkpoint. It is a separate action, added
+        first, so that lookups by name return the action of ``flag``.
         """
         options = {"action": "store_true", **options}
         if off:

@@ -13,8 +13,8 @@ _SECONDS = 1  # torchrun notices a process that has failed within 0.1 s
 def let_main_process_report() -> None:
     """Under torchrun, wait on all ranks but 0 before an error is printed.
 
-    Most errors occur on all ranks. torchrun ends all processes once one of them has failed, so that
-    only rank 0 prints the error; an error of another rank alone is printed after the wait.
+    Most errors occur on all ranks. torchrun ends all processes once one of them has failed, so only
+    rank 0 prints the error. An error on another rank alone is printed after the wait.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0":
         time.sleep(_SECONDS)

@@ -1,6 +1,6 @@
 """Process group of a distributed run: rank and world size, start and end, small collectives.
 
-Without a process group every function works as on rank 0 of 1.
+Without a process group every function works as for a single process (rank 0, world size 1).
 """
 
 import builtins

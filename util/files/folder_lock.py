@@ -22,9 +22,9 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of an output folder inside the ``with`` block. Collective: call on every rank.
 
     The system releases it if the process dies. Without support of the file system or the platform
-    nothing is locked. A lock of another machine only causes a warning: after a crash of that
-    machine a network file system may keep it for a while. A folder that did not exist before is
-    removed again if it is empty at the end.
+    nothing is locked. If another machine holds the lock, only a warning is printed: a network file
+    system may keep it for a while after a crash of that machine. A folder that did not exist before
+    is removed again if it is empty at the end.
 
     Raises:
         UserError: on every rank, if another run on this machine holds it.

@@ -1,4 +1,4 @@
-"""Choose the precision of ``--amp auto``, and recognize precisions that a device only emulates."""
+"""Choose the precision of ``--amp auto``; warn about emulated precisions."""
 
 import platform
 from dataclasses import dataclass

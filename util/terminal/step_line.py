@@ -17,7 +17,7 @@ class StepValues:
     Attributes:
         loss: weighted sum of all losses.
         parts: parts of the loss by their names in the line.
-        class_error: wrongly classified objects, in percent.
+        class_error: class error of matched queries, in percent.
         lr: learning rate of all layers except the backbone.
         images_per_second: of all processes together.
         seconds_left: estimated time to the end of the loop, and to the end of the run.

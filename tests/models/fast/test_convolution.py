@@ -25,7 +25,7 @@ def has_float32_products(monkeypatch):
     """Whether this is a processor with products in float32; call it to change that."""
 
     def choose(value):
-        monkeypatch.setattr(convolutions, "_multiplies_float32", lambda: value)
+        monkeypatch.setattr(convolutions, "_uses_products_in_float32", lambda: value)
 
     choose(False)
     return choose

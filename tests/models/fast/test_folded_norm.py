@@ -115,7 +115,7 @@ def test_all_batch_norms_are_folded_and_parameters_and_names_do_not_change():
 
 def test_maps_saved_for_backward_are_fewer(monkeypatch):
     """Small maps as matrix products in float32 save patches as well; they are left out here."""
-    monkeypatch.setattr(convolution, "_multiplies_float32", lambda: False)
+    monkeypatch.setattr(convolution, "_uses_products_in_float32", lambda: False)
     saved = {}
     for name, backbone in zip(("plain", "folded"), pair_of_backbones("resnet18"), strict=True):
         sizes = []

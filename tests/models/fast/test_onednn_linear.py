@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def products(monkeypatch):
     """Send products of all sizes through oneDNN; returns the list of their shapes."""
-    monkeypatch.setattr(onednn_linear, "_FEWEST_PRODUCTS", 1)
+    monkeypatch.setattr(onednn_linear, "_MIN_MULTIPLICATIONS", 1)
     shapes, apply = [], onednn_linear._Product.apply
 
     def counted(a, b, bias):
@@ -98,7 +98,7 @@ def test_other_inputs_use_pytorch(products, monkeypatch):
     assert linear(torch.zeros(0, 6), random(4, 6), random(4)).shape == (0, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert linear(random(5, 6), random(4, 6), None).dtype == torch.bfloat16
-    monkeypatch.setattr(onednn_linear, "_FEWEST_PRODUCTS", 5 * 6 * 4 + 1)
+    monkeypatch.setattr(onednn_linear, "_MIN_MULTIPLICATIONS", 5 * 6 * 4 + 1)
     linear(random(5, 6), random(4, 6), None)
     assert not products
 
@@ -140,7 +140,7 @@ def test_in_mixed_precision_nothing_changes(products):
 
 
 def test_one_compiled_graph_for_small_and_large_products(monkeypatch):
-    monkeypatch.setattr(onednn_linear, "_FEWEST_PRODUCTS", 6 * 4 * 10)
+    monkeypatch.setattr(onednn_linear, "_MIN_MULTIPLICATIONS", 6 * 4 * 10)
     graphs, weight = [], random(4, 6)
 
     def backend(graph, _):

@@ -60,8 +60,8 @@ def test_supported_convolutions(changes, is_supported):
     ],
 )
 def test_sizes_that_pay(shape, pays):
-    assert WinogradConv.pays(torch.empty(shape)) is pays
-    assert not WinogradConv.pays(torch.empty(shape, dtype=torch.bfloat16))
+    assert WinogradConv.is_faster_for(torch.empty(shape)) is pays
+    assert not WinogradConv.is_faster_for(torch.empty(shape, dtype=torch.bfloat16))
 
 
 def test_packed_convolutions_use_it_in_float32(monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from tests.terminals import Terminal
-from util.terminal.passing_lines import passing_lines
+from util.terminal.transient_lines import transient_lines
 
 
 def load():
@@ -18,7 +18,7 @@ def load():
 
 
 def test_a_file_does_not_get_them(capsys):
-    with passing_lines():
+    with transient_lines():
         load()
         print("Warning: odd", "data")
         print("no end", end="")
@@ -28,7 +28,7 @@ def test_a_file_does_not_get_them(capsys):
 
 def test_a_terminal_shows_each_until_the_next():
     with Terminal() as terminal:
-        with passing_lines():
+        with transient_lines():
             load()
             print("Warning: odd data")
             load()
@@ -42,7 +42,7 @@ def test_a_terminal_shows_each_until_the_next():
 def test_stdout_is_given_back_after_an_error(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr("sys.stdout", stream)
-    with pytest.raises(KeyError), passing_lines():
+    with pytest.raises(KeyError), transient_lines():
         raise KeyError
     print("after")
     assert stream.getvalue() == "after\n"

@@ -6,14 +6,19 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 # What pycocotools prints while it reads an annotation file, and `datasets.coco` in its place.
-_PASSING = ("loading annotations into memory...", "Done (t=", "creating index...", "index created!")
+_STARTS = (
+    "loading annotations into memory...",
+    "Done (t=",
+    "creating index...",
+    "index created!",
+)
 _ERASE_TO_END = "\x1b[K"
 
 
 @contextlib.contextmanager
-def passing_lines() -> Iterator[None]:
+def transient_lines() -> Iterator[None]:
     """Show pycocotools' messages on a terminal until the next line; drop them elsewhere."""
-    above: Any = _PassingLines(sys.stdout)
+    above: Any = _TransientLines(sys.stdout)
     with contextlib.redirect_stdout(above):
         try:
             yield
@@ -21,7 +26,7 @@ def passing_lines() -> Iterator[None]:
             above.end()
 
 
-class _PassingLines:
+class _TransientLines:
     """A stream in which the next line overwrites a progress message."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -36,15 +41,15 @@ class _PassingLines:
         return len(text)
 
     def _write_line(self, line: str) -> None:
-        is_passing = line.startswith(_PASSING)
+        is_transient = line.startswith(_STARTS)
         if self._is_terminal:
-            self._stream.write(_ERASE_TO_END + line + ("\r" if is_passing else "\n"))
+            self._stream.write(_ERASE_TO_END + line + ("\r" if is_transient else "\n"))
             self._stream.flush()
-        elif not is_passing:
+        elif not is_transient:
             self._stream.write(line + "\n")
 
     def end(self) -> None:
-        """Erase the last passing line, and write the beginning of a line that was not ended."""
+        """Erase the last transient line, and write the beginning of a line that was not ended."""
         self._stream.write((_ERASE_TO_END if self._is_terminal else "") + self._line)
         self._stream.flush()
 
