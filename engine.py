@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from datasets.coco_eval import CocoEvaluator
 from datasets.evaluation.batch_results import Targets, detections, panoptic_maps
-from datasets.evaluation.report import coco_statistics
+from datasets.evaluation.result_formats import coco_statistics
 from datasets.evaluation.voc_ap import voc_statistics
 from datasets.panoptic_eval import build_panoptic_evaluator, panoptic_statistics
 from models.criterion import SetCriterion
@@ -36,7 +36,7 @@ Batch = tuple[NestedTensor, Sequence[Target]]
 
 @dataclass
 class EpochContext:
-    """Position in an interrupted epoch, and callbacks of each step.
+    """Resume position in an epoch, and callbacks for each step.
 
     Attributes:
         steps_done: steps already trained before an interruption.
@@ -220,7 +220,7 @@ def weight_losses(
 
     Args:
         losses: scalars by name; losses without a weight are only logged.
-        targets: targets of the batch. Without objects ``class_error`` is NaN (no observation).
+        targets: targets of the batch. Without objects ``class_error`` is NaN, which meters ignore.
 
     Returns:
         the sum; and by name ``loss``, weighted losses, ``class_error``, raw ``NAME_unscaled``.
@@ -295,10 +295,11 @@ def evaluate(
         metrics as ``coco_eval_bbox`` and ``coco_eval_masks``; panoptic quality of all, thing and
         stuff classes as ``PQ_all``, ``PQ_th``, ``PQ_st``, each with ``pq``, ``sq``, ``rq`` in
         [0, 1] and ``n`` classes; VOC AP as ``voc_ap50`` and ``voc_ap50_11point`` if the ground
-        truth has VOC's field ``difficult``. And the evaluator, with scores on rank 0 only.
+        truth has VOC's field ``difficult``. And the evaluator (scores on rank 0 only).
 
     Raises:
         DivergenceError: if a prediction is not finite.
+        UserError: the same in a batch without objects, for which the criterion has no costs.
     """
     model = optimize_on_cpu(without_ddp(model.eval()), aux_outputs=True)
     criterion.eval()

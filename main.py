@@ -46,7 +46,7 @@ def main(
         args: all flags; flags that the original does not have may be missing. Modified in place:
             missing flags are added, ``output_dir`` is set, and `connected` sets ``distributed``,
             in a distributed run also ``rank``, ``world_size``, ``gpu`` and ``dist_backend``.
-        given: names of the flags given explicitly; a checkpoint may override all others, see
+        given: names of the flags given explicitly; others may be restored from a checkpoint, see
             `training.flags.saved.resolve_flags`.
         run_name: without ``args.output_dir`` training writes to ``outputs/{run_name}-N``, with the
             first free N; empty: nothing is written.
@@ -155,7 +155,7 @@ def _build_training(
     from training.terminal.opening import build_opening
 
     model, criterion, postprocessors = build_network(args, data.classes.is_thing, data.category_ids)
-    output.full(f"number of params: {num_trainable(model)}")
+    output.log_line(f"number of params: {num_trainable(model)}")
     if output.is_short:
         print(build_opening(args, start, data, model))
     load_weights(model, start, args.backbone, args.backbone_weights, data.class_of_row())
@@ -184,7 +184,7 @@ def _resolve_flags(
     """Restore flags from the checkpoints, check and print them. Collective.
 
     Returns:
-        the final flags: a copy, with ``amp_auto``: why ``--amp auto`` chose ``amp``, or empty.
+        a copy; ``amp_auto`` is the reason for the choice of ``--amp auto``, else empty.
     """
     from datasets import build_scales
     from training.flags.checks import check_flags, check_training_flags, require_same_flags

@@ -24,7 +24,7 @@ from datasets.evaluation.panoptic_quality import (
     match_segments,
     summarize_matches,
 )
-from datasets.evaluation.report import with_own_id
+from datasets.evaluation.result_formats import with_own_id
 from util.distributed.gathering import broadcast_object, gather_by_id
 from util.distributed.processes import is_main_process
 from util.errors import UserError

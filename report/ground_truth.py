@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 
 from datasets import build_dataset, build_ground_truth, get_coco_api_from_dataset
 from datasets.formats.held_out import NO_IMAGES, ImageSplit
-from training.earlier_data import class_list
+from training.checkpoint_data import classes_to_read
 from training.flags.arguments import flag_actions
 from training.flags.data_checks import COCO_PATHS, DATA_FLAGS, OWN_DATA_PATHS
 from util.errors import UserError
@@ -63,7 +63,7 @@ def read_ground_truth(
     args = argparse.Namespace(**{**defaults, **found})  # a checkpoint may lack some flags
     # The saved value counts rows of the classification head and does not limit the ids.
     args.num_classes = None
-    args.classes = class_list(args.classes, flags, names, "the checkpoint")
+    args.classes = classes_to_read(args.classes, flags, names, "the checkpoint")
     try:
         val_set = build_dataset("val", args, names, split)
         ground_truth = build_ground_truth(val_set, args)

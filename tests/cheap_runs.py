@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from training import evaluation_output
+
 _PICTURES = ("draw_detections", "draw_panoptic_maps")
 
 
@@ -23,9 +25,8 @@ def cheap_runs() -> Iterator[None]:
 @contextmanager
 def with_pictures() -> Iterator[None]:
     """Runs in this process draw their pictures nevertheless."""
-    from training import reporting
 
     with pytest.MonkeyPatch.context() as patch:
         for name in _PICTURES:
-            patch.setattr(f"training.evaluation.{name}", getattr(reporting, name))
+            patch.setattr(f"training.evaluation.{name}", getattr(evaluation_output, name))
         yield

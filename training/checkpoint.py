@@ -111,7 +111,7 @@ def checkpoint_of(
 def with_thresholds(
     checkpoint: Checkpoint, thresholds: Thresholds, ema_thresholds: Thresholds
 ) -> dict[str, Any]:
-    """Copy of a checkpoint with the thresholds of its evaluation, see `Progress`."""
+    """Copy of a checkpoint with these thresholds, see `Progress`."""
     progress = {**checkpoint["progress"], "ema_thresholds": ema_thresholds}
     return {**checkpoint, "thresholds": thresholds, "progress": progress}
 
@@ -204,7 +204,7 @@ def position_in(checkpoint: Checkpoint) -> tuple[Any, Any]:
 
 
 def report_better_average(checkpoint: Checkpoint, source: str, hint: str) -> None:
-    """Print a notice if a checkpoint also has EMA weights; of ``best.pth``, if they scored better.
+    """Print a notice if a checkpoint also has EMA weights (``best.pth``: if they scored better).
 
     Args:
         checkpoint: checkpoint whose raw weights are used.

@@ -88,18 +88,18 @@ def class_of_row_in(checkpoint: Mapping[str, Any], source: str) -> dict[int, str
 
 
 def class_names_in(
-    checkpoint: Mapping[str, Any], source: str, is_scored: bool = True
+    checkpoint: Mapping[str, Any], source: str, keeps_classes: bool = True
 ) -> Mapping[int, str]:
     """Class names by category id in a checkpoint; empty if unknown.
 
     Released files, which are recognized by their names, have COCO's classes.
 
     Args:
-        is_scored: whether the classes of the head are used as they are. False: it is trained on
+        keeps_classes: whether the classes of the head are used as they are. False: it is trained on
             other classes, as with the original's ``--resume``; COCO's names do not matter then.
     """
     names = table_of_checkpoint(source, checkpoint).names
-    released = None if names or not is_scored else released_by_file(source)
+    released = None if names or not keeps_classes else released_by_file(source)
     return names if released is None else released.category_names
 
 
@@ -114,18 +114,18 @@ def _likely_names(checkpoint: Mapping[str, Any], source: str) -> Mapping[int, st
 
 
 def with_class_names(
-    checkpoint: Mapping[str, Any], source: str, dataset: Any, is_scored: bool
+    checkpoint: Mapping[str, Any], source: str, dataset: Any, keeps_classes: bool
 ) -> dict[str, Any]:
     """Content of a checkpoint with the names of `class_names_in` as ``categories``.
 
-    COCO's names are left out for classes to which the dataset gives no names. If it is not known
-    whether the classes are COCO's, a warning is printed if the data contradicts them.
+    COCO's names are omitted for classes that have no name in the data. If the head may or may not
+    have COCO's classes, contradicting data causes a warning.
     """
     if table_of_checkpoint(source, checkpoint).names:
         return dict(checkpoint)
     of_data = getattr(dataset, "categories", {})
-    names = class_names_in(checkpoint, source, is_scored)
-    if not names and is_scored:
+    names = class_names_in(checkpoint, source, keeps_classes)
+    if not names and keeps_classes:
         warn_of_unnamed_classes(_likely_names(checkpoint, source), of_data, source)
     named = {i: name for i, name in names.items() if of_data.get(i) != str(i)}
     return {**checkpoint, "categories": named}

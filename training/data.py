@@ -22,19 +22,19 @@ from datasets.loading.padding_share import estimated_share
 from datasets.loading.samplers import EpochBatchSampler
 from datasets.loading.samples import ReportingLoader
 from training.checkpoint import flags_in
+from training.checkpoint_data import (
+    build_earlier_split,
+    check_val_fraction,
+    classes_to_read,
+    report_changed_data,
+    warn_of_trained_validation_images,
+)
 from training.class_rows import (
     category_ids_in,
     choose_category_ids,
     class_names_in,
     require_rows,
     with_class_names,
-)
-from training.earlier_data import (
-    build_earlier_split,
-    check_fraction,
-    class_list,
-    report_changed_data,
-    warn_of_earlier_training,
 )
 from training.resume import Start
 from util.category_ids import CategoryIds
@@ -105,22 +105,22 @@ def build_data(args: argparse.Namespace, start: Start) -> Data:
     if of_head is not None:  # classes without a row are reported below
         args = argparse.Namespace(**{**vars(args), "num_classes": None})
     split = build_earlier_split(args, start)
-    is_scored = args.eval or start.resume is None  # else the head is trained again
-    known = None if head is None else class_names_in(head.content, head.path, is_scored)
+    keeps_classes = args.eval or start.resume is None  # else the head is trained again
+    known = None if head is None else class_names_in(head.content, head.path, keeps_classes)
     if start.resume is not None and known is not None:
         saved = flags_in(start.resume.content, start.resume.path)
-        listed = class_list(args.classes, saved, known, start.resume.path)
+        listed = classes_to_read(args.classes, saved, known, start.resume.path)
         args = argparse.Namespace(**{**vars(args), "classes": listed})
     val_set: Any = build_dataset("val", args, known, split)
-    check_fraction(args.val_fraction, val_set, start, split)
+    check_val_fraction(args.val_fraction, val_set, start, split)
     train_set: Any = None if args.eval else build_dataset("train", args, known, split)
     _require_same_data(args.skip_checks, training=train_set, validation=val_set)
     warn_of_shared_images(train_set, val_set)
-    warn_of_earlier_training(val_set, start, split)
+    warn_of_trained_validation_images(val_set, start, split)
     classes = classes_of_run(
         val_set,
         train_set,
-        None if head is None else with_class_names(head.content, head.path, val_set, is_scored),
+        None if head is None else with_class_names(head.content, head.path, val_set, keeps_classes),
         "" if head is None else head.path,
         args.skip_checks,
     )

@@ -13,13 +13,12 @@ from datasets.evaluation.evaluated_data import (
     ground_truth_hash,
     write_evaluated_data,
 )
-from datasets.evaluation.report import write_detections
+from datasets.evaluation.result_formats import write_detections
 from datasets.loading.samples import ReportingLoader
 from engine import evaluate
 from models.criterion import SetCriterion
 from training.data import Data
-from training.flags.data_checks import DATA_FLAGS
-from training.reporting import (
+from training.evaluation_output import (
     all_detections,
     draw_detections,
     draw_panoptic_maps,
@@ -27,6 +26,7 @@ from training.reporting import (
     print_class_tables,
     thresholds_in,
 )
+from training.flags.data_checks import DATA_FLAGS
 from training.run_files import RunFolder
 from training.terminal.output import Output
 from util.distributed.processes import is_main_process
@@ -41,8 +41,8 @@ class Scored(NamedTuple):
     Attributes:
         stats: statistics, see `engine.evaluate`.
         evaluator: evaluator after ``accumulate``, see `engine.evaluate`.
-        thresholds: see `training.reporting.thresholds_in`; also None for ``--eval`` without an
-            output folder.
+        thresholds: see `training.evaluation_output.thresholds_in`; None also for ``--eval`` without
+            an output folder.
     """
 
     stats: dict[str, Any]
@@ -65,7 +65,7 @@ class Evaluation:
         seed: seed of the random generators during an evaluation.
         dump_detections: file for the detections of the last evaluation; empty: none.
         training: whether this is an evaluation during training, not ``--eval``.
-        evaluated_data: what is stored about the data; None without an output folder.
+        evaluated_data: content of ``eval/data.json``; None without an output folder.
     """
 
     criterion: SetCriterion
@@ -130,10 +130,10 @@ class Evaluation:
             detections, self.data.ground_truth, val_set, self.folder.path, threshold
         )
         if figure is not None:
-            self.output.full(f"Detections next to ground truth: {figure}")
+            self.output.log_line(f"Detections next to ground truth: {figure}")
         if "panoptic" in self.postprocessors:
             figure = draw_panoptic_maps(val_set, self.folder.path)
-            self.output.full(f"Panoptic maps next to ground truth: {figure}")
+            self.output.log_line(f"Panoptic maps next to ground truth: {figure}")
 
 
 def build_evaluation(
@@ -149,8 +149,8 @@ def build_evaluation(
     batch_size = args.eval_batch_size or args.batch_size
     if args.dilation and batch_size > 1:
         print(
-            f"DC5 models (--dilation) lose AP in padded batches, here of {batch_size} images: "
-            "--eval_batch_size 1 gives the AP without padding"
+            f"DC5 models (--dilation) lose AP in padded batches (here {batch_size} images); "
+            "evaluate with --eval_batch_size 1"
         )
     if args.patience is not None and not args.eval and "panoptic" not in postprocessors:
         _warn_of_no_score(args.patience, data)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from torch import nn
 
-from datasets.evaluation.report import serializable_eval
+from datasets.evaluation.result_formats import serializable_eval
 from datasets.loading.loaders import TrainLoader
 from datasets.loading.samples import refuse_too_many
 from engine import EpochContext, train_one_epoch
@@ -103,7 +103,7 @@ class Run:
         with contextlib.closing(self.output), explained_worker_faults(self.signals):
             self._score_averaged()
             if self.training.averaged is not None:
-                print("Raw weights (files and --dump_detections are of these):")
+                print("Raw weights (written to the files and to --dump_detections):")
             evaluator = self._score().evaluator
             if is_main_process():
                 self.folder.save_evaluation(serializable_eval(evaluator.coco_eval["bbox"].eval))
@@ -122,13 +122,13 @@ class Run:
         if settings.resume:
             set_aside_later_files(self.folder, settings.resume, progress)
         self.folder.remove_partial_files()
-        self.output.full("Start training")
+        self.output.log_line("Start training")
         if progress.epoch >= epochs:
             done = count(progress.epoch, "epoch")
             print(f"Nothing left to do: {done} done, --epochs is {epochs}")
         elif self.folder.path is not None and is_main_process():
             write_config(self.folder.path, self.config)
-        self.output.take_log(self.folder.read_log())
+        self.output.load_scores(self.folder.read_log())
         started = time.monotonic()
         with contextlib.closing(self.output), self.signals, explained_worker_faults(self.signals):
             if self._last_epoch_is_not_logged():
@@ -138,9 +138,9 @@ class Run:
                 content = self._save(epoch=progress.epoch - 1)
                 if self.watch.stop_agreed:
                     self._stop()
-                # A checkpoint of a GPU is read from its file, which gives tensors on the CPU.
+                # On a GPU, reload the file to get CPU tensors.
                 self._end_epoch(content=content if self.device.type == "cpu" else None)
-        self.output.full(
+        self.output.log_line(
             f"Training time {datetime.timedelta(seconds=int(time.monotonic() - started))}"
         )
         if settings.compile:
@@ -172,7 +172,7 @@ class Run:
         """Train one epoch, or the remaining steps of a resumed epoch."""
         assert self.train_loader is not None
         settings, plan, progress, training = self.settings, self.plan, self.progress, self.training
-        self._start_stage()
+        self._freeze_or_unfreeze_backbone()
         progress.thresholds = progress.ema_thresholds = None  # they belong to the previous weights
         steps_done = progress.images_done // plan.images_per_step(progress.epoch)
         batches_done, batch_size = steps_done * plan.accum_steps, plan.batch_size_in(progress.epoch)
@@ -198,23 +198,23 @@ class Run:
             ),
             logger=self.output.epoch_logger(progress.epoch),
         )
-        if settings.group_aspect and not steps_done:  # a resumed epoch counts only part of it
+        if settings.group_aspect and not steps_done:  # resumed: part of the batches
             stats["padding"] = self.train_loader.padding.share
         progress.train_stats = stats
         training.lr_scheduler.step()
         progress.epoch, progress.images_done, progress.meters = progress.epoch + 1, 0, {}
 
-    def _start_stage(self) -> None:
+    def _freeze_or_unfreeze_backbone(self) -> None:
         """Freeze or unfreeze the backbone according to the plan of the current epoch."""
         plan, epoch = self.plan, self.progress.epoch
         is_frozen = plan.freezes_backbone(epoch)
         if set_backbone_trained(self.training.optimizer, not is_frozen):
             switch, batch_size = plan.freeze_backbone_epochs, plan.batch_size_in(epoch)
-            stage = (
-                f"frozen until epoch {switch - 1}" if is_frozen else f"trained from epoch {switch}"
-            )
+            until = f"frozen through epoch {switch - 1}"
+            stage = until if is_frozen else f"trained from epoch {switch}"
             print(f"The backbone is {stage}; batch size {batch_size}")
-            self.parallel_model = distribute(self.training.model)  # DDP expects all gradients
+            # DDP must be rebuilt: it expects a gradient for every trained parameter.
+            self.parallel_model = distribute(self.training.model)
 
     def _after_step(self, steps_done: int, logger: MetricLogger) -> None:
         """Update EMA weights; save a checkpoint if one is due; after a signal also stop."""
@@ -243,7 +243,7 @@ class Run:
             epoch: the epoch that has just been completed; None during an epoch.
 
         Returns:
-            entries by key; the tensors are those of the training state, not copies.
+            entries by key; tensors are shared with the training state.
         """
         parameters, progress = self.training.model.parameters(), self.progress
         if not nn.utils.get_total_norm(p.detach() for p in parameters).isfinite():
@@ -320,7 +320,7 @@ class Run:
             which = {"ema": "EMA weights, ", "model": "raw weights, "}[progress.best_weights]
             which = which if epoch in progress.ema_scores else ""
             score = f"{name} {progress.score_of(epoch):.3f}"
-            self.output.full(f"best.pth: epoch {epoch}, {which}{score}")
+            self.output.log_line(f"best.pth: epoch {epoch}, {which}{score}")
 
     def _score_averaged(self) -> tuple[dict[str, Any], Thresholds]:
         """Evaluate the EMA weights, if there are any; return statistics and thresholds."""

@@ -81,13 +81,12 @@ def num_trainable(model: nn.Module) -> int:
 def prepare_for_training(model: nn.Module, amp: str) -> None:
     """Switch to faster kernels, in place.
 
-    Parameters and their names do not change, results by rounding only, except dropout masks in
-    mixed precision on a CPU. Frozen batch norms are folded into the preceding convolutions.
-    Convolutions get channels-last weights, which makes their feature maps channels-last too; on a
-    GPU only in mixed precision. On CPUs convolutions with small outputs become matrix products in
-    mixed precision, and on AMD processors without AVX-512 also in float32 (`SmallMapConv2d`). On
-    AMD processors float32 linear layers run through oneDNN. On CPUs dropout in mixed precision uses
-    faster random numbers.
+    Parameters and their names do not change, results by rounding only, except dropout masks. Frozen
+    batch norms are folded into the preceding convolutions. Convolutions get channels-last weights,
+    which makes their feature maps channels-last too; on a GPU only in mixed precision. On CPUs
+    convolutions with small outputs become matrix products in mixed precision, and on AMD processors
+    without AVX-512 also in float32 (`SmallMapConv2d`). On AMD processors float32 linear layers run
+    through oneDNN. On CPUs dropout in mixed precision uses a faster generator, so its masks differ.
 
     Args:
         model: model, on its device.
@@ -108,7 +107,7 @@ def distribute(model: nn.Module) -> nn.Module:
     """Wrap the model in DistributedDataParallel, if processes are connected. Collective.
 
     Parameters and buffers are first overwritten with the values of rank 0: with
-    ``broadcast_buffers`` off, DDP does not broadcast buffers, of which frozen batch norms consist.
+    ``broadcast_buffers`` off, DDP does not broadcast buffers; frozen batch norms have only buffers.
 
     ``find_unused_parameters`` is off, so every trained parameter must receive a gradient (possibly
     zero) in every step.
@@ -129,7 +128,7 @@ def distribute(model: nn.Module) -> nn.Module:
 
 
 def _broadcast_state(model: nn.Module) -> None:
-    """Overwrite parameters and buffers with the values of rank 0; their numbers must be equal."""
+    """Overwrite parameters and buffers with the values of rank 0. All ranks must have the same."""
     tensors = [*model.parameters(), *model.buffers()]
     numbers = sum(tensor.numel() for tensor in tensors)
     trained = sum(tensor.requires_grad for tensor in tensors)

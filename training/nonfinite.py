@@ -1,4 +1,4 @@
-"""What a run does about non-finite steps: skip a limited number, then find the cause and end.
+"""Non-finite steps: skip up to ``--max_skipped_steps``, then find the cause and end the run.
 
 `util.step_watch` detects such steps, and `util.optimizer.update_weights` masks their updates.
 ``python forensics.py OUTPUT_DIR/bad_step.pth`` replays a saved step.

@@ -87,7 +87,7 @@ def refuse_used_folder(output_dir: str, resume: str = "") -> None:
     """
 
     def refuse() -> None:
-        """Raise the error, if there is a reason; called on rank 0."""
+        """Raise if the folder is used; called on rank 0."""
         folder = Path(output_dir)
         found = results_in(folder)
         if not found or (resume and lies_in(resume, folder)):

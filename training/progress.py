@@ -39,7 +39,7 @@ class Progress:
         bad_images: one message per unreadable image that was replaced; in the current epoch only
             images of this rank.
         thresholds: score thresholds of the raw weights, on rank 0 only, see
-            `datasets.evaluation.matching.best_thresholds`; None from the next training step on.
+            `datasets.evaluation.matching.best_thresholds`; None again when the next epoch starts.
         ema_thresholds: the same for the EMA weights.
     """
 

@@ -191,7 +191,7 @@ def _finetune(
     backbone_weights: str,
     class_of_row: Mapping[int, str],
 ) -> None:
-    """Load matching weights; a backbone that differs is loaded from ``--backbone_weights``."""
+    """Load matching weights; if the backbone differs, load it from ``--backbone_weights``."""
     path, content = checkpoint
     state = without_ddp_prefix(model_state(content, path))
     has_backbone = has_backbone_of(model, state)
@@ -265,8 +265,8 @@ def set_aside_later_files(folder: RunFolder, checkpoint: str, progress: Progress
     if not folder.holds(checkpoint):
         if folder.path is not None and progress.has_score:
             print(
-                f"best.pth: epoch {progress.best_epoch} is the best so far, in the folder of "
-                f"{checkpoint}; {folder.path} gets a best.pth once an epoch scores better"
+                f"best.pth: the best epoch so far is {progress.best_epoch}, in the folder of "
+                f"{checkpoint}; {folder.path} will get a best.pth when an epoch scores better"
             )
         return
     folder.go_back_to(progress.epoch, progress.step)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets.evaluation.report import best_boxes, write_detections
+from datasets.evaluation.result_formats import best_boxes, write_detections
 from training.checkpoint import Thresholds, best_checkpoint, position_in, with_thresholds
 from training.output_folder import lies_in, set_earlier_run_aside
 from util.distributed.processes import is_main_process

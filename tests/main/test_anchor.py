@@ -8,7 +8,7 @@ from export import torchscript
 from tests.cheap_runs import with_pictures
 from tests.drawn_data import drawn_data
 from tests.test_main import assert_one_line, read_checkpoint, read_log, run
-from training import evaluation, network, reporting
+from training import evaluation, evaluation_output, network
 
 ANCHOR = ["--query_design", "anchor", "--cls_loss", "focal", "--denoising", "2"]
 ANCHOR += ["--overlap_penalty", "2"]
@@ -60,7 +60,7 @@ def test_a_checkpoint_is_evaluated_with_its_own_design(data, trained, capsys):
 def test_figures_have_the_detections_above_the_best_threshold(data, trained, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        reporting, "save_detection_samples", lambda *_, **options: drawn.append(options)
+        evaluation_output, "save_detection_samples", lambda *_, **options: drawn.append(options)
     )
     monkeypatch.setattr(evaluation, "thresholds_in", lambda evaluator: {"best_f1": 0.25})
     checkpoint = ["--eval", "--resume", trained / "checkpoint.pth"]

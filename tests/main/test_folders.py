@@ -50,7 +50,7 @@ def test_a_run_continued_in_another_folder_says_where_the_best_epoch_is(
     let_epochs_score(monkeypatch, 0.2)
     start = ["--resume", two_epochs / "checkpoint.pth", "--epochs", "3"]
     assert run(data, *start, "--output_dir", tmp_path / "new") == 0
-    told = f"best.pth: epoch 0 is the best so far, in the folder of {two_epochs}/checkpoint.pth"
+    told = f"best.pth: the best epoch so far is 0, in the folder of {two_epochs}/checkpoint.pth"
     assert told in capsys.readouterr().out
     assert not (tmp_path / "new" / "best.pth").exists()
 

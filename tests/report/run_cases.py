@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from datasets.coco_eval import CocoEvaluator
-from datasets.evaluation.report import serializable_eval, write_detections
+from datasets.evaluation.result_formats import serializable_eval, write_detections
 from tests.datasets.evaluation.detection_cases import coco_of
 from util.files.checkpoint_file import save_on_master
 

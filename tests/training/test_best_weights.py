@@ -8,7 +8,7 @@ from tests.drawn_data import drawn_data
 from tests.test_main import read_checkpoint, read_log
 from tests.test_main import run_simple as run
 from tests.training.test_resume import Interrupt, assert_same, crash
-from training import evaluation, loop, progress, reporting
+from training import evaluation, evaluation_output, loop, progress
 from training.progress import Progress, score_name
 
 AVERAGED = ["--lr", "1e-3", "--ema_decay", "0.9"]
@@ -147,7 +147,7 @@ def test_readers_of_raw_weights_get_a_notice(data, tmp_path, capsys, scored_by_l
     assert run(data, "--eval", "--resume", best) == 0
     text = capsys.readouterr().out  # with the --ema_decay of the checkpoint both are scored
     assert "scored better" not in text
-    titles = ["EMA weights:", "Raw weights (files and --dump_detections are of these):"]
+    titles = ["EMA weights:", "Raw weights (written to the files and to --dump_detections):"]
     assert [line for line in text.splitlines() if " weights" in line] == titles
     assert run(data, "--eval", "--resume", best, "--ema_decay", "0") == 0
     assert said()
@@ -174,7 +174,7 @@ def thresholds_by_evaluation(monkeypatch):
 def test_detections_are_matched_once_per_evaluation(data, tmp_path, monkeypatch):
     """It takes seconds on COCO."""
     calls = []
-    monkeypatch.setattr(reporting, "best_thresholds", lambda *_: calls.append(1))
+    monkeypatch.setattr(evaluation_output, "best_thresholds", lambda *_: calls.append(1))
     best = tmp_path / "best.pth"
     assert run(data, *AVERAGED, "--epochs", "1", "--output_dir", tmp_path) == 0
     assert len(calls) == 2  # raw and EMA weights

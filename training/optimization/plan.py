@@ -51,7 +51,7 @@ class TrainingPlan:
         return (epoch + 1) % self.eval_every == 0 or epoch + 1 == self.epochs
 
     def lr_factor(self, epoch: int, step: int) -> float:
-        """Factor on the learning rates of the schedule: warm-up and batch size.
+        """Factor by which the scheduled learning rates are multiplied: warm-up and batch size.
 
         Args:
             epoch: from 0.
@@ -78,7 +78,7 @@ def build_plan(args: argparse.Namespace) -> TrainingPlan:
 def warn_of_few_steps(plan: TrainingPlan, num_images: int, start: Start) -> None:
     """Print a warning if a new run has fewer steps than its warm-up, or than it needs.
 
-    See `warning_of_few_steps`, which is not printed with ``--frozen_weights``.
+    `warning_of_few_steps` is skipped with ``--frozen_weights``.
     """
     if start.resume is None and plan.warmup_steps > (planned := plan.num_steps(num_images)):
         print(

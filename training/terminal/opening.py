@@ -92,7 +92,7 @@ def _model(args: argparse.Namespace, num_classes: int, model: nn.Module) -> str:
     return (
         f"DETR for {heads}, {args.backbone}, {number / 1e6:.1f} million parameters "
         f"({num_trainable(model) / 1e6:.1f} trained), {args.num_queries} {kind}, "
-        f"head with {num_classes} classes"
+        f"classification head with {num_classes} rows plus no-object"
     )
 
 

@@ -46,7 +46,7 @@ class Output:
 
     is_short = False
 
-    def full(self, line: str) -> None:
+    def log_line(self, line: str) -> None:
         """Print a line; the short style omits it."""
         print(line)
 
@@ -58,7 +58,7 @@ class Output:
         """Logger of an evaluation."""
         return MetricLogger(delimiter="  ")
 
-    def take_log(self, log: list[dict[str, Any]]) -> None:
+    def load_scores(self, log: list[dict[str, Any]]) -> None:
         """Read the scores of earlier epochs from the log entries. Unused in this style."""
 
     def explain(self, sentences: Sequence[str]) -> None:
@@ -100,7 +100,7 @@ class ShortOutput(Output):
         self._score_name = "AP"
         self._explained: set[str] = set()
 
-    def full(self, line: str) -> None:
+    def log_line(self, line: str) -> None:
         """Print nothing."""
 
     def epoch_logger(self, epoch: int) -> MetricLogger:
@@ -115,9 +115,9 @@ class ShortOutput(Output):
         self._logger = BarLogger("validation")
         return self._logger
 
-    def take_log(self, log: list[dict[str, Any]]) -> None:
+    def load_scores(self, log: list[dict[str, Any]]) -> None:
         """Read the scores of the last evaluation from the log entries."""
-        self._table.take_log(log)
+        self._table.load_scores(log)
 
     def explain(self, sentences: Sequence[str]) -> None:
         """Print explanations of the results, each one once per run."""
@@ -210,7 +210,7 @@ class ScoreTable:
     def __init__(self) -> None:
         self._last: dict[str, Stats] = {}
 
-    def take_log(self, log: Sequence[Stats]) -> None:
+    def load_scores(self, log: Sequence[Stats]) -> None:
         """Store the last scores in the entries of ``log.txt``."""
         for entry in log:
             for prefix in _WEIGHTS:

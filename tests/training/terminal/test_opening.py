@@ -54,7 +54,7 @@ def test_data_model_device_and_folder():
     assert lines[2].endswith(" light 2/1, cat 1/0, never seen 0/0")
     text = "\n".join(lines)
     assert "1.0 million parameters (1.0 trained), 100 queries" in text
-    assert "head with 8 classes" in text.replace("\n            ", " ")
+    assert "classification head with 8 rows plus no-object" in text.replace("\n            ", " ")
     assert "backbone from ImageNet, transformer and heads random" in text
     assert "bfloat16" in text and "300, each with 3 steps of 3 images" in text
     assert lines[-2:] == ["output      out", ""] or lines[-1] == "output      out"

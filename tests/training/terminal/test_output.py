@@ -25,7 +25,7 @@ def test_the_style_decides():
 def test_full_output_prints_what_the_original_prints(capsys):
     output = Output()
     assert type(output.epoch_logger(0)) is type(output.evaluation_logger()) is MetricLogger
-    output.full("Start training")
+    output.log_line("Start training")
     output.explain(["AP is 0: because"])
     output.scores(Progress(), STATS, {})
     output.end(Progress(), None)

@@ -46,13 +46,13 @@ def test_a_continued_run_compares_with_its_log():
         {"train_loss": 1.0, "epoch": 2},  # an epoch without an evaluation
     ]
     table = ScoreTable()
-    table.take_log(log)
+    table.load_scores(log)
     assert table.lines({"coco_eval_bbox": COCO})[2].split()[1:] == ["+0.000"] * 6
 
 
 def test_damaged_scores_in_a_log_are_no_scores():
     table = ScoreTable()
-    table.take_log([{"test_coco_eval_bbox": [None] * 12}, {"test_coco_eval_bbox": None}])
+    table.load_scores([{"test_coco_eval_bbox": [None] * 12}, {"test_coco_eval_bbox": None}])
     assert len(table.lines({"coco_eval_bbox": COCO})) == 2
 
 

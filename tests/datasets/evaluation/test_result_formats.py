@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from datasets.coco_eval import CocoEvaluator
-from datasets.evaluation.report import per_class_table, serializable_eval, write_detections
+from datasets.evaluation.result_formats import per_class_table, serializable_eval, write_detections
 from tests.datasets.coco_cases import annotation, coco_of, prediction, random_case, run_evaluator
 
 BOX = (10, 10, 50, 50)

@@ -14,7 +14,7 @@ from datasets.coco_panoptic import CocoPanoptic
 from datasets.evaluation.collapse import explain_collapse
 from datasets.evaluation.explain import explain_limit, explain_missing_ap
 from datasets.evaluation.matching import best_thresholds
-from datasets.evaluation.report import per_class_table
+from datasets.evaluation.result_formats import per_class_table
 from datasets.loading.listed_images import read_row_image
 from datasets.panoptic_eval import PANOPTIC_FOLDER
 from util.distributed.processes import is_main_process
@@ -45,7 +45,7 @@ def explanations(evaluator: CocoEvaluator, training: bool) -> list[str]:
         training: whether this is an evaluation during training, not ``--eval``.
 
     Returns:
-        may be empty.
+        sentences, possibly none.
     """
     collapse = explain_collapse(evaluator.coco_gt, evaluator.detections("bbox"), training)
     others = [sentence for sentence in (explain_limit(evaluator), collapse) if sentence is not None]

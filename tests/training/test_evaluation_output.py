@@ -7,7 +7,7 @@ from PIL import Image
 from datasets.coco_panoptic import CocoPanoptic
 from tests.datasets.panoptic_cases import HEIGHT, WIDTH, id_map_of, segments_of, write_panoptic
 from tests.datasets.photo_cases import write_photo
-from training.reporting import panoptic_samples
+from training.evaluation_output import panoptic_samples
 from util.files.panoptic_png import encode_id_map
 
 

@@ -36,8 +36,10 @@ def _is_same_path(now: str, before: Any) -> bool:
     return isinstance(before, str) and Path(now).resolve() == Path(before).resolve()
 
 
-def check_fraction(fraction: float | None, val_set: Any, start: Start, earlier: ImageSplit) -> None:
-    """Refuse a ``--val_fraction`` of a new run that changes nothing: all images are in the split.
+def check_val_fraction(
+    fraction: float | None, val_set: Any, start: Start, earlier: ImageSplit
+) -> None:
+    """Refuse ``--val_fraction`` in a new run if the checkpoint's split already has all images.
 
     Files of `export.weights` do not store their fraction; for them a warning is printed.
 
@@ -61,7 +63,7 @@ def check_fraction(fraction: float | None, val_set: Any, start: Start, earlier: 
     problem = (
         f"--val_fraction {fraction:g}: the {len(earlier.val)} validation images of "
         f"{checkpoint.path} are kept{known}, and the data has no new images; "
-        "omit the flag, or choose all validation images anew with --split_seed N"
+        "omit the flag, or choose new validation images with --split_seed N"
     )
     if saved is None:
         print(f"Warning: {problem}")
@@ -69,7 +71,7 @@ def check_fraction(fraction: float | None, val_set: Any, start: Start, earlier: 
         raise UserError(problem)
 
 
-def warn_of_earlier_training(val_set: Any, start: Start, earlier: ImageSplit) -> None:
+def warn_of_trained_validation_images(val_set: Any, start: Start, earlier: ImageSplit) -> None:
     """Print a warning if held-out images are, or may be, training images of the checkpoint.
 
     Args:
@@ -116,7 +118,7 @@ def _warn_of_missing_images(
         )
 
 
-def class_list(
+def classes_to_read(
     classes: str | None, saved: Mapping[str, Any], names: Mapping[int, str], source: str
 ) -> str | list[str] | None:
     """Use the checkpoint's class names if the file of ``--classes`` no longer exists.
