@@ -291,15 +291,14 @@ def evaluate(
         print_tables: print the tables of COCO and panoptic metrics.
 
     Returns:
-        statistics: as in `train_one_epoch`, except ``lr``, averaged over images; the 12 COCO
+        a pair: statistics as in `train_one_epoch` (no ``lr``), averaged over images; the 12 COCO
         metrics as ``coco_eval_bbox`` and ``coco_eval_masks``; panoptic quality of all, thing and
         stuff classes as ``PQ_all``, ``PQ_th``, ``PQ_st``, each with ``pq``, ``sq``, ``rq`` in
         [0, 1] and ``n`` classes; VOC AP as ``voc_ap50`` and ``voc_ap50_11point`` if the ground
-        truth has VOC's field ``difficult``. And the evaluator (scores on rank 0 only).
+        truth has VOC's field ``difficult``; and the evaluator (scores on rank 0 only).
 
     Raises:
-        DivergenceError: if a prediction is not finite.
-        UserError: the same in a batch without objects, for which the criterion has no costs.
+        DivergenceError: if a prediction is not finite; UserError for a batch without objects.
     """
     model = optimize_on_cpu(without_ddp(model.eval()), aux_outputs=True)
     criterion.eval()
