@@ -25,8 +25,13 @@ class FastForward:
     def replace(
         cls, module: nn.Module, fast: Callable[..., Any], watched: Sequence[nn.Module] = ()
     ) -> None:
-        """Replace the forward pass of a module, in place; for the arguments see the class."""
-        module.forward = cls(module.forward, fast, watched)
+        """Replace the forward pass of a module, in place; for the arguments see the class.
+
+        Nothing changes if a user has already replaced it, or that of a watched module.
+        """
+        own = [vars(m).get("forward") for m in (module, *watched)]
+        if all(forward is None or isinstance(forward, cls) for forward in own):
+            module.forward = cls(module.forward, fast, watched)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run one of the two forward passes."""

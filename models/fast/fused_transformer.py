@@ -17,7 +17,7 @@ from util.system.precision import has_amx
 
 from .attention import Attention
 from .fast_forward import FastForward
-from .onednn_linear import OneDnnAttention
+from .onednn_linear import OneDnnAttention, OneDnnLinear
 from .packed_layers import PackedLinear
 
 _QUERIES_AT_ONCE = 256  # per chunk, whose scores fit into the CPU cache
@@ -176,12 +176,12 @@ class FusedDecoderLayer:
 
 
 def fuse_transformers(model: nn.Module) -> None:
-    """Replace the forward passes of all encoder and decoder layers, in place."""
+    """Replace the forward passes of encoder and decoder layers, in place."""
     for module in list(model.modules()):
-        if type(module) is TransformerEncoderLayer and _is_known(module.self_attn):
+        if type(module) is TransformerEncoderLayer and _is_known(module, module.self_attn):
             _replace(module, FusedEncoderLayer(module))
-        elif type(module) is TransformerDecoderLayer and all(
-            map(_is_known, (module.self_attn, module.multihead_attn))
+        elif type(module) is TransformerDecoderLayer and _is_known(
+            module, module.self_attn, module.multihead_attn
         ):
             _replace(module, FusedDecoderLayer(module))
 
@@ -190,8 +190,13 @@ def _replace(layer: nn.Module, fast: Any) -> None:
     FastForward.replace(layer, fast, watched=list(layer.modules())[1:])
 
 
-def _is_known(attention: nn.Module) -> bool:
-    return type(attention) in (Attention, OneDnnAttention) and attention.in_proj_bias is not None
+def _is_known(layer: Any, *attentions: Attention) -> bool:
+    """Whether attentions and linear layers are the usual ones, not for example LoRA adapters."""
+    linears = layer.linear1, layer.linear2
+    return all(type(linear) in (nn.Linear, OneDnnLinear) for linear in linears) and all(
+        type(attention) in (Attention, OneDnnAttention) and attention.in_proj_bias is not None
+        for attention in attentions
+    )
 
 
 def _add(x: Tensor, position: Tensor | None) -> Tensor:

@@ -10,7 +10,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils._pytree import tree_map
 
 from models.detr import DETR
-from models.transformer import TransformerDecoder
+from models.segmentation import DETRsegm
+from models.transformer import Transformer, TransformerDecoder
 
 from .convolution import SmallMapConv2d
 from .fast_forward import FastForward
@@ -141,22 +142,30 @@ def _pack_other_convolutions(model: nn.Module) -> None:
     for module in modules:
         is_conv = type(module) is nn.Conv2d or type(module) is SmallMapConv2d
         if is_conv and id(module) not in packed and pads_with_zeros(module):
-            FastForward.replace(module, PackedConv(module))
+            # Watched: hooks may compute its weights, as those of `torch.nn.utils.prune` do.
+            FastForward.replace(module, PackedConv(module), watched=[module])
 
 
 def _drop_auxiliary_outputs(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, DETR):
             module.aux_loss = False
-            decoder = getattr(module.transformer, "decoder", None)
-            if _reads_last_layer(type(module)) and type(decoder) is TransformerDecoder:
-                decoder.return_intermediate = False
+    detector = model.detr if type(model) is DETRsegm else model
+    if isinstance(detector, DETR) and _reads_last_layer(detector):
+        detector.transformer.decoder.return_intermediate = False  # type: ignore[union-attr]
 
 
-def _reads_last_layer(detr: type[DETR]) -> bool:
-    """Whether a class uses only the last decoder layer if ``aux_loss`` is off, as `DETR` does."""
+def _reads_last_layer(detr: DETR) -> bool:
+    """Whether only the last decoder layer is used if ``aux_loss`` is off."""
     methods = ("forward", "detect", "decode", "predict")
-    return all(getattr(detr, name) is getattr(DETR, name) for name in methods)
+    is_plain = all(getattr(type(detr), name) is getattr(DETR, name) for name in methods)
+    transformer = detr.transformer
+    # A subclass may combine the outputs of all layers.
+    return (
+        is_plain
+        and type(transformer) is Transformer
+        and type(transformer.decoder) is TransformerDecoder
+    )
 
 
 def _refuse_changes(model: Any) -> None:

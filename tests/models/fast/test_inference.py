@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from models.backbone import Backbone, Joiner
 from models.demo import MinimalDETR
@@ -376,6 +377,79 @@ def test_an_own_backbone_and_a_subclass():
     transformer = Transformer(16, 2, 1, 2, 24, return_intermediate_dec=True)
     joiner = Joiner(OwnBackbone(), PositionEmbeddingSine(8, normalize=True))
     model = randomize_norms(WithSum(joiner, transformer, 3, 5)).eval()
+    assert largest_difference(optimize_for_inference(model), model, images(*SIZES)) < 1e-5
+
+
+class Adapted(nn.Linear):
+    """A linear layer that does not compute the product with its weights alone, as with LoRA."""
+
+    def forward(self, input):
+        return 2 * super().forward(input)
+
+
+def test_linear_layers_of_the_user():
+    model = build()
+    model.transformer.encoder.layers[0].linear1 = Adapted(16, 24)
+    model.transformer.decoder.layers[1].linear2 = Adapted(24, 16)
+    assert largest_difference(optimize_for_inference(model), model, images(*SIZES)) < 1e-5
+
+
+def test_weights_that_a_hook_computes():
+    model = build()
+    prune.random_unstructured(model.input_proj, "weight", amount=0.5)
+    with torch.no_grad():
+        model.input_proj.weight_orig.mul_(2)  # the hook has not run since then
+    assert largest_difference(optimize_for_inference(model), model, images(*SIZES)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "backbone.0.body.bn1",
+        "backbone.0.body.layer1.0",
+        "backbone.0.body.layer2.0.conv1",
+        "input_proj",
+        "transformer.encoder.layers.0",
+        "transformer.decoder.layers.1.linear1",
+    ],
+)
+def test_a_forward_pass_that_a_user_has_replaced(path):
+    model = build()
+    module = model.get_submodule(path)
+    plain = module.forward
+    module.forward = lambda *args, **options: 2 * plain(*args, **options)
+    assert largest_difference(optimize_for_inference(model), model, images(*SIZES)) < 1e-5
+
+
+class MeanOfLayers(Transformer):
+    """A transformer that uses the outputs of all decoder layers."""
+
+    def forward(self, *args):
+        states, memory = super().forward(*args)
+        return states.mean(0, keepdim=True), memory
+
+
+def test_a_transformer_that_uses_all_decoder_layers():
+    model = build()
+    model.transformer.__class__ = MeanOfLayers
+    model.aux_loss = False
+    assert largest_difference(optimize_for_inference(model), model, images(*SIZES)) < 1e-5
+
+
+class FirstLayer(nn.Module):
+    """A model with a detector, of which it reads the first decoder layer."""
+
+    def __init__(self, detr):
+        super().__init__()
+        self.detr = detr
+
+    def forward(self, batch):
+        features, positions = self.detr.backbone(nested_tensor_from_tensor_list(batch))
+        return {"states": self.detr.decode(features[-1], positions[-1])[0][0]}
+
+
+def test_a_model_that_uses_another_decoder_layer():
+    model = FirstLayer(build()).eval()
     assert largest_difference(optimize_for_inference(model), model, images(*SIZES)) < 1e-5
 
 
