@@ -241,7 +241,9 @@ def parse_command_line(argv: Sequence[str] | None = None) -> CommandLine:
     parser.refuse_overridden(argv)
     given = parser.given_flags(argv)
     if "freeze_backbone_epochs" in given and args.freeze_backbone_epochs == 0:
-        args.freeze_batch_size = None  # a recipe may set both flags; 0 turns off both
+        # A recipe or a checkpoint may set both flags; 0 turns off both.
+        args.freeze_batch_size = None
+        given.add("freeze_batch_size")
     args.device = args.device or default_device()
     run_name = "" if "output_dir" in given else _run_name(argv, args)
     return CommandLine(args, given, run_name)

@@ -249,6 +249,14 @@ def test_no_frozen_epochs_with_a_recipe_that_has_some():
     assert main.parse_command_line([recipe]).args.freeze_batch_size == 8
 
 
+def test_no_frozen_epochs_with_a_checkpoint_that_has_some(data, uninterrupted, tmp_path):
+    start = ["--resume", uninterrupted("stages") / "checkpoint0001.pth", "--epochs", "3"]
+    start += ["--freeze_backbone_epochs", "0", "--output_dir", tmp_path]
+    assert run(data, *start) == 0
+    flags = read_checkpoint(tmp_path / "checkpoint.pth")["args"]
+    assert flags["freeze_backbone_epochs"] == 0 and flags["freeze_batch_size"] is None
+
+
 MISTAKES = {
     "momentum of Adam": (["--momentum", "0.9"], "--optimizer adamw has no momentum"),
     "momentum of 1": (["--momentum", "1", "--optimizer", "sgd"], "must be below 1"),
