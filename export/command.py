@@ -201,11 +201,8 @@ def _add_export_flags(parser: ArgumentParser, export_format: Format) -> None:
     raw = "export the outputs pred_logits and pred_boxes instead of scores, labels and boxes"
     group.add_switch("--raw", raw)
     if export_format.has_sizes:
-        group.add(
-            "--fixed_size",
-            "export for one input size HEIGHTxWIDTH, for runtimes without dynamic shapes",
-            type=_size_hw,
-        )
+        fixed = "export for one input size HEIGHTxWIDTH, for runtimes without dynamic shapes"
+        group.add("--fixed_size", fixed, type=_size_hw)
     else:
         parser.set_defaults(fixed_size=None)
     group.add_switch(
@@ -230,7 +227,6 @@ def add_check_flags(parser: ArgumentParser, tolerance: float | None) -> None:
         f"{' '.join(sizes)}, or smaller if the model limits the size)",
         nargs="+",
         type=_size_hw,
-        default=None,
     )
     group.add(
         "--check_batches",
@@ -238,7 +234,6 @@ def add_check_flags(parser: ArgumentParser, tolerance: float | None) -> None:
         f"{' '.join(map(str, BATCH_SIZES))})",
         nargs="+",
         type=positive_int,
-        default=None,
     )
     tolerance_help = "maximum absolute difference of scores and of box coordinates in [0, 1]"
     if tolerance is None:

@@ -185,9 +185,8 @@ def build_parser() -> ArgumentParser:
     runtime = FlagGroup(parser, "runtime")
     names = ("onnxruntime", "openvino")
     runtime.add("--runtime", "runtime, on the CPU", choices=names, default=names[0])
-    runtime.add(
-        "--threads", "number of threads (default: chosen by the runtime)", type=positive_int
-    )
+    threads = "number of threads (default: chosen by the runtime)"
+    runtime.add("--threads", threads, type=positive_int)
     precision = "precision in which OpenVINO computes (default: chosen by OpenVINO)"
     runtime.add("--precision", precision, choices=("f32", "bf16"))
     return parser

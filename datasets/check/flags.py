@@ -24,16 +24,14 @@ def build_parser() -> ArgumentParser:
         data.add(f"--{split}_ann", f"COCO annotation file of the {images} images")
     check = FlagGroup(parser, "check")
     check.add("--num_queries", "number of object queries of the model", default=100, type=int)
-    check.add(
-        "--num_classes", "number of classes; category ids must be below this number", type=int
-    )
+    classes = "number of classes; category ids must be below this number"
+    check.add("--num_classes", classes, type=int)
     check.add_switch("--masks", "also check segmentations")
     check.add_switch("--skip_images", "check annotations only, without opening images")
     check.add("--num_workers", "number of threads that decode images", default=2, type=int)
     report = FlagGroup(parser, "report")
-    report.add(
-        "--json", 'write a JSON report to this file ("-": to stdout, instead of the text report)'
-    )
+    target = 'write a JSON report to this file ("-": to stdout, instead of the text report)'
+    report.add("--json", target)
     report.add("--pictures", "save sample images with their boxes to this file (.png, .jpg, …)")
     report.add("--num_pictures", "number of images drawn per split", default=8, type=int)
     return parser

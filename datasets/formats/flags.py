@@ -16,10 +16,8 @@ def add_reading_flags(group: FlagGroup) -> None:
     """Add the flags for how data is read, except ``--seed``."""
     fraction = "fraction of images for validation if the data is not split (default: 0.1)"
     group.add("--val_fraction", fraction, type=float)
-    group.add(
-        "--split_seed", "seed of the split made by --val_fraction (default: --seed)", type=int
-    )
+    seed = "seed of the split made by --val_fraction (default: --seed)"
+    group.add("--split_seed", seed, type=int)
     group.add("--classes", "text file with class names, one per line; other classes are ignored")
-    group.add_switch(
-        "--keep_difficult", "Pascal VOC: also train and evaluate on objects marked difficult"
-    )
+    difficult = "Pascal VOC: also train and evaluate on objects marked difficult"
+    group.add_switch("--keep_difficult", difficult)

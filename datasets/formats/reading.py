@@ -111,9 +111,7 @@ def _part_of(tables: Tables, image_set: str, options: ReadOptions, earlier: Imag
     training, validation = hold_out(tables.data, fraction, options.seed, earlier, prefix)
     data = training if image_set == "train" else validation
     if not data["images"]:
-        raise UserError(
-            f"--val_fraction {fraction} leaves no training images; use a smaller fraction"
-        )
+        raise UserError(f"--val_fraction {fraction} leaves no training images; use a smaller one")
     train_names, val_names = (
         [f"{prefix}{row.get('file_name')}" for row in part["images"]]
         for part in (training, validation)

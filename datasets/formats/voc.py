@@ -31,10 +31,7 @@ from datasets.formats.voc_xml import VocFile, read_voc_file
 from util.errors import UserError
 from util.text import counted
 
-_UNCLEAR = (
-    "have an EXIF orientation, but their size does not show whether the boxes follow it; read as "
-    "stored"
-)
+_UNCLEAR = "have an EXIF orientation, and sizes do not show if boxes follow it; read as stored"
 _CLEARLY_LARGER = 1.1  # factor of sides
 _FLAG = re.compile(r"\s+(-1|0|1)$")  # follows an image name in lists for a single class
 

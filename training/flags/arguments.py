@@ -45,23 +45,15 @@ def _add_training_flags(group: FlagGroup) -> None:
     add("--epochs", "number of training epochs", default=300, type=int)
     frozen = "keep the backbone frozen for the first N epochs"
     add("--freeze_backbone_epochs", frozen, type=int, metavar="N")
-    add(
-        "--freeze_batch_size",
-        "batch size per process while the backbone is frozen (default: --batch_size)",
-        type=int,
-    )
+    frozen_size = "batch size per process while the backbone is frozen (default: --batch_size)"
+    add("--freeze_batch_size", frozen_size, type=int)
     _add_schedule_flags(group)
     add("--clip_max_norm", "clip the gradient norm to this value; 0: off", default=0.1, type=float)
     add("--amp", AMP_HELP, choices=AMP_CHOICES)
     add_switch("--compile", "compile backbone and transformer with torch.compile for training")
-    add_switch(
-        "--tf32",
-        "NVIDIA GPUs: compute float32 matrix products in TF32 (10-bit mantissa)",
-    )
-    add_switch(
-        "--activation_checkpointing",
-        "recompute activations in the backward pass: less memory, slower, same gradients",
-    )
+    add_switch("--tf32", "NVIDIA GPUs: compute float32 matrix products in TF32 (10-bit mantissa)")
+    recompute = "recompute activations in the backward pass: less memory, slower, same gradients"
+    add_switch("--activation_checkpointing", recompute)
     skipped = "skip up to this many steps with a non-finite loss or gradient before aborting"
     add("--max_skipped_steps", skipped, type=int)
     ema = "decay of the exponential moving average (EMA) of the weights, e.g. 0.9998; 0: off"
@@ -91,11 +83,10 @@ def _add_schedule_flags(group: FlagGroup) -> None:
         "below keep their rate",
         type=float,
     )
-    add(
-        "--lr_min_ratio",
-        "final learning rate of the cosine schedule, as a fraction of the initial one (e.g. 0.01)",
-        type=float,
+    ratio = (
+        "final rate of the cosine schedule, as a fraction of the initial learning rate (e.g. 0.01)"
     )
+    add("--lr_min_ratio", ratio, type=float)
     add("--warmup_steps", "number of optimizer steps of linear learning-rate warm-up", type=int)
     group.add_switch(
         "--lr_scale_batch",
@@ -175,11 +166,8 @@ def _add_data_flags(group: FlagGroup) -> None:
     kinds = "coco, coco_panoptic, voc, yolo, or shapes, shapes_panoptic (synthetic)"
     add("--dataset_file", f"dataset: {kinds}", default="coco")
     add("--coco_path", "COCO directory: train2017/, val2017/, annotations/", type=str)
-    add(
-        "--coco_panoptic_path",
-        "COCO panoptic directory: panoptic_val2017/, …, annotations/",
-        type=str,
-    )
+    panoptic = "COCO panoptic directory: panoptic_val2017/, …, annotations/"
+    add("--coco_panoptic_path", panoptic, type=str)
     add_switch("--remove_difficult", "no effect; accepted for old command lines")
     add("--train_images", "folder of training images")
     add("--train_ann", "COCO annotation file of the training images")
@@ -193,9 +181,7 @@ def _add_data_flags(group: FlagGroup) -> None:
     std = "per-channel standard deviation; images are divided by it after subtracting the mean"
     add("--image_std", std, **of_channel)
     add("--crop_prob", "probability of cropping a training image", type=float)
-    flip = (
-        "probability of mirroring a training image; use 0 if left and right are different classes"
-    )
+    flip = "probability of mirroring training images; use 0 if left and right are different classes"
     add("--flip_prob", flip, type=float)
     kernels = "library that resizes images; torch: faster, but some 8-bit pixel values differ by 1"
     add("--resize", kernels, choices=["pillow", "torch"])
@@ -220,9 +206,7 @@ def _add_run_flags(group: FlagGroup, device: str) -> None:
     deterministic = "use deterministic algorithms (slower)"
     group.add_switch("--deterministic", deterministic, off="--no_deterministic")
     add("--resume", "checkpoint (file or URL) to continue from or to evaluate", default="")
-    newest = (
-        "continue from the newest checkpoint in --output_dir, or start a new run if there is none"
-    )
+    newest = "continue from the newest checkpoint in --output_dir; without one, start a new run"
     group.add_switch("--auto_resume", newest)
     group.add_switch(
         "--overwrite", "start over in a used --output_dir; old files are moved to earlier-N/"
@@ -236,20 +220,15 @@ def _add_run_flags(group: FlagGroup, device: str) -> None:
     first = "number of the first epoch of a new run"
     add("--start_epoch", first, default=0, type=int)
     group.add_switch("--eval", "evaluate the checkpoint of --resume, without training")
-    segments = (
-        "minimum score of segments in panoptic maps (default: 0.85, or 0.35 with --cls_loss focal)"
-    )
+    segments = "minimum score of panoptic segments (default: 0.85, or 0.35 with --cls_loss focal)"
     add("--panoptic_threshold", segments, type=float)
     add("--eval_batch_size", "evaluation batch size per process (default: --batch_size)", type=int)
-    add(
-        "--dump_detections",
-        "write the detections of the last evaluation to this file (COCO results JSON)",
-    )
+    dump = "write the detections of the last evaluation to this file (COCO results JSON)"
+    add("--dump_detections", dump)
     styles = "short: progress bar and tables; full: log lines; auto: short in a terminal, else full"
     add("--log_style", styles, choices=["auto", "short", "full"])
-    group.add_switch(
-        "--tensorboard", "also write scalars and sample detections to tensorboard/ in --output_dir"
-    )
+    board = "also write scalars and sample detections to tensorboard/ in --output_dir"
+    group.add_switch("--tensorboard", board)
     add("--world_size", "not needed: set from the launcher's environment", default=1, type=int)
     url = "rendezvous URL, as init_method of torch.distributed (env://, tcp://…, file://…)"
     add("--dist_url", url, default="env://")

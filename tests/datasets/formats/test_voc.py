@@ -276,7 +276,5 @@ def test_photos_whose_size_does_not_show_their_orientation_are_noted(tmp_path, o
     write_photo(tmp_path / "a.jpg", orientation, upright_image((32, 32)))
     write_text(tmp_path / "a.xml", voc_xml(voc_object(), size_wh=(32, 32)))
     (note,) = notes(read(tmp_path, "val", val_fraction=1))
-    assert note == (
-        "1 image has an EXIF orientation, but its size does not show whether the boxes follow it; "
-        "read as stored: a.jpg"
-    )
+    assert note.startswith("1 image has an EXIF orientation, and sizes do not show if boxes follow")
+    assert note.endswith("; read as stored: a.jpg")
