@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from datasets.annotations.class_tables import table_of_checkpoint
-from models.weights import assumed_cls_loss, load_model_state, model_state
+from models.weights import assumed_cls_loss, model_state
 from training.averaging import AveragedModel
 from training.progress import PROGRESS_FIELDS, Progress
 from util.distributed.processes import all_gather, get_rank
@@ -242,26 +242,6 @@ def report_other_versions(checkpoint: Checkpoint) -> None:
 
 
 # ---- restoring
-
-
-def restore_average(
-    averaged: AveragedModel, checkpoint: Checkpoint, source: str, num_updates: int
-) -> bool:
-    """Load the EMA weights of a checkpoint; return whether there are any.
-
-    Args:
-        averaged: EMA model, changed in place.
-        checkpoint: checkpoint that is resumed or evaluated.
-        num_updates: number of updates of the EMA weights.
-
-    Raises:
-        UserError: if names or shapes do not match.
-    """
-    weights = averaged_weights_in(checkpoint, source)
-    if weights is not None:
-        load_model_state(averaged.module, weights, source)
-        averaged.num_updates = num_updates
-    return weights is not None
 
 
 def restored_progress(checkpoint: Checkpoint) -> Progress:

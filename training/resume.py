@@ -25,11 +25,11 @@ from models.weights import (
 from training.averaging import AveragedModel
 from training.checkpoint import (
     TrainingState,
+    averaged_weights_in,
     can_resume,
     cls_loss_in,
     flags_in,
     report_other_versions,
-    restore_average,
     restored_progress,
 )
 from training.class_rows import class_of_row_in
@@ -338,8 +338,11 @@ def averaged_model(
     averaged = AveragedModel(training.model, decay)
     if checkpoint is not None:
         path, content = checkpoint
-        was_restored = restore_average(averaged, content, path, training.progress.step)
-        if is_evaluated and not was_restored:
+        weights = averaged_weights_in(content, path)
+        if weights is not None:
+            load_model_state(averaged.module, weights, path)
+            averaged.num_updates = training.progress.step
+        elif is_evaluated:
             raise UserError(
                 f"--ema_decay {decay}: {path} has no EMA weights to evaluate; use --ema_decay 0"
             )

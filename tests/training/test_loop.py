@@ -47,6 +47,20 @@ def test_a_step_just_skipped_counts_in_its_checkpoint(tmp_path):
     assert saved == [1]
 
 
+@pytest.mark.parametrize("decided", [True, False])
+def test_rank_0_decides_whether_the_last_epoch_is_evaluated_again(monkeypatch, decided):
+    """While it writes the log, other ranks would read another one."""
+    monkeypatch.setattr(loop, "broadcast_object", lambda own: decided)
+    folder = SimpleNamespace(holds=lambda path: True, has_logged=lambda epoch: decided)
+    progress = Progress(epoch=2, train_stats={"loss": 1.0})
+    run = SimpleNamespace(
+        progress=progress, folder=folder, settings=SimpleNamespace(resume="x.pth")
+    )
+    assert loop.Run._last_epoch_is_not_logged(run) == decided
+    progress.scores[1] = 0.5
+    assert not loop.Run._last_epoch_is_not_logged(run)
+
+
 @pytest.mark.parametrize("world", [1, 2])
 def test_of_several_processes_none_stops_within_an_evaluation(monkeypatch, world):
     """The others would wait for it at the end."""

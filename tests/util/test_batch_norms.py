@@ -3,7 +3,6 @@
 from torch import nn
 
 from util.batch_norms import keep_frozen_norms
-from util.optimizer import freeze_backbone
 
 
 def test_norms_with_frozen_weights_keep_their_statistics():
@@ -11,7 +10,7 @@ def test_norms_with_frozen_weights_keep_their_statistics():
     model["plain"] = nn.BatchNorm2d(2, affine=False)
     model["partly"] = nn.BatchNorm2d(2)
     model["partly"].bias.requires_grad_(False)
-    freeze_backbone(model)
+    model["backbone"].requires_grad_(False)
     model.train()
     keep_frozen_norms(model)
     assert {name: m.training for name, m in model.items()} == {
