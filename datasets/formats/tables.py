@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pycocotools import mask as coco_mask
+
 from datasets.annotations.coco_file import ORIGIN, TEXT_ID, UPRIGHT, text_ids
+from datasets.annotations.segmentations import encode_segmentation, usable_polygons
 from datasets.formats.held_out import ImageSplit
 from util.errors import UserError
 from util.text import counted, first_of
@@ -174,7 +177,7 @@ def as_tables(
             row[UPRIGHT] = True
         rows.append(row)
         for one in image.objects:
-            annotation = _annotation_of(one, class_ids[one.name])
+            annotation = _annotation_of(one, class_ids[one.name], image.size_wh)
             number = len(annotations) + 1
             annotations.append(
                 {"id": number, "image_id": image_id, **annotation, ORIGIN: image.origin}
@@ -184,12 +187,13 @@ def as_tables(
     return {"images": rows, "annotations": annotations, "categories": categories}
 
 
-def _annotation_of(one: ReadObject, category_id: int) -> dict[str, Any]:
-    _, _, width, height = one.box_xywh
+def _annotation_of(
+    one: ReadObject, category_id: int, size_wh: tuple[int, int] | None
+) -> dict[str, Any]:
     row: dict[str, Any] = {
         "category_id": category_id,
         "bbox": list(one.box_xywh),
-        "area": width * height,
+        "area": _area_of(one, size_wh),
         "iscrowd": 0,
     }
     if one.polygons:
@@ -197,6 +201,16 @@ def _annotation_of(one: ReadObject, category_id: int) -> dict[str, Any]:
     if one.difficult is not None:
         row["difficult"] = int(one.difficult)
     return row
+
+
+def _area_of(one: ReadObject, size_wh: tuple[int, int] | None) -> float:
+    """Area in square pixels: of the mask, as in COCO, or of the box without an outline or mask."""
+    _, _, box_width, box_height = one.box_xywh
+    mask_area = 0.0
+    if size_wh is not None and (polygons := usable_polygons(list(one.polygons))):
+        width, height = size_wh
+        mask_area = float(coco_mask.area(encode_segmentation(polygons, height, width)))
+    return mask_area or box_width * box_height
 
 
 def common_folder(paths: Iterable[Path]) -> Path:

@@ -67,6 +67,7 @@ def test_polygons_become_segmentations(tmp_path):
     row = read(tmp_path).data["annotations"][0]
     assert row["segmentation"] == [[10, 15, 20, 15, 10, 30]]
     assert row["bbox"] == [10, 15, 10, 15]
+    assert row["area"] == pytest.approx(75, abs=5)  # of the mask, not of the box
 
 
 def test_labels_apart_in_one_folder_and_next_to_the_images_of_another(tmp_path):
