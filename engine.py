@@ -298,7 +298,7 @@ def evaluate(
         truth has VOC's field ``difficult``; and the evaluator (scores on rank 0 only).
 
     Raises:
-        DivergenceError: if a prediction is not finite; UserError for a batch without objects.
+        DivergenceError: if a prediction is not finite; in a batch without objects a UserError.
     """
     model = optimize_on_cpu(without_ddp(model.eval()), aux_outputs=True)
     criterion.eval()

@@ -176,7 +176,7 @@ def build_parser() -> ArgumentParser:
     """Create the parser."""
     parser = ArgumentParser(
         prog=_PROGRAM,
-        description="Print box AP, size and time per image of export.onnx files on COCO data",
+        description="Print box AP, size and time per image of export.onnx files on COCO data.",
     )
     parser.add_argument("models", nargs="+", type=Path, help="ONNX files")
     data = FlagGroup(parser, "data")

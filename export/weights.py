@@ -178,6 +178,11 @@ def check_output_file(output: StrPath, source: StrPath | None = None) -> None:
     """
     check_replaceable(output)
     check_folder_of(output)
+    check_not_source(output, source)
+
+
+def check_not_source(output: StrPath, source: StrPath | None) -> None:
+    """Raise a UserError if the file ``output`` is ``source``, a file or URL that is read."""
     found = [path for path in (source, output) if path is not None and os.path.exists(path)]
     if len(found) == 2 and os.path.samefile(*found):
         raise UserError(f"{output} is the file that is read: choose a different output file")

@@ -6,8 +6,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from training import evaluation_output
-
 _PICTURES = ("draw_detections", "draw_panoptic_maps")
 
 
@@ -25,6 +23,7 @@ def cheap_runs() -> Iterator[None]:
 @contextmanager
 def with_pictures() -> Iterator[None]:
     """Runs in this process draw their pictures nevertheless."""
+    from training import evaluation_output  # here: conftest.py imports this file without PyTorch
 
     with pytest.MonkeyPatch.context() as patch:
         for name in _PICTURES:

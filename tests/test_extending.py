@@ -306,10 +306,15 @@ def test_main_trains_on_a_dataset_of_torchvision(plug_in, tmp_path):
             target = {"image_id": self.ids[index], "annotations": annotations}
             return self._transforms(*self.prepare(image, target))
 
+        def summary(self):
+            return "not the numbers of a `ListedImages`"
+
     plug_in(lambda image_set, args: Original(image_set))
     with with_pictures():
         assert main.run([*SMALL, "--output_dir", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run/detections.png").is_file()
+    checkpoint = torch.load(tmp_path / "run/checkpoint.pth", weights_only=True)
+    assert checkpoint["data"] == {"training": None, "validation": None}
 
 
 def test_a_dataset_without_ground_truth_is_refused_in_words(plug_in, capsys):

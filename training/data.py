@@ -17,6 +17,7 @@ from datasets.annotations.class_tables import (
 from datasets.annotations.start_checks import warn_of_shared_images
 from datasets.coco import PUBLISHED_SCALES
 from datasets.formats.held_out import ImageSplit
+from datasets.loading.listed_images import ListedImages
 from datasets.loading.loaders import TrainLoader, build_val_loader
 from datasets.loading.padding_share import estimated_share
 from datasets.loading.samplers import EpochBatchSampler
@@ -85,7 +86,7 @@ class Data:
         """Number of images and objects of each split, and a hash; None for other datasets."""
         splits = {"training": self.train_set, "validation": self.val_set}
         return {
-            name: dataset.summary() if hasattr(dataset, "summary") else None
+            name: dataset.summary() if isinstance(dataset, ListedImages) else None
             for name, dataset in splits.items()
         }
 

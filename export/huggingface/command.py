@@ -26,6 +26,7 @@ from export.source import add_model_flags, source_of
 from export.weights import (
     cannot_be_written,
     check_folder_of,
+    check_not_source,
     check_output_file,
     staged_files,
     write_weights,
@@ -48,6 +49,7 @@ def _export(args: argparse.Namespace) -> None:
         raise UserError(f"--output {output}: is a file; give the name of a folder")
     for name in (CONFIG, PREPROCESSOR, WEIGHTS):
         check_replaceable(output / name)
+    check_not_source(output / WEIGHTS, args.checkpoint or args.weights)
     source = source_of(args)
     if source.is_minimal:
         raise UserError(f"--hub {source.name}: Hugging Face has no such model")

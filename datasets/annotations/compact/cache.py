@@ -24,7 +24,7 @@ import torch
 from datasets.annotations.compact.rows import FileBytes
 from util.files.temporary import removed_on_sigterm
 
-_VERSION = 1  # increase if the format of an entry changes
+_VERSION = 2  # increase if an entry of the same file changes
 _SMALLEST_CACHED = 4 << 20  # bytes; smaller files are read about as fast as their entry
 _DAYS_KEPT = 30  # after the last use
 _LONGEST_WAIT = 900  # seconds, for a process that writes the same entry

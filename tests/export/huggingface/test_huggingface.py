@@ -212,8 +212,12 @@ def test_places_that_cannot_be_written(tmp_path, capsys):
     argv = ["to", "--checkpoint", str(tmp_path / "a.pth"), "--output"]
     assert run([*argv, str(tmp_path / "a.pth")]) == 2
     assert run([*argv, str(tmp_path / "no" / "folder")]) == 2
-    file, folder = capsys.readouterr().err.splitlines()
+    argv[2] = str(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").touch()
+    assert run([*argv, str(tmp_path)]) == 2
+    file, folder, own = capsys.readouterr().err.splitlines()
     assert "is a file" in file and "its folder does not exist" in folder
+    assert "model.safetensors is the file that is read" in own
 
 
 def test_links_and_mount_points_lead_to_another_disk(tmp_path, monkeypatch):
