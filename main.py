@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from training.flags.arguments import default_device, flag_actions, get_args_parser
+from util.cli.closed_pipes import outlive_readers_of_output
 from util.cli.command_line import ArgumentParser, run_command
 from util.cli.early_interrupt import end_at_once_on_interrupt
 from util.options import fill_in_new_flags, prints_short
@@ -270,6 +271,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     end_at_once_on_interrupt("main.py")
+    outlive_readers_of_output()
     parse_command_line()  # --help and invalid flags exit here, before the import of PyTorch
     from util.distributed.processes import exit_process, exit_status_of
 

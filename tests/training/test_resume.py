@@ -364,11 +364,11 @@ def test_checkpoints_tell_where_they_come_from(uninterrupted):
 def start(data, folder, *flags):
     """A run in a process of its own."""
     script = ROOT / "tests/distributed/narrow_main.py"
-    command = [sys.executable, "-W", "error", str(script), *FLAGS, "--backbone", SHALLOW]
+    command = [sys.executable, "-W", "error", script, *FLAGS, "--backbone", SHALLOW]
     command += ["--coco_path", str(data), "--output_dir", str(folder), *map(str, flags)]
     return ForkedProgram(
         command,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -382,6 +382,18 @@ def wait_for(path, process):
     while not path.exists() and time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
+
+
+def test_ctrl_c_that_also_ends_the_reader_of_the_output(data, tmp_path):
+    process = start(data, tmp_path, "--epochs", "1000", "--num_workers", "1")
+    wait_for(tmp_path / "log.txt", process)
+    process.stdout.close()  # as of `| tee`
+    os.killpg(process.pid, signal.SIGINT)
+    with process.stderr:
+        assert process.stderr.read().startswith("main.py: stopped by SIGINT")
+    assert process.wait(timeout=60) == 130
+    entries = (tmp_path / "log.txt").read_text().splitlines()
+    assert read_checkpoint(tmp_path / "checkpoint.pth")["epoch"] >= len(entries) - 1
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -5,10 +5,12 @@ import errno
 import math
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from util.cli.closed_pipes import ends_without_reader
 from util.cli.early_interrupt import raise_on_interrupt
 from util.cli.signals import StopRequested
 from util.cli.suggestions import DASHES, explain_argument_file, explain_unknown
@@ -182,17 +184,21 @@ def run_command(name: str, command: Callable[[], None], save_memory: str = "") -
 
     Returns:
         0: success. 1: training has diverged, or another process died or hangs. 2: user error, or a
-        file cannot be written. 130, 143, 138: stopped by Ctrl-C, SIGTERM, SIGUSR1. For each status
-        except 0, one line is printed to stderr. Other exceptions are raised.
+        file cannot be written. 130, 143, 138: stopped by Ctrl-C, SIGTERM, SIGUSR1. 141: the reader
+        of the output has ended (``| head``). For each status except 0 and 141, one line is printed
+        to stderr. Other exceptions are raised.
     """
     try:
         raise_on_interrupt()
         command()
+        print(end="", flush=True)
         return 0
     except UserError as err:
         message, status = f"error: {err.one_line()}", 2
         let_main_process_report()
     except OSError as err:
+        if isinstance(err, BrokenPipeError) and ends_without_reader():
+            return 128 + signal.SIGPIPE
         if err.errno not in _DISK_ERRORS:
             raise
         file = err.filename or "a file"

@@ -1,0 +1,80 @@
+"""Output through pipes whose reader has ended."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from util.cli.closed_pipes import outlive_readers_of_output
+
+ROOT = Path(__file__).resolve().parents[3]
+# Waits until its output has no reader, prints more than fits a pipe, and leaves a file.
+WRITER = """
+import pathlib, sys
+from util.cli.closed_pipes import outlive_readers_of_output
+outlive_readers_of_output()
+print("first é", flush=True)
+sys.stdin.read()
+for _ in range(20000):
+    print("later line")
+print("on stderr", file=sys.stderr)
+pathlib.Path(sys.argv[1]).write_text("saved")
+"""
+COMMAND = """
+import sys
+from util.cli.command_line import run_command
+def command():
+    print("first", flush=True)
+    sys.stdin.read()
+    print("last line, kept in the buffer")
+sys.exit(run_command("tool", command))
+"""
+
+
+def start(code, *words, options=()):
+    return subprocess.Popen(
+        [sys.executable, *options, "-c", code, *words],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+    )
+
+
+def end_without_reader(process):
+    """End the reader of stdout, then let the process go on; return its stderr."""
+    process.stdout.close()
+    process.stdin.close()
+    with process.stderr:
+        text = process.stderr.read()
+    process.wait(timeout=30)
+    return text
+
+
+@pytest.mark.parametrize("options", [(), ("-u",)])
+def test_a_program_goes_on_without_reader(options, tmp_path):
+    process = start(WRITER, str(tmp_path / "file"), options=options)
+    assert process.stdout.readline() == "first é\n".encode()
+    assert end_without_reader(process) == b"on stderr\n"
+    assert process.returncode == 0
+    assert (tmp_path / "file").read_text() == "saved"
+
+
+def test_a_command_ends_quietly_without_reader():
+    process = start(COMMAND)
+    assert process.stdout.readline() == b"first\n"
+    assert end_without_reader(process) == b""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
+def test_other_streams_stay(monkeypatch, tmp_path):
+    with (tmp_path / "log").open("w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        monkeypatch.setattr(sys, "stderr", None)
+        outlive_readers_of_output()
+        assert sys.stdout is file
+        assert sys.stderr is None
