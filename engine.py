@@ -184,10 +184,11 @@ def forward_pass(
 
     Computed in float32, in addition to what PyTorch's autocast chooses:
 
-    - matching and losses, outside the model; the mask head, which the criterion runs, is not;
+    - matching and losses, which run outside the model; but the mask head, which the criterion
+      calls in training, keeps the precision of the model;
     - class and box heads (`models.detr`, `models.anchor.detr`, `models.anchor.decoder`);
-    - in training on a CPU attention, with dropout only its scores and softmax; not the
-      cross-attention of anchor queries (`models.fast.attention`);
+    - attention in training on a CPU (`models.fast.attention`), with dropout only its scores and
+      softmax; not the cross-attention of anchor queries;
     - frozen batch norms (`models.frozen_norm`); of folded ones only scale and shift.
 
     Raises:
@@ -249,8 +250,8 @@ def _clip_gradients(
     """Clip the gradients to a total norm of ``max_norm``, if that is not 0.
 
     Returns:
-        gradient norm before clipping. With fp16, 0 while the scale is above 1: ``scaler`` then
-        handles an overflow (skips the step and halves the scale).
+        gradient norm before clipping. With fp16 and a scale above 1: 0, so that an overflow does
+        not count as a non-finite step; ``scaler`` handles it (skips the step, halves the scale).
     """
     scaler.unscale_(optimizer)
     trained = [p for p in model.parameters() if p.grad is not None]
@@ -291,14 +292,16 @@ def evaluate(
         print_tables: print the tables of COCO and panoptic metrics.
 
     Returns:
-        a pair: statistics as in `train_one_epoch` (no ``lr``), averaged over images; the 12 COCO
+        a pair: the statistics, and the evaluator (with scores on rank 0 only). The statistics are
+        those of `train_one_epoch` without ``lr``, averaged over images; the 12 COCO
         metrics as ``coco_eval_bbox`` and ``coco_eval_masks``; panoptic quality of all, thing and
         stuff classes as ``PQ_all``, ``PQ_th``, ``PQ_st``, each with ``pq``, ``sq``, ``rq`` in
         [0, 1] and ``n`` classes; VOC AP as ``voc_ap50`` and ``voc_ap50_11point`` if the ground
-        truth has VOC's field ``difficult``; and the evaluator (scores on rank 0 only).
+        truth has VOC's field ``difficult``.
 
     Raises:
-        DivergenceError: if a prediction is not finite; in a batch without objects a UserError.
+        DivergenceError: if a prediction is not finite.
+        UserError: the same in a batch without objects, which the matcher does not check.
     """
     model = optimize_on_cpu(without_ddp(model.eval()), aux_outputs=True)
     criterion.eval()

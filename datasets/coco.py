@@ -245,8 +245,8 @@ def build(image_set: str, args: Any) -> CocoDetection:
     Args:
         image_set: "train" or "val".
         args: ``coco_path``, ``masks``; optional: ``{train,val}_{images,ann}``, ``classes``,
-            ``scales``, ``max_size``, ``crop_prob``, ``flip_prob``, ``resize``, ``num_classes``,
-            ``num_queries``, ``skip_checks``.
+            ``scales``, ``max_size``, ``crop_prob``, ``flip_prob``, ``resize``, ``image_mean``,
+            ``image_std``, ``num_classes``, ``num_queries``, ``skip_checks``.
 
     Raises:
         UserError: if a path is missing, or the data is invalid.

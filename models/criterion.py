@@ -28,8 +28,9 @@ class SetCriterion(nn.Module):
 
     The methods ``loss_labels``, ``loss_cardinality``, ``loss_boxes`` and ``loss_masks`` define the
     losses of one decoder layer. A subclass may override them and add others, see
-    ``docs/extending.md``. `models.fast.batched_losses` computes the same numbers for all decoder
-    layers together, for each method that is not overridden.
+    ``docs/extending.md``. For each method that is not overridden, `models.fast.batched_losses`
+    computes the same numbers for all decoder layers together; `loss_masks` runs for the last layer
+    only.
 
     Args:
         num_classes: number of object classes; index ``num_classes`` is the no-object class.
@@ -338,7 +339,8 @@ def _join_layers(losses: Sequence[Losses]) -> Losses:
 
 
 _LOSSES = ("labels", "boxes", "masks", "cardinality")
-# `models.fast.batched_losses` replaces these methods, unless a subclass overrides them.
+# Except for masks, `models.fast.batched_losses` replaces these methods, unless a subclass overrides
+# them.
 SetCriterion._base_methods = {
     name: getattr(SetCriterion, name)
     for name in ("get_loss", "_get_src_permutation_idx", *(f"loss_{loss}" for loss in _LOSSES))

@@ -67,7 +67,7 @@ class DETR(nn.Module):
 
         Args:
             samples: padded batch, list of images (3, H, W), or tensor (B, 3, H, W). RGB, normalized
-                with the ImageNet mean and standard deviation.
+                as in training (``--image_mean``, ``--image_std``; default: ImageNet's).
             targets: read in training by models with ``needs_targets``.
 
         Returns:

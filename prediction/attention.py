@@ -9,7 +9,7 @@ from util.errors import UserError
 
 
 class AttentionMaps:
-    """Attention weights of the last encoder and decoder layer, recorded in a forward pass.
+    """Attention weights of the last encoder and decoder layer for the first image of a batch.
 
     Recording starts immediately and ends with `stop` or at the end of a ``with`` block.
 

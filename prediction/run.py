@@ -82,7 +82,9 @@ def predict_all(
     batch_size: int = 1,
     classes: Sequence[str] | None = None,
 ) -> None:
-    """Predict images one by one. Output files are complete even after an error or a signal.
+    """Predict a stream of images, and pass each prediction to the outputs as soon as it is made.
+
+    Output files are complete even after an error or a signal.
 
     Args:
         images: items with their upright RGB images.

@@ -32,7 +32,7 @@ KINDS = {
 def worst_images(
     errors: Sequence[ImageErrors], ground_truth: GroundTruth, names: Names
 ) -> dict[str, list[ImagePair]]:
-    """Draw the images with the most missed objects, or the highest scores of false detections.
+    """Draw, by kind of error, the images with the most missed objects or highest sum of scores.
 
     Each image is shown once.
 

@@ -81,12 +81,13 @@ def num_trainable(model: nn.Module) -> int:
 def prepare_for_training(model: nn.Module, amp: str) -> None:
     """Switch to faster kernels, in place.
 
-    Parameters and their names do not change, results by rounding only, except dropout masks. Frozen
-    batch norms are folded into the preceding convolutions. Convolutions get channels-last weights,
-    which makes their feature maps channels-last too; on a GPU only in mixed precision. On CPUs
-    convolutions with small outputs become matrix products in mixed precision, and on AMD processors
-    without AVX-512 also in float32 (`SmallMapConv2d`). On AMD processors float32 linear layers run
-    through oneDNN. On CPUs dropout in mixed precision uses a faster generator, so its masks differ.
+    Parameters and their names do not change. Results change by rounding only, except that dropout
+    masks differ on a CPU in mixed precision, because of a faster generator. Frozen batch norms are
+    folded into the preceding convolutions. Convolutions get channels-last weights, which makes
+    their feature maps channels-last too; on a GPU only in mixed precision. On CPUs convolutions
+    with small outputs become matrix products in mixed precision, and on AMD processors without
+    AVX-512 also in float32 (`SmallMapConv2d`). On AMD processors float32 linear layers run through
+    oneDNN.
 
     Args:
         model: model, on its device.

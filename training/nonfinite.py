@@ -41,7 +41,7 @@ _OUT_OF_MEMORY = "not enough memory to replay the step during training"
 
 @dataclass(frozen=True)
 class NonFinitePolicy:
-    """Skips non-finite steps up to a limit; looks for the cause of the next one and ends the run.
+    """Counts non-finite steps; beyond a limit, looks for the cause and ends the run.
 
     Attributes:
         training: its model is replayed; ``skipped_steps`` of its progress is increased.

@@ -113,7 +113,9 @@ class Samples(Dataset):
         raise UserError("none of the images of the dataset can be read")
 
     def _image_and_target(self, index: int) -> tuple[Any, Any]:
-        """An item of the dataset; if its last transform normalizes, with a `ByteImage`.
+        """An item of the dataset; without normalization if that is the last transform.
+
+        The image is then a `ByteImage`, which is normalized on the device.
 
         The transforms are read for each item, so that they may be replaced between two epochs.
         """

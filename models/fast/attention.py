@@ -83,8 +83,8 @@ class Attention(nn.MultiheadAttention, WeightHooks):
         """Compute attention; arguments as in `torch.nn.MultiheadAttention`.
 
         Returns:
-            output (L, B, C), and attention weights (B, L, S) averaged over the heads, or None
-            without ``need_weights``.
+            output (L, B, C), and attention weights: (B, L, S), or (B, heads, L, S) without
+            ``average_attn_weights``; None without ``need_weights``.
         """
         if not torch.jit.is_scripting():
             is_plain = not (need_weights or is_causal) and _is_usual_mask(attn_mask, query, key)
@@ -151,7 +151,7 @@ class Attention(nn.MultiheadAttention, WeightHooks):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, is_attended_to: Tensor | None, p: float) -> Tensor:
-    """Attention of each head on a CPU, in float32; with dropout, mixed precision: see Returns.
+    """Attention of each head on a CPU: in float32, or with dropout partly in the autocast dtype.
 
     Args:
         q: (B, heads, L, C).

@@ -61,8 +61,8 @@ def _add_training_flags(group: FlagGroup) -> None:
     every = "evaluate every N epochs, and after the last epoch"
     add("--eval_every", every, type=int, metavar="N")
     patience = (
-        "early stopping: stop after N evaluations without a better score, once the best score is "
-        "at least 0.0005 (default: off)"
+        "early stopping: stop after N evaluations without a better score, but not while the "
+        "best score is printed as 0.000 (default: off)"
     )
     add("--patience", patience, type=int, metavar="N")
 
@@ -70,7 +70,7 @@ def _add_training_flags(group: FlagGroup) -> None:
 def _add_schedule_flags(group: FlagGroup) -> None:
     add = group.add
     drop = "step schedule: divide the learning rate by 10 every N epochs"
-    drop += "; with any schedule, a checkpoint is kept every N epochs"
+    drop += "; with any schedule, a copy of the checkpoint is kept every N and every 100 epochs"
     add("--lr_drop", drop, default=200, type=int, metavar="N")
     add(
         "--lr_scheduler",
@@ -183,7 +183,7 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--crop_prob", "probability of cropping a training image", type=float)
     flip = "probability of mirroring training images; use 0 if left and right are different classes"
     add("--flip_prob", flip, type=float)
-    kernels = "library that resizes images; torch: faster, but some 8-bit pixel values differ by 1"
+    kernels = "library that resizes images; torch: faster, some 8-bit values differ by 1, rarely 2"
     add("--resize", kernels, choices=["pillow", "torch"])
     similar = "put images of similar aspect ratio into the same batch: less padding"
     add_switch("--group_aspect", similar, off="--no_group_aspect")
@@ -191,8 +191,8 @@ def _add_data_flags(group: FlagGroup) -> None:
     add("--skip_bad_images", bad_images, type=int, metavar="N")
     add_switch(
         "--skip_checks",
-        "only warn about class names, box formats, number of objects, image sizes and differences "
-        "between ranks; also start in an --output_dir that another run is writing to",
+        "warn instead of stopping if class names, box formats, number of objects, image sizes or "
+        "flags and data of the ranks are wrong; also allow an --output_dir that another run uses",
     )
     add("--num_workers", "DataLoader workers per process", default=2, type=int)
 
@@ -213,7 +213,7 @@ def _add_run_flags(group: FlagGroup, device: str) -> None:
     )
     every = "save a checkpoint every N optimizer steps; 0: only after each epoch"
     add("--save_every", every, type=int, metavar="N")
-    recent = "most recent checkpoints to keep, besides best.pth and the copies at --lr_drop"
+    recent = "most recent checkpoints to keep, besides best.pth and the copies of --lr_drop"
     add("--keep_last", recent, type=int)
     initial = "checkpoint (file or URL) with initial weights for a new run; the number of classes"
     add("--finetune", f"{initial} and queries may differ")

@@ -76,9 +76,10 @@ def build_plan(args: argparse.Namespace) -> TrainingPlan:
 
 
 def warn_of_few_steps(plan: TrainingPlan, num_images: int, start: Start) -> None:
-    """Print a warning if a new run has fewer steps than its warm-up, or than it needs.
+    """Print a warning if a new run has fewer steps than its warm-up, or fewer than DETR needs.
 
-    `warning_of_few_steps` is skipped with ``--frozen_weights``.
+    For the number of steps that are needed see `warning_of_few_steps`; with ``--frozen_weights``
+    it is not known.
     """
     if start.resume is None and plan.warmup_steps > (planned := plan.num_steps(num_images)):
         print(
