@@ -292,16 +292,14 @@ def evaluate(
         print_tables: print the tables of COCO and panoptic metrics.
 
     Returns:
-        a pair: the statistics, and the evaluator (with scores on rank 0 only). The statistics are
-        those of `train_one_epoch` without ``lr``, averaged over images; the 12 COCO
-        metrics as ``coco_eval_bbox`` and ``coco_eval_masks``; panoptic quality of all, thing and
-        stuff classes as ``PQ_all``, ``PQ_th``, ``PQ_st``, each with ``pq``, ``sq``, ``rq`` in
-        [0, 1] and ``n`` classes; VOC AP as ``voc_ap50`` and ``voc_ap50_11point`` if the ground
-        truth has VOC's field ``difficult``.
+        the statistics, and the evaluator (with scores on rank 0 only). The statistics are those of
+        `train_one_epoch` without ``lr``, averaged over images; the 12 COCO metrics as
+        ``coco_eval_bbox`` and ``coco_eval_masks``; panoptic quality of all, thing and stuff classes
+        as ``PQ_all``, ``PQ_th``, ``PQ_st``, each with ``pq``, ``sq``, ``rq`` in [0, 1] and ``n``
+        classes; ``voc_ap50`` and ``voc_ap50_11point`` if objects have VOC's field ``difficult``.
 
     Raises:
-        DivergenceError: if a prediction is not finite.
-        UserError: the same in a batch without objects, which the matcher does not check.
+        DivergenceError, UserError: if a prediction is not finite in a batch with, without objects.
     """
     model = optimize_on_cpu(without_ddp(model.eval()), aux_outputs=True)
     criterion.eval()

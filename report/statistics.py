@@ -17,7 +17,7 @@ from report.quality import Names, short_name
 _MAX_CLASSES = 100
 
 
-class SplitStatistics(NamedTuple):
+class SplitCounts(NamedTuple):
     """Counts of a split, without crowds and empty boxes.
 
     Attributes:
@@ -50,7 +50,7 @@ class SplitStatistics(NamedTuple):
         }
 
 
-def split_statistics(annotations: COCO) -> SplitStatistics:
+def split_counts(annotations: COCO) -> SplitCounts:
     """Count the annotations of a split."""
     boxes, labels, images, num_crowds = [], [], Counter[int](), 0
     for annotation in annotations.anns.values():
@@ -62,7 +62,7 @@ def split_statistics(annotations: COCO) -> SplitStatistics:
             labels.append(annotation["category_id"])
             images[annotation["image_id"]] += 1
     per_image = np.array([images[image_id] for image_id in annotations.imgs], dtype=np.int64)
-    return SplitStatistics(
+    return SplitCounts(
         len(annotations.imgs),
         num_crowds,
         Counter(labels),
@@ -71,7 +71,7 @@ def split_statistics(annotations: COCO) -> SplitStatistics:
     )
 
 
-def data_figures(splits: Mapping[str, SplitStatistics], names: Names) -> list[Figure]:
+def data_figures(splits: Mapping[str, SplitCounts], names: Names) -> list[Figure]:
     """Objects by class, objects per image and box sizes.
 
     Args:

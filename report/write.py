@@ -17,7 +17,7 @@ from report.page import Section, Table, render
 from report.plotting import Figure, save_figure
 from report.quality import Names, detection_figures, evaluation_figures
 from report.results import DETECTIONS, Results, discard_other_data, read_results
-from report.statistics import SplitStatistics, data_figures, split_statistics
+from report.statistics import SplitCounts, data_figures, split_counts
 from report.worst_images import worst_images
 from util.errors import UserError
 from util.files.checkpoint_file import atomic_write
@@ -190,10 +190,10 @@ def _attention_section(results: Results, ground_truth: GroundTruth | None) -> Se
 def _data_section(ground_truth: GroundTruth | None, names: Names, folder: Path) -> Section:
     if ground_truth is None:
         return Section("Data")
-    splits: dict[str, SplitStatistics] = {}
+    splits: dict[str, SplitCounts] = {}
     if ground_truth.train is not None:
-        splits["training"] = split_statistics(ground_truth.train)
-    splits["validation"] = split_statistics(ground_truth.val)
+        splits["training"] = split_counts(ground_truth.train)
+    splits["validation"] = split_counts(ground_truth.val)
     columns = {name: split.rows() for name, split in splits.items()}
     rows = [[row, *(columns[name][row] for name in columns)] for row in columns["validation"]]
     figures = _saved(data_figures(splits, names), folder)

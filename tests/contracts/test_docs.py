@@ -10,10 +10,11 @@ import pytest
 import main
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted(p for d in ("", "docs/", "docs/*/", "tests/") for p in ROOT.glob(f"{d}*.md"))
-# Flags of torchrun, Slurm, Docker, TensorBoard and the kill-and-resume tests in benchmarks/.
+FOLDERS = ("", "docs/", "docs/*/", "tests/", "examples/", "benchmarks/", "benchmarks/*/")
+DOCUMENTS = sorted(path for folder in FOLDERS for path in ROOT.glob(f"{folder}*.md"))
+# Flags of torchrun, Slurm, Docker, TensorBoard and the programs in benchmarks/.
 FOREIGN_FLAGS = {
-    "--kills",
+    *("--kills", "--list", "--rounds", "--steps"),
     *("--cpus-per-task", "--gpus-per-node", "--kill-on-bad-exit", "--ntasks-per-node"),
     *("--partition", "--requeue", "--signal", "--shm-size"),
     *("--local_addr", "--max-restarts", "--nnodes", "--nproc_per_node", "--standalone"),

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure as Canvas
 
-from report.statistics import SplitStatistics, data_figures
+from report.statistics import SplitCounts, data_figures
 
 SPLITS = {
-    name: SplitStatistics(9, 0, Counter({1: count, 2: count}), np.ones(9, dtype=int), sides)
+    name: SplitCounts(9, 0, Counter({1: count, 2: count}), np.ones(9, dtype=int), sides)
     for name, count, sides in (
         ("training", 900, np.array([20.0, 70])),
         ("validation", 90, np.array([25.0, 60])),

@@ -84,7 +84,7 @@ class TestZero:
         boxes = [[200.0, 150.0, 20.0, 20.0], [100.0, 100.0, 60.0, 60.0]]
         assert "negative width or height" in the_reason(OBJECTS, [{1: corners(boxes)}])
 
-    def test_boxes_normalised_to_the_image(self):
+    def test_boxes_normalized_to_the_image(self):
         boxes = [[0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.9, 0.98]]
         reason = the_reason(OBJECTS, [{1: corners(boxes)}])
         assert "exceeds 0.98, so they are normalized" in reason

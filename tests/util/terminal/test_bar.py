@@ -94,7 +94,7 @@ def test_a_loop_of_unknown_length_counts():
     assert any(line.startswith("epoch 3 7 loss 12.3") for line in lines)
 
 
-def test_facts_are_read_rarely(monkeypatch):
+def test_step_values_are_read_rarely(monkeypatch):
     monkeypatch.setattr(bar_module, "_SECONDS_BETWEEN_READINGS", 1000)
     readings = []
     with Terminal() as terminal:
