@@ -29,6 +29,15 @@ def compile_parts(model: nn.Module, backend: str = "inductor") -> None:
     detector.transformer.compile(dynamic=True, backend=backend)
 
 
+def discard_graphs() -> None:
+    """Discard all compiled graphs, so that the next calls compile again.
+
+    Call it after parameters were frozen or unfrozen: PyTorch (2.11) does not notice that, and the
+    graph of a frozen backbone has no backward pass.
+    """
+    torch.compiler.reset()
+
+
 def describe_compilations() -> str:
     """One line with the number of graphs that this process has compiled."""
     from torch._dynamo.utils import counters  # takes a second

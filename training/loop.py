@@ -16,7 +16,7 @@ from datasets.loading.samples import refuse_too_many
 from engine import EpochContext, train_one_epoch
 from models.criterion import SetCriterion
 from training.checkpoint import Thresholds, TrainingState, checkpoint_of
-from training.compilation import describe_compilations
+from training.compilation import describe_compilations, discard_graphs
 from training.evaluation import Evaluation, Scored
 from training.flags.config_file import write_config
 from training.network import distribute
@@ -215,6 +215,8 @@ class Run:
             print(f"The backbone is {stage}; batch size {batch_size}")
             # DDP must be rebuilt: it expects a gradient for every trained parameter.
             self.parallel_model = distribute(self.training.model)
+            if self.settings.compile:
+                discard_graphs()
 
     def _after_step(self, steps_done: int, logger: MetricLogger) -> None:
         """Update EMA weights; save a checkpoint if one is due; after a signal also stop."""

@@ -7,13 +7,23 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from tests.drawn_data import drawn_data
 from tests.models.small_models import build_segmenter, images
 from tests.narrow_resnet import SHALLOW
-from training.compilation import check_compiler, compile_parts, describe_compilations
+from tests.test_main import run_simple
+from training.compilation import (
+    check_compiler,
+    compile_parts,
+    describe_compilations,
+    discard_graphs,
+)
 from util.errors import UserError
 
 # Raised while Dynamo inspects the inputs of a graph.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+
+
+data = drawn_data(num_train=4, num_val=2)
 
 
 @pytest.fixture
@@ -60,6 +70,33 @@ def test_segmentation_models_are_compiled_too(compiled):
     compile_parts(model, backend="eager")
     model(images((64, 64)))
     assert counters["stats"]["unique_graphs"] == 2
+
+
+def test_a_frozen_backbone_is_trained_later(compiled):
+    model = build_segmenter(SHALLOW).detr
+    compile_parts(model, backend="aot_eager")
+    body, image = model.backbone[0].body, torch.rand(1, 3, 64, 64)
+    trained = [parameter for parameter in body.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    body(image)
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    discard_graphs()
+    body(image)["3"].sum().backward()
+    assert all(parameter.grad is not None for parameter in trained)
+
+
+def test_runs_compile_again_when_they_freeze_or_unfreeze_the_backbone(data, monkeypatch):
+    discarded = []
+    monkeypatch.setattr("training.flags.checks.check_compiler", lambda device: None)
+    monkeypatch.setattr("training.network.compile_parts", lambda model: None)
+    monkeypatch.setattr("training.loop.discard_graphs", lambda: discarded.append(True))
+    flags = ["--epochs", "3", "--freeze_backbone_epochs", "1"]
+    assert run_simple(data, *flags, "--compile") == 0
+    assert len(discarded) == 2
+    assert run_simple(data, *flags) == 0
+    assert len(discarded) == 2
 
 
 def refusal(device):
