@@ -20,7 +20,11 @@ from datasets.annotations.compact.instances import read_instances
 from datasets.annotations.file_checks import warn_about_paths
 from datasets.annotations.layouts import coco_paths
 from datasets.annotations.object_checks import warn_about_objects
-from datasets.annotations.start_checks import check_boxes_and_counts, warn_about_boxes
+from datasets.annotations.start_checks import (
+    check_boxes_and_counts,
+    stop_or_warn,
+    warn_about_boxes,
+)
 from datasets.formats.class_list import keep_classes, listed_classes
 from datasets.formats.held_out import ImageSplit
 from datasets.formats.tables import Tables
@@ -282,6 +286,10 @@ def build_from_tables(tables: Tables, image_set: str, args: Any) -> CocoDetectio
         UserError: if the data is invalid.
     """
     tables.report(image_set, summary=not prints_short(getattr(args, "log_style", "full")))
+    if not option(args, "skip_bad_images"):  # else up to this number of images is replaced
+        errors = [f"{tables.source}: {note}" for note in tables.errors]
+        fix = "scale the boxes with the images, or correct the sizes in the files"
+        stop_or_warn(errors, fix, option(args, "skip_checks"))
     dataset = _build_dataset(tables.img_folder, tables.source, image_set, args, tables.data)
     dataset.origin = tables.origin
     dataset.split = tables.split

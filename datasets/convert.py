@@ -57,7 +57,7 @@ def _convert(args: argparse.Namespace) -> None:
     for name in split_names(source):
         tables = read_split(source, name, options)
         print(tables.summary(name))
-        for sentence in (*tables.remarks, *tables.notes):
+        for sentence in (*tables.remarks, *tables.notes, *tables.errors):
             print(f"  {sentence}")
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{name}.json"

@@ -120,11 +120,14 @@ def _part_of(tables: Tables, image_set: str, options: ReadOptions, earlier: Imag
     part = f" ({_choice(train_names, val_names, flags, earlier)})"
     if image_set == "train":
         part = " (the other images)"
-    notes = _notes_of(tables.notes, data, training if image_set == "val" else validation)
+    other = training if image_set == "val" else validation
+    notes, errors = (_notes_of(some, data, other) for some in (tables.notes, tables.errors))
     remarks = tables.remarks if image_set == "val" else []  # the same for both splits
     split = earlier.with_images(train_names, val_names)
     part = tables.part + part
-    return replace(tables, data=data, notes=notes, remarks=remarks, part=part, split=split)
+    return replace(
+        tables, data=data, notes=notes, remarks=remarks, part=part, split=split, errors=errors
+    )
 
 
 def _name_prefix(tables: Tables) -> str:

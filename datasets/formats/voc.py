@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,8 @@ _UNCLEAR = "have an EXIF orientation, and sizes do not show if boxes follow it; 
 _CLEARLY_LARGER = 1.1  # factor of sides
 _FLAG = re.compile(r"\s+(-1|0|1)$")  # follows an image name in lists for a single class
 
+_Pairs = Mapping[Path, VocFile | None]  # annotation file of each image
+
 
 @dataclass(frozen=True)
 class VocData:
@@ -61,24 +63,26 @@ class VocData:
             UserError: if files are missing or invalid.
         """
         contents = {name: _read_part(part) for name, part in self.splits.items()}
-        names = {
-            row.name for images, _ in contents.values() for image in images for row in image.objects
-        }
-        images, notes = contents[split]
+        pairs = [pair for file_of, _ in contents.values() for pair in file_of.items()]
+        names = {row.name for _, file in pairs if file is not None for row in file.objects}
+        file_of, notes = contents[split]
+        images, size_notes, errors = _with_sizes(file_of, _placeholders(pairs))
         img_folder = common_folder(image.path for image in images)
         data = as_tables(images, _class_ids(names, known_ids), img_folder)
         part = self.splits[split]
         source = part.list_file or part.xml_folder
         remarks = self._unlisted(contents) if split == [*self.splits][-1] else []
-        return Tables(data, img_folder, source, self.format, notes, remarks)
+        return Tables(
+            data, img_folder, source, self.format, notes + size_notes, remarks, errors=errors
+        )
 
-    def _unlisted(self, contents: Mapping[str, tuple[list[ReadImage], list[Note]]]) -> list[str]:
+    def _unlisted(self, contents: Mapping[str, tuple[_Pairs, list[Note]]]) -> list[str]:
         """Report images that are in none of the lists, such as test images; may be empty."""
         files = [part.list_file for part in self.splits.values() if part.list_file is not None]
         folders = {part.img_folder for part in self.splits.values()}
         if len(files) < len(self.splits) or len(folders) > 1:
             return []
-        listed = {comparable(row.path.stem) for images, _ in contents.values() for row in images}
+        listed = {comparable(path.stem) for file_of, _ in contents.values() for path in file_of}
         names = {comparable(path.stem) for folder in folders for path in images_in(folder)}
         number = len(names - listed)
         are = "is" if number == 1 else "are"
@@ -95,8 +99,8 @@ def _class_ids(names: Iterable[str], known_ids: Mapping[str, int]) -> dict[str, 
     return ids
 
 
-def _read_part(part: VocPart) -> tuple[list[ReadImage], list[Note]]:
-    """Read the images of a split with their objects."""
+def _read_part(part: VocPart) -> tuple[_Pairs, list[Note]]:
+    """Read the annotation files of a split, and find their images."""
     images = _ImageFinder(part.img_folder)
     listed = None if part.list_file is None else _listed_names(part.list_file, images)
     files = _read_files(part.xml_folder, listed)
@@ -117,19 +121,14 @@ def _read_part(part: VocPart) -> tuple[list[ReadImage], list[Note]]:
         )
     unused = [path for name in names for path in images.named(name) if path not in file_of]
     nested = _nested_xml_files(part.xml_folder) if listed is None else []
-    other_sizes: list[Place] = []
-    unclear: list[Place] = []
-    read = [_with_size(path, file, other_sizes, unclear) for path, file in file_of.items()]
     empty = [Place(f.path.name, box) for f in file_of.values() if f for box in f.empty]
     notes = [
         Note("boxes with zero area ignored", empty),
         Note("files without an image ignored", [Place(f.path.name) for f in lone]),
         Note("images with the name of another image ignored", [Place(p.name) for p in unused]),
         Note("files in subfolders ignored", [Place(str(path)) for path in nested]),
-        Note("files with a wrong image size; the size of the image is used", other_sizes),
-        Note(f"images {_UNCLEAR}", unclear),
     ]
-    return read, [note for note in notes if note.places]
+    return file_of, [note for note in notes if note.places]
 
 
 def _read_files(xml_folder: Path, listed: Container[str] | None) -> dict[str, VocFile]:
@@ -226,46 +225,66 @@ def _nested_xml_files(folder: Path) -> list[Path]:
     return [path for path in files if path.suffix.lower() == ".xml" and is_voc_file(path)]
 
 
-def _with_size(
-    path: Path, file: VocFile | None, other_sizes: list[Place], unclear: list[Place]
-) -> ReadImage:
-    """An image with its objects and size.
+def _placeholders(pairs: Iterable[tuple[Path, VocFile | None]]) -> set[tuple[int, int]]:
+    """Wrong sizes in annotation files that no image had when it was annotated.
 
-    Args:
-        file: its annotation file; None: it has no objects.
-        other_sizes: wrong sizes in XML files are appended.
-        unclear: images whose size does not show whether boxes follow the EXIF orientation are
-            appended.
+    In at least one of the files with such a size, a box ends clearly outside it.
     """
-    header = header_size(path)
-    if header and header.is_rotated and header.stored_wh == header.upright_wh:
-        unclear.append(Place(path.name))
-    if file is None:
-        return ReadImage(path, header.upright_wh if header else None, [], path.name)
-    size_wh = _size_of(file.size_wh, header, file.objects)
-    if size_wh is not None and file.size_wh != size_wh:
-        has = "none" if file.size_wh is None else f"{file.size_wh[0]} x {file.size_wh[1]}"
-        other_sizes.append(Place(file.path.name, f"{has}, but {size_wh[0]} x {size_wh[1]}"))
-    return ReadImage(path, size_wh, file.objects, file.path.name)
+    found = set()
+    for path, file in pairs:
+        header = header_size(path)
+        if file is not None and file.size_wh is not None and header is not None:
+            width, height = (_CLEARLY_LARGER * side for side in file.size_wh)
+            if file.size_wh not in header[:2] and not _fit(file.objects, (width, height)):
+                found.add(file.size_wh)
+    return found
 
 
-def _size_of(
-    in_file: tuple[int, int] | None, header: HeaderSize | None, objects: Sequence[ReadObject]
-) -> tuple[int, int] | None:
-    """Image size that the boxes refer to: with or without EXIF rotation.
+def _with_sizes(
+    file_of: _Pairs, placeholders: Collection[tuple[int, int]]
+) -> tuple[list[ReadImage], list[Note], list[Note]]:
+    """Images with their objects and sizes; notes on corrected sizes; notes on errors."""
+    read: list[ReadImage] = []
+    corrected: list[Place] = []
+    resized: list[Place] = []
+    unclear: list[Place] = []
+    for path, file in file_of.items():
+        header = header_size(path)
+        if header and header.is_rotated and header.stored_wh == header.upright_wh:
+            unclear.append(Place(path.name))
+        if file is None:
+            read.append(ReadImage(path, header.upright_wh if header else None, [], path.name))
+            continue
+        size_wh = file.size_wh
+        if header is not None and size_wh not in header[:2]:
+            has = "none" if size_wh is None else f"{size_wh[0]} x {size_wh[1]}"
+            width, height = header.upright_wh
+            place = Place(file.path.name, f"{has}, but the image is {width} x {height}")
+            if size_wh in placeholders or not _is_resized(file, header):
+                size_wh = header.upright_wh
+                corrected.append(place)
+            else:
+                resized.append(place)
+        read.append(ReadImage(path, size_wh, file.objects, file.path.name))
+    notes = [
+        Note("files with a wrong image size; the size of the image is used", corrected),
+        Note(f"images {_UNCLEAR}", unclear),
+    ]
+    errors = [Note("images probably resized after annotation", resized)] if resized else []
+    return read, [note for note in notes if note.places], errors
 
-    A different size in the annotation file is kept only if the image was probably resized after
-    annotation, which is an error when the image is read: the boxes fit this size, but not the
-    image, or the image is an enlarged copy.
+
+def _is_resized(file: VocFile, header: HeaderSize) -> bool:
+    """Whether an image was probably resized after annotation.
+
+    The boxes fit the size in the file, but not the image, or the image is an enlarged copy.
     """
-    if header is None or in_file in (header.stored_wh, header.upright_wh):
-        return in_file
-    if in_file is not None and objects and _fit(objects, in_file):
-        sizes = (header.stored_wh, header.upright_wh)
-        is_enlarged = any(_is_enlarged(in_file, size_wh) for size_wh in sizes)
-        if is_enlarged or not _fit(objects, header.upright_wh):
-            return in_file
-    return header.upright_wh
+    if file.size_wh is None or not file.objects:
+        return False
+    is_enlarged = any(_is_enlarged(file.size_wh, size_wh) for size_wh in header[:2])
+    return is_enlarged or (
+        _fit(file.objects, file.size_wh) and not _fit(file.objects, header.upright_wh)
+    )
 
 
 def _is_enlarged(small_wh: tuple[int, int], large_wh: tuple[int, int]) -> bool:
@@ -274,7 +293,7 @@ def _is_enlarged(small_wh: tuple[int, int], large_wh: tuple[int, int]) -> bool:
     return factor > _CLEARLY_LARGER and abs(small_wh[1] * factor - large_wh[1]) <= factor
 
 
-def _fit(objects: Sequence[ReadObject], size_wh: tuple[int, int]) -> bool:
+def _fit(objects: Sequence[ReadObject], size_wh: tuple[float, float]) -> bool:
     """Whether all boxes end within an image of this size."""
     boxes = [row.box_xywh for row in objects]
     return all(x + w <= size_wh[0] and y + h <= size_wh[1] for x, y, w, h in boxes)

@@ -14,6 +14,7 @@ from tests.datasets.format_cases import (
     coco_tables,
     read,
     write_coco,
+    write_image,
     write_text,
     write_voc,
     write_yolo,
@@ -62,6 +63,16 @@ def test_validation_data_alone(tmp_path, capsys):
     lines = converted(capsys, tmp_path, "--output_dir", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["val.json"]
     assert "--train_ann" not in lines[-1]
+
+
+def test_resized_images_are_reported(tmp_path, capsys):
+    root = write_voc(tmp_path / "voc")
+    write_image(root / "JPEGImages" / "c.jpg", (80, 60))
+    lines = converted(capsys, root, "--output_dir", tmp_path / "out")
+    problem = (
+        "  1 image probably resized after annotation: c.xml, 40 x 30, but the image is 80 x 60"
+    )
+    assert problem in lines
 
 
 def test_difficult_objects_and_class_names(tmp_path, capsys):

@@ -189,6 +189,10 @@ def test_boxes_of_a_scaled_image_are_not_corrected(tmp_path):
     tables = read(tmp_path, "val", val_fraction=1)
     assert tables.data["images"][0]["width"] == 400  # so that reading the image is an error
     assert tables.notes == []
+    (error,) = tables.errors
+    assert str(error).endswith(
+        "resized after annotation: a.xml, 400 x 300, but the image is 40 x 30"
+    )
 
 
 @pytest.mark.parametrize(
@@ -201,6 +205,37 @@ def test_an_enlarged_image_does_not_correct_its_size(tmp_path, size, kept):
     write_text(tmp_path / "a.xml", voc_xml(size_wh=size))  # without objects nothing is wrong
     row = read(tmp_path, "val", val_fraction=1).data["images"][0]
     assert (row["width"], row["height"]) == (40, 30)
+
+
+@pytest.mark.parametrize(
+    ("other", "kept"),
+    [((1, 2, 35, 28), False), ((1, 2, 21, 15), True)],  # clearly outside, and by a pixel
+)
+def test_a_size_that_boxes_of_another_file_exceed_is_a_placeholder(tmp_path, other, kept):
+    """All files have the same size, and some boxes happen to fit it."""
+    root = write_voc(tmp_path, {"train": ["a"], "val": ["b"]})
+    small = voc_object(box=(1, 2, 9, 8))
+    write_text(root / "Annotations" / "a.xml", voc_xml(small, size_wh=(20, 15)))
+    write_text(root / "Annotations" / "b.xml", voc_xml(voc_object(box=other), size_wh=(20, 15)))
+    tables = read(root, "train")
+    assert tables.data["images"][0]["width"] == (20 if kept else 40)
+    assert [len(tables.errors), len(tables.notes)] == ([1, 0] if kept else [0, 1])
+
+
+def test_the_size_of_other_images_is_no_placeholder(tmp_path):
+    """A wrong box in an image with this size does not count."""
+    root = write_voc(tmp_path, {"train": ["a"], "val": ["b"]})
+    write_image(root / "JPEGImages" / "a.jpg", size_wh=(80, 60))
+    write_text(root / "Annotations" / "b.xml", voc_xml(voc_object(box=(1, 2, 60, 28))))
+    assert read(root, "train").data["images"][0]["width"] == 40
+
+
+def test_errors_belong_to_their_split(tmp_path):
+    for name in "abcd":
+        loose(tmp_path, voc_object(), name=name, image=f"{name}.jpg")
+    write_image(tmp_path / "a.jpg", size_wh=(80, 60))
+    found = [read(tmp_path, split).errors for split in ("train", "val")]
+    assert sorted(map(len, found)) == [0, 1]
 
 
 @pytest.mark.parametrize("size", [(40, 30), (30, 40)])
