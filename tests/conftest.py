@@ -5,6 +5,7 @@ Garbage collection passes over modules and collected tests, which stay until the
 """
 
 import gc
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -16,6 +17,9 @@ hypothesis.settings.register_profile(
     "repeatable", derandomize=True, max_examples=150, deadline=None, database=None
 )
 hypothesis.settings.load_profile("repeatable")
+
+# Tests press Ctrl-C; in the background of a script it is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Files of more than about 12 seconds come first, the longest before the others, so that no process
 # of pytest-xdist has one left at the end. The first four are long with their slow tests. Two files

@@ -259,11 +259,24 @@ def test_handlers_of_signals_are_put_back(data, monkeypatch):
     def handlers():
         return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
-    before, during = handlers(), []  # a shell has SIGINT ignored in what it runs in the background
+    before, during = handlers(), []
     Interrupt(monkeypatch, loop.Run, "_after_step", 1, lambda: during.extend(handlers()))
     assert run(data, *RUN) == 0
     assert during and not set(during) & set(before)
     assert handlers() == before
+
+
+def test_ignored_signals_stay_ignored(data, monkeypatch):
+    """SIGHUP with nohup, SIGINT in what a script runs in the background."""
+    Interrupt(monkeypatch, loop.Run, "_after_step", 1, kill(signal.SIGINT))
+    Interrupt(monkeypatch, loop.Run, "_after_step", 1, kill(signal.SIGHUP))
+    signums = (signal.SIGINT, signal.SIGHUP)
+    before = [signal.signal(signum, signal.SIG_IGN) for signum in signums]
+    try:
+        assert run(data, *RUN) == 0
+    finally:
+        for signum, handler in zip(signums, before, strict=True):
+            signal.signal(signum, handler)
 
 
 def test_stopped_without_a_folder_says_that_nothing_is_saved(data, monkeypatch, capsys):
@@ -396,7 +409,7 @@ def test_ctrl_c_that_also_ends_the_reader_of_the_output(data, tmp_path):
     assert read_checkpoint(tmp_path / "checkpoint.pth")["epoch"] >= len(entries) - 1
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_whole_process_group_ends_in_one_line(data, tmp_path, signum):
     process = start(data, tmp_path, "--epochs", "1000", "--num_workers", "1")
     wait_for(tmp_path / "log.txt", process)

@@ -1,9 +1,11 @@
-"""Output through a pipe whose reader has ended, as in ``main.py … | tee log.txt`` after Ctrl-C.
+"""Output to a pipe whose reader has ended, or to a terminal that was closed.
 
-Ctrl-C also ends ``tee``. Without `outlive_readers_of_output` the next line that main.py prints
-would raise BrokenPipeError, possibly before its checkpoint is saved.
+Ctrl-C in ``main.py … | tee log.txt`` also ends ``tee``; ``main.py … & disown`` outlives its
+terminal. Without `outlive_readers_of_output` the next line that main.py prints would raise an
+OSError, possibly before its checkpoint is saved.
 """
 
+import errno
 import io
 import os
 import select
@@ -13,7 +15,7 @@ from typing import Any, TextIO
 
 
 def outlive_readers_of_output() -> None:
-    """Discard what is printed to a pipe after its reader has ended; the program goes on."""
+    """Discard what nobody reads any more, on a pipe or a terminal; the program goes on."""
     sys.stdout, sys.stderr = _outliving_reader(sys.stdout), _outliving_reader(sys.stderr)
 
 
@@ -29,12 +31,12 @@ def ends_without_reader() -> bool:
 
 
 def _outliving_reader(stream: TextIO) -> TextIO:
-    if not (_is_pipe(stream) and isinstance(stream, io.TextIOWrapper)):
+    if not (isinstance(stream, io.TextIOWrapper) and (_is_pipe(stream) or stream.isatty())):
         return stream
     stream.flush()
-    pipe = _Pipe(stream.fileno(), "w", closefd=False)
+    output = _Output(stream.fileno(), "w", closefd=False)
     return io.TextIOWrapper(
-        pipe if stream.write_through else io.BufferedWriter(pipe),  # write_through: python -u
+        output if stream.write_through else io.BufferedWriter(output),  # write_through: python -u
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering,
@@ -42,14 +44,16 @@ def _outliving_reader(stream: TextIO) -> TextIO:
     )
 
 
-class _Pipe(io.FileIO):
-    """Write end of a pipe; leads to the null device once nobody reads the pipe."""
+class _Output(io.FileIO):
+    """A pipe or a terminal; leads to the null device once nobody reads it."""
 
     def write(self, data: Any, /) -> int:
-        """Write as `io.FileIO`, but never raise BrokenPipeError."""
+        """Write as `io.FileIO`, but without an error if nobody reads."""
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: the terminal was closed
+                raise
             _discard(self.fileno())
             return super().write(data)
 

@@ -184,9 +184,9 @@ def run_command(name: str, command: Callable[[], None], save_memory: str = "") -
 
     Returns:
         0: success. 1: training has diverged, or another process died or hangs. 2: user error, or a
-        file cannot be written. 130, 143, 138: stopped by Ctrl-C, SIGTERM, SIGUSR1. 141: the reader
-        of the output has ended (``| head``). For each status except 0 and 141, one line is printed
-        to stderr. Other exceptions are raised.
+        file cannot be written. 130, 143, 138, 129: stopped by Ctrl-C, SIGTERM, SIGUSR1, SIGHUP.
+        141: the reader of the output has ended (``| head``). For each status except 0 and 141, one
+        line is printed to stderr. Other exceptions are raised.
     """
     try:
         raise_on_interrupt()

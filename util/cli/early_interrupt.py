@@ -12,11 +12,14 @@ def end_at_once_on_interrupt(name: str) -> None:
     """Make Ctrl-C end the program with one line and status 130, until `raise_on_interrupt`.
 
     Not done with KeyboardInterrupt: it would print a traceback, or be swallowed by modules that
-    catch all exceptions during import.
+    catch all exceptions during import. If the process was started to ignore Ctrl-C, as in the
+    background of a script, nothing changes.
 
     Args:
         name: name of the program, for the message.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        return
     line = f"{name}: interrupted while starting; nothing is written\n".encode()
 
     def end(signum: int, frame: FrameType | None) -> None:

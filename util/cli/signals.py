@@ -5,8 +5,8 @@ import signal
 from types import FrameType
 from typing import Any
 
-# Ctrl-C; kill or preemption; Slurm's warning before the time limit.
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# Ctrl-C; kill or preemption; Slurm's warning before the time limit; the end of the terminal.
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 class StopRequested(Exception):  # noqa: N818  # not an error
@@ -22,14 +22,16 @@ class StopRequested(Exception):  # noqa: N818  # not an error
 
     @property
     def exit_status(self) -> int:
-        """128 plus the signal number, as in shells: 130, 143 or 138."""
+        """128 plus the signal number, as in shells: 130, 143, 138 or 129."""
         return 128 + self.signum
 
 
 class StopSignals:
     """Context manager that records stop signals, so that the run can save before it stops.
 
-    A second Ctrl-C raises KeyboardInterrupt. Outside the main thread no signal is recorded.
+    A second Ctrl-C raises KeyboardInterrupt. Outside the main thread no signal is recorded. Signals
+    that the process was started to ignore stay ignored: the end of the terminal with ``nohup``, and
+    Ctrl-C in what a script runs in the background.
 
     Attributes:
         received: number of the first signal received; a later SIGUSR1 (requeue the Slurm job)
@@ -43,7 +45,8 @@ class StopSignals:
     def __enter__(self) -> "StopSignals":
         try:
             for signum in _STOPPING:
-                self._before[signum] = signal.signal(signum, self._record)
+                if signal.getsignal(signum) is not signal.SIG_IGN:
+                    self._before[signum] = signal.signal(signum, self._record)
         except ValueError:  # not the main thread
             self._before.clear()
         return self
@@ -71,6 +74,7 @@ def ignore_stop_signals(worker_id: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _exit_on_next_signal)
 
 

@@ -1,4 +1,4 @@
-"""Output through pipes whose reader has ended."""
+"""Output to pipes whose reader has ended, and to closed terminals."""
 
 import os
 import signal
@@ -34,12 +34,12 @@ sys.exit(run_command("tool", command))
 """
 
 
-def start(code, *words, options=()):
+def start(code, *words, options=(), stdout=subprocess.PIPE):
     return subprocess.Popen(
         [sys.executable, *options, "-c", code, *words],
         cwd=ROOT,
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONIOENCODING": "utf-8"},
     )
@@ -47,7 +47,8 @@ def start(code, *words, options=()):
 
 def end_without_reader(process):
     """End the reader of stdout, then let the process go on; return its stderr."""
-    process.stdout.close()
+    if process.stdout is not None:
+        process.stdout.close()
     process.stdin.close()
     with process.stderr:
         text = process.stderr.read()
@@ -59,6 +60,18 @@ def end_without_reader(process):
 def test_a_program_goes_on_without_reader(options, tmp_path):
     process = start(WRITER, str(tmp_path / "file"), options=options)
     assert process.stdout.readline() == "first é\n".encode()
+    assert end_without_reader(process) == b"on stderr\n"
+    assert process.returncode == 0
+    assert (tmp_path / "file").read_text() == "saved"
+
+
+def test_a_program_goes_on_after_its_terminal_was_closed(tmp_path):
+    """As what is started with ``&`` and ``disown``; it receives no signal."""
+    reading_end, writing_end = os.openpty()
+    process = start(WRITER, str(tmp_path / "file"), stdout=writing_end)
+    os.close(writing_end)
+    with open(reading_end, "rb") as terminal:
+        assert terminal.readline() == "first é\r\n".encode()
     assert end_without_reader(process) == b"on stderr\n"
     assert process.returncode == 0
     assert (tmp_path / "file").read_text() == "saved"

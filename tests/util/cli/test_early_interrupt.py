@@ -62,7 +62,8 @@ def test_a_command_that_has_begun_is_interrupted_by_an_exception(restored, capsy
     assert capsys.readouterr().err.startswith("tool: interrupted; files are")
 
 
-def test_other_handlers_are_kept(restored):
+def test_in_the_background_of_a_script_ctrl_c_stays_ignored(restored):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_at_once_on_interrupt("tool")
     raise_on_interrupt()
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
