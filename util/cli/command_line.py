@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import math
 import re
 import shlex
@@ -108,6 +109,11 @@ class ArgumentParser(argparse.ArgumentParser):
             self.error(self._explain_unknown(unknown))
         return parsed
 
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; see `argparse.ArgumentParser.print_help`."""
+        _print_any_character()
+        super().print_help(file)
+
     def _explain_unknown(self, arguments: Sequence[str]) -> str:
         flags = [name for action in self._actions for name in action.option_strings]
         # The values of an unknown flag are unknown arguments too: report only the flag.
@@ -175,6 +181,17 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return is_on_gpu or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
+def _print_any_character() -> None:
+    """Make stdout escape characters that its encoding lacks, as stderr does, instead of failing.
+
+    Otherwise the class names and file names of the user would end a run where the locale is not
+    UTF-8.
+    """
+    has_default = getattr(sys.stdout, "errors", "") in ("strict", "surrogateescape")
+    if has_default and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def run_command(name: str, command: Callable[[], None], save_memory: str = "") -> int:
     """Run a command and return its exit status.
 
@@ -189,6 +206,7 @@ def run_command(name: str, command: Callable[[], None], save_memory: str = "") -
         line is printed to stderr. Other exceptions are raised.
     """
     try:
+        _print_any_character()
         raise_on_interrupt()
         command()
         print(end="", flush=True)

@@ -2,7 +2,9 @@
 
 import argparse
 import errno
+import io
 import os
+import sys
 
 import pytest
 import torch
@@ -31,6 +33,17 @@ def test_statuses(capsys, error, status, words):
     message = capsys.readouterr().err
     assert message.count("\n") == (error is not None)
     assert words in message
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_characters_that_the_terminal_lacks_are_escaped(monkeypatch, errors):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii", errors))
+    assert run_command("tool", lambda: print("Käfer")) == 0
+    assert sys.stdout.buffer.getvalue() == b"K\\xe4fer\n"
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii", errors))
+    ArgumentParser("tool", description="Käfer").print_help()
+    sys.stdout.flush()
+    assert b"K\\xe4fer\n" in sys.stdout.buffer.getvalue()
 
 
 def test_a_fault_of_the_program_is_not_hidden():
