@@ -121,6 +121,8 @@ class Run:
             self.folder.start_over()
         if settings.resume:
             set_aside_later_files(self.folder, settings.resume, progress)
+        else:  # with --auto_resume the log of a run whose checkpoints were deleted may be there
+            self.folder.go_back_to(progress.epoch, progress.step)
         self.folder.remove_partial_files()
         self.output.log_line("Start training")
         if progress.epoch >= epochs:

@@ -45,7 +45,8 @@ def optimize_for_inference(model: nn.Module, aux_outputs: bool = False) -> nn.Mo
 
     Returns:
         the copy, in evaluation mode. It computes without gradients, and raises a ``RuntimeError``
-        if it is set to training mode, loads a state dict, or is moved or converted.
+        if it is set to training mode, loads a state dict, or is moved, converted, copied or
+        pickled.
     """
     _notice_optimizer_steps()
     model = getattr(model, "_orig_mod", model)  # inside torch.compile's wrapper
@@ -180,13 +181,18 @@ def _refuse_changes(model: Any) -> None:
             refuse("cannot be moved or converted")
         return model
 
-    def refuse(what: str) -> NoReturn:
+    def refuse(what: str, instead: str = "change") -> NoReturn:
         """Raise the error."""
         raise RuntimeError(
             f"a model returned by optimize_for_inference {what}: "
-            "change the original model, then optimize it again"
+            f"{instead} the original model, then optimize it again"
         )
+
+    def reduce(*args: Any) -> NoReturn:
+        """Refuse copies and pickles, which prepacked weights do not support."""
+        refuse("cannot be copied or pickled", "copy or pickle")
 
     model.train = train
     model.load_state_dict = lambda *args, **kwargs: refuse("cannot load weights")
     model._apply = apply
+    model.__deepcopy__ = model.__reduce_ex__ = reduce

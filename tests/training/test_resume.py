@@ -231,6 +231,15 @@ def test_auto_resume_starts_afresh_in_an_empty_folder_and_needs_one(data, tmp_pa
     assert_one_line(capsys, run(data, "--auto_resume"), "--output_dir")
 
 
+def test_auto_resume_starts_a_new_log_after_the_checkpoints_were_deleted(data, tmp_path, capsys):
+    (tmp_path / "log.txt").write_text('{"epoch": 0, "train_loss": 5}\n')
+    assert run(data, "--epochs", "1", "--auto_resume", "--output_dir", tmp_path) == 0
+    assert "the complete log is in" in capsys.readouterr().out
+    assert [entry["epoch"] for entry in read_log(tmp_path)] == [0]
+    assert read_log(tmp_path)[0]["train_loss"] != 5
+    assert '"train_loss": 5}' in (tmp_path / "log-before-epoch0000.txt").read_text()
+
+
 def test_auto_resume_goes_back_to_an_earlier_checkpoint(data, uninterrupted, tmp_path, capsys):
     flags = [*RUN, "--output_dir", tmp_path, "--auto_resume", "--keep_last", "3"]
     assert run(data, *flags, "--epochs", "2") == 0

@@ -1,6 +1,7 @@
 """Models optimized for inference against the models themselves."""
 
 import copy
+import io
 
 import pytest
 import torch
@@ -213,11 +214,13 @@ def test_a_compiled_model():
         (lambda model: model.load_state_dict({}), "cannot load weights"),
         (lambda model: model.double(), "cannot be moved or converted"),
         (lambda model: model.to("meta"), "cannot be moved or converted"),
+        (copy.deepcopy, "cannot be copied or pickled"),
+        (lambda model: torch.save(model, io.BytesIO()), "cannot be copied or pickled"),
     ],
 )
 def test_changes_are_refused(change, message):
     prepared = optimize_for_inference(build())
-    with pytest.raises(RuntimeError, match=f"{message}.*change the original model, then optimize"):
+    with pytest.raises(RuntimeError, match=f"{message}.* the original model, then optimize"):
         change(prepared)
     assert prepared.eval() is prepared.to("cpu").float() is prepared
 
