@@ -60,14 +60,14 @@ def main(
     from training.flags.checks import check_flags
     from training.output_folder import build_output_folder
     from util.distributed.processes import connected, use_gpu
-    from util.reproducibility.determinism import explained_refusals
+    from util.reproducibility.determinism import determinism_restored, explained_refusals
     from util.reproducibility.provenance import versions
     from util.system.devices import check_device
     from util.system.memory import keep_freed_memory
 
     fill_in_new_flags(args)
     check_flags(args)
-    with connected(args), explained_refusals():
+    with connected(args), determinism_restored(), explained_refusals():
         check_device(args.device)
         use_gpu(args.device)
         if args.device == "cpu":

@@ -216,12 +216,12 @@ def test_averaged_weights_follow_the_weights_of_every_step(data, tmp_path):
     assert not torch.allclose(average, weights, atol=1e-4)
 
 
-def test_deterministic_kernels_suffice_on_the_cpu(data, uninterrupted, tmp_path):
-    try:
-        assert run(data, *RUN, "--deterministic", "--output_dir", tmp_path) == 0
-        assert torch.are_deterministic_algorithms_enabled()
-    finally:
-        torch.use_deterministic_algorithms(False)
+def test_deterministic_kernels_suffice_on_the_cpu(data, uninterrupted, tmp_path, monkeypatch):
+    used = []
+    is_enabled = torch.are_deterministic_algorithms_enabled
+    Interrupt(monkeypatch, loop.Run, "_after_step", 1, lambda: used.append(is_enabled()))
+    assert run(data, *RUN, "--deterministic", "--output_dir", tmp_path) == 0
+    assert used == [True] and not is_enabled()  # the next run in a notebook chooses itself
     assert_same_runs(tmp_path, uninterrupted)
 
 

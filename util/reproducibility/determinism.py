@@ -23,6 +23,19 @@ def make_deterministic() -> None:
 
 
 @contextlib.contextmanager
+def determinism_restored() -> Iterator[None]:
+    """Undo `make_deterministic` at the end, for the next run in a notebook."""
+    is_deterministic = torch.are_deterministic_algorithms_enabled()
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(is_deterministic, warn_only=only_warns)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+@contextlib.contextmanager
 def explained_refusals() -> Iterator[None]:
     """Convert PyTorch's error about a missing deterministic algorithm to a UserError.
 
