@@ -286,7 +286,8 @@ def build_from_tables(tables: Tables, image_set: str, args: Any) -> CocoDetectio
         UserError: if the data is invalid.
     """
     tables.report(image_set, summary=not prints_short(getattr(args, "log_style", "full")))
-    if not option(args, "skip_bad_images"):  # else up to this number of images is replaced
+    # Up to --skip_bad_images images are replaced when they are read.
+    if sum(len(note.places) for note in tables.errors) > option(args, "skip_bad_images"):
         errors = [f"{tables.source}: {note}" for note in tables.errors]
         fix = "scale the boxes with the images, or correct the sizes in the files"
         stop_or_warn(errors, fix, option(args, "skip_checks"))

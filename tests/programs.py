@@ -107,10 +107,15 @@ def _live(
         os.setsid()
     os.chdir(folder)
     take_environment(environment)
-    for number, stream in enumerate(streams, start=1):
+    for number, (name, stream) in enumerate(zip(("stdout", "stderr"), streams, strict=True), 1):
         if stream is not None:
             os.dup2(stream, number)
             os.close(stream)
+            # A new object: that of the server knows whether its own file has positions.
+            old, is_stderr = getattr(sys, name), number == 2
+            options = {"encoding": old.encoding, "errors": old.errors, "closefd": False}
+            stream = open(number, "w", 1 if is_stderr else -1, **options)  # noqa: SIM115
+            setattr(sys, name, stream)
     try:
         _run(words)
     except SystemExit:

@@ -255,13 +255,14 @@ def resume_training(
 
 
 def set_aside_later_files(folder: RunFolder, checkpoint: str, progress: Progress) -> None:
-    """When resuming from a checkpoint of this folder, set aside everything written after it.
+    """When resuming from a checkpoint, set aside what the folder has of later steps.
 
     Call it only after flags and data have been checked.
 
     Args:
-        checkpoint: path of the checkpoint; if it is in another folder, nothing is set aside.
+        checkpoint: path of the checkpoint, in this or another folder.
     """
+    folder.go_back_to(progress.epoch, progress.step)
     if not folder.holds(checkpoint):
         if folder.path is not None and progress.has_score:
             print(
@@ -269,7 +270,6 @@ def set_aside_later_files(folder: RunFolder, checkpoint: str, progress: Progress
                 f"{checkpoint}; {folder.path} will get a best.pth when an epoch scores better"
             )
         return
-    folder.go_back_to(progress.epoch, progress.step)
     if progress.images_done == 0 and progress.best_epoch == progress.epoch - 1:
         folder.keep_as_best(checkpoint, progress.best_weights)
     elif progress.has_score and not folder.has_best():

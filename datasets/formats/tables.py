@@ -68,7 +68,7 @@ class Tables:
         remarks: sentences about entries that were ignored or changed because of flags.
         part: note on the subset of ``source`` that was read; empty: all images.
         split: training and validation images, if validation images were held out; else None.
-        errors: images that stop training when they are read, unless ``--skip_checks`` is given.
+        errors: images that stop a run before training, unless ``--skip_checks`` is given.
     """
 
     data: dict[str, Any]
@@ -206,32 +206,17 @@ def _annotation_of(
 
 
 def _area_of(one: ReadObject, size_wh: tuple[int, int] | None) -> float:
-    """Area in square pixels: inside the outline, as in COCO, or of the box without an outline.
+    """Area in square pixels: of the mask, or of the box without an outline or mask.
 
-    The area of the mask is used for several outlines, or for parts that are joined to one outline:
-    in their different directions they would cancel each other.
+    COCO has the area inside the outlines. That of the mask is also right for outlines that
+    intersect themselves or join several parts, as in files converted from COCO.
     """
     _, _, box_width, box_height = one.box_xywh
     area = 0.0
-    if len(one.polygons) == 1 and not _has_parts(one.polygons[0]):
-        area = _area_inside(one.polygons[0])
-    elif size_wh is not None and (polygons := usable_polygons(list(one.polygons))):
+    if size_wh is not None and (polygons := usable_polygons(list(one.polygons))):
         width, height = size_wh
         area = float(coco_mask.area(encode_segmentation(polygons, height, width)))
     return area or box_width * box_height
-
-
-def _has_parts(polygon: Sequence[float]) -> bool:
-    """Whether an outline goes to another part and back: it then has two or more points twice."""
-    points = list(zip(polygon[::2], polygon[1::2], strict=True))
-    return len(set(points)) < len(points) - 1  # the first point may be repeated as the last
-
-
-def _area_inside(polygon: list[float]) -> float:
-    """Area inside an outline without intersections."""
-    xs, ys = polygon[::2], polygon[1::2]
-    edges = zip(xs, ys, xs[1:] + xs[:1], ys[1:] + ys[:1], strict=True)
-    return abs(sum(x1 * y2 - x2 * y1 for x1, y1, x2, y2 in edges)) / 2
 
 
 def common_folder(paths: Iterable[Path]) -> Path:

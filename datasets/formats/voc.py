@@ -228,15 +228,17 @@ def _nested_xml_files(folder: Path) -> list[Path]:
 def _placeholders(pairs: Iterable[tuple[Path, VocFile | None]]) -> set[tuple[int, int]]:
     """Wrong sizes in annotation files that no image had when it was annotated.
 
-    In at least one of the files with such a size, a box ends clearly outside it.
+    In at least one of the files with such a size, a box ends clearly outside it, and all boxes fit
+    the image.
     """
     found = set()
     for path, file in pairs:
         header = header_size(path)
-        if file is not None and file.size_wh is not None and header is not None:
-            width, height = (_CLEARLY_LARGER * side for side in file.size_wh)
-            if file.size_wh not in header[:2] and not _fit(file.objects, (width, height)):
-                found.add(file.size_wh)
+        if file is None or header is None or file.size_wh in (None, *header[:2]):
+            continue
+        width, height = (_CLEARLY_LARGER * side for side in file.size_wh)
+        if not _fit(file.objects, (width, height)) and _fit(file.objects, header.upright_wh):
+            found.add(file.size_wh)
     return found
 
 

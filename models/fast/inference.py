@@ -31,11 +31,11 @@ def optimize_for_inference(model: nn.Module, aux_outputs: bool = False) -> nn.Mo
     torchvision ResNets; convolutions run in channels-last layout, fused with residual addition and
     ReLU. In float32, 3 x 3 convolutions with stride 1 and 128 channels or more use Winograd's
     algorithm on large enough inputs. Linear layers of the transformer are fused in the same way.
-    All decoder layers run, but only the output of the last one is normalized and goes through the
-    heads. The precision is that of the model, or of the autocast context of the call. Nothing is
-    compiled, so new image sizes need no compilation. Modules of other types do not change. Forward
-    hooks work on all modules; a block or layer with a hook inside falls back to its unfused forward
-    pass.
+    All decoder layers run; in a DETR or DETRsegm itself only the output of the last one is
+    normalized and goes through the heads. The precision is that of the model, or of the autocast
+    context of the call. Nothing is compiled, so new image sizes need no compilation. Modules of
+    other types do not change. Forward hooks work on all modules; a block or layer with a hook
+    inside falls back to its unfused forward pass.
 
     Args:
         model: a `models.detr.DETR`, `models.segmentation.DETRsegm`, `models.demo.MinimalDETR` or
@@ -45,8 +45,8 @@ def optimize_for_inference(model: nn.Module, aux_outputs: bool = False) -> nn.Mo
 
     Returns:
         the copy, in evaluation mode. It computes without gradients, and raises a ``RuntimeError``
-        if it is set to training mode, loads a state dict, or is moved, converted, copied or
-        pickled.
+        if it is set to training mode, loads a state dict, or is moved, converted, deep-copied
+        or pickled.
     """
     _notice_optimizer_steps()
     model = getattr(model, "_orig_mod", model)  # inside torch.compile's wrapper

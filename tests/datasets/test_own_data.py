@@ -116,6 +116,11 @@ def test_an_image_of_another_size_than_its_file_is_refused_before_training(tmp_p
     assert f"{problem} is 40 x 30" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"c.jpg is 30 x 40 pixels .*, but 300 x 400 in"):
         build("val", data=str(root), skip_bad_images=1)[0]  # replaced by the data loader
+    write_text(root / "Annotations" / "d.xml", xml)
+    write_image(root / "JPEGImages" / "d.jpg")
+    write_text(root / "ImageSets" / "Main" / "val.txt", "c\nd\n")
+    with pytest.raises(UserError, match="2 images probably resized"):
+        build("val", data=str(root), skip_bad_images=1)
 
 
 def test_masks_of_yolo_polygons(tmp_path):

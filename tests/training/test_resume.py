@@ -86,6 +86,9 @@ def crash():
     raise RuntimeError("lightning")
 
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
+
 def kill(signum):
     return lambda: os.kill(os.getpid(), signum)
 
@@ -240,6 +243,16 @@ def test_auto_resume_starts_a_new_log_after_the_checkpoints_were_deleted(data, t
     assert '"train_loss": 5}' in (tmp_path / "log-before-epoch0000.txt").read_text()
 
 
+def test_a_run_continued_in_a_folder_with_another_log_starts_a_new_one(
+    data, uninterrupted, tmp_path
+):
+    (tmp_path / "log.txt").write_text('{"epoch": 3, "train_loss": 5}\n')
+    flags = [*RUN, "--epochs", "4", "--resume", uninterrupted / "checkpoint.pth", "--auto_resume"]
+    assert run(data, *flags, "--output_dir", tmp_path) == 0
+    assert [entry["epoch"] for entry in read_log(tmp_path)] == [3]
+    assert read_log(tmp_path)[0]["train_loss"] != 5
+
+
 def test_auto_resume_goes_back_to_an_earlier_checkpoint(data, uninterrupted, tmp_path, capsys):
     flags = [*RUN, "--output_dir", tmp_path, "--auto_resume", "--keep_last", "3"]
     assert run(data, *flags, "--epochs", "2") == 0
@@ -266,7 +279,7 @@ def test_a_second_ctrl_c_ends_at_once(data, tmp_path, monkeypatch):
 
 def test_handlers_of_signals_are_put_back(data, monkeypatch):
     def handlers():
-        return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        return [signal.getsignal(number) for number in STOPPING]
 
     before, during = handlers(), []
     Interrupt(monkeypatch, loop.Run, "_after_step", 1, lambda: during.extend(handlers()))
@@ -286,6 +299,15 @@ def test_ignored_signals_stay_ignored(data, monkeypatch):
     finally:
         for signum, handler in zip(signums, before, strict=True):
             signal.signal(signum, handler)
+
+
+def test_a_warning_of_slurm_stops_a_run_whose_script_ignores_it(data, monkeypatch):
+    Interrupt(monkeypatch, loop.Run, "_after_step", 1, kill(signal.SIGUSR1))
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # trap "" USR1
+    try:
+        assert run(data, *RUN) == 138
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_stopped_without_a_folder_says_that_nothing_is_saved(data, monkeypatch, capsys):

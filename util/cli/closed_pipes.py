@@ -1,4 +1,4 @@
-"""Output to a pipe whose reader has ended, or to a terminal that was closed.
+"""Output to a pipe or socket whose reader has ended, or to a terminal that was closed.
 
 Ctrl-C in ``main.py … | tee log.txt`` also ends ``tee``; ``main.py … & disown`` outlives its
 terminal. Without `outlive_readers_of_output` the next line that main.py prints would raise an
@@ -13,9 +13,14 @@ import stat
 import sys
 from typing import Any, TextIO
 
+_NO_READER = (errno.EPIPE, errno.ECONNRESET, errno.EIO)  # EIO: the terminal was closed
+
 
 def outlive_readers_of_output() -> None:
-    """Discard what nobody reads any more, on a pipe or a terminal; the program goes on."""
+    """Discard what nobody reads any more, on a pipe, socket or terminal; the program goes on.
+
+    A closed stream (``>&-``), which is None, leads to the null device.
+    """
     sys.stdout, sys.stderr = _outliving_reader(sys.stdout), _outliving_reader(sys.stderr)
 
 
@@ -30,7 +35,9 @@ def ends_without_reader() -> bool:
     return True
 
 
-def _outliving_reader(stream: TextIO) -> TextIO:
+def _outliving_reader(stream: TextIO | None) -> TextIO:
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8")
     if not (isinstance(stream, io.TextIOWrapper) and (_is_pipe(stream) or stream.isatty())):
         return stream
     stream.flush()
@@ -45,14 +52,14 @@ def _outliving_reader(stream: TextIO) -> TextIO:
 
 
 class _Output(io.FileIO):
-    """A pipe or a terminal; leads to the null device once nobody reads it."""
+    """A pipe, socket or terminal; leads to the null device once nobody reads it."""
 
     def write(self, data: Any, /) -> int:
         """Write as `io.FileIO`, but without an error if nobody reads."""
         try:
             return super().write(data)
         except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: the terminal was closed
+            if error.errno not in _NO_READER:
                 raise
             _discard(self.fileno())
             return super().write(data)
@@ -60,7 +67,8 @@ class _Output(io.FileIO):
 
 def _is_pipe(stream: TextIO) -> bool:
     try:
-        return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+        mode = os.fstat(stream.fileno()).st_mode
+        return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
     except (AttributeError, OSError):  # no stream, or not a file
         return False
 
@@ -68,7 +76,7 @@ def _is_pipe(stream: TextIO) -> bool:
 def _has_no_reader(pipe: int) -> bool:
     poll = select.poll()
     poll.register(pipe, 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _discard(descriptor: int) -> None:

@@ -1,6 +1,7 @@
 """Argument parser with flag groups, @files and one-line errors; exit status of a command."""
 
 import argparse
+import codecs
 import errno
 import io
 import math
@@ -187,9 +188,12 @@ def _print_any_character() -> None:
     Otherwise the class names and file names of the user would end a run where the locale is not
     UTF-8.
     """
-    has_default = getattr(sys.stdout, "errors", "") in ("strict", "surrogateescape")
-    if has_default and isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    out = sys.stdout
+    if not isinstance(out, io.TextIOWrapper):
+        return
+    is_utf8 = codecs.lookup(out.encoding).name == "utf-8"  # with surrogateescape it has all bytes
+    if out.errors == "strict" or (out.errors == "surrogateescape" and not is_utf8):
+        out.reconfigure(errors="backslashreplace")
 
 
 def run_command(name: str, command: Callable[[], None], save_memory: str = "") -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 # Ctrl-C; kill or preemption; Slurm's warning before the time limit; the end of the terminal.
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+_STAYING_IGNORED = (signal.SIGINT, signal.SIGHUP)
 
 
 class StopRequested(Exception):  # noqa: N818  # not an error
@@ -29,9 +30,9 @@ class StopRequested(Exception):  # noqa: N818  # not an error
 class StopSignals:
     """Context manager that records stop signals, so that the run can save before it stops.
 
-    A second Ctrl-C raises KeyboardInterrupt. Outside the main thread no signal is recorded. Signals
-    that the process was started to ignore stay ignored: the end of the terminal with ``nohup``, and
-    Ctrl-C in what a script runs in the background.
+    A second Ctrl-C raises KeyboardInterrupt. Outside the main thread no signal is recorded. SIGINT
+    and SIGHUP stay ignored if the process was started to ignore them: ``nohup``, or Ctrl-C in what
+    a script runs in the background.
 
     Attributes:
         received: number of the first signal received; a later SIGUSR1 (requeue the Slurm job)
@@ -45,7 +46,8 @@ class StopSignals:
     def __enter__(self) -> "StopSignals":
         try:
             for signum in _STOPPING:
-                if signal.getsignal(signum) is not signal.SIG_IGN:
+                is_ignored = signal.getsignal(signum) is signal.SIG_IGN
+                if not (is_ignored and signum in _STAYING_IGNORED):
                     self._before[signum] = signal.signal(signum, self._record)
         except ValueError:  # not the main thread
             self._before.clear()

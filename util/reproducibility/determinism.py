@@ -24,14 +24,18 @@ def make_deterministic() -> None:
 
 @contextlib.contextmanager
 def determinism_restored() -> Iterator[None]:
-    """Undo `make_deterministic` at the end, for the next run in a notebook."""
+    """Undo `make_deterministic` at the end, for the next run in a notebook.
+
+    cuBLAS keeps its setting.
+    """
     is_deterministic = torch.are_deterministic_algorithms_enabled()
     only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(is_deterministic, warn_only=only_warns)
+        if torch.are_deterministic_algorithms_enabled() and not is_deterministic:
+            torch.use_deterministic_algorithms(False, warn_only=only_warns)
         torch.backends.cudnn.benchmark = benchmark
 
 

@@ -230,6 +230,16 @@ def test_the_size_of_other_images_is_no_placeholder(tmp_path):
     assert read(root, "train").data["images"][0]["width"] == 40
 
 
+def test_a_box_outside_both_sizes_is_not_evidence_of_a_placeholder(tmp_path):
+    """One wrong box in images that were scaled down after annotation."""
+    root = write_voc(tmp_path, {"train": ["a"], "val": ["b"]})
+    boxes = {"a": (100, 100, 300, 200), "b": (100, 100, 480, 200)}
+    for name, box in boxes.items():
+        xml = voc_xml(voc_object(box=box), size_wh=(400, 300))
+        write_text(root / "Annotations" / f"{name}.xml", xml)
+    assert len(read(root, "train").errors) == 1
+
+
 def test_errors_belong_to_their_split(tmp_path):
     for name in "abcd":
         loose(tmp_path, voc_object(), name=name, image=f"{name}.jpg")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,17 @@ def end_without_reader(process):
     return text
 
 
+def test_a_program_goes_on_after_its_socket_was_closed(tmp_path):
+    """As in services and in the terminals of some editors."""
+    reader, stdout = socket.socketpair()
+    process = start(WRITER, str(tmp_path / "file"), stdout=stdout)
+    stdout.close()
+    with reader, reader.makefile("rb") as lines:
+        assert lines.readline() == "first é\n".encode()
+    assert end_without_reader(process) == b"on stderr\n"
+    assert (process.returncode, (tmp_path / "file").read_text()) == (0, "saved")
+
+
 @pytest.mark.parametrize("options", [(), ("-u",)])
 def test_a_program_goes_on_without_reader(options, tmp_path):
     process = start(WRITER, str(tmp_path / "file"), options=options)
@@ -90,4 +102,5 @@ def test_other_streams_stay(monkeypatch, tmp_path):
         monkeypatch.setattr(sys, "stderr", None)
         outlive_readers_of_output()
         assert sys.stdout is file
-        assert sys.stderr is None
+        with sys.stderr:  # closed, as with 2>&-
+            print("lost", file=sys.stderr)

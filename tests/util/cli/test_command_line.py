@@ -46,6 +46,13 @@ def test_characters_that_the_terminal_lacks_are_escaped(monkeypatch, errors):
     assert b"K\\xe4fer\n" in sys.stdout.buffer.getvalue()
 
 
+def test_utf8_output_keeps_the_bytes_of_file_names(monkeypatch):
+    """As in a container without a locale."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape"))
+    assert run_command("tool", lambda: print("caf\udce9 é")) == 0
+    assert sys.stdout.buffer.getvalue() == b"caf\xe9 " + "é\n".encode()
+
+
 def test_a_fault_of_the_program_is_not_hidden():
     def command():
         raise ZeroDivisionError
