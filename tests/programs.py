@@ -5,6 +5,7 @@ Tests of the start itself (its imports, Ctrl-C during it, settings of the alloca
 """
 
 import atexit
+import io
 import multiprocessing
 import os
 import runpy
@@ -111,11 +112,7 @@ def _live(
         if stream is not None:
             os.dup2(stream, number)
             os.close(stream)
-            # A new object: that of the server knows whether its own file has positions.
-            old, is_stderr = getattr(sys, name), number == 2
-            options = {"encoding": old.encoding, "errors": old.errors, "closefd": False}
-            stream = open(number, "w", 1 if is_stderr else -1, **options)  # noqa: SIM115
-            setattr(sys, name, stream)
+            setattr(sys, name, _text_stream(number, getattr(sys, name)))
     try:
         _run(words)
     except SystemExit:
@@ -125,6 +122,18 @@ def _live(
         raise SystemExit(1) from None
     finally:
         atexit._run_exitfuncs()
+
+
+def _text_stream(number: int, old: Any) -> io.TextIOWrapper:
+    """As Python opens stdout or stderr: ``old`` knows whether another file has positions."""
+    is_unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
+    return io.TextIOWrapper(
+        open(number, "wb", 0 if is_unbuffered else -1, closefd=False),
+        encoding=old.encoding,
+        errors=old.errors,
+        line_buffering=number == 2,
+        write_through=is_unbuffered,
+    )
 
 
 def _run(words: list[str]) -> None:
