@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
@@ -104,23 +105,32 @@ def connected(args: Any) -> Iterator[None]:
         ConnectionLostError: if a collective in the ``with`` block failed, including those of DDP.
     """
     was_connected = is_dist_avail_and_initialized()
-    failed = True
     try:
         launch = _connect(args)
         with only_main_prints(launch.rank if launch else 0), convert_connection_errors(launch):
             yield
-        failed = False
     finally:
         if is_dist_avail_and_initialized() and not was_connected:
-            _disconnect(failed)
+            _disconnect(sys.exception())
 
 
-def _disconnect(failed: bool) -> None:
-    if not (failed and dist.get_backend() == "nccl"):
-        dist.destroy_process_group()
-        # A model in a reference cycle keeps the group and its threads. A thread of gloo that frees
-        # a tensor while Python exits would abort the process.
-        gc.collect()
+def _disconnect(error: BaseException | None) -> None:
+    """Destroy the process group and end its threads.
+
+    The model, which also holds the group, must be freed before. Otherwise its C++ code would end
+    the threads of gloo later: without releasing the GIL, for which a thread may wait to free a
+    tensor (a deadlock), or while Python exits (an abort).
+
+    Args:
+        error: exception that ends the run; its traceback holds the model.
+    """
+    if error is not None and dist.get_backend() == "nccl":
+        return
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    gc.collect()
+    dist.destroy_process_group()
 
 
 def exit_process(status: int) -> NoReturn:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from datasets.shapes.directory import write_shapes
 from tests.programs import ForkedProgram, run_forked
 from tests.test_main import FLAGS
 from training import data
+from util.cli.signals import StopRequested
 from util.distributed import processes as distributed
 from util.errors import UserError
 from util.reproducibility import random_state
@@ -303,6 +305,36 @@ def test_no_thread_of_gloo_outlives_the_connection(tmp_path, monkeypatch):
         torch.distributed.all_reduce(torch.ones(1))
         assert "pt_gloo_runloop" in thread_names()
     assert "pt_gloo_runloop" not in thread_names()
+
+
+@pytest.mark.parametrize("failure", [None, StopRequested(15, "stopped"), "converted"])
+def test_the_model_is_freed_before_the_group(tmp_path, monkeypatch, failure):
+    """Also by the frames of a traceback: DDP's destructor would wait for gloo holding the GIL."""
+    for name, value in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1)):
+        monkeypatch.setenv(name, str(value))
+    args = argparse.Namespace(device="cpu", dist_url=f"file://{tmp_path}/meet")
+    seen, destroy = [], torch.distributed.destroy_process_group
+
+    def train():
+        model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(1, 1))
+        model.cycle = model
+        seen.append(weakref.ref(model))
+        if failure == "converted":
+            try:
+                raise RuntimeError("fault")
+            except RuntimeError as error:
+                raise UserError("one line") from error
+        if failure is not None:
+            raise failure
+
+    def destroy_group():
+        seen.append(seen[0]())
+        destroy()
+
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", destroy_group)
+    with contextlib.suppress(StopRequested, UserError), distributed.connected(args):
+        train()
+    assert seen[1] is None
 
 
 def thread_names():
